@@ -1,0 +1,91 @@
+//! A closed loop: each connection sends its next request when the last was answered.
+
+use anyhow::ensure;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+
+/// What to send, where, how often.
+#[derive(Clone)]
+pub struct Load {
+    /// Connections, each with one request at a time.
+    pub connections: usize,
+    /// Path of every request.
+    pub path: String,
+    /// Body of every request.
+    pub body: Bytes,
+    /// How long is measured.
+    pub span: Duration,
+    /// The server.
+    pub address: SocketAddr,
+}
+
+/// What came back.
+pub struct Measured {
+    /// Answers a second.
+    pub rps: f64,
+    /// Median latency.
+    pub p50: Duration,
+    /// 99th percentile of latency.
+    pub p99: Duration,
+}
+
+impl Measured {
+    /// Sums up latencies of `span`.
+    pub fn of(mut latencies: Vec<Duration>, span: Duration) -> Self {
+        latencies.sort_unstable();
+        let at = |q: f64| {
+            let index = ((latencies.len() as f64 * q) as usize).min(latencies.len().saturating_sub(1));
+            latencies.get(index).copied().unwrap_or_default()
+        };
+        Self { rps: latencies.len() as f64 / span.as_secs_f64(), p50: at(0.5), p99: at(0.99) }
+    }
+}
+
+/// How long runs before what is measured.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+impl Load {
+    /// Runs the loop; any answer but 200 is an error.
+    pub async fn run(&self) -> anyhow::Result<Measured> {
+        let start = Instant::now() + WARM_UP;
+        let end = start + self.span;
+        let tasks: Vec<_> = (0..self.connections)
+            .map(|_| tokio::spawn(self.clone().connection(start, end)))
+            .collect();
+        let mut latencies = Vec::new();
+        for task in tasks {
+            latencies.extend(task.await??);
+        }
+        Ok(Measured::of(latencies, self.span))
+    }
+
+    async fn connection(self, start: Instant, end: Instant) -> anyhow::Result<Vec<Duration>> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let mut latencies = Vec::new();
+        loop {
+            let sent = Instant::now();
+            if sent >= end {
+                return Ok(latencies);
+            }
+            let request = hyper::Request::post(&self.path)
+                .header("host", "bench")
+                .header("content-type", "application/json")
+                .body(Full::new(self.body.clone()))?;
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            let body = response.into_body().collect().await?.to_bytes();
+            ensure!(status == 200, "{status}: {}", String::from_utf8_lossy(&body));
+            if sent >= start {
+                latencies.push(sent.elapsed());
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Penstock beside its baselines, in one run on one machine: a native hyper echo server, the direct
+//! door, the HTTP door, and ONNX Runtime called directly. Prints requests per second, p50, p99, memory
+//! and ratios. It asserts nothing: machines are noisy, ratios of one run are what is compared.
+//!
+//! Every server is a process of its own; the client shares the machine with it, as it does for every
+//! row of the table.
+
+mod direct;
+mod echo;
+mod load;
+mod server;
+
+use anyhow::Context;
+use clap::Parser;
+use load::{Load, Measured};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Measures Penstock beside its baselines.
+#[derive(Parser)]
+struct Cli {
+    /// Seconds measured for each row, after a second of warm-up.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Connections of the throughput rows.
+    #[arg(long, default_value_t = 16)]
+    connections: usize,
+    /// The server's binary.
+    #[arg(long, default_value = "target/release/penstock")]
+    penstock: PathBuf,
+    /// The models directory.
+    #[arg(long, default_value = "models")]
+    models: PathBuf,
+    /// The ONNX Runtime library.
+    #[arg(long, env = "PENSTOCK_ONNXRUNTIME")]
+    onnxruntime: PathBuf,
+    /// Serve the native echo on this port and do nothing else; the harness starts itself this way.
+    #[arg(long, hide = true)]
+    serve_echo: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if cli.serve_echo {
+        return runtime.block_on(echo::serve());
+    }
+    runtime.block_on(measure(&cli))
+}
+
+async fn measure(cli: &Cli) -> anyhow::Result<()> {
+    let span = Duration::from_secs(cli.seconds);
+    let identity = identity_body();
+    let cls = cls_body();
+    println!(
+        "{} s a row, {} and 1 connections; identity body {} bytes, cls body {} bytes ({} numbers)\n",
+        cli.seconds,
+        cli.connections,
+        identity.len(),
+        cls.len(),
+        CLS_NUMBERS
+    );
+
+    let echo = server::Echo::start().await?;
+    let load = |connections, path: &str, body: &str, address| Load {
+        connections,
+        path: path.to_owned(),
+        body: body.to_owned().into(),
+        span,
+        address,
+    };
+    let predict = "/v1/models/identity:predict";
+    let echo_many = load(cli.connections, predict, &identity, echo.address).run().await?;
+    let echo_one = load(1, predict, &identity, echo.address).run().await?;
+    drop(echo);
+    row("native hyper echo, identity body", &echo_many, None);
+    row("native hyper echo, identity body, 1 connection", &echo_one, None);
+
+    for door in ["direct", "http"] {
+        let served = server::Penstock::start(cli, door).await.with_context(|| format!("{door} door"))?;
+        let many = load(cli.connections, predict, &identity, served.address).run().await?;
+        let one = load(1, predict, &identity, served.address).run().await?;
+        let memory = served.resident_mib();
+        row(&format!("{door} door, identity"), &many, Some(many.rps / echo_many.rps));
+        row(&format!("{door} door, identity, 1 connection"), &one, Some(one.rps / echo_one.rps));
+        println!(
+            "    overhead at p50 over the echo, 1 connection: {:.0} µs; resident {memory} MiB",
+            (one.p50 - echo_one.p50).as_secs_f64() * 1e6
+        );
+        let many = load(cli.connections, "/v1/models/cls:predict", &cls, served.address).run().await?;
+        let one = load(1, "/v1/models/cls:predict", &cls, served.address).run().await?;
+        let memory = served.resident_mib();
+        row(&format!("{door} door, cls"), &many, None);
+        row(&format!("{door} door, cls, 1 connection"), &one, None);
+        drop(served);
+        let model = cli.models.join("cls/1/model.onnx");
+        let cores = std::thread::available_parallelism()?.get();
+        let (floor_many, floor_one) = direct::measure(&cli.onnxruntime, &model, cores, span)?;
+        row(&format!("ONNX Runtime called directly, cls, {cores} threads"), &floor_many, None);
+        row("ONNX Runtime called directly, cls, 1 thread", &floor_one, None);
+        println!(
+            "    {door} door against the direct call, cls: {:.2} at {} connections, {:.2} at 1; resident {memory} MiB",
+            many.rps / floor_many.rps,
+            cli.connections,
+            one.rps / floor_one.rps
+        );
+    }
+    Ok(())
+}
+
+fn row(name: &str, measured: &Measured, of_echo: Option<f64>) {
+    let ratio = of_echo.map_or(String::new(), |r| format!("  {r:.2} of echo"));
+    println!(
+        "{name:<52} {:>9.0} req/s  p50 {:>8.1} µs  p99 {:>9.1} µs{ratio}",
+        measured.rps,
+        measured.p50.as_secs_f64() * 1e6,
+        measured.p99.as_secs_f64() * 1e6,
+    );
+}
+
+/// Floats of one `cls` image, 3 × 48 × 192.
+const CLS_NUMBERS: usize = 3 * 48 * 192;
+
+/// About 3 KB of JSON: 80 items of 4 numbers.
+fn identity_body() -> String {
+    let mut random = Random(7);
+    let items: Vec<String> = (0..80)
+        .map(|_| {
+            let numbers: Vec<String> = (0..4).map(|_| random.unit().to_string()).collect();
+            format!("[{}]", numbers.join(","))
+        })
+        .collect();
+    format!("{{\"inputs\":{{\"a\":[{}]}}}}", items.join(","))
+}
+
+/// One image as nested arrays `[1, 3, 48, 192]`, as a client's JSON library prints FP32 numbers.
+fn cls_body() -> String {
+    let mut random = Random(11);
+    let nest = |parts: Vec<String>| format!("[{}]", parts.join(","));
+    let image = nest(
+        (0..3)
+            .map(|_| {
+                nest(
+                    (0..48)
+                        .map(|_| nest((0..192).map(|_| random.unit().to_string()).collect()))
+                        .collect(),
+                )
+            })
+            .collect(),
+    );
+    format!("{{\"inputs\":{{\"x\":[{image}]}}}}")
+}
+
+/// Numbers that are the same in every run (SplitMix64), in (-1, 1).
+struct Random(u64);
+
+impl Random {
+    fn unit(&mut self) -> f32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}

@@ -1,0 +1,85 @@
+//! Servers as processes of their own, ended when dropped.
+
+use crate::Cli;
+use anyhow::{Context, bail};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+/// The native echo.
+pub struct Echo {
+    /// Where it listens.
+    pub address: SocketAddr,
+    child: Child,
+}
+
+impl Echo {
+    /// Starts this program again as the echo server.
+    pub async fn start() -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("--serve-echo")
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = child.stdout.take().context("no standard output")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        Ok(Self { address: line.trim().parse()?, child })
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Penstock, through one of its doors.
+pub struct Penstock {
+    /// Where it listens.
+    pub address: SocketAddr,
+    child: Child,
+}
+
+impl Penstock {
+    /// Starts the server and waits until its models are loaded.
+    pub async fn start(cli: &Cli, door: &str) -> anyhow::Result<Self> {
+        let mut child = Command::new(&cli.penstock)
+            .args(["up", "--listen", "127.0.0.1:0", "--door", door])
+            .arg("--models")
+            .arg(&cli.models)
+            .arg("--onnxruntime")
+            .arg(&cli.onnxruntime)
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}; run scripts/build", cli.penstock.display()))?;
+        let stderr = child.stderr.take().context("no standard error")?;
+        let mut lines = BufReader::new(stderr).lines();
+        for line in &mut lines {
+            let line = line?;
+            if let Some((_, rest)) = line.split_once("serving http://") {
+                let address = rest.split_whitespace().next().context("no address")?.parse()?;
+                std::thread::spawn(move || lines.for_each(drop));
+                return Ok(Self { address, child });
+            }
+        }
+        bail!("the server ended before it served")
+    }
+
+    /// Resident memory in MiB, as the kernel tells.
+    pub fn resident_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let kib = status.ok().and_then(|s| {
+            let line = s.lines().find(|l| l.starts_with("VmRSS:"))?.to_owned();
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        });
+        kib.unwrap_or(0) / 1024
+    }
+}
+
+impl Drop for Penstock {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,13 @@
+//! The gate component: wiring only. It exports two doors: the typed one for Penstock's own host and
+//! `wasi:http/handler` for Spin and other hosts.
+
+#![allow(missing_docs)]
+
+use penstock_guest::gate::{Door, HttpResponse, answer_http};
+
+penstock_guest::gate::bindings::export!(Door with_types_in penstock_guest::gate::bindings);
+
+#[spin_sdk::http_service]
+async fn handle(request: spin_sdk::http::Request) -> HttpResponse {
+    answer_http(request).await
+}

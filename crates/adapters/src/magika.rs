@@ -1,0 +1,295 @@
+//! Decides what Google's magika (model `standard_v3_3`) sees of a file and what its scores mean: the
+//! first and last kilobyte without white space as 2,048 numbers, and the best label where its score
+//! is high enough. The model's own configuration says how many bytes and how high.
+//!
+//! Follows the Python package `magika` 1.0.3 in its default mode (high confidence), so that the same
+//! file gets the same label from both.
+
+use crate::{Adapter, Prepared, Refusal};
+use penstock_tensor::{Datatype, Tensor};
+use serde::Deserialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// The most bytes either end of a file may take as features; the model takes 1,024.
+const MAX_END_BYTES: usize = 1 << 20;
+/// How many of the best labels an answer lists.
+const TOP: usize = 5;
+/// The name of the model's input.
+const INPUT: &str = "bytes";
+
+/// The parts of magika's `config.min.json` that decide anything here.
+#[derive(Deserialize)]
+struct Config {
+    beg_size: usize,
+    mid_size: usize,
+    end_size: usize,
+    use_inputs_at_offsets: bool,
+    medium_confidence_threshold: f32,
+    min_file_size_for_dl: usize,
+    padding_token: i32,
+    block_size: usize,
+    target_labels_space: Vec<String>,
+    thresholds: BTreeMap<String, f32>,
+    overwrite_map: BTreeMap<String, String>,
+    content_types: BTreeMap<String, ContentType>,
+}
+
+#[derive(Deserialize)]
+struct ContentType {
+    mime_type: String,
+    description: String,
+    is_text: bool,
+}
+
+/// The adapter, opened with a configuration.
+pub struct Magika {
+    config: Config,
+}
+
+impl Adapter for Magika {
+    fn open(name: &str, config: &[u8]) -> Result<Self, String> {
+        if name != "magika" {
+            return Err(format!("this component has the adapter `magika` and no `{name}`"));
+        }
+        let config: Config = serde_json::from_slice(config)
+            .map_err(|e| format!("magika's configuration cannot be read: {e}"))?;
+        if config.mid_size != 0 || config.use_inputs_at_offsets {
+            return Err("this configuration wants features from the middle of a file, which are not made".into());
+        }
+        let ends = [config.beg_size, config.end_size];
+        if ends.iter().any(|&n| n > MAX_END_BYTES || n >= config.block_size)
+            || config.block_size > MAX_END_BYTES
+            || config.min_file_size_for_dl > config.beg_size
+            || config.min_file_size_for_dl == 0
+        {
+            return Err("this configuration's sizes contradict each other or are too large".into());
+        }
+        if config.target_labels_space.is_empty() {
+            return Err("this configuration names no labels".into());
+        }
+        Ok(Self { config })
+    }
+
+    /// Every content type is taken: telling them apart is what the model is for.
+    fn prepare(&self, _media_type: Option<&str>, body: &[u8]) -> Result<Prepared, Refusal> {
+        let config = &self.config;
+        if body.is_empty() {
+            return Ok(Prepared::Answer(self.without_model("empty")));
+        }
+        let block = body.len().min(config.block_size);
+        if body.len() < config.min_file_size_for_dl {
+            return Ok(Prepared::Answer(self.few_bytes(body)));
+        }
+        let begin = trim_start(&body[..block]);
+        if begin.len() < config.min_file_size_for_dl {
+            // Little but white space: nothing for the model to look at.
+            return Ok(Prepared::Answer(self.few_bytes(&body[..block])));
+        }
+        let begin = &begin[..begin.len().min(config.beg_size)];
+        let end = trim_end(&body[body.len() - block..]);
+        let end = &end[end.len().saturating_sub(config.end_size)..];
+        let features = config.beg_size + config.end_size;
+        let mut data = Vec::with_capacity(features * size_of::<i32>());
+        let mut push = |value: i32| data.extend_from_slice(&value.to_le_bytes());
+        begin.iter().for_each(|&b| push(i32::from(b)));
+        let padding = (config.beg_size - begin.len()) + (config.end_size - end.len());
+        (0..padding).for_each(|_| push(config.padding_token));
+        end.iter().for_each(|&b| push(i32::from(b)));
+        Ok(Prepared::Tensors(vec![Tensor {
+            name: INPUT.into(),
+            datatype: Datatype::Int32,
+            shape: vec![1, features as u64],
+            data,
+        }]))
+    }
+
+    fn answer(&self, outputs: Vec<Tensor>) -> Result<String, String> {
+        let labels = &self.config.target_labels_space;
+        let [output] = outputs.as_slice() else {
+            return Err(format!("the model gave {} outputs; magika gives one", outputs.len()));
+        };
+        if output.datatype != Datatype::Fp32 || output.data.len() != labels.len() * size_of::<f32>() {
+            return Err(format!(
+                "the model gave {} of shape {:?}; the configuration names {} labels",
+                output.datatype,
+                output.shape,
+                labels.len()
+            ));
+        }
+        let (numbers, _) = output.data.as_chunks::<4>();
+        let mut scores: Vec<(f32, &str)> = numbers
+            .iter()
+            .zip(labels)
+            .map(|(bytes, label)| (f32::from_le_bytes(*bytes), label.as_str()))
+            .collect();
+        scores.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let (score, best) = scores[0];
+        let label = self.trusted(best, score);
+        let top: Vec<_> = scores
+            .iter()
+            .take(TOP)
+            .map(|(score, label)| json!({ "label": label, "confidence": score }))
+            .collect();
+        let mut prediction = self.prediction(label, score);
+        prediction["top"] = json!(top);
+        Ok(prediction.to_string())
+    }
+}
+
+impl Magika {
+    /// The label to tell for the model's best one: itself or what the configuration puts in its
+    /// place, or a generic one where the score is too low for that label.
+    fn trusted<'a>(&'a self, best: &'a str, score: f32) -> &'a str {
+        let config = &self.config;
+        let label = config.overwrite_map.get(best).map_or(best, String::as_str);
+        let threshold = config.thresholds.get(best).copied();
+        if score >= threshold.unwrap_or(config.medium_confidence_threshold) {
+            return label;
+        }
+        match config.content_types.get(label) {
+            Some(kind) if kind.is_text => "txt",
+            _ => "unknown",
+        }
+    }
+
+    /// What is told of content too short for the model: text or not.
+    fn few_bytes(&self, content: &[u8]) -> String {
+        self.without_model(if std::str::from_utf8(content).is_ok() { "txt" } else { "unknown" })
+    }
+
+    fn without_model(&self, label: &str) -> String {
+        let mut prediction = self.prediction(label, 1.0);
+        prediction["top"] = json!([]);
+        prediction.to_string()
+    }
+
+    fn prediction(&self, label: &str, confidence: f32) -> serde_json::Value {
+        let mut prediction = json!({ "label": label, "confidence": confidence });
+        if let Some(kind) = self.config.content_types.get(label) {
+            prediction["mime_type"] = json!(kind.mime_type);
+            prediction["description"] = json!(kind.description);
+        }
+        prediction
+    }
+}
+
+/// White space as Python's `bytes.strip` has it, which the model was trained with: it counts vertical
+/// tab, which Rust's `is_ascii_whitespace` does not.
+fn is_space(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+}
+
+fn trim_start(bytes: &[u8]) -> &[u8] {
+    let start = bytes.iter().position(|b| !is_space(b)).unwrap_or(bytes.len());
+    &bytes[start..]
+}
+
+fn trim_end(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|b| !is_space(b)).map_or(0, |last| last + 1);
+    &bytes[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn config() -> Value {
+        json!({
+            "beg_size": 16, "mid_size": 0, "end_size": 16, "use_inputs_at_offsets": false,
+            "medium_confidence_threshold": 0.5, "min_file_size_for_dl": 8, "padding_token": 256,
+            "block_size": 32, "target_labels_space": ["markdown", "png", "randomtxt", "txt"],
+            "thresholds": {"markdown": 0.75}, "overwrite_map": {"randomtxt": "txt"},
+            "content_types": {
+                "markdown": {"mime_type": "text/markdown", "description": "Markdown", "is_text": true},
+                "png": {"mime_type": "image/png", "description": "PNG", "is_text": false},
+                "txt": {"mime_type": "text/plain", "description": "Text", "is_text": true},
+            },
+        })
+    }
+
+    fn magika() -> Magika {
+        Magika::open("magika", config().to_string().as_bytes()).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn features(body: &[u8]) -> Vec<i32> {
+        match magika().prepare(None, body) {
+            Ok(Prepared::Tensors(tensors)) => {
+                assert_eq!(tensors[0].shape, [1, 32]);
+                tensors[0].data.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn answer_without_model(body: &[u8]) -> Value {
+        match magika().prepare(None, body) {
+            Ok(Prepared::Answer(text)) => serde_json::from_str(&text).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn answer(scores: [f32; 4]) -> Value {
+        let data = scores.iter().flat_map(|s| s.to_le_bytes()).collect();
+        let output = Tensor { name: "o".into(), datatype: Datatype::Fp32, shape: vec![1, 4], data };
+        serde_json::from_str(&magika().answer(vec![output]).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn short_content_is_padded_between_its_two_copies() {
+        let seen = features(b"  \x0b0123456789\n");
+        let text: Vec<i32> = b"0123456789".iter().map(|b| i32::from(*b)).collect();
+        assert_eq!(seen[..10], text);
+        // The beginning keeps trailing white space, as the end keeps leading.
+        assert_eq!(seen[10], 10);
+        assert_eq!(seen[11..19], [256; 8]);
+        assert_eq!(seen[19..22], [32, 32, 11]);
+        assert_eq!(seen[22..32], text);
+    }
+
+    #[test]
+    fn long_content_is_seen_at_both_ends_only() {
+        let mut body = vec![b'a'; 16];
+        body.extend(vec![b'x'; 1000]);
+        body.extend(vec![b'z'; 16]);
+        let seen = features(&body);
+        assert_eq!((seen[0], seen[15], seen[16], seen[31]), (97, 97, 122, 122));
+        assert!(!seen.contains(&i32::from(b'x')));
+    }
+
+    #[test]
+    fn content_too_short_for_the_model_is_told_without_it() {
+        assert_eq!(answer_without_model(b"")["label"], "empty");
+        assert_eq!(answer_without_model(b"abc")["label"], "txt");
+        assert_eq!(answer_without_model(b"\xff\xfe")["label"], "unknown");
+        assert_eq!(answer_without_model(b"                  a  ")["label"], "txt");
+        assert_eq!(answer_without_model(b"abc")["confidence"], 1.0);
+    }
+
+    #[test]
+    fn a_label_is_told_only_at_its_own_threshold() {
+        assert_eq!(answer([0.76, 0.1, 0.1, 0.04])["label"], "markdown");
+        assert_eq!(answer([0.74, 0.1, 0.1, 0.06])["label"], "txt", "text of no certain kind");
+        assert_eq!(answer([0.1, 0.51, 0.2, 0.19])["label"], "png");
+        assert_eq!(answer([0.1, 0.49, 0.2, 0.21])["label"], "unknown");
+        assert_eq!(answer([0.1, 0.1, 0.8, 0.0])["label"], "txt", "overwritten by the configuration");
+        let full = answer([0.8, 0.1, 0.06, 0.04]);
+        assert_eq!(full["top"].as_array().unwrap().len(), 4);
+        assert_eq!(full["mime_type"], "text/markdown");
+    }
+
+    #[test]
+    fn a_configuration_or_output_that_does_not_fit_is_an_error_and_no_panic() {
+        assert!(Magika::open("other", b"{}").is_err());
+        assert!(Magika::open("magika", b"{").is_err());
+        for (name, value) in [("mid_size", json!(1)), ("beg_size", json!(99)), ("block_size", json!(1u64 << 40)), ("min_file_size_for_dl", json!(17)), ("target_labels_space", json!([]))] {
+            let mut changed = config();
+            changed[name] = value;
+            assert!(Magika::open("magika", changed.to_string().as_bytes()).is_err(), "{name}");
+        }
+        assert!(magika().answer(vec![]).is_err());
+        let short = Tensor { name: "o".into(), datatype: Datatype::Fp32, shape: vec![1, 1], data: vec![0; 4] };
+        assert!(magika().answer(vec![short]).is_err());
+    }
+}

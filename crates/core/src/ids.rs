@@ -1,0 +1,174 @@
+//! Newtypes for names and ids. A value of one of these types has passed its check, so the rooms
+//! behind the gate never see a name that could leave its folder or break a header.
+
+use serde::Serialize;
+use std::fmt;
+
+/// Longest model name: it is a folder name and a path segment, and longer ones help nobody.
+pub const MAX_MODEL_NAME_BYTES: usize = 64;
+/// Longest version: a decimal number that fits `u32` has at most 10 digits.
+pub const MAX_MODEL_VERSION_DIGITS: usize = 10;
+/// Longest `x-request-id` taken from a caller; it is copied to every log line of the request.
+pub const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// A model's name: 1 to 64 of `a-z 0-9 - _ .`, starting with a letter or digit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ModelName(String);
+
+impl ModelName {
+    /// Checks and wraps a name; `None` when it breaks the rule above.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        let fits = matches!(bytes.first(), Some(b'a'..=b'z' | b'0'..=b'9'))
+            && bytes.len() <= MAX_MODEL_NAME_BYTES
+            && bytes.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'));
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ModelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A model's version: a positive decimal number without leading zeros, as its folder is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ModelVersion(u32);
+
+impl ModelVersion {
+    /// Checks and wraps a version; `None` when it is not a positive decimal `u32` in its one
+    /// spelling.
+    pub fn parse(text: &str) -> Option<Self> {
+        let canonical = !text.is_empty()
+            && text.len() <= MAX_MODEL_VERSION_DIGITS
+            && text.bytes().all(|b| b.is_ascii_digit())
+            && !text.starts_with('0');
+        if !canonical {
+            return None;
+        }
+        text.parse().ok().map(Self)
+    }
+
+    /// The version as a number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for ModelVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Names one request in every log line and answer; the caller's own when it sent a usable one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct RequestId(String);
+
+impl RequestId {
+    /// Takes over a caller's id when it is 1 to 128 visible ASCII characters; `None` otherwise, and
+    /// the server makes its own.
+    pub fn from_header(value: &[u8]) -> Option<Self> {
+        let usable = (1..=MAX_REQUEST_ID_BYTES).contains(&value.len())
+            && value.iter().all(|b| b.is_ascii_graphic());
+        usable.then(|| Self(String::from_utf8_lossy(value).into_owned()))
+    }
+
+    /// Makes an id from time and randomness: `req_` and 26 characters that sort by time.
+    pub fn generate(unix_ms: u64, random: u128) -> Self {
+        Self(sortable("req_", unix_ms, random))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Names one prediction for good: feedback and replays refer to it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct PredictionId(String);
+
+impl PredictionId {
+    /// Makes an id from time and randomness: `pred_` and 26 characters that sort by time.
+    pub fn generate(unix_ms: u64, random: u128) -> Self {
+        Self(sortable("pred_", unix_ms, random))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PredictionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn sortable(prefix: &str, unix_ms: u64, random: u128) -> String {
+    let ulid = ulid::Ulid::from_parts(unix_ms, random);
+    let mut buffer = [0; ulid::ULID_LEN];
+    let text: &str = ulid.array_to_str(&mut buffer);
+    let mut id = String::with_capacity(prefix.len() + text.len());
+    id.push_str(prefix);
+    for c in text.chars() {
+        id.push(c.to_ascii_lowercase());
+    }
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_name_cannot_leave_its_folder() {
+        for good in ["magika", "cls", "a", "0", "resnet-50_v1.5"] {
+            assert!(ModelName::parse(good).is_some(), "{good}");
+        }
+        let long = "a".repeat(MAX_MODEL_NAME_BYTES + 1);
+        for bad in ["", ".", "..", "../x", "a/b", "-a", "_a", "A", "ä", "a b", "a\0", &long] {
+            assert!(ModelName::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_version_has_one_spelling() {
+        assert_eq!(ModelVersion::parse("1").map(ModelVersion::get), Some(1));
+        assert_eq!(ModelVersion::parse("4294967295").map(ModelVersion::get), Some(u32::MAX));
+        for bad in ["", "0", "01", "+1", "-1", "1.0", "v1", "4294967296", "99999999999"] {
+            assert!(ModelVersion::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_callers_request_id_is_taken_only_when_it_cannot_break_a_log_line_or_a_header() {
+        assert_eq!(RequestId::from_header(b"abc-1").unwrap().as_str(), "abc-1");
+        for bad in [&b""[..], b"a b", b"a\nb", b"\xff", &[b'a'; 129]] {
+            assert!(RequestId::from_header(bad).is_none());
+        }
+    }
+
+    #[test]
+    fn generated_ids_sort_by_time_and_differ_by_randomness() {
+        let early = RequestId::generate(1_000, 7);
+        let late = RequestId::generate(2_000, 3);
+        assert!(early.as_str() < late.as_str());
+        assert_eq!(early.as_str().len(), "req_".len() + 26);
+        assert_ne!(PredictionId::generate(1, 1), PredictionId::generate(1, 2));
+    }
+}

@@ -1,0 +1,21 @@
+//! The nouns every room shares, and nothing that decides.
+//!
+//! * [`problem`]: the one catalogue of errors and how each is rendered;
+//! * [`violation`]: one thing wrong with a request's body, with its place;
+//! * [`negotiate`]: which representation an `Accept` header asks for;
+//! * [`ids`]: newtypes for the names and ids that travel between rooms;
+//! * [`clock`]: time as a parameter.
+//!
+//! This crate compiles for the host and for WebAssembly and does no input or output.
+
+pub mod clock;
+pub mod ids;
+pub mod negotiate;
+pub mod problem;
+pub mod violation;
+
+pub use clock::Clock;
+pub use ids::{ModelName, ModelVersion, PredictionId, RequestId};
+pub use negotiate::ErrorStyle;
+pub use problem::{Code, Problem};
+pub use violation::Violation;

@@ -1,0 +1,271 @@
+//! The one catalogue of errors: what each is called, its status, what to do about it, and how it is
+//! written in each style. Host and gate render from here, so a refusal reads the same whoever gave it.
+
+use crate::clock::rfc3339;
+use crate::ids::RequestId;
+use crate::negotiate::ErrorStyle;
+use crate::violation::Violation;
+use serde_json::{Map, Value, json};
+
+macro_rules! catalogue {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $status:literal, $title:literal, $remedy:literal;)*) => {
+        /// Every error Penstock can answer with. The word, not the number, is the stable part.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code { $($(#[$doc])* $variant,)* }
+
+        impl Code {
+            /// All codes, in the order of the catalogue.
+            pub const ALL: &'static [Code] = &[$(Code::$variant,)*];
+
+            /// The stable `snake_case` word for programs.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Code::$variant => $code,)* }
+            }
+
+            /// The HTTP status it is answered with.
+            pub const fn status(self) -> u16 {
+                match self { $(Code::$variant => $status,)* }
+            }
+
+            /// A short name for people; the same for every occurrence (RFC 9457 `title`).
+            pub const fn title(self) -> &'static str {
+                match self { $(Code::$variant => $title,)* }
+            }
+
+            /// What a caller or an operator does about it.
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Code::$variant => $remedy,)* }
+            }
+        }
+    };
+}
+
+catalogue! {
+    /// The request is not HTTP we can act on (bad target, bad header, bad percent-encoding).
+    MalformedRequest = "malformed_request", 400, "Malformed request",
+        "Send a well-formed HTTP request; the message names the part that is not.";
+    /// The body is not JSON (RFC 8259), repeats a member name, or nests too deep.
+    MalformedJson = "malformed_json", 400, "Malformed JSON",
+        "Send a JSON text; the details name the byte offset and what was expected there.";
+    /// The body is JSON, but not of the form this method takes.
+    InvalidBody = "invalid_body", 400, "Wrong form of body",
+        "Send the members the method documents, with their types; the details list each that is wrong.";
+    /// The body ended before its announced length.
+    IncompleteBody = "incomplete_body", 400, "Incomplete body",
+        "Send as many bytes as Content-Length announces, or end the last chunk.";
+    /// No route has this path.
+    UnknownPath = "unknown_path", 404, "No such path",
+        "Use one of the paths the API documents; GET /v1/models lists the models.";
+    /// No model has this name.
+    UnknownModel = "unknown_model", 404, "No such model",
+        "Use one of the models that exist; the details list them.";
+    /// The model has no such version.
+    UnknownVersion = "unknown_version", 404, "No such model version",
+        "Use one of the versions that exist, or leave the version out; the details list them.";
+    /// The path exists, but not with this method.
+    MethodNotAllowed = "method_not_allowed", 405, "Method not allowed",
+        "Use a method the Allow header names.";
+    /// `Accept` rules out everything this path can answer with.
+    NotAcceptable = "not_acceptable", 406, "Not acceptable",
+        "Accept application/json, or leave the Accept header out.";
+    /// The body did not arrive in time.
+    RequestTimeout = "request_timeout", 408, "The request arrived too slowly",
+        "Send the whole request without long pauses; the message names the limit.";
+    /// The body is larger than the limit.
+    BodyTooLarge = "body_too_large", 413, "Body too large",
+        "Send a smaller body or fewer items; the message names the limit in bytes.";
+    /// The request target is longer than the limit.
+    TargetTooLong = "target_too_long", 414, "Request target too long",
+        "Shorten the path or the query.";
+    /// The body's content type is not one this method takes.
+    UnsupportedMediaType = "unsupported_media_type", 415, "Unsupported media type",
+        "Send the body with a content type the message names.";
+    /// The body is well formed but does not meet the model's contract.
+    InvalidInputs = "invalid_inputs", 422, "Inputs do not meet the model's contract",
+        "Correct each input the details name; GET the model for its contract.";
+    /// The contract holds, but the model could not run on a tensor of this size.
+    ModelRejectedInputs = "model_rejected_inputs", 422, "The model cannot run on these inputs",
+        "Use sizes the model supports on the axes its contract leaves open.";
+    /// The header block is larger than the limit.
+    HeadersTooLarge = "headers_too_large", 431, "Headers too large",
+        "Send fewer or shorter headers.";
+    /// Something inside failed: ours to mend, never the caller's fault.
+    Internal = "internal", 500, "Internal error",
+        "Try again; if it persists, report the request id to the operator.";
+    /// The model's runtime failed on inputs that meet its contract.
+    InferenceFailed = "inference_failed", 500, "The model failed",
+        "Try again; if it persists, report the request id to the operator.";
+    /// The model exists and is not ready: loading, or failed to load.
+    ModelNotReady = "model_not_ready", 503, "Model not ready",
+        "Try again after Retry-After seconds; GET /ready lists what is missing.";
+    /// A queue or a pool is full; the request was not run.
+    Overloaded = "overloaded", 503, "Overloaded",
+        "Try again after Retry-After seconds, with backoff; the request was not run.";
+    /// The server is draining before it stops; the request was not run.
+    ShuttingDown = "shutting_down", 503, "Shutting down",
+        "Send the request again; another instance will take it. The request was not run.";
+    /// The request took longer than its deadline.
+    DeadlineExceeded = "deadline_exceeded", 504, "Deadline exceeded",
+        "Send fewer items, or raise the deadline; the message names the limit.";
+}
+
+/// One error on its way to a caller.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// Which error.
+    pub code: Code,
+    /// What was wrong, where, and what to do, for this occurrence.
+    pub message: String,
+    /// One entry for each thing wrong in the body.
+    pub violations: Vec<Violation>,
+    /// Violations found beyond those listed.
+    pub violations_omitted: u64,
+    /// What exists instead (models, versions), or nothing.
+    pub available: Vec<String>,
+    /// Seconds after which a retry has a chance, sent as `Retry-After`.
+    pub retry_after_s: Option<u32>,
+    /// The methods the path takes, sent as `Allow`.
+    pub allow: Option<&'static str>,
+}
+
+impl Problem {
+    /// A problem with a message and nothing else.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            violations: Vec::new(),
+            violations_omitted: 0,
+            available: Vec::new(),
+            retry_after_s: None,
+            allow: None,
+        }
+    }
+
+    /// Adds the violations, and how many more there were.
+    #[must_use]
+    pub fn with_violations(mut self, violations: Vec<Violation>, omitted: u64) -> Self {
+        self.violations = violations;
+        self.violations_omitted = omitted;
+        self
+    }
+
+    /// Adds what exists instead.
+    #[must_use]
+    pub fn with_available(mut self, available: Vec<String>) -> Self {
+        self.available = available;
+        self
+    }
+
+    /// Adds `Retry-After`.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// Adds `Allow`.
+    #[must_use]
+    pub fn with_allow(mut self, allow: &'static str) -> Self {
+        self.allow = Some(allow);
+        self
+    }
+
+    /// The headers that belong to this problem, beside those of every answer.
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = Vec::new();
+        if let Some(seconds) = self.retry_after_s {
+            headers.push(("retry-after", seconds.to_string()));
+        }
+        if let Some(allow) = self.allow {
+            headers.push(("allow", allow.to_owned()));
+        }
+        headers
+    }
+
+    /// The content type and the body in the given style.
+    pub fn render(&self, style: ErrorStyle, request_id: &RequestId, unix_ms: u64) -> (&'static str, Vec<u8>) {
+        let mut details: Vec<Value> = self.violations.iter().map(|v| json!(v)).collect();
+        if self.violations_omitted > 0 {
+            details.push(json!({
+                "pointer": "", "rule": "more_violations", "expected": "",
+                "message": format!("{} more are not listed", self.violations_omitted),
+            }));
+        }
+        let mut members = Map::new();
+        let content_type = match style {
+            ErrorStyle::ProblemJson => {
+                members.insert("type".into(), json!(format!("/errors/{}", self.code.as_str())));
+                members.insert("title".into(), json!(self.code.title()));
+                members.insert("status".into(), json!(self.code.status()));
+                members.insert("detail".into(), json!(self.message));
+                members.insert("code".into(), json!(self.code.as_str()));
+                "application/problem+json"
+            }
+            ErrorStyle::OpenInference => {
+                members.insert("error".into(), json!(self.message));
+                members.insert("code".into(), json!(self.code.as_str()));
+                members.insert("status".into(), json!(self.code.status()));
+                "application/json"
+            }
+            ErrorStyle::Penstock => {
+                members.insert("code".into(), json!(self.code.as_str()));
+                members.insert("message".into(), json!(self.message));
+                members.insert("status".into(), json!(self.code.status()));
+                "application/json"
+            }
+        };
+        members.insert("details".into(), Value::Array(details));
+        if !self.available.is_empty() {
+            members.insert("available".into(), json!(self.available));
+        }
+        members.insert("request_id".into(), json!(request_id.as_str()));
+        members.insert("timestamp".into(), json!(rfc3339(unix_ms)));
+        let body = match style {
+            ErrorStyle::Penstock => json!({ "error": members }),
+            ErrorStyle::ProblemJson | ErrorStyle::OpenInference => Value::Object(members),
+        };
+        (content_type, body.to_string().into_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_code_is_unique_an_error_status_and_tells_what_to_do() {
+        let mut seen = BTreeSet::new();
+        for code in Code::ALL {
+            assert!(seen.insert(code.as_str()), "{} twice", code.as_str());
+            assert!((400..600).contains(&code.status()));
+            assert!(code.remedy().ends_with('.') && !code.title().ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn each_style_carries_the_same_facts_in_its_own_form() {
+        let problem = Problem::new(Code::InvalidInputs, "2 inputs are wrong").with_violations(
+            vec![Violation::new("/inputs/a", "wrong_shape", "[N, 4]", "got [1, 3]")],
+            1,
+        );
+        let id = RequestId::from_header(b"r1").unwrap();
+        let read = |style| -> (&str, Value) {
+            let (content_type, body) = problem.render(style, &id, 0);
+            (content_type, serde_json::from_slice(&body).unwrap())
+        };
+        let (kind, own) = read(ErrorStyle::Penstock);
+        assert_eq!(kind, "application/json");
+        assert_eq!(own["error"]["code"], "invalid_inputs");
+        assert_eq!(own["error"]["details"][0]["pointer"], "/inputs/a");
+        assert_eq!(own["error"]["details"][1]["rule"], "more_violations");
+        assert_eq!(own["error"]["timestamp"], "1970-01-01T00:00:00.000Z");
+        let (kind, rfc) = read(ErrorStyle::ProblemJson);
+        assert_eq!(kind, "application/problem+json");
+        assert_eq!((&rfc["type"], &rfc["status"]), (&json!("/errors/invalid_inputs"), &json!(422)));
+        let (_, oip) = read(ErrorStyle::OpenInference);
+        assert_eq!(oip["error"], "2 inputs are wrong");
+        assert_eq!(oip["request_id"], "r1");
+    }
+}

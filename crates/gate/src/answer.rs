@@ -1,0 +1,104 @@
+//! Writes the bodies of answers. Everything a caller reads on success is shaped here.
+
+use penstock_core::{Code, ModelVersion, PredictionId, RequestId};
+use penstock_tensor::{Contract, render};
+use serde_json::{Value, json};
+
+/// The platform name the Open Inference Protocol wants of a model's metadata.
+fn platform(contract: &Contract) -> &'static str {
+    match contract.format.as_str() {
+        "openvino" => "openvino_ir",
+        _ => "onnx_onnxv1",
+    }
+}
+
+/// The body of `:predict`. `predictions` is a JSON array already written.
+pub fn prediction(
+    prediction_id: &PredictionId,
+    model: &str,
+    version: ModelVersion,
+    predictions: &[u8],
+    latency_ns: u64,
+    request_id: &RequestId,
+    caller_id: Option<&str>,
+) -> Vec<u8> {
+    let mut body = Vec::with_capacity(predictions.len() + 256);
+    body.extend_from_slice(b"{\"prediction_id\":");
+    render::write_string(&mut body, prediction_id.as_str());
+    if let Some(id) = caller_id {
+        body.extend_from_slice(b",\"id\":");
+        render::write_string(&mut body, id);
+    }
+    body.extend_from_slice(b",\"model\":");
+    render::write_string(&mut body, model);
+    body.extend_from_slice(b",\"model_version\":");
+    render::write_string(&mut body, &version.to_string());
+    body.extend_from_slice(b",\"predictions\":");
+    body.extend_from_slice(predictions);
+    body.extend_from_slice(b",\"latency_ms\":");
+    let latency_us = latency_ns / 1_000;
+    body.extend_from_slice(format!("{}.{:03}", latency_us / 1_000, latency_us % 1_000).as_bytes());
+    body.extend_from_slice(b",\"request_id\":");
+    render::write_string(&mut body, request_id.as_str());
+    body.push(b'}');
+    body
+}
+
+/// One model as `/v1/models` shows it.
+pub fn model(name: &str, versions: &[ModelVersion], contract: &Contract) -> Value {
+    let mut value = json!({
+        "name": name,
+        "description": contract.description,
+        "versions": version_names(versions),
+        "format": contract.format.as_str(),
+        "inputs": contract.inputs,
+        "outputs": contract.outputs,
+        "axes": contract.axes,
+        "limits": contract.limits,
+        "predict": format!("/v1/models/{name}:predict"),
+    });
+    if let Some(adapter) = &contract.adapter {
+        value["adapter"] = json!(adapter.name);
+    }
+    value
+}
+
+/// A model's metadata in the Open Inference Protocol's form.
+pub fn model_metadata(name: &str, versions: &[ModelVersion], contract: &Contract) -> Value {
+    let ports = |specs: &[penstock_tensor::TensorSpec]| -> Vec<Value> {
+        specs
+            .iter()
+            .map(|s| {
+                json!({
+                    "name": s.name,
+                    "datatype": s.datatype.as_str(),
+                    "shape": penstock_tensor::contract::dims_oip(s),
+                })
+            })
+            .collect()
+    };
+    json!({
+        "name": name,
+        "versions": version_names(versions),
+        "platform": platform(contract),
+        "inputs": ports(&contract.inputs),
+        "outputs": ports(&contract.outputs),
+    })
+}
+
+/// The server's metadata in the Open Inference Protocol's form.
+pub fn server_metadata() -> Value {
+    json!({ "name": "penstock", "version": env!("CARGO_PKG_VERSION"), "extensions": [] })
+}
+
+/// One entry of the catalogue of errors.
+pub fn error_entry(code: Code) -> Value {
+    json!({
+        "code": code.as_str(), "status": code.status(),
+        "title": code.title(), "remedy": code.remedy(),
+    })
+}
+
+fn version_names(versions: &[ModelVersion]) -> Vec<String> {
+    versions.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,132 @@
+//! Which models and versions exist, and each model's contract, read from the models directory.
+//!
+//! The listing is read once per instance; contracts and adapters are opened on a model's first call
+//! and kept. A host that changes the directory retires its instances, so a listing never outlives
+//! what it lists by more than one request.
+
+use crate::ports::Ports;
+use crate::route::{Target, shorten};
+use penstock_core::{Code, ModelName, ModelVersion, Problem};
+use penstock_tensor::Contract;
+use std::collections::BTreeMap;
+
+/// The most models one server lists. Each costs an open contract in every instance.
+pub const MAX_MODELS: usize = 1024;
+
+/// The file that makes a folder a model.
+const CONTRACT_FILE: &str = "model.toml";
+
+/// A model as this instance knows it.
+pub struct Model<P: Ports> {
+    /// Its name.
+    pub name: ModelName,
+    /// Its versions, ascending; never empty.
+    pub versions: Vec<ModelVersion>,
+    opened: Option<Result<Opened<P>, String>>,
+}
+
+/// A model's contract and what was opened with it.
+pub struct Opened<P: Ports> {
+    /// The contract as the gate reads it, for metadata and limits.
+    pub contract: Contract,
+    /// The contract as validation holds it.
+    pub validation: P::Contract,
+    /// The adapter, when the contract names one.
+    pub adapter: Option<P::Adapter>,
+}
+
+/// The models of one instance.
+pub struct Catalogue<P: Ports> {
+    models: BTreeMap<String, Model<P>>,
+}
+
+impl<P: Ports> Catalogue<P> {
+    /// Reads the listing: folders whose name is a model name, that hold a contract and at least one
+    /// version folder. Others are not models and are passed over.
+    pub fn read(ports: &P) -> Self {
+        let mut models = BTreeMap::new();
+        for (folder, entries) in ports.list_models() {
+            let Some(name) = ModelName::parse(&folder) else { continue };
+            let mut versions: Vec<ModelVersion> =
+                entries.iter().filter_map(|e| ModelVersion::parse(e)).collect();
+            versions.sort_unstable();
+            if versions.is_empty() || !entries.iter().any(|e| e == CONTRACT_FILE) {
+                continue;
+            }
+            if models.len() == MAX_MODELS {
+                break;
+            }
+            models.insert(folder, Model { name, versions, opened: None });
+        }
+        Self { models }
+    }
+
+    /// The models, by name.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Model<P>> {
+        self.models.values_mut()
+    }
+
+    /// Finds the model and the version a target means: the pinned one, else the highest.
+    pub fn resolve(&mut self, target: &Target) -> Result<(&mut Model<P>, ModelVersion), Problem> {
+        if !self.models.contains_key(&target.model) {
+            return Err(Problem::new(
+                Code::UnknownModel,
+                format!("there is no model `{}`", shorten(&target.model)),
+            )
+            .with_available(self.models.keys().cloned().collect()));
+        }
+        let model = self.models.get_mut(&target.model).expect("present, by the check above");
+        let version = match &target.version {
+            None => model.versions.last().copied(),
+            Some(text) => ModelVersion::parse(text).filter(|v| model.versions.contains(v)),
+        };
+        match version {
+            Some(version) => Ok((model, version)),
+            None => Err(Problem::new(
+                Code::UnknownVersion,
+                format!(
+                    "model `{}` has no version `{}`",
+                    model.name,
+                    shorten(target.version.as_deref().unwrap_or_default())
+                ),
+            )
+            .with_available(model.versions.iter().map(ToString::to_string).collect())),
+        }
+    }
+}
+
+impl<P: Ports> Model<P> {
+    /// The contract and what belongs to it, opened on first use. A model whose contract or adapter
+    /// cannot be opened is there but not ready: its operator has to mend it, so callers get 503.
+    pub fn open(&mut self, ports: &P) -> Result<&Opened<P>, Problem> {
+        let name = &self.name;
+        self.opened.get_or_insert_with(|| Opened::open(ports, name.as_str())).as_ref().map_err(
+            |reason| {
+                Problem::new(Code::ModelNotReady, format!("model `{name}` is not usable: {reason}"))
+            },
+        )
+    }
+}
+
+impl<P: Ports> Opened<P> {
+    fn open(ports: &P, model: &str) -> Result<Self, String> {
+        let text = String::from_utf8(ports.read_model_file(model, CONTRACT_FILE)?)
+            .map_err(|_| "model.toml is not UTF-8".to_owned())?;
+        let contract = Contract::parse(&text).map_err(|faults| {
+            let first = faults.first().map(|f| format!("line {}: {}", f.line, f.message));
+            format!("model.toml has faults; {}", first.unwrap_or_default())
+        })?;
+        let validation = ports.open_contract(&text)?;
+        let adapter = match &contract.adapter {
+            None => None,
+            Some(named) => {
+                let config = match &named.config {
+                    None => Vec::new(),
+                    Some(file) => ports.read_model_file(model, file)?,
+                };
+                Some(ports.open_adapter(&named.name, &config)?)
+            }
+        };
+        Ok(Self { contract, validation, adapter })
+    }
+}

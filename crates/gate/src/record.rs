@@ -1,0 +1,87 @@
+//! A whole request and a whole answer, as both doors hand them over.
+
+/// One header; the name in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Field name, lower case.
+    pub name: String,
+    /// Field value; HTTP allows bytes that are not UTF-8.
+    pub value: Vec<u8>,
+}
+
+/// A request whose body has arrived in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Method in upper case.
+    pub method: String,
+    /// Path and query as sent.
+    pub target: String,
+    /// All headers, names in lower case.
+    pub headers: Vec<Header>,
+    /// The body's bytes.
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// The path, without the query.
+    pub fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+
+    /// The first header of this (lower-case) name, as bytes.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|h| h.name == name).map(|h| h.value.as_slice())
+    }
+
+    /// The first header of this name, when it is UTF-8.
+    pub fn header_text(&self, name: &str) -> Option<&str> {
+        self.header(name).and_then(|v| std::str::from_utf8(v).ok())
+    }
+
+    /// All headers of this name joined with commas, as RFC 9110 §5.3 lets a recipient do.
+    pub fn header_list(&self, name: &str) -> Option<String> {
+        let mut joined: Option<String> = None;
+        for header in self.headers.iter().filter(|h| h.name == name) {
+            let text = String::from_utf8_lossy(&header.value);
+            match &mut joined {
+                None => joined = Some(text.into_owned()),
+                Some(list) => {
+                    list.push_str(", ");
+                    list.push_str(&text);
+                }
+            }
+        }
+        joined
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers, names in lower case.
+    pub headers: Vec<Header>,
+    /// The body's bytes.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// An answer with a body of the given content type.
+    pub fn new(status: u16, content_type: &str, body: Vec<u8>) -> Self {
+        let mut response = Self { status, headers: Vec::with_capacity(6), body };
+        response.push("content-type", content_type);
+        response
+    }
+
+    /// Adds a header; `name` must be lower case.
+    pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        self.headers.push(Header { name: name.to_owned(), value: value.as_ref().to_vec() });
+    }
+
+    /// The first header of this name, when it is UTF-8.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let header = self.headers.iter().find(|h| h.name == name)?;
+        std::str::from_utf8(&header.value).ok()
+    }
+}

@@ -1,0 +1,257 @@
+//! Decides which route a path and a method take. Pure: it knows the API's paths and no model.
+//!
+//! Paths follow the Open Inference Protocol v2 (`/v2/…`) and Google's AIP-136 custom methods
+//! (`/v1/models/{m}:predict`).
+
+use penstock_core::{Code, Problem};
+
+/// What a request asks for. Model names and versions are as sent, decoded but unchecked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// `/healthz`: the process answers.
+    Healthz,
+    /// `/ready`: every model that is present could run now.
+    Ready,
+    /// `/errors`: the catalogue of errors.
+    ErrorCatalogue,
+    /// `/errors/{code}`: one entry of it.
+    ErrorEntry(String),
+    /// `/v1/models`.
+    ModelList,
+    /// `/v1/models/{m}[/versions/{v}]`.
+    Model(Target),
+    /// `/v1/models/{m}[/versions/{v}]:predict`.
+    Predict(Target),
+    /// `/v2`.
+    ServerMetadata,
+    /// `/v2/health/live`.
+    ServerLive,
+    /// `/v2/health/ready`.
+    ServerReady,
+    /// `/v2/models/{m}[/versions/{v}]`.
+    ModelMetadata(Target),
+    /// `/v2/models/{m}[/versions/{v}]/ready`.
+    ModelReady(Target),
+    /// `/v2/models/{m}[/versions/{v}]/infer`.
+    Infer(Target),
+}
+
+/// A model, and a version where one is pinned; as sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The model's name as sent.
+    pub model: String,
+    /// The version as sent.
+    pub version: Option<String>,
+}
+
+const READ: &str = "GET, HEAD";
+const CALL: &str = "POST";
+
+impl Route {
+    /// The methods this route takes, as an `Allow` header lists them.
+    pub fn allow(&self) -> &'static str {
+        match self {
+            Route::Predict(_) | Route::Infer(_) => CALL,
+            _ => READ,
+        }
+    }
+}
+
+/// The most segments any path of ours has; a path with more has no route.
+const MAX_SEGMENTS: usize = 8;
+
+/// Finds the route of `path`, then checks `method` against it.
+pub fn route(method: &str, path: &str) -> Result<Route, Problem> {
+    let route = find(path)?.ok_or_else(|| {
+        Problem::new(
+            Code::UnknownPath,
+            format!("no route has the path `{}`; GET /v1/models lists the models", shorten(path)),
+        )
+    })?;
+    let allow = route.allow();
+    if allow.split(", ").any(|m| m == method) {
+        Ok(route)
+    } else {
+        Err(Problem::new(
+            Code::MethodNotAllowed,
+            format!("`{}` takes {allow}, not {}", shorten(path), shorten(method)),
+        )
+        .with_allow(allow))
+    }
+}
+
+fn find(path: &str) -> Result<Option<Route>, Problem> {
+    let Some(rest) = path.strip_prefix('/') else { return Ok(None) };
+    if rest.split('/').count() > MAX_SEGMENTS {
+        return Ok(None);
+    }
+    let mut decoded = Vec::with_capacity(MAX_SEGMENTS);
+    for segment in rest.split('/') {
+        decoded.push(percent_decode(segment)?);
+    }
+    let segments: Vec<&str> = decoded.iter().map(String::as_str).collect();
+    Ok(match segments.as_slice() {
+        ["healthz"] => Some(Route::Healthz),
+        ["ready"] => Some(Route::Ready),
+        ["errors"] => Some(Route::ErrorCatalogue),
+        ["errors", code] => Some(Route::ErrorEntry((*code).to_owned())),
+        ["v1", "models"] => Some(Route::ModelList),
+        ["v1", "models", model] => v1_model(model, None),
+        ["v1", "models", model, "versions", version] => v1_model(version, Some(model)),
+        ["v2"] | ["v2", ""] => Some(Route::ServerMetadata),
+        ["v2", "health", "live"] => Some(Route::ServerLive),
+        ["v2", "health", "ready"] => Some(Route::ServerReady),
+        ["v2", "models", model] => Some(Route::ModelMetadata(target(model, None))),
+        ["v2", "models", model, "ready"] => Some(Route::ModelReady(target(model, None))),
+        ["v2", "models", model, "infer"] => Some(Route::Infer(target(model, None))),
+        ["v2", "models", model, "versions", version] => {
+            Some(Route::ModelMetadata(target(model, Some(version))))
+        }
+        ["v2", "models", model, "versions", version, "ready"] => {
+            Some(Route::ModelReady(target(model, Some(version))))
+        }
+        ["v2", "models", model, "versions", version, "infer"] => {
+            Some(Route::Infer(target(model, Some(version))))
+        }
+        _ => None,
+    })
+}
+
+/// Splits a custom method off the last segment: `magika:predict`, or `1:predict` below a model.
+fn v1_model(last: &str, model: Option<&str>) -> Option<Route> {
+    let (name, verb) = match last.split_once(':') {
+        Some((name, verb)) => (name, Some(verb)),
+        None => (last, None),
+    };
+    let target = match model {
+        Some(model) => target(model, Some(name)),
+        None => target(name, None),
+    };
+    match verb {
+        None => Some(Route::Model(target)),
+        Some("predict") => Some(Route::Predict(target)),
+        Some(_) => None,
+    }
+}
+
+fn target(model: &str, version: Option<&str>) -> Target {
+    Target { model: model.to_owned(), version: version.map(str::to_owned) }
+}
+
+/// Decodes `%XX` in one path segment (RFC 3986 §2.1).
+fn percent_decode(segment: &str) -> Result<String, Problem> {
+    if !segment.contains('%') {
+        return Ok(segment.to_owned());
+    }
+    let malformed = || {
+        Problem::new(
+            Code::MalformedRequest,
+            format!(
+                "the path segment `{}` is not valid percent-encoded UTF-8; write `%` as `%25`",
+                shorten(segment)
+            ),
+        )
+    };
+    let bytes = segment.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] == b'%' {
+            let hex = |b: Option<&u8>| b.and_then(|&b| char::from(b).to_digit(16));
+            let (Some(high), Some(low)) = (hex(bytes.get(at + 1)), hex(bytes.get(at + 2))) else {
+                return Err(malformed());
+            };
+            out.push((high * 16 + low) as u8);
+            at += 3;
+        } else {
+            out.push(bytes[at]);
+            at += 1;
+        }
+    }
+    String::from_utf8(out).map_err(|_| malformed())
+}
+
+/// How much of something a stranger sent is repeated in a message.
+const MAX_ECHO_CHARS: usize = 80;
+
+/// A stranger's text as a message may repeat it: short, without control characters.
+pub fn shorten(text: &str) -> String {
+    let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let mut short: String = text.chars().take(MAX_ECHO_CHARS).map(clean).collect();
+    if text.chars().nth(MAX_ECHO_CHARS).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(model: &str, version: Option<&str>) -> Target {
+        target(model, version)
+    }
+
+    #[test]
+    fn every_documented_path_has_its_route() {
+        for (method, path, expected) in [
+            ("GET", "/healthz", Route::Healthz),
+            ("HEAD", "/ready", Route::Ready),
+            ("GET", "/errors", Route::ErrorCatalogue),
+            ("GET", "/errors/internal", Route::ErrorEntry("internal".into())),
+            ("GET", "/v1/models", Route::ModelList),
+            ("GET", "/v1/models/m", Route::Model(at("m", None))),
+            ("GET", "/v1/models/m/versions/2", Route::Model(at("m", Some("2")))),
+            ("POST", "/v1/models/m:predict", Route::Predict(at("m", None))),
+            ("POST", "/v1/models/m%3Apredict", Route::Predict(at("m", None))),
+            ("POST", "/v1/models/m/versions/2:predict", Route::Predict(at("m", Some("2")))),
+            ("GET", "/v2", Route::ServerMetadata),
+            ("GET", "/v2/", Route::ServerMetadata),
+            ("GET", "/v2/health/live", Route::ServerLive),
+            ("GET", "/v2/health/ready", Route::ServerReady),
+            ("GET", "/v2/models/m", Route::ModelMetadata(at("m", None))),
+            ("GET", "/v2/models/m/ready", Route::ModelReady(at("m", None))),
+            ("POST", "/v2/models/m/infer", Route::Infer(at("m", None))),
+            ("GET", "/v2/models/m/versions/1", Route::ModelMetadata(at("m", Some("1")))),
+            ("GET", "/v2/models/m/versions/1/ready", Route::ModelReady(at("m", Some("1")))),
+            ("POST", "/v2/models/m/versions/1/infer", Route::Infer(at("m", Some("1")))),
+        ] {
+            assert_eq!(route(method, path), Ok(expected), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_not_ours_is_404_and_a_wrong_method_405_with_allow() {
+        for path in ["", "/", "x", "/v1", "/v1/models/", "/v1/models/m:explode", "/v2/models", "/v1/models/m/", "/a/a/a/a/a/a/a/a/a/a"] {
+            // `/v1/models/` names a model with an empty name, which no catalogue has.
+            match route("GET", path) {
+                Err(problem) => assert_eq!(problem.code, Code::UnknownPath, "{path}"),
+                Ok(route) => assert_eq!(route, Route::Model(at("", None)), "{path}"),
+            }
+        }
+        for (method, path, allow) in [
+            ("GET", "/v1/models/m:predict", "POST"),
+            ("POST", "/v1/models/m", "GET, HEAD"),
+            ("DELETE", "/v2/models/m/infer", "POST"),
+            ("get", "/healthz", "GET, HEAD"),
+        ] {
+            let problem = route(method, path).unwrap_err();
+            assert_eq!((problem.code, problem.allow), (Code::MethodNotAllowed, Some(allow)));
+        }
+    }
+
+    #[test]
+    fn broken_percent_encoding_is_400_and_never_leaves_its_segment() {
+        for path in ["/v1/models/%", "/v1/models/%z1", "/v1/models/%ff", "/v1/models/%1"] {
+            assert_eq!(route("GET", path).unwrap_err().code, Code::MalformedRequest, "{path}");
+        }
+        assert_eq!(route("GET", "/v1/models/..%2Fx"), Ok(Route::Model(at("../x", None))));
+    }
+
+    #[test]
+    fn what_a_stranger_sent_is_repeated_shortened_and_without_control_characters() {
+        assert_eq!(shorten("a\nb\u{1b}[0m"), "a\u{fffd}b\u{fffd}[0m");
+        assert_eq!(shorten(&"ä".repeat(500)).chars().count(), MAX_ECHO_CHARS + 1);
+    }
+}

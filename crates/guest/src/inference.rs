@@ -1,0 +1,152 @@
+//! `penstock:inference` over `wasi:nn`: models by name, tensors in and out.
+//!
+//! Graphs and execution contexts are opened on a model version's first call and kept for the life of
+//! the instance. A version is named `<model>@<version>` to `load-by-name`.
+
+use crate::types::{tensor_from_wit, tensor_to_wit, tensors};
+use penstock_tensor::{Datatype, Tensor};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+#[allow(missing_docs)]
+#[doc(hidden)]
+pub mod bindings {
+    wit_bindgen::generate!({
+        world: "penstock:inference/component",
+        path: ["../../wit/types", "../../wit/deps/nn", "../../wit/inference"],
+        with: { "penstock:types/tensors@0.1.0": crate::types::tensors },
+        generate_all,
+        pub_export_macro: true,
+        default_bindings_module: "penstock_guest::inference::bindings",
+    });
+}
+
+use bindings::exports::penstock::inference::inference as wit;
+use bindings::wasi::nn::errors::{Error, ErrorCode};
+use bindings::wasi::nn::graph::load_by_name;
+use bindings::wasi::nn::inference::GraphExecutionContext;
+use bindings::wasi::nn::tensor::{Tensor as NnTensor, TensorType};
+
+/// The component.
+pub struct Inference;
+
+/// The most execution contexts an instance keeps open; beyond it the whole set is dropped and filled
+/// again, which costs one host call for each model that is still in use.
+const MAX_OPEN_CONTEXTS: usize = 256;
+
+/// Words our host puts before a colon in an error's data, where `wasi:nn` has no code for the case.
+const QUEUE_FULL: &str = "queue_full:";
+const NOT_READY: &str = "not_ready:";
+
+thread_local! {
+    static CONTEXTS: RefCell<BTreeMap<(String, u32), GraphExecutionContext>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+impl wit::Guest for Inference {
+    fn infer(
+        model: String,
+        version: u32,
+        inputs: Vec<tensors::Tensor>,
+        outputs: Vec<String>,
+    ) -> Result<Vec<tensors::Tensor>, wit::Failure> {
+        let named = inputs.into_iter().map(to_nn).collect::<Result<Vec<_>, _>>()?;
+        CONTEXTS.with_borrow_mut(|contexts| {
+            let computed = opened(contexts, model, version)?.compute(named).map_err(failure)?;
+            computed
+                .into_iter()
+                .filter(|(name, _)| outputs.is_empty() || outputs.contains(name))
+                .map(from_nn)
+                .collect()
+        })
+    }
+
+    fn ready(model: String, version: u32) -> Result<(), wit::Failure> {
+        // Not from the kept contexts: a model can stop being ready after it was opened.
+        load_by_name(&graph_name(&model, version)).map(drop).map_err(failure)
+    }
+}
+
+fn graph_name(model: &str, version: u32) -> String {
+    format!("{model}@{version}")
+}
+
+fn opened(
+    contexts: &mut BTreeMap<(String, u32), GraphExecutionContext>,
+    model: String,
+    version: u32,
+) -> Result<&GraphExecutionContext, wit::Failure> {
+    let at = (model, version);
+    if !contexts.contains_key(&at) {
+        if contexts.len() >= MAX_OPEN_CONTEXTS {
+            contexts.clear();
+        }
+        let graph = load_by_name(&graph_name(&at.0, version)).map_err(failure)?;
+        let context = graph.init_execution_context().map_err(failure)?;
+        return Ok(contexts.entry(at).or_insert(context));
+    }
+    Ok(&contexts[&at])
+}
+
+/// The type of `wasi:nn` that carries a datatype's bytes; BOOL and INT8 travel as U8.
+fn nn_type(datatype: Datatype) -> Option<TensorType> {
+    Some(match datatype {
+        Datatype::Fp16 => TensorType::Fp16,
+        Datatype::Fp32 => TensorType::Fp32,
+        Datatype::Fp64 => TensorType::Fp64,
+        Datatype::Bf16 => TensorType::Bf16,
+        Datatype::Bool | Datatype::Uint8 | Datatype::Int8 => TensorType::U8,
+        Datatype::Int32 => TensorType::I32,
+        Datatype::Int64 => TensorType::I64,
+        _ => return None,
+    })
+}
+
+fn to_nn(tensor: tensors::Tensor) -> Result<(String, NnTensor), wit::Failure> {
+    let Tensor { name, datatype, shape, data } = tensor_from_wit(tensor);
+    let refused = |message| wit::Failure { kind: wit::FailureKind::InputsRejected, message };
+    let ty = nn_type(datatype).ok_or_else(|| {
+        refused(format!("input `{name}` is {datatype}, which wasi:nn cannot carry"))
+    })?;
+    let dimensions = shape
+        .iter()
+        .map(|&d| u32::try_from(d))
+        .collect::<Result<Vec<u32>, _>>()
+        .map_err(|_| refused(format!("input `{name}` has an axis longer than 4294967295")))?;
+    Ok((name, NnTensor::new(&dimensions, ty, &data)))
+}
+
+fn from_nn((name, tensor): (String, NnTensor)) -> Result<tensors::Tensor, wit::Failure> {
+    let datatype = match tensor.ty() {
+        TensorType::Fp16 => Datatype::Fp16,
+        TensorType::Fp32 => Datatype::Fp32,
+        TensorType::Fp64 => Datatype::Fp64,
+        TensorType::Bf16 => Datatype::Bf16,
+        TensorType::U8 => Datatype::Uint8,
+        TensorType::I32 => Datatype::Int32,
+        TensorType::I64 => Datatype::Int64,
+    };
+    let shape = tensor.dimensions().into_iter().map(u64::from).collect();
+    let data = tensor.data();
+    Ok(tensor_to_wit(Tensor { name, datatype, shape, data }))
+}
+
+fn failure(error: Error) -> wit::Failure {
+    use wit::FailureKind as Kind;
+    let message = error.data();
+    let kind = match error.code() {
+        _ if message.starts_with(QUEUE_FULL) => Kind::Overloaded,
+        _ if message.starts_with(NOT_READY) => Kind::NotReady,
+        ErrorCode::NotFound => Kind::NotReady,
+        ErrorCode::Timeout => Kind::DeadlineExceeded,
+        ErrorCode::InvalidArgument | ErrorCode::TooLarge | ErrorCode::UnsupportedOperation => {
+            Kind::InputsRejected
+        }
+        _ => Kind::Failed,
+    };
+    let message = [QUEUE_FULL, NOT_READY]
+        .iter()
+        .find_map(|word| message.strip_prefix(word))
+        .map_or(message.as_str(), str::trim_start)
+        .to_owned();
+    wit::Failure { kind, message }
+}

@@ -1,0 +1,13 @@
+//! Adapters from WIT to the ports: the only guest room that names bindings or an SDK. Each module
+//! serves one component and is compiled with that component's feature.
+
+#[cfg(feature = "adapter")]
+pub mod adapter;
+#[cfg(feature = "gate")]
+pub mod gate;
+#[cfg(feature = "inference")]
+pub mod inference;
+#[cfg(any(feature = "gate", feature = "inference", feature = "validation", feature = "adapter"))]
+pub mod types;
+#[cfg(feature = "validation")]
+pub mod validation;

@@ -1,0 +1,108 @@
+//! The bindings of `penstock:types`, and their conversions. Strings and tensor data are moved, never
+//! copied.
+
+use penstock_core::{Code, Violation};
+use penstock_tensor::{Datatype, Rejection, Tensor};
+
+#[allow(missing_docs)]
+mod bindings {
+    wit_bindgen::generate!({
+        world: "types",
+        path: "../../wit/types",
+        generate_all,
+        generate_unused_types: true,
+    });
+}
+
+pub use bindings::penstock::types::{http, tensors};
+
+macro_rules! datatypes {
+    ($($variant:ident => $wit:ident),* $(,)?) => {
+        /// The contract's datatype as WIT has it.
+        pub fn datatype_to_wit(datatype: Datatype) -> tensors::Datatype {
+            match datatype { $(Datatype::$variant => tensors::Datatype::$wit,)* }
+        }
+
+        /// WIT's datatype as the contract has it.
+        pub fn datatype_from_wit(datatype: tensors::Datatype) -> Datatype {
+            match datatype { $(tensors::Datatype::$wit => Datatype::$variant,)* }
+        }
+    };
+}
+
+datatypes! {
+    Bool => BoolValue, Uint8 => Uint8, Uint16 => Uint16, Uint32 => Uint32, Uint64 => Uint64,
+    Int8 => Int8, Int16 => Int16, Int32 => Int32, Int64 => Int64,
+    Fp16 => Fp16, Bf16 => Bf16, Fp32 => Fp32, Fp64 => Fp64, Bytes => Bytes,
+}
+
+/// A tensor on its way out.
+pub fn tensor_to_wit(tensor: Tensor) -> tensors::Tensor {
+    tensors::Tensor {
+        name: tensor.name,
+        datatype: datatype_to_wit(tensor.datatype),
+        shape: tensor.shape,
+        data: tensor.data,
+    }
+}
+
+/// A tensor that came in.
+pub fn tensor_from_wit(tensor: tensors::Tensor) -> Tensor {
+    Tensor {
+        name: tensor.name,
+        datatype: datatype_from_wit(tensor.datatype),
+        shape: tensor.shape,
+        data: tensor.data,
+    }
+}
+
+/// Tensors on their way out.
+pub fn tensors_to_wit(list: Vec<Tensor>) -> Vec<tensors::Tensor> {
+    list.into_iter().map(tensor_to_wit).collect()
+}
+
+/// Tensors that came in.
+pub fn tensors_from_wit(list: Vec<tensors::Tensor>) -> Vec<Tensor> {
+    list.into_iter().map(tensor_from_wit).collect()
+}
+
+/// A rejection on its way out.
+pub fn rejection_to_wit(rejection: Rejection) -> tensors::Rejection {
+    tensors::Rejection {
+        kind: match rejection.code {
+            Code::MalformedJson => tensors::RejectionKind::MalformedJson,
+            Code::InvalidBody => tensors::RejectionKind::InvalidBody,
+            _ => tensors::RejectionKind::InvalidInputs,
+        },
+        message: rejection.message,
+        violations: rejection
+            .violations
+            .into_iter()
+            .map(|v| tensors::Violation {
+                pointer: v.pointer,
+                rule: v.rule,
+                expected: v.expected,
+                message: v.message,
+            })
+            .collect(),
+        omitted: rejection.omitted,
+    }
+}
+
+/// A rejection that came in.
+pub fn rejection_from_wit(rejection: tensors::Rejection) -> Rejection {
+    Rejection {
+        code: match rejection.kind {
+            tensors::RejectionKind::MalformedJson => Code::MalformedJson,
+            tensors::RejectionKind::InvalidBody => Code::InvalidBody,
+            tensors::RejectionKind::InvalidInputs => Code::InvalidInputs,
+        },
+        message: rejection.message,
+        violations: rejection
+            .violations
+            .into_iter()
+            .map(|v| Violation::new(v.pointer, v.rule, v.expected, v.message))
+            .collect(),
+        omitted: rejection.omitted,
+    }
+}

@@ -1,0 +1,22 @@
+//! Decides what is served: reads `spin.toml`, joins its components into one, and compiles the result.
+//!
+//! * [`manifest`]: which manifests are accepted, and what is wrong with the others;
+//! * [`files`]: which host directories a component sees, and where;
+//! * [`compose`](mod@compose): how a component and its dependencies become one, and what a dependency may not reach;
+//! * [`compile`](mod@compile): when machine code from an earlier run may be trusted;
+//! * [`finding`]: how anything wrong is told to the person who can mend it.
+//!
+//! Nothing here serves a request: it all happens once, before the first one.
+
+pub mod compile;
+pub mod compose;
+pub mod files;
+pub mod finding;
+pub mod manifest;
+mod stub;
+
+pub use compile::{CacheOutcome, Cached, compile};
+pub use compose::{Composed, compose};
+pub use files::{Mount, mounts};
+pub use finding::{Finding, Place, Severity};
+pub use manifest::Manifest;

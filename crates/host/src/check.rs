@@ -1,0 +1,114 @@
+//! `penstock check`: everything that can be wrong before a request comes, each with file, line and
+//! remedy: manifest, composition, policy, and every model's contract against its graph.
+
+use crate::AppOptions;
+use crate::app::{self, Finding, Manifest, Place, Severity};
+use crate::settings::Settings;
+use crate::up;
+use penstock_nn::{Repository, State};
+use penstock_tensor::Contract;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Checks and prints; fails when there is an error, not when there are only warnings.
+pub fn run(options: &AppOptions) -> ExitCode {
+    let findings = findings(options);
+    for finding in &findings {
+        println!("{finding}");
+    }
+    let errors = findings.iter().filter(|f| f.severity == Severity::Error).count();
+    let warnings = findings.len() - errors;
+    println!("{errors} errors, {warnings} warnings");
+    if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// All findings, in the order: policy, manifest, composition, models.
+pub fn findings(options: &AppOptions) -> Vec<Finding> {
+    let mut findings = Settings::load(&options.policy).err().unwrap_or_default();
+    let mut mounts = Vec::new();
+    match Manifest::load(&options.app) {
+        Err(found) => findings.extend(found),
+        Ok(manifest) => {
+            findings.extend(manifest.warnings.iter().cloned());
+            match up::root_component(&manifest) {
+                Err(error) => findings.push(Finding::error(
+                    &options.app,
+                    None,
+                    error.to_string(),
+                    "add a trigger with the route \"/...\"",
+                )),
+                Ok(root) => {
+                    match app::compose(&manifest, root, up::provided) {
+                        Ok(composed) => findings.extend(composed.warnings),
+                        Err(found) => findings.extend(found),
+                    }
+                    match app::mounts(&manifest, root) {
+                        Ok(found) => mounts = found,
+                        Err(found) => findings.extend(found),
+                    }
+                }
+            }
+        }
+    }
+    let models = up::models_directory(options, &mut mounts);
+    let found = models_findings(options.onnxruntime.as_deref(), &models);
+    findings.extend(found);
+    findings
+}
+
+/// What is wrong with the models: each contract by itself, then each graph against its contract.
+fn models_findings(onnxruntime: Option<&Path>, models: &Path) -> Vec<Finding> {
+    let backends = match up::backends(onnxruntime) {
+        Ok(backends) => backends,
+        Err(error) => {
+            return vec![Finding::error(
+                onnxruntime.unwrap_or(Path::new("")),
+                None,
+                error.message,
+                "name the library with --onnxruntime, or run scripts/runtime to fetch it",
+            )];
+        }
+    };
+    let repository = match Repository::open(models, backends, penstock_nn::Settings::default()) {
+        Ok(repository) => repository,
+        Err(error) => {
+            return vec![Finding::error(models, None, error.message, "create it, or name another with --models")];
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return vec![Finding::error(models, None, error.to_string(), "free some threads")],
+    };
+    let mut findings = Vec::new();
+    runtime.block_on(repository.load_all(|report| {
+        let State::Failed(reason) = &report.state else { return };
+        let file = models.join(&report.model).join("model.toml");
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        match Contract::parse(&text) {
+            Err(faults) => findings.extend(faults.into_iter().map(|fault| {
+                let place = Place { line: fault.line, column: fault.column };
+                Finding::error(&file, Some(place), fault.message, fault.remedy)
+            })),
+            Ok(_) => findings.push(Finding::error(
+                &file,
+                place_of_name(&text, reason),
+                reason.to_string(),
+                "make the contract say what the graph takes and gives, or put the graph it describes into place",
+            )),
+        }
+    }));
+    // Models load side by side; people read in order.
+    findings.sort_by(|a, b| (&a.file, a.line, &a.message).cmp(&(&b.file, b.line, &b.message)));
+    findings
+}
+
+/// The line that declares the first tensor a message names.
+fn place_of_name(contract: &str, message: &str) -> Option<Place> {
+    message.split('"').skip(1).step_by(2).find_map(|name| {
+        let declares = |line: &str| {
+            let declared = line.trim().strip_prefix("name").map(str::trim_start);
+            declared.and_then(|l| l.strip_prefix('=')).is_some_and(|l| l.trim() == format!("\"{name}\""))
+        };
+        contract.lines().position(declares).map(|at| Place { line: at + 1, column: 1 })
+    })
+}

@@ -1,0 +1,137 @@
+//! The direct door: a pool of instances behind `penstock:gate/door`.
+//!
+//! An instance is taken by one request and given back when it answered. A request that traps, is
+//! cancelled or runs out of time takes its instance with it, because nobody knows what state it
+//! left behind.
+
+use super::{Counted, DoorError, DoorRequest, DoorSettings, InstanceCounts};
+use crate::state::{InstanceSource, InstanceState};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response};
+use std::sync::{Arc, Mutex};
+use tokio::sync::Semaphore;
+use wasmtime::Store;
+use wasmtime::component::InstancePre;
+
+#[allow(missing_docs)]
+mod bindings {
+    wasmtime::component::bindgen!({
+        inline: "
+            package penstock:host-side;
+            world direct-door { export penstock:gate/door@0.1.0; }
+        ",
+        path: ["../../wit/types", "../../wit/deps/nn", "../../wit/validation", "../../wit/inference", "../../wit/adapter", "../../wit/gate"],
+        world: "penstock:host-side/direct-door",
+        ownership: Borrowing { duplicate_if_necessary: true },
+        exports: { default: async },
+    });
+}
+
+use bindings::exports::penstock::gate::door;
+use bindings::{DirectDoor, DirectDoorPre};
+
+/// The pool of instances behind the typed door.
+pub struct Direct {
+    pre: DirectDoorPre<InstanceState>,
+    source: InstanceSource,
+    settings: DoorSettings,
+    idle: Mutex<Vec<Instance>>,
+    permits: Semaphore,
+    counts: Arc<InstanceCounts>,
+}
+
+struct Instance {
+    store: Store<InstanceState>,
+    door: DirectDoor,
+    served: u32,
+    _counted: Counted,
+}
+
+impl Direct {
+    /// A pool over a linked component; fails when the component has no such door.
+    pub fn new(
+        pre: InstancePre<InstanceState>,
+        source: InstanceSource,
+        settings: DoorSettings,
+    ) -> wasmtime::Result<Self> {
+        Ok(Self {
+            pre: DirectDoorPre::new(pre)?,
+            source,
+            permits: Semaphore::new(settings.count as usize),
+            settings,
+            idle: Mutex::new(Vec::new()),
+            counts: Arc::default(),
+        })
+    }
+
+    /// How many instances there are and were.
+    pub fn counts(&self) -> &InstanceCounts {
+        &self.counts
+    }
+
+    /// Drops the instances that are idle; those at work are dropped when they come back too often.
+    pub fn retire_idle(&self) {
+        self.idle.lock().unwrap_or_else(|e| e.into_inner()).clear();
+    }
+
+    /// Passes one request through an instance. Dropping the future gives up the instance.
+    pub async fn call(&self, request: DoorRequest) -> Result<Response<Bytes>, DoorError> {
+        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        let idle = self.idle.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        let mut instance = match idle {
+            Some(instance) => instance,
+            None => self.instantiate().await.map_err(DoorError::Instantiate)?,
+        };
+        instance.store.data_mut().begin_request();
+        instance.store.set_epoch_deadline(1);
+        let DoorRequest { parts, body } = &request;
+        let headers: Vec<door::Header<'_>> = parts
+            .headers
+            .iter()
+            .map(|(name, value)| door::Header { name: name.as_str(), value: value.as_bytes() })
+            .collect();
+        let record = door::Request {
+            method: parts.method.as_str(),
+            target: parts.uri.path_and_query().map_or("/", |t| t.as_str()),
+            headers: &headers,
+            body,
+        };
+        let answered =
+            instance.door.penstock_gate_door().call_handle(&mut instance.store, record).await;
+        let answer = match answered {
+            Ok(answer) => answer,
+            Err(trap) => {
+                self.counts.note_trap();
+                return Err(DoorError::Trap(trap));
+            }
+        };
+        instance.served += 1;
+        if instance.served < self.settings.max_reuse {
+            self.idle.lock().unwrap_or_else(|e| e.into_inner()).push(instance);
+        }
+        to_http(answer)
+    }
+
+    async fn instantiate(&self) -> wasmtime::Result<Instance> {
+        let mut store = InstanceState::store(self.pre.engine(), &self.source)
+            .map_err(|e| wasmtime::format_err!("{e:#}"))?;
+        let door = self.pre.instantiate_async(&mut store).await?;
+        Ok(Instance { store, door, served: 0, _counted: Counted::new(&self.counts) })
+    }
+}
+
+fn to_http(answer: door::Response) -> Result<Response<Bytes>, DoorError> {
+    let mut response = Response::new(Bytes::from(answer.body));
+    *response.status_mut() = http::StatusCode::from_u16(answer.status)
+        .map_err(|_| DoorError::Answer(format!("status {}", answer.status)))?;
+    let headers = response.headers_mut();
+    headers.reserve(answer.headers.len());
+    for header in answer.headers {
+        let name = HeaderName::from_bytes(header.name.as_bytes())
+            .map_err(|_| DoorError::Answer(format!("a header is named {:?}", header.name)))?;
+        let value = HeaderValue::from_maybe_shared(Bytes::from(header.value))
+            .map_err(|_| DoorError::Answer(format!("header {name} has a value HTTP cannot carry")))?;
+        headers.append(name, value);
+    }
+    Ok(response)
+}

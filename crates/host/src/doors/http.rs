@@ -1,0 +1,167 @@
+//! The HTTP door: `wasi:http/handler@0.3.0`, served as other hosts serve it, but with one request at
+//! a time in an instance. The workers that own instances are `wasmtime-wasi-http`'s.
+
+use super::{Counted, DoorError, DoorRequest, DoorSettings, InstanceCounts};
+use crate::state::{InstanceSource, InstanceState};
+use bytes::Bytes;
+use http::Response;
+use http_body_util::{BodyExt, Full};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use wasmtime::component::{GuestTaskId, InstancePre};
+use wasmtime::{Store, StoreContextMut};
+use wasmtime_wasi_http::handler::{
+    HandlerState, Instance, Proxy, ProxyHandler, ProxyPre, ShouldAccept, WorkerExpiration,
+    WorkerState, WorkerStatus,
+};
+use wasmtime_wasi_http::p3::bindings::ServicePre;
+use wasmtime_wasi_http::{WasiBody, WasiHttpView};
+
+/// How long an idle instance waits for its next request; keeping it longer saves nothing but the
+/// 100 µs a fresh one costs.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// The pool of workers behind `wasi:http/handler`.
+pub struct Http {
+    handler: ProxyHandler<Source>,
+    permits: Semaphore,
+    counts: Arc<InstanceCounts>,
+}
+
+impl Http {
+    /// A pool over a linked component; fails when the component does not export the handler.
+    pub fn new(
+        pre: InstancePre<InstanceState>,
+        source: InstanceSource,
+        settings: DoorSettings,
+    ) -> wasmtime::Result<Self> {
+        let counts = Arc::<InstanceCounts>::default();
+        let permits = Semaphore::new(settings.count as usize);
+        let pre = ProxyPre::P3(ServicePre::new(pre)?);
+        let source = Source { pre, source, settings, counts: counts.clone() };
+        Ok(Self { handler: ProxyHandler::new(source), permits, counts })
+    }
+
+    /// How many instances there are and were.
+    pub fn counts(&self) -> &InstanceCounts {
+        &self.counts
+    }
+
+    /// Passes one request through an instance.
+    pub async fn call(&self, request: DoorRequest) -> Result<Response<Bytes>, DoorError> {
+        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        let body: WasiBody = Full::new(request.body).map_err(|e| match e {}).boxed_unsync();
+        let request = http::Request::from_parts(request.parts, body);
+        let response = self.handler.handle((), request).await.map_err(DoorError::Trap)?;
+        let (parts, body) = response.into_parts();
+        let body = body
+            .collect()
+            .await
+            .map_err(|e| DoorError::Answer(format!("its body broke off: {e:?}")))?
+            .to_bytes();
+        Ok(Response::from_parts(parts, body))
+    }
+}
+
+struct Source {
+    pre: ProxyPre<InstanceState>,
+    source: InstanceSource,
+    settings: DoorSettings,
+    counts: Arc<InstanceCounts>,
+}
+
+impl HandlerState for Source {
+    type StoreData = InstanceState;
+    type WorkerExpiration = Expiration;
+    type WorkerState = Worker;
+
+    async fn instantiate(&self) -> wasmtime::Result<Instance<InstanceState, Expiration, Worker>> {
+        let engine = match &self.pre {
+            ProxyPre::P3(pre) => pre.engine(),
+        };
+        let mut store = InstanceState::store(engine, &self.source)
+            .map_err(|e| wasmtime::format_err!("{e:#}"))?;
+        let proxy: Proxy = self.pre.instantiate_async(&mut store).await?;
+        Ok(Instance {
+            store,
+            proxy,
+            view: InstanceState::http,
+            expiration: Expiration {
+                total_timeout: self.settings.total_timeout,
+                sleep: Box::pin(tokio::time::sleep(IDLE)),
+            },
+            state: Worker {
+                max_reuse: self.settings.max_reuse as usize,
+                total_timeout: self.settings.total_timeout,
+                counted: Counted::new(&self.counts),
+            },
+        })
+    }
+}
+
+struct Expiration {
+    total_timeout: Duration,
+    sleep: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl WorkerExpiration for Expiration {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        status: WorkerStatus,
+        start: Instant,
+    ) -> Poll<()> {
+        let span = match status {
+            WorkerStatus::Idle => IDLE,
+            WorkerStatus::Requests | WorkerStatus::PostReturn => self.total_timeout,
+        };
+        let deadline = tokio::time::Instant::from_std(start + span);
+        if self.sleep.deadline() != deadline {
+            self.sleep.as_mut().reset(deadline);
+        }
+        self.sleep.as_mut().poll(cx)
+    }
+}
+
+struct Worker {
+    max_reuse: usize,
+    total_timeout: Duration,
+    counted: Counted,
+}
+
+impl WorkerState for Worker {
+    type StoreData = InstanceState;
+    type RequestData = ();
+
+    fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
+        if total >= self.max_reuse {
+            ShouldAccept::Never
+        } else if concurrent >= 1 {
+            ShouldAccept::No
+        } else {
+            ShouldAccept::Yes
+        }
+    }
+
+    fn on_request_start(
+        &self,
+        mut store: StoreContextMut<'_, InstanceState>,
+        (): (),
+        _task: GuestTaskId,
+    ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
+        store.data_mut().begin_request();
+        store.set_epoch_deadline(1);
+        Box::pin(tokio::time::sleep(self.total_timeout))
+    }
+
+    fn drop(&self, store: Store<InstanceState>, result: Result<(), wasmtime::Error>) {
+        drop(store);
+        if let Err(error) = result {
+            self.counted.0.note_trap();
+            tracing::error!("an instance behind the HTTP door ended: {error:#}");
+        }
+    }
+}

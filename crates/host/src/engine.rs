@@ -1,0 +1,87 @@
+//! Decides how WebAssembly runs: which proposals are on, how memory is pooled, and how a guest that
+//! computes without end is stopped.
+
+use crate::settings::InstanceSettings;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// How often running guests are interrupted to let others run and to be counted. Short enough that
+/// a busy guest delays its neighbours by no more than a model run, long enough to cost nothing.
+pub const EPOCH_TICK: Duration = Duration::from_millis(10);
+
+/// Core instances one composed component may need: each policy brings its module and a few shims.
+const CORE_INSTANCES_PER_COMPONENT: u32 = 48;
+/// Linear memories one composed component may need: one for each policy, with room for more.
+const MEMORIES_PER_COMPONENT: u32 = 12;
+/// Tables one composed component may need.
+const TABLES_PER_COMPONENT: u32 = 48;
+/// Bytes of a memory slot kept mapped between instances. Larger values make fresh instances dearer,
+/// because clearing kept pages costs more than mapping new ones.
+const KEEP_RESIDENT_BYTES: usize = 64 << 10;
+/// Stack for a guest's calls into the host's async functions.
+const ASYNC_STACK_BYTES: usize = 1 << 20;
+/// Stack a guest may use; what is above it is the host's.
+const WASM_STACK_BYTES: usize = 512 << 10;
+
+/// Builds the engine all components run on.
+pub fn build(settings: &InstanceSettings) -> anyhow::Result<Engine> {
+    // Two doors have a pool each, and an instance being replaced overlaps with its successor.
+    let slots = settings.count.saturating_mul(2).saturating_add(2);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .total_stacks(slots)
+        .total_core_instances(slots.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
+        .total_memories(slots.saturating_mul(MEMORIES_PER_COMPONENT))
+        .total_tables(slots.saturating_mul(TABLES_PER_COMPONENT))
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT)
+        .max_tables_per_component(TABLES_PER_COMPONENT)
+        .max_memory_size(settings.memory_bytes)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(KEEP_RESIDENT_BYTES);
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .wasm_component_model_async(true)
+        .epoch_interruption(true)
+        .async_stack_size(ASYNC_STACK_BYTES)
+        .max_wasm_stack(WASM_STACK_BYTES)
+        .memory_init_cow(true)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Ok(Engine::new(&config)?)
+}
+
+/// Advances the engine's epoch until dropped.
+pub struct Ticker {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Ticker {
+    /// Starts the ticking thread.
+    pub fn start(engine: &Engine) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (engine, stopped) = (engine.weak(), stop.clone());
+        let thread = std::thread::Builder::new().name("epoch".into()).spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                std::thread::sleep(EPOCH_TICK);
+                match engine.upgrade() {
+                    Some(engine) => engine.increment_epoch(),
+                    None => break,
+                }
+            }
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The native host: reads the manifest Spin reads, composes and compiles its components, and serves
+//! them over HTTP with native models behind `wasi:nn`.
+//!
+//! * [`app`]: what is served: manifest, composition, compilation;
+//! * [`settings`]: what the operator decides;
+//! * [`engine`], [`state`]: how a guest runs and what it may use;
+//! * [`nn`]: `wasi:nn` for guests;
+//! * [`doors`]: pools of instances and the ways into them;
+//! * [`server`]: connections and requests;
+//! * [`up`], [`check`]: the commands.
+
+pub mod app;
+pub mod check;
+pub mod doors;
+pub mod engine;
+pub mod log;
+mod nn;
+pub mod server;
+pub mod settings;
+pub mod state;
+pub mod up;
+
+use std::path::PathBuf;
+
+/// What `up` and `check` look at.
+#[derive(Clone, Debug)]
+pub struct AppOptions {
+    /// The manifest.
+    pub app: PathBuf,
+    /// The models directory, where it is not the manifest's.
+    pub models: Option<PathBuf>,
+    /// The operator's policy.
+    pub policy: PathBuf,
+    /// The ONNX Runtime library.
+    pub onnxruntime: Option<PathBuf>,
+}
+
+/// What is built in, a line each, for `penstock version`.
+pub fn built_in() -> Vec<String> {
+    vec![
+        "wasmtime 48 (component model, async)".to_owned(),
+        format!("inference backends: {}; onnxruntime where --onnxruntime names its library", listed()),
+        "interfaces: penstock:*@0.1.0, wasi:nn@0.2.0-rc-2024-10-28, wasi:http@0.3.0".to_owned(),
+    ]
+}
+
+fn listed() -> String {
+    let built_in = penstock_nn::Backends::builtin().list();
+    let names: Vec<String> = built_in.into_iter().map(|(name, version)| format!("{name} {version}")).collect();
+    names.join(", ")
+}

@@ -1,0 +1,269 @@
+//! `wasi:nn@0.2.0-rc-2024-10-28` for guests, over the engine in `penstock-nn`.
+//!
+//! Models are loaded by name only: a request never uploads a graph. `compute` is an async host
+//! function, so a guest waiting for a model holds no thread. Nothing a guest passes can make the
+//! host panic: what cannot be a tensor becomes an error of `compute`.
+//!
+//! Where `wasi:nn` has no error code for a case, the error's data begins with a word and a colon:
+//! `queue_full:` when a model's queue is full, `not_ready:` when a version exists and is not ready.
+
+use crate::state::InstanceState;
+use bytes::Bytes;
+use penstock_nn::{Model, NnError, NnTensor, Refusal, Unavailable};
+use wasmtime::component::{HasData, Linker, Resource};
+
+#[allow(missing_docs)]
+mod bindings {
+    wasmtime::component::bindgen!({
+        world: "wasi:nn/ml",
+        path: "../../wit/deps/nn",
+        with: {
+            "wasi:nn/graph.graph": super::Graph,
+            "wasi:nn/tensor.tensor": super::Tensor,
+            "wasi:nn/inference.graph-execution-context": super::Context,
+            "wasi:nn/errors.error": super::Error,
+        },
+        imports: {
+            "wasi:nn/inference.[method]graph-execution-context.compute": async | trappable,
+            default: trappable,
+        },
+    });
+}
+
+use bindings::wasi::nn::{errors, graph, inference, tensor};
+
+/// A tensor a guest made or is given. What it says of itself is checked when it is used.
+pub struct Tensor(NnTensor);
+/// A model a guest opened.
+pub struct Graph(Model);
+/// A model a guest may run.
+pub struct Context(Model);
+/// An error on its way to a guest.
+pub struct Error {
+    code: errors::ErrorCode,
+    data: String,
+}
+
+/// Lets the generated code reach an instance's state.
+struct Nn;
+
+impl HasData for Nn {
+    type Data<'a> = &'a mut InstanceState;
+}
+
+/// Adds `wasi:nn` to a linker.
+pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
+    tensor::add_to_linker::<_, Nn>(linker, |state| state)?;
+    graph::add_to_linker::<_, Nn>(linker, |state| state)?;
+    inference::add_to_linker::<_, Nn>(linker, |state| state)?;
+    errors::add_to_linker::<_, Nn>(linker, |state| state)
+}
+
+impl InstanceState {
+    /// Takes over the bytes of a tensor, within what one instance may hold.
+    fn hold_tensor(&mut self, tensor: NnTensor) -> wasmtime::Result<Resource<Tensor>> {
+        let held = self.tensor_bytes.saturating_add(tensor.data.len());
+        if held > self.max_tensor_bytes {
+            return Err(wasmtime::format_err!(
+                "the instance holds {held} bytes of tensors; the limit is {}",
+                self.max_tensor_bytes
+            ));
+        }
+        let handle = self.table.push(Tensor(tensor))?;
+        self.tensor_bytes = held;
+        Ok(handle)
+    }
+
+    fn release_tensor(&mut self, handle: Resource<Tensor>) -> wasmtime::Result<NnTensor> {
+        let Tensor(tensor) = self.table.delete(handle)?;
+        self.tensor_bytes = self.tensor_bytes.saturating_sub(tensor.data.len());
+        Ok(tensor)
+    }
+
+    fn fail(&mut self, error: Error) -> wasmtime::Result<Resource<Error>> {
+        Ok(self.table.push(error)?)
+    }
+}
+
+impl From<NnError> for Error {
+    fn from(error: NnError) -> Self {
+        use errors::ErrorCode as Wit;
+        use penstock_nn::ErrorCode as Own;
+        let code = match error.code {
+            Own::InvalidArgument => Wit::InvalidArgument,
+            Own::InvalidEncoding => Wit::InvalidEncoding,
+            Own::Timeout => Wit::Timeout,
+            Own::RuntimeError => Wit::RuntimeError,
+            Own::UnsupportedOperation => Wit::UnsupportedOperation,
+            Own::TooLarge => Wit::TooLarge,
+            Own::NotFound => Wit::NotFound,
+            Own::Security => Wit::Security,
+            Own::Unknown => Wit::Unknown,
+        };
+        let data = match error.refusal {
+            Some(Refusal::QueueFull) => format!("queue_full: {}", error.message),
+            Some(Refusal::Deadline) | None => error.message,
+        };
+        Self { code, data }
+    }
+}
+
+impl From<Unavailable> for Error {
+    fn from(unavailable: Unavailable) -> Self {
+        match unavailable {
+            Unavailable::UnknownModel(data) | Unavailable::UnknownVersion(data) => {
+                Self { code: errors::ErrorCode::NotFound, data }
+            }
+            Unavailable::Loading(reason) | Unavailable::Failed(reason) => Self {
+                code: errors::ErrorCode::RuntimeError,
+                data: format!("not_ready: {reason}"),
+            },
+        }
+    }
+}
+
+impl tensor::Host for InstanceState {}
+
+impl tensor::HostTensor for InstanceState {
+    fn new(
+        &mut self,
+        dims: Vec<u32>,
+        ty: tensor::TensorType,
+        data: Vec<u8>,
+    ) -> wasmtime::Result<Resource<Tensor>> {
+        // A constructor cannot fail in WIT, so a tensor that lies about its shape waits for `compute`.
+        self.hold_tensor(NnTensor { ty: from_wit(ty), dims, data: Bytes::from(data) })
+    }
+
+    fn dimensions(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<Vec<u32>> {
+        Ok(self.table.get(&tensor)?.0.dims.clone())
+    }
+
+    fn ty(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<tensor::TensorType> {
+        Ok(to_wit(self.table.get(&tensor)?.0.ty))
+    }
+
+    fn data(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<Vec<u8>> {
+        Ok(self.table.get(&tensor)?.0.data.to_vec())
+    }
+
+    fn drop(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<()> {
+        self.release_tensor(tensor).map(drop)
+    }
+}
+
+impl graph::Host for InstanceState {
+    fn load(
+        &mut self,
+        _builder: Vec<Vec<u8>>,
+        _encoding: graph::GraphEncoding,
+        _target: graph::ExecutionTarget,
+    ) -> wasmtime::Result<Result<Resource<Graph>, Resource<Error>>> {
+        let data = "graphs are not loaded from bytes here; put the model into the models directory \
+                    and load it by name";
+        Ok(Err(self.fail(Error { code: errors::ErrorCode::Security, data: data.to_owned() })?))
+    }
+
+    fn load_by_name(
+        &mut self,
+        name: String,
+    ) -> wasmtime::Result<Result<Resource<Graph>, Resource<Error>>> {
+        let (model, version) = match name.split_once('@') {
+            Some((model, version)) => (model, Some(version)),
+            None => (name.as_str(), None),
+        };
+        match self.repository.get(model, version) {
+            Ok(model) => Ok(Ok(self.table.push(Graph(model))?)),
+            Err(unavailable) => Ok(Err(self.fail(unavailable.into())?)),
+        }
+    }
+}
+
+impl graph::HostGraph for InstanceState {
+    fn init_execution_context(
+        &mut self,
+        graph: Resource<Graph>,
+    ) -> wasmtime::Result<Result<Resource<Context>, Resource<Error>>> {
+        let model = self.table.get(&graph)?.0.clone();
+        Ok(Ok(self.table.push(Context(model))?))
+    }
+
+    fn drop(&mut self, graph: Resource<Graph>) -> wasmtime::Result<()> {
+        self.table.delete(graph)?;
+        Ok(())
+    }
+}
+
+impl inference::Host for InstanceState {}
+
+impl inference::HostGraphExecutionContext for InstanceState {
+    async fn compute(
+        &mut self,
+        context: Resource<Context>,
+        inputs: Vec<(String, Resource<Tensor>)>,
+    ) -> wasmtime::Result<Result<Vec<(String, Resource<Tensor>)>, Resource<Error>>> {
+        let model = self.table.get(&context)?.0.clone();
+        let mut named = Vec::with_capacity(inputs.len());
+        for (name, handle) in inputs {
+            named.push((name, self.release_tensor(handle)?));
+        }
+        match model.infer(named).await {
+            Ok(outputs) => {
+                let mut handles = Vec::with_capacity(outputs.len());
+                for (name, tensor) in outputs {
+                    handles.push((name, self.hold_tensor(tensor)?));
+                }
+                Ok(Ok(handles))
+            }
+            Err(error) => Ok(Err(self.fail(error.into())?)),
+        }
+    }
+
+    fn drop(&mut self, context: Resource<Context>) -> wasmtime::Result<()> {
+        self.table.delete(context)?;
+        Ok(())
+    }
+}
+
+impl errors::Host for InstanceState {}
+
+impl errors::HostError for InstanceState {
+    fn code(&mut self, error: Resource<Error>) -> wasmtime::Result<errors::ErrorCode> {
+        Ok(self.table.get(&error)?.code)
+    }
+
+    fn data(&mut self, error: Resource<Error>) -> wasmtime::Result<String> {
+        Ok(self.table.get(&error)?.data.clone())
+    }
+
+    fn drop(&mut self, error: Resource<Error>) -> wasmtime::Result<()> {
+        self.table.delete(error)?;
+        Ok(())
+    }
+}
+
+fn from_wit(ty: tensor::TensorType) -> penstock_nn::TensorType {
+    use penstock_nn::TensorType as Own;
+    match ty {
+        tensor::TensorType::Fp16 => Own::Fp16,
+        tensor::TensorType::Fp32 => Own::Fp32,
+        tensor::TensorType::Fp64 => Own::Fp64,
+        tensor::TensorType::Bf16 => Own::Bf16,
+        tensor::TensorType::U8 => Own::U8,
+        tensor::TensorType::I32 => Own::I32,
+        tensor::TensorType::I64 => Own::I64,
+    }
+}
+
+fn to_wit(ty: penstock_nn::TensorType) -> tensor::TensorType {
+    use penstock_nn::TensorType as Own;
+    match ty {
+        Own::Fp16 => tensor::TensorType::Fp16,
+        Own::Fp32 => tensor::TensorType::Fp32,
+        Own::Fp64 => tensor::TensorType::Fp64,
+        Own::Bf16 => tensor::TensorType::Bf16,
+        Own::U8 => tensor::TensorType::U8,
+        Own::I32 => tensor::TensorType::I32,
+        Own::I64 => tensor::TensorType::I64,
+    }
+}

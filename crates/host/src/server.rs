@@ -1,0 +1,391 @@
+//! The HTTP server: which connections and requests are let in, how long each may take, and what a
+//! caller hears when it is not. What it lets in goes through a [`Door`].
+//!
+//! Every refusal here is from the same catalogue as the gate's, in the style the caller asked for.
+
+use crate::doors::{Direct, DoorError, DoorRequest, Http};
+use crate::settings::ServerSettings;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, Request, Response, header};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use penstock_core::{Code, Problem, RequestId, negotiate};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+
+mod io;
+
+/// Seconds a caller refused for load is told to wait.
+const RETRY_AFTER_S: u32 = 1;
+/// HTTP/2 streams open at once on one connection; the in-flight cap is for all of them together.
+const MAX_STREAMS: u32 = 128;
+/// How often an HTTP/2 connection is probed, and how long it has to answer.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Headers in one request; browsers send about twenty.
+const MAX_HEADERS: usize = 128;
+/// How long a listener that cannot accept (no file descriptors) waits before it tries again.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// The door requests go through.
+pub enum Door {
+    /// The typed door.
+    Direct(Direct),
+    /// `wasi:http/handler`.
+    Http(Http),
+}
+
+impl Door {
+    async fn call(&self, request: DoorRequest) -> Result<Response<Bytes>, DoorError> {
+        match self {
+            Door::Direct(door) => door.call(request).await,
+            Door::Http(door) => door.call(request).await,
+        }
+    }
+
+    /// How many instances there are and were.
+    pub fn counts(&self) -> &crate::doors::InstanceCounts {
+        match self {
+            Door::Direct(door) => door.counts(),
+            Door::Http(door) => door.counts(),
+        }
+    }
+}
+
+/// A server over one door.
+pub struct Server {
+    door: Door,
+    settings: ServerSettings,
+    connections: Arc<Semaphore>,
+    in_flight: Semaphore,
+    draining: watch::Sender<bool>,
+    open: AtomicU64,
+}
+
+impl Server {
+    /// A server that lets in what the settings allow.
+    pub fn new(door: Door, settings: ServerSettings) -> Arc<Self> {
+        Arc::new(Self {
+            door,
+            connections: Arc::new(Semaphore::new(settings.max_connections as usize)),
+            in_flight: Semaphore::new(settings.max_in_flight as usize),
+            settings,
+            draining: watch::Sender::new(false),
+            open: AtomicU64::new(0),
+        })
+    }
+
+    /// The door.
+    pub fn door(&self) -> &Door {
+        &self.door
+    }
+
+    /// Accepts connections until `stop` resolves, then drains: no new connections, requests in
+    /// flight finish, idle connections close. Returns how many connections were still open when the
+    /// drain's time ran out.
+    pub async fn serve(self: &Arc<Self>, listener: TcpListener, stop: impl Future<Output = ()>) -> u64 {
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                () = &mut stop => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                Err(e) => {
+                    tracing::warn!("cannot accept a connection: {e}");
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
+                }
+            }
+        }
+        drop(listener);
+        self.draining.send_replace(true);
+        let deadline = Instant::now() + Duration::from_millis(self.settings.drain_timeout_ms);
+        let all = self.settings.max_connections;
+        match timeout_at(deadline, self.connections.acquire_many(all)).await {
+            Ok(_) => 0,
+            Err(_) => self.open.load(Ordering::Relaxed),
+        }
+    }
+
+    fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        // Answers are small; waiting to fill a segment only adds delay.
+        let _ = stream.set_nodelay(true);
+        let server = self.clone();
+        match self.connections.clone().try_acquire_owned() {
+            Ok(permit) => {
+                tokio::spawn(async move { server.connection(stream, peer, permit).await });
+            }
+            Err(_) => {
+                // Beyond the cap a connection costs one small write and no parsing.
+                let problem = Problem::new(
+                    Code::Overloaded,
+                    format!("the server has its {} connections", self.settings.max_connections),
+                )
+                .retry_after(RETRY_AFTER_S);
+                refuse_connection(&stream, &problem);
+            }
+        }
+    }
+
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        _permit: OwnedSemaphorePermit,
+    ) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let header_timeout = Duration::from_millis(self.settings.header_timeout_ms);
+        let mut draining = self.draining.subscribe();
+        let first_bytes = tokio::select! {
+            seen = tokio::time::timeout(header_timeout, io::speaks_http2(&stream)) => seen.ok(),
+            _ = draining.wait_for(|d| *d) => None,
+        };
+        let Some(Ok(is_http2)) = first_bytes else {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
+        let write_timeout = Duration::from_millis(self.settings.write_timeout_ms);
+        let io = TokioIo::new(io::WriteTimeout::new(stream, write_timeout));
+        let server = self.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let server = server.clone();
+            async move { Ok::<_, Infallible>(server.respond(request).await) }
+        });
+        let result = if is_http2 {
+            let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MAX_STREAMS)
+                .max_header_list_size(self.settings.max_header_bytes)
+                .keep_alive_interval(PING_INTERVAL)
+                .keep_alive_timeout(PING_TIMEOUT);
+            let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+            tokio::select! {
+                result = connection.as_mut() => result,
+                _ = draining.wait_for(|d| *d) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        } else {
+            let mut builder = hyper::server::conn::http1::Builder::new();
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(header_timeout)
+                .max_headers(MAX_HEADERS)
+                .max_buf_size(self.settings.max_header_bytes as usize)
+                .half_close(false);
+            let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+            tokio::select! {
+                result = connection.as_mut() => result,
+                _ = draining.wait_for(|d| *d) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        };
+        if let Err(e) = result {
+            tracing::debug!(%peer, "connection ended: {e}");
+        }
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Answers one request, whatever happens.
+    async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let deadline = Instant::now() + Duration::from_millis(self.settings.total_timeout_ms);
+        let (parts, body) = request.into_parts();
+        // What a refusal needs to know, kept because the parts go to the door.
+        let asked = Asked::of(&parts);
+        let answered = self.handle(parts, body, deadline, &asked).await;
+        match answered {
+            Ok(response) => response.map(Full::new),
+            Err(problem) => asked.refuse(&problem),
+        }
+    }
+
+    async fn handle(
+        &self,
+        mut parts: http::request::Parts,
+        body: Incoming,
+        deadline: Instant,
+        asked: &Asked,
+    ) -> Result<Response<Bytes>, Problem> {
+        let Ok(_permit) = self.in_flight.try_acquire() else {
+            let limit = self.settings.max_in_flight;
+            return Err(Problem::new(
+                Code::Overloaded,
+                format!("the server has its {limit} requests in flight; this one was not run"),
+            )
+            .retry_after(RETRY_AFTER_S));
+        };
+        let target_bytes = parts.uri.path_and_query().map_or(0, |t| t.as_str().len());
+        if target_bytes > self.settings.max_target_bytes as usize {
+            return Err(Problem::new(
+                Code::TargetTooLong,
+                format!(
+                    "the request target has {target_bytes} bytes; at most {} are taken",
+                    self.settings.max_target_bytes
+                ),
+            ));
+        }
+        let body = self.collect(body, deadline).await?;
+        // The id is made here, so that a request that traps has one as well.
+        if asked.made_id {
+            let id = HeaderValue::from_str(asked.request_id.as_str()).expect("visible ASCII");
+            parts.headers.insert(HeaderName::from_static("x-request-id"), id);
+        }
+        match timeout_at(deadline, self.door.call(DoorRequest { parts, body })).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => {
+                tracing::error!(request_id = asked.request_id.as_str(), path = asked.path, "{error}");
+                Err(Problem::new(
+                    Code::Internal,
+                    "something inside failed; the request id finds it in the server's log",
+                ))
+            }
+            Err(_) => Err(Problem::new(
+                Code::DeadlineExceeded,
+                format!("no answer within {} ms", self.settings.total_timeout_ms),
+            )),
+        }
+    }
+
+    /// Reads a whole body, within the limits on its size, its pauses and its time.
+    async fn collect(&self, mut body: Incoming, deadline: Instant) -> Result<Bytes, Problem> {
+        let limit = self.settings.max_body_bytes;
+        let too_large = || {
+            Problem::new(Code::BodyTooLarge, format!("the body has more than {limit} bytes, the limit"))
+        };
+        let announced = body.size_hint().exact();
+        if announced.is_some_and(|bytes| bytes > limit) {
+            return Err(too_large());
+        }
+        let pause = Duration::from_millis(self.settings.body_idle_timeout_ms);
+        let mut first = Bytes::new();
+        let mut rest: Option<BytesMut> = None;
+        loop {
+            if body.is_end_stream() {
+                break;
+            }
+            let until = deadline.min(Instant::now() + pause);
+            let frame = match timeout_at(until, body.frame()).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(e))) => {
+                    return Err(Problem::new(
+                        Code::IncompleteBody,
+                        format!("the body broke off: {e}"),
+                    ));
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    return Err(Problem::new(
+                        Code::RequestTimeout,
+                        format!(
+                            "the body stopped arriving; it may pause for {} ms and take {} ms in all",
+                            self.settings.body_idle_timeout_ms, self.settings.total_timeout_ms
+                        ),
+                    ));
+                }
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            let so_far = rest.as_ref().map_or(first.len(), BytesMut::len);
+            if (so_far + data.len()) as u64 > limit {
+                return Err(too_large());
+            }
+            // Most bodies arrive in one piece, and that piece is not copied.
+            match &mut rest {
+                Some(rest) => rest.extend_from_slice(&data),
+                None if first.is_empty() => first = data,
+                None => {
+                    // What is announced is at most the limit, and is not reserved before a second
+                    // piece has come.
+                    let capacity = announced.unwrap_or(0).max((first.len() + data.len()) as u64);
+                    let mut joined = BytesMut::with_capacity(capacity as usize);
+                    joined.extend_from_slice(&first);
+                    joined.extend_from_slice(&data);
+                    rest = Some(joined);
+                }
+            }
+        }
+        Ok(rest.map_or(first, BytesMut::freeze))
+    }
+}
+
+/// What a refusal has to know of its request.
+struct Asked {
+    path: String,
+    accept: Option<String>,
+    request_id: RequestId,
+    made_id: bool,
+}
+
+impl Asked {
+    fn of(parts: &http::request::Parts) -> Self {
+        let own = parts.headers.get("x-request-id").and_then(|v| RequestId::from_header(v.as_bytes()));
+        let accept = parts.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+        Self {
+            path: parts.uri.path().to_owned(),
+            accept: accept.map(str::to_owned),
+            made_id: own.is_none(),
+            request_id: own.unwrap_or_else(|| RequestId::generate(unix_ms(), rand::random())),
+        }
+    }
+
+    fn refuse(&self, problem: &Problem) -> Response<Full<Bytes>> {
+        let style = negotiate::error_style(&self.path, self.accept.as_deref());
+        let (content_type, body) = problem.render(style, &self.request_id, unix_ms());
+        let mut response = Response::new(Full::new(Bytes::from(body)));
+        *response.status_mut() =
+            http::StatusCode::from_u16(problem.code.status()).expect("the catalogue's are statuses");
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(
+            HeaderName::from_static("x-request-id"),
+            HeaderValue::from_str(self.request_id.as_str()).expect("visible ASCII"),
+        );
+        for (name, value) in problem.headers() {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+        // The rest of a body nobody read would be taken for the next request.
+        if matches!(problem.code, Code::BodyTooLarge | Code::RequestTimeout | Code::IncompleteBody) {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// Writes a whole answer to a connection that is not going to be served, and closes it.
+fn refuse_connection(stream: &TcpStream, problem: &Problem) {
+    let id = RequestId::generate(unix_ms(), rand::random());
+    let (content_type, body) = problem.render(negotiate::ErrorStyle::Penstock, &id, unix_ms());
+    let mut answer = format!(
+        "HTTP/1.1 {} {}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nx-request-id: {id}\r\nconnection: close\r\n",
+        problem.code.status(),
+        problem.code.title(),
+        body.len()
+    );
+    for (name, value) in problem.headers() {
+        answer.push_str(&format!("{name}: {value}\r\n"));
+    }
+    answer.push_str("\r\n");
+    let mut bytes = answer.into_bytes();
+    bytes.extend_from_slice(&body);
+    // A new socket's buffer takes this whole; if it does not, the caller gets a reset instead.
+    let _ = stream.try_write(&bytes);
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}

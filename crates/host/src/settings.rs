@@ -1,0 +1,191 @@
+//! `penstock.toml`: what the operator decides about the server. Every setting has a default that
+//! suits a small machine; unknown settings are errors, so that a misspelt limit is not a limit that
+//! silently does not hold.
+
+use crate::app::finding::{Finding, Place};
+use serde::Deserialize;
+use std::path::Path;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// `[server]`: connections and requests.
+    pub server: ServerSettings,
+    /// `[instances]`: the pool of component instances.
+    pub instances: InstanceSettings,
+}
+
+/// `[server]`: what a connection and a request may cost.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerSettings {
+    /// Largest body in bytes taken of any request; a model's contract may allow less.
+    pub max_body_bytes: u64,
+    /// Largest header block in bytes.
+    pub max_header_bytes: u32,
+    /// Longest request target in bytes.
+    pub max_target_bytes: u32,
+    /// Connections open at once; one more is answered 503 and closed.
+    pub max_connections: u32,
+    /// Requests in flight at once; one more is answered 503.
+    pub max_in_flight: u32,
+    /// Milliseconds a client has to send a request's headers.
+    pub header_timeout_ms: u64,
+    /// Milliseconds a client may pause while it sends a body.
+    pub body_idle_timeout_ms: u64,
+    /// Milliseconds from the end of the headers to the answer.
+    pub total_timeout_ms: u64,
+    /// Milliseconds a client may take none of an answer before its connection is closed.
+    pub write_timeout_ms: u64,
+    /// Milliseconds requests in flight have to finish after SIGTERM.
+    pub drain_timeout_ms: u64,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 16 << 20,
+            max_header_bytes: 16 << 10,
+            max_target_bytes: 8 << 10,
+            max_connections: 10_000,
+            max_in_flight: 512,
+            header_timeout_ms: 15_000,
+            body_idle_timeout_ms: 10_000,
+            total_timeout_ms: 30_000,
+            write_timeout_ms: 15_000,
+            drain_timeout_ms: 20_000,
+        }
+    }
+}
+
+/// `[instances]`: what one instance may use and how many there are.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InstanceSettings {
+    /// Instances at once; each serves one request at a time. Requests beyond it wait.
+    pub count: u32,
+    /// Requests an instance serves before it is replaced, so that no leak outlives it.
+    pub max_reuse: u32,
+    /// Bytes each memory of an instance may grow to (one memory for each policy).
+    pub memory_bytes: usize,
+    /// Milliseconds of computing one request may use in WebAssembly, models not counted.
+    pub cpu_time_ms: u64,
+}
+
+impl Default for InstanceSettings {
+    fn default() -> Self {
+        Self { count: 64, max_reuse: 10_000, memory_bytes: 256 << 20, cpu_time_ms: 10_000 }
+    }
+}
+
+impl Settings {
+    /// Reads a file; a missing file means the defaults. Every fault is a finding with its line.
+    pub fn load(path: &Path) -> Result<Self, Vec<Finding>> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) => {
+                return Err(vec![Finding::error(
+                    path,
+                    None,
+                    format!("cannot read the policy: {e}"),
+                    "make the file readable, or name another with --policy",
+                )]);
+            }
+        };
+        let settings: Self = toml::from_str(&text).map_err(|e| {
+            let place = e.span().map(|s| place_of(&text, s.start));
+            vec![Finding::error(
+                path,
+                place,
+                e.message().to_owned(),
+                "correct the setting; docs/SETTINGS.md lists them all",
+            )]
+        })?;
+        let faults = settings.faults();
+        if faults.is_empty() {
+            return Ok(settings);
+        }
+        Err(faults
+            .into_iter()
+            .map(|(setting, message)| {
+                let line = text.lines().position(|l| l.trim_start().starts_with(setting));
+                let place = line.map(|at| Place { line: at + 1, column: 1 });
+                Finding::error(path, place, format!("`{setting}` {message}"), "choose a larger value")
+            })
+            .collect())
+    }
+
+    fn faults(&self) -> Vec<(&'static str, &'static str)> {
+        let Self { server, instances } = self;
+        let mut faults = Vec::new();
+        let mut at_least = |setting, value: u64, least: u64, message| {
+            if value < least {
+                faults.push((setting, message));
+            }
+        };
+        let timeout = "must be at least 1 ms, or no request can be answered";
+        at_least("max_body_bytes", server.max_body_bytes, 1, "must be at least 1");
+        // hyper refuses to read heads into less.
+        at_least("max_header_bytes", server.max_header_bytes.into(), 8192, "must be at least 8192");
+        at_least("max_target_bytes", server.max_target_bytes.into(), 64, "must be at least 64");
+        at_least("max_connections", server.max_connections.into(), 1, "must be at least 1");
+        at_least("max_in_flight", server.max_in_flight.into(), 1, "must be at least 1");
+        at_least("header_timeout_ms", server.header_timeout_ms, 1, timeout);
+        at_least("body_idle_timeout_ms", server.body_idle_timeout_ms, 1, timeout);
+        at_least("total_timeout_ms", server.total_timeout_ms, 1, timeout);
+        at_least("write_timeout_ms", server.write_timeout_ms, 1, timeout);
+        at_least("count", instances.count.into(), 1, "must be at least 1");
+        at_least("max_reuse", instances.max_reuse.into(), 1, "must be at least 1");
+        at_least(
+            "memory_bytes",
+            instances.memory_bytes as u64,
+            4 << 20,
+            "must be at least 4194304, what the components need to start",
+        );
+        at_least("cpu_time_ms", instances.cpu_time_ms, 10, "must be at least 10, one interruption");
+        faults
+    }
+}
+
+/// The place of a byte offset.
+fn place_of(text: &str, at: usize) -> Place {
+    let before = text.get(..at).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    Place {
+        line: 1 + before.matches('\n').count(),
+        column: 1 + before[line_start..].chars().count(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Settings, Vec<Finding>> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Settings::load(file.path())
+    }
+
+    #[test]
+    fn a_missing_policy_means_the_defaults() {
+        assert_eq!(Settings::load(Path::new("/nonexistent/penstock.toml")), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn a_misspelt_or_impossible_setting_is_found_with_its_line() {
+        for (text, line, word) in [
+            ("[server]\nmax_bodi_bytes = 1\n", 2, "max_bodi_bytes"),
+            ("[server]\n\nmax_in_flight = 0\n", 3, "max_in_flight"),
+            ("[instances]\ncount = \"many\"\n", 2, "invalid type"),
+            ("[oops]\n", 1, "oops"),
+        ] {
+            let findings = load(text).unwrap_err();
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            assert_eq!(findings[0].line, Some(line), "{findings:?}");
+            assert!(findings[0].message.contains(word), "{findings:?}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What belongs to one instance: its WASI view, its handles, and the limits of the request it is
+//! serving.
+
+use crate::engine::EPOCH_TICK;
+use penstock_nn::Repository;
+use std::sync::Arc;
+use std::time::Duration;
+use wasmtime::component::ResourceTable;
+use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
+use wasmtime_wasi::{DirPerms, FilePerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+/// Handles one instance may hold at once, tensors and errors included. A request needs a few dozen;
+/// an instance that leaks them is stopped here instead of filling the host.
+const MAX_HANDLES: usize = 4096;
+
+/// A directory of the host that an instance sees, read-only.
+#[derive(Clone, Debug)]
+pub struct Mount {
+    /// Where it is.
+    pub host: std::path::PathBuf,
+    /// Where the instance sees it.
+    pub guest: String,
+}
+
+/// What instances are made from.
+#[derive(Clone)]
+pub struct InstanceSource {
+    /// Directories an instance sees.
+    pub mounts: Vec<Mount>,
+    /// Environment variables an instance sees.
+    pub environment: Vec<(String, String)>,
+    /// The models behind `wasi:nn`.
+    pub repository: Arc<Repository>,
+    /// Bytes each memory may grow to.
+    pub memory_bytes: usize,
+    /// Computing time of one request.
+    pub cpu_time: Duration,
+}
+
+/// The data of one instance's store.
+pub struct InstanceState {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    /// Handles of all kinds.
+    pub table: ResourceTable,
+    /// The models behind `wasi:nn`.
+    pub repository: Arc<Repository>,
+    /// Bytes of tensors held for the guest in the host's memory.
+    pub tensor_bytes: usize,
+    /// The most bytes of tensors held for the guest.
+    pub max_tensor_bytes: usize,
+    limits: MemoryLimits,
+    ticks_left: u64,
+    ticks_per_request: u64,
+}
+
+impl InstanceState {
+    /// A store for a new instance, with its limits in force.
+    pub fn store(engine: &Engine, source: &InstanceSource) -> anyhow::Result<Store<Self>> {
+        let mut wasi = WasiCtxBuilder::new();
+        for mount in &source.mounts {
+            wasi.preopened_dir(&mount.host, &mount.guest, DirPerms::READ, FilePerms::READ)?;
+        }
+        for (name, value) in &source.environment {
+            wasi.env(name, value);
+        }
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_HANDLES);
+        let ticks = (source.cpu_time.as_millis() / EPOCH_TICK.as_millis()).max(1) as u64;
+        let state = Self {
+            wasi: wasi.build(),
+            http: WasiHttpCtx::new(),
+            table,
+            repository: source.repository.clone(),
+            tensor_bytes: 0,
+            max_tensor_bytes: source.memory_bytes,
+            limits: MemoryLimits { memory_bytes: source.memory_bytes },
+            ticks_left: ticks,
+            ticks_per_request: ticks,
+        };
+        let mut store = Store::new(engine, state);
+        store.limiter(|state| &mut state.limits);
+        // Enough for the largest tensor a memory can hold, and no more.
+        store.set_hostcall_fuel(source.memory_bytes);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|mut store| {
+            let state = store.data_mut();
+            match state.ticks_left.checked_sub(1) {
+                Some(left) => {
+                    state.ticks_left = left;
+                    Ok(UpdateDeadline::Yield(1))
+                }
+                None => Err(wasmtime::format_err!("the request used up its computing time")),
+            }
+        });
+        Ok(store)
+    }
+
+    /// Gives the next request its own computing time.
+    pub fn begin_request(&mut self) {
+        self.ticks_left = self.ticks_per_request;
+    }
+
+    /// Handles held; the same before and after a request, unless something leaks.
+    pub fn handles(&self) -> bool {
+        self.table.is_empty()
+    }
+}
+
+impl WasiView for InstanceState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for InstanceState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: Default::default() }
+    }
+}
+
+/// Refuses growth beyond the limit; the guest's allocator sees it and traps, which costs the request.
+struct MemoryLimits {
+    memory_bytes: usize,
+}
+
+impl ResourceLimiter for MemoryLimits {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= self.memory_bytes)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= MAX_TABLE_ELEMENTS)
+    }
+}
+
+/// Function tables have a few thousand elements and do not grow in practice.
+const MAX_TABLE_ELEMENTS: usize = 100_000;

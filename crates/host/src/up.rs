@@ -1,0 +1,231 @@
+//! `penstock up`: puts manifest, components, models and server together, and says what it serves.
+
+use crate::AppOptions;
+use crate::app::{self, Cached, Finding, Manifest};
+use crate::doors::{Direct, DoorKind, DoorSettings, Http, link};
+use crate::engine::{self, Ticker};
+use crate::server::{Door, Server};
+use crate::settings::Settings;
+use crate::state::InstanceSource;
+use anyhow::Context;
+use penstock_nn::{Backends, Repository, State};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Where a gate expects the models directory.
+const MODELS_MOUNT: &str = "/models";
+
+/// What `up` is told.
+#[derive(Clone, Debug)]
+pub struct UpOptions {
+    /// What to serve.
+    pub app: AppOptions,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where compiled components are kept.
+    pub state_dir: PathBuf,
+    /// Which door requests go through.
+    pub door: DoorKind,
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub fn run(options: UpOptions) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            tracing::error!("cannot start: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let served = runtime.block_on(serve(options));
+    // What is still running after a drain is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(options: UpOptions) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let settings = Settings::load(&options.app.policy).map_err(several)?;
+    let prepared = prepare(&options.app, &settings, &options.state_dir)?;
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; choose another --listen", options.listen))?;
+    let address = listener.local_addr()?;
+    let Prepared { manifest, component, source, repository, backends, compiled, .. } = prepared;
+    let _ticker = Ticker::start(component.engine()).context("cannot start the epoch thread")?;
+    let door_settings = DoorSettings {
+        count: settings.instances.count,
+        max_reuse: settings.instances.max_reuse,
+        total_timeout: Duration::from_millis(settings.server.total_timeout_ms),
+    };
+    let pre = link(&component).map_err(|e| anyhow::anyhow!("cannot link the application: {e:#}"))?;
+    let door = match options.door {
+        DoorKind::Direct => Direct::new(pre, source, door_settings).map(Door::Direct),
+        DoorKind::Http => Http::new(pre, source, door_settings).map(Door::Http),
+    }
+    .map_err(|e| anyhow::anyhow!("the application has no such door: {e:#}"))?;
+    let server = Server::new(door, settings.server.clone());
+    tracing::info!(
+        "{} {} on http://{address} ({compiled}); models are loading, /ready tells when they are",
+        manifest.application.name,
+        manifest.application.version,
+    );
+    let loading = tokio::spawn({
+        let repository = repository.clone();
+        async move {
+            repository.load_all(|report| note(&report)).await;
+            for (name, version) in &backends {
+                tracing::info!("backend {name} {version}");
+            }
+            tracing::info!(
+                "serving http://{address} after {} ms; API in README.md, errors at http://{address}/errors",
+                started.elapsed().as_millis()
+            );
+        }
+    });
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+        }
+    };
+    let left = server.serve(listener, stop).await;
+    loading.abort();
+    if left > 0 {
+        tracing::warn!("{left} connections were still open when the drain's time ran out");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Says what became of one model.
+fn note(report: &penstock_nn::repository::Report) {
+    let (model, version, ms) = (&report.model, report.version, report.took.as_millis());
+    match &report.state {
+        State::Ready(loaded) => {
+            tracing::info!("model {model} version {version}: ready on {} in {ms} ms", loaded.backend());
+        }
+        State::Failed(reason) => tracing::error!("model {model}: not served: {reason}"),
+        State::Loading => tracing::info!("model {model} version {version}: loading"),
+    }
+}
+
+/// An application, ready for a door.
+pub struct Prepared {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The composed component, compiled.
+    pub component: wasmtime::component::Component,
+    /// What instances are made from.
+    pub source: InstanceSource,
+    /// The models.
+    pub repository: Arc<Repository>,
+    /// The inference backends, each with its version.
+    pub backends: Vec<(&'static str, String)>,
+    /// Whether it was compiled or taken from the cache, in words.
+    pub compiled: String,
+}
+
+/// Reads, composes and compiles an application, and opens its models directory.
+pub fn prepare(
+    options: &AppOptions,
+    settings: &Settings,
+    state_dir: &std::path::Path,
+) -> anyhow::Result<Prepared> {
+    let manifest = Manifest::load(&options.app).map_err(several)?;
+    let root = root_component(&manifest)?.to_owned();
+    let composed = app::compose(&manifest, &root, provided).map_err(several)?;
+    for warning in manifest.warnings.iter().chain(&composed.warnings) {
+        tracing::warn!("{warning}");
+    }
+    let engine = engine::build(&settings.instances)?;
+    let (component, outcome) = app::compile(&engine, &composed.bytes, &state_dir.join("cache"))?;
+    let compiled = match outcome.cached {
+        Cached::Hit => format!("components from the cache in {} ms", outcome.millis),
+        _ => format!("components compiled in {} ms", outcome.millis),
+    };
+    let mut mounts = app::mounts(&manifest, &root).map_err(several)?;
+    let models = models_directory(options, &mut mounts);
+    let engines = backends(options.onnxruntime.as_deref())?;
+    let backends = engines.list();
+    let repository = Arc::new(Repository::open(&models, engines, penstock_nn::Settings::default())?);
+    let environment = manifest.components[&root].environment.clone().into_iter().collect();
+    let source = InstanceSource {
+        mounts: mounts.into_iter().map(|m| crate::state::Mount { host: m.host, guest: m.guest }).collect(),
+        environment,
+        repository: repository.clone(),
+        memory_bytes: settings.instances.memory_bytes,
+        cpu_time: Duration::from_millis(settings.instances.cpu_time_ms),
+    };
+    Ok(Prepared { manifest, component, source, repository, backends, compiled })
+}
+
+/// The inference backends there are: ONNX Runtime where its library was named, and tract.
+pub(crate) fn backends(onnxruntime: Option<&std::path::Path>) -> Result<Backends, penstock_nn::NnError> {
+    match onnxruntime {
+        Some(library) => Backends::with_onnxruntime(library),
+        None => Ok(Backends::builtin()),
+    }
+}
+
+/// The component that all paths lead to; this host serves one application with one gate.
+pub(crate) fn root_component(manifest: &Manifest) -> anyhow::Result<&str> {
+    manifest.route("/").with_context(|| {
+        format!(
+            "{}: no [[trigger.http]] has the route \"/...\"; name the component that serves all paths",
+            manifest.path.display()
+        )
+    })
+}
+
+/// The models directory: the one the operator named, else the one the manifest mounts.
+pub(crate) fn models_directory(options: &AppOptions, mounts: &mut Vec<app::Mount>) -> PathBuf {
+    let mounted = mounts.iter_mut().find(|m| m.guest == MODELS_MOUNT);
+    match (&options.models, mounted) {
+        (Some(named), Some(mount)) => {
+            mount.host = named.clone();
+            named.clone()
+        }
+        (Some(named), None) => {
+            mounts.push(app::Mount { host: named.clone(), guest: MODELS_MOUNT.to_owned() });
+            named.clone()
+        }
+        (None, Some(mount)) => mount.host.clone(),
+        (None, None) => PathBuf::from("models"),
+    }
+}
+
+/// Whether the host provides an import.
+pub(crate) fn provided(import: &str) -> bool {
+    const PROVIDED: &[&str] = &[
+        "wasi:cli/",
+        "wasi:clocks/",
+        "wasi:filesystem/",
+        "wasi:http/types@0.3",
+        "wasi:http/client@0.3",
+        "wasi:io/",
+        "wasi:nn/",
+        "wasi:random/",
+        "wasi:sockets/",
+    ];
+    PROVIDED.iter().any(|known| import.starts_with(known))
+}
+
+/// Findings as one error, each on lines of its own.
+fn several(findings: Vec<Finding>) -> anyhow::Error {
+    let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    anyhow::anyhow!("the application cannot be served:\n{}", lines.join("\n"))
+}

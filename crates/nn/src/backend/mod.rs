@@ -1,0 +1,398 @@
+//! What the engine asks of a runtime: load a graph, say what goes in and out of it, and run it. Everything a
+//! backend must not be trusted with (waiting, refusing, counting, catching its panics, checking what a guest
+//! sent) is done once, in [`crate::model`].
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::{NnError, listed, quoted};
+use crate::tensor::{NnTensor, TensorType};
+
+pub mod onnxruntime;
+#[cfg(any(test, feature = "scripted"))]
+pub mod scripted;
+pub mod tract;
+
+/// An element type of a graph's port, as ONNX names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PortType {
+    /// Carried under wasi:nn's own type of the name.
+    Tensor(TensorType),
+    /// One byte an element, 0 or 1; carried as `U8`.
+    Bool,
+    /// Two's complement bytes; carried as `U8`.
+    I8,
+    /// A type no wasi:nn tensor carries, under ONNX's name for it ("STRING", "UINT16", "a sequence").
+    Other(&'static str),
+}
+
+impl PortType {
+    /// The type a wasi:nn tensor for this port has, or `None` where wasi:nn has none.
+    pub const fn carried_as(self) -> Option<TensorType> {
+        match self {
+            Self::Tensor(ty) => Some(ty),
+            Self::Bool | Self::I8 => Some(TensorType::U8),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for PortType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tensor(ty) => ty.as_str(),
+            Self::Bool => "BOOL",
+            Self::I8 => "INT8",
+            Self::Other(name) => name,
+        })
+    }
+}
+
+/// One dimension of a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dim {
+    /// This many, always.
+    Fixed(u32),
+    /// Chosen by each call; the graph's name for it, empty where the graph gives none.
+    Symbolic(String),
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(size) => write!(f, "{size}"),
+            Self::Symbolic(name) if name.is_empty() => f.write_str("?"),
+            Self::Symbolic(name) => f.write_str(name),
+        }
+    }
+}
+
+/// One input or output of a graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// The graph's name for it.
+    pub name: String,
+    /// Element type.
+    pub ty: PortType,
+    /// Dimensions, outermost first; `None` where the graph does not even say how many there are.
+    pub dims: Option<Vec<Dim>>,
+}
+
+impl Port {
+    /// The port's shape as it is written in messages: `[N,3,48,192]`.
+    pub fn shape_text(&self) -> String {
+        match &self.dims {
+            None => "of any shape".into(),
+            Some(dims) => {
+                let dims: Vec<String> = dims.iter().map(Dim::to_string).collect();
+                format!("[{}]", dims.join(","))
+            }
+        }
+    }
+}
+
+/// Where a graph comes from.
+#[derive(Debug, Clone)]
+pub enum GraphSource {
+    /// An ONNX file; weights it keeps in files beside it are found.
+    File(PathBuf),
+    /// An ONNX file's bytes, weights included.
+    Bytes(Bytes),
+}
+
+impl From<&Path> for GraphSource {
+    fn from(path: &Path) -> Self {
+        Self::File(path.to_path_buf())
+    }
+}
+
+/// How a graph is loaded.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Calls that may run at once; `None` for the number of cores.
+    pub lanes: Option<usize>,
+    /// Threads one call may spread over inside one operator. Only ONNX Runtime has them; tract runs a call on
+    /// one thread.
+    pub intra_op_threads: usize,
+    /// Outputs to compute, by name; `None` for all. What is left out is neither computed nor checked, which
+    /// lets a graph be served that also has outputs no tensor carries.
+    pub outputs: Option<Vec<String>>,
+    /// Calls that may wait for a lane; the next is refused.
+    pub queue_max: usize,
+}
+
+/// Default of [`LoadOptions::queue_max`]: at a millisecond a call and two lanes the last in line waits an
+/// eighth of a second, which is about where a caller is better served by a refusal it can retry elsewhere.
+pub const QUEUE_MAX: usize = 256;
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            lanes: None,
+            intra_op_threads: 1,
+            outputs: None,
+            queue_max: QUEUE_MAX,
+        }
+    }
+}
+
+impl LoadOptions {
+    /// The number of lanes asked for, or one a core.
+    pub fn lane_count(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.lanes.unwrap_or_else(cores).max(1)
+    }
+}
+
+/// A runtime that loads graphs.
+pub trait Backend: Send + Sync {
+    /// The name `model.toml` knows it by.
+    fn name(&self) -> &'static str;
+
+    /// The runtime's own version.
+    fn version(&self) -> String;
+
+    /// Reads and optimises a graph. Blocks, for seconds where the graph is large.
+    ///
+    /// # Errors
+    ///
+    /// With what the runtime cannot do with this graph, and no path in it.
+    fn load(&self, graph: &GraphSource, options: &LoadOptions)
+    -> Result<Arc<dyn Session>, NnError>;
+}
+
+/// A loaded graph: weights and plans, shared by every lane.
+pub trait Session: Send + Sync {
+    /// What goes in, in the graph's order.
+    fn inputs(&self) -> &[Port];
+
+    /// What comes out, in the graph's order, without what [`LoadOptions::outputs`] leaves out.
+    fn outputs(&self) -> &[Port];
+
+    /// A lane of its own: whatever one call at a time needs beside the weights.
+    fn lane(&self) -> Result<Box<dyn Lane>, NnError>;
+}
+
+/// The right to run one call at a time.
+pub trait Lane: Send {
+    /// Runs the graph. Blocks.
+    ///
+    /// `inputs` are one a port, in the port's order, of the port's type and rank, and true to their own
+    /// length; the model has checked that. The answer has one tensor an output port, in that order.
+    fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError>;
+}
+
+/// The backends of this process.
+#[derive(Clone, Default)]
+pub struct Backends {
+    /// In order of preference.
+    present: Vec<Arc<dyn Backend>>,
+    /// Those that could be named but are not here, with the reason.
+    absent: Vec<(&'static str, String)>,
+}
+
+impl Backends {
+    /// tract, which is always built in.
+    pub fn builtin() -> Self {
+        Self {
+            present: vec![Arc::new(tract::Tract)],
+            absent: vec![(onnxruntime::NAME, NOT_CONFIGURED.into())],
+        }
+    }
+
+    /// tract, and ONNX Runtime from the library at `path`.
+    ///
+    /// # Errors
+    ///
+    /// When the library cannot be loaded; see [`onnxruntime::OnnxRuntime::load`]. A server told to use a
+    /// library should stop there. One that may go on without it calls [`Backends::builtin`] and
+    /// [`Backends::explain`].
+    pub fn with_onnxruntime(path: &Path) -> Result<Self, NnError> {
+        let runtime = onnxruntime::OnnxRuntime::load(path)?;
+        Ok(Self::builtin().prefer(runtime))
+    }
+
+    /// Puts `backend` before all others.
+    #[must_use]
+    pub fn prefer(mut self, backend: Arc<dyn Backend>) -> Self {
+        self.absent.retain(|(name, _)| *name != backend.name());
+        self.present.retain(|other| other.name() != backend.name());
+        self.present.insert(0, backend);
+        self
+    }
+
+    /// Notes why a backend is not here, for whoever asks for it by name.
+    #[must_use]
+    pub fn explain(mut self, name: &'static str, reason: impl Into<String>) -> Self {
+        self.absent.retain(|(other, _)| *other != name);
+        self.absent.push((name, reason.into()));
+        self
+    }
+
+    /// The backend `model.toml` asks for: the most preferred for `auto`, else the one of that name.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when the named backend is not here. There is no falling back to another: numbers may differ
+    /// between backends, so which one answers is the operator's decision.
+    pub fn choose(&self, asked: &str) -> Result<Arc<dyn Backend>, NnError> {
+        let names = || self.present.iter().map(|backend| backend.name());
+        let found = if asked == AUTO {
+            self.present.first()
+        } else {
+            self.present.iter().find(|backend| backend.name() == asked)
+        };
+        found.cloned().ok_or_else(|| {
+            let reason = self
+                .absent
+                .iter()
+                .find(|(name, _)| *name == asked)
+                .map_or("", |(_, reason)| reason.as_str());
+            let colon = if reason.is_empty() { "" } else { ": " };
+            NnError::not_found(format!(
+                "backend {asked:?} is not available{colon}{reason}; this server has {}",
+                listed(names())
+            ))
+        })
+    }
+
+    /// Names and versions, most preferred first, for the start-up banner.
+    pub fn list(&self) -> Vec<(&'static str, String)> {
+        self.present
+            .iter()
+            .map(|backend| (backend.name(), backend.version()))
+            .collect()
+    }
+}
+
+/// Leaves in `outputs` what the options ask for, in the graph's order.
+pub(crate) fn select_outputs(
+    outputs: &mut Vec<Port>,
+    options: &LoadOptions,
+) -> Result<(), NnError> {
+    let Some(wanted) = &options.outputs else {
+        return Ok(());
+    };
+    if let Some(missing) = wanted
+        .iter()
+        .find(|name| outputs.iter().all(|port| port.name != **name))
+    {
+        return Err(NnError::not_found(format!(
+            "the graph has no output {}; it has {}",
+            quoted(missing),
+            listed(outputs.iter().map(|port| port.name.as_str()))
+        )));
+    }
+    outputs.retain(|port| wanted.contains(&port.name));
+    Ok(())
+}
+
+/// What `model.toml` writes when it leaves the choice to the server.
+pub const AUTO: &str = "auto";
+
+const NOT_CONFIGURED: &str =
+    "no ONNX Runtime library was given; set PENSTOCK_ONNXRUNTIME to the path of libonnxruntime.so";
+
+/// The longest message a backend may add to an error of ours.
+const MAX_BACKEND_MESSAGE_CHARS: usize = 240;
+
+/// A backend's own message, fit for a caller: one line, bounded, and without the places in the runtime's
+/// source or on this machine's disk that runtimes like to mention.
+pub(crate) fn presentable(message: &str) -> String {
+    let mut text = String::new();
+    for word in message.split_whitespace() {
+        // "/onnxruntime_src/onnxruntime/core/…/tensor.cc:42" and "/srv/models/m/1/model.onnx"; a node's name
+        // ("/encoder/layer.0/MatMul") is worth keeping and has no file's ending.
+        let bare = word.trim_matches(|c: char| !c.is_alphanumeric() && c != '/' && c != '.');
+        let names_a_file = bare.contains('/')
+            && (bare.starts_with("/onnxruntime_src")
+                || [".cc", ".h", ".rs", ".onnx", ".so", ".data"]
+                    .iter()
+                    .any(|end| {
+                        bare.split(':')
+                            .next()
+                            .is_some_and(|path| path.ends_with(end))
+                            || bare.contains(&format!("{end}:"))
+                    }));
+        if names_a_file {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(word);
+        if let Some((cut, _)) = text.char_indices().nth(MAX_BACKEND_MESSAGE_CHARS) {
+            text.truncate(cut);
+            text.push('…');
+            break;
+        }
+    }
+    text
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message");
+    presentable(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_that_is_asked_for_by_name_and_missing_is_an_error_that_says_why() {
+        let backends = Backends::builtin();
+        assert_eq!(
+            backends.choose("auto").ok().map(|b| b.name()),
+            Some("tract")
+        );
+        let error = backends
+            .choose("onnxruntime")
+            .err()
+            .expect("no library was given");
+        assert!(
+            error.message.contains("PENSTOCK_ONNXRUNTIME"),
+            "{}",
+            error.message
+        );
+        assert!(
+            error.message.contains("this server has \"tract\""),
+            "{}",
+            error.message
+        );
+        let error = backends.choose("openvino").err().expect("no such backend");
+        assert!(
+            error
+                .message
+                .contains("\"openvino\" is not available; this server"),
+            "{}",
+            error.message
+        );
+    }
+
+    #[test]
+    fn a_backends_message_loses_its_paths_and_keeps_its_node_names() {
+        let text = presentable(
+            "Non-zero status code returned while running MatMul node. Name:'/encoder/layer.0/MatMul' Status Message: \
+             /onnxruntime_src/onnxruntime/core/providers/cpu/math/matmul_helper.h:60 void Compute(...) \
+             left operand\n cannot broadcast; Load model from /srv/models/m/1/model.onnx failed",
+        );
+        assert!(text.contains("'/encoder/layer.0/MatMul'"), "{text}");
+        assert!(
+            !text.contains("/onnxruntime_src") && !text.contains("/srv") && !text.contains('\n'),
+            "{text}"
+        );
+        assert!(presentable(&"x".repeat(10_000)).chars().count() <= 10_001);
+        assert!(
+            presentable(&"x y ".repeat(10_000)).chars().count() <= MAX_BACKEND_MESSAGE_CHARS + 1
+        );
+    }
+}

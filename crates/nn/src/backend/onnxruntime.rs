@@ -1,0 +1,662 @@
+//! ONNX Runtime on the CPU, from a shared library named at start.
+//!
+//! Decisions:
+//!
+//! - **The library is examined before the `ort` crate sees it.** `ort` panics where a library lacks the API it
+//!   was built for, and asks only for the version string before it goes on; here the library must hand out API
+//!   24 before anything else is called on it, and everything that is wrong with it is an error naming the path.
+//! - **One session a model, shared by its lanes.** ONNX Runtime documents `Run` as safe to call at once on one
+//!   session, and the CPU provider is; weights and their prepacked copies are then in memory once, and a model
+//!   loads once however many lanes it has. `ort`'s `Session::run` takes `&mut self` because of other providers,
+//!   so `Run` is called on the C API here. A GPU provider will want a session a lane.
+//! - **Inputs are borrowed, outputs copied at most once.** ONNX Runtime reads a guest's bytes where they lie,
+//!   or in an aligned copy where they lie badly. Small outputs are copied out; from [`LEND_OUTPUT_BYTES`] on
+//!   the caller gets ONNX Runtime's own buffer, released when the last reference to it goes.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::ptr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::sys::{self, ONNXTensorElementDataType as Element, OrtErrorCode};
+use ort::value::{Outlet, TensorElementType, ValueType};
+use ort::{AsPointer, ortsys};
+
+use super::{
+    Backend, Dim, GraphSource, Lane, LoadOptions, Port, PortType, Session, panic_text, presentable,
+};
+use crate::error::{ErrorCode, NnError, quoted};
+use crate::tensor::{NnTensor, TensorType};
+
+/// The name `model.toml` knows the backend by.
+pub const NAME: &str = "onnxruntime";
+
+/// The version of ONNX Runtime's C API this crate calls; the `ort` feature `api-24` is the other half.
+const API_VERSION: u32 = 24;
+
+/// From this size on an output is lent to the caller, not copied: below it a copy costs less than the
+/// bookkeeping and gives the buffer back to the session at once.
+pub const LEND_OUTPUT_BYTES: usize = 64 * 1024;
+
+/// Outputs may have more dimensions than inputs may, but not without end.
+const MAX_OUTPUT_RANK: usize = 64;
+
+/// The loaded library. There is one in a process, because ONNX Runtime and `ort` keep global state.
+pub struct OnnxRuntime {
+    environment: Environment,
+    version: String,
+    path: PathBuf,
+    /// Describes CPU memory to `CreateTensorWithDataAsOrtValue`; made once, never released.
+    cpu: CpuMemory,
+}
+
+#[derive(Clone, Copy)]
+struct CpuMemory(*const sys::OrtMemoryInfo);
+// SAFETY: an OrtMemoryInfo is never written after it was made, and this one is never released.
+unsafe impl Send for CpuMemory {}
+// SAFETY: as above.
+unsafe impl Sync for CpuMemory {}
+
+static LOADED: Mutex<Option<Arc<OnnxRuntime>>> = Mutex::new(None);
+
+impl OnnxRuntime {
+    /// Loads the library at `path`, or returns the one loaded before from the same path.
+    ///
+    /// Loading runs the library's own start-up code, so the path must come from the operator.
+    ///
+    /// # Errors
+    ///
+    /// Naming the path, when there is no such file, when it is no ONNX Runtime, when it is older than the
+    /// API this server speaks, and when another library was loaded before.
+    pub fn load(path: &Path) -> Result<Arc<Self>, NnError> {
+        let shown = path.display();
+        let absolute = path.canonicalize().map_err(|error| {
+            NnError::not_found(format!(
+                "ONNX Runtime's library {shown} cannot be opened: {error}; give the path of libonnxruntime.so"
+            ))
+        })?;
+        let mut loaded = LOADED
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(runtime) = &*loaded {
+            if runtime.path == absolute {
+                return Ok(runtime.clone());
+            }
+            return Err(NnError::unsupported(format!(
+                "ONNX Runtime was already loaded from {}; a process can load one library, so {shown} takes a restart",
+                runtime.path.display()
+            )));
+        }
+        let version = examine(&absolute)?;
+        let failed = |what: String| {
+            NnError::runtime(format!(
+                "ONNX Runtime's library {shown} does not start: {what}"
+            ))
+        };
+        let made = catch_unwind(AssertUnwindSafe(
+            || -> Result<(Environment, CpuMemory), String> {
+                let environment = ort::init_from(&absolute)
+                    .map_err(|error| error.to_string())?
+                    .with_name("penstock")
+                    .with_telemetry(false)
+                    .build()
+                    .map_err(|error| error.to_string())?;
+                // Every error comes back as a status and is reported once, by whoever asked; a line on standard
+                // error for each bad request would only let guests fill the log.
+                if std::env::var_os("ORT_LOG").is_none() {
+                    environment.set_log_level(LogLevel::Fatal);
+                }
+                let mut cpu = ptr::null_mut();
+                // SAFETY: the call writes one pointer to where it is told.
+                let status = ortsys![unsafe CreateCpuMemoryInfo(
+                    sys::OrtAllocatorType::OrtArenaAllocator,
+                    sys::OrtMemType::OrtMemTypeDefault,
+                    &mut cpu,
+                )];
+                check(status).map_err(|error| error.message)?;
+                Ok((environment, CpuMemory(cpu)))
+            },
+        ));
+        let (environment, cpu) = match made {
+            Ok(Ok(made)) => made,
+            Ok(Err(error)) => return Err(failed(error)),
+            Err(panic) => return Err(failed(panic_text(&*panic))),
+        };
+        let runtime = Arc::new(Self {
+            environment,
+            version,
+            path: absolute,
+            cpu,
+        });
+        *loaded = Some(runtime.clone());
+        Ok(runtime)
+    }
+
+    fn builder(&self, options: &LoadOptions) -> Result<SessionBuilder, String> {
+        let text = |error: ort::Error<SessionBuilder>| error.to_string();
+        SessionBuilder::new(&self.environment)
+            .map_err(|error| error.to_string())?
+            .with_optimization_level(GraphOptimizationLevel::All)
+            .map_err(text)?
+            .with_intra_threads(options.intra_op_threads.max(1))
+            .map_err(text)?
+            // Waiting threads must not burn the cores the server answers on.
+            .with_intra_op_spinning(false)
+            .map_err(text)?
+            .with_inter_op_spinning(false)
+            .map_err(text)?
+            .with_inter_threads(1)
+            .map_err(text)
+    }
+
+    fn open(&self, graph: &GraphSource, options: &LoadOptions) -> Result<Arc<Shared>, NnError> {
+        let mut builder = self
+            .builder(options)
+            .map_err(|error| NnError::runtime(presentable(&error)))?;
+        let session = match graph {
+            GraphSource::File(path) => builder.commit_from_file(path),
+            GraphSource::Bytes(bytes) => builder.commit_from_memory(bytes),
+        }
+        .map_err(|error| {
+            let code = match error.code() {
+                ort::ErrorCode::InvalidProtobuf | ort::ErrorCode::InvalidGraph => {
+                    ErrorCode::InvalidEncoding
+                }
+                ort::ErrorCode::NoSuchFile => ErrorCode::NotFound,
+                ort::ErrorCode::NotImplemented => ErrorCode::UnsupportedOperation,
+                _ => ErrorCode::RuntimeError,
+            };
+            NnError::new(
+                code,
+                format!(
+                    "ONNX Runtime cannot load the graph: {}",
+                    presentable(error.message())
+                ),
+            )
+        })?;
+        let inputs: Vec<Port> = (session.inputs().iter().enumerate())
+            .map(|(index, outlet)| port(outlet, || has_shape(&session, index, Side::Input)))
+            .collect();
+        let mut outputs: Vec<Port> = (session.outputs().iter().enumerate())
+            .map(|(index, outlet)| port(outlet, || has_shape(&session, index, Side::Output)))
+            .collect();
+        super::select_outputs(&mut outputs, options)?;
+        let names = |ports: &[Port]| -> Result<Vec<CString>, NnError> {
+            (ports.iter())
+                .map(|port| CString::new(port.name.as_str()))
+                .collect::<Result<_, _>>()
+                .map_err(|_| {
+                    NnError::new(
+                        ErrorCode::InvalidEncoding,
+                        "a port's name holds a zero byte; rename it",
+                    )
+                })
+        };
+        Ok(Arc::new(Shared {
+            input_names: names(&inputs)?,
+            output_names: names(&outputs)?,
+            elements: inputs.iter().map(|port| element(port.ty)).collect(),
+            session,
+            inputs,
+            outputs,
+            cpu: self.cpu,
+        }))
+    }
+}
+
+/// Looks at a library without calling anything on it but its version, and returns that.
+fn examine(path: &Path) -> Result<String, NnError> {
+    let shown = path.display();
+    let wrong = |what: String| {
+        NnError::unsupported(format!(
+            "ONNX Runtime's library {shown} cannot be used: {what}; give the libonnxruntime.so of ONNX Runtime \
+             1.{API_VERSION} or later, for this machine's processor"
+        ))
+    };
+    // SAFETY: runs the library's initialisers; that the operator names a library fit to run is the contract of
+    // `OnnxRuntime::load`.
+    let library = unsafe { libloading::Library::new(path) }
+        .map_err(|error| wrong(format!("it does not load ({error})")))?;
+    // SAFETY: the signature is the one ONNX Runtime has exported under this name since 1.0.
+    let base = unsafe {
+        library.get::<unsafe extern "C" fn() -> *const sys::OrtApiBase>(b"OrtGetApiBase\0")
+    }
+    .map_err(|_| wrong("it does not export OrtGetApiBase, so it is not ONNX Runtime".into()))?;
+    // SAFETY: takes nothing, returns a pointer to a static or null.
+    let base =
+        unsafe { base().as_ref() }.ok_or_else(|| wrong("OrtGetApiBase returns null".into()))?;
+    // SAFETY: both functions take a version number or nothing and return pointers to statics or null.
+    let (version, api) = unsafe { ((base.GetVersionString)(), (base.GetApi)(API_VERSION)) };
+    let version = if version.is_null() {
+        "unknown".into()
+    } else {
+        // SAFETY: a non-null version string is a static C string.
+        unsafe { CStr::from_ptr(version) }
+            .to_string_lossy()
+            .into_owned()
+    };
+    if api.is_null() {
+        return Err(wrong(format!(
+            "it is version {version}, which does not have API {API_VERSION}"
+        )));
+    }
+    // `ort` compares the minor number of this string and nothing else; agree with it beforehand.
+    let minor = version
+        .split('.')
+        .nth(1)
+        .and_then(|minor| minor.parse::<u32>().ok());
+    if minor.is_none_or(|minor| minor < API_VERSION) {
+        return Err(wrong(format!("it says it is version {version:?}")));
+    }
+    Ok(version)
+}
+
+impl Backend for OnnxRuntime {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> String {
+        self.version.clone()
+    }
+
+    fn load(
+        &self,
+        graph: &GraphSource,
+        options: &LoadOptions,
+    ) -> Result<Arc<dyn Session>, NnError> {
+        // `ort` panics on a few things a graph can declare (an element type it has no name for).
+        match catch_unwind(AssertUnwindSafe(|| self.open(graph, options))) {
+            Ok(Ok(shared)) => Ok(Arc::new(OrtSession(shared))),
+            Ok(Err(error)) => Err(error),
+            Err(panic) => Err(NnError::unsupported(format!(
+                "ONNX Runtime cannot describe the graph: {}",
+                panic_text(&*panic)
+            ))),
+        }
+    }
+}
+
+struct OrtSession(Arc<Shared>);
+
+/// A session and what every call on it needs.
+struct Shared {
+    session: ort::session::Session,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    input_names: Vec<CString>,
+    output_names: Vec<CString>,
+    elements: Vec<Element>,
+    cpu: CpuMemory,
+}
+
+impl Session for OrtSession {
+    fn inputs(&self) -> &[Port] {
+        &self.0.inputs
+    }
+
+    fn outputs(&self) -> &[Port] {
+        &self.0.outputs
+    }
+
+    fn lane(&self) -> Result<Box<dyn Lane>, NnError> {
+        Ok(Box::new(OrtLane {
+            input_names: self
+                .0
+                .input_names
+                .iter()
+                .map(|name| name.as_ptr())
+                .collect(),
+            output_names: self
+                .0
+                .output_names
+                .iter()
+                .map(|name| name.as_ptr())
+                .collect(),
+            shared: self.0.clone(),
+        }))
+    }
+}
+
+struct OrtLane {
+    shared: Arc<Shared>,
+    /// Into `shared`'s names, in the form `Run` wants them.
+    input_names: Vec<*const c_char>,
+    output_names: Vec<*const c_char>,
+}
+
+// SAFETY: the pointers lead into `shared`, which is Send and Sync, is held for as long and never written.
+unsafe impl Send for OrtLane {}
+
+/// An OrtValue that is released when it goes.
+struct Value(*mut sys::OrtValue);
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            ortsys![unsafe ReleaseValue(self.0)];
+        }
+    }
+}
+
+impl Lane for OrtLane {
+    fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError> {
+        let shared = &*self.shared;
+        if inputs.len() != shared.inputs.len() {
+            return Err(NnError::invalid(format!(
+                "the graph takes {} inputs and {} were given",
+                shared.inputs.len(),
+                inputs.len()
+            )));
+        }
+        // Aligned copies of what lies badly; must outlive the values.
+        let mut copies: Vec<Vec<u64>> = Vec::new();
+        let mut values: Vec<Value> = Vec::with_capacity(inputs.len());
+        for (tensor, element) in inputs.iter().zip(&shared.elements) {
+            tensor.check()?;
+            let mut data = tensor.data.as_ptr();
+            if data.align_offset(tensor.ty.size()) != 0 {
+                let mut copy = vec![0u64; tensor.data.len().div_ceil(size_of::<u64>())];
+                // SAFETY: `copy` is at least as long as the bytes and overlaps nothing.
+                unsafe {
+                    ptr::copy_nonoverlapping(
+                        data,
+                        copy.as_mut_ptr().cast::<u8>(),
+                        tensor.data.len(),
+                    )
+                };
+                data = copy.as_ptr().cast();
+                copies.push(copy);
+            }
+            let mut dims = [0i64; crate::tensor::MAX_RANK];
+            for (to, from) in dims.iter_mut().zip(&tensor.dims) {
+                *to = i64::from(*from);
+            }
+            let mut value = ptr::null_mut();
+            // SAFETY: `data` is aligned for the element and, by `check`, as long as the shape says; it is alive
+            // until `values` is dropped, at the end of this call. ONNX Runtime does not write to inputs, so
+            // that the bytes are shared with others is of no consequence. `check` also bounds the rank.
+            let status = ortsys![unsafe CreateTensorWithDataAsOrtValue(
+                shared.cpu.0,
+                data.cast_mut().cast::<c_void>(),
+                tensor.data.len(),
+                dims.as_ptr(),
+                tensor.dims.len(),
+                *element,
+                &mut value,
+            )];
+            check(status)?;
+            values.push(Value(value));
+        }
+        let mut outputs: Vec<Value> = shared
+            .outputs
+            .iter()
+            .map(|_| Value(ptr::null_mut()))
+            .collect();
+        // SAFETY: `Value` is one pointer, `Run` reads `inputs` and writes one owned value for each output
+        // name; concurrent calls on one session are allowed (see the module's page). The session pointer is
+        // `*mut` in C and not written through.
+        let status = ortsys![unsafe Run(
+            shared.session.ptr().cast_mut(),
+            ptr::null(),
+            self.input_names.as_ptr(),
+            values.as_ptr().cast::<*const sys::OrtValue>(),
+            values.len(),
+            self.output_names.as_ptr(),
+            self.output_names.len(),
+            outputs.as_mut_ptr().cast::<*mut sys::OrtValue>(),
+        )];
+        check(status)?;
+        // The memory inputs were read from; an output that lies in it (a graph may hand an input straight
+        // through) must be copied, because that memory goes with the call.
+        let borrowed: Vec<std::ops::Range<usize>> = (inputs.iter())
+            .map(|tensor| span(&tensor.data))
+            .chain(copies.iter().map(|copy| {
+                let start = copy.as_ptr() as usize;
+                start..start + size_of_val(copy.as_slice())
+            }))
+            .collect();
+        (outputs.into_iter().zip(&shared.outputs))
+            .map(|(value, port)| read(value, port, &borrowed, &self.shared))
+            .collect()
+    }
+}
+
+fn span(bytes: &[u8]) -> std::ops::Range<usize> {
+    let start = bytes.as_ptr() as usize;
+    start..start + bytes.len()
+}
+
+/// Makes a tensor of an output value.
+fn read(
+    value: Value,
+    port: &Port,
+    borrowed: &[std::ops::Range<usize>],
+    shared: &Arc<Shared>,
+) -> Result<NnTensor, NnError> {
+    let wrong = |what: &str| NnError::runtime(format!("output {} {what}", quoted(&port.name)));
+    if value.0.is_null() {
+        return Err(wrong("was not produced"));
+    }
+    let mut info = ptr::null_mut();
+    // SAFETY: `value` is a live value; a value that is no tensor makes the call fail.
+    check(ortsys![unsafe GetTensorTypeAndShape(value.0, &mut info)])?;
+    let described = describe(info);
+    ortsys![unsafe ReleaseTensorTypeAndShapeInfo(info)];
+    let (element, dims) = described?;
+    let ty = port_type_of(element)
+        .carried_as()
+        .ok_or_else(|| wrong("has a type no wasi:nn tensor carries"))?;
+    let dims: Vec<u32> = (dims.iter())
+        .map(|dim| u32::try_from(*dim))
+        .collect::<Result<_, _>>()
+        .map_err(|_| wrong("has a dimension that does not fit 32 bits"))?;
+    let mut len = 0usize;
+    let mut data = ptr::null_mut();
+    // SAFETY: `value` is a live tensor of a type with a fixed size, by the test above.
+    check(ortsys![unsafe GetTensorSizeInBytes(value.0, &mut len)])?;
+    check(ortsys![unsafe GetTensorMutableData(value.0, &mut data)])?;
+    let data = data.cast::<u8>().cast_const();
+    let bytes = if len == 0 || data.is_null() {
+        Bytes::new()
+    } else {
+        let lent = Lent {
+            data,
+            len,
+            _value: value,
+            _shared: shared.clone(),
+        };
+        let at = span(lent.as_ref());
+        let ours = borrowed
+            .iter()
+            .any(|range| range.start < at.end && at.start < range.end);
+        if len < LEND_OUTPUT_BYTES || ours {
+            Bytes::copy_from_slice(lent.as_ref())
+        } else {
+            Bytes::from_owner(lent)
+        }
+    };
+    let tensor = NnTensor {
+        ty,
+        dims,
+        data: bytes,
+    };
+    tensor
+        .check()
+        .map_err(|_| wrong("is not as long as its shape says"))?;
+    Ok(tensor)
+}
+
+/// Element type and dimensions of a tensor.
+fn describe(info: *const sys::OrtTensorTypeAndShapeInfo) -> Result<(Element, Vec<i64>), NnError> {
+    let mut element = Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+    let mut rank = 0usize;
+    // SAFETY: `info` is live; each call writes to where it is told, `GetDimensions` no more than `rank` values.
+    check(ortsys![unsafe GetTensorElementType(info, &mut element)])?;
+    check(ortsys![unsafe GetDimensionsCount(info, &mut rank)])?;
+    if rank > MAX_OUTPUT_RANK {
+        return Err(NnError::runtime(format!("an output has {rank} dimensions")));
+    }
+    let mut dims = vec![0i64; rank];
+    check(ortsys![unsafe GetDimensions(info, dims.as_mut_ptr(), rank)])?;
+    Ok((element, dims))
+}
+
+/// An output in ONNX Runtime's memory, kept with the value that owns it and the session that value came from.
+struct Lent {
+    data: *const u8,
+    len: usize,
+    _value: Value,
+    _shared: Arc<Shared>,
+}
+
+// SAFETY: the memory is only read, and values may be released on any thread (the arena has a lock).
+unsafe impl Send for Lent {}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: ONNX Runtime says the tensor is `len` bytes at `data`, and `_value` keeps it.
+        unsafe { std::slice::from_raw_parts(self.data, self.len) }
+    }
+}
+
+/// A status as a result; the status is released.
+fn check(status: sys::OrtStatusPtr) -> Result<(), NnError> {
+    if status.0.is_null() {
+        return Ok(());
+    }
+    // SAFETY: a status that is not null is live until it is released, below.
+    let (code, message) = unsafe {
+        let api = ort::api();
+        let message = (api.GetErrorMessage)(status.0);
+        let message = if message.is_null() {
+            String::new()
+        } else {
+            CStr::from_ptr(message).to_string_lossy().into_owned()
+        };
+        let code = (api.GetErrorCode)(status.0);
+        (api.ReleaseStatus)(status.0);
+        (code, message)
+    };
+    let code = match code {
+        OrtErrorCode::ORT_INVALID_ARGUMENT => ErrorCode::InvalidArgument,
+        OrtErrorCode::ORT_NOT_IMPLEMENTED => ErrorCode::UnsupportedOperation,
+        _ => ErrorCode::RuntimeError,
+    };
+    Err(NnError::new(code, presentable(&message)))
+}
+
+enum Side {
+    Input,
+    Output,
+}
+
+/// Whether the graph gives a port a shape; without one ONNX Runtime reports the dimensions of a scalar.
+fn has_shape(session: &ort::session::Session, index: usize, side: Side) -> bool {
+    let mut info = ptr::null_mut();
+    let status = match side {
+        Side::Input => ortsys![unsafe SessionGetInputTypeInfo(session.ptr(), index, &mut info)],
+        Side::Output => ortsys![unsafe SessionGetOutputTypeInfo(session.ptr(), index, &mut info)],
+    };
+    if check(status).is_err() || info.is_null() {
+        return false;
+    }
+    let mut tensor = ptr::null();
+    let status = ortsys![unsafe CastTypeInfoToTensorInfo(info, &mut tensor)];
+    // SAFETY: the tensor info lives as long as the type info it came from, which is released last.
+    let given = check(status).is_ok()
+        && !tensor.is_null()
+        && ortsys![unsafe TensorTypeAndShape_HasShape(tensor)];
+    ortsys![unsafe ReleaseTypeInfo(info)];
+    given
+}
+
+fn port(outlet: &Outlet, has_shape: impl FnOnce() -> bool) -> Port {
+    let name = outlet.name().to_string();
+    let ValueType::Tensor {
+        ty,
+        shape,
+        dimension_symbols,
+    } = outlet.dtype()
+    else {
+        return Port {
+            name,
+            ty: PortType::Other("a sequence, map or optional"),
+            dims: None,
+        };
+    };
+    let dims = (shape.iter().enumerate())
+        .map(|(index, size)| match u32::try_from(*size) {
+            Ok(size) => Dim::Fixed(size),
+            Err(_) => Dim::Symbolic(dimension_symbols.get(index).cloned().unwrap_or_default()),
+        })
+        .collect::<Vec<_>>();
+    let dims = if dims.is_empty() && !has_shape() {
+        None
+    } else {
+        Some(dims)
+    };
+    Port {
+        name,
+        ty: port_type(*ty),
+        dims,
+    }
+}
+
+fn port_type(ty: TensorElementType) -> PortType {
+    use TensorElementType as T;
+    match ty {
+        T::Float16 => PortType::Tensor(TensorType::Fp16),
+        T::Float32 => PortType::Tensor(TensorType::Fp32),
+        T::Float64 => PortType::Tensor(TensorType::Fp64),
+        T::Bfloat16 => PortType::Tensor(TensorType::Bf16),
+        T::Uint8 => PortType::Tensor(TensorType::U8),
+        T::Int32 => PortType::Tensor(TensorType::I32),
+        T::Int64 => PortType::Tensor(TensorType::I64),
+        T::Bool => PortType::Bool,
+        T::Int8 => PortType::I8,
+        T::Uint16 => PortType::Other("UINT16"),
+        T::Int16 => PortType::Other("INT16"),
+        T::Uint32 => PortType::Other("UINT32"),
+        T::Uint64 => PortType::Other("UINT64"),
+        T::String => PortType::Other("STRING"),
+        T::Complex64 | T::Complex128 => PortType::Other("a complex number"),
+        _ => PortType::Other("a number of less than a byte or of a rare format"),
+    }
+}
+
+fn port_type_of(element: Element) -> PortType {
+    use Element as E;
+    match element {
+        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 => PortType::Tensor(TensorType::Fp16),
+        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT => PortType::Tensor(TensorType::Fp32),
+        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE => PortType::Tensor(TensorType::Fp64),
+        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16 => PortType::Tensor(TensorType::Bf16),
+        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 => PortType::Tensor(TensorType::U8),
+        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32 => PortType::Tensor(TensorType::I32),
+        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 => PortType::Tensor(TensorType::I64),
+        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL => PortType::Bool,
+        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 => PortType::I8,
+        _ => PortType::Other("unknown"),
+    }
+}
+
+fn element(ty: PortType) -> Element {
+    match ty {
+        PortType::Tensor(TensorType::Fp16) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
+        PortType::Tensor(TensorType::Fp32) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+        PortType::Tensor(TensorType::Fp64) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
+        PortType::Tensor(TensorType::Bf16) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16,
+        PortType::Tensor(TensorType::U8) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8,
+        PortType::Tensor(TensorType::I32) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32,
+        PortType::Tensor(TensorType::I64) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64,
+        PortType::Bool => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL,
+        PortType::I8 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8,
+        PortType::Other(_) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED,
+    }
+}

@@ -1,0 +1,136 @@
+//! A backend that does what a test tells it: answers, waits, fails or panics, call by call.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::{Backend, Dim, GraphSource, Lane, LoadOptions, Port, PortType, Session};
+use crate::error::NnError;
+use crate::tensor::{NnTensor, TensorType};
+
+/// The name of the backend.
+pub const NAME: &str = "scripted";
+
+/// What one call does.
+pub enum Step {
+    /// Answers with its inputs.
+    Echo,
+    /// Holds its lane for so long, then goes on.
+    Delay(Duration, Box<Step>),
+    /// Answers with these, one an output port.
+    Answer(Vec<NnTensor>),
+    /// Fails.
+    Fail(NnError),
+    /// Panics with this message.
+    Panic(&'static str),
+}
+
+type Script = dyn Fn(usize, &[NnTensor]) -> Step + Send + Sync;
+
+/// A backend whose every graph has the same ports and runs the same script.
+#[derive(Clone)]
+pub struct Scripted {
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    script: Arc<Script>,
+    calls: Arc<AtomicUsize>,
+    loads: Result<(), NnError>,
+}
+
+impl Scripted {
+    /// One input `x` and one output `y`, both FP32 of shape `[N]`; `script` is given the number of the call
+    /// (from 0, warm-up included) and its inputs, and may itself block the lane.
+    pub fn new(script: impl Fn(usize, &[NnTensor]) -> Step + Send + Sync + 'static) -> Self {
+        let port = |name: &str| Port {
+            name: name.into(),
+            ty: PortType::Tensor(TensorType::Fp32),
+            dims: Some(vec![Dim::Symbolic("N".into())]),
+        };
+        Self {
+            inputs: vec![port("x")],
+            outputs: vec![port("y")],
+            script: Arc::new(script),
+            calls: Arc::default(),
+            loads: Ok(()),
+        }
+    }
+
+    /// Answers every call with its input.
+    pub fn echo() -> Self {
+        Self::new(|_, _| Step::Echo)
+    }
+
+    /// The same script behind other ports.
+    #[must_use]
+    pub fn with_ports(mut self, inputs: Vec<Port>, outputs: Vec<Port>) -> Self {
+        self.inputs = inputs;
+        self.outputs = outputs;
+        self
+    }
+
+    /// Fails to load any graph.
+    #[must_use]
+    pub fn failing_to_load(mut self, error: NnError) -> Self {
+        self.loads = Err(error);
+        self
+    }
+
+    /// Calls that reached the backend so far.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+}
+
+impl Backend for Scripted {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> String {
+        "1".into()
+    }
+
+    fn load(
+        &self,
+        _graph: &GraphSource,
+        options: &LoadOptions,
+    ) -> Result<Arc<dyn Session>, NnError> {
+        self.loads.clone()?;
+        let mut session = self.clone();
+        super::select_outputs(&mut session.outputs, options)?;
+        Ok(Arc::new(session))
+    }
+}
+
+impl Session for Scripted {
+    fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    fn lane(&self) -> Result<Box<dyn Lane>, NnError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Lane for Scripted {
+    fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError> {
+        let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        let mut step = (self.script)(call, inputs);
+        loop {
+            step = match step {
+                Step::Echo => return Ok(inputs.to_vec()),
+                Step::Delay(time, next) => {
+                    std::thread::sleep(time);
+                    *next
+                }
+                Step::Answer(outputs) => return Ok(outputs),
+                Step::Fail(error) => return Err(error),
+                Step::Panic(message) => panic!("{message}"),
+            };
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! tract: inference in Rust, always built in, so that a server starts on a machine with no native library.
+//!
+//! Decisions:
+//!
+//! - **One plan for every shape where tract can make one.** Symbolic dimensions stay symbolic through
+//!   optimisation. Where tract cannot (an operator that needs numbers), a plan is made for each shape that is
+//!   asked for, and the [`MAX_PLANS`] last used are kept. Making one takes as long as loading did, so a caller
+//!   that sends a new shape each time pays for it in latency, on its own lane; memory stays bounded.
+//! - **A fresh state a call.** A plan's state can carry values of recurrent operators from one run to the
+//!   next; two callers must never meet there.
+//! - **What tract has no type for is refused at load.** That is bfloat16, among wasi:nn's types.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::tensor_shape_proto::dimension::Value as DimValue;
+use tract_onnx::pb::{self, type_proto};
+use tract_onnx::prelude::{
+    DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable,
+    SymbolScope, TDim, TValue, TVec, Tensor, TractError, TypedRunnableModel,
+};
+
+use super::{
+    Backend, Dim, GraphSource, Lane, LoadOptions, Port, PortType, Session, panic_text, presentable,
+};
+use crate::error::{ErrorCode, NnError, listed, quoted};
+use crate::tensor::{NnTensor, TensorType};
+
+/// The name `model.toml` knows the backend by.
+pub const NAME: &str = "tract";
+
+/// Plans kept for a model that needs one a shape. A plan holds its own copy of the weights in the worst case,
+/// so this is also how many times over a model may be in memory.
+pub const MAX_PLANS: usize = 8;
+
+/// The release this crate is built with; tract does not export its own.
+const VERSION: &str = "0.23";
+
+/// The backend; it has no state of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Tract;
+
+impl Backend for Tract {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> String {
+        VERSION.into()
+    }
+
+    fn load(
+        &self,
+        graph: &GraphSource,
+        options: &LoadOptions,
+    ) -> Result<Arc<dyn Session>, NnError> {
+        // tract asserts in places about graphs it has not met.
+        match catch_unwind(AssertUnwindSafe(|| open(graph, options))) {
+            Ok(Ok(graph)) => Ok(Arc::new(TractSession(Arc::new(graph)))),
+            Ok(Err(error)) => Err(error),
+            Err(panic) => Err(NnError::unsupported(format!(
+                "tract gives up on the graph ({}); load it with backend = \"onnxruntime\"",
+                panic_text(&*panic)
+            ))),
+        }
+    }
+}
+
+type Plan = Arc<TypedRunnableModel>;
+
+/// A parsed graph and the plans made of it.
+struct Graph {
+    model: InferenceModel,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    plans: Plans,
+}
+
+enum Plans {
+    /// One plan, whatever the shape.
+    One(Plan),
+    /// A plan a shape, the last used last.
+    PerShape(Mutex<Vec<(Vec<Vec<u32>>, Plan)>>),
+}
+
+struct TractSession(Arc<Graph>);
+
+impl Session for TractSession {
+    fn inputs(&self) -> &[Port] {
+        &self.0.inputs
+    }
+
+    fn outputs(&self) -> &[Port] {
+        &self.0.outputs
+    }
+
+    fn lane(&self) -> Result<Box<dyn Lane>, NnError> {
+        Ok(Box::new(TractLane(self.0.clone())))
+    }
+}
+
+struct TractLane(Arc<Graph>);
+
+impl Lane for TractLane {
+    fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError> {
+        let graph = &*self.0;
+        let plan = graph.plan_for(inputs)?;
+        let values = (inputs.iter().zip(&graph.inputs))
+            .map(|(tensor, port)| to_tract(tensor, port))
+            .collect::<Result<TVec<TValue>, _>>()?;
+        let outputs = plan
+            .run(values)
+            .map_err(|error| NnError::runtime(format!("tract: {}", text_of(&error))))?;
+        if outputs.len() != graph.outputs.len() {
+            return Err(NnError::runtime(
+                "tract produced another number of outputs than the graph has",
+            ));
+        }
+        outputs
+            .into_iter()
+            .zip(&graph.outputs)
+            .map(|(value, port)| from_tract(&value, port))
+            .collect()
+    }
+}
+
+impl Graph {
+    fn plan_for(&self, inputs: &[NnTensor]) -> Result<Plan, NnError> {
+        let kept = match &self.plans {
+            Plans::One(plan) => return Ok(plan.clone()),
+            Plans::PerShape(kept) => kept,
+        };
+        let shapes: Vec<Vec<u32>> = inputs.iter().map(|tensor| tensor.dims.clone()).collect();
+        let lock = || kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        {
+            let mut plans = lock();
+            if let Some(at) = plans.iter().position(|(key, _)| *key == shapes) {
+                let entry = plans.remove(at);
+                let plan = entry.1.clone();
+                plans.push(entry);
+                return Ok(plan);
+            }
+        }
+        // Made outside the lock: another lane with a known shape must not wait for it. Two lanes may make the
+        // same plan at once; the second replaces the first.
+        let plan = self.concrete(&shapes)?;
+        let mut plans = lock();
+        plans.retain(|(key, _)| *key != shapes);
+        if plans.len() >= MAX_PLANS {
+            plans.remove(0);
+        }
+        plans.push((shapes, plan.clone()));
+        Ok(plan)
+    }
+
+    fn concrete(&self, shapes: &[Vec<u32>]) -> Result<Plan, NnError> {
+        let make = || -> Result<Plan, TractError> {
+            let mut model = self.model.clone();
+            for (index, (shape, port)) in shapes.iter().zip(&self.inputs).enumerate() {
+                let dims: Vec<TDim> = shape
+                    .iter()
+                    .map(|dim| TDim::from(i64::from(*dim)))
+                    .collect();
+                let fact = match datum_type(port.ty) {
+                    Some(ty) => InferenceFact::dt_shape(ty, dims),
+                    None => InferenceFact::shape(dims),
+                };
+                model.set_input_fact(index, fact)?;
+            }
+            model.into_optimized()?.into_runnable()
+        };
+        make().map_err(|error| {
+            NnError::new(
+                ErrorCode::InvalidArgument,
+                format!(
+                    "tract cannot run the graph on inputs of these shapes: {}",
+                    text_of(&error)
+                ),
+            )
+        })
+    }
+}
+
+fn open(source: &GraphSource, options: &LoadOptions) -> Result<Graph, NnError> {
+    let onnx = tract_onnx::onnx();
+    let unreadable = |error: TractError| {
+        NnError::new(
+            ErrorCode::InvalidEncoding,
+            format!("the graph is not an ONNX file: {}", text_of(&error)),
+        )
+    };
+    let unsupported = |error: TractError| {
+        NnError::unsupported(format!(
+            "tract cannot load the graph: {}; load it with backend = \"onnxruntime\"",
+            text_of(&error)
+        ))
+    };
+    let (proto, dir) = match source {
+        GraphSource::File(path) => {
+            if !path.is_file() {
+                return Err(NnError::not_found("the graph's file does not exist"));
+            }
+            (
+                onnx.proto_model_for_path(path).map_err(unreadable)?,
+                path.parent().and_then(Path::to_str),
+            )
+        }
+        GraphSource::Bytes(bytes) => (
+            onnx.proto_model_for_read(&mut &bytes[..])
+                .map_err(unreadable)?,
+            None,
+        ),
+    };
+    let declared = (proto.graph.as_ref())
+        .ok_or_else(|| NnError::new(ErrorCode::InvalidEncoding, "the ONNX file holds no graph"))?;
+    let initialized = |name: &str| {
+        declared
+            .initializer
+            .iter()
+            .any(|tensor| tensor.name == name)
+    };
+    let inputs: Vec<Port> = (declared.input.iter())
+        .filter(|info| !initialized(&info.name))
+        .map(port)
+        .collect();
+    let all_outputs: Vec<Port> = declared.output.iter().map(port).collect();
+    let mut outputs = all_outputs.clone();
+    super::select_outputs(&mut outputs, options)?;
+    if let Some(port) = (inputs.iter().chain(&outputs)).find(|port| datum_type(port.ty).is_none()) {
+        return Err(NnError::unsupported(format!(
+            "tract has no {} tensors, and {} is one; load the graph with backend = \"onnxruntime\"",
+            port.ty,
+            quoted(&port.name)
+        )));
+    }
+
+    let parsed = onnx.parse(&proto, dir).map_err(unsupported)?;
+    let mut model = parsed.model;
+    if !parsed.unresolved_inputs.is_empty() {
+        return Err(NnError::new(
+            ErrorCode::InvalidEncoding,
+            format!(
+                "the graph uses values nothing produces: {}",
+                listed(parsed.unresolved_inputs.iter().map(String::as_str))
+            ),
+        ));
+    }
+    let missing: Vec<&str> = (model.nodes().iter())
+        .filter(|node| node.op.name().starts_with("Unimplemented"))
+        .map(|node| &*node.name)
+        .collect();
+    if !missing.is_empty() {
+        return Err(NnError::unsupported(format!(
+            "tract does not implement the operators at {}; load the graph with backend = \"onnxruntime\"",
+            listed(missing.into_iter())
+        )));
+    }
+    let chosen: Vec<_> = (model
+        .output_outlets()
+        .map_err(unsupported)?
+        .iter()
+        .zip(&all_outputs))
+    .filter(|(_, port)| outputs.contains(port))
+    .map(|(outlet, _)| *outlet)
+    .collect();
+    model.select_output_outlets(&chosen).map_err(unsupported)?;
+
+    let fixed = inputs.iter().all(|port| {
+        port.dims
+            .as_ref()
+            .is_some_and(|dims| dims.iter().all(|dim| matches!(dim, Dim::Fixed(_))))
+    });
+    let ranked = inputs.iter().all(|port| port.dims.is_some());
+    let one = if ranked {
+        let attempt = catch_unwind(AssertUnwindSafe(|| -> Result<Plan, TractError> {
+            symbolic(model.clone(), &inputs)?
+                .into_optimized()?
+                .into_runnable()
+        }));
+        match attempt {
+            Ok(Ok(plan)) => Some(plan),
+            Ok(Err(error)) if fixed => return Err(unsupported(error)),
+            Err(panic) if fixed => std::panic::resume_unwind(panic),
+            // Perhaps with numbers; the warm-up run finds out before the model is ready.
+            Ok(Err(_)) | Err(_) => None,
+        }
+    } else {
+        None
+    };
+    let plans = one.map_or_else(|| Plans::PerShape(Mutex::new(Vec::new())), Plans::One);
+    Ok(Graph {
+        model,
+        inputs,
+        outputs,
+        plans,
+    })
+}
+
+/// Gives every dimension the graph leaves open a symbol, also those it has no name for.
+fn symbolic(mut model: InferenceModel, inputs: &[Port]) -> Result<InferenceModel, TractError> {
+    let scope: SymbolScope = model.symbols.clone();
+    for (index, port) in inputs.iter().enumerate() {
+        let (Some(dims), Some(ty)) = (&port.dims, datum_type(port.ty)) else {
+            continue;
+        };
+        if !dims
+            .iter()
+            .any(|dim| matches!(dim, Dim::Symbolic(name) if !is_plain(name)))
+        {
+            continue;
+        }
+        let dims: Vec<TDim> = (dims.iter())
+            .map(|dim| match dim {
+                Dim::Fixed(size) => TDim::from(i64::from(*size)),
+                Dim::Symbolic(name) if is_plain(name) => TDim::from(scope.sym(name)),
+                Dim::Symbolic(_) => TDim::from(scope.new_with_prefix("open")),
+            })
+            .collect();
+        model.set_input_fact(index, InferenceFact::dt_shape(ty, dims))?;
+    }
+    Ok(model)
+}
+
+/// Whether an axis' name is one symbol, and not an expression or nothing.
+fn is_plain(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn port(info: &pb::ValueInfoProto) -> Port {
+    let name = info.name.clone();
+    let Some(type_proto::Value::TensorType(tensor)) =
+        info.r#type.as_ref().and_then(|ty| ty.value.as_ref())
+    else {
+        return Port {
+            name,
+            ty: PortType::Other("a sequence, map or optional"),
+            dims: None,
+        };
+    };
+    let dims = tensor.shape.as_ref().map(|shape| {
+        (shape.dim.iter())
+            .map(|dim| match &dim.value {
+                Some(DimValue::DimValue(size)) => {
+                    u32::try_from(*size).map_or_else(|_| Dim::Symbolic(String::new()), Dim::Fixed)
+                }
+                Some(DimValue::DimParam(name)) => Dim::Symbolic(name.clone()),
+                None => Dim::Symbolic(String::new()),
+            })
+            .collect()
+    });
+    Port {
+        name,
+        ty: port_type(tensor.elem_type),
+        dims,
+    }
+}
+
+fn port_type(element: i32) -> PortType {
+    match DataType::try_from(element) {
+        Ok(DataType::Float16) => PortType::Tensor(TensorType::Fp16),
+        Ok(DataType::Float) => PortType::Tensor(TensorType::Fp32),
+        Ok(DataType::Double) => PortType::Tensor(TensorType::Fp64),
+        Ok(DataType::Bfloat16) => PortType::Tensor(TensorType::Bf16),
+        Ok(DataType::Uint8) => PortType::Tensor(TensorType::U8),
+        Ok(DataType::Int32) => PortType::Tensor(TensorType::I32),
+        Ok(DataType::Int64) => PortType::Tensor(TensorType::I64),
+        Ok(DataType::Bool) => PortType::Bool,
+        Ok(DataType::Int8) => PortType::I8,
+        Ok(DataType::Uint16) => PortType::Other("UINT16"),
+        Ok(DataType::Int16) => PortType::Other("INT16"),
+        Ok(DataType::Uint32) => PortType::Other("UINT32"),
+        Ok(DataType::Uint64) => PortType::Other("UINT64"),
+        Ok(DataType::String) => PortType::Other("STRING"),
+        Ok(DataType::Complex64 | DataType::Complex128) => PortType::Other("a complex number"),
+        _ => PortType::Other("a number of less than a byte or of a rare format"),
+    }
+}
+
+fn datum_type(ty: PortType) -> Option<DatumType> {
+    match ty {
+        PortType::Tensor(TensorType::Fp16) => Some(DatumType::F16),
+        PortType::Tensor(TensorType::Fp32) => Some(DatumType::F32),
+        PortType::Tensor(TensorType::Fp64) => Some(DatumType::F64),
+        PortType::Tensor(TensorType::U8) => Some(DatumType::U8),
+        PortType::Tensor(TensorType::I32) => Some(DatumType::I32),
+        PortType::Tensor(TensorType::I64) => Some(DatumType::I64),
+        PortType::Bool => Some(DatumType::Bool),
+        PortType::I8 => Some(DatumType::I8),
+        PortType::Tensor(TensorType::Bf16) | PortType::Other(_) => None,
+    }
+}
+
+fn to_tract(tensor: &NnTensor, port: &Port) -> Result<TValue, NnError> {
+    tensor.check()?;
+    let ty = datum_type(port.ty)
+        .ok_or_else(|| NnError::unsupported("tract has no tensor of this type"))?;
+    if ty == DatumType::Bool && !tensor.data.iter().all(|byte| *byte <= 1) {
+        return Err(NnError::invalid(format!(
+            "input {} is BOOL and holds a byte that is not 0 or 1",
+            quoted(&port.name)
+        )));
+    }
+    let shape: Vec<usize> = tensor.dims.iter().map(|dim| *dim as usize).collect();
+    // SAFETY: every pattern of bits is a value of the types `datum_type` returns but for BOOL, whose bytes
+    // were just seen to be 0 or 1; that length and shape agree is checked twice, here and by tract.
+    let made = unsafe { Tensor::from_raw_dt(ty, &shape, &tensor.data) };
+    made.map(TValue::from)
+        .map_err(|error| NnError::invalid(text_of(&error)))
+}
+
+fn from_tract(value: &TValue, port: &Port) -> Result<NnTensor, NnError> {
+    let wrong = |what: String| NnError::runtime(format!("output {} {what}", quoted(&port.name)));
+    let (Some(ty), Some(datum)) = (port.ty.carried_as(), datum_type(port.ty)) else {
+        return Err(wrong("has a type no wasi:nn tensor carries".into()));
+    };
+    let dims: Vec<u32> = (value.shape().iter())
+        .map(|dim| u32::try_from(*dim))
+        .collect::<Result<_, _>>()
+        .map_err(|_| wrong("has a dimension that does not fit 32 bits".into()))?;
+    // Shape arithmetic is done in tract's own integer type, and quantised bytes carry their parameters.
+    let data = if value.datum_type().unquantized() == datum {
+        Bytes::copy_from_slice(value.as_bytes())
+    } else {
+        let cast = value
+            .cast_to_dt(datum)
+            .map_err(|error| wrong(format!("is no {}: {}", port.ty, text_of(&error))))?;
+        Bytes::copy_from_slice(cast.as_bytes())
+    };
+    NnTensor::new(ty, dims, data).map_err(|_| wrong("is not as long as its shape says".into()))
+}
+
+/// tract's errors are chains; the innermost says what was wrong and the outermost where.
+fn text_of(error: &TractError) -> String {
+    let root = error.root_cause().to_string();
+    let top = error.to_string();
+    presentable(&if root == top {
+        root
+    } else {
+        format!("{root} ({top})")
+    })
+}

@@ -1,0 +1,368 @@
+//! Whether a graph is what its `model.toml` says it is, and what the contract tells the engine: which outputs
+//! to compute, and what a harmless first call looks like. The only file of this room that knows contracts.
+//!
+//! A contract may promise less than the graph can do (a fixed length where the graph takes any), never more.
+
+use half::{bf16, f16};
+use penstock_tensor::contract::{Bound, Contract, Dim as Axis, TensorSpec};
+use penstock_tensor::datatype::Datatype;
+
+use crate::backend::{Dim, LoadOptions, Port, PortType};
+use crate::error::{NnError, listed, quoted};
+use crate::tensor::{NnTensor, TensorType};
+
+/// Everything in which contract and graph differ, each with its remedy; empty when they agree.
+///
+/// `outputs` may leave out what the contract does not name.
+pub fn check(contract: &Contract, inputs: &[Port], outputs: &[Port]) -> Vec<String> {
+    let mut faults = Vec::new();
+    side("input", &contract.inputs, inputs, &mut faults);
+    for port in inputs
+        .iter()
+        .filter(|port| contract.input(&port.name).is_none())
+    {
+        faults.push(format!(
+            "the graph's input {} ({} {}) is not in model.toml; add an [[inputs]] table for it",
+            quoted(&port.name),
+            datatype_text(port.ty),
+            port.shape_text()
+        ));
+    }
+    side("output", &contract.outputs, outputs, &mut faults);
+    faults
+}
+
+fn side(role: &str, specs: &[TensorSpec], ports: &[Port], faults: &mut Vec<String>) {
+    for spec in specs {
+        let name = quoted(&spec.name);
+        if port_type(spec.datatype).is_none() {
+            faults.push(format!(
+                "{role} {name} is {} in model.toml, which wasi:nn cannot carry; export the model with FP16, FP32, \
+                 FP64, BF16, UINT8, INT32 or INT64 there (BOOL and INT8 work too, and travel as bytes)",
+                spec.datatype
+            ));
+        }
+        let Some(port) = ports.iter().find(|port| port.name == spec.name) else {
+            faults.push(format!(
+                "the graph has no {role} {name}; its {role}s are {}: correct the name in model.toml",
+                listed(ports.iter().map(|port| port.name.as_str()))
+            ));
+            continue;
+        };
+        if port_type(spec.datatype).is_some_and(|ty| ty != port.ty) {
+            faults.push(format!(
+                "{role} {name} is {} in model.toml and {ty} in the graph; write datatype = \"{ty}\"",
+                spec.datatype,
+                ty = datatype_text(port.ty)
+            ));
+        }
+        shape(role, spec, port, faults);
+    }
+}
+
+fn shape(role: &str, spec: &TensorSpec, port: &Port, faults: &mut Vec<String>) {
+    let name = quoted(&spec.name);
+    let Some(dims) = &port.dims else { return };
+    if dims.len() != spec.shape.len() {
+        faults.push(format!(
+            "{role} {name} has shape {} in model.toml and {} in the graph, which has {} dimensions; write as many",
+            spec.shape_text(),
+            port.shape_text(),
+            dims.len()
+        ));
+        return;
+    }
+    for (index, (axis, dim)) in spec.shape.iter().zip(dims).enumerate() {
+        let Dim::Fixed(length) = dim else { continue };
+        match axis {
+            Axis::Fixed(promised) if *promised != u64::from(*length) => faults.push(format!(
+                "{role} {name}: dimension {index} is {promised} in model.toml and {length} in the graph; write {length}"
+            )),
+            Axis::Symbol(symbol) => faults.push(format!(
+                "{role} {name}: dimension {index} is {symbol:?} in model.toml, any length, and fixed at {length} in \
+                 the graph; write {length}, or export the model with a dynamic axis there"
+            )),
+            Axis::Fixed(_) => {}
+        }
+    }
+}
+
+/// How the contract wants its graph loaded.
+pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
+    LoadOptions {
+        lanes: contract.engine.lanes.map(usize::from),
+        intra_op_threads: contract.engine.intra_op_threads.map_or(1, usize::from),
+        outputs: Some(
+            contract
+                .outputs
+                .iter()
+                .map(|spec| spec.name.clone())
+                .collect(),
+        ),
+        queue_max,
+    }
+}
+
+/// The largest tensor made up to warm a model; a contract whose least input is larger is mistaken.
+const MAX_EXAMPLE_BYTES: usize = 1 << 30;
+
+/// The smallest call the contract allows: symbolic axes at their minimum, every element at its minimum, or
+/// zero where none is given.
+///
+/// # Errors
+///
+/// When a tensor of the contract has no wasi:nn type or is larger than memory should hold.
+pub fn example(contract: &Contract) -> Result<Vec<(String, NnTensor)>, NnError> {
+    contract
+        .inputs
+        .iter()
+        .map(|spec| Ok((spec.name.clone(), example_of(contract, spec)?)))
+        .collect()
+}
+
+fn example_of(contract: &Contract, spec: &TensorSpec) -> Result<NnTensor, NnError> {
+    let name = || quoted(&spec.name);
+    let ty = port_type(spec.datatype)
+        .and_then(PortType::carried_as)
+        .ok_or_else(|| {
+            NnError::unsupported(format!(
+                "input {} is {}, which wasi:nn cannot carry",
+                name(),
+                spec.datatype
+            ))
+        })?;
+    let length = |axis: &Axis| match axis {
+        Axis::Fixed(length) => *length,
+        Axis::Symbol(symbol) => contract.axes.get(symbol).map_or(1, |bounds| bounds.min),
+    };
+    let element = element(spec.datatype, spec.minimum, spec.maximum);
+    let too_large = || {
+        NnError::new(
+            crate::error::ErrorCode::TooLarge,
+            format!(
+                "the least shape model.toml gives input {} is over {MAX_EXAMPLE_BYTES} bytes; correct it",
+                name()
+            ),
+        )
+    };
+    let dims: Vec<u32> = (spec.shape.iter())
+        .map(|axis| u32::try_from(length(axis)).map_err(|_| too_large()))
+        .collect::<Result<_, _>>()?;
+    let bytes = (dims.iter())
+        .try_fold(element.len(), |bytes, dim| bytes.checked_mul(*dim as usize))
+        .filter(|bytes| *bytes <= MAX_EXAMPLE_BYTES)
+        .ok_or_else(too_large)?;
+    NnTensor::new(ty, dims, element.repeat(bytes / element.len()))
+}
+
+/// One element as bytes: the minimum, or zero, or the maximum where zero is above it.
+fn element(datatype: Datatype, minimum: Option<Bound>, maximum: Option<Bound>) -> Vec<u8> {
+    let real = |bound: Bound| match bound {
+        Bound::Integer(value) => value as f64,
+        Bound::Real(value) => value,
+    };
+    let integer = |bound: Bound| match bound {
+        Bound::Integer(value) => value,
+        Bound::Real(value) => value as i64,
+    };
+    let as_real = minimum
+        .map(real)
+        .unwrap_or_else(|| maximum.map_or(0.0, |bound| real(bound).min(0.0)));
+    let as_integer = minimum
+        .map(integer)
+        .unwrap_or_else(|| maximum.map_or(0, |bound| integer(bound).min(0)));
+    match datatype {
+        Datatype::Fp16 => f16::from_f64(as_real).to_le_bytes().to_vec(),
+        Datatype::Bf16 => bf16::from_f64(as_real).to_le_bytes().to_vec(),
+        Datatype::Fp32 => (as_real as f32).to_le_bytes().to_vec(),
+        Datatype::Fp64 => as_real.to_le_bytes().to_vec(),
+        Datatype::Int32 => (as_integer as i32).to_le_bytes().to_vec(),
+        Datatype::Int64 => as_integer.to_le_bytes().to_vec(),
+        // The bounds of a contract are values of its datatype, so that nothing is cut off here.
+        _ => vec![as_integer as u8],
+    }
+}
+
+/// The port a contract's datatype asks for; `None` where wasi:nn carries no such thing.
+pub fn port_type(datatype: Datatype) -> Option<PortType> {
+    Some(match datatype {
+        Datatype::Fp16 => PortType::Tensor(TensorType::Fp16),
+        Datatype::Bf16 => PortType::Tensor(TensorType::Bf16),
+        Datatype::Fp32 => PortType::Tensor(TensorType::Fp32),
+        Datatype::Fp64 => PortType::Tensor(TensorType::Fp64),
+        Datatype::Uint8 => PortType::Tensor(TensorType::U8),
+        Datatype::Int32 => PortType::Tensor(TensorType::I32),
+        Datatype::Int64 => PortType::Tensor(TensorType::I64),
+        Datatype::Bool => PortType::Bool,
+        Datatype::Int8 => PortType::I8,
+        Datatype::Uint16
+        | Datatype::Uint32
+        | Datatype::Uint64
+        | Datatype::Int16
+        | Datatype::Bytes => return None,
+    })
+}
+
+/// A port's type under the name `model.toml` has for it.
+fn datatype_text(ty: PortType) -> &'static str {
+    (Datatype::ALL.iter())
+        .find(|datatype| port_type(**datatype) == Some(ty))
+        .map_or_else(
+            || {
+                if let PortType::Other(name) = ty {
+                    name
+                } else {
+                    "unknown"
+                }
+            },
+            |datatype| datatype.as_str(),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contract(text: &str) -> Contract {
+        Contract::parse(text).unwrap_or_else(|faults| panic!("{faults:?}"))
+    }
+
+    fn port(name: &str, ty: PortType, dims: Vec<Dim>) -> Port {
+        Port {
+            name: name.into(),
+            ty,
+            dims: Some(dims),
+        }
+    }
+
+    const FP32: PortType = PortType::Tensor(TensorType::Fp32);
+    const I64: PortType = PortType::Tensor(TensorType::I64);
+
+    const TEXT: &str = r#"
+        description = "for tests"
+        format = "onnx"
+        [[inputs]]
+        name = "x"
+        datatype = "FP32"
+        shape = ["N", 4]
+        minimum = -1.5
+        [[outputs]]
+        name = "y"
+        datatype = "INT64"
+        shape = ["N"]
+        [axes]
+        N = { min = 2, max = 8 }
+    "#;
+
+    fn n() -> Dim {
+        Dim::Symbolic("batch".into())
+    }
+
+    #[test]
+    fn a_graph_that_can_do_what_the_contract_promises_passes() {
+        let contract = contract(TEXT);
+        let (x, y) = (
+            port("x", FP32, vec![n(), Dim::Fixed(4)]),
+            port("y", I64, vec![n()]),
+        );
+        assert_eq!(
+            check(&contract, &[x], std::slice::from_ref(&y)),
+            Vec::<String>::new()
+        );
+        let wider = port("x", FP32, vec![n(), n()]);
+        assert_eq!(
+            check(&contract, &[wider], std::slice::from_ref(&y)),
+            Vec::<String>::new()
+        );
+        let shapeless = Port {
+            dims: None,
+            ..port("x", FP32, vec![])
+        };
+        assert_eq!(check(&contract, &[shapeless], &[y]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_difference_is_reported_at_once_and_says_what_to_write() {
+        let contract = contract(TEXT);
+        let x = port(
+            "x",
+            PortType::Tensor(TensorType::I32),
+            vec![Dim::Fixed(1), Dim::Fixed(5)],
+        );
+        let z = port("mask", I64, vec![n()]);
+        let faults = check(&contract, &[x, z], &[port("out", I64, vec![n()])]);
+        let text = faults.join("\n");
+        for part in [
+            "input \"x\" is FP32 in model.toml and INT32 in the graph; write datatype = \"INT32\"",
+            "dimension 0 is \"N\" in model.toml, any length, and fixed at 1",
+            "dimension 1 is 4 in model.toml and 5 in the graph; write 5",
+            "input \"mask\" (INT64 [batch]) is not in model.toml",
+            "no output \"y\"; its outputs are \"out\"",
+        ] {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+        assert_eq!(faults.len(), 5, "{text}");
+    }
+
+    #[test]
+    fn another_number_of_dimensions_is_reported_once() {
+        let contract = contract(TEXT);
+        let faults = check(
+            &contract,
+            &[port("x", FP32, vec![n()])],
+            &[port("y", I64, vec![n()])],
+        );
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].contains("which has 1 dimensions"), "{faults:?}");
+    }
+
+    #[test]
+    fn a_datatype_wasi_nn_cannot_carry_is_an_error_that_says_so() {
+        let contract = contract(&TEXT.replace("INT64", "UINT16"));
+        let faults = check(
+            &contract,
+            &[port("x", FP32, vec![n(), Dim::Fixed(4)])],
+            &[port("y", PortType::Other("UINT16"), vec![n()])],
+        );
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(
+            faults[0].contains("UINT16 in model.toml, which wasi:nn cannot carry"),
+            "{faults:?}"
+        );
+    }
+
+    #[test]
+    fn bool_and_int8_travel_as_bytes() {
+        for (name, ty) in [("BOOL", PortType::Bool), ("INT8", PortType::I8)] {
+            let contract = contract(&TEXT.replace("INT64", name));
+            let faults = check(
+                &contract,
+                &[port("x", FP32, vec![n(), Dim::Fixed(4)])],
+                &[port("y", ty, vec![n()])],
+            );
+            assert_eq!(faults, Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn the_example_is_the_least_call_the_contract_allows() {
+        let example = example(&contract(TEXT)).expect("the contract is sound");
+        let (name, tensor) = &example[0];
+        assert_eq!(
+            (name.as_str(), tensor.ty, tensor.dims.as_slice()),
+            ("x", TensorType::Fp32, &[2, 4][..])
+        );
+        assert!(
+            tensor
+                .data
+                .chunks(4)
+                .all(|element| element == (-1.5f32).to_le_bytes())
+        );
+    }
+
+    #[test]
+    fn an_example_that_would_fill_memory_is_an_error() {
+        let text = TEXT.replace("[\"N\", 4]", "[\"N\", 40000, 40000]");
+        assert!(example(&contract(&text)).is_err());
+    }
+}

@@ -1,0 +1,173 @@
+//! Every way a call on the engine can end badly: wasi:nn's own error codes, so that the host hands them to a
+//! guest unchanged, and beside them the two refusals wasi:nn has no word for.
+
+use std::fmt;
+
+/// wasi:nn's `error-code` (0.2.0-rc-2024-10-28), case for case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// The caller sent something the model cannot take: a wrong name, type, shape or length.
+    InvalidArgument,
+    /// The graph's bytes are not in the encoding they were said to be in.
+    InvalidEncoding,
+    /// The deadline passed.
+    Timeout,
+    /// The backend failed while it ran.
+    RuntimeError,
+    /// The backend lacks something the graph or the call needs.
+    UnsupportedOperation,
+    /// The graph or tensor is larger than the engine takes.
+    TooLarge,
+    /// No model of that name or version.
+    NotFound,
+    /// Policy forbids it.
+    Security,
+    /// None of the above.
+    Unknown,
+}
+
+impl ErrorCode {
+    /// The name wasi:nn's WIT gives the case.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "invalid-argument",
+            Self::InvalidEncoding => "invalid-encoding",
+            Self::Timeout => "timeout",
+            Self::RuntimeError => "runtime-error",
+            Self::UnsupportedOperation => "unsupported-operation",
+            Self::TooLarge => "too-large",
+            Self::NotFound => "not-found",
+            Self::Security => "security",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a call was turned away before or without an answer, where the caller did nothing wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// As many calls wait for the model as may wait. The host answers 503 with `Retry-After`.
+    QueueFull,
+    /// The call's deadline passed while it waited or ran. The host answers 504.
+    Deadline,
+}
+
+/// A failed load or call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NnError {
+    /// What wasi:nn calls it.
+    pub code: ErrorCode,
+    /// What was wrong, where, and what to do about it; fit to be shown to a caller.
+    pub message: String,
+    /// Set when the engine turned the call away and the call itself was sound.
+    pub refusal: Option<Refusal>,
+}
+
+impl NnError {
+    /// An error of `code` that is no refusal.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            refusal: None,
+        }
+    }
+
+    /// [`ErrorCode::InvalidArgument`].
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidArgument, message)
+    }
+
+    /// [`ErrorCode::RuntimeError`].
+    pub fn runtime(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::RuntimeError, message)
+    }
+
+    /// [`ErrorCode::UnsupportedOperation`].
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::UnsupportedOperation, message)
+    }
+
+    /// [`ErrorCode::NotFound`].
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::NotFound, message)
+    }
+
+    /// A refusal, under the wasi:nn code that comes nearest to it.
+    pub(crate) fn refused(refusal: Refusal, message: impl Into<String>) -> Self {
+        let code = match refusal {
+            Refusal::QueueFull => ErrorCode::RuntimeError,
+            Refusal::Deadline => ErrorCode::Timeout,
+        };
+        Self {
+            code,
+            message: message.into(),
+            refusal: Some(refusal),
+        }
+    }
+}
+
+impl fmt::Display for NnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl std::error::Error for NnError {}
+
+/// The longest text from outside (a guest's tensor name, a backend's message) that an error repeats.
+const MAX_QUOTED_CHARS: usize = 80;
+
+/// `text` fit to stand in an error message: quoted, control characters escaped, cut at a bound, because the
+/// text may be a megabyte a guest made up.
+pub(crate) fn quoted(text: &str) -> String {
+    match text.char_indices().nth(MAX_QUOTED_CHARS) {
+        Some((cut, _)) => format!("{:?}…", &text[..cut]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// The longest list of names an error spells out.
+const MAX_LISTED: usize = 12;
+
+/// Names for an error message: quoted, separated by commas, cut at a bound.
+pub(crate) fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut text = String::new();
+    for (index, name) in names.enumerate() {
+        if index == MAX_LISTED {
+            text.push_str(", …");
+            break;
+        }
+        if index > 0 {
+            text.push_str(", ");
+        }
+        text.push_str(&quoted(name));
+    }
+    if text.is_empty() { "none".into() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_megabyte_of_name_is_cut_before_it_enters_a_message() {
+        let long = "é".repeat(1 << 20);
+        assert!(quoted(&long).len() < 4 * MAX_QUOTED_CHARS);
+        assert_eq!(quoted("a\nb"), "\"a\\nb\"");
+    }
+
+    #[test]
+    fn a_long_list_of_names_is_cut() {
+        let names: Vec<String> = (0..100).map(|i| format!("n{i}")).collect();
+        let text = listed(names.iter().map(String::as_str));
+        assert!(text.ends_with(", …"), "{text}");
+        assert_eq!(listed(std::iter::empty()), "none");
+    }
+}

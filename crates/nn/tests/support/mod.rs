@@ -1,0 +1,172 @@
+//! What the suites share: ONNX graphs written by hand, so that no binary file has to be kept or trusted, and the
+//! backends to run them on.
+
+#![allow(dead_code)] // each suite uses its own part
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use penstock_nn::backend::onnxruntime::OnnxRuntime;
+use penstock_nn::backend::tract::Tract;
+use penstock_nn::{Backend, GraphSource, NnTensor, TensorType};
+
+/// ONNX's numbers for element types.
+pub mod onnx_type {
+    pub const FLOAT: u64 = 1;
+    pub const UINT8: u64 = 2;
+    pub const INT8: u64 = 3;
+    pub const UINT16: u64 = 4;
+    pub const INT32: u64 = 6;
+    pub const INT64: u64 = 7;
+    pub const STRING: u64 = 8;
+    pub const BOOL: u64 = 9;
+    pub const FLOAT16: u64 = 10;
+    pub const DOUBLE: u64 = 11;
+    pub const BFLOAT16: u64 = 16;
+}
+
+/// The ONNX operator set the graphs here are written in.
+const OPSET: u64 = 17;
+/// The version of the file format that goes with it.
+const IR_VERSION: u64 = 8;
+
+/// A dimension in a graph's declaration.
+#[derive(Clone, Copy)]
+pub enum D {
+    N(u64),
+    S(&'static str),
+    /// Neither a number nor a name.
+    Open,
+}
+
+/// A graph's input or output.
+#[derive(Clone)]
+pub struct P {
+    pub name: &'static str,
+    pub ty: u64,
+    pub dims: Option<Vec<D>>,
+}
+
+pub fn p(name: &'static str, ty: u64, dims: &[D]) -> P {
+    P { name, ty, dims: Some(dims.to_vec()) }
+}
+
+/// A node: operator, inputs, outputs.
+pub struct Node(pub &'static str, pub Vec<&'static str>, pub Vec<&'static str>);
+
+/// Protocol buffers' wire format, as much of it as an ONNX file of these suites takes.
+#[derive(Default)]
+struct Message(Vec<u8>);
+
+impl Message {
+    fn raw_varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+    fn varint(mut self, field: u64, value: u64) -> Self {
+        self.raw_varint(field << 3);
+        self.raw_varint(value);
+        self
+    }
+    fn bytes(mut self, field: u64, value: &[u8]) -> Self {
+        self.raw_varint(field << 3 | 2);
+        self.raw_varint(value.len() as u64);
+        self.0.extend_from_slice(value);
+        self
+    }
+    fn text(self, field: u64, value: &str) -> Self {
+        self.bytes(field, value.as_bytes())
+    }
+    fn message(self, field: u64, value: Message) -> Self {
+        self.bytes(field, &value.0)
+    }
+}
+
+fn value_info(port: &P) -> Message {
+    let mut tensor = Message::default().varint(1, port.ty);
+    if let Some(dims) = &port.dims {
+        let shape = dims.iter().fold(Message::default(), |shape, dim| {
+            shape.message(
+                1,
+                match dim {
+                    D::N(length) => Message::default().varint(1, *length),
+                    D::S(name) => Message::default().text(2, name),
+                    D::Open => Message::default(),
+                },
+            )
+        });
+        tensor = tensor.message(2, shape);
+    }
+    Message::default().text(1, port.name).message(2, Message::default().message(1, tensor))
+}
+
+/// The bytes of an ONNX file.
+pub fn onnx_bytes(nodes: &[Node], inputs: &[P], outputs: &[P]) -> Bytes {
+    let mut graph = Message::default();
+    for (index, Node(op, takes, gives)) in nodes.iter().enumerate() {
+        let mut node = Message::default();
+        for name in takes {
+            node = node.text(1, name);
+        }
+        for name in gives {
+            node = node.text(2, name);
+        }
+        graph = graph.message(1, node.text(3, &format!("/node/{index}")).text(4, op));
+    }
+    graph = graph.text(2, "g");
+    for port in inputs {
+        graph = graph.message(11, value_info(port));
+    }
+    for port in outputs {
+        graph = graph.message(12, value_info(port));
+    }
+    let opset = Message::default().text(1, "").varint(2, OPSET);
+    Message::default().varint(1, IR_VERSION).message(7, graph).message(8, opset).0.into()
+}
+
+pub fn onnx(nodes: &[Node], inputs: &[P], outputs: &[P]) -> GraphSource {
+    GraphSource::Bytes(onnx_bytes(nodes, inputs, outputs))
+}
+
+/// `y = x`.
+pub fn identity(ty: u64, dims: &[D]) -> GraphSource {
+    onnx(&[Node("Identity", vec!["x"], vec!["y"])], &[p("x", ty, dims)], &[p("y", ty, dims)])
+}
+
+/// Where ONNX Runtime's library is on this machine.
+pub fn onnxruntime_path() -> PathBuf {
+    if let Some(path) = std::env::var_os("PENSTOCK_ONNXRUNTIME").filter(|path| !path.is_empty()) {
+        return path.into();
+    }
+    let kept = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../.runtime/onnxruntime/libonnxruntime.so");
+    assert!(
+        kept.exists(),
+        "these tests need ONNX Runtime's library: run scripts/runtime, or set PENSTOCK_ONNXRUNTIME to the path of \
+         libonnxruntime.so"
+    );
+    kept
+}
+
+pub fn onnxruntime() -> Arc<dyn Backend> {
+    OnnxRuntime::load(&onnxruntime_path()).expect("ONNX Runtime loads")
+}
+
+/// Every backend that runs graphs.
+pub fn every_backend() -> Vec<Arc<dyn Backend>> {
+    vec![onnxruntime(), Arc::new(Tract)]
+}
+
+pub fn fp32(dims: &[u32], values: &[f32]) -> NnTensor {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    NnTensor::new(TensorType::Fp32, dims.to_vec(), bytes).expect("as many values as the shape has")
+}
+
+pub fn as_fp32(tensor: &NnTensor) -> Vec<f32> {
+    let (elements, rest) = tensor.data.as_chunks::<4>();
+    assert!(rest.is_empty());
+    elements.iter().map(|element| f32::from_le_bytes(*element)).collect()
+}

@@ -1,0 +1,422 @@
+//! Decides whether finished tensors meet a contract: shapes, axes shared between tensors, and the
+//! values' range. Requests are held to it while they are parsed; tensors from an adapter and from a
+//! model are held to it here.
+
+use crate::contract::{Bound, Contract, Dim, TensorSpec, round_to};
+use crate::datatype::Datatype;
+use crate::rejection::{Rejection, Violations, excerpt};
+use crate::tensor::Tensor;
+use penstock_core::Violation;
+use penstock_core::violation::escape_pointer_token;
+
+/// Checks a model's inputs as an adapter made them: each input of the contract once and no others,
+/// their datatypes, shapes, axes and value ranges. Pointers are `/inputs/<name>/…`. Errors with
+/// `InvalidInputs`.
+pub fn check_tensors(tensors: &[Tensor], contract: &Contract) -> Result<(), Rejection> {
+    check(tensors, contract, Role::Input)
+}
+
+/// Checks a model's outputs like [`check_tensors`] does inputs. An axis may be empty (a detector may
+/// find nothing), and neither `[axes]` nor `limits.max_items` applies: those bound what callers send.
+/// Pointers are `/outputs/<name>/…`.
+pub fn check_outputs(tensors: &[Tensor], contract: &Contract) -> Result<(), Rejection> {
+    check(tensors, contract, Role::Output)
+}
+
+/// Whether tensors go into a model or come out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Input,
+    Output,
+}
+
+impl Role {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Role::Input => "input",
+            Role::Output => "output",
+        }
+    }
+}
+
+fn check(tensors: &[Tensor], contract: &Contract, role: Role) -> Result<(), Rejection> {
+    let specs = match role {
+        Role::Input => &contract.inputs,
+        Role::Output => &contract.outputs,
+    };
+    let word = role.word();
+    let pointer = |name: &str| format!("/{word}s/{}", escape_pointer_token(&excerpt(name)));
+    let mut sink = Violations::default();
+    let mut shaped: Vec<Shaped<'_>> = Vec::new();
+    for tensor in tensors {
+        if !specs.iter().any(|spec| spec.name == tensor.name) {
+            sink.contract(|| unknown_tensor(pointer(&tensor.name), &tensor.name, specs, role));
+        }
+    }
+    for spec in specs {
+        let mut of_name = tensors.iter().filter(|tensor| tensor.name == spec.name);
+        let Some(tensor) = of_name.next() else {
+            sink.contract(|| missing_tensor(format!("/{word}s"), spec, role));
+            continue;
+        };
+        let at = || pointer(&spec.name);
+        if of_name.next().is_some() {
+            sink.contract(|| {
+                let message = format!(
+                    "{word} {:?} is given more than once; give it once",
+                    spec.name
+                );
+                Violation::new(at(), "duplicate_tensor", "each tensor once", message)
+            });
+        }
+        if tensor.datatype != spec.datatype {
+            sink.contract(|| wrong_datatype(at(), spec, tensor.datatype.as_str(), role));
+            continue;
+        }
+        if !tensor.is_consistent() {
+            sink.contract(|| {
+                let message = format!(
+                    "{word} {:?} holds {} bytes, which is not what {} elements of {} take; make data \
+                     and shape agree",
+                    spec.name,
+                    tensor.data.len(),
+                    shape_text(&tensor.shape),
+                    spec.datatype
+                );
+                Violation::new(at(), "wrong_count", "as much data as the shape asks for", message)
+            });
+            continue;
+        }
+        let fits = shape(spec, &tensor.shape, role, &mut sink, at);
+        if fits {
+            shaped.push(Shaped {
+                spec,
+                shape: tensor.shape.clone(),
+                pointer: at(),
+            });
+        }
+        if tensor.datatype == Datatype::Bool
+            && let Some(index) = tensor.data.iter().position(|byte| *byte > 1)
+        {
+            sink.contract(|| {
+                let message = format!(
+                    "{word} {:?} holds the byte {} as a BOOL; write 0 or 1",
+                    spec.name,
+                    tensor.data.get(index).copied().unwrap_or_default()
+                );
+                Violation::new(
+                    format!("{}/{index}", at()),
+                    "out_of_range",
+                    "0 or 1",
+                    message,
+                )
+            });
+        }
+        range(spec, &tensor.data, role, &mut sink, |index| {
+            format!("{}{}", at(), nested_index(index, &tensor.shape))
+        });
+    }
+    axes(contract, &shaped, role, &mut sink);
+    sink.finish()
+}
+
+/// A tensor whose rank and fixed axes are right.
+pub(crate) struct Shaped<'c> {
+    pub(crate) spec: &'c TensorSpec,
+    pub(crate) shape: Vec<u64>,
+    /// Where a violation about its axes points.
+    pub(crate) pointer: String,
+}
+
+/// A shape as people write it.
+pub(crate) fn shape_text(shape: &[u64]) -> String {
+    let axes: Vec<String> = shape.iter().map(u64::to_string).collect();
+    format!("[{}]", axes.join(", "))
+}
+
+/// `/i/j/k` for the element at `index` in row-major order; a flat `/index` where that cannot be.
+pub(crate) fn nested_index(index: u64, shape: &[u64]) -> String {
+    let (mut rest, mut tokens) = (index, Vec::new());
+    for axis in shape.iter().rev() {
+        let Some(here) = rest.checked_rem(*axis) else {
+            return format!("/{index}");
+        };
+        tokens.push(here);
+        rest /= axis;
+    }
+    tokens
+        .iter()
+        .rev()
+        .map(|token| format!("/{token}"))
+        .collect()
+}
+
+pub(crate) fn wrong_datatype(
+    pointer: String,
+    spec: &TensorSpec,
+    found: &str,
+    role: Role,
+) -> Violation {
+    let message = format!(
+        "{} {:?} has datatype {}; send {}",
+        role.word(),
+        spec.name,
+        excerpt(found),
+        spec.datatype
+    );
+    Violation::new(pointer, "wrong_datatype", spec.datatype.as_str(), message)
+}
+
+pub(crate) fn missing_tensor(pointer: String, spec: &TensorSpec, role: Role) -> Violation {
+    let word = role.word();
+    let expected = format!("{} of shape {}", spec.datatype, spec.shape_text());
+    let message = format!("{word} {:?} is missing; send it as {expected}", spec.name);
+    Violation::new(pointer, format!("missing_{word}"), expected, message)
+}
+
+pub(crate) fn unknown_tensor(
+    pointer: String,
+    name: &str,
+    specs: &[TensorSpec],
+    role: Role,
+) -> Violation {
+    let word = role.word();
+    let known: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    let expected = format!("one of: {}", known.join(", "));
+    let message = format!(
+        "the model has no {word} {:?}; its {word}s are: {}",
+        excerpt(name),
+        known.join(", ")
+    );
+    Violation::new(pointer, format!("unknown_{word}"), expected, message)
+}
+
+/// Checks the rank, the fixed axes, and for inputs that no axis is empty.
+pub(crate) fn shape(
+    spec: &TensorSpec,
+    shape: &[u64],
+    role: Role,
+    sink: &mut Violations,
+    pointer: impl Fn() -> String,
+) -> bool {
+    let fits = shape.len() == spec.shape.len()
+        && shape.iter().zip(&spec.shape).all(|(found, dim)| match dim {
+            Dim::Fixed(length) => found == length,
+            Dim::Symbol(_) => true,
+        });
+    let empty_axis = match role {
+        Role::Input => shape.iter().position(|axis| *axis == 0),
+        Role::Output => None,
+    };
+    if let Some(axis) = empty_axis {
+        sink.contract(|| {
+            let message = format!(
+                "input {:?} is empty: its shape {} has no elements along axis {axis}; send at least one",
+                spec.name,
+                shape_text(shape)
+            );
+            Violation::new(pointer(), "empty_tensor", spec.shape_text(), message)
+        });
+        return false;
+    }
+    if !fits {
+        sink.contract(|| {
+            let message = format!(
+                "{} {:?} has shape {}; send {}",
+                role.word(),
+                spec.name,
+                shape_text(shape),
+                spec.shape_text()
+            );
+            Violation::new(pointer(), "wrong_shape", spec.shape_text(), message)
+        });
+    }
+    fits
+}
+
+/// Checks that each symbolic axis has one length throughout, and for inputs its bounds.
+pub(crate) fn axes(contract: &Contract, tensors: &[Shaped<'_>], role: Role, sink: &mut Violations) {
+    let batch_axis = contract.batch_axis();
+    let mut lengths: Vec<(&str, u64, &str)> = Vec::new();
+    for tensor in tensors {
+        for (dim, found) in tensor.spec.shape.iter().zip(&tensor.shape) {
+            let Dim::Symbol(axis) = dim else { continue };
+            let name = tensor.spec.name.as_str();
+            if let Some((_, length, first)) = lengths.iter().find(|(known, ..)| known == axis) {
+                if length != found {
+                    sink.contract(|| {
+                        let message = format!(
+                            "axis {axis} is {found} in {} {name:?} and {length} in {first:?}; make \
+                             them equal",
+                            role.word()
+                        );
+                        let expected = format!("{axis} = {length}");
+                        Violation::new(tensor.pointer.clone(), "axis_mismatch", expected, message)
+                    });
+                }
+                continue;
+            }
+            lengths.push((axis, *found, name));
+            if role == Role::Output {
+                continue;
+            }
+            if Some(axis.as_str()) == batch_axis && *found > contract.limits.max_items {
+                sink.contract(|| {
+                    let limit = contract.limits.max_items;
+                    let message = format!(
+                        "input {name:?} has {found} items; send at most {limit} in one request"
+                    );
+                    let expected = format!("at most {limit} items");
+                    Violation::new(tensor.pointer.clone(), "too_many_items", expected, message)
+                });
+            }
+            let Some(bounds) = contract.axes.get(axis) else {
+                continue;
+            };
+            if *found < bounds.min || bounds.max.is_some_and(|max| *found > max) {
+                sink.contract(|| {
+                    let expected = match bounds.max {
+                        Some(max) => format!("{axis} from {} to {max}", bounds.min),
+                        None => format!("{axis} of at least {}", bounds.min),
+                    };
+                    let message =
+                        format!("axis {axis} of input {name:?} is {found}; send {expected}");
+                    Violation::new(
+                        tensor.pointer.clone(),
+                        "axis_out_of_range",
+                        expected,
+                        message,
+                    )
+                });
+            }
+        }
+    }
+}
+
+/// Checks every element against `minimum` and `maximum`. The bounds are rounded to the datatype
+/// first, so that an FP32 element written as `0.1` meets `maximum = 0.1`. NaN meets no bound.
+pub(crate) fn range(
+    spec: &TensorSpec,
+    data: &[u8],
+    role: Role,
+    sink: &mut Violations,
+    pointer: impl Fn(u64) -> String,
+) {
+    if !spec.has_range() {
+        return;
+    }
+    let mut report = |index: usize, found: String| {
+        sink.contract(|| {
+            let expected = range_text(spec);
+            let message = format!(
+                "{} {:?} has the value {found}; send {expected}",
+                role.word(),
+                spec.name
+            );
+            Violation::new(pointer(index as u64), "out_of_range", expected, message)
+        });
+    };
+    macro_rules! integers {
+        ($type:ty) => {{
+            let (least, greatest) = integer_bounds(spec);
+            // A bound of the contract fits the datatype, so this loses nothing.
+            let least = <$type>::try_from(least).unwrap_or(<$type>::MIN);
+            let greatest = <$type>::try_from(greatest).unwrap_or(<$type>::MAX);
+            let elements = data.as_chunks::<{ size_of::<$type>() }>().0;
+            for (index, bytes) in elements.iter().enumerate() {
+                let value = <$type>::from_le_bytes(*bytes);
+                if value < least || value > greatest {
+                    report(index, value.to_string());
+                }
+            }
+        }};
+    }
+    macro_rules! floats {
+        ($float:ty, $read:expr) => {{
+            let (least, greatest) = real_bounds(spec);
+            let elements = data.as_chunks::<{ size_of::<$float>() }>().0;
+            for (index, bytes) in elements.iter().enumerate() {
+                let value: f64 = $read(*bytes);
+                if !(value >= least && value <= greatest) {
+                    report(index, value.to_string());
+                }
+            }
+        }};
+    }
+    match spec.datatype {
+        Datatype::Uint8 => integers!(u8),
+        Datatype::Uint16 => integers!(u16),
+        Datatype::Uint32 => integers!(u32),
+        Datatype::Uint64 => integers!(u64),
+        Datatype::Int8 => integers!(i8),
+        Datatype::Int16 => integers!(i16),
+        Datatype::Int32 => integers!(i32),
+        Datatype::Int64 => integers!(i64),
+        Datatype::Fp16 => floats!(u16, |bytes| half::f16::from_le_bytes(bytes).to_f64()),
+        Datatype::Bf16 => floats!(u16, |bytes| half::bf16::from_le_bytes(bytes).to_f64()),
+        Datatype::Fp32 => floats!(f32, |bytes| f64::from(f32::from_le_bytes(bytes))),
+        Datatype::Fp64 => floats!(f64, f64::from_le_bytes),
+        Datatype::Bool | Datatype::Bytes => {}
+    }
+}
+
+/// The range of values in words.
+pub(crate) fn range_text(spec: &TensorSpec) -> String {
+    match (spec.minimum, spec.maximum) {
+        (Some(least), Some(greatest)) => format!("a value from {least} to {greatest}"),
+        (Some(least), None) => format!("a value of at least {least}"),
+        (None, Some(greatest)) => format!("a value of at most {greatest}"),
+        (None, None) => "any value".to_owned(),
+    }
+}
+
+fn integer_bounds(spec: &TensorSpec) -> (i128, i128) {
+    let value = |bound: Option<Bound>, none: i128| match bound {
+        Some(Bound::Integer(bound)) => i128::from(bound),
+        Some(Bound::Real(bound)) => bound as i128,
+        None => none,
+    };
+    let (least, greatest) = spec
+        .datatype
+        .integer_range()
+        .unwrap_or((i128::MIN, i128::MAX));
+    (value(spec.minimum, least), value(spec.maximum, greatest))
+}
+
+fn real_bounds(spec: &TensorSpec) -> (f64, f64) {
+    let value = |bound: Option<Bound>, none: f64| match bound {
+        Some(Bound::Integer(bound)) => round_to(spec.datatype, bound as f64),
+        Some(Bound::Real(bound)) => round_to(spec.datatype, bound),
+        None => none,
+    };
+    (
+        value(spec.minimum, f64::NEG_INFINITY),
+        value(spec.maximum, f64::INFINITY),
+    )
+}
+
+/// A value within the range, which stands in for one that could not be read so that it is not
+/// reported twice.
+pub(crate) fn placeholder(spec: &TensorSpec) -> Vec<u8> {
+    let real = || {
+        let (least, greatest) = real_bounds(spec);
+        0f64.max(least).min(greatest)
+    };
+    let integer = || {
+        let (least, greatest) = integer_bounds(spec);
+        0i128.max(least).min(greatest)
+    };
+    match spec.datatype {
+        Datatype::Fp16 => half::f16::from_f64(real()).to_le_bytes().to_vec(),
+        Datatype::Bf16 => half::bf16::from_f64(real()).to_le_bytes().to_vec(),
+        Datatype::Fp32 => (real() as f32).to_le_bytes().to_vec(),
+        Datatype::Fp64 => real().to_le_bytes().to_vec(),
+        // An element of no bytes still has a length before it.
+        Datatype::Bytes => vec![0; crate::tensor::BYTES_PREFIX_BYTES],
+        other => {
+            let mut bytes = integer().to_le_bytes().to_vec();
+            bytes.truncate(other.size_bytes().unwrap_or(0));
+            bytes
+        }
+    }
+}

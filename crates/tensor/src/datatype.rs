@@ -1,0 +1,209 @@
+//! Decides which element types exist and what they are called: the tensor data types of the Open
+//! Inference Protocol v2 ("Tensor Data Types" in its REST specification), plus `BF16`, which the
+//! common servers add.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::fmt;
+use std::str::FromStr;
+
+/// The type of a tensor's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Datatype {
+    /// One byte, 0 or 1.
+    Bool,
+    /// Unsigned, 1 byte.
+    Uint8,
+    /// Unsigned, 2 bytes.
+    Uint16,
+    /// Unsigned, 4 bytes.
+    Uint32,
+    /// Unsigned, 8 bytes.
+    Uint64,
+    /// Two's complement, 1 byte.
+    Int8,
+    /// Two's complement, 2 bytes.
+    Int16,
+    /// Two's complement, 4 bytes.
+    Int32,
+    /// Two's complement, 8 bytes.
+    Int64,
+    /// IEEE 754 binary16.
+    Fp16,
+    /// The upper half of an IEEE 754 binary32.
+    Bf16,
+    /// IEEE 754 binary32.
+    Fp32,
+    /// IEEE 754 binary64.
+    Fp64,
+    /// Byte strings of any length, each with a length of its own.
+    Bytes,
+}
+
+impl Datatype {
+    /// Every datatype, in the order of the protocol's table.
+    pub const ALL: &'static [Datatype] = &[
+        Datatype::Bool,
+        Datatype::Uint8,
+        Datatype::Uint16,
+        Datatype::Uint32,
+        Datatype::Uint64,
+        Datatype::Int8,
+        Datatype::Int16,
+        Datatype::Int32,
+        Datatype::Int64,
+        Datatype::Fp16,
+        Datatype::Bf16,
+        Datatype::Fp32,
+        Datatype::Fp64,
+        Datatype::Bytes,
+    ];
+
+    /// The protocol's name, e.g. `FP32`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Datatype::Bool => "BOOL",
+            Datatype::Uint8 => "UINT8",
+            Datatype::Uint16 => "UINT16",
+            Datatype::Uint32 => "UINT32",
+            Datatype::Uint64 => "UINT64",
+            Datatype::Int8 => "INT8",
+            Datatype::Int16 => "INT16",
+            Datatype::Int32 => "INT32",
+            Datatype::Int64 => "INT64",
+            Datatype::Fp16 => "FP16",
+            Datatype::Bf16 => "BF16",
+            Datatype::Fp32 => "FP32",
+            Datatype::Fp64 => "FP64",
+            Datatype::Bytes => "BYTES",
+        }
+    }
+
+    /// The datatype of this exact name; `None` for anything else, other cases of letters included.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|datatype| datatype.as_str() == name)
+    }
+
+    /// Bytes of one element; `None` for `BYTES`, whose elements differ in size.
+    pub const fn size_bytes(self) -> Option<usize> {
+        match self {
+            Datatype::Bool | Datatype::Uint8 | Datatype::Int8 => Some(1),
+            Datatype::Uint16 | Datatype::Int16 | Datatype::Fp16 | Datatype::Bf16 => Some(2),
+            Datatype::Uint32 | Datatype::Int32 | Datatype::Fp32 => Some(4),
+            Datatype::Uint64 | Datatype::Int64 | Datatype::Fp64 => Some(8),
+            Datatype::Bytes => None,
+        }
+    }
+
+    /// Whether the elements are binary floating-point numbers.
+    pub const fn is_float(self) -> bool {
+        matches!(
+            self,
+            Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 | Datatype::Fp64
+        )
+    }
+
+    /// The least and the greatest value of an integer datatype; `None` for every other.
+    pub const fn integer_range(self) -> Option<(i128, i128)> {
+        match self {
+            Datatype::Uint8 => Some((0, u8::MAX as i128)),
+            Datatype::Uint16 => Some((0, u16::MAX as i128)),
+            Datatype::Uint32 => Some((0, u32::MAX as i128)),
+            Datatype::Uint64 => Some((0, u64::MAX as i128)),
+            Datatype::Int8 => Some((i8::MIN as i128, i8::MAX as i128)),
+            Datatype::Int16 => Some((i16::MIN as i128, i16::MAX as i128)),
+            Datatype::Int32 => Some((i32::MIN as i128, i32::MAX as i128)),
+            Datatype::Int64 => Some((i64::MIN as i128, i64::MAX as i128)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Datatype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The text is not the name of a datatype.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownDatatype;
+
+impl fmt::Display for UnknownDatatype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a datatype; use one of ")?;
+        write_list(f)
+    }
+}
+
+impl std::error::Error for UnknownDatatype {}
+
+fn write_list(f: &mut impl fmt::Write) -> fmt::Result {
+    for (i, datatype) in Datatype::ALL.iter().enumerate() {
+        let separator = if i == 0 { "" } else { ", " };
+        write!(f, "{separator}{}", datatype.as_str())?;
+    }
+    Ok(())
+}
+
+impl FromStr for Datatype {
+    type Err = UnknownDatatype;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDatatype> {
+        Self::parse(name).ok_or(UnknownDatatype)
+    }
+}
+
+impl Serialize for Datatype {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Datatype {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl de::Visitor<'_> for Name {
+            type Value = Datatype;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("one of ")?;
+                write_list(f)
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Datatype, E> {
+                Datatype::parse(name)
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(name), &self))
+            }
+        }
+        deserializer.deserialize_str(Name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_datatype_is_read_back_from_its_name() {
+        for datatype in Datatype::ALL {
+            assert_eq!(Datatype::parse(datatype.as_str()), Some(*datatype));
+            let json = serde_json::to_string(datatype).unwrap();
+            assert_eq!(serde_json::from_str::<Datatype>(&json).unwrap(), *datatype);
+        }
+        for bad in ["", "fp32", "FP8", "FLOAT", "STRING", " FP32"] {
+            assert!(bad.parse::<Datatype>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_datatype_is_answered_with_the_known_ones() {
+        assert!(UnknownDatatype.to_string().contains("FP16, BF16, FP32"));
+        let error = serde_json::from_str::<Datatype>("\"X\"")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("one of BOOL, UINT8"), "{error}");
+    }
+}

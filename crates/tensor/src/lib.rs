@@ -1,0 +1,37 @@
+//! Tensors, model contracts, and the JSON codecs between them and the outside: everything that
+//! decides whether what a stranger sent is what a model takes, and nothing about who the stranger is.
+//!
+//! * [`datatype`], [`tensor`]: the element types and tensors of the Open Inference Protocol (OIP v2);
+//! * [`contract`]: `models/<name>/model.toml`, parsed strictly and checked for sense;
+//! * [`json`]: a strict pull scanner over untrusted bytes, and [`number`], correctly rounded decimals;
+//! * [`predict`], [`infer`]: the two request forms, parsed in one pass into tensors;
+//! * [`check`]: the contract checks on finished tensors, for those that come from an adapter or a model;
+//! * [`rejection`]: what a refused request is answered with;
+//! * [`render`]: tensors and answers written as JSON.
+//!
+//! The crate reads no clock, does no input or output, and keeps nothing keyed by strangers' strings
+//! in a hash table, so it runs unchanged in WebAssembly without randomness. No byte a client sends
+//! can make it panic, and what it allocates is bounded by what has arrived, never by what is claimed.
+
+#![forbid(unsafe_code)]
+
+pub mod check;
+pub mod contract;
+pub mod datatype;
+pub mod infer;
+pub mod json;
+pub mod number;
+pub mod predict;
+pub mod rejection;
+pub mod render;
+pub mod tensor;
+mod values;
+
+pub use check::{check_outputs, check_tensors};
+pub use contract::{Contract, ContractFault, TensorSpec};
+pub use datatype::Datatype;
+pub use infer::{InferRequest, parse_infer};
+pub use predict::{PredictRequest, parse_predict};
+pub use rejection::Rejection;
+pub use tensor::Tensor;
+pub use values::ParameterValue;

@@ -1,0 +1,180 @@
+//! Decides what a `:predict` body means: `{"inputs": {"<name>": <nested arrays>, …}}`, with optional
+//! `parameters` and `id`. A model of one input also takes its value directly: `{"inputs": [[…]]}`.
+
+use crate::check::{self, Role, Shaped};
+use crate::contract::{Contract, TensorSpec};
+use crate::json::{Kind, Names, Scan, Scanner};
+use crate::rejection::{Rejection, Violations, excerpt};
+use crate::tensor::Tensor;
+use crate::values::{
+    self, ParameterValue, Place, Values, missing_member, read_id, read_parameters, unknown_member,
+    wrong_type,
+};
+use penstock_core::violation::escape_pointer_token;
+
+/// A `:predict` body that meets the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PredictRequest {
+    /// The caller's name for the request.
+    pub id: Option<String>,
+    /// One tensor for each input, in the contract's order.
+    pub inputs: Vec<Tensor>,
+    /// The members of `parameters`, in the body's order.
+    pub parameters: Vec<(String, ParameterValue)>,
+}
+
+const MEMBERS: [&str; 3] = ["inputs", "parameters", "id"];
+
+/// Parses a `:predict` body and checks it against the contract, in one pass over the body.
+///
+/// Errors with everything wrong at once: `MalformedJson` where it is not JSON, `InvalidBody` where
+/// its form is wrong, `InvalidInputs` where a tensor does not meet the contract.
+pub fn parse_predict(body: &[u8], contract: &Contract) -> Result<PredictRequest, Rejection> {
+    let mut sink = Violations::default();
+    let request = read_body(body, contract, &mut sink)?;
+    sink.finish()?;
+    Ok(request)
+}
+
+fn read_body(body: &[u8], contract: &Contract, sink: &mut Violations) -> Scan<PredictRequest> {
+    let mut scanner = Scanner::new(body);
+    let mut request = PredictRequest::default();
+    let kind = scanner.kind()?;
+    if kind != Kind::Object {
+        sink.form(|| wrong_type(String::new(), "the body", "an object with \"inputs\"", kind));
+        scanner.skip_value()?;
+        scanner.finish()?;
+        return Ok(request);
+    }
+    let mut has_inputs = false;
+    let mut names = Names::default();
+    let mut member = scanner.open_object(&mut names)?;
+    while let Some(name) = member {
+        match name.as_ref() {
+            "inputs" => {
+                has_inputs = true;
+                request.inputs = read_inputs(&mut scanner, contract, sink)?;
+            }
+            "parameters" => {
+                request.parameters =
+                    read_parameters(&mut scanner, sink, || "/parameters".to_owned())?;
+            }
+            "id" => request.id = read_id(&mut scanner, sink)?,
+            _ => {
+                sink.form(|| unknown_member("", &name, &MEMBERS));
+                scanner.skip_value()?;
+            }
+        }
+        member = scanner.next_member(&mut names)?;
+    }
+    scanner.finish()?;
+    if !has_inputs {
+        sink.form(|| missing_member("", "inputs", "an object of input names and their values"));
+    }
+    Ok(request)
+}
+
+/// One input as it was read.
+struct Read<'c> {
+    spec: &'c TensorSpec,
+    values: Values,
+    pointer: String,
+    fits: bool,
+}
+
+fn read_inputs(
+    scanner: &mut Scanner<'_>,
+    contract: &Contract,
+    sink: &mut Violations,
+) -> Scan<Vec<Tensor>> {
+    let kind = scanner.kind()?;
+    let mut read: Vec<Read<'_>> = Vec::new();
+    match (kind, contract.inputs.as_slice()) {
+        (Kind::Object, _) => {
+            let mut names = Names::default();
+            let mut member = scanner.open_object(&mut names)?;
+            while let Some(name) = member {
+                match contract.input(&name) {
+                    Some(spec) => {
+                        read.push(read_input(
+                            scanner,
+                            contract,
+                            spec,
+                            Place::Named(&name),
+                            sink,
+                        )?);
+                    }
+                    None => {
+                        sink.contract(|| {
+                            let pointer =
+                                format!("/inputs/{}", escape_pointer_token(&excerpt(&name)));
+                            check::unknown_tensor(pointer, &name, &contract.inputs, Role::Input)
+                        });
+                        scanner.skip_value()?;
+                    }
+                }
+                member = scanner.next_member(&mut names)?;
+            }
+        }
+        (_, [only]) => read.push(read_input(scanner, contract, only, Place::Inputs, sink)?),
+        (kind, _) => {
+            let expected = "an object of input names and their values";
+            sink.form(|| wrong_type("/inputs".to_owned(), "inputs", expected, kind));
+            scanner.skip_value()?;
+            return Ok(Vec::new());
+        }
+    }
+    for spec in &contract.inputs {
+        if !read.iter().any(|one| one.spec.name == spec.name) {
+            sink.contract(|| check::missing_tensor("/inputs".to_owned(), spec, Role::Input));
+        }
+    }
+    let shaped: Vec<Shaped<'_>> = read
+        .iter()
+        .filter(|one| one.fits)
+        .filter_map(|one| {
+            let shape = one.values.shape.clone()?;
+            Some(Shaped {
+                spec: one.spec,
+                shape,
+                pointer: one.pointer.clone(),
+            })
+        })
+        .collect();
+    check::axes(contract, &shaped, Role::Input, sink);
+    if sink.count() > 0 {
+        return Ok(Vec::new());
+    }
+    let mut tensors = Vec::with_capacity(contract.inputs.len());
+    for spec in &contract.inputs {
+        let Some(index) = read.iter().position(|one| one.spec.name == spec.name) else {
+            continue;
+        };
+        let values = read.swap_remove(index).values;
+        tensors.push(Tensor {
+            name: spec.name.clone(),
+            datatype: spec.datatype,
+            shape: values.shape.unwrap_or_default(),
+            data: values.data,
+        });
+    }
+    Ok(tensors)
+}
+
+fn read_input<'c>(
+    scanner: &mut Scanner<'_>,
+    contract: &Contract,
+    spec: &'c TensorSpec,
+    place: Place<'_>,
+    sink: &mut Violations,
+) -> Scan<Read<'c>> {
+    let has_batch_axis = contract.batch_axis().is_some();
+    let values = values::read_nested(scanner, spec, place, has_batch_axis, sink)?;
+    let fits = values::check_nested(&values, spec, place, sink);
+    Ok(Read {
+        spec,
+        values,
+        pointer: place.pointer(),
+        fits,
+    })
+}

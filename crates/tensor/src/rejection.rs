@@ -1,0 +1,241 @@
+//! Decides how a refused body is reported: every violation up to a limit, the graver kind of error
+//! first, and one sentence that names what is wrong.
+
+use crate::json::SyntaxError;
+use penstock_core::violation::MAX_VIOLATIONS;
+use penstock_core::{Code, Violation};
+use std::fmt;
+
+/// Longest piece of a stranger's text repeated in a pointer or a message. Longer pieces are cut and
+/// end in `…`: an answer must stay small even when a member's name is a megabyte.
+pub const MAX_EXCERPT_BYTES: usize = 64;
+
+/// Why a body is refused, and everything found wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// `MalformedJson` (the body is not JSON), `InvalidBody` (JSON of the wrong form) or
+    /// `InvalidInputs` (the right form, but not what the model takes).
+    pub code: Code,
+    /// The violation's own message when there is one, else their number and the first.
+    pub message: String,
+    /// At most [`MAX_VIOLATIONS`], in the order they were found.
+    pub violations: Vec<Violation>,
+    /// Violations found beyond those listed.
+    pub omitted: u64,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Rejection {}
+
+impl From<SyntaxError> for Rejection {
+    fn from(error: SyntaxError) -> Self {
+        let message = error.to_string();
+        Self {
+            code: Code::MalformedJson,
+            message: message.clone(),
+            violations: vec![Violation::new("", error.rule, error.expected, message)],
+            omitted: 0,
+        }
+    }
+}
+
+/// Which code a violation leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The body's form: members and their JSON types.
+    Form,
+    /// The model's contract.
+    Contract,
+}
+
+/// Collects violations. They are built only while there is room, so a body with a million bad
+/// numbers costs a counter, not a million strings.
+#[derive(Debug, Default)]
+pub(crate) struct Violations {
+    listed: Vec<Violation>,
+    kinds: Vec<Kind>,
+    form: u64,
+    contract: u64,
+}
+
+/// A moment in the life of [`Violations`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    listed: usize,
+    contract: u64,
+}
+
+impl Violations {
+    pub(crate) fn push(&mut self, kind: Kind, build: impl FnOnce() -> Violation) {
+        match kind {
+            Kind::Form => self.form += 1,
+            Kind::Contract => self.contract += 1,
+        }
+        if self.listed.len() < MAX_VIOLATIONS {
+            self.listed.push(build());
+            self.kinds.push(kind);
+        }
+    }
+
+    pub(crate) fn form(&mut self, build: impl FnOnce() -> Violation) {
+        self.push(Kind::Form, build);
+    }
+
+    pub(crate) fn contract(&mut self, build: impl FnOnce() -> Violation) {
+        self.push(Kind::Contract, build);
+    }
+
+    /// How many were found so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.form + self.contract
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            listed: self.listed.len(),
+            contract: self.contract,
+        }
+    }
+
+    /// Forgets the contract violations found between `mark` and `end`, and nothing else. Whether
+    /// they were listed or only counted does not matter.
+    pub(crate) fn withdraw(&mut self, mark: Mark, end: Mark) {
+        self.contract -= end.contract - mark.contract;
+        let mut index = 0;
+        let kinds = &self.kinds;
+        self.listed.retain(|_| {
+            let within = (mark.listed..end.listed).contains(&index);
+            let keep = !(within && kinds.get(index) == Some(&Kind::Contract));
+            index += 1;
+            keep
+        });
+        index = 0;
+        self.kinds.retain(|kind| {
+            let within = (mark.listed..end.listed).contains(&index);
+            index += 1;
+            !(within && *kind == Kind::Contract)
+        });
+    }
+
+    /// `Ok` when nothing was found.
+    pub(crate) fn finish(self) -> Result<(), Rejection> {
+        let count = self.count();
+        if count == 0 {
+            return Ok(());
+        }
+        let code = if self.form > 0 {
+            Code::InvalidBody
+        } else {
+            Code::InvalidInputs
+        };
+        // The sentence speaks of what the code is about, where that was listed.
+        let kind = if self.form > 0 {
+            Kind::Form
+        } else {
+            Kind::Contract
+        };
+        let first = self.kinds.iter().position(|k| *k == kind).unwrap_or(0);
+        let first = self
+            .listed
+            .get(first)
+            .map_or("", |violation| violation.message.as_str());
+        let message = match count {
+            1 => first.to_owned(),
+            _ => format!("{count} things are wrong; the first: {first}"),
+        };
+        let omitted = count - self.listed.len() as u64;
+        Err(Rejection {
+            code,
+            message,
+            violations: self.listed,
+            omitted,
+        })
+    }
+}
+
+/// At most [`MAX_EXCERPT_BYTES`] of `text`, cut between characters and marked with `…`.
+pub(crate) fn excerpt(text: &str) -> String {
+    if text.len() <= MAX_EXCERPT_BYTES {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(MAX_EXCERPT_BYTES);
+    format!("{}…", text.get(..end).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn violation(message: &str) -> Violation {
+        Violation::new("/x", "rule", "expected", message)
+    }
+
+    #[test]
+    fn one_violation_speaks_for_itself_and_several_are_counted() {
+        let mut one = Violations::default();
+        one.contract(|| violation("a is wrong"));
+        let rejection = one.finish().unwrap_err();
+        assert_eq!(
+            (rejection.code, rejection.message.as_str()),
+            (Code::InvalidInputs, "a is wrong")
+        );
+        let mut two = Violations::default();
+        two.contract(|| violation("a is wrong"));
+        two.form(|| violation("b is wrong"));
+        let rejection = two.finish().unwrap_err();
+        assert_eq!(rejection.code, Code::InvalidBody);
+        assert_eq!(
+            rejection.message,
+            "2 things are wrong; the first: b is wrong"
+        );
+        assert_eq!(rejection.violations.len(), 2);
+    }
+
+    #[test]
+    fn violations_beyond_the_limit_are_counted_and_not_built() {
+        let mut many = Violations::default();
+        for _ in 0..MAX_VIOLATIONS {
+            many.contract(|| violation("listed"));
+        }
+        many.contract(|| unreachable!("there is no room for it"));
+        many.form(|| unreachable!("there is no room for it"));
+        let rejection = many.finish().unwrap_err();
+        assert_eq!(
+            (rejection.violations.len(), rejection.omitted),
+            (MAX_VIOLATIONS, 2)
+        );
+        assert_eq!(rejection.code, Code::InvalidBody);
+    }
+
+    #[test]
+    fn withdrawing_forgets_only_contract_violations_of_that_stretch() {
+        let mut violations = Violations::default();
+        violations.contract(|| violation("before"));
+        let start = violations.mark();
+        violations.contract(|| violation("withdrawn"));
+        violations.form(|| violation("of the form"));
+        let end = violations.mark();
+        violations.contract(|| violation("after"));
+        violations.withdraw(start, end);
+        let rejection = violations.finish().unwrap_err();
+        let messages: Vec<_> = rejection
+            .violations
+            .iter()
+            .map(|v| v.message.as_str())
+            .collect();
+        assert_eq!(messages, ["before", "of the form", "after"]);
+        assert_eq!((rejection.omitted, rejection.code), (0, Code::InvalidBody));
+    }
+
+    #[test]
+    fn an_excerpt_is_cut_between_characters() {
+        assert_eq!(excerpt("short"), "short");
+        let long = "é".repeat(100);
+        assert!(excerpt(&long).ends_with('…') && excerpt(&long).len() < 70);
+    }
+}

@@ -1,0 +1,514 @@
+//! Decides how tensors are written as JSON: numbers in the shortest form that reads back bit for bit,
+//! and `null` for what JSON cannot say (NaN, infinities), counted so that the caller can tell of it.
+
+use crate::contract::{Contract, TensorSpec};
+use crate::datatype::Datatype;
+use crate::tensor::{ByteStrings, Tensor};
+
+/// Classes listed in `top`: enough to see what the model wavered between.
+pub const TOP_CLASSES: usize = 5;
+
+/// Brackets written for a tensor without elements. Its shape may claim any number of empty rows;
+/// beyond this it is written as `[]`.
+const MAX_EMPTY_ROWS: u64 = 65_536;
+
+/// Writes a tensor as arrays nested by its shape, or as a bare value when its shape is `[]`. Gives
+/// the number of elements that could not be written as they are: non-finite numbers (`null`) and byte
+/// strings that are not UTF-8 (with U+FFFD). A tensor whose data does not fit its shape is `null`.
+pub fn write_nested(out: &mut Vec<u8>, tensor: &Tensor) -> u64 {
+    let Some(mut elements) = Elements::new(tensor) else {
+        out.extend_from_slice(b"null");
+        return 1;
+    };
+    elements.nested(out, &tensor.shape);
+    elements.replaced
+}
+
+/// Writes a tensor's elements as one flat array, in row-major order; counts like [`write_nested`].
+pub fn write_flat(out: &mut Vec<u8>, tensor: &Tensor) -> u64 {
+    let Some(mut elements) = Elements::new(tensor) else {
+        out.extend_from_slice(b"null");
+        return 1;
+    };
+    elements.row(out, tensor.elements().unwrap_or(0));
+    elements.replaced
+}
+
+/// Writes the slice at `index` along the first axis, nested by the other axes; counts like
+/// [`write_nested`]. Writes `null` where there is no such slice. A tensor of `BYTES` is walked from
+/// its start each time.
+pub fn write_item(out: &mut Vec<u8>, tensor: &Tensor, index: u64) -> u64 {
+    let sliced = Elements::new(tensor).and_then(|elements| {
+        let (first, rest) = tensor.shape.split_first()?;
+        let each = crate::tensor::elements(rest)?;
+        (index < *first).then_some(())?;
+        Some((elements.from(index.checked_mul(each)?)?, rest))
+    });
+    let Some((mut elements, rest)) = sliced else {
+        out.extend_from_slice(b"null");
+        return 1;
+    };
+    elements.nested(out, rest);
+    elements.replaced
+}
+
+/// How many elements of a tensor the writers cannot write as they are; see [`write_nested`].
+pub fn unrepresentable(tensor: &Tensor) -> u64 {
+    let count = match tensor.datatype {
+        Datatype::Fp16 => {
+            let chunks = tensor.data.as_chunks::<2>().0.iter();
+            chunks
+                .filter(|b| !half::f16::from_le_bytes(**b).is_finite())
+                .count()
+        }
+        Datatype::Bf16 => {
+            let chunks = tensor.data.as_chunks::<2>().0.iter();
+            chunks
+                .filter(|b| !half::bf16::from_le_bytes(**b).is_finite())
+                .count()
+        }
+        Datatype::Fp32 => {
+            let chunks = tensor.data.as_chunks::<4>().0.iter();
+            chunks
+                .filter(|b| !f32::from_le_bytes(**b).is_finite())
+                .count()
+        }
+        Datatype::Fp64 => {
+            let chunks = tensor.data.as_chunks::<8>().0.iter();
+            chunks
+                .filter(|b| !f64::from_le_bytes(**b).is_finite())
+                .count()
+        }
+        Datatype::Bytes => ByteStrings::new(&tensor.data)
+            .filter(|b| std::str::from_utf8(b).is_err())
+            .count(),
+        _ => 0,
+    };
+    count as u64
+}
+
+/// The elements of a consistent tensor, written one after another.
+struct Elements<'t> {
+    datatype: Datatype,
+    rest: &'t [u8],
+    strings: ByteStrings<'t>,
+    replaced: u64,
+}
+
+impl<'t> Elements<'t> {
+    fn new(tensor: &'t Tensor) -> Option<Self> {
+        tensor.is_consistent().then(|| Self {
+            datatype: tensor.datatype,
+            rest: &tensor.data,
+            strings: ByteStrings::new(&tensor.data),
+            replaced: 0,
+        })
+    }
+
+    /// The same without the first `skipped` elements.
+    fn from(mut self, skipped: u64) -> Option<Self> {
+        let skipped = usize::try_from(skipped).ok()?;
+        match self.datatype.size_bytes() {
+            Some(size) => self.rest = self.rest.get(skipped.checked_mul(size)?..)?,
+            None => {
+                for _ in 0..skipped {
+                    self.strings.next()?;
+                }
+            }
+        }
+        Some(self)
+    }
+
+    fn nested(&mut self, out: &mut Vec<u8>, shape: &[u64]) {
+        match shape {
+            [] => self.elements(out, 1),
+            [length] => self.row(out, *length),
+            [length, rest @ ..] => {
+                let empty = shape.contains(&0);
+                if empty {
+                    let rows = shape.iter().take_while(|axis| **axis > 0);
+                    let rows = rows.fold(1u64, |product, axis| product.saturating_mul(*axis));
+                    if rows > MAX_EMPTY_ROWS {
+                        out.extend_from_slice(b"[]");
+                        return;
+                    }
+                }
+                out.push(b'[');
+                for index in 0..*length {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    self.nested(out, rest);
+                }
+                out.push(b']');
+            }
+        }
+    }
+
+    fn row(&mut self, out: &mut Vec<u8>, length: u64) {
+        out.push(b'[');
+        self.elements(out, length);
+        out.push(b']');
+    }
+
+    /// Writes the next `length` elements with commas between them.
+    fn elements(&mut self, out: &mut Vec<u8>, length: u64) {
+        macro_rules! each {
+            ($size:literal, $write:expr) => {{
+                // The tensor is consistent, so the elements are there.
+                let bytes = usize::try_from(length).unwrap_or(0).saturating_mul($size);
+                let (here, rest) = self
+                    .rest
+                    .split_at_checked(bytes)
+                    .unwrap_or((&[], self.rest));
+                self.rest = rest;
+                for (index, element) in here.as_chunks::<$size>().0.iter().enumerate() {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    #[allow(clippy::redundant_closure_call)]
+                    $write(&mut *out, *element);
+                }
+            }};
+        }
+        macro_rules! integers {
+            ($type:ty, $size:literal) => {{
+                let mut buffer = itoa::Buffer::new();
+                each!($size, |out: &mut Vec<u8>, bytes| {
+                    let text = buffer.format(<$type>::from_le_bytes(bytes));
+                    out.extend_from_slice(text.as_bytes());
+                })
+            }};
+        }
+        macro_rules! floats {
+            ($size:literal, $read:expr) => {{
+                let mut buffer = zmij::Buffer::new();
+                let mut replaced = 0;
+                each!($size, |out: &mut Vec<u8>, bytes| {
+                    let value = $read(bytes);
+                    if value.is_finite() {
+                        out.extend_from_slice(buffer.format_finite(value).as_bytes());
+                    } else {
+                        out.extend_from_slice(b"null");
+                        replaced += 1;
+                    }
+                });
+                self.replaced += replaced;
+            }};
+        }
+        match self.datatype {
+            Datatype::Bool => each!(1, |out: &mut Vec<u8>, [byte]: [u8; 1]| {
+                out.extend_from_slice(if byte == 0 { b"false" } else { b"true" });
+            }),
+            Datatype::Uint8 => integers!(u8, 1),
+            Datatype::Uint16 => integers!(u16, 2),
+            Datatype::Uint32 => integers!(u32, 4),
+            Datatype::Uint64 => integers!(u64, 8),
+            Datatype::Int8 => integers!(i8, 1),
+            Datatype::Int16 => integers!(i16, 2),
+            Datatype::Int32 => integers!(i32, 4),
+            Datatype::Int64 => integers!(i64, 8),
+            Datatype::Fp16 => floats!(2, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
+            Datatype::Bf16 => floats!(2, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
+            Datatype::Fp32 => floats!(4, f32::from_le_bytes),
+            Datatype::Fp64 => floats!(8, f64::from_le_bytes),
+            Datatype::Bytes => {
+                for index in 0..length {
+                    let Some(element) = self.strings.next() else {
+                        break;
+                    };
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    match std::str::from_utf8(element) {
+                        Ok(text) => write_string(out, text),
+                        Err(_) => {
+                            write_string(out, &String::from_utf8_lossy(element));
+                            self.replaced += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes a JSON string with its quotes, escaping what RFC 8259 §7 asks for and no more.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut written = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        let escape: &[u8] = match byte {
+            b'"' => b"\\\"",
+            b'\\' => b"\\\\",
+            b'\n' => b"\\n",
+            b'\r' => b"\\r",
+            b'\t' => b"\\t",
+            0x08 => b"\\b",
+            0x0C => b"\\f",
+            0x00..=0x1F => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                let [high, low] = [byte >> 4, byte & 15].map(|n| HEX[usize::from(n)]);
+                out.extend_from_slice(bytes.get(written..at).unwrap_or_default());
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+                written = at + 1;
+                continue;
+            }
+            _ => continue,
+        };
+        out.extend_from_slice(bytes.get(written..at).unwrap_or_default());
+        out.extend_from_slice(escape);
+        written = at + 1;
+    }
+    out.extend_from_slice(bytes.get(written..).unwrap_or_default());
+    out.push(b'"');
+}
+
+/// Writes `"name":` with a comma before it unless it is the first member.
+fn write_name(out: &mut Vec<u8>, name: &str) {
+    if !matches!(out.last(), Some(b'{')) {
+        out.push(b',');
+    }
+    write_string(out, name);
+    out.push(b':');
+}
+
+/// Bytes to reserve for a tensor as JSON: a little over what typical values take.
+fn estimated_bytes(tensor: &Tensor) -> usize {
+    let each = match tensor.datatype.size_bytes() {
+        Some(1) => 4,
+        Some(2) => 8,
+        Some(4) => 13,
+        Some(_) => 20,
+        None => return tensor.data.len().saturating_add(64),
+    };
+    let size = tensor.datatype.size_bytes().unwrap_or(1);
+    (tensor.data.len() / size)
+        .saturating_mul(each)
+        .saturating_add(64)
+}
+
+/// The answer to an inference request in the Open Inference Protocol's form ("Inference Response
+/// JSON Object"), elements flat. `extra` becomes string parameters of the answer; without any, the
+/// member is left out.
+pub fn write_infer_response(
+    model: &str,
+    version: &str,
+    id: Option<&str>,
+    outputs: &[Tensor],
+    extra: &[(&str, &str)],
+) -> Vec<u8> {
+    let estimate: usize = outputs.iter().map(estimated_bytes).sum();
+    let mut out = Vec::with_capacity(estimate.saturating_add(256));
+    out.push(b'{');
+    write_name(&mut out, "model_name");
+    write_string(&mut out, model);
+    write_name(&mut out, "model_version");
+    write_string(&mut out, version);
+    if let Some(id) = id {
+        write_name(&mut out, "id");
+        write_string(&mut out, id);
+    }
+    if !extra.is_empty() {
+        write_name(&mut out, "parameters");
+        out.push(b'{');
+        for (name, value) in extra {
+            write_name(&mut out, name);
+            write_string(&mut out, value);
+        }
+        out.push(b'}');
+    }
+    write_name(&mut out, "outputs");
+    out.push(b'[');
+    for (index, tensor) in outputs.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.push(b'{');
+        write_name(&mut out, "name");
+        write_string(&mut out, &tensor.name);
+        write_name(&mut out, "datatype");
+        write_string(&mut out, tensor.datatype.as_str());
+        write_name(&mut out, "shape");
+        out.push(b'[');
+        let mut buffer = itoa::Buffer::new();
+        for (axis, length) in tensor.shape.iter().enumerate() {
+            if axis > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(buffer.format(*length).as_bytes());
+        }
+        out.push(b']');
+        write_name(&mut out, "data");
+        write_flat(&mut out, tensor);
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
+    out
+}
+
+/// The predictions of a model without an adapter, as a JSON array. With a batch axis, one object for
+/// each item, with each output's slice; without one, a single object with whole tensors. Where an
+/// output has labels, the object also has `label`, `confidence` and `top`: the classes with the
+/// greatest values, in falling order, the earlier class first among equals.
+pub fn predictions(outputs: &[Tensor], contract: &Contract) -> Vec<u8> {
+    let estimate: usize = outputs.iter().map(estimated_bytes).sum();
+    let mut out = Vec::with_capacity(estimate.saturating_add(256));
+    let batched = contract.batch_axis().is_some();
+    let items = if batched {
+        // As many as every output has; checked outputs agree on it.
+        outputs
+            .iter()
+            .map(|tensor| tensor.shape.first().copied().unwrap_or(0))
+            .min()
+            .unwrap_or(0)
+    } else {
+        1
+    };
+    let labelled = contract.labelled_output().and_then(|(spec, labels)| {
+        let tensor = outputs.iter().find(|tensor| tensor.name == spec.name)?;
+        Some((spec, tensor, labels))
+    });
+    let whole = outputs.iter().all(Tensor::is_consistent);
+    // A claimed number of items is worth nothing without the data: one broken tensor, one null each.
+    let items = if whole { items } else { items.min(1) };
+    let mut readers: Vec<_> = outputs.iter().map(Elements::new).collect();
+    out.push(b'[');
+    for item in 0..items {
+        if item > 0 {
+            out.push(b',');
+        }
+        out.push(b'{');
+        for (tensor, reader) in outputs.iter().zip(&mut readers) {
+            write_name(&mut out, &tensor.name);
+            let shape = tensor.shape.get(usize::from(batched)..);
+            match (reader, shape) {
+                (Some(elements), Some(shape)) => elements.nested(&mut out, shape),
+                _ => out.extend_from_slice(b"null"),
+            }
+        }
+        if let Some((spec, tensor, labels)) = labelled
+            && whole
+        {
+            write_classes(&mut out, spec, tensor, labels, batched.then_some(item));
+        }
+        out.push(b'}');
+    }
+    out.push(b']');
+    out
+}
+
+/// Writes `label`, `confidence` and `top` of one item.
+fn write_classes(
+    out: &mut Vec<u8>,
+    spec: &TensorSpec,
+    tensor: &Tensor,
+    labels: &[String],
+    item: Option<u64>,
+) {
+    let Some(size) = spec.datatype.size_bytes() else {
+        return;
+    };
+    if tensor.datatype != spec.datatype {
+        return;
+    }
+    let (mut data, mut shape) = (tensor.data.as_slice(), tensor.shape.as_slice());
+    if let Some(item) = item {
+        let Some((_, rest)) = shape.split_first() else {
+            return;
+        };
+        let row = crate::tensor::elements(rest).and_then(|n| usize::try_from(n).ok());
+        let Some(row_bytes) = row.and_then(|row| row.checked_mul(size)) else {
+            return;
+        };
+        let start = usize::try_from(item)
+            .ok()
+            .and_then(|item| item.checked_mul(row_bytes));
+        let Some(slice) = start.and_then(|start| data.get(start..)?.get(..row_bytes)) else {
+            return;
+        };
+        (data, shape) = (slice, rest);
+    }
+    let _ = shape;
+    let top = top_classes(spec.datatype, data, size);
+    let class = |out: &mut Vec<u8>, (index, element): (usize, &[u8])| {
+        write_name(out, "label");
+        // More classes than labels is the model's fault; the class is then named by its number.
+        match labels.get(index) {
+            Some(label) => write_string(out, label),
+            None => write_string(out, &index.to_string()),
+        }
+        write_name(out, "confidence");
+        let value = Tensor {
+            name: String::new(),
+            datatype: spec.datatype,
+            shape: Vec::new(),
+            data: element.to_vec(),
+        };
+        write_nested(out, &value);
+    };
+    let classes = || {
+        top.iter()
+            .filter_map(|index| Some((*index, data.get(index * size..)?.get(..size)?)))
+    };
+    match classes().next() {
+        Some(best) => class(out, best),
+        None => {
+            write_name(out, "label");
+            out.extend_from_slice(b"null");
+            write_name(out, "confidence");
+            out.extend_from_slice(b"null");
+        }
+    }
+    write_name(out, "top");
+    out.push(b'[');
+    for (place, one) in classes().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        out.push(b'{');
+        class(out, one);
+        out.push(b'}');
+    }
+    out.push(b']');
+}
+
+/// The indexes of the greatest values, in falling order; NaN is left out.
+fn top_classes(datatype: Datatype, data: &[u8], size: usize) -> Vec<usize> {
+    let mut top: Vec<(f64, usize)> = Vec::with_capacity(TOP_CLASSES + 1);
+    for (index, bytes) in data.chunks_exact(size).enumerate() {
+        let Some(value) = as_f64(datatype, bytes) else {
+            continue;
+        };
+        if value.is_nan() {
+            continue;
+        }
+        if top.len() == TOP_CLASSES && top.last().is_some_and(|(least, _)| value <= *least) {
+            continue;
+        }
+        let place = top.partition_point(|(other, _)| *other >= value);
+        top.insert(place, (value, index));
+        top.truncate(TOP_CLASSES);
+    }
+    top.into_iter().map(|(_, index)| index).collect()
+}
+
+/// An element's value for comparing; 64-bit integers are rounded.
+fn as_f64(datatype: Datatype, bytes: &[u8]) -> Option<f64> {
+    Some(match datatype {
+        Datatype::Uint8 => u8::from_le_bytes(bytes.try_into().ok()?).into(),
+        Datatype::Uint16 => u16::from_le_bytes(bytes.try_into().ok()?).into(),
+        Datatype::Uint32 => u32::from_le_bytes(bytes.try_into().ok()?).into(),
+        Datatype::Uint64 => u64::from_le_bytes(bytes.try_into().ok()?) as f64,
+        Datatype::Int8 => i8::from_le_bytes(bytes.try_into().ok()?).into(),
+        Datatype::Int16 => i16::from_le_bytes(bytes.try_into().ok()?).into(),
+        Datatype::Int32 => i32::from_le_bytes(bytes.try_into().ok()?).into(),
+        Datatype::Int64 => i64::from_le_bytes(bytes.try_into().ok()?) as f64,
+        Datatype::Fp16 => half::f16::from_le_bytes(bytes.try_into().ok()?).to_f64(),
+        Datatype::Bf16 => half::bf16::from_le_bytes(bytes.try_into().ok()?).to_f64(),
+        Datatype::Fp32 => f32::from_le_bytes(bytes.try_into().ok()?).into(),
+        Datatype::Fp64 => f64::from_le_bytes(bytes.try_into().ok()?),
+        Datatype::Bool | Datatype::Bytes => return None,
+    })
+}

@@ -1,0 +1,691 @@
+//! Decides how a JSON value becomes a tensor: its numbers go straight into the tensor's bytes, in
+//! one pass, while the shape is inferred from how the arrays nest.
+
+use crate::check::{self, Role};
+use crate::contract::TensorSpec;
+use crate::datatype::Datatype;
+use crate::json::{Kind, Names, Scan, Scanner};
+use crate::number::{Decimal, NumberFault, Short};
+use crate::rejection::{Violations, excerpt};
+use crate::tensor::push_byte_string;
+use penstock_core::Violation;
+use penstock_core::violation::escape_pointer_token;
+use std::fmt::Write;
+
+/// Longest number repeated in a message, in bytes; the rest of a longer one tells nobody anything.
+const MAX_NUMBER_EXCERPT_BYTES: usize = 40;
+
+/// The value of a request parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ParameterValue {
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number that is an `i64`.
+    Integer(i64),
+    /// Any other number; finite.
+    Number(f64),
+    /// A string.
+    String(String),
+}
+
+/// Where in the body a tensor's value stands; written out only when a violation needs it.
+#[derive(Clone, Copy)]
+pub(crate) enum Place<'p> {
+    /// `/inputs`
+    Inputs,
+    /// `/inputs/<name>`
+    Named(&'p str),
+    /// `/inputs/<index>/data`
+    Data(usize),
+}
+
+impl Place<'_> {
+    pub(crate) fn pointer(&self) -> String {
+        match self {
+            Place::Inputs => "/inputs".to_owned(),
+            Place::Named(name) => format!("/inputs/{}", escape_pointer_token(name)),
+            Place::Data(index) => format!("/inputs/{index}/data"),
+        }
+    }
+}
+
+/// What a value was read into.
+pub(crate) struct Values {
+    /// The elements' bytes.
+    pub(crate) data: Vec<u8>,
+    /// How many elements were read.
+    pub(crate) count: u64,
+    /// The shape; `None` when the nesting does not make one, which has been reported.
+    pub(crate) shape: Option<Vec<u64>>,
+}
+
+/// Reads a value nested as deep as the contract's shape. Whatever is wrong goes to `sink`; only
+/// broken syntax is an error.
+pub(crate) fn read_nested<'a>(
+    scanner: &mut Scanner<'a>,
+    spec: &TensorSpec,
+    place: Place<'_>,
+    has_batch_axis: bool,
+    sink: &mut Violations,
+) -> Scan<Values> {
+    let rank = spec.shape.len();
+    let kind = scanner.kind()?;
+    let (levels, innermost_empty) = scanner.nesting();
+    let mut reader = Reader::new(scanner, spec, place, sink);
+    let cut_short = levels < rank && innermost_empty;
+    if levels != rank && !cut_short {
+        reader
+            .sink
+            .contract(|| wrong_rank(spec, place, levels, kind, has_batch_axis));
+        reader.scanner.skip_value()?;
+        return Ok(reader.finish(false));
+    }
+    match spec.datatype {
+        Datatype::Bool => reader.all::<BoolElement>()?,
+        Datatype::Uint8 => reader.all::<u8>()?,
+        Datatype::Uint16 => reader.all::<u16>()?,
+        Datatype::Uint32 => reader.all::<u32>()?,
+        Datatype::Uint64 => reader.all::<u64>()?,
+        Datatype::Int8 => reader.all::<i8>()?,
+        Datatype::Int16 => reader.all::<i16>()?,
+        Datatype::Int32 => reader.all::<i32>()?,
+        Datatype::Int64 => reader.all::<i64>()?,
+        Datatype::Fp16 => reader.all::<Fp16Element>()?,
+        Datatype::Bf16 => reader.all::<Bf16Element>()?,
+        Datatype::Fp32 => reader.all::<f32>()?,
+        Datatype::Fp64 => reader.all::<f64>()?,
+        Datatype::Bytes => reader.all::<StringElement>()?,
+    }
+    Ok(reader.finish(true))
+}
+
+/// Reads one flat array of elements, whatever the contract's shape; the shape given back is
+/// `[count]`. The caller has seen the `[`.
+pub(crate) fn read_flat<'a>(
+    scanner: &mut Scanner<'a>,
+    spec: &TensorSpec,
+    place: Place<'_>,
+    sink: &mut Violations,
+) -> Scan<Values> {
+    let mut reader = Reader::new(scanner, spec, place, sink);
+    reader.lengths = vec![None];
+    match spec.datatype {
+        Datatype::Bool => reader.level::<BoolElement>(0)?,
+        Datatype::Uint8 => reader.level::<u8>(0)?,
+        Datatype::Uint16 => reader.level::<u16>(0)?,
+        Datatype::Uint32 => reader.level::<u32>(0)?,
+        Datatype::Uint64 => reader.level::<u64>(0)?,
+        Datatype::Int8 => reader.level::<i8>(0)?,
+        Datatype::Int16 => reader.level::<i16>(0)?,
+        Datatype::Int32 => reader.level::<i32>(0)?,
+        Datatype::Int64 => reader.level::<i64>(0)?,
+        Datatype::Fp16 => reader.level::<Fp16Element>(0)?,
+        Datatype::Bf16 => reader.level::<Bf16Element>(0)?,
+        Datatype::Fp32 => reader.level::<f32>(0)?,
+        Datatype::Fp64 => reader.level::<f64>(0)?,
+        Datatype::Bytes => reader.level::<StringElement>(0)?,
+    }
+    Ok(reader.finish(true))
+}
+
+fn wrong_rank(
+    spec: &TensorSpec,
+    place: Place<'_>,
+    levels: usize,
+    kind: Kind,
+    has_batch_axis: bool,
+) -> Violation {
+    let (rank, shape) = (spec.shape.len(), spec.shape_text());
+    let found = match levels {
+        0 => kind.to_string(),
+        1 => "1 level of arrays".to_owned(),
+        _ => format!("{levels} levels of arrays"),
+    };
+    let remedy = if has_batch_axis && levels + 1 == rank {
+        "wrap it in one more array, the outermost counts the items".to_owned()
+    } else if rank == 0 {
+        format!("send a single {} value", spec.datatype)
+    } else {
+        format!("nest arrays {rank} deep for shape {shape}")
+    };
+    let message = format!("input {:?} is {found}; {remedy}", spec.name);
+    Violation::new(place.pointer(), "wrong_shape", shape, message)
+}
+
+/// Why an element could not be read. Nothing has been consumed in the case of `Kind`.
+enum Fault<'a> {
+    Kind,
+    NotAnInteger(Decimal<'a>),
+    OutOfRange(Decimal<'a>),
+}
+
+impl<'a> Fault<'a> {
+    #[cold]
+    fn of(fault: NumberFault, decimal: Decimal<'a>) -> Self {
+        match fault {
+            NumberFault::NotAnInteger => Fault::NotAnInteger(decimal),
+            NumberFault::OutOfRange => Fault::OutOfRange(decimal),
+        }
+    }
+}
+
+/// One datatype's way of reading an element.
+trait Element {
+    /// Appends the number and gives true when it is one that fits. The row's fast road; where it
+    /// gives false, [`Self::read`] decides.
+    #[inline(always)]
+    fn push_short(_short: Short<'_>, _data: &mut Vec<u8>) -> bool {
+        false
+    }
+
+    /// Whether [`Self::push_short`] is worth trying.
+    const IS_NUMBER: bool = false;
+
+    fn read<'a>(scanner: &mut Scanner<'a>, data: &mut Vec<u8>) -> Scan<Result<(), Fault<'a>>>;
+}
+
+#[inline(always)]
+fn read_number<'a, const SIZE: usize>(
+    scanner: &mut Scanner<'a>,
+    data: &mut Vec<u8>,
+    convert: impl FnOnce(&Decimal<'a>) -> Result<[u8; SIZE], NumberFault>,
+) -> Scan<Result<(), Fault<'a>>> {
+    let Some(number) = scanner.number_here() else {
+        return Ok(if scanner.kind()? == Kind::Number {
+            // Unreachable by construction, but harmless: read it the ordinary way.
+            Err(Fault::OutOfRange(scanner.number()?))
+        } else {
+            Err(Fault::Kind)
+        });
+    };
+    let decimal = number?;
+    match convert(&decimal) {
+        Ok(bytes) => {
+            data.extend_from_slice(&bytes);
+            Ok(Ok(()))
+        }
+        Err(fault) => Ok(Err(Fault::of(fault, decimal))),
+    }
+}
+
+macro_rules! integer_elements {
+    ($($type:ty, $convert:ident;)*) => {$(
+        impl Element for $type {
+            const IS_NUMBER: bool = true;
+
+            #[inline(always)]
+            fn push_short(short: Short<'_>, data: &mut Vec<u8>) -> bool {
+                match short.to_i64().map(<$type>::try_from) {
+                    Some(Ok(value)) => {
+                        data.extend_from_slice(&value.to_le_bytes());
+                        true
+                    }
+                    _ => false,
+                }
+            }
+
+            fn read<'a>(scanner: &mut Scanner<'a>, data: &mut Vec<u8>) -> Scan<Result<(), Fault<'a>>> {
+                read_number(scanner, data, |decimal| {
+                    let value = decimal.$convert()?;
+                    <$type>::try_from(value).map(<$type>::to_le_bytes).map_err(|_| NumberFault::OutOfRange)
+                })
+            }
+        }
+    )*};
+}
+
+integer_elements! {
+    u8, to_u64; u16, to_u64; u32, to_u64; u64, to_u64;
+    i8, to_i64; i16, to_i64; i32, to_i64; i64, to_i64;
+}
+
+macro_rules! float_elements {
+    ($($type:ty, $convert:ident, $write:path;)*) => {$(
+        impl Element for $type {
+            const IS_NUMBER: bool = true;
+
+            #[inline(always)]
+            fn push_short(short: Short<'_>, data: &mut Vec<u8>) -> bool {
+                match short.$convert() {
+                    Some(value) => {
+                        data.extend_from_slice(&$write(value));
+                        true
+                    }
+                    None => false,
+                }
+            }
+
+            fn read<'a>(scanner: &mut Scanner<'a>, data: &mut Vec<u8>) -> Scan<Result<(), Fault<'a>>> {
+                read_number(scanner, data, |decimal| decimal.$convert().map($write))
+            }
+        }
+    )*};
+}
+
+struct Fp16Element;
+struct Bf16Element;
+
+float_elements! {
+    f32, to_f32, f32::to_le_bytes;
+    f64, to_f64, f64::to_le_bytes;
+    Fp16Element, to_f16_bits, u16::to_le_bytes;
+    Bf16Element, to_bf16_bits, u16::to_le_bytes;
+}
+
+struct BoolElement;
+
+impl Element for BoolElement {
+    fn read<'a>(scanner: &mut Scanner<'a>, data: &mut Vec<u8>) -> Scan<Result<(), Fault<'a>>> {
+        if scanner.kind()? != Kind::Boolean {
+            return Ok(Err(Fault::Kind));
+        }
+        data.push(u8::from(scanner.boolean()?));
+        Ok(Ok(()))
+    }
+}
+
+struct StringElement;
+
+impl Element for StringElement {
+    fn read<'a>(scanner: &mut Scanner<'a>, data: &mut Vec<u8>) -> Scan<Result<(), Fault<'a>>> {
+        if scanner.kind()? != Kind::String {
+            return Ok(Err(Fault::Kind));
+        }
+        let text = scanner.string()?;
+        // A string beyond 4 GiB would need a body beyond it, which no limit admits.
+        Ok(if push_byte_string(data, text.as_bytes()) {
+            Ok(())
+        } else {
+            Err(Fault::Kind)
+        })
+    }
+}
+
+struct Reader<'s, 'a> {
+    scanner: &'s mut Scanner<'a>,
+    spec: &'s TensorSpec,
+    place: Place<'s>,
+    sink: &'s mut Violations,
+    data: Vec<u8>,
+    count: u64,
+    /// The length of the first array met at each level.
+    lengths: Vec<Option<u64>>,
+    /// The place of the value being read: an index at each level above the innermost.
+    index: Vec<u64>,
+    ragged: bool,
+}
+
+impl<'s, 'a> Reader<'s, 'a> {
+    fn new(
+        scanner: &'s mut Scanner<'a>,
+        spec: &'s TensorSpec,
+        place: Place<'s>,
+        sink: &'s mut Violations,
+    ) -> Self {
+        let element_bytes = spec.datatype.size_bytes().unwrap_or(1);
+        // An element takes two bytes of JSON or more, so what has arrived bounds what is reserved.
+        let arrived = scanner.remaining_bytes() / 2 + 1;
+        let elements = usize::try_from(spec.least_elements())
+            .unwrap_or(usize::MAX)
+            .min(arrived);
+        Self {
+            data: Vec::with_capacity(elements.saturating_mul(element_bytes)),
+            count: 0,
+            lengths: vec![None; spec.shape.len()],
+            index: Vec::with_capacity(spec.shape.len()),
+            ragged: false,
+            scanner,
+            spec,
+            place,
+            sink,
+        }
+    }
+
+    fn finish(self, read: bool) -> Values {
+        let whole = read && !self.ragged;
+        // Below an empty array nothing was met: there the axis is empty too.
+        let shape = self
+            .lengths
+            .iter()
+            .map(|length| length.unwrap_or(0))
+            .collect();
+        Values {
+            data: self.data,
+            count: self.count,
+            shape: whole.then_some(shape),
+        }
+    }
+
+    /// Reads the whole value: a scalar, or arrays as deep as the shape.
+    fn all<E: Element>(&mut self) -> Scan<()> {
+        if self.lengths.is_empty() {
+            if let Err(fault) = E::read(self.scanner, &mut self.data)? {
+                self.element_fault(fault, None)?;
+            }
+            self.count = 1;
+            return Ok(());
+        }
+        self.level::<E>(0)
+    }
+
+    fn level<E: Element>(&mut self, level: usize) -> Scan<()> {
+        let length = if level + 1 == self.lengths.len() {
+            self.row::<E>()?
+        } else {
+            let mut length = 0;
+            let mut more = self.scanner.open_array()?;
+            self.index.push(0);
+            while more {
+                if let Some(last) = self.index.last_mut() {
+                    *last = length;
+                }
+                match self.scanner.kind()? {
+                    Kind::Array => self.level::<E>(level + 1)?,
+                    kind => self.not_an_array(kind)?,
+                }
+                length += 1;
+                more = self.scanner.next_element()?;
+            }
+            self.index.pop();
+            length
+        };
+        match self.lengths.get_mut(level) {
+            Some(Some(first)) if *first != length => {
+                let first = *first;
+                self.uneven(length, first);
+            }
+            Some(unset @ None) => *unset = Some(length),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The innermost level: the hot loop. Short numbers with a comma after them go the fast road;
+    /// the rest, the scanner's ordinary one.
+    fn row<E: Element>(&mut self) -> Scan<u64> {
+        let mut length = 0;
+        let mut more = self.scanner.open_array()?;
+        while more {
+            if E::IS_NUMBER {
+                length += self
+                    .scanner
+                    .short_numbers(|short| E::push_short(short, &mut self.data));
+            }
+            if let Err(fault) = E::read(self.scanner, &mut self.data)? {
+                self.element_fault(fault, Some(length))?;
+            }
+            length += 1;
+            more = self.scanner.next_element()?;
+        }
+        self.count += length;
+        Ok(length)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn uneven(&mut self, length: u64, first: u64) {
+        self.ragged = true;
+        let (place, index) = (self.place, &self.index);
+        let pointer = || pointer_to(place, index, None);
+        self.sink.contract(|| {
+            let message = format!(
+                "an array of input {:?} has {length} elements where the first beside it has {first}; \
+                 make them equally long",
+                self.spec.name
+            );
+            Violation::new(pointer(), "ragged", format!("{first} elements"), message)
+        });
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn not_an_array(&mut self, kind: Kind) -> Scan<()> {
+        self.ragged = true;
+        let (place, index) = (self.place, &self.index);
+        let pointer = || pointer_to(place, index, None);
+        self.sink.contract(|| {
+            let message = format!(
+                "input {:?} has {kind} where an array is expected; nest every part equally deep",
+                self.spec.name
+            );
+            Violation::new(pointer(), "ragged", "an array", message)
+        });
+        self.scanner.skip_value()
+    }
+
+    /// Reports an element that could not be read and puts a stand-in into its place.
+    #[cold]
+    #[inline(never)]
+    fn element_fault(&mut self, fault: Fault<'a>, last: Option<u64>) -> Scan<()> {
+        let kind = match fault {
+            Fault::Kind => Some(self.scanner.kind()?),
+            _ => None,
+        };
+        let (spec, place, index) = (self.spec, self.place, &self.index);
+        let pointer = || pointer_to(place, index, last);
+        let datatype = spec.datatype;
+        self.sink.contract(|| match fault {
+            Fault::NotAnInteger(decimal) => {
+                let found = number_excerpt(&decimal);
+                let message = format!(
+                    "{found} in input {:?} is not an integer; {datatype} takes integers",
+                    spec.name
+                );
+                Violation::new(pointer(), "not_an_integer", integer_text(datatype), message)
+            }
+            Fault::OutOfRange(decimal) => {
+                let found = number_excerpt(&decimal);
+                let message = format!(
+                    "{found} in input {:?} does not fit {datatype}; send {}",
+                    spec.name,
+                    number_text(datatype)
+                );
+                Violation::new(
+                    pointer(),
+                    "number_out_of_range",
+                    number_text(datatype),
+                    message,
+                )
+            }
+            Fault::Kind => {
+                let (rule, expected) = match kind {
+                    Some(Kind::Array) => ("ragged", element_text(datatype)),
+                    _ => ("wrong_datatype", element_text(datatype)),
+                };
+                let found = kind.map_or_else(|| "a value".to_owned(), |kind| kind.to_string());
+                let message = format!(
+                    "input {:?} has {found} where {expected} is expected; send {datatype} elements",
+                    spec.name
+                );
+                Violation::new(pointer(), rule, expected, message)
+            }
+        });
+        if let Some(kind) = kind {
+            self.ragged |= kind == Kind::Array;
+            self.scanner.skip_value()?;
+        }
+        self.data.extend_from_slice(&check::placeholder(self.spec));
+        Ok(())
+    }
+}
+
+fn pointer_to(place: Place<'_>, index: &[u64], last: Option<u64>) -> String {
+    let mut pointer = place.pointer();
+    for index in index.iter().chain(&last) {
+        // Writing to a string cannot fail.
+        let _ = write!(pointer, "/{index}");
+    }
+    pointer
+}
+
+fn number_excerpt(decimal: &Decimal<'_>) -> String {
+    let text = String::from_utf8_lossy(
+        decimal
+            .text
+            .get(..MAX_NUMBER_EXCERPT_BYTES)
+            .unwrap_or(decimal.text),
+    );
+    if decimal.text.len() > MAX_NUMBER_EXCERPT_BYTES {
+        format!("{text}…")
+    } else {
+        text.into_owned()
+    }
+}
+
+fn element_text(datatype: Datatype) -> &'static str {
+    match datatype {
+        Datatype::Bool => "true or false",
+        Datatype::Bytes => "a string",
+        other if other.is_float() => "a finite number",
+        _ => "an integer",
+    }
+}
+
+fn integer_text(datatype: Datatype) -> String {
+    number_text(datatype)
+}
+
+fn number_text(datatype: Datatype) -> String {
+    match datatype.integer_range() {
+        Some((least, greatest)) => format!("an integer from {least} to {greatest}"),
+        None => {
+            let greatest = match datatype {
+                Datatype::Fp16 => "65504",
+                Datatype::Bf16 => "3.3895314e38",
+                Datatype::Fp32 => "3.4028235e38",
+                _ => "1.7976931348623157e308",
+            };
+            format!("a number of magnitude at most {greatest}")
+        }
+    }
+}
+
+/// Checks a value's shape and its elements' range after [`read_nested`], and gives the shape when it
+/// meets the contract.
+pub(crate) fn check_nested(
+    values: &Values,
+    spec: &TensorSpec,
+    place: Place<'_>,
+    sink: &mut Violations,
+) -> bool {
+    let Some(shape) = &values.shape else {
+        return false;
+    };
+    let fits = check::shape(spec, shape, Role::Input, sink, || place.pointer());
+    check::range(spec, &values.data, Role::Input, sink, |index| {
+        format!("{}{}", place.pointer(), check::nested_index(index, shape))
+    });
+    fits
+}
+
+/// Reads a `parameters` object: members whose values are scalars. `pointer` names the object.
+pub(crate) fn read_parameters<'a>(
+    scanner: &mut Scanner<'a>,
+    sink: &mut Violations,
+    pointer: impl Fn() -> String,
+) -> Scan<Vec<(String, ParameterValue)>> {
+    let mut parameters = Vec::new();
+    let kind = scanner.kind()?;
+    if kind != Kind::Object {
+        sink.form(|| wrong_type(pointer(), "parameters", "an object", kind));
+        scanner.skip_value()?;
+        return Ok(parameters);
+    }
+    let mut names = Names::default();
+    let mut member = scanner.open_object(&mut names)?;
+    while let Some(name) = member {
+        let at = || format!("{}/{}", pointer(), escape_pointer_token(&excerpt(&name)));
+        let value = match scanner.kind()? {
+            Kind::String => Some(ParameterValue::String(scanner.string()?.into_owned())),
+            Kind::Boolean => Some(ParameterValue::Bool(scanner.boolean()?)),
+            Kind::Number => {
+                let decimal = scanner.number()?;
+                let value = match decimal.to_i64() {
+                    Ok(integer) if !decimal.text.contains(&b'.') => {
+                        Ok(ParameterValue::Integer(integer))
+                    }
+                    _ => decimal.to_f64().map(ParameterValue::Number),
+                };
+                if value.is_err() {
+                    sink.form(|| {
+                        let message = format!(
+                            "parameter {:?} is a number beyond double precision; send a smaller one",
+                            excerpt(&name)
+                        );
+                        Violation::new(at(), "number_out_of_range", number_text(Datatype::Fp64), message)
+                    });
+                }
+                value.ok()
+            }
+            kind => {
+                sink.form(|| {
+                    let label = format!("parameter {:?}", excerpt(&name));
+                    wrong_type(at(), &label, "a string, a number or a boolean", kind)
+                });
+                scanner.skip_value()?;
+                None
+            }
+        };
+        if let Some(value) = value {
+            parameters.push((name.into_owned(), value));
+        }
+        member = scanner.next_member(&mut names)?;
+    }
+    Ok(parameters)
+}
+
+/// Longest `id` of a request, in bytes: it is repeated in the answer and in logs.
+pub(crate) const MAX_ID_BYTES: usize = 256;
+
+/// Reads an `id`: a string of at most [`MAX_ID_BYTES`].
+pub(crate) fn read_id(scanner: &mut Scanner<'_>, sink: &mut Violations) -> Scan<Option<String>> {
+    let kind = scanner.kind()?;
+    if kind != Kind::String {
+        sink.form(|| wrong_type("/id".to_owned(), "id", "a string", kind));
+        scanner.skip_value()?;
+        return Ok(None);
+    }
+    let id = scanner.string()?;
+    if id.len() > MAX_ID_BYTES {
+        sink.form(|| {
+            let message = format!("id has {} bytes; send at most {MAX_ID_BYTES}", id.len());
+            Violation::new(
+                "/id",
+                "id_too_long",
+                format!("at most {MAX_ID_BYTES} bytes"),
+                message,
+            )
+        });
+        return Ok(None);
+    }
+    Ok(Some(id.into_owned()))
+}
+
+pub(crate) fn wrong_type(pointer: String, what: &str, expected: &str, found: Kind) -> Violation {
+    let message = format!("{what} is {found}; send {expected}");
+    Violation::new(pointer, "wrong_type", expected, message)
+}
+
+pub(crate) fn unknown_member(parent: &str, name: &str, known: &[&str]) -> Violation {
+    let known = known.join(", ");
+    let name = excerpt(name);
+    let pointer = format!("{parent}/{}", escape_pointer_token(&name));
+    let message =
+        format!("{name:?} is not a member of this form; remove it, or use one of: {known}");
+    Violation::new(
+        pointer,
+        "unknown_member",
+        format!("one of: {known}"),
+        message,
+    )
+}
+
+pub(crate) fn missing_member(parent: &str, name: &str, expected: &str) -> Violation {
+    let place = if parent.is_empty() {
+        "the body"
+    } else {
+        parent
+    };
+    let message = format!("{place} has no {name:?}; send {expected}");
+    Violation::new(parent, "missing_member", expected, message)
+}

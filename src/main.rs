@@ -1,0 +1,110 @@
+//! The `penstock` command.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use penstock_host::doors::DoorKind;
+use penstock_host::{check, up};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A production-grade API in front of deep-learning models at the edge.
+#[derive(Parser)]
+#[command(name = "penstock", version, about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the application.
+    Up(UpArgs),
+    /// Check manifest, policy and model contracts, and say what to mend where.
+    Check(Common),
+    /// Print the version and what is built in.
+    Version,
+}
+
+#[derive(Args)]
+struct Common {
+    /// The application manifest, as Spin reads it.
+    #[arg(long, env = "PENSTOCK_APP", default_value = "spin.toml", value_name = "FILE")]
+    app: PathBuf,
+    /// The models directory; without it, the one the manifest mounts at /models.
+    #[arg(long, env = "PENSTOCK_MODELS", value_name = "DIR")]
+    models: Option<PathBuf>,
+    /// The operator's policy.
+    #[arg(long, env = "PENSTOCK_POLICY", default_value = "penstock.toml", value_name = "FILE")]
+    policy: PathBuf,
+    /// The ONNX Runtime library; without it, models run on the built-in tract.
+    #[arg(long, env = "PENSTOCK_ONNXRUNTIME", value_name = "PATH")]
+    onnxruntime: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct UpArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Where to listen.
+    #[arg(long, env = "PENSTOCK_LISTEN", default_value = "127.0.0.1:3000", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Where compiled components are kept between starts.
+    #[arg(long, env = "PENSTOCK_STATE_DIR", default_value = ".penstock", value_name = "DIR")]
+    state_dir: PathBuf,
+    /// How log lines are written.
+    #[arg(long, env = "PENSTOCK_LOG", value_enum, default_value_t = Log::Pretty)]
+    log: Log,
+    /// Which of the gate's doors requests go through.
+    #[arg(long, env = "PENSTOCK_DOOR", value_enum, default_value_t = DoorArg::Direct)]
+    door: DoorArg,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Log {
+    Json,
+    Pretty,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DoorArg {
+    /// The typed door: the cheapest.
+    Direct,
+    /// `wasi:http/handler`, as Spin calls it.
+    Http,
+}
+
+impl Common {
+    fn app(&self) -> penstock_host::AppOptions {
+        penstock_host::AppOptions {
+            app: self.app.clone(),
+            models: self.models.clone(),
+            policy: self.policy.clone(),
+            onnxruntime: self.onnxruntime.clone(),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Version => {
+            println!("penstock {}", env!("CARGO_PKG_VERSION"));
+            for line in penstock_host::built_in() {
+                println!("{line}");
+            }
+            ExitCode::SUCCESS
+        }
+        Command::Check(common) => check::run(&common.app()),
+        Command::Up(args) => {
+            penstock_host::log::init(matches!(args.log, Log::Json));
+            up::run(up::UpOptions {
+                app: args.common.app(),
+                listen: args.listen,
+                state_dir: args.state_dir,
+                door: match args.door {
+                    DoorArg::Direct => DoorKind::Direct,
+                    DoorArg::Http => DoorKind::Http,
+                },
+            })
+        }
+    }
+}

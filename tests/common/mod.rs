@@ -1,0 +1,213 @@
+//! The built server as a process of its own, on a free port, with the built components.
+
+#![allow(dead_code, missing_docs)]
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The ONNX Runtime library that tests run against.
+pub fn onnxruntime() -> PathBuf {
+    let path = std::env::var_os("PENSTOCK_ONNXRUNTIME")
+        .map_or_else(|| root().join(".runtime/onnxruntime/libonnxruntime.so"), PathBuf::from);
+    assert!(path.exists(), "{} is missing; run scripts/runtime", path.display());
+    path
+}
+
+/// A running server, killed when dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    pub log: Arc<Mutex<Vec<String>>>,
+    child: Child,
+    _files: Option<tempfile::TempDir>,
+}
+
+/// How to start a server.
+#[derive(Default)]
+pub struct Options {
+    pub door: Option<&'static str>,
+    pub policy: Option<&'static str>,
+    pub tract: bool,
+    /// Serve `tests/guests/hostile-adapter` in place of the adapter, and a model `hostile` with it.
+    pub hostile: bool,
+}
+
+impl Server {
+    /// A server with the repository's own manifest and models.
+    pub fn start() -> Self {
+        Self::start_with(Options::default())
+    }
+
+    pub fn start_with(options: Options) -> Self {
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let policy = files.path().join("penstock.toml");
+        std::fs::write(&policy, options.policy.unwrap_or_default()).unwrap();
+        let mut app = root().join("spin.toml");
+        let mut models = root().join("models");
+        if options.hostile {
+            (app, models) = hostile_app(files.path());
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
+        command
+            .args(["up", "--listen", "127.0.0.1:0"])
+            .arg("--app")
+            .arg(&app)
+            .arg("--models")
+            .arg(&models)
+            .arg("--policy")
+            .arg(&policy)
+            .arg("--state-dir")
+            .arg(root().join("target/penstock-test-state"))
+            .env_remove("PENSTOCK_ONNXRUNTIME")
+            .stderr(Stdio::piped());
+        if !options.tract {
+            command.arg("--onnxruntime").arg(onnxruntime());
+        }
+        if let Some(door) = options.door {
+            command.args(["--door", door]);
+        }
+        let mut child = command.spawn().expect("the server starts");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let stderr = BufReader::new(child.stderr.take().expect("standard error is piped"));
+        let (sender, ready) = std::sync::mpsc::channel();
+        let kept = log.clone();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if let Some((_, rest)) = line.split_once("serving http://") {
+                    let address = rest.split_whitespace().next().unwrap_or_default().to_owned();
+                    let _ = sender.send(address);
+                }
+                let mut kept = kept.lock().unwrap();
+                if kept.len() < 10_000 {
+                    kept.push(line);
+                }
+            }
+        });
+        match ready.recv_timeout(Duration::from_secs(120)) {
+            Ok(address) => {
+                let address = address.parse().expect("an address");
+                Self { address, log, child, _files: Some(files) }
+            }
+            Err(_) => {
+                let _ = child.kill();
+                panic!("the server did not come up:\n{}", log.lock().unwrap().join("\n"));
+            }
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Sends SIGTERM and waits; gives the exit code and how long it took.
+    pub fn terminate(&mut self) -> (Option<i32>, Duration) {
+        let started = Instant::now();
+        let killed = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status();
+        assert!(killed.is_ok_and(|s| s.success()));
+        let status = self.child.wait().expect("the server ends");
+        (status.code(), started.elapsed())
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, &[], None)
+    }
+
+    pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Answer {
+        self.call("POST", path, &[("content-type", content_type)], Some(body))
+    }
+
+    pub fn post_json(&self, path: &str, body: &str) -> Answer {
+        self.post(path, "application/json", body.as_bytes())
+    }
+
+    pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Answer {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .allow_non_standard_methods(true)
+            .timeout_global(Some(Duration::from_secs(60)))
+            .build()
+            .into();
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = match body {
+            Some(body) => agent.run(request.body(body).unwrap()),
+            None => agent.run(request.body(()).unwrap()),
+        };
+        let mut response = response.expect("an answer");
+        let headers = response
+            .headers()
+            .iter()
+            .map(|(n, v)| (n.as_str().to_owned(), String::from_utf8_lossy(v.as_bytes()).into_owned()))
+            .collect();
+        let status = response.status().as_u16();
+        let bytes = response.body_mut().with_config().limit(64 << 20).read_to_vec().expect("a body");
+        Answer { status, headers, bytes }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An answer, whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: BTreeMap<String, String>,
+    pub bytes: Vec<u8>,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes)
+            .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.bytes)))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+}
+
+/// A manifest with the hostile adapter, and models: `hostile` behind it, `identity` beside it.
+fn hostile_app(folder: &Path) -> (PathBuf, PathBuf) {
+    let manifest = std::fs::read_to_string(root().join("spin.toml")).unwrap();
+    let build = root().join("build");
+    let manifest = manifest
+        .replace("build/adapter-magika.wasm", "build/test/hostile-adapter.wasm")
+        .replace("\"build/", &format!("\"{}/", build.display()));
+    let app = folder.join("spin.toml");
+    std::fs::write(&app, manifest).unwrap();
+    let models = folder.join("models");
+    let contract = std::fs::read_to_string(root().join("models/identity/model.toml")).unwrap();
+    for (name, adapter) in [("identity", ""), ("hostile", "\n[adapter]\nname = \"hostile\"\n")] {
+        let version = models.join(name).join("1");
+        std::fs::create_dir_all(&version).unwrap();
+        std::fs::copy(root().join("models/identity/1/model.onnx"), version.join("model.onnx")).unwrap();
+        std::fs::write(models.join(name).join("model.toml"), format!("{contract}{adapter}")).unwrap();
+    }
+    (app, models)
+}

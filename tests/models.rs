@@ -1,0 +1,169 @@
+//! Real models behind the built components, over HTTP.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{Options, Server, root};
+use serde_json::{Value, json};
+
+fn label(server: &Server, body: &[u8]) -> String {
+    // As `curl --data-binary` sends it.
+    let answer = server.post("/v1/models/magika:predict", "application/x-www-form-urlencoded", body);
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.bytes));
+    let value = answer.json();
+    let prediction = &value["predictions"][0];
+    assert!(prediction["confidence"].as_f64().is_some_and(|c| c > 0.5), "{value}");
+    prediction["label"].as_str().expect("a label").to_owned()
+}
+
+fn content_is_recognised(server: &Server) {
+    let readme = std::fs::read(root().join("README.md")).unwrap();
+    assert_eq!(label(server, &readme), "markdown");
+    assert_eq!(label(server, &png()), "png");
+    // This very test is an ELF file.
+    let elf = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    assert_eq!(label(server, &elf[..elf.len().min(900_000)]), "elf");
+    let python = std::fs::read(root().join("scripts/make_models.py")).unwrap();
+    assert_eq!(label(server, &python), "python");
+    assert_eq!(label(server, b""), "empty");
+}
+
+/// A small picture: signature, header, one compressed scan line, end.
+fn png() -> Vec<u8> {
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut chunk = |kind: &[u8; 4], data: &[u8]| {
+        png.extend((data.len() as u32).to_be_bytes());
+        let at = png.len();
+        png.extend(kind);
+        png.extend(data);
+        let crc = crc32(&png[at..]);
+        png.extend(crc.to_be_bytes());
+    };
+    chunk(b"IHDR", &[0, 0, 0, 1, 0, 0, 0, 1, 8, 2, 0, 0, 0]);
+    chunk(b"IDAT", &[0x78, 0x9c, 0x63, 0xf8, 0xcf, 0xc0, 0, 0, 3, 1, 1, 0]);
+    chunk(b"IEND", b"");
+    png
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |c, _| (c >> 1) ^ (0xedb8_8320 & (c & 1).wrapping_neg()))
+    })
+}
+
+#[test]
+fn magika_recognises_files_through_its_adapter() {
+    content_is_recognised(&Server::start());
+}
+
+#[test]
+fn magika_recognises_files_on_tract_where_no_native_library_is_given() {
+    let server = Server::start_with(Options { tract: true, ..Options::default() });
+    content_is_recognised(&server);
+    assert!(server.log.lock().unwrap().iter().any(|l| l.contains("magika") && l.contains("tract")));
+}
+
+#[test]
+fn identity_gives_back_fp32_numbers_bit_for_bit() {
+    let server = Server::start();
+    let edges = [
+        0.0, -0.0, 1.0, -1.0, f32::MIN_POSITIVE, -f32::MIN_POSITIVE, f32::from_bits(1), f32::from_bits(0x007f_ffff),
+        f32::MAX, f32::MIN, f32::EPSILON, 0.1, 1.0 / 3.0, 16_777_216.0, 16_777_217.0, 1e-38, 3.402_823e38, 1.175_494_2e-38,
+        core::f32::consts::PI, 8_388_608.5,
+    ];
+    let mut bits: Vec<u32> = edges.iter().map(|f: &f32| f.to_bits()).collect();
+    // And a spread over all finite bit patterns.
+    bits.extend((0..4000u32).map(|i| i.wrapping_mul(0x9e37_79b1)).filter(|b| f32::from_bits(*b).is_finite()));
+    bits.truncate(bits.len() / 4 * 4);
+    for chunk in bits.chunks(64 * 4) {
+        let rows: Vec<String> = chunk
+            .chunks(4)
+            .map(|r| {
+                let numbers: Vec<String> = r.iter().map(|b| format!("{:?}", f32::from_bits(*b))).collect();
+                format!("[{}]", numbers.join(","))
+            })
+            .collect();
+        let answer = server.post_json("/v1/models/identity:predict", &format!("{{\"inputs\":{{\"a\":[{}]}}}}", rows.join(",")));
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.bytes));
+        let value = answer.json();
+        let predictions = value["predictions"].as_array().unwrap();
+        let got: Vec<u32> = predictions
+            .iter()
+            .flat_map(|p| p["b"].as_array().unwrap())
+            // Read back as FP32: `as f32` of the nearest f64 would round twice.
+            .map(|n| n.to_string().parse::<f32>().unwrap().to_bits())
+            .collect();
+        assert_eq!(got, chunk);
+    }
+}
+
+#[test]
+fn digits_reaches_its_stated_accuracy_over_http() {
+    let server = Server::start();
+    let contract = std::fs::read_to_string(root().join("models/digits/model.toml")).unwrap();
+    let stated: f64 = contract
+        .split_once("held-out accuracy ")
+        .map(|(_, rest)| rest.split(|c: char| !(c.is_ascii_digit() || c == '.')).next().unwrap().trim_end_matches('.'))
+        .and_then(|n| n.parse().ok())
+        .expect("models/digits/model.toml states `held-out accuracy 0.…`");
+    let rows = std::fs::read_to_string(root().join("tests/data/digits-heldout.csv")).unwrap();
+    let rows: Vec<(String, Vec<u32>)> = rows
+        .lines()
+        .filter(|l| l.starts_with(|c: char| c.is_ascii_digit()))
+        .map(|l| {
+            let (label, pixels) = l.split_once(',').unwrap();
+            (label.to_owned(), pixels.split(',').map(|p| p.parse().unwrap()).collect())
+        })
+        .collect();
+    assert!(rows.len() >= 300);
+    let mut right = 0;
+    for chunk in rows.chunks(50) {
+        let pixels: Vec<&Vec<u32>> = chunk.iter().map(|(_, p)| p).collect();
+        let answer = server.post_json("/v1/models/digits:predict", &json!({ "inputs": { "pixels": pixels } }).to_string());
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.bytes));
+        let value = answer.json();
+        let predictions = value["predictions"].as_array().unwrap();
+        assert_eq!(predictions.len(), chunk.len());
+        right += predictions.iter().zip(chunk).filter(|(p, (label, _))| p["label"] == **label).count();
+    }
+    let accuracy = right as f64 / rows.len() as f64;
+    assert!((accuracy - stated).abs() < 0.0005, "{accuracy} over HTTP, {stated} stated");
+}
+
+#[test]
+fn every_demo_model_answers_both_protocols() {
+    let server = Server::start();
+    let zeros = |n: usize| vec![0; n];
+    for (model, inputs) in [
+        ("identity", vec![("a", "FP32", vec![1, 4], zeros(4))]),
+        ("digits", vec![("pixels", "FP32", vec![1, 64], zeros(64))]),
+        ("magika", vec![("bytes", "INT32", vec![1, 2048], zeros(2048))]),
+        ("cls", vec![("x", "FP32", vec![1, 3, 48, 192], zeros(27_648))]),
+        ("minilm", vec![
+            ("input_ids", "INT64", vec![1, 4], vec![101, 7592, 2088, 102]),
+            ("attention_mask", "INT64", vec![1, 4], vec![1; 4]),
+            ("token_type_ids", "INT64", vec![1, 4], zeros(4)),
+        ]),
+    ] {
+        let oip: Vec<Value> = inputs
+            .iter()
+            .map(|(name, datatype, shape, data)| json!({"name":name,"datatype":datatype,"shape":shape,"data":data}))
+            .collect();
+        let answer = server.post_json(&format!("/v2/models/{model}/infer"), &json!({ "inputs": oip }).to_string());
+        assert_eq!(answer.status, 200, "{model}: {}", String::from_utf8_lossy(&answer.bytes));
+        let value = answer.json();
+        let metadata = server.get(&format!("/v2/models/{model}")).json();
+        for (output, described) in value["outputs"].as_array().unwrap().iter().zip(metadata["outputs"].as_array().unwrap()) {
+            assert_eq!(output["name"], described["name"]);
+            assert_eq!(output["datatype"], described["datatype"]);
+            let elements: u64 = output["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).product();
+            assert_eq!(output["data"].as_array().unwrap().len() as u64, elements);
+        }
+        let ready = server.get(&format!("/v2/models/{model}/versions/1/ready"));
+        assert_eq!(ready.status, 200);
+    }
+    let list = server.get("/v1/models").json();
+    assert_eq!(list["models"].as_array().unwrap().len(), 6, "{list}");
+    assert_eq!(server.get("/ready").status, 200);
+}

@@ -1,0 +1,221 @@
+//! The server's own limits, over raw sockets: what is too large, too slow or too much is refused in
+//! its own way, and what was let in is finished before the server stops.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{Options, Server};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+const TIGHT: &str = "
+[server]
+max_connections = 4
+max_in_flight = 2
+header_timeout_ms = 500
+body_idle_timeout_ms = 300
+total_timeout_ms = 1500
+write_timeout_ms = 500
+drain_timeout_ms = 3000
+max_target_bytes = 200
+";
+
+fn connect(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+}
+
+/// Sends bytes and reads until the server closes.
+fn exchange(server: &Server, bytes: &[u8]) -> String {
+    let mut stream = connect(server);
+    stream.write_all(bytes).unwrap();
+    read_to_end(&mut stream)
+}
+
+fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    // A reset after the answer is as good as a close.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn a_body_that_stops_arriving_is_408_and_its_connection_closed() {
+    let server = Server::start_with(Options { policy: Some(TIGHT), ..Options::default() });
+    let started = Instant::now();
+    let answer = exchange(&server, b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"inputs\"");
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("request_timeout") && answer.contains("x-request-id"), "{answer}");
+    assert!(started.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
+fn a_body_in_drips_is_ended_by_the_total_deadline() {
+    let server = Server::start_with(Options { policy: Some(TIGHT), ..Options::default() });
+    let mut stream = connect(&server);
+    stream.write_all(b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n").unwrap();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(5) {
+        if stream.write_all(b" ").is_err() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let answer = read_to_end(&mut stream);
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert_eq!(server.get("/healthz").status, 200);
+}
+
+#[test]
+fn headers_that_stop_arriving_close_the_connection() {
+    let server = Server::start_with(Options { policy: Some(TIGHT), ..Options::default() });
+    for start in [&b""[..], b"P", b"PRI", b"POST /v1/mod", b"GET / HTTP/1.1\r\nhost: x\r\n"] {
+        let mut stream = connect(&server);
+        stream.write_all(start).unwrap();
+        let started = Instant::now();
+        let answer = read_to_end(&mut stream);
+        assert!(started.elapsed() < Duration::from_secs(4), "{start:?} {answer}");
+    }
+}
+
+#[test]
+fn a_truncated_body_is_400_where_the_caller_still_listens() {
+    let server = Server::start();
+    let mut stream = connect(&server);
+    stream.write_all(b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{}").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let answer = read_to_end(&mut stream);
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert_eq!(server.get("/healthz").status, 200);
+}
+
+#[test]
+fn targets_and_headers_beyond_their_limit_are_414_and_431() {
+    let server = Server::start_with(Options { policy: Some(TIGHT), ..Options::default() });
+    let answer = exchange(&server, format!("GET /{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "a".repeat(300)).as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 414"), "{answer}");
+    let answer = exchange(&server, format!("GET / HTTP/1.1\r\nhost: x\r\nbig: {}\r\n\r\n", "a".repeat(40_000)).as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let many: String = (0..200).map(|i| format!("h{i}: x\r\n")).collect();
+    let answer = exchange(&server, format!("GET / HTTP/1.1\r\nhost: x\r\n{many}\r\n").as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let answer = exchange(&server, b"NOT HTTP AT ALL\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+}
+
+#[test]
+fn an_announced_body_beyond_the_limit_is_413_before_it_is_sent() {
+    let server = Server::start();
+    let answer = exchange(&server, b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 999999999999\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("16777216"), "{answer}");
+}
+
+#[test]
+fn connections_beyond_the_cap_are_answered_503_with_retry_after() {
+    let server = Server::start_with(Options { policy: Some(TIGHT), ..Options::default() });
+    let held: Vec<TcpStream> = (0..4).map(|_| connect(&server)).collect();
+    std::thread::sleep(Duration::from_millis(100));
+    let answer = read_to_end(&mut connect(&server));
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"), "{answer}");
+    drop(held);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(server.get("/healthz").status, 200);
+}
+
+#[test]
+fn requests_beyond_the_in_flight_cap_are_503_and_were_not_run() {
+    let server = Server::start_with(Options { policy: Some(TIGHT), ..Options::default() });
+    let held: Vec<TcpStream> = (0..2)
+        .map(|_| {
+            let mut stream = connect(&server);
+            stream.write_all(b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(100));
+    let answer = server.get("/healthz");
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert_eq!(answer.json()["error"]["code"], "overloaded");
+    drop(held);
+}
+
+#[test]
+fn a_caller_that_takes_none_of_its_answer_is_let_go() {
+    let server = Server::start_with(Options { policy: Some(TIGHT), ..Options::default() });
+    let mut stream = connect(&server);
+    // Many large answers, pipelined and never read, until every buffer is full.
+    let _ = stream.set_write_timeout(Some(Duration::from_secs(2)));
+    let request = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n".repeat(200);
+    for _ in 0..50 {
+        if stream.write_all(&request).is_err() {
+            break;
+        }
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(server.get("/healthz").status, 200);
+}
+
+#[test]
+fn sigterm_finishes_what_is_in_flight_and_ends_with_0() {
+    let mut server = Server::start();
+    let mut stream = connect(&server);
+    let body = br#"{"inputs":{"a":[[1,2,3,4]]}}"#;
+    stream.write_all(format!("POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes()).unwrap();
+    let idle = connect(&server);
+    std::thread::sleep(Duration::from_millis(100));
+    let writer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        stream.write_all(body).unwrap();
+        read_to_end(&mut stream)
+    });
+    let (code, took) = server.terminate();
+    let answer = writer.join().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(TcpStream::connect(server.address).is_err());
+    drop(idle);
+}
+
+#[test]
+fn http2_with_prior_knowledge_serves_many_streams_on_one_connection() {
+    let server = Server::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let calls: Vec<_> = (0..50)
+            .map(|i| {
+                let mut sender = sender.clone();
+                let request = hyper::Request::post(format!("http://{}/v1/models/identity:predict", server.address))
+                    .header("content-type", "application/json")
+                    .header("x-request-id", format!("h2-{i}"))
+                    .body(Full::new(bytes_of(format!(r#"{{"inputs":{{"a":[[{i},2,3,4]]}}}}"#))))
+                    .unwrap();
+                tokio::spawn(async move {
+                    let response = sender.send_request(request).await.unwrap();
+                    let status = response.status();
+                    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+                    let body = response.into_body().collect().await.unwrap().to_bytes();
+                    (i, status, id, serde_json::from_slice::<serde_json::Value>(&body).unwrap())
+                })
+            })
+            .collect();
+        for call in calls {
+            let (i, status, id, value) = call.await.unwrap();
+            assert_eq!(status, 200, "{value}");
+            assert_eq!(id, format!("h2-{i}"));
+            assert_eq!(value["predictions"][0]["b"][0].as_f64(), Some(f64::from(i)));
+        }
+    });
+}
+
+fn bytes_of(text: String) -> hyper::body::Bytes {
+    hyper::body::Bytes::from(text)
+}
