@@ -26,7 +26,7 @@ const ASYNC_STACK_BYTES: usize = 1 << 20;
 const WASM_STACK_BYTES: usize = 512 << 10;
 
 /// Builds the engine all components run on.
-pub fn build(settings: &InstanceSettings) -> anyhow::Result<Engine> {
+pub fn build(settings: &InstanceSettings) -> wasmtime::Result<Engine> {
     // Two doors have a pool each, and an instance being replaced overlaps with its successor.
     let slots = settings.count.saturating_mul(2).saturating_add(2);
     let mut pool = PoolingAllocationConfig::new();
@@ -50,7 +50,7 @@ pub fn build(settings: &InstanceSettings) -> anyhow::Result<Engine> {
         .max_wasm_stack(WASM_STACK_BYTES)
         .memory_init_cow(true)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    Ok(Engine::new(&config)?)
+    Engine::new(&config)
 }
 
 /// Advances the engine's epoch until dropped.

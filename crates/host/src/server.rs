@@ -148,7 +148,7 @@ impl Server {
         let mut draining = self.draining.subscribe();
         let first_bytes = tokio::select! {
             seen = tokio::time::timeout(header_timeout, io::speaks_http2(&stream)) => seen.ok(),
-            _ = draining.wait_for(|d| *d) => None,
+            () = drained(&mut draining) => None,
         };
         let Some(Ok(is_http2)) = first_bytes else {
             self.open.fetch_sub(1, Ordering::Relaxed);
@@ -172,7 +172,7 @@ impl Server {
             let mut connection = std::pin::pin!(builder.serve_connection(io, service));
             tokio::select! {
                 result = connection.as_mut() => result,
-                _ = draining.wait_for(|d| *d) => {
+                () = drained(&mut draining) => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -188,7 +188,7 @@ impl Server {
             let mut connection = std::pin::pin!(builder.serve_connection(io, service));
             tokio::select! {
                 result = connection.as_mut() => result,
-                _ = draining.wait_for(|d| *d) => {
+                () = drained(&mut draining) => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -319,6 +319,12 @@ impl Server {
         }
         Ok(rest.map_or(first, BytesMut::freeze))
     }
+}
+
+/// Resolves when the server drains.
+async fn drained(draining: &mut watch::Receiver<bool>) {
+    // The guard that comes back must not be held over an await.
+    let _ = draining.wait_for(|draining| *draining).await.map(drop);
 }
 
 /// What a refusal has to know of its request.

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
-use wasmtime_wasi::{DirPerms, FilePerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{
+    Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks,
+    WasiHttpView,
+};
 
 /// Handles one instance may hold at once, tensors and errors included. A request needs a few dozen;
 /// an instance that leaks them is stopped here instead of filling the host.
@@ -42,6 +45,7 @@ pub struct InstanceSource {
 pub struct InstanceState {
     wasi: WasiCtx,
     http: WasiHttpCtx,
+    hooks: NoOutbound,
     /// Handles of all kinds.
     pub table: ResourceTable,
     /// The models behind `wasi:nn`.
@@ -57,10 +61,10 @@ pub struct InstanceState {
 
 impl InstanceState {
     /// A store for a new instance, with its limits in force.
-    pub fn store(engine: &Engine, source: &InstanceSource) -> anyhow::Result<Store<Self>> {
+    pub fn store(engine: &Engine, source: &InstanceSource) -> wasmtime::Result<Store<Self>> {
         let mut wasi = WasiCtxBuilder::new();
         for mount in &source.mounts {
-            wasi.preopened_dir(&mount.host, &mount.guest, DirPerms::READ, FilePerms::READ)?;
+            wasi.preopened_dir(&mount.host, &mount.guest, FsPerms::ReadOnly)?;
         }
         for (name, value) in &source.environment {
             wasi.env(name, value);
@@ -71,6 +75,7 @@ impl InstanceState {
         let state = Self {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
+            hooks: NoOutbound,
             table,
             repository: source.repository.clone(),
             tensor_bytes: 0,
@@ -101,11 +106,6 @@ impl InstanceState {
     pub fn begin_request(&mut self) {
         self.ticks_left = self.ticks_per_request;
     }
-
-    /// Handles held; the same before and after a request, unless something leaks.
-    pub fn handles(&self) -> bool {
-        self.table.is_empty()
-    }
 }
 
 impl WasiView for InstanceState {
@@ -116,7 +116,24 @@ impl WasiView for InstanceState {
 
 impl WasiHttpView for InstanceState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: Default::default() }
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+    }
+}
+
+/// The progress of a message's transfer.
+type Transfer = Box<dyn Future<Output = Result<(), HttpError>> + Send>;
+
+/// Components reach nothing over HTTP; they only answer it.
+struct NoOutbound;
+
+impl WasiHttpHooks for NoOutbound {
+    fn send_request(
+        &mut self,
+        _request: http::Request<WasiBody>,
+        _options: Option<RequestOptions>,
+        _transfer: Transfer,
+    ) -> Box<dyn Future<Output = Result<(http::Response<WasiBody>, Transfer), HttpError>> + Send> {
+        Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)))
     }
 }
 

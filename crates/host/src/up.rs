@@ -151,7 +151,8 @@ pub fn prepare(
     for warning in manifest.warnings.iter().chain(&composed.warnings) {
         tracing::warn!("{warning}");
     }
-    let engine = engine::build(&settings.instances)?;
+    let engine = engine::build(&settings.instances)
+        .map_err(|e| anyhow::anyhow!("cannot start the WebAssembly engine: {e:#}; [instances] may ask for more memory than there is"))?;
     let (component, outcome) = app::compile(&engine, &composed.bytes, &state_dir.join("cache"))?;
     let compiled = match outcome.cached {
         Cached::Hit => format!("components from the cache in {} ms", outcome.millis),

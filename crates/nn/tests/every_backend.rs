@@ -279,6 +279,35 @@ fn inputs_that_fit_their_ports_but_not_each_other_fail_alone_and_without_a_path_
 }
 
 #[test]
+fn lengths_that_contradict_each_other_are_never_run() {
+    let graph = |op: &'static str, a: D, b: D| {
+        onnx(
+            &[Node(op, vec!["a", "b"], vec!["y"])],
+            &[p("a", onnx_type::FLOAT, &[a]), p("b", onnx_type::FLOAT, &[b])],
+            &[p("y", onnx_type::FLOAT, &[D::Open])],
+        )
+    };
+    for backend in every_backend() {
+        for (a, b) in [(D::S("N"), D::S("M")), (D::S("N"), D::S("N")), (D::Open, D::Open), (D::S("N"), D::N(3))] {
+            let model = load(&*backend, &graph("Add", a, b)).unwrap_or_else(|error| panic!("{}: {error}", backend.name()));
+            for length in [2, 3, 2, 3, 4] {
+                let outcome =
+                    run(&model, vec![("a", fp32(&[length], &vec![1.0; length as usize])), ("b", fp32(&[3], &[1.0; 3]))]);
+                match outcome {
+                    Ok(outputs) => {
+                        assert_eq!((length, as_fp32(&outputs[0].1)), (3, vec![2.0; 3]), "{}", backend.name());
+                    }
+                    Err(error) => {
+                        assert_ne!(length, 3, "{}: {error}", backend.name());
+                        assert!(matches!(error.code, ErrorCode::InvalidArgument | ErrorCode::RuntimeError), "{error}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_no_graph_does_not_load() {
     let cut = {
         let whole = onnx_bytes(

@@ -600,7 +600,7 @@ impl<'i> Reader<'i> {
             .map(|value| self.axes(value, &inputs, &outputs))
             .unwrap_or_default();
         self.unknown_members(members);
-        self.labels(&inputs, &outputs);
+        self.labels(&outputs);
         let whole = inputs.iter().chain(&outputs).all(|placed| placed.whole);
         let contract = Contract {
             description,
@@ -823,7 +823,7 @@ impl<'i> Reader<'i> {
             // TOML's integers end at 64 signed bits, so a bound of a UINT64 does too.
             let least = i64::try_from(least).unwrap_or(i64::MIN);
             let greatest = i64::try_from(greatest).unwrap_or(i64::MAX);
-            let label = format!("{name} of a {datatype}");
+            let label = format!("{name} for {datatype}");
             return self
                 .integer(value, &label, (least, greatest))
                 .map(Bound::Integer);
@@ -988,7 +988,7 @@ impl<'i> Reader<'i> {
     }
 
     /// What labels ask of outputs, apart from their axes.
-    fn labels(&mut self, _inputs: &[Placed], outputs: &[Placed]) {
+    fn labels(&mut self, outputs: &[Placed]) {
         let mut labelled = outputs.iter().filter(|placed| placed.spec.labels.is_some());
         if labelled.next().is_none() {
             return;

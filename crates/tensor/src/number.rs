@@ -150,47 +150,45 @@ pub(crate) struct Short<'a> {
 pub(crate) fn scan_short(bytes: &[u8], start: usize) -> Option<Short<'_>> {
     let negative = *bytes.get(start)? == b'-';
     let mut at = start + usize::from(negative);
-    let leading_zero = *bytes.get(at)? == b'0';
-    let (mut mantissa, mut digits) = digit_run(bytes, at)?;
-    if leading_zero && digits > 1 {
-        return None;
-    }
-    at += digits;
-    if digits == 8 {
-        if let Some((run, count)) = digit_run(bytes, at) {
-            mantissa = mantissa * RUN_POWERS.get(count)? + run;
-            digits += count;
-            at += count;
-        }
-        if digits == 16 {
+    // Branches that are taken alike for number after number are better than computing: the next
+    // step does not wait for them. So the usual case, one digit and a point, is asked for first.
+    let first = digit_at(bytes, at)?;
+    let leading_zero = first == 0;
+    let (mut mantissa, mut digits) = (first, 1);
+    if digit_at(bytes, at + 1).is_some() {
+        if leading_zero {
             return None;
         }
+        (mantissa, digits) = digit_run(bytes, at)?;
+        if digits == 8
+            && let Some((run, count)) = digit_run(bytes, at + 8)
+        {
+            mantissa = mantissa * RUN_POWERS.get(count)? + run;
+            digits += count;
+            if digits == 16 {
+                return None;
+            }
+        }
     }
+    at += digits;
     let mut exponent = 0;
     let mut next = *bytes.get(at)?;
     if next == b'.' {
         at += 1;
-        let (run, count) = digit_run(bytes, at)?;
-        let mut fraction = count;
-        mantissa = mantissa
-            .wrapping_mul(*RUN_POWERS.get(count)?)
-            .wrapping_add(run);
-        at += count;
-        if count == 8
-            && let Some((run, count)) = digit_run(bytes, at)
-        {
+        let fraction_start = at;
+        while let Some(eight) = eight_digits(bytes, at) {
+            mantissa = mantissa.wrapping_mul(100_000_000).wrapping_add(eight);
+            at += 8;
+        }
+        if let Some((run, count)) = digit_run(bytes, at) {
             mantissa = mantissa
                 .wrapping_mul(*RUN_POWERS.get(count)?)
                 .wrapping_add(run);
-            fraction += count;
             at += count;
-            while count == 8
-                && let Some(digit) = digit_at(bytes, at)
-            {
-                mantissa = mantissa.wrapping_mul(10).wrapping_add(digit);
-                fraction += 1;
-                at += 1;
-            }
+        }
+        let fraction = at - fraction_start;
+        if fraction == 0 {
+            return None;
         }
         digits = digits + fraction - usize::from(leading_zero);
         if digits > MANTISSA_DIGITS || mantissa > i64::MAX as u64 {

@@ -413,9 +413,9 @@ fn write_classes(
     if tensor.datatype != spec.datatype {
         return;
     }
-    let (mut data, mut shape) = (tensor.data.as_slice(), tensor.shape.as_slice());
+    let mut data = tensor.data.as_slice();
     if let Some(item) = item {
-        let Some((_, rest)) = shape.split_first() else {
+        let Some((_, rest)) = tensor.shape.split_first() else {
             return;
         };
         let row = crate::tensor::elements(rest).and_then(|n| usize::try_from(n).ok());
@@ -428,9 +428,8 @@ fn write_classes(
         let Some(slice) = start.and_then(|start| data.get(start..)?.get(..row_bytes)) else {
             return;
         };
-        (data, shape) = (slice, rest);
+        data = slice;
     }
-    let _ = shape;
     let top = top_classes(spec.datatype, data, size);
     let class = |out: &mut Vec<u8>, (index, element): (usize, &[u8])| {
         write_name(out, "label");

@@ -801,7 +801,8 @@ fn tensors_of_an_adapter_are_held_to_the_contract() {
     check_tensors(&[b(2, 3), a(2)], &contract).unwrap();
     let mut out_of_range = a(1);
     out_of_range.data[7] = 1;
-    let cases: Vec<(Vec<Tensor>, Vec<(&str, &str)>)> = vec![
+    type Case<'t> = (Vec<Tensor>, Vec<(&'t str, &'t str)>);
+    let cases: Vec<Case<'_>> = vec![
         (
             vec![],
             vec![("/inputs", "missing_input"), ("/inputs", "missing_input")],

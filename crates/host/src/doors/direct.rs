@@ -27,7 +27,7 @@ mod bindings {
     });
 }
 
-use bindings::exports::penstock::gate::door;
+use bindings::penstock::types::http as wit;
 use bindings::{DirectDoor, DirectDoorPre};
 
 /// The pool of instances behind the typed door.
@@ -85,12 +85,12 @@ impl Direct {
         instance.store.data_mut().begin_request();
         instance.store.set_epoch_deadline(1);
         let DoorRequest { parts, body } = &request;
-        let headers: Vec<door::Header<'_>> = parts
+        let headers: Vec<wit::HeaderParam<'_>> = parts
             .headers
             .iter()
-            .map(|(name, value)| door::Header { name: name.as_str(), value: value.as_bytes() })
+            .map(|(name, value)| wit::HeaderParam { name: name.as_str(), value: value.as_bytes() })
             .collect();
-        let record = door::Request {
+        let record = wit::Request {
             method: parts.method.as_str(),
             target: parts.uri.path_and_query().map_or("/", |t| t.as_str()),
             headers: &headers,
@@ -113,14 +113,13 @@ impl Direct {
     }
 
     async fn instantiate(&self) -> wasmtime::Result<Instance> {
-        let mut store = InstanceState::store(self.pre.engine(), &self.source)
-            .map_err(|e| wasmtime::format_err!("{e:#}"))?;
+        let mut store = InstanceState::store(self.pre.engine(), &self.source)?;
         let door = self.pre.instantiate_async(&mut store).await?;
         Ok(Instance { store, door, served: 0, _counted: Counted::new(&self.counts) })
     }
 }
 
-fn to_http(answer: door::Response) -> Result<Response<Bytes>, DoorError> {
+fn to_http(answer: wit::Response) -> Result<Response<Bytes>, DoorError> {
     let mut response = Response::new(Bytes::from(answer.body));
     *response.status_mut() = http::StatusCode::from_u16(answer.status)
         .map_err(|_| DoorError::Answer(format!("status {}", answer.status)))?;

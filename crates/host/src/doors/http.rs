@@ -82,8 +82,7 @@ impl HandlerState for Source {
         let engine = match &self.pre {
             ProxyPre::P3(pre) => pre.engine(),
         };
-        let mut store = InstanceState::store(engine, &self.source)
-            .map_err(|e| wasmtime::format_err!("{e:#}"))?;
+        let mut store = InstanceState::store(engine, &self.source)?;
         let proxy: Proxy = self.pre.instantiate_async(&mut store).await?;
         Ok(Instance {
             store,

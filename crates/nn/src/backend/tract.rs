@@ -6,13 +6,18 @@
 //!   optimisation. Where tract cannot (an operator that needs numbers), a plan is made for each shape that is
 //!   asked for, and the [`MAX_PLANS`] last used are kept. Making one takes as long as loading did, so a caller
 //!   that sends a new shape each time pays for it in latency, on its own lane; memory stays bounded.
+//! - **A symbolic plan runs only shapes that were vetted.** tract checks inputs against their own declared
+//!   shapes and believes what it concluded from them: given `[N,K] × [L,M]` it concludes `K = L`, and runs a
+//!   call in which they differ, over memory that is not the tensor's. So the graph's shapes are inferred once
+//!   with the numbers of each new set of input shapes, and a contradiction is the caller's error.
 //! - **A fresh state a call.** A plan's state can carry values of recurrent operators from one run to the
 //!   next; two callers must never meet there.
 //! - **What tract has no type for is refused at load.** That is bfloat16, among wasi:nn's types.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -35,6 +40,11 @@ pub const NAME: &str = "tract";
 /// Plans kept for a model that needs one a shape. A plan holds its own copy of the weights in the worst case,
 /// so this is also how many times over a model may be in memory.
 pub const MAX_PLANS: usize = 8;
+
+/// Sets of input shapes remembered as vetted, by which a model with one plan avoids inferring shapes for each
+/// call. When so many are known all are forgotten; a caller that never repeats a shape gains nothing from it
+/// and cannot make it grow.
+pub const MAX_VETTED_SHAPES: usize = 1024;
 
 /// The release this crate is built with; tract does not export its own.
 const VERSION: &str = "0.23";
@@ -80,11 +90,16 @@ struct Graph {
 }
 
 enum Plans {
-    /// One plan, whatever the shape.
-    One(Plan),
+    /// The graph leaves no dimension open; inputs are checked against it before they come here.
+    Fixed(Plan),
+    /// One plan for every shape, and the shapes known to make sense.
+    Symbolic(Plan, Mutex<HashSet<Shapes>>),
     /// A plan a shape, the last used last.
-    PerShape(Mutex<Vec<(Vec<Vec<u32>>, Plan)>>),
+    PerShape(Mutex<Vec<(Shapes, Plan)>>),
 }
+
+/// The shape of each input.
+type Shapes = Vec<Vec<u32>>;
 
 struct TractSession(Arc<Graph>);
 
@@ -129,63 +144,78 @@ impl Lane for TractLane {
 
 impl Graph {
     fn plan_for(&self, inputs: &[NnTensor]) -> Result<Plan, NnError> {
-        let kept = match &self.plans {
-            Plans::One(plan) => return Ok(plan.clone()),
-            Plans::PerShape(kept) => kept,
-        };
-        let shapes: Vec<Vec<u32>> = inputs.iter().map(|tensor| tensor.dims.clone()).collect();
-        let lock = || kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        {
-            let mut plans = lock();
-            if let Some(at) = plans.iter().position(|(key, _)| *key == shapes) {
-                let entry = plans.remove(at);
-                let plan = entry.1.clone();
-                plans.push(entry);
-                return Ok(plan);
+        let shapes = || -> Shapes { inputs.iter().map(|tensor| tensor.dims.clone()).collect() };
+        match &self.plans {
+            Plans::Fixed(plan) => Ok(plan.clone()),
+            Plans::Symbolic(plan, vetted) => {
+                let shapes = shapes();
+                if !lock(vetted).contains(&shapes) {
+                    self.with_shapes(&shapes).and_then(|mut model| model.analyse(false).map(drop)).map_err(misfit)?;
+                    let mut vetted = lock(vetted);
+                    if vetted.len() >= MAX_VETTED_SHAPES {
+                        vetted.clear();
+                    }
+                    vetted.insert(shapes);
+                }
+                Ok(plan.clone())
+            }
+            Plans::PerShape(kept) => {
+                let shapes = shapes();
+                let known = {
+                    let mut plans = lock(kept);
+                    (plans.iter().position(|(key, _)| *key == shapes)).map(|at| {
+                        let entry = plans.remove(at);
+                        let plan = entry.1.clone();
+                        plans.push(entry);
+                        plan
+                    })
+                };
+                if let Some(plan) = known {
+                    return Ok(plan);
+                }
+                // Made outside the lock: another lane with a known shape must not wait for it. Two lanes may
+                // make the same plan at once; the second replaces the first.
+                let plan = (self.with_shapes(&shapes))
+                    .and_then(|model| model.into_optimized()?.into_runnable())
+                    .map_err(misfit)?;
+                let mut plans = lock(kept);
+                plans.retain(|(key, _)| *key != shapes);
+                if plans.len() >= MAX_PLANS {
+                    plans.remove(0);
+                }
+                plans.push((shapes, plan.clone()));
+                Ok(plan)
             }
         }
-        // Made outside the lock: another lane with a known shape must not wait for it. Two lanes may make the
-        // same plan at once; the second replaces the first.
-        let plan = self.concrete(&shapes)?;
-        let mut plans = lock();
-        plans.retain(|(key, _)| *key != shapes);
-        if plans.len() >= MAX_PLANS {
-            plans.remove(0);
-        }
-        plans.push((shapes, plan.clone()));
-        Ok(plan)
     }
 
-    fn concrete(&self, shapes: &[Vec<u32>]) -> Result<Plan, NnError> {
-        let make = || -> Result<Plan, TractError> {
-            let mut model = self.model.clone();
-            for (index, (shape, port)) in shapes.iter().zip(&self.inputs).enumerate() {
-                let dims: Vec<TDim> = shape
-                    .iter()
-                    .map(|dim| TDim::from(i64::from(*dim)))
-                    .collect();
-                let fact = match datum_type(port.ty) {
-                    Some(ty) => InferenceFact::dt_shape(ty, dims),
-                    None => InferenceFact::shape(dims),
-                };
-                model.set_input_fact(index, fact)?;
-            }
-            model.into_optimized()?.into_runnable()
-        };
-        make().map_err(|error| {
-            NnError::new(
-                ErrorCode::InvalidArgument,
-                format!(
-                    "tract cannot run the graph on inputs of these shapes: {}",
-                    text_of(&error)
-                ),
-            )
-        })
+    /// The graph with numbers for its inputs' dimensions. Weights are shared with the original.
+    fn with_shapes(&self, shapes: &Shapes) -> Result<InferenceModel, TractError> {
+        let mut model = self.model.clone();
+        for (index, (shape, port)) in shapes.iter().zip(&self.inputs).enumerate() {
+            let dims: Vec<TDim> = shape.iter().map(|dim| TDim::from(i64::from(*dim))).collect();
+            let fact = match datum_type(port.ty) {
+                Some(ty) => InferenceFact::dt_shape(ty, dims),
+                None => InferenceFact::shape(dims),
+            };
+            model.set_input_fact(index, fact)?;
+        }
+        Ok(model)
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn misfit(error: TractError) -> NnError {
+    NnError::invalid(format!("the graph cannot take inputs of these shapes together: {}", text_of(&error)))
+}
+
 fn open(source: &GraphSource, options: &LoadOptions) -> Result<Graph, NnError> {
-    let onnx = tract_onnx::onnx();
+    // What a file notes about the values between its nodes names open dimensions, and those would contradict the
+    // numbers of a call.
+    let onnx = tract_onnx::onnx().with_ignore_value_info(true);
     let unreadable = |error: TractError| {
         NnError::new(
             ErrorCode::InvalidEncoding,
@@ -290,7 +320,11 @@ fn open(source: &GraphSource, options: &LoadOptions) -> Result<Graph, NnError> {
     } else {
         None
     };
-    let plans = one.map_or_else(|| Plans::PerShape(Mutex::new(Vec::new())), Plans::One);
+    let plans = match one {
+        Some(plan) if fixed => Plans::Fixed(plan),
+        Some(plan) => Plans::Symbolic(plan, Mutex::default()),
+        None => Plans::PerShape(Mutex::default()),
+    };
     Ok(Graph {
         model,
         inputs,
