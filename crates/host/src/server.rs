@@ -28,9 +28,15 @@ mod io;
 const RETRY_AFTER_S: u32 = 1;
 /// HTTP/2 streams open at once on one connection; the in-flight cap is for all of them together.
 const MAX_STREAMS: u32 = 128;
+/// What a header line has beside name and value: colon, space, carriage return, newline.
+const HEADER_FRAMING_BYTES: usize = 4;
 /// How often an HTTP/2 connection is probed, and how long it has to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much of a body beyond the limit is read and thrown away so that the caller hears the answer.
+const MAX_DISCARD_BYTES: u64 = 64 << 20;
+/// The least a connection's read buffer may grow to; bodies arrive in pieces of this size.
+const READ_BUFFER_BYTES: usize = 256 << 10;
 /// Headers in one request; browsers send about twenty.
 const MAX_HEADERS: usize = 128;
 /// How long a listener that cannot accept (no file descriptors) waits before it tries again.
@@ -183,7 +189,7 @@ impl Server {
                 .timer(TokioTimer::new())
                 .header_read_timeout(header_timeout)
                 .max_headers(MAX_HEADERS)
-                .max_buf_size(self.settings.max_header_bytes as usize)
+                .max_buf_size(READ_BUFFER_BYTES.max(self.settings.max_header_bytes as usize))
                 .half_close(false);
             let mut connection = std::pin::pin!(builder.serve_connection(io, service));
             tokio::select! {
@@ -238,7 +244,20 @@ impl Server {
                 ),
             ));
         }
-        let body = self.collect(body, deadline).await?;
+        // HTTP/1's read buffer is larger than the limit, for the sake of bodies, so it is held here.
+        let header_bytes: usize =
+            parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_FRAMING_BYTES).sum();
+        if header_bytes > self.settings.max_header_bytes as usize {
+            return Err(Problem::new(
+                Code::HeadersTooLarge,
+                format!(
+                    "the headers have {header_bytes} bytes; at most {} are taken",
+                    self.settings.max_header_bytes
+                ),
+            ));
+        }
+        let asks_first = parts.headers.contains_key(header::EXPECT);
+        let body = self.collect(body, deadline, asks_first).await?;
         // The id is made here, so that a request that traps has one as well.
         if asked.made_id {
             let id = HeaderValue::from_str(asked.request_id.as_str()).expect("visible ASCII");
@@ -260,16 +279,27 @@ impl Server {
         }
     }
 
-    /// Reads a whole body, within the limits on its size, its pauses and its time.
-    async fn collect(&self, mut body: Incoming, deadline: Instant) -> Result<Bytes, Problem> {
+    /// Reads a whole body, within the limits on its size, its pauses and its time. Of a body that is
+    /// too large a bounded rest is read and thrown away, because a caller that is still sending when
+    /// its connection closes never sees why.
+    async fn collect(
+        &self,
+        mut body: Incoming,
+        deadline: Instant,
+        asks_first: bool,
+    ) -> Result<Bytes, Problem> {
         let limit = self.settings.max_body_bytes;
         let too_large = || {
             Problem::new(Code::BodyTooLarge, format!("the body has more than {limit} bytes, the limit"))
         };
         let announced = body.size_hint().exact();
-        if announced.is_some_and(|bytes| bytes > limit) {
+        let hopeless = limit.saturating_add(MAX_DISCARD_BYTES);
+        let mut discarding = announced.is_some_and(|bytes| bytes > limit);
+        // A caller that asks before it sends, or would send without end, is told at once.
+        if discarding && (asks_first || announced.is_some_and(|bytes| bytes > hopeless)) {
             return Err(too_large());
         }
+        let mut received: u64 = 0;
         let pause = Duration::from_millis(self.settings.body_idle_timeout_ms);
         let mut first = Bytes::new();
         let mut rest: Option<BytesMut> = None;
@@ -280,6 +310,7 @@ impl Server {
             let until = deadline.min(Instant::now() + pause);
             let frame = match timeout_at(until, body.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(_))) | Err(_) if discarding => break,
                 Ok(Some(Err(e))) => {
                     return Err(Problem::new(
                         Code::IncompleteBody,
@@ -298,9 +329,14 @@ impl Server {
                 }
             };
             let Ok(data) = frame.into_data() else { continue };
-            let so_far = rest.as_ref().map_or(first.len(), BytesMut::len);
-            if (so_far + data.len()) as u64 > limit {
-                return Err(too_large());
+            received += data.len() as u64;
+            if discarding || received > limit {
+                discarding = true;
+                (first, rest) = (Bytes::new(), None);
+                if received > hopeless {
+                    break;
+                }
+                continue;
             }
             // Most bodies arrive in one piece, and that piece is not copied.
             match &mut rest {
@@ -316,6 +352,9 @@ impl Server {
                     rest = Some(joined);
                 }
             }
+        }
+        if discarding {
+            return Err(too_large());
         }
         Ok(rest.map_or(first, BytesMut::freeze))
     }

@@ -234,13 +234,6 @@ impl<'a, 'c> Request<'a, 'c> {
                 "name" => {
                     has_name = true;
                     spec = self.input_name(scanner, index, seen)?;
-                    if spec.is_none() {
-                        // Reported; no datatype or shape can be right.
-                        data = match data {
-                            Data::Absent => Data::Absent,
-                            _ => Data::Useless,
-                        };
-                    }
                 }
                 "shape" => {
                     has_shape = true;

@@ -9,9 +9,20 @@
 //!   library (Eisel-Lemire), which reads the text again.
 //! * `FP32`, `FP16` and `BF16` compute the same way in double precision with *any* 64-bit mantissa.
 //!   The double is then off by at most two units in its last place, and rounding it to the narrower
-//!   type is right unless it lies within [`DOUBT_ULPS`] of a midpoint between two narrow values; only
+//!   type is right unless it lies within `DOUBT_ULPS` of a midpoint between two narrow values; only
 //!   those, about one in 2^25 for `FP32`, take the slow road. This makes the 17 digits Python prints
-//!   for a widened `float32` as cheap as 6 digits.
+//!   for a widened `float32` about as cheap as 6 digits.
+//!
+//! Why own code: nanoseconds for each of 27,648 FP32 numbers in nested arrays on a 2-core cloud machine
+//! (`benches/json.rs`; the two float parsers were measured in the same way, separately). The first
+//! column is all of [`parse_predict`](crate::parse_predict), the last two are the conversion alone:
+//!
+//! | spelling | here | here, in WebAssembly (V8) | tree of `serde_json` | `fast-float2` | `lexical-core` |
+//! |---|---|---|---|---|---|
+//! | 6 digits | 9.6 | 10.9 | 22.2 | 10.4 | 11.3 |
+//! | shortest | 9.4 | 13.5 | 25.0 | 15.5 | 15.7 |
+//! | 17 digits | 12.2 | 16.7 | 32.2 | 17.4 | 17.5 |
+//! | `17` | 7.2 | 9.2 | 16.0 | 7.2 | 8.2 |
 
 use std::cmp::Ordering;
 
