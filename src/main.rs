@@ -28,13 +28,23 @@ enum Command {
 #[derive(Args)]
 struct Common {
     /// The application manifest, as Spin reads it.
-    #[arg(long, env = "PENSTOCK_APP", default_value = "spin.toml", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "PENSTOCK_APP",
+        default_value = "spin.toml",
+        value_name = "FILE"
+    )]
     app: PathBuf,
     /// The models directory; without it, the one the manifest mounts at /models.
     #[arg(long, env = "PENSTOCK_MODELS", value_name = "DIR")]
     models: Option<PathBuf>,
     /// The operator's policy.
-    #[arg(long, env = "PENSTOCK_POLICY", default_value = "penstock.toml", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "PENSTOCK_POLICY",
+        default_value = "penstock.toml",
+        value_name = "FILE"
+    )]
     policy: PathBuf,
     /// The ONNX Runtime library; without it, models run on the built-in tract.
     #[arg(long, env = "PENSTOCK_ONNXRUNTIME", value_name = "PATH")]
@@ -46,10 +56,20 @@ struct UpArgs {
     #[command(flatten)]
     common: Common,
     /// Where to listen.
-    #[arg(long, env = "PENSTOCK_LISTEN", default_value = "127.0.0.1:3000", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "PENSTOCK_LISTEN",
+        default_value = "127.0.0.1:3000",
+        value_name = "ADDRESS"
+    )]
     listen: SocketAddr,
     /// Where compiled components are kept between starts.
-    #[arg(long, env = "PENSTOCK_STATE_DIR", default_value = ".penstock", value_name = "DIR")]
+    #[arg(
+        long,
+        env = "PENSTOCK_STATE_DIR",
+        default_value = ".penstock",
+        value_name = "DIR"
+    )]
     state_dir: PathBuf,
     /// How log lines are written.
     #[arg(long, env = "PENSTOCK_LOG", value_enum, default_value_t = Log::Pretty)]

@@ -9,23 +9,45 @@ use common::{Answer, Options, Server};
 /// An answer without what differs between any two requests.
 fn comparable(answer: &Answer) -> (u16, Vec<(String, String)>, serde_json::Value) {
     let mut body = answer.json();
-    for part in ["/prediction_id", "/latency_ms", "/request_id", "/timestamp", "/error/request_id", "/error/timestamp", "/parameters/prediction_id"] {
+    for part in [
+        "/prediction_id",
+        "/latency_ms",
+        "/request_id",
+        "/timestamp",
+        "/error/request_id",
+        "/error/timestamp",
+        "/parameters/prediction_id",
+    ] {
         if let Some(value) = body.pointer_mut(part) {
             *value = "varies".into();
         }
     }
     let varies = ["date", "x-request-id", "x-prediction-id", "content-length"];
-    let headers = answer.headers.iter().filter(|(n, _)| !varies.contains(&n.as_str()));
-    (answer.status, headers.map(|(n, v)| (n.clone(), v.clone())).collect(), body)
+    let headers = answer
+        .headers
+        .iter()
+        .filter(|(n, _)| !varies.contains(&n.as_str()));
+    (
+        answer.status,
+        headers.map(|(n, v)| (n.clone(), v.clone())).collect(),
+        body,
+    )
 }
 
 #[test]
 fn both_doors_give_the_same_answers() {
-    let direct = Server::start_with(Options { door: Some("direct"), ..Options::default() });
-    let http = Server::start_with(Options { door: Some("http"), ..Options::default() });
+    let direct = Server::start_with(Options {
+        door: Some("direct"),
+        ..Options::default()
+    });
+    let http = Server::start_with(Options {
+        door: Some("http"),
+        ..Options::default()
+    });
     let json = &[("content-type", "application/json")][..];
     let good: &[u8] = br#"{"inputs":{"a":[[1,2.5,-3e-3,4]]},"id":"x"}"#;
-    let oip: &[u8] = br#"{"id":"7","inputs":[{"name":"a","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}"#;
+    let oip: &[u8] =
+        br#"{"id":"7","inputs":[{"name":"a","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}"#;
     for (method, path, headers, body) in [
         ("GET", "/healthz", &[][..], None),
         ("GET", "/ready", &[], None),
@@ -34,16 +56,41 @@ fn both_doors_give_the_same_answers() {
         ("GET", "/v1/models", &[], None),
         ("GET", "/v1/models/identity?x=1", &[], None),
         ("GET", "/nowhere", &[], None),
-        ("GET", "/nowhere", &[("accept", "application/problem+json")], None),
+        (
+            "GET",
+            "/nowhere",
+            &[("accept", "application/problem+json")],
+            None,
+        ),
         ("DELETE", "/v1/models", &[], None),
         ("POST", "/v1/models/identity:predict", json, Some(good)),
         ("POST", "/v1/models/identity:predict", json, Some(&b"{"[..])),
-        ("POST", "/v1/models/identity:predict", json, Some(br#"{"inputs":{"a":[[1,2,3,"x"]]}}"#)),
-        ("POST", "/v1/models/identity:predict", &[("content-type", "text/plain")], Some(good)),
+        (
+            "POST",
+            "/v1/models/identity:predict",
+            json,
+            Some(br#"{"inputs":{"a":[[1,2,3,"x"]]}}"#),
+        ),
+        (
+            "POST",
+            "/v1/models/identity:predict",
+            &[("content-type", "text/plain")],
+            Some(good),
+        ),
         ("POST", "/v1/models/nope:predict", json, Some(good)),
-        ("POST", "/v1/models/magika:predict", &[], Some(b"# A title\n\nSome *text* with [a link](x).\n")),
+        (
+            "POST",
+            "/v1/models/magika:predict",
+            &[],
+            Some(b"# A title\n\nSome *text* with [a link](x).\n"),
+        ),
         ("POST", "/v2/models/identity/infer", json, Some(oip)),
-        ("POST", "/v2/models/identity/versions/9/infer", json, Some(oip)),
+        (
+            "POST",
+            "/v2/models/identity/versions/9/infer",
+            json,
+            Some(oip),
+        ),
         ("POST", "/v2/models/identity/infer", json, Some(b"[]")),
     ] {
         let a = direct.call(method, path, headers, body);

@@ -25,27 +25,61 @@ const CLIENTS: u64 = 8;
 
 #[test]
 fn a_trap_a_loop_a_glutton_and_a_liar_each_cost_one_request() {
-    let server = Server::start_with(Options { hostile: true, policy: Some(POLICY), ..Options::default() });
-    let send = |content: &str| server.post("/v1/models/hostile:predict", "text/plain", content.as_bytes());
+    let server = Server::start_with(Options {
+        hostile: true,
+        policy: Some(POLICY),
+        ..Options::default()
+    });
+    let send = |content: &str| {
+        server.post(
+            "/v1/models/hostile:predict",
+            "text/plain",
+            content.as_bytes(),
+        )
+    };
     for harm in ["trap", "loop", "grow", "lie", "not json"] {
         let answer = send(harm);
-        assert_eq!((answer.status, &answer.json()["error"]["code"]), (500, &"internal".into()), "{harm}");
-        let id = answer.header("x-request-id").expect("a trap has a request id").to_owned();
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (500, &"internal".into()),
+            "{harm}"
+        );
+        let id = answer
+            .header("x-request-id")
+            .expect("a trap has a request id")
+            .to_owned();
         assert_eq!(answer.json()["error"]["request_id"], id);
         if ["trap", "loop", "grow"].contains(&harm) {
             std::thread::sleep(Duration::from_millis(50));
             let log = server.log.lock().unwrap().join("\n");
-            assert!(log.contains(&id), "the log names the request of `{harm}`:\n{log}");
-            assert!(!String::from_utf8_lossy(&answer.bytes).contains("wasm"), "no trace leaves the server");
+            assert!(
+                log.contains(&id),
+                "the log names the request of `{harm}`:\n{log}"
+            );
+            assert!(
+                !String::from_utf8_lossy(&answer.bytes).contains("wasm"),
+                "no trace leaves the server"
+            );
         }
         let answer = send("good");
-        assert_eq!((answer.status, answer.json()["predictions"][0]["outputs"].as_u64()), (200, Some(1)), "after {harm}");
+        assert_eq!(
+            (
+                answer.status,
+                answer.json()["predictions"][0]["outputs"].as_u64()
+            ),
+            (200, Some(1)),
+            "after {harm}"
+        );
     }
 }
 
 #[test]
 fn a_hundred_thousand_requests_with_disconnects_slow_bodies_and_traps_leak_nothing() {
-    let server = Server::start_with(Options { hostile: true, policy: Some(POLICY), ..Options::default() });
+    let server = Server::start_with(Options {
+        hostile: true,
+        policy: Some(POLICY),
+        ..Options::default()
+    });
     let sent = AtomicU64::new(0);
     let storm = |requests: u64| {
         std::thread::scope(|scope| {
@@ -59,7 +93,10 @@ fn a_hundred_thousand_requests_with_disconnects_slow_bodies_and_traps_leak_nothi
     let early = server.resident_kib();
     storm(REQUESTS / 5 * 4);
     let late = server.resident_kib();
-    println!("{} requests; resident {early} KiB after a fifth, {late} KiB at the end", sent.load(Ordering::Relaxed));
+    println!(
+        "{} requests; resident {early} KiB after a fifth, {late} KiB at the end",
+        sent.load(Ordering::Relaxed)
+    );
     assert_eq!(sent.load(Ordering::Relaxed), REQUESTS);
     // Flat: allocators keep some slack, a leak of one instance in a hundred would be hundreds of MiB.
     assert!(late < early + 64 * 1024, "{early} KiB grew to {late} KiB");
@@ -67,7 +104,10 @@ fn a_hundred_thousand_requests_with_disconnects_slow_bodies_and_traps_leak_nothi
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                let answer = server.post_json("/v1/models/identity:predict", r#"{"inputs":{"a":[[1,2,3,4]]}}"#);
+                let answer = server.post_json(
+                    "/v1/models/identity:predict",
+                    r#"{"inputs":{"a":[[1,2,3,4]]}}"#,
+                );
                 assert_eq!(answer.status, 200);
             });
         }
@@ -82,28 +122,58 @@ fn client_loop(server: &Server, client: u64, requests: u64, sent: &AtomicU64) {
             // Gone before the answer.
             0..10 => {
                 let mut gone = TcpStream::connect(server.address).unwrap();
-                gone.write_all(&request("identity", "application/json", br#"{"inputs":{"a":[[1,2,3,4]]}}"#)).unwrap();
+                gone.write_all(&request(
+                    "identity",
+                    "application/json",
+                    br#"{"inputs":{"a":[[1,2,3,4]]}}"#,
+                ))
+                .unwrap();
             }
             // Gone in the middle of the body.
             10..15 => {
                 let mut gone = TcpStream::connect(server.address).unwrap();
-                let whole = request("identity", "application/json", br#"{"inputs":{"a":[[1,2,3,4]]}}"#);
+                let whole = request(
+                    "identity",
+                    "application/json",
+                    br#"{"inputs":{"a":[[1,2,3,4]]}}"#,
+                );
                 gone.write_all(&whole[..whole.len() - 5]).unwrap();
             }
             // A body that stops arriving.
             15 => {
                 let mut slow = TcpStream::connect(server.address).unwrap();
-                let whole = request("identity", "application/json", br#"{"inputs":{"a":[[1,2,3,4]]}}"#);
+                let whole = request(
+                    "identity",
+                    "application/json",
+                    br#"{"inputs":{"a":[[1,2,3,4]]}}"#,
+                );
                 slow.write_all(&whole[..whole.len() - 5]).unwrap();
                 let mut answer = String::new();
                 let _ = slow.read_to_string(&mut answer);
-                assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+                assert!(
+                    answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
+                    "{answer}"
+                );
             }
             16..20 => expect(server, &mut stream, "hostile", "text/plain", b"trap", 500),
             20..24 => expect(server, &mut stream, "hostile", "text/plain", b"lie", 500),
-            24..40 => expect(server, &mut stream, "identity", "application/json", b"{", 400),
+            24..40 => expect(
+                server,
+                &mut stream,
+                "identity",
+                "application/json",
+                b"{",
+                400,
+            ),
             40..140 => expect(server, &mut stream, "hostile", "text/plain", b"good", 200),
-            _ => expect(server, &mut stream, "identity", "application/json", br#"{"inputs":{"a":[[1,2,3,4]]}}"#, 200),
+            _ => expect(
+                server,
+                &mut stream,
+                "identity",
+                "application/json",
+                br#"{"inputs":{"a":[[1,2,3,4]]}}"#,
+                200,
+            ),
         }
         sent.fetch_add(1, Ordering::Relaxed);
     }
@@ -120,23 +190,41 @@ fn request(model: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// One request on a kept connection; its answer must have this status.
-fn expect(server: &Server, kept: &mut Option<TcpStream>, model: &str, content_type: &str, body: &[u8], status: u16) {
+fn expect(
+    server: &Server,
+    kept: &mut Option<TcpStream>,
+    model: &str,
+    content_type: &str,
+    body: &[u8],
+    status: u16,
+) {
     let stream = kept.get_or_insert_with(|| {
         let stream = TcpStream::connect(server.address).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
         stream
     });
-    stream.write_all(&request(model, content_type, body)).unwrap();
+    stream
+        .write_all(&request(model, content_type, body))
+        .unwrap();
     let mut answer = Vec::new();
     let mut buffer = [0; 8192];
     let (head, length) = loop {
         let count = stream.read(&mut buffer).expect("an answer");
-        assert!(count > 0, "closed before the answer: {}", String::from_utf8_lossy(&answer));
+        assert!(
+            count > 0,
+            "closed before the answer: {}",
+            String::from_utf8_lossy(&answer)
+        );
         answer.extend_from_slice(&buffer[..count]);
         if let Some(at) = answer.windows(4).position(|w| w == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&answer[..at]).to_lowercase();
-            let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).expect("a length");
+            let length = head
+                .lines()
+                .find_map(|l| l.strip_prefix("content-length: "))
+                .expect("a length");
             break (at + 4, length.trim().parse::<usize>().unwrap());
         }
     };
@@ -146,5 +234,8 @@ fn expect(server: &Server, kept: &mut Option<TcpStream>, model: &str, content_ty
         answer.extend_from_slice(&buffer[..count]);
     }
     let text = String::from_utf8_lossy(&answer);
-    assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{status} expected: {text}");
+    assert!(
+        text.starts_with(&format!("HTTP/1.1 {status} ")),
+        "{status} expected: {text}"
+    );
 }

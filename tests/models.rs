@@ -9,11 +9,23 @@ use serde_json::{Value, json};
 
 fn label(server: &Server, body: &[u8]) -> String {
     // As `curl --data-binary` sends it.
-    let answer = server.post("/v1/models/magika:predict", "application/x-www-form-urlencoded", body);
-    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.bytes));
+    let answer = server.post(
+        "/v1/models/magika:predict",
+        "application/x-www-form-urlencoded",
+        body,
+    );
+    assert_eq!(
+        answer.status,
+        200,
+        "{}",
+        String::from_utf8_lossy(&answer.bytes)
+    );
     let value = answer.json();
     let prediction = &value["predictions"][0];
-    assert!(prediction["confidence"].as_f64().is_some_and(|c| c > 0.5), "{value}");
+    assert!(
+        prediction["confidence"].as_f64().is_some_and(|c| c > 0.5),
+        "{value}"
+    );
     prediction["label"].as_str().expect("a label").to_owned()
 }
 
@@ -41,14 +53,19 @@ fn png() -> Vec<u8> {
         png.extend(crc.to_be_bytes());
     };
     chunk(b"IHDR", &[0, 0, 0, 1, 0, 0, 0, 1, 8, 2, 0, 0, 0]);
-    chunk(b"IDAT", &[0x78, 0x9c, 0x63, 0xf8, 0xcf, 0xc0, 0, 0, 3, 1, 1, 0]);
+    chunk(
+        b"IDAT",
+        &[0x78, 0x9c, 0x63, 0xf8, 0xcf, 0xc0, 0, 0, 3, 1, 1, 0],
+    );
     chunk(b"IEND", b"");
     png
 }
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |c, _| (c >> 1) ^ (0xedb8_8320 & (c & 1).wrapping_neg()))
+        (0..8).fold(crc ^ u32::from(*byte), |c, _| {
+            (c >> 1) ^ (0xedb8_8320 & (c & 1).wrapping_neg())
+        })
     })
 }
 
@@ -59,33 +76,75 @@ fn magika_recognises_files_through_its_adapter() {
 
 #[test]
 fn magika_recognises_files_on_tract_where_no_native_library_is_given() {
-    let server = Server::start_with(Options { tract: true, ..Options::default() });
+    let server = Server::start_with(Options {
+        tract: true,
+        ..Options::default()
+    });
     content_is_recognised(&server);
-    assert!(server.log.lock().unwrap().iter().any(|l| l.contains("magika") && l.contains("tract")));
+    assert!(
+        server
+            .log
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|l| l.contains("magika") && l.contains("tract"))
+    );
 }
 
 #[test]
 fn identity_gives_back_fp32_numbers_bit_for_bit() {
     let server = Server::start();
     let edges = [
-        0.0, -0.0, 1.0, -1.0, f32::MIN_POSITIVE, -f32::MIN_POSITIVE, f32::from_bits(1), f32::from_bits(0x007f_ffff),
-        f32::MAX, f32::MIN, f32::EPSILON, 0.1, 1.0 / 3.0, 16_777_216.0, 16_777_217.0, 1e-38, 3.402_823e38, 1.175_494_2e-38,
-        core::f32::consts::PI, 8_388_608.5,
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        f32::MIN_POSITIVE,
+        -f32::MIN_POSITIVE,
+        f32::from_bits(1),
+        f32::from_bits(0x007f_ffff),
+        f32::MAX,
+        f32::MIN,
+        f32::EPSILON,
+        0.1,
+        1.0 / 3.0,
+        16_777_216.0,
+        16_777_217.0,
+        1e-38,
+        3.402_823e38,
+        1.175_494_2e-38,
+        core::f32::consts::PI,
+        8_388_608.5,
     ];
     let mut bits: Vec<u32> = edges.iter().map(|f: &f32| f.to_bits()).collect();
     // And a spread over all finite bit patterns.
-    bits.extend((0..4000u32).map(|i| i.wrapping_mul(0x9e37_79b1)).filter(|b| f32::from_bits(*b).is_finite()));
+    bits.extend(
+        (0..4000u32)
+            .map(|i| i.wrapping_mul(0x9e37_79b1))
+            .filter(|b| f32::from_bits(*b).is_finite()),
+    );
     bits.truncate(bits.len() / 4 * 4);
     for chunk in bits.chunks(64 * 4) {
         let rows: Vec<String> = chunk
             .chunks(4)
             .map(|r| {
-                let numbers: Vec<String> = r.iter().map(|b| format!("{:?}", f32::from_bits(*b))).collect();
+                let numbers: Vec<String> = r
+                    .iter()
+                    .map(|b| format!("{:?}", f32::from_bits(*b)))
+                    .collect();
                 format!("[{}]", numbers.join(","))
             })
             .collect();
-        let answer = server.post_json("/v1/models/identity:predict", &format!("{{\"inputs\":{{\"a\":[{}]}}}}", rows.join(",")));
-        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.bytes));
+        let answer = server.post_json(
+            "/v1/models/identity:predict",
+            &format!("{{\"inputs\":{{\"a\":[{}]}}}}", rows.join(",")),
+        );
+        assert_eq!(
+            answer.status,
+            200,
+            "{}",
+            String::from_utf8_lossy(&answer.bytes)
+        );
         let value = answer.json();
         let predictions = value["predictions"].as_array().unwrap();
         let got: Vec<u32> = predictions
@@ -103,28 +162,48 @@ fn digits_reaches_its_stated_accuracy_over_http() {
     let server = Server::start();
     let contract = std::fs::read_to_string(root().join("models/digits/model.toml")).unwrap();
     // "right on 354 of the 360 held out"
-    let (_, after) = contract.split_once("right on ").expect("models/digits/model.toml states it");
-    let stated: Vec<usize> =
-        after.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).take(2).collect();
+    let (_, after) = contract
+        .split_once("right on ")
+        .expect("models/digits/model.toml states it");
+    let stated: Vec<usize> = after
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|n| n.parse().ok())
+        .take(2)
+        .collect();
     let rows = std::fs::read_to_string(root().join("tests/data/digits-heldout.csv")).unwrap();
     let rows: Vec<(String, Vec<u32>)> = rows
         .lines()
         .filter(|l| l.starts_with(|c: char| c.is_ascii_digit()))
         .map(|l| {
             let (label, pixels) = l.split_once(',').unwrap();
-            (label.to_owned(), pixels.split(',').map(|p| p.parse().unwrap()).collect())
+            (
+                label.to_owned(),
+                pixels.split(',').map(|p| p.parse().unwrap()).collect(),
+            )
         })
         .collect();
     assert_eq!(rows.len(), stated[1]);
     let mut right = 0;
     for chunk in rows.chunks(50) {
         let pixels: Vec<&Vec<u32>> = chunk.iter().map(|(_, p)| p).collect();
-        let answer = server.post_json("/v1/models/digits:predict", &json!({ "inputs": { "pixels": pixels } }).to_string());
-        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.bytes));
+        let answer = server.post_json(
+            "/v1/models/digits:predict",
+            &json!({ "inputs": { "pixels": pixels } }).to_string(),
+        );
+        assert_eq!(
+            answer.status,
+            200,
+            "{}",
+            String::from_utf8_lossy(&answer.bytes)
+        );
         let value = answer.json();
         let predictions = value["predictions"].as_array().unwrap();
         assert_eq!(predictions.len(), chunk.len());
-        right += predictions.iter().zip(chunk).filter(|(p, (label, _))| p["label"] == **label).count();
+        right += predictions
+            .iter()
+            .zip(chunk)
+            .filter(|(p, (label, _))| p["label"] == **label)
+            .count();
     }
     assert_eq!(right, stated[0], "of {} over HTTP", rows.len());
 }
@@ -133,12 +212,23 @@ fn digits_reaches_its_stated_accuracy_over_http() {
 #[test]
 fn magika_answers_as_the_reference_implementation_does() {
     let server = Server::start();
-    let elf_head = [&b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0"[..], &[0; 40]].concat();
-    let numbers: Vec<u8> = (0..2048u32).map(|i| (i * i * 31 + i * 7 + (i >> 3) * 113) as u8).collect();
+    let elf_head = [
+        &b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0"[..],
+        &[0; 40],
+    ]
+    .concat();
+    let numbers: Vec<u8> = (0..2048u32)
+        .map(|i| (i * i * 31 + i * 7 + (i >> 3) * 113) as u8)
+        .collect();
     let long: String = std::iter::once("# long\n".to_owned())
         .chain((0..600).map(|i| format!("def f{i}(x):\n    return x + {i}\n\n")))
         .collect();
-    let cut = [" ".repeat(4095).as_bytes(), "é".as_bytes(), " ".repeat(10).as_bytes()].concat();
+    let cut = [
+        " ".repeat(4095).as_bytes(),
+        "é".as_bytes(),
+        " ".repeat(10).as_bytes(),
+    ]
+    .concat();
     for (content, label, score) in [
         (&b"# Title\n\nSome *text*.\n"[..], "markdown", 0.892_515_420_913_696_3),
         (&elf_head, "unknown", 0.153_518_259_525_299_07),
@@ -171,26 +261,53 @@ fn every_demo_model_answers_both_protocols() {
     for (model, inputs) in [
         ("identity", vec![("a", "FP32", vec![1, 4], zeros(4))]),
         ("digits", vec![("pixels", "FP32", vec![1, 64], zeros(64))]),
-        ("magika", vec![("bytes", "INT32", vec![1, 2048], zeros(2048))]),
-        ("cls", vec![("x", "FP32", vec![1, 3, 48, 192], zeros(27_648))]),
-        ("minilm", vec![
-            ("input_ids", "INT64", vec![1, 4], vec![101, 7592, 2088, 102]),
-            ("attention_mask", "INT64", vec![1, 4], vec![1; 4]),
-            ("token_type_ids", "INT64", vec![1, 4], zeros(4)),
-        ]),
+        (
+            "magika",
+            vec![("bytes", "INT32", vec![1, 2048], zeros(2048))],
+        ),
+        (
+            "cls",
+            vec![("x", "FP32", vec![1, 3, 48, 192], zeros(27_648))],
+        ),
+        (
+            "minilm",
+            vec![
+                ("input_ids", "INT64", vec![1, 4], vec![101, 7592, 2088, 102]),
+                ("attention_mask", "INT64", vec![1, 4], vec![1; 4]),
+                ("token_type_ids", "INT64", vec![1, 4], zeros(4)),
+            ],
+        ),
     ] {
         let oip: Vec<Value> = inputs
             .iter()
             .map(|(name, datatype, shape, data)| json!({"name":name,"datatype":datatype,"shape":shape,"data":data}))
             .collect();
-        let answer = server.post_json(&format!("/v2/models/{model}/infer"), &json!({ "inputs": oip }).to_string());
-        assert_eq!(answer.status, 200, "{model}: {}", String::from_utf8_lossy(&answer.bytes));
+        let answer = server.post_json(
+            &format!("/v2/models/{model}/infer"),
+            &json!({ "inputs": oip }).to_string(),
+        );
+        assert_eq!(
+            answer.status,
+            200,
+            "{model}: {}",
+            String::from_utf8_lossy(&answer.bytes)
+        );
         let value = answer.json();
         let metadata = server.get(&format!("/v2/models/{model}")).json();
-        for (output, described) in value["outputs"].as_array().unwrap().iter().zip(metadata["outputs"].as_array().unwrap()) {
+        for (output, described) in value["outputs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .zip(metadata["outputs"].as_array().unwrap())
+        {
             assert_eq!(output["name"], described["name"]);
             assert_eq!(output["datatype"], described["datatype"]);
-            let elements: u64 = output["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).product();
+            let elements: u64 = output["shape"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|d| d.as_u64().unwrap())
+                .product();
             assert_eq!(output["data"].as_array().unwrap().len() as u64, elements);
         }
         let ready = server.get(&format!("/v2/models/{model}/versions/1/ready"));

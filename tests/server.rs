@@ -26,7 +26,9 @@ max_target_bytes = 200
 
 fn connect(server: &Server) -> TcpStream {
     let stream = TcpStream::connect(server.address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     stream
 }
 
@@ -46,19 +48,32 @@ fn read_to_end(stream: &mut TcpStream) -> String {
 
 #[test]
 fn a_body_that_stops_arriving_is_408_and_its_connection_closed() {
-    let server = Server::start_with(Options { policy: Some(TIGHT), ..Options::default() });
+    let server = Server::start_with(Options {
+        policy: Some(TIGHT),
+        ..Options::default()
+    });
     let started = Instant::now();
     let answer = exchange(&server, b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"inputs\"");
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert!(answer.contains("request_timeout") && answer.contains("x-request-id"), "{answer}");
+    assert!(
+        answer.contains("request_timeout") && answer.contains("x-request-id"),
+        "{answer}"
+    );
     assert!(started.elapsed() < Duration::from_secs(3));
 }
 
 #[test]
 fn a_body_in_drips_is_ended_by_the_total_deadline() {
-    let server = Server::start_with(Options { policy: Some(TIGHT), ..Options::default() });
+    let server = Server::start_with(Options {
+        policy: Some(TIGHT),
+        ..Options::default()
+    });
     let mut stream = connect(&server);
-    stream.write_all(b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n").unwrap();
+    stream
+        .write_all(
+            b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n",
+        )
+        .unwrap();
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(5) {
         if stream.write_all(b" ").is_err() {
@@ -67,19 +82,34 @@ fn a_body_in_drips_is_ended_by_the_total_deadline() {
         std::thread::sleep(Duration::from_millis(100));
     }
     let answer = read_to_end(&mut stream);
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
+        "{answer}"
+    );
     assert_eq!(server.get("/healthz").status, 200);
 }
 
 #[test]
 fn headers_that_stop_arriving_close_the_connection() {
-    let server = Server::start_with(Options { policy: Some(TIGHT), ..Options::default() });
-    for start in [&b""[..], b"P", b"PRI", b"POST /v1/mod", b"GET / HTTP/1.1\r\nhost: x\r\n"] {
+    let server = Server::start_with(Options {
+        policy: Some(TIGHT),
+        ..Options::default()
+    });
+    for start in [
+        &b""[..],
+        b"P",
+        b"PRI",
+        b"POST /v1/mod",
+        b"GET / HTTP/1.1\r\nhost: x\r\n",
+    ] {
         let mut stream = connect(&server);
         stream.write_all(start).unwrap();
         let started = Instant::now();
         let answer = read_to_end(&mut stream);
-        assert!(started.elapsed() < Duration::from_secs(4), "{start:?} {answer}");
+        assert!(
+            started.elapsed() < Duration::from_secs(4),
+            "{start:?} {answer}"
+        );
     }
 }
 
@@ -90,19 +120,42 @@ fn a_truncated_body_is_400_where_the_caller_still_listens() {
     stream.write_all(b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{}").unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let answer = read_to_end(&mut stream);
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 400"),
+        "{answer}"
+    );
     assert_eq!(server.get("/healthz").status, 200);
 }
 
 #[test]
 fn targets_and_headers_beyond_their_limit_are_414_and_431() {
-    let server = Server::start_with(Options { policy: Some(TIGHT), ..Options::default() });
-    let answer = exchange(&server, format!("GET /{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "a".repeat(300)).as_bytes());
+    let server = Server::start_with(Options {
+        policy: Some(TIGHT),
+        ..Options::default()
+    });
+    let answer = exchange(
+        &server,
+        format!(
+            "GET /{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+            "a".repeat(300)
+        )
+        .as_bytes(),
+    );
     assert!(answer.starts_with("HTTP/1.1 414"), "{answer}");
-    let answer = exchange(&server, format!("GET / HTTP/1.1\r\nhost: x\r\nbig: {}\r\n\r\n", "a".repeat(40_000)).as_bytes());
+    let answer = exchange(
+        &server,
+        format!(
+            "GET / HTTP/1.1\r\nhost: x\r\nbig: {}\r\n\r\n",
+            "a".repeat(40_000)
+        )
+        .as_bytes(),
+    );
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     let many: String = (0..200).map(|i| format!("h{i}: x\r\n")).collect();
-    let answer = exchange(&server, format!("GET / HTTP/1.1\r\nhost: x\r\n{many}\r\n").as_bytes());
+    let answer = exchange(
+        &server,
+        format!("GET / HTTP/1.1\r\nhost: x\r\n{many}\r\n").as_bytes(),
+    );
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     let answer = exchange(&server, b"NOT HTTP AT ALL\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
@@ -112,16 +165,25 @@ fn targets_and_headers_beyond_their_limit_are_414_and_431() {
 fn an_announced_body_beyond_the_limit_is_413_before_it_is_sent() {
     let server = Server::start();
     let answer = exchange(&server, b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 999999999999\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("16777216"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 413") && answer.contains("16777216"),
+        "{answer}"
+    );
 }
 
 #[test]
 fn connections_beyond_the_cap_are_answered_503_with_retry_after() {
-    let server = Server::start_with(Options { policy: Some(TIGHT), ..Options::default() });
+    let server = Server::start_with(Options {
+        policy: Some(TIGHT),
+        ..Options::default()
+    });
     let held: Vec<TcpStream> = (0..4).map(|_| connect(&server)).collect();
     std::thread::sleep(Duration::from_millis(100));
     let answer = read_to_end(&mut connect(&server));
-    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"),
+        "{answer}"
+    );
     drop(held);
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(server.get("/healthz").status, 200);
@@ -129,7 +191,10 @@ fn connections_beyond_the_cap_are_answered_503_with_retry_after() {
 
 #[test]
 fn requests_beyond_the_in_flight_cap_are_503_and_were_not_run() {
-    let server = Server::start_with(Options { policy: Some(TIGHT), ..Options::default() });
+    let server = Server::start_with(Options {
+        policy: Some(TIGHT),
+        ..Options::default()
+    });
     let held: Vec<TcpStream> = (0..2)
         .map(|_| {
             let mut stream = connect(&server);
@@ -139,14 +204,20 @@ fn requests_beyond_the_in_flight_cap_are_503_and_were_not_run() {
         .collect();
     std::thread::sleep(Duration::from_millis(100));
     let answer = server.get("/healthz");
-    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (503, Some("1"))
+    );
     assert_eq!(answer.json()["error"]["code"], "overloaded");
     drop(held);
 }
 
 #[test]
 fn a_caller_that_takes_none_of_its_answer_is_let_go() {
-    let server = Server::start_with(Options { policy: Some(TIGHT), ..Options::default() });
+    let server = Server::start_with(Options {
+        policy: Some(TIGHT),
+        ..Options::default()
+    });
     let mut stream = connect(&server);
     // Many large answers, pipelined and never read, until every buffer is full.
     let _ = stream.set_write_timeout(Some(Duration::from_secs(2)));
@@ -185,25 +256,46 @@ fn sigterm_finishes_what_is_in_flight_and_ends_with_0() {
 #[test]
 fn http2_with_prior_knowledge_serves_many_streams_on_one_connection() {
     let server = Server::start();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
-        let stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
-        let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let stream = tokio::net::TcpStream::connect(server.address)
+            .await
+            .unwrap();
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
         tokio::spawn(connection);
         let calls: Vec<_> = (0..50)
             .map(|i| {
                 let mut sender = sender.clone();
-                let request = hyper::Request::post(format!("http://{}/v1/models/identity:predict", server.address))
-                    .header("content-type", "application/json")
-                    .header("x-request-id", format!("h2-{i}"))
-                    .body(Full::new(bytes_of(format!(r#"{{"inputs":{{"a":[[{i},2,3,4]]}}}}"#))))
-                    .unwrap();
+                let request = hyper::Request::post(format!(
+                    "http://{}/v1/models/identity:predict",
+                    server.address
+                ))
+                .header("content-type", "application/json")
+                .header("x-request-id", format!("h2-{i}"))
+                .body(Full::new(bytes_of(format!(
+                    r#"{{"inputs":{{"a":[[{i},2,3,4]]}}}}"#
+                ))))
+                .unwrap();
                 tokio::spawn(async move {
                     let response = sender.send_request(request).await.unwrap();
                     let status = response.status();
-                    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+                    let id = response.headers()["x-request-id"]
+                        .to_str()
+                        .unwrap()
+                        .to_owned();
                     let body = response.into_body().collect().await.unwrap().to_bytes();
-                    (i, status, id, serde_json::from_slice::<serde_json::Value>(&body).unwrap())
+                    (
+                        i,
+                        status,
+                        id,
+                        serde_json::from_slice::<serde_json::Value>(&body).unwrap(),
+                    )
                 })
             })
             .collect();

@@ -18,9 +18,15 @@ pub fn root() -> &'static Path {
 
 /// The ONNX Runtime library that tests run against.
 pub fn onnxruntime() -> PathBuf {
-    let path = std::env::var_os("PENSTOCK_ONNXRUNTIME")
-        .map_or_else(|| root().join(".runtime/onnxruntime/libonnxruntime.so"), PathBuf::from);
-    assert!(path.exists(), "{} is missing; run scripts/runtime", path.display());
+    let path = std::env::var_os("PENSTOCK_ONNXRUNTIME").map_or_else(
+        || root().join(".runtime/onnxruntime/libonnxruntime.so"),
+        PathBuf::from,
+    );
+    assert!(
+        path.exists(),
+        "{} is missing; run scripts/runtime",
+        path.display()
+    );
     path
 }
 
@@ -84,7 +90,11 @@ impl Server {
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 if let Some((_, rest)) = line.split_once("serving http://") {
-                    let address = rest.split_whitespace().next().unwrap_or_default().to_owned();
+                    let address = rest
+                        .split_whitespace()
+                        .next()
+                        .unwrap_or_default()
+                        .to_owned();
                     let _ = sender.send(address);
                 }
                 let mut kept = kept.lock().unwrap();
@@ -96,11 +106,19 @@ impl Server {
         match ready.recv_timeout(Duration::from_secs(120)) {
             Ok(address) => {
                 let address = address.parse().expect("an address");
-                Self { address, log, child, _files: Some(files) }
+                Self {
+                    address,
+                    log,
+                    child,
+                    _files: Some(files),
+                }
             }
             Err(_) => {
                 let _ = child.kill();
-                panic!("the server did not come up:\n{}", log.lock().unwrap().join("\n"));
+                panic!(
+                    "the server did not come up:\n{}",
+                    log.lock().unwrap().join("\n")
+                );
             }
         }
     }
@@ -119,7 +137,10 @@ impl Server {
     /// Sends SIGTERM and waits; gives the exit code and how long it took.
     pub fn terminate(&mut self) -> (Option<i32>, Duration) {
         let started = Instant::now();
-        let killed = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status();
+        let killed = Command::new("kill")
+            .arg("-TERM")
+            .arg(self.pid().to_string())
+            .status();
         assert!(killed.is_ok_and(|s| s.success()));
         let status = self.child.wait().expect("the server ends");
         (status.code(), started.elapsed())
@@ -137,7 +158,13 @@ impl Server {
         self.post(path, "application/json", body.as_bytes())
     }
 
-    pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Answer {
+    pub fn call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+    ) -> Answer {
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .allow_non_standard_methods(true)
@@ -158,11 +185,25 @@ impl Server {
         let headers = response
             .headers()
             .iter()
-            .map(|(n, v)| (n.as_str().to_owned(), String::from_utf8_lossy(v.as_bytes()).into_owned()))
+            .map(|(n, v)| {
+                (
+                    n.as_str().to_owned(),
+                    String::from_utf8_lossy(v.as_bytes()).into_owned(),
+                )
+            })
             .collect();
         let status = response.status().as_u16();
-        let bytes = response.body_mut().with_config().limit(64 << 20).read_to_vec().expect("a body");
-        Answer { status, headers, bytes }
+        let bytes = response
+            .body_mut()
+            .with_config()
+            .limit(64 << 20)
+            .read_to_vec()
+            .expect("a body");
+        Answer {
+            status,
+            headers,
+            bytes,
+        }
     }
 }
 
@@ -197,17 +238,31 @@ fn hostile_app(folder: &Path) -> (PathBuf, PathBuf) {
     let manifest = std::fs::read_to_string(root().join("spin.toml")).unwrap();
     let build = root().join("build");
     let manifest = manifest
-        .replace("build/adapter-magika.wasm", "build/test/hostile-adapter.wasm")
+        .replace(
+            "build/adapter-magika.wasm",
+            "build/test/hostile-adapter.wasm",
+        )
         .replace("\"build/", &format!("\"{}/", build.display()));
     let app = folder.join("spin.toml");
     std::fs::write(&app, manifest).unwrap();
     let models = folder.join("models");
     let contract = std::fs::read_to_string(root().join("models/identity/model.toml")).unwrap();
-    for (name, adapter) in [("identity", ""), ("hostile", "\n[adapter]\nname = \"hostile\"\n")] {
+    for (name, adapter) in [
+        ("identity", ""),
+        ("hostile", "\n[adapter]\nname = \"hostile\"\n"),
+    ] {
         let version = models.join(name).join("1");
         std::fs::create_dir_all(&version).unwrap();
-        std::fs::copy(root().join("models/identity/1/model.onnx"), version.join("model.onnx")).unwrap();
-        std::fs::write(models.join(name).join("model.toml"), format!("{contract}{adapter}")).unwrap();
+        std::fs::copy(
+            root().join("models/identity/1/model.onnx"),
+            version.join("model.onnx"),
+        )
+        .unwrap();
+        std::fs::write(
+            models.join(name).join("model.toml"),
+            format!("{contract}{adapter}"),
+        )
+        .unwrap();
     }
     (app, models)
 }

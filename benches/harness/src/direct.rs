@@ -20,7 +20,9 @@ pub fn measure(
     span: Duration,
 ) -> anyhow::Result<(Measured, Measured)> {
     if ENVIRONMENT.get().is_none() {
-        let environment = ort::init_from(library.canonicalize()?)?.with_name("bench").build()?;
+        let environment = ort::init_from(library.canonicalize()?)?
+            .with_name("bench")
+            .build()?;
         let _ = ENVIRONMENT.set(environment);
     }
     Ok((together(model, threads, span)?, together(model, 1, span)?))
@@ -28,10 +30,15 @@ pub fn measure(
 
 fn together(model: &Path, threads: usize, span: Duration) -> anyhow::Result<Measured> {
     let results: Vec<anyhow::Result<Vec<Duration>>> = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(|| alone(model, span))).collect();
+        let running: Vec<_> = (0..threads)
+            .map(|_| scope.spawn(|| alone(model, span)))
+            .collect();
         running
             .into_iter()
-            .map(|t| t.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked"))))
+            .map(|t| {
+                t.join()
+                    .unwrap_or_else(|_| Err(anyhow!("a thread panicked")))
+            })
             .collect()
     });
     let mut latencies = Vec::new();

@@ -38,10 +38,15 @@ impl Measured {
     pub fn of(mut latencies: Vec<Duration>, span: Duration) -> Self {
         latencies.sort_unstable();
         let at = |q: f64| {
-            let index = ((latencies.len() as f64 * q) as usize).min(latencies.len().saturating_sub(1));
+            let index =
+                ((latencies.len() as f64 * q) as usize).min(latencies.len().saturating_sub(1));
             latencies.get(index).copied().unwrap_or_default()
         };
-        Self { rps: latencies.len() as f64 / span.as_secs_f64(), p50: at(0.5), p99: at(0.99) }
+        Self {
+            rps: latencies.len() as f64 / span.as_secs_f64(),
+            p50: at(0.5),
+            p99: at(0.99),
+        }
     }
 }
 
@@ -82,7 +87,11 @@ impl Load {
             let response = sender.send_request(request).await?;
             let status = response.status();
             let body = response.into_body().collect().await?.to_bytes();
-            ensure!(status == 200, "{status}: {}", String::from_utf8_lossy(&body));
+            ensure!(
+                status == 200,
+                "{status}: {}",
+                String::from_utf8_lossy(&body)
+            );
             if sent >= start {
                 latencies.push(sent.elapsed());
             }

@@ -41,7 +41,9 @@ struct Cli {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     if cli.serve_echo {
         return runtime.block_on(echo::serve());
     }
@@ -70,25 +72,52 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
         address,
     };
     let predict = "/v1/models/identity:predict";
-    let echo_many = load(cli.connections, predict, &identity, echo.address).run().await?;
+    let echo_many = load(cli.connections, predict, &identity, echo.address)
+        .run()
+        .await?;
     let echo_one = load(1, predict, &identity, echo.address).run().await?;
     drop(echo);
     row("native hyper echo, identity body", &echo_many, None);
-    row("native hyper echo, identity body, 1 connection", &echo_one, None);
+    row(
+        "native hyper echo, identity body, 1 connection",
+        &echo_one,
+        None,
+    );
 
     for door in ["direct", "http"] {
-        let served = server::Penstock::start(cli, door).await.with_context(|| format!("{door} door"))?;
-        let many = load(cli.connections, predict, &identity, served.address).run().await?;
+        let served = server::Penstock::start(cli, door)
+            .await
+            .with_context(|| format!("{door} door"))?;
+        let many = load(cli.connections, predict, &identity, served.address)
+            .run()
+            .await?;
         let one = load(1, predict, &identity, served.address).run().await?;
         let memory = served.resident_mib();
-        row(&format!("{door} door, identity"), &many, Some(many.rps / echo_many.rps));
-        row(&format!("{door} door, identity, 1 connection"), &one, Some(one.rps / echo_one.rps));
+        row(
+            &format!("{door} door, identity"),
+            &many,
+            Some(many.rps / echo_many.rps),
+        );
+        row(
+            &format!("{door} door, identity, 1 connection"),
+            &one,
+            Some(one.rps / echo_one.rps),
+        );
         println!(
             "    overhead at p50 over the echo, 1 connection: {:.0} µs; resident {memory} MiB",
             (one.p50 - echo_one.p50).as_secs_f64() * 1e6
         );
-        let many = load(cli.connections, "/v1/models/cls:predict", &cls, served.address).run().await?;
-        let one = load(1, "/v1/models/cls:predict", &cls, served.address).run().await?;
+        let many = load(
+            cli.connections,
+            "/v1/models/cls:predict",
+            &cls,
+            served.address,
+        )
+        .run()
+        .await?;
+        let one = load(1, "/v1/models/cls:predict", &cls, served.address)
+            .run()
+            .await?;
         let memory = served.resident_mib();
         row(&format!("{door} door, cls"), &many, None);
         row(&format!("{door} door, cls, 1 connection"), &one, None);
@@ -96,8 +125,16 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
         let model = cli.models.join("cls/1/model.onnx");
         let cores = std::thread::available_parallelism()?.get();
         let (floor_many, floor_one) = direct::measure(&cli.onnxruntime, &model, cores, span)?;
-        row(&format!("ONNX Runtime called directly, cls, {cores} threads"), &floor_many, None);
-        row("ONNX Runtime called directly, cls, 1 thread", &floor_one, None);
+        row(
+            &format!("ONNX Runtime called directly, cls, {cores} threads"),
+            &floor_many,
+            None,
+        );
+        row(
+            "ONNX Runtime called directly, cls, 1 thread",
+            &floor_one,
+            None,
+        );
         println!(
             "    {door} door against the direct call, cls: {:.2} at {} connections, {:.2} at 1; resident {memory} MiB",
             many.rps / floor_many.rps,

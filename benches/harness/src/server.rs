@@ -23,7 +23,10 @@ impl Echo {
         let stdout = child.stdout.take().context("no standard output")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        Ok(Self { address: line.trim().parse()?, child })
+        Ok(Self {
+            address: line.trim().parse()?,
+            child,
+        })
     }
 }
 
@@ -52,13 +55,19 @@ impl Penstock {
             .arg(&cli.onnxruntime)
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot start {}; run scripts/build", cli.penstock.display()))?;
+            .with_context(|| {
+                format!("cannot start {}; run scripts/build", cli.penstock.display())
+            })?;
         let stderr = child.stderr.take().context("no standard error")?;
         let mut lines = BufReader::new(stderr).lines();
         for line in &mut lines {
             let line = line?;
             if let Some((_, rest)) = line.split_once("serving http://") {
-                let address = rest.split_whitespace().next().context("no address")?.parse()?;
+                let address = rest
+                    .split_whitespace()
+                    .next()
+                    .context("no address")?
+                    .parse()?;
                 std::thread::spawn(move || lines.for_each(drop));
                 return Ok(Self { address, child });
             }

@@ -50,15 +50,22 @@ pub struct Magika {
 impl Adapter for Magika {
     fn open(name: &str, config: &[u8]) -> Result<Self, String> {
         if name != "magika" {
-            return Err(format!("this component has the adapter `magika` and no `{name}`"));
+            return Err(format!(
+                "this component has the adapter `magika` and no `{name}`"
+            ));
         }
         let config: Config = serde_json::from_slice(config)
             .map_err(|e| format!("magika's configuration cannot be read: {e}"))?;
         if config.mid_size != 0 || config.use_inputs_at_offsets {
-            return Err("this configuration wants features from the middle of a file, which are not made".into());
+            return Err(
+                "this configuration wants features from the middle of a file, which are not made"
+                    .into(),
+            );
         }
         let ends = [config.beg_size, config.end_size];
-        if ends.iter().any(|&n| n > MAX_END_BYTES || n >= config.block_size)
+        if ends
+            .iter()
+            .any(|&n| n > MAX_END_BYTES || n >= config.block_size)
             || config.block_size > MAX_END_BYTES
             || config.min_file_size_for_dl > config.beg_size
             || config.min_file_size_for_dl == 0
@@ -107,9 +114,13 @@ impl Adapter for Magika {
     fn answer(&self, outputs: Vec<Tensor>) -> Result<String, String> {
         let labels = &self.config.target_labels_space;
         let [output] = outputs.as_slice() else {
-            return Err(format!("the model gave {} outputs; magika gives one", outputs.len()));
+            return Err(format!(
+                "the model gave {} outputs; magika gives one",
+                outputs.len()
+            ));
         };
-        if output.datatype != Datatype::Fp32 || output.data.len() != labels.len() * size_of::<f32>() {
+        if output.datatype != Datatype::Fp32 || output.data.len() != labels.len() * size_of::<f32>()
+        {
             return Err(format!(
                 "the model gave {} of shape {:?}; the configuration names {} labels",
                 output.datatype,
@@ -155,7 +166,11 @@ impl Magika {
 
     /// What is told of content too short for the model: text or not.
     fn few_bytes(&self, content: &[u8]) -> String {
-        self.without_model(if std::str::from_utf8(content).is_ok() { "txt" } else { "unknown" })
+        self.without_model(if std::str::from_utf8(content).is_ok() {
+            "txt"
+        } else {
+            "unknown"
+        })
     }
 
     fn without_model(&self, label: &str) -> String {
@@ -181,12 +196,18 @@ fn is_space(byte: &u8) -> bool {
 }
 
 fn trim_start(bytes: &[u8]) -> &[u8] {
-    let start = bytes.iter().position(|b| !is_space(b)).unwrap_or(bytes.len());
+    let start = bytes
+        .iter()
+        .position(|b| !is_space(b))
+        .unwrap_or(bytes.len());
     &bytes[start..]
 }
 
 fn trim_end(bytes: &[u8]) -> &[u8] {
-    let end = bytes.iter().rposition(|b| !is_space(b)).map_or(0, |last| last + 1);
+    let end = bytes
+        .iter()
+        .rposition(|b| !is_space(b))
+        .map_or(0, |last| last + 1);
     &bytes[..end]
 }
 
@@ -217,7 +238,13 @@ mod tests {
         match magika().prepare(None, body) {
             Ok(Prepared::Tensors(tensors)) => {
                 assert_eq!(tensors[0].shape, [1, 32]);
-                tensors[0].data.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)).collect()
+                tensors[0]
+                    .data
+                    .as_chunks::<4>()
+                    .0
+                    .iter()
+                    .map(|b| i32::from_le_bytes(*b))
+                    .collect()
             }
             other => panic!("{other:?}"),
         }
@@ -232,7 +259,12 @@ mod tests {
 
     fn answer(scores: [f32; 4]) -> Value {
         let data = scores.iter().flat_map(|s| s.to_le_bytes()).collect();
-        let output = Tensor { name: "o".into(), datatype: Datatype::Fp32, shape: vec![1, 4], data };
+        let output = Tensor {
+            name: "o".into(),
+            datatype: Datatype::Fp32,
+            shape: vec![1, 4],
+            data,
+        };
         serde_json::from_str(&magika().answer(vec![output]).unwrap()).unwrap()
     }
 
@@ -263,17 +295,28 @@ mod tests {
         assert_eq!(answer_without_model(b"")["label"], "empty");
         assert_eq!(answer_without_model(b"abc")["label"], "txt");
         assert_eq!(answer_without_model(b"\xff\xfe")["label"], "unknown");
-        assert_eq!(answer_without_model(b"                  a  ")["label"], "txt");
+        assert_eq!(
+            answer_without_model(b"                  a  ")["label"],
+            "txt"
+        );
         assert_eq!(answer_without_model(b"abc")["confidence"], 1.0);
     }
 
     #[test]
     fn a_label_is_told_only_at_its_own_threshold() {
         assert_eq!(answer([0.76, 0.1, 0.1, 0.04])["label"], "markdown");
-        assert_eq!(answer([0.74, 0.1, 0.1, 0.06])["label"], "txt", "text of no certain kind");
+        assert_eq!(
+            answer([0.74, 0.1, 0.1, 0.06])["label"],
+            "txt",
+            "text of no certain kind"
+        );
         assert_eq!(answer([0.1, 0.51, 0.2, 0.19])["label"], "png");
         assert_eq!(answer([0.1, 0.49, 0.2, 0.21])["label"], "unknown");
-        assert_eq!(answer([0.1, 0.1, 0.8, 0.0])["label"], "txt", "overwritten by the configuration");
+        assert_eq!(
+            answer([0.1, 0.1, 0.8, 0.0])["label"],
+            "txt",
+            "overwritten by the configuration"
+        );
         let full = answer([0.8, 0.1, 0.06, 0.04]);
         assert_eq!(full["top"].as_array().unwrap().len(), 4);
         assert_eq!(full["mime_type"], "text/markdown");
@@ -283,13 +326,27 @@ mod tests {
     fn a_configuration_or_output_that_does_not_fit_is_an_error_and_no_panic() {
         assert!(Magika::open("other", b"{}").is_err());
         assert!(Magika::open("magika", b"{").is_err());
-        for (name, value) in [("mid_size", json!(1)), ("beg_size", json!(99)), ("block_size", json!(1u64 << 40)), ("min_file_size_for_dl", json!(17)), ("target_labels_space", json!([]))] {
+        for (name, value) in [
+            ("mid_size", json!(1)),
+            ("beg_size", json!(99)),
+            ("block_size", json!(1u64 << 40)),
+            ("min_file_size_for_dl", json!(17)),
+            ("target_labels_space", json!([])),
+        ] {
             let mut changed = config();
             changed[name] = value;
-            assert!(Magika::open("magika", changed.to_string().as_bytes()).is_err(), "{name}");
+            assert!(
+                Magika::open("magika", changed.to_string().as_bytes()).is_err(),
+                "{name}"
+            );
         }
         assert!(magika().answer(vec![]).is_err());
-        let short = Tensor { name: "o".into(), datatype: Datatype::Fp32, shape: vec![1, 1], data: vec![0; 4] };
+        let short = Tensor {
+            name: "o".into(),
+            datatype: Datatype::Fp32,
+            shape: vec![1, 1],
+            data: vec![0; 4],
+        };
         assert!(magika().answer(vec![short]).is_err());
     }
 }

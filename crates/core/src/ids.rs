@@ -21,7 +21,9 @@ impl ModelName {
         let bytes = text.as_bytes();
         let fits = matches!(bytes.first(), Some(b'a'..=b'z' | b'0'..=b'9'))
             && bytes.len() <= MAX_MODEL_NAME_BYTES
-            && bytes.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'));
+            && bytes
+                .iter()
+                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'));
         fits.then(|| Self(text.to_owned()))
     }
 
@@ -141,7 +143,9 @@ mod tests {
             assert!(ModelName::parse(good).is_some(), "{good}");
         }
         let long = "a".repeat(MAX_MODEL_NAME_BYTES + 1);
-        for bad in ["", ".", "..", "../x", "a/b", "-a", "_a", "A", "ä", "a b", "a\0", &long] {
+        for bad in [
+            "", ".", "..", "../x", "a/b", "-a", "_a", "A", "ä", "a b", "a\0", &long,
+        ] {
             assert!(ModelName::parse(bad).is_none(), "{bad:?}");
         }
     }
@@ -149,8 +153,21 @@ mod tests {
     #[test]
     fn a_version_has_one_spelling() {
         assert_eq!(ModelVersion::parse("1").map(ModelVersion::get), Some(1));
-        assert_eq!(ModelVersion::parse("4294967295").map(ModelVersion::get), Some(u32::MAX));
-        for bad in ["", "0", "01", "+1", "-1", "1.0", "v1", "4294967296", "99999999999"] {
+        assert_eq!(
+            ModelVersion::parse("4294967295").map(ModelVersion::get),
+            Some(u32::MAX)
+        );
+        for bad in [
+            "",
+            "0",
+            "01",
+            "+1",
+            "-1",
+            "1.0",
+            "v1",
+            "4294967296",
+            "99999999999",
+        ] {
             assert!(ModelVersion::parse(bad).is_none(), "{bad:?}");
         }
     }

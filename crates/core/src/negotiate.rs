@@ -28,7 +28,10 @@ pub fn quality(accept: Option<&str>, media_type: &str) -> u16 {
         let name = parts.next().unwrap_or_default();
         let specificity = if name.eq_ignore_ascii_case(media_type) {
             3
-        } else if name.strip_suffix("/*").is_some_and(|m| m.eq_ignore_ascii_case(main)) {
+        } else if name
+            .strip_suffix("/*")
+            .is_some_and(|m| m.eq_ignore_ascii_case(main))
+        {
             2
         } else if name == "*/*" || name == "*" {
             1
@@ -65,7 +68,11 @@ pub fn accepts_json(accept: Option<&str>) -> bool {
 /// is helped more by a body than by none.
 pub fn error_style(path: &str, accept: Option<&str>) -> ErrorStyle {
     let named = accept.is_some_and(|a| a.to_ascii_lowercase().contains("application/problem+json"));
-    let problem = if named { quality(accept, "application/problem+json") } else { 0 };
+    let problem = if named {
+        quality(accept, "application/problem+json")
+    } else {
+        0
+    };
     if problem > 0 && problem >= explicit_json_quality(accept) {
         ErrorStyle::ProblemJson
     } else if path == "/v2" || path.starts_with("/v2/") {
@@ -79,7 +86,13 @@ pub fn error_style(path: &str, accept: Option<&str>) -> ErrorStyle {
 /// `application/problem+json` does not outweigh it.
 fn explicit_json_quality(accept: Option<&str>) -> u16 {
     match accept {
-        Some(a) if a.split(',').any(|r| r.trim_start().to_ascii_lowercase().starts_with("application/json")) => {
+        Some(a)
+            if a.split(',').any(|r| {
+                r.trim_start()
+                    .to_ascii_lowercase()
+                    .starts_with("application/json")
+            }) =>
+        {
             quality(accept, "application/json").saturating_add(1)
         }
         _ => 0,
@@ -114,13 +127,29 @@ mod tests {
             ("/v1/models", None, Penstock),
             ("/v1/models", Some("*/*"), Penstock),
             ("/v1/models", Some("application/problem+json"), ProblemJson),
-            ("/v1/models", Some("application/problem+json, */*"), ProblemJson),
-            ("/v1/models", Some("application/json, application/problem+json"), Penstock),
-            ("/v1/models", Some("application/json;q=0.5, application/problem+json"), ProblemJson),
+            (
+                "/v1/models",
+                Some("application/problem+json, */*"),
+                ProblemJson,
+            ),
+            (
+                "/v1/models",
+                Some("application/json, application/problem+json"),
+                Penstock,
+            ),
+            (
+                "/v1/models",
+                Some("application/json;q=0.5, application/problem+json"),
+                ProblemJson,
+            ),
             ("/v1/models", Some("application/problem+json;q=0"), Penstock),
             ("/v2", None, OpenInference),
             ("/v2/models/x/infer", Some("*/*"), OpenInference),
-            ("/v2/models/x/infer", Some("application/problem+json"), ProblemJson),
+            (
+                "/v2/models/x/infer",
+                Some("application/problem+json"),
+                ProblemJson,
+            ),
             ("/v2x", None, Penstock),
         ] {
             assert_eq!(error_style(path, accept), style, "{path} {accept:?}");

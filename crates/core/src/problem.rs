@@ -184,7 +184,12 @@ impl Problem {
     }
 
     /// The content type and the body in the given style.
-    pub fn render(&self, style: ErrorStyle, request_id: &RequestId, unix_ms: u64) -> (&'static str, Vec<u8>) {
+    pub fn render(
+        &self,
+        style: ErrorStyle,
+        request_id: &RequestId,
+        unix_ms: u64,
+    ) -> (&'static str, Vec<u8>) {
         let mut details: Vec<Value> = self.violations.iter().map(|v| json!(v)).collect();
         if self.violations_omitted > 0 {
             details.push(json!({
@@ -195,7 +200,10 @@ impl Problem {
         let mut members = Map::new();
         let content_type = match style {
             ErrorStyle::ProblemJson => {
-                members.insert("type".into(), json!(format!("/errors/{}", self.code.as_str())));
+                members.insert(
+                    "type".into(),
+                    json!(format!("/errors/{}", self.code.as_str())),
+                );
                 members.insert("title".into(), json!(self.code.title()));
                 members.insert("status".into(), json!(self.code.status()));
                 members.insert("detail".into(), json!(self.message));
@@ -247,7 +255,12 @@ mod tests {
     #[test]
     fn each_style_carries_the_same_facts_in_its_own_form() {
         let problem = Problem::new(Code::InvalidInputs, "2 inputs are wrong").with_violations(
-            vec![Violation::new("/inputs/a", "wrong_shape", "[N, 4]", "got [1, 3]")],
+            vec![Violation::new(
+                "/inputs/a",
+                "wrong_shape",
+                "[N, 4]",
+                "got [1, 3]",
+            )],
             1,
         );
         let id = RequestId::from_header(b"r1").unwrap();
@@ -263,7 +276,10 @@ mod tests {
         assert_eq!(own["error"]["timestamp"], "1970-01-01T00:00:00.000Z");
         let (kind, rfc) = read(ErrorStyle::ProblemJson);
         assert_eq!(kind, "application/problem+json");
-        assert_eq!((&rfc["type"], &rfc["status"]), (&json!("/errors/invalid_inputs"), &json!(422)));
+        assert_eq!(
+            (&rfc["type"], &rfc["status"]),
+            (&json!("/errors/invalid_inputs"), &json!(422))
+        );
         let (_, oip) = read(ErrorStyle::OpenInference);
         assert_eq!(oip["error"], "2 inputs are wrong");
         assert_eq!(oip["request_id"], "r1");

@@ -34,5 +34,9 @@ fn every_code_is_described_in_the_docs() {
         std::fs::write(&path, page()).expect("docs/errors.md is writable");
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(written, page(), "docs/errors.md is out of date: UPDATE_DOCS=1 cargo test -p penstock-core");
+    assert_eq!(
+        written,
+        page(),
+        "docs/errors.md is out of date: UPDATE_DOCS=1 cargo test -p penstock-core"
+    );
 }

@@ -46,9 +46,13 @@ impl<P: Ports> Catalogue<P> {
     pub fn read(ports: &P) -> Self {
         let mut models = BTreeMap::new();
         for (folder, entries) in ports.list_models() {
-            let Some(name) = ModelName::parse(&folder) else { continue };
-            let mut versions: Vec<ModelVersion> =
-                entries.iter().filter_map(|e| ModelVersion::parse(e)).collect();
+            let Some(name) = ModelName::parse(&folder) else {
+                continue;
+            };
+            let mut versions: Vec<ModelVersion> = entries
+                .iter()
+                .filter_map(|e| ModelVersion::parse(e))
+                .collect();
             versions.sort_unstable();
             if versions.is_empty() || !entries.iter().any(|e| e == CONTRACT_FILE) {
                 continue;
@@ -56,7 +60,14 @@ impl<P: Ports> Catalogue<P> {
             if models.len() == MAX_MODELS {
                 break;
             }
-            models.insert(folder, Model { name, versions, opened: None });
+            models.insert(
+                folder,
+                Model {
+                    name,
+                    versions,
+                    opened: None,
+                },
+            );
         }
         Self { models }
     }
@@ -75,7 +86,10 @@ impl<P: Ports> Catalogue<P> {
             )
             .with_available(self.models.keys().cloned().collect()));
         }
-        let model = self.models.get_mut(&target.model).expect("present, by the check above");
+        let model = self
+            .models
+            .get_mut(&target.model)
+            .expect("present, by the check above");
         let version = match &target.version {
             None => model.versions.last().copied(),
             Some(text) => ModelVersion::parse(text).filter(|v| model.versions.contains(v)),
@@ -100,11 +114,15 @@ impl<P: Ports> Model<P> {
     /// cannot be opened is there but not ready: its operator has to mend it, so callers get 503.
     pub fn open(&mut self, ports: &P) -> Result<&Opened<P>, Problem> {
         let name = &self.name;
-        self.opened.get_or_insert_with(|| Opened::open(ports, name.as_str())).as_ref().map_err(
-            |reason| {
-                Problem::new(Code::ModelNotReady, format!("model `{name}` is not usable: {reason}"))
-            },
-        )
+        self.opened
+            .get_or_insert_with(|| Opened::open(ports, name.as_str()))
+            .as_ref()
+            .map_err(|reason| {
+                Problem::new(
+                    Code::ModelNotReady,
+                    format!("model `{name}` is not usable: {reason}"),
+                )
+            })
     }
 }
 
@@ -113,7 +131,9 @@ impl<P: Ports> Opened<P> {
         let text = String::from_utf8(ports.read_model_file(model, CONTRACT_FILE)?)
             .map_err(|_| "model.toml is not UTF-8".to_owned())?;
         let contract = Contract::parse(&text).map_err(|faults| {
-            let first = faults.first().map(|f| format!("line {}: {}", f.line, f.message));
+            let first = faults
+                .first()
+                .map(|f| format!("line {}: {}", f.line, f.message));
             format!("model.toml has faults; {}", first.unwrap_or_default())
         })?;
         let validation = ports.open_contract(&text)?;
@@ -127,6 +147,10 @@ impl<P: Ports> Opened<P> {
                 Some(ports.open_adapter(&named.name, &config)?)
             }
         };
-        Ok(Self { contract, validation, adapter })
+        Ok(Self {
+            contract,
+            validation,
+            adapter,
+        })
     }
 }

@@ -6,9 +6,7 @@ use crate::catalogue::{Catalogue, Opened};
 use crate::ports::{AdapterPort, ContractPort, Failure, FailureKind, Ports, Prepared, Refusal};
 use crate::record::{Request, Response};
 use crate::route::{Route, Target, route, shorten};
-use penstock_core::{
-    Code, ModelVersion, PredictionId, Problem, RequestId, Violation, negotiate,
-};
+use penstock_core::{Code, ModelVersion, PredictionId, Problem, RequestId, Violation, negotiate};
 use penstock_tensor::contract::Dim;
 use penstock_tensor::{Contract, Rejection, Tensor, render};
 use serde_json::{Value, json};
@@ -44,21 +42,32 @@ struct Answered {
 impl Answered {
     fn json(status: u16, value: &Value) -> Self {
         let body = value.to_string().into_bytes();
-        Self { response: Response::new(status, JSON, body), version: None, prediction_id: None }
+        Self {
+            response: Response::new(status, JSON, body),
+            version: None,
+            prediction_id: None,
+        }
     }
 }
 
 impl<P: Ports> Gate<P> {
     /// A gate that has read nothing yet.
     pub fn new(ports: P) -> Self {
-        Self { ports, catalogue: None }
+        Self {
+            ports,
+            catalogue: None,
+        }
     }
 
     /// Answers one request. Every path through it ends in an answer.
     pub fn handle(&mut self, request: &Request) -> Response {
         let context = self.context(request);
         let mut response = match self.answer(request, &context) {
-            Ok(Answered { mut response, version, prediction_id }) => {
+            Ok(Answered {
+                mut response,
+                version,
+                prediction_id,
+            }) => {
                 if let Some(version) = version {
                     response.push("x-model-version", version.to_string());
                 }
@@ -88,7 +97,12 @@ impl<P: Ports> Gate<P> {
             .header("x-request-id")
             .and_then(RequestId::from_header)
             .unwrap_or_else(|| RequestId::generate(unix_ms, random));
-        Context { request_id, random, unix_ms, started_ns: self.ports.monotonic_ns() }
+        Context {
+            request_id,
+            random,
+            unix_ms,
+            started_ns: self.ports.monotonic_ns(),
+        }
     }
 
     fn answer(&mut self, request: &Request, context: &Context) -> Result<Answered, Problem> {
@@ -117,7 +131,10 @@ impl<P: Ports> Gate<P> {
                 Some(code) => Ok(Answered::json(200, &answer::error_entry(*code))),
                 None => Err(Problem::new(
                     Code::UnknownPath,
-                    format!("no error has the code `{}`; GET /errors lists them", shorten(&word)),
+                    format!(
+                        "no error has the code `{}`; GET /errors lists them",
+                        shorten(&word)
+                    ),
                 )),
             },
             Route::Ready | Route::ServerReady => Ok(readiness(ports, catalogue, &route)),
@@ -143,7 +160,9 @@ impl<P: Ports> Gate<P> {
             Route::ModelReady(target) => {
                 let (model, version) = catalogue.resolve(&target)?;
                 let name = model.name.clone();
-                ports.ready(name.as_str(), version).map_err(|f| failure(f, None))?;
+                ports
+                    .ready(name.as_str(), version)
+                    .map_err(|f| failure(f, None))?;
                 let mut answered = Answered::json(200, &json!({ "name": name, "ready": true }));
                 answered.version = Some(version);
                 Ok(answered)
@@ -209,7 +228,9 @@ fn readiness<P: Ports>(ports: &P, catalogue: &mut Catalogue<P>, route: &Route) -
     };
     let mut answered = Answered::json(status, &body);
     if !all_ready {
-        answered.response.push("retry-after", RETRY_NOT_READY_S.to_string());
+        answered
+            .response
+            .push("retry-after", RETRY_NOT_READY_S.to_string());
     }
     answered
 }
@@ -221,14 +242,20 @@ fn check_body(request: &Request, contract: &Contract) -> Result<(), Problem> {
     {
         return Err(Problem::new(
             Code::UnsupportedMediaType,
-            format!("the content coding `{}` is not taken; send the body uncompressed", shorten(&coding)),
+            format!(
+                "the content coding `{}` is not taken; send the body uncompressed",
+                shorten(&coding)
+            ),
         ));
     }
     let limit = contract.limits.max_body_bytes;
     if request.body.len() as u64 > limit {
         return Err(Problem::new(
             Code::BodyTooLarge,
-            format!("the body has {} bytes; this model takes at most {limit}", request.body.len()),
+            format!(
+                "the body has {} bytes; this model takes at most {limit}",
+                request.body.len()
+            ),
         ));
     }
     Ok(())
@@ -258,9 +285,28 @@ fn body_kind(content_type: Option<&str>, has_adapter: bool) -> Result<BodyKind, 
     }
 }
 
+/// A JSON body as text: RFC 8259 §8.1 has JSON in UTF-8 and in nothing else.
+fn text(body: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(body).map_err(|e| {
+        let at = e.valid_up_to();
+        let message = format!("the body is not UTF-8 from byte {at} on; send JSON as UTF-8");
+        Problem::new(Code::MalformedJson, message.clone()).with_violations(
+            vec![Violation::new(
+                "",
+                "invalid_utf8",
+                "UTF-8 (RFC 8259 §8.1)",
+                message,
+            )],
+            0,
+        )
+    })
+}
+
 fn is_json(essence: &str) -> bool {
     essence.eq_ignore_ascii_case(JSON)
-        || (essence.len() > 5 && essence.is_char_boundary(essence.len() - 5) && essence[essence.len() - 5..].eq_ignore_ascii_case("+json"))
+        || (essence.len() > 5
+            && essence.is_char_boundary(essence.len() - 5)
+            && essence[essence.len() - 5..].eq_ignore_ascii_case("+json"))
 }
 
 fn predict<P: Ports>(
@@ -271,16 +317,30 @@ fn predict<P: Ports>(
     model: &str,
     version: ModelVersion,
 ) -> Result<Answered, Problem> {
-    let Opened { contract, validation, adapter } = opened;
+    let Opened {
+        contract,
+        validation,
+        adapter,
+    } = opened;
     let content_type = request.header_text("content-type");
     let kind = body_kind(content_type, adapter.is_some())?;
     let (predictions, caller_id) = match (kind, adapter) {
         (BodyKind::Raw, Some(adapter)) => {
-            let predictions = adapted(ports, contract, adapter, content_type, request, model, version)?;
+            let predictions = adapted(
+                ports,
+                contract,
+                adapter,
+                content_type,
+                request,
+                model,
+                version,
+            )?;
             (predictions, None)
         }
         _ => {
-            let parsed = validation.parse_predict(&request.body).map_err(rejected)?;
+            let parsed = validation
+                .parse_predict(text(&request.body)?)
+                .map_err(rejected)?;
             let outputs = run(ports, contract, model, version, parsed.inputs, &[])?;
             (render::predictions(&outputs, contract), parsed.id)
         }
@@ -312,14 +372,23 @@ fn adapted<P: Ports>(
     model: &str,
     version: ModelVersion,
 ) -> Result<Vec<u8>, Problem> {
-    let prepared = adapter.prepare(media_type, &request.body).map_err(|refusal| match refusal {
-        Refusal::UnsupportedMediaType(message) => Problem::new(Code::UnsupportedMediaType, message),
-        Refusal::InvalidContent(message) => Problem::new(Code::InvalidInputs, message.clone())
-            .with_violations(
-                vec![Violation::new("", "invalid_content", "content the adapter can read", message)],
-                0,
-            ),
-    })?;
+    let prepared = adapter
+        .prepare(media_type, &request.body)
+        .map_err(|refusal| match refusal {
+            Refusal::UnsupportedMediaType(message) => {
+                Problem::new(Code::UnsupportedMediaType, message)
+            }
+            Refusal::InvalidContent(message) => Problem::new(Code::InvalidInputs, message.clone())
+                .with_violations(
+                    vec![Violation::new(
+                        "",
+                        "invalid_content",
+                        "content the adapter can read",
+                        message,
+                    )],
+                    0,
+                ),
+        })?;
     let text = match prepared {
         Prepared::Answer(text) => text,
         Prepared::Tensors(inputs) => {
@@ -327,7 +396,9 @@ fn adapted<P: Ports>(
             penstock_tensor::check_tensors(&inputs, contract)
                 .map_err(|r| broken_adapter(model, &r.message))?;
             let outputs = run(ports, contract, model, version, inputs, &[])?;
-            adapter.answer(outputs).map_err(|message| broken_adapter(model, &message))?
+            adapter
+                .answer(outputs)
+                .map_err(|message| broken_adapter(model, &message))?
         }
     };
     if serde_json::from_str::<serde::de::IgnoredAny>(&text).is_err() {
@@ -344,10 +415,23 @@ fn infer<P: Ports>(
     model: &str,
     version: ModelVersion,
 ) -> Result<Answered, Problem> {
-    let Opened { contract, validation, .. } = opened;
+    let Opened {
+        contract,
+        validation,
+        ..
+    } = opened;
     body_kind(request.header_text("content-type"), false)?;
-    let parsed = validation.parse_infer(&request.body).map_err(rejected)?;
-    let outputs = run(ports, contract, model, version, parsed.inputs, &parsed.outputs)?;
+    let parsed = validation
+        .parse_infer(text(&request.body)?)
+        .map_err(rejected)?;
+    let outputs = run(
+        ports,
+        contract,
+        model,
+        version,
+        parsed.inputs,
+        &parsed.outputs,
+    )?;
     let prediction_id = PredictionId::generate(context.unix_ms, context.random);
     let body = render::write_infer_response(
         model,
@@ -371,8 +455,9 @@ fn run<P: Ports>(
     inputs: Vec<Tensor>,
     outputs: &[String],
 ) -> Result<Vec<Tensor>, Problem> {
-    let mut tensors =
-        ports.infer(model, version, inputs, outputs).map_err(|f| failure(f, Some(contract)))?;
+    let mut tensors = ports
+        .infer(model, version, inputs, outputs)
+        .map_err(|f| failure(f, Some(contract)))?;
     // wasi:nn carries fewer data types than the contract; the contract's name for the same bytes
     // is the one callers know.
     for tensor in &mut tensors {
@@ -391,7 +476,10 @@ fn rejected(rejection: Rejection) -> Problem {
 }
 
 fn broken_adapter(model: &str, message: &str) -> Problem {
-    Problem::new(Code::Internal, format!("the adapter of model `{model}` failed: {message}"))
+    Problem::new(
+        Code::Internal,
+        format!("the adapter of model `{model}` failed: {message}"),
+    )
 }
 
 /// The problem a failed run is answered with. A runtime failure is the caller's to mend only where
@@ -408,7 +496,9 @@ fn failure(failure: Failure, contract: Option<&Contract>) -> Problem {
         }
         FailureKind::DeadlineExceeded => Problem::new(Code::DeadlineExceeded, message),
         FailureKind::InputsRejected => Problem::new(Code::ModelRejectedInputs, message),
-        FailureKind::Failed if caller_chose_sizes => Problem::new(Code::ModelRejectedInputs, message),
+        FailureKind::Failed if caller_chose_sizes => {
+            Problem::new(Code::ModelRejectedInputs, message)
+        }
         FailureKind::Failed => Problem::new(Code::InferenceFailed, message),
     }
 }
@@ -417,7 +507,10 @@ fn failure(failure: Failure, contract: Option<&Contract>) -> Problem {
 fn has_open_axis(contract: &Contract) -> bool {
     let batch = contract.batch_axis();
     let open = |dim: &Dim| matches!(dim, Dim::Symbol(name) if Some(name.as_str()) != batch);
-    contract.inputs.iter().any(|input| input.shape.iter().any(open))
+    contract
+        .inputs
+        .iter()
+        .any(|input| input.shape.iter().any(open))
 }
 
 fn render_problem(problem: &Problem, request: &Request, context: &Context) -> Response {

@@ -54,9 +54,9 @@ pub struct ParsedBody {
 /// Validation, opened for one contract.
 pub trait ContractPort {
     /// Parses the body of `:predict`.
-    fn parse_predict(&self, body: &[u8]) -> Result<ParsedBody, Rejection>;
+    fn parse_predict(&self, body: &str) -> Result<ParsedBody, Rejection>;
     /// Parses the body of the Open Inference Protocol's `infer`.
-    fn parse_infer(&self, body: &[u8]) -> Result<ParsedBody, Rejection>;
+    fn parse_infer(&self, body: &str) -> Result<ParsedBody, Rejection>;
 }
 
 /// What an adapter made of a content.

@@ -30,7 +30,10 @@ impl Request {
 
     /// The first header of this (lower-case) name, as bytes.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().find(|h| h.name == name).map(|h| h.value.as_slice())
+        self.headers
+            .iter()
+            .find(|h| h.name == name)
+            .map(|h| h.value.as_slice())
     }
 
     /// The first header of this name, when it is UTF-8.
@@ -69,14 +72,21 @@ pub struct Response {
 impl Response {
     /// An answer with a body of the given content type.
     pub fn new(status: u16, content_type: &str, body: Vec<u8>) -> Self {
-        let mut response = Self { status, headers: Vec::with_capacity(6), body };
+        let mut response = Self {
+            status,
+            headers: Vec::with_capacity(6),
+            body,
+        };
         response.push("content-type", content_type);
         response
     }
 
     /// Adds a header; `name` must be lower case.
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
-        self.headers.push(Header { name: name.to_owned(), value: value.as_ref().to_vec() });
+        self.headers.push(Header {
+            name: name.to_owned(),
+            value: value.as_ref().to_vec(),
+        });
     }
 
     /// The first header of this name, when it is UTF-8.

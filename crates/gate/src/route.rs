@@ -66,7 +66,10 @@ pub fn route(method: &str, path: &str) -> Result<Route, Problem> {
     let route = find(path)?.ok_or_else(|| {
         Problem::new(
             Code::UnknownPath,
-            format!("no route has the path `{}`; GET /v1/models lists the models", shorten(path)),
+            format!(
+                "no route has the path `{}`; GET /v1/models lists the models",
+                shorten(path)
+            ),
         )
     })?;
     let allow = route.allow();
@@ -82,7 +85,9 @@ pub fn route(method: &str, path: &str) -> Result<Route, Problem> {
 }
 
 fn find(path: &str) -> Result<Option<Route>, Problem> {
-    let Some(rest) = path.strip_prefix('/') else { return Ok(None) };
+    let Some(rest) = path.strip_prefix('/') else {
+        return Ok(None);
+    };
     if rest.split('/').count() > MAX_SEGMENTS {
         return Ok(None);
     }
@@ -136,7 +141,10 @@ fn v1_model(last: &str, model: Option<&str>) -> Option<Route> {
 }
 
 fn target(model: &str, version: Option<&str>) -> Target {
-    Target { model: model.to_owned(), version: version.map(str::to_owned) }
+    Target {
+        model: model.to_owned(),
+        version: version.map(str::to_owned),
+    }
 }
 
 /// Decodes `%XX` in one path segment (RFC 3986 §2.1).
@@ -199,23 +207,59 @@ mod tests {
             ("GET", "/healthz", Route::Healthz),
             ("HEAD", "/ready", Route::Ready),
             ("GET", "/errors", Route::ErrorCatalogue),
-            ("GET", "/errors/internal", Route::ErrorEntry("internal".into())),
+            (
+                "GET",
+                "/errors/internal",
+                Route::ErrorEntry("internal".into()),
+            ),
             ("GET", "/v1/models", Route::ModelList),
             ("GET", "/v1/models/m", Route::Model(at("m", None))),
-            ("GET", "/v1/models/m/versions/2", Route::Model(at("m", Some("2")))),
-            ("POST", "/v1/models/m:predict", Route::Predict(at("m", None))),
-            ("POST", "/v1/models/m%3Apredict", Route::Predict(at("m", None))),
-            ("POST", "/v1/models/m/versions/2:predict", Route::Predict(at("m", Some("2")))),
+            (
+                "GET",
+                "/v1/models/m/versions/2",
+                Route::Model(at("m", Some("2"))),
+            ),
+            (
+                "POST",
+                "/v1/models/m:predict",
+                Route::Predict(at("m", None)),
+            ),
+            (
+                "POST",
+                "/v1/models/m%3Apredict",
+                Route::Predict(at("m", None)),
+            ),
+            (
+                "POST",
+                "/v1/models/m/versions/2:predict",
+                Route::Predict(at("m", Some("2"))),
+            ),
             ("GET", "/v2", Route::ServerMetadata),
             ("GET", "/v2/", Route::ServerMetadata),
             ("GET", "/v2/health/live", Route::ServerLive),
             ("GET", "/v2/health/ready", Route::ServerReady),
             ("GET", "/v2/models/m", Route::ModelMetadata(at("m", None))),
-            ("GET", "/v2/models/m/ready", Route::ModelReady(at("m", None))),
+            (
+                "GET",
+                "/v2/models/m/ready",
+                Route::ModelReady(at("m", None)),
+            ),
             ("POST", "/v2/models/m/infer", Route::Infer(at("m", None))),
-            ("GET", "/v2/models/m/versions/1", Route::ModelMetadata(at("m", Some("1")))),
-            ("GET", "/v2/models/m/versions/1/ready", Route::ModelReady(at("m", Some("1")))),
-            ("POST", "/v2/models/m/versions/1/infer", Route::Infer(at("m", Some("1")))),
+            (
+                "GET",
+                "/v2/models/m/versions/1",
+                Route::ModelMetadata(at("m", Some("1"))),
+            ),
+            (
+                "GET",
+                "/v2/models/m/versions/1/ready",
+                Route::ModelReady(at("m", Some("1"))),
+            ),
+            (
+                "POST",
+                "/v2/models/m/versions/1/infer",
+                Route::Infer(at("m", Some("1"))),
+            ),
         ] {
             assert_eq!(route(method, path), Ok(expected), "{method} {path}");
         }
@@ -223,7 +267,17 @@ mod tests {
 
     #[test]
     fn a_path_that_is_not_ours_is_404_and_a_wrong_method_405_with_allow() {
-        for path in ["", "/", "x", "/v1", "/v1/models/", "/v1/models/m:explode", "/v2/models", "/v1/models/m/", "/a/a/a/a/a/a/a/a/a/a"] {
+        for path in [
+            "",
+            "/",
+            "x",
+            "/v1",
+            "/v1/models/",
+            "/v1/models/m:explode",
+            "/v2/models",
+            "/v1/models/m/",
+            "/a/a/a/a/a/a/a/a/a/a",
+        ] {
             // `/v1/models/` names a model with an empty name, which no catalogue has.
             match route("GET", path) {
                 Err(problem) => assert_eq!(problem.code, Code::UnknownPath, "{path}"),
@@ -237,21 +291,39 @@ mod tests {
             ("get", "/healthz", "GET, HEAD"),
         ] {
             let problem = route(method, path).unwrap_err();
-            assert_eq!((problem.code, problem.allow), (Code::MethodNotAllowed, Some(allow)));
+            assert_eq!(
+                (problem.code, problem.allow),
+                (Code::MethodNotAllowed, Some(allow))
+            );
         }
     }
 
     #[test]
     fn broken_percent_encoding_is_400_and_never_leaves_its_segment() {
-        for path in ["/v1/models/%", "/v1/models/%z1", "/v1/models/%ff", "/v1/models/%1"] {
-            assert_eq!(route("GET", path).unwrap_err().code, Code::MalformedRequest, "{path}");
+        for path in [
+            "/v1/models/%",
+            "/v1/models/%z1",
+            "/v1/models/%ff",
+            "/v1/models/%1",
+        ] {
+            assert_eq!(
+                route("GET", path).unwrap_err().code,
+                Code::MalformedRequest,
+                "{path}"
+            );
         }
-        assert_eq!(route("GET", "/v1/models/..%2Fx"), Ok(Route::Model(at("../x", None))));
+        assert_eq!(
+            route("GET", "/v1/models/..%2Fx"),
+            Ok(Route::Model(at("../x", None)))
+        );
     }
 
     #[test]
     fn what_a_stranger_sent_is_repeated_shortened_and_without_control_characters() {
         assert_eq!(shorten("a\nb\u{1b}[0m"), "a\u{fffd}b\u{fffd}[0m");
-        assert_eq!(shorten(&"ä".repeat(500)).chars().count(), MAX_ECHO_CHARS + 1);
+        assert_eq!(
+            shorten(&"ä".repeat(500)).chars().count(),
+            MAX_ECHO_CHARS + 1
+        );
     }
 }

@@ -37,7 +37,11 @@ name = "length"
 
 fn echo(_: &str, _: ModelVersion, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
     let rename = |mut t: Tensor| {
-        t.name = if t.name == "a" { "b".into() } else { "y".into() };
+        t.name = if t.name == "a" {
+            "b".into()
+        } else {
+            "y".into()
+        };
         t
     };
     Ok(inputs.into_iter().map(rename).collect())
@@ -62,7 +66,10 @@ fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) ->
         target: target.into(),
         headers: headers
             .iter()
-            .map(|(n, v)| Header { name: (*n).into(), value: v.as_bytes().to_vec() })
+            .map(|(n, v)| Header {
+                name: (*n).into(),
+                value: v.as_bytes().to_vec(),
+            })
             .collect(),
         body: body.to_vec(),
     }
@@ -82,11 +89,20 @@ fn predict_answers_with_ids_the_version_and_one_prediction_for_each_item() {
     let (response, value) = call("POST", "/v1/models/identity:predict", JSON, body);
     assert_eq!(response.status, 200, "{value}");
     assert_eq!(value["predictions"][1]["b"], json!([5.0, 6.0, 7.0, 8.0]));
-    assert_eq!((&value["model"], &value["model_version"]), (&json!("identity"), &json!("10")));
+    assert_eq!(
+        (&value["model"], &value["model_version"]),
+        (&json!("identity"), &json!("10"))
+    );
     assert_eq!(value["id"], "mine");
     assert_eq!(response.header("x-model-version"), Some("10"));
-    assert_eq!(response.header("x-prediction-id"), value["prediction_id"].as_str());
-    assert_eq!(response.header("x-request-id"), value["request_id"].as_str());
+    assert_eq!(
+        response.header("x-prediction-id"),
+        value["prediction_id"].as_str()
+    );
+    assert_eq!(
+        response.header("x-request-id"),
+        value["request_id"].as_str()
+    );
     assert!(value["latency_ms"].is_number());
 }
 
@@ -106,24 +122,45 @@ fn infer_speaks_the_open_inference_protocol() {
     let body = br#"{"id":"7","inputs":[{"name":"a","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}],"outputs":[{"name":"b"}]}"#;
     let (response, value) = call("POST", "/v2/models/identity/versions/1/infer", JSON, body);
     assert_eq!(response.status, 200, "{value}");
-    assert_eq!((&value["model_name"], &value["model_version"]), (&json!("identity"), &json!("1")));
+    assert_eq!(
+        (&value["model_name"], &value["model_version"]),
+        (&json!("identity"), &json!("1"))
+    );
     assert_eq!(value["id"], "7");
     let output = &value["outputs"][0];
-    assert_eq!((&output["name"], &output["datatype"]), (&json!("b"), &json!("FP32")));
-    assert_eq!((&output["shape"], &output["data"]), (&json!([1, 4]), &json!([1.0, 2.0, 3.0, 4.0])));
+    assert_eq!(
+        (&output["name"], &output["datatype"]),
+        (&json!("b"), &json!("FP32"))
+    );
+    assert_eq!(
+        (&output["shape"], &output["data"]),
+        (&json!([1, 4]), &json!([1.0, 2.0, 3.0, 4.0]))
+    );
 }
 
 #[test]
 fn metadata_names_versions_and_ports() {
     let (_, v2) = call("GET", "/v2/models/identity", &[], b"");
     assert_eq!(v2["versions"], json!(["1", "2", "10"]));
-    assert_eq!(v2["inputs"], json!([{"name":"a","datatype":"FP32","shape":[-1,4]}]));
+    assert_eq!(
+        v2["inputs"],
+        json!([{"name":"a","datatype":"FP32","shape":[-1,4]}])
+    );
     let (_, v1) = call("GET", "/v1/models/identity", &[], b"");
     assert_eq!(v1["limits"]["max_body_bytes"], 4096);
     assert_eq!(v1["inputs"][0]["shape"], json!(["N", 4]));
     let (_, list) = call("GET", "/v1/models", &[], b"");
-    let names: Vec<&Value> = list["models"].as_array().unwrap().iter().map(|m| &m["name"]).collect();
-    assert_eq!(names, ["adapted", "broken", "identity"], "folders that are no models are left out");
+    let names: Vec<&Value> = list["models"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| &m["name"])
+        .collect();
+    assert_eq!(
+        names,
+        ["adapted", "broken", "identity"],
+        "folders that are no models are left out"
+    );
     let (_, server) = call("GET", "/v2/", &[], b"");
     assert_eq!(server["name"], "penstock");
 }
@@ -131,7 +168,12 @@ fn metadata_names_versions_and_ports() {
 #[test]
 fn an_adapter_turns_content_into_an_answer() {
     let predict = |content_type: &str, body: &[u8]| {
-        call("POST", "/v1/models/adapted:predict", &[("content-type", content_type)], body)
+        call(
+            "POST",
+            "/v1/models/adapted:predict",
+            &[("content-type", content_type)],
+            body,
+        )
     };
     let (_, value) = predict("text/plain", b"abc");
     assert_eq!(value["predictions"], json!([{"length": 3}]), "{value}");
@@ -140,13 +182,26 @@ fn an_adapter_turns_content_into_an_answer() {
     let (_, value) = predict("text/plain", b"known");
     assert_eq!(value["predictions"], json!([{"label": "known"}]));
     let (_, value) = predict("application/json", br#"{"inputs":{"x":[[9]]}}"#);
-    assert_eq!(value["predictions"], json!([{"y": [9.0]}]), "JSON means tensors, also here");
+    assert_eq!(
+        value["predictions"],
+        json!([{"y": [9.0]}]),
+        "JSON means tensors, also here"
+    );
     let (response, value) = predict("image/png", b"abc");
-    assert_eq!((response.status, &value["error"]["code"]), (415, &json!("unsupported_media_type")));
+    assert_eq!(
+        (response.status, &value["error"]["code"]),
+        (415, &json!("unsupported_media_type"))
+    );
     let (response, value) = predict("text/plain", b"");
-    assert_eq!((response.status, &value["error"]["details"][0]["rule"]), (422, &json!("invalid_content")));
+    assert_eq!(
+        (response.status, &value["error"]["details"][0]["rule"]),
+        (422, &json!("invalid_content"))
+    );
     let (response, value) = predict("text/plain", b"broken");
-    assert_eq!((response.status, &value["error"]["code"]), (500, &json!("internal")));
+    assert_eq!(
+        (response.status, &value["error"]["code"]),
+        (500, &json!("internal"))
+    );
 }
 
 #[test]
@@ -157,25 +212,112 @@ fn each_mistake_has_its_own_answer() {
     for (method, target, headers, body, status, code) in [
         ("GET", "/nowhere", &[][..], &b""[..], 404, "unknown_path"),
         ("GET", predict, &[], b"", 405, "method_not_allowed"),
-        ("POST", "/v1/models/nope:predict", JSON, good, 404, "unknown_model"),
-        ("POST", "/v1/models/..%2F..%2Fetc:predict", JSON, good, 404, "unknown_model"),
-        ("POST", "/v1/models/identity/versions/3:predict", JSON, good, 404, "unknown_version"),
-        ("POST", "/v1/models/identity/versions/01:predict", JSON, good, 404, "unknown_version"),
+        (
+            "POST",
+            "/v1/models/nope:predict",
+            JSON,
+            good,
+            404,
+            "unknown_model",
+        ),
+        (
+            "POST",
+            "/v1/models/..%2F..%2Fetc:predict",
+            JSON,
+            good,
+            404,
+            "unknown_model",
+        ),
+        (
+            "POST",
+            "/v1/models/identity/versions/3:predict",
+            JSON,
+            good,
+            404,
+            "unknown_version",
+        ),
+        (
+            "POST",
+            "/v1/models/identity/versions/01:predict",
+            JSON,
+            good,
+            404,
+            "unknown_version",
+        ),
         ("POST", predict, JSON, b"{", 400, "malformed_json"),
         ("POST", predict, JSON, b"", 400, "malformed_json"),
         ("POST", predict, JSON, b"[]", 400, "invalid_body"),
-        ("POST", predict, JSON, br#"{"inputs":{"a":[[1,2,3]]}}"#, 422, "invalid_inputs"),
-        ("POST", predict, JSON, br#"{"inputs":{"b":[[1,2,3,4]]}}"#, 422, "invalid_inputs"),
+        (
+            "POST",
+            predict,
+            JSON,
+            br#"{"inputs":{"a":[[1,2,3]]}}"#,
+            422,
+            "invalid_inputs",
+        ),
+        (
+            "POST",
+            predict,
+            JSON,
+            br#"{"inputs":{"b":[[1,2,3,4]]}}"#,
+            422,
+            "invalid_inputs",
+        ),
         ("POST", predict, JSON, &large, 413, "body_too_large"),
-        ("POST", predict, &[("content-type", "text/plain")], good, 415, "unsupported_media_type"),
-        ("POST", predict, &[("content-type", "application/json"), ("content-encoding", "gzip")], good, 415, "unsupported_media_type"),
-        ("POST", predict, &[("content-type", "application/json"), ("accept", "text/html")], good, 406, "not_acceptable"),
-        ("POST", "/v1/models/broken:predict", JSON, good, 503, "model_not_ready"),
-        ("POST", "/v1/models/empty:predict", JSON, good, 404, "unknown_model"),
+        (
+            "POST",
+            predict,
+            &[("content-type", "text/plain")],
+            good,
+            415,
+            "unsupported_media_type",
+        ),
+        (
+            "POST",
+            predict,
+            &[
+                ("content-type", "application/json"),
+                ("content-encoding", "gzip"),
+            ],
+            good,
+            415,
+            "unsupported_media_type",
+        ),
+        (
+            "POST",
+            predict,
+            &[
+                ("content-type", "application/json"),
+                ("accept", "text/html"),
+            ],
+            good,
+            406,
+            "not_acceptable",
+        ),
+        (
+            "POST",
+            "/v1/models/broken:predict",
+            JSON,
+            good,
+            503,
+            "model_not_ready",
+        ),
+        (
+            "POST",
+            "/v1/models/empty:predict",
+            JSON,
+            good,
+            404,
+            "unknown_model",
+        ),
         ("GET", "/errors/nope", &[], b"", 404, "unknown_path"),
     ] {
         let (response, value) = call(method, target, headers, body);
-        assert_eq!((response.status, &value["error"]["code"]), (status, &json!(code)), "{target} {value}");
+        assert_eq!(
+            (response.status, &value["error"]["code"]),
+            (status, &json!(code)),
+            "{target} {value}"
+        );
         assert!(response.header("x-request-id").is_some());
     }
 }
@@ -183,7 +325,10 @@ fn each_mistake_has_its_own_answer() {
 #[test]
 fn what_exists_is_named_when_what_was_asked_for_does_not() {
     let (_, value) = call("GET", "/v1/models/nope", &[], b"");
-    assert_eq!(value["error"]["available"], json!(["adapted", "broken", "identity"]));
+    assert_eq!(
+        value["error"]["available"],
+        json!(["adapted", "broken", "identity"])
+    );
     let (_, value) = call("GET", "/v2/models/identity/versions/9", &[], b"");
     assert_eq!(value["available"], json!(["1", "2", "10"]));
     let (response, _) = call("DELETE", "/v1/models", &[], b"");
@@ -210,12 +355,23 @@ fn each_failure_of_a_model_has_its_status_and_never_runs_twice() {
         (Failed, 500, "inference_failed", false),
     ] {
         let ports = InMemory::new(&[("identity", IDENTITY, &["1"])], move |_, _, _| {
-            Err(Failure { kind, message: "scripted".into() })
+            Err(Failure {
+                kind,
+                message: "scripted".into(),
+            })
         });
         let body = br#"{"inputs":{"a":[[1,2,3,4]]}}"#;
-        let response = Gate::new(ports.clone()).handle(&request("POST", "/v1/models/identity:predict", JSON, body));
+        let response = Gate::new(ports.clone()).handle(&request(
+            "POST",
+            "/v1/models/identity:predict",
+            JSON,
+            body,
+        ));
         let value: Value = serde_json::from_slice(&response.body).unwrap();
-        assert_eq!((response.status, &value["error"]["code"]), (status, &json!(code)));
+        assert_eq!(
+            (response.status, &value["error"]["code"]),
+            (status, &json!(code))
+        );
         assert_eq!(response.header("retry-after").is_some(), retry, "{code}");
         assert_eq!(ports.runs.get(), 1);
     }
@@ -225,7 +381,10 @@ fn each_failure_of_a_model_has_its_status_and_never_runs_twice() {
 fn a_runtime_failure_on_sizes_the_caller_chose_is_the_callers() {
     let open = IDENTITY.replace("[\"N\", 4]", "[\"N\", \"W\"]");
     let ports = InMemory::new(&[("open", open.as_str(), &["1"])], |_, _, _| {
-        Err(Failure { kind: FailureKind::Failed, message: "W is too large".into() })
+        Err(Failure {
+            kind: FailureKind::Failed,
+            message: "W is too large".into(),
+        })
     });
     let body = br#"{"inputs":{"a":[[1,2,3,4,5]]}}"#;
     let response = Gate::new(ports).handle(&request("POST", "/v1/models/open:predict", JSON, body));
@@ -235,18 +394,37 @@ fn a_runtime_failure_on_sizes_the_caller_chose_is_the_callers() {
 #[test]
 fn ready_is_503_until_every_version_of_every_model_could_run() {
     let mut ports = InMemory::new(&[("a", IDENTITY, &["1"]), ("b", IDENTITY, &["1"])], echo);
-    let ask = |ports: &InMemory, target: &str| Gate::new(ports.clone()).handle(&request("GET", target, &[], b""));
+    let ask = |ports: &InMemory, target: &str| {
+        Gate::new(ports.clone()).handle(&request("GET", target, &[], b""))
+    };
     assert_eq!(ask(&ports, "/ready").status, 200);
     ports.ready = std::rc::Rc::new(|model| {
-        if model == "b" { Err(Failure { kind: FailureKind::NotReady, message: "loading".into() }) } else { Ok(()) }
+        if model == "b" {
+            Err(Failure {
+                kind: FailureKind::NotReady,
+                message: "loading".into(),
+            })
+        } else {
+            Ok(())
+        }
     });
     let response = ask(&ports, "/ready");
     let value: Value = serde_json::from_slice(&response.body).unwrap();
-    assert_eq!((response.status, response.header("retry-after")), (503, Some("2")));
-    assert_eq!(value["models"][1], json!({"name":"b","version":"1","ready":false,"reason":"loading"}));
+    assert_eq!(
+        (response.status, response.header("retry-after")),
+        (503, Some("2"))
+    );
+    assert_eq!(
+        value["models"][1],
+        json!({"name":"b","version":"1","ready":false,"reason":"loading"})
+    );
     for (target, status) in [
-        ("/v2/health/ready", 503), ("/v2/health/live", 200), ("/healthz", 200),
-        ("/v2/models/a/ready", 200), ("/v2/models/b/ready", 503), ("/v2/models/c/ready", 404),
+        ("/v2/health/ready", 503),
+        ("/v2/health/live", 200),
+        ("/healthz", 200),
+        ("/v2/models/a/ready", 200),
+        ("/v2/models/b/ready", 503),
+        ("/v2/models/c/ready", 404),
     ] {
         assert_eq!(ask(&ports, target).status, status, "{target}");
     }
@@ -254,9 +432,21 @@ fn ready_is_503_until_every_version_of_every_model_could_run() {
 
 #[test]
 fn errors_are_written_in_the_style_asked_for() {
-    let (response, value) = call("GET", "/v1/models/nope", &[("accept", "application/problem+json")], b"");
-    assert_eq!(response.header("content-type"), Some("application/problem+json"), "{value}");
-    assert_eq!((&value["type"], &value["status"]), (&json!("/errors/unknown_model"), &json!(404)));
+    let (response, value) = call(
+        "GET",
+        "/v1/models/nope",
+        &[("accept", "application/problem+json")],
+        b"",
+    );
+    assert_eq!(
+        response.header("content-type"),
+        Some("application/problem+json"),
+        "{value}"
+    );
+    assert_eq!(
+        (&value["type"], &value["status"]),
+        (&json!("/errors/unknown_model"), &json!(404))
+    );
     let (_, value) = call("GET", "/v2/models/nope", &[], b"");
     assert_eq!(value["error"], "there is no model `nope`");
     let (_, entry) = call("GET", "/errors/unknown_model", &[], b"");

@@ -1,6 +1,6 @@
 //! `penstock:adapter` over one adapter's Rust code: [`Adapter`] is all an adapter has to be.
 
-use crate::types::{tensors, tensors_from_wit, tensors_to_wit};
+use crate::types::{bulk_bytes, tensors, tensors_from_wit, tensors_to_wit};
 pub use penstock_adapters::{Adapter, Prepared, Refusal};
 
 #[allow(missing_docs)]
@@ -33,7 +33,10 @@ impl<A: Adapter> wit::GuestAdapter for Resource<A> {
     }
 
     fn prepare(&self, content: wit::Content) -> Result<wit::Prepared, wit::Refusal> {
-        match self.0.prepare(content.media_type.as_deref(), &content.body) {
+        match self
+            .0
+            .prepare(content.media_type.as_deref(), bulk_bytes(&content.body))
+        {
             Ok(Prepared::Tensors(list)) => Ok(wit::Prepared::Tensors(tensors_to_wit(list))),
             Ok(Prepared::Answer(text)) => Ok(wit::Prepared::Answer(text)),
             Err(Refusal::UnsupportedMediaType(text)) => {

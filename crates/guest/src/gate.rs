@@ -3,10 +3,14 @@
 //! Both doors end in the same call, [`answer`], so the same request gets the same answer through
 //! either.
 
-use crate::types::{http as wit_http, rejection_from_wit, tensors_from_wit, tensors_to_wit};
+use crate::types::{
+    bulk_to_wit, http as wit_http, rejection_from_wit, tensors_from_wit, tensors_to_wit,
+};
 use http_body_util::BodyExt;
 use penstock_core::{Code, ModelVersion, Problem};
-use penstock_gate::ports::{self, AdapterPort, ContractPort, Failure, FailureKind, ParsedBody, Ports};
+use penstock_gate::ports::{
+    self, AdapterPort, ContractPort, Failure, FailureKind, ParsedBody, Ports,
+};
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::{Rejection, Tensor};
 use spin_sdk::http::FullBody;
@@ -31,8 +35,8 @@ pub mod bindings {
     });
 }
 
-use bindings::penstock::{adapter::adapter as wit_adapter, inference::inference as wit_inference};
 use bindings::penstock::validation::validation as wit_validation;
+use bindings::penstock::{adapter::adapter as wit_adapter, inference::inference as wit_inference};
 
 /// Where the manifest mounts the models directory.
 const MODELS_DIRECTORY: &str = "/models";
@@ -65,7 +69,10 @@ impl bindings::exports::penstock::gate::door::Guest for Door {
             headers: request
                 .headers
                 .into_iter()
-                .map(|h| Header { name: h.name, value: h.value })
+                .map(|h| Header {
+                    name: h.name,
+                    value: h.value,
+                })
                 .collect(),
             body: request.body,
         });
@@ -74,7 +81,10 @@ impl bindings::exports::penstock::gate::door::Guest for Door {
             headers: response
                 .headers
                 .into_iter()
-                .map(|h| wit_http::Header { name: h.name, value: h.value })
+                .map(|h| wit_http::Header {
+                    name: h.name,
+                    value: h.value,
+                })
                 .collect(),
             body: response.body,
         }
@@ -97,7 +107,11 @@ pub async fn answer_http(request: spin_sdk::http::Request) -> HttpResponse {
         .collect();
     let mut record = Request {
         method: parts.method.as_str().to_owned(),
-        target: parts.uri.path_and_query().map_or("/", |t| t.as_str()).to_owned(),
+        target: parts
+            .uri
+            .path_and_query()
+            .map_or("/", |t| t.as_str())
+            .to_owned(),
         headers,
         body: Vec::new(),
     };
@@ -112,11 +126,13 @@ pub async fn answer_http(request: spin_sdk::http::Request) -> HttpResponse {
     for header in &response.headers {
         builder = builder.header(&header.name, header.value.as_slice());
     }
-    builder.body(FullBody::new(response.body.into())).unwrap_or_else(|_| {
-        let mut broken = HttpResponse::new(FullBody::new(bytes::Bytes::new()));
-        *broken.status_mut() = spin_sdk::http::StatusCode::INTERNAL_SERVER_ERROR;
-        broken
-    })
+    builder
+        .body(FullBody::new(response.body.into()))
+        .unwrap_or_else(|_| {
+            let mut broken = HttpResponse::new(FullBody::new(bytes::Bytes::new()));
+            *broken.status_mut() = spin_sdk::http::StatusCode::INTERNAL_SERVER_ERROR;
+            broken
+        })
 }
 
 async fn collect<B>(body: B) -> Result<Vec<u8>, Problem>
@@ -127,13 +143,18 @@ where
     let mut bytes = Vec::new();
     while let Some(frame) = body.as_mut().frame().await {
         let Ok(frame) = frame else {
-            return Err(Problem::new(Code::IncompleteBody, "the body ended before it was complete"));
+            return Err(Problem::new(
+                Code::IncompleteBody,
+                "the body ended before it was complete",
+            ));
         };
         if let Ok(data) = frame.into_data() {
             if bytes.len() + data.len() > MAX_HTTP_DOOR_BODY_BYTES {
                 return Err(Problem::new(
                     Code::BodyTooLarge,
-                    format!("the body has more than {MAX_HTTP_DOOR_BODY_BYTES} bytes, the most this door takes"),
+                    format!(
+                        "the body has more than {MAX_HTTP_DOOR_BODY_BYTES} bytes, the most this door takes"
+                    ),
                 ));
             }
             bytes.extend_from_slice(&data);
@@ -151,7 +172,9 @@ impl Ports for WitPorts {
 
     fn unix_ms(&self) -> u64 {
         let now = wasip2::clocks::wall_clock::now();
-        now.seconds.saturating_mul(1_000).saturating_add(u64::from(now.nanoseconds) / 1_000_000)
+        now.seconds
+            .saturating_mul(1_000)
+            .saturating_add(u64::from(now.nanoseconds) / 1_000_000)
     }
 
     fn monotonic_ns(&self) -> u64 {
@@ -165,7 +188,9 @@ impl Ports for WitPorts {
 
     fn list_models(&self) -> Vec<(String, Vec<String>)> {
         let names = |path: &str| -> Vec<String> {
-            let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
+            let Ok(entries) = std::fs::read_dir(path) else {
+                return Vec::new();
+            };
             entries
                 .flatten()
                 .filter_map(|entry| entry.file_name().into_string().ok())
@@ -183,9 +208,13 @@ impl Ports for WitPorts {
 
     fn read_model_file(&self, model: &str, file: &str) -> Result<Vec<u8>, String> {
         let path = format!("{MODELS_DIRECTORY}/{model}/{file}");
-        let size = std::fs::metadata(&path).map_err(|e| format!("cannot read {file}: {e}"))?.len();
+        let size = std::fs::metadata(&path)
+            .map_err(|e| format!("cannot read {file}: {e}"))?
+            .len();
         if size > MAX_MODEL_FILE_BYTES {
-            return Err(format!("{file} has {size} bytes; at most {MAX_MODEL_FILE_BYTES} are read"));
+            return Err(format!(
+                "{file} has {size} bytes; at most {MAX_MODEL_FILE_BYTES} are read"
+            ));
         }
         std::fs::read(&path).map_err(|e| format!("cannot read {file}: {e}"))
     }
@@ -227,16 +256,23 @@ fn failure(failure: wit_inference::Failure) -> Failure {
         Wit::InputsRejected => FailureKind::InputsRejected,
         Wit::Failed => FailureKind::Failed,
     };
-    Failure { kind, message: failure.message }
+    Failure {
+        kind,
+        message: failure.message,
+    }
 }
 
 impl ContractPort for wit_validation::Contract {
-    fn parse_predict(&self, body: &[u8]) -> Result<ParsedBody, Rejection> {
+    fn parse_predict(&self, body: &str) -> Result<ParsedBody, Rejection> {
         let parsed = self.parse_predict(body).map_err(rejection_from_wit)?;
-        Ok(ParsedBody { id: parsed.id, inputs: tensors_from_wit(parsed.inputs), outputs: Vec::new() })
+        Ok(ParsedBody {
+            id: parsed.id,
+            inputs: tensors_from_wit(parsed.inputs),
+            outputs: Vec::new(),
+        })
     }
 
-    fn parse_infer(&self, body: &[u8]) -> Result<ParsedBody, Rejection> {
+    fn parse_infer(&self, body: &str) -> Result<ParsedBody, Rejection> {
         let parsed = self.parse_infer(body).map_err(rejection_from_wit)?;
         Ok(ParsedBody {
             id: parsed.id,
@@ -247,11 +283,14 @@ impl ContractPort for wit_validation::Contract {
 }
 
 impl AdapterPort for wit_adapter::Adapter {
-    fn prepare(&self, media_type: Option<&str>, body: &[u8]) -> Result<ports::Prepared, ports::Refusal> {
-        // The generated call borrows its argument's bytes, but its record owns them.
+    fn prepare(
+        &self,
+        media_type: Option<&str>,
+        body: &[u8],
+    ) -> Result<ports::Prepared, ports::Refusal> {
         let content = wit_adapter::Content {
             media_type: media_type.map(str::to_owned),
-            body: body.to_vec(),
+            body: bulk_to_wit(body),
         };
         match self.prepare(&content) {
             Ok(wit_adapter::Prepared::Tensors(list)) => {

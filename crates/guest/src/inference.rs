@@ -3,7 +3,7 @@
 //! Graphs and execution contexts are opened on a model version's first call and kept for the life of
 //! the instance. A version is named `<model>@<version>` to `load-by-name`.
 
-use crate::types::{tensor_from_wit, tensor_to_wit, tensors};
+use crate::types::{bulk_bytes, datatype_from_wit, tensor_to_wit, tensors};
 use penstock_tensor::{Datatype, Tensor};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -49,9 +49,14 @@ impl wit::Guest for Inference {
         inputs: Vec<tensors::Tensor>,
         outputs: Vec<String>,
     ) -> Result<Vec<tensors::Tensor>, wit::Failure> {
-        let named = inputs.into_iter().map(to_nn).collect::<Result<Vec<_>, _>>()?;
+        let named = inputs
+            .into_iter()
+            .map(to_nn)
+            .collect::<Result<Vec<_>, _>>()?;
         CONTEXTS.with_borrow_mut(|contexts| {
-            let computed = opened(contexts, model, version)?.compute(named).map_err(failure)?;
+            let computed = opened(contexts, model, version)?
+                .compute(named)
+                .map_err(failure)?;
             computed
                 .into_iter()
                 .filter(|(name, _)| outputs.is_empty() || outputs.contains(name))
@@ -62,7 +67,9 @@ impl wit::Guest for Inference {
 
     fn ready(model: String, version: u32) -> Result<(), wit::Failure> {
         // Not from the kept contexts: a model can stop being ready after it was opened.
-        load_by_name(&graph_name(&model, version)).map(drop).map_err(failure)
+        load_by_name(&graph_name(&model, version))
+            .map(drop)
+            .map_err(failure)
     }
 }
 
@@ -102,17 +109,28 @@ fn nn_type(datatype: Datatype) -> Option<TensorType> {
 }
 
 fn to_nn(tensor: tensors::Tensor) -> Result<(String, NnTensor), wit::Failure> {
-    let Tensor { name, datatype, shape, data } = tensor_from_wit(tensor);
-    let refused = |message| wit::Failure { kind: wit::FailureKind::InputsRejected, message };
+    let tensors::Tensor {
+        name,
+        datatype,
+        shape,
+        data,
+    } = tensor;
+    let datatype = datatype_from_wit(datatype);
+    let refused = |message| wit::Failure {
+        kind: wit::FailureKind::InputsRejected,
+        message,
+    };
     let ty = nn_type(datatype).ok_or_else(|| {
-        refused(format!("input `{name}` is {datatype}, which wasi:nn cannot carry"))
+        refused(format!(
+            "input `{name}` is {datatype}, which wasi:nn cannot carry"
+        ))
     })?;
     let dimensions = shape
         .iter()
         .map(|&d| u32::try_from(d))
         .collect::<Result<Vec<u32>, _>>()
         .map_err(|_| refused(format!("input `{name}` has an axis longer than 4294967295")))?;
-    Ok((name, NnTensor::new(&dimensions, ty, &data)))
+    Ok((name, NnTensor::new(&dimensions, ty, bulk_bytes(&data))))
 }
 
 fn from_nn((name, tensor): (String, NnTensor)) -> Result<tensors::Tensor, wit::Failure> {
@@ -127,7 +145,12 @@ fn from_nn((name, tensor): (String, NnTensor)) -> Result<tensors::Tensor, wit::F
     };
     let shape = tensor.dimensions().into_iter().map(u64::from).collect();
     let data = tensor.data();
-    Ok(tensor_to_wit(Tensor { name, datatype, shape, data }))
+    Ok(tensor_to_wit(Tensor {
+        name,
+        datatype,
+        shape,
+        data,
+    }))
 }
 
 fn failure(error: Error) -> wit::Failure {

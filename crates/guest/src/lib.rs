@@ -7,7 +7,12 @@ pub mod adapter;
 pub mod gate;
 #[cfg(feature = "inference")]
 pub mod inference;
-#[cfg(any(feature = "gate", feature = "inference", feature = "validation", feature = "adapter"))]
+#[cfg(any(
+    feature = "gate",
+    feature = "inference",
+    feature = "validation",
+    feature = "adapter"
+))]
 pub mod types;
 #[cfg(feature = "validation")]
 pub mod validation;

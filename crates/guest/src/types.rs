@@ -1,5 +1,5 @@
-//! The bindings of `penstock:types`, and their conversions. Strings and tensor data are moved, never
-//! copied.
+//! The bindings of `penstock:types`, and their conversions. Strings are moved; tensor data is copied
+//! once into the blocks it travels in and once out of them.
 
 use penstock_core::{Code, Violation};
 use penstock_tensor::{Datatype, Rejection, Tensor};
@@ -36,13 +36,56 @@ datatypes! {
     Fp16 => Fp16, Bf16 => Bf16, Fp32 => Fp32, Fp64 => Fp64, Bytes => Bytes,
 }
 
+const BLOCK_BYTES: usize = size_of::<tensors::Block>();
+
+/// Bytes on their way out.
+pub fn bulk_to_wit(bytes: &[u8]) -> tensors::Bulk {
+    let zero = tensors::Block {
+        a: 0,
+        b: 0,
+        c: 0,
+        d: 0,
+        e: 0,
+        f: 0,
+        g: 0,
+        h: 0,
+    };
+    let count = bytes.len().div_ceil(BLOCK_BYTES);
+    let mut blocks: Vec<tensors::Block> = Vec::with_capacity(count);
+    // SAFETY: a block is eight words, without padding, and any bytes make words; the vector has room
+    // for `count` blocks, which are at least as long as the bytes. All but the last block are written
+    // in full by the copy, and the last is zeroed before it.
+    unsafe {
+        if let Some(last) = count.checked_sub(1) {
+            blocks.as_mut_ptr().add(last).write(zero);
+        }
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), blocks.as_mut_ptr().cast(), bytes.len());
+        blocks.set_len(count);
+    }
+    tensors::Bulk {
+        blocks,
+        byte_length: bytes.len() as u64,
+    }
+}
+
+/// The bytes that came in. A length beyond the blocks is cut to them: what holds too little is found
+/// out where it is used.
+pub fn bulk_bytes(bulk: &tensors::Bulk) -> &[u8] {
+    let held = std::mem::size_of_val(bulk.blocks.as_slice());
+    let length = usize::try_from(bulk.byte_length)
+        .unwrap_or(usize::MAX)
+        .min(held);
+    // SAFETY: the blocks are `held` initialised bytes without padding, and `length` is at most that.
+    unsafe { std::slice::from_raw_parts(bulk.blocks.as_ptr().cast(), length) }
+}
+
 /// A tensor on its way out.
 pub fn tensor_to_wit(tensor: Tensor) -> tensors::Tensor {
     tensors::Tensor {
         name: tensor.name,
         datatype: datatype_to_wit(tensor.datatype),
         shape: tensor.shape,
-        data: tensor.data,
+        data: bulk_to_wit(&tensor.data),
     }
 }
 
@@ -52,7 +95,7 @@ pub fn tensor_from_wit(tensor: tensors::Tensor) -> Tensor {
         name: tensor.name,
         datatype: datatype_from_wit(tensor.datatype),
         shape: tensor.shape,
-        data: tensor.data,
+        data: bulk_bytes(&tensor.data).to_vec(),
     }
 }
 

@@ -39,13 +39,16 @@ impl wit::GuestContract for Opened {
         }
     }
 
-    fn parse_predict(&self, body: Vec<u8>) -> Result<wit::PredictRequest, tensors::Rejection> {
-        let parsed = predict::parse_predict(&body, &self.0).map_err(rejection_to_wit)?;
-        Ok(wit::PredictRequest { id: parsed.id, inputs: tensors_to_wit(parsed.inputs) })
+    fn parse_predict(&self, body: String) -> Result<wit::PredictRequest, tensors::Rejection> {
+        let parsed = predict::parse_predict(body.as_bytes(), &self.0).map_err(rejection_to_wit)?;
+        Ok(wit::PredictRequest {
+            id: parsed.id,
+            inputs: tensors_to_wit(parsed.inputs),
+        })
     }
 
-    fn parse_infer(&self, body: Vec<u8>) -> Result<wit::InferRequest, tensors::Rejection> {
-        let parsed = infer::parse_infer(&body, &self.0).map_err(rejection_to_wit)?;
+    fn parse_infer(&self, body: String) -> Result<wit::InferRequest, tensors::Rejection> {
+        let parsed = infer::parse_infer(body.as_bytes(), &self.0).map_err(rejection_to_wit)?;
         Ok(wit::InferRequest {
             id: parsed.id,
             inputs: tensors_to_wit(parsed.inputs),

@@ -16,10 +16,17 @@ pub fn run(options: &AppOptions) -> ExitCode {
     for finding in &findings {
         println!("{finding}");
     }
-    let errors = findings.iter().filter(|f| f.severity == Severity::Error).count();
+    let errors = findings
+        .iter()
+        .filter(|f| f.severity == Severity::Error)
+        .count();
     let warnings = findings.len() - errors;
     println!("{errors} errors, {warnings} warnings");
-    if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if errors == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// All findings, in the order: policy, manifest, composition, models.
@@ -72,12 +79,27 @@ fn models_findings(onnxruntime: Option<&Path>, models: &Path) -> Vec<Finding> {
     let repository = match Repository::open(models, backends, penstock_nn::Settings::default()) {
         Ok(repository) => repository,
         Err(error) => {
-            return vec![Finding::error(models, None, error.message, "create it, or name another with --models")];
+            return vec![Finding::error(
+                models,
+                None,
+                error.message,
+                "create it, or name another with --models",
+            )];
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
-        Err(error) => return vec![Finding::error(models, None, error.to_string(), "free some threads")],
+        Err(error) => {
+            return vec![Finding::error(
+                models,
+                None,
+                error.to_string(),
+                "free some threads",
+            )];
+        }
     };
     let mut findings = Vec::new();
     runtime.block_on(repository.load_all(|report| {
@@ -107,8 +129,13 @@ fn place_of_name(contract: &str, message: &str) -> Option<Place> {
     message.split('"').skip(1).step_by(2).find_map(|name| {
         let declares = |line: &str| {
             let declared = line.trim().strip_prefix("name").map(str::trim_start);
-            declared.and_then(|l| l.strip_prefix('=')).is_some_and(|l| l.trim() == format!("\"{name}\""))
+            declared
+                .and_then(|l| l.strip_prefix('='))
+                .is_some_and(|l| l.trim() == format!("\"{name}\""))
         };
-        contract.lines().position(declares).map(|at| Place { line: at + 1, column: 1 })
+        contract.lines().position(declares).map(|at| Place {
+            line: at + 1,
+            column: 1,
+        })
     })
 }

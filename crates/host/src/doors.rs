@@ -66,7 +66,8 @@ impl InstanceCounts {
 
     /// Instances there are now.
     pub fn live(&self) -> u64 {
-        self.created().saturating_sub(self.dropped.load(Ordering::Relaxed))
+        self.created()
+            .saturating_sub(self.dropped.load(Ordering::Relaxed))
     }
 
     /// Requests that ended in a trap.

@@ -39,13 +39,19 @@ pub struct AppOptions {
 pub fn built_in() -> Vec<String> {
     vec![
         "wasmtime 48 (component model, async)".to_owned(),
-        format!("inference backends: {}; onnxruntime where --onnxruntime names its library", listed()),
+        format!(
+            "inference backends: {}; onnxruntime where --onnxruntime names its library",
+            listed()
+        ),
         "interfaces: penstock:*@0.1.0, wasi:nn@0.2.0-rc-2024-10-28, wasi:http@0.3.0".to_owned(),
     ]
 }
 
 fn listed() -> String {
     let built_in = penstock_nn::Backends::builtin().list();
-    let names: Vec<String> = built_in.into_iter().map(|(name, version)| format!("{name} {version}")).collect();
+    let names: Vec<String> = built_in
+        .into_iter()
+        .map(|(name, version)| format!("{name} {version}"))
+        .collect();
     names.join(", ")
 }

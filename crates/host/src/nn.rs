@@ -111,9 +111,10 @@ impl From<NnError> for Error {
 impl From<Unavailable> for Error {
     fn from(unavailable: Unavailable) -> Self {
         match unavailable {
-            Unavailable::UnknownModel(data) | Unavailable::UnknownVersion(data) => {
-                Self { code: errors::ErrorCode::NotFound, data }
-            }
+            Unavailable::UnknownModel(data) | Unavailable::UnknownVersion(data) => Self {
+                code: errors::ErrorCode::NotFound,
+                data,
+            },
             Unavailable::Loading(reason) | Unavailable::Failed(reason) => Self {
                 code: errors::ErrorCode::RuntimeError,
                 data: format!("not_ready: {reason}"),
@@ -132,7 +133,11 @@ impl tensor::HostTensor for InstanceState {
         data: Vec<u8>,
     ) -> wasmtime::Result<Resource<Tensor>> {
         // A constructor cannot fail in WIT, so a tensor that lies about its shape waits for `compute`.
-        self.hold_tensor(NnTensor { ty: from_wit(ty), dims, data: Bytes::from(data) })
+        self.hold_tensor(NnTensor {
+            ty: from_wit(ty),
+            dims,
+            data: Bytes::from(data),
+        })
     }
 
     fn dimensions(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<Vec<u32>> {
@@ -161,7 +166,10 @@ impl graph::Host for InstanceState {
     ) -> wasmtime::Result<Result<Resource<Graph>, Resource<Error>>> {
         let data = "graphs are not loaded from bytes here; put the model into the models directory \
                     and load it by name";
-        Ok(Err(self.fail(Error { code: errors::ErrorCode::Security, data: data.to_owned() })?))
+        Ok(Err(self.fail(Error {
+            code: errors::ErrorCode::Security,
+            data: data.to_owned(),
+        })?))
     }
 
     fn load_by_name(

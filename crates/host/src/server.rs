@@ -98,7 +98,11 @@ impl Server {
     /// Accepts connections until `stop` resolves, then drains: no new connections, requests in
     /// flight finish, idle connections close. Returns how many connections were still open when the
     /// drain's time ran out.
-    pub async fn serve(self: &Arc<Self>, listener: TcpListener, stop: impl Future<Output = ()>) -> u64 {
+    pub async fn serve(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        stop: impl Future<Output = ()>,
+    ) -> u64 {
         let mut stop = std::pin::pin!(stop);
         loop {
             let accepted = tokio::select! {
@@ -135,7 +139,10 @@ impl Server {
                 // Beyond the cap a connection costs one small write and no parsing.
                 let problem = Problem::new(
                     Code::Overloaded,
-                    format!("the server has its {} connections", self.settings.max_connections),
+                    format!(
+                        "the server has its {} connections",
+                        self.settings.max_connections
+                    ),
                 )
                 .retry_after(RETRY_AFTER_S);
                 refuse_connection(&stream, &problem);
@@ -245,8 +252,11 @@ impl Server {
             ));
         }
         // HTTP/1's read buffer is larger than the limit, for the sake of bodies, so it is held here.
-        let header_bytes: usize =
-            parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_FRAMING_BYTES).sum();
+        let header_bytes: usize = parts
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + HEADER_FRAMING_BYTES)
+            .sum();
         if header_bytes > self.settings.max_header_bytes as usize {
             return Err(Problem::new(
                 Code::HeadersTooLarge,
@@ -261,12 +271,18 @@ impl Server {
         // The id is made here, so that a request that traps has one as well.
         if asked.made_id {
             let id = HeaderValue::from_str(asked.request_id.as_str()).expect("visible ASCII");
-            parts.headers.insert(HeaderName::from_static("x-request-id"), id);
+            parts
+                .headers
+                .insert(HeaderName::from_static("x-request-id"), id);
         }
         match timeout_at(deadline, self.door.call(DoorRequest { parts, body })).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
-                tracing::error!(request_id = asked.request_id.as_str(), path = asked.path, "{error}");
+                tracing::error!(
+                    request_id = asked.request_id.as_str(),
+                    path = asked.path,
+                    "{error}"
+                );
                 Err(Problem::new(
                     Code::Internal,
                     "something inside failed; the request id finds it in the server's log",
@@ -290,7 +306,10 @@ impl Server {
     ) -> Result<Bytes, Problem> {
         let limit = self.settings.max_body_bytes;
         let too_large = || {
-            Problem::new(Code::BodyTooLarge, format!("the body has more than {limit} bytes, the limit"))
+            Problem::new(
+                Code::BodyTooLarge,
+                format!("the body has more than {limit} bytes, the limit"),
+            )
         };
         let announced = body.size_hint().exact();
         let hopeless = limit.saturating_add(MAX_DISCARD_BYTES);
@@ -328,7 +347,9 @@ impl Server {
                     ));
                 }
             };
-            let Ok(data) = frame.into_data() else { continue };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
             received += data.len() as u64;
             if discarding || received > limit {
                 discarding = true;
@@ -345,7 +366,9 @@ impl Server {
                 None => {
                     // What is announced is at most the limit, and is not reserved before a second
                     // piece has come.
-                    let capacity = announced.unwrap_or(0).max((first.len() + data.len()) as u64);
+                    let capacity = announced
+                        .unwrap_or(0)
+                        .max((first.len() + data.len()) as u64);
                     let mut joined = BytesMut::with_capacity(capacity as usize);
                     joined.extend_from_slice(&first);
                     joined.extend_from_slice(&data);
@@ -376,8 +399,14 @@ struct Asked {
 
 impl Asked {
     fn of(parts: &http::request::Parts) -> Self {
-        let own = parts.headers.get("x-request-id").and_then(|v| RequestId::from_header(v.as_bytes()));
-        let accept = parts.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+        let own = parts
+            .headers
+            .get("x-request-id")
+            .and_then(|v| RequestId::from_header(v.as_bytes()));
+        let accept = parts
+            .headers
+            .get(header::ACCEPT)
+            .and_then(|v| v.to_str().ok());
         Self {
             path: parts.uri.path().to_owned(),
             accept: accept.map(str::to_owned),
@@ -390,8 +419,8 @@ impl Asked {
         let style = negotiate::error_style(&self.path, self.accept.as_deref());
         let (content_type, body) = problem.render(style, &self.request_id, unix_ms());
         let mut response = Response::new(Full::new(Bytes::from(body)));
-        *response.status_mut() =
-            http::StatusCode::from_u16(problem.code.status()).expect("the catalogue's are statuses");
+        *response.status_mut() = http::StatusCode::from_u16(problem.code.status())
+            .expect("the catalogue's are statuses");
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(
@@ -404,7 +433,10 @@ impl Asked {
             }
         }
         // The rest of a body nobody read would be taken for the next request.
-        if matches!(problem.code, Code::BodyTooLarge | Code::RequestTimeout | Code::IncompleteBody) {
+        if matches!(
+            problem.code,
+            Code::BodyTooLarge | Code::RequestTimeout | Code::IncompleteBody
+        ) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -432,5 +464,7 @@ fn refuse_connection(stream: &TcpStream, problem: &Problem) {
 }
 
 fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as u64)
 }

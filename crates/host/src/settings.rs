@@ -75,7 +75,12 @@ pub struct InstanceSettings {
 
 impl Default for InstanceSettings {
     fn default() -> Self {
-        Self { count: 64, max_reuse: 10_000, memory_bytes: 256 << 20, cpu_time_ms: 10_000 }
+        Self {
+            count: 64,
+            max_reuse: 10_000,
+            memory_bytes: 256 << 20,
+            cpu_time_ms: 10_000,
+        }
     }
 }
 
@@ -110,9 +115,19 @@ impl Settings {
         Err(faults
             .into_iter()
             .map(|(setting, message)| {
-                let line = text.lines().position(|l| l.trim_start().starts_with(setting));
-                let place = line.map(|at| Place { line: at + 1, column: 1 });
-                Finding::error(path, place, format!("`{setting}` {message}"), "choose a larger value")
+                let line = text
+                    .lines()
+                    .position(|l| l.trim_start().starts_with(setting));
+                let place = line.map(|at| Place {
+                    line: at + 1,
+                    column: 1,
+                });
+                Finding::error(
+                    path,
+                    place,
+                    format!("`{setting}` {message}"),
+                    "choose a larger value",
+                )
             })
             .collect())
     }
@@ -126,25 +141,65 @@ impl Settings {
             }
         };
         let timeout = "must be at least 1 ms, or no request can be answered";
-        at_least("max_body_bytes", server.max_body_bytes, 1, "must be at least 1");
+        at_least(
+            "max_body_bytes",
+            server.max_body_bytes,
+            1,
+            "must be at least 1",
+        );
         // hyper refuses to read heads into less.
-        at_least("max_header_bytes", server.max_header_bytes.into(), 8192, "must be at least 8192");
-        at_least("max_target_bytes", server.max_target_bytes.into(), 64, "must be at least 64");
-        at_least("max_connections", server.max_connections.into(), 1, "must be at least 1");
-        at_least("max_in_flight", server.max_in_flight.into(), 1, "must be at least 1");
+        at_least(
+            "max_header_bytes",
+            server.max_header_bytes.into(),
+            8192,
+            "must be at least 8192",
+        );
+        at_least(
+            "max_target_bytes",
+            server.max_target_bytes.into(),
+            64,
+            "must be at least 64",
+        );
+        at_least(
+            "max_connections",
+            server.max_connections.into(),
+            1,
+            "must be at least 1",
+        );
+        at_least(
+            "max_in_flight",
+            server.max_in_flight.into(),
+            1,
+            "must be at least 1",
+        );
         at_least("header_timeout_ms", server.header_timeout_ms, 1, timeout);
-        at_least("body_idle_timeout_ms", server.body_idle_timeout_ms, 1, timeout);
+        at_least(
+            "body_idle_timeout_ms",
+            server.body_idle_timeout_ms,
+            1,
+            timeout,
+        );
         at_least("total_timeout_ms", server.total_timeout_ms, 1, timeout);
         at_least("write_timeout_ms", server.write_timeout_ms, 1, timeout);
         at_least("count", instances.count.into(), 1, "must be at least 1");
-        at_least("max_reuse", instances.max_reuse.into(), 1, "must be at least 1");
+        at_least(
+            "max_reuse",
+            instances.max_reuse.into(),
+            1,
+            "must be at least 1",
+        );
         at_least(
             "memory_bytes",
             instances.memory_bytes as u64,
             4 << 20,
             "must be at least 4194304, what the components need to start",
         );
-        at_least("cpu_time_ms", instances.cpu_time_ms, 10, "must be at least 10, one interruption");
+        at_least(
+            "cpu_time_ms",
+            instances.cpu_time_ms,
+            10,
+            "must be at least 10, one interruption",
+        );
         faults
     }
 }
@@ -171,7 +226,10 @@ mod tests {
 
     #[test]
     fn a_missing_policy_means_the_defaults() {
-        assert_eq!(Settings::load(Path::new("/nonexistent/penstock.toml")), Ok(Settings::default()));
+        assert_eq!(
+            Settings::load(Path::new("/nonexistent/penstock.toml")),
+            Ok(Settings::default())
+        );
     }
 
     #[test]

@@ -80,7 +80,9 @@ impl InstanceState {
             repository: source.repository.clone(),
             tensor_bytes: 0,
             max_tensor_bytes: source.memory_bytes,
-            limits: MemoryLimits { memory_bytes: source.memory_bytes },
+            limits: MemoryLimits {
+                memory_bytes: source.memory_bytes,
+            },
             ticks_left: ticks,
             ticks_per_request: ticks,
         };
@@ -96,7 +98,9 @@ impl InstanceState {
                     state.ticks_left = left;
                     Ok(UpdateDeadline::Yield(1))
                 }
-                None => Err(wasmtime::format_err!("the request used up its computing time")),
+                None => Err(wasmtime::format_err!(
+                    "the request used up its computing time"
+                )),
             }
         });
         Ok(store)
@@ -110,13 +114,20 @@ impl InstanceState {
 
 impl WasiView for InstanceState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }
 
 impl WasiHttpView for InstanceState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.hooks,
+        }
     }
 }
 
@@ -132,7 +143,8 @@ impl WasiHttpHooks for NoOutbound {
         _request: http::Request<WasiBody>,
         _options: Option<RequestOptions>,
         _transfer: Transfer,
-    ) -> Box<dyn Future<Output = Result<(http::Response<WasiBody>, Transfer), HttpError>> + Send> {
+    ) -> Box<dyn Future<Output = Result<(http::Response<WasiBody>, Transfer), HttpError>> + Send>
+    {
         Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)))
     }
 }

@@ -35,7 +35,10 @@ pub struct UpOptions {
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(options: UpOptions) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(e) => {
             tracing::error!("cannot start: {e}");
@@ -58,18 +61,30 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let started = Instant::now();
     let settings = Settings::load(&options.app.policy).map_err(several)?;
     let prepared = prepare(&options.app, &settings, &options.state_dir)?;
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}; choose another --listen", options.listen))?;
+    let listener = TcpListener::bind(options.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {}; choose another --listen",
+            options.listen
+        )
+    })?;
     let address = listener.local_addr()?;
-    let Prepared { manifest, component, source, repository, backends, compiled, .. } = prepared;
+    let Prepared {
+        manifest,
+        component,
+        source,
+        repository,
+        backends,
+        compiled,
+        ..
+    } = prepared;
     let _ticker = Ticker::start(component.engine()).context("cannot start the epoch thread")?;
     let door_settings = DoorSettings {
         count: settings.instances.count,
         max_reuse: settings.instances.max_reuse,
         total_timeout: Duration::from_millis(settings.server.total_timeout_ms),
     };
-    let pre = link(&component).map_err(|e| anyhow::anyhow!("cannot link the application: {e:#}"))?;
+    let pre =
+        link(&component).map_err(|e| anyhow::anyhow!("cannot link the application: {e:#}"))?;
     let door = match options.door {
         DoorKind::Direct => Direct::new(pre, source, door_settings).map(Door::Direct),
         DoorKind::Http => Http::new(pre, source, door_settings).map(Door::Http),
@@ -116,7 +131,10 @@ fn note(report: &penstock_nn::repository::Report) {
     let (model, version, ms) = (&report.model, report.version, report.took.as_millis());
     match &report.state {
         State::Ready(loaded) => {
-            tracing::info!("model {model} version {version}: ready on {} in {ms} ms", loaded.backend());
+            tracing::info!(
+                "model {model} version {version}: ready on {} in {ms} ms",
+                loaded.backend()
+            );
         }
         State::Failed(reason) => tracing::error!("model {model}: not served: {reason}"),
         State::Loading => tracing::info!("model {model} version {version}: loading"),
@@ -162,20 +180,43 @@ pub fn prepare(
     let models = models_directory(options, &mut mounts);
     let engines = backends(options.onnxruntime.as_deref())?;
     let backends = engines.list();
-    let repository = Arc::new(Repository::open(&models, engines, penstock_nn::Settings::default())?);
-    let environment = manifest.components[&root].environment.clone().into_iter().collect();
+    let repository = Arc::new(Repository::open(
+        &models,
+        engines,
+        penstock_nn::Settings::default(),
+    )?);
+    let environment = manifest.components[&root]
+        .environment
+        .clone()
+        .into_iter()
+        .collect();
     let source = InstanceSource {
-        mounts: mounts.into_iter().map(|m| crate::state::Mount { host: m.host, guest: m.guest }).collect(),
+        mounts: mounts
+            .into_iter()
+            .map(|m| crate::state::Mount {
+                host: m.host,
+                guest: m.guest,
+            })
+            .collect(),
         environment,
         repository: repository.clone(),
         memory_bytes: settings.instances.memory_bytes,
         cpu_time: Duration::from_millis(settings.instances.cpu_time_ms),
     };
-    Ok(Prepared { manifest, component, source, repository, backends, compiled })
+    Ok(Prepared {
+        manifest,
+        component,
+        source,
+        repository,
+        backends,
+        compiled,
+    })
 }
 
 /// The inference backends there are: ONNX Runtime where its library was named, and tract.
-pub(crate) fn backends(onnxruntime: Option<&std::path::Path>) -> Result<Backends, penstock_nn::NnError> {
+pub(crate) fn backends(
+    onnxruntime: Option<&std::path::Path>,
+) -> Result<Backends, penstock_nn::NnError> {
     match onnxruntime {
         Some(library) => Backends::with_onnxruntime(library),
         None => Ok(Backends::builtin()),
@@ -201,7 +242,10 @@ pub(crate) fn models_directory(options: &AppOptions, mounts: &mut Vec<app::Mount
             named.clone()
         }
         (Some(named), None) => {
-            mounts.push(app::Mount { host: named.clone(), guest: MODELS_MOUNT.to_owned() });
+            mounts.push(app::Mount {
+                host: named.clone(),
+                guest: MODELS_MOUNT.to_owned(),
+            });
             named.clone()
         }
         (None, Some(mount)) => mount.host.clone(),

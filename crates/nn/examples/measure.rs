@@ -1,7 +1,7 @@
 //! Prints what a graph costs on each backend: load, raw run, and the same run through [`Model::infer`].
 //!
 //! ```text
-//! PENSTOCK_ONNXRUNTIME=… cargo run --release -p penstock-nn --example measure -- model.onnx [axis=length …]
+//! PENSTOCK_ONNXRUNTIME=… cargo run --release -p penstock-nn --example measure -- model.onnx [axis=length | input=1x3x48x192 …]
 //! ```
 
 use std::collections::HashMap;
@@ -9,28 +9,82 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use penstock_nn::{Backends, Dim, GraphSource, LoadOptions, Model, NnError, NnTensor, Port};
+use penstock_nn::{
+    Backends, Dim, GraphSource, LoadOptions, Model, NnError, NnTensor, Port, TensorType,
+};
 
 const RUN_FOR: Duration = Duration::from_millis(1500);
 const MAX_RUNS: usize = 20_000;
 
-fn zeros(port: &Port, axes: &HashMap<String, u32>) -> Result<NnTensor, NnError> {
-    let ty = port
-        .ty
-        .carried_as()
+/// A tensor for a port, filled with small numbers that are the same on every backend.
+fn sample(port: &Port, lengths: &Lengths) -> Result<NnTensor, NnError> {
+    let ty = (port.ty.carried_as())
         .ok_or_else(|| NnError::unsupported(format!("{} is {}", port.name, port.ty)))?;
-    let dims: Vec<u32> = (port.dims.iter().flatten())
-        .map(|dim| match dim {
-            Dim::Fixed(length) => *length,
-            Dim::Symbolic(name) => axes
-                .get(name)
-                .or_else(|| axes.get("*"))
-                .copied()
-                .unwrap_or(1),
-        })
-        .collect();
-    let bytes = dims.iter().map(|dim| *dim as usize).product::<usize>() * ty.size();
-    NnTensor::new(ty, dims, vec![0u8; bytes])
+    let dims: Vec<u32> = match lengths.shapes.get(&port.name) {
+        Some(shape) => shape.clone(),
+        None => (port.dims.iter().flatten())
+            .map(|dim| match dim {
+                Dim::Fixed(length) => *length,
+                Dim::Symbolic(name) => lengths.axes.get(name).copied().unwrap_or(1),
+            })
+            .collect(),
+    };
+    let elements = dims.iter().map(|dim| *dim as usize).product::<usize>();
+    let mut data = Vec::with_capacity(elements * ty.size());
+    for index in 0..elements {
+        let real = (index as f32 * 0.37).sin();
+        match ty {
+            TensorType::Fp32 => data.extend_from_slice(&real.to_le_bytes()),
+            TensorType::Fp64 => data.extend_from_slice(&f64::from(real).to_le_bytes()),
+            TensorType::I32 => data.extend_from_slice(&((index % 2) as i32).to_le_bytes()),
+            TensorType::I64 => data.extend_from_slice(&((index % 2) as i64).to_le_bytes()),
+            TensorType::U8 => data.push((index % 2) as u8),
+            TensorType::Fp16 | TensorType::Bf16 => data.extend_from_slice(&[0, 0]),
+        }
+    }
+    NnTensor::new(ty, dims, data)
+}
+
+/// What the command line says about lengths: of axes by name, and whole shapes of inputs by name.
+#[derive(Clone, Default)]
+struct Lengths {
+    axes: HashMap<String, u32>,
+    shapes: HashMap<String, Vec<u32>>,
+}
+
+type Named = Vec<(String, NnTensor)>;
+
+fn samples(model: &Model, lengths: &Lengths) -> Result<Named, NnError> {
+    model
+        .inputs()
+        .iter()
+        .map(|port| Ok((port.name.clone(), sample(port, lengths)?)))
+        .collect()
+}
+
+/// The largest difference between two backends' FP32 outputs.
+fn difference(left: &Named, right: &Named) -> String {
+    let mut largest = 0f32;
+    for ((name, a), (_, b)) in left.iter().zip(right) {
+        if a.dims != b.dims || a.ty != b.ty {
+            return format!("{name} is {:?} here and {:?} there", a.dims, b.dims);
+        }
+        if a.ty == TensorType::Fp32 {
+            let floats = |tensor: &NnTensor| -> Vec<f32> {
+                tensor
+                    .data
+                    .as_chunks::<4>()
+                    .0
+                    .iter()
+                    .map(|bytes| f32::from_le_bytes(*bytes))
+                    .collect()
+            };
+            for (a, b) in floats(a).iter().zip(floats(b)) {
+                largest = largest.max((a - b).abs());
+            }
+        }
+    }
+    format!("{largest:e}")
 }
 
 fn median(mut run: impl FnMut() -> Result<(), NnError>) -> Result<Duration, NnError> {
@@ -62,8 +116,8 @@ fn measure(
     backend: &str,
     backends: &Backends,
     path: &Path,
-    axes: &HashMap<String, u32>,
-) -> Result<(), NnError> {
+    lengths: &Lengths,
+) -> Result<Named, NnError> {
     let backend = backends.choose(backend)?;
     let graph = GraphSource::from(path);
     let before = resident_mib();
@@ -73,19 +127,16 @@ fn measure(
     for port in model.inputs().iter().chain(model.outputs()) {
         println!("{:>14}{} {} {}", "", port.name, port.ty, port.shape_text());
     }
-    let inputs: Vec<(String, NnTensor)> = model
-        .inputs()
-        .iter()
-        .map(|port| Ok((port.name.clone(), zeros(port, axes)?)))
-        .collect::<Result<_, NnError>>()?;
+    let inputs = samples(&model, lengths)?;
     let started = Instant::now();
     model.warm_up(inputs.clone())?;
     let warmed = started.elapsed();
     let grown = resident_mib() - before;
 
-    let longer = axes.iter().map(|(name, length)| (name.clone(), length + 1)).collect();
-    let other: Vec<(String, NnTensor)> =
-        model.inputs().iter().map(|port| Ok((port.name.clone(), zeros(port, &longer)?))).collect::<Result<_, NnError>>()?;
+    let mut longer = lengths.clone();
+    longer.axes.values_mut().for_each(|length| *length += 1);
+    longer.shapes.values_mut().for_each(|shape| shape[0] += 1);
+    let other = samples(&model, &longer)?;
     let started = Instant::now();
     let other = model.warm_up(other).map(|()| started.elapsed());
 
@@ -100,7 +151,7 @@ fn measure(
         .expect("a runtime");
     let model = Arc::new(model);
     let through = {
-        let model = model.clone();
+        let (model, inputs) = (model.clone(), inputs.clone());
         runtime.block_on(async move {
             let task = tokio::spawn(async move {
                 let mut times = Vec::new();
@@ -125,21 +176,27 @@ fn measure(
         warmed,
         model.lanes(),
     );
-    Ok(())
+    runtime.block_on(model.infer(inputs))
 }
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let Some(path) = arguments.next() else {
-        eprintln!("usage: measure model.onnx [axis=length …]   (*=length for every other axis)");
+        eprintln!("usage: measure model.onnx [axis=length | input=1x3x48x192 …]");
         std::process::exit(2);
     };
-    let axes: HashMap<String, u32> = arguments
-        .filter_map(|argument| {
-            let (name, length) = argument.split_once('=')?;
-            Some((name.to_string(), length.parse().ok()?))
-        })
-        .collect();
+    let mut lengths = Lengths::default();
+    for argument in arguments {
+        let Some((name, value)) = argument.split_once('=') else {
+            continue;
+        };
+        let dims: Result<Vec<u32>, _> = value.split('x').map(str::parse).collect();
+        match dims.as_deref() {
+            Ok([length]) => drop(lengths.axes.insert(name.into(), *length)),
+            Ok(shape) => drop(lengths.shapes.insert(name.into(), shape.to_vec())),
+            Err(error) => eprintln!("{argument}: {error}"),
+        }
+    }
     let backends = match std::env::var_os("PENSTOCK_ONNXRUNTIME") {
         Some(library) => Backends::with_onnxruntime(Path::new(&library)).unwrap_or_else(|error| {
             eprintln!("{error}");
@@ -148,9 +205,14 @@ fn main() {
         None => Backends::builtin(),
     };
     println!("{path}");
+    let mut answers = Vec::new();
     for name in ["onnxruntime", "tract"] {
-        if let Err(error) = measure(name, &backends, Path::new(&path), &axes) {
-            println!("{name:>12}: {error}");
+        match measure(name, &backends, Path::new(&path), &lengths) {
+            Ok(outputs) => answers.push(outputs),
+            Err(error) => println!("{name:>12}: {error}"),
         }
+    }
+    if let [left, right] = &answers[..] {
+        println!("{:>12}: {}", "difference", difference(left, right));
     }
 }

@@ -11,7 +11,9 @@ use penstock_nn::backend::Backend;
 use penstock_nn::backend::onnxruntime::OnnxRuntime;
 
 fn error(path: &Path) -> NnError {
-    let error = OnnxRuntime::load(path).err().unwrap_or_else(|| panic!("{} loaded", path.display()));
+    let error = OnnxRuntime::load(path)
+        .err()
+        .unwrap_or_else(|| panic!("{} loaded", path.display()));
     assert!(error.message.contains(&*path.to_string_lossy()), "{error}");
     error
 }
@@ -32,7 +34,13 @@ fn impostor(dir: &Path, name: &str, version: &str) -> PathBuf {
     std::fs::write(&source, text).unwrap();
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let status = Command::new(rustc)
-        .args(["--edition=2024", "--crate-type=cdylib", "--crate-name", name, "-o"])
+        .args([
+            "--edition=2024",
+            "--crate-type=cdylib",
+            "--crate-name",
+            name,
+            "-o",
+        ])
         .args([&library, &source])
         .status()
         .expect("rustc runs");
@@ -43,7 +51,10 @@ fn impostor(dir: &Path, name: &str, version: &str) -> PathBuf {
 /// Some shared library that every process has.
 fn any_library() -> PathBuf {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    maps.split_whitespace().find(|word| word.contains("/libc.so")).expect("there is a C library").into()
+    maps.split_whitespace()
+        .find(|word| word.contains("/libc.so"))
+        .expect("there is a C library")
+        .into()
 }
 
 #[test]
@@ -52,15 +63,31 @@ fn a_library_that_cannot_be_used_is_an_error_that_names_it_and_a_good_one_still_
     let dir = std::env::temp_dir().join(format!("penstock-nn-library-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
 
-    assert!(error(&dir.join("missing.so")).message.contains("cannot be opened"));
+    assert!(
+        error(&dir.join("missing.so"))
+            .message
+            .contains("cannot be opened")
+    );
     assert!(error(&dir).message.contains("does not load"));
     let text = dir.join("text.so");
     std::fs::write(&text, "not a library").unwrap();
     assert!(error(&text).message.contains("does not load"));
-    assert!(error(&any_library()).message.contains("does not export OrtGetApiBase"));
+    assert!(
+        error(&any_library())
+            .message
+            .contains("does not export OrtGetApiBase")
+    );
     let old = error(&impostor(&dir, "old", "1.20.1"));
-    assert!(old.message.contains("version 1.20.1, which does not have API 24"), "{old}");
-    assert!(error(&impostor(&dir, "odd", "banana")).message.contains("version banana"));
+    assert!(
+        old.message
+            .contains("version 1.20.1, which does not have API 24"),
+        "{old}"
+    );
+    assert!(
+        error(&impostor(&dir, "odd", "banana"))
+            .message
+            .contains("version banana")
+    );
 
     let path = support::onnxruntime_path();
     let runtime = OnnxRuntime::load(&path).expect("the real one loads");

@@ -23,7 +23,9 @@ impl Gate {
     fn pass(&self) {
         let (open, changed) = &*self.0;
         let guard = open.lock().unwrap();
-        let (guard, timeout) = changed.wait_timeout_while(guard, PATIENCE, |open| !*open).unwrap();
+        let (guard, timeout) = changed
+            .wait_timeout_while(guard, PATIENCE, |open| !*open)
+            .unwrap();
         drop(guard);
         assert!(!timeout.timed_out(), "nobody opened the gate");
     }
@@ -34,8 +36,19 @@ impl Gate {
 }
 
 fn model(backend: &Scripted, lanes: usize, queue_max: usize) -> Model {
-    let options = LoadOptions { lanes: Some(lanes), queue_max, ..LoadOptions::default() };
-    Model::load("m", "1", backend, &GraphSource::Bytes(Default::default()), &options).expect("a script loads")
+    let options = LoadOptions {
+        lanes: Some(lanes),
+        queue_max,
+        ..LoadOptions::default()
+    };
+    Model::load(
+        "m",
+        "1",
+        backend,
+        &GraphSource::Bytes(Default::default()),
+        &options,
+    )
+    .expect("a script loads")
 }
 
 fn input(value: f32) -> Vec<(String, NnTensor)> {
@@ -70,18 +83,31 @@ async fn sixty_four_callers_share_the_lanes_and_each_gets_its_own_answer() {
             for round in 0..5 {
                 let value = (caller * 100 + round) as f32;
                 let outputs = model.infer(input(value)).await.expect("the line has room");
-                assert_eq!((outputs[0].0.as_str(), as_fp32(&outputs[0].1)), ("y", vec![value]));
+                assert_eq!(
+                    (outputs[0].0.as_str(), as_fp32(&outputs[0].1)),
+                    ("y", vec![value])
+                );
             }
         });
     }
     while let Some(call) = calls.join_next().await {
         call.expect("no caller failed");
     }
-    assert_eq!(most.load(Ordering::SeqCst), 3, "all lanes were used and no more");
+    assert_eq!(
+        most.load(Ordering::SeqCst),
+        3,
+        "all lanes were used and no more"
+    );
     let stats = model.stats();
-    assert_eq!((stats.execution_count, stats.failures, stats.refused), (320, 0, 0));
+    assert_eq!(
+        (stats.execution_count, stats.failures, stats.refused),
+        (320, 0, 0)
+    );
     assert_eq!((stats.in_flight, stats.waiting), (0, 0));
-    assert!(stats.compute_ns >= 320 * 1_000_000 && stats.queue_ns > 0, "{stats:?}");
+    assert!(
+        stats.compute_ns >= 320 * 1_000_000 && stats.queue_ns > 0,
+        "{stats:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,22 +121,35 @@ async fn the_line_is_bounded_and_the_next_caller_is_refused_at_once() {
         }
     });
     let model = model(&backend, 1, 2);
-    let call = || tokio::spawn({
-        let model = model.clone();
-        async move { model.infer(input(1.0)).await }
-    });
+    let call = || {
+        tokio::spawn({
+            let model = model.clone();
+            async move { model.infer(input(1.0)).await }
+        })
+    };
     let running = call();
     until("the first call runs", || model.stats().in_flight == 1).await;
     let waiting = [call(), call()];
     until("two calls wait", || model.stats().waiting == 2).await;
     let error = model.infer(input(1.0)).await.expect_err("the line is full");
-    assert_eq!((error.refusal, error.code), (Some(Refusal::QueueFull), ErrorCode::RuntimeError));
-    assert!(error.message.contains("2 calls already wait for model \"m\""), "{error}");
+    assert_eq!(
+        (error.refusal, error.code),
+        (Some(Refusal::QueueFull), ErrorCode::RuntimeError)
+    );
+    assert!(
+        error
+            .message
+            .contains("2 calls already wait for model \"m\""),
+        "{error}"
+    );
     gate.open();
     for call in [running].into_iter().chain(waiting) {
         call.await.unwrap().expect("those in line are served");
     }
-    assert_eq!((model.stats().refused, model.stats().execution_count), (1, 3));
+    assert_eq!(
+        (model.stats().refused, model.stats().execution_count),
+        (1, 3)
+    );
     model.infer(input(1.0)).await.expect("there is room again");
 }
 
@@ -125,10 +164,12 @@ async fn a_caller_that_goes_while_it_waits_leaves_its_place() {
         }
     });
     let model = model(&backend, 1, 1);
-    let call = || tokio::spawn({
-        let model = model.clone();
-        async move { model.infer(input(1.0)).await }
-    });
+    let call = || {
+        tokio::spawn({
+            let model = model.clone();
+            async move { model.infer(input(1.0)).await }
+        })
+    };
     let running = call();
     until("the first call runs", || model.stats().in_flight == 1).await;
     for _ in 0..3 {
@@ -170,7 +211,11 @@ async fn a_caller_that_goes_while_its_call_runs_gives_the_lane_back_when_the_run
         async move { model.infer(input(2.0)).await }
     });
     until("the next waits for the lane", || model.stats().waiting == 1).await;
-    assert_eq!(model.stats().in_flight, 1, "the abandoned run holds its lane");
+    assert_eq!(
+        model.stats().in_flight,
+        1,
+        "the abandoned run holds its lane"
+    );
     gate.open();
     assert_eq!(as_fp32(&next.await.unwrap().expect("served")[0].1), [2.0]);
     assert_eq!(model.stats().execution_count, 2);
@@ -189,28 +234,52 @@ async fn a_deadline_ends_waiting_and_running_alike() {
     let model = model(&backend, 1, 4);
     let soon = || Some(Instant::now() + Duration::from_millis(20));
     for when in ["while the model ran", "while the call waited"] {
-        let error = model.infer_by(input(1.0), soon()).await.expect_err("too slow");
-        assert_eq!((error.refusal, error.code), (Some(Refusal::Deadline), ErrorCode::Timeout));
+        let error = model
+            .infer_by(input(1.0), soon())
+            .await
+            .expect_err("too slow");
+        assert_eq!(
+            (error.refusal, error.code),
+            (Some(Refusal::Deadline), ErrorCode::Timeout)
+        );
         assert!(error.message.contains(when), "{error}");
     }
     let past = Some(Instant::now() - Duration::from_millis(1));
-    let error = model.infer_by(input(1.0), past).await.expect_err("it is late already");
+    let error = model
+        .infer_by(input(1.0), past)
+        .await
+        .expect_err("it is late already");
     assert!(error.message.contains("before the call began"), "{error}");
     assert_eq!((model.stats().refused, model.stats().waiting), (3, 0));
     gate.open();
     let later = Some(Instant::now() + PATIENCE);
-    model.infer_by(input(1.0), later).await.expect("the lane came back");
-    assert_eq!(backend.calls(), 2, "what ran out of time in line was not run");
+    model
+        .infer_by(input(1.0), later)
+        .await
+        .expect("the lane came back");
+    assert_eq!(
+        backend.calls(),
+        2,
+        "what ran out of time in line was not run"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_in_a_backend_costs_one_call_wherever_it_runs() {
-    let backend = Scripted::new(|call, _| if call % 3 == 2 { Step::Panic("a bug at /srv/x.rs:1") } else { Step::Echo });
+    let backend = Scripted::new(|call, _| {
+        if call % 3 == 2 {
+            Step::Panic("a bug at /srv/x.rs:1")
+        } else {
+            Step::Echo
+        }
+    });
     // The second round is quick enough to run on the task itself.
     for warm in [false, true] {
         let model = model(&backend, 2, 16);
         if warm {
-            model.warm_up(input(0.0)).expect("calls 0 and 1 of a round do not panic");
+            model
+                .warm_up(input(0.0))
+                .expect("calls 0 and 1 of a round do not panic");
         }
         let (mut good, mut bad) = (0, 0);
         for _ in 0..30 {
@@ -221,14 +290,20 @@ async fn a_panic_in_a_backend_costs_one_call_wherever_it_runs() {
                 }
                 Err(error) => {
                     assert_eq!(error.code, ErrorCode::RuntimeError);
-                    assert!(error.message.contains("a bug") && !error.message.contains("/srv"), "{error}");
+                    assert!(
+                        error.message.contains("a bug") && !error.message.contains("/srv"),
+                        "{error}"
+                    );
                     bad += 1;
                 }
             }
         }
         assert_eq!((good, bad), (20, 10));
-        assert_eq!((model.stats().failures, model.stats().execution_count), (10, 20));
-        while backend.calls() % 3 != 0 {
+        assert_eq!(
+            (model.stats().failures, model.stats().execution_count),
+            (10, 20)
+        );
+        while !backend.calls().is_multiple_of(3) {
             let _ = model.infer(input(0.0)).await;
         }
     }
@@ -239,7 +314,13 @@ async fn a_backends_error_reaches_its_caller_and_nobody_else() {
     let refusal = NnError::new(ErrorCode::UnsupportedOperation, "not today");
     let backend = Scripted::new({
         let refusal = refusal.clone();
-        move |call, _| if call == 0 { Step::Fail(refusal.clone()) } else { Step::Echo }
+        move |call, _| {
+            if call == 0 {
+                Step::Fail(refusal.clone())
+            } else {
+                Step::Echo
+            }
+        }
     });
     let model = model(&backend, 1, 1);
     assert_eq!(model.infer(input(1.0)).await, Err(refusal));
@@ -249,8 +330,14 @@ async fn a_backends_error_reaches_its_caller_and_nobody_else() {
 #[tokio::test]
 async fn an_answer_with_another_number_of_outputs_is_an_error() {
     let backend = Scripted::new(|_, _| Step::Answer(vec![]));
-    let error = model(&backend, 1, 1).infer(input(1.0)).await.expect_err("one output is missing");
-    assert!(error.message.contains("0 outputs where the graph has 1"), "{error}");
+    let error = model(&backend, 1, 1)
+        .infer(input(1.0))
+        .await
+        .expect_err("one output is missing");
+    assert!(
+        error.message.contains("0 outputs where the graph has 1"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -260,14 +347,25 @@ async fn a_quick_model_runs_on_the_task_that_asks_and_a_slow_one_never_does() {
     let backend = Scripted::new({
         let elsewhere = elsewhere.clone();
         move |_, inputs| {
-            elsewhere.fetch_add(usize::from(std::thread::current().id() != here), Ordering::SeqCst);
+            elsewhere.fetch_add(
+                usize::from(std::thread::current().id() != here),
+                Ordering::SeqCst,
+            );
             let value = as_fp32(&inputs[0])[0];
-            if value > 0.0 { Step::Delay(Duration::from_millis(value as u64), Box::new(Step::Echo)) } else { Step::Echo }
+            if value > 0.0 {
+                Step::Delay(Duration::from_millis(value as u64), Box::new(Step::Echo))
+            } else {
+                Step::Echo
+            }
         }
     });
     let unknown = model(&backend, 1, 4);
     unknown.infer(input(0.0)).await.expect("runs");
-    assert_eq!(elsewhere.swap(0, Ordering::SeqCst), 1, "a model of unknown pace runs elsewhere");
+    assert_eq!(
+        elsewhere.swap(0, Ordering::SeqCst),
+        1,
+        "a model of unknown pace runs elsewhere"
+    );
 
     let quick = model(&backend, 1, 4);
     quick.warm_up(input(0.0)).expect("runs");

@@ -12,7 +12,10 @@ pub struct FakeClock {
 
 impl Default for FakeClock {
     fn default() -> Self {
-        Self { unix_ms: Cell::new(1_767_225_600_000), monotonic_ns: Cell::new(0) }
+        Self {
+            unix_ms: Cell::new(1_767_225_600_000),
+            monotonic_ns: Cell::new(0),
+        }
     }
 }
 
@@ -20,7 +23,8 @@ impl FakeClock {
     /// Moves both times on.
     pub fn advance_ms(&self, ms: u64) {
         self.unix_ms.set(self.unix_ms.get() + ms);
-        self.monotonic_ns.set(self.monotonic_ns.get() + ms * 1_000_000);
+        self.monotonic_ns
+            .set(self.monotonic_ns.get() + ms * 1_000_000);
     }
 }
 

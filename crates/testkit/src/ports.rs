@@ -37,7 +37,8 @@ impl InMemory {
         run: impl Fn(&str, ModelVersion, Vec<Tensor>) -> Result<Vec<Tensor>, Failure> + 'static,
     ) -> Self {
         let models = models.iter().map(|(name, contract, versions)| {
-            let mut files = BTreeMap::from([("model.toml".to_owned(), contract.as_bytes().to_vec())]);
+            let mut files =
+                BTreeMap::from([("model.toml".to_owned(), contract.as_bytes().to_vec())]);
             files.extend(versions.iter().map(|v| ((*v).to_owned(), Vec::new())));
             ((*name).to_owned(), files)
         });
@@ -70,7 +71,10 @@ impl Ports for InMemory {
     }
 
     fn list_models(&self) -> Vec<(String, Vec<String>)> {
-        self.models.iter().map(|(name, files)| (name.clone(), files.keys().cloned().collect())).collect()
+        self.models
+            .iter()
+            .map(|(name, files)| (name.clone(), files.keys().cloned().collect()))
+            .collect()
     }
 
     fn read_model_file(&self, model: &str, file: &str) -> Result<Vec<u8>, String> {
@@ -79,11 +83,17 @@ impl Ports for InMemory {
     }
 
     fn open_contract(&self, text: &str) -> Result<NativeValidation, String> {
-        Contract::parse(text).map(NativeValidation).map_err(|faults| format!("{faults:?}"))
+        Contract::parse(text)
+            .map(NativeValidation)
+            .map_err(|faults| format!("{faults:?}"))
     }
 
     fn open_adapter(&self, name: &str, _config: &[u8]) -> Result<LengthAdapter, String> {
-        if name == "length" { Ok(LengthAdapter) } else { Err(format!("no adapter `{name}`")) }
+        if name == "length" {
+            Ok(LengthAdapter)
+        } else {
+            Err(format!("no adapter `{name}`"))
+        }
     }
 
     fn infer(
@@ -108,14 +118,22 @@ impl Ports for InMemory {
 pub struct NativeValidation(Contract);
 
 impl ContractPort for NativeValidation {
-    fn parse_predict(&self, body: &[u8]) -> Result<ParsedBody, Rejection> {
-        let parsed = predict::parse_predict(body, &self.0)?;
-        Ok(ParsedBody { id: parsed.id, inputs: parsed.inputs, outputs: Vec::new() })
+    fn parse_predict(&self, body: &str) -> Result<ParsedBody, Rejection> {
+        let parsed = predict::parse_predict(body.as_bytes(), &self.0)?;
+        Ok(ParsedBody {
+            id: parsed.id,
+            inputs: parsed.inputs,
+            outputs: Vec::new(),
+        })
     }
 
-    fn parse_infer(&self, body: &[u8]) -> Result<ParsedBody, Rejection> {
-        let parsed = infer::parse_infer(body, &self.0)?;
-        Ok(ParsedBody { id: parsed.id, inputs: parsed.inputs, outputs: parsed.outputs })
+    fn parse_infer(&self, body: &str) -> Result<ParsedBody, Rejection> {
+        let parsed = infer::parse_infer(body.as_bytes(), &self.0)?;
+        Ok(ParsedBody {
+            id: parsed.id,
+            inputs: parsed.inputs,
+            outputs: parsed.outputs,
+        })
     }
 }
 
@@ -126,7 +144,9 @@ pub struct LengthAdapter;
 impl AdapterPort for LengthAdapter {
     fn prepare(&self, media_type: Option<&str>, body: &[u8]) -> Result<Prepared, Refusal> {
         if media_type.is_some_and(|m| m.starts_with("image/")) {
-            return Err(Refusal::UnsupportedMediaType("this adapter takes text, not images".into()));
+            return Err(Refusal::UnsupportedMediaType(
+                "this adapter takes text, not images".into(),
+            ));
         }
         match body {
             b"" => Err(Refusal::InvalidContent("the content is empty".into())),

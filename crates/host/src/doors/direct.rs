@@ -76,7 +76,11 @@ impl Direct {
 
     /// Passes one request through an instance. Dropping the future gives up the instance.
     pub async fn call(&self, request: DoorRequest) -> Result<Response<Bytes>, DoorError> {
-        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        let _permit = self
+            .permits
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
         let idle = self.idle.lock().unwrap_or_else(|e| e.into_inner()).pop();
         let mut instance = match idle {
             Some(instance) => instance,
@@ -88,7 +92,10 @@ impl Direct {
         let headers: Vec<wit::HeaderParam<'_>> = parts
             .headers
             .iter()
-            .map(|(name, value)| wit::HeaderParam { name: name.as_str(), value: value.as_bytes() })
+            .map(|(name, value)| wit::HeaderParam {
+                name: name.as_str(),
+                value: value.as_bytes(),
+            })
             .collect();
         let record = wit::Request {
             method: parts.method.as_str(),
@@ -96,8 +103,11 @@ impl Direct {
             headers: &headers,
             body,
         };
-        let answered =
-            instance.door.penstock_gate_door().call_handle(&mut instance.store, record).await;
+        let answered = instance
+            .door
+            .penstock_gate_door()
+            .call_handle(&mut instance.store, record)
+            .await;
         let answer = match answered {
             Ok(answer) => answer,
             Err(trap) => {
@@ -107,7 +117,10 @@ impl Direct {
         };
         instance.served += 1;
         if instance.served < self.settings.max_reuse {
-            self.idle.lock().unwrap_or_else(|e| e.into_inner()).push(instance);
+            self.idle
+                .lock()
+                .unwrap_or_else(|e| e.into_inner())
+                .push(instance);
         }
         to_http(answer)
     }
@@ -115,7 +128,12 @@ impl Direct {
     async fn instantiate(&self) -> wasmtime::Result<Instance> {
         let mut store = InstanceState::store(self.pre.engine(), &self.source)?;
         let door = self.pre.instantiate_async(&mut store).await?;
-        Ok(Instance { store, door, served: 0, _counted: Counted::new(&self.counts) })
+        Ok(Instance {
+            store,
+            door,
+            served: 0,
+            _counted: Counted::new(&self.counts),
+        })
     }
 }
 
@@ -128,8 +146,9 @@ fn to_http(answer: wit::Response) -> Result<Response<Bytes>, DoorError> {
     for header in answer.headers {
         let name = HeaderName::from_bytes(header.name.as_bytes())
             .map_err(|_| DoorError::Answer(format!("a header is named {:?}", header.name)))?;
-        let value = HeaderValue::from_maybe_shared(Bytes::from(header.value))
-            .map_err(|_| DoorError::Answer(format!("header {name} has a value HTTP cannot carry")))?;
+        let value = HeaderValue::from_maybe_shared(Bytes::from(header.value)).map_err(|_| {
+            DoorError::Answer(format!("header {name} has a value HTTP cannot carry"))
+        })?;
         headers.append(name, value);
     }
     Ok(response)

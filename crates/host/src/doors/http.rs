@@ -41,8 +41,17 @@ impl Http {
         let counts = Arc::<InstanceCounts>::default();
         let permits = Semaphore::new(settings.count as usize);
         let pre = ProxyPre::P3(ServicePre::new(pre)?);
-        let source = Source { pre, source, settings, counts: counts.clone() };
-        Ok(Self { handler: ProxyHandler::new(source), permits, counts })
+        let source = Source {
+            pre,
+            source,
+            settings,
+            counts: counts.clone(),
+        };
+        Ok(Self {
+            handler: ProxyHandler::new(source),
+            permits,
+            counts,
+        })
     }
 
     /// How many instances there are and were.
@@ -52,10 +61,20 @@ impl Http {
 
     /// Passes one request through an instance.
     pub async fn call(&self, request: DoorRequest) -> Result<Response<Bytes>, DoorError> {
-        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
-        let body: WasiBody = Full::new(request.body).map_err(|e| match e {}).boxed_unsync();
+        let _permit = self
+            .permits
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        let body: WasiBody = Full::new(request.body)
+            .map_err(|e| match e {})
+            .boxed_unsync();
         let request = http::Request::from_parts(request.parts, body);
-        let response = self.handler.handle((), request).await.map_err(DoorError::Trap)?;
+        let response = self
+            .handler
+            .handle((), request)
+            .await
+            .map_err(DoorError::Trap)?;
         let (parts, body) = response.into_parts();
         let body = body
             .collect()

@@ -150,7 +150,9 @@ impl Graph {
             Plans::Symbolic(plan, vetted) => {
                 let shapes = shapes();
                 if !lock(vetted).contains(&shapes) {
-                    self.with_shapes(&shapes).and_then(|mut model| model.analyse(false).map(drop)).map_err(misfit)?;
+                    self.with_shapes(&shapes)
+                        .and_then(|mut model| model.analyse(false).map(drop))
+                        .map_err(misfit)?;
                     let mut vetted = lock(vetted);
                     if vetted.len() >= MAX_VETTED_SHAPES {
                         vetted.clear();
@@ -193,7 +195,10 @@ impl Graph {
     fn with_shapes(&self, shapes: &Shapes) -> Result<InferenceModel, TractError> {
         let mut model = self.model.clone();
         for (index, (shape, port)) in shapes.iter().zip(&self.inputs).enumerate() {
-            let dims: Vec<TDim> = shape.iter().map(|dim| TDim::from(i64::from(*dim))).collect();
+            let dims: Vec<TDim> = shape
+                .iter()
+                .map(|dim| TDim::from(i64::from(*dim)))
+                .collect();
             let fact = match datum_type(port.ty) {
                 Some(ty) => InferenceFact::dt_shape(ty, dims),
                 None => InferenceFact::shape(dims),
@@ -205,11 +210,16 @@ impl Graph {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 fn misfit(error: TractError) -> NnError {
-    NnError::invalid(format!("the graph cannot take inputs of these shapes together: {}", text_of(&error)))
+    NnError::invalid(format!(
+        "the graph cannot take inputs of these shapes together: {}",
+        text_of(&error)
+    ))
 }
 
 fn open(source: &GraphSource, options: &LoadOptions) -> Result<Graph, NnError> {

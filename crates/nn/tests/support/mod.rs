@@ -49,11 +49,19 @@ pub struct P {
 }
 
 pub fn p(name: &'static str, ty: u64, dims: &[D]) -> P {
-    P { name, ty, dims: Some(dims.to_vec()) }
+    P {
+        name,
+        ty,
+        dims: Some(dims.to_vec()),
+    }
 }
 
 /// A node: operator, inputs, outputs.
-pub struct Node(pub &'static str, pub Vec<&'static str>, pub Vec<&'static str>);
+pub struct Node(
+    pub &'static str,
+    pub Vec<&'static str>,
+    pub Vec<&'static str>,
+);
 
 /// Protocol buffers' wire format, as much of it as an ONNX file of these suites takes.
 #[derive(Default)]
@@ -101,7 +109,9 @@ fn value_info(port: &P) -> Message {
         });
         tensor = tensor.message(2, shape);
     }
-    Message::default().text(1, port.name).message(2, Message::default().message(1, tensor))
+    Message::default()
+        .text(1, port.name)
+        .message(2, Message::default().message(1, tensor))
 }
 
 /// The bytes of an ONNX file.
@@ -125,7 +135,12 @@ pub fn onnx_bytes(nodes: &[Node], inputs: &[P], outputs: &[P]) -> Bytes {
         graph = graph.message(12, value_info(port));
     }
     let opset = Message::default().text(1, "").varint(2, OPSET);
-    Message::default().varint(1, IR_VERSION).message(7, graph).message(8, opset).0.into()
+    Message::default()
+        .varint(1, IR_VERSION)
+        .message(7, graph)
+        .message(8, opset)
+        .0
+        .into()
 }
 
 pub fn onnx(nodes: &[Node], inputs: &[P], outputs: &[P]) -> GraphSource {
@@ -134,7 +149,11 @@ pub fn onnx(nodes: &[Node], inputs: &[P], outputs: &[P]) -> GraphSource {
 
 /// `y = x`.
 pub fn identity(ty: u64, dims: &[D]) -> GraphSource {
-    onnx(&[Node("Identity", vec!["x"], vec!["y"])], &[p("x", ty, dims)], &[p("y", ty, dims)])
+    onnx(
+        &[Node("Identity", vec!["x"], vec!["y"])],
+        &[p("x", ty, dims)],
+        &[p("y", ty, dims)],
+    )
 }
 
 /// Where ONNX Runtime's library is on this machine.
@@ -142,7 +161,8 @@ pub fn onnxruntime_path() -> PathBuf {
     if let Some(path) = std::env::var_os("PENSTOCK_ONNXRUNTIME").filter(|path| !path.is_empty()) {
         return path.into();
     }
-    let kept = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../.runtime/onnxruntime/libonnxruntime.so");
+    let kept = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../.runtime/onnxruntime/libonnxruntime.so");
     assert!(
         kept.exists(),
         "these tests need ONNX Runtime's library: run scripts/runtime, or set PENSTOCK_ONNXRUNTIME to the path of \
@@ -161,12 +181,18 @@ pub fn every_backend() -> Vec<Arc<dyn Backend>> {
 }
 
 pub fn fp32(dims: &[u32], values: &[f32]) -> NnTensor {
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
     NnTensor::new(TensorType::Fp32, dims.to_vec(), bytes).expect("as many values as the shape has")
 }
 
 pub fn as_fp32(tensor: &NnTensor) -> Vec<f32> {
     let (elements, rest) = tensor.data.as_chunks::<4>();
     assert!(rest.is_empty());
-    elements.iter().map(|element| f32::from_le_bytes(*element)).collect()
+    elements
+        .iter()
+        .map(|element| f32::from_le_bytes(*element))
+        .collect()
 }

@@ -14,7 +14,12 @@ impl Adapter for Hostile {
 
     fn prepare(&self, _media_type: Option<&str>, body: &[u8]) -> Result<Prepared, Refusal> {
         let tensor = |shape: Vec<u64>, data: Vec<u8>| {
-            Ok(Prepared::Tensors(vec![Tensor { name: "a".into(), datatype: Datatype::Fp32, shape, data }]))
+            Ok(Prepared::Tensors(vec![Tensor {
+                name: "a".into(),
+                datatype: Datatype::Fp32,
+                shape,
+                data,
+            }]))
         };
         match body {
             b"trap" => panic!("asked to"),
