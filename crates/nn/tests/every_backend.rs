@@ -560,6 +560,56 @@ fn lengths_that_contradict_each_other_are_never_run() {
 }
 
 #[test]
+fn callers_on_several_lanes_of_one_graph_do_not_see_each_others_numbers() {
+    let square = &[D::S("N"), D::S("N")];
+    let graph = onnx(
+        &[
+            Node("MatMul", vec!["a", "a"], vec!["b"]),
+            Node("MatMul", vec!["b", "a"], vec!["y"]),
+        ],
+        &[p("a", onnx_type::FLOAT, square)],
+        &[p("y", onnx_type::FLOAT, square)],
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    for backend in every_backend() {
+        let options = LoadOptions {
+            lanes: Some(4),
+            ..LoadOptions::default()
+        };
+        let model = Model::load("m", "1", &*backend, &graph, &options).expect("loads");
+        runtime.block_on(async {
+            let mut calls = tokio::task::JoinSet::new();
+            for caller in 1..=64u32 {
+                let model = model.clone();
+                calls.spawn(async move {
+                    for round in 0..20u32 {
+                        // A multiple of the unit matrix, so that the answer is the multiple's cube.
+                        let (n, factor) = (4 + (caller + round) % 3 * 30, caller as f32);
+                        let cell = |at: u32, value: f32| {
+                            if at.is_multiple_of(n + 1) { value } else { 0.0 }
+                        };
+                        let unit =
+                            |value: f32| (0..n * n).map(|at| cell(at, value)).collect::<Vec<f32>>();
+                        let inputs = vec![("a".to_string(), fp32(&[n, n], &unit(factor)))];
+                        let outputs = model.infer(inputs).await.expect("runs");
+                        assert_eq!(outputs[0].1.dims, [n, n]);
+                        assert_eq!(as_fp32(&outputs[0].1), unit(factor * factor * factor));
+                    }
+                });
+            }
+            while let Some(call) = calls.join_next().await {
+                call.unwrap_or_else(|error| panic!("{}: {error}", backend.name()));
+            }
+        });
+        assert_eq!(model.stats().execution_count, 64 * 20, "{}", backend.name());
+    }
+}
+
+#[test]
 fn what_is_no_graph_does_not_load() {
     let cut = {
         let whole = onnx_bytes(

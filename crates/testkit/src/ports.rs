@@ -14,6 +14,9 @@ use std::rc::Rc;
 /// What a scripted model does with its inputs.
 pub type Run = dyn Fn(&str, ModelVersion, Vec<Tensor>) -> Result<Vec<Tensor>, Failure>;
 
+/// Whether a scripted model is ready.
+pub type Ready = dyn Fn(&str) -> Result<(), Failure>;
+
 /// The gate's ports in memory.
 #[derive(Clone)]
 pub struct InMemory {
@@ -24,7 +27,7 @@ pub struct InMemory {
     /// What models do.
     pub run: Rc<Run>,
     /// Whether a model version is ready.
-    pub ready: Rc<dyn Fn(&str) -> Result<(), Failure>>,
+    pub ready: Rc<Ready>,
     /// How often a model ran.
     pub runs: Rc<Cell<u64>>,
     random: Rc<Cell<u128>>,
