@@ -12,22 +12,44 @@ fn platform(contract: &Contract) -> &'static str {
     }
 }
 
-/// The body of `:predict`. `predictions` is a JSON array already written.
-pub fn prediction(
-    prediction_id: &PredictionId,
-    model: &str,
-    version: ModelVersion,
-    predictions: &[u8],
-    latency_ns: u64,
-    request_id: &RequestId,
-    caller_id: Option<&str>,
-) -> Vec<u8> {
+/// What the body of `:predict` says.
+pub struct Prediction<'a> {
+    /// Names the prediction for good.
+    pub id: &'a PredictionId,
+    /// The caller's own id for the call.
+    pub caller_id: Option<&'a str>,
+    /// The model that answered.
+    pub model: &'a str,
+    /// Its version.
+    pub version: ModelVersion,
+    /// A JSON array, already written.
+    pub predictions: &'a [u8],
+    /// Numbers in it that JSON cannot say and that stand as `null`.
+    pub non_finite: u64,
+    /// Nanoseconds since the request came in.
+    pub latency_ns: u64,
+    /// Names the request.
+    pub request_id: &'a RequestId,
+}
+
+/// The body of `:predict`.
+pub fn prediction(said: &Prediction<'_>) -> Vec<u8> {
+    let Prediction {
+        id,
+        caller_id,
+        model,
+        version,
+        predictions,
+        non_finite,
+        latency_ns,
+        request_id,
+    } = *said;
     let mut body = Vec::with_capacity(predictions.len() + 256);
     body.extend_from_slice(b"{\"prediction_id\":");
-    render::write_string(&mut body, prediction_id.as_str());
-    if let Some(id) = caller_id {
+    render::write_string(&mut body, id.as_str());
+    if let Some(caller_id) = caller_id {
         body.extend_from_slice(b",\"id\":");
-        render::write_string(&mut body, id);
+        render::write_string(&mut body, caller_id);
     }
     body.extend_from_slice(b",\"model\":");
     render::write_string(&mut body, model);
@@ -35,6 +57,9 @@ pub fn prediction(
     render::write_string(&mut body, &version.to_string());
     body.extend_from_slice(b",\"predictions\":");
     body.extend_from_slice(predictions);
+    if non_finite > 0 {
+        body.extend_from_slice(format!(",\"non_finite\":{non_finite}").as_bytes());
+    }
     body.extend_from_slice(b",\"latency_ms\":");
     let latency_us = latency_ns / 1_000;
     body.extend_from_slice(format!("{}.{:03}", latency_us / 1_000, latency_us % 1_000).as_bytes());

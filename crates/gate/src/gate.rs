@@ -324,7 +324,7 @@ fn predict<P: Ports>(
     } = opened;
     let content_type = request.header_text("content-type");
     let kind = body_kind(content_type, adapter.is_some())?;
-    let (predictions, caller_id) = match (kind, adapter) {
+    let (predictions, caller_id, non_finite) = match (kind, adapter) {
         (BodyKind::Raw, Some(adapter)) => {
             let predictions = adapted(
                 ports,
@@ -335,26 +335,31 @@ fn predict<P: Ports>(
                 model,
                 version,
             )?;
-            (predictions, None)
+            (predictions, None, 0)
         }
         _ => {
             let parsed = validation
                 .parse_predict(text(&request.body)?)
                 .map_err(rejected)?;
             let outputs = run(ports, contract, model, version, parsed.inputs, &[])?;
-            (render::predictions(&outputs, contract), parsed.id)
+            (
+                render::predictions(&outputs, contract),
+                parsed.id,
+                non_finite(&outputs),
+            )
         }
     };
     let prediction_id = PredictionId::generate(context.unix_ms, context.random);
-    let body = answer::prediction(
-        &prediction_id,
+    let body = answer::prediction(&answer::Prediction {
+        id: &prediction_id,
+        caller_id: caller_id.as_deref(),
         model,
         version,
-        &predictions,
-        ports.monotonic_ns().saturating_sub(context.started_ns),
-        &context.request_id,
-        caller_id.as_deref(),
-    );
+        predictions: &predictions,
+        non_finite,
+        latency_ns: ports.monotonic_ns().saturating_sub(context.started_ns),
+        request_id: &context.request_id,
+    });
     Ok(Answered {
         response: Response::new(200, JSON, body),
         version: Some(version),
@@ -433,12 +438,18 @@ fn infer<P: Ports>(
         &parsed.outputs,
     )?;
     let prediction_id = PredictionId::generate(context.unix_ms, context.random);
+    let mut parameters = vec![("prediction_id", prediction_id.as_str())];
+    let replaced = non_finite(&outputs);
+    let replaced_text = replaced.to_string();
+    if replaced > 0 {
+        parameters.push(("non_finite", &replaced_text));
+    }
     let body = render::write_infer_response(
         model,
         &version.to_string(),
         parsed.id.as_deref(),
         &outputs,
-        &[("prediction_id", prediction_id.as_str())],
+        &parameters,
     );
     Ok(Answered {
         response: Response::new(200, JSON, body),
@@ -468,6 +479,11 @@ fn run<P: Ports>(
         }
     }
     Ok(tensors)
+}
+
+/// How many elements of the outputs JSON cannot say and an answer writes as `null`.
+fn non_finite(outputs: &[Tensor]) -> u64 {
+    outputs.iter().map(render::unrepresentable).sum()
 }
 
 fn rejected(rejection: Rejection) -> Problem {

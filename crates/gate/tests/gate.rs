@@ -452,3 +452,23 @@ fn errors_are_written_in_the_style_asked_for() {
     let (_, entry) = call("GET", "/errors/unknown_model", &[], b"");
     assert_eq!(entry["status"], 404);
 }
+
+#[test]
+fn numbers_json_cannot_say_are_null_and_counted() {
+    let ports = InMemory::new(&[("identity", IDENTITY, &["1"])], |_, _, mut inputs| {
+        inputs[0].name = "b".into();
+        inputs[0].data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        inputs[0].data[8..12].copy_from_slice(&f32::INFINITY.to_le_bytes());
+        Ok(inputs)
+    });
+    let mut gate = Gate::new(ports);
+    let body = br#"{"inputs":{"a":[[1,2,3,4]]}}"#;
+    let response = gate.handle(&request("POST", "/v1/models/identity:predict", JSON, body));
+    let value: Value = serde_json::from_slice(&response.body).unwrap();
+    assert_eq!(value["predictions"][0]["b"], json!([null, 2.0, null, 4.0]));
+    assert_eq!(value["non_finite"], 2);
+    let body = br#"{"inputs":[{"name":"a","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}"#;
+    let response = gate.handle(&request("POST", "/v2/models/identity/infer", JSON, body));
+    let value: Value = serde_json::from_slice(&response.body).unwrap();
+    assert_eq!(value["parameters"]["non_finite"], "2");
+}

@@ -1,0 +1,106 @@
+//! `penstock check` finds what is wrong before a request does, and says where and what to do.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{onnxruntime, root};
+use std::path::Path;
+use std::process::Command;
+
+/// Copies the application into a folder of its own, without what the test does not need.
+fn application() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |from: &str| {
+        let to = folder.path().join(from);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(root().join(from), to).unwrap();
+    };
+    for file in [
+        "spin.toml",
+        "penstock.toml",
+        "build/gate.wasm",
+        "build/validation.wasm",
+        "build/inference.wasm",
+        "build/adapter-magika.wasm",
+        "models/identity/model.toml",
+        "models/identity/1/model.onnx",
+        "models/digits/model.toml",
+        "models/digits/1/model.onnx",
+    ] {
+        copy(file);
+    }
+    folder
+}
+
+fn check(folder: &Path) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_penstock"))
+        .current_dir(folder)
+        .env_remove("PENSTOCK_ONNXRUNTIME")
+        .arg("check")
+        .arg("--onnxruntime")
+        .arg(onnxruntime())
+        .output()
+        .expect("the command runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.success(), text)
+}
+
+/// Replaces text in a file of the application; the text must be there.
+fn change(folder: &Path, file: &str, from: &str, to: &str) {
+    let path = folder.join(file);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{from:?} in {file}");
+    std::fs::write(path, text.replacen(from, to, 1)).unwrap();
+}
+
+#[test]
+fn the_shipped_application_is_without_errors() {
+    let (passed, text) = check(application().path());
+    assert!(passed, "{text}");
+    assert!(text.contains("0 errors"), "{text}");
+}
+
+#[test]
+fn each_mistake_is_found_with_file_line_and_remedy() {
+    for (file, from, to, place, word) in [
+        ("spin.toml", "source = \"build/gate.wasm\"", "sauce = \"build/gate.wasm\"", "spin.toml:", "sauce"),
+        ("spin.toml", "build/validation.wasm", "build/gone.wasm", "spin.toml:", "gone.wasm"),
+        ("spin.toml", "{ component = \"validation\" }", "{ component = \"nobody\" }", "spin.toml:", "nobody"),
+        ("spin.toml", "route = \"/...\"", "route = \"nowhere\"", "spin.toml:", "nowhere"),
+        ("penstock.toml", "max_in_flight = 512", "max_in_fligth = 512", "penstock.toml:8", "max_in_fligth"),
+        ("penstock.toml", "max_in_flight = 512", "max_in_flight = 0", "penstock.toml:8", "max_in_flight"),
+        ("models/identity/model.toml", "datatype = \"FP32\"", "datatype = \"FP23\"", "models/identity/model.toml:6", "FP23"),
+        ("models/identity/model.toml", "name = \"b\"", "name = \"c\"", "models/identity/model.toml:", "\"c\""),
+        ("models/identity/model.toml", "shape = [\"N\", 4]", "shape = [\"N\", 5]", "models/identity/model.toml:", "5"),
+        ("models/digits/model.toml", "labels = [\"0\", ", "labels = [", "models/digits/model.toml:", "label"),
+        ("models/digits/model.toml", "[limits]", "[limit]", "models/digits/model.toml:", "limit"),
+    ] {
+        let folder = application();
+        change(folder.path(), file, from, to);
+        let (passed, text) = check(folder.path());
+        assert!(!passed, "{to} passed: {text}");
+        let found = text.lines().find(|line| line.contains(place) && line.contains(word));
+        assert!(found.is_some(), "{place} … {word} in:\n{text}");
+        assert!(text.contains("remedy:"), "{text}");
+    }
+}
+
+#[test]
+fn a_graph_that_is_no_graph_and_a_dependency_that_reaches_out_are_found() {
+    let folder = application();
+    std::fs::write(folder.path().join("models/digits/1/model.onnx"), b"not a graph").unwrap();
+    let (passed, text) = check(folder.path());
+    assert!(!passed && text.contains("models/digits/model.toml"), "{text}");
+
+    // The gate reads files and speaks HTTP: as a dependency that inherits nothing it must be refused.
+    let folder = application();
+    change(
+        folder.path(),
+        "spin.toml",
+        "source = \"build/validation.wasm\"",
+        "source = \"build/gate.wasm\"",
+    );
+    let (passed, text) = check(folder.path());
+    assert!(!passed && text.contains("validation"), "{text}");
+}
