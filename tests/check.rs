@@ -64,23 +64,91 @@ fn the_shipped_application_is_without_errors() {
 #[test]
 fn each_mistake_is_found_with_file_line_and_remedy() {
     for (file, from, to, place, word) in [
-        ("spin.toml", "source = \"build/gate.wasm\"", "sauce = \"build/gate.wasm\"", "spin.toml:", "sauce"),
-        ("spin.toml", "build/validation.wasm", "build/gone.wasm", "spin.toml:", "gone.wasm"),
-        ("spin.toml", "{ component = \"validation\" }", "{ component = \"nobody\" }", "spin.toml:", "nobody"),
-        ("spin.toml", "route = \"/...\"", "route = \"nowhere\"", "spin.toml:", "nowhere"),
-        ("penstock.toml", "max_in_flight = 512", "max_in_fligth = 512", "penstock.toml:8", "max_in_fligth"),
-        ("penstock.toml", "max_in_flight = 512", "max_in_flight = 0", "penstock.toml:8", "max_in_flight"),
-        ("models/identity/model.toml", "datatype = \"FP32\"", "datatype = \"FP23\"", "models/identity/model.toml:6", "FP23"),
-        ("models/identity/model.toml", "name = \"b\"", "name = \"c\"", "models/identity/model.toml:", "\"c\""),
-        ("models/identity/model.toml", "shape = [\"N\", 4]", "shape = [\"N\", 5]", "models/identity/model.toml:", "5"),
-        ("models/digits/model.toml", "labels = [\"0\", ", "labels = [", "models/digits/model.toml:", "label"),
-        ("models/digits/model.toml", "[limits]", "[limit]", "models/digits/model.toml:", "limit"),
+        (
+            "spin.toml",
+            "source = \"build/gate.wasm\"",
+            "sauce = \"build/gate.wasm\"",
+            "spin.toml:",
+            "sauce",
+        ),
+        (
+            "spin.toml",
+            "build/validation.wasm",
+            "build/gone.wasm",
+            "spin.toml:",
+            "gone.wasm",
+        ),
+        (
+            "spin.toml",
+            "{ component = \"validation\" }",
+            "{ component = \"nobody\" }",
+            "spin.toml:",
+            "nobody",
+        ),
+        (
+            "spin.toml",
+            "route = \"/...\"",
+            "route = \"nowhere\"",
+            "spin.toml:",
+            "nowhere",
+        ),
+        (
+            "penstock.toml",
+            "max_in_flight = 512",
+            "max_in_fligth = 512",
+            "penstock.toml:9",
+            "max_in_fligth",
+        ),
+        (
+            "penstock.toml",
+            "max_in_flight = 512",
+            "max_in_flight = 0",
+            "penstock.toml:9",
+            "max_in_flight",
+        ),
+        (
+            "models/identity/model.toml",
+            "datatype = \"FP32\"",
+            "datatype = \"FP23\"",
+            "models/identity/model.toml:6",
+            "FP23",
+        ),
+        (
+            "models/identity/model.toml",
+            "name = \"b\"",
+            "name = \"c\"",
+            "models/identity/model.toml:",
+            "\"c\"",
+        ),
+        (
+            "models/identity/model.toml",
+            "shape = [\"N\", 4]",
+            "shape = [\"N\", 5]",
+            "models/identity/model.toml:",
+            "5",
+        ),
+        (
+            "models/digits/model.toml",
+            "labels = [\"0\", ",
+            "labels = [",
+            "models/digits/model.toml:",
+            "label",
+        ),
+        (
+            "models/digits/model.toml",
+            "[limits]",
+            "[limit]",
+            "models/digits/model.toml:",
+            "limit",
+        ),
     ] {
         let folder = application();
         change(folder.path(), file, from, to);
         let (passed, text) = check(folder.path());
         assert!(!passed, "{to} passed: {text}");
-        let found = text.lines().find(|line| line.contains(place) && line.contains(word));
+        let found = text
+            .lines()
+            .find(|line| line.contains(place) && line.contains(word));
         assert!(found.is_some(), "{place} … {word} in:\n{text}");
         assert!(text.contains("remedy:"), "{text}");
     }
@@ -89,9 +157,16 @@ fn each_mistake_is_found_with_file_line_and_remedy() {
 #[test]
 fn a_graph_that_is_no_graph_and_a_dependency_that_reaches_out_are_found() {
     let folder = application();
-    std::fs::write(folder.path().join("models/digits/1/model.onnx"), b"not a graph").unwrap();
+    std::fs::write(
+        folder.path().join("models/digits/1/model.onnx"),
+        b"not a graph",
+    )
+    .unwrap();
     let (passed, text) = check(folder.path());
-    assert!(!passed && text.contains("models/digits/model.toml"), "{text}");
+    assert!(
+        !passed && text.contains("models/digits/model.toml"),
+        "{text}"
+    );
 
     // The gate reads files and speaks HTTP: as a dependency that inherits nothing it must be refused.
     let folder = application();

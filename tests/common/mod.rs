@@ -74,7 +74,11 @@ impl Server {
             .arg(&policy)
             .arg("--state-dir")
             .arg(root().join("target/penstock-test-state"))
+            // What the person who runs the tests has set must not change them.
             .env_remove("PENSTOCK_ONNXRUNTIME")
+            .env_remove("PENSTOCK_DOOR")
+            .env_remove("PENSTOCK_LOG")
+            .env_remove("RUST_LOG")
             .stderr(Stdio::piped());
         if !options.tract {
             command.arg("--onnxruntime").arg(onnxruntime());
@@ -144,6 +148,18 @@ impl Server {
         assert!(killed.is_ok_and(|s| s.success()));
         let status = self.child.wait().expect("the server ends");
         (status.code(), started.elapsed())
+    }
+
+    /// Waits until a log line holds the text, and gives it.
+    pub fn logged(&self, text: &str) -> String {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(line) = self.log.lock().unwrap().iter().find(|l| l.contains(text)) {
+                return line.clone();
+            }
+            assert!(Instant::now() < deadline, "no log line has {text:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub fn get(&self, path: &str) -> Answer {

@@ -101,9 +101,6 @@ catalogue! {
     /// A queue or a pool is full; the request was not run.
     Overloaded = "overloaded", 503, "Overloaded",
         "Try again after Retry-After seconds, with backoff; the request was not run.";
-    /// The server is draining before it stops; the request was not run.
-    ShuttingDown = "shutting_down", 503, "Shutting down",
-        "Send the request again; another instance will take it. The request was not run.";
     /// The request took longer than its deadline.
     DeadlineExceeded = "deadline_exceeded", 504, "Deadline exceeded",
         "Send fewer items, or raise the deadline; the message names the limit.";

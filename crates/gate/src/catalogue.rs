@@ -1,8 +1,8 @@
 //! Which models and versions exist, and each model's contract, read from the models directory.
 //!
 //! The listing is read once per instance; contracts and adapters are opened on a model's first call
-//! and kept. A host that changes the directory retires its instances, so a listing never outlives
-//! what it lists by more than one request.
+//! and kept. The directory can change after the engine loaded it, so a call that pins no version goes
+//! to the highest one that is ready, not to the highest that is there.
 
 use crate::ports::Ports;
 use crate::route::{Target, shorten};
@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 /// The most models one server lists. Each costs an open contract in every instance.
 pub const MAX_MODELS: usize = 1024;
 
+/// Seconds a caller is told to wait for a model that somebody has to mend.
+const RETRY_BROKEN_S: u32 = 60;
+
 /// The file that makes a folder a model.
 const CONTRACT_FILE: &str = "model.toml";
 
@@ -22,7 +25,8 @@ pub struct Model<P: Ports> {
     pub name: ModelName,
     /// Its versions, ascending; never empty.
     pub versions: Vec<ModelVersion>,
-    opened: Option<Result<Opened<P>, String>>,
+    opened: Option<Opened<P>>,
+    serving: Option<ModelVersion>,
 }
 
 /// A model's contract and what was opened with it.
@@ -66,6 +70,7 @@ impl<P: Ports> Catalogue<P> {
                     name,
                     versions,
                     opened: None,
+                    serving: None,
                 },
             );
         }
@@ -77,8 +82,13 @@ impl<P: Ports> Catalogue<P> {
         self.models.values_mut()
     }
 
-    /// Finds the model and the version a target means: the pinned one, else the highest.
-    pub fn resolve(&mut self, target: &Target) -> Result<(&mut Model<P>, ModelVersion), Problem> {
+    /// Finds the model and the version a target means: the pinned one, else the highest that is
+    /// ready, else the highest.
+    pub fn resolve(
+        &mut self,
+        ports: &P,
+        target: &Target,
+    ) -> Result<(&mut Model<P>, ModelVersion), Problem> {
         if !self.models.contains_key(&target.model) {
             return Err(Problem::new(
                 Code::UnknownModel,
@@ -91,7 +101,7 @@ impl<P: Ports> Catalogue<P> {
             .get_mut(&target.model)
             .expect("present, by the check above");
         let version = match &target.version {
-            None => model.versions.last().copied(),
+            None => model.serving(ports),
             Some(text) => ModelVersion::parse(text).filter(|v| model.versions.contains(v)),
         };
         match version {
@@ -110,19 +120,32 @@ impl<P: Ports> Catalogue<P> {
 }
 
 impl<P: Ports> Model<P> {
+    /// The version for calls that pin none. Once one was ready it stays, so that a call costs no
+    /// question to the engine.
+    fn serving(&mut self, ports: &P) -> Option<ModelVersion> {
+        if self.serving.is_none() && self.versions.len() > 1 {
+            let ready =
+                |version: &&ModelVersion| ports.ready(self.name.as_str(), **version).is_ok();
+            self.serving = self.versions.iter().rev().find(ready).copied();
+        }
+        self.serving.or_else(|| self.versions.last().copied())
+    }
+
     /// The contract and what belongs to it, opened on first use. A model whose contract or adapter
-    /// cannot be opened is there but not ready: its operator has to mend it, so callers get 503.
+    /// cannot be opened is there but not ready: its operator has to mend it, so callers get 503, and
+    /// the next call tries again.
     pub fn open(&mut self, ports: &P) -> Result<&Opened<P>, Problem> {
-        let name = &self.name;
-        self.opened
-            .get_or_insert_with(|| Opened::open(ports, name.as_str()))
-            .as_ref()
-            .map_err(|reason| {
+        if self.opened.is_none() {
+            let opened = Opened::open(ports, self.name.as_str()).map_err(|reason| {
                 Problem::new(
                     Code::ModelNotReady,
-                    format!("model `{name}` is not usable: {reason}"),
+                    format!("model `{}` is not usable: {reason}", self.name),
                 )
-            })
+                .retry_after(RETRY_BROKEN_S)
+            })?;
+            self.opened = Some(opened);
+        }
+        Ok(self.opened.as_ref().expect("opened above"))
     }
 }
 

@@ -149,16 +149,12 @@ impl<P: Ports> Gate<P> {
                 }
                 Ok(Answered::json(200, &json!({ "models": models })))
             }
-            Route::Model(target) | Route::ModelMetadata(target)
-                if matches!(request.path().as_bytes(), [b'/', b'v', b'1', ..]) =>
-            {
-                describe(ports, catalogue, &target, answer::model)
-            }
-            Route::Model(target) | Route::ModelMetadata(target) => {
+            Route::Model(target) => describe(ports, catalogue, &target, answer::model),
+            Route::ModelMetadata(target) => {
                 describe(ports, catalogue, &target, answer::model_metadata)
             }
             Route::ModelReady(target) => {
-                let (model, version) = catalogue.resolve(&target)?;
+                let (model, version) = catalogue.resolve(ports, &target)?;
                 let name = model.name.clone();
                 ports
                     .ready(name.as_str(), version)
@@ -168,14 +164,14 @@ impl<P: Ports> Gate<P> {
                 Ok(answered)
             }
             Route::Predict(target) => {
-                let (model, version) = catalogue.resolve(&target)?;
+                let (model, version) = catalogue.resolve(ports, &target)?;
                 let name = model.name.clone();
                 let opened = model.open(ports)?;
                 check_body(request, &opened.contract)?;
                 predict(ports, opened, request, context, name.as_str(), version)
             }
             Route::Infer(target) => {
-                let (model, version) = catalogue.resolve(&target)?;
+                let (model, version) = catalogue.resolve(ports, &target)?;
                 let name = model.name.clone();
                 let opened = model.open(ports)?;
                 check_body(request, &opened.contract)?;
@@ -191,7 +187,7 @@ fn describe<P: Ports>(
     target: &Target,
     write: fn(&str, &[ModelVersion], &Contract) -> Value,
 ) -> Result<Answered, Problem> {
-    let (model, version) = catalogue.resolve(target)?;
+    let (model, version) = catalogue.resolve(ports, target)?;
     let (name, versions) = (model.name.clone(), model.versions.clone());
     let opened = model.open(ports)?;
     let mut answered = Answered::json(200, &write(name.as_str(), &versions, &opened.contract));

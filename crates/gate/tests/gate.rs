@@ -472,3 +472,35 @@ fn numbers_json_cannot_say_are_null_and_counted() {
     let value: Value = serde_json::from_slice(&response.body).unwrap();
     assert_eq!(value["parameters"]["non_finite"], "2");
 }
+
+#[test]
+fn a_version_the_engine_has_not_loaded_takes_no_call_that_did_not_pin_it() {
+    let mut ports = InMemory::new(
+        &[("a", IDENTITY, &["1"]), ("b", IDENTITY, &["1", "2"])],
+        echo,
+    );
+    let asked = std::rc::Rc::new(std::cell::Cell::new(0));
+    let count = asked.clone();
+    // The fake engine is asked by name only; the first question about `b` is about version 2.
+    ports.ready = std::rc::Rc::new(move |_| {
+        count.set(count.get() + 1);
+        match count.get() {
+            1 => Err(Failure {
+                kind: FailureKind::NotReady,
+                message: "not loaded".into(),
+            }),
+            _ => Ok(()),
+        }
+    });
+    let mut gate = Gate::new(ports);
+    let body = br#"{"inputs":{"a":[[1,2,3,4]]}}"#;
+    for _ in 0..3 {
+        let response = gate.handle(&request("POST", "/v1/models/b:predict", JSON, body));
+        assert_eq!(response.header("x-model-version"), Some("1"));
+    }
+    assert_eq!(
+        asked.get(),
+        2,
+        "once it is known, the engine is not asked again"
+    );
+}

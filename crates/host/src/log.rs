@@ -16,3 +16,14 @@ pub fn init(json: bool) {
         builder.with_target(false).try_init()
     };
 }
+
+/// A message on one line: a trap's backtrace has many, and a log line is one.
+pub(crate) fn one_line(message: &dyn std::fmt::Display) -> String {
+    let text = message.to_string();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    lines.join("; ")
+}

@@ -32,6 +32,10 @@ mod bindings {
 
 use bindings::wasi::nn::{errors, graph, inference, tensor};
 
+/// One part in so many of an instance's memory may be outputs of one run: the gate holds them as
+/// blocks, as tensors and as JSON.
+const OUTPUT_SHARE: usize = 4;
+
 /// A tensor a guest made or is given. What it says of itself is checked when it is used.
 pub struct Tensor(NnTensor);
 /// A model a guest opened.
@@ -217,6 +221,19 @@ impl inference::HostGraphExecutionContext for InstanceState {
         }
         match model.infer(named).await {
             Ok(outputs) => {
+                let bytes: usize = outputs.iter().map(|(_, tensor)| tensor.data.len()).sum();
+                let most = self.max_tensor_bytes / OUTPUT_SHARE;
+                if bytes > most {
+                    // The guest could not hold them beside the answer it writes, and would trap.
+                    let data = format!(
+                        "the outputs have {bytes} bytes; at most {most} are taken: send fewer items"
+                    );
+                    let error = Error {
+                        code: errors::ErrorCode::TooLarge,
+                        data,
+                    };
+                    return Ok(Err(self.fail(error)?));
+                }
                 let mut handles = Vec::with_capacity(outputs.len());
                 for (name, tensor) in outputs {
                     handles.push((name, self.hold_tensor(tensor)?));

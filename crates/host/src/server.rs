@@ -8,7 +8,7 @@ use crate::settings::ServerSettings;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Request, Response, header};
 use http_body::Body;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -22,7 +22,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
+mod activity;
 mod io;
+
+use activity::{Activity, Answer, Limits};
 
 /// Seconds a caller refused for load is told to wait.
 const RETRY_AFTER_S: u32 = 1;
@@ -35,6 +38,11 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a body beyond the limit is read and thrown away so that the caller hears the answer.
 const MAX_DISCARD_BYTES: u64 = 64 << 20;
+/// How much of a body that is refused before it is read is thrown away, and for how long.
+const REFUSED_DISCARD_BYTES: usize = 1 << 20;
+const DISCARD_TIME: Duration = Duration::from_millis(500);
+/// Refused connections that are given a moment to read their answer, at once.
+const MAX_REFUSING: usize = 64;
 /// The least a connection's read buffer may grow to; bodies arrive in pieces of this size.
 const READ_BUFFER_BYTES: usize = 256 << 10;
 /// Headers in one request; browsers send about twenty.
@@ -45,7 +53,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// The door requests go through.
 pub enum Door {
     /// The typed door.
-    Direct(Direct),
+    Direct(Box<Direct>),
     /// `wasi:http/handler`.
     Http(Http),
 }
@@ -73,6 +81,8 @@ pub struct Server {
     settings: ServerSettings,
     connections: Arc<Semaphore>,
     in_flight: Semaphore,
+    receiving: Semaphore,
+    refusing: Arc<Semaphore>,
     draining: watch::Sender<bool>,
     open: AtomicU64,
 }
@@ -84,6 +94,8 @@ impl Server {
             door,
             connections: Arc::new(Semaphore::new(settings.max_connections as usize)),
             in_flight: Semaphore::new(settings.max_in_flight as usize),
+            receiving: Semaphore::new(settings.max_in_flight as usize),
+            refusing: Arc::new(Semaphore::new(MAX_REFUSING)),
             settings,
             draining: watch::Sender::new(false),
             open: AtomicU64::new(0),
@@ -145,7 +157,7 @@ impl Server {
                     ),
                 )
                 .retry_after(RETRY_AFTER_S);
-                refuse_connection(&stream, &problem);
+                refuse_connection(stream, &problem, &self.refusing);
             }
         }
     }
@@ -170,11 +182,17 @@ impl Server {
         let write_timeout = Duration::from_millis(self.settings.write_timeout_ms);
         let io = TokioIo::new(io::WriteTimeout::new(stream, write_timeout));
         let server = self.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let server = server.clone();
-            async move { Ok::<_, Infallible>(server.respond(request).await) }
-        });
         let result = if is_http2 {
+            let activity = Activity::new(Instant::now());
+            let watched = activity.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (server, activity) = (server.clone(), watched.clone());
+                async move {
+                    let _working = activity.request();
+                    let response = server.respond(request).await;
+                    Ok::<_, Infallible>(response.map(|body| activity.answer(body)))
+                }
+            });
             let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             builder
                 .timer(TokioTimer::new())
@@ -183,14 +201,32 @@ impl Server {
                 .keep_alive_interval(PING_INTERVAL)
                 .keep_alive_timeout(PING_TIMEOUT);
             let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-            tokio::select! {
-                result = connection.as_mut() => result,
-                () = drained(&mut draining) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
+            let limits = Limits {
+                idle: header_timeout,
+                write: write_timeout,
+            };
+            let mut leaving = false;
+            loop {
+                let Some(again) = activity.check(Instant::now(), limits, leaving) else {
+                    break Ok(());
+                };
+                tokio::select! {
+                    result = connection.as_mut() => break result,
+                    () = drained(&mut draining), if !leaving => {
+                        connection.as_mut().graceful_shutdown();
+                        leaving = true;
+                    }
+                    () = tokio::time::sleep_until(again) => {}
                 }
             }
         } else {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let server = server.clone();
+                async move {
+                    let response = server.respond(request).await;
+                    Ok::<_, Infallible>(response.map(Answer::unwatched))
+                }
+            });
             let mut builder = hyper::server::conn::http1::Builder::new();
             builder
                 .timer(TokioTimer::new())
@@ -214,33 +250,31 @@ impl Server {
     }
 
     /// Answers one request, whatever happens.
-    async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn respond(&self, request: Request<Incoming>) -> Response<Bytes> {
         let deadline = Instant::now() + Duration::from_millis(self.settings.total_timeout_ms);
         let (parts, body) = request.into_parts();
         // What a refusal needs to know, kept because the parts go to the door.
         let asked = Asked::of(&parts);
-        let answered = self.handle(parts, body, deadline, &asked).await;
-        match answered {
-            Ok(response) => response.map(Full::new),
+        let answered = match self.admissible(&parts) {
+            Ok(()) => self.handle(parts, body, deadline, &asked).await,
+            Err(problem) => {
+                discard(body).await;
+                Err(problem)
+            }
+        };
+        let response = match answered {
+            Ok(response) => response,
             Err(problem) => asked.refuse(&problem),
+        };
+        if asked.head {
+            without_body(response)
+        } else {
+            response
         }
     }
 
-    async fn handle(
-        &self,
-        mut parts: http::request::Parts,
-        body: Incoming,
-        deadline: Instant,
-        asked: &Asked,
-    ) -> Result<Response<Bytes>, Problem> {
-        let Ok(_permit) = self.in_flight.try_acquire() else {
-            let limit = self.settings.max_in_flight;
-            return Err(Problem::new(
-                Code::Overloaded,
-                format!("the server has its {limit} requests in flight; this one was not run"),
-            )
-            .retry_after(RETRY_AFTER_S));
-        };
+    /// What can be said of a request before its body.
+    fn admissible(&self, parts: &http::request::Parts) -> Result<(), Problem> {
         let target_bytes = parts.uri.path_and_query().map_or(0, |t| t.as_str().len());
         if target_bytes > self.settings.max_target_bytes as usize {
             return Err(Problem::new(
@@ -266,8 +300,48 @@ impl Server {
                 ),
             ));
         }
-        let asks_first = parts.headers.contains_key(header::EXPECT);
-        let body = self.collect(body, deadline, asks_first).await?;
+        // RFC 9112 §3.2: with none or several, two servers may disagree whom the request is for.
+        let hosts = parts.headers.get_all(header::HOST).iter().count();
+        if parts.version == http::Version::HTTP_11 && hosts != 1 {
+            return Err(Problem::new(
+                Code::MalformedRequest,
+                format!("the request has {hosts} Host headers; send exactly one"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn overloaded(&self) -> Problem {
+        let limit = self.settings.max_in_flight;
+        Problem::new(
+            Code::Overloaded,
+            format!("the server has its {limit} requests in flight; this one was not run"),
+        )
+        .retry_after(RETRY_AFTER_S)
+    }
+
+    async fn handle(
+        &self,
+        mut parts: http::request::Parts,
+        body: Incoming,
+        deadline: Instant,
+        asked: &Asked,
+    ) -> Result<Response<Bytes>, Problem> {
+        // Bodies on their way are counted apart from requests that run, so that slow senders cannot
+        // keep a request without a body, such as a health check, from being answered.
+        let body = if body.is_end_stream() {
+            Bytes::new()
+        } else {
+            let Ok(_receiving) = self.receiving.try_acquire() else {
+                discard(body).await;
+                return Err(self.overloaded());
+            };
+            let asks_first = parts.headers.contains_key(header::EXPECT);
+            self.collect(body, deadline, asks_first).await?
+        };
+        let Ok(_permit) = self.in_flight.try_acquire() else {
+            return Err(self.overloaded());
+        };
         // The id is made here, so that a request that traps has one as well.
         if asked.made_id {
             let id = HeaderValue::from_str(asked.request_id.as_str()).expect("visible ASCII");
@@ -281,12 +355,16 @@ impl Server {
                 tracing::error!(
                     request_id = asked.request_id.as_str(),
                     path = asked.path,
-                    "{error}"
+                    "{}",
+                    crate::log::one_line(&error)
                 );
-                Err(Problem::new(
-                    Code::Internal,
-                    "something inside failed; the request id finds it in the server's log",
-                ))
+                Err(match error {
+                    DoorError::Instantiate(_) => self.overloaded(),
+                    DoorError::Trap(_) | DoorError::Answer(_) => Problem::new(
+                        Code::Internal,
+                        "something inside failed; the request id finds it in the server's log",
+                    ),
+                })
             }
             Err(_) => Err(Problem::new(
                 Code::DeadlineExceeded,
@@ -393,6 +471,7 @@ async fn drained(draining: &mut watch::Receiver<bool>) {
 struct Asked {
     path: String,
     accept: Option<String>,
+    head: bool,
     request_id: RequestId,
     made_id: bool,
 }
@@ -403,22 +482,25 @@ impl Asked {
             .headers
             .get("x-request-id")
             .and_then(|v| RequestId::from_header(v.as_bytes()));
-        let accept = parts
+        let lines: Vec<&str> = parts
             .headers
-            .get(header::ACCEPT)
-            .and_then(|v| v.to_str().ok());
+            .get_all(header::ACCEPT)
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .collect();
         Self {
             path: parts.uri.path().to_owned(),
-            accept: accept.map(str::to_owned),
+            accept: (!lines.is_empty()).then(|| lines.join(", ")),
+            head: parts.method == http::Method::HEAD,
             made_id: own.is_none(),
             request_id: own.unwrap_or_else(|| RequestId::generate(unix_ms(), rand::random())),
         }
     }
 
-    fn refuse(&self, problem: &Problem) -> Response<Full<Bytes>> {
+    fn refuse(&self, problem: &Problem) -> Response<Bytes> {
         let style = negotiate::error_style(&self.path, self.accept.as_deref());
         let (content_type, body) = problem.render(style, &self.request_id, unix_ms());
-        let mut response = Response::new(Full::new(Bytes::from(body)));
+        let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = http::StatusCode::from_u16(problem.code.status())
             .expect("the catalogue's are statuses");
         let headers = response.headers_mut();
@@ -443,8 +525,9 @@ impl Asked {
     }
 }
 
-/// Writes a whole answer to a connection that is not going to be served, and closes it.
-fn refuse_connection(stream: &TcpStream, problem: &Problem) {
+/// Writes a whole answer to a connection that is not going to be served, and closes it once the
+/// caller had a moment to read it.
+fn refuse_connection(stream: TcpStream, problem: &Problem, refusing: &Arc<Semaphore>) {
     let id = RequestId::generate(unix_ms(), rand::random());
     let (content_type, body) = problem.render(negotiate::ErrorStyle::Penstock, &id, unix_ms());
     let mut answer = format!(
@@ -461,6 +544,36 @@ fn refuse_connection(stream: &TcpStream, problem: &Problem) {
     bytes.extend_from_slice(&body);
     // A new socket's buffer takes this whole; if it does not, the caller gets a reset instead.
     let _ = stream.try_write(&bytes);
+    // Closing with unread bytes resets the connection and may take the answer back, so what the
+    // caller is sending is read for a moment; not for more callers than a flood would bring.
+    if let Ok(permit) = refusing.clone().try_acquire_owned() {
+        tokio::spawn(async move {
+            let _permit = permit;
+            let _ = tokio::time::timeout(DISCARD_TIME, io::close(stream)).await;
+        });
+    }
+}
+
+/// Reads and throws away a little of a body nobody wants, so that its sender hears the answer.
+async fn discard(mut body: Incoming) {
+    let until = Instant::now() + DISCARD_TIME;
+    let mut left = REFUSED_DISCARD_BYTES;
+    while let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(bytes) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}
+
+/// The answer to HEAD: what GET would say of its body, and none.
+fn without_body(response: Response<Bytes>) -> Response<Bytes> {
+    let (mut parts, body) = response.into_parts();
+    parts
+        .headers
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    Response::from_parts(parts, Bytes::new())
 }
 
 fn unix_ms() -> u64 {

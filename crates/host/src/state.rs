@@ -82,6 +82,7 @@ impl InstanceState {
             max_tensor_bytes: source.memory_bytes,
             limits: MemoryLimits {
                 memory_bytes: source.memory_bytes,
+                held_bytes: 0,
             },
             ticks_left: ticks,
             ticks_per_request: ticks,
@@ -109,6 +110,13 @@ impl InstanceState {
     /// Gives the next request its own computing time.
     pub fn begin_request(&mut self) {
         self.ticks_left = self.ticks_per_request;
+    }
+}
+
+impl InstanceState {
+    /// Bytes of linear memory the instance holds. It only grows.
+    pub fn held_bytes(&self) -> usize {
+        self.limits.held_bytes
     }
 }
 
@@ -152,16 +160,24 @@ impl WasiHttpHooks for NoOutbound {
 /// Refuses growth beyond the limit; the guest's allocator sees it and traps, which costs the request.
 struct MemoryLimits {
     memory_bytes: usize,
+    /// All memories of the instance together; they never shrink.
+    held_bytes: usize,
 }
 
 impl ResourceLimiter for MemoryLimits {
     fn memory_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= self.memory_bytes)
+        let allowed = desired <= self.memory_bytes;
+        if allowed {
+            self.held_bytes = self
+                .held_bytes
+                .saturating_add(desired.saturating_sub(current));
+        }
+        Ok(allowed)
     }
 
     fn table_growing(

@@ -86,7 +86,9 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let pre =
         link(&component).map_err(|e| anyhow::anyhow!("cannot link the application: {e:#}"))?;
     let door = match options.door {
-        DoorKind::Direct => Direct::new(pre, source, door_settings).map(Door::Direct),
+        DoorKind::Direct => {
+            Direct::new(pre, source, door_settings).map(|door| Door::Direct(Box::new(door)))
+        }
         DoorKind::Http => Http::new(pre, source, door_settings).map(Door::Http),
     }
     .map_err(|e| anyhow::anyhow!("the application has no such door: {e:#}"))?;
@@ -122,7 +124,13 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     if left > 0 {
         tracing::warn!("{left} connections were still open when the drain's time ran out");
     }
-    tracing::info!("stopped");
+    let counts = server.door().counts();
+    tracing::info!(
+        "stopped: {} instances made, {} live, {} requests trapped",
+        counts.created(),
+        counts.live(),
+        counts.trapped()
+    );
     Ok(())
 }
 

@@ -8,7 +8,9 @@ use super::{Counted, DoorError, DoorRequest, DoorSettings, InstanceCounts};
 use crate::state::{InstanceSource, InstanceState};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
-use std::sync::{Arc, Mutex};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
@@ -30,12 +32,19 @@ mod bindings {
 use bindings::penstock::types::http as wit;
 use bindings::{DirectDoor, DirectDoorPre};
 
+/// An instance that holds more linear memory than this after a request is not kept: the next large
+/// request can pay for its own. Four policies start with about 5 MiB together.
+const MAX_RETAINED_BYTES: usize = 48 << 20;
+
+/// How long an instance may be idle before one that comes back takes its place.
+const MAX_IDLE: Duration = Duration::from_secs(10);
+
 /// The pool of instances behind the typed door.
 pub struct Direct {
     pre: DirectDoorPre<InstanceState>,
     source: InstanceSource,
     settings: DoorSettings,
-    idle: Mutex<Vec<Instance>>,
+    idle: Mutex<VecDeque<Instance>>,
     permits: Semaphore,
     counts: Arc<InstanceCounts>,
 }
@@ -44,6 +53,8 @@ struct Instance {
     store: Store<InstanceState>,
     door: DirectDoor,
     served: u32,
+    /// When it last answered.
+    rested: Instant,
     _counted: Counted,
 }
 
@@ -59,7 +70,7 @@ impl Direct {
             source,
             permits: Semaphore::new(settings.count as usize),
             settings,
-            idle: Mutex::new(Vec::new()),
+            idle: Mutex::default(),
             counts: Arc::default(),
         })
     }
@@ -69,9 +80,28 @@ impl Direct {
         &self.counts
     }
 
-    /// Drops the instances that are idle; those at work are dropped when they come back too often.
-    pub fn retire_idle(&self) {
-        self.idle.lock().unwrap_or_else(|e| e.into_inner()).clear();
+    fn idle(&self) -> MutexGuard<'_, VecDeque<Instance>> {
+        self.idle.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Keeps an instance that answered, unless it has served its share or grew large: memory of an
+    /// instance never shrinks. One that has been idle for long makes room.
+    fn rest(&self, mut instance: Instance) {
+        if instance.served >= self.settings.max_reuse
+            || instance.store.data().held_bytes() > MAX_RETAINED_BYTES
+        {
+            return;
+        }
+        instance.rested = Instant::now();
+        let mut idle = self.idle();
+        idle.push_back(instance);
+        let stale = idle
+            .front()
+            .is_some_and(|oldest| oldest.rested.elapsed() > MAX_IDLE);
+        let stale = if stale { idle.pop_front() } else { None };
+        drop(idle);
+        // Outside the lock: freeing an instance takes longer than the others should wait.
+        drop(stale);
     }
 
     /// Passes one request through an instance. Dropping the future gives up the instance.
@@ -81,7 +111,7 @@ impl Direct {
             .acquire()
             .await
             .expect("the semaphore is never closed");
-        let idle = self.idle.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        let idle = self.idle().pop_back();
         let mut instance = match idle {
             Some(instance) => instance,
             None => self.instantiate().await.map_err(DoorError::Instantiate)?,
@@ -116,12 +146,7 @@ impl Direct {
             }
         };
         instance.served += 1;
-        if instance.served < self.settings.max_reuse {
-            self.idle
-                .lock()
-                .unwrap_or_else(|e| e.into_inner())
-                .push(instance);
-        }
+        self.rest(instance);
         to_http(answer)
     }
 
@@ -132,6 +157,7 @@ impl Direct {
             store,
             door,
             served: 0,
+            rested: Instant::now(),
             _counted: Counted::new(&self.counts),
         })
     }

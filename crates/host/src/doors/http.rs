@@ -10,12 +10,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{GuestTaskId, InstancePre};
 use wasmtime::{Store, StoreContextMut};
 use wasmtime_wasi_http::handler::{
-    HandlerState, Instance, Proxy, ProxyHandler, ProxyPre, ShouldAccept, WorkerExpiration,
-    WorkerState, WorkerStatus,
+    HandlerState, Instance, InstantiationError, Proxy, ProxyHandler, ProxyPre, ShouldAccept,
+    WorkerExpiration, WorkerState, WorkerStatus,
 };
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
@@ -24,10 +24,13 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 /// 100 µs a fresh one costs.
 const IDLE: Duration = Duration::from_secs(5);
 
+/// How long a component may go on after its answer; ours do nothing then.
+const POST_RETURN: Duration = Duration::from_secs(1);
+
 /// The pool of workers behind `wasi:http/handler`.
 pub struct Http {
     handler: ProxyHandler<Source>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     counts: Arc<InstanceCounts>,
 }
 
@@ -39,7 +42,7 @@ impl Http {
         settings: DoorSettings,
     ) -> wasmtime::Result<Self> {
         let counts = Arc::<InstanceCounts>::default();
-        let permits = Semaphore::new(settings.count as usize);
+        let permits = Arc::new(Semaphore::new(settings.count as usize));
         let pre = ProxyPre::P3(ServicePre::new(pre)?);
         let source = Source {
             pre,
@@ -61,9 +64,12 @@ impl Http {
 
     /// Passes one request through an instance.
     pub async fn call(&self, request: DoorRequest) -> Result<Response<Bytes>, DoorError> {
-        let _permit = self
+        // The permit goes with the request: a caller that leaves does not stop the instance that
+        // works for it, and that instance still counts.
+        let permit = self
             .permits
-            .acquire()
+            .clone()
+            .acquire_owned()
             .await
             .expect("the semaphore is never closed");
         let body: WasiBody = Full::new(request.body)
@@ -72,9 +78,16 @@ impl Http {
         let request = http::Request::from_parts(request.parts, body);
         let response = self
             .handler
-            .handle((), request)
+            .handle(permit, request)
             .await
-            .map_err(DoorError::Trap)?;
+            .map_err(|error| {
+                match error.downcast::<InstantiationError<OwnedSemaphorePermit>>() {
+                    Ok(failed) => {
+                        DoorError::Instantiate(wasmtime::format_err!("{:#}", failed.error))
+                    }
+                    Err(trap) => DoorError::Trap(trap),
+                }
+            })?;
         let (parts, body) = response.into_parts();
         let body = body
             .collect()
@@ -134,7 +147,8 @@ impl WorkerExpiration for Expiration {
     ) -> Poll<()> {
         let span = match status {
             WorkerStatus::Idle => IDLE,
-            WorkerStatus::Requests | WorkerStatus::PostReturn => self.total_timeout,
+            WorkerStatus::Requests => self.total_timeout,
+            WorkerStatus::PostReturn => POST_RETURN,
         };
         let deadline = tokio::time::Instant::from_std(start + span);
         if self.sleep.deadline() != deadline {
@@ -152,7 +166,7 @@ struct Worker {
 
 impl WorkerState for Worker {
     type StoreData = InstanceState;
-    type RequestData = ();
+    type RequestData = OwnedSemaphorePermit;
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
         if total >= self.max_reuse {
@@ -167,19 +181,24 @@ impl WorkerState for Worker {
     fn on_request_start(
         &self,
         mut store: StoreContextMut<'_, InstanceState>,
-        (): (),
+        permit: OwnedSemaphorePermit,
         _task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
         store.data_mut().begin_request();
         store.set_epoch_deadline(1);
-        Box::pin(tokio::time::sleep(self.total_timeout))
+        let deadline = tokio::time::sleep(self.total_timeout);
+        Box::pin(async move {
+            deadline.await;
+            drop(permit);
+        })
     }
 
     fn drop(&self, store: Store<InstanceState>, result: Result<(), wasmtime::Error>) {
         drop(store);
         if let Err(error) = result {
             self.counted.0.note_trap();
-            tracing::error!("an instance behind the HTTP door ended: {error:#}");
+            let why = crate::log::one_line(&format_args!("{error:#}"));
+            tracing::error!("an instance behind the HTTP door ended: {why}");
         }
     }
 }

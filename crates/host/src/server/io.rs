@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
@@ -31,6 +31,14 @@ pub async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
         }
         tokio::time::sleep(PREFACE_POLL).await;
     }
+}
+
+/// Ends a connection from this side and reads until the other ends it too.
+pub async fn close(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut thrown_away = [0; 4096];
+    while stream.read(&mut thrown_away).await? > 0 {}
+    Ok(())
 }
 
 /// A stream whose writes fail when the other side has taken nothing for too long.

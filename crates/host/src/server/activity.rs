@@ -1,0 +1,199 @@
+//! Decides when an HTTP/2 connection is ended because nothing moves on it: no request for too long, or
+//! an answer its caller does not take. HTTP/1 connections have hyper's header timeout and the socket's
+//! write timeout; on HTTP/2 pings keep a socket moving while its streams stand still.
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a connection without streams stays open while the server drains: long enough for its
+/// last frames to leave.
+const DRAIN_IDLE: Duration = Duration::from_millis(500);
+
+/// What goes on on one connection.
+#[derive(Debug)]
+pub struct Activity(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    /// Requests being worked on.
+    requests: usize,
+    /// Answers on their way, by number, with the time each was ready.
+    answers: BTreeMap<u64, Instant>,
+    next_answer: u64,
+    /// When the last request or answer ended.
+    quiet_since: Instant,
+}
+
+/// How long nothing may move.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Without any request.
+    pub idle: Duration,
+    /// With an answer its caller does not take.
+    pub write: Duration,
+}
+
+impl Activity {
+    /// A connection on which nothing has happened yet.
+    pub fn new(now: Instant) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State {
+            requests: 0,
+            answers: BTreeMap::new(),
+            next_answer: 0,
+            quiet_since: now,
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// When to look again; `None` when the connection is to be ended now.
+    pub fn check(&self, now: Instant, limits: Limits, draining: bool) -> Option<Instant> {
+        let state = self.state();
+        let idle = if draining { DRAIN_IDLE } else { limits.idle };
+        let end = match state.answers.first_key_value() {
+            Some((_, ready)) => *ready + limits.write,
+            None if state.requests == 0 => state.quiet_since + idle,
+            None => return Some(now + limits.idle),
+        };
+        (end > now).then_some(end)
+    }
+
+    /// Counts a request until the guard goes.
+    pub fn request(self: &Arc<Self>) -> Working {
+        self.state().requests += 1;
+        Working(self.clone())
+    }
+
+    /// Counts an answer until its body went out or was given up.
+    pub fn answer(self: &Arc<Self>, body: Bytes) -> Answer {
+        let mut state = self.state();
+        let number = state.next_answer;
+        state.next_answer += 1;
+        state.answers.insert(number, Instant::now());
+        drop(state);
+        Answer {
+            body: Full::new(body),
+            _sending: Some(Sending {
+                activity: self.clone(),
+                number,
+            }),
+        }
+    }
+}
+
+/// A request being worked on.
+#[derive(Debug)]
+pub struct Working(Arc<Activity>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.requests -= 1;
+        state.quiet_since = Instant::now();
+    }
+}
+
+#[derive(Debug)]
+struct Sending {
+    activity: Arc<Activity>,
+    number: u64,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let mut state = self.activity.state();
+        state.answers.remove(&self.number);
+        state.quiet_since = Instant::now();
+    }
+}
+
+/// A whole answer's body, which knows when it is on its way.
+#[derive(Debug)]
+pub struct Answer {
+    body: Full<Bytes>,
+    _sending: Option<Sending>,
+}
+
+impl Answer {
+    /// A body nobody watches.
+    pub fn unwatched(body: Bytes) -> Self {
+        Self {
+            body: Full::new(body),
+            _sending: None,
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        idle: Duration::from_secs(15),
+        write: Duration::from_secs(5),
+    };
+
+    #[test]
+    fn a_connection_without_requests_ends_after_the_idle_limit_and_sooner_in_a_drain() {
+        let start = Instant::now();
+        let activity = Activity::new(start);
+        assert_eq!(
+            activity.check(start, LIMITS, false),
+            Some(start + LIMITS.idle)
+        );
+        assert_eq!(activity.check(start + LIMITS.idle, LIMITS, false), None);
+        assert_eq!(activity.check(start + DRAIN_IDLE, LIMITS, true), None);
+    }
+
+    #[test]
+    fn work_keeps_a_connection_and_an_answer_nobody_takes_ends_it() {
+        let start = Instant::now();
+        let activity = Activity::new(start);
+        let working = activity.request();
+        let late = start + Duration::from_secs(3600);
+        assert!(
+            activity.check(late, LIMITS, true).is_some(),
+            "a request is being worked on"
+        );
+        let answer = activity.answer(Bytes::from_static(b"x"));
+        drop(working);
+        let ready = Instant::now();
+        assert!(activity.check(ready, LIMITS, false).is_some());
+        assert_eq!(activity.check(ready + LIMITS.write, LIMITS, false), None);
+        drop(answer);
+        assert!(
+            activity.check(Instant::now(), LIMITS, false).is_some(),
+            "it went out"
+        );
+    }
+}
