@@ -347,9 +347,9 @@ fn sigterm_finishes_what_is_in_flight_and_ends_with_0() {
     let body = br#"{"inputs":{"a":[[1,2,3,4]]}}"#;
     stream.write_all(format!("POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes()).unwrap();
     let idle = connect(&server);
-    std::thread::sleep(Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(500));
     let writer = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(900));
         stream.write_all(body).unwrap();
         read_to_end(&mut stream)
     });
