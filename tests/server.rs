@@ -420,3 +420,27 @@ fn http2_with_prior_knowledge_serves_many_streams_on_one_connection() {
 fn bytes_of(text: String) -> hyper::body::Bytes {
     hyper::body::Bytes::from(text)
 }
+
+#[test]
+fn an_http2_caller_whose_window_never_opens_is_let_go() {
+    let server = Server::start_with(Options {
+        policy: Some("[server]\nheader_timeout_ms = 60000\nwrite_timeout_ms = 500\n"),
+        ..Options::default()
+    });
+    let mut stream = connect(&server);
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // SETTINGS: INITIAL_WINDOW_SIZE (4) = 0.
+    bytes.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0]);
+    // HEADERS on stream 1, whole and final: GET, http, /, authority x.
+    bytes.extend([0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84, 0x41, 1, b'x']);
+    stream.write_all(&bytes).unwrap();
+    let started = Instant::now();
+    let answer = read_to_end(&mut stream);
+    let took = started.elapsed();
+    assert!(!answer.is_empty(), "it was spoken to");
+    assert!(
+        took >= Duration::from_millis(400),
+        "closed before it could be the window: {took:?}"
+    );
+    assert!(took < Duration::from_secs(6), "{took:?}");
+}

@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout_at};
 mod activity;
 mod io;
 
-use activity::{Activity, Answer, Limits};
+use activity::{Activity, Answer, Limits, Verdict};
 
 /// Seconds a caller refused for load is told to wait.
 const RETRY_AFTER_S: u32 = 1;
@@ -205,16 +205,23 @@ impl Server {
                 idle: header_timeout,
                 write: write_timeout,
             };
-            let mut leaving = false;
+            let mut leaving_since = None;
             loop {
-                let Some(again) = activity.check(Instant::now(), limits, leaving) else {
-                    break Ok(());
+                let again = match activity.verdict(Instant::now(), limits, leaving_since) {
+                    // An answer may become ready meanwhile, and it has its own limit.
+                    Verdict::Wait(again) => again.min(Instant::now() + limits.write),
+                    Verdict::Leave => {
+                        connection.as_mut().graceful_shutdown();
+                        leaving_since = Some(Instant::now());
+                        continue;
+                    }
+                    Verdict::End => break Ok(()),
                 };
                 tokio::select! {
                     result = connection.as_mut() => break result,
-                    () = drained(&mut draining), if !leaving => {
+                    () = drained(&mut draining), if leaving_since.is_none() => {
                         connection.as_mut().graceful_shutdown();
-                        leaving = true;
+                        leaving_since = Some(Instant::now());
                     }
                     () = tokio::time::sleep_until(again) => {}
                 }

@@ -41,6 +41,17 @@ pub struct Limits {
     pub write: Duration,
 }
 
+/// What to do with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Leave it be, and look again then.
+    Wait(Instant),
+    /// Tell its caller to leave: nothing was asked for too long.
+    Leave,
+    /// End it: its caller takes no answer, or was told and is still there.
+    End,
+}
+
 impl Activity {
     /// A connection on which nothing has happened yet.
     pub fn new(now: Instant) -> Arc<Self> {
@@ -56,16 +67,38 @@ impl Activity {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// When to look again; `None` when the connection is to be ended now.
-    pub fn check(&self, now: Instant, limits: Limits, draining: bool) -> Option<Instant> {
+    /// What to do with the connection. `leaving_since` is when its caller was told to leave.
+    pub fn verdict(&self, now: Instant, limits: Limits, leaving_since: Option<Instant>) -> Verdict {
         let state = self.state();
-        let idle = if draining { DRAIN_IDLE } else { limits.idle };
-        let end = match state.answers.first_key_value() {
-            Some((_, ready)) => *ready + limits.write,
-            None if state.requests == 0 => state.quiet_since + idle,
-            None => return Some(now + limits.idle),
-        };
-        (end > now).then_some(end)
+        if let Some((_, ready)) = state.answers.first_key_value() {
+            let end = *ready + limits.write;
+            return if end > now {
+                Verdict::Wait(end)
+            } else {
+                Verdict::End
+            };
+        }
+        if state.requests > 0 {
+            return Verdict::Wait(now + limits.idle);
+        }
+        match leaving_since {
+            Some(since) => {
+                let end = state.quiet_since.max(since) + DRAIN_IDLE;
+                if end > now {
+                    Verdict::Wait(end)
+                } else {
+                    Verdict::End
+                }
+            }
+            None => {
+                let end = state.quiet_since + limits.idle;
+                if end > now {
+                    Verdict::Wait(end)
+                } else {
+                    Verdict::Leave
+                }
+            }
+        }
     }
 
     /// Counts a request until the guard goes.
@@ -164,35 +197,36 @@ mod tests {
     };
 
     #[test]
-    fn a_connection_without_requests_ends_after_the_idle_limit_and_sooner_in_a_drain() {
+    fn a_connection_without_requests_is_told_to_leave_and_then_ended() {
         let start = Instant::now();
         let activity = Activity::new(start);
-        assert_eq!(
-            activity.check(start, LIMITS, false),
-            Some(start + LIMITS.idle)
-        );
-        assert_eq!(activity.check(start + LIMITS.idle, LIMITS, false), None);
-        assert_eq!(activity.check(start + DRAIN_IDLE, LIMITS, true), None);
+        let verdict = |now, leaving| activity.verdict(now, LIMITS, leaving);
+        assert_eq!(verdict(start, None), Verdict::Wait(start + LIMITS.idle));
+        let idle = start + LIMITS.idle;
+        assert_eq!(verdict(idle, None), Verdict::Leave);
+        assert_eq!(verdict(idle, Some(idle)), Verdict::Wait(idle + DRAIN_IDLE));
+        assert_eq!(verdict(idle + DRAIN_IDLE, Some(idle)), Verdict::End);
     }
 
     #[test]
     fn work_keeps_a_connection_and_an_answer_nobody_takes_ends_it() {
         let start = Instant::now();
         let activity = Activity::new(start);
+        let verdict = |now, leaving| activity.verdict(now, LIMITS, leaving);
         let working = activity.request();
         let late = start + Duration::from_secs(3600);
         assert!(
-            activity.check(late, LIMITS, true).is_some(),
-            "a request is being worked on"
+            matches!(verdict(late, Some(start)), Verdict::Wait(_)),
+            "a request is worked on"
         );
         let answer = activity.answer(Bytes::from_static(b"x"));
         drop(working);
         let ready = Instant::now();
-        assert!(activity.check(ready, LIMITS, false).is_some());
-        assert_eq!(activity.check(ready + LIMITS.write, LIMITS, false), None);
+        assert!(matches!(verdict(ready, None), Verdict::Wait(_)));
+        assert_eq!(verdict(ready + LIMITS.write, None), Verdict::End);
         drop(answer);
         assert!(
-            activity.check(Instant::now(), LIMITS, false).is_some(),
+            matches!(verdict(Instant::now(), None), Verdict::Wait(_)),
             "it went out"
         );
     }
