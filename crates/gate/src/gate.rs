@@ -118,7 +118,7 @@ impl<P: Ports> Gate<P> {
             ));
         }
         let Self { ports, catalogue } = self;
-        let catalogue = catalogue.get_or_insert_with(|| Catalogue::read(ports));
+        let ports: &P = ports;
         match route {
             Route::Healthz => Ok(Answered::json(200, &json!({ "status": "ok" }))),
             Route::ServerLive => Ok(Answered::json(200, &json!({ "live": true }))),
@@ -137,10 +137,12 @@ impl<P: Ports> Gate<P> {
                     ),
                 )),
             },
-            Route::Ready | Route::ServerReady => Ok(readiness(ports, catalogue, &route)),
+            Route::Ready | Route::ServerReady => {
+                Ok(readiness(ports, known(catalogue, ports), &route))
+            }
             Route::ModelList => {
                 let mut models = Vec::new();
-                for model in catalogue.iter_mut() {
+                for model in known(catalogue, ports).iter_mut() {
                     let (name, versions) = (model.name.clone(), model.versions.clone());
                     models.push(match model.open(ports) {
                         Ok(opened) => answer::model(name.as_str(), &versions, &opened.contract),
@@ -149,12 +151,17 @@ impl<P: Ports> Gate<P> {
                 }
                 Ok(Answered::json(200, &json!({ "models": models })))
             }
-            Route::Model(target) => describe(ports, catalogue, &target, answer::model),
-            Route::ModelMetadata(target) => {
-                describe(ports, catalogue, &target, answer::model_metadata)
+            Route::Model(target) => {
+                describe(ports, known(catalogue, ports), &target, answer::model)
             }
+            Route::ModelMetadata(target) => describe(
+                ports,
+                known(catalogue, ports),
+                &target,
+                answer::model_metadata,
+            ),
             Route::ModelReady(target) => {
-                let (model, version) = catalogue.resolve(ports, &target)?;
+                let (model, version) = known(catalogue, ports).resolve(ports, &target)?;
                 let name = model.name.clone();
                 ports
                     .ready(name.as_str(), version)
@@ -164,14 +171,14 @@ impl<P: Ports> Gate<P> {
                 Ok(answered)
             }
             Route::Predict(target) => {
-                let (model, version) = catalogue.resolve(ports, &target)?;
+                let (model, version) = known(catalogue, ports).resolve(ports, &target)?;
                 let name = model.name.clone();
                 let opened = model.open(ports)?;
                 check_body(request, &opened.contract)?;
                 predict(ports, opened, request, context, name.as_str(), version)
             }
             Route::Infer(target) => {
-                let (model, version) = catalogue.resolve(ports, &target)?;
+                let (model, version) = known(catalogue, ports).resolve(ports, &target)?;
                 let name = model.name.clone();
                 let opened = model.open(ports)?;
                 check_body(request, &opened.contract)?;
@@ -179,6 +186,11 @@ impl<P: Ports> Gate<P> {
             }
         }
     }
+}
+
+/// The catalogue, read by the first request that needs it: a health check does not.
+fn known<'a, P: Ports>(slot: &'a mut Option<Catalogue<P>>, ports: &P) -> &'a mut Catalogue<P> {
+    slot.get_or_insert_with(|| Catalogue::read(ports))
 }
 
 fn describe<P: Ports>(

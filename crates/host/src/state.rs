@@ -63,6 +63,9 @@ impl InstanceState {
     /// A store for a new instance, with its limits in force.
     pub fn store(engine: &Engine, source: &InstanceSource) -> wasmtime::Result<Store<Self>> {
         let mut wasi = WasiCtxBuilder::new();
+        // Instances read a few small files when they start and none after; handing each read to
+        // another thread costs more than the read.
+        wasi.allow_blocking_current_thread(true);
         for mount in &source.mounts {
             wasi.preopened_dir(&mount.host, &mount.guest, FsPerms::ReadOnly)?;
         }

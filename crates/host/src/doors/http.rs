@@ -20,8 +20,8 @@ use wasmtime_wasi_http::handler::{
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
-/// How long an idle instance waits for its next request; keeping it longer saves nothing but the
-/// 100 µs a fresh one costs.
+/// How long an idle instance waits for its next request; keeping it longer saves only the half
+/// millisecond that a fresh one's first call costs.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// How long a component may go on after its answer; ours do nothing then.
