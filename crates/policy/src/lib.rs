@@ -1,0 +1,1 @@
+//! The decisions: one module per policy, each over ports for storage, time and randomness.
