@@ -4,18 +4,24 @@
 //! * [`violation`]: one thing wrong with a request's body, with its place;
 //! * [`negotiate`]: which representation an `Accept` header asks for;
 //! * [`ids`]: newtypes for the names and ids that travel between rooms;
-//! * [`clock`]: time as a parameter.
+//! * [`caller`]: who is calling;
+//! * [`clock`]: time as a parameter;
+//! * [`kv`]: storage as a parameter.
 //!
 //! This crate compiles for the host and for WebAssembly and does no input or output.
 
+pub mod caller;
 pub mod clock;
 pub mod ids;
+pub mod kv;
 pub mod negotiate;
 pub mod problem;
 pub mod violation;
 
+pub use caller::Caller;
 pub use clock::Clock;
 pub use ids::{ModelName, ModelVersion, PredictionId, RequestId};
+pub use kv::{Kv, KvError};
 pub use negotiate::ErrorStyle;
 pub use problem::{Code, Problem};
 pub use violation::Violation;

@@ -3,6 +3,8 @@
 
 pub mod clock;
 pub mod ports;
+pub mod sim;
 
 pub use clock::FakeClock;
 pub use ports::InMemory;
+pub use sim::{Faults, Random, Sim, SimKv};

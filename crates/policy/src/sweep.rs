@@ -1,0 +1,218 @@
+//! Decides when entries nobody needs any more are deleted, on stores that have no time-to-live.
+//!
+//! Time is cut into buckets. Whoever creates entries writes their common name into the index of the
+//! current bucket. A bucket is *due* when the one after it is over too, so what was registered lives at
+//! least one bucket's width and at most two and a bit. Whoever adds to the index also deletes twice as
+//! much from a due bucket, so the store stays bounded by what is created in three widths, without any
+//! task of its own and without listing.
+//!
+//! Deleting is idempotent and the cursor is moved after it, so a crash, a lost reply or two sweepers at
+//! once repeat work and leave nothing behind. The index is cut into shards so that busy callers rarely
+//! meet on one.
+
+use penstock_core::{Kv, KvError};
+
+/// How long after a bucket's end it is left alone, for clocks that differ and callers that are slow.
+pub const MARGIN_MS: u64 = 60_000;
+
+/// Slots an instance takes at once after its first: fewer trips, and an instance that goes away leaves
+/// fewer than this many empty.
+const SLOTS_AT_ONCE: u64 = 16;
+
+/// Empty buckets passed over in one sweep, so that a store left alone for a year is caught up with
+/// step by step.
+const MAX_EMPTY_BUCKETS: u32 = 64;
+
+/// The index of one family of entries, as one instance sees it.
+#[derive(Debug)]
+pub struct Index {
+    /// What the names of the index begin with.
+    prefix: String,
+    width_ms: u64,
+    shards: u32,
+    lease: Option<Lease>,
+    leased_before: bool,
+    /// For each shard, the time before which nothing in it is due, as far as this instance knows.
+    quiet_until_ms: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    bucket: u64,
+    shard: u32,
+    next: u64,
+    end: u64,
+}
+
+/// What one sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Entries of the index dealt with.
+    pub entries: u64,
+}
+
+impl Index {
+    /// An index whose names begin with `prefix`, for entries needed for `width_ms` after the bucket
+    /// they were made in.
+    pub fn new(prefix: impl Into<String>, width_ms: u64, shards: u32) -> Self {
+        Self {
+            prefix: prefix.into(),
+            width_ms: width_ms.max(1),
+            shards: shards.max(1),
+            lease: None,
+            leased_before: false,
+            quiet_until_ms: vec![0; shards.max(1) as usize],
+        }
+    }
+
+    /// The bucket of a time.
+    pub fn bucket(&self, unix_ms: u64) -> u64 {
+        unix_ms / self.width_ms
+    }
+
+    /// When everything in a bucket may be deleted.
+    pub fn due_ms(&self, bucket: u64) -> u64 {
+        (bucket + 2)
+            .saturating_mul(self.width_ms)
+            .saturating_add(MARGIN_MS)
+    }
+
+    fn count_name(&self, bucket: u64, shard: u32) -> String {
+        format!("{}/x/{bucket}/{shard}", self.prefix)
+    }
+
+    fn entry_name(&self, bucket: u64, shard: u32, slot: u64) -> String {
+        format!("{}/x/{bucket}/{shard}/{slot}", self.prefix)
+    }
+
+    fn cursor_name(&self, shard: u32) -> String {
+        format!("{}/x/{shard}", self.prefix)
+    }
+
+    /// A free place in the index of `bucket`: the name to write the entry under, together with what it
+    /// stands for. Sweeps first when it takes new places; `remove` deletes what an entry stands for.
+    pub async fn place<K: Kv>(
+        &mut self,
+        kv: &K,
+        bucket: u64,
+        unix_ms: u64,
+        random: u64,
+        remove: &mut impl Removal<K>,
+    ) -> Result<String, KvError> {
+        if !matches!(&self.lease, Some(l) if l.bucket == bucket && l.next < l.end) {
+            // A new instance may live for one request only.
+            let slots = if self.leased_before { SLOTS_AT_ONCE } else { 1 };
+            let shard = (random % u64::from(self.shards)) as u32;
+            self.sweep(kv, shard, unix_ms, 2 * slots, remove).await?;
+            let end = kv
+                .increment(&self.count_name(bucket, shard), slots as i64)
+                .await?;
+            let end = u64::try_from(end).unwrap_or(0);
+            self.lease = Some(Lease {
+                bucket,
+                shard,
+                next: end.saturating_sub(slots),
+                end,
+            });
+            self.leased_before = true;
+        }
+        let lease = self.lease.as_mut().expect("taken above");
+        let slot = lease.next;
+        lease.next += 1;
+        let (bucket, shard) = (lease.bucket, lease.shard);
+        Ok(self.entry_name(bucket, shard, slot))
+    }
+
+    /// Deletes at most `budget` entries of one shard that are due.
+    pub async fn sweep<K: Kv>(
+        &mut self,
+        kv: &K,
+        shard: u32,
+        unix_ms: u64,
+        budget: u64,
+        remove: &mut impl Removal<K>,
+    ) -> Result<Swept, KvError> {
+        let mut swept = Swept::default();
+        let shard = shard % self.shards;
+        if unix_ms < self.quiet_until_ms[shard as usize] {
+            return Ok(swept);
+        }
+        let cursor_name = self.cursor_name(shard);
+        let now = self.bucket(unix_ms);
+        let cursor = kv.get(&cursor_name).await?.and_then(|v| parse_cursor(&v));
+        // A cursor ahead of the clock was written by a clock that was wrong; the present is kept.
+        let (mut bucket, mut slot) = match cursor {
+            Some((bucket, slot)) if bucket <= now + 1 => (bucket, slot),
+            _ => {
+                // Nothing is older than the first entry of all, which is being made now; one bucket
+                // earlier for clocks that differ.
+                let start = (now.saturating_sub(1), 0);
+                kv.set(&cursor_name, &write_cursor(start)).await?;
+                start
+            }
+        };
+        let before = (bucket, slot);
+        let mut left = budget;
+        let mut passed = 0;
+        while self.due_ms(bucket) <= unix_ms && left > 0 && passed < MAX_EMPTY_BUCKETS {
+            let count_name = self.count_name(bucket, shard);
+            let count = if kv.exists(&count_name).await? {
+                u64::try_from(kv.increment(&count_name, 0).await?).unwrap_or(0)
+            } else {
+                0
+            };
+            while slot < count && left > 0 {
+                let entry = self.entry_name(bucket, shard, slot);
+                if let Some(value) = kv.get(&entry).await? {
+                    remove.remove(kv, bucket, &value).await?;
+                    kv.delete(&entry).await?;
+                }
+                slot += 1;
+                left -= 1;
+                swept.entries += 1;
+            }
+            if slot < count {
+                break;
+            }
+            kv.delete(&count_name).await?;
+            bucket += 1;
+            slot = 0;
+            passed += 1;
+        }
+        if (bucket, slot) != before {
+            kv.set(&cursor_name, &write_cursor((bucket, slot))).await?;
+        }
+        self.quiet_until_ms[shard as usize] = self.due_ms(bucket);
+        Ok(swept)
+    }
+}
+
+/// How what an index entry stands for is deleted. Must be idempotent.
+#[allow(async_fn_in_trait)]
+pub trait Removal<K: Kv> {
+    /// Deletes what `value`, registered in `bucket`, stands for.
+    async fn remove(&mut self, kv: &K, bucket: u64, value: &[u8]) -> Result<(), KvError>;
+}
+
+/// A removal for entries whose value is the one name to delete.
+#[derive(Debug)]
+pub struct DeleteNamed;
+
+impl<K: Kv> Removal<K> for DeleteNamed {
+    async fn remove(&mut self, kv: &K, _bucket: u64, value: &[u8]) -> Result<(), KvError> {
+        match std::str::from_utf8(value) {
+            Ok(name) => kv.delete(name).await,
+            // Nobody writes such an entry; leaving it is all that can be done.
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+fn parse_cursor(value: &[u8]) -> Option<(u64, u64)> {
+    let (bucket, slot) = std::str::from_utf8(value).ok()?.split_once(' ')?;
+    Some((bucket.parse().ok()?, slot.parse().ok()?))
+}
+
+fn write_cursor((bucket, slot): (u64, u64)) -> Vec<u8> {
+    format!("{bucket} {slot}").into_bytes()
+}
