@@ -1,5 +1,7 @@
 //! The decisions: one module per policy, each over ports for storage, time and randomness.
 //!
+//! * [`idempotency`]: whether a call that may be a repetition is run, replayed or refused;
 //! * [`sweep`]: when entries nobody needs any more are deleted.
 
+pub mod idempotency;
 pub mod sweep;

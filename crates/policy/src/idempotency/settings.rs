@@ -1,0 +1,103 @@
+//! `[idempotency]` in `penstock.toml`.
+
+use serde::Deserialize;
+
+/// The shortest lease: shorter than any run of a model worth protecting.
+const MIN_LEASE_MS: u64 = 1_000;
+/// The longest time to live. Entries live up to twice as long.
+const MAX_TTL_S: u64 = 31 * 86_400;
+/// The largest record: below what every store takes of a value, with room for its head.
+const MAX_RECORD_BYTES: u64 = 3 << 20;
+/// Most routes in `required`.
+const MAX_REQUIRED: usize = 64;
+
+/// What to do when the store does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnStoreFailure {
+    /// Refuse the call: nothing is run that could be run twice.
+    #[default]
+    Closed,
+    /// Run it as though it had no idempotency key.
+    Open,
+}
+
+/// How calls with an idempotency key are treated.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IdempotencySettings {
+    /// Whether the header is acted upon at all.
+    pub enabled: bool,
+    /// Seconds a result is replayed for.
+    pub ttl_s: u64,
+    /// Milliseconds a run may take before its caller is taken for dead and another may run the call.
+    pub lease_ms: u64,
+    /// Bytes of an answer's body that are kept. A larger one is remembered as done and not replayed.
+    pub max_record_bytes: u64,
+    /// Methods that must come with a key, by what follows the model in their path (`predict`, `infer`).
+    pub required: Vec<String>,
+    /// What to do when the store does not answer.
+    pub on_store_failure: OnStoreFailure,
+}
+
+impl Default for IdempotencySettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            ttl_s: 86_400,
+            lease_ms: 60_000,
+            max_record_bytes: 1 << 20,
+            required: Vec::new(),
+            on_store_failure: OnStoreFailure::Closed,
+        }
+    }
+}
+
+impl IdempotencySettings {
+    /// What is wrong with the settings: each with what to do about it.
+    pub fn faults(&self) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        if !(60..=MAX_TTL_S).contains(&self.ttl_s) {
+            faults.push((
+                "ttl_s",
+                format!("must be 60 to {MAX_TTL_S} seconds, not {}", self.ttl_s),
+            ));
+        }
+        if self.lease_ms < MIN_LEASE_MS || self.lease_ms > self.ttl_s.saturating_mul(1000) {
+            faults.push((
+                "lease_ms",
+                format!(
+                    "must be {MIN_LEASE_MS} ms to the time to live, not {}",
+                    self.lease_ms
+                ),
+            ));
+        }
+        if self.max_record_bytes > MAX_RECORD_BYTES {
+            faults.push((
+                "max_record_bytes",
+                format!(
+                    "must be at most {MAX_RECORD_BYTES}, not {}",
+                    self.max_record_bytes
+                ),
+            ));
+        }
+        if self.required.len() > MAX_REQUIRED {
+            faults.push((
+                "required",
+                format!(
+                    "must name at most {MAX_REQUIRED} methods, not {}",
+                    self.required.len()
+                ),
+            ));
+        }
+        for method in &self.required {
+            if !["predict", "infer"].contains(&method.as_str()) {
+                faults.push((
+                    "required",
+                    format!("names `{method}`; the methods are `predict` and `infer`"),
+                ));
+            }
+        }
+        faults
+    }
+}

@@ -1,0 +1,582 @@
+//! Idempotency keys on a store in memory: tables first, and then a simulation of many callers over a
+//! store that loses, delays and outlives them.
+
+use penstock_core::Kv;
+use penstock_policy::idempotency::{
+    Call, Claimed, Completed, Fingerprint, Idempotency, IdempotencyKey, IdempotencySettings, Lease,
+    Looked, Outcome, Scope,
+};
+use penstock_testkit::{Faults, Sim, SimKv};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+/// A time in the middle of a day.
+const NOON_MS: u64 = 1_795_262_400_000;
+
+fn settings() -> IdempotencySettings {
+    IdempotencySettings {
+        lease_ms: 30_000,
+        ..IdempotencySettings::default()
+    }
+}
+
+fn call(body: &[u8]) -> Call<'_> {
+    Call {
+        tenant: "t",
+        method: "POST",
+        route: "/v1/models/m:predict",
+        query: "",
+        content_type: "application/json",
+        body,
+    }
+}
+
+fn scope(key: &str) -> Scope {
+    Scope::of(
+        &call(b""),
+        &IdempotencyKey::parse(key.as_bytes()).expect("a key"),
+    )
+}
+
+fn outcome(fingerprint: &Fingerprint, completed_ms: u64, body: &str) -> Outcome {
+    Outcome::of(
+        fingerprint.clone(),
+        completed_ms,
+        200,
+        [],
+        body.as_bytes(),
+        1 << 20,
+    )
+}
+
+/// Runs a test as the only caller of a store that fails nothing.
+fn alone<F, T>(now_ms: u64, test: F) -> Sim
+where
+    F: FnOnce(Sim, SimKv) -> T,
+    T: Future<Output = ()> + 'static,
+{
+    let sim = Sim::new(1, now_ms, Faults::NONE);
+    let done = Rc::new(RefCell::new(false));
+    let test = test(sim.clone(), sim.kv());
+    sim.spawn(now_ms, {
+        let done = done.clone();
+        async move {
+            test.await;
+            *done.borrow_mut() = true;
+        }
+    });
+    sim.run(|_| {});
+    assert!(*done.borrow(), "the test came to its end");
+    sim
+}
+
+async fn grant(
+    policy: &mut Idempotency,
+    sim: &Sim,
+    kv: &SimKv,
+    scope: &Scope,
+    print: &Fingerprint,
+) -> Lease {
+    let Looked::Free(slot) = policy.look(kv, scope, print, sim.now_ms()).await.unwrap() else {
+        panic!("not free");
+    };
+    match policy
+        .claim(kv, scope, print, &slot, sim.now_ms(), sim.below(1 << 40))
+        .await
+        .unwrap()
+    {
+        Claimed::Granted(lease) => lease,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_finished_call_is_replayed_until_its_time_is_over_and_then_runs_again() {
+    alone(NOON_MS, |sim, kv| async move {
+        let mut policy = Idempotency::new(settings());
+        let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
+        let lease = grant(&mut policy, &sim, &kv, &scope, &print).await;
+        let kept = outcome(&print, sim.now_ms(), "one");
+        assert_eq!(
+            policy
+                .complete(&kv, &scope, &lease, &kept, sim.now_ms())
+                .await,
+            Ok(Completed::Published)
+        );
+        for hours in [0, 1, 12, 23] {
+            let at = kept.completed_ms + hours * 3_600_000;
+            assert_eq!(
+                policy.look(&kv, &scope, &print, at).await,
+                Ok(Looked::Done(kept.clone())),
+                "{hours} h"
+            );
+            assert_eq!(
+                policy
+                    .look(&kv, &scope, &Fingerprint::of(&call(b"2")), at)
+                    .await,
+                Ok(Looked::Mismatch)
+            );
+        }
+        let later = kept.completed_ms + 86_400_000;
+        let looked = policy.look(&kv, &scope, &print, later).await.unwrap();
+        let Looked::Free(slot) = looked else {
+            panic!("{looked:?}")
+        };
+        assert!(matches!(
+            policy.claim(&kv, &scope, &print, &slot, later, 0).await,
+            Ok(Claimed::Granted(_))
+        ));
+    });
+}
+
+#[test]
+fn a_call_in_flight_is_refused_and_another_call_with_its_key_too() {
+    alone(NOON_MS, |sim, kv| async move {
+        let mut policy = Idempotency::new(settings());
+        let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
+        grant(&mut policy, &sim, &kv, &scope, &print).await;
+        assert_eq!(
+            policy.look(&kv, &scope, &print, sim.now_ms()).await,
+            Ok(Looked::InFlight { retry_after_s: 1 })
+        );
+        let other = Fingerprint::of(&call(b"2"));
+        assert_eq!(
+            policy.look(&kv, &scope, &other, sim.now_ms()).await,
+            Ok(Looked::Mismatch)
+        );
+    });
+}
+
+#[test]
+fn a_released_call_can_be_claimed_at_once_up_to_the_last_epoch() {
+    alone(NOON_MS, |sim, kv| async move {
+        let mut policy = Idempotency::new(settings());
+        let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
+        for epoch in 1..=1000 {
+            let before = sim.operations();
+            let lease = grant(&mut policy, &sim, &kv, &scope, &print).await;
+            assert_eq!(lease.epoch, epoch);
+            policy.release(&kv, &scope, &lease).await.unwrap();
+            assert!(
+                sim.operations() - before < 90,
+                "epoch {epoch} is found without a search from the start"
+            );
+        }
+        assert_eq!(
+            policy.look(&kv, &scope, &print, sim.now_ms()).await,
+            Ok(Looked::Exhausted)
+        );
+    });
+}
+
+#[test]
+fn a_dead_owners_call_is_free_after_its_lease_and_its_late_outcome_does_not_count() {
+    alone(NOON_MS, |sim, kv| async move {
+        let mut policy = Idempotency::new(settings());
+        let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
+        let dead = grant(&mut policy, &sim, &kv, &scope, &print).await;
+        sim.sleep(29_000).await;
+        assert!(matches!(
+            policy.look(&kv, &scope, &print, sim.now_ms()).await,
+            Ok(Looked::InFlight { .. })
+        ));
+        sim.sleep(1_001).await;
+        let lease = grant(&mut policy, &sim, &kv, &scope, &print).await;
+        assert_eq!(lease.epoch, 2);
+        let late = outcome(&print, sim.now_ms(), "late");
+        assert_eq!(
+            policy
+                .complete(&kv, &scope, &dead, &late, sim.now_ms())
+                .await,
+            Ok(Completed::Superseded(Looked::InFlight { retry_after_s: 1 }))
+        );
+        let kept = outcome(&print, sim.now_ms(), "kept");
+        assert_eq!(
+            policy
+                .complete(&kv, &scope, &lease, &kept, sim.now_ms())
+                .await,
+            Ok(Completed::Published)
+        );
+        assert_eq!(
+            policy
+                .complete(&kv, &scope, &dead, &late, sim.now_ms())
+                .await,
+            Ok(Completed::Superseded(Looked::Done(kept)))
+        );
+    });
+}
+
+#[test]
+fn an_owner_that_finished_just_before_it_was_replaced_is_believed() {
+    alone(NOON_MS, |sim, kv| async move {
+        let mut policy = Idempotency::new(settings());
+        let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
+        let slow = grant(&mut policy, &sim, &kv, &scope, &print).await;
+        sim.sleep(31_000).await;
+        let Ok(Looked::Free(slot)) = policy.look(&kv, &scope, &print, sim.now_ms()).await else {
+            panic!("the lease is over")
+        };
+        let kept = outcome(&print, sim.now_ms(), "kept");
+        assert_eq!(
+            policy
+                .complete(&kv, &scope, &slow, &kept, sim.now_ms())
+                .await,
+            Ok(Completed::Published)
+        );
+        assert_eq!(
+            policy
+                .claim(&kv, &scope, &print, &slot, sim.now_ms(), 0)
+                .await,
+            Ok(Claimed::Done(kept.clone()))
+        );
+        assert_eq!(
+            policy.look(&kv, &scope, &print, sim.now_ms()).await,
+            Ok(Looked::Done(kept))
+        );
+    });
+}
+
+#[test]
+fn what_is_stored_does_not_grow_with_time() {
+    let day = 86_400_000;
+    let sim = alone(NOON_MS, |sim, kv| async move {
+        let mut most = 0;
+        for hour in 0..24 * 30 {
+            // An instance serves a few calls and is replaced.
+            let mut policy = Idempotency::new(settings());
+            for n in 0..10 {
+                let (scope, print) = (scope(&format!("{hour}-{n}")), Fingerprint::of(&call(b"1")));
+                let lease = grant(&mut policy, &sim, &kv, &scope, &print).await;
+                match n {
+                    0 => policy.release(&kv, &scope, &lease).await.unwrap(),
+                    // Its owner dies.
+                    1 => {}
+                    _ => {
+                        let outcome = outcome(&print, sim.now_ms(), "x");
+                        policy
+                            .complete(&kv, &scope, &lease, &outcome, sim.now_ms())
+                            .await
+                            .unwrap();
+                    }
+                }
+            }
+            sim.sleep(3_600_000).await;
+            most = most.max(sim.live_entries());
+        }
+        // 240 calls a day, at most five entries each, for three days; some index entries and counts.
+        assert!(most < 240 * 6 * 3 + 200, "{most} entries");
+        assert!(most > 240 * 4, "{most} entries: nothing was kept");
+        // Left alone, and used again: what is left goes away.
+        sim.sleep(10 * day).await;
+        let mut policy = Idempotency::new(settings());
+        for shard in 0..16 {
+            for _ in 0..20 {
+                policy.sweep(&kv, shard, sim.now_ms(), 1000).await.unwrap();
+            }
+        }
+    });
+    let left: Vec<_> = sim.entries().into_keys().collect();
+    assert!(left.len() <= 16, "only cursors are left: {left:?}");
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Simulation
+
+/// What callers did and were told, by period of a key's life.
+#[derive(Default)]
+struct Ledger {
+    executed: BTreeSet<(usize, u64, u64)>,
+    /// For each key, the bodies callers were told, with when.
+    told: BTreeMap<usize, Vec<(u64, String)>>,
+    runs: u64,
+}
+
+struct Schedule {
+    seed: u64,
+    now_ms: u64,
+    callers: u64,
+    keys: u64,
+    faults: Faults,
+}
+
+/// How a caller's simulated call ended.
+enum Ended {
+    Told(String),
+    Retry,
+}
+
+async fn one_call(
+    sim: &Sim,
+    kv: &SimKv,
+    policy: &mut Idempotency,
+    key: usize,
+    skew: i64,
+    caller: u64,
+    ledger: &Rc<RefCell<Ledger>>,
+) -> Ended {
+    let (scope, print) = (scope(&format!("key-{key}")), Fingerprint::of(&call(b"1")));
+    let clock = || sim.now_ms().saturating_add_signed(skew);
+    let slot = match policy.look(kv, &scope, &print, clock()).await {
+        Ok(Looked::Free(slot)) => slot,
+        Ok(Looked::Done(outcome)) => return Ended::Told(text(&outcome)),
+        Ok(Looked::InFlight { .. }) | Err(_) => return Ended::Retry,
+        Ok(other) => panic!("{other:?}"),
+    };
+    let random = sim.below(u64::MAX);
+    let lease = match policy
+        .claim(kv, &scope, &print, &slot, clock(), random)
+        .await
+    {
+        Ok(Claimed::Granted(lease)) => lease,
+        Ok(Claimed::Done(outcome)) => return Ended::Told(text(&outcome)),
+        Ok(Claimed::InFlight { .. }) | Err(_) => return Ended::Retry,
+    };
+    {
+        let mut ledger = ledger.borrow_mut();
+        ledger.runs += 1;
+        assert!(
+            ledger.executed.insert((key, lease.period, lease.epoch)),
+            "epoch {lease:?} of key {key} ran twice"
+        );
+    }
+    // Mostly within the lease, sometimes far beyond it.
+    let run_ms = if sim.below(10) == 0 {
+        sim.below(90_000)
+    } else {
+        sim.below(500)
+    };
+    sim.sleep(run_ms).await;
+    if sim.below(8) == 0 {
+        // Provably not run, as the model's queue was full.
+        let _ = policy.release(kv, &scope, &lease).await;
+        return Ended::Retry;
+    }
+    let body = format!("{caller}/{}/{}", lease.period, lease.epoch);
+    let outcome = outcome(&print, clock(), &body);
+    match policy.complete(kv, &scope, &lease, &outcome, clock()).await {
+        Ok(Completed::Published) => Ended::Told(body),
+        Ok(Completed::Superseded(Looked::Done(outcome))) => Ended::Told(text(&outcome)),
+        Ok(Completed::Superseded(_)) | Err(_) => Ended::Retry,
+    }
+}
+
+fn text(outcome: &Outcome) -> String {
+    String::from_utf8(outcome.body.clone().expect("small")).expect("text")
+}
+
+/// Every caller of a key is told the same, or nothing.
+fn one_published_result(ledger: &Ledger, seed: u64) {
+    for (key, told) in &ledger.told {
+        let first = &told[0].1;
+        for (_, body) in told {
+            assert_eq!(first, body, "seed {seed}: key {key} has two results");
+        }
+    }
+}
+
+fn run(schedule: &Schedule) -> (u64, usize) {
+    let Schedule {
+        seed,
+        now_ms,
+        callers,
+        keys,
+        faults,
+    } = *schedule;
+    let sim = Sim::new(seed, now_ms, faults);
+    let ledger = Rc::new(RefCell::new(Ledger::default()));
+    for caller in 0..callers {
+        let (kv, ledger) = (sim.kv(), ledger.clone());
+        let key = sim.below(keys) as usize;
+        // Machines' clocks are up to 2 s off; callers of one machine share its clock.
+        let skew = [0, 2_000, -2_000][(caller % 3) as usize];
+        let start = now_ms + sim.below(3_000);
+        let sim_ = sim.clone();
+        sim.spawn(start, async move {
+            let sim = sim_;
+            let mut policy = Idempotency::new(settings());
+            // As often as a patient client tries.
+            for _ in 0..6 {
+                match one_call(&sim, &kv, &mut policy, key, skew, caller, &ledger).await {
+                    Ended::Told(body) => {
+                        let mut ledger = ledger.borrow_mut();
+                        let at = sim.now_ms();
+                        ledger.told.entry(key).or_default().push((at, body));
+                        return;
+                    }
+                    Ended::Retry => sim.sleep(1_000 + sim.below(20_000)).await,
+                }
+            }
+        });
+    }
+    sim.run(|_| one_published_result(&ledger.borrow(), seed));
+    // Whatever happened, after the longest lease a key is usable: a caller without trouble is told.
+    sim.set_faults(Faults::NONE);
+    for key in 0..keys as usize {
+        let (kv, ledger, sim_) = (sim.kv(), ledger.clone(), sim.clone());
+        let at = sim.now_ms() + 31_000 + 4_000;
+        sim.spawn(at, async move {
+            let sim = sim_;
+            let mut policy = Idempotency::new(settings());
+            for _ in 0..40 {
+                if let Ended::Told(body) =
+                    one_call(&sim, &kv, &mut policy, key, 0, 1_000, &ledger).await
+                {
+                    let mut ledger = ledger.borrow_mut();
+                    ledger
+                        .told
+                        .entry(key)
+                        .or_default()
+                        .push((sim.now_ms(), body));
+                    return;
+                }
+                sim.sleep(5_000).await;
+            }
+            panic!("key {key} is not usable after its lease");
+        });
+    }
+    sim.run(|_| one_published_result(&ledger.borrow(), seed));
+    let ledger = ledger.borrow();
+    for key in 0..keys as usize {
+        assert!(
+            ledger.told.contains_key(&key),
+            "seed {seed}: key {key} was never answered"
+        );
+    }
+    // Five entries for each epoch that was claimed, and the index; what died before registering is in
+    // the bound as well.
+    let bound = 6 * (ledger.runs as usize + callers as usize * 6) + 40;
+    assert!(sim.live_entries() <= bound, "seed {seed}");
+    (ledger.runs, sim.live_entries())
+}
+
+fn seeds() -> (u64, u64) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse().ok());
+    match number("PENSTOCK_SEED") {
+        Some(seed) => (seed, 1),
+        None => (0, number("PENSTOCK_SCHEDULES").unwrap_or(100_000)),
+    }
+}
+
+/// 100,000 schedules by default. `PENSTOCK_SEED=n` replays one, `PENSTOCK_SCHEDULES=n` runs more.
+#[test]
+fn whatever_is_lost_or_late_or_dies_one_epoch_runs_once_and_one_result_is_told() {
+    let (first, count) = seeds();
+    let threads = 2.min(count);
+    let runs: u64 = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|thread| {
+                scope.spawn(move || {
+                    let mut runs = 0;
+                    for seed in (first + thread..first + count).step_by(threads as usize) {
+                        runs += schedule(seed);
+                    }
+                    runs
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().expect("the seed is in the message above"))
+            .sum()
+    });
+    println!("{count} schedules, {runs} runs of the model");
+    assert!(runs >= count, "every schedule runs something");
+}
+
+fn schedule(seed: u64) -> u64 {
+    let result = std::panic::catch_unwind(|| {
+        // Some at noon, some across the end of a period.
+        let midnight = NOON_MS / 86_400_000 * 86_400_000 + 86_400_000;
+        let now_ms = match seed % 3 {
+            0 => NOON_MS,
+            1 => midnight - 2_000,
+            _ => midnight - 45_000,
+        };
+        let faults = match seed % 4 {
+            0 => Faults::NONE,
+            1 => Faults {
+                lost_request: 30,
+                lost_reply: 30,
+                long_delay: 30,
+                long_ms: 5_000,
+                crash: 10,
+            },
+            2 => Faults {
+                lost_request: 0,
+                lost_reply: 100,
+                long_delay: 100,
+                long_ms: 8_000,
+                crash: 60,
+            },
+            // Delays longer than a lease: no clock can be trusted.
+            _ => Faults {
+                lost_request: 10,
+                lost_reply: 10,
+                long_delay: 80,
+                long_ms: 100_000,
+                crash: 20,
+            },
+        };
+        run(&Schedule {
+            seed,
+            now_ms,
+            callers: 2 + seed % 7,
+            keys: 1 + seed % 2,
+            faults,
+        })
+    });
+    match result {
+        Ok((runs, _)) => runs,
+        Err(panic) => {
+            eprintln!("failed with PENSTOCK_SEED={seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn sixty_four_racers_run_a_call_once() {
+    for seed in 0..200 {
+        let sim = Sim::new(seed, NOON_MS, Faults::NONE);
+        let granted = Rc::new(RefCell::new(0));
+        for _ in 0..64 {
+            let (kv, granted, sim_) = (sim.kv(), granted.clone(), sim.clone());
+            sim.spawn(NOON_MS, async move {
+                let mut policy = Idempotency::new(settings());
+                let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
+                let looked = policy.look(&kv, &scope, &print, sim_.now_ms()).await;
+                if let Ok(Looked::Free(slot)) = looked {
+                    let claimed = policy
+                        .claim(&kv, &scope, &print, &slot, sim_.now_ms(), sim_.below(99))
+                        .await;
+                    if let Ok(Claimed::Granted(_)) = claimed {
+                        *granted.borrow_mut() += 1;
+                    }
+                }
+            });
+        }
+        sim.run(|_| {});
+        assert_eq!(*granted.borrow(), 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn counters_are_only_incremented_and_values_only_set() {
+    // SimKv panics otherwise, which every test above relies on; here is the proof that it does.
+    for misuse in [0, 1] {
+        let caught = std::panic::catch_unwind(|| {
+            let sim = Sim::new(1, NOON_MS, Faults::NONE);
+            let kv = sim.kv();
+            sim.spawn(NOON_MS, async move {
+                kv.increment("c", 1).await.unwrap();
+                match misuse {
+                    0 => drop(kv.get("c").await),
+                    _ => drop(kv.set("c", b"1").await),
+                }
+            });
+            sim.run(|_| {});
+        });
+        assert!(caught.is_err(), "misuse {misuse}");
+    }
+}
