@@ -1,0 +1,460 @@
+//! Decides what is counted of each call and how it is read back: requests, items, bytes and computing
+//! time, for each tenant, API key, model and day (UTC).
+//!
+//! Counters are only incremented, so they are exact however many machines count. What is counted is
+//! entered in the day's directory before its first count, so nothing is counted that no report shows.
+//! Entries are deleted when they are older than `retention_days`.
+
+use crate::sweep::{Index, Removal};
+use penstock_core::{Caller, Kv, KvError};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashSet};
+
+const DAY_MS: u64 = 86_400_000;
+
+/// Combinations an instance remembers as entered in the directory; beyond it, it asks the store again.
+const MAX_REMEMBERED: usize = 1024;
+
+/// Most rows of one report. The next page begins where it ends.
+pub const MAX_ROWS: usize = 1_000;
+
+/// Most days one report spans.
+pub const MAX_DAYS: u64 = 366;
+
+/// Most alerts in the settings.
+const MAX_ALERTS: usize = 64;
+
+const INDEX_SHARDS: u32 = 1;
+
+/// `[usage]` in `penstock.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UsageSettings {
+    /// Whether calls are counted.
+    pub enabled: bool,
+    /// Days a count can be read for; it is deleted at the latest after twice as many.
+    pub retention_days: u64,
+    /// Counts worth telling somebody of.
+    pub alerts: Vec<Alert>,
+}
+
+impl Default for UsageSettings {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            retention_days: 400,
+            alerts: Vec::new(),
+        }
+    }
+}
+
+/// A daily count that is noted when it is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alert {
+    /// What it is called.
+    pub name: String,
+    /// What is counted.
+    pub unit: Unit,
+    /// The daily count of one tenant, API key and model at which it is noted.
+    pub threshold: u64,
+    /// Only this tenant; all without.
+    pub tenant: Option<String>,
+    /// Only this model; all without.
+    pub model: Option<String>,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Calls.
+    Requests,
+    /// Items of batches that were run.
+    Items,
+    /// Bytes of bodies sent.
+    Bytes,
+    /// Milliseconds models ran for; counted in microseconds.
+    ComputeMs,
+}
+
+impl Unit {
+    const ALL: [Self; 4] = [Self::Requests, Self::Items, Self::Bytes, Self::ComputeMs];
+
+    fn letter(self) -> char {
+        match self {
+            Self::Requests => 'r',
+            Self::Items => 'i',
+            Self::Bytes => 'b',
+            Self::ComputeMs => 'c',
+        }
+    }
+}
+
+impl UsageSettings {
+    /// What is wrong with the settings.
+    pub fn faults(&self) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        if !(1..=3_650).contains(&self.retention_days) {
+            faults.push((
+                "retention_days",
+                format!("must be 1 to 3650, not {}", self.retention_days),
+            ));
+        }
+        if self.alerts.len() > MAX_ALERTS {
+            faults.push((
+                "alerts",
+                format!("must be at most {MAX_ALERTS}, not {}", self.alerts.len()),
+            ));
+        }
+        for alert in &self.alerts {
+            if alert.threshold == 0 {
+                faults.push((
+                    "threshold",
+                    format!("of alert `{}` must be at least 1", alert.name),
+                ));
+            }
+            if alert.name.is_empty() || alert.name.len() > 64 {
+                faults.push((
+                    "name",
+                    "of an alert must have 1 to 64 characters".to_owned(),
+                ));
+            }
+        }
+        faults
+    }
+}
+
+/// What one call cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amounts {
+    /// Calls; 1.
+    pub requests: u64,
+    /// Items that were run; 0 for a replay or a refusal.
+    pub items: u64,
+    /// Bytes of the body.
+    pub bytes: u64,
+    /// Microseconds the model ran for.
+    pub compute_us: u64,
+}
+
+impl Amounts {
+    fn of(&self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Requests => self.requests,
+            Unit::Items => self.items,
+            Unit::Bytes => self.bytes,
+            Unit::ComputeMs => self.compute_us,
+        }
+    }
+}
+
+/// Whose counts these are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Who {
+    /// The tenant.
+    pub tenant: String,
+    /// The API key's id, if the caller showed one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_id: Option<String>,
+    /// The model.
+    pub model: String,
+}
+
+impl Who {
+    /// A caller's use of a model.
+    pub fn new(caller: &Caller, model: &str) -> Self {
+        Self {
+            tenant: caller.tenant.clone(),
+            api_key_id: caller.api_key_id.clone(),
+            model: model.to_owned(),
+        }
+    }
+
+    /// 128 bits of a hash, so that no caller chooses the names of entries.
+    fn name(&self) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("penstock usage 1");
+        for part in [
+            &self.tenant,
+            self.api_key_id.as_deref().unwrap_or(""),
+            &self.model,
+        ] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        hasher.finalize().to_hex().as_str()[..32].to_owned()
+    }
+}
+
+/// One line of a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// Days since 1970-01-01.
+    #[serde(skip)]
+    pub day: u64,
+    /// Whose.
+    #[serde(flatten)]
+    pub who: Who,
+    /// Calls.
+    pub requests: u64,
+    /// Items.
+    pub items: u64,
+    /// Bytes of bodies.
+    pub bytes: u64,
+    /// Microseconds of computing.
+    #[serde(skip)]
+    pub compute_us: u64,
+    /// Names of alerts that were reached, each with when, in milliseconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<(String, u64)>,
+}
+
+/// A page of a report.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// By day, then in the order of first use.
+    pub rows: Vec<Row>,
+    /// Where the next page begins: day and place in its directory. `None` at the end.
+    pub next: Option<(u64, u64)>,
+}
+
+/// The counting of one instance.
+#[derive(Debug)]
+pub struct Usage {
+    settings: UsageSettings,
+    index: Index,
+    remembered: HashSet<(u64, String)>,
+}
+
+fn counter_name(day: u64, who: &str, unit: Unit) -> String {
+    format!("u/{day}/{who}/{}", unit.letter())
+}
+
+fn mark_name(day: u64, who: &str) -> String {
+    format!("u/{day}/{who}/m")
+}
+
+fn alert_name(day: u64, who: &str, alert: &str) -> String {
+    format!("u/{day}/{who}/a/{alert}")
+}
+
+fn directory_count_name(day: u64) -> String {
+    format!("u/{day}/n")
+}
+
+fn directory_name(day: u64, place: u64) -> String {
+    format!("u/{day}/d/{place}")
+}
+
+impl Usage {
+    /// Counting under some settings.
+    pub fn new(settings: UsageSettings) -> Self {
+        let width_ms = settings.retention_days.max(1) * DAY_MS;
+        Self {
+            settings,
+            index: Index::new("u", width_ms, INDEX_SHARDS),
+            remembered: HashSet::new(),
+        }
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &UsageSettings {
+        &self.settings
+    }
+
+    /// Counts one call. An error means that some of it may not be counted.
+    pub async fn record<K: Kv>(
+        &mut self,
+        kv: &K,
+        who: &Who,
+        amounts: &Amounts,
+        unix_ms: u64,
+        random: u64,
+    ) -> Result<(), KvError> {
+        let day = unix_ms / DAY_MS;
+        let name = who.name();
+        self.enter(kv, day, who, &name, unix_ms, random).await?;
+        for unit in Unit::ALL {
+            let amount = amounts.of(unit);
+            let Ok(delta @ 1..) = i64::try_from(amount) else {
+                continue;
+            };
+            let sum = kv.increment(&counter_name(day, &name, unit), delta).await?;
+            self.note_alerts(kv, day, who, &name, unit, (sum, delta), unix_ms)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure the directory of the day has an entry. Two callers at once may make two, which a
+    /// report reads as one.
+    async fn enter<K: Kv>(
+        &mut self,
+        kv: &K,
+        day: u64,
+        who: &Who,
+        name: &str,
+        unix_ms: u64,
+        random: u64,
+    ) -> Result<(), KvError> {
+        let remembered = (day, name.to_owned());
+        if self.remembered.contains(&remembered) {
+            return Ok(());
+        }
+        let mark = mark_name(day, name);
+        if !kv.exists(&mark).await? {
+            let place = kv.increment(&directory_count_name(day), 1).await?;
+            let place = u64::try_from(place).unwrap_or(0).saturating_sub(1);
+            let index_bucket = self.index.bucket(unix_ms);
+            let index_entry = self
+                .index
+                .place(
+                    kv,
+                    index_bucket,
+                    unix_ms,
+                    random,
+                    &mut DeleteCounts(&self.settings.alerts),
+                )
+                .await?;
+            let entry = serde_json::to_vec(who).expect("strings are JSON");
+            kv.set_many(&[
+                (index_entry, format!("{day} {place} {name}").into_bytes()),
+                (directory_name(day, place), entry),
+                (mark, Vec::new()),
+            ])
+            .await?;
+        }
+        if self.remembered.len() >= MAX_REMEMBERED {
+            self.remembered.clear();
+        }
+        self.remembered.insert(remembered);
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn note_alerts<K: Kv>(
+        &self,
+        kv: &K,
+        day: u64,
+        who: &Who,
+        name: &str,
+        unit: Unit,
+        (sum, delta): (i64, i64),
+        unix_ms: u64,
+    ) -> Result<(), KvError> {
+        for alert in self.settings.alerts.iter().filter(|alert| {
+            alert.unit == unit
+                && alert.tenant.as_ref().is_none_or(|t| *t == who.tenant)
+                && alert.model.as_ref().is_none_or(|m| *m == who.model)
+        }) {
+            let threshold = match unit {
+                Unit::ComputeMs => alert.threshold.saturating_mul(1_000),
+                _ => alert.threshold,
+            };
+            let threshold = i64::try_from(threshold).unwrap_or(i64::MAX);
+            // Exactly one increment steps over it.
+            if sum - delta < threshold && threshold <= sum {
+                kv.set(
+                    &alert_name(day, name, &alert.name),
+                    unix_ms.to_string().as_bytes(),
+                )
+                .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a page of the counts of `days`, both included, from `from` on: only `tenant`'s, or all.
+    pub async fn report<K: Kv>(
+        &self,
+        kv: &K,
+        days: (u64, u64),
+        tenant: Option<&str>,
+        from: Option<(u64, u64)>,
+    ) -> Result<Report, KvError> {
+        let (first, last) = (days.0, days.1.min(days.0.saturating_add(MAX_DAYS - 1)));
+        let (mut day, mut place) = from.filter(|(day, _)| *day >= first).unwrap_or((first, 0));
+        let mut report = Report::default();
+        while day <= last {
+            let count_name = directory_count_name(day);
+            let count = if kv.exists(&count_name).await? {
+                u64::try_from(kv.increment(&count_name, 0).await?).unwrap_or(0)
+            } else {
+                0
+            };
+            let mut seen = BTreeSet::new();
+            while place < count {
+                if report.rows.len() >= MAX_ROWS {
+                    report.next = Some((day, place));
+                    return Ok(report);
+                }
+                let entry = kv.get(&directory_name(day, place)).await?;
+                place += 1;
+                let who = entry.and_then(|e| serde_json::from_slice::<Who>(&e).ok());
+                let Some(who) = who.filter(|w| tenant.is_none_or(|t| t == w.tenant)) else {
+                    continue;
+                };
+                if seen.insert(who.clone()) {
+                    report.rows.push(self.row(kv, day, who).await?);
+                }
+            }
+            day += 1;
+            place = 0;
+        }
+        Ok(report)
+    }
+
+    async fn row<K: Kv>(&self, kv: &K, day: u64, who: Who) -> Result<Row, KvError> {
+        let name = who.name();
+        let mut counts = [0; 4];
+        for (unit, count) in Unit::ALL.into_iter().zip(&mut counts) {
+            let counter = counter_name(day, &name, unit);
+            if kv.exists(&counter).await? {
+                *count = u64::try_from(kv.increment(&counter, 0).await?).unwrap_or(0);
+            }
+        }
+        let mut alerts = Vec::new();
+        for alert in &self.settings.alerts {
+            let noted = kv.get(&alert_name(day, &name, &alert.name)).await?;
+            let at = noted.and_then(|v| std::str::from_utf8(&v).ok()?.parse().ok());
+            alerts.extend(at.map(|at| (alert.name.clone(), at)));
+        }
+        let [requests, items, bytes, compute_us] = counts;
+        Ok(Row {
+            day,
+            who,
+            requests,
+            items,
+            bytes,
+            compute_us,
+            alerts,
+        })
+    }
+}
+
+/// Deletes what an index entry `<day> <place> <who>` stands for. Alerts are deleted by the names they
+/// have in today's settings.
+struct DeleteCounts<'a>(&'a [Alert]);
+
+impl<K: Kv> Removal<K> for DeleteCounts<'_> {
+    async fn remove(&mut self, kv: &K, _bucket: u64, value: &[u8]) -> Result<(), KvError> {
+        let text = String::from_utf8_lossy(value);
+        let mut parts = text.splitn(3, ' ');
+        let (Some(Ok(day)), Some(Ok(place)), Some(who)) = (
+            parts.next().map(str::parse::<u64>),
+            parts.next().map(str::parse::<u64>),
+            parts.next(),
+        ) else {
+            return Ok(());
+        };
+        for unit in Unit::ALL {
+            kv.delete(&counter_name(day, who, unit)).await?;
+        }
+        for alert in self.0 {
+            kv.delete(&alert_name(day, who, &alert.name)).await?;
+        }
+        kv.delete(&mark_name(day, who)).await?;
+        kv.delete(&directory_name(day, place)).await?;
+        kv.delete(&directory_count_name(day)).await
+    }
+}

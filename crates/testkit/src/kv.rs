@@ -1,0 +1,96 @@
+//! A store in memory for policies that are tested without a simulation: it answers at once, and fails
+//! when told.
+
+use penstock_core::{Kv, KvError};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// The store. Clones are the same store.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryKv {
+    values: Rc<RefCell<BTreeMap<String, Vec<u8>>>>,
+    counters: Rc<RefCell<BTreeMap<String, i64>>>,
+    failing: Rc<Cell<bool>>,
+    operations: Rc<Cell<u64>>,
+}
+
+impl MemoryKv {
+    /// Whether every operation from now on fails.
+    pub fn set_failing(&self, failing: bool) {
+        self.failing.set(failing);
+    }
+
+    /// Operations asked for so far.
+    pub fn operations(&self) -> u64 {
+        self.operations.get()
+    }
+
+    /// Names of all entries.
+    pub fn names(&self) -> Vec<String> {
+        let (values, counters) = (self.values.borrow(), self.counters.borrow());
+        values.keys().chain(counters.keys()).cloned().collect()
+    }
+
+    fn begin(&self) -> Result<(), KvError> {
+        self.operations.set(self.operations.get() + 1);
+        if self.failing.get() {
+            return Err(KvError::new("the store fails as it was told to"));
+        }
+        Ok(())
+    }
+}
+
+impl Kv for MemoryKv {
+    type Swap = (String, Option<Vec<u8>>);
+
+    async fn get(&self, kv_key: &str) -> Result<Option<Vec<u8>>, KvError> {
+        self.begin()?;
+        Ok(self.values.borrow().get(kv_key).cloned())
+    }
+
+    async fn exists(&self, kv_key: &str) -> Result<bool, KvError> {
+        self.begin()?;
+        Ok(
+            self.values.borrow().contains_key(kv_key)
+                || self.counters.borrow().contains_key(kv_key),
+        )
+    }
+
+    async fn set(&self, kv_key: &str, value: &[u8]) -> Result<(), KvError> {
+        self.begin()?;
+        let mut values = self.values.borrow_mut();
+        values.insert(kv_key.to_owned(), value.to_vec());
+        Ok(())
+    }
+
+    async fn delete(&self, kv_key: &str) -> Result<(), KvError> {
+        self.begin()?;
+        self.values.borrow_mut().remove(kv_key);
+        self.counters.borrow_mut().remove(kv_key);
+        Ok(())
+    }
+
+    async fn increment(&self, kv_key: &str, delta: i64) -> Result<i64, KvError> {
+        self.begin()?;
+        let mut counters = self.counters.borrow_mut();
+        let count = counters.entry(kv_key.to_owned()).or_default();
+        *count += delta;
+        Ok(*count)
+    }
+
+    async fn read_to_swap(&self, kv_key: &str) -> Result<(Option<Vec<u8>>, Self::Swap), KvError> {
+        let value = self.get(kv_key).await?;
+        Ok((value.clone(), (kv_key.to_owned(), value)))
+    }
+
+    async fn swap(&self, (kv_key, was): Self::Swap, value: &[u8]) -> Result<bool, KvError> {
+        self.begin()?;
+        let mut values = self.values.borrow_mut();
+        let same = values.get(&kv_key) == was.as_ref();
+        if same {
+            values.insert(kv_key, value.to_vec());
+        }
+        Ok(same)
+    }
+}
