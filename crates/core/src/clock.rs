@@ -21,6 +21,33 @@ pub fn rfc3339(unix_ms: u64) -> String {
     )
 }
 
+/// Days from 1970-01-01 to a date written `YYYY-MM-DD`; `None` when it is not one, or earlier.
+pub fn days_from_date(text: &str) -> Option<u64> {
+    let bytes = text.as_bytes();
+    let shape = bytes.len() == 10 && bytes[4] == b'-' && bytes[7] == b'-';
+    let digits = |range: std::ops::Range<usize>| -> Option<u64> {
+        let part = text.get(range)?;
+        let plain = part.bytes().all(|b| b.is_ascii_digit());
+        plain.then(|| part.parse().ok()).flatten()
+    };
+    let (true, Some(year), Some(month), Some(day)) =
+        (shape, digits(0..4), digits(5..7), digits(8..10))
+    else {
+        return None;
+    };
+    // The inverse of `civil_from_days`, checked by it: a date that does not come back is none.
+    let (shifted_year, shifted_month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year.checked_sub(1)?, month + 9)
+    };
+    let (era, year_of_era) = (shifted_year / 400, shifted_year % 400);
+    let day_of_year = (153 * shifted_month + 2) / 5 + day.checked_sub(1)?;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = (era * 146_097 + day_of_era).checked_sub(719_468)?;
+    (civil_from_days(days) == (year, month, day)).then_some(days)
+}
+
 /// Proleptic Gregorian date of a day count since 1970-01-01. Written here because the date crates
 /// would be the largest thing in a component that formats one timestamp per error; the algorithm
 /// counts 400-year eras from March so that leap days fall at a year's end.
@@ -43,6 +70,30 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_read_back_as_the_day_they_name_and_nothing_else_is_a_date() {
+        for days in (0..150_000).step_by(37).chain(0..800) {
+            let text = rfc3339(days * 86_400_000);
+            assert_eq!(days_from_date(&text[..10]), Some(days), "{text}");
+        }
+        for bad in [
+            "",
+            "2026-11-2",
+            "2026-13-01",
+            "2026-02-29",
+            "2026-00-10",
+            "2026-01-00",
+            "1969-12-31",
+            "2026/01/01",
+            "+026-01-01",
+            "2026-1-011",
+            "0000-01-01",
+            "20260-1-01",
+        ] {
+            assert_eq!(days_from_date(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn timestamps_are_rfc_3339_also_around_leap_days_and_centuries() {

@@ -53,6 +53,15 @@ catalogue! {
     /// The body ended before its announced length.
     IncompleteBody = "incomplete_body", 400, "Incomplete body",
         "Send as many bytes as Content-Length announces, or end the last chunk.";
+    /// A call that must carry an idempotency key has none.
+    IdempotencyKeyMissing = "idempotency_key_missing", 400, "Idempotency key missing",
+        "Send an Idempotency-Key header: a value you choose once for each call and repeat with each retry, e.g. a UUID.";
+    /// The `Idempotency-Key` header is not one.
+    IdempotencyKeyInvalid = "idempotency_key_invalid", 400, "Invalid idempotency key",
+        "Send one Idempotency-Key header of 1 to 255 visible ASCII characters, in double quotes or bare.";
+    /// A parameter of the query is not of its form.
+    InvalidParameter = "invalid_parameter", 400, "Invalid parameter",
+        "Correct the query parameter the message names.";
     /// No route has this path.
     UnknownPath = "unknown_path", 404, "No such path",
         "Use one of the paths the API documents; GET /v1/models lists the models.";
@@ -71,6 +80,15 @@ catalogue! {
     /// The body did not arrive in time.
     RequestTimeout = "request_timeout", 408, "The request arrived too slowly",
         "Send the whole request without long pauses; the message names the limit.";
+    /// The same call is running, sent by another request with the same idempotency key.
+    IdempotencyInFlight = "idempotency_in_flight", 409, "The same call is in flight",
+        "Repeat the call after Retry-After seconds to get its result.";
+    /// The key's call was begun too often without an end.
+    IdempotencyKeyExhausted = "idempotency_key_exhausted", 409, "Idempotency key exhausted",
+        "Use a new idempotency key; this one was begun as often as one may be.";
+    /// The call was made and its answer was too large to keep.
+    ReplayUnavailable = "replay_unavailable", 409, "The result was not kept",
+        "The call was made; its answer was larger than max_record_bytes. Make it again with a new idempotency key, or ask for less.";
     /// The body is larger than the limit.
     BodyTooLarge = "body_too_large", 413, "Body too large",
         "Send a smaller body or fewer items; the message names the limit in bytes.";
@@ -86,6 +104,12 @@ catalogue! {
     /// The contract holds, but the model could not run on a tensor of this size.
     ModelRejectedInputs = "model_rejected_inputs", 422, "The model cannot run on these inputs",
         "Use sizes the model supports on the axes its contract leaves open.";
+    /// The idempotency key was used for a call that differs.
+    IdempotencyKeyReused = "idempotency_key_reused", 422, "Idempotency key reused for another call",
+        "Use a new idempotency key for each call; repeat one only with the same method, path, query, content type and body.";
+    /// A limit is used up.
+    QuotaExceeded = "quota_exceeded", 429, "Limit used up",
+        "Wait for Retry-After seconds; the message names the limit and its unit.";
     /// The header block is larger than the limit.
     HeadersTooLarge = "headers_too_large", 431, "Headers too large",
         "Send fewer or shorter headers.";
@@ -101,6 +125,9 @@ catalogue! {
     /// A queue or a pool is full; the request was not run.
     Overloaded = "overloaded", 503, "Overloaded",
         "Try again after Retry-After seconds, with backoff; the request was not run.";
+    /// The store that a policy needs does not answer; nothing was run.
+    StoreUnavailable = "store_unavailable", 503, "Store not available",
+        "Try again after Retry-After seconds, with the same idempotency key if there was one.";
     /// The request took longer than its deadline.
     DeadlineExceeded = "deadline_exceeded", 504, "Deadline exceeded",
         "Send fewer items, or raise the deadline; the message names the limit.";

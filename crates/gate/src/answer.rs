@@ -1,5 +1,7 @@
 //! Writes the bodies of answers. Everything a caller reads on success is shaped here.
 
+use crate::ports::UsageRow;
+use penstock_core::clock::rfc3339;
 use penstock_core::{Code, ModelVersion, PredictionId, RequestId};
 use penstock_tensor::{Contract, render};
 use serde_json::{Value, json};
@@ -114,6 +116,31 @@ pub fn model_metadata(name: &str, versions: &[ModelVersion], contract: &Contract
 /// The server's metadata in the Open Inference Protocol's form.
 pub fn server_metadata() -> Value {
     json!({ "name": "penstock", "version": env!("CARGO_PKG_VERSION"), "extensions": [] })
+}
+
+/// One line of a usage report.
+pub fn usage_row(row: &UsageRow) -> Value {
+    let amounts = &row.amounts;
+    let date = rfc3339(row.day.saturating_mul(86_400_000));
+    let mut value = json!({
+        "date": date.get(..10),
+        "tenant": row.tenant,
+        "model": row.model,
+        "requests": amounts.requests,
+        "items": amounts.items,
+        "bytes": amounts.body_bytes,
+        "compute_ms": amounts.compute_us as f64 / 1_000.0,
+    });
+    if let Some(id) = &row.api_key_id {
+        value["api_key_id"] = json!(id);
+    }
+    if !row.alerts.is_empty() {
+        let alerts = row.alerts.iter();
+        value["alerts"] = alerts
+            .map(|(name, at)| json!({ "name": name, "reached": rfc3339(*at) }))
+            .collect();
+    }
+    value
 }
 
 /// One entry of the catalogue of errors.

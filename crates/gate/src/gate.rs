@@ -1,52 +1,86 @@
-//! The order in which a request meets the policies: route, negotiation, catalogue, body checks,
-//! validation or adapter, inference, answer. Each step either goes on or ends in a [`Problem`].
+//! Which answer a request gets: route, negotiation, limits, and then what the route is for. Each step
+//! either goes on or ends in a [`Problem`]. Calls of models are [`call`](crate::call)'s.
 
 use crate::answer;
-use crate::catalogue::{Catalogue, Opened};
-use crate::ports::{AdapterPort, ContractPort, Failure, FailureKind, Ports, Prepared, Refusal};
+use crate::call::{Method, admit, call};
+use crate::catalogue::Catalogue;
+use crate::policies::{Policies, caller};
+use crate::ports::{AdmissionPort, Failure, FailureKind, Headers, Ports, QuotaCall, UsagePort};
 use crate::record::{Request, Response};
 use crate::route::{Route, Target, route, shorten};
-use penstock_core::{Code, ModelVersion, PredictionId, Problem, RequestId, Violation, negotiate};
+use penstock_core::clock::days_from_date;
+use penstock_core::{Caller, Code, ModelVersion, PredictionId, Problem, RequestId, negotiate};
+use penstock_tensor::Contract;
 use penstock_tensor::contract::Dim;
-use penstock_tensor::{Contract, Rejection, Tensor, render};
 use serde_json::{Value, json};
 
 /// Seconds a caller is told to wait for a model that is loading: loading takes seconds, not minutes.
 const RETRY_NOT_READY_S: u32 = 2;
 /// Seconds a caller is told to wait when a queue is full: queues drain within a second.
 const RETRY_OVERLOADED_S: u32 = 1;
+/// Seconds a caller is told to wait for a store.
+const RETRY_STORE_S: u32 = 2;
+/// Most days of one usage report.
+const MAX_USAGE_DAYS: u64 = 366;
 
 const JSON: &str = "application/json";
+
+const DAY_MS: u64 = 86_400_000;
+
+/// Days `/v1/usage` reports when it is not told.
+const DEFAULT_USAGE_DAYS: u64 = 30;
 
 /// One instance of the gate: its ports and what it has read through them.
 pub struct Gate<P: Ports> {
     ports: P,
+    policies: Option<Policies<P>>,
     catalogue: Option<Catalogue<P>>,
 }
 
 /// What every answer to one request carries.
-struct Context {
-    request_id: RequestId,
-    random: u128,
-    unix_ms: u64,
-    started_ns: u64,
+pub(crate) struct Context {
+    pub request_id: RequestId,
+    pub random: u128,
+    pub unix_ms: u64,
+    pub started_ns: u64,
 }
 
 /// A successful answer before the headers of every answer are added.
-struct Answered {
-    response: Response,
-    version: Option<ModelVersion>,
-    prediction_id: Option<PredictionId>,
+pub(crate) struct Answered {
+    pub response: Response,
+    pub version: Option<ModelVersion>,
+    pub prediction_id: Option<PredictionId>,
 }
 
 impl Answered {
     fn json(status: u16, value: &Value) -> Self {
         let body = value.to_string().into_bytes();
+        Self::whole(Response::new(status, JSON, body))
+    }
+
+    /// An answer that needs no more headers of its own.
+    pub fn whole(response: Response) -> Self {
         Self {
-            response: Response::new(status, JSON, body),
+            response,
             version: None,
             prediction_id: None,
         }
+    }
+
+    /// The answer with the headers that describe its content.
+    pub fn stamped(self) -> Response {
+        let Self {
+            mut response,
+            version,
+            prediction_id,
+        } = self;
+        if let Some(version) = version {
+            response.push("x-model-version", version.to_string());
+        }
+        if let Some(id) = prediction_id {
+            response.push("x-prediction-id", id.as_str());
+        }
+        response
     }
 }
 
@@ -55,6 +89,7 @@ impl<P: Ports> Gate<P> {
     pub fn new(ports: P) -> Self {
         Self {
             ports,
+            policies: None,
             catalogue: None,
         }
     }
@@ -62,22 +97,17 @@ impl<P: Ports> Gate<P> {
     /// Answers one request. Every path through it ends in an answer.
     pub fn handle(&mut self, request: &Request) -> Response {
         let context = self.context(request);
-        let mut response = match self.answer(request, &context) {
-            Ok(Answered {
-                mut response,
-                version,
-                prediction_id,
-            }) => {
-                if let Some(version) = version {
-                    response.push("x-model-version", version.to_string());
-                }
-                if let Some(id) = prediction_id {
-                    response.push("x-prediction-id", id.as_str());
-                }
-                response
-            }
+        let mut headers = Headers::new();
+        let mut response = match self.answer(request, &context, &mut headers) {
+            Ok(answered) => answered.stamped(),
             Err(problem) => render_problem(&problem, request, &context),
         };
+        for (name, value) in headers {
+            // A problem says itself when to come back.
+            if name != "retry-after" {
+                response.push(&name, value);
+            }
+        }
         response.push("x-request-id", context.request_id.as_str());
         response
     }
@@ -105,7 +135,12 @@ impl<P: Ports> Gate<P> {
         }
     }
 
-    fn answer(&mut self, request: &Request, context: &Context) -> Result<Answered, Problem> {
+    fn answer(
+        &mut self,
+        request: &Request,
+        context: &Context,
+        headers: &mut Headers,
+    ) -> Result<Answered, Problem> {
         let route = route(&request.method, request.path())?;
         let accept = request.header_list("accept");
         if !negotiate::accepts_json(accept.as_deref()) {
@@ -117,79 +152,137 @@ impl<P: Ports> Gate<P> {
                 ),
             ));
         }
-        let Self { ports, catalogue } = self;
+        let Self {
+            ports,
+            policies,
+            catalogue,
+        } = self;
         let ports: &P = ports;
-        match route {
-            Route::Healthz => Ok(Answered::json(200, &json!({ "status": "ok" }))),
-            Route::ServerLive => Ok(Answered::json(200, &json!({ "live": true }))),
-            Route::ServerMetadata => Ok(Answered::json(200, &answer::server_metadata())),
-            Route::ErrorCatalogue => {
-                let all: Vec<Value> = Code::ALL.iter().map(|c| answer::error_entry(*c)).collect();
-                Ok(Answered::json(200, &json!({ "errors": all })))
-            }
-            Route::ErrorEntry(word) => match Code::ALL.iter().find(|c| c.as_str() == word) {
-                Some(code) => Ok(Answered::json(200, &answer::error_entry(*code))),
-                None => Err(Problem::new(
-                    Code::UnknownPath,
-                    format!(
-                        "no error has the code `{}`; GET /errors lists them",
-                        shorten(&word)
-                    ),
-                )),
-            },
-            Route::Ready | Route::ServerReady => {
-                Ok(readiness(ports, known(catalogue, ports), &route))
-            }
-            Route::ModelList => {
-                let mut models = Vec::new();
-                for model in known(catalogue, ports).iter_mut() {
-                    let (name, versions) = (model.name.clone(), model.versions.clone());
-                    models.push(match model.open(ports) {
-                        Ok(opened) => answer::model(name.as_str(), &versions, &opened.contract),
-                        Err(problem) => json!({ "name": name, "error": problem.message }),
-                    });
-                }
-                Ok(Answered::json(200, &json!({ "models": models })))
-            }
-            Route::Model(target) => {
-                describe(ports, known(catalogue, ports), &target, answer::model)
-            }
-            Route::ModelMetadata(target) => describe(
-                ports,
-                known(catalogue, ports),
-                &target,
-                answer::model_metadata,
-            ),
-            Route::ModelReady(target) => {
-                let (model, version) = known(catalogue, ports).resolve(ports, &target)?;
-                let name = model.name.clone();
-                ports
-                    .ready(name.as_str(), version)
-                    .map_err(|f| failure(f, None))?;
-                let mut answered = Answered::json(200, &json!({ "name": name, "ready": true }));
-                answered.version = Some(version);
-                Ok(answered)
-            }
-            Route::Predict(target) => {
-                let (model, version) = known(catalogue, ports).resolve(ports, &target)?;
-                let name = model.name.clone();
-                let opened = model.open(ports)?;
-                check_body(request, &opened.contract)?;
-                predict(ports, opened, request, context, name.as_str(), version)
-            }
-            Route::Infer(target) => {
-                let (model, version) = known(catalogue, ports).resolve(ports, &target)?;
-                let name = model.name.clone();
-                let opened = model.open(ports)?;
-                check_body(request, &opened.contract)?;
-                infer(ports, opened, request, context, name.as_str(), version)
-            }
+        // Probes are answered whatever the policy is.
+        if let Some(answered) = unlimited(ports, catalogue, &route) {
+            return answered;
         }
+        let policies = match policies {
+            Some(policies) => &*policies,
+            None => &*policies.insert(Policies::open(ports)?),
+        };
+        let caller = caller(request);
+        let called = match &route {
+            Route::Predict(target) => Some((Method::Predict, target)),
+            Route::Infer(target) => Some((Method::Infer, target)),
+            _ => None,
+        };
+        if let Some(called) = called {
+            return call(
+                ports, policies, catalogue, request, context, &caller, called, headers,
+            );
+        }
+        let admission = admit(
+            ports,
+            policies,
+            context,
+            &QuotaCall {
+                caller: &caller,
+                route: if route == Route::Usage {
+                    "usage"
+                } else {
+                    "models"
+                },
+                model: None,
+                body_bytes: request.body.len() as u64,
+            },
+            headers,
+        )?;
+        let answered = limited(
+            ports, policies, catalogue, &route, request, &caller, context,
+        );
+        if policies.scope.settles
+            && let Some(admission) = admission
+        {
+            admission.settle(0, ports.unix_ms());
+        }
+        answered
+    }
+}
+
+/// Routes that no limit applies to.
+fn unlimited<P: Ports>(
+    ports: &P,
+    catalogue: &mut Option<Catalogue<P>>,
+    route: &Route,
+) -> Option<Result<Answered, Problem>> {
+    Some(match route {
+        Route::Healthz => Ok(Answered::json(200, &json!({ "status": "ok" }))),
+        Route::ServerLive => Ok(Answered::json(200, &json!({ "live": true }))),
+        Route::ServerMetadata => Ok(Answered::json(200, &answer::server_metadata())),
+        Route::ErrorCatalogue => {
+            let all: Vec<Value> = Code::ALL.iter().map(|c| answer::error_entry(*c)).collect();
+            Ok(Answered::json(200, &json!({ "errors": all })))
+        }
+        Route::ErrorEntry(word) => match Code::ALL.iter().find(|c| c.as_str() == word) {
+            Some(code) => Ok(Answered::json(200, &answer::error_entry(*code))),
+            None => Err(Problem::new(
+                Code::UnknownPath,
+                format!(
+                    "no error has the code `{}`; GET /errors lists them",
+                    shorten(word)
+                ),
+            )),
+        },
+        Route::Ready | Route::ServerReady => Ok(readiness(ports, known(catalogue, ports), route)),
+        _ => return None,
+    })
+}
+
+/// Routes that only read, below the limits on calls.
+fn limited<P: Ports>(
+    ports: &P,
+    policies: &Policies<P>,
+    catalogue: &mut Option<Catalogue<P>>,
+    route: &Route,
+    request: &Request,
+    caller: &Caller,
+    context: &Context,
+) -> Result<Answered, Problem> {
+    match route {
+        Route::Usage => usage(policies, request, caller, context),
+        Route::ModelList => {
+            let mut models = Vec::new();
+            for model in known(catalogue, ports).iter_mut() {
+                let (name, versions) = (model.name.clone(), model.versions.clone());
+                models.push(match model.open(ports) {
+                    Ok(opened) => answer::model(name.as_str(), &versions, &opened.contract),
+                    Err(problem) => json!({ "name": name, "error": problem.message }),
+                });
+            }
+            Ok(Answered::json(200, &json!({ "models": models })))
+        }
+        Route::Model(target) => describe(ports, known(catalogue, ports), target, answer::model),
+        Route::ModelMetadata(target) => describe(
+            ports,
+            known(catalogue, ports),
+            target,
+            answer::model_metadata,
+        ),
+        Route::ModelReady(target) => {
+            let (model, version) = known(catalogue, ports).resolve(ports, target)?;
+            let name = model.name.clone();
+            ports
+                .ready(name.as_str(), version)
+                .map_err(|f| failure(f, None))?;
+            let mut answered = Answered::json(200, &json!({ "name": name, "ready": true }));
+            answered.version = Some(version);
+            Ok(answered)
+        }
+        _ => unreachable!("the other routes are answered before"),
     }
 }
 
 /// The catalogue, read by the first request that needs it: a health check does not.
-fn known<'a, P: Ports>(slot: &'a mut Option<Catalogue<P>>, ports: &P) -> &'a mut Catalogue<P> {
+pub(crate) fn known<'a, P: Ports>(
+    slot: &'a mut Option<Catalogue<P>>,
+    ports: &P,
+) -> &'a mut Catalogue<P> {
     slot.get_or_insert_with(|| Catalogue::read(ports))
 }
 
@@ -243,272 +336,90 @@ fn readiness<P: Ports>(ports: &P, catalogue: &mut Catalogue<P>, route: &Route) -
     answered
 }
 
-/// What can be said of a body before anybody parses it.
-fn check_body(request: &Request, contract: &Contract) -> Result<(), Problem> {
-    if let Some(coding) = request.header_list("content-encoding")
-        && !coding.trim().eq_ignore_ascii_case("identity")
-    {
+/// `/v1/usage`: the caller's own counts by day, model and API key.
+fn usage<P: Ports>(
+    policies: &Policies<P>,
+    request: &Request,
+    caller: &Caller,
+    context: &Context,
+) -> Result<Answered, Problem> {
+    if !policies.counts {
         return Err(Problem::new(
-            Code::UnsupportedMediaType,
-            format!(
-                "the content coding `{}` is not taken; send the body uncompressed",
-                shorten(&coding)
-            ),
+            Code::UnknownPath,
+            "use is not counted here; the operator turns it on with `[usage]` `enabled = true`",
         ));
     }
-    let limit = contract.limits.max_body_bytes;
-    if request.body.len() as u64 > limit {
-        return Err(Problem::new(
-            Code::BodyTooLarge,
-            format!(
-                "the body has {} bytes; this model takes at most {limit}",
-                request.body.len()
-            ),
-        ));
-    }
-    Ok(())
-}
-
-/// What the content type says a body is.
-enum BodyKind {
-    Json,
-    Raw,
-}
-
-/// Decides how a body is read. A model with an adapter takes any content as it is, and JSON tensors
-/// where `application/json` says so; a model without one takes JSON only.
-fn body_kind(content_type: Option<&str>, has_adapter: bool) -> Result<BodyKind, Problem> {
-    let essence = content_type.map(|c| c.split(';').next().unwrap_or_default().trim());
-    match essence {
-        Some(e) if is_json(e) => Ok(BodyKind::Json),
-        _ if has_adapter => Ok(BodyKind::Raw),
-        None | Some("") => Ok(BodyKind::Json),
-        Some(other) => Err(Problem::new(
-            Code::UnsupportedMediaType,
-            format!(
-                "the content type `{}` is not taken here; send `content-type: application/json`",
-                shorten(other)
-            ),
-        )),
-    }
-}
-
-/// A JSON body as text: RFC 8259 §8.1 has JSON in UTF-8 and in nothing else.
-fn text(body: &[u8]) -> Result<&str, Problem> {
-    std::str::from_utf8(body).map_err(|e| {
-        let at = e.valid_up_to();
-        let message = format!("the body is not UTF-8 from byte {at} on; send JSON as UTF-8");
-        Problem::new(Code::MalformedJson, message.clone()).with_violations(
-            vec![Violation::new(
-                "",
-                "invalid_utf8",
-                "UTF-8 (RFC 8259 §8.1)",
-                message,
-            )],
-            0,
+    let invalid = |name: &str, value: &str, form: &str| {
+        Problem::new(
+            Code::InvalidParameter,
+            format!("the parameter `{name}` is `{}`; {form}", shorten(value)),
         )
-    })
-}
-
-fn is_json(essence: &str) -> bool {
-    essence.eq_ignore_ascii_case(JSON)
-        || (essence.len() > 5
-            && essence.is_char_boundary(essence.len() - 5)
-            && essence[essence.len() - 5..].eq_ignore_ascii_case("+json"))
-}
-
-fn predict<P: Ports>(
-    ports: &P,
-    opened: &Opened<P>,
-    request: &Request,
-    context: &Context,
-    model: &str,
-    version: ModelVersion,
-) -> Result<Answered, Problem> {
-    let Opened {
-        contract,
-        validation,
-        adapter,
-    } = opened;
-    let content_type = request.header_text("content-type");
-    let kind = body_kind(content_type, adapter.is_some())?;
-    let (predictions, caller_id, non_finite) = match (kind, adapter) {
-        (BodyKind::Raw, Some(adapter)) => {
-            let predictions = adapted(
-                ports,
-                contract,
-                adapter,
-                content_type,
-                request,
-                model,
-                version,
-            )?;
-            (predictions, None, 0)
-        }
-        _ => {
-            let parsed = validation
-                .parse_predict(text(&request.body)?)
-                .map_err(rejected)?;
-            let outputs = run(ports, contract, model, version, parsed.inputs, &[])?;
-            (
-                render::predictions(&outputs, contract),
-                parsed.id,
-                non_finite(&outputs),
-            )
-        }
     };
-    let prediction_id = PredictionId::generate(context.unix_ms, context.random);
-    let body = answer::prediction(&answer::Prediction {
-        id: &prediction_id,
-        caller_id: caller_id.as_deref(),
-        model,
-        version,
-        predictions: &predictions,
-        non_finite,
-        latency_ns: ports.monotonic_ns().saturating_sub(context.started_ns),
-        request_id: &context.request_id,
-    });
-    Ok(Answered {
-        response: Response::new(200, JSON, body),
-        version: Some(version),
-        prediction_id: Some(prediction_id),
-    })
-}
-
-/// Raw content through the model's adapter, giving a JSON array of one prediction.
-fn adapted<P: Ports>(
-    ports: &P,
-    contract: &Contract,
-    adapter: &P::Adapter,
-    media_type: Option<&str>,
-    request: &Request,
-    model: &str,
-    version: ModelVersion,
-) -> Result<Vec<u8>, Problem> {
-    let prepared = adapter
-        .prepare(media_type, &request.body)
-        .map_err(|refusal| match refusal {
-            Refusal::UnsupportedMediaType(message) => {
-                Problem::new(Code::UnsupportedMediaType, message)
+    let today = context.unix_ms / DAY_MS;
+    let (mut first, mut last, mut start) = (None, None, None);
+    let query = request.target.split_once('?').map_or("", |(_, q)| q);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let date = || {
+            days_from_date(value).ok_or_else(|| invalid(name, value, "write a date as YYYY-MM-DD"))
+        };
+        match name {
+            "from" => first = Some(date()?),
+            "to" => last = Some(date()?),
+            "page_token" => {
+                let token = value
+                    .split_once('.')
+                    .and_then(|(day, place)| Some((day.parse().ok()?, place.parse().ok()?)));
+                start = Some(token.ok_or_else(|| {
+                    invalid(
+                        name,
+                        value,
+                        "give the `next_page_token` of an answer, or leave it out",
+                    )
+                })?);
             }
-            Refusal::InvalidContent(message) => Problem::new(Code::InvalidInputs, message.clone())
-                .with_violations(
-                    vec![Violation::new(
-                        "",
-                        "invalid_content",
-                        "content the adapter can read",
-                        message,
-                    )],
-                    0,
-                ),
+            _ => {
+                return Err(Problem::new(
+                    Code::InvalidParameter,
+                    format!(
+                        "there is no parameter `{}`; they are `from`, `to` and `page_token`",
+                        shorten(name)
+                    ),
+                ));
+            }
+        }
+    }
+    let last = last.unwrap_or(today);
+    let first = first.unwrap_or(last.saturating_sub(DEFAULT_USAGE_DAYS - 1));
+    if first > last || last - first >= MAX_USAGE_DAYS {
+        return Err(Problem::new(
+            Code::InvalidParameter,
+            format!(
+                "`from` must not be after `to`, and at most {MAX_USAGE_DAYS} days are reported at once"
+            ),
+        ));
+    }
+    let (rows, next) = policies
+        .usage
+        .read((first, last), Some(&caller.tenant), start)
+        .map_err(|message| {
+            Problem::new(
+                Code::StoreUnavailable,
+                format!("the counts cannot be read: {message}"),
+            )
+            .retry_after(RETRY_STORE_S)
         })?;
-    let text = match prepared {
-        Prepared::Answer(text) => text,
-        Prepared::Tensors(inputs) => {
-            // The adapter is a component of its own, so what it made is checked like a stranger's.
-            penstock_tensor::check_tensors(&inputs, contract)
-                .map_err(|r| broken_adapter(model, &r.message))?;
-            let outputs = run(ports, contract, model, version, inputs, &[])?;
-            adapter
-                .answer(outputs)
-                .map_err(|message| broken_adapter(model, &message))?
-        }
-    };
-    if serde_json::from_str::<serde::de::IgnoredAny>(&text).is_err() {
-        return Err(broken_adapter(model, "its answer is not JSON"));
+    let rows: Vec<Value> = rows.iter().map(answer::usage_row).collect();
+    let mut body = json!({ "tenant": caller.tenant, "usage": rows });
+    if let Some((day, place)) = next {
+        body["next_page_token"] = json!(format!("{day}.{place}"));
     }
-    Ok(format!("[{text}]").into_bytes())
-}
-
-fn infer<P: Ports>(
-    ports: &P,
-    opened: &Opened<P>,
-    request: &Request,
-    context: &Context,
-    model: &str,
-    version: ModelVersion,
-) -> Result<Answered, Problem> {
-    let Opened {
-        contract,
-        validation,
-        ..
-    } = opened;
-    body_kind(request.header_text("content-type"), false)?;
-    let parsed = validation
-        .parse_infer(text(&request.body)?)
-        .map_err(rejected)?;
-    let outputs = run(
-        ports,
-        contract,
-        model,
-        version,
-        parsed.inputs,
-        &parsed.outputs,
-    )?;
-    let prediction_id = PredictionId::generate(context.unix_ms, context.random);
-    let mut parameters = vec![("prediction_id", prediction_id.as_str())];
-    let replaced = non_finite(&outputs);
-    let replaced_text = replaced.to_string();
-    if replaced > 0 {
-        parameters.push(("non_finite", &replaced_text));
-    }
-    let body = render::write_infer_response(
-        model,
-        &version.to_string(),
-        parsed.id.as_deref(),
-        &outputs,
-        &parameters,
-    );
-    Ok(Answered {
-        response: Response::new(200, JSON, body),
-        version: Some(version),
-        prediction_id: Some(prediction_id),
-    })
-}
-
-fn run<P: Ports>(
-    ports: &P,
-    contract: &Contract,
-    model: &str,
-    version: ModelVersion,
-    inputs: Vec<Tensor>,
-    outputs: &[String],
-) -> Result<Vec<Tensor>, Problem> {
-    let mut tensors = ports
-        .infer(model, version, inputs, outputs)
-        .map_err(|f| failure(f, Some(contract)))?;
-    // wasi:nn carries fewer data types than the contract; the contract's name for the same bytes
-    // is the one callers know.
-    for tensor in &mut tensors {
-        if let Some(spec) = contract.outputs.iter().find(|s| s.name == tensor.name)
-            && spec.datatype.size_bytes() == tensor.datatype.size_bytes()
-        {
-            tensor.datatype = spec.datatype;
-        }
-    }
-    Ok(tensors)
-}
-
-/// How many elements of the outputs JSON cannot say and an answer writes as `null`.
-fn non_finite(outputs: &[Tensor]) -> u64 {
-    outputs.iter().map(render::unrepresentable).sum()
-}
-
-fn rejected(rejection: Rejection) -> Problem {
-    Problem::new(rejection.code, rejection.message)
-        .with_violations(rejection.violations, rejection.omitted)
-}
-
-fn broken_adapter(model: &str, message: &str) -> Problem {
-    Problem::new(
-        Code::Internal,
-        format!("the adapter of model `{model}` failed: {message}"),
-    )
+    Ok(Answered::json(200, &body))
 }
 
 /// The problem a failed run is answered with. A runtime failure is the caller's to mend only where
 /// the contract left the caller a size to choose beside the number of items.
-fn failure(failure: Failure, contract: Option<&Contract>) -> Problem {
+pub(crate) fn failure(failure: Failure, contract: Option<&Contract>) -> Problem {
     let Failure { kind, message } = failure;
     let caller_chose_sizes = contract.is_some_and(has_open_axis);
     match kind {
@@ -537,7 +448,7 @@ fn has_open_axis(contract: &Contract) -> bool {
         .any(|input| input.shape.iter().any(open))
 }
 
-fn render_problem(problem: &Problem, request: &Request, context: &Context) -> Response {
+pub(crate) fn render_problem(problem: &Problem, request: &Request, context: &Context) -> Response {
     let style = negotiate::error_style(request.path(), request.header_list("accept").as_deref());
     let (content_type, body) = problem.render(style, &context.request_id, context.unix_ms);
     let mut response = Response::new(problem.code.status(), content_type, body);

@@ -3,14 +3,18 @@
 //! tests with fakes and in WebAssembly behind either door with the same code.
 //!
 //! * [`route`]: path and method to route; pure;
+//! * `policies`: the operator's policies, opened;
+//! * `call`: a call of a model through all of them;
 //! * [`catalogue`]: which models and versions exist;
-//! * [`gate`]: the order of the policies;
+//! * [`gate`]: what each route is answered with;
 //! * [`answer`]: bodies and headers of answers;
 //! * [`ports`]: what the gate needs from outside.
 
 pub mod answer;
+mod call;
 pub mod catalogue;
 pub mod gate;
+mod policies;
 pub mod ports;
 pub mod record;
 pub mod route;

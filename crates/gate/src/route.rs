@@ -16,6 +16,8 @@ pub enum Route {
     ErrorCatalogue,
     /// `/errors/{code}`: one entry of it.
     ErrorEntry(String),
+    /// `/v1/usage`: the caller's own use.
+    Usage,
     /// `/v1/models`.
     ModelList,
     /// `/v1/models/{m}[/versions/{v}]`.
@@ -101,6 +103,7 @@ fn find(path: &str) -> Result<Option<Route>, Problem> {
         ["ready"] => Some(Route::Ready),
         ["errors"] => Some(Route::ErrorCatalogue),
         ["errors", code] => Some(Route::ErrorEntry((*code).to_owned())),
+        ["v1", "usage"] => Some(Route::Usage),
         ["v1", "models"] => Some(Route::ModelList),
         ["v1", "models", model] => v1_model(model, None),
         ["v1", "models", model, "versions", version] => v1_model(version, Some(model)),

@@ -1,13 +1,20 @@
-//! The gate's ports in memory: files in a map, validation called natively, and a model that does
-//! what the test says.
+//! The gate's ports in memory: files in a map, validation, idempotency and usage called natively over a
+//! store in memory, and a model and limits that do what the test says.
 
-use crate::FakeClock;
-use penstock_core::{Clock, ModelVersion};
+use crate::{FakeClock, MemoryKv};
+use penstock_core::kv::run_ready;
+use penstock_core::{Caller, Clock, ModelVersion};
 use penstock_gate::ports::{
-    AdapterPort, ContractPort, Failure, ParsedBody, Ports, Prepared, Refusal,
+    AdapterPort, AdmissionPort, Admitted, AttemptPort, Claimed, Completed, ContractPort, Failure,
+    Headers, IdempotencyPort, IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules,
+    IdempotentCall, Kept, Looked, ParsedBody, Ports, Prepared, QuotaCall, QuotaPort, QuotaRefusal,
+    QuotaScope, Refusal, UsageAmounts, UsagePage, UsagePort, UsageRow,
 };
+use penstock_policy::document;
+use penstock_policy::idempotency as policy;
+use penstock_policy::usage::{Amounts, Usage, Who};
 use penstock_tensor::{Contract, Rejection, Tensor, infer, predict};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -30,6 +37,14 @@ pub struct InMemory {
     pub ready: Rc<Ready>,
     /// How often a model ran.
     pub runs: Rc<Cell<u64>>,
+    /// The policy file.
+    pub policy: Rc<RefCell<String>>,
+    /// The store of idempotency and usage.
+    pub kv: MemoryKv,
+    /// The limits.
+    pub quota: ScriptedQuota,
+    /// Milliseconds the gate waited.
+    pub slept_ms: Rc<Cell<u64>>,
     random: Rc<Cell<u128>>,
 }
 
@@ -51,6 +66,10 @@ impl InMemory {
             run: Rc::new(run),
             ready: Rc::new(|_| Ok(())),
             runs: Rc::default(),
+            policy: Rc::default(),
+            kv: MemoryKv::default(),
+            quota: ScriptedQuota::default(),
+            slept_ms: Rc::default(),
             random: Rc::default(),
         }
     }
@@ -59,6 +78,9 @@ impl InMemory {
 impl Ports for InMemory {
     type Contract = NativeValidation;
     type Adapter = LengthAdapter;
+    type Quota = ScriptedQuota;
+    type Idempotency = NativeIdempotency;
+    type Usage = NativeUsage;
 
     fn unix_ms(&self) -> u64 {
         self.clock.unix_ms()
@@ -71,6 +93,34 @@ impl Ports for InMemory {
     fn random(&self) -> u128 {
         self.random.set(self.random.get() + 1);
         self.random.get()
+    }
+
+    fn sleep_ms(&self, ms: u32) {
+        self.slept_ms.set(self.slept_ms.get() + u64::from(ms));
+        self.clock.advance_ms(u64::from(ms));
+    }
+
+    fn policy_text(&self) -> Result<String, String> {
+        Ok(self.policy.borrow().clone())
+    }
+
+    fn open_quota(&self, _policy: &str) -> Result<ScriptedQuota, String> {
+        Ok(self.quota.clone())
+    }
+
+    fn open_idempotency(&self, text: &str) -> Result<NativeIdempotency, String> {
+        let settings = document::idempotency(text)?;
+        Ok(NativeIdempotency {
+            policy: Rc::new(RefCell::new(policy::Idempotency::new(settings))),
+            kv: self.kv.clone(),
+        })
+    }
+
+    fn open_usage(&self, text: &str) -> Result<NativeUsage, String> {
+        Ok(NativeUsage {
+            usage: RefCell::new(Usage::new(document::usage(text)?)),
+            kv: self.kv.clone(),
+        })
     }
 
     fn list_models(&self) -> Vec<(String, Vec<String>)> {
@@ -169,5 +219,283 @@ impl AdapterPort for LengthAdapter {
         bytes
             .map(|b| format!("{{\"length\":{}}}", f32::from_le_bytes(*b)))
             .ok_or_else(|| "no output".to_owned())
+    }
+}
+
+/// What a scripted limit is asked, in words, in the order it was asked.
+pub type QuotaLog = Rc<RefCell<Vec<String>>>;
+
+/// Limits that do what the test says and note what they were asked.
+#[derive(Clone, Debug, Default)]
+pub struct ScriptedQuota {
+    /// Which limits there are.
+    pub scope: Rc<Cell<QuotaScope>>,
+    /// Refuses calls.
+    pub refuse_call: Rc<RefCell<Option<QuotaRefusal>>>,
+    /// Refuses items.
+    pub refuse_items: Rc<RefCell<Option<QuotaRefusal>>>,
+    /// Headers of admitted calls.
+    pub headers: Rc<RefCell<Headers>>,
+    /// Milliseconds admitted calls wait.
+    pub wait_ms: Rc<Cell<u32>>,
+    /// What was asked.
+    pub log: QuotaLog,
+}
+
+impl ScriptedQuota {
+    fn note(&self, what: String) {
+        self.log.borrow_mut().push(what);
+    }
+}
+
+impl QuotaPort for ScriptedQuota {
+    type Admission = Self;
+
+    fn scope(&self) -> QuotaScope {
+        self.scope.get()
+    }
+
+    fn admit(
+        &self,
+        call: &QuotaCall<'_>,
+        _now_ms: u64,
+        _random: u64,
+    ) -> Result<Admitted<Self>, QuotaRefusal> {
+        let address = call.caller.address.as_deref().unwrap_or("-");
+        let model = call.model.unwrap_or("-");
+        self.note(format!(
+            "admit {} {model} {address} {}",
+            call.route, call.body_bytes
+        ));
+        match &*self.refuse_call.borrow() {
+            Some(refusal) => Err(refusal.clone()),
+            None => Ok(Admitted {
+                admission: self.clone(),
+                wait_ms: self.wait_ms.get(),
+                headers: self.headers.borrow().clone(),
+            }),
+        }
+    }
+}
+
+impl AdmissionPort for ScriptedQuota {
+    fn charge_items(&self, items: u64, _: u64, _: u64) -> Result<Headers, QuotaRefusal> {
+        self.note(format!("charge {items}"));
+        match &*self.refuse_items.borrow() {
+            Some(refusal) => Err(refusal.clone()),
+            None => Ok(self.headers.borrow().clone()),
+        }
+    }
+
+    fn refund_items(&self, _: u64) {
+        self.note("refund".to_owned());
+    }
+
+    fn settle(&self, compute_ms: u64, _: u64) {
+        self.note(format!("settle {compute_ms}"));
+    }
+}
+
+/// Idempotency called without a component boundary.
+#[derive(Clone)]
+pub struct NativeIdempotency {
+    policy: Rc<RefCell<policy::Idempotency>>,
+    kv: MemoryKv,
+}
+
+/// An attempt at a call.
+pub struct NativeAttempt {
+    owner: NativeIdempotency,
+    scope: policy::Scope,
+    fingerprint: policy::Fingerprint,
+    slot: policy::Slot,
+    lease: RefCell<Option<policy::Lease>>,
+}
+
+fn store_failed(error: &penstock_core::KvError) -> IdempotencyRefusal {
+    IdempotencyRefusal {
+        kind: IdempotencyRefusalKind::StoreFailed,
+        message: error.to_string(),
+        retry_after_s: None,
+    }
+}
+
+fn in_flight(retry_after_s: u32) -> IdempotencyRefusal {
+    IdempotencyRefusal {
+        kind: IdempotencyRefusalKind::InFlight,
+        message: "the same call is in flight".to_owned(),
+        retry_after_s: Some(retry_after_s),
+    }
+}
+
+fn kept(outcome: policy::Outcome) -> Kept {
+    Kept {
+        status: outcome.status,
+        headers: outcome.headers,
+        body: outcome.body,
+    }
+}
+
+impl IdempotencyPort for NativeIdempotency {
+    type Attempt = NativeAttempt;
+
+    fn rules(&self) -> IdempotencyRules {
+        let policy = self.policy.borrow();
+        IdempotencyRules {
+            enabled: policy.settings().enabled,
+            required: policy.settings().required.clone(),
+        }
+    }
+
+    fn look(
+        &self,
+        call: &IdempotentCall<'_>,
+        now_ms: u64,
+    ) -> Result<Looked<NativeAttempt>, IdempotencyRefusal> {
+        let refuse = |kind, message: &str| IdempotencyRefusal {
+            kind,
+            message: message.to_owned(),
+            retry_after_s: None,
+        };
+        let keys = call.idempotency_keys.iter().copied();
+        let key = policy::IdempotencyKey::from_headers(keys)
+            .map_err(|fault| refuse(IdempotencyRefusalKind::Invalid, &fault.to_string()))?
+            .expect("the gate asks only when there is one");
+        let parts = policy::Call {
+            tenant: call.tenant,
+            method: call.method,
+            route: call.route,
+            query: "",
+            content_type: "",
+            body: b"",
+        };
+        let scope = policy::Scope::of(&parts, &key);
+        let fingerprint = policy::Fingerprint::from_name(call.fingerprint).expect("hexadecimal");
+        let looked = run_ready(
+            self.policy
+                .borrow()
+                .look(&self.kv, &scope, &fingerprint, now_ms),
+        );
+        match looked.map_err(|e| store_failed(&e))? {
+            policy::Looked::Free(slot) => Ok(Looked::Free(NativeAttempt {
+                owner: self.clone(),
+                scope,
+                fingerprint,
+                slot,
+                lease: RefCell::default(),
+            })),
+            policy::Looked::Done(outcome) => Ok(Looked::Done(kept(outcome))),
+            policy::Looked::InFlight { retry_after_s } => Err(in_flight(retry_after_s)),
+            policy::Looked::Mismatch => {
+                Err(refuse(IdempotencyRefusalKind::Mismatch, "another call"))
+            }
+            policy::Looked::Exhausted => Err(refuse(IdempotencyRefusalKind::Exhausted, "used up")),
+        }
+    }
+}
+
+impl AttemptPort for NativeAttempt {
+    fn claim(&self, now_ms: u64, random: u64) -> Result<Claimed, IdempotencyRefusal> {
+        let mut policy = self.owner.policy.borrow_mut();
+        let claimed = run_ready(policy.claim(
+            &self.owner.kv,
+            &self.scope,
+            &self.fingerprint,
+            &self.slot,
+            now_ms,
+            random,
+        ));
+        match claimed.map_err(|e| store_failed(&e))? {
+            policy::Claimed::Granted(lease) => {
+                *self.lease.borrow_mut() = Some(lease);
+                Ok(Claimed::Granted)
+            }
+            policy::Claimed::Done(outcome) => Ok(Claimed::Done(kept(outcome))),
+            policy::Claimed::InFlight { retry_after_s } => Err(in_flight(retry_after_s)),
+        }
+    }
+
+    fn complete(&self, answer: Kept, now_ms: u64) -> Result<Completed, IdempotencyRefusal> {
+        let policy = self.owner.policy.borrow();
+        let lease = self.lease.borrow().clone().expect("claimed");
+        let outcome = policy::Outcome::of(
+            self.fingerprint.clone(),
+            now_ms,
+            answer.status,
+            answer.headers,
+            answer.body.as_deref().expect("a whole answer"),
+            policy.settings().max_record_bytes,
+        );
+        let completed =
+            run_ready(policy.complete(&self.owner.kv, &self.scope, &lease, &outcome, now_ms));
+        match completed.map_err(|e| store_failed(&e))? {
+            policy::Completed::Published => Ok(Completed::Published),
+            policy::Completed::Superseded(policy::Looked::Done(outcome)) => {
+                Ok(Completed::Superseded(kept(outcome)))
+            }
+            policy::Completed::Superseded(_) => Err(in_flight(1)),
+        }
+    }
+
+    fn release(&self) {
+        let lease = self.lease.borrow().clone().expect("claimed");
+        let policy = self.owner.policy.borrow();
+        let _ = run_ready(policy.release(&self.owner.kv, &self.scope, &lease));
+    }
+}
+
+/// Usage counters called without a component boundary.
+pub struct NativeUsage {
+    usage: RefCell<Usage>,
+    kv: MemoryKv,
+}
+
+impl UsagePort for NativeUsage {
+    fn enabled(&self) -> bool {
+        self.usage.borrow().settings().enabled
+    }
+
+    fn count(
+        &self,
+        caller: &Caller,
+        model: &str,
+        amounts: UsageAmounts,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<(), String> {
+        let amounts = Amounts {
+            requests: amounts.requests,
+            items: amounts.items,
+            bytes: amounts.body_bytes,
+            compute_us: amounts.compute_us,
+        };
+        let who = Who::new(caller, model);
+        let mut usage = self.usage.borrow_mut();
+        run_ready(usage.record(&self.kv, &who, &amounts, now_ms, random)).map_err(|e| e.to_string())
+    }
+
+    fn read(
+        &self,
+        days: (u64, u64),
+        tenant: Option<&str>,
+        start: Option<(u64, u64)>,
+    ) -> Result<UsagePage, String> {
+        let usage = self.usage.borrow();
+        let report =
+            run_ready(usage.report(&self.kv, days, tenant, start)).map_err(|e| e.to_string())?;
+        let rows = report.rows.into_iter().map(|row| UsageRow {
+            day: row.day,
+            tenant: row.who.tenant,
+            api_key_id: row.who.api_key_id,
+            model: row.who.model,
+            amounts: UsageAmounts {
+                requests: row.requests,
+                items: row.items,
+                body_bytes: row.bytes,
+                compute_us: row.compute_us,
+            },
+            alerts: row.alerts,
+        });
+        Ok((rows.collect(), report.next))
     }
 }

@@ -1,0 +1,83 @@
+//! Decides how a policy finds its section in the operator's `penstock.toml`. Each policy reads its own
+//! and passes over the others; the host reads all of them at start and refuses what nobody reads.
+
+use crate::idempotency::IdempotencySettings;
+use crate::usage::UsageSettings;
+use serde::Deserialize;
+
+/// Reads `[idempotency]`; the error is a sentence for the operator.
+pub fn idempotency(text: &str) -> Result<IdempotencySettings, String> {
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(default)]
+        idempotency: IdempotencySettings,
+    }
+    let Document { idempotency } = read(text)?;
+    checked("[idempotency]", idempotency.faults(), idempotency)
+}
+
+/// Reads `[usage]`; the error is a sentence for the operator.
+pub fn usage(text: &str) -> Result<UsageSettings, String> {
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(default)]
+        usage: UsageSettings,
+    }
+    let Document { usage } = read(text)?;
+    checked("[usage]", usage.faults(), usage)
+}
+
+fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, String> {
+    toml::from_str(text).map_err(|e| {
+        let line = e
+            .span()
+            .and_then(|span| text.get(..span.start))
+            .map_or(1, |before| 1 + before.matches('\n').count());
+        format!("line {line}: {}", e.message())
+    })
+}
+
+fn checked<T>(
+    section: &str,
+    faults: Vec<(&'static str, String)>,
+    settings: T,
+) -> Result<T, String> {
+    if faults.is_empty() {
+        return Ok(settings);
+    }
+    let faults: Vec<String> = faults
+        .into_iter()
+        .map(|(setting, message)| format!("{section} `{setting}` {message}"))
+        .collect();
+    Err(faults.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_reads_its_own_section_and_passes_over_the_others() {
+        let text = "[server]\nx = 1\n[idempotency]\nttl_s = 600\n[usage]\nenabled = true\n[[limits]]\nname = \"a\"\n";
+        assert_eq!(idempotency(text).map(|s| s.ttl_s), Ok(600));
+        assert_eq!(usage(text).map(|s| s.enabled), Ok(true));
+        assert_eq!(idempotency("").map(|s| s.ttl_s), Ok(86_400));
+        assert_eq!(usage("").map(|s| s.enabled), Ok(false));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        for (text, words) in [
+            ("[idempotency]\nttl = 1\n", "line 2: unknown field `ttl`"),
+            (
+                "[idempotency]\nttl_s = 1\n",
+                "[idempotency] `ttl_s` must be 60",
+            ),
+            ("[idempotency]\nrequired = [\"x\"]\n", "names `x`"),
+            ("nonsense", "line 1"),
+        ] {
+            let error = idempotency(text).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}
