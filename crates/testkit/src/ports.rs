@@ -336,6 +336,12 @@ fn kept(outcome: policy::Outcome) -> Kept {
     }
 }
 
+impl NativeIdempotency {
+    fn fails_open(&self) -> bool {
+        self.policy.borrow().settings().on_store_failure == policy::OnStoreFailure::Open
+    }
+}
+
 impl IdempotencyPort for NativeIdempotency {
     type Attempt = NativeAttempt;
 
@@ -376,7 +382,11 @@ impl IdempotencyPort for NativeIdempotency {
                 .borrow()
                 .look(&self.kv, &scope, &fingerprint, now_ms),
         );
-        match looked.map_err(|e| store_failed(&e))? {
+        let looked = match looked {
+            Err(_) if self.fails_open() => return Ok(Looked::Unprotected),
+            looked => looked.map_err(|e| store_failed(&e))?,
+        };
+        match looked {
             policy::Looked::Free(slot) => Ok(Looked::Free(NativeAttempt {
                 owner: self.clone(),
                 scope,
@@ -405,7 +415,12 @@ impl AttemptPort for NativeAttempt {
             now_ms,
             random,
         ));
-        match claimed.map_err(|e| store_failed(&e))? {
+        drop(policy);
+        let claimed = match claimed {
+            Err(_) if self.owner.fails_open() => return Ok(Claimed::Unprotected),
+            claimed => claimed.map_err(|e| store_failed(&e))?,
+        };
+        match claimed {
             policy::Claimed::Granted(lease) => {
                 *self.lease.borrow_mut() = Some(lease);
                 Ok(Claimed::Granted)

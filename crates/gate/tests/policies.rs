@@ -1,0 +1,360 @@
+//! Calls through limits, idempotency and usage: what each step takes, and what is given back.
+
+use penstock_core::ModelVersion;
+use penstock_gate::ports::{Failure, FailureKind, QuotaRefusal, QuotaScope};
+use penstock_gate::{Gate, Header, Request, Response};
+use penstock_tensor::Tensor;
+use penstock_testkit::InMemory;
+use serde_json::{Value, json};
+
+const MODEL: &str = r#"
+description = "gives back what it gets"
+[[inputs]]
+name = "a"
+datatype = "FP32"
+shape = ["N", 2]
+[[outputs]]
+name = "b"
+datatype = "FP32"
+shape = ["N", 2]
+"#;
+
+const PREDICT: &str = "/v1/models/m:predict";
+const BODY: &[u8] = br#"{"inputs":{"a":[[1,2],[3,4],[5,6]]}}"#;
+
+fn echo(_: &str, _: ModelVersion, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
+    let rename = |mut t: Tensor| {
+        t.name = "b".into();
+        t
+    };
+    Ok(inputs.into_iter().map(rename).collect())
+}
+
+fn failing(kind: FailureKind) -> InMemory {
+    InMemory::new(&[("m", MODEL, &["1"])], move |_, _, _| {
+        Err(Failure {
+            kind,
+            message: "it fails as it was told to".into(),
+        })
+    })
+}
+
+fn ports() -> InMemory {
+    InMemory::new(&[("m", MODEL, &["1"])], echo)
+}
+
+fn send(ports: &InMemory, target: &str, key: Option<&str>, body: &[u8]) -> (Response, Value) {
+    send_with(ports, target, key.map(|k| ("idempotency-key", k)), body)
+}
+
+fn send_with(
+    ports: &InMemory,
+    target: &str,
+    header: Option<(&str, &str)>,
+    body: &[u8],
+) -> (Response, Value) {
+    let mut headers = vec![
+        ("content-type", "application/json"),
+        ("spin-client-addr", "192.0.2.7:4711"),
+    ];
+    headers.extend(header);
+    let method = if target.contains("predict") || target.contains("infer") {
+        "POST"
+    } else {
+        "GET"
+    };
+    let request = Request {
+        method: method.into(),
+        target: target.into(),
+        headers: headers
+            .into_iter()
+            .map(|(name, value)| Header {
+                name: name.into(),
+                value: value.into(),
+            })
+            .collect(),
+        body: body.to_vec(),
+    };
+    let response = Gate::new(ports.clone()).handle(&request);
+    let value = serde_json::from_slice(&response.body).expect("every body is JSON");
+    (response, value)
+}
+
+fn code(value: &Value) -> &str {
+    value["error"]["code"].as_str().unwrap_or_default()
+}
+
+fn log(ports: &InMemory) -> Vec<String> {
+    ports.quota.log.borrow().clone()
+}
+
+fn all_limits(ports: &InMemory) {
+    ports.quota.scope.set(QuotaScope {
+        calls: true,
+        items: true,
+        settles: true,
+    });
+}
+
+fn refusal() -> QuotaRefusal {
+    QuotaRefusal {
+        limit: "per-address".into(),
+        store_failed: false,
+        message: "limit `per-address` is used up".into(),
+        retry_after_s: 14,
+        headers: vec![("ratelimit".into(), "\"per-address\";r=0;t=14".into())],
+    }
+}
+
+#[test]
+fn a_repeated_call_is_replayed_byte_for_byte_and_costs_a_request_and_no_items() {
+    let ports = ports();
+    all_limits(&ports);
+    let (first, body) = send(&ports, PREDICT, Some("k"), BODY);
+    assert_eq!(first.status, 200, "{body}");
+    assert_eq!(first.header("idempotency-replayed"), None);
+    let (second, _) = send(&ports, PREDICT, Some("\"k\""), BODY);
+    assert_eq!(second.status, 200);
+    assert_eq!(second.body, first.body);
+    assert_eq!(second.header("idempotency-replayed"), Some("true"));
+    for name in ["x-prediction-id", "x-model-version", "content-type"] {
+        assert_eq!(second.header(name), first.header(name), "{name}");
+        assert!(first.header(name).is_some(), "{name}");
+    }
+    assert_ne!(second.header("x-request-id"), first.header("x-request-id"));
+    assert_eq!(ports.runs.get(), 1);
+    assert_eq!(
+        log(&ports),
+        [
+            "admit predict m 192.0.2.7 36",
+            "charge 3",
+            "settle 0",
+            "admit predict m 192.0.2.7 36",
+            "settle 0"
+        ]
+    );
+}
+
+#[test]
+fn one_key_for_two_calls_is_refused_and_other_routes_have_their_own_keys() {
+    let ports = ports();
+    assert_eq!(send(&ports, PREDICT, Some("k"), BODY).0.status, 200);
+    let other = br#"{"inputs":{"a":[[1,2]]}}"#;
+    let (response, body) = send(&ports, PREDICT, Some("k"), other);
+    assert_eq!(
+        (response.status, code(&body)),
+        (422, "idempotency_key_reused")
+    );
+    let (response, _) = send(&ports, "/v1/models/m/versions/1:predict", Some("k"), BODY);
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("idempotency-replayed"), None);
+    assert_eq!(ports.runs.get(), 2);
+}
+
+#[test]
+fn a_key_that_is_none_or_missing_where_it_is_required_is_a_400() {
+    let ports = ports();
+    let (response, body) = send(&ports, PREDICT, Some("a, b"), BODY);
+    assert_eq!(
+        (response.status, code(&body)),
+        (400, "idempotency_key_invalid")
+    );
+    *ports.policy.borrow_mut() = "[idempotency]\nrequired = [\"predict\"]\n".into();
+    let (response, body) = send(&ports, PREDICT, None, BODY);
+    assert_eq!(
+        (response.status, code(&body)),
+        (400, "idempotency_key_missing")
+    );
+    assert_eq!(send(&ports, PREDICT, Some("k"), BODY).0.status, 200);
+    let infer = br#"{"inputs":[{"name":"a","shape":[1,2],"datatype":"FP32","data":[1,2]}]}"#;
+    let (response, _) = send(&ports, "/v2/models/m/infer", None, infer);
+    assert_eq!(response.status, 200);
+    *ports.policy.borrow_mut() = "[idempotency]\nenabled = false\n".into();
+    assert_eq!(send(&ports, PREDICT, Some("a, b"), BODY).0.status, 200);
+}
+
+#[test]
+fn refusals_and_bad_bodies_are_not_kept_and_a_corrected_call_runs_with_the_same_key() {
+    let ports = ports();
+    let (response, body) = send(&ports, PREDICT, Some("k"), br#"{"inputs":{"a":[[1]]}}"#);
+    assert_eq!((response.status, code(&body)), (422, "invalid_inputs"));
+    let (response, _) = send(&ports, PREDICT, Some("k"), b"{");
+    assert_eq!(response.status, 400);
+    let (response, body) = send(&ports, PREDICT, Some("k"), BODY);
+    assert_eq!(response.status, 200, "{body}");
+    assert_eq!(ports.runs.get(), 1);
+}
+
+#[test]
+fn what_provably_did_not_run_gives_key_and_items_back_and_what_failed_is_replayed() {
+    for (kind, status, kept) in [
+        (FailureKind::NotReady, 503, false),
+        (FailureKind::Overloaded, 503, false),
+        (FailureKind::DeadlineExceeded, 504, false),
+        (FailureKind::InputsRejected, 422, false),
+        (FailureKind::Failed, 500, true),
+    ] {
+        let ports = failing(kind);
+        all_limits(&ports);
+        let (first, body) = send(&ports, PREDICT, Some("k"), BODY);
+        assert_eq!(first.status, status, "{body}");
+        let (second, _) = send(&ports, PREDICT, Some("k"), BODY);
+        assert_eq!(second.status, status);
+        assert_eq!(ports.runs.get(), if kept { 1 } else { 2 }, "{kind:?}");
+        assert_eq!(second.header("idempotency-replayed").is_some(), kept);
+        assert_eq!(second.body == first.body, kept, "{kind:?}");
+        let refunds = log(&ports).iter().filter(|l| *l == "refund").count();
+        let not_run = matches!(status, 503 | 504);
+        assert_eq!(refunds, if not_run { 2 } else { 0 }, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_refused_call_names_its_limit_and_leaves_the_key_free() {
+    let ports = ports();
+    all_limits(&ports);
+    *ports.quota.refuse_call.borrow_mut() = Some(refusal());
+    let (response, body) = send(&ports, PREDICT, Some("k"), BODY);
+    assert_eq!((response.status, code(&body)), (429, "quota_exceeded"));
+    assert!(
+        body["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("per-address")
+    );
+    assert_eq!(response.header("retry-after"), Some("14"));
+    assert_eq!(
+        response.header("ratelimit"),
+        Some("\"per-address\";r=0;t=14")
+    );
+    *ports.quota.refuse_call.borrow_mut() = None;
+    *ports.quota.refuse_items.borrow_mut() = Some(refusal());
+    assert_eq!(send(&ports, PREDICT, Some("k"), BODY).0.status, 429);
+    *ports.quota.refuse_items.borrow_mut() = None;
+    let (response, _) = send(&ports, PREDICT, Some("k"), BODY);
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("idempotency-replayed"), None);
+    assert_eq!(ports.runs.get(), 1);
+}
+
+#[test]
+fn limits_are_asked_for_reading_too_but_not_for_probes() {
+    let ports = ports();
+    all_limits(&ports);
+    *ports.quota.refuse_call.borrow_mut() = Some(refusal());
+    for target in [
+        "/healthz",
+        "/ready",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/errors",
+        "/v2",
+    ] {
+        assert_eq!(send(&ports, target, None, b"").0.status, 200, "{target}");
+    }
+    assert!(log(&ports).is_empty());
+    for target in [
+        "/v1/models",
+        "/v1/models/m",
+        "/v2/models/m",
+        "/v2/models/m/ready",
+    ] {
+        assert_eq!(send(&ports, target, None, b"").0.status, 429, "{target}");
+    }
+    assert_eq!(log(&ports)[0], "admit models - 192.0.2.7 0");
+}
+
+#[test]
+fn a_pacing_limit_delays_the_call() {
+    let ports = ports();
+    all_limits(&ports);
+    ports.quota.wait_ms.set(120);
+    assert_eq!(send(&ports, PREDICT, None, BODY).0.status, 200);
+    assert_eq!(ports.slept_ms.get(), 120);
+}
+
+#[test]
+fn a_store_that_fails_closes_keyed_calls_or_lets_them_by_as_the_policy_says() {
+    let ports = ports();
+    ports.kv.set_failing(true);
+    let (response, body) = send(&ports, PREDICT, Some("k"), BODY);
+    assert_eq!((response.status, code(&body)), (503, "store_unavailable"));
+    assert!(response.header("retry-after").is_some());
+    assert_eq!(ports.runs.get(), 0);
+    assert_eq!(send(&ports, PREDICT, None, BODY).0.status, 200);
+    *ports.policy.borrow_mut() = "[idempotency]\non_store_failure = \"open\"\n".into();
+    assert_eq!(send(&ports, PREDICT, Some("k"), BODY).0.status, 200);
+}
+
+#[test]
+fn an_answer_too_large_to_keep_is_remembered_as_done() {
+    let ports = ports();
+    *ports.policy.borrow_mut() = "[idempotency]\nmax_record_bytes = 50\n".into();
+    let (first, _) = send(&ports, PREDICT, Some("k"), BODY);
+    assert_eq!(first.status, 200);
+    let (second, body) = send(&ports, PREDICT, Some("k"), BODY);
+    assert_eq!((second.status, code(&body)), (409, "replay_unavailable"));
+    let message = body["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains(first.header("x-prediction-id").unwrap()),
+        "{message}"
+    );
+    assert_eq!(ports.runs.get(), 1);
+}
+
+#[test]
+fn use_is_counted_by_model_and_reported_to_its_tenant() {
+    let ports = ports();
+    let (response, body) = send(&ports, "/v1/usage", None, b"");
+    assert_eq!((response.status, code(&body)), (404, "unknown_path"));
+    *ports.policy.borrow_mut() = "[usage]\nenabled = true\n".into();
+    for key in [None, Some("k"), Some("k")] {
+        assert_eq!(send(&ports, PREDICT, key, BODY).0.status, 200);
+    }
+    assert_eq!(send(&ports, PREDICT, None, b"{").0.status, 400);
+    // A name nobody has is not counted, or strangers would fill the report.
+    assert_eq!(
+        send(&ports, "/v1/models/x:predict", None, BODY).0.status,
+        404
+    );
+    let (response, body) = send(&ports, "/v1/usage", None, b"");
+    assert_eq!(response.status, 200, "{body}");
+    assert_eq!(
+        body,
+        json!({ "tenant": "anonymous", "usage": [{
+            "date": "2026-01-01", "tenant": "anonymous", "model": "m",
+            "requests": 4, "items": 6, "bytes": 3 * BODY.len() + 1, "compute_ms": 0.0,
+        }]})
+    );
+    let (_, body) = send(&ports, "/v1/usage?from=2026-01-02&to=2026-01-03", None, b"");
+    assert_eq!(body["usage"], json!([]));
+    for bad in [
+        "from=x",
+        "to=2026-02-30",
+        "page_token=1",
+        "days=3",
+        "from=2026-01-02&to=2026-01-01",
+        "from=2000-01-01",
+        "page_token=a.b",
+    ] {
+        let (response, body) = send(&ports, &format!("/v1/usage?{bad}"), None, b"");
+        assert_eq!(
+            (response.status, code(&body)),
+            (400, "invalid_parameter"),
+            "{bad}"
+        );
+    }
+    ports.kv.set_failing(true);
+    assert_eq!(send(&ports, "/v1/usage", None, b"").0.status, 503);
+    assert_eq!(send(&ports, PREDICT, None, BODY).0.status, 503);
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_is_the_operators_fault_and_probes_still_answer() {
+    let ports = ports();
+    *ports.policy.borrow_mut() = "[idempotency]\nttl = 3\n".into();
+    let (response, body) = send(&ports, PREDICT, None, BODY);
+    assert_eq!((response.status, code(&body)), (500, "internal"));
+    assert!(body["error"]["message"].as_str().unwrap().contains("ttl"));
+    assert_eq!(send(&ports, "/healthz", None, b"").0.status, 200);
+}
