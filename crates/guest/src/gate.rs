@@ -4,12 +4,14 @@
 //! either.
 
 use crate::types::{
-    bulk_to_wit, http as wit_http, rejection_from_wit, tensors_from_wit, tensors_to_wit,
+    bulk_to_wit, caller_to_wit, http as wit_http, rejection_from_wit, tensors_from_wit,
+    tensors_to_wit,
 };
 use http_body_util::BodyExt;
-use penstock_core::{Code, ModelVersion, Problem};
+use penstock_core::{Caller, Code, ModelVersion, Problem};
 use penstock_gate::ports::{
-    self, AdapterPort, ContractPort, Failure, FailureKind, ParsedBody, Ports,
+    self, AdapterPort, AdmissionPort, AttemptPort, ContractPort, Failure, FailureKind,
+    IdempotencyPort, ParsedBody, Ports, QuotaPort, UsagePort,
 };
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::{Rejection, Tensor};
@@ -22,10 +24,11 @@ pub mod bindings {
     wit_bindgen::generate!({
         world: "penstock:gate/component",
         path: [
-            "../../wit/types", "../../wit/deps/nn", "../../wit/validation", "../../wit/inference", "../../wit/adapter",
-            "../../wit/gate",
+            "../../wit/types", "../../wit/deps/nn", "../../wit/deps/keyvalue", "../../wit/quota", "../../wit/idempotency",
+            "../../wit/usage", "../../wit/validation", "../../wit/inference", "../../wit/adapter", "../../wit/gate",
         ],
         with: {
+            "penstock:types/callers@0.1.0": crate::types::callers,
             "penstock:types/http@0.1.0": crate::types::http,
             "penstock:types/tensors@0.1.0": crate::types::tensors,
         },
@@ -37,6 +40,16 @@ pub mod bindings {
 
 use bindings::penstock::validation::validation as wit_validation;
 use bindings::penstock::{adapter::adapter as wit_adapter, inference::inference as wit_inference};
+use bindings::penstock::{
+    idempotency::idempotency as wit_idempotency, quota::quota as wit_quota,
+    usage::usage as wit_usage,
+};
+
+/// Where the manifest mounts the operator's policy.
+const POLICY_FILE: &str = "/penstock.toml";
+
+/// The largest policy that is read. Real ones are a few kilobytes.
+const MAX_POLICY_BYTES: u64 = 1 << 20;
 
 /// Where the manifest mounts the models directory.
 const MODELS_DIRECTORY: &str = "/models";
@@ -169,6 +182,9 @@ struct WitPorts;
 impl Ports for WitPorts {
     type Contract = wit_validation::Contract;
     type Adapter = wit_adapter::Adapter;
+    type Quota = wit_quota::Policy;
+    type Idempotency = wit_idempotency::Policy;
+    type Usage = wit_usage::Policy;
 
     fn unix_ms(&self) -> u64 {
         let now = wasip2::clocks::wall_clock::now();
@@ -184,6 +200,37 @@ impl Ports for WitPorts {
     fn random(&self) -> u128 {
         let word = || u128::from(wasip2::random::random::get_random_u64());
         (word() << 64) | word()
+    }
+
+    fn sleep_ms(&self, ms: u32) {
+        std::thread::sleep(std::time::Duration::from_millis(ms.into()));
+    }
+
+    fn policy_text(&self) -> Result<String, String> {
+        let unreadable = |e: std::io::Error| format!("cannot read {POLICY_FILE}: {e}");
+        let size = match std::fs::metadata(POLICY_FILE) {
+            Ok(found) => found.len(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
+            Err(e) => return Err(unreadable(e)),
+        };
+        if size > MAX_POLICY_BYTES {
+            return Err(format!(
+                "{POLICY_FILE} has {size} bytes; at most {MAX_POLICY_BYTES} are read"
+            ));
+        }
+        std::fs::read_to_string(POLICY_FILE).map_err(unreadable)
+    }
+
+    fn open_quota(&self, policy: &str) -> Result<Self::Quota, String> {
+        wit_quota::Policy::open(policy)
+    }
+
+    fn open_idempotency(&self, policy: &str) -> Result<Self::Idempotency, String> {
+        wit_idempotency::Policy::open(policy)
+    }
+
+    fn open_usage(&self, policy: &str) -> Result<Self::Usage, String> {
+        wit_usage::Policy::open(policy)
     }
 
     fn list_models(&self) -> Vec<(String, Vec<String>)> {
@@ -308,5 +355,220 @@ impl AdapterPort for wit_adapter::Adapter {
 
     fn answer(&self, outputs: Vec<Tensor>) -> Result<String, String> {
         self.answer(&tensors_to_wit(outputs))
+    }
+}
+
+fn headers(headers: Vec<wit_quota::Header>) -> ports::Headers {
+    headers.into_iter().map(|h| (h.name, h.value)).collect()
+}
+
+fn quota_refusal(refusal: wit_quota::Refusal) -> ports::QuotaRefusal {
+    ports::QuotaRefusal {
+        limit: refusal.limit,
+        store_failed: refusal.store_failed,
+        message: refusal.message,
+        retry_after_s: refusal.retry_after_s,
+        headers: headers(refusal.headers),
+    }
+}
+
+impl QuotaPort for wit_quota::Policy {
+    type Admission = wit_quota::Admission;
+
+    fn scope(&self) -> ports::QuotaScope {
+        let scope = self.scope();
+        ports::QuotaScope {
+            calls: scope.calls,
+            items: scope.items,
+            settles: scope.settles,
+        }
+    }
+
+    fn admit(
+        &self,
+        call: &ports::QuotaCall<'_>,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<ports::Admitted<Self::Admission>, ports::QuotaRefusal> {
+        let call = wit_quota::Call {
+            caller: caller_to_wit(call.caller),
+            route: call.route.to_owned(),
+            model: call.model.map(str::to_owned),
+            body_bytes: call.body_bytes,
+        };
+        let admitted = self.admit(&call, now_ms, random).map_err(quota_refusal)?;
+        Ok(ports::Admitted {
+            admission: admitted.admission,
+            wait_ms: admitted.wait_ms,
+            headers: headers(admitted.headers),
+        })
+    }
+}
+
+impl AdmissionPort for wit_quota::Admission {
+    fn charge_items(
+        &self,
+        items: u64,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<ports::Headers, ports::QuotaRefusal> {
+        self.charge_items(items, now_ms, random)
+            .map(headers)
+            .map_err(quota_refusal)
+    }
+
+    fn refund_items(&self, now_ms: u64) {
+        self.refund_items(now_ms);
+    }
+
+    fn settle(&self, compute_ms: u64, now_ms: u64) {
+        self.settle(compute_ms, now_ms);
+    }
+}
+
+fn idempotency_refusal(refusal: wit_idempotency::Refusal) -> ports::IdempotencyRefusal {
+    use wit_idempotency::RefusalKind as Wit;
+    ports::IdempotencyRefusal {
+        kind: match refusal.kind {
+            Wit::Invalid => ports::IdempotencyRefusalKind::Invalid,
+            Wit::InFlight => ports::IdempotencyRefusalKind::InFlight,
+            Wit::Mismatch => ports::IdempotencyRefusalKind::Mismatch,
+            Wit::Exhausted => ports::IdempotencyRefusalKind::Exhausted,
+            Wit::StoreFailed => ports::IdempotencyRefusalKind::StoreFailed,
+        },
+        message: refusal.message,
+        retry_after_s: refusal.retry_after_s,
+    }
+}
+
+fn kept(answer: wit_idempotency::Answer) -> ports::Kept {
+    ports::Kept {
+        status: answer.status,
+        headers: answer.headers,
+        body: match answer.body {
+            wit_idempotency::Body::Text(text) => Ok(text.into_bytes()),
+            wit_idempotency::Body::Bytes(bytes) => Ok(bytes),
+            wit_idempotency::Body::Omitted(bytes) => Err(bytes),
+        },
+    }
+}
+
+impl IdempotencyPort for wit_idempotency::Policy {
+    type Attempt = wit_idempotency::Attempt;
+
+    fn rules(&self) -> ports::IdempotencyRules {
+        let settings = self.settings();
+        ports::IdempotencyRules {
+            enabled: settings.enabled,
+            required: settings.required,
+        }
+    }
+
+    fn look(
+        &self,
+        call: &ports::IdempotentCall<'_>,
+        now_ms: u64,
+    ) -> Result<ports::Looked<Self::Attempt>, ports::IdempotencyRefusal> {
+        let call = wit_idempotency::Call {
+            tenant: call.tenant.to_owned(),
+            method: call.method.to_owned(),
+            route: call.route.to_owned(),
+            idempotency_keys: call.idempotency_keys.iter().map(|k| k.to_vec()).collect(),
+            fingerprint: call.fingerprint.to_owned(),
+        };
+        match self.look(&call, now_ms).map_err(idempotency_refusal)? {
+            wit_idempotency::Looked::Free(attempt) => Ok(ports::Looked::Free(attempt)),
+            wit_idempotency::Looked::Done(answer) => Ok(ports::Looked::Done(kept(answer))),
+            wit_idempotency::Looked::Unprotected => Ok(ports::Looked::Unprotected),
+        }
+    }
+}
+
+impl AttemptPort for wit_idempotency::Attempt {
+    fn claim(&self, now_ms: u64, random: u64) -> Result<ports::Claimed, ports::IdempotencyRefusal> {
+        match self.claim(now_ms, random).map_err(idempotency_refusal)? {
+            wit_idempotency::Claimed::Granted => Ok(ports::Claimed::Granted),
+            wit_idempotency::Claimed::Done(answer) => Ok(ports::Claimed::Done(kept(answer))),
+            wit_idempotency::Claimed::Unprotected => Ok(ports::Claimed::Unprotected),
+        }
+    }
+
+    fn complete(
+        &self,
+        answer: ports::Kept,
+        now_ms: u64,
+    ) -> Result<ports::Completed, ports::IdempotencyRefusal> {
+        let answer = wit_idempotency::Answer {
+            status: answer.status,
+            headers: answer.headers,
+            body: match answer.body.map(String::from_utf8) {
+                Ok(Ok(text)) => wit_idempotency::Body::Text(text),
+                Ok(Err(not_text)) => wit_idempotency::Body::Bytes(not_text.into_bytes()),
+                Err(bytes) => wit_idempotency::Body::Omitted(bytes),
+            },
+        };
+        match self
+            .complete(&answer, now_ms)
+            .map_err(idempotency_refusal)?
+        {
+            wit_idempotency::Completed::Published => Ok(ports::Completed::Published),
+            wit_idempotency::Completed::Superseded(answer) => {
+                Ok(ports::Completed::Superseded(kept(answer)))
+            }
+        }
+    }
+
+    fn release(&self) {
+        self.release();
+    }
+}
+
+impl UsagePort for wit_usage::Policy {
+    fn enabled(&self) -> bool {
+        self.enabled()
+    }
+
+    fn count(
+        &self,
+        caller: &Caller,
+        model: &str,
+        amounts: ports::UsageAmounts,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<(), String> {
+        let amounts = wit_usage::Amounts {
+            requests: amounts.requests,
+            items: amounts.items,
+            body_bytes: amounts.body_bytes,
+            compute_us: amounts.compute_us,
+        };
+        self.count(&caller_to_wit(caller), model, amounts, now_ms, random)
+    }
+
+    fn read(
+        &self,
+        (first_day, last_day): (u64, u64),
+        tenant: Option<&str>,
+        start: Option<(u64, u64)>,
+    ) -> Result<ports::UsagePage, String> {
+        let report = self.read(first_day, last_day, tenant, start)?;
+        let rows = report.rows.into_iter().map(|row| ports::UsageRow {
+            day: row.day,
+            tenant: row.tenant,
+            api_key_id: row.api_key_id,
+            model: row.model,
+            amounts: ports::UsageAmounts {
+                requests: row.amounts.requests,
+                items: row.amounts.items,
+                body_bytes: row.amounts.body_bytes,
+                compute_us: row.amounts.compute_us,
+            },
+            alerts: row
+                .alerts
+                .into_iter()
+                .map(|alert| (alert.name, alert.reached_ms))
+                .collect(),
+        });
+        Ok((rows.collect(), report.next))
     }
 }

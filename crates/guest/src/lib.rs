@@ -5,14 +5,22 @@
 pub mod adapter;
 #[cfg(feature = "gate")]
 pub mod gate;
+#[cfg(feature = "idempotency")]
+pub mod idempotency;
 #[cfg(feature = "inference")]
 pub mod inference;
+#[cfg(any(feature = "idempotency", feature = "quota", feature = "usage"))]
+pub mod kv;
 #[cfg(any(
     feature = "gate",
     feature = "inference",
     feature = "validation",
-    feature = "adapter"
+    feature = "adapter",
+    feature = "quota",
+    feature = "usage"
 ))]
 pub mod types;
+#[cfg(feature = "usage")]
+pub mod usage;
 #[cfg(feature = "validation")]
 pub mod validation;

@@ -1,7 +1,7 @@
 //! The bindings of `penstock:types`, and their conversions. Strings are moved; tensor data is copied
 //! once into the blocks it travels in and once out of them.
 
-use penstock_core::{Code, Violation};
+use penstock_core::{Caller, Code, Violation};
 use penstock_tensor::{Datatype, Rejection, Tensor};
 
 #[allow(missing_docs)]
@@ -14,7 +14,27 @@ mod bindings {
     });
 }
 
-pub use bindings::penstock::types::{http, tensors};
+pub use bindings::penstock::types::{callers, http, tensors};
+
+/// A caller on its way to a policy.
+pub fn caller_to_wit(caller: &Caller) -> callers::Caller {
+    callers::Caller {
+        tenant: caller.tenant.clone(),
+        api_key_id: caller.api_key_id.clone(),
+        tier: caller.tier.clone(),
+        address: caller.address.clone(),
+    }
+}
+
+/// A caller as a policy gets it.
+pub fn caller_from_wit(caller: callers::Caller) -> Caller {
+    Caller {
+        tenant: caller.tenant,
+        api_key_id: caller.api_key_id,
+        tier: caller.tier,
+        address: caller.address,
+    }
+}
 
 macro_rules! datatypes {
     ($($variant:ident => $wit:ident),* $(,)?) => {

@@ -1,0 +1,122 @@
+//! The storage port over `wasi:keyvalue`: a store opened once for the life of an instance.
+//!
+//! `get-many` and `list-keys` are not used: on some hosts the first fails and the second is unbounded.
+
+use penstock_core::{Kv, KvError};
+use std::cell::OnceCell;
+
+#[allow(missing_docs)]
+mod bindings {
+    wit_bindgen::generate!({
+        inline: "
+            package penstock:guest-side;
+            world stores {
+                import wasi:keyvalue/store@0.2.0-draft2;
+                import wasi:keyvalue/atomics@0.2.0-draft2;
+                import wasi:keyvalue/batch@0.2.0-draft2;
+            }
+        ",
+        path: ["../../wit/deps/keyvalue"],
+        world: "penstock:guest-side/stores",
+        generate_all,
+    });
+}
+
+pub use bindings::wasi::keyvalue::{atomics, batch, store};
+
+/// The durable store: what must survive a crash.
+pub const DEFAULT: &str = "default";
+/// The fast store: what may be lost at a crash. Where a host has none, the durable one serves.
+pub const COUNTERS: &str = "counters";
+
+/// A store, opened when it is first used: by the first of its labels that the host grants.
+pub struct WitKv {
+    labels: &'static [&'static str],
+    opened: OnceCell<store::Bucket>,
+}
+
+impl WitKv {
+    /// A store by labels, best first.
+    pub const fn new(labels: &'static [&'static str]) -> Self {
+        Self {
+            labels,
+            opened: OnceCell::new(),
+        }
+    }
+
+    fn bucket(&self) -> Result<&store::Bucket, KvError> {
+        if let Some(bucket) = self.opened.get() {
+            return Ok(bucket);
+        }
+        let mut refusal = KvError::new("the component was given no store");
+        for label in self.labels {
+            match store::open(label) {
+                Ok(bucket) => return Ok(self.opened.get_or_init(|| bucket)),
+                Err(store::Error::NoSuchStore) => {
+                    refusal = KvError::new(format!("the host has no store `{label}`"));
+                }
+                Err(store::Error::AccessDenied) => {
+                    refusal = KvError::new(format!(
+                        "the component was not given the store `{label}`; name it in key_value_stores"
+                    ));
+                }
+                // It is there and does not answer now: another would hold other entries.
+                Err(store::Error::Other(message)) => return Err(KvError::new(message)),
+            }
+        }
+        Err(refusal)
+    }
+}
+
+fn failed(error: store::Error) -> KvError {
+    KvError::new(match error {
+        store::Error::NoSuchStore => "the store is gone".to_owned(),
+        store::Error::AccessDenied => "the store may not be used".to_owned(),
+        store::Error::Other(message) => message,
+    })
+}
+
+impl Kv for WitKv {
+    type Swap = atomics::Cas;
+
+    async fn get(&self, kv_key: &str) -> Result<Option<Vec<u8>>, KvError> {
+        self.bucket()?.get(kv_key).map_err(failed)
+    }
+
+    async fn exists(&self, kv_key: &str) -> Result<bool, KvError> {
+        self.bucket()?.exists(kv_key).map_err(failed)
+    }
+
+    async fn set(&self, kv_key: &str, value: &[u8]) -> Result<(), KvError> {
+        self.bucket()?.set(kv_key, value).map_err(failed)
+    }
+
+    async fn set_many(&self, entries: &[(String, Vec<u8>)]) -> Result<(), KvError> {
+        if let [(kv_key, value)] = entries {
+            return self.set(kv_key, value).await;
+        }
+        batch::set_many(self.bucket()?, entries).map_err(failed)
+    }
+
+    async fn delete(&self, kv_key: &str) -> Result<(), KvError> {
+        self.bucket()?.delete(kv_key).map_err(failed)
+    }
+
+    async fn increment(&self, kv_key: &str, delta: i64) -> Result<i64, KvError> {
+        atomics::increment(self.bucket()?, kv_key, delta).map_err(failed)
+    }
+
+    async fn read_to_swap(&self, kv_key: &str) -> Result<(Option<Vec<u8>>, Self::Swap), KvError> {
+        let cas = atomics::Cas::new(self.bucket()?, kv_key).map_err(failed)?;
+        let value = cas.current().map_err(failed)?;
+        Ok((value, cas))
+    }
+
+    async fn swap(&self, cas: Self::Swap, value: &[u8]) -> Result<bool, KvError> {
+        match atomics::swap(cas, value) {
+            Ok(()) => Ok(true),
+            Err(atomics::CasError::CasFailed(_)) => Ok(false),
+            Err(atomics::CasError::StoreError(error)) => Err(failed(error)),
+        }
+    }
+}
