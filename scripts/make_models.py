@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Makes the two models that are small enough to live in the repository.
+"""Makes the models that are small enough to live in the repository.
 
     models/identity/1/model.onnx   hands its input back: for tests and for measuring everything but the model
     models/digits/1/model.onnx     reads a handwritten digit: 64-64-10 perceptron, trained here in seconds
+    tests/data/slow/1/model.onnx   computes for some hundred milliseconds: for tests of calls that meet
     tests/data/digits-heldout.csv  the digits it was not trained on, one a line: label, then 64 pixels
 
 Made with these versions (any Python that runs them will do):
@@ -125,6 +126,25 @@ def identity():
     return model(graph, "Hands its input back.")
 
 
+def slow():
+    """b = the mean of a matrix multiplied with itself again and again, beginning with a everywhere."""
+    side, products = 1536, 12
+    size = numpy_helper.from_array(np.array([side, side], dtype=np.int64), "size")
+    nodes = [helper.make_node("Expand", ["a", "size"], ["m0"])]
+    for k in range(products):
+        nodes.append(helper.make_node("MatMul", [f"m{k}", "m0"], [f"p{k}"]))
+        nodes.append(helper.make_node("Tanh", [f"p{k}"], [f"m{k + 1}"]))
+    nodes.append(helper.make_node("ReduceMean", [f"m{products}"], ["b"], axes=[0, 1], keepdims=1))
+    graph = helper.make_graph(
+        nodes,
+        "slow",
+        [helper.make_tensor_value_info("a", TensorProto.FLOAT, [1, 1])],
+        [helper.make_tensor_value_info("b", TensorProto.FLOAT, [1, 1])],
+        [size],
+    )
+    return model(graph, "Multiplies large matrices for a while.")
+
+
 def digits():
     """The trained perceptron, the accuracy of the exported graph, and the held-out digits as text."""
     data = load_digits()
@@ -172,6 +192,7 @@ def main():
     files = {
         "models/identity/1/model.onnx": identity(),
         "models/digits/1/model.onnx": made,
+        "tests/data/slow/1/model.onnx": slow(),
         "tests/data/digits-heldout.csv": held_out,
     }
     different = 0
