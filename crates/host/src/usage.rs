@@ -1,0 +1,238 @@
+//! `penstock usage`: asks a running server what was used and prints it as a table or as JSON lines.
+//!
+//! It asks over HTTP because the server has the store open, and because what it may see is then decided
+//! by the server alone.
+
+use anyhow::{Context, anyhow, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long one page may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest page that is read: a thousand rows take some 300 KiB.
+const MAX_PAGE_BYTES: usize = 8 << 20;
+/// Pages that are read before giving up: a million rows.
+const MAX_PAGES: usize = 1_000;
+
+/// What is asked, and how it is printed.
+#[derive(Clone, Debug)]
+pub struct UsageOptions {
+    /// The server, `http://host:port`.
+    pub server: String,
+    /// The first day, `YYYY-MM-DD`.
+    pub from: Option<String>,
+    /// The last day.
+    pub to: Option<String>,
+    /// One JSON object a line.
+    pub json: bool,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    usage: Vec<serde_json::Value>,
+    next_page_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    date: String,
+    tenant: String,
+    api_key_id: Option<String>,
+    model: String,
+    requests: u64,
+    items: u64,
+    bytes: u64,
+    compute_ms: f64,
+}
+
+/// Asks and prints.
+pub fn run(options: &UsageOptions) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(print(options, &mut std::io::stdout().lock())),
+        Err(e) => Err(e.into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("error: {problem:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn print(options: &UsageOptions, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut token: Option<String> = None;
+    let mut rows: Vec<Row> = Vec::new();
+    for _ in 0..MAX_PAGES {
+        let page = page(options, token.as_deref()).await?;
+        for row in page.usage {
+            if options.json {
+                writeln!(out, "{row}")?;
+            } else {
+                rows.push(serde_json::from_value(row).context("the server's answer has another form")?);
+            }
+        }
+        token = page.next_page_token;
+        if token.is_none() {
+            if !options.json {
+                table(&rows, out)?;
+            }
+            return Ok(());
+        }
+    }
+    bail!("there are more than {MAX_PAGES} pages; ask for fewer days with --from and --to")
+}
+
+/// Prints rows in columns as wide as what is in them.
+fn table(rows: &[Row], out: &mut impl Write) -> anyhow::Result<()> {
+    let head = ["DATE", "TENANT", "API KEY", "MODEL", "REQUESTS", "ITEMS", "BYTES", "COMPUTE MS"];
+    let mut lines: Vec<[String; 8]> = vec![head.map(str::to_owned)];
+    lines.extend(rows.iter().map(|row| {
+        [
+            row.date.clone(),
+            row.tenant.clone(),
+            row.api_key_id.clone().unwrap_or_else(|| "-".to_owned()),
+            row.model.clone(),
+            row.requests.to_string(),
+            row.items.to_string(),
+            row.bytes.to_string(),
+            format!("{:.1}", row.compute_ms),
+        ]
+    }));
+    let widths: Vec<usize> = (0..head.len())
+        .map(|column| lines.iter().map(|l| l[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    for line in &lines {
+        let cells: Vec<String> = line
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(column, (cell, &width))| match column {
+                0..4 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            })
+            .collect();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+async fn page(options: &UsageOptions, token: Option<&str>) -> anyhow::Result<Page> {
+    let server: http::Uri = options
+        .server
+        .parse()
+        .map_err(|e| anyhow!("--server {} is not a URL: {e}", options.server))?;
+    if server.scheme_str() != Some("http") {
+        bail!(
+            "--server {} must begin with http://; put a proxy in front for TLS",
+            options.server
+        );
+    }
+    let authority = server
+        .authority()
+        .ok_or_else(|| anyhow!("--server {} names no host", options.server))?;
+    let mut query = Vec::new();
+    for (name, value) in [
+        ("from", options.from.as_deref()),
+        ("to", options.to.as_deref()),
+        ("page_token", token),
+    ] {
+        if let Some(value) = value {
+            // Dates and tokens have digits, dashes and a point; anything else the server would refuse.
+            if !value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b)) {
+                bail!("--{name} {value:?} is not a date; write it as YYYY-MM-DD");
+            }
+            query.push(format!("{name}={value}"));
+        }
+    }
+    let target = match query.is_empty() {
+        true => "/v1/usage".to_owned(),
+        false => format!("/v1/usage?{}", query.join("&")),
+    };
+    let request = http::Request::get(&target)
+        .header("host", authority.as_str())
+        .header("accept", "application/json")
+        .body(Empty::<Bytes>::new())?;
+    let (host, port) = (authority.host(), authority.port_u16().unwrap_or(80));
+    let exchange = async {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let stream = tokio::net::TcpStream::connect((host, port))
+            .await
+            .with_context(|| format!("no server answers at {authority}; is `penstock up` running there?"))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_PAGE_BYTES)
+            .collect()
+            .await
+            .map_err(|e| anyhow!("the answer broke off: {e}"))?
+            .to_bytes();
+        Ok::<_, anyhow::Error>((status, body))
+    };
+    let (status, body) = tokio::time::timeout(TIMEOUT, exchange)
+        .await
+        .map_err(|_| anyhow!("{authority} did not answer within {} s", TIMEOUT.as_secs()))??;
+    if !status.is_success() {
+        let said = serde_json::from_slice::<serde_json::Value>(&body).ok();
+        let message = said
+            .as_ref()
+            .and_then(|said| said["error"]["message"].as_str())
+            .unwrap_or("no message");
+        bail!("{authority} answered {status}: {message}");
+    }
+    serde_json::from_slice(&body).context("the server's answer has another form")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_printed_in_columns() {
+        let row = |model: &str, requests| Row {
+            date: "2026-11-21".into(),
+            tenant: "anonymous".into(),
+            api_key_id: None,
+            model: model.into(),
+            requests,
+            items: 2,
+            bytes: 3,
+            compute_ms: 1.25,
+        };
+        let mut out = Vec::new();
+        table(&[row("magika", 7), row("cls", 12_345)], &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(
+            text,
+            "DATE        TENANT     API KEY  MODEL   REQUESTS  ITEMS  BYTES  COMPUTE MS\n\
+             2026-11-21  anonymous  -        magika         7      2      3         1.2\n\
+             2026-11-21  anonymous  -        cls        12345      2      3         1.2\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_asked_is_said() {
+        let ask = |server: &str, from: Option<&str>| {
+            let options = UsageOptions {
+                server: server.into(),
+                from: from.map(str::to_owned),
+                to: None,
+                json: false,
+            };
+            async move { page(&options, None).await.err().expect("an error").to_string() }
+        };
+        assert!(ask("https://a", None).await.contains("http://"));
+        assert!(ask("http://127.0.0.1:1", Some("a b")).await.contains("YYYY-MM-DD"));
+        assert!(ask("http://127.0.0.1:1", None).await.contains("penstock up"));
+    }
+}
