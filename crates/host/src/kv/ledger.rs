@@ -76,8 +76,14 @@ impl Ledger {
             let Some(place) = seen.load(Ordering::Relaxed).checked_sub(1) else {
                 continue;
             };
-            if let Some(store) = &self.stores.granted[at].store {
-                waits.push((at, store.durable(Position(place))));
+            let Some(store) = &self.stores.granted[at].store else {
+                continue;
+            };
+            // A store that can say so at once costs no more than being asked.
+            match store.durable(Position(place)) {
+                Reply::Ready(Some(Ok(()))) => {}
+                Reply::Ready(Some(Err(cause))) => return Err(self.not_durable(at, cause)),
+                later => waits.push((at, later)),
             }
         }
         if waits.is_empty() {
@@ -99,9 +105,15 @@ impl Ledger {
                 None => Poll::Pending,
             }
         });
-        settled.await.map_err(|(at, cause)| NotDurable {
+        settled
+            .await
+            .map_err(|(at, cause)| self.not_durable(at, cause))
+    }
+
+    fn not_durable(&self, at: usize, cause: StoreError) -> NotDurable {
+        NotDurable {
             label: self.stores.granted[at].label.clone(),
             cause,
-        })
+        }
     }
 }

@@ -173,7 +173,11 @@ fn perform(call: &Call) -> Result<Value, Failure> {
         }
         ("wasi", "set-many") => {
             let value = call.value();
-            let entries: Vec<_> = call.names().into_iter().map(|n| (n, value.clone())).collect();
+            let entries: Vec<_> = call
+                .names()
+                .into_iter()
+                .map(|n| (n, value.clone()))
+                .collect();
             Ok(json!(batch::set_many(&bucket()?, &entries)?))
         }
         ("wasi", "delete-many") => Ok(json!(batch::delete_many(&bucket()?, &call.names())?)),
@@ -219,6 +223,15 @@ fn perform(call: &Call) -> Result<Value, Failure> {
                 Err(atomics::CasError::CasFailed(_))
             );
             Ok(json!({ "seen": seen, "swapped": swapped, "lost": lost }))
+        }
+        // Writes, and then tells by another way than its answer.
+        ("wasi", "tell") => {
+            bucket()?.set(&name, b"told")?;
+            Ok(json!(atomics::increment(
+                &wasi::open("counters")?,
+                "told",
+                1
+            )?))
         }
         // Opens without end and keeps what it got.
         ("wasi", "hoard") => loop {
