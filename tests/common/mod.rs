@@ -43,6 +43,8 @@ pub struct Server {
 pub struct Options {
     pub door: Option<&'static str>,
     pub policy: Option<&'static str>,
+    /// The runtime configuration; without it, `default` is a store of this server alone.
+    pub runtime_config: Option<&'static str>,
     pub tract: bool,
     /// Serve `tests/guests/hostile-adapter` in place of the adapter, and a model `hostile` with it.
     pub hostile: bool,
@@ -58,6 +60,17 @@ impl Server {
         let files = tempfile::tempdir().expect("a temporary directory");
         let policy = files.path().join("penstock.toml");
         std::fs::write(&policy, options.policy.unwrap_or_default()).unwrap();
+        // Servers share what they compiled and nothing else.
+        let runtime_config = files.path().join("runtime.toml");
+        let own_store = format!(
+            "[key_value_store.default]\ntype = \"penstock\"\npath = \"{}\"\n",
+            files.path().join("default.redb").display()
+        );
+        std::fs::write(
+            &runtime_config,
+            options.runtime_config.unwrap_or(&own_store),
+        )
+        .unwrap();
         let mut app = root().join("spin.toml");
         let mut models = root().join("models");
         if options.hostile {
@@ -72,6 +85,8 @@ impl Server {
             .arg(&models)
             .arg("--policy")
             .arg(&policy)
+            .arg("--runtime-config-file")
+            .arg(&runtime_config)
             .arg("--state-dir")
             .arg(root().join("target/penstock-test-state"))
             // What the person who runs the tests has set must not change them.

@@ -325,3 +325,24 @@ fn several(findings: Vec<Finding>) -> anyhow::Error {
     let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
     anyhow::anyhow!("the application cannot be served:\n{}", lines.join("\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_are_provided_in_the_versions_there_are_and_no_other() {
+        for import in kv::INTERFACES {
+            assert!(provided(import), "{import}");
+        }
+        for import in [
+            "wasi:keyvalue/watcher@0.2.0-draft2",
+            "wasi:keyvalue/store@0.2.0-draft",
+            "fermyon:spin/key-value@3.0.0",
+            "fermyon:spin/sqlite@2.0.0",
+            "spin:key-value/key-value@4.0.0",
+        ] {
+            assert!(!provided(import), "{import}");
+        }
+    }
+}

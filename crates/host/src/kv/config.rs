@@ -30,14 +30,13 @@ const MAX_CONFIG_BYTES: u64 = 1 << 20;
 const STORES: &str = "key_value_store";
 
 /// What Spin's file may have and this host does not act upon.
-const NOT_SERVED: [&str; 16] = [
+const NOT_SERVED: [&str; 14] = [
     "state_dir",
     "log_dir",
     "max_instance_memory",
     "sqlite_database",
     "llm_compute",
     "variables_provider",
-    "variable_provider",
     "config_provider",
     "client_tls",
     "outbound_networking",
@@ -46,7 +45,6 @@ const NOT_SERVED: [&str; 16] = [
     "outbound_pg",
     "outbound_mysql",
     "outbound_mqtt",
-    "key_value",
 ];
 
 /// The type that Spin calls by its own name: a file where `path` says so, otherwise memory.
@@ -90,9 +88,9 @@ pub enum StoreKind {
     /// A store in the memory of this process, empty at each start.
     Memory {
         /// The most entries, or as many as the store takes by itself.
-        max_entries: Option<usize>,
+        max_entries: Option<u64>,
         /// The most bytes of names and values, or as many as the store takes by itself.
-        max_bytes: Option<usize>,
+        max_bytes: Option<u64>,
     },
     /// Redis or Valkey.
     Redis {
@@ -527,14 +525,14 @@ impl Reader<'_> {
     }
 
     /// A number of at least one.
-    fn count(&mut self, section: &Section<'_>, field: &str) -> Option<usize> {
+    fn count(&mut self, section: &Section<'_>, field: &str) -> Option<u64> {
         let value: &Spanned<DeValue<'_>> = section.table.get(field)?;
         let what = format!("`{field}` in {}", section.name);
         let DeValue::Integer(number) = value.get_ref() else {
             self.wrong_type(value, &what, "a whole number");
             return None;
         };
-        let read = usize::from_str_radix(&number.as_str().replace('_', ""), number.radix());
+        let read = u64::from_str_radix(&number.as_str().replace('_', ""), number.radix());
         match read {
             Ok(read) if read > 0 => Some(read),
             _ => {
