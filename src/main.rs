@@ -49,6 +49,14 @@ struct Common {
     /// The ONNX Runtime library; without it, models run on the built-in tract.
     #[arg(long, env = "PENSTOCK_ONNXRUNTIME", value_name = "PATH")]
     onnxruntime: Option<PathBuf>,
+    /// Which key-value store each label stands for, as Spin reads it; without it, `default` is kept
+    /// in the state directory and `counters` in memory.
+    #[arg(long, env = "PENSTOCK_RUNTIME_CONFIG_FILE", value_name = "FILE")]
+    runtime_config_file: Option<PathBuf>,
+    /// Where compiled components and stores are kept between starts; without it, `.penstock` beside
+    /// the manifest.
+    #[arg(long, env = "PENSTOCK_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -63,14 +71,6 @@ struct UpArgs {
         value_name = "ADDRESS"
     )]
     listen: SocketAddr,
-    /// Where compiled components are kept between starts.
-    #[arg(
-        long,
-        env = "PENSTOCK_STATE_DIR",
-        default_value = ".penstock",
-        value_name = "DIR"
-    )]
-    state_dir: PathBuf,
     /// How log lines are written.
     #[arg(long, env = "PENSTOCK_LOG", value_enum, default_value_t = Log::Pretty)]
     log: Log,
@@ -100,6 +100,8 @@ impl Common {
             models: self.models.clone(),
             policy: self.policy.clone(),
             onnxruntime: self.onnxruntime.clone(),
+            runtime_config: self.runtime_config_file.clone(),
+            state_dir: self.state_dir.clone(),
         }
     }
 }
@@ -119,7 +121,6 @@ fn main() -> ExitCode {
             up::run(up::UpOptions {
                 app: args.common.app(),
                 listen: args.listen,
-                state_dir: args.state_dir,
                 door: match args.door {
                     DoorArg::Direct => DoorKind::Direct,
                     DoorArg::Http => DoorKind::Http,

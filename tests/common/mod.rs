@@ -43,6 +43,8 @@ pub struct Server {
 pub struct Options {
     pub door: Option<&'static str>,
     pub policy: Option<&'static str>,
+    /// The runtime configuration; without it, `default` is a store of this server alone.
+    pub runtime_config: Option<&'static str>,
     pub tract: bool,
     /// Serve `tests/guests/hostile-adapter` in place of the adapter, and a model `hostile` with it.
     pub hostile: bool,
@@ -58,6 +60,17 @@ impl Server {
         let files = tempfile::tempdir().expect("a temporary directory");
         let policy = files.path().join("penstock.toml");
         std::fs::write(&policy, options.policy.unwrap_or_default()).unwrap();
+        // Servers share what they compiled and nothing else.
+        let runtime_config = files.path().join("runtime.toml");
+        let own_store = format!(
+            "[key_value_store.default]\ntype = \"penstock\"\npath = \"{}\"\n",
+            files.path().join("default.redb").display()
+        );
+        std::fs::write(
+            &runtime_config,
+            options.runtime_config.unwrap_or(&own_store),
+        )
+        .unwrap();
         let mut app = root().join("spin.toml");
         let mut models = root().join("models");
         if options.hostile {
@@ -72,6 +85,8 @@ impl Server {
             .arg(&models)
             .arg("--policy")
             .arg(&policy)
+            .arg("--runtime-config-file")
+            .arg(&runtime_config)
             .arg("--state-dir")
             .arg(root().join("target/penstock-test-state"))
             // What the person who runs the tests has set must not change them.
@@ -181,45 +196,7 @@ impl Server {
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
     ) -> Answer {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .allow_non_standard_methods(true)
-            .timeout_global(Some(Duration::from_secs(60)))
-            .build()
-            .into();
-        let mut request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("http://{}{path}", self.address));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let response = match body {
-            Some(body) => agent.run(request.body(body).unwrap()),
-            None => agent.run(request.body(()).unwrap()),
-        };
-        let mut response = response.expect("an answer");
-        let headers = response
-            .headers()
-            .iter()
-            .map(|(n, v)| {
-                (
-                    n.as_str().to_owned(),
-                    String::from_utf8_lossy(v.as_bytes()).into_owned(),
-                )
-            })
-            .collect();
-        let status = response.status().as_u16();
-        let bytes = response
-            .body_mut()
-            .with_config()
-            .limit(64 << 20)
-            .read_to_vec()
-            .expect("a body");
-        Answer {
-            status,
-            headers,
-            bytes,
-        }
+        call(self.address, method, path, headers, body)
     }
 }
 
@@ -227,6 +204,55 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Sends a request and reads the whole answer.
+pub fn call(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+) -> Answer {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .allow_non_standard_methods(true)
+        .timeout_global(Some(Duration::from_secs(60)))
+        .build()
+        .into();
+    let mut request = ureq::http::Request::builder()
+        .method(method)
+        .uri(format!("http://{}{path}", address));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = match body {
+        Some(body) => agent.run(request.body(body).unwrap()),
+        None => agent.run(request.body(()).unwrap()),
+    };
+    let mut response = response.expect("an answer");
+    let headers = response
+        .headers()
+        .iter()
+        .map(|(n, v)| {
+            (
+                n.as_str().to_owned(),
+                String::from_utf8_lossy(v.as_bytes()).into_owned(),
+            )
+        })
+        .collect();
+    let status = response.status().as_u16();
+    let bytes = response
+        .body_mut()
+        .with_config()
+        .limit(64 << 20)
+        .read_to_vec()
+        .expect("a body");
+    Answer {
+        status,
+        headers,
+        bytes,
     }
 }
 

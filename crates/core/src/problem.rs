@@ -125,9 +125,9 @@ catalogue! {
     /// A queue or a pool is full; the request was not run.
     Overloaded = "overloaded", 503, "Overloaded",
         "Try again after Retry-After seconds, with backoff; the request was not run.";
-    /// The store that a policy needs does not answer; nothing was run.
+    /// The store that a policy needs does not answer, or could not make durable what the answer rests on.
     StoreUnavailable = "store_unavailable", 503, "Store not available",
-        "Try again after Retry-After seconds, with the same idempotency key if there was one.";
+        "Try again after Retry-After seconds, with the same idempotency key if you sent one; what the call did may or may not last.";
     /// The request took longer than its deadline.
     DeadlineExceeded = "deadline_exceeded", 504, "Deadline exceeded",
         "Send fewer items, or raise the deadline; the message names the limit.";

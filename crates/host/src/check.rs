@@ -1,8 +1,9 @@
 //! `penstock check`: everything that can be wrong before a request comes, each with file, line and
-//! remedy: manifest, composition, policy, and every model's contract against its graph.
+//! remedy: manifest, composition, policy, stores, and every model's contract against its graph.
 
 use crate::AppOptions;
 use crate::app::{self, Finding, Manifest, Place, Severity};
+use crate::kv::RuntimeConfig;
 use crate::settings::Settings;
 use crate::up;
 use penstock_nn::{Repository, State};
@@ -29,9 +30,17 @@ pub fn run(options: &AppOptions) -> ExitCode {
     }
 }
 
-/// All findings, in the order: policy, manifest, composition, models.
+/// All findings, in the order: policy, runtime configuration, manifest, composition, stores, models.
 pub fn findings(options: &AppOptions) -> Vec<Finding> {
     let mut findings = Settings::load(&options.policy).err().unwrap_or_default();
+    let config = match RuntimeConfig::load(options.runtime_config.as_deref(), &options.state_dir())
+    {
+        Ok(config) => Some(config),
+        Err(found) => {
+            findings.extend(found);
+            None
+        }
+    };
     let mut mounts = Vec::new();
     match Manifest::load(&options.app) {
         Err(found) => findings.extend(found),
@@ -48,6 +57,16 @@ pub fn findings(options: &AppOptions) -> Vec<Finding> {
                     match app::compose(&manifest, root, up::provided) {
                         Ok(composed) => findings.extend(composed.warnings),
                         Err(found) => findings.extend(found),
+                    }
+                    if let Some(config) = &config {
+                        let granted = &manifest.components[root].key_value_stores;
+                        findings.extend(
+                            config
+                                .covers(&manifest.path, granted)
+                                .err()
+                                .unwrap_or_default(),
+                        );
+                        findings.extend(config.warnings(granted));
                     }
                     match app::mounts(&manifest, root) {
                         Ok(found) => mounts = found,

@@ -3,7 +3,8 @@
 //! * [`Direct`]: the typed door, `penstock:gate/door`: whole request, whole answer, the cheapest;
 //! * [`Http`]: `wasi:http/handler@0.3.0`, as Spin and other hosts call it.
 //!
-//! Both keep instances for reuse, serve one request at a time in each, and bound their number.
+//! Both keep instances for reuse, serve one request at a time in each, and bound their number. In both,
+//! an answer waits until what the instance saw of its key-value stores lasts; the instance does not.
 
 mod direct;
 mod http;
@@ -45,6 +46,9 @@ pub enum DoorError {
     /// No instance could be made.
     #[error("no instance could be made: {0:#}")]
     Instantiate(wasmtime::Error),
+    /// The answer is there, and what it rests on may not last.
+    #[error(transparent)]
+    NotDurable(#[from] crate::kv::NotDurable),
     /// What came back is not an HTTP answer.
     #[error("the component's answer is not HTTP: {0}")]
     Answer(String),
@@ -107,13 +111,14 @@ pub struct DoorSettings {
     pub total_timeout: Duration,
 }
 
-/// Everything a component may import: WASI, `wasi:nn`, and nothing else.
+/// Everything a component may import: WASI, `wasi:nn`, key-value stores, and nothing else.
 pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     crate::nn::add_to_linker(&mut linker)?;
+    crate::kv::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

@@ -5,6 +5,7 @@
 //! * [`settings`]: what the operator decides;
 //! * [`engine`], [`state`]: how a guest runs and what it may use;
 //! * [`nn`]: `wasi:nn` for guests;
+//! * [`kv`]: key-value stores for guests;
 //! * [`doors`]: pools of instances and the ways into them;
 //! * [`server`]: connections and requests;
 //! * [`up`], [`check`]: the commands.
@@ -13,6 +14,7 @@ pub mod app;
 pub mod check;
 pub mod doors;
 pub mod engine;
+pub mod kv;
 pub mod log;
 mod nn;
 pub mod server;
@@ -20,7 +22,7 @@ pub mod settings;
 pub mod state;
 pub mod up;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What `up` and `check` look at.
 #[derive(Clone, Debug)]
@@ -33,6 +35,23 @@ pub struct AppOptions {
     pub policy: PathBuf,
     /// The ONNX Runtime library.
     pub onnxruntime: Option<PathBuf>,
+    /// Which store each label stands for, where it is not the defaults.
+    pub runtime_config: Option<PathBuf>,
+    /// Where compiled components and stores are kept, where it is not beside the manifest.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// The folder beside the manifest where state is kept, as Spin's is `.spin`.
+const DEFAULT_STATE_DIR: &str = ".penstock";
+
+impl AppOptions {
+    /// Where compiled components and stores are kept.
+    pub fn state_dir(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| {
+            let beside = self.app.parent().unwrap_or(Path::new(""));
+            beside.join(DEFAULT_STATE_DIR)
+        })
+    }
 }
 
 /// What is built in, a line each, for `penstock version`.
@@ -43,7 +62,9 @@ pub fn built_in() -> Vec<String> {
             "inference backends: {}; onnxruntime where --onnxruntime names its library",
             listed()
         ),
-        "interfaces: penstock:*@0.1.0, wasi:nn@0.2.0-rc-2024-10-28, wasi:http@0.3.0".to_owned(),
+        "interfaces: penstock:*@0.1.0, wasi:nn@0.2.0-rc-2024-10-28, wasi:http@0.3.0, \
+         wasi:keyvalue@0.2.0-draft2, fermyon:spin/key-value@2.0.0, spin:key-value@3.0.0"
+            .to_owned(),
     ]
 }
 

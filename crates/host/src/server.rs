@@ -367,6 +367,11 @@ impl Server {
                 );
                 Err(match error {
                     DoorError::Instantiate(_) => self.overloaded(),
+                    DoorError::NotDurable(_) => Problem::new(
+                        Code::StoreUnavailable,
+                        "the request was carried out, but what it wrote could not be made to last",
+                    )
+                    .retry_after(RETRY_AFTER_S),
                     DoorError::Trap(_) | DoorError::Answer(_) => Problem::new(
                         Code::Internal,
                         "something inside failed; the request id finds it in the server's log",

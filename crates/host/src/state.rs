@@ -2,6 +2,7 @@
 //! serving.
 
 use crate::engine::EPOCH_TICK;
+use crate::kv::{Ledger, Stores};
 use penstock_nn::Repository;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct InstanceSource {
     pub environment: Vec<(String, String)>,
     /// The models behind `wasi:nn`.
     pub repository: Arc<Repository>,
+    /// The key-value stores an instance may open.
+    pub stores: Arc<Stores>,
     /// Bytes each memory may grow to.
     pub memory_bytes: usize,
     /// Computing time of one request.
@@ -50,9 +53,11 @@ pub struct InstanceState {
     pub table: ResourceTable,
     /// The models behind `wasi:nn`.
     pub repository: Arc<Repository>,
-    /// Bytes of tensors held for the guest in the host's memory.
+    /// What the instance has seen of its key-value stores.
+    pub ledger: Arc<Ledger>,
+    /// Bytes of tensors and of values held for the guest in the host's memory.
     pub tensor_bytes: usize,
-    /// The most bytes of tensors held for the guest.
+    /// The most bytes of tensors and of values held for the guest.
     pub max_tensor_bytes: usize,
     limits: MemoryLimits,
     ticks_left: u64,
@@ -81,6 +86,7 @@ impl InstanceState {
             hooks: NoOutbound,
             table,
             repository: source.repository.clone(),
+            ledger: Ledger::new(source.stores.clone()),
             tensor_bytes: 0,
             max_tensor_bytes: source.memory_bytes,
             limits: MemoryLimits {

@@ -4,13 +4,16 @@ use crate::AppOptions;
 use crate::app::{self, Cached, Finding, Manifest};
 use crate::doors::{Direct, DoorKind, DoorSettings, Http, link};
 use crate::engine::{self, Ticker};
+use crate::kv::{self, Durability, RuntimeConfig, StoreConfig, Stores};
 use crate::server::{Door, Server};
 use crate::settings::Settings;
 use crate::state::InstanceSource;
 use anyhow::Context;
+use penstock_kv::Store;
 use penstock_nn::{Backends, Repository, State};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,8 +30,6 @@ pub struct UpOptions {
     pub app: AppOptions,
     /// Where to listen.
     pub listen: SocketAddr,
-    /// Where compiled components are kept.
-    pub state_dir: PathBuf,
     /// Which door requests go through.
     pub door: DoorKind,
 }
@@ -60,7 +61,7 @@ pub fn run(options: UpOptions) -> ExitCode {
 async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let started = Instant::now();
     let settings = Settings::load(&options.app.policy).map_err(several)?;
-    let prepared = prepare(&options.app, &settings, &options.state_dir)?;
+    let prepared = prepare(&options.app, &settings).await?;
     let listener = TcpListener::bind(options.listen).await.with_context(|| {
         format!(
             "cannot listen on {}; choose another --listen",
@@ -77,6 +78,9 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
         compiled,
         ..
     } = prepared;
+    for line in source.stores.describe() {
+        tracing::info!("{line}");
+    }
     let _ticker = Ticker::start(component.engine()).context("cannot start the epoch thread")?;
     let door_settings = DoorSettings {
         count: settings.instances.count,
@@ -165,18 +169,29 @@ pub struct Prepared {
     pub compiled: String,
 }
 
-/// Reads, composes and compiles an application, and opens its models directory.
-pub fn prepare(
+/// Reads, composes and compiles an application, and opens its stores and its models directory.
+pub async fn prepare(options: &AppOptions, settings: &Settings) -> anyhow::Result<Prepared> {
+    prepare_with(options, settings, async |configs| kv::open(&configs).await).await
+}
+
+/// The same, with stores that the caller opens: of those configured, the ones that are granted. A
+/// label it leaves out is told `no-such-store`.
+pub async fn prepare_with(
     options: &AppOptions,
     settings: &Settings,
-    state_dir: &std::path::Path,
+    open: impl AsyncFnOnce(
+        BTreeMap<String, StoreConfig>,
+    ) -> anyhow::Result<BTreeMap<String, Arc<dyn Store>>>,
 ) -> anyhow::Result<Prepared> {
+    let state_dir = options.state_dir();
     let manifest = Manifest::load(&options.app).map_err(several)?;
     let root = root_component(&manifest)?.to_owned();
     let composed = app::compose(&manifest, &root, provided).map_err(several)?;
     for warning in manifest.warnings.iter().chain(&composed.warnings) {
         tracing::warn!("{warning}");
     }
+    // Before the components are compiled, because that takes longer.
+    let stores = stores(options, &manifest, &root, &state_dir, open).await?;
     let engine = engine::build(&settings.instances)
         .map_err(|e| anyhow::anyhow!("cannot start the WebAssembly engine: {e:#}; [instances] may ask for more memory than there is"))?;
     let (component, outcome) = app::compile(&engine, &composed.bytes, &state_dir.join("cache"))?;
@@ -208,6 +223,7 @@ pub fn prepare(
             .collect(),
         environment,
         repository: repository.clone(),
+        stores,
         memory_bytes: settings.instances.memory_bytes,
         cpu_time: Duration::from_millis(settings.instances.cpu_time_ms),
     };
@@ -221,10 +237,37 @@ pub fn prepare(
     })
 }
 
+/// Opens the stores that a component is granted.
+async fn stores(
+    options: &AppOptions,
+    manifest: &Manifest,
+    root: &str,
+    state_dir: &Path,
+    open: impl AsyncFnOnce(
+        BTreeMap<String, StoreConfig>,
+    ) -> anyhow::Result<BTreeMap<String, Arc<dyn Store>>>,
+) -> anyhow::Result<Arc<Stores>> {
+    let granted = &manifest.components[root].key_value_stores;
+    let config =
+        RuntimeConfig::load(options.runtime_config.as_deref(), state_dir).map_err(several)?;
+    config.covers(&manifest.path, granted).map_err(several)?;
+    let labels = || granted.iter().map(|label| label.name.as_str());
+    let mut wanted = config.stores;
+    wanted.retain(|label, _| labels().any(|granted| granted == label));
+    let durability: BTreeMap<String, Durability> = wanted
+        .iter()
+        .map(|(label, store)| (label.clone(), store.durability))
+        .collect();
+    let opened = open(wanted).await?;
+    let opened = opened.into_iter().map(|(label, store)| {
+        let durability = durability.get(&label).copied().unwrap_or_default();
+        (label, (store, durability))
+    });
+    Ok(Stores::grant(labels(), opened.collect()))
+}
+
 /// The inference backends there are: ONNX Runtime where its library was named, and tract.
-pub(crate) fn backends(
-    onnxruntime: Option<&std::path::Path>,
-) -> Result<Backends, penstock_nn::NnError> {
+pub(crate) fn backends(onnxruntime: Option<&Path>) -> Result<Backends, penstock_nn::NnError> {
     match onnxruntime {
         Some(library) => Backends::with_onnxruntime(library),
         None => Ok(Backends::builtin()),
@@ -274,11 +317,32 @@ pub(crate) fn provided(import: &str) -> bool {
         "wasi:random/",
         "wasi:sockets/",
     ];
-    PROVIDED.iter().any(|known| import.starts_with(known))
+    PROVIDED.iter().any(|known| import.starts_with(known)) || kv::INTERFACES.contains(&import)
 }
 
 /// Findings as one error, each on lines of its own.
 fn several(findings: Vec<Finding>) -> anyhow::Error {
     let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
     anyhow::anyhow!("the application cannot be served:\n{}", lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_are_provided_in_the_versions_there_are_and_no_other() {
+        for import in kv::INTERFACES {
+            assert!(provided(import), "{import}");
+        }
+        for import in [
+            "wasi:keyvalue/watcher@0.2.0-draft2",
+            "wasi:keyvalue/store@0.2.0-draft",
+            "fermyon:spin/key-value@3.0.0",
+            "fermyon:spin/sqlite@2.0.0",
+            "spin:key-value/key-value@4.0.0",
+        ] {
+            assert!(!provided(import), "{import}");
+        }
+    }
 }

@@ -120,12 +120,21 @@ pub struct Component {
     pub exclude_files_place: Option<Place>,
     /// Its variables: text in which `{{ name }}` stands for an application variable.
     pub variables: BTreeMap<String, String>,
-    /// Labels of the key-value stores it may open.
-    pub key_value_stores: Vec<String>,
+    /// Labels of the key-value stores it may open, Spin's and this host's own together.
+    pub key_value_stores: Vec<StoreLabel>,
     /// The components plugged into its imports, in the order of the file.
     pub dependencies: Vec<Dependency>,
     /// Fields that give it configuration, with their places: what a dependency may not have.
     configured: Vec<(&'static str, Place)>,
+}
+
+/// The label of a key-value store that a component may open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreLabel {
+    /// Where it stands.
+    pub place: Place,
+    /// The label.
+    pub name: String,
 }
 
 /// An entry of `files`.

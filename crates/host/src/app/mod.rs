@@ -4,12 +4,14 @@
 //! * [`files`]: which host directories a component sees, and where;
 //! * [`compose`](mod@compose): how a component and its dependencies become one, and what a dependency may not reach;
 //! * [`compile`](mod@compile): when machine code from an earlier run may be trusted;
+//! * `document`: how a TOML document is read so that all its mistakes are found;
 //! * [`finding`]: how anything wrong is told to the person who can mend it.
 //!
 //! Nothing here serves a request: it all happens once, before the first one.
 
 pub mod compile;
 pub mod compose;
+pub(crate) mod document;
 pub mod files;
 pub mod finding;
 pub mod manifest;

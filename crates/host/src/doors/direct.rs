@@ -87,8 +87,10 @@ impl Direct {
     /// Keeps an instance that answered, unless it has served its share or grew large: memory of an
     /// instance never shrinks. One that has been idle for long makes room.
     fn rest(&self, mut instance: Instance) {
+        let state = instance.store.data();
         if instance.served >= self.settings.max_reuse
-            || instance.store.data().held_bytes() > MAX_RETAINED_BYTES
+            || state.held_bytes() > MAX_RETAINED_BYTES
+            || state.ledger.is_spent()
         {
             return;
         }
@@ -106,7 +108,7 @@ impl Direct {
 
     /// Passes one request through an instance. Dropping the future gives up the instance.
     pub async fn call(&self, request: DoorRequest) -> Result<Response<Bytes>, DoorError> {
-        let _permit = self
+        let permit = self
             .permits
             .acquire()
             .await
@@ -146,7 +148,11 @@ impl Direct {
             }
         };
         instance.served += 1;
+        let ledger = instance.store.data().ledger.clone();
         self.rest(instance);
+        drop(permit);
+        // The instance serves others meanwhile, so that many answers wait for one write to the disk.
+        ledger.settled().await?;
         to_http(answer)
     }
 

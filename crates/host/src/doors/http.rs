@@ -2,12 +2,13 @@
 //! a time in an instance. The workers that own instances are `wasmtime-wasi-http`'s.
 
 use super::{Counted, DoorError, DoorRequest, DoorSettings, InstanceCounts};
+use crate::kv::Ledger;
 use crate::state::{InstanceSource, InstanceState};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::{BodyExt, Full};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -72,30 +73,45 @@ impl Http {
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
+        let ledger = Arc::<OnceLock<Arc<Ledger>>>::default();
+        let admitted = Admitted {
+            permit,
+            ledger: ledger.clone(),
+        };
         let body: WasiBody = Full::new(request.body)
             .map_err(|e| match e {})
             .boxed_unsync();
         let request = http::Request::from_parts(request.parts, body);
         let response = self
             .handler
-            .handle(permit, request)
+            .handle(admitted, request)
             .await
-            .map_err(|error| {
-                match error.downcast::<InstantiationError<OwnedSemaphorePermit>>() {
+            .map_err(
+                |error| match error.downcast::<InstantiationError<Admitted>>() {
                     Ok(failed) => {
                         DoorError::Instantiate(wasmtime::format_err!("{:#}", failed.error))
                     }
                     Err(trap) => DoorError::Trap(trap),
-                }
-            })?;
+                },
+            )?;
         let (parts, body) = response.into_parts();
         let body = body
             .collect()
             .await
             .map_err(|e| DoorError::Answer(format!("its body broke off: {e:?}")))?
             .to_bytes();
+        if let Some(ledger) = ledger.get() {
+            ledger.settled().await?;
+        }
         Ok(Response::from_parts(parts, body))
     }
+}
+
+/// What goes with a request to the instance that takes it.
+struct Admitted {
+    permit: OwnedSemaphorePermit,
+    /// Set to that instance's, for the caller to wait for.
+    ledger: Arc<OnceLock<Arc<Ledger>>>,
 }
 
 struct Source {
@@ -115,6 +131,7 @@ impl HandlerState for Source {
             ProxyPre::P3(pre) => pre.engine(),
         };
         let mut store = InstanceState::store(engine, &self.source)?;
+        let ledger = store.data().ledger.clone();
         let proxy: Proxy = self.pre.instantiate_async(&mut store).await?;
         Ok(Instance {
             store,
@@ -127,6 +144,7 @@ impl HandlerState for Source {
             state: Worker {
                 max_reuse: self.settings.max_reuse as usize,
                 total_timeout: self.settings.total_timeout,
+                ledger,
                 counted: Counted::new(&self.counts),
             },
         })
@@ -161,15 +179,16 @@ impl WorkerExpiration for Expiration {
 struct Worker {
     max_reuse: usize,
     total_timeout: Duration,
+    ledger: Arc<Ledger>,
     counted: Counted,
 }
 
 impl WorkerState for Worker {
     type StoreData = InstanceState;
-    type RequestData = OwnedSemaphorePermit;
+    type RequestData = Admitted;
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
-        if total >= self.max_reuse {
+        if total >= self.max_reuse || self.ledger.is_spent() {
             ShouldAccept::Never
         } else if concurrent >= 1 {
             ShouldAccept::No
@@ -181,11 +200,14 @@ impl WorkerState for Worker {
     fn on_request_start(
         &self,
         mut store: StoreContextMut<'_, InstanceState>,
-        permit: OwnedSemaphorePermit,
+        admitted: Admitted,
         _task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
         store.data_mut().begin_request();
         store.set_epoch_deadline(1);
+        let Admitted { permit, ledger } = admitted;
+        // Each request comes here once.
+        let _ = ledger.set(self.ledger.clone());
         let deadline = tokio::time::sleep(self.total_timeout);
         Box::pin(async move {
             deadline.await;

@@ -10,9 +10,14 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     Application, Capability, Component, Dependency, DependencyName, FileEntry, FileForm,
-    HttpTrigger, Inherit, Manifest, Provider, Route, Variable, check_kebab, check_words,
+    HttpTrigger, Inherit, Manifest, Provider, Route, StoreLabel, Variable, check_kebab,
+    check_words,
 };
+use crate::app::document::{Reader, Section, Text};
 use crate::app::finding::{self, Finding, Lines, Place};
+
+/// Where a manifest grants labels that Spin would not know.
+const OWN_LABELS: &str = "tool.penstock.key_value_stores";
 
 /// Paths under which Spin answers by itself.
 const RESERVED_PREFIX: &str = "/.well-known/spin";
@@ -45,201 +50,8 @@ pub(super) fn read(
     Err(findings)
 }
 
-/// A table of the document, with the name a person would call it by.
-struct Section<'t> {
-    name: String,
-    table: &'t DeTable<'t>,
-    /// Where it is named, for what is missing in it.
-    span: Range<usize>,
-}
-
-/// A string of the document and where it stands.
-struct Text<'t> {
-    value: &'t str,
-    span: Range<usize>,
-}
-
-struct Reader<'a> {
-    file: &'a Path,
-    root: &'a Path,
-    lines: Lines<'a>,
-    findings: Vec<Finding>,
-    warnings: Vec<Finding>,
-}
-
 impl<'a> Reader<'a> {
-    fn place(&self, span: &Range<usize>) -> Place {
-        self.lines.place(span.start)
-    }
-
-    fn error(
-        &mut self,
-        span: &Range<usize>,
-        message: impl Into<String>,
-        remedy: impl Into<String>,
-    ) {
-        let place = self.place(span);
-        self.error_at(place, message, remedy);
-    }
-
-    fn error_at(&mut self, place: Place, message: impl Into<String>, remedy: impl Into<String>) {
-        self.findings
-            .push(Finding::error(self.file, Some(place), message, remedy));
-    }
-
-    fn warning_at(&mut self, place: Place, message: impl Into<String>, remedy: impl Into<String>) {
-        self.warnings
-            .push(Finding::warning(self.file, Some(place), message, remedy));
-    }
-
-    fn not_served(&mut self, span: &Range<usize>, what: &str, remedy: &str) {
-        self.error(
-            span,
-            format!("{what} is not served by this host yet"),
-            remedy,
-        );
-    }
-
-    fn wrong_type(&mut self, value: &Spanned<DeValue<'_>>, what: &str, wanted: &str) {
-        let found = match value.get_ref() {
-            DeValue::Integer(_) => "an integer",
-            DeValue::Array(_) => "an array",
-            DeValue::Boolean(_) => "true or false",
-            DeValue::String(_) => "a string",
-            DeValue::Float(_) => "a number",
-            DeValue::Datetime(_) => "a date",
-            DeValue::Table(_) => "a table",
-        };
-        self.error(
-            &value.span(),
-            format!("{what} is {found}; {wanted} was expected"),
-            format!("write {wanted}"),
-        );
-    }
-
-    /// Reports every field of a section that is not known.
-    fn only(&mut self, section: &Section<'_>, known: &[&str]) {
-        for key in section.table.keys() {
-            let written: &str = key.get_ref();
-            if known.contains(&written) {
-                continue;
-            }
-            let remedy = match finding::nearest(written, known.iter().copied()) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!(
-                    "remove it; the fields here are {}",
-                    finding::list(known.iter().copied())
-                ),
-            };
-            self.error(
-                &key.span(),
-                format!("unknown field `{written}` in {}", section.name),
-                remedy,
-            );
-        }
-    }
-
-    fn section<'t>(
-        &mut self,
-        name: String,
-        value: &'t Spanned<DeValue<'t>>,
-        span: Range<usize>,
-    ) -> Option<Section<'t>> {
-        match value.get_ref() {
-            DeValue::Table(table) => Some(Section { name, table, span }),
-            _ => {
-                self.wrong_type(value, &name, "a table");
-                None
-            }
-        }
-    }
-
-    /// A table inside a section, called `name` in messages.
-    fn subsection<'t>(
-        &mut self,
-        section: &Section<'t>,
-        field: &str,
-        name: String,
-    ) -> Option<Section<'t>> {
-        let (key, value) = section.table.get_key_value(field)?;
-        self.section(name, value, key.span())
-    }
-
-    fn text<'t>(&mut self, value: &'t Spanned<DeValue<'t>>, what: &str) -> Option<Text<'t>> {
-        match value.get_ref() {
-            DeValue::String(text) => Some(Text {
-                value: text,
-                span: value.span(),
-            }),
-            _ => {
-                self.wrong_type(value, what, "a string");
-                None
-            }
-        }
-    }
-
-    fn string<'t>(&mut self, section: &Section<'t>, field: &str) -> Option<Text<'t>> {
-        let value = section.table.get(field)?;
-        self.text(value, &format!("`{field}` in {}", section.name))
-    }
-
-    fn owned(&mut self, section: &Section<'_>, field: &str) -> Option<String> {
-        self.string(section, field)
-            .map(|text| text.value.to_owned())
-    }
-
-    fn strings<'t>(&mut self, section: &Section<'t>, field: &str) -> Vec<Text<'t>> {
-        let Some(value) = section.table.get(field) else {
-            return Vec::new();
-        };
-        let DeValue::Array(items) = value.get_ref() else {
-            self.wrong_type(
-                value,
-                &format!("`{field}` in {}", section.name),
-                "an array of strings",
-            );
-            return Vec::new();
-        };
-        items
-            .iter()
-            .filter_map(|item| {
-                self.text(item, &format!("an entry of `{field}` in {}", section.name))
-            })
-            .collect()
-    }
-
-    fn flag(&mut self, section: &Section<'_>, field: &str) -> Option<bool> {
-        let value = section.table.get(field)?;
-        match value.get_ref() {
-            DeValue::Boolean(flag) => Some(*flag),
-            _ => {
-                let what = format!("`{field}` in {}", section.name);
-                self.wrong_type(value, &what, "`true` or `false`");
-                None
-            }
-        }
-    }
-
-    fn map<'t>(&mut self, section: &Section<'t>, field: &str) -> Vec<(Text<'t>, Text<'t>)> {
-        let name = format!("`{field}` in {}", section.name);
-        let Some(inner) = self.subsection(section, field, name) else {
-            return Vec::new();
-        };
-        let mut entries = Vec::new();
-        for (key, value) in inner.table {
-            let name: &str = key.get_ref();
-            if let Some(value) = self.text(value, &format!("`{name}` of {}", inner.name)) {
-                let key = Text {
-                    value: name,
-                    span: key.span(),
-                };
-                entries.push((key, value));
-            }
-        }
-        entries
-    }
-
-    /// Settings of other tools: what is in them is theirs.
+    /// Settings of other tools: what is in them is theirs, but for our own.
     fn tool(&mut self, section: &Section<'_>) {
         let Some(tools) = self.subsection(section, "tool", format!("`tool` in {}", section.name))
         else {
@@ -501,7 +313,7 @@ impl<'a> Reader<'a> {
             "variables",
         ];
         /// What Spin would give a component and this host cannot yet.
-        const NOT_SERVED: [(&str, &str); 6] = [
+        const NOT_SERVED: [(&str, &str); 5] = [
             (
                 "ai_models",
                 "use the penstock:inference interface, which runs models through wasi:nn",
@@ -513,10 +325,6 @@ impl<'a> Reader<'a> {
             (
                 "allowed_outbound_hosts",
                 "remove it: components here reach no network",
-            ),
-            (
-                "key_value_stores",
-                "remove it until this host has key-value stores",
             ),
             ("sqlite_databases", "remove it"),
             (
@@ -560,13 +368,19 @@ impl<'a> Reader<'a> {
                 );
             }
         }
-        let configured = CONFIGURATION
+        let mut configured: Vec<(&'static str, Place)> = CONFIGURATION
             .into_iter()
             .filter_map(|field| {
                 let (key, value) = section.table.get_key_value(field)?;
                 (!is_empty(value.get_ref())).then(|| (field, self.place(&key.span())))
             })
             .collect();
+        let mut key_value_stores = self.labels(section);
+        let own = self.own_labels(section);
+        if let Some(first) = own.first() {
+            configured.push((OWN_LABELS, first.place));
+        }
+        key_value_stores.extend(own);
         let (source, source_place) = self.source(section);
         let mut own_variables = BTreeMap::new();
         for (name, value) in self.map(section, "variables") {
@@ -611,14 +425,53 @@ impl<'a> Reader<'a> {
                 .collect(),
             exclude_files_place,
             variables: own_variables,
-            key_value_stores: self
-                .strings(section, "key_value_stores")
-                .into_iter()
-                .map(|label| label.value.to_owned())
-                .collect(),
+            key_value_stores,
             dependencies: self.dependencies(section),
             configured,
         }
+    }
+
+    /// The labels under `key_value_stores`.
+    fn labels(&mut self, section: &Section<'_>) -> Vec<StoreLabel> {
+        let mut labels = Vec::new();
+        for label in self.strings(section, "key_value_stores") {
+            if label.value.is_empty() {
+                self.error(
+                    &label.span,
+                    format!("a label of `key_value_stores` in {} is empty", section.name),
+                    "write the label of a store, such as \"default\"",
+                );
+                continue;
+            }
+            labels.push(StoreLabel {
+                place: self.place(&label.span),
+                name: label.value.to_owned(),
+            });
+        }
+        labels
+    }
+
+    /// The labels this host grants beside those Spin would: in a table that Spin does not look at,
+    /// because it knows one label and refuses the others unless it is told what they stand for.
+    fn own_labels(&mut self, section: &Section<'_>) -> Vec<StoreLabel> {
+        let tools = section
+            .table
+            .get("tool")
+            .and_then(|v| v.get_ref().as_table());
+        let Some((key, value)) = tools.and_then(|tools| tools.get_key_value("penstock")) else {
+            return Vec::new();
+        };
+        // What is no table has been reported with the other tools.
+        let Some(table) = value.get_ref().as_table() else {
+            return Vec::new();
+        };
+        let own = Section {
+            name: format!("`tool.penstock` in {}", section.name),
+            table,
+            span: key.span(),
+        };
+        self.only(&own, &["key_value_stores"]);
+        self.labels(&own)
     }
 
     fn source(&mut self, section: &Section<'_>) -> (PathBuf, Place) {

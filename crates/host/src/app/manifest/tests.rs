@@ -223,7 +223,6 @@ fn what_spin_serves_and_this_host_does_not_is_named() {
     for (text, line, said) in [
         (small("ai_models = [\"llama2-chat\"]", ""), 9, "`ai_models`"),
         (small("sqlite_databases = [\"default\"]", ""), 9, "`sqlite_databases`"),
-        (small("key_value_stores = [\"default\"]", ""), 9, "`key_value_stores`"),
         (small("allowed_outbound_hosts = [\"https://*\"]", ""), 9, "`allowed_outbound_hosts`"),
         (small("allowed_http_hosts = [\"x\"]", ""), 9, "`allowed_http_hosts`"),
         (small("profile = { debug = { source = \"x\" } }", ""), 9, "`profile`"),
@@ -243,6 +242,21 @@ fn what_spin_serves_and_this_host_does_not_is_named() {
 }
 
 #[test]
+fn labels_are_granted_as_in_spin_and_in_a_table_spin_does_not_read() {
+    let manifest = parse(&small(
+        "key_value_stores = [\"default\"]",
+        "[component.gate.tool.penstock]\nkey_value_stores = [\"counters\", \"default\"]",
+    ))
+    .expect("a manifest");
+    let labels: Vec<(&str, usize)> = manifest.components["gate"]
+        .key_value_stores
+        .iter()
+        .map(|label| (label.name.as_str(), label.place.line))
+        .collect();
+    assert_eq!(labels, [("default", 9), ("counters", 11), ("default", 11)]);
+}
+
+#[test]
 #[rustfmt::skip] // One case a line.
 fn what_contradicts_itself_is_refused_where_it_stands() {
     let dependencies =
@@ -253,6 +267,11 @@ fn what_contradicts_itself_is_refused_where_it_stands() {
         (dependencies("\"a:b/c\" = { component = \"gate\" }"), 10, "may have no `dependencies` of its own"),
         (dependencies("\"a:b/c\" = { component = \"x\" }\n[component.x]\nsource = \"x\"\nenvironment = { A = \"1\" }"), 14, "move it to [component.gate]"),
         (dependencies("\"a:b/c\" = { component = \"x\" }\n[component.x]\nsource = \"x\"\nfiles = [\"x\"]"), 14, "may have no `files` of its own"),
+        (dependencies("\"a:b/c\" = { component = \"x\" }\n[component.x]\nsource = \"x\"\nkey_value_stores = [\"default\"]"), 14, "may have no `key_value_stores` of its own"),
+        (dependencies("\"a:b/c\" = { component = \"x\" }\n[component.x]\nsource = \"x\"\ntool.penstock.key_value_stores = [\"counters\"]"), 14, "may have no `tool.penstock.key_value_stores` of its own"),
+        (small("key_value_stores = [\"\"]", ""), 9, "is empty"),
+        (small("key_value_stores = \"default\"", ""), 9, "an array of strings"),
+        (small("", "[component.gate.tool.penstock]\nkey_value_store = [\"counters\"]"), 11, "did you mean `key_value_stores`?"),
         (dependencies("\"a:b/c\" = { path = \"x\", component = \"gate\" }"), 11, "keep one of the two"),
         (dependencies("\"a:b/c\" = {}"), 11, "does not say what satisfies it"),
         (dependencies("\"a:b\" = { path = \"x\", export = \"y\" }"), 11, "whole package"),

@@ -1,0 +1,119 @@
+//! What an instance has seen of its stores, and how an answer waits until that lasts.
+//!
+//! For each store, the ledger keeps the place in the store's order of writes up to which the instance
+//! may know something. It is kept for the life of the instance and not of a request: what an earlier
+//! request read may be remembered in the guest's memory and show in a later answer.
+
+use super::Stores;
+use penstock_kv::{Position, Reply, StoreError};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
+
+/// What one instance has seen; shared between the instance and the door that calls it.
+#[derive(Debug)]
+pub struct Ledger {
+    stores: Arc<Stores>,
+    /// For each store: 0 if it was never used, otherwise the place and one.
+    seen: Box<[AtomicU64]>,
+    /// Whether the instance ran out of handles.
+    spent: AtomicBool,
+}
+
+/// What an answer says may not last.
+#[derive(Debug, thiserror::Error)]
+#[error("store {label}: what was written or read is not durable: {cause}")]
+pub struct NotDurable {
+    /// Which store.
+    pub label: String,
+    /// Why.
+    pub cause: StoreError,
+}
+
+impl Ledger {
+    /// An empty ledger over these stores.
+    pub fn new(stores: Arc<Stores>) -> Arc<Self> {
+        let seen = stores.granted.iter().map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Self {
+            stores,
+            seen,
+            spent: AtomicBool::new(false),
+        })
+    }
+
+    /// The stores.
+    pub(super) fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
+    /// Notes that the instance used a store and may know what was written up to a place.
+    pub(super) fn note(&self, at: usize, place: Position) {
+        self.seen[at].fetch_max(place.0.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Notes that the instance has no handle left.
+    pub(super) fn note_spent(&self) {
+        self.spent.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the instance ran out of handles, and so is of no more use: what leaked them cannot
+    /// give them back.
+    pub fn is_spent(&self) -> bool {
+        self.spent.load(Ordering::Relaxed)
+    }
+
+    /// Waits until all the instance may know is durable. The stores are waited for together; those
+    /// that were not used, and those that have it all on disk, cost nothing.
+    ///
+    /// # Errors
+    ///
+    /// The first store that cannot say so.
+    pub async fn settled(&self) -> Result<(), NotDurable> {
+        let mut waits: Vec<(usize, Reply<'_, ()>)> = Vec::new();
+        for (at, seen) in self.seen.iter().enumerate() {
+            let Some(place) = seen.load(Ordering::Relaxed).checked_sub(1) else {
+                continue;
+            };
+            let Some(store) = &self.stores.granted[at].store else {
+                continue;
+            };
+            // A store that can say so at once costs no more than being asked.
+            match store.durable(Position(place)) {
+                Reply::Ready(Some(Ok(()))) => {}
+                Reply::Ready(Some(Err(cause))) => return Err(self.not_durable(at, cause)),
+                later => waits.push((at, later)),
+            }
+        }
+        if waits.is_empty() {
+            return Ok(());
+        }
+        let settled = poll_fn(|context| {
+            let mut failed = None;
+            waits.retain_mut(|(at, reply)| match Pin::new(reply).poll(context) {
+                Poll::Pending => true,
+                Poll::Ready(Ok(())) => false,
+                Poll::Ready(Err(cause)) => {
+                    failed.get_or_insert((*at, cause));
+                    false
+                }
+            });
+            match failed {
+                Some(failed) => Poll::Ready(Err(failed)),
+                None if waits.is_empty() => Poll::Ready(Ok(())),
+                None => Poll::Pending,
+            }
+        });
+        settled
+            .await
+            .map_err(|(at, cause)| self.not_durable(at, cause))
+    }
+
+    fn not_durable(&self, at: usize, cause: StoreError) -> NotDurable {
+        NotDurable {
+            label: self.stores.granted[at].label.clone(),
+            cause,
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! `spin:key-value/key-value@3.0.0`, asynchronous: an instance goes on while its stores work, and
+//! names are listed as a stream, page by page, as fast as the guest reads and no faster.
+
+use super::Kv;
+use super::access::{Access, Fault};
+use super::bindings::spin::key_value::key_value::{Error, Host, HostStore, HostStoreWithStore};
+use crate::state::InstanceState;
+use penstock_kv::Page;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::sync::oneshot;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{
+    Accessor, Destination, FutureReader, Resource, StreamProducer, StreamReader, StreamResult,
+    VecBuffer,
+};
+
+/// A store a guest has open.
+pub struct Opened(Access);
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Denied => Self::AccessDenied,
+            Fault::NoSuchStore => Self::NoSuchStore,
+            Fault::NoHandles => Self::StoreTableFull,
+            Fault::Other(words) => Self::Other(words),
+        }
+    }
+}
+
+/// The outer error ends the guest; see the same type for `wasi:keyvalue`.
+type Answer<T> = wasmtime::Result<Result<T, Error>>;
+
+fn answer<T>(result: Result<T, Fault>) -> Answer<T> {
+    Ok(result.map_err(Error::from))
+}
+
+/// The store behind a handle. It is cloned out, because the handle may be dropped while an operation
+/// on it is under way.
+fn opened<T>(accessor: &Accessor<T, Kv>, store: &Resource<Opened>) -> wasmtime::Result<Access> {
+    accessor.with(|mut access| Ok(access.get().table.get(store)?.0.clone()))
+}
+
+impl Host for InstanceState {}
+
+impl HostStore for InstanceState {
+    async fn drop(&mut self, store: Resource<Opened>) -> wasmtime::Result<()> {
+        self.table.delete(store)?;
+        Ok(())
+    }
+}
+
+impl<T: 'static> HostStoreWithStore<T> for Kv {
+    async fn open(accessor: &Accessor<T, Self>, label: String) -> Answer<Resource<Opened>> {
+        accessor.with(|mut access| answer(access.get().open_as(&label, Opened)))
+    }
+
+    async fn get(
+        accessor: &Accessor<T, Self>,
+        store: Resource<Opened>,
+        key: String,
+    ) -> Answer<Option<Vec<u8>>> {
+        answer(opened(accessor, &store)?.get(&key).await)
+    }
+
+    async fn set(
+        accessor: &Accessor<T, Self>,
+        store: Resource<Opened>,
+        key: String,
+        value: Vec<u8>,
+    ) -> Answer<()> {
+        answer(opened(accessor, &store)?.set(&key, &value).await)
+    }
+
+    async fn delete(
+        accessor: &Accessor<T, Self>,
+        store: Resource<Opened>,
+        key: String,
+    ) -> Answer<()> {
+        answer(opened(accessor, &store)?.delete(&key).await)
+    }
+
+    async fn exists(
+        accessor: &Accessor<T, Self>,
+        store: Resource<Opened>,
+        key: String,
+    ) -> Answer<bool> {
+        answer(opened(accessor, &store)?.exists(&key).await)
+    }
+
+    async fn get_keys(
+        accessor: &Accessor<T, Self>,
+        store: Resource<Opened>,
+    ) -> wasmtime::Result<(StreamReader<String>, FutureReader<Result<(), Error>>)> {
+        let listed = opened(accessor, &store)?;
+        let (outcome, ended) = oneshot::channel();
+        let names = Names {
+            access: listed,
+            next: Next::Ask(None),
+            outcome: Some(outcome),
+        };
+        accessor.with(|mut access| {
+            let names = StreamReader::new(&mut access, names)?;
+            let ended = FutureReader::new(&mut access, ended)?;
+            Ok((names, ended))
+        })
+    }
+}
+
+type Asked = Pin<Box<dyn Future<Output = Result<Page, Fault>> + Send>>;
+
+/// The names of a store on their way to a guest.
+struct Names {
+    access: Access,
+    next: Next,
+    /// Told how the listing ended; a guest waits for it after the last name.
+    outcome: Option<oneshot::Sender<Result<(), Error>>>,
+}
+
+/// What a listing does when the guest wants more.
+enum Next {
+    /// Asks for the page after a cursor.
+    Ask(Option<String>),
+    /// Waits for a page.
+    Wait(Asked),
+    /// Nothing: all names were given.
+    End,
+}
+
+impl Names {
+    fn end(&mut self, outcome: Result<(), Error>) {
+        self.next = Next::End;
+        if let Some(told) = self.outcome.take() {
+            // A guest that does not care how it ended has dropped the other side.
+            let _ = told.send(outcome);
+        }
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        // A guest that stops reading early ends its listing well.
+        self.end(Ok(()));
+    }
+}
+
+impl<D> StreamProducer<D> for Names {
+    type Item = String;
+    type Buffer = VecBuffer<String>;
+
+    fn poll_produce<'a>(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        _store: StoreContextMut<'a, D>,
+        mut destination: Destination<'a, String, VecBuffer<String>>,
+        finish: bool,
+    ) -> Poll<wasmtime::Result<StreamResult>> {
+        let names = &mut *self;
+        loop {
+            match &mut names.next {
+                Next::End => return Poll::Ready(Ok(StreamResult::Dropped)),
+                Next::Ask(cursor) => {
+                    let (access, cursor) = (names.access.clone(), cursor.take());
+                    let asked = Box::pin(async move { access.list(cursor.as_deref()).await });
+                    names.next = Next::Wait(asked);
+                }
+                Next::Wait(asked) => {
+                    let page = match asked.as_mut().poll(context) {
+                        Poll::Pending if finish => {
+                            return Poll::Ready(Ok(StreamResult::Cancelled));
+                        }
+                        polled => ready!(polled),
+                    };
+                    match page {
+                        Err(fault) => names.end(Err(fault.into())),
+                        Ok(page) => {
+                            match page.cursor {
+                                Some(cursor) => names.next = Next::Ask(Some(cursor)),
+                                None => names.end(Ok(())),
+                            }
+                            // A page may be empty and not the last.
+                            if !page.names.is_empty() {
+                                destination.set_buffer(page.names.into());
+                                let more = !matches!(names.next, Next::End);
+                                return Poll::Ready(Ok(if more {
+                                    StreamResult::Completed
+                                } else {
+                                    StreamResult::Dropped
+                                }));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
