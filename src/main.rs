@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use penstock_host::doors::DoorKind;
-use penstock_host::{check, up};
+use penstock_host::{check, up, usage};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,6 +21,8 @@ enum Command {
     Up(UpArgs),
     /// Check manifest, policy and model contracts, and say what to mend where.
     Check(Common),
+    /// Ask a running server what was used, by day, tenant, API key and model.
+    Usage(UsageArgs),
     /// Print the version and what is built in.
     Version,
 }
@@ -79,6 +81,27 @@ struct UpArgs {
     door: DoorArg,
 }
 
+#[derive(Args)]
+struct UsageArgs {
+    /// The server.
+    #[arg(
+        long,
+        env = "PENSTOCK_SERVER",
+        default_value = "http://127.0.0.1:3000",
+        value_name = "URL"
+    )]
+    server: String,
+    /// The first day; without it, thirty days are reported.
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    from: Option<String>,
+    /// The last day; without it, today (UTC).
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    to: Option<String>,
+    /// One JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Log {
     Json,
@@ -116,6 +139,12 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Check(common) => check::run(&common.app()),
+        Command::Usage(args) => usage::run(&usage::UsageOptions {
+            server: args.server,
+            from: args.from,
+            to: args.to,
+            json: args.json,
+        }),
         Command::Up(args) => {
             penstock_host::log::init(matches!(args.log, Log::Json));
             up::run(up::UpOptions {

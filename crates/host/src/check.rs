@@ -68,8 +68,8 @@ pub fn findings(options: &AppOptions) -> Vec<Finding> {
                         );
                         findings.extend(config.warnings(granted));
                     }
-                    match app::mounts(&manifest, root) {
-                        Ok(found) => mounts = found,
+                    match app::visible(&manifest, root, &[up::POLICY_FILE]) {
+                        Ok(found) => mounts = found.directories,
                         Err(found) => findings.extend(found),
                     }
                 }

@@ -8,7 +8,7 @@
 //! * [`kv`]: key-value stores for guests;
 //! * [`doors`]: pools of instances and the ways into them;
 //! * [`server`]: connections and requests;
-//! * [`up`], [`check`]: the commands.
+//! * [`up`], [`check`], [`usage`]: the commands.
 
 pub mod app;
 pub mod check;
@@ -21,6 +21,7 @@ pub mod server;
 pub mod settings;
 pub mod state;
 pub mod up;
+pub mod usage;
 
 use std::path::{Path, PathBuf};
 

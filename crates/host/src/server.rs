@@ -29,6 +29,8 @@ use activity::{Activity, Answer, Limits, Verdict};
 
 /// Seconds a caller refused for load is told to wait.
 const RETRY_AFTER_S: u32 = 1;
+/// Where components find the address of the client, as on Spin.
+const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("spin-client-addr");
 /// HTTP/2 streams open at once on one connection; the in-flight cap is for all of them together.
 const MAX_STREAMS: u32 = 128;
 /// What a header line has beside name and value: colon, space, carriage return, newline.
@@ -180,6 +182,7 @@ impl Server {
             return;
         };
         let write_timeout = Duration::from_millis(self.settings.write_timeout_ms);
+        let client = client_address(peer);
         let io = TokioIo::new(io::WriteTimeout::new(stream, write_timeout));
         let server = self.clone();
         let result = if is_http2 {
@@ -187,9 +190,10 @@ impl Server {
             let watched = activity.clone();
             let service = service_fn(move |request: Request<Incoming>| {
                 let (server, activity) = (server.clone(), watched.clone());
+                let client = client.clone();
                 async move {
                     let _working = activity.request();
-                    let response = server.respond(request).await;
+                    let response = server.respond(request, client).await;
                     Ok::<_, Infallible>(response.map(|body| activity.answer(body)))
                 }
             });
@@ -228,9 +232,9 @@ impl Server {
             }
         } else {
             let service = service_fn(move |request: Request<Incoming>| {
-                let server = server.clone();
+                let (server, client) = (server.clone(), client.clone());
                 async move {
-                    let response = server.respond(request).await;
+                    let response = server.respond(request, client).await;
                     Ok::<_, Infallible>(response.map(Answer::unwatched))
                 }
             });
@@ -257,13 +261,17 @@ impl Server {
     }
 
     /// Answers one request, whatever happens.
-    async fn respond(&self, request: Request<Incoming>) -> Response<Bytes> {
+    async fn respond(&self, request: Request<Incoming>, client: HeaderValue) -> Response<Bytes> {
         let deadline = Instant::now() + Duration::from_millis(self.settings.total_timeout_ms);
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         // What a refusal needs to know, kept because the parts go to the door.
         let asked = Asked::of(&parts);
         let answered = match self.admissible(&parts) {
-            Ok(()) => self.handle(parts, body, deadline, &asked).await,
+            Ok(()) => {
+                // In place of whatever the client calls itself.
+                parts.headers.insert(CLIENT_ADDRESS, client);
+                self.handle(parts, body, deadline, &asked).await
+            }
             Err(problem) => {
                 discard(body).await;
                 Err(problem)
@@ -539,6 +547,12 @@ impl Asked {
 
 /// Writes a whole answer to a connection that is not going to be served, and closes it once the
 /// caller had a moment to read it.
+/// A peer as components are told of it. Clients of a dual-stack listener keep their IPv4 address.
+fn client_address(peer: SocketAddr) -> HeaderValue {
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    HeaderValue::from_str(&peer.to_string()).expect("an address is plain ASCII")
+}
+
 fn refuse_connection(stream: TcpStream, problem: &Problem, refusing: &Arc<Semaphore>) {
     let id = RequestId::generate(unix_ms(), rand::random());
     let (content_type, body) = problem.render(negotiate::ErrorStyle::Penstock, &id, unix_ms());

@@ -3,6 +3,8 @@
 //! silently does not hold.
 
 use crate::app::finding::{Finding, Place};
+use penstock_policy::idempotency::IdempotencySettings;
+use penstock_policy::usage::UsageSettings;
 use serde::Deserialize;
 use std::path::Path;
 
@@ -14,6 +16,10 @@ pub struct Settings {
     pub server: ServerSettings,
     /// `[instances]`: the pool of component instances.
     pub instances: InstanceSettings,
+    /// `[idempotency]`: calls that may be repeated. Acted upon by the component of that name.
+    pub idempotency: IdempotencySettings,
+    /// `[usage]`: what is counted. Acted upon by the component of that name.
+    pub usage: UsageSettings,
 }
 
 /// `[server]`: what a connection and a request may cost.
@@ -126,18 +132,24 @@ impl Settings {
                     path,
                     place,
                     format!("`{setting}` {message}"),
-                    "choose a larger value",
+                    "correct the setting; docs/SETTINGS.md lists them all",
                 )
             })
             .collect())
     }
 
-    fn faults(&self) -> Vec<(&'static str, &'static str)> {
-        let Self { server, instances } = self;
-        let mut faults = Vec::new();
-        let mut at_least = |setting, value: u64, least: u64, message| {
+    fn faults(&self) -> Vec<(&'static str, String)> {
+        let Self {
+            server,
+            instances,
+            idempotency,
+            usage,
+        } = self;
+        let mut faults = idempotency.faults();
+        faults.extend(usage.faults());
+        let mut at_least = |setting, value: u64, least: u64, message: &str| {
             if value < least {
-                faults.push((setting, message));
+                faults.push((setting, message.to_owned()));
             }
         };
         let timeout = "must be at least 1 ms, or no request can be answered";

@@ -32,6 +32,8 @@ pub struct Mount {
 pub struct InstanceSource {
     /// Directories an instance sees.
     pub mounts: Vec<Mount>,
+    /// The folder of copied files among the mounts, removed with the last instance.
+    pub copies: Option<Arc<tempfile::TempDir>>,
     /// Environment variables an instance sees.
     pub environment: Vec<(String, String)>,
     /// The models behind `wasi:nn`.

@@ -23,6 +23,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Where a gate expects the models directory.
 const MODELS_MOUNT: &str = "/models";
 
+/// Where components find the operator's policy, whichever file it is.
+pub(crate) const POLICY_FILE: &str = "/penstock.toml";
+
 /// What `up` is told.
 #[derive(Clone, Debug)]
 pub struct UpOptions {
@@ -199,8 +202,25 @@ pub async fn prepare_with(
         Cached::Hit => format!("components from the cache in {} ms", outcome.millis),
         _ => format!("components compiled in {} ms", outcome.millis),
     };
-    let mut mounts = app::mounts(&manifest, &root).map_err(several)?;
+    let app::Visible {
+        directories: mut mounts,
+        mut files,
+    } = app::visible(&manifest, &root, &[POLICY_FILE]).map_err(several)?;
     let models = models_directory(options, &mut mounts);
+    let copies = if files.is_empty() {
+        None
+    } else {
+        for file in files.iter_mut().filter(|f| f.guest == POLICY_FILE) {
+            file.host = options.policy.clone();
+        }
+        let folder = tempfile::Builder::new().prefix("penstock-").tempdir()?;
+        app::copy(&files, folder.path())?;
+        mounts.push(app::Mount {
+            host: folder.path().to_owned(),
+            guest: "/".to_owned(),
+        });
+        Some(Arc::new(folder))
+    };
     let engines = backends(options.onnxruntime.as_deref())?;
     let backends = engines.list();
     let repository = Arc::new(Repository::open(
@@ -222,6 +242,7 @@ pub async fn prepare_with(
             })
             .collect(),
         environment,
+        copies,
         repository: repository.clone(),
         stores,
         memory_bytes: settings.instances.memory_bytes,

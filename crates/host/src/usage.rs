@@ -77,7 +77,9 @@ async fn print(options: &UsageOptions, out: &mut impl Write) -> anyhow::Result<(
             if options.json {
                 writeln!(out, "{row}")?;
             } else {
-                rows.push(serde_json::from_value(row).context("the server's answer has another form")?);
+                rows.push(
+                    serde_json::from_value(row).context("the server's answer has another form")?,
+                );
             }
         }
         token = page.next_page_token;
@@ -93,7 +95,16 @@ async fn print(options: &UsageOptions, out: &mut impl Write) -> anyhow::Result<(
 
 /// Prints rows in columns as wide as what is in them.
 fn table(rows: &[Row], out: &mut impl Write) -> anyhow::Result<()> {
-    let head = ["DATE", "TENANT", "API KEY", "MODEL", "REQUESTS", "ITEMS", "BYTES", "COMPUTE MS"];
+    let head = [
+        "DATE",
+        "TENANT",
+        "API KEY",
+        "MODEL",
+        "REQUESTS",
+        "ITEMS",
+        "BYTES",
+        "COMPUTE MS",
+    ];
     let mut lines: Vec<[String; 8]> = vec![head.map(str::to_owned)];
     lines.extend(rows.iter().map(|row| {
         [
@@ -108,7 +119,13 @@ fn table(rows: &[Row], out: &mut impl Write) -> anyhow::Result<()> {
         ]
     }));
     let widths: Vec<usize> = (0..head.len())
-        .map(|column| lines.iter().map(|l| l[column].chars().count()).max().unwrap_or(0))
+        .map(|column| {
+            lines
+                .iter()
+                .map(|l| l[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     for line in &lines {
         let cells: Vec<String> = line
@@ -147,7 +164,10 @@ async fn page(options: &UsageOptions, token: Option<&str>) -> anyhow::Result<Pag
     ] {
         if let Some(value) = value {
             // Dates and tokens have digits, dashes and a point; anything else the server would refuse.
-            if !value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b)) {
+            if !value
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b))
+            {
                 bail!("--{name} {value:?} is not a date; write it as YYYY-MM-DD");
             }
             query.push(format!("{name}={value}"));
@@ -166,7 +186,9 @@ async fn page(options: &UsageOptions, token: Option<&str>) -> anyhow::Result<Pag
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let stream = tokio::net::TcpStream::connect((host, port))
             .await
-            .with_context(|| format!("no server answers at {authority}; is `penstock up` running there?"))?;
+            .with_context(|| {
+                format!("no server answers at {authority}; is `penstock up` running there?")
+            })?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
@@ -229,10 +251,24 @@ mod tests {
                 to: None,
                 json: false,
             };
-            async move { page(&options, None).await.err().expect("an error").to_string() }
+            async move {
+                page(&options, None)
+                    .await
+                    .err()
+                    .expect("an error")
+                    .to_string()
+            }
         };
         assert!(ask("https://a", None).await.contains("http://"));
-        assert!(ask("http://127.0.0.1:1", Some("a b")).await.contains("YYYY-MM-DD"));
-        assert!(ask("http://127.0.0.1:1", None).await.contains("penstock up"));
+        assert!(
+            ask("http://127.0.0.1:1", Some("a b"))
+                .await
+                .contains("YYYY-MM-DD")
+        );
+        assert!(
+            ask("http://127.0.0.1:1", None)
+                .await
+                .contains("penstock up")
+        );
     }
 }

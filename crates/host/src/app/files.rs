@@ -1,13 +1,17 @@
 //! Decides which directories of the host a component sees, and under which paths.
 //!
-//! Spin copies what `files` names into a folder of its own before it serves; this host opens the
-//! directories where they are, for reading. So it serves `{ source, destination }` with a directory,
-//! and refuses what only a copy could do: patterns, single files and `exclude_files`.
+//! Spin copies what `files` names into a folder of its own before it serves; this host opens
+//! directories where they are, for reading, and copies single files. So it serves
+//! `{ source, destination }` with a directory or a file, and the plain path of a file, and refuses what
+//! only a copy of everything could do: patterns and `exclude_files`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::finding::{self, Finding};
 use super::manifest::{FileForm, Manifest};
+
+/// The largest single file that is copied. Configuration is small; models are in directories.
+const MAX_SINGLE_FILE_BYTES: u64 = 16 << 20;
 
 /// A directory of the host and the path a component sees it under.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,12 +22,35 @@ pub struct Mount {
     pub guest: String,
 }
 
-/// The directories a component sees, in the order of the manifest.
+/// A file of the host and the path a component sees a copy of it under.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SingleFile {
+    /// The file, resolved against the manifest's folder.
+    pub host: PathBuf,
+    /// The absolute path the component sees.
+    pub guest: String,
+}
+
+/// What a component sees of the host's files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Visible {
+    /// Directories, in the order of the manifest.
+    pub directories: Vec<Mount>,
+    /// Single files. There is no directory at `/` beside them.
+    pub files: Vec<SingleFile>,
+}
+
+/// What a component sees of the host's files. `assumed` are files that need not exist: the host makes
+/// them.
 ///
 /// # Errors
 ///
 /// Everything that prevents them from being served as written.
-pub fn mounts(manifest: &Manifest, component_id: &str) -> Result<Vec<Mount>, Vec<Finding>> {
+pub fn visible(
+    manifest: &Manifest,
+    component_id: &str,
+    assumed: &[&str],
+) -> Result<Visible, Vec<Finding>> {
     let Some(component) = manifest.components.get(component_id) else {
         return Err(vec![super::compose::unknown_component(
             manifest,
@@ -31,7 +58,7 @@ pub fn mounts(manifest: &Manifest, component_id: &str) -> Result<Vec<Mount>, Vec
         )]);
     };
     let mut findings = Vec::new();
-    let mut mounts: Vec<Mount> = Vec::new();
+    let mut visible = Visible::default();
     if let Some(place) = component.exclude_files_place {
         findings.push(Finding::error(
             &manifest.path,
@@ -50,19 +77,21 @@ pub fn mounts(manifest: &Manifest, component_id: &str) -> Result<Vec<Mount>, Vec
             ));
         };
         let (source, destination) = match &entry.form {
-            FileForm::Pattern(pattern) => {
+            FileForm::Pattern(path) if path.contains(['*', '?', '[', '{']) => {
                 error(
-                    format!("patterns such as `{pattern}` are not served by this host"),
-                    "use { source = \"…\", destination = \"/…\" } with a directory",
+                    format!("patterns such as `{path}` are not served by this host"),
+                    "use { source = \"…\", destination = \"/…\" } with a directory, or name a single file",
                 );
                 continue;
             }
+            // Spin keeps the path of a file that is named alone.
+            FileForm::Pattern(path) => (path, format!("/{path}")),
             FileForm::Directory {
                 source,
                 destination,
-            } => (source, destination),
+            } => (source, destination.clone()),
         };
-        let Some(guest) = guest_path(destination) else {
+        let Some(guest) = guest_path(&destination) else {
             error(
                 format!("destination `{destination}` is not a plain absolute path"),
                 "start it with a slash and use no `.`, `..` or empty parts",
@@ -70,34 +99,82 @@ pub fn mounts(manifest: &Manifest, component_id: &str) -> Result<Vec<Mount>, Vec
             continue;
         };
         let host = manifest.root.join(source);
-        match std::fs::metadata(&host) {
-            Ok(found) if found.is_dir() => {}
-            Ok(_) => error(
-                format!(
-                    "`{}` is a file; this host serves directories",
-                    host.display()
-                ),
-                "name the directory it is in",
-            ),
-            Err(cause) => error(
-                format!("`{}` cannot be opened ({cause})", host.display()),
-                "create the directory, or correct the path",
-            ),
-        }
-        if mounts.iter().any(|earlier| earlier.guest == guest) {
+        let is_file = match std::fs::metadata(&host) {
+            _ if assumed.contains(&guest.as_str()) => true,
+            Ok(found) if found.is_dir() && matches!(entry.form, FileForm::Pattern(_)) => {
+                error(
+                    format!("`{source}` is a directory"),
+                    "use { source = \"…\", destination = \"/…\" }",
+                );
+                continue;
+            }
+            Ok(found) if found.is_file() && found.len() > MAX_SINGLE_FILE_BYTES => {
+                error(
+                    format!(
+                        "`{}` has {} bytes; single files are copied, so they have at most {MAX_SINGLE_FILE_BYTES}",
+                        host.display(),
+                        found.len()
+                    ),
+                    "put it into a directory and mount that",
+                );
+                continue;
+            }
+            Ok(found) => found.is_file(),
+            Err(cause) => {
+                error(
+                    format!("`{}` cannot be opened ({cause})", host.display()),
+                    "create the directory or file, or correct the path",
+                );
+                continue;
+            }
+        };
+        let taken = visible.directories.iter().any(|d| d.guest == guest)
+            || visible.files.iter().any(|f| f.guest == guest)
+            || (guest == "/" && !visible.files.is_empty())
+            || (is_file && visible.directories.iter().any(|d| d.guest == "/"));
+        if taken {
             error(
                 format!("destination `{guest}` is taken by an earlier entry"),
-                "give each directory a destination of its own",
+                "give each entry a destination of its own; single files cannot stand beside a directory at `/`",
             );
+            continue;
         }
-        mounts.push(Mount { host, guest });
+        if is_file {
+            visible.files.push(SingleFile { host, guest });
+        } else {
+            visible.directories.push(Mount { host, guest });
+        }
     }
     finding::sort(&mut findings);
     if findings.is_empty() {
-        Ok(mounts)
+        Ok(visible)
     } else {
         Err(findings)
     }
+}
+
+/// Copies single files into a folder that is to be mounted at `/`. A file that is not there is left out;
+/// only those that need not exist can be missing here.
+///
+/// # Errors
+///
+/// When one cannot be copied.
+pub fn copy(files: &[SingleFile], into: &Path) -> std::io::Result<()> {
+    for file in files {
+        let to = into.join(file.guest.trim_start_matches('/'));
+        if let Some(folder) = to.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        match std::fs::copy(&file.host, &to) {
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => {
+                let message = format!("{} cannot be copied: {e}", file.host.display());
+                return Err(std::io::Error::new(e.kind(), message));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The destination without a slash at its end, or none if it is not absolute and plain.
@@ -116,7 +193,7 @@ fn guest_path(destination: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn resolve(files: &str) -> Result<Vec<Mount>, Vec<Finding>> {
+    fn resolve(files: &str) -> Result<Visible, Vec<Finding>> {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::create_dir_all(dir.path().join("models/a")).expect("made");
         std::fs::write(dir.path().join("one.txt"), "1").expect("written");
@@ -127,34 +204,58 @@ mod tests {
         );
         let path = dir.path().join("spin.toml");
         let manifest = Manifest::parse(&path, &text).expect("a manifest");
-        let mounts = mounts(&manifest, "c");
-        for mount in mounts.iter().flatten() {
+        let visible = visible(&manifest, "c", &["/made.toml"]);
+        for mount in visible.iter().flat_map(|v| &v.directories) {
             assert!(mount.host.starts_with(dir.path()), "{mount:?}");
         }
-        mounts
+        let to = dir.path().join("copied");
+        for file in visible.iter().flat_map(|v| &v.files) {
+            copy(std::slice::from_ref(file), &to).expect("copied");
+            let there = to.join(file.guest.trim_start_matches('/')).exists();
+            assert_eq!(there, file.host.exists(), "{file:?}");
+        }
+        visible
     }
 
     #[test]
     fn directories_are_mounted_where_the_manifest_says() {
-        let mounts = resolve(
+        let visible = resolve(
             "files = [{ source = \"models\", destination = \"/models/\" }, { source = \"models/a\", destination = \"/\" }]",
         )
         .expect("mounts");
-        let guests: Vec<&str> = mounts.iter().map(|mount| mount.guest.as_str()).collect();
+        let guests: Vec<&str> = visible
+            .directories
+            .iter()
+            .map(|m| m.guest.as_str())
+            .collect();
         assert_eq!(guests, ["/models", "/"]);
-        assert!(mounts[1].host.ends_with("models/a"));
-        assert_eq!(resolve("").expect("none"), []);
+        assert!(visible.directories[1].host.ends_with("models/a"));
+        assert_eq!(resolve("").expect("none"), Visible::default());
+    }
+
+    #[test]
+    fn single_files_are_copied_to_where_the_manifest_says() {
+        let visible = resolve(
+            "files = [\"one.txt\", \"made.toml\", { source = \"one.txt\", destination = \"/etc/two.txt\" }]",
+        )
+        .expect("files");
+        let guests: Vec<&str> = visible.files.iter().map(|f| f.guest.as_str()).collect();
+        assert_eq!(guests, ["/one.txt", "/made.toml", "/etc/two.txt"]);
+        assert!(visible.directories.is_empty());
     }
 
     #[test]
     fn what_only_a_copy_could_serve_is_refused_with_its_line() {
         for (files, said) in [
             ("files = [\"models/**\"]", "patterns such as `models/**`"),
-            ("files = [\"one.txt\"]", "patterns such as `one.txt`"),
+            ("files = [\"none.txt\"]", "cannot be opened"),
+            ("files = [\"models\"]", "is a directory"),
             (
-                "files = [{ source = \"one.txt\", destination = \"/one\" }]",
-                "is a file",
+                "files = [\"one.txt\", { source = \"models\", destination = \"/\" }]",
+                "is taken",
             ),
+            ("files = [\"one.txt\", \"one.txt\"]", "is taken"),
+            ("files = [\"../one.txt\"]", "plain absolute"),
             (
                 "files = [{ source = \"none\", destination = \"/none\" }]",
                 "cannot be opened",
@@ -191,7 +292,7 @@ mod tests {
                     [[trigger.http]]\nroute = \"/...\"\ncomponent = \"gate\"\n\
                     [component.gate]\nsource = \"c.wasm\"\n";
         let manifest = Manifest::parse(path, text).expect("a manifest");
-        let findings = mounts(&manifest, "gaet").expect_err("unknown");
+        let findings = visible(&manifest, "gaet", &[]).expect_err("unknown");
         assert!(
             findings[0].to_string().contains("did you mean `gate`?"),
             "{}",

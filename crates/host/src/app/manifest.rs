@@ -112,7 +112,7 @@ pub struct Component {
     pub source_place: Place,
     /// Environment variables.
     pub environment: BTreeMap<String, String>,
-    /// Files it may read; [`super::files::mounts`] resolves them.
+    /// Files it may read; [`super::files::visible`] resolves them.
     pub files: Vec<FileEntry>,
     /// Patterns of files it may not read although `files` covers them.
     pub exclude_files: Vec<String>,

@@ -1,7 +1,7 @@
 //! Decides what is served: reads `spin.toml`, joins its components into one, and compiles the result.
 //!
 //! * [`manifest`]: which manifests are accepted, and what is wrong with the others;
-//! * [`files`]: which host directories a component sees, and where;
+//! * [`files`]: which directories and files of the host a component sees, and where;
 //! * [`compose`](mod@compose): how a component and its dependencies become one, and what a dependency may not reach;
 //! * [`compile`](mod@compile): when machine code from an earlier run may be trusted;
 //! * `document`: how a TOML document is read so that all its mistakes are found;
@@ -19,6 +19,6 @@ mod stub;
 
 pub use compile::{CacheOutcome, Cached, compile};
 pub use compose::{Composed, compose};
-pub use files::{Mount, mounts};
+pub use files::{Mount, SingleFile, Visible, copy, visible};
 pub use finding::{Finding, Place, Severity};
 pub use manifest::Manifest;

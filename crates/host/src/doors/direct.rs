@@ -22,7 +22,10 @@ mod bindings {
             package penstock:host-side;
             world direct-door { export penstock:gate/door@0.1.0; }
         ",
-        path: ["../../wit/types", "../../wit/deps/nn", "../../wit/validation", "../../wit/inference", "../../wit/adapter", "../../wit/gate"],
+        path: [
+            "../../wit/types", "../../wit/deps/nn", "../../wit/deps/keyvalue", "../../wit/quota", "../../wit/idempotency",
+            "../../wit/usage", "../../wit/validation", "../../wit/inference", "../../wit/adapter", "../../wit/gate",
+        ],
         world: "penstock:host-side/direct-door",
         ownership: Borrowing { duplicate_if_necessary: true },
         exports: { default: async },
