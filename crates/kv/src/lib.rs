@@ -7,7 +7,18 @@
 //! sent before all that the request wrote *or read* is durable, so a crash can only undo what nobody
 //! outside was told.
 
+#[cfg(feature = "embedded")]
+pub mod embedded;
+pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod store;
+
+#[cfg(feature = "embedded")]
+pub use embedded::{EmbeddedSettings, EmbeddedStore};
+pub use memory::{MemorySettings, MemoryStore};
+#[cfg(feature = "redis")]
+pub use redis::{RedisSettings, RedisStore};
 
 pub use store::{
     MAX_KV_KEY_BYTES, MAX_LIST_PAGE, MAX_VALUE_BYTES, Page, Position, Reply, Store, StoreError,
