@@ -1,11 +1,13 @@
 //! The decisions: one module per policy, each over ports for storage, time and randomness.
 //!
 //! * [`document`]: where each finds its settings;
+//! * [`quota`]: how much each caller may use, and what they are told about it;
 //! * [`idempotency`]: whether a call that may be a repetition is run, replayed or refused;
-//! * [`sweep`]: when entries nobody needs any more are deleted;
-//! * [`usage`]: what is counted of each call.
+//! * [`usage`]: what is counted of each call;
+//! * [`sweep`]: when entries nobody needs any more are deleted.
 
 pub mod document;
 pub mod idempotency;
+pub mod quota;
 pub mod sweep;
 pub mod usage;

@@ -1,0 +1,488 @@
+//! Decides what an operator may ask of quota: the sections `[[limits]]` and `[backoff]`, parsed
+//! strictly, every fault found in one reading.
+//!
+//! The types of the sections are public, so that a larger document can hold them beside its own. What
+//! the types cannot say (ranges, names, combinations that mean nothing) is in [`limit_faults`] and
+//! [`Backoff::faults`], as pairs of the setting and a message that continues its name.
+
+use super::calendar;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+
+/// Most limits of one document: each that applies costs a call a trip to the store, and 64 are more
+/// than anybody reads.
+pub const MAX_LIMITS: usize = 64;
+/// Longest name of a limit, in bytes: it is repeated in entry names, headers, messages and metrics.
+pub const MAX_NAME_BYTES: usize = 64;
+/// Largest `limit` and `burst`: the largest integer a structured field can say (RFC 9651, section
+/// 3.3.1). Nine thousand charges of this size in flight at once still fit in a 64-bit counter.
+pub const MAX_LIMIT: u64 = 999_999_999_999_999;
+/// Longest window, in seconds: 31 days. Longer ones are calendar months.
+pub const MAX_WINDOW_S: u64 = 31 * 86_400;
+/// Longest `max_wait_ms`: a call that waits holds an instance.
+pub const MAX_WAIT_MS: u64 = 10_000;
+/// `max_wait_ms` when the limit does not say: what people still take for an answer.
+pub const DEFAULT_MAX_WAIT_MS: u64 = 1_000;
+/// Shortest `lease_s`: clocks that differ by [`super::CLOCK_SPREAD_MS`] must fall into neighbouring
+/// buckets, with room for slow operations.
+pub const MIN_LEASE_S: u64 = 10;
+/// Longest `lease_s`: a crashed holder is forgotten after at most two of these.
+pub const MAX_LEASE_S: u64 = 3_600;
+/// `lease_s` when the limit does not say: twice the server's default deadline.
+pub const DEFAULT_LEASE_S: u64 = 60;
+/// Most tokens an instance may lease at once: each instance may leave as many unused.
+pub const MAX_LEASE_TOKENS: u64 = 1_000;
+/// Most entries of one filter, which are compared one by one.
+pub const MAX_FILTER: usize = 256;
+/// Longest entry of a filter, in bytes.
+pub const MAX_FILTER_BYTES: usize = 256;
+/// Largest `max_retry_after_s`: a day; nobody waits longer because a header says so.
+pub const MAX_RETRY_AFTER_S: u64 = 86_400;
+
+/// `[[limits]]` and `[backoff]` as a document of their own.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuotaDocument {
+    /// The limits, in the order in which they are charged.
+    pub limits: Vec<Limit>,
+    /// What becomes of callers who are refused again and again.
+    pub backoff: Backoff,
+}
+
+impl QuotaDocument {
+    /// Everything wrong with the document, as (setting, message); the message continues the
+    /// setting's name. Empty when nothing is.
+    pub fn faults(&self) -> Vec<(String, String)> {
+        let mut faults = limit_faults(&self.limits);
+        faults.extend(self.backoff.faults());
+        faults
+    }
+}
+
+/// One of `[[limits]]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// What headers, messages and entry names call it; unique.
+    pub name: String,
+    /// What each has a quota of its own; empty: everybody shares one. Several multiply.
+    #[serde(default)]
+    pub per: Vec<Dimension>,
+    /// Routes it applies to; empty: all.
+    #[serde(default)]
+    pub routes: Vec<String>,
+    /// Models it applies to; empty: all, and calls that name no model.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// Tiers it applies to; empty: all.
+    #[serde(default)]
+    pub tiers: Vec<String>,
+    /// Tenants it applies to; empty: all.
+    #[serde(default)]
+    pub tenants: Vec<String>,
+    /// How it counts.
+    #[serde(default)]
+    pub algorithm: Algorithm,
+    /// Units in a window or a period; calls at once for `concurrency`.
+    pub limit: u64,
+    /// Seconds of a window; for buckets, in which `limit` units are restored.
+    pub window_s: Option<u64>,
+    /// `token-bucket`: units that may be used at once; `limit` when it does not say.
+    pub burst: Option<u64>,
+    /// `leaky-bucket`: milliseconds a call may be held back before it is refused instead;
+    /// [`DEFAULT_MAX_WAIT_MS`] when it does not say.
+    pub max_wait_ms: Option<u64>,
+    /// `concurrency`: seconds after which a holder who never released may be forgotten, at the
+    /// latest after twice as many; longer than the longest call, or calls are forgotten while they
+    /// run. [`DEFAULT_LEASE_S`] when it does not say.
+    pub lease_s: Option<u64>,
+    /// `calendar`: the period.
+    pub period: Option<Period>,
+    /// `calendar`: the IANA time zone in which periods begin; `UTC` when it does not say.
+    pub time_zone: Option<String>,
+    /// What is counted.
+    #[serde(default)]
+    pub unit: Unit,
+    /// What becomes of a call while the store does not answer.
+    #[serde(default)]
+    pub on_store_failure: OnStoreFailure,
+    /// Counts and reports, and never refuses.
+    #[serde(default)]
+    pub shadow: bool,
+    /// Units an instance may take ahead with one trip to the store; 0: none. For counters that many
+    /// instances meet on. Up to this many for each instance and subject may stay unused in a window.
+    #[serde(default)]
+    pub lease_tokens: u64,
+}
+
+/// What a limit counts separately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dimension {
+    /// The caller's tenant.
+    Tenant,
+    /// The id of the caller's API key within its tenant; callers without one share one quota.
+    ApiKey,
+    /// The caller's address, IPv6 by /64; callers whose address is not known share one quota.
+    Address,
+    /// The route.
+    Route,
+    /// The model; calls that name none share one quota.
+    Model,
+    /// The caller's tier.
+    Tier,
+}
+
+/// How a limit counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// Two counters, the older one fading out as the newer window passes.
+    #[default]
+    SlidingWindow,
+    /// One counter for each window.
+    FixedWindow,
+    /// Units drip into a bucket of `burst`; needs a sound compare-and-swap.
+    TokenBucket,
+    /// Calls are spaced out evenly and wait for their turn; needs a sound compare-and-swap.
+    LeakyBucket,
+    /// Calls running at once.
+    Concurrency,
+    /// One counter for each day or month.
+    Calendar,
+}
+
+impl Algorithm {
+    /// The name in the document.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SlidingWindow => "sliding-window",
+            Self::FixedWindow => "fixed-window",
+            Self::TokenBucket => "token-bucket",
+            Self::LeakyBucket => "leaky-bucket",
+            Self::Concurrency => "concurrency",
+            Self::Calendar => "calendar",
+        }
+    }
+}
+
+/// What a limit counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Calls.
+    #[default]
+    Requests,
+    /// Items of a batch, known once the body was validated.
+    Items,
+    /// Bytes of request bodies.
+    Bytes,
+    /// Milliseconds models ran, known afterwards.
+    ComputeMs,
+}
+
+impl Unit {
+    /// The name in the document.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Items => "items",
+            Self::Bytes => "bytes",
+            Self::ComputeMs => "compute-ms",
+        }
+    }
+
+    /// The name in messages to people.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::ComputeMs => "compute milliseconds",
+            other => other.as_str(),
+        }
+    }
+}
+
+/// A period of the calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Period {
+    /// From midnight to midnight.
+    Day,
+    /// From the first of a month to the first of the next.
+    Month,
+}
+
+impl Period {
+    /// The name in the document.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Month => "month",
+        }
+    }
+}
+
+/// What becomes of a call while the store does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnStoreFailure {
+    /// It is refused. The default: a limit that can be lifted by overloading its store does not
+    /// hold when it matters, and an embedded store seldom fails alone.
+    #[default]
+    Closed,
+    /// It goes on uncounted, and is counted as such.
+    Open,
+}
+
+/// `[backoff]`: what becomes of callers who are refused again and again within a minute.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Backoff {
+    /// Whether `Retry-After` grows with the number of refusals.
+    pub soft: bool,
+    /// `Retry-After` doubles after each this many refusals within a minute.
+    pub double_every: u64,
+    /// Seconds `Retry-After` does not grow beyond; what a limit itself asks for may be longer.
+    pub max_retry_after_s: u64,
+    /// Refusals within a minute after which every call is refused until the next minute has ended;
+    /// 0: never.
+    pub hard_after: u64,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            soft: true,
+            double_every: 10,
+            max_retry_after_s: 300,
+            hard_after: 0,
+        }
+    }
+}
+
+impl Backoff {
+    /// Everything wrong with the section, as [`QuotaDocument::faults`] gives it.
+    pub fn faults(&self) -> Vec<(String, String)> {
+        let mut faults = Vec::new();
+        if self.double_every == 0 {
+            faults.push((
+                "backoff.double_every".to_owned(),
+                "must be at least 1; to keep Retry-After from growing, set soft = false".to_owned(),
+            ));
+        }
+        if !(1..=MAX_RETRY_AFTER_S).contains(&self.max_retry_after_s) {
+            faults.push((
+                "backoff.max_retry_after_s".to_owned(),
+                format!("must be between 1 and {MAX_RETRY_AFTER_S} seconds"),
+            ));
+        }
+        if self.hard_after > MAX_LIMIT {
+            faults.push((
+                "backoff.hard_after".to_owned(),
+                format!("must be at most {MAX_LIMIT}; 0 turns it off"),
+            ));
+        }
+        faults
+    }
+}
+
+/// Everything wrong with `[[limits]]`, as [`QuotaDocument::faults`] gives it.
+pub fn limit_faults(limits: &[Limit]) -> Vec<(String, String)> {
+    let mut faults = Vec::new();
+    if limits.len() > MAX_LIMITS {
+        faults.push((
+            "limits".to_owned(),
+            format!("has {} entries; {MAX_LIMITS} are allowed", limits.len()),
+        ));
+    }
+    let mut names = BTreeSet::new();
+    for (at, limit) in limits.iter().enumerate() {
+        let mut fault = |setting: &str, message: String| {
+            faults.push((format!("limits[{at}].{setting}"), message));
+        };
+        if !names.insert(limit.name.as_str()) {
+            fault(
+                "name",
+                format!(
+                    "`{}` is taken by a limit above; names are unique",
+                    limit.name
+                ),
+            );
+        }
+        limit.find_faults(&mut fault);
+    }
+    faults
+}
+
+impl Limit {
+    fn find_faults(&self, fault: &mut impl FnMut(&str, String)) {
+        if !good_name(&self.name) {
+            fault(
+                "name",
+                format!("must be 1 to {MAX_NAME_BYTES} characters of a-z, 0-9, - and _"),
+            );
+        }
+        let dimensions: BTreeSet<_> = self.per.iter().collect();
+        if dimensions.len() != self.per.len() {
+            fault("per", "names something twice".to_owned());
+        }
+        for (setting, entries) in [
+            ("routes", &self.routes),
+            ("models", &self.models),
+            ("tiers", &self.tiers),
+            ("tenants", &self.tenants),
+        ] {
+            if entries.len() > MAX_FILTER {
+                fault(
+                    setting,
+                    format!("has {} entries; {MAX_FILTER} are allowed", entries.len()),
+                );
+            }
+            if entries
+                .iter()
+                .any(|e| e.is_empty() || e.len() > MAX_FILTER_BYTES)
+            {
+                fault(
+                    setting,
+                    format!("has an entry that is empty or longer than {MAX_FILTER_BYTES} bytes"),
+                );
+            }
+        }
+        if !(1..=MAX_LIMIT).contains(&self.limit) {
+            fault("limit", format!("must be between 1 and {MAX_LIMIT}"));
+        }
+        self.find_misplaced(fault);
+        self.find_out_of_range(fault);
+        self.find_unit_faults(fault);
+    }
+
+    /// Settings that are missing, and settings that would do nothing: an operator who writes one
+    /// believes in something that does not hold.
+    fn find_misplaced(&self, fault: &mut impl FnMut(&str, String)) {
+        use Algorithm::{Calendar, Concurrency, LeakyBucket, TokenBucket};
+        let algorithm = self.algorithm;
+        let windowed = !matches!(algorithm, Concurrency | Calendar);
+        if windowed && self.window_s.is_none() {
+            fault(
+                "window_s",
+                format!("is missing; algorithm \"{}\" needs it", algorithm.as_str()),
+            );
+        }
+        if algorithm == Calendar && self.period.is_none() {
+            fault(
+                "period",
+                "is missing; algorithm \"calendar\" needs \"day\" or \"month\"".to_owned(),
+            );
+        }
+        for (setting, present, allowed) in [
+            ("window_s", self.window_s.is_some(), windowed),
+            ("burst", self.burst.is_some(), algorithm == TokenBucket),
+            (
+                "max_wait_ms",
+                self.max_wait_ms.is_some(),
+                algorithm == LeakyBucket,
+            ),
+            ("lease_s", self.lease_s.is_some(), algorithm == Concurrency),
+            ("period", self.period.is_some(), algorithm == Calendar),
+            ("time_zone", self.time_zone.is_some(), algorithm == Calendar),
+            (
+                "lease_tokens",
+                self.lease_tokens > 0,
+                !matches!(algorithm, TokenBucket | LeakyBucket | Concurrency),
+            ),
+        ] {
+            if present && !allowed {
+                fault(
+                    setting,
+                    format!(
+                        "has no meaning with algorithm \"{}\"; remove it or choose another algorithm",
+                        algorithm.as_str()
+                    ),
+                );
+            }
+        }
+    }
+
+    fn find_out_of_range(&self, fault: &mut impl FnMut(&str, String)) {
+        if self
+            .window_s
+            .is_some_and(|s| !(1..=MAX_WINDOW_S).contains(&s))
+        {
+            fault(
+                "window_s",
+                format!("must be between 1 and {MAX_WINDOW_S} seconds (31 days)"),
+            );
+        }
+        if self.burst.is_some_and(|b| !(1..=MAX_LIMIT).contains(&b)) {
+            fault("burst", format!("must be between 1 and {MAX_LIMIT}"));
+        } else if let (Some(burst), Some(window_s)) = (self.burst, self.window_s)
+            && u128::from(burst) * u128::from(window_s)
+                > u128::from(MAX_WINDOW_S) * u128::from(self.limit)
+        {
+            fault(
+                "burst",
+                "takes longer than 31 days to be restored at this limit and window".to_owned(),
+            );
+        }
+        if self.max_wait_ms.is_some_and(|ms| ms > MAX_WAIT_MS) {
+            fault(
+                "max_wait_ms",
+                format!(
+                    "must be at most {MAX_WAIT_MS} milliseconds; a call that waits holds an instance"
+                ),
+            );
+        }
+        if self
+            .lease_s
+            .is_some_and(|s| !(MIN_LEASE_S..=MAX_LEASE_S).contains(&s))
+        {
+            fault(
+                "lease_s",
+                format!("must be between {MIN_LEASE_S} and {MAX_LEASE_S} seconds"),
+            );
+        }
+        if self.lease_tokens > MAX_LEASE_TOKENS {
+            fault(
+                "lease_tokens",
+                format!("must be at most {MAX_LEASE_TOKENS}"),
+            );
+        }
+        if let Some(name) = &self.time_zone
+            && calendar::zone(name).is_none()
+        {
+            fault(
+                "time_zone",
+                format!(
+                    "is not a time zone of the IANA database: `{name}`; write for example \"Europe/Berlin\""
+                ),
+            );
+        }
+    }
+
+    fn find_unit_faults(&self, fault: &mut impl FnMut(&str, String)) {
+        use Algorithm::{Concurrency, LeakyBucket, TokenBucket};
+        match (self.algorithm, self.unit) {
+            (Concurrency, unit) if unit != Unit::Requests => fault(
+                "unit",
+                format!("must be \"requests\" with algorithm \"concurrency\", which counts calls at once, not {}", unit.words()),
+            ),
+            (TokenBucket | LeakyBucket, Unit::ComputeMs) => fault(
+                "unit",
+                "\"compute-ms\" is known only afterwards; choose sliding-window, fixed-window or calendar".to_owned(),
+            ),
+            _ => {}
+        }
+        if self.lease_tokens > 0 && self.unit != Unit::Requests {
+            fault(
+                "lease_tokens",
+                "is for unit \"requests\", of which every call costs one".to_owned(),
+            );
+        }
+    }
+}
+
+fn good_name(name: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+}

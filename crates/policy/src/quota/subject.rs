@@ -1,0 +1,175 @@
+//! Decides which quota a call draws from: the limits that apply to it, and the subject of each, hashed
+//! into a short name.
+//!
+//! Much of a subject is chosen by strangers, so names hold a hash of it (128 bits of BLAKE3 over
+//! fields with their lengths): bounded, and no two subjects can be made alike.
+
+use super::limits::{Dimension, Limit};
+use penstock_core::Caller;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// What quota needs to know of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// Who calls.
+    pub caller: &'a Caller,
+    /// The route, by the gate's name for it; never the path a client sent.
+    pub route: &'a str,
+    /// The model that was asked for, if any.
+    pub model: Option<&'a str>,
+}
+
+/// The bucket of callers without an API key, and of calls without a model.
+pub const NONE: &str = "none";
+/// The bucket of callers whose address is not known.
+pub const UNKNOWN: &str = "unknown";
+
+/// Leading bits of an IPv6 address that name a subscriber: one household or machine is given a /64
+/// and can choose the rest at will (RFC 4291, section 2.5.1; RFC 6177).
+const IPV6_PREFIX_BITS: u32 = 64;
+
+/// Whether a limit applies to a call: each filter that is not empty names what the call has.
+pub fn applies(limit: &Limit, call: &Call<'_>) -> bool {
+    let passes = |filter: &[String], value: Option<&str>| {
+        filter.is_empty() || value.is_some_and(|v| filter.iter().any(|f| f == v))
+    };
+    passes(&limit.routes, Some(call.route))
+        && passes(&limit.models, call.model)
+        && passes(&limit.tiers, Some(&call.caller.tier))
+        && passes(&limit.tenants, Some(&call.caller.tenant))
+}
+
+/// The subject of a call under some dimensions. `family` distinguishes what must not share counters:
+/// the limit, and everything that changes what its counters mean.
+pub fn subject(family: &str, per: &[Dimension], call: &Call<'_>) -> u128 {
+    let mut hash = Hash::new(family);
+    for dimension in per {
+        match dimension {
+            Dimension::Tenant => hash.field("tenant", &call.caller.tenant),
+            // An id is unique within a tenant only.
+            Dimension::ApiKey => match &call.caller.api_key_id {
+                Some(id) => {
+                    hash.field("api-key-of", &call.caller.tenant);
+                    hash.field("api-key", id);
+                }
+                None => hash.field("no-api-key", NONE),
+            },
+            Dimension::Address => match &call.caller.address {
+                Some(address) => hash.field("address", &network(address)),
+                None => hash.field("no-address", UNKNOWN),
+            },
+            Dimension::Route => hash.field("route", call.route),
+            Dimension::Model => match call.model {
+                Some(model) => hash.field("model", model),
+                None => hash.field("no-model", NONE),
+            },
+            Dimension::Tier => hash.field("tier", &call.caller.tier),
+        }
+    }
+    hash.finish()
+}
+
+/// Who is held to account for refusals: the API key within its tenant, or the address of a caller who
+/// showed none.
+pub fn accountable(call: &Call<'_>) -> u128 {
+    let per: &[Dimension] = if call.caller.api_key_id.is_some() {
+        &[Dimension::ApiKey]
+    } else {
+        &[Dimension::Tenant, Dimension::Address]
+    };
+    subject("back-off", per, call)
+}
+
+/// The network an address is counted by: an IPv4 address itself (also when it is written as IPv6), an
+/// IPv6 address by its /64. What is no address counts as it stands.
+pub fn network(address: &str) -> String {
+    match address.parse::<IpAddr>().map(|a| a.to_canonical()) {
+        Ok(IpAddr::V4(v4)) => v4.to_string(),
+        Ok(IpAddr::V6(v6)) => {
+            let kept = v6.to_bits() & (u128::MAX << (128 - IPV6_PREFIX_BITS));
+            format!("{}/{IPV6_PREFIX_BITS}", Ipv6Addr::from_bits(kept))
+        }
+        Err(_) => address.to_owned(),
+    }
+}
+
+struct Hash(blake3::Hasher);
+
+impl Hash {
+    fn new(family: &str) -> Self {
+        let mut hash = Self(blake3::Hasher::new());
+        hash.field("family", family);
+        hash
+    }
+
+    fn field(&mut self, kind: &str, value: &str) {
+        for part in [kind, value] {
+            self.0.update(&(part.len() as u64).to_le_bytes());
+            self.0.update(part.as_bytes());
+        }
+    }
+
+    fn finish(&self) -> u128 {
+        let bytes = *self.0.finalize().as_bytes();
+        u128::from_be_bytes(bytes[..16].try_into().expect("sixteen of 32 bytes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(tenant: &str, api_key_id: Option<&str>, address: Option<&str>) -> Caller {
+        Caller {
+            tenant: tenant.to_owned(),
+            api_key_id: api_key_id.map(str::to_owned),
+            tier: "free".to_owned(),
+            address: address.map(str::to_owned),
+        }
+    }
+
+    fn of(per: &[Dimension], caller: &Caller) -> u128 {
+        let call = Call {
+            caller,
+            route: "predict",
+            model: Some("m"),
+        };
+        subject("f", per, &call)
+    }
+
+    #[test]
+    fn addresses_count_by_network() {
+        for (address, counted) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+            ("::1", "::/64"),
+            ("somewhere", "somewhere"),
+        ] {
+            assert_eq!(network(address), counted);
+        }
+    }
+
+    #[test]
+    fn subjects_differ_where_they_should() {
+        use Dimension::{Address, ApiKey, Model, Tenant};
+        let a = caller("a", Some("k"), Some("192.0.2.7"));
+        let b = caller("b", Some("k"), Some("192.0.2.7"));
+        let nobody = caller("a", None, None);
+        assert_eq!(of(&[], &a), of(&[], &b));
+        assert_eq!(of(&[Address, Model], &a), of(&[Address, Model], &b));
+        assert_ne!(of(&[Tenant], &a), of(&[Tenant], &b));
+        assert_ne!(of(&[ApiKey], &a), of(&[ApiKey], &b), "ids are per tenant");
+        assert_ne!(of(&[ApiKey], &a), of(&[ApiKey], &nobody));
+        assert_eq!(
+            of(&[ApiKey], &nobody),
+            of(&[ApiKey], &caller("b", None, None)),
+            "callers without one share"
+        );
+        // Nobody can choose a name that makes them somebody else.
+        let named_none = caller("a", Some("none"), Some("unknown"));
+        assert_ne!(of(&[ApiKey], &named_none), of(&[ApiKey], &nobody));
+        assert_ne!(of(&[Address], &named_none), of(&[Address], &nobody));
+    }
+}

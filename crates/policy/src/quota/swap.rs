@@ -1,0 +1,104 @@
+//! Decides whether a store's compare-and-swap can be trusted, by trying it.
+//!
+//! Of two swaps begun on the same value exactly one may succeed, whether the entry was absent or
+//! present, and what the store then holds must be the winner's. The verdict is kept in the store under
+//! a versioned name, so that all instances agree and few of them try.
+
+use penstock_core::{Kv, KvError};
+
+/// Where the verdict is kept. The version changes when the trial does. Delete the entry to have a
+/// store tried anew.
+pub const VERDICT_NAME: &str = "q/.swap/v1";
+
+/// Trials before errors count against the store: one may be a lost reply, three are not.
+const TRIALS: u64 = 3;
+
+/// How long a verdict that could not be written to the store is believed by the instance alone.
+pub const UNWRITTEN_MS: u64 = 60_000;
+
+/// Whether compare-and-swap can be trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It can.
+    Sound,
+    /// It cannot, for this reason.
+    Unsound(String),
+}
+
+impl Verdict {
+    fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Sound => b"sound".to_vec(),
+            Self::Unsound(reason) => format!("unsound: {reason}").into_bytes(),
+        }
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        match text.split_once(": ") {
+            None if text == "sound" => Some(Self::Sound),
+            Some(("unsound", reason)) => Some(Self::Unsound(reason.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// The verdict on a store, tried if nobody has; and whether it was written down. An error means that
+/// the store does not even read.
+pub async fn verdict<K: Kv>(kv: &K, random: u64) -> Result<(Verdict, bool), KvError> {
+    if let Some(known) = read(kv).await? {
+        return Ok((known, true));
+    }
+    let mut failed = String::new();
+    for trial in 0..TRIALS {
+        let name = format!("q/.swap/t/{random:016x}-{trial}");
+        let tried = try_out(kv, &name).await;
+        // Left behind only if this fails too or the instance ends here.
+        let deleted = kv.delete(&name).await;
+        match tried.and_then(|verdict| deleted.map(|()| verdict)) {
+            Ok(verdict) => return Ok(write(kv, verdict).await),
+            Err(error) => failed = error.message,
+        }
+    }
+    let reason = format!("it failed: {failed}");
+    Ok(write(kv, Verdict::Unsound(reason)).await)
+}
+
+async fn read<K: Kv>(kv: &K) -> Result<Option<Verdict>, KvError> {
+    Ok(kv
+        .get(VERDICT_NAME)
+        .await?
+        .and_then(|v| Verdict::from_bytes(&v)))
+}
+
+/// Writes a verdict, unless somebody else came to one meanwhile: theirs holds for all.
+async fn write<K: Kv>(kv: &K, verdict: Verdict) -> (Verdict, bool) {
+    if let Ok(Some(theirs)) = read(kv).await {
+        return (theirs, true);
+    }
+    let written = kv.set(VERDICT_NAME, &verdict.to_bytes()).await.is_ok();
+    (verdict, written)
+}
+
+async fn try_out<K: Kv>(kv: &K, name: &str) -> Result<Verdict, KvError> {
+    let mut before: Option<Vec<u8>> = None;
+    for (state, ours, theirs) in [("an absent", "1", "2"), ("a present", "3", "4")] {
+        let (seen, first) = kv.read_to_swap(name).await?;
+        let (_, second) = kv.read_to_swap(name).await?;
+        let unsound = |what: &str| Verdict::Unsound(format!("on {state} entry {what}"));
+        if seen != before {
+            return Ok(unsound("it read a value nobody wrote"));
+        }
+        if !kv.swap(first, ours.as_bytes()).await? {
+            return Ok(unsound("a swap nobody disturbed did not succeed"));
+        }
+        if kv.swap(second, theirs.as_bytes()).await? {
+            return Ok(unsound("two swaps of one value both succeeded"));
+        }
+        before = kv.get(name).await?;
+        if before.as_deref() != Some(ours.as_bytes()) {
+            return Ok(unsound("the losing swap was written"));
+        }
+    }
+    Ok(Verdict::Sound)
+}
