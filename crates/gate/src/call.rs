@@ -222,9 +222,9 @@ impl<P: Ports> Call<'_, P> {
                 }
             }
         }
-        let refund = || {
+        let refund = |headers: &mut Headers| {
             if let Some(admission) = charged {
-                admission.refund_items(self.context.unix_ms);
+                *headers = admission.refund_items(self.context.unix_ms);
             }
         };
         let mut claimed = None;
@@ -233,11 +233,11 @@ impl<P: Ports> Call<'_, P> {
                 Ok(Claimed::Granted) => claimed = Some(attempt),
                 Ok(Claimed::Unprotected) => {}
                 Ok(Claimed::Done(kept)) => {
-                    refund();
+                    refund(headers);
                     return replay(kept);
                 }
                 Err(refusal) => {
-                    refund();
+                    refund(headers);
                     return Err(idempotency_problem(refusal));
                 }
             }
@@ -245,7 +245,7 @@ impl<P: Ports> Call<'_, P> {
         let result = self.run(opened, ready, name.as_str(), version, meter);
         match &result {
             Ok(_) => meter.items = items,
-            Err(problem) if was_not_run(problem.code) => refund(),
+            Err(problem) if was_not_run(problem.code) => refund(headers),
             Err(_) => {}
         }
         match claimed {

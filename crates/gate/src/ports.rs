@@ -201,8 +201,8 @@ pub trait QuotaPort {
 pub trait AdmissionPort {
     /// Decides the limits that count items. A refusal gives everything back.
     fn charge_items(&self, items: u64, now_ms: u64, random: u64) -> Result<Headers, QuotaRefusal>;
-    /// Gives the items back.
-    fn refund_items(&self, now_ms: u64);
+    /// Gives the items back; how the limits stand then.
+    fn refund_items(&self, now_ms: u64) -> Headers;
     /// The call is over and ran for so many milliseconds.
     fn settle(&self, compute_ms: u64, now_ms: u64);
 }

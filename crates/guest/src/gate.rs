@@ -417,8 +417,8 @@ impl AdmissionPort for wit_quota::Admission {
             .map_err(quota_refusal)
     }
 
-    fn refund_items(&self, now_ms: u64) {
-        self.refund_items(now_ms);
+    fn refund_items(&self, now_ms: u64) -> ports::Headers {
+        headers(self.refund_items(now_ms))
     }
 
     fn settle(&self, compute_ms: u64, now_ms: u64) {

@@ -4,6 +4,7 @@
 
 use crate::app::finding::{Finding, Place};
 use penstock_policy::idempotency::IdempotencySettings;
+use penstock_policy::quota::limits::{Backoff, Limit, limit_faults};
 use penstock_policy::usage::UsageSettings;
 use serde::Deserialize;
 use std::path::Path;
@@ -16,6 +17,10 @@ pub struct Settings {
     pub server: ServerSettings,
     /// `[instances]`: the pool of component instances.
     pub instances: InstanceSettings,
+    /// `[[limits]]`: how much callers may use. Acted upon by the quota component.
+    pub limits: Vec<Limit>,
+    /// `[backoff]`: callers who are refused again and again. Acted upon by the quota component.
+    pub backoff: Backoff,
     /// `[idempotency]`: calls that may be repeated. Acted upon by the component of that name.
     pub idempotency: IdempotencySettings,
     /// `[usage]`: what is counted. Acted upon by the component of that name.
@@ -123,7 +128,7 @@ impl Settings {
             .map(|(setting, message)| {
                 let line = text
                     .lines()
-                    .position(|l| l.trim_start().starts_with(setting));
+                    .position(|l| l.trim_start().starts_with(&setting));
                 let place = line.map(|at| Place {
                     line: at + 1,
                     column: 1,
@@ -138,18 +143,22 @@ impl Settings {
             .collect())
     }
 
-    fn faults(&self) -> Vec<(&'static str, String)> {
+    fn faults(&self) -> Vec<(String, String)> {
         let Self {
             server,
             instances,
+            limits,
+            backoff,
             idempotency,
             usage,
         } = self;
-        let mut faults = idempotency.faults();
-        faults.extend(usage.faults());
-        let mut at_least = |setting, value: u64, least: u64, message: &str| {
+        let mut faults = limit_faults(limits);
+        faults.extend(backoff.faults());
+        let sections = idempotency.faults().into_iter().chain(usage.faults());
+        faults.extend(sections.map(|(setting, message)| (setting.to_owned(), message)));
+        let mut at_least = |setting: &str, value: u64, least: u64, message: &str| {
             if value < least {
-                faults.push((setting, message.to_owned()));
+                faults.push((setting.to_owned(), message.to_owned()));
             }
         };
         let timeout = "must be at least 1 ms, or no request can be answered";

@@ -2,8 +2,36 @@
 //! and passes over the others; the host reads all of them at start and refuses what nobody reads.
 
 use crate::idempotency::IdempotencySettings;
+use crate::quota::QuotaDocument;
+use crate::quota::limits::{Backoff, Limit};
 use crate::usage::UsageSettings;
 use serde::Deserialize;
+
+/// Reads `[[limits]]` and `[backoff]`; the error is a sentence for the operator.
+pub fn quota(text: &str) -> Result<QuotaDocument, String> {
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(default)]
+        limits: Vec<Limit>,
+        #[serde(default)]
+        backoff: Backoff,
+    }
+    let Document { limits, backoff } = read(text)?;
+    let document = QuotaDocument { limits, backoff };
+    match document.faults() {
+        faults if faults.is_empty() => Ok(document),
+        faults => Err(sentence(faults)),
+    }
+}
+
+/// Faults of settings, each with what is wrong, as one sentence.
+pub fn sentence(faults: Vec<(String, String)>) -> String {
+    let faults: Vec<String> = faults
+        .into_iter()
+        .map(|(setting, message)| format!("`{setting}` {message}"))
+        .collect();
+    faults.join("; ")
+}
 
 /// Reads `[idempotency]`; the error is a sentence for the operator.
 pub fn idempotency(text: &str) -> Result<IdempotencySettings, String> {

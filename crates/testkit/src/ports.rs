@@ -287,8 +287,9 @@ impl AdmissionPort for ScriptedQuota {
         }
     }
 
-    fn refund_items(&self, _: u64) {
+    fn refund_items(&self, _: u64) -> Headers {
         self.note("refund".to_owned());
+        self.headers.borrow().clone()
     }
 
     fn settle(&self, compute_ms: u64, _: u64) {

@@ -1,8 +1,10 @@
 //! Makes the stores that a configuration describes: the one place that knows their types.
 
 use super::{StoreConfig, StoreKind};
-use anyhow::{Context, anyhow, bail};
-use penstock_kv::Store;
+use anyhow::{Context, anyhow};
+use penstock_kv::{
+    EmbeddedSettings, EmbeddedStore, MemorySettings, MemoryStore, RedisSettings, RedisStore, Store,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ pub async fn open(
 ) -> anyhow::Result<BTreeMap<String, Arc<dyn Store>>> {
     let mut stores = BTreeMap::new();
     for (label, config) in configs {
-        let store = open_one(&config.kind).await.with_context(|| {
+        let store = open_one(label, &config.kind).await.with_context(|| {
             let place = config
                 .place
                 .as_ref()
@@ -32,19 +34,29 @@ pub async fn open(
     Ok(stores)
 }
 
-async fn open_one(kind: &StoreKind) -> anyhow::Result<Arc<dyn Store>> {
+async fn open_one(label: &str, kind: &StoreKind) -> anyhow::Result<Arc<dyn Store>> {
     match kind {
         StoreKind::Embedded { path } => {
             make_folder_of(path)?;
-            bail!("embedded stores are not built yet")
+            Ok(Arc::new(EmbeddedStore::open(EmbeddedSettings::new(path))?))
         }
         StoreKind::Memory {
-            max_entries: _,
-            max_bytes: _,
-        } => bail!("stores in memory are not built yet"),
+            max_entries,
+            max_bytes,
+        } => {
+            let MemorySettings {
+                max_entries: entries,
+                max_bytes: bytes,
+            } = MemorySettings::default();
+            Ok(Arc::new(MemoryStore::new(MemorySettings {
+                max_entries: max_entries.unwrap_or(entries),
+                max_bytes: max_bytes.unwrap_or(bytes),
+            })))
+        }
         StoreKind::Redis { url } => {
-            let _url = url.resolve().map_err(|problem| anyhow!(problem))?;
-            bail!("stores on {url} are not built yet")
+            let resolved = url.resolve().map_err(|problem| anyhow!(problem))?;
+            let store = RedisStore::connect(RedisSettings::new(resolved, label)).await;
+            Ok(Arc::new(store.with_context(|| format!("{url}"))?))
         }
     }
 }
