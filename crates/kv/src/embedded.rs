@@ -837,10 +837,11 @@ impl EmbeddedStore {
     fn shut(&mut self) {
         self.inner.close();
         drop(self.listings.take());
-        for thread in [self.writer.take(), self.lister.take()] {
-            if let Some(thread) = thread {
-                let _ = thread.join();
-            }
+        for thread in [self.writer.take(), self.lister.take()]
+            .into_iter()
+            .flatten()
+        {
+            let _ = thread.join();
         }
     }
 }
