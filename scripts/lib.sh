@@ -117,6 +117,63 @@ need_rust_component() {
         fail "$1 is missing" "Run \`rustup component add $1\`, or install your distribution's package for it."
 }
 
+# need_redis: `redis-server` is on the PATH, for the tests that start servers of their own. If it is not, Debian's
+# package is installed, or, without the right to install, unpacked into .runtime/redis/ with what it needs.
+need_redis() {
+    command -v redis-server >/dev/null 2>&1 && return 0
+    local here="$RUNTIME_DIR/redis" remedy package packages log
+    remedy="Install Redis 6 or newer (Debian and Ubuntu: apt-get install redis-server) and run this again."
+    if [[ ! -x "$here/bin/redis-server" ]]; then
+        say "redis-server"
+        command -v apt-get >/dev/null 2>&1 || fail "\`redis-server\` is not on the PATH" "$remedy"
+        log="$(mktemp)"
+        if [[ "$(id -u)" -eq 0 ]]; then
+            local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends redis-server)
+            "${install[@]}" >"$log" 2>&1 || { apt-get update && "${install[@]}"; } >"$log" 2>&1 || {
+                tail -n 3 "$log" | sed 's/^/      /' >&2
+                rm -f "$log"
+                fail "the package redis-server cannot be installed" "$remedy"
+            }
+            rm -f "$log"
+            return 0
+        fi
+        # Everything it depends on that is not installed; what is left out is on every Debian.
+        mapfile -t packages < <(
+            apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+                --no-replaces --no-enhances redis-server 2>/dev/null | grep -E '^[a-z0-9]' | sort -u |
+                while read -r package; do
+                    [[ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" == installed ]] ||
+                        echo "$package"
+                done
+        )
+        rm -rf "$here"
+        mkdir -p "$here/packages" "$here/bin"
+        for package in "${packages[@]}"; do
+            # Alternatives that are not wanted, and virtual packages, cannot be had; the last check tells.
+            (cd "$here/packages" && apt-get download "$package") >"$log" 2>&1 || true
+        done
+        for package in "$here"/packages/*.deb; do
+            if [[ -f "$package" ]]; then dpkg -x "$package" "$here/root"; fi
+        done
+        rm -rf "$here/packages"
+        cat >"$here/bin/redis-server" <<'END'
+#!/usr/bin/env bash
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../root" && pwd)"
+libraries="$(find "$root" -name '*.so*' -exec dirname {} + | sort -u | tr '\n' ':')"
+export LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:-}"
+exec "$root/usr/bin/redis-server" "$@"
+END
+        chmod +x "$here/bin/redis-server"
+        if ! "$here/bin/redis-server" --version >>"$log" 2>&1; then
+            tail -n 3 "$log" | sed 's/^/      /' >&2
+            rm -rf "$log" "$here"
+            fail "the package redis-server cannot be had" "$remedy"
+        fi
+        rm -f "$log"
+    fi
+    export PATH="$here/bin:$PATH"
+}
+
 # fetch_all: the runtime and the models. What cannot be had is named and gone without.
 # Sets PENSTOCK_ONNXRUNTIME for what runs next, unless the caller chose a library or there is none.
 fetch_all() {

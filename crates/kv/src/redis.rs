@@ -200,10 +200,12 @@ impl Shared {
         if away || error.is_unrecoverable_error() || error.is_io_error() {
             self.found_broken(generation);
         }
-        if error.code() == Some("OOM") {
+        let message = error.to_string();
+        // Of several commands, and of a script on older servers, the code is only in the text.
+        if error.code() == Some("OOM") || message.contains("command not allowed when used memory") {
             return StoreError::Full("the server's memory is used up".into());
         }
-        self.unavailable(&error.to_string())
+        self.unavailable(&message)
     }
 
     fn found_broken(&self, generation: u64) {
