@@ -58,7 +58,8 @@ pub struct State {
     /// How often the bucket was found full. A refund is due only while this has not changed: since
     /// then, what was charged would have been restored anyway.
     pub times_full: u64,
-    /// What was given back so far, in the unit of [`State::full_at`].
+    /// What was given back so far of charges that others had followed, in the unit of
+    /// [`State::full_at`].
     pub refunded: u128,
     /// Whether a later generation has taken over.
     pub closed: bool,
@@ -225,9 +226,11 @@ impl Bucket {
             .length(charge.cost)
             .min(not_restored)
             .min(state.full_at);
+        // When all that followed was given back in its turn, nobody's place in the row has moved.
+        let last = state.full_at == charge.after.full_at && moved == 0;
         (back > 0).then(|| State {
             full_at: state.full_at - back,
-            refunded: state.refunded.saturating_add(back),
+            refunded: state.refunded.saturating_add(if last { 0 } else { back }),
             ..state
         })
     }
