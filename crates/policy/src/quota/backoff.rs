@@ -46,6 +46,8 @@ pub struct Offender {
     pub registered: bool,
     /// Whether the minute before is known to block nobody.
     pub clear_before: bool,
+    /// The store is not asked again before then whether the caller is blocked.
+    pub clear_until_ms: u64,
     /// Everything is refused until then.
     pub blocked_until_ms: u64,
 }

@@ -58,7 +58,11 @@ pub struct State {
     /// How often the bucket was found full. A refund is due only while this has not changed: since
     /// then, what was charged would have been restored anyway.
     pub times_full: u64,
-    /// What was given back so far, in the unit of [`State::full_at`].
+    /// The latest time of a charge, by the clock of whoever made it, in milliseconds since the Unix
+    /// epoch.
+    pub latest_ms: u64,
+    /// What was given back so far of charges that others had followed, in the unit of
+    /// [`State::full_at`].
     pub refunded: u128,
     /// Whether a later generation has taken over.
     pub closed: bool,
@@ -80,10 +84,11 @@ impl State {
         let Self {
             full_at,
             times_full,
+            latest_ms,
             refunded,
             ..
         } = self;
-        format!("{door} {full_at} {times_full} {refunded}").into_bytes()
+        format!("{door} {full_at} {times_full} {latest_ms} {refunded}").into_bytes()
     }
 
     /// What was read from the store; `None` for what no version of this wrote.
@@ -97,6 +102,7 @@ impl State {
         let state = Self {
             full_at: words.next()?.parse().ok()?,
             times_full: words.next()?.parse().ok()?,
+            latest_ms: words.next()?.parse().ok()?,
             refunded: words.next()?.parse().ok()?,
             closed,
         };
@@ -166,6 +172,7 @@ impl Bucket {
         let after = State {
             full_at: busy_until + self.length(cost),
             times_full: state.times_full + u64::from(state.full_at <= now),
+            latest_ms: state.latest_ms.max(now_ms),
             refunded: state.refunded,
             closed: false,
         };
@@ -208,10 +215,11 @@ impl Bucket {
 
     /// The value without a charge; `None` when there is nothing to give back.
     ///
-    /// Only what time has not restored yet is given back. Of the charge that is at least
-    /// `after.full_at - now`, less what refunds of other charges have moved the value since; and
-    /// nothing once the bucket was found full.
-    pub fn refund(&self, state: State, charge: Charge, now_ms: u64) -> Option<State> {
+    /// Only what nobody after it was given anyway, because time had restored it, is given back. Of the
+    /// charge that is at least how far `after.full_at` lies beyond the latest charge, less what refunds
+    /// of other charges have moved the value since; and nothing once the bucket was found full. The
+    /// present plays no part: what is restored counts only when somebody takes it.
+    pub fn refund(&self, state: State, charge: Charge) -> Option<State> {
         if state.times_full != charge.after.times_full {
             return None;
         }
@@ -220,14 +228,16 @@ impl Bucket {
             .after
             .full_at
             .saturating_sub(moved)
-            .saturating_sub(self.at(now_ms));
+            .saturating_sub(self.at(state.latest_ms));
         let back = self
             .length(charge.cost)
             .min(not_restored)
             .min(state.full_at);
+        // When all that followed was given back in its turn, nobody's place in the row has moved.
+        let last = state.full_at == charge.after.full_at && moved == 0;
         (back > 0).then(|| State {
             full_at: state.full_at - back,
-            refunded: state.refunded.saturating_add(back),
+            refunded: state.refunded.saturating_add(if last { 0 } else { back }),
             ..state
         })
     }
@@ -339,11 +349,12 @@ mod tests {
         let state = State {
             full_at: u128::MAX,
             times_full: 7,
+            latest_ms: 8,
             refunded: 9,
             closed: true,
         };
         assert_eq!(State::from_bytes(&state.to_bytes()), Some(state));
-        for broken in ["", "o", "o 1 2", "x 1 2 3", "o 1 2 3 4", "o -1 2 3"] {
+        for broken in ["", "o", "o 1 2 3", "x 1 2 3 4", "o 1 2 3 4 5", "o -1 2 3 4"] {
             assert_eq!(State::from_bytes(broken.as_bytes()), None, "{broken}");
         }
     }
@@ -353,33 +364,36 @@ mod tests {
         fn no_interval_sees_more_than_promised(
             limit in 1_u64..50, window_s in 1_u64..20, burst in 1_u64..30,
             // A pause, a cost, and after how many further steps it is given back, if at all.
-            calls in prop::collection::vec((0_u64..2_000, 1_u64..8, 0_usize..8), 1..60),
+            // Clocks are behind by up to two seconds.
+            calls in prop::collection::vec((0_u64..2_000, 1_u64..8, 0_usize..8, 0_u64..2_000), 1..60),
         ) {
             let bucket = token(limit, window_s * 1000, burst);
             let (mut now, mut state) = (1_000_000, State::default());
             // When, what, in which step it is given back, whether it was kept.
             let mut admitted: Vec<(u64, Charge, usize)> = Vec::new();
-            for (step, &(pause, cost, back_after)) in calls.iter().enumerate() {
+            for (step, &(pause, cost, back_after, behind)) in calls.iter().enumerate() {
                 now += pause;
                 for (_, charge, _) in admitted.iter().filter(|a| a.2 == step) {
-                    state = bucket.refund(state, *charge, now).unwrap_or(state);
+                    state = bucket.refund(state, *charge).unwrap_or(state);
                 }
-                if let Ok((after, _)) = bucket.decide(state, now, cost).outcome {
+                let stamp = now - if behind < 1_000 { 0 } else { behind };
+                if let Ok((after, _)) = bucket.decide(state, stamp, cost).outcome {
                     state = after;
                     let back = if back_after < 4 { step + 1 + back_after } else { usize::MAX };
                     if back == step + 1 && pause % 2 == 0 {
                         // Given back at once, as when another limit refuses.
                         let charge = Charge { cost, after };
                         let full_before = state.full_at - bucket.length(cost);
-                        state = bucket.refund(state, charge, now).unwrap();
+                        state = bucket.refund(state, charge).unwrap();
                         prop_assert_eq!(state.full_at, full_before, "nothing is burnt");
                     } else {
-                        admitted.push((now, Charge { cost, after }, back));
+                        admitted.push((stamp, Charge { cost, after }, back));
                     }
                 }
             }
             // What was given back counts until then, so only what was kept is bound by the promise.
-            let kept: Vec<_> = admitted.iter().filter(|a| a.2 >= calls.len()).collect();
+            let mut kept: Vec<_> = admitted.iter().filter(|a| a.2 >= calls.len()).collect();
+            kept.sort_by_key(|a| a.0);
             for (at, (start, ..)) in kept.iter().enumerate() {
                 let mut sum = 0;
                 for (end, charge, _) in &kept[at..] {

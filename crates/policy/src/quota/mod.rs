@@ -28,7 +28,8 @@
 //!   up to `lease_tokens` of each subject may stay unused in a window for each instance, and as many
 //!   again each time an instance forgets a subject among more than [`memory::REMEMBERED`];
 //! * *refusals from memory*: an instance repeats a refusal for up to
-//!   [`rule::REFUSED_FROM_MEMORY_MS`] without asking, so what others give back is noticed that late.
+//!   [`rule::REFUSED_FROM_MEMORY_MS`] without asking, so what others give back is noticed that late;
+//!   a block that began elsewhere is noticed as late, too.
 //!
 //! Every counter that is made is registered for deletion, so the store holds at most what the subjects
 //! of three widths of each limit's index need. A counter stays behind only when an instance dies between
@@ -58,7 +59,7 @@ use limits::{Algorithm, OnStoreFailure, Unit};
 use memory::Memory;
 use penstock_core::{Kv, KvError};
 use register::Register;
-use rule::{Over, Passed, Receipt, Rule};
+use rule::{Over, Passed, REFUSED_FROM_MEMORY_MS, Receipt, Rule};
 use swap::Verdict;
 
 /// How far clocks of two machines may differ, in milliseconds: each by two seconds from the true time,
@@ -477,6 +478,9 @@ impl Quota {
         if ask.now_ms < known.blocked_until_ms {
             return Some(known.blocked_until_ms);
         }
+        if ask.now_ms < known.clear_until_ms {
+            return None;
+        }
         let clear_before = known.clear_before;
         for minute in [
             minute.checked_sub(1).filter(|_| !clear_before),
@@ -497,9 +501,11 @@ impl Quota {
                 Err(_) => self.tally.store_failures.back_off += 1,
             }
         }
+        let known = self.offenders.of(who);
+        known.clear_until_ms = ask.now_ms + REFUSED_FROM_MEMORY_MS;
         // Nobody adds to a minute that is past, but for clocks that differ and slow operations.
         if ask.now_ms % MINUTE_MS >= SETTLED_MS {
-            self.offenders.of(who).clear_before = true;
+            known.clear_before = true;
         }
         None
     }
@@ -514,8 +520,11 @@ impl Quota {
         let known = self.offenders.of(who);
         known.turn(minute);
         known.untold += 1;
-        if from_memory && known.counted > 0 {
-            return known.counted + known.untold;
+        let so_far = known.counted + known.untold;
+        // The refusal that begins a block is told at once, so that the block is everywhere.
+        let begins_block = self.backoff.hard_after > 0 && so_far >= self.backoff.hard_after;
+        if from_memory && known.counted > 0 && !begins_block {
+            return so_far;
         }
         let told = i64::try_from(known.untold).unwrap_or(i64::MAX);
         let name = Self::refusals_name(who, minute);

@@ -859,7 +859,7 @@ impl Rule {
                 generation += 1;
                 continue;
             }
-            let Some(refunded) = bucket.refund(state, charge, ask.now_ms) else {
+            let Some(refunded) = bucket.refund(state, charge) else {
                 return Ok(());
             };
             if ask.kv.swap(swap, &refunded.to_bytes()).await? {
