@@ -45,6 +45,11 @@ pub struct Options {
     pub policy: Option<&'static str>,
     /// The runtime configuration; without it, `default` is a store of this server alone.
     pub runtime_config: Option<&'static str>,
+    /// The same, made by the test; and the policy.
+    pub runtime_config_text: Option<String>,
+    pub policy_text: Option<String>,
+    /// Models to serve in place of the repository's.
+    pub models: Option<PathBuf>,
     pub tract: bool,
     /// Serve `tests/guests/hostile-adapter` in place of the adapter, and a model `hostile` with it.
     pub hostile: bool,
@@ -59,7 +64,8 @@ impl Server {
     pub fn start_with(options: Options) -> Self {
         let files = tempfile::tempdir().expect("a temporary directory");
         let policy = files.path().join("penstock.toml");
-        std::fs::write(&policy, options.policy.unwrap_or_default()).unwrap();
+        let policy_text = options.policy_text.as_deref().or(options.policy);
+        std::fs::write(&policy, policy_text.unwrap_or_default()).unwrap();
         // Servers share what they compiled and nothing else.
         let runtime_config = files.path().join("runtime.toml");
         let own_store = format!(
@@ -68,11 +74,15 @@ impl Server {
         );
         std::fs::write(
             &runtime_config,
-            options.runtime_config.unwrap_or(&own_store),
+            options
+                .runtime_config_text
+                .as_deref()
+                .or(options.runtime_config)
+                .unwrap_or(&own_store),
         )
         .unwrap();
         let mut app = root().join("spin.toml");
-        let mut models = root().join("models");
+        let mut models = options.models.unwrap_or_else(|| root().join("models"));
         if options.hostile {
             (app, models) = hostile_app(files.path());
         }
@@ -163,6 +173,21 @@ impl Server {
         assert!(killed.is_ok_and(|s| s.success()));
         let status = self.child.wait().expect("the server ends");
         (status.code(), started.elapsed())
+    }
+
+    /// Kills it as a crash does.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        let _ = self.child.wait();
+    }
+
+    /// Waits until every model is loaded.
+    pub fn ready(&self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.get("/ready").status != 200 {
+            assert!(Instant::now() < deadline, "the models are not ready");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Waits until a log line holds the text, and gives it.

@@ -3,7 +3,7 @@
 use penstock_kv::memory::ENTRY_OVERHEAD_BYTES;
 use penstock_kv::{MemorySettings, MemoryStore, Reply, Store, StoreError, Swap};
 use penstock_testkit::kv_suite::Subject;
-use penstock_testkit::{faulty_kv::Faults, FaultyStore};
+use penstock_testkit::{FaultyStore, faulty_kv::Faults};
 use std::sync::Arc;
 
 mod suite {
