@@ -8,8 +8,11 @@
 //! # Bounds
 //!
 //! In any interval of length d, with clocks that differ by s: a token bucket admits at most
-//! burst + limit·(d + s)/window, a leaky bucket at most 1 + limit·(d + max_wait + s)/window, and what
-//! goes on after the wait is spaced evenly.
+//! burst + limit·(d + s)/window, a leaky bucket at most limit·(d + max_wait + s)/window and one call
+//! more, and what goes on after the wait is spaced evenly.
+//!
+//! A bucket that many callers meet on in one moment serves at least one of them in each round of swaps;
+//! who loses [`MAX_SWAPS`] rounds is answered as if the store had failed.
 //!
 //! # Names and generations
 //!
@@ -160,7 +163,7 @@ impl Bucket {
         u128::from(ms) * u128::from(self.limit)
     }
 
-    fn to_ms(&self, length: u128) -> u64 {
+    fn millis(&self, length: u128) -> u64 {
         u64::try_from(length.div_ceil(u128::from(self.limit.max(1)))).unwrap_or(u64::MAX)
     }
 
@@ -187,10 +190,10 @@ impl Bucket {
                 after,
                 match self.shape {
                     Shape::Token { .. } => 0,
-                    Shape::Leaky { .. } => self.to_ms(behind),
+                    Shape::Leaky { .. } => self.millis(behind),
                 },
             )),
-            Some(most) => Err(self.to_ms(behind - most).max(1)),
+            Some(most) => Err(self.millis(behind - most).max(1)),
             None => Err(self.drain_ms()),
         };
         let behind = match outcome {
@@ -209,7 +212,7 @@ impl Bucket {
         Decision {
             outcome,
             left: u64::try_from(left).unwrap_or(u64::MAX).min(self.capacity()),
-            full_in_ms: self.to_ms(behind),
+            full_in_ms: self.millis(behind),
         }
     }
 

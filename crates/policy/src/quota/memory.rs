@@ -2,31 +2,35 @@
 
 use std::collections::BTreeMap;
 
-/// Subjects an instance remembers at least, and half of those at most. A subject is about a hundred
-/// bytes, and an instance has one memory for all its limits.
-pub const REMEMBERED: usize = 2_048;
+/// Subjects an instance remembers at most, over all its limits: about a hundred bytes each, so half a
+/// megabyte.
+pub const REMEMBERED: usize = 4_096;
+/// Subjects it remembers at most of each limit, where limits are many.
+pub const REMEMBERED_EACH: usize = 128;
 
-/// A map that forgets what was not asked for in a while.
+/// A map that forgets what was not asked for in a while: what was asked for since, it remembers at
+/// least until half of its capacity of others were.
 #[derive(Debug)]
 pub struct Memory<V> {
+    capacity: usize,
     recent: BTreeMap<u128, V>,
     older: BTreeMap<u128, V>,
 }
 
-impl<V> Default for Memory<V> {
-    fn default() -> Self {
+impl<V: Default> Memory<V> {
+    /// A memory that is one of `count` of an instance.
+    pub fn one_of(count: usize) -> Self {
         Self {
+            capacity: (REMEMBERED / count.max(1)).max(REMEMBERED_EACH),
             recent: BTreeMap::new(),
             older: BTreeMap::new(),
         }
     }
-}
 
-impl<V: Default> Memory<V> {
     /// What is remembered of a subject, nothing at first.
     pub fn of(&mut self, subject: u128) -> &mut V {
         if !self.recent.contains_key(&subject) {
-            if self.recent.len() >= REMEMBERED / 2 {
+            if self.recent.len() >= self.capacity / 2 {
                 self.older = std::mem::take(&mut self.recent);
             }
             let value = self.older.remove(&subject).unwrap_or_default();
@@ -36,7 +40,8 @@ impl<V: Default> Memory<V> {
     }
 
     /// How many subjects are remembered.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.recent.len() + self.older.len()
     }
 }
@@ -52,6 +57,8 @@ pub struct Local {
     pub before: Option<i64>,
     /// Units taken ahead and not used yet.
     pub tokens: u64,
+    /// Whether the store was asked about it.
+    pub seen: bool,
     /// Units that were left when the store was last asked.
     pub left: u64,
     /// Nothing of [`Local::denied_cost`] or more is asked for before this time.
@@ -83,7 +90,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_keeps_what_is_asked_for() {
-        let mut memory = Memory::<u64>::default();
+        let mut memory = Memory::<u64>::one_of(1);
         for subject in 0..100_000 {
             *memory.of(subject + 1) = 1;
             *memory.of(0) += 1;

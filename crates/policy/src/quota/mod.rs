@@ -27,6 +27,8 @@
 //! * *leases* (`lease_tokens`): units are counted before they are used, so nothing more is admitted;
 //!   up to `lease_tokens` of each subject may stay unused in a window for each instance, and as many
 //!   again each time an instance forgets a subject among more than [`memory::REMEMBERED`];
+//! * *compare-and-swap*: should the verdict on it not be written down (see [`swap`]), an instance may for
+//!   a minute count apart from others, and both admit what a bucket allows;
 //! * *refusals from memory*: an instance repeats a refusal for up to
 //!   [`rule::REFUSED_FROM_MEMORY_MS`] without asking, so what others give back is noticed that late;
 //!   a block that began elsewhere is noticed as late, too.
@@ -172,10 +174,12 @@ impl Quota {
         if !faults.is_empty() {
             return Err(faults);
         }
+        let count = document.limits.len();
+        let rules = document.limits.into_iter();
         Ok(Self {
-            rules: document.limits.into_iter().filter_map(Rule::new).collect(),
+            rules: rules.filter_map(|l| Rule::new(l, count)).collect(),
             backoff: document.backoff,
-            offenders: Memory::default(),
+            offenders: Memory::one_of(1),
             // The name of no limit has a dot.
             refusals: Register::new("q/.refused".to_owned(), 2 * MINUTE_MS),
             swap: None,
@@ -256,7 +260,7 @@ impl Quota {
         let applies = self.rules.iter().enumerate();
         let applies = applies
             .filter(|(_, rule)| subject::applies(&rule.limit, call))
-            .map(|(at, rule)| (at, subject::subject(&rule.family(), rule.per(), call)))
+            .map(|(at, rule)| (at, subject::subject(&rule.family, rule.per(), call)))
             .collect();
         let mut admission = Admission {
             statuses: Vec::new(),
@@ -370,6 +374,10 @@ impl Quota {
             let Some(cost) = cost_of(rule.limit.unit) else {
                 continue;
             };
+            // No body, no items: nothing to count.
+            if cost == 0 && rule.limit.unit != Unit::ComputeMs {
+                continue;
+            }
             let sound = self.sound_for(ask, rule_at).await;
             let rule = &mut self.rules[rule_at];
             let failures = &mut self.tally.store_failures;
@@ -459,6 +467,7 @@ impl Quota {
         }
         statuses.append(&mut refusal.statuses);
         refusal.statuses = statuses;
+        admission.applies.clear();
         admission.over = true;
         refusal
     }

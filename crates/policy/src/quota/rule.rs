@@ -16,6 +16,7 @@ use super::status::{Status, StoreFailures};
 use super::{Ask, CLOCK_SPREAD_MS, SETTLED_MS, concurrency, window};
 use jiff::tz::TimeZone;
 use penstock_core::{Kv, KvError};
+use std::fmt::Write;
 
 /// How long a refusal is given again from memory: a refund or a release elsewhere is noticed after
 /// this time at the latest, and a flood costs each instance one trip in it.
@@ -38,6 +39,9 @@ const MONTH_WIDTH_MS: u64 = 32 * 86_400_000;
 pub struct Rule {
     /// What the operator asked for.
     pub limit: Limit,
+    /// What distinguishes its counters from those of another limit, and from its own under other
+    /// settings, where they would mean something else.
+    pub family: String,
     kind: Kind,
     register: Register,
     memory: Memory<Local>,
@@ -165,8 +169,8 @@ pub enum Receipt {
 }
 
 impl Rule {
-    /// A rule for a limit without faults; `None` for one with.
-    pub fn new(limit: Limit) -> Option<Self> {
+    /// A rule for a limit without faults, one of `count`; `None` for one with.
+    pub fn new(limit: Limit, count: usize) -> Option<Self> {
         let kind = match limit.algorithm {
             Algorithm::SlidingWindow | Algorithm::FixedWindow => Kind::Window(Window {
                 limit: limit.limit,
@@ -228,31 +232,11 @@ impl Rule {
         };
         Some(Self {
             register: Register::new(format!("q/{}", limit.name), width_ms),
-            memory: Memory::default(),
+            memory: Memory::one_of(count),
+            family: family(&limit),
             kind,
             limit,
         })
-    }
-
-    /// What distinguishes this limit's counters from those of another limit, and from its own under
-    /// other settings, where they would mean something else.
-    pub fn family(&self) -> String {
-        let limit = &self.limit;
-        format!(
-            "{} {} {} {:?} {:?} {:?} {}",
-            limit.name,
-            limit.algorithm.as_str(),
-            limit.unit.as_str(),
-            limit.window_s.or(limit.lease_s),
-            limit.period,
-            limit.time_zone,
-            // A bucket's value is measured in its rate; a window's counter is units under any limit.
-            if matches!(self.kind, Kind::Bucket { .. }) {
-                format!("{} {:?}", limit.limit, limit.burst)
-            } else {
-                String::new()
-            }
-        )
     }
 
     /// What it counts separately.
@@ -383,7 +367,7 @@ impl Rule {
         };
         if cost > capacity {
             // Refused without asking, so that what is in flight stays far from overflowing. What is
-            // left is as last seen.
+            // left is as last seen, if it was.
             let retry_ms = match bucket {
                 Some(bucket) => bucket.drain_ms(),
                 None => {
@@ -391,8 +375,9 @@ impl Rule {
                     at.span.end_ms - ask.now_ms
                 }
             };
+            let local = self.memory.of(subject);
             return Ok(Answer {
-                left: self.memory.of(subject).left,
+                left: if local.seen { local.left } else { capacity },
                 reset_ms: retry_ms,
                 outcome: Err(Over {
                     retry_ms,
@@ -422,8 +407,9 @@ impl Rule {
             None if self.limit.unit == Unit::ComputeMs => self.peek_window(ask, subject).await?,
             None => self.charge_window(ask, subject, cost, failures).await?,
         };
+        let local = self.memory.of(subject);
+        local.seen = true;
         if let Err(over) = answer.outcome {
-            let local = self.memory.of(subject);
             local.denied_until_ms = ask.now_ms + over.retry_ms.min(REFUSED_FROM_MEMORY_MS);
             local.denied_cost = cost;
             local.retry_at_ms = ask.now_ms + over.retry_ms;
@@ -877,4 +863,24 @@ pub async fn read<K: Kv>(kv: &K, name: &str) -> Result<i64, KvError> {
     } else {
         Ok(0)
     }
+}
+
+fn family(limit: &Limit) -> String {
+    let mut family = format!(
+        "{} {} {} {:?} {:?} {:?}",
+        limit.name,
+        limit.algorithm.as_str(),
+        limit.unit.as_str(),
+        limit.window_s.or(limit.lease_s),
+        limit.period,
+        limit.time_zone,
+    );
+    // A bucket's value is measured in its rate; a counter is units under any limit.
+    if matches!(
+        limit.algorithm,
+        Algorithm::TokenBucket | Algorithm::LeakyBucket
+    ) {
+        let _ = write!(family, " {} {:?}", limit.limit, limit.burst);
+    }
+    family
 }
