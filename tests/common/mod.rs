@@ -70,7 +70,7 @@ impl Server {
         let runtime_config = files.path().join("runtime.toml");
         let own_store = format!(
             "[key_value_store.default]\ntype = \"penstock\"\npath = \"{}\"\n",
-            files.path().join("default.redb").display()
+            files.path().join("default.kv").display()
         );
         std::fs::write(
             &runtime_config,

@@ -21,6 +21,20 @@ pub struct Load {
     pub span: Duration,
     /// The server.
     pub address: SocketAddr,
+    /// Idempotency keys.
+    pub keys: Keys,
+}
+
+/// Which idempotency key each request has.
+#[derive(Clone, Debug, Default)]
+pub enum Keys {
+    /// None.
+    #[default]
+    None,
+    /// A new one, beginning with this.
+    Fresh(String),
+    /// This one, always.
+    Same(String),
 }
 
 /// What came back.
@@ -59,7 +73,7 @@ impl Load {
         let start = Instant::now() + WARM_UP;
         let end = start + self.span;
         let tasks: Vec<_> = (0..self.connections)
-            .map(|_| tokio::spawn(self.clone().connection(start, end)))
+            .map(|n| tokio::spawn(self.clone().connection(n, start, end)))
             .collect();
         let mut latencies = Vec::new();
         for task in tasks {
@@ -68,22 +82,34 @@ impl Load {
         Ok(Measured::of(latencies, self.span))
     }
 
-    async fn connection(self, start: Instant, end: Instant) -> anyhow::Result<Vec<Duration>> {
+    async fn connection(
+        self,
+        number: usize,
+        start: Instant,
+        end: Instant,
+    ) -> anyhow::Result<Vec<Duration>> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let mut latencies = Vec::new();
-        loop {
+        for count in 0_u64.. {
             let sent = Instant::now();
             if sent >= end {
                 return Ok(latencies);
             }
-            let request = hyper::Request::post(&self.path)
+            let mut request = hyper::Request::post(&self.path)
                 .header("host", "bench")
-                .header("content-type", "application/json")
-                .body(Full::new(self.body.clone()))?;
+                .header("content-type", "application/json");
+            request = match &self.keys {
+                Keys::None => request,
+                Keys::Fresh(prefix) => {
+                    request.header("idempotency-key", format!("{prefix}-{number}-{count}"))
+                }
+                Keys::Same(key) => request.header("idempotency-key", key),
+            };
+            let request = request.body(Full::new(self.body.clone()))?;
             let response = sender.send_request(request).await?;
             let status = response.status();
             let body = response.into_body().collect().await?.to_bytes();
@@ -96,5 +122,6 @@ impl Load {
                 latencies.push(sent.elapsed());
             }
         }
+        Ok(latencies)
     }
 }

@@ -12,7 +12,7 @@ mod server;
 
 use anyhow::Context;
 use clap::Parser;
-use load::{Load, Measured};
+use load::{Keys, Load, Measured};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,6 +34,12 @@ struct Cli {
     /// The ONNX Runtime library.
     #[arg(long, env = "PENSTOCK_ONNXRUNTIME")]
     onnxruntime: PathBuf,
+    /// Where servers keep their stores while they are measured: a folder on the disk to be measured.
+    #[arg(long, default_value = "target")]
+    scratch: PathBuf,
+    /// Measure limits, idempotency and usage only.
+    #[arg(long)]
+    state: bool,
     /// Serve the native echo on this port and do nothing else; the harness starts itself this way.
     #[arg(long, hide = true)]
     serve_echo: bool,
@@ -70,8 +76,13 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
         body: body.to_owned().into(),
         span,
         address,
+        keys: Keys::None,
     };
     let predict = "/v1/models/identity:predict";
+    state(cli, &load(cli.connections, predict, &identity, ANY)).await?;
+    if cli.state {
+        return Ok(());
+    }
     let echo_many = load(cli.connections, predict, &identity, echo.address)
         .run()
         .await?;
@@ -85,7 +96,7 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
     );
 
     for door in ["direct", "http"] {
-        let served = server::Penstock::start(cli, door)
+        let served = server::Penstock::start(cli, door, "")
             .await
             .with_context(|| format!("{door} door"))?;
         let many = load(cli.connections, predict, &identity, served.address)
@@ -143,6 +154,118 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Three limits of three kinds, none of which is reached.
+const THREE_LIMITS: &str = r#"
+[[limits]]
+name = "everybody"
+algorithm = "fixed-window"
+limit = 100000000
+window_s = 60
+
+[[limits]]
+name = "address"
+per = ["address"]
+algorithm = "sliding-window"
+limit = 100000000
+window_s = 60
+
+[[limits]]
+name = "model"
+per = ["address", "model"]
+algorithm = "token-bucket"
+limit = 100000000
+window_s = 60
+burst = 1000000
+"#;
+
+/// Rounds in which the rows of a comparison take turns, so that a slow minute hits both.
+const ROUNDS: usize = 3;
+
+/// Connections of the rows that wait for the disk.
+const DISK_CONNECTIONS: usize = 64;
+
+/// Stands for an address that is filled in.
+const ANY: std::net::SocketAddr =
+    std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// What state costs: limits in memory, calls with idempotency keys and counted calls on the disk.
+async fn state(cli: &Cli, load: &Load) -> anyhow::Result<()> {
+    let free = server::Penstock::start(cli, "direct", "[idempotency]\nenabled = false\n").await?;
+    let limited = server::Penstock::start(cli, "direct", THREE_LIMITS).await?;
+    let at = |address, connections, keys| Load {
+        address,
+        connections,
+        keys,
+        ..load.clone()
+    };
+    let mut ratios = Vec::new();
+    for _ in 0..ROUNDS {
+        let without = at(free.address, cli.connections, Keys::None).run().await?;
+        let with = at(limited.address, cli.connections, Keys::None)
+            .run()
+            .await?;
+        row("direct door, identity, no limit", &without, None);
+        row("direct door, identity, three limits in memory", &with, None);
+        ratios.push(with.rps / without.rps);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!(
+        "    three limits against none: {:.2} (median of {ROUNDS} rounds, {:.2} to {:.2})",
+        ratios[ROUNDS / 2],
+        ratios[0],
+        ratios[ROUNDS - 1]
+    );
+    drop((free, limited));
+
+    let synced = syncs_a_second(&cli.scratch, Duration::from_secs(2))?;
+    println!("\nthe disk: {synced:.0} appends with sync a second, one after the other");
+    let keyed = server::Penstock::start(cli, "direct", "").await?;
+    let fresh = at(keyed.address, DISK_CONNECTIONS, Keys::Fresh("k".into()));
+    let fresh = fresh.run().await?;
+    row("a new idempotency key each, 64 connections", &fresh, None);
+    println!(
+        "    calls for each sync of the disk: {:.0}",
+        fresh.rps / synced
+    );
+    let same = at(keyed.address, DISK_CONNECTIONS, Keys::Same("same".into()));
+    // The first call of the key is made alone, or the others would be refused while it runs.
+    Load {
+        connections: 1,
+        span: Duration::from_millis(1),
+        ..same.clone()
+    }
+    .run()
+    .await?;
+    row(
+        "replays of one key, 64 connections",
+        &same.run().await?,
+        None,
+    );
+    drop(keyed);
+    let counted = server::Penstock::start(cli, "direct", "[usage]\nenabled = true\n").await?;
+    let counted = at(counted.address, DISK_CONNECTIONS, Keys::None)
+        .run()
+        .await?;
+    row("every call counted durably, 64 connections", &counted, None);
+    println!();
+    Ok(())
+}
+
+/// How often a second the disk takes a page that must last.
+fn syncs_a_second(folder: &std::path::Path, span: Duration) -> anyhow::Result<f64> {
+    use std::io::Write;
+    let mut file = tempfile::tempfile_in(folder)?;
+    let page = [0; 4096];
+    let started = std::time::Instant::now();
+    let mut count = 0;
+    while started.elapsed() < span {
+        file.write_all(&page)?;
+        file.sync_data()?;
+        count += 1;
+    }
+    Ok(f64::from(count) / started.elapsed().as_secs_f64())
 }
 
 fn row(name: &str, measured: &Measured, of_echo: Option<f64>) {

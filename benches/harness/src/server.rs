@@ -42,13 +42,24 @@ pub struct Penstock {
     /// Where it listens.
     pub address: SocketAddr,
     child: Child,
+    _folder: tempfile::TempDir,
 }
 
 impl Penstock {
-    /// Starts the server and waits until its models are loaded.
-    pub async fn start(cli: &Cli, door: &str) -> anyhow::Result<Self> {
+    /// Starts the server under a policy, with stores of its own, and waits until its models are loaded.
+    pub async fn start(cli: &Cli, door: &str, policy: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("penstock-bench-")
+            .tempdir_in(&cli.scratch)
+            .with_context(|| format!("no folder can be made in {}", cli.scratch.display()))?;
+        let file = folder.path().join("penstock.toml");
+        std::fs::write(&file, policy)?;
         let mut child = Command::new(&cli.penstock)
             .args(["up", "--listen", "127.0.0.1:0", "--door", door])
+            .arg("--policy")
+            .arg(&file)
+            .arg("--state-dir")
+            .arg(folder.path())
             .arg("--models")
             .arg(&cli.models)
             .arg("--onnxruntime")
@@ -69,7 +80,11 @@ impl Penstock {
                     .context("no address")?
                     .parse()?;
                 std::thread::spawn(move || lines.for_each(drop));
-                return Ok(Self { address, child });
+                return Ok(Self {
+                    address,
+                    child,
+                    _folder: folder,
+                });
             }
         }
         bail!("the server ended before it served")

@@ -546,7 +546,8 @@ fn item_count(inputs: &[Tensor], contract: &Contract) -> u64 {
     batched
         .and_then(|spec| inputs.iter().find(|tensor| tensor.name == spec.name))
         .and_then(|tensor| tensor.shape.first())
-        .map_or(1, |&items| items as u64)
+        .copied()
+        .unwrap_or(1)
 }
 
 /// What can be said of a body before anybody parses it.

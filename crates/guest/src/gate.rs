@@ -222,7 +222,11 @@ impl Ports for WitPorts {
     }
 
     fn open_quota(&self, policy: &str) -> Result<Self::Quota, String> {
-        wit_quota::Policy::open(policy)
+        let opened = wit_quota::Policy::open(policy)?;
+        for fallback in opened.fallbacks(self.unix_ms(), self.random() as u64) {
+            eprintln!("{fallback}");
+        }
+        Ok(opened)
     }
 
     fn open_idempotency(&self, policy: &str) -> Result<Self::Idempotency, String> {

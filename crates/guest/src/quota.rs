@@ -96,6 +96,26 @@ impl wit::GuestPolicy for Policy {
         self.0.scope
     }
 
+    fn fallbacks(&self, now_ms: u64, random: u64) -> Vec<String> {
+        let shared = &self.0;
+        let mut quota = shared.quota.borrow_mut();
+        // A store that does not answer now is asked again by the first call.
+        let _ = run_ready(quota.probe_swap(Ask::new(&shared.kv, now_ms, random)));
+        quota
+            .fallbacks()
+            .into_iter()
+            .map(|fallback| {
+                format!(
+                    "limit `{}` counts as {} and not as {}: {}",
+                    fallback.limit,
+                    fallback.used.as_str(),
+                    fallback.wanted.as_str(),
+                    fallback.reason
+                )
+            })
+            .collect()
+    }
+
     fn admit(
         &self,
         call: wit::Call,

@@ -140,6 +140,15 @@ impl Stores {
         Arc::new(Self { granted })
     }
 
+    /// The first of some labels that there is a store for, and whether its compare-and-swap is sound.
+    pub fn first_of<'a>(&self, labels: &[&'a str]) -> Option<(&'a str, bool)> {
+        labels.iter().find_map(|label| {
+            let granted = self.granted.iter().find(|g| g.label == **label)?;
+            let store = granted.store.as_ref()?;
+            Some((*label, store.sound_compare_and_swap()))
+        })
+    }
+
     /// What each label stands for, a line each.
     pub fn describe(&self) -> Vec<String> {
         let line = |granted: &Granted| {

@@ -11,6 +11,7 @@ use crate::state::InstanceSource;
 use anyhow::Context;
 use penstock_kv::Store;
 use penstock_nn::{Backends, Repository, State};
+use penstock_policy::quota::limits::{Algorithm, Limit};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -83,6 +84,13 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     } = prepared;
     for line in source.stores.describe() {
         tracing::info!("{line}");
+    }
+    for (fallen_back, line) in limit_lines(&settings, &source.stores) {
+        if fallen_back {
+            tracing::warn!("{line}");
+        } else {
+            tracing::info!("{line}");
+        }
     }
     let _ticker = Ticker::start(component.engine()).context("cannot start the epoch thread")?;
     let door_settings = DoorSettings {
@@ -285,6 +293,35 @@ async fn stores(
         (label, (store, durability))
     });
     Ok(Stores::grant(labels(), opened.collect()))
+}
+
+/// How each limit is counted and where, and whether that differs from what the policy asks for.
+fn limit_lines(settings: &Settings, stores: &Stores) -> Vec<(bool, String)> {
+    // As the quota component chooses.
+    let store = stores.first_of(&["counters", "default"]);
+    let lines = settings.limits.iter().map(|limit| {
+        let Limit { name, algorithm, .. } = limit;
+        let wants_swap = matches!(
+            algorithm,
+            Algorithm::TokenBucket | Algorithm::LeakyBucket
+        );
+        let algorithm = algorithm.as_str();
+        match store {
+            None => (
+                true,
+                format!("limit {name}: there is no store `counters` or `default` to count in; grant one in key_value_stores"),
+            ),
+            Some((label, false)) if wants_swap => (
+                true,
+                format!(
+                    "limit {name}: a sliding window on {label} in place of the {algorithm}, because the store's \
+                     compare-and-swap cannot be trusted"
+                ),
+            ),
+            Some((label, _)) => (false, format!("limit {name}: {algorithm} on {label}")),
+        }
+    });
+    lines.collect()
 }
 
 /// The inference backends there are: ONNX Runtime where its library was named, and tract.

@@ -16,9 +16,9 @@
 //!
 //! **A full disk.** Writes that grow the store are refused with [`StoreError::Full`] while it takes more
 //! than [`EmbeddedSettings::max_disk_bytes`] or less than
-//! [`EmbeddedSettings::min_free_disk_bytes`] is left; deleting goes on, and the database gives the room
-//! back in the background. The bounds are looked at between commits, so they are passed by a batch or
-//! two: that is what the reserve is for.
+//! [`EmbeddedSettings::min_free_disk_bytes`] is left; deleting goes on, and what it frees is given
+//! back in the background. The bounds are looked at before every commit, so they are passed by a batch
+//! or two: that is what the reserve is for. On a disk that others fill to the last byte a commit fails.
 //!
 //! **A failed commit.** Nobody can say what reached the disk, and after a failed sync even the operating
 //! system cannot: trying again may report success over lost pages. So the store fails for good: every
@@ -41,6 +41,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -56,9 +57,9 @@ pub const DEFAULT_MAX_PENDING_BYTES: usize = 64 << 20;
 /// Most bytes on disk by default. The policies keep what they need bounded; this stops what they miss.
 pub const DEFAULT_MAX_DISK_BYTES: u64 = 8 << 30;
 
-/// Room left to others on the disk by default: what the database may need for rewriting its own files
-/// while entries are being deleted.
-pub const DEFAULT_MIN_FREE_DISK_BYTES: u64 = 256 << 20;
+/// Room left on the disk by default: for the two batches that may still come, for what is in the journal
+/// and not yet in tables, and for merging tables while entries are being deleted.
+pub const DEFAULT_MIN_FREE_DISK_BYTES: u64 = 512 << 20;
 
 /// Memory for blocks read from disk by default.
 pub const DEFAULT_CACHE_BYTES: u64 = 32 << 20;
@@ -79,8 +80,18 @@ const MAX_MEMTABLE_BYTES: u64 = 16 << 20;
 /// The database's own threads. Two, so that newest entries reach their table while old tables are merged.
 const DATABASE_THREADS: usize = 2;
 
-/// How long the room on the disk is believed.
+/// How often the room on the disk is looked at while nobody writes.
 const ROOM_EVERY: Duration = Duration::from_millis(500);
+
+/// The longest that giving room back waits for the newest entries to reach a table.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often giving room back is tried after the last entry was deleted from a full store: the first
+/// time may find merges under way that hold what it looks for.
+const RECLAIMS: u32 = 5;
+
+/// The pause between two of these.
+const RECLAIM_EVERY: Duration = Duration::from_secs(2);
 
 /// Listings waiting for their thread; a further one waits asynchronously.
 const LISTINGS_QUEUED: usize = 64;
@@ -97,7 +108,8 @@ pub struct EmbeddedSettings {
     pub max_pending_entries: usize,
     /// Most bytes waiting for the disk in one batch.
     pub max_pending_bytes: usize,
-    /// Bytes on disk beyond which only deleting is allowed.
+    /// Bytes on disk beyond which only deleting is allowed. Below half of the disk, so that deleted
+    /// entries can be merged away: that needs as much room again.
     pub max_disk_bytes: u64,
     /// Free bytes of the disk below which only deleting is allowed.
     pub min_free_disk_bytes: u64,
@@ -226,6 +238,8 @@ trait Disk: Send + Sync + 'static {
     fn used(&self) -> Result<u64, String>;
     /// Bytes the disk has left.
     fn free(&self) -> Result<u64, String>;
+    /// Gives back what deleted entries take, as far as there is room to. May take long.
+    fn reclaim(&self) -> Result<(), String>;
 }
 
 /// Entries on disk, in fjall. See docs/decisions/0007-embedded-store.md.
@@ -266,10 +280,16 @@ impl FjallDisk {
     }
 }
 
-/// A name as it is stored: the database takes no empty one, and a store does.
+/// Stands in front of every name: the database takes no empty one, and a store does.
+const NAME_PREFIX: u8 = b'e';
+
+/// What is removed, never having been there. Not a name.
+const SETTLE_MARK: &[u8] = b"s";
+
+/// A name as it is stored.
 fn stored_name(name: &str) -> Vec<u8> {
     let mut stored = Vec::with_capacity(1 + name.len());
-    stored.push(b'e');
+    stored.push(NAME_PREFIX);
     stored.extend_from_slice(name.as_bytes());
     stored
 }
@@ -306,9 +326,9 @@ impl Disk for FjallDisk {
         use std::ops::Bound;
         let start = match after {
             Some(name) => Bound::Excluded(stored_name(name)),
-            None => Bound::Unbounded,
+            None => Bound::Included(vec![NAME_PREFIX]),
         };
-        let range = (start, Bound::Unbounded);
+        let range = (start, Bound::Excluded(vec![NAME_PREFIX + 1]));
         Box::new(self.entries.range::<Vec<u8>, _>(range).map(|guard| {
             let stored = guard.key().map_err(|error| error.to_string())?;
             let name = stored.get(1..).unwrap_or_default();
@@ -322,6 +342,37 @@ impl Disk for FjallDisk {
 
     fn free(&self) -> Result<u64, String> {
         free_bytes(&self.directory)
+    }
+
+    fn reclaim(&self) -> Result<(), String> {
+        self.settle()?;
+        // Merging everything writes what is kept before it removes the rest. Without the room for that,
+        // the database's own smaller merges have to do.
+        if self.free()? > self.used()? {
+            self.entries
+                .major_compact()
+                .map_err(|error| error.to_string())?;
+            self.settle()?;
+        }
+        Ok(())
+    }
+}
+
+impl FjallDisk {
+    /// Has the newest entries written to a table. With that the database lets go of journals, and of old
+    /// tables and versions of entries, which it otherwise does after much was written.
+    fn settle(&self) -> Result<(), String> {
+        let told = |error: fjall::Error| error.to_string();
+        // It does nothing when there is nothing new.
+        let mut batch = self.database.batch();
+        batch.remove(&self.entries, SETTLE_MARK);
+        batch.commit().map_err(told)?;
+        self.entries.rotate_memtable().map_err(told)?;
+        let from = Instant::now();
+        while self.entries.sealed_memtable_count() > 0 && from.elapsed() < FLUSH_TIMEOUT {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 }
 
@@ -668,12 +719,20 @@ impl Inner {
     }
 
     /// What the writer thread does until the store is closed and everything is on disk.
-    fn write_batches(&self) {
-        let mut room_known = None;
+    fn write_batches(&self, reclaim: &SyncSender<()>) {
+        let mut reclaims = 0;
+        let mut reclaimed: Option<Instant> = None;
         loop {
-            if room_known.is_none_or(|at: Instant| at.elapsed() >= ROOM_EVERY) {
-                self.look_for_room();
-                room_known = Some(Instant::now());
+            // Microseconds beside a sync, and a fast disk fills a reserve in a second.
+            self.look_for_room();
+            // The database merges when much was written, and into a full store little is.
+            if reclaims > 0
+                && self.is_full.load(Ordering::Relaxed)
+                && reclaimed.is_none_or(|at| at.elapsed() >= RECLAIM_EVERY)
+                && reclaim.try_send(()).is_ok()
+            {
+                reclaims -= 1;
+                reclaimed = Some(Instant::now());
             }
             let (batch, last) = {
                 let mut open = self.open.lock();
@@ -695,6 +754,9 @@ impl Inner {
                 (std::mem::take(&mut open.batch), open.last)
             };
             self.taken.notify_waiters();
+            if batch.writes.values().any(Option::is_none) {
+                reclaims = RECLAIMS;
+            }
             if let Err(message) = self.disk.commit(&batch) {
                 // Failed first, closed second: who meets the closed batch finds the reason.
                 self.fail(message);
@@ -756,9 +818,8 @@ type Listing = (Option<String>, oneshot::Sender<Result<Page, StoreError>>);
 /// Dropping it writes what is pending and waits for the disk: a moment, but on the dropping thread.
 pub struct EmbeddedStore {
     inner: Arc<Inner>,
-    writer: Option<JoinHandle<()>>,
     listings: Option<mpsc::Sender<Listing>>,
-    lister: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl EmbeddedStore {
@@ -798,11 +859,23 @@ impl EmbeddedStore {
                 }
             })
             .map_err(&failed)?;
+        let (reclaim, wanted) = sync_channel::<()>(1);
+        let reclaims = Arc::clone(&inner);
+        let reclaimer = thread("kv-reclaim")
+            .spawn(move || {
+                while let Ok(()) = wanted.recv() {
+                    if let Err(error) = reclaims.disk.reclaim() {
+                        let store = reclaims.settings.directory.display();
+                        tracing::warn!(%store, %error, "no room could be given back");
+                    }
+                }
+            })
+            .map_err(&failed)?;
         let writes = Arc::clone(&inner);
         let writer = thread("kv-write")
             .spawn(move || {
                 // A panic in the database must not leave callers waiting for the disk for ever.
-                let run = std::panic::AssertUnwindSafe(|| writes.write_batches());
+                let run = std::panic::AssertUnwindSafe(|| writes.write_batches(&reclaim));
                 if std::panic::catch_unwind(run).is_err() {
                     writes.fail("the writing thread panicked".into());
                     writes.close();
@@ -811,9 +884,9 @@ impl EmbeddedStore {
             .map_err(failed)?;
         Ok(Self {
             inner,
-            writer: Some(writer),
             listings: Some(listings),
-            lister: Some(lister),
+            // The writer first: the reclaimer ends when it does.
+            threads: vec![writer, reclaimer, lister],
         })
     }
 
@@ -837,10 +910,7 @@ impl EmbeddedStore {
     fn shut(&mut self) {
         self.inner.close();
         drop(self.listings.take());
-        for thread in [self.writer.take(), self.lister.take()]
-            .into_iter()
-            .flatten()
-        {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
@@ -1043,6 +1113,10 @@ mod tests {
 
         fn free(&self) -> Result<u64, String> {
             Ok(u64::MAX)
+        }
+
+        fn reclaim(&self) -> Result<(), String> {
+            Ok(())
         }
     }
 

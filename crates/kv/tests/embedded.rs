@@ -133,6 +133,46 @@ async fn a_store_over_its_size_only_shrinks() {
     store.set("new", b"").await.unwrap();
 }
 
+/// Deleting is the way out of a full store, so it must lead there, without opening it afresh.
+#[tokio::test]
+async fn deleting_makes_room_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = EmbeddedSettings::new(directory.path());
+    settings.max_disk_bytes = 96 << 20;
+    let store = EmbeddedStore::open(settings).unwrap();
+    // What does not compress.
+    let mut random = 88_172_645_463_325_252_u64;
+    let mut value = || -> Vec<u8> {
+        let mut next = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random
+        };
+        (0..32_768).flat_map(|_| next().to_le_bytes()).collect()
+    };
+    let mut written = 0;
+    while let Ok(()) = store.set(&format!("entry/{written}"), &value()).await {
+        store.durable(store.position()).await.unwrap();
+        written += 1;
+        assert!(written < 2000, "the bound does not hold");
+    }
+    let refused = store.set("new", b"value").await;
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    for entry in 0..written {
+        store.delete(&format!("entry/{entry}")).await.unwrap();
+    }
+    store.durable(store.position()).await.unwrap();
+    let from = std::time::Instant::now();
+    while let Err(error) = store.set("new", b"value").await {
+        assert!(matches!(error, StoreError::Full(_)), "{error}");
+        assert!(from.elapsed() < Duration::from_secs(30), "{error}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    store.durable(store.position()).await.unwrap();
+    assert_eq!(store.list(None).await.unwrap().names, ["new"]);
+}
+
 /// Waiting for the disk needs no tokio, and no thread is held meanwhile: 100 waits on one thread.
 #[test]
 fn waiting_for_the_disk_holds_no_thread() {

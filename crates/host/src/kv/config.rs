@@ -186,7 +186,7 @@ impl RuntimeConfig {
             (
                 "default",
                 StoreKind::Embedded {
-                    path: state_dir.join("default.redb"),
+                    path: state_dir.join("default.kv"),
                 },
             ),
             (
@@ -451,7 +451,7 @@ impl Reader<'_> {
                 self.error(
                     &section.span,
                     format!("{} has no `path`", section.name),
-                    "add `path = \"….redb\"`, or write `type = \"memory\"`",
+                    "add `path = \"….kv\"`, or write `type = \"memory\"`",
                 );
                 None
             }
@@ -608,7 +608,7 @@ type = "spin"
 
 [key_value_store.own]
 type = "penstock"
-path = "/var/lib/own.redb"
+path = "/var/lib/own.kv"
 durability = "write"
 
 [key_value_store.shared]
@@ -639,7 +639,7 @@ durability = "answer"
             "Spin's file is left alone"
         );
         assert_eq!(kind("passing"), memory(None, None), "as in Spin");
-        assert_eq!(kind("own"), embedded("/var/lib/own.redb"));
+        assert_eq!(kind("own"), embedded("/var/lib/own.kv"));
         assert_eq!(kind("counters"), memory(Some(1000), Some(1 << 20)));
         assert_eq!(config.stores["own"].durability, Durability::Write);
         assert_eq!(config.stores["counters"].durability, Durability::Answer);
@@ -664,7 +664,7 @@ durability = "answer"
         assert_eq!(
             defaults.stores["default"].kind,
             StoreKind::Embedded {
-                path: "state/default.redb".into()
+                path: "state/default.kv".into()
             }
         );
     }
@@ -694,7 +694,7 @@ durability = "answer"
             ("state_dir = \"x\"\n".into(), 1, "--state-dir"),
             ("key_value_store = 1\n".into(), 1, "a table was expected"),
             ("[key_value_store\n".into(), 1, "not TOML"),
-            (store("type = \"penstock\"\npath = \"default.redb\""), 1, "have one file"),
+            (store("type = \"penstock\"\npath = \"default.kv\""), 1, "have one file"),
         ] {
             refused(&text, line, said);
         }
