@@ -126,9 +126,7 @@ impl Settings {
         Err(faults
             .into_iter()
             .map(|(setting, message)| {
-                let line = text
-                    .lines()
-                    .position(|l| l.trim_start().starts_with(&setting));
+                let line = line_of(&text, &setting);
                 let place = line.map(|at| Place {
                     line: at + 1,
                     column: 1,
@@ -225,6 +223,28 @@ impl Settings {
     }
 }
 
+/// The line, from 0, that a setting with a fault stands on: `lease_ms`, `backoff.double_every`,
+/// `limits[2].window_s`. Where the setting is not there, because it is missing, its table's.
+fn line_of(text: &str, setting: &str) -> Option<usize> {
+    let (entry, field) = setting.rsplit_once('.').unwrap_or(("", setting));
+    let lines = || text.lines().map(str::trim_start).enumerate();
+    let index = entry
+        .strip_prefix("limits[")
+        .and_then(|rest| rest.strip_suffix(']'));
+    let Some(index) = index.and_then(|index| index.parse().ok()) else {
+        let found = lines().find(|(_, line)| line.starts_with(field));
+        return found.map(|(at, _)| at);
+    };
+    let (header, _) = lines()
+        .filter(|(_, line)| line.starts_with("[[limits]]"))
+        .nth(index)?;
+    let mut inside = lines()
+        .skip(header + 1)
+        .take_while(|(_, line)| !line.starts_with('['));
+    let field = inside.find(|(_, line)| line.starts_with(field));
+    Some(field.map_or(header, |(at, _)| at))
+}
+
 /// The place of a byte offset.
 fn place_of(text: &str, at: usize) -> Place {
     let before = text.get(..at).unwrap_or(text);
@@ -260,6 +280,15 @@ mod tests {
             ("[server]\n\nmax_in_flight = 0\n", 3, "max_in_flight"),
             ("[instances]\ncount = \"many\"\n", 2, "invalid type"),
             ("[oops]\n", 1, "oops"),
+            ("[idempotency]\n\nttl_s = 5\n", 3, "60"),
+            ("[usage]\nretention_days = 0\n", 2, "3650"),
+            ("[backoff]\ndouble_every = 0\n", 2, "double_every"),
+            (
+                "[[limits]]\nname = \"a\"\nlimit = 1\nwindow_s = 1\n[[limits]]\nname = \"b\"\nlimit = 0\nwindow_s = 1\n",
+                7,
+                "limit",
+            ),
+            ("[[limits]]\nname = \"a\"\nlimit = 1\n", 1, "window_s"),
         ] {
             let findings = load(text).unwrap_err();
             assert_eq!(findings.len(), 1, "{findings:?}");

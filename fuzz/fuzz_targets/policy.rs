@@ -1,0 +1,23 @@
+//! What callers and stores hand to the policies: header values, records, and policy files.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use penstock_policy::document;
+use penstock_policy::idempotency::{IdempotencyKey, Outcome};
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(key) = IdempotencyKey::parse(bytes) {
+        let quoted = key.as_str().replace('\\', "\\\\").replace('"', "\\\"");
+        let again = IdempotencyKey::parse(format!("\"{quoted}\"").as_bytes());
+        assert_eq!(again.as_ref(), Ok(&key));
+    }
+    if let Some(outcome) = Outcome::decode(bytes) {
+        assert_eq!(Outcome::decode(&outcome.encode()), Some(outcome));
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = document::quota(text);
+        let _ = document::idempotency(text);
+        let _ = document::usage(text);
+    }
+});
