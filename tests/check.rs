@@ -76,9 +76,6 @@ fn each_mistake_is_found_with_file_line_and_remedy() {
         ),
         (
             "spin.toml",
-            "build/quota.wasm",
-            "build/idempotency.wasm",
-            "build/usage.wasm",
             "build/validation.wasm",
             "build/gone.wasm",
             "spin.toml:",

@@ -280,7 +280,7 @@ fn start(door: DoorKind, settings: &str) -> Running {
     };
     let pre = link(&prepared.component).expect("linked");
     let door = match door {
-        DoorKind::Direct => Door::Direct(Box::new(
+        DoorKind::Direct => Door::Direct(Arc::new(
             Direct::new(pre, prepared.source, door_settings).expect("a direct door"),
         )),
         DoorKind::Http => {

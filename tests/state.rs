@@ -207,7 +207,7 @@ fn bursts_and_drips_pass_as_each_algorithm_promises() {
     drop(bucket);
     // Ten a second, one after the other, also when they come at once.
     let (paced, _folder) = server(
-        "[[limits]]\nname = \"pace\"\nalgorithm = \"leaky-bucket\"\nlimit = 10\nwindow_s = 1\nmax_wait_ms = 5000\n",
+        "[[limits]]\nname = \"pace\"\nalgorithm = \"leaky-bucket\"\nlimit = 10\nwindow_s = 1\nmax_wait_ms = 1500\n",
         None,
     );
     let started = Instant::now();

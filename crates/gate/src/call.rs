@@ -1,8 +1,8 @@
 //! A call of a model, through all policies: limits, idempotency, body checks, validation or adapter,
 //! limits on items, claim, inference, answer, record, counts.
 //!
-//! What each step takes it gives back when a later one refuses: a refused call burns no limit and no
-//! claim. A replay costs a request and nothing else.
+//! A call that a limit refuses burns no other limit and no claim; one that is refused for its body has
+//! cost its request and its bytes. A replay costs a request and its bytes, and no items.
 
 use crate::answer;
 use crate::catalogue::{Catalogue, Opened};
@@ -129,16 +129,19 @@ pub fn call<P: Ports>(
             body_bytes: request.body.len() as u64,
             compute_us: meter.compute_ns / 1_000,
         };
-        policies
+        let counted = policies
             .usage
-            .count(caller, model, amounts, now_ms, context.random as u64)
-            .map_err(|message| {
-                Problem::new(
-                    Code::StoreUnavailable,
-                    format!("the use of this call cannot be counted: {message}"),
-                )
-                .retry_after(1)
-            })?;
+            .count(caller, model, amounts, now_ms, context.random as u64);
+        // Nobody is given for nothing what was run; what ran nothing is answered as it is.
+        if let Err(message) = counted
+            && meter.items > 0
+        {
+            return Err(Problem::new(
+                Code::StoreUnavailable,
+                format!("the use of this call cannot be counted: {message}"),
+            )
+            .retry_after(1));
+        }
     }
     answered
 }
@@ -467,7 +470,10 @@ impl<P: Ports> Call<'_, P> {
                 .iter()
                 .map(|header| (header.name.clone(), text(&header.value)))
                 .collect(),
-            body: Ok(body.clone()),
+            body: match body.len() as u64 {
+                bytes if bytes > self.policies.rules.max_record_bytes => Err(bytes),
+                _ => Ok(body.clone()),
+            },
         };
         match attempt.complete(kept, self.ports.unix_ms()) {
             Ok(Completed::Published) => Ok(Answered::whole(Response {

@@ -2,13 +2,13 @@
 
 use crate::ports::{
     Headers, IdempotencyPort, IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules, Ports,
-    QuotaPort, QuotaRefusal, QuotaScope, UsagePort,
+    QuotaPort, QuotaRefusal, QuotaRefusalKind, QuotaScope, UsagePort,
 };
 use crate::record::Request;
 use penstock_core::{Caller, Code, Problem};
 use std::net::{IpAddr, SocketAddr};
 
-/// Where the server says who is at the other end; what a client sends under this name is dropped there.
+/// Where the server says who is at the other end.
 const CLIENT_ADDRESS_HEADER: &str = "spin-client-addr";
 
 /// Seconds a caller is told to wait for a store: it reconnects within seconds.
@@ -54,29 +54,33 @@ impl<P: Ports> Policies<P> {
     }
 }
 
-/// Who calls. Without authentication everybody is anonymous, and known by the address.
+/// Who calls. Without authentication everybody is anonymous, and known by the address. Of several the last
+/// counts: some hosts put their own behind what the client sent. What is no address is none.
 pub fn caller(request: &Request) -> Caller {
-    let address =
-        request
-            .header_text(CLIENT_ADDRESS_HEADER)
-            .map(|text| match text.parse::<SocketAddr>() {
-                Ok(socket) => socket.ip().to_string(),
-                Err(_) => match text.parse::<IpAddr>() {
-                    Ok(ip) => ip.to_string(),
-                    Err(_) => text.to_owned(),
-                },
-            });
-    Caller::anonymous(address)
+    let named = request
+        .headers
+        .iter()
+        .rfind(|header| header.name == CLIENT_ADDRESS_HEADER)
+        .and_then(|header| std::str::from_utf8(&header.value).ok());
+    let address = named.and_then(|text| {
+        let socket = text.parse::<SocketAddr>().map(|socket| socket.ip());
+        socket.or_else(|_| text.parse::<IpAddr>()).ok()
+    });
+    Caller::anonymous(address.map(|ip| ip.to_string()))
 }
 
 /// The problem a refusal by a limit is answered with, and the headers it comes with.
 pub fn quota_problem(refusal: QuotaRefusal) -> (Problem, Headers) {
-    let code = if refusal.store_failed {
-        Code::StoreUnavailable
-    } else {
-        Code::QuotaExceeded
+    let code = match refusal.kind {
+        QuotaRefusalKind::UsedUp => Code::QuotaExceeded,
+        QuotaRefusalKind::TooLarge => Code::BodyTooLarge,
+        QuotaRefusalKind::StoreFailed => Code::StoreUnavailable,
     };
-    let problem = Problem::new(code, refusal.message).retry_after(refusal.retry_after_s);
+    let mut problem = Problem::new(code, refusal.message);
+    // Sending the same again never helps what is too large.
+    if refusal.kind != QuotaRefusalKind::TooLarge {
+        problem = problem.retry_after(refusal.retry_after_s);
+    }
     (problem, refusal.headers)
 }
 

@@ -155,13 +155,24 @@ pub struct QuotaCall<'a> {
     pub body_bytes: u64,
 }
 
+/// Which kind of refusal it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuotaRefusalKind {
+    /// A limit is used up, or the caller was refused too often.
+    UsedUp,
+    /// The call alone is more than a limit ever allows.
+    TooLarge,
+    /// The store does not answer.
+    StoreFailed,
+}
+
 /// Why a call may not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotaRefusal {
+    /// Which kind.
+    pub kind: QuotaRefusalKind,
     /// The limit's name.
     pub limit: String,
-    /// Whether it is the store that failed.
-    pub store_failed: bool,
     /// In words.
     pub message: String,
     /// Seconds after which a retry has a chance.
@@ -214,6 +225,8 @@ pub struct IdempotencyRules {
     pub enabled: bool,
     /// Kinds of routes that are refused without the header.
     pub required: Vec<String>,
+    /// Bytes of a body that are kept.
+    pub max_record_bytes: u64,
 }
 
 /// A call, as far as idempotency is concerned.

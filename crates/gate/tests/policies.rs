@@ -1,7 +1,7 @@
 //! Calls through limits, idempotency and usage: what each step takes, and what is given back.
 
 use penstock_core::ModelVersion;
-use penstock_gate::ports::{Failure, FailureKind, QuotaRefusal, QuotaScope};
+use penstock_gate::ports::{Failure, FailureKind, QuotaRefusal, QuotaRefusalKind, QuotaScope};
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
 use penstock_testkit::InMemory;
@@ -99,7 +99,7 @@ fn all_limits(ports: &InMemory) {
 fn refusal() -> QuotaRefusal {
     QuotaRefusal {
         limit: "per-address".into(),
-        store_failed: false,
+        kind: QuotaRefusalKind::UsedUp,
         message: "limit `per-address` is used up".into(),
         retry_after_s: 14,
         headers: vec![("ratelimit".into(), "\"per-address\";r=0;t=14".into())],
@@ -265,6 +265,35 @@ fn limits_are_asked_for_reading_too_but_not_for_probes() {
 }
 
 #[test]
+fn the_address_is_the_last_the_server_wrote_and_nothing_a_client_makes_up() {
+    for (also, address) in [
+        (Some("198.51.100.1:9"), "198.51.100.1"),
+        (Some("2001:db8::1"), "2001:db8::1"),
+        (Some("not an address"), "-"),
+        (None, "192.0.2.7"),
+    ] {
+        let ports = ports();
+        all_limits(&ports);
+        let header = also.map(|also| ("spin-client-addr", also));
+        send_with(&ports, PREDICT, header, BODY);
+        assert_eq!(log(&ports)[0], format!("admit predict m {address} 36"));
+    }
+}
+
+#[test]
+fn a_call_larger_than_a_limit_ever_allows_is_not_told_to_come_back() {
+    let ports = ports();
+    all_limits(&ports);
+    *ports.quota.refuse_items.borrow_mut() = Some(QuotaRefusal {
+        kind: QuotaRefusalKind::TooLarge,
+        ..refusal()
+    });
+    let (response, body) = send(&ports, PREDICT, None, BODY);
+    assert_eq!((response.status, code(&body)), (413, "body_too_large"));
+    assert_eq!(response.header("retry-after"), None);
+}
+
+#[test]
 fn a_pacing_limit_delays_the_call() {
     let ports = ports();
     all_limits(&ports);
@@ -347,6 +376,8 @@ fn use_is_counted_by_model_and_reported_to_its_tenant() {
     ports.kv.set_failing(true);
     assert_eq!(send(&ports, "/v1/usage", None, b"").0.status, 503);
     assert_eq!(send(&ports, PREDICT, None, BODY).0.status, 503);
+    // What ran nothing is answered as it would be.
+    assert_eq!(send(&ports, PREDICT, None, b"{").0.status, 400);
 }
 
 #[test]

@@ -368,8 +368,12 @@ fn headers(headers: Vec<wit_quota::Header>) -> ports::Headers {
 
 fn quota_refusal(refusal: wit_quota::Refusal) -> ports::QuotaRefusal {
     ports::QuotaRefusal {
+        kind: match refusal.kind {
+            wit_quota::RefusalKind::UsedUp => ports::QuotaRefusalKind::UsedUp,
+            wit_quota::RefusalKind::TooLarge => ports::QuotaRefusalKind::TooLarge,
+            wit_quota::RefusalKind::StoreFailed => ports::QuotaRefusalKind::StoreFailed,
+        },
         limit: refusal.limit,
-        store_failed: refusal.store_failed,
         message: refusal.message,
         retry_after_s: refusal.retry_after_s,
         headers: headers(refusal.headers),
@@ -465,6 +469,7 @@ impl IdempotencyPort for wit_idempotency::Policy {
         ports::IdempotencyRules {
             enabled: settings.enabled,
             required: settings.required,
+            max_record_bytes: settings.max_record_bytes,
         }
     }
 

@@ -117,6 +117,7 @@ impl wit::GuestPolicy for Policy {
         wit::Settings {
             enabled: policy.settings().enabled,
             required: policy.settings().required.clone(),
+            max_record_bytes: policy.settings().max_record_bytes,
         }
     }
 

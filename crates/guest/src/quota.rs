@@ -64,7 +64,11 @@ fn refusal(refusal: Refusal) -> wit::Refusal {
     wit::Refusal {
         headers: headers(quota::headers(&refusal.statuses, Some(&refusal))),
         limit: refusal.limit.unwrap_or_default(),
-        store_failed: refusal.kind == RefusalKind::StoreFailure,
+        kind: match refusal.kind {
+            RefusalKind::UsedUp | RefusalKind::BackOff => wit::RefusalKind::UsedUp,
+            RefusalKind::TooLarge => wit::RefusalKind::TooLarge,
+            RefusalKind::StoreFailure => wit::RefusalKind::StoreFailed,
+        },
         message: refusal.message,
         retry_after_s: u32::try_from(refusal.retry_after_s).unwrap_or(u32::MAX),
     }

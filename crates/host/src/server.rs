@@ -55,7 +55,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// The door requests go through.
 pub enum Door {
     /// The typed door.
-    Direct(Box<Direct>),
+    Direct(Arc<Direct>),
     /// `wasi:http/handler`.
     Http(Http),
 }

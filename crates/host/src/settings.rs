@@ -4,7 +4,9 @@
 
 use crate::app::finding::{Finding, Place};
 use penstock_policy::idempotency::IdempotencySettings;
-use penstock_policy::quota::limits::{Backoff, Limit, limit_faults};
+use penstock_policy::quota::limits::{
+    Algorithm, Backoff, DEFAULT_MAX_WAIT_MS, Limit, limit_faults,
+};
 use penstock_policy::usage::UsageSettings;
 use serde::Deserialize;
 use std::path::Path;
@@ -152,6 +154,19 @@ impl Settings {
         } = self;
         let mut faults = limit_faults(limits);
         faults.extend(backoff.faults());
+        for (at, limit) in limits.iter().enumerate() {
+            let waiting = most_waiting(limit);
+            let allowed = u64::from(instances.count / PACED_SHARE).max(1);
+            if waiting > allowed {
+                faults.push((
+                    format!("limits[{at}].max_wait_ms"),
+                    format!(
+                        "lets {waiting} calls wait for their turn, each in an instance; at most {allowed} may, a quarter of \
+                         instances.count"
+                    ),
+                ));
+            }
+        }
         let sections = idempotency.faults().into_iter().chain(usage.faults());
         faults.extend(sections.map(|(setting, message)| (setting.to_owned(), message)));
         let mut at_least = |setting: &str, value: u64, least: u64, message: &str| {
@@ -223,6 +238,19 @@ impl Settings {
     }
 }
 
+/// One part in so many of the instances may hold calls that a limit paces, so that the others are free.
+const PACED_SHARE: u32 = 4;
+
+/// How many calls a pacing limit may hold back at once.
+fn most_waiting(limit: &Limit) -> u64 {
+    if limit.algorithm != Algorithm::LeakyBucket {
+        return 0;
+    }
+    let wait_ms = limit.max_wait_ms.unwrap_or(DEFAULT_MAX_WAIT_MS);
+    let window_ms = limit.window_s.unwrap_or(1).max(1).saturating_mul(1_000);
+    limit.limit.saturating_mul(wait_ms).div_ceil(window_ms)
+}
+
 /// The line, from 0, that a setting with a fault stands on: `lease_ms`, `backoff.double_every`,
 /// `limits[2].window_s`. Where the setting is not there, because it is missing, its table's.
 fn line_of(text: &str, setting: &str) -> Option<usize> {
@@ -282,6 +310,11 @@ mod tests {
             ("[oops]\n", 1, "oops"),
             ("[idempotency]\n\nttl_s = 5\n", 3, "60"),
             ("[usage]\nretention_days = 0\n", 2, "3650"),
+            (
+                "[[limits]]\nname = \"a\"\nalgorithm = \"leaky-bucket\"\nlimit = 100\nwindow_s = 1\nmax_wait_ms = 10000\n",
+                6,
+                "1000 calls",
+            ),
             ("[backoff]\ndouble_every = 0\n", 2, "double_every"),
             (
                 "[[limits]]\nname = \"a\"\nlimit = 1\nwindow_s = 1\n[[limits]]\nname = \"b\"\nlimit = 0\nwindow_s = 1\n",

@@ -102,7 +102,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
         link(&component).map_err(|e| anyhow::anyhow!("cannot link the application: {e:#}"))?;
     let door = match options.door {
         DoorKind::Direct => {
-            Direct::new(pre, source, door_settings).map(|door| Door::Direct(Box::new(door)))
+            Direct::new(pre, source, door_settings).map(|door| Door::Direct(Arc::new(door)))
         }
         DoorKind::Http => Http::new(pre, source, door_settings).map(Door::Http),
     }

@@ -234,18 +234,23 @@ impl Shared {
     {
         let (connection, generation) = self.link().map_err(Failed::Store)?;
         let places = (1 + bytes / BYTES_FOR_A_PLACE).min(self.max_in_flight);
-        let within = timeout(self.command_timeout, async {
-            let place = self.places.acquire_many(places as u32).await;
-            let _place = place.expect("never closed");
-            Some(operation(connection).await)
-        });
-        match within.await {
-            Ok(Some(Ok(answer))) => Ok(answer),
-            Ok(Some(Err(error))) => Err(Failed::Redis(error, generation)),
-            Ok(None) | Err(_) => {
+        let late = format!("no answer within {:?}", self.command_timeout);
+        let place = timeout(
+            self.command_timeout,
+            self.places.acquire_many(places as u32),
+        )
+        .await;
+        let Ok(place) = place else {
+            // Too much is on its way; nothing was sent, and the connection is not at fault.
+            return Err(Failed::Store(self.unavailable(&late)));
+        };
+        let _place = place.expect("never closed");
+        match timeout(self.command_timeout, operation(connection)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(Failed::Redis(error, generation)),
+            Err(_) => {
                 // Whatever holds it up, the answers behind it are late as well.
                 self.found_broken(generation);
-                let late = format!("no answer within {:?}", self.command_timeout);
                 Err(Failed::Store(self.unavailable(&late)))
             }
         }

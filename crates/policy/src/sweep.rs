@@ -1,10 +1,12 @@
 //! Decides when entries nobody needs any more are deleted, on stores that have no time-to-live.
 //!
 //! Time is cut into buckets. Whoever creates entries writes their common name into the index of the
-//! current bucket. A bucket is *due* when the one after it is over too, so what was registered lives at
-//! least one bucket's width and at most two and a bit. Whoever adds to the index also deletes twice as
-//! much from a due bucket, so the store stays bounded by what is created in three widths, without any
-//! task of its own and without listing.
+//! current bucket. A bucket is *due* when it has been over for as long as its entries are needed. Whoever
+//! adds to the index also deletes twice as much from a due bucket, so the store stays bounded by what is
+//! created in that time and two widths, without any task of its own and without listing.
+//!
+//! The width is part of the names' meaning: where entries outlive the process, it must not change with a
+//! setting. How long entries are needed may.
 //!
 //! Deleting is idempotent and the cursor is moved after it, so a crash, a lost reply or two sweepers at
 //! once repeat work and leave nothing behind. The index is cut into shards so that busy callers rarely
@@ -29,6 +31,7 @@ pub struct Index {
     /// What the names of the index begin with.
     prefix: String,
     width_ms: u64,
+    keep_ms: u64,
     shards: u32,
     lease: Option<Lease>,
     leased_before: bool,
@@ -55,9 +58,16 @@ impl Index {
     /// An index whose names begin with `prefix`, for entries needed for `width_ms` after the bucket
     /// they were made in.
     pub fn new(prefix: impl Into<String>, width_ms: u64, shards: u32) -> Self {
+        Self::keeping(prefix, width_ms, width_ms, shards)
+    }
+
+    /// An index with buckets of `width_ms`, for entries needed for `keep_ms` after the end of the bucket
+    /// they were made in.
+    pub fn keeping(prefix: impl Into<String>, width_ms: u64, keep_ms: u64, shards: u32) -> Self {
         Self {
             prefix: prefix.into(),
             width_ms: width_ms.max(1),
+            keep_ms,
             shards: shards.max(1),
             lease: None,
             leased_before: false,
@@ -72,8 +82,9 @@ impl Index {
 
     /// When everything in a bucket may be deleted.
     pub fn due_ms(&self, bucket: u64) -> u64 {
-        (bucket + 2)
+        (bucket + 1)
             .saturating_mul(self.width_ms)
+            .saturating_add(self.keep_ms)
             .saturating_add(MARGIN_MS)
     }
 
@@ -214,5 +225,6 @@ fn parse_cursor(value: &[u8]) -> Option<(u64, u64)> {
 }
 
 fn write_cursor((bucket, slot): (u64, u64)) -> Vec<u8> {
-    format!("{bucket} {slot}").into_bytes()
+    // Always as long: a full store takes no entry that grows, and this one must move to make room.
+    format!("{bucket:020} {slot:020}").into_bytes()
 }

@@ -8,7 +8,7 @@
 use crate::sweep::{Index, Removal};
 use penstock_core::{Caller, Kv, KvError};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{HashMap, HashSet};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -17,6 +17,9 @@ const MAX_REMEMBERED: usize = 1024;
 
 /// Most rows of one report. The next page begins where it ends.
 pub const MAX_ROWS: usize = 1_000;
+
+/// Most places of directories one page looks at: those of other tenants cost reading as well.
+pub const MAX_PLACES: usize = 2_000;
 
 /// Most days one report spans.
 pub const MAX_DAYS: u64 = 366;
@@ -224,6 +227,8 @@ pub struct Usage {
     settings: UsageSettings,
     index: Index,
     remembered: HashSet<(u64, String)>,
+    /// Places taken in a day's directory for entries that could not be written yet.
+    taken: HashMap<(u64, String), u64>,
 }
 
 fn counter_name(day: u64, who: &str, unit: Unit) -> String {
@@ -249,11 +254,12 @@ fn directory_name(day: u64, place: u64) -> String {
 impl Usage {
     /// Counting under some settings.
     pub fn new(settings: UsageSettings) -> Self {
-        let width_ms = settings.retention_days.max(1) * DAY_MS;
+        let keep_ms = settings.retention_days * DAY_MS;
         Self {
             settings,
-            index: Index::new("u", width_ms, INDEX_SHARDS),
+            index: Index::keeping("u", DAY_MS, keep_ms, INDEX_SHARDS),
             remembered: HashSet::new(),
+            taken: HashMap::new(),
         }
     }
 
@@ -286,8 +292,8 @@ impl Usage {
         Ok(())
     }
 
-    /// Makes sure the directory of the day has an entry. Two callers at once may make two, which a
-    /// report reads as one.
+    /// Makes sure the directory of the day has an entry. Two callers at once may make two, of which a
+    /// report reads one.
     async fn enter<K: Kv>(
         &mut self,
         kv: &K,
@@ -303,8 +309,6 @@ impl Usage {
         }
         let mark = mark_name(day, name);
         if !kv.exists(&mark).await? {
-            let place = kv.increment(&directory_count_name(day), 1).await?;
-            let place = u64::try_from(place).unwrap_or(0).saturating_sub(1);
             let index_bucket = self.index.bucket(unix_ms);
             let index_entry = self
                 .index
@@ -316,13 +320,29 @@ impl Usage {
                     &mut DeleteCounts(&self.settings.alerts),
                 )
                 .await?;
+            // A place that was taken in vain is taken again, or a store that is full would make the
+            // directory grow with every call.
+            let place = match self.taken.get(&remembered) {
+                Some(place) => *place,
+                None => {
+                    let place = kv.increment(&directory_count_name(day), 1).await?;
+                    let place = u64::try_from(place).unwrap_or(0).saturating_sub(1);
+                    if self.taken.len() >= MAX_REMEMBERED {
+                        self.taken.clear();
+                    }
+                    self.taken.insert(remembered.clone(), place);
+                    place
+                }
+            };
             let entry = serde_json::to_vec(who).expect("strings are JSON");
             kv.set_many(&[
                 (index_entry, format!("{day} {place} {name}").into_bytes()),
                 (directory_name(day, place), entry),
-                (mark, Vec::new()),
+                // The mark names the entry that counts, where callers at once made several.
+                (mark, place.to_string().into_bytes()),
             ])
             .await?;
+            self.taken.remove(&remembered);
         }
         if self.remembered.len() >= MAX_REMEMBERED {
             self.remembered.clear();
@@ -375,6 +395,7 @@ impl Usage {
         let (first, last) = (days.0, days.1.min(days.0.saturating_add(MAX_DAYS - 1)));
         let (mut day, mut place) = from.filter(|(day, _)| *day >= first).unwrap_or((first, 0));
         let mut report = Report::default();
+        let mut looked = 0;
         while day <= last {
             let count_name = directory_count_name(day);
             let count = if kv.exists(&count_name).await? {
@@ -382,19 +403,21 @@ impl Usage {
             } else {
                 0
             };
-            let mut seen = BTreeSet::new();
             while place < count {
-                if report.rows.len() >= MAX_ROWS {
+                if report.rows.len() >= MAX_ROWS || looked >= MAX_PLACES {
                     report.next = Some((day, place));
                     return Ok(report);
                 }
                 let entry = kv.get(&directory_name(day, place)).await?;
+                let this = place;
                 place += 1;
+                looked += 1;
                 let who = entry.and_then(|e| serde_json::from_slice::<Who>(&e).ok());
                 let Some(who) = who.filter(|w| tenant.is_none_or(|t| t == w.tenant)) else {
                     continue;
                 };
-                if seen.insert(who.clone()) {
+                let mark = kv.get(&mark_name(day, &who.name())).await?;
+                if mark.is_some_and(|mark| mark == this.to_string().as_bytes()) {
                     report.rows.push(self.row(kv, day, who).await?);
                 }
             }

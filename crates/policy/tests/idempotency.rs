@@ -2,11 +2,12 @@
 //! store that loses, delays and outlives them.
 
 use penstock_core::Kv;
+use penstock_core::kv::run_ready;
 use penstock_policy::idempotency::{
     Call, Claimed, Completed, Fingerprint, Idempotency, IdempotencyKey, IdempotencySettings, Lease,
     Looked, Outcome, Scope,
 };
-use penstock_testkit::{Faults, Sim, SimKv};
+use penstock_testkit::{Faults, MemoryKv, Sim, SimKv};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -234,6 +235,94 @@ fn an_owner_that_finished_just_before_it_was_replaced_is_believed() {
             policy.look(&kv, &scope, &print, sim.now_ms()).await,
             Ok(Looked::Done(kept))
         );
+    });
+}
+
+#[test]
+fn a_result_is_replayed_for_its_whole_time_also_when_the_time_to_live_was_changed() {
+    let midnight = NOON_MS / 86_400_000 * 86_400_000 + 86_400_000;
+    for ttl_s in [60, 3_600, 86_400, 7 * 86_400] {
+        // Claimed just before a day's end and completed after it.
+        alone(midnight - 1, move |sim, kv| async move {
+            let with = |ttl_s| {
+                Idempotency::new(IdempotencySettings {
+                    ttl_s,
+                    ..settings()
+                })
+            };
+            let mut policy = with(ttl_s);
+            let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
+            let lease = grant(&mut policy, &sim, &kv, &scope, &print).await;
+            sim.sleep(25_000).await;
+            let kept = outcome(&print, sim.now_ms(), "one");
+            let done = policy
+                .complete(&kv, &scope, &lease, &kept, sim.now_ms())
+                .await;
+            assert_eq!(done, Ok(Completed::Published));
+            let last = kept.completed_ms + ttl_s * 1_000;
+            for at in [kept.completed_ms, last - 1_000, last - 1] {
+                let looked = policy.look(&kv, &scope, &print, at).await;
+                assert_eq!(looked, Ok(Looked::Done(kept.clone())), "ttl {ttl_s}");
+            }
+            let looked = policy.look(&kv, &scope, &print, last).await;
+            assert!(
+                matches!(looked, Ok(Looked::Free(_))),
+                "ttl {ttl_s}: {looked:?}"
+            );
+            for other in [ttl_s + 3_600, 2 * ttl_s] {
+                let looked = with(other)
+                    .look(&kv, &scope, &print, kept.completed_ms + 1)
+                    .await;
+                assert_eq!(
+                    looked,
+                    Ok(Looked::Done(kept.clone())),
+                    "ttl {ttl_s}, then {other}"
+                );
+            }
+        });
+    }
+}
+
+#[test]
+fn a_store_that_is_full_is_swept_nevertheless() {
+    let kv = MemoryKv::default();
+    let mut policy = Idempotency::new(settings());
+    for n in 0..400 {
+        let (scope, print) = (scope(&format!("{n}")), Fingerprint::of(&call(b"1")));
+        let Ok(Looked::Free(slot)) = run_ready(policy.look(&kv, &scope, &print, NOON_MS)) else {
+            panic!("a new key is free")
+        };
+        run_ready(policy.claim(&kv, &scope, &print, &slot, NOON_MS, 3)).unwrap();
+    }
+    let before = kv.names().len();
+    kv.set_full(true);
+    let later = NOON_MS + 3 * 86_400_000;
+    for _ in 0..20 {
+        run_ready(policy.sweep(&kv, 3, later, 32)).unwrap();
+    }
+    assert!(
+        before > 1_200 && kv.names().len() < 30,
+        "{before} and {}",
+        kv.names().len()
+    );
+}
+
+#[test]
+fn an_owner_whose_store_fails_leaves_the_key_free() {
+    alone(NOON_MS, |sim, kv| async move {
+        let mut policy = Idempotency::new(settings());
+        let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
+        let Ok(Looked::Free(slot)) = policy.look(&kv, &scope, &print, sim.now_ms()).await else {
+            panic!("a new key is free")
+        };
+        // The claim is won, and then the intent is lost.
+        sim.fail_next_set_of("/r1");
+        let claimed = policy
+            .claim(&kv, &scope, &print, &slot, sim.now_ms(), 0)
+            .await;
+        assert!(claimed.is_err());
+        let lease = grant(&mut policy, &sim, &kv, &scope, &print).await;
+        assert_eq!(lease.epoch, 2);
     });
 }
 

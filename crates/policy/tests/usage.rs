@@ -138,9 +138,52 @@ fn what_is_older_than_its_retention_is_deleted_as_others_are_counted() {
         }
         most = most.max(kv.names().len());
     }
-    // Nine entries for each of five models, for at most three times thirty days.
-    assert!(most < 9 * 5 * 95, "{most}");
-    assert!(most > 7 * 5 * 60, "{most}: deleted too early");
+    // Nine entries for each of five models, for thirty days and two.
+    assert!(most < 9 * 5 * 34, "{most}");
+    assert!(most > 7 * 5 * 30, "{most}: deleted too early");
+}
+
+#[test]
+fn a_page_looks_at_a_bounded_number_of_entries_whoever_they_are_of() {
+    let (kv, mut usage) = (MemoryKv::default(), Usage::new(settings()));
+    for n in 0..5_000 {
+        let who = Who {
+            tenant: "other".into(),
+            api_key_id: None,
+            model: format!("m{n}"),
+        };
+        run_ready(usage.record(&kv, &who, &amounts(1), NOON_MS, 7)).unwrap();
+    }
+    run_ready(usage.record(&kv, &who("mine"), &amounts(1), NOON_MS, 7)).unwrap();
+    let (mut next, mut rows, mut pages) = (None, 0, 0);
+    loop {
+        let before = kv.operations();
+        let report = run_ready(usage.report(&kv, (DAY, DAY), Some("anonymous"), next)).unwrap();
+        assert!(kv.operations() - before < 3_000);
+        rows += report.rows.len();
+        pages += 1;
+        next = report.next;
+        if next.is_none() {
+            break;
+        }
+    }
+    assert_eq!((rows, pages), (1, 3));
+}
+
+#[test]
+fn a_store_that_takes_nothing_new_does_not_make_the_directory_grow() {
+    let (kv, mut usage) = (MemoryKv::default(), Usage::new(settings()));
+    run_ready(usage.record(&kv, &who("first"), &amounts(1), NOON_MS, 7)).unwrap();
+    kv.set_full(true);
+    for _ in 0..1_000 {
+        assert!(run_ready(usage.record(&kv, &who("late"), &amounts(1), NOON_MS, 7)).is_err());
+    }
+    kv.set_full(false);
+    run_ready(usage.record(&kv, &who("late"), &amounts(1), NOON_MS, 7)).unwrap();
+    let before = kv.operations();
+    let report = run_ready(usage.report(&kv, (DAY, DAY), None, None)).unwrap();
+    assert_eq!(report.rows.len(), 2);
+    assert!(kv.operations() - before < 40);
 }
 
 #[test]

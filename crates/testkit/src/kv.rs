@@ -12,6 +12,7 @@ pub struct MemoryKv {
     values: Rc<RefCell<BTreeMap<String, Vec<u8>>>>,
     counters: Rc<RefCell<BTreeMap<String, i64>>>,
     failing: Rc<Cell<bool>>,
+    full: Rc<Cell<bool>>,
     operations: Rc<Cell<u64>>,
 }
 
@@ -19,6 +20,11 @@ impl MemoryKv {
     /// Whether every operation from now on fails.
     pub fn set_failing(&self, failing: bool) {
         self.failing.set(failing);
+    }
+
+    /// Whether writes that make or enlarge an entry fail from now on.
+    pub fn set_full(&self, full: bool) {
+        self.full.set(full);
     }
 
     /// Operations asked for so far.
@@ -60,6 +66,10 @@ impl Kv for MemoryKv {
     async fn set(&self, kv_key: &str, value: &[u8]) -> Result<(), KvError> {
         self.begin()?;
         let mut values = self.values.borrow_mut();
+        let grows = values.get(kv_key).is_none_or(|old| old.len() < value.len());
+        if self.full.get() && grows {
+            return Err(KvError::new("the store is full as it was told to be"));
+        }
         values.insert(kv_key.to_owned(), value.to_vec());
         Ok(())
     }
@@ -74,6 +84,9 @@ impl Kv for MemoryKv {
     async fn increment(&self, kv_key: &str, delta: i64) -> Result<i64, KvError> {
         self.begin()?;
         let mut counters = self.counters.borrow_mut();
+        if self.full.get() && !counters.contains_key(kv_key) {
+            return Err(KvError::new("the store is full as it was told to be"));
+        }
         let count = counters.entry(kv_key.to_owned()).or_default();
         *count += delta;
         Ok(*count)

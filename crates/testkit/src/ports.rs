@@ -351,6 +351,7 @@ impl IdempotencyPort for NativeIdempotency {
         IdempotencyRules {
             enabled: policy.settings().enabled,
             required: policy.settings().required.clone(),
+            max_record_bytes: policy.settings().max_record_bytes,
         }
     }
 
@@ -439,9 +440,13 @@ impl AttemptPort for NativeAttempt {
             now_ms,
             answer.status,
             answer.headers,
-            answer.body.as_deref().expect("a whole answer"),
+            answer.body.as_deref().unwrap_or_default(),
             policy.settings().max_record_bytes,
         );
+        let outcome = policy::Outcome {
+            body: answer.body.and(outcome.body),
+            ..outcome
+        };
         let completed =
             run_ready(policy.complete(&self.owner.kv, &self.scope, &lease, &outcome, now_ms));
         match completed.map_err(|e| store_failed(&e))? {

@@ -119,6 +119,7 @@ struct World {
     current: Cell<usize>,
     doomed: Cell<bool>,
     operations: Cell<u64>,
+    fail_set_of: RefCell<Option<String>>,
 }
 
 impl World {
@@ -160,6 +161,7 @@ impl Sim {
                 current: Cell::new(usize::MAX),
                 doomed: Cell::new(false),
                 operations: Cell::new(0),
+                fail_set_of: RefCell::default(),
             }),
             callers: Rc::default(),
         }
@@ -178,6 +180,11 @@ impl Sim {
     /// Changes what goes wrong from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.world.faults.set(faults);
+    }
+
+    /// Loses the next `set` of an entry whose name ends so.
+    pub fn fail_next_set_of(&self, end_of_name: &str) {
+        *self.world.fail_set_of.borrow_mut() = Some(end_of_name.to_owned());
     }
 
     /// Operations that were sent to the store so far.
@@ -345,6 +352,15 @@ impl Kv for SimKv {
     }
 
     async fn set(&self, kv_key: &str, value: &[u8]) -> Result<(), KvError> {
+        let lost = self
+            .sim
+            .world
+            .fail_set_of
+            .borrow_mut()
+            .take_if(|end| kv_key.ends_with(end.as_str()));
+        if lost.is_some() {
+            return Err(KvError::new("the request was lost, as the test said"));
+        }
         let (kv_key, value) = (kv_key.to_owned(), value.to_vec());
         self.sim
             .send(move |entries| {

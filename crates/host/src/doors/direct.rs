@@ -1,17 +1,21 @@
 //! The direct door: a pool of instances behind `penstock:gate/door`.
 //!
-//! An instance is taken by one request and given back when it answered. A request that traps, is
-//! cancelled or runs out of time takes its instance with it, because nobody knows what state it
-//! left behind.
+//! An instance is taken by one request and given back when it answered. A request that traps or runs out
+//! of time takes its instance with it, because nobody knows what state it left behind.
+//!
+//! A call that has begun is brought to its end although its caller went away: policies must give back
+//! what they took and record what was run, and a client that hangs up must not keep them from it.
 
 use super::{Counted, DoorError, DoorRequest, DoorSettings, InstanceCounts};
 use crate::state::{InstanceSource, InstanceState};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
@@ -48,7 +52,7 @@ pub struct Direct {
     source: InstanceSource,
     settings: DoorSettings,
     idle: Mutex<VecDeque<Instance>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     counts: Arc<InstanceCounts>,
 }
 
@@ -71,7 +75,7 @@ impl Direct {
         Ok(Self {
             pre: DirectDoorPre::new(pre)?,
             source,
-            permits: Semaphore::new(settings.count as usize),
+            permits: Arc::new(Semaphore::new(settings.count as usize)),
             settings,
             idle: Mutex::default(),
             counts: Arc::default(),
@@ -109,13 +113,30 @@ impl Direct {
         drop(stale);
     }
 
-    /// Passes one request through an instance. Dropping the future gives up the instance.
-    pub async fn call(&self, request: DoorRequest) -> Result<Response<Bytes>, DoorError> {
+    /// Passes one request through an instance. Dropping the future while it waits for an instance gives
+    /// up; afterwards the call goes on by itself, within its time.
+    pub async fn call(
+        self: &Arc<Self>,
+        request: DoorRequest,
+    ) -> Result<Response<Bytes>, DoorError> {
         let permit = self
             .permits
-            .acquire()
+            .clone()
+            .acquire_owned()
             .await
             .expect("the semaphore is never closed");
+        Finishing {
+            work: Some(Box::pin(self.clone().begun(request, permit))),
+            within: self.settings.total_timeout,
+        }
+        .await
+    }
+
+    async fn begun(
+        self: Arc<Self>,
+        request: DoorRequest,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Response<Bytes>, DoorError> {
         let idle = self.idle().pop_back();
         let mut instance = match idle {
             Some(instance) => instance,
@@ -169,6 +190,39 @@ impl Direct {
             rested: Instant::now(),
             _counted: Counted::new(&self.counts),
         })
+    }
+}
+
+type Work = Pin<Box<dyn Future<Output = Result<Response<Bytes>, DoorError>> + Send>>;
+
+/// A call that goes on when nobody waits for it any more. While somebody does, it runs on the caller's
+/// task and costs no hop.
+struct Finishing {
+    work: Option<Work>,
+    /// How long it may go on alone: as long as it might have with its caller.
+    within: Duration,
+}
+
+impl Future for Finishing {
+    type Output = Result<Response<Bytes>, DoorError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let work = self.work.as_mut().expect("polled after it was ready");
+        let answered = std::task::ready!(work.as_mut().poll(context));
+        self.work = None;
+        Poll::Ready(answered)
+    }
+}
+
+impl Drop for Finishing {
+    fn drop(&mut self) {
+        let Some(work) = self.work.take() else {
+            return;
+        };
+        // Without a runtime the process is ending, and so is the call.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(self.within, work));
+        }
     }
 }
 

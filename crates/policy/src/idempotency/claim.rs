@@ -27,16 +27,17 @@
 //!
 //! # Time to live
 //!
-//! Stores have none, so the names carry the number of a period as long as the time to live, and a
-//! [`sweep::Index`](crate::sweep) deletes what is two periods old. A call is looked for in the present
-//! period and the one before, and near a period's end also in the next, where faster clocks are. It is
-//! claimed in the present one, so that its outcome lives long enough, and epochs of the others are
-//! closed like earlier ones. Two callers who claim in different periods at once (clocks differ) look for
-//! each other again *after* claiming, so at least one of them sees the other and gives up.
+//! Stores have none, so the names carry the number of a day, and a [`sweep::Index`](crate::sweep) deletes
+//! what is older than the time to live. A call is looked for in every day in which it may have been
+//! claimed and still count, and near a day's end also in the next, where faster clocks are. It is claimed
+//! in the present day, so that its outcome lives long enough, and epochs of the others are closed like
+//! earlier ones. Two callers who claim in different days at once (clocks differ) look for each other
+//! again *after* claiming, so at least one of them sees the other and gives up.
 //!
 //! # Cost
 //!
-//! A first call makes 4 writes (claim, intent, outcome, commit), a replay none.
+//! A first call makes 5 writes (index entry, claim, intent, outcome, commit), a replay none. The index entry
+//! comes first, so that whoever dies leaves nothing that is not found again.
 
 use super::key::{Fingerprint, Scope};
 use super::record::Outcome;
@@ -46,6 +47,9 @@ use penstock_core::{Kv, KvError};
 
 /// What closing an epoch adds to its fate. Commits add 1, once or a few times when replies are lost.
 const CLOSE: i64 = 1 << 32;
+
+/// How long a period is: a day, whatever the time to live, so that changing that setting changes no names.
+const PERIOD_MS: u64 = 86_400_000;
 
 /// How long an owner that has claimed has for writing its intent: two operations of the store.
 pub const GRACE_MS: u64 = 10_000;
@@ -101,6 +105,8 @@ pub enum Looked {
 pub struct Slot {
     period: u64,
     epoch: u64,
+    /// Whether the epoch before is a result whose time is over.
+    expired: bool,
     /// Other periods the call may be in.
     others: Vec<Other>,
 }
@@ -200,10 +206,10 @@ fn claimed_ms(claim: i64, unix_ms: u64) -> u64 {
 impl Idempotency {
     /// The decisions under some settings.
     pub fn new(settings: IdempotencySettings) -> Self {
-        let period_ms = settings.ttl_s.max(1) * 1_000;
+        let keep_ms = settings.ttl_s * 1_000 + settings.lease_ms;
         Self {
             settings,
-            index: Index::new("i", period_ms, INDEX_SHARDS),
+            index: Index::keeping("i", PERIOD_MS, keep_ms, INDEX_SHARDS),
         }
     }
 
@@ -217,17 +223,15 @@ impl Idempotency {
     }
 
     /// The periods in which a call may be, oldest first.
-    fn periods(&self, unix_ms: u64) -> Vec<u64> {
-        let now = self.index.bucket(unix_ms);
-        let mut periods = Vec::with_capacity(3);
-        if let Some(before) = now.checked_sub(1) {
-            periods.push(before);
-        }
-        periods.push(now);
-        if self.index.bucket(unix_ms.saturating_add(BOUNDARY_MS)) != now {
-            periods.push(now + 1);
-        }
-        periods
+    fn periods(&self, unix_ms: u64) -> std::ops::RangeInclusive<u64> {
+        // An outcome counts from when it was completed, at most a lease after it was claimed; later
+        // runs are superseded or adopted.
+        let reach_ms = self.ttl_ms().saturating_add(self.settings.lease_ms);
+        let oldest = self.index.bucket(unix_ms.saturating_sub(reach_ms));
+        // Whoever claimed just before the day began may still be at it.
+        let before = self.index.bucket(unix_ms).saturating_sub(1);
+        let newest = self.index.bucket(unix_ms.saturating_add(BOUNDARY_MS));
+        oldest.min(before)..=newest
     }
 
     /// Finds out what is known of a call, changing nothing.
@@ -239,7 +243,7 @@ impl Idempotency {
         unix_ms: u64,
     ) -> Result<Looked, KvError> {
         let present = self.index.bucket(unix_ms);
-        let mut newest = 0;
+        let (mut newest, mut newest_expired) = (0, false);
         let mut others = Vec::new();
         let mut in_flight = None;
         for period in self.periods(unix_ms) {
@@ -264,7 +268,7 @@ impl Idempotency {
                 }
             };
             if period == present {
-                newest = over;
+                (newest, newest_expired) = (over, expired);
             } else {
                 others.push(Other {
                     period,
@@ -282,6 +286,7 @@ impl Idempotency {
             None => Ok(Looked::Free(Slot {
                 period: present,
                 epoch: newest + 1,
+                expired: newest_expired,
                 others,
             })),
         }
@@ -354,6 +359,7 @@ impl Idempotency {
         let Slot {
             period,
             epoch,
+            expired,
             ref others,
         } = *slot;
         let in_flight = Claimed::InFlight {
@@ -363,6 +369,9 @@ impl Idempotency {
             .index
             .place(kv, period, unix_ms, random, &mut DeleteEpochs)
             .await?;
+        // Before the claim: what is claimed is found again, whoever dies.
+        kv.set(&place, format!("{epoch} {}", scope.as_str()).as_bytes())
+            .await?;
         let stamp = i64::try_from(unix_ms).unwrap_or(i64::MAX).max(1);
         let claim = kv
             .increment(&name(period, scope, 'c', epoch), stamp)
@@ -371,6 +380,36 @@ impl Idempotency {
             return Ok(in_flight);
         }
         let lease = Lease { period, epoch };
+        let claimed = self
+            .claimed(kv, scope, fingerprint, &lease, expired, others)
+            .await;
+        match claimed {
+            Ok(Some(claimed)) => Ok(claimed),
+            Ok(None) => {
+                self.release(kv, scope, &lease).await?;
+                Ok(in_flight)
+            }
+            Err(error) => {
+                // Nothing was run, so the next caller need not wait for the lease. If this is lost as
+                // well, it does.
+                let _ = self.release(kv, scope, &lease).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// What the owner of an epoch finds: that it may run the call, or what came of it earlier, or `None`
+    /// where another owner may be at it in another period.
+    async fn claimed<K: Kv>(
+        &self,
+        kv: &K,
+        scope: &Scope,
+        fingerprint: &Fingerprint,
+        lease: &Lease,
+        expired: bool,
+        others: &[Other],
+    ) -> Result<Option<Claimed>, KvError> {
+        let Lease { period, epoch } = *lease;
         // Whoever claims in another period at the same moment has claimed before looking here, too. Not
         // only near a period's end: this call may have been slow since it read the clock.
         for neighbour in [period.checked_sub(1), period.checked_add(1)] {
@@ -378,37 +417,34 @@ impl Idempotency {
             let seen = others.iter().find(|other| other.period == neighbour);
             let next = seen.map_or(0, |other| other.newest) + 1;
             if kv.exists(&name(neighbour, scope, 'c', next)).await? {
-                self.release(kv, scope, &lease).await?;
-                return Ok(in_flight);
+                return Ok(None);
             }
         }
-        let mut earlier = close(kv, period, scope, epoch - 1).await?;
+        let mut earlier = match expired {
+            true => None,
+            false => close(kv, period, scope, epoch - 1).await?,
+        };
         for other in others.iter().filter(|other| !other.expired) {
             if earlier.is_none() {
                 earlier = close(kv, other.period, scope, other.newest).await?;
             }
         }
-        let registered = (place, format!("{epoch} {}", scope.as_str()).into_bytes());
         if let Some(outcome) = earlier {
             // No intent: a later owner must go on looking behind this epoch.
-            kv.set_many(&[registered]).await?;
-            return Ok(match self.commit(kv, scope, &lease, &outcome).await? {
-                true => Claimed::Done(outcome),
-                false => in_flight,
+            return Ok(match self.commit(kv, scope, lease, &outcome).await? {
+                true => Some(Claimed::Done(outcome)),
+                false => None,
             });
         }
-        let mut entries = vec![
-            registered,
-            (
-                name(period, scope, 'r', epoch),
-                fingerprint.as_str().as_bytes().to_vec(),
-            ),
-        ];
+        let mut entries = vec![(
+            name(period, scope, 'r', epoch),
+            fingerprint.as_str().as_bytes().to_vec(),
+        )];
         if epoch.is_multiple_of(HINT_EVERY) {
             entries.push((hint_name(period, scope), epoch.to_string().into_bytes()));
         }
         kv.set_many(&entries).await?;
-        Ok(Claimed::Granted(lease))
+        Ok(Some(Claimed::Granted(lease.clone())))
     }
 
     /// Ends a run whose outcome is to be replayed.

@@ -106,10 +106,12 @@ fn unquote(rest: &str) -> Result<String, KeyFault> {
             _ => return Err(KeyFault::Malformed),
         }
     }
-    match bytes.next() {
-        None => Ok(inner),
-        Some(_) => Err(KeyFault::Malformed),
-    }
+    // Parameters of the item: none is defined, and unknown ones are ignored (RFC 9651 §3.1.2).
+    let parameters: Vec<u8> = bytes.collect();
+    let parameters = parameters.trim_ascii();
+    let plausible = parameters.is_empty()
+        || (parameters[0] == b';' && parameters.iter().all(|b| (0x20..=0x7e).contains(b)));
+    plausible.then_some(inner).ok_or(KeyFault::Malformed)
 }
 
 /// A call, as far as idempotency is concerned.
@@ -220,6 +222,7 @@ mod tests {
                 "8e03978e-40d5-43dd-bc93-6894a57f9324",
             ),
             (b"\"a,b;c\"", "a,b;c"),
+            (b"\"abc\";v=1; w", "abc"),
         ] {
             assert_eq!(IdempotencyKey::parse(header).unwrap().as_str(), key);
         }

@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 /// The shortest lease: shorter than any run of a model worth protecting.
 const MIN_LEASE_MS: u64 = 1_000;
-/// The longest time to live. Entries live up to twice as long.
-const MAX_TTL_S: u64 = 31 * 86_400;
+/// The longest time to live: a key is looked for in each of its days.
+const MAX_TTL_S: u64 = 7 * 86_400;
 /// The largest record: below what every store takes of a value, with room for its head.
 const MAX_RECORD_BYTES: u64 = 3 << 20;
 /// Most routes in `required`.
