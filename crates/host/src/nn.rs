@@ -106,6 +106,7 @@ impl From<NnError> for Error {
         };
         let data = match error.refusal {
             Some(Refusal::QueueFull) => format!("queue_full: {}", error.message),
+            Some(Refusal::NotReady) => format!("not_ready: {}", error.message),
             Some(Refusal::Deadline) | None => error.message,
         };
         Self { code, data }

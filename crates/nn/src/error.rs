@@ -54,6 +54,8 @@ impl fmt::Display for ErrorCode {
 pub enum Refusal {
     /// As many calls wait for the model as may wait. The host answers 503 with `Retry-After`.
     QueueFull,
+    /// The model is being unloaded, or the server stops: the call was not run. The host answers 503.
+    NotReady,
     /// The call's deadline passed while it waited or ran. The host answers 504.
     Deadline,
 }
@@ -102,7 +104,7 @@ impl NnError {
     /// A refusal, under the wasi:nn code that comes nearest to it.
     pub(crate) fn refused(refusal: Refusal, message: impl Into<String>) -> Self {
         let code = match refusal {
-            Refusal::QueueFull => ErrorCode::RuntimeError,
+            Refusal::QueueFull | Refusal::NotReady => ErrorCode::RuntimeError,
             Refusal::Deadline => ErrorCode::Timeout,
         };
         Self {

@@ -290,7 +290,8 @@ impl Model {
             };
             // `Call::run` catches panics, so what is left is a runtime that shuts down.
             joined.unwrap_or_else(|_| {
-                Err(NnError::runtime(
+                Err(NnError::refused(
+                    Refusal::NotReady,
                     "the server is shutting down and did not run the model",
                 ))
             })
@@ -312,7 +313,7 @@ impl Model {
 
     /// Waits for a lane.
     async fn admit(&self) -> Result<OwnedSemaphorePermit, NnError> {
-        let closed = || NnError::runtime("the model is being unloaded");
+        let closed = || NnError::refused(Refusal::NotReady, "the model is being unloaded");
         match self.0.gate.clone().try_acquire_owned() {
             Ok(permit) => return Ok(permit),
             Err(TryAcquireError::NoPermits) => {}
