@@ -46,6 +46,10 @@ pub struct Options {
     /// The runtime configuration; without it, `default` is a store of this server alone.
     pub runtime_config: Option<&'static str>,
     pub tract: bool,
+    /// Run models in WebAssembly, as on a host without wasi:nn.
+    pub in_webassembly: bool,
+    /// Serve this models directory in place of the repository's.
+    pub models: Option<PathBuf>,
     /// Serve `tests/guests/hostile-adapter` in place of the adapter, and a model `hostile` with it.
     pub hostile: bool,
 }
@@ -73,6 +77,9 @@ impl Server {
         .unwrap();
         let mut app = root().join("spin.toml");
         let mut models = root().join("models");
+        if let Some(other) = options.models {
+            models = other;
+        }
         if options.hostile {
             (app, models) = hostile_app(files.path());
         }
@@ -92,11 +99,15 @@ impl Server {
             // What the person who runs the tests has set must not change them.
             .env_remove("PENSTOCK_ONNXRUNTIME")
             .env_remove("PENSTOCK_DOOR")
+            .env_remove("PENSTOCK_NN")
             .env_remove("PENSTOCK_LOG")
             .env_remove("RUST_LOG")
             .stderr(Stdio::piped());
         if !options.tract {
             command.arg("--onnxruntime").arg(onnxruntime());
+        }
+        if options.in_webassembly {
+            command.args(["--nn", "component"]);
         }
         if let Some(door) = options.door {
             command.args(["--door", door]);
