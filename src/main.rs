@@ -1,6 +1,7 @@
 //! The `penstock` command.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use penstock_host::app::Nn;
 use penstock_host::doors::DoorKind;
 use penstock_host::{check, up, usage};
 use std::net::SocketAddr;
@@ -79,6 +80,9 @@ struct UpArgs {
     /// Which of the gate's doors requests go through.
     #[arg(long, env = "PENSTOCK_DOOR", value_enum, default_value_t = DoorArg::Direct)]
     door: DoorArg,
+    /// Where models run.
+    #[arg(long, env = "PENSTOCK_NN", value_enum, default_value_t = NnArg::Native)]
+    nn: NnArg,
 }
 
 #[derive(Args)]
@@ -116,6 +120,14 @@ enum DoorArg {
     Http,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum NnArg {
+    /// In this host, on its backends: the fastest.
+    Native,
+    /// In WebAssembly, as on a host without wasi:nn.
+    Component,
+}
+
 impl Common {
     fn app(&self) -> penstock_host::AppOptions {
         penstock_host::AppOptions {
@@ -124,6 +136,7 @@ impl Common {
             policy: self.policy.clone(),
             onnxruntime: self.onnxruntime.clone(),
             runtime_config: self.runtime_config_file.clone(),
+            nn: Nn::Native,
             state_dir: self.state_dir.clone(),
         }
     }
@@ -148,7 +161,13 @@ fn main() -> ExitCode {
         Command::Up(args) => {
             penstock_host::log::init(matches!(args.log, Log::Json));
             up::run(up::UpOptions {
-                app: args.common.app(),
+                app: penstock_host::AppOptions {
+                    nn: match args.nn {
+                        NnArg::Native => Nn::Native,
+                        NnArg::Component => Nn::Component,
+                    },
+                    ..args.common.app()
+                },
                 listen: args.listen,
                 door: match args.door {
                     DoorArg::Direct => DoorKind::Direct,

@@ -242,6 +242,7 @@ fn application(files: &Path) -> AppOptions {
         policy: files.join("penstock.toml"),
         onnxruntime: None,
         runtime_config: Some(runtime_config),
+        nn: penstock_host::app::Nn::Native,
         state_dir: Some(root().join("target/penstock-test-state")),
     }
 }
@@ -274,6 +275,7 @@ fn start(door: DoorKind, settings: &str) -> Running {
         .expect("the application is prepared");
     let ticker = Ticker::start(prepared.component.engine()).unwrap();
     let door_settings = DoorSettings {
+        retained_bytes: penstock_host::doors::RETAINED_BYTES,
         count: settings.instances.count,
         max_reuse: settings.instances.max_reuse,
         total_timeout: Duration::from_millis(settings.server.total_timeout_ms),

@@ -51,6 +51,8 @@ pub struct Options {
     /// Models to serve in place of the repository's.
     pub models: Option<PathBuf>,
     pub tract: bool,
+    /// Run models in WebAssembly, as on a host without wasi:nn.
+    pub in_webassembly: bool,
     /// Serve `tests/guests/hostile-adapter` in place of the adapter, and a model `hostile` with it.
     pub hostile: bool,
 }
@@ -102,11 +104,15 @@ impl Server {
             // What the person who runs the tests has set must not change them.
             .env_remove("PENSTOCK_ONNXRUNTIME")
             .env_remove("PENSTOCK_DOOR")
+            .env_remove("PENSTOCK_NN")
             .env_remove("PENSTOCK_LOG")
             .env_remove("RUST_LOG")
             .stderr(Stdio::piped());
         if !options.tract {
             command.arg("--onnxruntime").arg(onnxruntime());
+        }
+        if options.in_webassembly {
+            command.args(["--nn", "component"]);
         }
         if let Some(door) = options.door {
             command.args(["--door", door]);

@@ -2,7 +2,8 @@
 //!
 //! `componentize` turns a core module, built for a target with no system interface and carrying the
 //! sections wit-bindgen leaves in it, into a component. It can be told what the component may import,
-//! so that a capability nobody meant to give breaks the build.
+//! so that a capability nobody meant to give breaks the build. `plug` makes one component of two, where a host
+//! lacks what the first imports and the second has it; it is held to the same list.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,11 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
+use wac_graph::types::Package;
+use wac_graph::{CompositionGraph, EncodeOptions};
 use wasmparser::{ComponentExternalKind, ComponentTypeRef, Parser, Payload, Validator};
 use wit_component::ComponentEncoder;
 
 const USAGE: &str = "\
 usage: xtask componentize <core.wasm> <out.wasm> [--allow-imports <pattern>[,<pattern>…]]
+       xtask plug <socket.wasm> <plug.wasm> <out.wasm> [--allow-imports <pattern>[,<pattern>…]]
        xtask inspect <component.wasm>
 
 patterns name what the component may import: `penstock:types/*,wasi:nn/*`; `*` stands for anything";
@@ -32,6 +36,12 @@ fn main() -> ExitCode {
 enum Command {
     Componentize {
         core: PathBuf,
+        out: PathBuf,
+        allowed: Option<Vec<String>>,
+    },
+    Plug {
+        socket: PathBuf,
+        plug: PathBuf,
         out: PathBuf,
         allowed: Option<Vec<String>>,
     },
@@ -70,6 +80,12 @@ impl Command {
                 out: out.clone(),
                 allowed,
             }),
+            (Some("plug"), [socket, plug, out], _) => Ok(Self::Plug {
+                socket: socket.clone(),
+                plug: plug.clone(),
+                out: out.clone(),
+                allowed,
+            }),
             (Some("inspect"), [component], None) => Ok(Self::Inspect {
                 component: component.clone(),
             }),
@@ -83,14 +99,18 @@ impl Command {
                 let module = read(&core)?;
                 let component = componentize(&module)
                     .with_context(|| format!("cannot make a component of {}", core.display()))?;
-                let surface = Surface::of(&component)?;
-                if let Some(allowed) = allowed {
-                    surface
-                        .admit(&allowed)
-                        .with_context(|| format!("refused to write {}", out.display()))?;
-                }
-                write(&out, &component)?;
-                print!("{}", surface.describe(&out, component.len()));
+                put(&out, &component, allowed.as_deref())?;
+            }
+            Self::Plug {
+                socket,
+                plug,
+                out,
+                allowed,
+            } => {
+                let whole = plugged(read(&socket)?, read(&plug)?).with_context(|| {
+                    format!("cannot plug {} into {}", plug.display(), socket.display())
+                })?;
+                put(&out, &whole, allowed.as_deref())?;
             }
             Self::Inspect { component } => {
                 let bytes = read(&component)?;
@@ -114,6 +134,36 @@ fn componentize(module: &[u8]) -> Result<Vec<u8>> {
         .validate_all(&component)
         .context("the component is not valid")?;
     Ok(component)
+}
+
+/// Makes one component of two: what the plug exports satisfies what the socket imports, the imports that are left of
+/// both are the whole's, and so are the socket's exports.
+fn plugged(socket: Vec<u8>, plug: Vec<u8>) -> Result<Vec<u8>> {
+    let mut graph = CompositionGraph::new();
+    let mut register = |name: &str, bytes: Vec<u8>| {
+        let package = Package::from_bytes(name, None, bytes, graph.types_mut())
+            .with_context(|| format!("the {name} is not a component"))?;
+        anyhow::Ok(graph.register_package(package)?)
+    };
+    let (socket, plug) = (register("socket", socket)?, register("plug", plug)?);
+    wac_graph::plug(&mut graph, vec![plug], socket)
+        .context("the plug exports nothing that the socket imports as it imports it")?;
+    graph
+        .encode(EncodeOptions::default())
+        .context("they do not fit together")
+}
+
+/// Writes a component that imports nothing it may not, and says what it has.
+fn put(out: &Path, component: &[u8], allowed: Option<&[String]>) -> Result<()> {
+    let surface = Surface::of(component)?;
+    if let Some(allowed) = allowed {
+        surface
+            .admit(allowed)
+            .with_context(|| format!("refused to write {}", out.display()))?;
+    }
+    write(out, component)?;
+    print!("{}", surface.describe(out, component.len()));
+    Ok(())
 }
 
 /// What a component asks of its host, and what it offers: a kind and a name each.
@@ -312,5 +362,15 @@ mod tests {
                 .contains("not a core module")
         );
         assert!(componentize(b"").is_err());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_plugged() {
+        assert!(plugged(EMPTY.to_vec(), b"text".to_vec()).is_err());
+        let error = plugged(EMPTY.to_vec(), EMPTY.to_vec()).unwrap_err();
+        assert!(
+            format!("{error:#}").contains("exports nothing"),
+            "{error:#}"
+        );
     }
 }

@@ -11,6 +11,8 @@ pub mod idempotency;
 pub mod inference;
 #[cfg(any(feature = "idempotency", feature = "quota", feature = "usage"))]
 pub mod kv;
+#[cfg(feature = "nn")]
+pub mod nn;
 #[cfg(feature = "quota")]
 pub mod quota;
 #[cfg(any(

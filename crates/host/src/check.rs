@@ -2,7 +2,7 @@
 //! remedy: manifest, composition, policy, stores, and every model's contract against its graph.
 
 use crate::AppOptions;
-use crate::app::{self, Finding, Manifest, Place, Severity};
+use crate::app::{self, Finding, Manifest, Nn, Place, Severity};
 use crate::kv::RuntimeConfig;
 use crate::settings::Settings;
 use crate::up;
@@ -42,7 +42,7 @@ pub fn findings(options: &AppOptions) -> Vec<Finding> {
         }
     };
     let mut mounts = Vec::new();
-    match Manifest::load(&options.app) {
+    match Manifest::load(&options.app, Nn::Native) {
         Err(found) => findings.extend(found),
         Ok(manifest) => {
             findings.extend(manifest.warnings.iter().cloned());
@@ -58,6 +58,7 @@ pub fn findings(options: &AppOptions) -> Vec<Finding> {
                         Ok(composed) => findings.extend(composed.warnings),
                         Err(found) => findings.extend(found),
                     }
+                    findings.extend(as_elsewhere(options, &manifest, root));
                     if let Some(config) = &config {
                         let granted = &manifest.components[root].key_value_stores;
                         findings.extend(
@@ -80,6 +81,29 @@ pub fn findings(options: &AppOptions) -> Vec<Finding> {
     let found = models_findings(options.onnxruntime.as_deref(), &models);
     findings.extend(found);
     findings
+}
+
+/// What is wrong with the application as a host without `wasi:nn` composes it, where some component has a file for
+/// that. That such a file was not built is no error here: this host does without.
+fn as_elsewhere(options: &AppOptions, native: &Manifest, root: &str) -> Vec<Finding> {
+    let portable = match Manifest::load(&options.app, Nn::Component) {
+        Ok(portable) => portable,
+        Err(found) => {
+            let warn = |finding| Finding {
+                severity: Severity::Warning,
+                ..finding
+            };
+            return found.into_iter().map(warn).collect();
+        }
+    };
+    let mut both = (portable.components.iter()).zip(native.components.values());
+    if both.all(|((_, one), other)| one.source == other.source) {
+        return Vec::new();
+    }
+    match app::compose(&portable, root, up::provided) {
+        Ok(composed) => composed.warnings,
+        Err(found) => found,
+    }
 }
 
 /// What is wrong with the models: each contract by itself, then each graph against its contract.

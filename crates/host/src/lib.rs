@@ -38,6 +38,8 @@ pub struct AppOptions {
     pub onnxruntime: Option<PathBuf>,
     /// Which store each label stands for, where it is not the defaults.
     pub runtime_config: Option<PathBuf>,
+    /// Where models run: natively, or in the component that a host without `wasi:nn` would serve.
+    pub nn: app::Nn,
     /// Where compiled components and stores are kept, where it is not beside the manifest.
     pub state_dir: Option<PathBuf>,
 }

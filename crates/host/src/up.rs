@@ -2,7 +2,7 @@
 
 use crate::AppOptions;
 use crate::app::{self, Cached, Finding, Manifest};
-use crate::doors::{Direct, DoorKind, DoorSettings, Http, link};
+use crate::doors::{Direct, DoorKind, DoorSettings, Http, RETAINED_BYTES, link};
 use crate::engine::{self, Ticker};
 use crate::kv::{self, Durability, RuntimeConfig, StoreConfig, Stores};
 use crate::server::{Door, Server};
@@ -79,6 +79,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
         source,
         repository,
         backends,
+        runs_models,
         compiled,
         ..
     } = prepared;
@@ -94,6 +95,12 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     }
     let _ticker = Ticker::start(component.engine()).context("cannot start the epoch thread")?;
     let door_settings = DoorSettings {
+        retained_bytes: if runs_models {
+            RETAINED_BYTES
+        } else {
+            // What an instance holds then is models, and opening them again for each request is dearer.
+            settings.instances.memory_bytes
+        },
         count: settings.instances.count,
         max_reuse: settings.instances.max_reuse,
         total_timeout: Duration::from_millis(settings.server.total_timeout_ms),
@@ -109,16 +116,23 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     .map_err(|e| anyhow::anyhow!("the application has no such door: {e:#}"))?;
     let server = Server::new(door, settings.server.clone());
     tracing::info!(
-        "{} {} on http://{address} ({compiled}); models are loading, /ready tells when they are",
+        "{} {} on http://{address} ({compiled}); models are {}",
         manifest.application.name,
         manifest.application.version,
+        if runs_models {
+            "loading, /ready tells when they are"
+        } else {
+            "opened by the components that run them, when they are first asked for"
+        },
     );
     let loading = tokio::spawn({
         let repository = repository.clone();
         async move {
-            repository.load_all(|report| note(&report)).await;
-            for (name, version) in &backends {
-                tracing::info!("backend {name} {version}");
+            if runs_models {
+                repository.load_all(|report| note(&report)).await;
+                for (name, version) in &backends {
+                    tracing::info!("backend {name} {version}");
+                }
             }
             tracing::info!(
                 "serving http://{address} after {} ms; API in README.md, errors at http://{address}/errors",
@@ -176,6 +190,8 @@ pub struct Prepared {
     pub repository: Arc<Repository>,
     /// The inference backends, each with its version.
     pub backends: Vec<(&'static str, String)>,
+    /// Whether the application asks this host to run models; if not, none are loaded.
+    pub runs_models: bool,
     /// Whether it was compiled or taken from the cache, in words.
     pub compiled: String,
 }
@@ -195,7 +211,7 @@ pub async fn prepare_with(
     ) -> anyhow::Result<BTreeMap<String, Arc<dyn Store>>>,
 ) -> anyhow::Result<Prepared> {
     let state_dir = options.state_dir();
-    let manifest = Manifest::load(&options.app).map_err(several)?;
+    let manifest = Manifest::load(&options.app, options.nn).map_err(several)?;
     let root = root_component(&manifest)?.to_owned();
     let composed = app::compose(&manifest, &root, provided).map_err(several)?;
     for warning in manifest.warnings.iter().chain(&composed.warnings) {
@@ -262,6 +278,7 @@ pub async fn prepare_with(
         source,
         repository,
         backends,
+        runs_models: composed.imports.iter().any(|i| i.starts_with("wasi:nn/")),
         compiled,
     })
 }

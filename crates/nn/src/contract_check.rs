@@ -100,6 +100,7 @@ pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
                 .collect(),
         ),
         queue_max,
+        working_bytes: None,
     }
 }
 

@@ -101,7 +101,13 @@ impl NnError {
         Self::new(ErrorCode::NotFound, message)
     }
 
+    /// [`ErrorCode::TooLarge`].
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::TooLarge, message)
+    }
+
     /// A refusal, under the wasi:nn code that comes nearest to it.
+    #[cfg(feature = "native")]
     pub(crate) fn refused(refusal: Refusal, message: impl Into<String>) -> Self {
         let code = match refusal {
             Refusal::QueueFull | Refusal::NotReady => ErrorCode::RuntimeError,

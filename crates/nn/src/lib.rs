@@ -5,16 +5,24 @@
 //!
 //! - [`tensor`], [`error`]: the engine's border, in wasi:nn's own terms.
 //! - [`backend`]: one trait, and behind it ONNX Runtime and tract.
-//! - [`model`]: a loaded model; checks, waiting, running, counting.
-//! - [`repository`]: the models directory; loading, warm-up, versions.
+//! - [`layout`]: what a models directory looks like.
+//! - [`model`]: a loaded model; waiting, running, counting.
+//! - [`repository`]: the models of a server; loading, warm-up, versions.
+//! - [`on_demand`]: the models of one component instance; opened when asked for, within bounds.
 //! - [`contract_check`]: whether a graph is what its `model.toml` says.
 //!
-//! The engine knows no WebAssembly and no HTTP.
+//! The engine knows no HTTP. It serves a native host's guests; without the feature `native` it is small enough to be
+//! compiled to WebAssembly itself, and then has tract and [`on_demand`] alone.
 
 pub mod backend;
+mod call;
 pub mod contract_check;
 pub mod error;
+pub mod layout;
+#[cfg(feature = "native")]
 pub mod model;
+pub mod on_demand;
+#[cfg(feature = "native")]
 pub mod repository;
 pub mod tensor;
 
@@ -22,6 +30,9 @@ pub use backend::{
     Backend, Backends, Dim, GraphSource, Lane, LoadOptions, Port, PortType, Session,
 };
 pub use error::{ErrorCode, NnError, Refusal};
+pub use layout::Unavailable;
+#[cfg(feature = "native")]
 pub use model::{Model, Stats};
-pub use repository::{Repository, Settings, State, Unavailable};
+#[cfg(feature = "native")]
+pub use repository::{Repository, Settings, State};
 pub use tensor::{NnTensor, TensorType};

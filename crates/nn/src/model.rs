@@ -23,11 +23,10 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::Instant;
 
-use crate::backend::{
-    Backend, Dim, GraphSource, Lane, LoadOptions, Port, PortType, Session, panic_text,
-};
-use crate::error::{NnError, Refusal, listed, quoted};
-use crate::tensor::{NnTensor, Shape, TensorType};
+use crate::backend::{Backend, Dim, GraphSource, Lane, LoadOptions, Port, Session, panic_text};
+use crate::call;
+use crate::error::{NnError, Refusal, quoted};
+use crate::tensor::NnTensor;
 
 /// The longest a call is expected to take and still runs on the task that asked. A hop to the blocking pool
 /// and back costs 10 to 20 µs between busy threads, and 100 µs and more where the other thread sleeps on a
@@ -110,18 +109,7 @@ impl Model {
         options: &LoadOptions,
     ) -> Result<Self, NnError> {
         let session = backend.load(graph, options)?;
-        if let Some((side, port)) = uncarried(&*session) {
-            return Err(NnError::unsupported(format!(
-                "{side} {} is {}, which no wasi:nn tensor carries; export the model with another type there{}",
-                quoted(&port.name),
-                port.ty,
-                if side == "output" {
-                    ", or leave the output out of model.toml"
-                } else {
-                    ""
-                }
-            )));
-        }
+        call::carried(&*session)?;
         let lane_count = options.lane_count();
         let lanes = (0..lane_count)
             .map(|_| session.lane().map(Some))
@@ -209,7 +197,7 @@ impl Model {
     ///
     /// What a call with these inputs would get.
     pub fn warm_up(&self, inputs: Vec<(String, NnTensor)>) -> Result<(), NnError> {
-        let inputs = self.bind(inputs)?;
+        let inputs = call::bind(&self.0.name, self.inputs(), inputs)?;
         let bytes = total_bytes(&inputs);
         let mut best = u64::MAX;
         for _ in 0..self.0.lane_count {
@@ -221,7 +209,7 @@ impl Model {
             best = best.min(nanos(started.elapsed()));
             // The slot just used is on top again; put it at the bottom so that the next round takes another.
             self.0.lock_lanes().rotate_right(1);
-            self.label(outcome?)?;
+            call::label(self.outputs(), outcome?)?;
         }
         if best != u64::MAX {
             self.0.pace.start(best, bytes);
@@ -255,8 +243,7 @@ impl Model {
         deadline: Option<Instant>,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
         let arrived = Instant::now();
-        let inputs = self
-            .bind(inputs)
+        let inputs = call::bind(&self.0.name, self.inputs(), inputs)
             .inspect_err(|_| add(&self.0.counters.invalid, 1))?;
         // A task that only ever makes short calls would otherwise never give way to the others.
         tokio::task::consume_budget().await;
@@ -296,7 +283,7 @@ impl Model {
                 ))
             })
         }?;
-        self.label(outputs)
+        call::label(self.outputs(), outputs)
     }
 
     fn late(&self, when: &str) -> NnError {
@@ -336,128 +323,6 @@ impl Model {
             .await
             .map_err(|_| closed())
     }
-
-    /// Puts the inputs in the order of the graph's ports and checks each against its port.
-    fn bind(&self, inputs: Vec<(String, NnTensor)>) -> Result<Vec<NnTensor>, NnError> {
-        let ports = self.inputs();
-        let names = || listed(ports.iter().map(|port| port.name.as_str()));
-        let mut slots: Vec<Option<NnTensor>> = ports.iter().map(|_| None).collect();
-        for (name, tensor) in inputs {
-            let Some(index) = ports.iter().position(|port| port.name == name) else {
-                return Err(NnError::invalid(format!(
-                    "model {} has no input {}; its inputs are {}",
-                    quoted(&self.0.name),
-                    quoted(&name),
-                    names()
-                )));
-            };
-            if slots[index].is_some() {
-                return Err(NnError::invalid(format!(
-                    "input {} was sent twice; send it once",
-                    quoted(&name)
-                )));
-            }
-            fits(&ports[index], &tensor)?;
-            slots[index] = Some(tensor);
-        }
-        (slots.into_iter().zip(ports))
-            .map(|(slot, port)| {
-                slot.ok_or_else(|| {
-                    NnError::invalid(format!(
-                        "input {} ({} {}) is missing; send every one of {}",
-                        quoted(&port.name),
-                        port.ty,
-                        port.shape_text(),
-                        names()
-                    ))
-                })
-            })
-            .collect()
-    }
-
-    /// Names the outputs.
-    fn label(&self, outputs: Vec<NnTensor>) -> Result<Vec<(String, NnTensor)>, NnError> {
-        let ports = self.outputs();
-        if outputs.len() != ports.len() {
-            return Err(NnError::runtime(format!(
-                "the backend answered with {} outputs where the graph has {}",
-                outputs.len(),
-                ports.len()
-            )));
-        }
-        Ok(ports
-            .iter()
-            .map(|port| port.name.clone())
-            .zip(outputs)
-            .collect())
-    }
-}
-
-/// The first port whose type no tensor carries.
-fn uncarried(session: &dyn Session) -> Option<(&'static str, &Port)> {
-    let inputs = session.inputs().iter().map(|port| ("input", port));
-    let outputs = session.outputs().iter().map(|port| ("output", port));
-    inputs
-        .chain(outputs)
-        .find(|(_, port)| port.ty.carried_as().is_none())
-}
-
-/// Whether a tensor may go into a port.
-fn fits(port: &Port, tensor: &NnTensor) -> Result<(), NnError> {
-    let wrong = |what: String| {
-        Err(NnError::invalid(format!(
-            "input {}: {what}",
-            quoted(&port.name)
-        )))
-    };
-    if port.ty.carried_as() != Some(tensor.ty) {
-        return wrong(match port.ty {
-            PortType::Bool => format!(
-                "{} was sent; the port is BOOL, which travels as U8",
-                tensor.ty
-            ),
-            PortType::I8 => format!(
-                "{} was sent; the port is INT8, which travels as U8",
-                tensor.ty
-            ),
-            ty => format!("{} was sent; send {ty}", tensor.ty),
-        });
-    }
-    if let Err(error) = tensor.check() {
-        return wrong(error.message);
-    }
-    let shape = || Shape(&tensor.dims);
-    if tensor.dims.contains(&0) {
-        return wrong(format!(
-            "shape {} has no elements; send at least one",
-            shape()
-        ));
-    }
-    if let Some(dims) = &port.dims {
-        if dims.len() != tensor.dims.len() {
-            return wrong(format!(
-                "shape {} has {} dimensions; the model takes {}",
-                shape(),
-                tensor.dims.len(),
-                port.shape_text()
-            ));
-        }
-        let other = |(dim, sent): (&Dim, &u32)| matches!(dim, Dim::Fixed(size) if size != sent);
-        if dims.iter().zip(&tensor.dims).any(other) {
-            return wrong(format!(
-                "shape {} was sent; the model takes {}",
-                shape(),
-                port.shape_text()
-            ));
-        }
-    }
-    if port.ty == PortType::Bool
-        && tensor.ty == TensorType::U8
-        && !tensor.data.iter().all(|byte| *byte <= 1)
-    {
-        return wrong("the port is BOOL and a byte is neither 0 nor 1; send 0 or 1".into());
-    }
-    Ok(())
 }
 
 fn total_bytes(inputs: &[NnTensor]) -> u64 {

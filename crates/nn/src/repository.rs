@@ -1,10 +1,5 @@
 //! The models directory: which models and versions there are, and which of them answer.
 //!
-//! ```text
-//! models/<name>/model.toml
-//! models/<name>/<version>/model.onnx      version: 1, 2, 3, …
-//! ```
-//!
 //! Decisions:
 //!
 //! - **Every directory is a model, and every model is listed.** One that cannot be loaded is `Failed` with the
@@ -21,23 +16,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use penstock_tensor::contract::{Contract, Format};
+use penstock_tensor::contract::Contract;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::backend::{Backends, GraphSource, QUEUE_MAX};
 use crate::contract_check;
-use crate::error::{ErrorCode, NnError, listed, quoted};
+use crate::error::{NnError, quoted};
+use crate::layout::{self, version_number};
 use crate::model::Model;
 
-/// The contract's file in a model's directory.
-pub const CONTRACT_FILE: &str = "model.toml";
-
-/// The graph's file in a version's directory.
-pub const GRAPH_FILE: &str = "model.onnx";
-
-/// Longest name of a model: it stands in paths, headers, metrics and messages.
-pub const MAX_NAME_BYTES: usize = 64;
+pub use crate::layout::{CONTRACT_FILE, GRAPH_FILE, MAX_NAME_BYTES, Unavailable};
 
 /// Default of [`Settings::load_at_once`]. While it is loaded and optimised a graph takes about twice its
 /// size in memory, and a second one keeps the disk and the processor both busy.
@@ -103,49 +92,6 @@ pub struct Report {
     pub state: State,
     /// How long loading and warming up took.
     pub took: Duration,
-}
-
-/// Why there is no model to call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unavailable {
-    /// No model of that name; the message names those there are.
-    UnknownModel(String),
-    /// The model has no such version; the message names those there are.
-    UnknownVersion(String),
-    /// It is being loaded; try again soon.
-    Loading(String),
-    /// It could not be loaded; the message says why.
-    Failed(String),
-}
-
-impl Unavailable {
-    /// The message, fit for a caller.
-    pub fn message(&self) -> &str {
-        match self {
-            Self::UnknownModel(text)
-            | Self::UnknownVersion(text)
-            | Self::Loading(text)
-            | Self::Failed(text) => text,
-        }
-    }
-}
-
-impl fmt::Display for Unavailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.message())
-    }
-}
-
-impl std::error::Error for Unavailable {}
-
-impl From<Unavailable> for NnError {
-    fn from(unavailable: Unavailable) -> Self {
-        let code = match unavailable {
-            Unavailable::UnknownModel(_) | Unavailable::UnknownVersion(_) => ErrorCode::NotFound,
-            Unavailable::Loading(_) | Unavailable::Failed(_) => ErrorCode::RuntimeError,
-        };
-        NnError::new(code, unavailable.message())
-    }
 }
 
 /// One model in a listing.
@@ -314,11 +260,7 @@ impl Repository {
     /// Saying what there is instead, that the model is being loaded, or why it could not be.
     pub fn get(&self, name: &str, version: Option<&str>) -> Result<Model, Unavailable> {
         let entry = self.entries.get(name).ok_or_else(|| {
-            let names = listed(self.entries.keys().map(String::as_str));
-            Unavailable::UnknownModel(format!(
-                "there is no model {}; there is {names}",
-                quoted(name)
-            ))
+            Unavailable::unknown_model(name, self.entries.keys().map(String::as_str))
         })?;
         let found = match version {
             None => entry.versions.last_key_value(),
@@ -327,13 +269,11 @@ impl Repository {
             }
         };
         let Some((version, slot)) = found else {
-            let there: Vec<String> = entry.versions.keys().map(u64::to_string).collect();
-            return Err(Unavailable::UnknownVersion(format!(
-                "model {} has no version {}; it has {}",
-                quoted(name),
-                quoted(version.unwrap_or_default()),
-                listed(there.iter().map(String::as_str))
-            )));
+            return Err(Unavailable::unknown_version(
+                name,
+                version.unwrap_or_default(),
+                entry.versions.keys().copied(),
+            ));
         };
         match read(slot) {
             State::Ready(model) => Ok(model),
@@ -341,10 +281,7 @@ impl Repository {
                 "model {} version {version} is being loaded; try again in a moment",
                 quoted(name)
             ))),
-            State::Failed(reason) => Err(Unavailable::Failed(format!(
-                "model {} cannot answer: {reason}",
-                quoted(name)
-            ))),
+            State::Failed(reason) => Err(Unavailable::failed(name, &reason)),
         }
     }
 
@@ -398,60 +335,15 @@ fn scan(name: &str, dir: &Path) -> Entry {
 }
 
 fn scan_sound(name: &str, dir: &Path) -> Result<Entry, String> {
-    if !is_model_name(name) {
-        return Err(format!(
-            "{} is no name for a model; use up to {MAX_NAME_BYTES} letters, digits, '-', '_' and '.', beginning with \
-             a letter or digit",
-            quoted(name)
-        ));
-    }
-    let text =
-        std::fs::read_to_string(dir.join(CONTRACT_FILE)).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => format!(
-                "it has no {CONTRACT_FILE}; write one that describes its inputs and outputs"
-            ),
-            _ => format!("its {CONTRACT_FILE} cannot be read: {error}"),
-        })?;
-    let contract = Contract::parse(&text).map_err(|faults| {
-        let faults: Vec<String> = faults
-            .iter()
-            .map(|fault| format!("{CONTRACT_FILE} {fault}"))
-            .collect();
-        faults.join(" ")
-    })?;
-    let items = std::fs::read_dir(dir)
-        .map_err(|error| format!("its directory cannot be listed: {error}"))?;
-    let mut versions = BTreeMap::new();
-    for item in items.flatten().filter(|item| item.path().is_dir()) {
-        if let Some(version) = item.file_name().to_str().and_then(version_number) {
-            versions.insert(version, slot(State::Loading));
-        }
-    }
-    if versions.is_empty() {
-        return Err(format!(
-            "it has no version; put the graph at 1/{GRAPH_FILE} in its directory"
-        ));
-    }
+    let contract = layout::contract(name, dir)?;
+    let versions = layout::versions(dir)?
+        .into_iter()
+        .map(|version| (version, slot(State::Loading)))
+        .collect();
     Ok(Entry {
         contract: Some(Arc::new(contract)),
         versions,
     })
-}
-
-fn is_model_name(name: &str) -> bool {
-    name.len() <= MAX_NAME_BYTES
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-}
-
-/// A version is a positive decimal number, written one way only, so that one version has one name.
-fn version_number(text: &str) -> Option<u64> {
-    let digits = !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_digit())
-        && !text.starts_with('0');
-    if digits { text.parse().ok() } else { None }
 }
 
 /// Loads one version and runs it once on every lane.
@@ -463,16 +355,9 @@ fn load(
     backends: &Backends,
     queue_max: usize,
 ) -> Result<Model, NnError> {
-    if contract.format != Format::Onnx {
-        return Err(NnError::unsupported(format!(
-            "its format is {:?}, which no backend of this server reads; export it as ONNX and write format = \"onnx\"",
-            contract.format.as_str()
-        )));
-    }
+    layout::readable(contract)?;
     if !path.is_file() {
-        return Err(NnError::not_found(format!(
-            "version {version} has no {GRAPH_FILE}; put the graph there"
-        )));
+        return Err(layout::no_graph(version));
     }
     let backend = backends.choose(contract.engine.backend.as_str())?;
     let options = contract_check::options(contract, queue_max);
@@ -483,22 +368,9 @@ fn load(
         &GraphSource::from(path),
         &options,
     )?;
-    let faults = contract_check::check(contract, model.inputs(), model.outputs());
-    if !faults.is_empty() {
-        return Err(NnError::invalid(format!(
-            "version {version} is not what {CONTRACT_FILE} says: {}",
-            faults.join("; ")
-        )));
-    }
-    model.warm_up(contract_check::example(contract)?).map_err(|error| {
-        NnError::new(
-            error.code,
-            format!(
-                "version {version} fails its first run, on the least input {CONTRACT_FILE} allows: {}; correct the graph, \
-                 or the axes and bounds in {CONTRACT_FILE}",
-                error.message
-            ),
-        )
-    })?;
+    layout::agrees(contract, version, model.inputs(), model.outputs())?;
+    model
+        .warm_up(contract_check::example(contract)?)
+        .map_err(|error| layout::first_run(version, error))?;
     Ok(model)
 }

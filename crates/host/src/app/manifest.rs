@@ -110,6 +110,9 @@ pub struct Component {
     pub source: PathBuf,
     /// Where the source is named.
     pub source_place: Place,
+    /// `native` of `[component.<id>.tool.penstock]`: the file that takes the source's place on a host that brings
+    /// what the source carries itself.
+    pub native: Option<NativeSource>,
     /// Environment variables.
     pub environment: BTreeMap<String, String>,
     /// Files it may read; [`super::files::visible`] resolves them.
@@ -126,6 +129,25 @@ pub struct Component {
     pub dependencies: Vec<Dependency>,
     /// Fields that give it configuration, with their places: what a dependency may not have.
     configured: Vec<(&'static str, Place)>,
+}
+
+/// Which of a component's files is served where it has two.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Nn {
+    /// Its `native` one: models run in this host, outside WebAssembly.
+    #[default]
+    Native,
+    /// Its `source`, as Spin serves it: models run in WebAssembly, in the component that is plugged into it.
+    Component,
+}
+
+/// A component's file for hosts that have natively what its `source` has in WebAssembly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NativeSource {
+    /// Where it stands.
+    pub place: Place,
+    /// The WebAssembly file, resolved against the manifest's folder.
+    pub path: PathBuf,
 }
 
 /// The label of a key-value store that a component may open.
@@ -392,14 +414,17 @@ fn check_words(text: &str, separator: char, upper_allowed: bool) -> Result<(), S
 }
 
 impl Manifest {
-    /// Reads a manifest and looks whether the files it names exist.
+    /// Reads a manifest, decides which file each component is served from, and looks whether those exist.
     ///
     /// # Errors
     ///
     /// Everything that is wrong with it, in the order of the file.
-    pub fn load(path: &Path) -> Result<Manifest, Vec<Finding>> {
+    pub fn load(path: &Path, inference: Nn) -> Result<Manifest, Vec<Finding>> {
         let text = read(path).map_err(|finding| vec![finding])?;
-        let manifest = Self::parse(path, &text)?;
+        let mut manifest = Self::parse(path, &text)?;
+        if inference == Nn::Native {
+            manifest.prefer_native();
+        }
         let findings = manifest.missing_files();
         if findings.is_empty() {
             Ok(manifest)
@@ -458,6 +483,25 @@ impl Manifest {
             }
         }
         best.map(|(_, component)| component)
+    }
+
+    /// Serves every component that has a `native` file from it in place of its `source`. A dependency then inherits
+    /// nothing through an entry that was written for the `source`: what the native file would need of it, the host
+    /// brings.
+    fn prefer_native(&mut self) {
+        let mut replaced = BTreeSet::new();
+        for component in self.components.values_mut() {
+            if let Some(native) = component.native.take() {
+                component.source = native.path;
+                component.source_place = native.place;
+                replaced.insert(component.id.clone());
+            }
+        }
+        for dependency in (self.components.values_mut()).flat_map(|c| &mut c.dependencies) {
+            if matches!(&dependency.provider, Provider::Component(id) if replaced.contains(id)) {
+                dependency.inherit = Inherit::Nothing;
+            }
+        }
     }
 
     /// The WebAssembly file of a dependency.

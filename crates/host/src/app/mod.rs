@@ -21,4 +21,4 @@ pub use compile::{CacheOutcome, Cached, compile};
 pub use compose::{Composed, compose};
 pub use files::{Mount, SingleFile, Visible, copy, visible};
 pub use finding::{Finding, Place, Severity};
-pub use manifest::Manifest;
+pub use manifest::{Manifest, Nn};

@@ -39,10 +39,6 @@ mod bindings {
 use bindings::penstock::types::http as wit;
 use bindings::{DirectDoor, DirectDoorPre};
 
-/// An instance that holds more linear memory than this after a request is not kept: the next large
-/// request can pay for its own. Four policies start with about 5 MiB together.
-const MAX_RETAINED_BYTES: usize = 48 << 20;
-
 /// How long an instance may be idle before one that comes back takes its place.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 
@@ -96,7 +92,7 @@ impl Direct {
     fn rest(&self, mut instance: Instance) {
         let state = instance.store.data();
         if instance.served >= self.settings.max_reuse
-            || state.held_bytes() > MAX_RETAINED_BYTES
+            || state.held_bytes() > self.settings.retained_bytes
             || state.ledger.is_spent()
         {
             return;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::error::{NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
 
+#[cfg(feature = "native")]
 pub mod onnxruntime;
 #[cfg(any(test, feature = "scripted"))]
 pub mod scripted;
@@ -122,6 +123,9 @@ pub struct LoadOptions {
     pub outputs: Option<Vec<String>>,
     /// Calls that may wait for a lane; the next is refused.
     pub queue_max: usize,
+    /// Bytes one run may need for the values between its operators; `None` for as many as it takes. A backend
+    /// that can tell beforehand refuses a call that needs more; tract can.
+    pub working_bytes: Option<usize>,
 }
 
 /// Default of [`LoadOptions::queue_max`]: at a millisecond a call and two lanes the last in line waits an
@@ -135,6 +139,7 @@ impl Default for LoadOptions {
             intra_op_threads: 1,
             outputs: None,
             queue_max: QUEUE_MAX,
+            working_bytes: None,
         }
     }
 }
@@ -199,7 +204,7 @@ impl Backends {
     pub fn builtin() -> Self {
         Self {
             present: vec![Arc::new(tract::Tract)],
-            absent: vec![(onnxruntime::NAME, NOT_CONFIGURED.into())],
+            absent: vec![(ONNXRUNTIME, NOT_CONFIGURED.into())],
         }
     }
 
@@ -210,6 +215,7 @@ impl Backends {
     /// When the library cannot be loaded; see [`onnxruntime::OnnxRuntime::load`]. A server told to use a
     /// library should stop there. One that may go on without it calls [`Backends::builtin`] and
     /// [`Backends::explain`].
+    #[cfg(feature = "native")]
     pub fn with_onnxruntime(path: &Path) -> Result<Self, NnError> {
         let runtime = onnxruntime::OnnxRuntime::load(path)?;
         Ok(Self::builtin().prefer(runtime))
@@ -289,6 +295,9 @@ pub(crate) fn select_outputs(
     outputs.retain(|port| wanted.contains(&port.name));
     Ok(())
 }
+
+/// The name `model.toml` knows ONNX Runtime by, whether it is built in or not.
+pub const ONNXRUNTIME: &str = "onnxruntime";
 
 /// What `model.toml` writes when it leaves the choice to the server.
 pub const AUTO: &str = "auto";

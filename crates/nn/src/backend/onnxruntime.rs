@@ -34,7 +34,7 @@ use crate::error::{ErrorCode, NnError, quoted};
 use crate::tensor::{NnTensor, TensorType};
 
 /// The name `model.toml` knows the backend by.
-pub const NAME: &str = "onnxruntime";
+pub const NAME: &str = super::ONNXRUNTIME;
 
 /// The version of ONNX Runtime's C API this crate calls; the `ort` feature `api-24` is the other half.
 const API_VERSION: u32 = 24;

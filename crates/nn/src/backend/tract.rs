@@ -12,6 +12,9 @@
 //!   with the numbers of each new set of input shapes, and a contradiction is the caller's error.
 //! - **A fresh state a call.** A plan's state can carry values of recurrent operators from one run to the
 //!   next; two callers must never meet there.
+//! - **What a run takes is known before it runs** from the shapes of the plan's own values, so that a place with a
+//!   bounded memory ([`LoadOptions::working_bytes`]) refuses a call instead of ending in the middle of it. It is
+//!   counted once for each new set of input shapes.
 //! - **What tract has no type for is refused at load.** That is bfloat16, among wasi:nn's types.
 
 use std::collections::HashSet;
@@ -25,13 +28,14 @@ use tract_onnx::pb::tensor_shape_proto::dimension::Value as DimValue;
 use tract_onnx::pb::{self, type_proto};
 use tract_onnx::prelude::{
     DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable,
-    SymbolScope, TDim, TValue, TVec, Tensor, TractError, TypedRunnableModel,
+    SymbolScope, SymbolValues, TDim, TValue, TVec, Tensor, TractError, TypedRunnableModel,
 };
 
 use super::{
     Backend, Dim, GraphSource, Lane, LoadOptions, Port, PortType, Session, panic_text, presentable,
 };
 use crate::error::{ErrorCode, NnError, listed, quoted};
+use crate::on_demand::room;
 use crate::tensor::{NnTensor, TensorType};
 
 /// The name `model.toml` knows the backend by.
@@ -87,6 +91,7 @@ struct Graph {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     plans: Plans,
+    working_bytes: Option<usize>,
 }
 
 enum Plans {
@@ -153,6 +158,7 @@ impl Graph {
                     self.with_shapes(&shapes)
                         .and_then(|mut model| model.analyse(false).map(drop))
                         .map_err(misfit)?;
+                    self.affordable(plan, &shapes)?;
                     let mut vetted = lock(vetted);
                     if vetted.len() >= MAX_VETTED_SHAPES {
                         vetted.clear();
@@ -180,6 +186,7 @@ impl Graph {
                 let plan = (self.with_shapes(&shapes))
                     .and_then(|model| model.into_optimized()?.into_runnable())
                     .map_err(misfit)?;
+                self.affordable(&plan, &shapes)?;
                 let mut plans = lock(kept);
                 plans.retain(|(key, _)| *key != shapes);
                 if plans.len() >= MAX_PLANS {
@@ -189,6 +196,21 @@ impl Graph {
                 Ok(plan)
             }
         }
+    }
+
+    /// Refuses shapes on which a run would take more memory than it may.
+    fn affordable(&self, plan: &Plan, shapes: &Shapes) -> Result<(), NnError> {
+        let Some(most) = self.working_bytes else {
+            return Ok(());
+        };
+        let needed = working_bytes(plan, shapes);
+        if needed <= most && room(needed) {
+            return Ok(());
+        }
+        Err(NnError::too_large(format!(
+            "a run on inputs of these shapes takes about {needed} bytes; at most {most} may be used: send fewer or \
+             smaller items"
+        )))
     }
 
     /// The graph with numbers for its inputs' dimensions. Weights are shared with the original.
@@ -207,6 +229,52 @@ impl Graph {
         }
         Ok(model)
     }
+}
+
+/// Bytes of the values that are alive together at the worst moment of a run, weights not counted. A value whose
+/// length only the run will tell counts for nothing.
+fn working_bytes(plan: &Plan, shapes: &Shapes) -> usize {
+    let model = plan.model();
+    let mut values = SymbolValues::default();
+    for (outlet, shape) in (model.input_outlets().into_iter().flatten()).zip(shapes) {
+        let Ok(fact) = model.outlet_fact(*outlet) else {
+            continue;
+        };
+        for (dim, length) in fact.shape.iter().zip(shape) {
+            if let TDim::Sym(symbol) = dim {
+                values.set(symbol, i64::from(*length));
+            }
+        }
+    }
+    let order = plan.order_without_consts();
+    let mut last_use = vec![0; model.nodes().len()];
+    for (step, node) in order.iter().enumerate() {
+        for input in &model.node(*node).inputs {
+            last_use[input.node] = step;
+        }
+    }
+    for outlet in model.output_outlets().into_iter().flatten() {
+        last_use[outlet.node] = order.len();
+    }
+    let made = |node: usize| -> usize {
+        (model.node(node).outputs.iter())
+            .map(|output| output.fact.mem_size().eval(&values).to_i64().unwrap_or(0))
+            .map(|bytes| usize::try_from(bytes).unwrap_or(0))
+            .fold(0, usize::saturating_add)
+    };
+    let mut alive = vec![0; model.nodes().len()];
+    let (mut total, mut most) = (0usize, 0usize);
+    for (step, node) in order.iter().enumerate() {
+        alive[*node] = made(*node);
+        total = total.saturating_add(alive[*node]);
+        most = most.max(total);
+        for done in (model.node(*node).inputs.iter().map(|input| input.node)).chain([*node]) {
+            if last_use[done] <= step {
+                total = total.saturating_sub(std::mem::take(&mut alive[done]));
+            }
+        }
+    }
+    most
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -278,6 +346,8 @@ fn open(source: &GraphSource, options: &LoadOptions) -> Result<Graph, NnError> {
     }
 
     let parsed = onnx.parse(&proto, dir).map_err(unsupported)?;
+    // The weights have been copied out of it, and what comes next copies them again.
+    drop(proto);
     let mut model = parsed.model;
     if !parsed.unresolved_inputs.is_empty() {
         return Err(NnError::new(
@@ -340,6 +410,7 @@ fn open(source: &GraphSource, options: &LoadOptions) -> Result<Graph, NnError> {
         inputs,
         outputs,
         plans,
+        working_bytes: options.working_bytes,
     })
 }
 

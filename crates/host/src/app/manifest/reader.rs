@@ -10,8 +10,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     Application, Capability, Component, Dependency, DependencyName, FileEntry, FileForm,
-    HttpTrigger, Inherit, Manifest, Provider, Route, StoreLabel, Variable, check_kebab,
-    check_words,
+    HttpTrigger, Inherit, Manifest, NativeSource, Provider, Route, StoreLabel, Variable,
+    check_kebab, check_words,
 };
 use crate::app::document::{Reader, Section, Text};
 use crate::app::finding::{self, Finding, Lines, Place};
@@ -376,7 +376,7 @@ impl<'a> Reader<'a> {
             })
             .collect();
         let mut key_value_stores = self.labels(section);
-        let own = self.own_labels(section);
+        let (own, native) = self.own_table(section);
         if let Some(first) = own.first() {
             configured.push((OWN_LABELS, first.place));
         }
@@ -416,6 +416,7 @@ impl<'a> Reader<'a> {
             description: self.owned(section, "description").unwrap_or_default(),
             source,
             source_place,
+            native,
             environment,
             files: self.files(section),
             exclude_files: self
@@ -451,27 +452,41 @@ impl<'a> Reader<'a> {
         labels
     }
 
-    /// The labels this host grants beside those Spin would: in a table that Spin does not look at,
-    /// because it knows one label and refuses the others unless it is told what they stand for.
-    fn own_labels(&mut self, section: &Section<'_>) -> Vec<StoreLabel> {
+    /// What only this host acts on, in a table that Spin does not look at: labels it grants beside those Spin would
+    /// (which knows one and refuses the others unless it is told what they stand for), and the file it serves where
+    /// it brings natively what the `source` carries.
+    fn own_table(&mut self, section: &Section<'_>) -> (Vec<StoreLabel>, Option<NativeSource>) {
         let tools = section
             .table
             .get("tool")
             .and_then(|v| v.get_ref().as_table());
         let Some((key, value)) = tools.and_then(|tools| tools.get_key_value("penstock")) else {
-            return Vec::new();
+            return Default::default();
         };
         // What is no table has been reported with the other tools.
         let Some(table) = value.get_ref().as_table() else {
-            return Vec::new();
+            return Default::default();
         };
         let own = Section {
             name: format!("`tool.penstock` in {}", section.name),
             table,
             span: key.span(),
         };
-        self.only(&own, &["key_value_stores"]);
-        self.labels(&own)
+        self.only(&own, &["key_value_stores", "native"]);
+        let native = self.string(&own, "native").map(|path| {
+            if path.value.is_empty() {
+                self.error(
+                    &path.span,
+                    format!("`native` in {} is empty", own.name),
+                    "write the path of the WebAssembly file, or leave it out",
+                );
+            }
+            NativeSource {
+                place: self.place(&path.span),
+                path: self.root.join(path.value),
+            }
+        });
+        (self.labels(&own), native)
     }
 
     fn source(&mut self, section: &Section<'_>) -> (PathBuf, Place) {

@@ -242,6 +242,47 @@ fn what_spin_serves_and_this_host_does_not_is_named() {
 }
 
 #[test]
+fn a_native_file_takes_the_place_of_the_source_and_inherits_nothing() {
+    let text = small(
+        "",
+        "[component.gate.dependencies]\n\"a:b/c\" = { component = \"nn\", inherit_configuration = [\"files\"] }\n\
+         [component.nn]\nsource = \"portable.wasm\"\n[component.nn.tool.penstock]\nnative = \"native.wasm\"",
+    );
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("spin.toml");
+    std::fs::write(&path, text).expect("written");
+    for file in ["gate.wasm", "native.wasm"] {
+        std::fs::write(dir.path().join(file), "").expect("written");
+    }
+    let native = Manifest::load(&path, Nn::Native).expect("the native files are there");
+    assert_eq!(
+        native.components["nn"].source,
+        dir.path().join("native.wasm")
+    );
+    assert_eq!(
+        native.components["gate"].dependencies[0].inherit,
+        Inherit::Nothing
+    );
+    let findings = Manifest::load(&path, Nn::Component).expect_err("the source is not there");
+    assert!(
+        findings[0].message.contains("portable.wasm"),
+        "{}",
+        findings[0]
+    );
+    std::fs::write(dir.path().join("portable.wasm"), "").expect("written");
+    let portable = Manifest::load(&path, Nn::Component).expect("all there");
+    assert_eq!(
+        portable.components["nn"].source,
+        dir.path().join("portable.wasm")
+    );
+    assert!(
+        portable.components["gate"].dependencies[0]
+            .inherit
+            .allows(Capability::Files)
+    );
+}
+
+#[test]
 fn labels_are_granted_as_in_spin_and_in_a_table_spin_does_not_read() {
     let manifest = parse(&small(
         "key_value_stores = [\"default\"]",
@@ -372,7 +413,7 @@ fn files_the_manifest_names_must_exist() {
         "[component.gate.dependencies]\n\"a:b/c\" = { path = \"c.wasm\" }",
     );
     std::fs::write(&path, &text).expect("written");
-    let findings = Manifest::load(&path).expect_err("no files");
+    let findings = Manifest::load(&path, Nn::Native).expect_err("no files");
     let lines: Vec<Option<usize>> = findings.iter().map(|finding| finding.line).collect();
     assert_eq!(lines, [Some(8), Some(11)]);
     assert!(
@@ -382,7 +423,7 @@ fn files_the_manifest_names_must_exist() {
     );
     std::fs::write(dir.path().join("gate.wasm"), "").expect("written");
     std::fs::create_dir(dir.path().join("c.wasm")).expect("made");
-    let findings = Manifest::load(&path).expect_err("not a file");
+    let findings = Manifest::load(&path, Nn::Native).expect_err("not a file");
     assert!(
         findings[0].message.contains("is not a file"),
         "{}",
@@ -390,14 +431,15 @@ fn files_the_manifest_names_must_exist() {
     );
     std::fs::remove_dir(dir.path().join("c.wasm")).expect("removed");
     std::fs::write(dir.path().join("c.wasm"), "").expect("written");
-    Manifest::load(&path).expect("all there");
+    Manifest::load(&path, Nn::Native).expect("all there");
 }
 
 #[test]
 fn a_manifest_that_cannot_be_read_says_why() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("spin.toml");
-    let said = |path: &Path| Manifest::load(path).expect_err("unreadable")[0].to_string();
+    let said =
+        |path: &Path| Manifest::load(path, Nn::Native).expect_err("unreadable")[0].to_string();
     assert!(said(&path).contains("cannot be read"));
     assert!(said(dir.path()).contains("is not a file"));
     std::fs::write(&path, b"# one\n# tw\xff\n").expect("written");

@@ -1,0 +1,266 @@
+//! `wasi:nn` over the models in `/models`, for a component that is plugged into `inference` where the host has no
+//! `wasi:nn` of its own.
+//!
+//! It says what our host's says, in the same words: models are loaded by name only (`<model>@<version>`, or
+//! `<model>` for its highest version), an error's data begins with `not_ready:` when a version exists and is not
+//! ready, and a tensor that lies about its shape waits for `compute`, because a constructor cannot fail. There is no
+//! queue here, so nothing is ever `queue_full:`: a host gives an instance one request at a time.
+
+use penstock_nn::on_demand::{Limits, OnDemand, Opened};
+use penstock_nn::{NnError, NnTensor, Unavailable};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+#[allow(missing_docs)]
+#[doc(hidden)]
+pub mod bindings {
+    wit_bindgen::generate!({
+        world: "penstock:nn/component",
+        path: ["../../wit/deps/nn", "../../wit/nn"],
+        generate_all,
+        pub_export_macro: true,
+        default_bindings_module: "penstock_guest::nn::bindings",
+    });
+}
+
+use bindings::exports::wasi::nn::{errors, graph, inference, tensor};
+
+/// Where the manifest mounts the models.
+const MODELS: &str = "/models";
+
+/// Bytes of tensors an instance holds for its caller at once: the largest call's inputs, and the outputs of the call
+/// before it.
+const MAX_HELD_BYTES: usize = 96 << 20;
+
+thread_local! {
+    static ENGINE: RefCell<OnDemand> = RefCell::new(OnDemand::new(MODELS, Limits::default()));
+    static HELD_BYTES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The component.
+pub struct Nn;
+
+/// A tensor a caller made or is given.
+pub struct Tensor {
+    tensor: NnTensor,
+    /// Set for one whose bytes were not kept, because there were too many of them together.
+    refused: bool,
+}
+
+/// A version a caller opened. It is named and not held, so that what is open stays bounded whatever a caller keeps.
+pub struct Graph {
+    model: String,
+    version: u64,
+}
+
+/// A version a caller may run.
+pub struct Context {
+    model: String,
+    version: u64,
+}
+
+/// An error on its way to a caller.
+pub struct Error {
+    code: errors::ErrorCode,
+    data: String,
+}
+
+impl tensor::Guest for Nn {
+    type Tensor = Tensor;
+}
+
+impl graph::Guest for Nn {
+    type Graph = Graph;
+
+    fn load(
+        _builder: Vec<graph::GraphBuilder>,
+        _encoding: graph::GraphEncoding,
+        _target: graph::ExecutionTarget,
+    ) -> Result<graph::Graph, errors::Error> {
+        Err(errors::Error::new(Error {
+            code: errors::ErrorCode::Security,
+            data: "graphs are not loaded from bytes here; put the model into the models directory and load it by \
+                   name"
+                .to_owned(),
+        }))
+    }
+
+    fn load_by_name(name: String) -> Result<graph::Graph, errors::Error> {
+        let (model, version) = match name.split_once('@') {
+            Some((model, version)) => (model, Some(version)),
+            None => (name.as_str(), None),
+        };
+        let opened = opened(model, version)?;
+        Ok(graph::Graph::new(Graph {
+            model: opened.model().to_owned(),
+            version: opened.version(),
+        }))
+    }
+}
+
+impl inference::Guest for Nn {
+    type GraphExecutionContext = Context;
+}
+
+impl errors::Guest for Nn {
+    type Error = Error;
+}
+
+impl tensor::GuestTensor for Tensor {
+    fn new(
+        dims: tensor::TensorDimensions,
+        ty: tensor::TensorType,
+        data: tensor::TensorData,
+    ) -> Self {
+        let tensor = NnTensor {
+            ty: from_wit(ty),
+            dims,
+            data: data.into(),
+        };
+        let held = HELD_BYTES.get().saturating_add(tensor.data.len());
+        if held > MAX_HELD_BYTES {
+            return Self {
+                tensor: NnTensor {
+                    data: Vec::new().into(),
+                    ..tensor
+                },
+                refused: true,
+            };
+        }
+        Self::hold(tensor)
+    }
+
+    fn dimensions(&self) -> tensor::TensorDimensions {
+        self.tensor.dims.clone()
+    }
+
+    fn ty(&self) -> tensor::TensorType {
+        to_wit(self.tensor.ty)
+    }
+
+    fn data(&self) -> tensor::TensorData {
+        self.tensor.data.to_vec()
+    }
+}
+
+impl Tensor {
+    fn hold(tensor: NnTensor) -> Self {
+        HELD_BYTES.set(HELD_BYTES.get().saturating_add(tensor.data.len()));
+        Self {
+            tensor,
+            refused: false,
+        }
+    }
+}
+
+impl Drop for Tensor {
+    fn drop(&mut self) {
+        HELD_BYTES.set(HELD_BYTES.get().saturating_sub(self.tensor.data.len()));
+    }
+}
+
+impl graph::GuestGraph for Graph {
+    fn init_execution_context(&self) -> Result<inference::GraphExecutionContext, errors::Error> {
+        Ok(inference::GraphExecutionContext::new(Context {
+            model: self.model.clone(),
+            version: self.version,
+        }))
+    }
+}
+
+impl inference::GuestGraphExecutionContext for Context {
+    fn compute(
+        &self,
+        inputs: Vec<inference::NamedTensor>,
+    ) -> Result<Vec<inference::NamedTensor>, errors::Error> {
+        let mut named = Vec::with_capacity(inputs.len());
+        for (name, handle) in inputs {
+            let held: &Tensor = handle.get();
+            if held.refused {
+                return Err(raised(NnError::too_large(format!(
+                    "more than {MAX_HELD_BYTES} bytes of tensors were made at once; send fewer items"
+                ))));
+            }
+            // Bytes are shared and not copied; the tensor's own hold on them ends with its handle, below.
+            named.push((name, held.tensor.clone()));
+        }
+        let opened = opened(&self.model, Some(&self.version.to_string()))?;
+        let outputs = opened.infer(named).map_err(raised)?;
+        Ok(outputs
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor::Tensor::new(Tensor::hold(tensor))))
+            .collect())
+    }
+}
+
+impl errors::GuestError for Error {
+    fn code(&self) -> errors::ErrorCode {
+        self.code
+    }
+
+    fn data(&self) -> String {
+        self.data.clone()
+    }
+}
+
+fn opened(model: &str, version: Option<&str>) -> Result<Rc<Opened>, errors::Error> {
+    ENGINE
+        .with_borrow_mut(|engine| engine.get(model, version))
+        .map_err(|unavailable| {
+            errors::Error::new(match unavailable {
+                Unavailable::UnknownModel(data) | Unavailable::UnknownVersion(data) => Error {
+                    code: errors::ErrorCode::NotFound,
+                    data,
+                },
+                Unavailable::Loading(reason) | Unavailable::Failed(reason) => Error {
+                    code: errors::ErrorCode::RuntimeError,
+                    data: format!("not_ready: {reason}"),
+                },
+            })
+        })
+}
+
+fn raised(error: NnError) -> errors::Error {
+    use errors::ErrorCode as Wit;
+    use penstock_nn::ErrorCode as Own;
+    errors::Error::new(Error {
+        code: match error.code {
+            Own::InvalidArgument => Wit::InvalidArgument,
+            Own::InvalidEncoding => Wit::InvalidEncoding,
+            Own::Timeout => Wit::Timeout,
+            Own::RuntimeError => Wit::RuntimeError,
+            Own::UnsupportedOperation => Wit::UnsupportedOperation,
+            Own::TooLarge => Wit::TooLarge,
+            Own::NotFound => Wit::NotFound,
+            Own::Security => Wit::Security,
+            Own::Unknown => Wit::Unknown,
+        },
+        data: error.message,
+    })
+}
+
+fn from_wit(ty: tensor::TensorType) -> penstock_nn::TensorType {
+    use penstock_nn::TensorType as Own;
+    match ty {
+        tensor::TensorType::Fp16 => Own::Fp16,
+        tensor::TensorType::Fp32 => Own::Fp32,
+        tensor::TensorType::Fp64 => Own::Fp64,
+        tensor::TensorType::Bf16 => Own::Bf16,
+        tensor::TensorType::U8 => Own::U8,
+        tensor::TensorType::I32 => Own::I32,
+        tensor::TensorType::I64 => Own::I64,
+    }
+}
+
+fn to_wit(ty: penstock_nn::TensorType) -> tensor::TensorType {
+    use penstock_nn::TensorType as Own;
+    match ty {
+        Own::Fp16 => tensor::TensorType::Fp16,
+        Own::Fp32 => tensor::TensorType::Fp32,
+        Own::Fp64 => tensor::TensorType::Fp64,
+        Own::Bf16 => tensor::TensorType::Bf16,
+        Own::U8 => tensor::TensorType::U8,
+        Own::I32 => tensor::TensorType::I32,
+        Own::I64 => tensor::TensorType::I64,
+    }
+}

@@ -1,0 +1,219 @@
+//! What a models directory looks like, and what is said of one that looks otherwise.
+//!
+//! ```text
+//! models/<name>/model.toml
+//! models/<name>/<version>/model.onnx      version: 1, 2, 3, …
+//! ```
+//!
+//! Both engines of this room read it through here: the one that loads everything when a server starts and the
+//! one that opens what it is asked for. A name is checked before it becomes part of a path.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::Read;
+use std::path::Path;
+
+use penstock_tensor::contract::{Contract, Format};
+
+use crate::backend::Port;
+use crate::contract_check;
+use crate::error::{ErrorCode, NnError, listed, quoted};
+
+/// The contract's file in a model's directory.
+pub const CONTRACT_FILE: &str = "model.toml";
+
+/// The graph's file in a version's directory.
+pub const GRAPH_FILE: &str = "model.onnx";
+
+/// Longest name of a model: it stands in paths, headers, metrics and messages.
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// The largest contract that is read. Real ones are a few KiB; long lists of labels are the rest.
+pub const MAX_CONTRACT_BYTES: u64 = 1 << 20;
+
+/// Why there is no model to call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unavailable {
+    /// No model of that name; the message names those there are.
+    UnknownModel(String),
+    /// The model has no such version; the message names those there are.
+    UnknownVersion(String),
+    /// It is being loaded; try again soon.
+    Loading(String),
+    /// It could not be loaded; the message says why.
+    Failed(String),
+}
+
+impl Unavailable {
+    /// The message, fit for a caller.
+    pub fn message(&self) -> &str {
+        match self {
+            Self::UnknownModel(text)
+            | Self::UnknownVersion(text)
+            | Self::Loading(text)
+            | Self::Failed(text) => text,
+        }
+    }
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+impl std::error::Error for Unavailable {}
+
+impl From<Unavailable> for NnError {
+    fn from(unavailable: Unavailable) -> Self {
+        let code = match unavailable {
+            Unavailable::UnknownModel(_) | Unavailable::UnknownVersion(_) => ErrorCode::NotFound,
+            Unavailable::Loading(_) | Unavailable::Failed(_) => ErrorCode::RuntimeError,
+        };
+        NnError::new(code, unavailable.message())
+    }
+}
+
+impl Unavailable {
+    /// That there is no such model, with those there are.
+    pub(crate) fn unknown_model<'a>(name: &str, there: impl Iterator<Item = &'a str>) -> Self {
+        Self::UnknownModel(format!(
+            "there is no model {}; there is {}",
+            quoted(name),
+            listed(there)
+        ))
+    }
+
+    /// That a model has no such version, with those it has.
+    pub(crate) fn unknown_version(
+        name: &str,
+        version: &str,
+        there: impl Iterator<Item = u64>,
+    ) -> Self {
+        let there: Vec<String> = there.map(|version| version.to_string()).collect();
+        Self::UnknownVersion(format!(
+            "model {} has no version {}; it has {}",
+            quoted(name),
+            quoted(version),
+            listed(there.iter().map(String::as_str))
+        ))
+    }
+
+    /// That a version cannot answer, and why.
+    pub(crate) fn failed(name: &str, reason: &str) -> Self {
+        Self::Failed(format!("model {} cannot answer: {reason}", quoted(name)))
+    }
+}
+
+/// Whether a name may be a model's: one word that is one step in a path, and not a hidden one.
+pub(crate) fn is_model_name(name: &str) -> bool {
+    name.len() <= MAX_NAME_BYTES
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+/// A version is a positive decimal number, written one way only, so that one version has one name.
+pub(crate) fn version_number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_digit())
+        && !text.starts_with('0');
+    if digits { text.parse().ok() } else { None }
+}
+
+/// Reads a model's contract.
+pub(crate) fn contract(name: &str, dir: &Path) -> Result<Contract, String> {
+    if !is_model_name(name) {
+        return Err(format!(
+            "{} is no name for a model; use up to {MAX_NAME_BYTES} letters, digits, '-', '_' and '.', beginning with \
+             a letter or digit",
+            quoted(name)
+        ));
+    }
+    let unreadable = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            format!("it has no {CONTRACT_FILE}; write one that describes its inputs and outputs")
+        }
+        _ => format!("its {CONTRACT_FILE} cannot be read: {error}"),
+    };
+    let file = std::fs::File::open(dir.join(CONTRACT_FILE)).map_err(unreadable)?;
+    let mut text = String::new();
+    file.take(MAX_CONTRACT_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
+    if text.len() as u64 > MAX_CONTRACT_BYTES {
+        return Err(format!(
+            "its {CONTRACT_FILE} is over {MAX_CONTRACT_BYTES} bytes; shorten it"
+        ));
+    }
+    Contract::parse(&text).map_err(|faults| {
+        let faults: Vec<String> = faults
+            .iter()
+            .map(|fault| format!("{CONTRACT_FILE} {fault}"))
+            .collect();
+        faults.join(" ")
+    })
+}
+
+/// The versions a model's directory has, whatever is in them.
+pub(crate) fn versions(dir: &Path) -> Result<BTreeSet<u64>, String> {
+    let items = std::fs::read_dir(dir)
+        .map_err(|error| format!("its directory cannot be listed: {error}"))?;
+    let versions: BTreeSet<u64> = (items.flatten().filter(|item| item.path().is_dir()))
+        .filter_map(|item| item.file_name().to_str().and_then(version_number))
+        .collect();
+    if versions.is_empty() {
+        return Err(format!(
+            "it has no version; put the graph at 1/{GRAPH_FILE} in its directory"
+        ));
+    }
+    Ok(versions)
+}
+
+/// Refuses a contract whose graph is in a format no backend reads.
+pub(crate) fn readable(contract: &Contract) -> Result<(), NnError> {
+    if contract.format != Format::Onnx {
+        return Err(NnError::unsupported(format!(
+            "its format is {:?}, which no backend of this server reads; export it as ONNX and write format = \"onnx\"",
+            contract.format.as_str()
+        )));
+    }
+    Ok(())
+}
+
+/// That a version's directory holds no graph.
+pub(crate) fn no_graph(version: u64) -> NnError {
+    NnError::not_found(format!(
+        "version {version} has no {GRAPH_FILE}; put the graph there"
+    ))
+}
+
+/// Refuses a graph that is not what its contract says.
+pub(crate) fn agrees(
+    contract: &Contract,
+    version: u64,
+    inputs: &[Port],
+    outputs: &[Port],
+) -> Result<(), NnError> {
+    let faults = contract_check::check(contract, inputs, outputs);
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(NnError::invalid(format!(
+        "version {version} is not what {CONTRACT_FILE} says: {}",
+        faults.join("; ")
+    )))
+}
+
+/// That a graph loads and cannot run.
+pub(crate) fn first_run(version: u64, error: NnError) -> NnError {
+    NnError::new(
+        error.code,
+        format!(
+            "version {version} fails its first run, on the least input {CONTRACT_FILE} allows: {}; correct the graph, \
+             or the axes and bounds in {CONTRACT_FILE}",
+            error.message
+        ),
+    )
+}
