@@ -189,7 +189,7 @@ async fn one_call(
         }
     };
     let admitted = quota
-        .admit(Ask::new(&kv, now, random.next()), &call(&caller), cost)
+        .admit(Ask::new(&kv, now, random.bits()), &call(&caller), cost)
         .await;
     match admitted {
         Err(refusal) => {
@@ -201,7 +201,7 @@ async fn one_call(
             note(Unit::Requests, cost.requests, now);
             note(Unit::Bytes, cost.bytes, now);
             let now = clock(&sim);
-            let ask = Ask::new(&kv, now, random.next());
+            let ask = Ask::new(&kv, now, random.bits());
             if quota
                 .charge_items(ask, &mut admission, items)
                 .await
@@ -218,7 +218,7 @@ async fn one_call(
                 log.borrow_mut().used.append(&mut used);
                 sim.sleep(random.below(4_000)).await;
                 drop(running);
-                let ask = Ask::new(&kv, clock(&sim), random.next());
+                let ask = Ask::new(&kv, clock(&sim), random.bits());
                 if !ran {
                     quota.refund_items(ask, &mut admission).await;
                 }
@@ -358,7 +358,7 @@ struct Totals {
 fn schedule(seed: u64, totals: &mut Totals) {
     let mut random = Random::new(seed);
     let plan = plan(&mut random);
-    let sim = Sim::new(random.next(), START_MS + random.below(60_000), plan.faults);
+    let sim = Sim::new(random.bits(), START_MS + random.below(60_000), plan.faults);
     let log = shared(Log::default());
     let machines: Vec<_> = (0..plan.machines)
         .map(|_| {
@@ -384,7 +384,7 @@ fn schedule(seed: u64, totals: &mut Totals) {
         // Calls are sent twice by clients that lost patience, and by machines that retry.
         for _ in 0..1 + u64::from(random.permille(150)) {
             let (pool, skew) = &machines[random.below(plan.machines) as usize];
-            let random = Random::new(random.next());
+            let random = Random::new(random.bits());
             let one = one_call(
                 sim.clone(),
                 plan.clone(),

@@ -25,7 +25,7 @@ impl Random {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -35,7 +35,7 @@ impl Random {
 
     /// A number below `bound`, which is at least 1.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
+        self.bits() % bound.max(1)
     }
 
     /// True in `chance` of 1000 cases.
@@ -124,7 +124,7 @@ struct World {
 
 impl World {
     fn schedule(&self, at_ms: u64, event: Event) {
-        let tie = self.random.borrow_mut().next();
+        let tie = self.random.borrow_mut().bits();
         self.queue
             .borrow_mut()
             .push(Reverse(Scheduled { at_ms, tie, event }));
@@ -141,11 +141,14 @@ impl World {
     }
 }
 
+/// A caller that is not at its end.
+type Caller = Pin<Box<dyn Future<Output = ()>>>;
+
 /// The simulated world. Clones are the same world.
 #[derive(Clone)]
 pub struct Sim {
     world: Rc<World>,
-    callers: Rc<RefCell<Vec<Option<Pin<Box<dyn Future<Output = ()>>>>>>>,
+    callers: Rc<RefCell<Vec<Option<Caller>>>>,
 }
 
 impl Sim {
