@@ -99,14 +99,14 @@ fn each_mistake_is_found_with_file_line_and_remedy() {
             "penstock.toml",
             "max_in_flight = 512",
             "max_in_fligth = 512",
-            "penstock.toml:9",
+            "penstock.toml:10",
             "max_in_fligth",
         ),
         (
             "penstock.toml",
             "max_in_flight = 512",
             "max_in_flight = 0",
-            "penstock.toml:9",
+            "penstock.toml:10",
             "max_in_flight",
         ),
         (

@@ -308,7 +308,7 @@ mod tests {
             ("[server]\n\nmax_in_flight = 0\n", 3, "max_in_flight"),
             ("[instances]\ncount = \"many\"\n", 2, "invalid type"),
             ("[oops]\n", 1, "oops"),
-            ("[idempotency]\n\nttl_s = 5\n", 3, "60"),
+            ("[idempotency]\n\nttl_s = 9000000\n", 3, "604800"),
             ("[usage]\nretention_days = 0\n", 2, "3650"),
             (
                 "[[limits]]\nname = \"a\"\nalgorithm = \"leaky-bucket\"\nlimit = 100\nwindow_s = 1\nmax_wait_ms = 10000\n",
