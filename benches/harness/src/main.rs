@@ -249,6 +249,28 @@ async fn state(cli: &Cli, load: &Load) -> anyhow::Result<()> {
         .run()
         .await?;
     row("every call counted durably, 64 connections", &counted, None);
+    match server::Spin::start(cli).await? {
+        None => println!("    no `spin` on the PATH: its rows are left out"),
+        Some(spin) => {
+            for (name, connections, keys) in [
+                (
+                    "Spin: the manifest's policy, 16 connections",
+                    16,
+                    Keys::None,
+                ),
+                (
+                    "Spin: a new idempotency key each, 64 connections",
+                    DISK_CONNECTIONS,
+                    Keys::Fresh("s".into()),
+                ),
+            ] {
+                match at(spin.address, connections, keys).run().await {
+                    Ok(measured) => row(name, &measured, None),
+                    Err(problem) => println!("{name}: {problem:#}"),
+                }
+            }
+        }
+    }
     println!();
     Ok(())
 }

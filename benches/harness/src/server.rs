@@ -5,6 +5,7 @@ use anyhow::{Context, bail};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The native echo.
 pub struct Echo {
@@ -102,6 +103,61 @@ impl Penstock {
 }
 
 impl Drop for Penstock {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The same application on Spin, with Spin's own stores.
+pub struct Spin {
+    /// Where it listens.
+    pub address: SocketAddr,
+    child: Child,
+    _folder: tempfile::TempDir,
+}
+
+/// How long Spin may take to compile the components and answer.
+const SPIN_START: Duration = Duration::from_secs(180);
+
+impl Spin {
+    /// Starts `spin up` on the repository's manifest; `None` where there is no `spin` on the PATH.
+    pub async fn start(cli: &Cli) -> anyhow::Result<Option<Self>> {
+        let there = Command::new("spin").arg("--version").output();
+        if !there.is_ok_and(|output| output.status.success()) {
+            return Ok(None);
+        }
+        let folder = tempfile::Builder::new()
+            .prefix("penstock-bench-")
+            .tempdir_in(&cli.scratch)?;
+        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let child = Command::new("spin")
+            .args(["up", "--quiet", "--from", "spin.toml", "--listen"])
+            .arg(address.to_string())
+            .arg("--state-dir")
+            .arg(folder.path())
+            .spawn()
+            .context("cannot start spin")?;
+        let mut spin = Self {
+            address,
+            child,
+            _folder: folder,
+        };
+        let started = Instant::now();
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            if let Some(status) = spin.child.try_wait()? {
+                bail!("spin ended before it served: {status}");
+            }
+            if started.elapsed() > SPIN_START {
+                bail!("spin did not listen within {} s", SPIN_START.as_secs());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(Some(spin))
+    }
+}
+
+impl Drop for Spin {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
