@@ -7,7 +7,7 @@
 use crate::answer;
 use crate::catalogue::{Catalogue, Opened};
 use crate::gate::{Answered, Context, failure, known, render_problem};
-use crate::policies::{Policies, idempotency_problem, quota_problem};
+use crate::policies::{Policies, RETRY_STORE_S, idempotency_problem, quota_problem};
 use crate::ports::{
     AdapterPort, AdmissionPort, AttemptPort, Claimed, Completed, ContractPort, Headers,
     IdempotencyPort, IdempotentCall, Kept, Looked, Ports, Prepared, QuotaCall, QuotaPort, Refusal,
@@ -140,7 +140,7 @@ pub fn call<P: Ports>(
                 Code::StoreUnavailable,
                 format!("the use of this call cannot be counted: {message}"),
             )
-            .retry_after(1));
+            .retry_after(RETRY_STORE_S));
         }
     }
     answered

@@ -4,12 +4,13 @@
 use crate::answer;
 use crate::call::{Method, admit, call};
 use crate::catalogue::Catalogue;
-use crate::policies::{Policies, caller};
+use crate::policies::{Policies, RETRY_STORE_S, caller};
 use crate::ports::{AdmissionPort, Failure, FailureKind, Headers, Ports, QuotaCall, UsagePort};
 use crate::record::{Request, Response};
 use crate::route::{Route, Target, route, shorten};
 use penstock_core::clock::days_from_date;
 use penstock_core::{Caller, Code, ModelVersion, PredictionId, Problem, RequestId, negotiate};
+use penstock_policy::usage::{DAY_MS, MAX_DAYS};
 use penstock_tensor::Contract;
 use penstock_tensor::contract::Dim;
 use serde_json::{Value, json};
@@ -18,14 +19,8 @@ use serde_json::{Value, json};
 const RETRY_NOT_READY_S: u32 = 2;
 /// Seconds a caller is told to wait when a queue is full: queues drain within a second.
 const RETRY_OVERLOADED_S: u32 = 1;
-/// Seconds a caller is told to wait for a store.
-const RETRY_STORE_S: u32 = 2;
-/// Most days of one usage report.
-const MAX_USAGE_DAYS: u64 = 366;
 
 const JSON: &str = "application/json";
-
-const DAY_MS: u64 = 86_400_000;
 
 /// Days `/v1/usage` reports when it is not told.
 const DEFAULT_USAGE_DAYS: u64 = 30;
@@ -391,11 +386,11 @@ fn usage<P: Ports>(
     }
     let last = last.unwrap_or(today);
     let first = first.unwrap_or(last.saturating_sub(DEFAULT_USAGE_DAYS - 1));
-    if first > last || last - first >= MAX_USAGE_DAYS {
+    if first > last || last - first >= MAX_DAYS {
         return Err(Problem::new(
             Code::InvalidParameter,
             format!(
-                "`from` must not be after `to`, and at most {MAX_USAGE_DAYS} days are reported at once"
+                "`from` must not be after `to`, and at most {MAX_DAYS} days are reported at once"
             ),
         ));
     }

@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 const CLIENT_ADDRESS_HEADER: &str = "spin-client-addr";
 
 /// Seconds a caller is told to wait for a store: it reconnects within seconds.
-const RETRY_STORE_S: u32 = 2;
+pub(crate) const RETRY_STORE_S: u32 = 2;
 
 /// The policies of one instance.
 pub struct Policies<P: Ports> {

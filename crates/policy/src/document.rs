@@ -41,7 +41,7 @@ pub fn idempotency(text: &str) -> Result<IdempotencySettings, String> {
         idempotency: IdempotencySettings,
     }
     let Document { idempotency } = read(text)?;
-    checked("[idempotency]", idempotency.faults(), idempotency)
+    checked("idempotency", idempotency.faults(), idempotency)
 }
 
 /// Reads `[usage]`; the error is a sentence for the operator.
@@ -52,7 +52,7 @@ pub fn usage(text: &str) -> Result<UsageSettings, String> {
         usage: UsageSettings,
     }
     let Document { usage } = read(text)?;
-    checked("[usage]", usage.faults(), usage)
+    checked("usage", usage.faults(), usage)
 }
 
 fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, String> {
@@ -73,11 +73,8 @@ fn checked<T>(
     if faults.is_empty() {
         return Ok(settings);
     }
-    let faults: Vec<String> = faults
-        .into_iter()
-        .map(|(setting, message)| format!("{section} `{setting}` {message}"))
-        .collect();
-    Err(faults.join("; "))
+    let named = |(setting, message)| (format!("{section}.{setting}"), message);
+    Err(sentence(faults.into_iter().map(named).collect()))
 }
 
 #[cfg(test)]
@@ -99,7 +96,7 @@ mod tests {
             ("[idempotency]\nttl = 1\n", "line 2: unknown field `ttl`"),
             (
                 "[idempotency]\nttl_s = 1\n",
-                "[idempotency] `ttl_s` must be 60",
+                "`idempotency.ttl_s` must be 60",
             ),
             ("[idempotency]\nrequired = [\"x\"]\n", "names `x`"),
             ("nonsense", "line 1"),

@@ -10,7 +10,8 @@ use penstock_core::{Caller, Kv, KvError};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 
-const DAY_MS: u64 = 86_400_000;
+/// A day, in milliseconds.
+pub const DAY_MS: u64 = 86_400_000;
 
 /// Combinations an instance remembers as entered in the directory; beyond it, it asks the store again.
 const MAX_REMEMBERED: usize = 1024;
