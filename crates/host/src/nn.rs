@@ -105,9 +105,9 @@ impl From<NnError> for Error {
             Own::Unknown => Wit::Unknown,
         };
         let data = match error.refusal {
-            Some(Refusal::QueueFull) => format!("queue_full: {}", error.message),
+            Some(Refusal::QueueFull | Refusal::Shed) => format!("queue_full: {}", error.message),
             Some(Refusal::NotReady) => format!("not_ready: {}", error.message),
-            Some(Refusal::Deadline) | None => error.message,
+            Some(Refusal::Deadline | Refusal::Gone) | None => error.message,
         };
         Self { code, data }
     }

@@ -92,6 +92,8 @@ pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
     LoadOptions {
         lanes: contract.engine.lanes.map(usize::from),
         intra_op_threads: contract.engine.intra_op_threads.map_or(1, usize::from),
+        provider: contract.engine.provider.unwrap_or_default(),
+        device: contract.engine.device.clone(),
         outputs: Some(
             contract
                 .outputs
@@ -99,7 +101,10 @@ pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
                 .map(|spec| spec.name.clone())
                 .collect(),
         ),
-        queue_max,
+        queue_max: contract
+            .engine
+            .queue_max
+            .map_or(queue_max, |most| most as usize),
         working_bytes: None,
     }
 }

@@ -2,6 +2,7 @@
 //! guest unchanged, and beside them the two refusals wasi:nn has no word for.
 
 use std::fmt;
+use std::time::Duration;
 
 /// wasi:nn's `error-code` (0.2.0-rc-2024-10-28), case for case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +59,10 @@ pub enum Refusal {
     NotReady,
     /// The call's deadline passed while it waited or ran. The host answers 504.
     Deadline,
+    /// The line before the call is too long for its deadline: not run. The host answers 503 with `Retry-After`.
+    Shed,
+    /// The caller went away before the call ran.
+    Gone,
 }
 
 /// A failed load or call.
@@ -69,6 +74,8 @@ pub struct NnError {
     pub message: String,
     /// Set when the engine turned the call away and the call itself was sound.
     pub refusal: Option<Refusal>,
+    /// When a refused call is likely to be taken, from what runs take at present.
+    pub retry_after: Option<Duration>,
 }
 
 impl NnError {
@@ -78,6 +85,7 @@ impl NnError {
             code,
             message: message.into(),
             refusal: None,
+            retry_after: None,
         }
     }
 
@@ -110,14 +118,23 @@ impl NnError {
     #[cfg(feature = "native")]
     pub(crate) fn refused(refusal: Refusal, message: impl Into<String>) -> Self {
         let code = match refusal {
-            Refusal::QueueFull | Refusal::NotReady => ErrorCode::RuntimeError,
-            Refusal::Deadline => ErrorCode::Timeout,
+            Refusal::QueueFull | Refusal::NotReady | Refusal::Shed => ErrorCode::RuntimeError,
+            Refusal::Deadline | Refusal::Gone => ErrorCode::Timeout,
         };
         Self {
             code,
             message: message.into(),
             refusal: Some(refusal),
+            retry_after: None,
         }
+    }
+
+    /// The same error, with when to come back.
+    #[cfg(feature = "native")]
+    #[must_use]
+    pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
     }
 }
 

@@ -27,12 +27,12 @@ pub mod repository;
 pub mod tensor;
 
 pub use backend::{
-    Backend, Backends, Dim, GraphSource, Lane, LoadOptions, Port, PortType, Session,
+    Backend, Backends, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Session,
 };
 pub use error::{ErrorCode, NnError, Refusal};
 pub use layout::Unavailable;
 #[cfg(feature = "native")]
-pub use model::{Model, Stats};
+pub use model::{Model, Stats, Terms};
 #[cfg(feature = "native")]
 pub use repository::{Repository, Settings, State};
 pub use tensor::{NnTensor, TensorType};

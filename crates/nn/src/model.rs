@@ -16,7 +16,7 @@
 //! - **A panic in a backend costs the call it happened in.** The lane is thrown away and made anew.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -56,6 +56,18 @@ struct Inner {
     waiting: AtomicUsize,
     pace: Pace,
     counters: Counters,
+}
+
+/// What a call asks beside its tensors.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// When its answer is no longer of use.
+    pub deadline: Option<Instant>,
+    /// Its priority, 1 the first to run; the model's own default where none is given.
+    pub priority: Option<u8>,
+    /// Set when the call leaves the line and begins to run: from then on dropping it saves nothing unless every
+    /// other call of its run goes as well.
+    pub begun: Option<Arc<AtomicBool>>,
 }
 
 /// Counts since the model was loaded. `inference_count` and `execution_count` mean what the Open Inference
@@ -233,6 +245,15 @@ impl Model {
         inputs: Vec<(String, NnTensor)>,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
         self.infer_by(inputs, None).await
+    }
+
+    /// As [`Model::infer`], on terms.
+    pub async fn infer_with(
+        &self,
+        inputs: Vec<(String, NnTensor)>,
+        terms: Terms,
+    ) -> Result<Vec<(String, NnTensor)>, NnError> {
+        self.infer_by(inputs, terms.deadline).await
     }
 
     /// As [`Model::infer`], and gives up at `deadline` with a [`Refusal::Deadline`]. A run that the deadline

@@ -14,6 +14,10 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+mod engine;
+
+pub use engine::{Backend, Batching, Engine, Padding, Provider};
+
 /// Default of `limits.max_body_bytes`: a batch of images as numbers fits, a disk image does not.
 pub const DEFAULT_MAX_BODY_BYTES: u64 = 16 * 1024 * 1024;
 /// Default of `limits.max_items`: larger batches gain no throughput and hold the lane for long.
@@ -49,6 +53,8 @@ pub struct Contract {
     pub limits: Limits,
     /// What the native host does with the model.
     pub engine: Engine,
+    /// How the native host joins the calls of several callers.
+    pub batching: Batching,
 }
 
 /// The format of a model's file.
@@ -170,43 +176,6 @@ impl Default for Limits {
         Self {
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             max_items: DEFAULT_MAX_ITEMS,
-        }
-    }
-}
-
-/// What the native host does with the model; other hosts ignore it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Engine {
-    /// Which runtime to use.
-    pub backend: Backend,
-    /// Sessions that run in parallel; the host's choice when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lanes: Option<u16>,
-    /// Threads within one session; the host's choice when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub intra_op_threads: Option<u16>,
-}
-
-/// An inference runtime.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Backend {
-    /// The best one the host has.
-    #[default]
-    Auto,
-    /// ONNX Runtime.
-    Onnxruntime,
-    /// tract, pure Rust.
-    Tract,
-}
-
-impl Backend {
-    /// The name used in `model.toml`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Backend::Auto => "auto",
-            Backend::Onnxruntime => "onnxruntime",
-            Backend::Tract => "tract",
         }
     }
 }
@@ -596,6 +565,10 @@ impl<'i> Reader<'i> {
             .take("engine")
             .map(|value| self.engine(value))
             .unwrap_or_default();
+        let batching_value = members.take("batching");
+        let batching = batching_value
+            .map(|value| self.batching(value))
+            .unwrap_or_default();
         let axes = axes_value
             .map(|value| self.axes(value, &inputs, &outputs))
             .unwrap_or_default();
@@ -611,9 +584,13 @@ impl<'i> Reader<'i> {
             adapter,
             limits,
             engine,
+            batching,
         };
         if whole {
             self.labelled_axes(&contract, &outputs);
+            if let Some(value) = batching_value {
+                self.batchable(&contract, value);
+            }
         }
         Some(contract)
     }
@@ -965,26 +942,6 @@ impl<'i> Reader<'i> {
         }
         self.unknown_members(members);
         limits
-    }
-
-    fn engine(&mut self, value: &Spanned<DeValue<'_>>) -> Engine {
-        let mut engine = Engine::default();
-        let Some(mut members) = self.table(value, "engine") else {
-            return engine;
-        };
-        if let Some(value) = members.take("backend") {
-            let words =
-                [Backend::Auto, Backend::Onnxruntime, Backend::Tract].map(|b| (b.as_str(), b));
-            engine.backend = self.word(value, "backend", &words).unwrap_or_default();
-        }
-        let mut threads = |reader: &mut Self, name: &'static str| {
-            let number = reader.integer(members.take(name)?, name, (1, i64::from(u16::MAX)))?;
-            u16::try_from(number).ok()
-        };
-        engine.lanes = threads(self, "lanes");
-        engine.intra_op_threads = threads(self, "intra_op_threads");
-        self.unknown_members(members);
-        engine
     }
 
     /// What labels ask of outputs, apart from their axes.

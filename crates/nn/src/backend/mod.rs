@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use penstock_tensor::contract::Provider;
 
 use crate::error::{NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
@@ -118,6 +119,10 @@ pub struct LoadOptions {
     /// Threads one call may spread over inside one operator. Only ONNX Runtime has them; tract runs a call on
     /// one thread.
     pub intra_op_threads: usize,
+    /// What ONNX Runtime computes on. One that is not there is an error of the load.
+    pub provider: Provider,
+    /// Which device, in the backend's own words; its first where none is named.
+    pub device: Option<String>,
     /// Outputs to compute, by name; `None` for all. What is left out is neither computed nor checked, which
     /// lets a graph be served that also has outputs no tensor carries.
     pub outputs: Option<Vec<String>>,
@@ -137,6 +142,8 @@ impl Default for LoadOptions {
         Self {
             lanes: None,
             intra_op_threads: 1,
+            provider: Provider::Cpu,
+            device: None,
             outputs: None,
             queue_max: QUEUE_MAX,
             working_bytes: None,
@@ -179,6 +186,11 @@ pub trait Session: Send + Sync {
 
     /// A lane of its own: whatever one call at a time needs beside the weights.
     fn lane(&self) -> Result<Box<dyn Lane>, NnError>;
+
+    /// Bytes the loaded graph holds, where the runtime tells; else its file's size is taken for it.
+    fn memory_bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The right to run one call at a time.
@@ -188,6 +200,19 @@ pub trait Lane: Send {
     /// `inputs` are one a port, in the port's order, of the port's type and rank, and true to their own
     /// length; the model has checked that. The answer has one tensor an output port, in that order.
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError>;
+
+    /// What ends a run of this lane from another thread, where the runtime has such a thing. Asked for once,
+    /// when the lane is made.
+    fn interrupt(&self) -> Option<Arc<dyn Interrupt>> {
+        None
+    }
+}
+
+/// Ends a lane's run early.
+pub trait Interrupt: Send + Sync {
+    /// Makes the run that is going on end soon, with an error. The engine calls it only while the lane runs;
+    /// the lane's next run must not feel it.
+    fn interrupt(&self);
 }
 
 /// The backends of this process.

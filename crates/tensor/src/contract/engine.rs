@@ -1,0 +1,415 @@
+//! What `model.toml` tells the native engine: which runtime, how many runs at once, and how calls of several
+//! callers join one run. Other hosts ignore it.
+
+use super::{Contract, Dim, MAX_TENSORS, Reader};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use toml::Spanned;
+use toml::de::DeValue;
+
+/// Most calls a model's line may be told to hold; each holds its tensors.
+pub const MAX_QUEUE: u32 = 65_536;
+/// Most items a run may be told to join.
+pub const MAX_BATCH_ITEMS: u32 = 65_536;
+/// Longest a call may be held back so that others can join it.
+pub const MAX_WAIT_MS: f64 = 10_000.0;
+/// Most levels of priority; each has a line of its own.
+pub const MAX_PRIORITY_LEVELS: u8 = 16;
+/// Most preferred sizes; each is looked at whenever a batch is cut.
+pub const MAX_PREFERRED: usize = 16;
+/// Most tokens a padded run may be told to hold.
+pub const MAX_TOKENS: u64 = 1 << 30;
+
+/// What the native host does with the model; other hosts ignore it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Engine {
+    /// Which runtime to use.
+    pub backend: Backend,
+    /// What ONNX Runtime computes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Provider>,
+    /// Which device of the provider or of OpenVINO: `0`, `GPU.1`, `NPU`; the first when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Runs in parallel; the host's choice when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<u16>,
+    /// Threads within one run; the host's choice when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intra_op_threads: Option<u16>,
+    /// Calls that may wait; the host's choice when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_max: Option<u32>,
+    /// Whether it stays in memory whatever the budget.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
+}
+
+/// An inference runtime.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The best one the host has.
+    #[default]
+    Auto,
+    /// ONNX Runtime.
+    Onnxruntime,
+    /// OpenVINO.
+    Openvino,
+    /// tract, pure Rust.
+    Tract,
+}
+
+impl Backend {
+    /// Every case.
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Onnxruntime, Self::Openvino, Self::Tract];
+
+    /// The name used in `model.toml`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Backend::Auto => "auto",
+            Backend::Onnxruntime => "onnxruntime",
+            Backend::Openvino => "openvino",
+            Backend::Tract => "tract",
+        }
+    }
+}
+
+/// What ONNX Runtime computes on. One that is asked for and not there is an error, never the processor instead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// CUDA.
+    Cuda,
+    /// TensorRT, and CUDA for what it does not take.
+    Tensorrt,
+    /// OpenVINO, inside ONNX Runtime.
+    Openvino,
+}
+
+impl Provider {
+    /// Every case.
+    pub const ALL: [Self; 4] = [Self::Cpu, Self::Cuda, Self::Tensorrt, Self::Openvino];
+
+    /// The name used in `model.toml`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Provider::Cpu => "cpu",
+            Provider::Cuda => "cuda",
+            Provider::Tensorrt => "tensorrt",
+            Provider::Openvino => "openvino",
+        }
+    }
+}
+
+/// How the native host joins the calls of several callers into one run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Batching {
+    /// Whether it does, where the model can.
+    pub enabled: bool,
+    /// Most items of one joined run; the host's choice when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_items: Option<u32>,
+    /// Longest a call is held back for others; the host's choice when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_wait_ms: Option<f64>,
+    /// Sizes the model runs best at, ascending. A run ends at one of them where it can.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preferred_items: Vec<u32>,
+    /// What a call may take, waiting and run together, before runs are made smaller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_target_ms: Option<f64>,
+    /// Levels of priority; 1 is the first to run.
+    pub priority_levels: u8,
+    /// The level of a call that names none; the last when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_priority: Option<u8>,
+    /// The axis that calls may differ in, and how it is filled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub padding: Option<Padding>,
+}
+
+impl Default for Batching {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            max_items: None,
+            max_wait_ms: None,
+            preferred_items: Vec::new(),
+            latency_target_ms: None,
+            priority_levels: 1,
+            default_priority: None,
+            padding: None,
+        }
+    }
+}
+
+/// An axis along which calls of one run are filled up to the longest of them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Padding {
+    /// The symbolic axis.
+    pub axis: String,
+    /// What each input is filled with; 0 for one that is not named.
+    pub values: BTreeMap<String, f64>,
+    /// Most elements of that axis in one run, filling included: items times the longest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u64>,
+}
+
+type Value<'v> = Spanned<DeValue<'v>>;
+
+impl Reader<'_> {
+    pub(super) fn engine(&mut self, value: &Value<'_>) -> Engine {
+        let mut engine = Engine::default();
+        let Some(mut members) = self.table(value, "engine") else {
+            return engine;
+        };
+        if let Some(value) = members.take("backend") {
+            let words = Backend::ALL.map(|b| (b.as_str(), b));
+            engine.backend = self.word(value, "backend", &words).unwrap_or_default();
+        }
+        if let Some(value) = members.take("provider") {
+            let words = Provider::ALL.map(|p| (p.as_str(), p));
+            engine.provider = self.word(value, "provider", &words);
+            if !matches!(engine.backend, Backend::Auto | Backend::Onnxruntime) {
+                self.fault(
+                    value.span(),
+                    format!("provider is given for backend {:?}", engine.backend.as_str()),
+                    "Only ONNX Runtime has providers: remove it, or write backend = \"onnxruntime\".",
+                );
+            }
+        }
+        if let Some(value) = members.take("device") {
+            engine.device = self.plain_name(value, "device", b"-_.:,");
+        }
+        let mut threads = |reader: &mut Self, name: &'static str| {
+            let number = reader.integer(members.take(name)?, name, (1, i64::from(u16::MAX)))?;
+            u16::try_from(number).ok()
+        };
+        engine.lanes = threads(self, "lanes");
+        engine.intra_op_threads = threads(self, "intra_op_threads");
+        engine.queue_max = members
+            .take("queue_max")
+            .and_then(|value| self.upto(value, "queue_max", MAX_QUEUE));
+        if let Some(value) = members.take("pinned") {
+            engine.pinned = self.boolean(value, "pinned").unwrap_or_default();
+        }
+        self.unknown_members(members);
+        engine
+    }
+
+    pub(super) fn batching(&mut self, value: &Value<'_>) -> Batching {
+        let mut batching = Batching::default();
+        let Some(mut members) = self.table(value, "batching") else {
+            return batching;
+        };
+        if let Some(value) = members.take("enabled") {
+            batching.enabled = self.boolean(value, "enabled").unwrap_or(true);
+        }
+        batching.max_items = members
+            .take("max_items")
+            .and_then(|value| self.upto(value, "max_items", MAX_BATCH_ITEMS));
+        batching.max_wait_ms = members
+            .take("max_wait_ms")
+            .and_then(|value| self.number(value, "max_wait_ms", (0.0, MAX_WAIT_MS)));
+        batching.latency_target_ms = members
+            .take("latency_target_ms")
+            .and_then(|value| self.number(value, "latency_target_ms", (0.001, 3_600_000.0)));
+        if let Some(value) = members.take("preferred_items") {
+            batching.preferred_items = self.preferred(value);
+            let most = batching.max_items.unwrap_or(MAX_BATCH_ITEMS);
+            if batching.preferred_items.iter().any(|size| *size > most) {
+                self.fault(
+                    value.span(),
+                    format!("preferred_items has a size above max_items, {most}"),
+                    "Raise max_items, or leave the size out.",
+                );
+            }
+        }
+        if let Some(value) = members.take("priority_levels") {
+            batching.priority_levels = self
+                .upto(value, "priority_levels", u32::from(MAX_PRIORITY_LEVELS))
+                .and_then(|levels| u8::try_from(levels).ok())
+                .unwrap_or(1);
+        }
+        batching.default_priority = members.take("default_priority").and_then(|value| {
+            let level = self.upto(
+                value,
+                "default_priority",
+                u32::from(batching.priority_levels),
+            )?;
+            u8::try_from(level).ok()
+        });
+        batching.padding = members
+            .take("padding")
+            .and_then(|value| self.padding(value));
+        self.unknown_members(members);
+        batching
+    }
+
+    fn padding(&mut self, value: &Value<'_>) -> Option<Padding> {
+        let mut members = self.table(value, "batching.padding")?;
+        let axis = match members.take("axis") {
+            Some(value) => self.string(value, "axis"),
+            None => {
+                self.missing(
+                    &members,
+                    "axis",
+                    "Write the symbolic axis to fill, for example axis = \"S\".",
+                );
+                None
+            }
+        };
+        let mut values = BTreeMap::new();
+        if let Some(value) = members.take("values") {
+            match value.get_ref() {
+                DeValue::Table(table) if table.len() <= MAX_TENSORS => {
+                    for (input, value) in table {
+                        let limits = (f64::MIN, f64::MAX);
+                        if let Some(number) = self.number(value, "a padding value", limits) {
+                            values.insert(input.get_ref().as_ref().to_owned(), number);
+                        }
+                    }
+                }
+                _ => self.wrong_type(value, "values", "a table of one number an input"),
+            }
+        }
+        let max_tokens = members.take("max_tokens").and_then(|value| {
+            let number = self.integer(value, "max_tokens", (1, MAX_TOKENS as i64))?;
+            u64::try_from(number).ok()
+        });
+        self.unknown_members(members);
+        Some(Padding {
+            axis: axis?,
+            values,
+            max_tokens,
+        })
+    }
+
+    /// What batching asks of the contract as a whole: an axis that counts items, and an axis to fill that inputs
+    /// have and that is another.
+    pub(super) fn batchable(&mut self, contract: &Contract, value: &Value<'_>) {
+        let Some(padding) = &contract.batching.padding else {
+            return;
+        };
+        let has = |shape: &[Dim]| {
+            shape
+                .iter()
+                .any(|dim| matches!(dim, Dim::Symbol(name) if *name == padding.axis))
+        };
+        let Some(batch_axis) = contract.batch_axis() else {
+            return self.fault(
+                value.span(),
+                "batching.padding is given for a model whose calls cannot be joined",
+                "Begin every input's and output's shape with one symbolic axis, or remove the padding.",
+            );
+        };
+        if padding.axis == batch_axis {
+            return self.fault(
+                value.span(),
+                format!(
+                    "batching.padding fills {:?}, which counts the items",
+                    padding.axis
+                ),
+                "Name the axis that calls differ in, such as the length of a sequence.",
+            );
+        }
+        if !contract.inputs.iter().any(|spec| has(&spec.shape)) {
+            return self.fault(
+                value.span(),
+                format!(
+                    "batching.padding fills {:?}, which no input has",
+                    padding.axis
+                ),
+                "Name a symbolic axis of the inputs.",
+            );
+        }
+        let twice = |shape: &[Dim]| {
+            let of_axis = |dim: &&Dim| matches!(dim, Dim::Symbol(name) if *name == padding.axis);
+            shape.iter().filter(of_axis).count() > 1
+        };
+        if (contract.inputs.iter().chain(&contract.outputs)).any(|spec| twice(&spec.shape)) {
+            self.fault(
+                value.span(),
+                format!("a tensor has the axis {:?} twice", padding.axis),
+                "Remove the padding: only an axis that a tensor has once can be filled.",
+            );
+        }
+        for input in padding.values.keys() {
+            if !contract.input(input).is_some_and(|spec| has(&spec.shape)) {
+                let message = format!(
+                    "batching.padding.values names {:?}, which is no input with the axis {:?}",
+                    crate::rejection::excerpt(input),
+                    padding.axis
+                );
+                self.fault(value.span(), message, "Name an input that has the axis.");
+            }
+        }
+    }
+
+    fn preferred(&mut self, value: &Value<'_>) -> Vec<u32> {
+        let DeValue::Array(entries) = value.get_ref() else {
+            self.wrong_type(value, "preferred_items", "a list of sizes");
+            return Vec::new();
+        };
+        let sizes: Vec<u32> = entries
+            .iter()
+            .filter_map(|entry| self.upto(entry, "a preferred size", MAX_BATCH_ITEMS))
+            .collect();
+        if sizes.len() > MAX_PREFERRED || !sizes.is_sorted_by(|a, b| a < b) {
+            self.fault(
+                value.span(),
+                "preferred_items is not a short ascending list",
+                format!("Write at most {MAX_PREFERRED} sizes, each larger than the one before."),
+            );
+        }
+        sizes
+    }
+
+    fn upto(&mut self, value: &Value<'_>, name: &str, greatest: u32) -> Option<u32> {
+        let number = self.integer(value, name, (1, i64::from(greatest)))?;
+        u32::try_from(number).ok()
+    }
+
+    fn boolean(&mut self, value: &Value<'_>, name: &str) -> Option<bool> {
+        match value.get_ref() {
+            DeValue::Boolean(boolean) => Some(*boolean),
+            _ => {
+                self.wrong_type(value, name, "true or false");
+                None
+            }
+        }
+    }
+
+    /// A number, whole or not, within `least..=greatest`.
+    fn number(
+        &mut self,
+        value: &Value<'_>,
+        name: &str,
+        (least, greatest): (f64, f64),
+    ) -> Option<f64> {
+        let number = match value.get_ref() {
+            DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
+                .ok()
+                .map(|number| number as f64),
+            DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
+            _ => {
+                self.wrong_type(value, name, "a number");
+                return None;
+            }
+        };
+        let sound = number.filter(|number| (least..=greatest).contains(number));
+        if sound.is_none() {
+            let wanted = if least == f64::MIN {
+                "Write a finite number.".to_owned()
+            } else {
+                format!("Write a number from {least} to {greatest}.")
+            };
+            self.fault(value.span(), format!("{name} is out of range"), wanted);
+        }
+        sound
+    }
+}
