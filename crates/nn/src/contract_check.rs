@@ -9,6 +9,8 @@ use penstock_tensor::datatype::Datatype;
 
 use crate::backend::{Dim, LoadOptions, Port, PortType};
 use crate::error::{NnError, listed, quoted};
+#[cfg(feature = "native")]
+use crate::join::{Joining, MAX_TOKENS, Padding};
 use crate::tensor::{NnTensor, TensorType};
 
 /// Everything in which contract and graph differ, each with its remedy; empty when they agree.
@@ -105,8 +107,60 @@ pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
             .engine
             .queue_max
             .map_or(queue_max, |most| most as usize),
+        priority_levels: contract.batching.priority_levels,
+        default_priority: contract.batching.default_priority,
+        #[cfg(feature = "native")]
+        joining: joining(contract),
         working_bytes: None,
     }
+}
+
+/// How the contract wants calls to share runs, or why they do not.
+#[cfg(feature = "native")]
+fn joining(contract: &Contract) -> Result<Joining, String> {
+    let batching = &contract.batching;
+    if !batching.enabled {
+        return Err("model.toml has batching.enabled = false".into());
+    }
+    let Some(batch_axis) = contract.batch_axis() else {
+        return Err(
+            "model.toml names no axis that begins every input and output and no other place".into(),
+        );
+    };
+    let axis_of = |spec: &TensorSpec, axis: &str| {
+        (spec.shape.iter()).position(|dim| matches!(dim, Axis::Symbol(name) if name == axis))
+    };
+    debug_assert!(
+        contract
+            .inputs
+            .iter()
+            .all(|spec| axis_of(spec, batch_axis) == Some(0))
+    );
+    let padding = batching.padding.as_ref().map(|padding| Padding {
+        inputs: (contract.inputs.iter())
+            .filter_map(|spec| {
+                let axis = axis_of(spec, &padding.axis)?;
+                let value = padding.values.get(&spec.name).copied().unwrap_or_default();
+                Some((spec.name.clone(), (axis, encode(spec.datatype, value))))
+            })
+            .collect(),
+        outputs: (contract.outputs.iter())
+            .filter_map(|spec| Some((spec.name.clone(), axis_of(spec, &padding.axis)?)))
+            .collect(),
+        max_tokens: padding.max_tokens.unwrap_or(MAX_TOKENS),
+    });
+    let default = Joining::default();
+    let ms = |ms: f64| std::time::Duration::from_secs_f64(ms / 1e3);
+    // A run of several is no larger than one call may be.
+    let most = u32::try_from(contract.limits.max_items).unwrap_or(u32::MAX);
+    Ok(Joining {
+        max_items: batching.max_items.unwrap_or(default.max_items.min(most)),
+        max_bytes: default.max_bytes,
+        max_wait: batching.max_wait_ms.map_or(default.max_wait, ms),
+        preferred: batching.preferred_items.clone(),
+        target: batching.latency_target_ms.map(ms),
+        padding,
+    })
 }
 
 /// The largest tensor made up to warm a model; a contract whose least input is larger is mistaken.
@@ -127,6 +181,101 @@ pub fn example(contract: &Contract) -> Result<Vec<(String, NnTensor)>, NnError> 
 }
 
 fn example_of(contract: &Contract, spec: &TensorSpec) -> Result<NnTensor, NnError> {
+    let least = |symbol: &str| contract.axes.get(symbol).map_or(1, |bounds| bounds.min);
+    let (low, high) = range(spec);
+    // The minimum, or zero, or the maximum where zero is above it.
+    let value = if spec.minimum.is_some() {
+        low
+    } else {
+        high.map_or(0.0, |high| high.min(0.0))
+    };
+    let element = encode(spec.datatype, value);
+    made(spec, &least, |bytes| element.repeat(bytes / element.len()))
+}
+
+/// A call the contract allows, of one item and of elements that look random within their bounds, the same ones
+/// for the same `seed`. `longer` makes the axis that is filled longer than the least.
+///
+/// # Errors
+///
+/// As [`example`].
+#[cfg(feature = "native")]
+pub fn sample(
+    contract: &Contract,
+    seed: u64,
+    longer: bool,
+) -> Result<Vec<(String, NnTensor)>, NnError> {
+    let filled = (contract.batching.padding.as_ref()).map(|padding| padding.axis.as_str());
+    let length = |symbol: &str| {
+        let bounds = contract.axes.get(symbol);
+        let least = bounds.map_or(1, |bounds| bounds.min);
+        let most = bounds.and_then(|bounds| bounds.max).unwrap_or(u64::MAX);
+        if longer && filled == Some(symbol) {
+            least.saturating_add(SAMPLE_LONGER).min(most)
+        } else {
+            least
+        }
+    };
+    let mut state = seed;
+    // SplitMix64: enough for numbers that must differ and nothing more.
+    let mut random = move || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    };
+    (contract.inputs.iter())
+        .map(|spec| {
+            let (low, high) = range(spec);
+            let width = (high.unwrap_or(low + 1.0) - low).min(SAMPLE_WIDTH);
+            let whole = !matches!(
+                spec.datatype,
+                Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 | Datatype::Fp64
+            );
+            let tensor = made(spec, &length, |bytes| {
+                let mut data = Vec::with_capacity(bytes);
+                while data.len() < bytes {
+                    let value = if whole {
+                        low + (random() * (width + 1.0)).floor()
+                    } else {
+                        low + random() * width
+                    };
+                    data.extend_from_slice(&encode(spec.datatype, value));
+                }
+                data
+            })?;
+            Ok((spec.name.clone(), tensor))
+        })
+        .collect()
+}
+
+/// How much longer than the least the filled axis of a sample is.
+#[cfg(feature = "native")]
+const SAMPLE_LONGER: u64 = 7;
+
+/// How far apart the elements of a sample are where their bounds are far apart.
+#[cfg(feature = "native")]
+const SAMPLE_WIDTH: f64 = 65_536.0;
+
+/// The least and the greatest value of a tensor's elements; the least is zero, or the greatest if that is less,
+/// where none is given.
+fn range(spec: &TensorSpec) -> (f64, Option<f64>) {
+    let real = |bound: Bound| match bound {
+        Bound::Integer(value) => value as f64,
+        Bound::Real(value) => value,
+    };
+    let high = spec.maximum.map(real);
+    let low = (spec.minimum.map(real)).unwrap_or_else(|| high.map_or(0.0, |high| high.min(0.0)));
+    (low, high)
+}
+
+/// A tensor with one item, of the lengths `length` gives symbolic axes.
+fn made(
+    spec: &TensorSpec,
+    length: &dyn Fn(&str) -> u64,
+    fill: impl FnOnce(usize) -> Vec<u8>,
+) -> Result<NnTensor, NnError> {
     let name = || quoted(&spec.name);
     let ty = port_type(spec.datatype)
         .and_then(PortType::carried_as)
@@ -137,11 +286,6 @@ fn example_of(contract: &Contract, spec: &TensorSpec) -> Result<NnTensor, NnErro
                 spec.datatype
             ))
         })?;
-    let length = |axis: &Axis| match axis {
-        Axis::Fixed(length) => *length,
-        Axis::Symbol(symbol) => contract.axes.get(symbol).map_or(1, |bounds| bounds.min),
-    };
-    let element = element(spec.datatype, spec.minimum, spec.maximum);
     let too_large = || {
         NnError::new(
             crate::error::ErrorCode::TooLarge,
@@ -151,41 +295,32 @@ fn example_of(contract: &Contract, spec: &TensorSpec) -> Result<NnTensor, NnErro
             ),
         )
     };
+    let length = |axis: &Axis| match axis {
+        Axis::Fixed(length) => *length,
+        Axis::Symbol(symbol) => length(symbol),
+    };
     let dims: Vec<u32> = (spec.shape.iter())
         .map(|axis| u32::try_from(length(axis)).map_err(|_| too_large()))
         .collect::<Result<_, _>>()?;
     let bytes = (dims.iter())
-        .try_fold(element.len(), |bytes, dim| bytes.checked_mul(*dim as usize))
+        .try_fold(ty.size(), |bytes, dim| bytes.checked_mul(*dim as usize))
         .filter(|bytes| *bytes <= MAX_EXAMPLE_BYTES)
         .ok_or_else(too_large)?;
-    NnTensor::new(ty, dims, element.repeat(bytes / element.len()))
+    NnTensor::new(ty, dims, fill(bytes))
 }
 
-/// One element as bytes: the minimum, or zero, or the maximum where zero is above it.
-fn element(datatype: Datatype, minimum: Option<Bound>, maximum: Option<Bound>) -> Vec<u8> {
-    let real = |bound: Bound| match bound {
-        Bound::Integer(value) => value as f64,
-        Bound::Real(value) => value,
-    };
-    let integer = |bound: Bound| match bound {
-        Bound::Integer(value) => value,
-        Bound::Real(value) => value as i64,
-    };
-    let as_real = minimum
-        .map(real)
-        .unwrap_or_else(|| maximum.map_or(0.0, |bound| real(bound).min(0.0)));
-    let as_integer = minimum
-        .map(integer)
-        .unwrap_or_else(|| maximum.map_or(0, |bound| integer(bound).min(0)));
+/// One element as it lies in memory. The bounds of a contract are values of its datatype, so that nothing is cut
+/// off here.
+fn encode(datatype: Datatype, value: f64) -> Vec<u8> {
     match datatype {
-        Datatype::Fp16 => f16::from_f64(as_real).to_le_bytes().to_vec(),
-        Datatype::Bf16 => bf16::from_f64(as_real).to_le_bytes().to_vec(),
-        Datatype::Fp32 => (as_real as f32).to_le_bytes().to_vec(),
-        Datatype::Fp64 => as_real.to_le_bytes().to_vec(),
-        Datatype::Int32 => (as_integer as i32).to_le_bytes().to_vec(),
-        Datatype::Int64 => as_integer.to_le_bytes().to_vec(),
-        // The bounds of a contract are values of its datatype, so that nothing is cut off here.
-        _ => vec![as_integer as u8],
+        Datatype::Fp16 => f16::from_f64(value).to_le_bytes().to_vec(),
+        Datatype::Bf16 => bf16::from_f64(value).to_le_bytes().to_vec(),
+        Datatype::Fp32 => (value as f32).to_le_bytes().to_vec(),
+        Datatype::Fp64 => value.to_le_bytes().to_vec(),
+        Datatype::Int32 => (value as i32).to_le_bytes().to_vec(),
+        Datatype::Int64 => (value as i64).to_le_bytes().to_vec(),
+        Datatype::Int8 => (value as i8).to_le_bytes().to_vec(),
+        _ => vec![value as u8],
     }
 }
 

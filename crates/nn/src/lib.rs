@@ -6,7 +6,9 @@
 //! - [`tensor`], [`error`]: the engine's border, in wasi:nn's own terms.
 //! - [`backend`]: one trait, and behind it ONNX Runtime and tract.
 //! - [`layout`]: what a models directory looks like.
-//! - [`model`]: a loaded model; waiting, running, counting.
+//! - [`schedule`]: which calls run when, and which together; pure.
+//! - [`join`]: one run's tensors of several calls', and back.
+//! - [`model`]: a loaded model; does what the schedule says, on lanes. [`stats`]: what is counted.
 //! - [`repository`]: the models of a server; loading, warm-up, versions.
 //! - [`on_demand`]: the models of one component instance; opened when asked for, within bounds.
 //! - [`contract_check`]: whether a graph is what its `model.toml` says.
@@ -18,12 +20,18 @@ pub mod backend;
 mod call;
 pub mod contract_check;
 pub mod error;
+#[cfg(feature = "native")]
+pub mod join;
 pub mod layout;
 #[cfg(feature = "native")]
 pub mod model;
 pub mod on_demand;
 #[cfg(feature = "native")]
 pub mod repository;
+#[cfg(feature = "native")]
+pub mod schedule;
+#[cfg(feature = "native")]
+pub mod stats;
 pub mod tensor;
 
 pub use backend::{
@@ -32,7 +40,7 @@ pub use backend::{
 pub use error::{ErrorCode, NnError, Refusal};
 pub use layout::Unavailable;
 #[cfg(feature = "native")]
-pub use model::{Model, Stats, Terms};
+pub use model::{Joins, Model, Stats, Terms};
 #[cfg(feature = "native")]
 pub use repository::{Repository, Settings, State};
 pub use tensor::{NnTensor, TensorType};

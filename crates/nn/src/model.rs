@@ -1,41 +1,50 @@
-//! A loaded model and who may run it when: checks what a call sends, lets it wait its turn, runs it where it
-//! is cheapest, and counts.
+//! A loaded model: checks what a call sends, asks [`crate::schedule`] when it runs and with whom, runs it where
+//! that is cheapest, and counts.
 //!
 //! Decisions:
 //!
-//! - **Lanes.** A model runs at most as many calls at once as it has lanes. A call that finds none free waits
-//!   in arrival order; the number that may wait is bounded and the next call is refused at once, because an
-//!   unbounded line only turns overload into late answers nobody waits for any more.
-//! - **Short runs stay on the task.** Handing a call to another thread and back costs more than a small
-//!   model's run. While the model's recent runs predict at most [`INLINE_BUDGET`] for a call of this size, it
-//!   runs on the task that asked; else on the blocking pool, so that it never holds up the server's own
-//!   threads.
+//! - **Lanes.** A model runs at most as many runs at once as it has lanes. While all are busy, calls wait, and
+//!   those that agree share the next run ([`crate::join`]).
+//! - **Short runs stay on the task.** Handing a run to another thread and back costs more than a small model's
+//!   run. While recent runs predict at most [`INLINE_BUDGET`], a run that begins when a call arrives happens on
+//!   the task that asked, and one that begins when another ends on a task of its own; longer ones on the
+//!   blocking pool, where a thread goes on with the next run of the line as long as there is one.
 //! - **Cancelling is safe at every point.** A caller that goes while it waits leaves the line. One that goes
-//!   while its call runs leaves the run to finish (no backend can be interrupted soundly), and the lane comes
-//!   back when it has.
-//! - **A panic in a backend costs the call it happened in.** The lane is thrown away and made anew.
+//!   while its call runs leaves the others of that run alone; when nobody waits for a run any more it is ended
+//!   early where the backend can, and else goes on to its end with its lane.
+//! - **One bad call fails alone.** A run of several that fails is tried again by halves
+//!   ([`crate::schedule::isolate`]).
+//! - **A panic in a backend costs the run it happened in.** The lane is thrown away and made anew.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::backend::{Backend, Dim, GraphSource, Lane, LoadOptions, Port, Session, panic_text};
+use crate::backend::{
+    Backend, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, Session, panic_text,
+};
 use crate::call;
 use crate::error::{NnError, Refusal, quoted};
-use crate::tensor::NnTensor;
+use crate::join::{Joining, Part, Plan};
+use crate::schedule::isolate::Isolate;
+pub use crate::schedule::pace::INLINE_BUDGET;
+use crate::schedule::{
+    Ask, CallId, Class, Entered, Finished, Left, Limits, Nanos, Refused, RunId, Scheduler, Todo,
+    Waiting,
+};
+pub use crate::stats::{BatchStats, Histogram, Refusals, Stats};
+use crate::tensor::{NnTensor, TensorType};
 
-/// The longest a call is expected to take and still runs on the task that asked. A hop to the blocking pool
-/// and back costs 10 to 20 µs between busy threads, and 100 µs and more where the other thread sleeps on a
-/// virtual machine; holding a server thread this long delays the other requests on it by no more than parsing
-/// one large body does.
-pub const INLINE_BUDGET: Duration = Duration::from_millis(1);
+/// How much an answer may depend on which calls share its run, as a part of the largest element. Models with
+/// weights and activations quantised by run differ by a few hundredths; one that mixes its items is far above.
+pub const MAX_DIFFERENCE: f64 = 0.1;
 
-/// A new service time counts for one part in so many of the average.
-const AVERAGE_OVER: u64 = 8;
+/// The least a refused caller is told to wait.
+const LEAST_RETRY: Duration = Duration::from_millis(1);
 
 /// A model ready to run. Clones share one model.
 #[derive(Clone)]
@@ -47,15 +56,75 @@ struct Inner {
     backend: &'static str,
     session: Arc<dyn Session>,
     /// Whether every input begins with a symbolic dimension, so that it counts the items of a call.
-    batched: bool,
+    counts_items: bool,
     lane_count: usize,
-    /// Free lanes; as many as `gate` has permits. `None` is a lane to be made anew before its next use.
-    lanes: Mutex<Vec<Option<Box<dyn Lane>>>>,
-    gate: Arc<Semaphore>,
-    queue_max: usize,
-    waiting: AtomicUsize,
-    pace: Pace,
-    counters: Counters,
+    default_level: u8,
+    last_level: u8,
+    plan: Result<Plan, String>,
+    epoch: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    scheduler: Scheduler<Job>,
+    /// Free lanes: as many as the scheduler has.
+    lanes: Vec<Slot>,
+    /// What ends the runs that go on.
+    interrupts: Vec<(RunId, Arc<dyn Interrupt>)>,
+    /// When somebody will look at the line next.
+    wake: Option<Nanos>,
+    stats: Stats,
+    joins: Joins,
+}
+
+/// A place for a lane; empty where it has to be made anew before its next use.
+struct Slot {
+    lane: Option<Box<dyn Lane>>,
+    interrupt: Option<Arc<dyn Interrupt>>,
+}
+
+impl Slot {
+    fn of(lane: Box<dyn Lane>) -> Self {
+        Self {
+            interrupt: lane.interrupt(),
+            lane: Some(lane),
+        }
+    }
+
+    fn empty() -> Self {
+        Self {
+            lane: None,
+            interrupt: None,
+        }
+    }
+}
+
+/// What belongs to a call in the line.
+struct Job {
+    inputs: Vec<NnTensor>,
+    reply: oneshot::Sender<Answer>,
+    begun: Option<Arc<AtomicBool>>,
+}
+
+type Answer = Result<Vec<NnTensor>, NnError>;
+
+/// A run and the lane it is to happen on.
+struct Start {
+    run: RunId,
+    calls: Vec<Waiting<Job>>,
+    slot: Slot,
+    /// Whether it is expected to be quick enough for a server's thread.
+    quick: bool,
+}
+
+/// Whether calls share runs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Joins {
+    /// They do not, and why.
+    No(String),
+    /// They do. By how much answers differed between running alone and together when it was tried, as a part of
+    /// the largest element; none where it was not tried.
+    Yes(Option<f64>),
 }
 
 /// What a call asks beside its tensors.
@@ -63,47 +132,12 @@ struct Inner {
 pub struct Terms {
     /// When its answer is no longer of use.
     pub deadline: Option<Instant>,
-    /// Its priority, 1 the first to run; the model's own default where none is given.
+    /// Its priority, 1 the first to run; the model's own default where none is given, the last where there are
+    /// not as many.
     pub priority: Option<u8>,
     /// Set when the call leaves the line and begins to run: from then on dropping it saves nothing unless every
     /// other call of its run goes as well.
     pub begun: Option<Arc<AtomicBool>>,
-}
-
-/// Counts since the model was loaded. `inference_count` and `execution_count` mean what the Open Inference
-/// Protocol's statistics mean by them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Items inferred: a call's first dimension where every input begins with a symbolic one, else 1 a call.
-    pub inference_count: u64,
-    /// Runs of the graph that succeeded.
-    pub execution_count: u64,
-    /// Runs that failed.
-    pub failures: u64,
-    /// Calls turned away because of what they sent.
-    pub invalid: u64,
-    /// Calls turned away because the line was full or their deadline passed.
-    pub refused: u64,
-    /// Total time calls waited for a lane or a thread, in nanoseconds.
-    pub queue_ns: u64,
-    /// Total time in the backend, in nanoseconds, failed runs included.
-    pub compute_ns: u64,
-    /// Calls running now.
-    pub in_flight: usize,
-    /// Calls waiting for a lane now.
-    pub waiting: usize,
-}
-
-#[derive(Default)]
-struct Counters {
-    inferences: AtomicU64,
-    executions: AtomicU64,
-    failures: AtomicU64,
-    invalid: AtomicU64,
-    refused: AtomicU64,
-    queue_ns: AtomicU64,
-    compute_ns: AtomicU64,
-    in_flight: AtomicUsize,
 }
 
 impl Model {
@@ -124,27 +158,45 @@ impl Model {
         call::carried(&*session)?;
         let lane_count = options.lane_count();
         let lanes = (0..lane_count)
-            .map(|_| session.lane().map(Some))
+            .map(|_| session.lane().map(Slot::of))
             .collect::<Result<Vec<_>, _>>()?;
         let starts_symbolic = |port: &Port| {
-            port.dims
-                .as_ref()
+            (port.dims.as_ref())
                 .and_then(|dims| dims.first())
                 .is_some_and(|dim| matches!(dim, Dim::Symbolic(_)))
         };
+        let plan = match &options.joining {
+            Err(reason) => Err(reason.clone()),
+            Ok(joining) => Plan::new(joining, session.inputs(), session.outputs()),
+        };
+        let limits = limits(options, lane_count, plan.is_ok());
+        let joins = match &plan {
+            Ok(_) => Joins::Yes(None),
+            Err(reason) => Joins::No(reason.clone()),
+        };
+        let last_level = limits.levels - 1;
         Ok(Self(Arc::new(Inner {
             name: name.into(),
             version: version.into(),
             backend: backend.name(),
-            batched: !session.inputs().is_empty() && session.inputs().iter().all(starts_symbolic),
+            counts_items: !session.inputs().is_empty()
+                && session.inputs().iter().all(starts_symbolic),
             session,
             lane_count,
-            lanes: Mutex::new(lanes),
-            gate: Arc::new(Semaphore::new(lane_count)),
-            queue_max: options.queue_max,
-            waiting: AtomicUsize::new(0),
-            pace: Pace::default(),
-            counters: Counters::default(),
+            default_level: (options.default_priority).map_or(last_level, |priority| {
+                priority.saturating_sub(1).min(last_level)
+            }),
+            last_level,
+            plan,
+            epoch: Instant::now(),
+            state: Mutex::new(State {
+                scheduler: Scheduler::new(limits),
+                lanes,
+                interrupts: Vec::new(),
+                wake: None,
+                stats: Stats::default(),
+                joins,
+            }),
         })))
     }
 
@@ -173,32 +225,37 @@ impl Model {
         self.0.session.outputs()
     }
 
-    /// Calls that may run at once.
+    /// Runs at once.
     pub fn lanes(&self) -> usize {
         self.0.lane_count
     }
 
-    /// What a run takes at present, from recent runs; zero before the first. With [`Stats::waiting`] and
-    /// [`Model::lanes`] it says when a refused caller may come back.
-    pub fn service_time(&self) -> Duration {
-        Duration::from_nanos(self.0.pace.time_ns.load(Ordering::Relaxed))
+    /// Whether calls share runs.
+    pub fn joins(&self) -> Joins {
+        self.0.lock().joins.clone()
     }
 
-    /// The counts so far.
+    /// What a run takes at present, from recent runs; zero before the first.
+    pub fn service_time(&self) -> Duration {
+        Duration::from_nanos(self.0.lock().scheduler.pace.mean())
+    }
+
+    /// What was counted so far.
     pub fn stats(&self) -> Stats {
-        let counters = &self.0.counters;
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let state = self.0.lock();
+        let scheduler = &state.scheduler;
         Stats {
-            inference_count: read(&counters.inferences),
-            execution_count: read(&counters.executions),
-            failures: read(&counters.failures),
-            invalid: read(&counters.invalid),
-            refused: read(&counters.refused),
-            queue_ns: read(&counters.queue_ns),
-            compute_ns: read(&counters.compute_ns),
-            in_flight: counters.in_flight.load(Ordering::Relaxed),
-            waiting: self.0.waiting.load(Ordering::Relaxed),
+            running: scheduler.running(),
+            waiting: scheduler.waiting(),
+            hold: Duration::from_nanos(scheduler.tempo.hold(&scheduler.pace)),
+            most_items: scheduler.tempo.most_items(),
+            ..state.stats.clone()
         }
+    }
+
+    /// Takes no more calls. Those that wait or run are brought to their end.
+    pub fn close(&self) {
+        self.0.lock().scheduler.close();
     }
 
     /// Runs every lane once on `inputs`, so that the first caller does not pay for what a backend does on a
@@ -210,23 +267,65 @@ impl Model {
     /// What a call with these inputs would get.
     pub fn warm_up(&self, inputs: Vec<(String, NnTensor)>) -> Result<(), NnError> {
         let inputs = call::bind(&self.0.name, self.inputs(), inputs)?;
-        let bytes = total_bytes(&inputs);
-        let mut best = u64::MAX;
-        for _ in 0..self.0.lane_count {
-            let Ok(permit) = self.0.gate.clone().try_acquire_owned() else {
-                break;
-            };
+        let mut slots = std::mem::take(&mut self.0.lock().lanes);
+        let mut best = None;
+        let ran = slots.iter_mut().try_for_each(|slot| {
             let started = Instant::now();
-            let outcome = self.0.on_lane(&permit, &inputs);
-            best = best.min(nanos(started.elapsed()));
-            // The slot just used is on top again; put it at the bottom so that the next round takes another.
-            self.0.lock_lanes().rotate_right(1);
-            call::label(self.outputs(), outcome?)?;
+            let outputs = self.0.on_lane(slot, &inputs)?;
+            let took = nanos(started.elapsed());
+            best = Some(best.map_or(took, |best: Nanos| best.min(took)));
+            call::label(self.outputs(), outputs).map(drop)
+        });
+        let mut state = self.0.lock();
+        state.lanes.append(&mut slots);
+        if let Some(best) = best {
+            state.scheduler.pace.start(best, total_bytes(&inputs));
         }
-        if best != u64::MAX {
-            self.0.pace.start(best, bytes);
+        drop(state);
+        ran
+    }
+
+    /// Tries whether calls may share a run: runs two alone and then together, and compares. A model whose
+    /// answers depend on their company by more than [`MAX_DIFFERENCE`], or that cannot run them together, runs
+    /// every call by itself from then on. Blocks; counts nothing. For use before the model serves.
+    ///
+    /// # Errors
+    ///
+    /// When one of the calls fails by itself, which says nothing about joining; nothing is changed then.
+    pub fn try_joining(
+        &self,
+        first: Vec<(String, NnTensor)>,
+        second: Vec<(String, NnTensor)>,
+    ) -> Result<Joins, NnError> {
+        let inner = &*self.0;
+        let Ok(plan) = &inner.plan else {
+            return Ok(self.joins());
+        };
+        let calls = [
+            call::bind(&inner.name, self.inputs(), first)?,
+            call::bind(&inner.name, self.inputs(), second)?,
+        ];
+        let parts = [plan.part(&calls[0]), plan.part(&calls[1])];
+        if parts[0].class == Class::Alone || parts[0].class != parts[1].class {
+            return Ok(self.joins());
         }
-        Ok(())
+        let Some(mut slot) = inner.lock().lanes.pop() else {
+            return Ok(self.joins());
+        };
+        let tried = inner.compare(&mut slot, plan, &calls, &parts);
+        let mut state = inner.lock();
+        state.lanes.push(slot);
+        match tried? {
+            Ok(difference) if difference <= MAX_DIFFERENCE => {
+                state.joins = Joins::Yes(Some(difference));
+            }
+            Ok(difference) => state.stop_joining(format!(
+                "its answers depend on what else is in the run, by {difference:.3} of the largest element; \
+                 see [batching] in model.toml"
+            )),
+            Err(error) => state.stop_joining(format!("two calls together fail: {}", error.message)),
+        }
+        Ok(state.joins.clone())
     }
 
     /// Runs the model on named tensors and returns its outputs, named, in the graph's order.
@@ -239,110 +338,89 @@ impl Model {
     ///
     /// # Cancellation
     ///
-    /// Dropping the future leaves the line, or abandons a run that goes on to its end with its lane.
+    /// Dropping the future leaves the line, or abandons the run.
     pub async fn infer(
         &self,
         inputs: Vec<(String, NnTensor)>,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
-        self.infer_by(inputs, None).await
+        self.infer_with(inputs, Terms::default()).await
     }
 
-    /// As [`Model::infer`], on terms.
-    pub async fn infer_with(
-        &self,
-        inputs: Vec<(String, NnTensor)>,
-        terms: Terms,
-    ) -> Result<Vec<(String, NnTensor)>, NnError> {
-        self.infer_by(inputs, terms.deadline).await
-    }
-
-    /// As [`Model::infer`], and gives up at `deadline` with a [`Refusal::Deadline`]. A run that the deadline
-    /// finds on another thread goes on to its end with its lane.
+    /// As [`Model::infer`], and gives up at `deadline` with a [`Refusal::Deadline`].
     pub async fn infer_by(
         &self,
         inputs: Vec<(String, NnTensor)>,
         deadline: Option<Instant>,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
-        let arrived = Instant::now();
-        let inputs = call::bind(&self.0.name, self.inputs(), inputs)
-            .inspect_err(|_| add(&self.0.counters.invalid, 1))?;
+        let terms = Terms {
+            deadline,
+            ..Terms::default()
+        };
+        self.infer_with(inputs, terms).await
+    }
+
+    /// As [`Model::infer`], on terms.
+    ///
+    /// # Errors
+    ///
+    /// Also a [`Refusal::Shed`] at once where the line is too long for the deadline, and a
+    /// [`Refusal::Deadline`] when it passes. Refusals say when to come back.
+    pub async fn infer_with(
+        &self,
+        inputs: Vec<(String, NnTensor)>,
+        terms: Terms,
+    ) -> Result<Vec<(String, NnTensor)>, NnError> {
+        let inner = &self.0;
+        let inputs = call::bind(&inner.name, self.inputs(), inputs)
+            .inspect_err(|_| inner.lock().stats.refusals.invalid += 1)?;
         // A task that only ever makes short calls would otherwise never give way to the others.
         tokio::task::consume_budget().await;
-        let permit = match deadline {
-            None => self.admit().await,
-            Some(deadline) if deadline <= arrived => Err(self.late("before the call began")),
-            Some(deadline) => tokio::time::timeout_at(deadline, self.admit())
-                .await
-                .unwrap_or_else(|_| Err(self.late("while the call waited for the model"))),
-        }
-        .inspect_err(|error| add(&self.0.counters.refused, u64::from(error.refusal.is_some())))?;
-        let call = Call {
-            inner: self.0.clone(),
-            _permit: permit,
+        let ask = inner.ask(&inputs, &terms);
+        let (reply, answer) = oneshot::channel();
+        let job = Job {
             inputs,
-            arrived,
+            reply,
+            begun: terms.begun,
         };
-        let outputs = if self.0.pace.predict(total_bytes(&call.inputs)) <= nanos(INLINE_BUDGET) {
-            call.run()
-        } else {
-            let run = tokio::task::spawn_blocking(move || call.run());
-            let joined = match deadline {
-                None => run.await,
-                Some(deadline) => match tokio::time::timeout_at(deadline, run).await {
-                    Ok(joined) => joined,
-                    Err(_) => {
-                        add(&self.0.counters.refused, 1);
-                        return Err(self.late("while the model ran"));
-                    }
-                },
-            };
-            // `Call::run` catches panics, so what is left is a runtime that shuts down.
-            joined.unwrap_or_else(|_| {
-                Err(NnError::refused(
-                    Refusal::NotReady,
-                    "the server is shutting down and did not run the model",
-                ))
-            })
-        }?;
-        call::label(self.outputs(), outputs)
-    }
-
-    fn late(&self, when: &str) -> NnError {
-        NnError::refused(
-            Refusal::Deadline,
-            format!(
-                "the deadline passed {when} (model {} takes about {:.1} ms a call and {} wait); allow more time",
-                quoted(&self.0.name),
-                self.service_time().as_secs_f64() * 1e3,
-                self.0.waiting.load(Ordering::Relaxed)
-            ),
-        )
-    }
-
-    /// Waits for a lane.
-    async fn admit(&self) -> Result<OwnedSemaphorePermit, NnError> {
-        let closed = || NnError::refused(Refusal::NotReady, "the model is being unloaded");
-        match self.0.gate.clone().try_acquire_owned() {
-            Ok(permit) => return Ok(permit),
-            Err(TryAcquireError::NoPermits) => {}
-            Err(TryAcquireError::Closed) => return Err(closed()),
-        }
-        let Some(_place) = Place::take(&self.0) else {
-            return Err(NnError::refused(
-                Refusal::QueueFull,
-                format!(
-                    "{} calls already wait for model {}, which is as many as may; try again later",
-                    self.0.queue_max,
-                    quoted(&self.0.name)
-                ),
-            ));
+        let id = inner.submit(ask, job)?;
+        let waiter = Waiter {
+            inner,
+            id,
+            answer,
+            open: true,
         };
-        self.0
-            .gate
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| closed())
+        call::label(self.outputs(), waiter.answered(terms.deadline).await?)
+    }
+}
+
+/// What the scheduler may do for a model loaded with these options.
+fn limits(options: &LoadOptions, lanes: usize, joins: bool) -> Limits {
+    let joining = match &options.joining {
+        Ok(joining) if joins => joining.clone(),
+        _ => Joining {
+            max_items: 1,
+            ..Joining::default()
+        },
+    };
+    Limits {
+        lanes,
+        queue_max: options.queue_max,
+        levels: options.priority_levels.max(1),
+        max_items: joining.max_items.max(1),
+        max_bytes: joining.max_bytes,
+        max_tokens: joining.padding.map(|padding| padding.max_tokens),
+        preferred: joining.preferred,
+        max_wait: nanos(joining.max_wait),
+        target: joining.target.map(nanos),
+    }
+}
+
+fn waiting(id: CallId, ask: Ask, arrived: Nanos, payload: Job) -> Waiting<Job> {
+    Waiting {
+        id,
+        ask,
+        arrived,
+        payload,
     }
 }
 
@@ -350,182 +428,587 @@ fn total_bytes(inputs: &[NnTensor]) -> u64 {
     inputs.iter().map(|tensor| tensor.data.len() as u64).sum()
 }
 
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+fn nanos(time: Duration) -> Nanos {
+    Nanos::try_from(time.as_nanos()).unwrap_or(Nanos::MAX)
 }
 
-fn add(counter: &AtomicU64, amount: u64) {
-    counter.fetch_add(amount, Ordering::Relaxed);
+/// A caller's side of a call. Dropped before the answer came, it takes the call back.
+struct Waiter<'a> {
+    inner: &'a Arc<Inner>,
+    id: CallId,
+    answer: oneshot::Receiver<Answer>,
+    open: bool,
 }
 
-/// A place in the line, given up when dropped.
-struct Place<'a>(&'a Inner);
-
-impl<'a> Place<'a> {
-    fn take(inner: &'a Inner) -> Option<Self> {
-        (inner.waiting)
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
-                (waiting < inner.queue_max).then_some(waiting + 1)
-            })
-            .ok()
-            .map(|_| Self(inner))
+impl Waiter<'_> {
+    async fn answered(mut self, deadline: Option<Instant>) -> Answer {
+        // A run that happened on this task has answered already.
+        let outcome = match self.answer.try_recv() {
+            Ok(answer) => Ok(answer),
+            Err(oneshot::error::TryRecvError::Closed) => Err(()),
+            Err(oneshot::error::TryRecvError::Empty) => match deadline {
+                None => (&mut self.answer).await.map_err(drop),
+                Some(deadline) => match tokio::time::timeout_at(deadline, &mut self.answer).await {
+                    Ok(answer) => answer.map_err(drop),
+                    Err(_) => {
+                        let waited = matches!(self.give_up(), Left::Line(_));
+                        let mut state = self.inner.lock();
+                        state.stats.refusals.deadline += 1;
+                        let when = if waited {
+                            "while the call waited for the model"
+                        } else {
+                            "while the model ran"
+                        };
+                        return Err(self.inner.late(&state, when));
+                    }
+                },
+            },
+        };
+        self.open = false;
+        // What is left is a runtime that shuts down.
+        outcome.unwrap_or_else(|()| {
+            Err(NnError::refused(
+                Refusal::NotReady,
+                "the server is shutting down and did not run the model",
+            ))
+        })
     }
-}
 
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// An admitted call; owns its lane until it has run, wherever it runs.
-struct Call {
-    inner: Arc<Inner>,
-    _permit: OwnedSemaphorePermit,
-    inputs: Vec<NnTensor>,
-    arrived: Instant,
-}
-
-impl Call {
-    fn run(self) -> Result<Vec<NnTensor>, NnError> {
-        let inner = &*self.inner;
-        let counters = &inner.counters;
-        let started = Instant::now();
-        counters.in_flight.fetch_add(1, Ordering::Relaxed);
-        let outcome = inner.on_lane(&self._permit, &self.inputs);
-        let took = nanos(started.elapsed());
-        counters.in_flight.fetch_sub(1, Ordering::Relaxed);
-        add(&counters.queue_ns, nanos(started - self.arrived));
-        add(&counters.compute_ns, took);
-        if outcome.is_ok() {
-            inner.pace.observe(took, total_bytes(&self.inputs));
-            add(&counters.executions, 1);
-            let items = self
-                .inputs
-                .first()
-                .filter(|_| inner.batched)
-                .and_then(|tensor| tensor.dims.first());
-            add(&counters.inferences, u64::from(items.copied().unwrap_or(1)));
-        } else {
-            add(&counters.failures, 1);
+    fn give_up(&mut self) -> Left<Job> {
+        self.open = false;
+        // Before the run is ended, so that it is not tried again for a caller that is gone.
+        self.answer.close();
+        let mut state = self.inner.lock();
+        let left = state.scheduler.leave(self.id);
+        if let Left::Abandoned(run) = left {
+            let interrupt = state.interrupts.iter().find(|(id, _)| *id == run);
+            // Under the lock: the run cannot end, and its lane not begin another, before it is told.
+            if let Some((_, interrupt)) = interrupt {
+                interrupt.interrupt();
+            }
         }
-        outcome
+        left
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            let left = self.give_up();
+            if let Left::Line(_) = left {
+                self.inner.lock().stats.refusals.cancelled += 1;
+            }
+        }
+    }
+}
+
+impl State {
+    /// Takes a lane for a run.
+    fn start(&mut self, run: RunId, calls: Vec<Waiting<Job>>) -> Start {
+        // The scheduler begins no more runs than there are lanes; a missing one is made.
+        let slot = self.lanes.pop().unwrap_or_else(Slot::empty);
+        if let Some(interrupt) = &slot.interrupt {
+            self.interrupts.push((run, interrupt.clone()));
+        }
+        self.stats.in_flight += calls.len();
+        for call in &calls {
+            if let Some(begun) = &call.payload.begun {
+                begun.store(true, Ordering::SeqCst);
+            }
+        }
+        let bytes = calls.iter().map(|call| call.ask.bytes).sum();
+        Start {
+            run,
+            slot,
+            quick: self.scheduler.pace.predict(bytes) <= nanos(INLINE_BUDGET),
+            calls,
+        }
+    }
+
+    fn stop_joining(&mut self, reason: String) {
+        self.scheduler.stop_joining();
+        self.joins = Joins::No(reason);
     }
 }
 
 impl Inner {
-    fn lock_lanes(&self) -> MutexGuard<'_, Vec<Option<Box<dyn Lane>>>> {
-        self.lanes
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Runs on a free lane. The permit is proof that there is one.
-    fn on_lane(
-        &self,
-        _permit: &OwnedSemaphorePermit,
-        inputs: &[NnTensor],
-    ) -> Result<Vec<NnTensor>, NnError> {
-        let slot = self.lock_lanes().pop().flatten();
-        // Everything that may panic is inside, so that the slot goes back whatever happens.
-        let ran = catch_unwind(AssertUnwindSafe(|| {
-            let mut lane = match slot {
-                Some(lane) => lane,
-                None => self.session.lane()?,
-            };
-            let outcome = lane.run(inputs);
-            Ok((lane, outcome))
-        }));
-        let (slot, outcome) = match ran {
-            Ok(Ok((lane, outcome))) => (Some(lane), outcome),
-            Ok(Err(error)) => (None, Err(error)),
-            Err(panic) => {
-                let text = panic_text(&*panic);
-                (
-                    None,
-                    Err(NnError::runtime(format!(
-                        "the backend panicked on this call: {text}"
-                    ))),
-                )
-            }
+    fn now(&self) -> Nanos {
+        nanos(self.epoch.elapsed())
+    }
+
+    fn ask(&self, inputs: &[NnTensor], terms: &Terms) -> Ask {
+        let part = match &self.plan {
+            Ok(plan) => plan.part(inputs),
+            Err(_) => Part {
+                class: Class::Alone,
+                items: self.items(inputs),
+                length: 1,
+            },
         };
-        self.lock_lanes().push(slot);
+        let deadline = (terms.deadline).map(|at| nanos(at.saturating_duration_since(self.epoch)));
+        Ask {
+            level: (terms.priority).map_or(self.default_level, |priority| {
+                priority.saturating_sub(1).min(self.last_level)
+            }),
+            class: part.class,
+            items: part.items,
+            length: part.length,
+            bytes: total_bytes(inputs),
+            deadline,
+        }
+    }
+
+    fn items(&self, inputs: &[NnTensor]) -> u32 {
+        (inputs.first())
+            .filter(|_| self.counts_items)
+            .and_then(|tensor| tensor.dims.first().copied())
+            .unwrap_or(1)
+    }
+
+    /// Begins a call or puts it in the line. What is quick and can begin happens before this returns.
+    fn submit(self: &Arc<Self>, ask: Ask, job: Job) -> Result<CallId, NnError> {
+        let now = self.now();
+        let mut state = self.lock();
+        if let Some((id, run)) = state.scheduler.start_alone(&ask, now) {
+            let start = state.start(run, vec![waiting(id, ask, now, job)]);
+            drop(state);
+            self.launch_here(start);
+            return Ok(id);
+        }
+        let Entered { id, displaced } = match state.scheduler.enter(ask, job, now) {
+            Ok(entered) => entered,
+            Err((refused, _)) => return Err(self.refused(&mut state, refused, now)),
+        };
+        let mut ready = self.look(&mut state, now);
+        let displaced = displaced.map(|call| (call, self.displaced(&mut state, now)));
+        drop(state);
+        if let Some((call, error)) = displaced {
+            let _ = call.payload.reply.send(Err(error));
+        }
+        // One run may happen here: most likely it is the one of this call.
+        let here = ready.pop();
+        ready.into_iter().for_each(|start| self.launch(start));
+        if let Some(start) = here {
+            self.launch_here(start);
+        }
+        Ok(id)
+    }
+
+    /// Asks what there is to do, takes lanes for it, and sees to it that somebody looks again.
+    fn look(self: &Arc<Self>, state: &mut State, now: Nanos) -> Vec<Start> {
+        let Todo { late, runs, wake } = state.scheduler.next(now);
+        for call in late {
+            state.stats.refusals.deadline += 1;
+            let error = self.late(state, "while the call waited for the model");
+            let _ = call.payload.reply.send(Err(error));
+        }
+        if let Some(wake) = wake
+            && state.wake.is_none_or(|planned| wake < planned)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            state.wake = Some(wake);
+            let inner = self.clone();
+            runtime.spawn(async move {
+                tokio::time::sleep_until(inner.epoch + Duration::from_nanos(wake)).await;
+                let mut state = inner.lock();
+                if state.wake == Some(wake) {
+                    state.wake = None;
+                }
+                let now = inner.now();
+                let ready = inner.look(&mut state, now);
+                drop(state);
+                ready.into_iter().for_each(|start| inner.launch(start));
+            });
+        }
+        runs.into_iter()
+            .map(|(run, calls)| state.start(run, calls))
+            .collect()
+    }
+
+    /// Runs on this task what is quick enough, and what is not elsewhere.
+    fn launch_here(self: &Arc<Self>, start: Start) {
+        if start.quick {
+            let next = self.perform(start);
+            next.into_iter().for_each(|start| self.launch(start));
+        } else {
+            self.launch(start);
+        }
+    }
+
+    /// Runs elsewhere.
+    fn launch(self: &Arc<Self>, start: Start) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            // The process ends; whoever waits hears it from the channel that closes.
+            return;
+        };
+        let inner = self.clone();
+        if start.quick {
+            runtime.spawn(async move { inner.launch_here(start) });
+        } else {
+            runtime.spawn_blocking(move || {
+                let mut next = Some(start);
+                while let Some(start) = next.take() {
+                    let mut ready = inner.perform(start);
+                    next = ready.pop();
+                    ready.into_iter().for_each(|start| inner.launch(start));
+                }
+            });
+        }
+    }
+
+    /// Runs, answers, and says what to run next.
+    fn perform(self: &Arc<Self>, start: Start) -> Vec<Start> {
+        let Start {
+            run,
+            calls,
+            mut slot,
+            ..
+        } = start;
+        let began = self.now();
+        let outcome = self.execute(&mut slot, &calls);
+        let now = self.now();
+        let mut state = self.lock();
+        state.interrupts.retain(|(id, _)| *id != run);
+        state.lanes.push(slot);
+        state.scheduler.finish(
+            run,
+            Finished {
+                took: outcome.sound.then_some(now - began),
+                bytes: outcome.bytes,
+                items: outcome.items,
+            },
+        );
+        if let Some(reason) = outcome.unjoinable {
+            state.stop_joining(reason);
+        }
+        let stats = &mut state.stats;
+        stats.in_flight -= calls.len();
+        stats.failed_executions += outcome.failed_executions;
+        stats.compute_input_ns += outcome.spent.compute_input_ns;
+        stats.compute_infer_ns += outcome.spent.compute_infer_ns;
+        stats.compute_output_ns += outcome.spent.compute_output_ns;
+        for (items, batch) in outcome.rows {
+            stats.ran(items, batch);
+        }
+        for (call, answer) in calls.iter().zip(&outcome.answers) {
+            stats.queue.add(began.saturating_sub(call.arrived));
+            stats.compute.add(outcome.spent.compute_infer_ns);
+            stats.total.add(now.saturating_sub(call.arrived));
+            if answer.is_ok() {
+                stats.success += 1;
+                stats.last_inference = Some(SystemTime::now());
+            } else {
+                stats.failures += 1;
+            }
+        }
+        let ready = self.look(&mut state, now);
+        drop(state);
+        for (call, answer) in calls.into_iter().zip(outcome.answers) {
+            let _ = call.payload.reply.send(answer);
+        }
+        ready
+    }
+
+    /// Runs calls together; where that fails, in parts.
+    fn execute(&self, slot: &mut Slot, calls: &[Waiting<Job>]) -> Outcome {
+        let mut outcome = Outcome::of(calls);
+        let mut isolate = Isolate::new(calls.len());
+        while let Some(part) = isolate.next() {
+            let whole = part.len() == calls.len();
+            let live: Vec<usize> = (part.clone())
+                .filter(|at| whole || !calls[*at].payload.reply.is_closed())
+                .collect();
+            if live.is_empty() {
+                continue;
+            }
+            let members: Vec<&Waiting<Job>> = live.iter().map(|at| &calls[*at]).collect();
+            match self.attempt(slot, &members, &mut outcome) {
+                Ok(answers) => {
+                    for (at, answer) in live.into_iter().zip(answers) {
+                        outcome.answers[at] = Ok(answer);
+                    }
+                }
+                Err(error) => {
+                    outcome.sound = false;
+                    outcome.failed_executions += 1;
+                    if !isolate.failed(part) {
+                        outcome.answers[live[0]] = Err(error);
+                    }
+                }
+            }
+        }
         outcome
     }
-}
 
-/// How long the model takes, as an average of recent runs. Reads and writes of its two numbers race; what is
-/// lost by that is one sample.
-#[derive(Default)]
-struct Pace {
-    time_ns: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Pace {
-    fn start(&self, took_ns: u64, bytes: u64) {
-        self.time_ns.store(took_ns.max(1), Ordering::Relaxed);
-        self.bytes.store(bytes.max(1), Ordering::Relaxed);
+    /// One run of the graph, for one call or several.
+    fn attempt(
+        &self,
+        slot: &mut Slot,
+        calls: &[&Waiting<Job>],
+        outcome: &mut Outcome,
+    ) -> Result<Vec<Vec<NnTensor>>, NnError> {
+        let started = Instant::now();
+        let items = calls.iter().map(|call| call.ask.items).sum();
+        let mut spent = BatchStats {
+            count: 1,
+            ..BatchStats::default()
+        };
+        let ran = match (calls, &self.plan) {
+            ([call], _) => {
+                let outputs = self.on_lane(slot, &call.payload.inputs);
+                spent.compute_infer_ns = nanos(started.elapsed());
+                outputs.map(|outputs| vec![outputs])
+            }
+            (_, Err(reason)) => Err(NnError::runtime(reason.clone())),
+            (_, Ok(plan)) => {
+                let tensors: Vec<&[NnTensor]> =
+                    calls.iter().map(|call| &call.payload.inputs[..]).collect();
+                let shares: Vec<(u32, u32)> = (calls.iter())
+                    .map(|call| (call.ask.items, call.ask.length))
+                    .collect();
+                let longest = shares.iter().map(|(_, length)| *length).max().unwrap_or(1);
+                let joined = plan.join(&tensors, longest);
+                outcome.bytes = outcome.bytes.max(total_bytes(&joined));
+                let put_together = started.elapsed();
+                spent.compute_input_ns = nanos(put_together);
+                let outputs = self.on_lane(slot, &joined);
+                let ran = started.elapsed();
+                spent.compute_infer_ns = nanos(ran - put_together);
+                outputs.and_then(|outputs| {
+                    let split = plan.split(&outputs, &shares, longest);
+                    spent.compute_output_ns = nanos(started.elapsed() - ran);
+                    if let Err(error) = &split {
+                        outcome.unjoinable = Some(error.message.clone());
+                    }
+                    split
+                })
+            }
+        };
+        outcome.spent.compute_input_ns += spent.compute_input_ns;
+        outcome.spent.compute_infer_ns += spent.compute_infer_ns;
+        outcome.spent.compute_output_ns += spent.compute_output_ns;
+        if ran.is_ok() {
+            outcome.rows.push((items, spent));
+        }
+        ran
     }
 
-    fn observe(&self, took_ns: u64, bytes: u64) {
-        let time = self.time_ns.load(Ordering::Relaxed);
-        if time == 0 {
-            return self.start(took_ns, bytes);
+    /// Runs on a lane, which is made first where there is none.
+    fn on_lane(&self, slot: &mut Slot, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError> {
+        let lane = slot.lane.take();
+        // Everything that may panic is inside, so that the slot goes back whatever happens.
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            let mut fresh = match lane {
+                Some(lane) => Slot {
+                    lane: Some(lane),
+                    interrupt: None,
+                },
+                None => Slot::of(self.session.lane()?),
+            };
+            let outcome = match &mut fresh.lane {
+                Some(lane) => lane.run(inputs),
+                None => Err(NnError::runtime("the model has no lane")),
+            };
+            Ok((fresh, outcome))
+        }));
+        match ran {
+            Ok(Ok((fresh, outcome))) => {
+                slot.lane = fresh.lane;
+                if fresh.interrupt.is_some() {
+                    slot.interrupt = fresh.interrupt;
+                }
+                let outputs = outcome?;
+                let expected = self.session.outputs().len();
+                if outputs.len() != expected {
+                    return Err(NnError::runtime(format!(
+                        "the backend answered with {} outputs where the graph has {expected}",
+                        outputs.len()
+                    )));
+                }
+                Ok(outputs)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(panic) => {
+                let text = panic_text(&*panic);
+                slot.interrupt = None;
+                Err(NnError::runtime(format!(
+                    "the backend panicked on this call: {text}"
+                )))
+            }
         }
-        let blend = |old: u64, new: u64| ((old * (AVERAGE_OVER - 1) + new) / AVERAGE_OVER).max(1);
-        // One run the scheduler interrupted must not push a quick model off its task; two in a row may.
-        let bounded = took_ns.min(time.saturating_add(nanos(INLINE_BUDGET) * AVERAGE_OVER / 2));
-        self.time_ns.store(blend(time, bounded), Ordering::Relaxed);
-        self.bytes.store(
-            blend(
-                self.bytes.load(Ordering::Relaxed),
-                bytes.min(u64::MAX / AVERAGE_OVER / 2),
+    }
+
+    /// By how much two calls' answers differ between running alone and together; the inner error where they
+    /// cannot run together.
+    fn compare(
+        &self,
+        slot: &mut Slot,
+        plan: &Plan,
+        calls: &[Vec<NnTensor>; 2],
+        parts: &[Part; 2],
+    ) -> Result<Result<f64, NnError>, NnError> {
+        let alone = [
+            self.on_lane(slot, &calls[0])?,
+            self.on_lane(slot, &calls[1])?,
+        ];
+        let shares: Vec<(u32, u32)> = parts.iter().map(|part| (part.items, part.length)).collect();
+        let longest = parts[0].length.max(parts[1].length);
+        let joined = plan.join(&[&calls[0], &calls[1]], longest);
+        let together = (self.on_lane(slot, &joined))
+            .and_then(|outputs| plan.split(&outputs, &shares, longest));
+        Ok(together.map(|together| {
+            let pairs = alone.iter().flatten().zip(together.iter().flatten());
+            pairs.map(|(a, b)| difference(a, b)).fold(0.0, f64::max)
+        }))
+    }
+
+    fn late(&self, state: &State, when: &str) -> NnError {
+        NnError::refused(
+            Refusal::Deadline,
+            format!(
+                "the deadline passed {when} (model {} takes about {:.1} ms a run and {} wait); allow more time",
+                quoted(&self.name),
+                state.scheduler.pace.mean() as f64 / 1e6,
+                state.scheduler.waiting()
             ),
-            Ordering::Relaxed,
-        );
+        )
+        .retry_after(self.retry_after(state, self.now()))
     }
 
-    /// What a call of so many bytes will take: in proportion where it is larger than recent ones, so that one
-    /// large batch after many small calls does not run on a server thread. Endless before the first run.
-    fn predict(&self, bytes: u64) -> u64 {
-        let time = self.time_ns.load(Ordering::Relaxed);
-        if time == 0 {
-            return u64::MAX;
+    /// When the line will have been worked off.
+    fn retry_after(&self, state: &State, now: Nanos) -> Duration {
+        let scheduler = &state.scheduler;
+        let wait = scheduler
+            .wait_estimate(now)
+            .saturating_add(scheduler.pace.mean());
+        Duration::from_nanos(wait).max(LEAST_RETRY)
+    }
+
+    fn displaced(&self, state: &mut State, now: Nanos) -> NnError {
+        state.stats.refusals.displaced += 1;
+        let text = format!(
+            "calls of higher priority took the places in the line of model {}; try again later",
+            quoted(&self.name)
+        );
+        NnError::refused(Refusal::QueueFull, text).retry_after(self.retry_after(state, now))
+    }
+
+    fn refused(&self, state: &mut State, refused: Refused, now: Nanos) -> NnError {
+        let name = quoted(&self.name);
+        match refused {
+            Refused::Full => {
+                state.stats.refusals.queue_full += 1;
+                let text = format!(
+                    "{} calls already wait for model {name}, which is as many as may; try again later",
+                    state.scheduler.waiting()
+                );
+                NnError::refused(Refusal::QueueFull, text).retry_after(self.retry_after(state, now))
+            }
+            Refused::TooLate => {
+                state.stats.refusals.shed += 1;
+                let text = format!(
+                    "the {} calls that wait for model {name} take about {:.0} ms, longer than this call has; it was \
+                     not run: try again later, or allow more time",
+                    state.scheduler.waiting(),
+                    state.scheduler.wait_estimate(now) as f64 / 1e6
+                );
+                NnError::refused(Refusal::Shed, text).retry_after(self.retry_after(state, now))
+            }
+            Refused::Expired => {
+                state.stats.refusals.deadline += 1;
+                self.late(state, "before the call began")
+            }
+            Refused::Closed => {
+                state.stats.refusals.not_ready += 1;
+                NnError::refused(Refusal::NotReady, "the model is being unloaded")
+            }
         }
-        let usual = self.bytes.load(Ordering::Relaxed).max(1);
-        let scaled = u128::from(time) * u128::from(bytes.max(usual)) / u128::from(usual);
-        u64::try_from(scaled).unwrap_or(u64::MAX)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What came of a run.
+struct Outcome {
+    /// One a call.
+    answers: Vec<Answer>,
+    /// Runs of the graph that succeeded: items, and time spent.
+    rows: Vec<(u32, BatchStats)>,
+    spent: BatchStats,
+    failed_executions: u64,
+    /// Whether it was one run that succeeded, so that its time says something.
+    sound: bool,
+    items: u32,
+    bytes: u64,
+    /// Why calls of this model must not share runs, where that came out.
+    unjoinable: Option<String>,
+}
 
-    #[test]
-    fn one_interrupted_run_does_not_move_a_quick_model_off_its_task_but_two_do() {
-        let pace = Pace::default();
-        assert_eq!(pace.predict(100), u64::MAX);
-        pace.start(20_000, 100);
-        let budget = nanos(INLINE_BUDGET);
-        assert!(pace.predict(100) <= budget);
-        pace.observe(50_000_000, 100);
-        assert!(pace.predict(100) <= budget, "{}", pace.predict(100));
-        pace.observe(50_000_000, 100);
-        assert!(pace.predict(100) > budget, "{}", pace.predict(100));
-        for _ in 0..40 {
-            pace.observe(20_000, 100);
+impl Outcome {
+    fn of(calls: &[Waiting<Job>]) -> Self {
+        let gone = || NnError::refused(Refusal::Gone, "the caller went away before the model ran");
+        Self {
+            answers: calls.iter().map(|_| Err(gone())).collect(),
+            rows: Vec::new(),
+            spent: BatchStats::default(),
+            failed_executions: 0,
+            sound: true,
+            items: calls.iter().map(|call| call.ask.items).sum(),
+            bytes: calls.iter().map(|call| call.ask.bytes).sum(),
+            unjoinable: None,
         }
-        assert!(pace.predict(100) <= budget);
     }
+}
 
-    #[test]
-    fn a_call_much_larger_than_the_usual_is_not_expected_to_be_quick() {
-        let pace = Pace::default();
-        pace.start(20_000, 100);
-        assert!(pace.predict(100 * 100) > nanos(INLINE_BUDGET));
-        assert_eq!(pace.predict(1), pace.predict(100));
-        assert_eq!(pace.predict(u64::MAX), u64::MAX);
+/// The largest difference between two tensors' elements, as a part of the largest element.
+fn difference(a: &NnTensor, b: &NnTensor) -> f64 {
+    if a.dims != b.dims || a.ty != b.ty {
+        return f64::INFINITY;
+    }
+    let (a, b) = (elements(a), elements(b));
+    let largest = a
+        .iter()
+        .map(|x| x.abs())
+        .filter(|x| x.is_finite())
+        .fold(0.0, f64::max);
+    let apart = |(a, b): (&f64, &f64)| {
+        if a == b || (a.is_nan() && b.is_nan()) {
+            0.0
+        } else {
+            (a - b).abs()
+        }
+    };
+    let most = a.iter().zip(&b).map(apart).fold(0.0, |most: f64, x| {
+        if x.is_nan() {
+            f64::INFINITY
+        } else {
+            most.max(x)
+        }
+    });
+    if most == 0.0 {
+        0.0
+    } else {
+        most / largest.max(f64::MIN_POSITIVE)
+    }
+}
+
+fn elements(tensor: &NnTensor) -> Vec<f64> {
+    fn each<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f64) -> Vec<f64> {
+        let (chunks, _) = data.as_chunks::<N>();
+        chunks.iter().map(|chunk| read(*chunk)).collect()
+    }
+    let data = &tensor.data[..];
+    match tensor.ty {
+        TensorType::Fp16 => each(data, |b| half::f16::from_le_bytes(b).to_f64()),
+        TensorType::Bf16 => each(data, |b| half::bf16::from_le_bytes(b).to_f64()),
+        TensorType::Fp32 => each(data, |b| f64::from(f32::from_le_bytes(b))),
+        TensorType::Fp64 => each(data, f64::from_le_bytes),
+        TensorType::U8 => each(data, |b: [u8; 1]| f64::from(b[0])),
+        TensorType::I32 => each(data, |b| f64::from(i32::from_le_bytes(b))),
+        TensorType::I64 => each(data, |b| i64::from_le_bytes(b) as f64),
     }
 }

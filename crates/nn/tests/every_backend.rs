@@ -435,7 +435,7 @@ fn whatever_a_caller_sends_wrong_is_an_invalid_argument_that_says_what() {
             );
             assert!(error.message.len() < 500, "{}", error.message.len());
         }
-        assert_eq!(model.stats().invalid, cases.len() as u64);
+        assert_eq!(model.stats().refusals.invalid, cases.len() as u64);
         assert!(
             run(&model, vec![("a", good()), ("b", good())]).is_ok(),
             "the model still answers"

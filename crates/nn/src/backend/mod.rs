@@ -128,6 +128,13 @@ pub struct LoadOptions {
     pub outputs: Option<Vec<String>>,
     /// Calls that may wait for a lane; the next is refused.
     pub queue_max: usize,
+    /// Levels of priority.
+    pub priority_levels: u8,
+    /// The priority of a call that names none, 1 the first to run; the last where none is given.
+    pub default_priority: Option<u8>,
+    /// How calls share runs, or why they do not.
+    #[cfg(feature = "native")]
+    pub joining: Result<crate::join::Joining, String>,
     /// Bytes one run may need for the values between its operators; `None` for as many as it takes. A backend
     /// that can tell beforehand refuses a call that needs more; tract can.
     pub working_bytes: Option<usize>,
@@ -146,6 +153,10 @@ impl Default for LoadOptions {
             device: None,
             outputs: None,
             queue_max: QUEUE_MAX,
+            priority_levels: 1,
+            default_priority: None,
+            #[cfg(feature = "native")]
+            joining: Err("it was not asked for".into()),
             working_bytes: None,
         }
     }

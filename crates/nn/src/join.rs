@@ -1,0 +1,395 @@
+//! Decides which calls of a model may share a run, and makes one call's tensors of several, and back.
+//!
+//! Two calls may share a run when the model counts items along the first axis of every input and output, and
+//! their tensors agree in every other axis but the one that is filled ([`Padding`]). Outputs are handed out as
+//! slices of the run's own; only where an axis was filled are they copied, to take the filling off.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::backend::{Dim, Port};
+use crate::error::{NnError, quoted};
+use crate::schedule::Class;
+use crate::tensor::{NnTensor, Shape};
+
+/// Default of [`Joining::max_items`]. On a processor larger runs gain nothing and delay the calls in them.
+pub const MAX_ITEMS: u32 = 32;
+/// Default of [`Joining::max_wait`]. It is the most: how long a call is really held adapts, from nothing.
+pub const MAX_WAIT: Duration = Duration::from_millis(5);
+/// Default of [`Joining::max_bytes`]: what a run's inputs may add up to when several calls share it.
+pub const MAX_BYTES: u64 = 64 << 20;
+/// Default of [`Padding::max_tokens`]: 32 sentences of 256 tokens.
+pub const MAX_TOKENS: u64 = 8192;
+
+/// How calls share runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joining {
+    /// Most items of a shared run.
+    pub max_items: u32,
+    /// Most bytes of a shared run's inputs.
+    pub max_bytes: u64,
+    /// The longest a call is held for others.
+    pub max_wait: Duration,
+    /// Sizes a run is best ended at, ascending.
+    pub preferred: Vec<u32>,
+    /// What a run and the hold before it may take before runs are made smaller.
+    pub target: Option<Duration>,
+    /// The axis calls may differ in.
+    pub padding: Option<Padding>,
+}
+
+impl Default for Joining {
+    fn default() -> Self {
+        Self {
+            max_items: MAX_ITEMS,
+            max_bytes: MAX_BYTES,
+            max_wait: MAX_WAIT,
+            preferred: Vec::new(),
+            target: None,
+            padding: None,
+        }
+    }
+}
+
+/// An axis that is filled up to the longest call of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Padding {
+    /// By input: which of its axes, and the element it is filled with, as it lies in memory.
+    pub inputs: BTreeMap<String, (usize, Vec<u8>)>,
+    /// By output: which of its axes.
+    pub outputs: BTreeMap<String, usize>,
+    /// Most elements along the axis in one run: items times the longest.
+    pub max_tokens: u64,
+}
+
+/// What a call brings to a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub class: Class,
+    pub items: u32,
+    pub length: u32,
+}
+
+/// How the tensors of one model are joined.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// By input, in the graph's order: the axis that is filled and the element it is filled with.
+    inputs: Vec<Option<(usize, Vec<u8>)>>,
+    /// By output, in the graph's order: the axis that is filled.
+    outputs: Vec<Option<usize>>,
+    /// Axes that calls choose and must agree in: input and axis.
+    free: Vec<(usize, usize)>,
+}
+
+impl Plan {
+    /// How to join calls of a graph with these ports, or why they cannot be.
+    pub(crate) fn new(
+        joining: &Joining,
+        inputs: &[Port],
+        outputs: &[Port],
+    ) -> Result<Self, String> {
+        let padding = joining.padding.as_ref();
+        if inputs.is_empty() {
+            return Err("the graph has no input".into());
+        }
+        for port in inputs.iter().chain(outputs) {
+            let counts = (port.dims.as_ref())
+                .is_some_and(|dims| matches!(dims.first(), Some(Dim::Symbolic(_))));
+            if !counts {
+                return Err(format!(
+                    "{} is {} in the graph, and does not begin with an axis of any length",
+                    quoted(&port.name),
+                    port.shape_text()
+                ));
+            }
+        }
+        let filled = |port: &Port| padding.and_then(|p| p.inputs.get(&port.name)).cloned();
+        let mut free = Vec::new();
+        for (input, port) in inputs.iter().enumerate() {
+            let of_padding = filled(port).map(|(axis, _)| axis);
+            for (axis, dim) in port.dims.iter().flatten().enumerate().skip(1) {
+                if matches!(dim, Dim::Symbolic(_)) && of_padding != Some(axis) {
+                    free.push((input, axis));
+                }
+            }
+        }
+        Ok(Self {
+            inputs: inputs.iter().map(filled).collect(),
+            outputs: outputs
+                .iter()
+                .map(|port| padding.and_then(|p| p.outputs.get(&port.name)).copied())
+                .collect(),
+            free,
+        })
+    }
+
+    /// What a call brings. Its tensors have been checked against the ports.
+    pub(crate) fn part(&self, tensors: &[NnTensor]) -> Part {
+        let items = tensors[0].dims[0];
+        let alone = Part {
+            class: Class::Alone,
+            items,
+            length: 1,
+        };
+        if tensors.iter().any(|tensor| tensor.dims[0] != items) {
+            return alone;
+        }
+        let mut length = None;
+        for (tensor, filled) in tensors.iter().zip(&self.inputs) {
+            let Some((axis, _)) = filled else { continue };
+            if *length.get_or_insert(tensor.dims[*axis]) != tensor.dims[*axis] {
+                return alone;
+            }
+        }
+        let class = self
+            .free
+            .iter()
+            .map(|(input, axis)| tensors[*input].dims[*axis]);
+        Part {
+            class: Class::Like(class.collect()),
+            items,
+            length: length.unwrap_or(1),
+        }
+    }
+
+    /// One run's inputs of several calls'.
+    pub(crate) fn join(&self, calls: &[&[NnTensor]], longest: u32) -> Vec<NnTensor> {
+        (self.inputs.iter().enumerate())
+            .map(|(input, filled)| {
+                let parts = || calls.iter().map(|call| &call[input]);
+                let first = &calls[0][input];
+                let mut dims = first.dims.clone();
+                dims[0] = parts().map(|part| part.dims[0]).sum();
+                let Some((axis, fill)) = filled else {
+                    let mut data = Vec::with_capacity(parts().map(|part| part.data.len()).sum());
+                    parts().for_each(|part| data.extend_from_slice(&part.data));
+                    return tensor(first, dims, data);
+                };
+                dims[*axis] = longest;
+                let elements: usize = dims.iter().map(|dim| *dim as usize).product();
+                let mut data = Vec::with_capacity(elements * first.ty.size());
+                for part in parts() {
+                    fill_up(&mut data, part, *axis, longest, fill);
+                }
+                tensor(first, dims, data)
+            })
+            .collect()
+    }
+
+    /// Each call's outputs of one run's; `shares` are the items and the length of each.
+    ///
+    /// # Errors
+    ///
+    /// When an output is not as long as the run had items, so that nobody knows whose it is.
+    pub(crate) fn split(
+        &self,
+        outputs: &[NnTensor],
+        shares: &[(u32, u32)],
+        longest: u32,
+    ) -> Result<Vec<Vec<NnTensor>>, NnError> {
+        let items: u64 = shares.iter().map(|(items, _)| u64::from(*items)).sum();
+        let mut split: Vec<Vec<NnTensor>> = (shares.iter())
+            .map(|_| Vec::with_capacity(outputs.len()))
+            .collect();
+        for (output, filled) in outputs.iter().zip(&self.outputs) {
+            let wrong = |what: &str| {
+                NnError::runtime(format!(
+                    "a run of {items} items gave an output of shape {}, {what}",
+                    Shape(&output.dims)
+                ))
+            };
+            if output.dims.first().map(|dim| u64::from(*dim)) != Some(items) {
+                return Err(wrong("which is not one part an item"));
+            }
+            if filled.is_some_and(|axis| output.dims.get(axis) != Some(&longest)) {
+                return Err(wrong("which is not as long as its inputs were made"));
+            }
+            let row = output.data.len() / (items.max(1) as usize);
+            let mut from = 0;
+            for (part, (items, length)) in split.iter_mut().zip(shares) {
+                let to = from + row * *items as usize;
+                let mut dims = output.dims.clone();
+                dims[0] = *items;
+                let data = match filled {
+                    Some(axis) if *length < longest => {
+                        dims[*axis] = *length;
+                        let rows = &output.data[from..to];
+                        Bytes::from(cut_off(rows, output, *axis, *length))
+                    }
+                    _ => output.data.slice(from..to),
+                };
+                part.push(NnTensor {
+                    ty: output.ty,
+                    dims,
+                    data,
+                });
+                from = to;
+            }
+        }
+        Ok(split)
+    }
+}
+
+fn tensor(like: &NnTensor, dims: Vec<u32>, data: Vec<u8>) -> NnTensor {
+    NnTensor {
+        ty: like.ty,
+        dims,
+        data: Bytes::from(data),
+    }
+}
+
+/// Bytes of one element of `axis`: all that lies behind it.
+fn stride(tensor: &NnTensor, axis: usize) -> usize {
+    let behind: usize = tensor.dims[axis + 1..]
+        .iter()
+        .map(|dim| *dim as usize)
+        .product();
+    behind * tensor.ty.size()
+}
+
+/// Appends a tensor with `axis` made `longest`.
+fn fill_up(data: &mut Vec<u8>, part: &NnTensor, axis: usize, longest: u32, fill: &[u8]) {
+    let length = part.dims[axis];
+    if length == longest {
+        return data.extend_from_slice(&part.data);
+    }
+    let stride = stride(part, axis);
+    let missing = stride * (longest - length) as usize;
+    for block in part.data.chunks_exact(stride * length as usize) {
+        data.extend_from_slice(block);
+        if fill.iter().all(|byte| *byte == 0) {
+            data.resize(data.len() + missing, 0);
+        } else {
+            data.extend(fill.iter().copied().cycle().take(missing));
+        }
+    }
+}
+
+/// Rows of a tensor with `axis` cut to `length`.
+fn cut_off(rows: &[u8], tensor: &NnTensor, axis: usize, length: u32) -> Vec<u8> {
+    let stride = stride(tensor, axis);
+    let (longest, kept) = (
+        stride * tensor.dims[axis] as usize,
+        stride * length as usize,
+    );
+    let mut data = Vec::with_capacity(rows.len() / longest.max(1) * kept);
+    for block in rows.chunks_exact(longest.max(1)) {
+        data.extend_from_slice(&block[..kept]);
+    }
+    data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::PortType;
+    use crate::tensor::TensorType;
+
+    fn port(name: &str, dims: &[Option<u32>]) -> Port {
+        let dims = dims.iter().map(|dim| match dim {
+            Some(size) => Dim::Fixed(*size),
+            None => Dim::Symbolic(String::new()),
+        });
+        Port {
+            name: name.into(),
+            ty: PortType::Tensor(TensorType::U8),
+            dims: Some(dims.collect()),
+        }
+    }
+
+    fn bytes(dims: &[u32], data: &[u8]) -> NnTensor {
+        NnTensor::new(TensorType::U8, dims.to_vec(), data.to_vec()).expect("as long as its shape")
+    }
+
+    fn padded() -> Plan {
+        let padding = Padding {
+            inputs: BTreeMap::from([("x".into(), (1, vec![9]))]),
+            outputs: BTreeMap::from([("y".into(), 1)]),
+            max_tokens: 100,
+        };
+        let joining = Joining {
+            padding: Some(padding),
+            ..Joining::default()
+        };
+        Plan::new(
+            &joining,
+            &[port("x", &[None, None, Some(2)])],
+            &[port("y", &[None, None, Some(2)]), port("z", &[None])],
+        )
+        .expect("it counts items")
+    }
+
+    #[test]
+    fn calls_that_agree_are_of_one_class_and_others_are_not() {
+        let inputs = [port("x", &[None, Some(2)]), port("h", &[None, None])];
+        let plan = Plan::new(&Joining::default(), &inputs, &[port("y", &[None])]).expect("joins");
+        let part = |items: u32, free: u32| {
+            let data = vec![0; (items * free) as usize];
+            plan.part(&[
+                bytes(&[items, 2], &vec![0; items as usize * 2]),
+                bytes(&[items, free], &data),
+            ])
+        };
+        assert_eq!(part(1, 3).class, part(4, 3).class);
+        assert_ne!(part(1, 3).class, part(1, 4).class);
+        assert_eq!((part(4, 3).items, part(4, 3).length), (4, 1));
+        let differ = plan.part(&[bytes(&[1, 2], &[0; 2]), bytes(&[2, 1], &[0; 2])]);
+        assert_eq!(differ.class, Class::Alone);
+    }
+
+    #[test]
+    fn a_graph_with_a_port_that_does_not_count_items_is_not_joined() {
+        let fixed = port("y", &[Some(1), Some(2)]);
+        let error = Plan::new(&Joining::default(), &[port("x", &[None])], &[fixed]).unwrap_err();
+        assert!(error.contains("\"y\" is [1,2]"), "{error}");
+        let unranked = Port {
+            dims: None,
+            ..port("x", &[])
+        };
+        assert!(Plan::new(&Joining::default(), &[unranked], &[port("y", &[None])]).is_err());
+    }
+
+    #[test]
+    fn what_is_joined_is_filled_and_what_is_split_has_no_filling() {
+        let plan = padded();
+        let short = bytes(&[1, 1, 2], &[1, 2]);
+        let long = bytes(&[2, 2, 2], &[3, 4, 5, 6, 7, 8, 9, 10]);
+        assert_eq!(plan.part(std::slice::from_ref(&short)).length, 1);
+        let joined = plan.join(
+            &[std::slice::from_ref(&short), std::slice::from_ref(&long)],
+            2,
+        );
+        assert_eq!(
+            joined[0],
+            bytes(&[3, 2, 2], &[1, 2, 9, 9, 3, 4, 5, 6, 7, 8, 9, 10])
+        );
+        let per_item = bytes(&[3], &[20, 21, 22]);
+        let split = plan
+            .split(&[joined[0].clone(), per_item], &[(1, 1), (2, 2)], 2)
+            .expect("as long as it should be");
+        assert_eq!(split[0], [short, bytes(&[1], &[20])]);
+        assert_eq!(split[1], [long, bytes(&[2], &[21, 22])]);
+    }
+
+    #[test]
+    fn outputs_that_are_not_one_part_an_item_are_not_handed_out() {
+        let plan = padded();
+        let right = bytes(&[2, 1, 2], &[0; 4]);
+        for wrong in [
+            vec![bytes(&[1, 1, 2], &[0; 2]), bytes(&[2], &[0; 2])],
+            vec![right.clone(), bytes(&[], &[0])],
+            vec![bytes(&[2, 3, 2], &[0; 12]), bytes(&[2], &[0; 2])],
+        ] {
+            assert!(
+                plan.split(&wrong, &[(1, 1), (1, 1)], 1).is_err(),
+                "{wrong:?}"
+            );
+        }
+        assert!(
+            plan.split(&[right, bytes(&[2], &[0; 2])], &[(1, 1), (1, 1)], 1)
+                .is_ok()
+        );
+    }
+}

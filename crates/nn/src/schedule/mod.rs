@@ -1,0 +1,502 @@
+//! Decides which calls of a model run when, and which together. Pure: time comes in as nanoseconds since the
+//! model was loaded, calls as what the decision needs to know of them, and what comes out is what to run, whom
+//! to refuse and when to look again. [`crate::model`] does it.
+//!
+//! Decisions:
+//!
+//! - **A free lane never waits for work that is there**, except while a batch is held for calls that are likely
+//!   to come ([`tempo`]); a call that is alone is never held.
+//! - **The line is bounded, and a place in it has a price.** One call too many is refused at once, or takes the
+//!   place of the newest call of a lower priority.
+//! - **A call that cannot make its deadline is refused when it arrives**, not after it has waited: the calls
+//!   before it and what runs take at present say when it would be done. Where a lane is free it runs whatever
+//!   the estimate, so that a mistaken estimate is put right.
+//! - **Order is kept.** Within a priority, the oldest call leads the next run; calls that can share its run join
+//!   it in their own order. A call is overtaken only by calls that join a run led by an older one.
+
+pub mod cut;
+pub mod isolate;
+pub mod pace;
+pub mod tempo;
+
+use std::collections::VecDeque;
+
+use cut::{Cut, Situation, cut};
+use pace::Pace;
+use tempo::Tempo;
+
+/// Nanoseconds since the model was loaded.
+pub type Nanos = u64;
+
+/// A call, by arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// A run, by start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(pub u64);
+
+/// Which calls may share a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Class {
+    /// None: it runs by itself.
+    Alone,
+    /// Those whose tensors have these lengths beside the items and the filled axis.
+    Like(Box<[u32]>),
+}
+
+/// What the scheduler knows of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Its priority from 0, the first to run.
+    pub level: u8,
+    /// Whom it may share a run with.
+    pub class: Class,
+    /// Items it brings.
+    pub items: u32,
+    /// Its length along the axis that is filled; 1 where none is.
+    pub length: u32,
+    /// Bytes of its inputs.
+    pub bytes: u64,
+    /// When its answer is no longer of use.
+    pub deadline: Option<Nanos>,
+}
+
+/// A call in the line.
+#[derive(Debug)]
+pub struct Waiting<T> {
+    /// Which.
+    pub id: CallId,
+    /// What it asks.
+    pub ask: Ask,
+    /// When it came.
+    pub arrived: Nanos,
+    /// What belongs to it.
+    pub payload: T,
+}
+
+/// What the scheduler may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Runs at once.
+    pub lanes: usize,
+    /// Calls that may wait.
+    pub queue_max: usize,
+    /// Levels of priority.
+    pub levels: u8,
+    /// Most items of a run that several calls share.
+    pub max_items: u32,
+    /// Most bytes of such a run's inputs, filling included.
+    pub max_bytes: u64,
+    /// Most elements along the filled axis of such a run: items times the longest.
+    pub max_tokens: Option<u64>,
+    /// Sizes a run is best ended at, ascending.
+    pub preferred: Vec<u32>,
+    /// The longest a call is held for others.
+    pub max_wait: Nanos,
+    /// What a run and the hold before it may take together, before runs are made smaller.
+    pub target: Option<Nanos>,
+}
+
+/// Why a call may not wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// As many wait as may.
+    Full,
+    /// It would be done after its deadline.
+    TooLate,
+    /// The deadline had passed when it came.
+    Expired,
+    /// The model takes no calls any more.
+    Closed,
+}
+
+/// What there is to do.
+#[derive(Debug)]
+pub struct Todo<T> {
+    /// Calls whose deadline passed while they waited.
+    pub late: Vec<Waiting<T>>,
+    /// Runs to begin, each on a lane of its own.
+    pub runs: Vec<(RunId, Vec<Waiting<T>>)>,
+    /// When to ask again, although nothing arrives or ends before.
+    pub wake: Option<Nanos>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Finished {
+    /// The time it took; none where it failed or was cut short, so that nothing is learnt from it.
+    pub took: Option<Nanos>,
+    /// Bytes of its inputs, filling included.
+    pub bytes: u64,
+    /// Its items.
+    pub items: u32,
+}
+
+#[derive(Debug)]
+struct Run {
+    id: RunId,
+    calls: Vec<CallId>,
+    /// Of those, the ones nobody waits for any more.
+    gone: usize,
+    began: Nanos,
+    /// How long it was held.
+    held: Nanos,
+}
+
+/// What became of a call that its caller gave up.
+#[derive(Debug)]
+pub enum Left<T> {
+    /// It had not begun and is out of the line.
+    Line(Waiting<T>),
+    /// It runs, and others of its run are still waited for.
+    Shared,
+    /// It runs, and nobody waits for anything of that run any more.
+    Abandoned(RunId),
+    /// It had ended.
+    Ended,
+}
+
+/// The line before a model and its lanes.
+#[derive(Debug)]
+pub struct Scheduler<T> {
+    limits: Limits,
+    line: Line<T>,
+    runs: Vec<Run>,
+    next_call: u64,
+    next_run: u64,
+    closed: bool,
+    /// What runs take.
+    pub pace: Pace,
+    /// How long runs are held and how large they may be.
+    pub tempo: Tempo,
+}
+
+/// Calls that wait, by priority and arrival.
+#[derive(Debug)]
+pub struct Line<T> {
+    levels: Vec<VecDeque<Waiting<T>>>,
+    len: usize,
+    items: u64,
+    bytes: u64,
+}
+
+impl<T> Line<T> {
+    fn new(levels: u8) -> Self {
+        Self {
+            levels: (0..levels.max(1)).map(|_| VecDeque::new()).collect(),
+            len: 0,
+            items: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Calls in it.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Its calls, the first to run first.
+    pub fn calls(&self) -> impl Iterator<Item = &Waiting<T>> {
+        self.levels.iter().flatten()
+    }
+
+    fn push(&mut self, call: Waiting<T>) {
+        self.len += 1;
+        self.items += u64::from(call.ask.items);
+        self.bytes += call.ask.bytes;
+        let level = usize::from(call.ask.level).min(self.levels.len() - 1);
+        self.levels[level].push_back(call);
+    }
+
+    fn took(&mut self, call: &Waiting<T>) {
+        self.len -= 1;
+        self.items -= u64::from(call.ask.items);
+        self.bytes -= call.ask.bytes;
+    }
+
+    fn remove(&mut self, id: CallId) -> Option<Waiting<T>> {
+        for level in &mut self.levels {
+            // Ids ascend within a level.
+            if let Ok(at) = level.binary_search_by_key(&id, |call| call.id) {
+                let call = level.remove(at)?;
+                self.took(&call);
+                return Some(call);
+            }
+        }
+        None
+    }
+
+    fn remove_late(&mut self, now: Nanos) -> Vec<Waiting<T>> {
+        let late = |call: &Waiting<T>| call.ask.deadline.is_some_and(|deadline| deadline <= now);
+        // Nearly always nobody is, and the line is not touched.
+        if !self.calls().any(late) {
+            return Vec::new();
+        }
+        let mut removed = Vec::new();
+        for level in &mut self.levels {
+            for call in std::mem::take(level) {
+                if late(&call) {
+                    removed.push(call);
+                } else {
+                    level.push_back(call);
+                }
+            }
+        }
+        for call in &removed {
+            self.took(call);
+        }
+        removed
+    }
+
+    /// Takes out the newest call of the lowest priority below `level`.
+    fn displace(&mut self, level: u8) -> Option<Waiting<T>> {
+        let lowest = (usize::from(level) + 1..self.levels.len())
+            .rev()
+            .find(|level| !self.levels[*level].is_empty())?;
+        let call = self.levels[lowest].pop_back()?;
+        self.took(&call);
+        Some(call)
+    }
+}
+
+impl<T> Scheduler<T> {
+    /// A model nobody has called yet.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            line: Line::new(limits.levels),
+            tempo: Tempo::new(&limits),
+            limits,
+            runs: Vec::new(),
+            next_call: 0,
+            next_run: 0,
+            closed: false,
+            pace: Pace::default(),
+        }
+    }
+
+    /// What it may do.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Calls that wait.
+    pub fn waiting(&self) -> usize {
+        self.line.len()
+    }
+
+    /// Runs that go on.
+    pub fn running(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Whether it takes no more calls.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Takes no more calls. Those in the line stay and are run.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// From now on every call runs by itself.
+    pub fn stop_joining(&mut self) {
+        self.limits.max_items = 1;
+        self.tempo = Tempo::new(&self.limits);
+    }
+
+    /// Begins a run of one call at once, where nothing speaks against it: a lane is free, nobody waits, and
+    /// there is no reason to expect others. The usual case, and the cheapest.
+    pub fn start_alone(&mut self, ask: &Ask, now: Nanos) -> Option<(CallId, RunId)> {
+        let joinable = matches!(ask.class, Class::Like(_)) && ask.items < self.limits.max_items;
+        let free = self.runs.len() < self.limits.lanes && self.line.is_empty();
+        let hold = joinable && !self.runs.is_empty() && self.tempo.hold(&self.pace) > 0;
+        if self.closed || !free || hold || ask.deadline.is_some_and(|deadline| deadline <= now) {
+            return None;
+        }
+        let call = self.call_id();
+        let run = self.begin(vec![call], now, 0);
+        Some((call, run))
+    }
+
+    /// Puts a call in the line. [`Scheduler::next`] says what follows from it.
+    ///
+    /// # Errors
+    ///
+    /// The payload, with why it may not wait.
+    pub fn enter(&mut self, ask: Ask, payload: T, now: Nanos) -> Result<Entered<T>, (Refused, T)> {
+        if self.closed {
+            return Err((Refused::Closed, payload));
+        }
+        if ask.deadline.is_some_and(|deadline| deadline <= now) {
+            return Err((Refused::Expired, payload));
+        }
+        let lane_is_free = self.runs.len() < self.limits.lanes && self.line.is_empty();
+        if let Some(deadline) = ask.deadline
+            && !lane_is_free
+            && now.saturating_add(self.done_in(&ask, now)) > deadline
+        {
+            return Err((Refused::TooLate, payload));
+        }
+        let mut displaced = None;
+        if self.line.len() >= self.limits.queue_max && !lane_is_free {
+            displaced = self.line.displace(ask.level);
+            if displaced.is_none() {
+                return Err((Refused::Full, payload));
+            }
+        }
+        let id = self.call_id();
+        self.line.push(Waiting {
+            id,
+            ask,
+            arrived: now,
+            payload,
+        });
+        Ok(Entered { id, displaced })
+    }
+
+    /// What there is to do now: to be asked after a call entered, after a run ended, and when it said to.
+    pub fn next(&mut self, now: Nanos) -> Todo<T> {
+        let mut todo = Todo {
+            late: if self.line.is_empty() {
+                Vec::new()
+            } else {
+                self.line.remove_late(now)
+            },
+            runs: Vec::new(),
+            wake: None,
+        };
+        while !self.line.is_empty() && self.runs.len() < self.limits.lanes {
+            let others =
+                self.line.len() + self.runs.iter().map(|run| run.calls.len()).sum::<usize>();
+            let situation = Situation {
+                now,
+                free_lanes: self.limits.lanes - self.runs.len(),
+                // Who is alone waits for nobody.
+                hold: if others > 1 {
+                    self.tempo.hold(&self.pace)
+                } else {
+                    0
+                },
+                most_items: self.tempo.most_items(),
+                pace: &self.pace,
+            };
+            match cut(&self.line, &self.limits, &situation) {
+                Cut::Hold(until) => {
+                    self.tempo.holds(self.line.len());
+                    todo.wake = Some(until);
+                    break;
+                }
+                Cut::Run(ids) => {
+                    let waited = self.line.len();
+                    let calls: Vec<_> = (ids.into_iter())
+                        .filter_map(|id| self.line.remove(id))
+                        .collect();
+                    let items: u64 = calls.iter().map(|call| u64::from(call.ask.items)).sum();
+                    let full = items >= u64::from(self.tempo.most_items());
+                    let held = self.tempo.cut(waited, calls.len(), full, &self.pace);
+                    let held = if held {
+                        calls.first().map_or(0, |call| now - call.arrived)
+                    } else {
+                        0
+                    };
+                    let ids = calls.iter().map(|call| call.id).collect();
+                    let run = self.begin(ids, now, held);
+                    todo.runs.push((run, calls));
+                }
+            }
+        }
+        todo
+    }
+
+    /// Notes that a run ended; its lane is free.
+    pub fn finish(&mut self, run: RunId, finished: Finished) {
+        let Some(at) = self.runs.iter().position(|running| running.id == run) else {
+            return;
+        };
+        let run = self.runs.swap_remove(at);
+        if let Some(took) = finished.took {
+            self.pace.observe(took, finished.bytes);
+            self.tempo
+                .ran(took.saturating_add(run.held), finished.items);
+        }
+    }
+
+    /// Takes back a call that nobody waits for any more.
+    pub fn leave(&mut self, id: CallId) -> Left<T> {
+        if let Some(call) = self.line.remove(id) {
+            return Left::Line(call);
+        }
+        let Some(run) = (self.runs.iter_mut()).find(|run| run.calls.contains(&id)) else {
+            return Left::Ended;
+        };
+        run.gone += 1;
+        if run.gone >= run.calls.len() {
+            Left::Abandoned(run.id)
+        } else {
+            Left::Shared
+        }
+    }
+
+    /// How long a call that comes now and may wait would wait for a lane, from what runs take at present.
+    pub fn wait_estimate(&self, now: Nanos) -> Nanos {
+        let lanes = self.limits.lanes.max(1) as u64;
+        let mean = self.pace.mean();
+        let running: Nanos = (self.runs.iter())
+            .map(|run| mean.saturating_sub(now.saturating_sub(run.began)))
+            .sum();
+        let runs = if self.limits.max_items > 1 {
+            self.line.items.div_ceil(u64::from(self.tempo.most_items()))
+        } else {
+            self.line.len() as u64
+        };
+        let line = self.pace.predict_runs(runs, self.line.bytes);
+        if self.runs.len() < self.limits.lanes && self.line.is_empty() {
+            return 0;
+        }
+        running.saturating_add(line) / lanes
+    }
+
+    /// When a call that comes now would be done.
+    fn done_in(&self, ask: &Ask, now: Nanos) -> Nanos {
+        if self.pace.mean() == 0 {
+            // Nothing has run yet, so nothing is known against it.
+            return 0;
+        }
+        self.wait_estimate(now)
+            .saturating_add(self.pace.predict(ask.bytes))
+    }
+
+    fn call_id(&mut self) -> CallId {
+        self.next_call += 1;
+        CallId(self.next_call)
+    }
+
+    fn begin(&mut self, calls: Vec<CallId>, now: Nanos, held: Nanos) -> RunId {
+        self.next_run += 1;
+        let id = RunId(self.next_run);
+        self.runs.push(Run {
+            id,
+            calls,
+            gone: 0,
+            began: now,
+            held,
+        });
+        id
+    }
+}
+
+/// A call that got a place in the line.
+#[derive(Debug)]
+pub struct Entered<T> {
+    /// Which it is.
+    pub id: CallId,
+    /// The call of a lower priority whose place it took.
+    pub displaced: Option<Waiting<T>>,
+}

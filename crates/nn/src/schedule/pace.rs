@@ -1,0 +1,168 @@
+//! What runs of a model take, learnt from recent ones: a part every run costs, and a part for each byte of its
+//! inputs. From it come whether a run is short enough for the task that asked, when a call would be done, and
+//! what joining two runs saves.
+
+use std::time::Duration;
+
+use super::Nanos;
+
+/// The longest a run is expected to take and still runs on the task that asked. A hop to the blocking pool and
+/// back costs 10 to 20 µs between busy threads, and 100 µs and more where the other thread sleeps on a virtual
+/// machine; holding a server thread this long delays the other requests on it by no more than parsing one large
+/// body does.
+pub const INLINE_BUDGET: Duration = Duration::from_millis(1);
+
+/// A new run counts for one part in so many of the averages.
+const AVERAGE_OVER: f64 = 8.0;
+
+/// One run the scheduler of the machine interrupted must not push a quick model off its task, two in a row may:
+/// a run counts as at most so much above the average, or so many times it.
+const MOST_ABOVE_NS: f64 = INLINE_BUDGET.as_nanos() as f64 * AVERAGE_OVER / 2.0;
+const MOST_TIMES: f64 = 4.0;
+
+/// Sizes must have differed by this part of the average before the two parts of the cost are told apart.
+const LEAST_SPREAD: f64 = 0.05;
+
+/// Recent runs, averaged.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pace {
+    time: f64,
+    bytes: f64,
+    variance: f64,
+    covariance: f64,
+}
+
+impl Pace {
+    /// Begins with one run.
+    pub fn start(&mut self, took: Nanos, bytes: u64) {
+        *self = Self {
+            time: took.max(1) as f64,
+            bytes: bytes.max(1) as f64,
+            ..Self::default()
+        };
+    }
+
+    /// Takes a run into account.
+    pub fn observe(&mut self, took: Nanos, bytes: u64) {
+        if self.time == 0.0 {
+            return self.start(took, bytes);
+        }
+        let part = 1.0 / AVERAGE_OVER;
+        let expected = self.predict(bytes) as f64;
+        let took = (took.max(1) as f64).min((expected + MOST_ABOVE_NS).max(expected * MOST_TIMES));
+        let (time, size) = (took - self.time, bytes.max(1) as f64 - self.bytes);
+        self.time += part * time;
+        self.bytes += part * size;
+        self.variance = (1.0 - part) * (self.variance + part * size * size);
+        self.covariance = (1.0 - part) * (self.covariance + part * size * time);
+    }
+
+    /// What a run takes; zero before the first.
+    pub fn mean(&self) -> Nanos {
+        self.time as Nanos
+    }
+
+    /// What a run of so many bytes will take. Endless before the first run.
+    pub fn predict(&self, bytes: u64) -> Nanos {
+        if self.time == 0.0 {
+            return Nanos::MAX;
+        }
+        let bytes = bytes as f64;
+        match self.parts() {
+            Some((fixed, each)) => fixed + each * bytes,
+            // In proportion where it is larger than recent ones, and as they were where it is smaller.
+            None => self.time * (bytes / self.bytes).max(1.0),
+        }
+        .max(1.0) as Nanos
+    }
+
+    /// What so many runs of so many bytes in all will take.
+    pub fn predict_runs(&self, runs: u64, bytes: u64) -> Nanos {
+        let (fixed, each) = self
+            .parts()
+            .unwrap_or((0.0, self.time / self.bytes.max(1.0)));
+        (fixed * runs as f64 + each * bytes as f64) as Nanos
+    }
+
+    /// What every run costs whatever its size, which is what joining two saves; zero until sizes have differed.
+    pub fn fixed(&self) -> Nanos {
+        self.parts().map_or(0, |(fixed, _)| fixed as Nanos)
+    }
+
+    /// The two parts of the cost: of a run, and of each byte.
+    fn parts(&self) -> Option<(f64, f64)> {
+        let spread = LEAST_SPREAD * self.bytes;
+        if self.variance <= spread * spread {
+            return None;
+        }
+        let each = (self.covariance / self.variance).clamp(0.0, self.time / self.bytes);
+        Some(((self.time - each * self.bytes).max(0.0), each))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUDGET: Nanos = INLINE_BUDGET.as_nanos() as Nanos;
+
+    #[test]
+    fn one_interrupted_run_does_not_move_a_quick_model_off_its_task_but_two_do() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.predict(100), Nanos::MAX);
+        pace.start(20_000, 100);
+        assert!(pace.predict(100) <= BUDGET);
+        pace.observe(50_000_000, 100);
+        assert!(pace.predict(100) <= BUDGET, "{}", pace.predict(100));
+        pace.observe(50_000_000, 100);
+        assert!(pace.predict(100) > BUDGET, "{}", pace.predict(100));
+        for _ in 0..40 {
+            pace.observe(20_000, 100);
+        }
+        assert!(pace.predict(100) <= BUDGET);
+    }
+
+    #[test]
+    fn a_call_much_larger_than_the_usual_is_not_expected_to_be_quick() {
+        let mut pace = Pace::default();
+        pace.start(20_000, 100);
+        assert!(pace.predict(100 * 100) > BUDGET);
+        assert_eq!(pace.predict(1), pace.predict(100));
+        assert!(pace.predict(u64::MAX) > 1 << 60);
+    }
+
+    #[test]
+    fn runs_of_different_sizes_tell_what_a_run_costs_and_what_a_byte_costs() {
+        let mut pace = Pace::default();
+        for round in 0..200u64 {
+            let bytes = 1000 * (1 + round % 8);
+            pace.observe(500_000 + 100 * bytes, bytes);
+        }
+        let fixed = pace.fixed() as f64;
+        assert!((fixed / 500_000.0 - 1.0).abs() < 0.05, "{fixed}");
+        let large = pace.predict(64_000) as f64;
+        assert!((large / 6_900_000.0 - 1.0).abs() < 0.05, "{large}");
+        let runs = pace.predict_runs(4, 10_000) as f64;
+        assert!((runs / 3_000_000.0 - 1.0).abs() < 0.05, "{runs}");
+    }
+
+    #[test]
+    fn what_costs_only_by_the_byte_saves_nothing_when_it_is_joined() {
+        let mut pace = Pace::default();
+        for round in 0..200u64 {
+            let bytes = 1000 * (1 + round % 8);
+            pace.observe(100 * bytes, bytes);
+        }
+        assert!(pace.fixed() < 1000, "{}", pace.fixed());
+    }
+
+    #[test]
+    fn a_model_that_becomes_slower_is_believed_within_a_few_runs() {
+        let mut pace = Pace::default();
+        pace.start(20_000, 100);
+        for _ in 0..60 {
+            pace.observe(400_000_000, 100);
+        }
+        assert!(pace.mean() > 300_000_000, "{}", pace.mean());
+    }
+}

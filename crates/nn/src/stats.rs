@@ -1,0 +1,214 @@
+//! Decides what is counted of a model version, in the terms of the Open Inference Protocol's statistics
+//! extension, and how times are gathered. Always on: a call costs a few additions under a lock it takes anyway.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+/// Upper bounds of a histogram's buckets in nanoseconds; one more bucket is for what lies above. From a tenth of
+/// the quickest model's run to the longest a caller waits.
+pub const BOUNDS_NS: [u64; 20] = [
+    20_000,
+    50_000,
+    100_000,
+    200_000,
+    500_000,
+    1_000_000,
+    2_000_000,
+    5_000_000,
+    10_000_000,
+    20_000_000,
+    50_000_000,
+    100_000_000,
+    200_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_000_000_000,
+    5_000_000_000,
+    10_000_000_000,
+    20_000_000_000,
+    60_000_000_000,
+];
+
+/// Batch sizes up to this are counted one by one, larger ones by the power of two above them, so that there are
+/// at most about sixty rows.
+const EXACT_SIZES: u32 = 32;
+
+/// Times, how often and in all, and by size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Histogram {
+    /// How many.
+    pub count: u64,
+    /// Their sum in nanoseconds.
+    pub sum_ns: u64,
+    /// How many in each bucket of [`BOUNDS_NS`], and above the last.
+    pub buckets: [u64; BOUNDS_NS.len() + 1],
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            sum_ns: 0,
+            buckets: [0; BOUNDS_NS.len() + 1],
+        }
+    }
+}
+
+impl Histogram {
+    pub(crate) fn add(&mut self, ns: u64) {
+        self.count += 1;
+        self.sum_ns = self.sum_ns.saturating_add(ns);
+        self.buckets[BOUNDS_NS.partition_point(|bound| *bound < ns)] += 1;
+    }
+
+    /// The bound under which a part of the times lie (`0.99` of them), in nanoseconds; `u64::MAX` above the last
+    /// bucket, zero where there are none.
+    pub fn quantile_ns(&self, part: f64) -> u64 {
+        let wanted = (self.count as f64 * part).ceil() as u64;
+        if self.count == 0 {
+            return 0;
+        }
+        let mut seen = 0;
+        for (count, bound) in self.buckets.iter().zip(BOUNDS_NS) {
+            seen += count;
+            if seen >= wanted {
+                return bound;
+            }
+        }
+        u64::MAX
+    }
+}
+
+/// Runs of one size.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BatchStats {
+    /// Runs.
+    pub count: u64,
+    /// Time spent putting inputs together.
+    pub compute_input_ns: u64,
+    /// Time spent in the backend.
+    pub compute_infer_ns: u64,
+    /// Time spent taking outputs apart.
+    pub compute_output_ns: u64,
+}
+
+/// Calls that did not run, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// What they sent is not what the model takes.
+    pub invalid: u64,
+    /// The line was full.
+    pub queue_full: u64,
+    /// A call of higher priority took the place.
+    pub displaced: u64,
+    /// The line was too long for the deadline.
+    pub shed: u64,
+    /// The deadline passed, before the call came, in the line, or while it ran.
+    pub deadline: u64,
+    /// The caller went away while it waited.
+    pub cancelled: u64,
+    /// The model takes no calls any more.
+    pub not_ready: u64,
+}
+
+impl Refusals {
+    /// Calls that were sound and were turned away.
+    pub fn refused(&self) -> u64 {
+        self.queue_full + self.displaced + self.shed + self.deadline + self.not_ready
+    }
+}
+
+/// What is known of a model version since it was loaded. `inference_count` and `execution_count` mean what the
+/// statistics extension means by them: items that were inferred, and runs of the graph.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Items inferred: a call's first dimension where every input begins with a symbolic one, else 1 a call.
+    pub inference_count: u64,
+    /// Runs of the graph that succeeded.
+    pub execution_count: u64,
+    /// Calls that were answered.
+    pub success: u64,
+    /// Calls that failed when they ran.
+    pub failures: u64,
+    /// Runs that failed, those of several calls that were tried again in parts among them.
+    pub failed_executions: u64,
+    /// Calls that did not run, by reason.
+    pub refusals: Refusals,
+    /// How long calls waited, for a lane or for others.
+    pub queue: Histogram,
+    /// How long their runs took in the backend.
+    pub compute: Histogram,
+    /// From arrival to answer.
+    pub total: Histogram,
+    /// Time spent putting inputs together, by run.
+    pub compute_input_ns: u64,
+    /// Time spent in the backend, failed runs included, by run.
+    pub compute_infer_ns: u64,
+    /// Time spent taking outputs apart, by run.
+    pub compute_output_ns: u64,
+    /// Runs that succeeded by their items; above 32 under the power of two above.
+    pub batches: BTreeMap<u32, BatchStats>,
+    /// When the last call was answered.
+    pub last_inference: Option<SystemTime>,
+    /// Runs that go on.
+    pub running: usize,
+    /// Calls in them.
+    pub in_flight: usize,
+    /// Calls that wait.
+    pub waiting: usize,
+    /// How long a run may be held for others at present.
+    pub hold: Duration,
+    /// Most items of a joined run at present; 1 where calls are not joined.
+    pub most_items: u32,
+}
+
+impl Stats {
+    pub(crate) fn ran(&mut self, items: u32, batch: BatchStats) {
+        self.execution_count += 1;
+        self.inference_count += u64::from(items);
+        let size = if items <= EXACT_SIZES {
+            items
+        } else {
+            items.checked_next_power_of_two().unwrap_or(u32::MAX)
+        };
+        let row = self.batches.entry(size).or_default();
+        row.count += batch.count;
+        row.compute_input_ns += batch.compute_input_ns;
+        row.compute_infer_ns += batch.compute_infer_ns;
+        row.compute_output_ns += batch.compute_output_ns;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_counted_in_the_bucket_whose_bound_is_not_below_it() {
+        let mut histogram = Histogram::default();
+        for ns in [0, 20_000, 20_001, 60_000_000_000, 60_000_000_001] {
+            histogram.add(ns);
+        }
+        assert_eq!(histogram.count, 5);
+        assert_eq!((histogram.buckets[0], histogram.buckets[1]), (2, 1));
+        assert_eq!((histogram.buckets[19], histogram.buckets[20]), (1, 1));
+        assert_eq!(histogram.quantile_ns(0.4), 20_000);
+        assert_eq!(histogram.quantile_ns(0.5), 50_000);
+        assert_eq!(histogram.quantile_ns(1.0), u64::MAX);
+        assert_eq!(Histogram::default().quantile_ns(0.5), 0);
+    }
+
+    #[test]
+    fn however_many_sizes_there_are_the_rows_stay_few() {
+        let mut stats = Stats::default();
+        for items in 1..100_000 {
+            let batch = BatchStats {
+                count: 1,
+                ..BatchStats::default()
+            };
+            stats.ran(items, batch);
+        }
+        assert!(stats.batches.len() < 64, "{}", stats.batches.len());
+        assert_eq!(stats.batches[&64].count, 32);
+    }
+}
