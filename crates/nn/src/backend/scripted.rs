@@ -1,10 +1,10 @@
 //! A backend that does what a test tells it: answers, waits, fails or panics, call by call.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use super::{Backend, Dim, GraphSource, Lane, LoadOptions, Port, PortType, Session};
+use super::{Backend, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Session};
 use crate::error::NnError;
 use crate::tensor::{NnTensor, TensorType};
 
@@ -23,7 +23,12 @@ pub enum Step {
     Fail(NnError),
     /// Panics with this message.
     Panic(&'static str),
+    /// Runs until it is ended early, or for as long as [`PATIENCE`].
+    UntilInterrupted,
 }
+
+/// Longest a run waits to be ended early; only a test that fails reaches it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 type Script = dyn Fn(usize, &[NnTensor]) -> Step + Send + Sync;
 
@@ -112,14 +117,39 @@ impl Session for Scripted {
     }
 
     fn lane(&self) -> Result<Box<dyn Lane>, NnError> {
-        Ok(Box::new(self.clone()))
+        Ok(Box::new(ScriptedLane {
+            script: self.clone(),
+            stop: Arc::default(),
+        }))
     }
 }
 
-impl Lane for Scripted {
+/// A flag that ends a run, and what wakes it.
+#[derive(Default)]
+struct Stop(Mutex<bool>, Condvar);
+
+impl Interrupt for Stop {
+    fn interrupt(&self) {
+        *self.0.lock().unwrap_or_else(|e| e.into_inner()) = true;
+        self.1.notify_all();
+    }
+}
+
+struct ScriptedLane {
+    script: Scripted,
+    stop: Arc<Stop>,
+}
+
+impl Lane for ScriptedLane {
+    fn interrupt(&self) -> Option<Arc<dyn Interrupt>> {
+        Some(self.stop.clone())
+    }
+
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError> {
-        let call = self.calls.fetch_add(1, Ordering::SeqCst);
-        let mut step = (self.script)(call, inputs);
+        let stopped = || self.stop.0.lock().unwrap_or_else(|e| e.into_inner());
+        *stopped() = false;
+        let call = self.script.calls.fetch_add(1, Ordering::SeqCst);
+        let mut step = (self.script.script)(call, inputs);
         loop {
             step = match step {
                 Step::Echo => return Ok(inputs.to_vec()),
@@ -130,6 +160,17 @@ impl Lane for Scripted {
                 Step::Answer(outputs) => return Ok(outputs),
                 Step::Fail(error) => return Err(error),
                 Step::Panic(message) => panic!("{message}"),
+                Step::UntilInterrupted => {
+                    let (ended, _) = (self.stop.1)
+                        .wait_timeout_while(stopped(), PATIENCE, |stopped| !*stopped)
+                        .unwrap_or_else(|e| e.into_inner());
+                    let how = if *ended {
+                        "was ended early"
+                    } else {
+                        "was never ended"
+                    };
+                    return Err(NnError::runtime(how));
+                }
             };
         }
     }

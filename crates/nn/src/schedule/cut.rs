@@ -12,8 +12,8 @@ pub const MAX_SCAN: usize = 1024;
 pub struct Situation<'a> {
     /// The time.
     pub now: Nanos,
-    /// Lanes that could begin a run.
-    pub free_lanes: usize,
+    /// Items of the runs that go on.
+    pub running_items: u64,
     /// How long the first call may be held for others.
     pub hold: Nanos,
     /// Most items of a run at present, at most [`Limits::max_items`].
@@ -79,8 +79,8 @@ fn unit<T>(call: &Waiting<T>) -> f64 {
 }
 
 /// Puts the next run together: the oldest call of the highest priority, and after it, in order, those that may
-/// share its run, while items, bytes, tokens and everybody's deadline allow. Where several lanes are free each
-/// gets its part. The line must not be empty.
+/// share its run, while items, bytes, tokens and everybody's deadline allow, and no more than the lane's part of
+/// all there is. The line must not be empty.
 pub fn cut<T>(line: &Line<T>, limits: &Limits, situation: &Situation<'_>) -> Cut {
     let Some(leader) = line.calls().next() else {
         return Cut::Run(Vec::new());
@@ -97,11 +97,8 @@ pub fn cut<T>(line: &Line<T>, limits: &Limits, situation: &Situation<'_>) -> Cut
             .take(MAX_SCAN)
             .filter(|call| matches!(&call.ask.class, Class::Like(other) if other == class))
     };
-    let available: u64 = alike()
-        .map(|call| u64::from(call.ask.items))
-        .sum::<u64>()
-        .min(u64::from(u32::MAX));
-    let goal = goal(available as u32, most, limits, situation.free_lanes);
+    let available: u64 = alike().map(|call| u64::from(call.ask.items)).sum();
+    let goal = goal(available, most, limits, situation.running_items);
     let mut share = Share::of(leader);
     // Whether the run can take no more, however many come.
     let mut full = false;
@@ -146,19 +143,186 @@ pub fn cut<T>(line: &Line<T>, limits: &Limits, situation: &Situation<'_>) -> Cut
     }
 }
 
-/// How many items a run should have, of those available: an equal part where several lanes are free, and a
-/// preferred size where there is one.
-fn goal(available: u32, most: u32, limits: &Limits, free_lanes: usize) -> u32 {
-    let lanes = u32::try_from(free_lanes.max(1)).unwrap_or(u32::MAX);
-    let part = available.div_ceil(lanes).clamp(1, most);
-    let reachable = || {
-        limits
-            .preferred
-            .iter()
-            .copied()
-            .filter(|size| *size <= most.min(available))
-    };
-    (reachable().find(|size| *size >= part))
+/// How many items a run should have, of those available: a lane's part of all that wait and run, and a preferred
+/// size where there is one. A lane that took all would be at it for long while another went on with the few calls
+/// that came after, in small runs.
+fn goal(available: u64, most: u32, limits: &Limits, running: u64) -> u32 {
+    let lanes = limits.lanes.max(1) as u64;
+    let most = u64::from(most).min(available.max(1));
+    let part = (available + running).div_ceil(lanes).clamp(1, most);
+    let reachable = || (limits.preferred.iter().copied()).filter(|size| u64::from(*size) <= most);
+    (reachable().find(|size| u64::from(*size) >= part))
         .or_else(|| reachable().next_back())
-        .unwrap_or(part)
+        .unwrap_or(part as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::{Ask, Scheduler};
+
+    fn limits() -> Limits {
+        Limits {
+            lanes: 1,
+            queue_max: 1000,
+            levels: 2,
+            max_items: 8,
+            max_bytes: 1 << 20,
+            max_tokens: None,
+            preferred: vec![],
+            max_wait: 0,
+            target: None,
+        }
+    }
+
+    fn ask(items: u32) -> Ask {
+        Ask {
+            level: 0,
+            class: Class::Like(Box::new([])),
+            items,
+            length: 1,
+            bytes: u64::from(items) * 100,
+            deadline: None,
+        }
+    }
+
+    /// What is cut of a line of these calls, by their place in it from 1.
+    fn chosen(
+        limits: &Limits,
+        calls: Vec<Ask>,
+        change: impl FnOnce(&mut Situation<'_>),
+    ) -> Result<Vec<u64>, Nanos> {
+        let mut scheduler = Scheduler::new(limits.clone());
+        for call in calls {
+            scheduler.enter(call, (), 0).expect("there is room");
+        }
+        let mut pace = Pace::default();
+        pace.start(1_000, 100);
+        let mut situation = Situation {
+            now: 0,
+            running_items: 0,
+            hold: 0,
+            most_items: limits.max_items,
+            pace: &pace,
+        };
+        change(&mut situation);
+        match cut(scheduler.line(), limits, &situation) {
+            Cut::Run(ids) => Ok(ids.into_iter().map(|id| id.0).collect()),
+            Cut::Hold(until) => Err(until),
+        }
+    }
+
+    #[test]
+    fn a_run_is_filled_in_order_up_to_what_it_may_hold() {
+        let calls = |items: &[u32]| items.iter().map(|items| ask(*items)).collect::<Vec<_>>();
+        for (items, expected) in [
+            (&[1][..], &[1u64][..]),
+            (&[1, 2, 3], &[1, 2, 3]),
+            (&[4, 4, 1], &[1, 2]),
+            (&[5, 4, 1], &[1]),
+            (&[9, 1], &[1]),
+            (&[8, 1], &[1]),
+        ] {
+            let ran = chosen(&limits(), calls(items), |_| {});
+            assert_eq!(ran.as_deref(), Ok(expected), "{items:?}");
+        }
+    }
+
+    #[test]
+    fn only_calls_of_one_class_share_a_run_and_the_oldest_leads() {
+        let other = |class: Class| Ask { class, ..ask(1) };
+        let like = |n: u32| Class::Like(Box::new([n]));
+        let calls = vec![
+            other(like(1)),
+            other(like(2)),
+            other(Class::Alone),
+            other(like(1)),
+        ];
+        assert_eq!(chosen(&limits(), calls, |_| {}), Ok(vec![1, 4]));
+        let calls = vec![other(Class::Alone), other(Class::Alone)];
+        assert_eq!(chosen(&limits(), calls, |_| {}), Ok(vec![1]));
+        let urgent = Ask { level: 0, ..ask(1) };
+        let calls = vec![Ask { level: 1, ..ask(1) }, urgent];
+        assert_eq!(chosen(&limits(), calls, |_| {}), Ok(vec![2, 1]));
+    }
+
+    #[test]
+    fn every_lane_takes_its_part_of_what_waits_and_runs() {
+        let two = Limits {
+            lanes: 2,
+            ..limits()
+        };
+        let calls = || vec![ask(1); 6];
+        assert_eq!(chosen(&two, calls(), |_| {}), Ok(vec![1, 2, 3]));
+        let ran = chosen(&two, calls(), |situation| situation.running_items = 2);
+        assert_eq!(ran, Ok(vec![1, 2, 3, 4]));
+        let ran = chosen(&two, calls(), |situation| situation.running_items = 50);
+        assert_eq!(ran, Ok(vec![1, 2, 3, 4, 5, 6]));
+        assert_eq!(chosen(&two, vec![ask(1)], |_| {}), Ok(vec![1]));
+    }
+
+    #[test]
+    fn a_run_ends_at_a_preferred_size_where_it_can() {
+        let preferred = Limits {
+            preferred: vec![2, 4],
+            ..limits()
+        };
+        for (waiting, expected) in [(1, 1), (2, 2), (3, 2), (4, 4), (7, 4)] {
+            let ran = chosen(&preferred, vec![ask(1); waiting], |_| {});
+            assert_eq!(ran.map(|ids| ids.len()), Ok(expected), "{waiting} wait");
+        }
+    }
+
+    #[test]
+    fn bytes_and_tokens_are_counted_with_the_filling() {
+        let of = |length: u32| Ask {
+            length,
+            bytes: u64::from(length) * 100,
+            ..ask(1)
+        };
+        let tokens = Limits {
+            max_tokens: Some(20),
+            ..limits()
+        };
+        let calls = || vec![of(4), of(6), of(10), of(1)];
+        assert_eq!(chosen(&tokens, calls(), |_| {}), Ok(vec![1, 2]));
+        let bytes = Limits {
+            max_bytes: 3000,
+            ..limits()
+        };
+        assert_eq!(chosen(&bytes, calls(), |_| {}), Ok(vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn a_run_is_held_until_it_is_full_or_its_time_is_up() {
+        let hold = |calls: Vec<Ask>, now: Nanos| {
+            chosen(&limits(), calls, |situation| {
+                (situation.hold, situation.now) = (500, now);
+            })
+        };
+        assert_eq!(hold(vec![ask(1); 3], 0), Err(500));
+        assert_eq!(hold(vec![ask(1); 3], 499), Err(500));
+        assert_eq!(hold(vec![ask(1); 3], 500), Ok(vec![1, 2, 3]));
+        assert_eq!(hold(vec![ask(1); 8], 0), Ok((1..=8).collect()));
+        assert_eq!(hold(vec![ask(5), ask(4)], 0), Ok(vec![1]), "no more fit");
+        let soon = Ask {
+            deadline: Some(2_300),
+            ..ask(1)
+        };
+        assert_eq!(hold(vec![ask(1), soon], 0), Err(300), "two take 2,000");
+    }
+
+    #[test]
+    fn nobody_joins_who_would_make_another_late() {
+        let soon = |deadline| Ask {
+            deadline: Some(deadline),
+            ..ask(1)
+        };
+        assert_eq!(
+            chosen(&limits(), vec![soon(2_500), ask(1), ask(1)], |_| {}),
+            Ok(vec![1, 2])
+        );
+        let hopeless = vec![soon(500), ask(1), ask(1)];
+        assert_eq!(chosen(&limits(), hopeless, |_| {}), Ok(vec![1, 2, 3]));
+    }
 }

@@ -142,6 +142,7 @@ struct Run {
     began: Nanos,
     /// How long it was held.
     held: Nanos,
+    items: u64,
 }
 
 /// What became of a call that its caller gave up.
@@ -285,6 +286,11 @@ impl<T> Scheduler<T> {
         &self.limits
     }
 
+    /// The line.
+    pub fn line(&self) -> &Line<T> {
+        &self.line
+    }
+
     /// Calls that wait.
     pub fn waiting(&self) -> usize {
         self.line.len()
@@ -321,7 +327,7 @@ impl<T> Scheduler<T> {
             return None;
         }
         let call = self.call_id();
-        let run = self.begin(vec![call], now, 0);
+        let run = self.begin(vec![call], now, 0, u64::from(ask.items));
         Some((call, run))
     }
 
@@ -377,7 +383,7 @@ impl<T> Scheduler<T> {
                 self.line.len() + self.runs.iter().map(|run| run.calls.len()).sum::<usize>();
             let situation = Situation {
                 now,
-                free_lanes: self.limits.lanes - self.runs.len(),
+                running_items: self.runs.iter().map(|run| run.items).sum(),
                 // Who is alone waits for nobody.
                 hold: if others > 1 {
                     self.tempo.hold(&self.pace)
@@ -407,7 +413,7 @@ impl<T> Scheduler<T> {
                         0
                     };
                     let ids = calls.iter().map(|call| call.id).collect();
-                    let run = self.begin(ids, now, held);
+                    let run = self.begin(ids, now, held, items);
                     todo.runs.push((run, calls));
                 }
             }
@@ -478,7 +484,7 @@ impl<T> Scheduler<T> {
         CallId(self.next_call)
     }
 
-    fn begin(&mut self, calls: Vec<CallId>, now: Nanos, held: Nanos) -> RunId {
+    fn begin(&mut self, calls: Vec<CallId>, now: Nanos, held: Nanos, items: u64) -> RunId {
         self.next_run += 1;
         let id = RunId(self.next_run);
         self.runs.push(Run {
@@ -487,6 +493,7 @@ impl<T> Scheduler<T> {
             gone: 0,
             began: now,
             held,
+            items,
         });
         id
     }
