@@ -482,7 +482,7 @@ impl Waiter<'_> {
         let left = state.scheduler.leave(self.id);
         if let Left::Abandoned(run) = left {
             let interrupt = state.interrupts.iter().find(|(id, _)| *id == run);
-            // Under the lock: the run cannot end, and its lane not begin another, before it is told.
+            // Under the lock: its lane cannot begin another run before it is told.
             if let Some((_, interrupt)) = interrupt {
                 interrupt.interrupt();
             }
@@ -508,6 +508,7 @@ impl State {
         // The scheduler begins no more runs than there are lanes; a missing one is made.
         let slot = self.lanes.pop().unwrap_or_else(Slot::empty);
         if let Some(interrupt) = &slot.interrupt {
+            interrupt.reset();
             self.interrupts.push((run, interrupt.clone()));
         }
         self.stats.in_flight += calls.len();
@@ -719,7 +720,7 @@ impl Inner {
     fn execute(&self, slot: &mut Slot, calls: &[Waiting<Job>]) -> Outcome {
         let mut outcome = Outcome::of(calls);
         let mut isolate = Isolate::new(calls.len());
-        while let Some(part) = isolate.next() {
+        while let Some(part) = isolate.next_part() {
             let whole = part.len() == calls.len();
             let live: Vec<usize> = (part.clone())
                 .filter(|at| whole || !calls[*at].payload.reply.is_closed())

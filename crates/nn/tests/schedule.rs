@@ -334,7 +334,7 @@ impl World {
             version.running.remove(&call.id);
         }
         let mut isolate = Isolate::new(calls.len());
-        while let Some(part) = isolate.next() {
+        while let Some(part) = isolate.next_part() {
             let fails = calls[part.clone()]
                 .iter()
                 .any(|call| self.fates[call.payload].bad);

@@ -221,9 +221,12 @@ pub trait Lane: Send {
 
 /// Ends a lane's run early.
 pub trait Interrupt: Send + Sync {
-    /// Makes the run that is going on end soon, with an error. The engine calls it only while the lane runs;
-    /// the lane's next run must not feel it.
+    /// Makes the run of the lane that goes on, or is about to begin, end soon with an error. May come at any time.
     fn interrupt(&self);
+
+    /// Forgets an interrupt that came too late for the run it was meant for. Called before each run that may be
+    /// ended early; a run does not do it by itself, or it would forget one that came just before it.
+    fn reset(&self);
 }
 
 /// The backends of this process.

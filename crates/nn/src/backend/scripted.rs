@@ -133,6 +133,10 @@ impl Interrupt for Stop {
         *self.0.lock().unwrap_or_else(|e| e.into_inner()) = true;
         self.1.notify_all();
     }
+
+    fn reset(&self) {
+        *self.0.lock().unwrap_or_else(|e| e.into_inner()) = false;
+    }
 }
 
 struct ScriptedLane {
@@ -147,7 +151,6 @@ impl Lane for ScriptedLane {
 
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError> {
         let stopped = || self.stop.0.lock().unwrap_or_else(|e| e.into_inner());
-        *stopped() = false;
         let call = self.script.calls.fetch_add(1, Ordering::SeqCst);
         let mut step = (self.script.script)(call, inputs);
         loop {

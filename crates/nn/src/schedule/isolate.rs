@@ -19,7 +19,7 @@ impl Isolate {
     }
 
     /// The calls to run together next; none when all have ended.
-    pub fn next(&mut self) -> Option<Range<usize>> {
+    pub fn next_part(&mut self) -> Option<Range<usize>> {
         self.parts.pop()
     }
 
@@ -45,7 +45,7 @@ mod tests {
             for bad in 0..1u32 << calls {
                 let mut isolate = Isolate::new(calls);
                 let (mut ended, mut runs) = (vec![None; calls], 0);
-                while let Some(part) = isolate.next() {
+                while let Some(part) = isolate.next_part() {
                     runs += 1;
                     let fails = part.clone().any(|call| bad >> call & 1 == 1);
                     if fails && isolate.failed(part.clone()) {
@@ -61,6 +61,6 @@ mod tests {
                 assert!(runs < 2 * calls, "{runs} runs for {calls} calls");
             }
         }
-        assert_eq!(Isolate::new(0).next(), None);
+        assert_eq!(Isolate::new(0).next_part(), None);
     }
 }
