@@ -7,6 +7,7 @@
 
 mod direct;
 mod echo;
+mod engine;
 mod load;
 mod server;
 
@@ -40,6 +41,9 @@ struct Cli {
     /// Measure limits, idempotency and usage only.
     #[arg(long)]
     state: bool,
+    /// Measure the inference engine only: batching, beside ONNX Runtime called directly and a FastAPI server.
+    #[arg(long)]
+    engine: bool,
     /// Serve the native echo on this port and do nothing else; the harness starts itself this way.
     #[arg(long, hide = true)]
     serve_echo: bool,
@@ -57,6 +61,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn measure(cli: &Cli) -> anyhow::Result<()> {
+    if cli.engine {
+        return engine::measure(cli).await;
+    }
     let span = Duration::from_secs(cli.seconds);
     let identity = identity_body();
     let cls = cls_body();

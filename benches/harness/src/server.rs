@@ -4,6 +4,7 @@ use crate::Cli;
 use anyhow::{Context, bail};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -160,6 +161,81 @@ impl Spin {
 impl Drop for Spin {
     fn drop(&mut self) {
         let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A FastAPI server as people write one, in a virtual environment of its own.
+pub struct FastApi {
+    /// Where it listens.
+    pub address: SocketAddr,
+    child: Child,
+}
+
+/// How long a server of Python may take to load its models.
+const PYTHON_START: Duration = Duration::from_secs(60);
+
+impl FastApi {
+    /// Installs it, where it is not installed yet, and starts it with a worker a core.
+    pub async fn start(cli: &Cli) -> anyhow::Result<Self> {
+        let folder = std::path::Path::new("benches/peers/fastapi");
+        let place = cli.scratch.join("peers/fastapi");
+        let python = place.join("bin/python");
+        let requirements = std::fs::read_to_string(folder.join("requirements.txt"))?;
+        let installed = std::fs::read_to_string(place.join("installed")).unwrap_or_default();
+        if installed != requirements {
+            println!("installing the FastAPI peer into {}", place.display());
+            let made = Command::new("python3")
+                .args(["-m", "venv"])
+                .arg(&place)
+                .status()?;
+            anyhow::ensure!(made.success(), "python3 -m venv failed: {made}");
+            let put = Command::new(&python)
+                .args(["-m", "pip", "install", "--quiet", "-r"])
+                .arg(folder.join("requirements.txt"))
+                .status()?;
+            anyhow::ensure!(put.success(), "pip install failed: {put}");
+            std::fs::write(place.join("installed"), requirements)?;
+        }
+        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let workers = std::thread::available_parallelism()?.get().to_string();
+        let child = Command::new(&python)
+            .args([
+                "-m",
+                "uvicorn",
+                "server:app",
+                "--host",
+                "127.0.0.1",
+                "--log-level",
+                "warning",
+            ])
+            .args(["--workers", &workers, "--port", &address.port().to_string()])
+            .arg("--app-dir")
+            .arg(folder)
+            .env("MODELS", std::fs::canonicalize(&cli.models)?)
+            // A group of its own, so that its workers end with it.
+            .process_group(0)
+            .spawn()
+            .context("cannot start uvicorn")?;
+        let mut fastapi = Self { address, child };
+        let started = Instant::now();
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            if let Some(status) = fastapi.child.try_wait()? {
+                bail!("uvicorn ended before it served: {status}");
+            }
+            anyhow::ensure!(started.elapsed() < PYTHON_START, "uvicorn did not listen");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // The socket is there before every worker has its models.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        Ok(fastapi)
+    }
+}
+
+impl Drop for FastApi {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.child.id());
+        let _ = Command::new("kill").args(["-TERM", "--", &group]).status();
         let _ = self.child.wait();
     }
 }
