@@ -729,7 +729,15 @@ impl Inner {
                 continue;
             }
             let members: Vec<&Waiting<Job>> = live.iter().map(|at| &calls[*at]).collect();
-            match self.attempt(slot, &members, &mut outcome) {
+            // A lane's own panics are caught where they happen; whatever else may, the lane must come back.
+            let attempt = AssertUnwindSafe(|| self.attempt(slot, &members, &mut outcome));
+            let attempted = catch_unwind(attempt).unwrap_or_else(|panic| {
+                Err(NnError::runtime(format!(
+                    "joining the call with others panicked: {}",
+                    panic_text(&*panic)
+                )))
+            });
+            match attempted {
                 Ok(answers) => {
                     for (at, answer) in live.into_iter().zip(answers) {
                         outcome.answers[at] = Ok(answer);
