@@ -119,6 +119,7 @@ fn models_findings(onnxruntime: Option<&Path>, models: &Path) -> Vec<Finding> {
             )];
         }
     };
+    // Without a budget: everything is loaded once, and what is too large for the budget shows when it serves.
     let repository = match Repository::open(models, backends, penstock_nn::Settings::default()) {
         Ok(repository) => repository,
         Err(error) => {

@@ -7,7 +7,7 @@
 //! - [`backend`]: one trait, and behind it ONNX Runtime and tract.
 //! - [`layout`]: what a models directory looks like.
 //! - [`model`]: a loaded model; waiting, running, counting.
-//! - [`repository`]: the models of a server; loading, warm-up, versions.
+//! - [`repository`]: the models of a server; versions, loading and unloading, what changes on disk, the memory budget.
 //! - [`on_demand`]: the models of one component instance; opened when asked for, within bounds.
 //! - [`contract_check`]: whether a graph is what its `model.toml` says.
 //!
@@ -34,5 +34,5 @@ pub use layout::Unavailable;
 #[cfg(feature = "native")]
 pub use model::{Model, Stats, Terms};
 #[cfg(feature = "native")]
-pub use repository::{Repository, Settings, State};
+pub use repository::{Handle, Lease, Repository, Settings, Snapshot, State};
 pub use tensor::{NnTensor, TensorType};

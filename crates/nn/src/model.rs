@@ -178,6 +178,11 @@ impl Model {
         self.0.lane_count
     }
 
+    /// Bytes the loaded graph holds, where its runtime tells.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.0.session.memory_bytes()
+    }
+
     /// What a run takes at present, from recent runs; zero before the first. With [`Stats::waiting`] and
     /// [`Model::lanes`] it says when a refused caller may come back.
     pub fn service_time(&self) -> Duration {
