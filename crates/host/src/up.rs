@@ -215,7 +215,9 @@ fn note(event: &Event) {
             tracing::error!("model {model}: what served before does so still: {text}");
         }
         EventKind::Kept => {
-            tracing::error!("model {model} version {version}: what served before does so still: {text}");
+            tracing::error!(
+                "model {model} version {version}: what served before does so still: {text}"
+            );
         }
         EventKind::Unseen => tracing::error!("{text}"),
     }

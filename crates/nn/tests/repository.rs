@@ -351,7 +351,13 @@ fn calls_that_name_no_version_get_the_highest_that_answers_and_the_failure_is_li
     assert!(refused.message().contains("not an ONNX file"), "{refused}");
     let index = repository.index();
     assert_eq!((index[1].version, index[1].state), (2, "UNAVAILABLE"));
-    assert!(index[1].reason.as_ref().unwrap().contains("not an ONNX file"));
+    assert!(
+        index[1]
+            .reason
+            .as_ref()
+            .unwrap()
+            .contains("not an ONNX file")
+    );
     assert!(index[0].is_default && !index[1].is_default);
 }
 
@@ -405,14 +411,22 @@ impl Live {
         runtime.block_on(repository.load_all(|_| {}));
         let run = repository.clone();
         runtime.spawn(async move { run.run(Some(POLL)).await });
-        Self { models, repository, runtime }
+        Self {
+            models,
+            repository,
+            runtime,
+        }
     }
 
     /// Waits until it is so.
     fn until(&self, what: &str, so: impl Fn(&Repository) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !so(&self.repository) {
-            assert!(Instant::now() < deadline, "never {what}: {:#?}", self.repository.index());
+            assert!(
+                Instant::now() < deadline,
+                "never {what}: {:#?}",
+                self.repository.index()
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -423,8 +437,16 @@ impl Live {
 
     fn entry(&self, model: &str, version: u64) -> IndexEntry {
         let index = self.repository.index();
-        let found = index.iter().find(|entry| entry.model == model && entry.version == version);
-        found.unwrap_or_else(|| panic!("no {model} {version} in {index:#?}")).clone()
+        let found = index
+            .iter()
+            .find(|entry| entry.model == model && entry.version == version);
+        found
+            .unwrap_or_else(|| panic!("no {model} {version} in {index:#?}"))
+            .clone()
+    }
+
+    fn entries(&self) -> usize {
+        self.repository.index().len()
     }
 
     fn guests_see(&self) -> Vec<String> {
@@ -434,7 +456,11 @@ impl Live {
         while let Some(dir) = left.pop() {
             for item in std::fs::read_dir(dir).unwrap().flatten() {
                 let path = item.path();
-                let name = path.strip_prefix(snapshot.path()).unwrap().display().to_string();
+                let name = path
+                    .strip_prefix(snapshot.path())
+                    .unwrap()
+                    .display()
+                    .to_string();
                 if path.is_dir() {
                     left.push(path);
                 }
@@ -450,7 +476,10 @@ impl Live {
 async fn infer(handle: &Handle) -> Result<String, String> {
     let model = handle.model().await.map_err(|error| error.to_string())?;
     let inputs = vec![("x".into(), fp32(&[1], &[1.0]))];
-    let answered = model.infer(inputs).await.map_err(|error| error.to_string())?;
+    let answered = model
+        .infer(inputs)
+        .await
+        .map_err(|error| error.to_string())?;
     assert_eq!(answered[0].1.dims, [1]);
     Ok(model.version().to_owned())
 }
@@ -465,7 +494,11 @@ impl Backend for Choosy {
     fn version(&self) -> String {
         self.0.version()
     }
-    fn load(&self, graph: &GraphSource, options: &LoadOptions) -> Result<Arc<dyn Session>, NnError> {
+    fn load(
+        &self,
+        graph: &GraphSource,
+        options: &LoadOptions,
+    ) -> Result<Arc<dyn Session>, NnError> {
         let GraphSource::File(path) = graph else {
             panic!("a repository loads files")
         };
@@ -478,7 +511,10 @@ impl Backend for Choosy {
 }
 
 fn publishing() -> Settings {
-    Settings { publish: true, ..Settings::default() }
+    Settings {
+        publish: true,
+        ..Settings::default()
+    }
 }
 
 #[test]
@@ -503,18 +539,28 @@ fn versions_and_models_come_change_and_go_with_their_files() {
     // Mended, it is the default.
     live.models.file("m/2/model.onnx", "two");
     live.until("ready", |r| r.readiness().ready == 2);
-    assert_eq!((live.infer(&handle).unwrap(), live.infer(&first).unwrap()), ("2".into(), "1".into()));
+    assert_eq!(
+        (live.infer(&handle).unwrap(), live.infer(&first).unwrap()),
+        ("2".into(), "1".into())
+    );
     assert_eq!(live.guests_see(), ["m", "m/1", "m/2", "m/model.toml"]);
     assert!(live.repository.generation() > generation);
     // A graph that is replaced by a broken one serves on, and says so.
     live.models.file("m/2/model.onnx", "broken too");
     live.until("kept", |_| live.entry("m", 2).reason.is_some());
-    assert_eq!((live.entry("m", 2).state, live.infer(&handle).unwrap()), ("READY", "2".into()));
+    assert_eq!(
+        (live.entry("m", 2).state, live.infer(&handle).unwrap()),
+        ("READY", "2".into())
+    );
     // A model that is added, and one that goes.
-    live.models.file("n/model.toml", VECTOR).file("n/7/model.onnx", "seven");
+    live.models
+        .file("n/model.toml", VECTOR)
+        .file("n/7/model.onnx", "seven");
     live.until("added", |r| r.handle("n", None).is_ok());
     std::fs::remove_dir_all(live.models.0.join("m")).unwrap();
-    live.until("removed", |r| matches!(r.handle("m", None), Err(Unavailable::UnknownModel(_))));
+    live.until("removed", |r| {
+        matches!(r.handle("m", None), Err(Unavailable::UnknownModel(_)))
+    });
     assert!(live.infer(&handle).unwrap_err().contains("no model \"m\""));
     assert_eq!(live.guests_see(), ["n", "n/7", "n/model.toml"]);
 }
@@ -530,15 +576,24 @@ fn guests_see_a_contract_when_the_engine_has_taken_it_and_requests_under_way_kee
         std::fs::read_to_string(r.snapshot().unwrap().path().join("m/model.toml")).unwrap()
     };
     let old = live.repository.snapshot().unwrap();
-    let under_way = live.repository.handle_in(Some(&old), "m", Some("1")).unwrap();
+    let under_way = live
+        .repository
+        .handle_in(Some(&old), "m", Some("1"))
+        .unwrap();
     let serving = live.runtime.block_on(under_way.model()).ok().unwrap();
     let lanes = serving.lanes();
     drop(serving);
     // What the graph is not: refused, whatever the text says.
-    live.models.file("m/model.toml", VECTOR.replace("FP32", "INT64"));
+    live.models
+        .file("m/model.toml", VECTOR.replace("FP32", "INT64"));
     live.until("refused", |_| live.entry("m", 1).reason.is_some());
     live.models.file("m/model.toml", "format = ");
-    live.until("unreadable", |_| live.entry("m", 1).reason.unwrap().contains("model.toml line"));
+    live.until("unreadable", |_| {
+        live.entry("m", 1)
+            .reason
+            .unwrap()
+            .contains("model.toml line")
+    });
     assert_eq!(text(&live.repository), VECTOR);
     assert_eq!(live.infer(&under_way).unwrap(), "1");
     // What it is: taken, and the instances of the old catalogue go on under the old contract.
@@ -553,6 +608,18 @@ fn guests_see_a_contract_when_the_engine_has_taken_it_and_requests_under_way_kee
     drop(old);
     assert!(!path.exists(), "the last instance that saw it is gone");
     live.until("let go", |_| lanes_of(&under_way) == 3);
+    // The same where the version itself goes: whoever saw it is answered, everybody else is not.
+    let old = live.repository.snapshot().unwrap();
+    std::fs::remove_dir_all(live.models.0.join("m")).unwrap();
+    live.until("gone", |r| r.handle("m", None).is_err());
+    let late = live
+        .repository
+        .handle_in(Some(&old), "m", Some("1"))
+        .expect("it was there");
+    assert_eq!(live.infer(&late).unwrap(), "1");
+    assert_eq!(live.entries(), 0);
+    drop(old);
+    live.until("let go", |_| live.infer(&late).is_err());
 }
 
 #[test]
@@ -582,16 +649,30 @@ fn an_unloaded_version_is_refused_brings_its_calls_to_their_end_and_stays_down()
     }
     live.runtime.block_on(first).unwrap().unwrap();
     live.runtime.block_on(second).unwrap().unwrap();
-    assert_eq!((live.entry("m", 1).state, live.repository.memory_bytes()), ("UNAVAILABLE", 0));
+    assert_eq!(
+        (live.entry("m", 1).state, live.repository.memory_bytes()),
+        ("UNAVAILABLE", 0)
+    );
     // Its files may change as they like.
     live.models.file("m/1/model.onnx", "another");
     std::thread::sleep(5 * POLL);
-    assert!(matches!(live.repository.get("m", None), Err(Unavailable::Unloaded(_))));
+    assert!(matches!(
+        live.repository.get("m", None),
+        Err(Unavailable::Unloaded(_))
+    ));
     live.runtime.block_on(live.repository.load("m")).unwrap();
     live.runtime.block_on(live.repository.load("m")).unwrap();
     assert_eq!(live.infer(&handle).unwrap(), "1");
-    assert!(live.runtime.block_on(live.repository.unload("none")).is_err());
-    assert!(live.runtime.block_on(live.repository.load_version("m", 9)).is_err());
+    assert!(
+        live.runtime
+            .block_on(live.repository.unload("none"))
+            .is_err()
+    );
+    assert!(
+        live.runtime
+            .block_on(live.repository.load_version("m", 9))
+            .is_err()
+    );
 }
 
 #[test]
@@ -675,7 +756,10 @@ fn reloads_lose_no_call() {
     }
     live.until("the last version", |_| live.entry("m", 27).is_default);
     stop.store(1, Ordering::SeqCst);
-    let calls: u64 = callers.into_iter().map(|c| live.runtime.block_on(c).unwrap()).sum();
+    let calls: u64 = callers
+        .into_iter()
+        .map(|c| live.runtime.block_on(c).unwrap())
+        .sum();
     assert!(calls > 1_000, "{calls}");
 }
 
@@ -684,20 +768,37 @@ fn the_budget_puts_the_least_recently_used_to_rest_and_a_call_brings_it_back() {
     let graph = "x".repeat(100);
     let mut files = Vec::new();
     for name in ["a", "b", "c", "pinned"] {
-        let pin = if name == "pinned" { "pinned = true\n" } else { "" };
+        let pin = if name == "pinned" {
+            "pinned = true\n"
+        } else {
+            ""
+        };
         files.push((format!("{name}/model.toml"), format!("{VECTOR}{pin}")));
         files.push((format!("{name}/1/model.onnx"), graph.clone()));
     }
-    let files: Vec<(&str, &str)> = files.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-    let settings = Settings { memory_budget_bytes: Some(250), ..publishing() };
+    let files: Vec<(&str, &str)> = files
+        .iter()
+        .map(|(a, b)| (a.as_str(), b.as_str()))
+        .collect();
+    let settings = Settings {
+        memory_budget_bytes: Some(250),
+        ..publishing()
+    };
     let live = Live::new(&files, Scripted::echo(), settings);
     let readiness = live.repository.readiness();
-    assert_eq!((readiness.ready, readiness.resting, readiness.failed), (2, 2, 0));
+    assert_eq!(
+        (readiness.ready, readiness.resting, readiness.failed),
+        (2, 2, 0)
+    );
     assert_eq!(live.repository.memory_bytes(), 200);
     let generation = live.repository.generation();
     let handles: Vec<Handle> = ["a", "b", "c", "pinned"]
         .iter()
-        .map(|name| live.repository.handle(name, Some("1")).expect("it answers, wherever it is"))
+        .map(|name| {
+            live.repository
+                .handle(name, Some("1"))
+                .expect("it answers, wherever it is")
+        })
         .collect();
     // Many at once on each: all are answered, one model at a time has the place.
     let calls: Vec<_> = (0..24)
@@ -711,8 +812,22 @@ fn the_budget_puts_the_least_recently_used_to_rest_and_a_call_brings_it_back() {
     }
     live.until("within the budget", |r| r.memory_bytes() <= 250);
     assert_eq!(live.entry("pinned", 1).state, "READY");
-    assert_eq!(live.repository.generation(), generation, "guests need not know");
-    let resting = live.repository.index().iter().filter(|e| e.reason.is_some()).count();
+    assert_eq!(
+        live.repository.generation(),
+        generation,
+        "guests need not know"
+    );
+    let resting = live
+        .repository
+        .index()
+        .iter()
+        .filter(|e| e.reason.is_some())
+        .count();
     assert_eq!(resting, 2);
-    assert!(live.repository.index().iter().all(|entry| entry.last_used.is_some()));
+    assert!(
+        live.repository
+            .index()
+            .iter()
+            .all(|entry| entry.last_used.is_some())
+    );
 }

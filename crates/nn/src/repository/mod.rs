@@ -316,7 +316,11 @@ impl Repository {
         let mut turn = self.core.turn.subscribe();
         let mut due = poll.map(|every| Instant::now() + every);
         loop {
-            let tick = self.core.lock().is_restless().then(|| Instant::now() + TICK);
+            let tick = self
+                .core
+                .lock()
+                .is_restless()
+                .then(|| Instant::now() + TICK);
             let until = [due, tick].into_iter().flatten().min();
             let sleep = async {
                 match until {
@@ -370,8 +374,8 @@ impl Repository {
         self.handle_in(None, name, version)
     }
 
-    /// The same for calls that are checked against the contracts of a snapshot. While that contract is no longer in
-    /// force and what served under it is still there, they get that.
+    /// The same for calls that began under a snapshot: where the version has gone since or another contract is in
+    /// force, they get what served under theirs, for as long as anybody sees that snapshot.
     ///
     /// # Errors
     ///
@@ -382,8 +386,15 @@ impl Repository {
         name: &str,
         version: Option<&str>,
     ) -> Result<Handle, Unavailable> {
-        let cell = self.core.find(name, version)?;
-        if !matches!(cell.now(), Now::Ready(_) | Now::Resting) {
+        let terms = snapshot.and_then(|snapshot| snapshot.terms(name));
+        let cell = match self.core.find(name, version) {
+            Ok(cell) => cell,
+            // It may have gone since the caller's catalogue was made.
+            Err(unavailable) => {
+                (terms.and_then(|_| self.core.find_drained(name, version))).ok_or(unavailable)?
+            }
+        };
+        if !cell.answers(terms) {
             return Err(cell.unavailable());
         }
         Ok(Handle {
@@ -391,7 +402,7 @@ impl Repository {
             name: name.to_owned(),
             version: version.and_then(version_number),
             cell,
-            terms: snapshot.and_then(|snapshot| snapshot.terms(name)),
+            terms,
         })
     }
 
@@ -438,7 +449,8 @@ impl Repository {
         loop {
             turn.borrow_and_update();
             self.core.drive();
-            self.core.find(name, only.map(|only| only.to_string()).as_deref())?;
+            self.core
+                .find(name, only.map(|only| only.to_string()).as_deref())?;
             if let Some(outcome) = self.outcome(name, only) {
                 return outcome;
             }
@@ -497,7 +509,8 @@ impl Repository {
     }
 
     async fn unload_some(&self, name: &str, only: Option<u64>) -> Result<(), Unavailable> {
-        self.core.find(name, only.map(|only| only.to_string()).as_deref())?;
+        self.core
+            .find(name, only.map(|only| only.to_string()).as_deref())?;
         self.core.started.store(true, Ordering::SeqCst);
         let mut turn = self.core.turn.subscribe();
         self.core.lock().book.unload(name, only);
@@ -566,12 +579,14 @@ impl Repository {
                 let kept = version.kept_because().or(model.refused.as_ref());
                 let reason = match &state {
                     State::Failed(reason) | State::Unloaded(reason) => Some(reason.to_string()),
-                    State::Ready(_) => kept.map(|reason| {
-                        format!("what is on disk is not served: {reason}")
-                    }),
+                    State::Ready(_) => {
+                        kept.map(|reason| format!("what is on disk is not served: {reason}"))
+                    }
                     State::Loading | State::Draining => None,
                 };
-                let used = inner.cell(name, *number).map_or(0, |cell| cell.last_used_ms());
+                let used = inner
+                    .cell(name, *number)
+                    .map_or(0, |cell| cell.last_used_ms());
                 index.push(IndexEntry {
                     memory_bytes: match version.phase {
                         Phase::Ready(load) => load.bytes,

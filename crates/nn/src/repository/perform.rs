@@ -54,7 +54,7 @@ pub(super) struct Cell {
 
 struct View {
     now: Now,
-    /// What served under another contract, for the requests that were checked against that.
+    /// What served before, for the requests that began under a catalogue that has it.
     previous: Option<Arc<Loaded>>,
 }
 
@@ -90,16 +90,27 @@ impl Cell {
     /// What serves, under these terms where that is still to be had; with that it is in use.
     pub fn serving(&self, terms: Option<Stamp>, now_ms: u64) -> Option<Arc<Loaded>> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        let Now::Ready(current) = &view.now else {
-            return None;
+        let meant = |loaded: &&Arc<Loaded>| Some(loaded.contract) == terms;
+        let previous = view.previous.as_ref().filter(meant);
+        let serving = match &view.now {
+            Now::Ready(current) if terms.is_none() || meant(&current) => current,
+            Now::Ready(current) => previous.unwrap_or(current),
+            Now::Failed(_) | Now::Gone => previous?,
+            Now::Waiting | Now::Resting | Now::Down => return None,
         };
         self.last_used_ms.store(now_ms, Ordering::Relaxed);
-        let fits = |loaded: &&Arc<Loaded>| terms.is_none_or(|terms| loaded.contract == terms);
-        let older = view.previous.as_ref().filter(fits);
-        Some(match older {
-            Some(older) if !fits(&current) => older.clone(),
-            _ => current.clone(),
-        })
+        Some(serving.clone())
+    }
+
+    /// Whether a call under these terms would be answered.
+    pub fn answers(&self, terms: Option<Stamp>) -> bool {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let previous = || view.previous.as_ref().map(|loaded| loaded.contract);
+        match view.now {
+            Now::Ready(_) | Now::Resting => true,
+            Now::Failed(_) | Now::Gone => terms.is_some() && previous() == terms,
+            Now::Waiting | Now::Down => false,
+        }
     }
 
     /// Why it does not answer.
@@ -111,9 +122,9 @@ impl Cell {
             )),
             Now::Down => Unavailable::unloaded(&self.name, version),
             Now::Failed(reason) => Unavailable::failed(&self.name, &reason),
-            Now::Gone => Unavailable::UnknownVersion(format!(
-                "model {name} version {version} was removed"
-            )),
+            Now::Gone => {
+                Unavailable::UnknownVersion(format!("model {name} version {version} was removed"))
+            }
         }
     }
 
@@ -138,8 +149,15 @@ impl Cell {
             return None;
         };
         old.retired.store(true, Ordering::SeqCst);
-        // Requests that are checked against the old contract must not meet the new one.
-        if matches!(&view.now, Now::Ready(new) if new.contract != old.contract) {
+        // Requests that began under the old catalogue are brought to their end under it: they were checked
+        // against its contract, and it told them that there is such a version.
+        let missed = match &view.now {
+            Now::Ready(new) => new.contract != old.contract,
+            Now::Failed(_) | Now::Gone => true,
+            // Whoever unloads it wants no further calls.
+            Now::Waiting | Now::Resting | Now::Down => false,
+        };
+        if missed {
             view.previous = Some(old.clone());
         }
         Some(old)
@@ -163,12 +181,18 @@ impl Cell {
 
     fn keeps(&self, loaded: &Arc<Loaded>) -> bool {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        view.previous.as_ref().is_some_and(|previous| Arc::ptr_eq(previous, loaded))
+        view.previous
+            .as_ref()
+            .is_some_and(|previous| Arc::ptr_eq(previous, loaded))
     }
 
     fn forget(&self, loaded: &Arc<Loaded>) {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        if view.previous.as_ref().is_some_and(|previous| Arc::ptr_eq(previous, loaded)) {
+        if view
+            .previous
+            .as_ref()
+            .is_some_and(|previous| Arc::ptr_eq(previous, loaded))
+        {
             view.previous = None;
         }
     }
@@ -312,7 +336,11 @@ struct Start {
 }
 
 impl Core {
-    pub fn open(root: PathBuf, backends: Backends, settings: Settings) -> Result<Arc<Self>, NnError> {
+    pub fn open(
+        root: PathBuf,
+        backends: Backends,
+        settings: Settings,
+    ) -> Result<Arc<Self>, NnError> {
         let mut looker = Looker::default();
         let news = looker.first(&root).map_err(|error| {
             NnError::not_found(format!(
@@ -373,11 +401,17 @@ impl Core {
     }
 
     pub fn table(&self) -> Arc<Table> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.table
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        self.published.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.published
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub fn lease(self: &Arc<Self>, loaded: Arc<Loaded>) -> Lease {
@@ -419,11 +453,24 @@ impl Core {
         })
     }
 
+    /// The cell of a version that a catalogue before this one has.
+    pub fn find_drained(&self, name: &str, version: Option<&str>) -> Option<Arc<Cell>> {
+        let number = version.map(version_number);
+        let inner = self.lock();
+        let cells = inner.draining.iter().map(|draining| &draining.cell);
+        let meant = cells.filter(|cell| {
+            cell.name == name && number.is_none_or(|number| number == Some(cell.version))
+        });
+        meant.max_by_key(|cell| cell.version).cloned()
+    }
+
     /// A call waits for a version that rests.
     pub fn want(self: &Arc<Self>, cell: &Cell) {
         let mut inner = self.lock();
         let model = inner.book.models.get(&cell.name);
-        let phase = model.and_then(|model| model.versions.get(&cell.version)).map(|v| &v.phase);
+        let phase = model
+            .and_then(|model| model.versions.get(&cell.version))
+            .map(|v| &v.phase);
         let first = matches!(phase, Some(Phase::Resting { wanted: false }));
         inner.book.want(&cell.name, cell.version);
         drop(inner);
@@ -531,13 +578,12 @@ impl Core {
     /// Loads one version, whatever happens. Blocks.
     fn perform(self: &Arc<Self>, start: &Start) {
         let began = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.load(start)))
-            .unwrap_or_else(|panic| {
-                Err(NnError::runtime(format!(
-                    "loading it panicked ({}); this is a fault of the server",
-                    panic_text(&*panic)
-                )))
-            });
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.load(start))).unwrap_or_else(|panic| {
+            Err(NnError::runtime(format!(
+                "loading it panicked ({}); this is a fault of the server",
+                panic_text(&*panic)
+            )))
+        });
         let mut inner = self.lock();
         let outcome = match outcome {
             Ok(model) => {
@@ -556,8 +602,12 @@ impl Core {
             Err(error) => Err(error.message.into()),
         };
         let now = self.now_ms();
-        inner.took.insert((start.name.clone(), start.version), began.elapsed());
-        inner.book.finished(&start.name, start.version, start.job, outcome, now);
+        inner
+            .took
+            .insert((start.name.clone(), start.version), began.elapsed());
+        inner
+            .book
+            .finished(&start.name, start.version, start.job, outcome, now);
         drop(inner);
         self.turn.send_modify(|turn| *turn += 1);
         self.drive();
@@ -602,7 +652,9 @@ impl Core {
         let generation = *self.generation.borrow();
         let mut changed = false;
         let mut retired = Vec::new();
-        let Inner { book, cells, loads, .. } = inner;
+        let Inner {
+            book, cells, loads, ..
+        } = inner;
         for (name, model) in &book.models {
             for (number, version) in &model.versions {
                 let cell = cells
@@ -623,7 +675,10 @@ impl Core {
             }
         }
         cells.retain(|(name, number), cell| {
-            let there = book.models.get(name).is_some_and(|m| m.versions.contains_key(number));
+            let there = book
+                .models
+                .get(name)
+                .is_some_and(|m| m.versions.contains_key(number));
             if !there {
                 changed = true;
                 retired.extend(cell.put(Now::Gone).map(|old| (cell.clone(), old)));
@@ -704,10 +759,15 @@ impl Core {
             }
         };
         inner.unpublished = false;
-        inner.snapshots.retain(|snapshot| snapshot.strong_count() > 0);
+        inner
+            .snapshots
+            .retain(|snapshot| snapshot.strong_count() > 0);
         inner.snapshots.push(Arc::downgrade(&next));
         let generation = next.generation();
-        *self.published.write().unwrap_or_else(PoisonError::into_inner) = Some(next);
+        *self
+            .published
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(next);
         self.generation.send_replace(generation);
     }
 }
@@ -762,7 +822,9 @@ impl Inner {
         let snapshots = &self.snapshots;
         let seen = |generation| {
             let alive = snapshots.iter().filter_map(Weak::upgrade);
-            alive.into_iter().any(|snapshot| snapshot.generation() <= generation)
+            alive
+                .into_iter()
+                .any(|snapshot| snapshot.generation() <= generation)
         };
         let now = Instant::now();
         let before = self.draining.len();
@@ -796,7 +858,9 @@ impl Inner {
     pub fn contract(&self, name: &str) -> Option<Arc<Contract>> {
         let terms = &self.book.models.get(name)?.terms;
         let readings = self.readings.get(name)?;
-        let reading = readings.iter().find(|reading| reading.stamp == terms.stamp)?;
+        let reading = readings
+            .iter()
+            .find(|reading| reading.stamp == terms.stamp)?;
         reading.contract.clone()
     }
 
@@ -806,10 +870,16 @@ impl Inner {
 
     /// The catalogue as guests are to see it.
     fn listing(&self) -> Vec<Listed> {
-        let listed = self.book.models.iter().filter(|(name, _)| layout::is_model_name(name));
+        let listed = self
+            .book
+            .models
+            .iter()
+            .filter(|(name, _)| layout::is_model_name(name));
         let listed = listed.map(|(name, model)| {
             let readings = self.readings.get(name).into_iter().flatten();
-            let reading = readings.clone().find(|reading| reading.stamp == model.terms.stamp);
+            let reading = readings
+                .clone()
+                .find(|reading| reading.stamp == model.terms.stamp);
             // A version that came later and has not answered yet is nobody's affair but the operator's: what
             // guests see is what was there and works.
             let versions = (model.versions.iter())
@@ -861,7 +931,12 @@ impl Inner {
             if let Some(reason) = &model.refused {
                 if self.told_refused.get(name) != Some(reason) {
                     changed = true;
-                    self.say(name, 0, EventKind::Kept, format!("the new contract is not taken: {reason}"));
+                    self.say(
+                        name,
+                        0,
+                        EventKind::Kept,
+                        format!("the new contract is not taken: {reason}"),
+                    );
                 }
                 refused.insert(name.clone(), reason.clone());
             }
@@ -882,14 +957,24 @@ impl Inner {
                     changed = true;
                     match &now.phase {
                         Said::Ready(id) => {
-                            let backend = self.loads.get(id).map_or("", |loaded| loaded.model.backend());
+                            let backend = self
+                                .loads
+                                .get(id)
+                                .map_or("", |loaded| loaded.model.backend());
                             let ms = self.took.get(&key).copied().unwrap_or_default().as_millis();
-                            self.say(name, *number, EventKind::Ready, format!("ready on {backend} in {ms} ms"));
+                            self.say(
+                                name,
+                                *number,
+                                EventKind::Ready,
+                                format!("ready on {backend} in {ms} ms"),
+                            );
                         }
                         Said::Resting => {
                             self.say(name, *number, EventKind::Rested, OVER_BUDGET.to_owned());
                         }
-                        Said::Down => self.say(name, *number, EventKind::Unloaded, "unloaded".to_owned()),
+                        Said::Down => {
+                            self.say(name, *number, EventKind::Unloaded, "unloaded".to_owned())
+                        }
                         Said::Failed(reason) => {
                             self.say(name, *number, EventKind::Failed, reason.to_string());
                         }

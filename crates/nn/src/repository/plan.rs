@@ -173,7 +173,8 @@ impl Version {
 
     /// Whether something is still to come of it: a load that runs or waits for its turn.
     pub(crate) fn is_settled(&self) -> bool {
-        self.job.is_none() && !matches!(self.phase, Phase::Waiting | Phase::Resting { wanted: true })
+        self.job.is_none()
+            && !matches!(self.phase, Phase::Waiting | Phase::Resting { wanted: true })
     }
 }
 
@@ -196,7 +197,9 @@ impl Model {
     }
 
     pub(crate) fn answers(&self) -> bool {
-        self.versions.values().any(|version| version.phase.answers())
+        self.versions
+            .values()
+            .any(|version| version.phase.answers())
     }
 
     /// The version for calls that name none: the highest that answers, else the highest.
@@ -253,9 +256,8 @@ impl Model {
     /// The versions a new contract is tried on before it is decided on, highest first; and whether those decided
     /// already for it, so that it only remains to see which others keep up.
     fn trial(&self) -> Option<(Vec<u64>, bool)> {
-        let answering = |(number, version): (&u64, &Version)| {
-            version.phase.answers().then_some(*number)
-        };
+        let answering =
+            |(number, version): (&u64, &Version)| version.phase.answers().then_some(*number);
         let protected = self.versions.iter().rev().find_map(answering)?;
         // What rests below it comes back under the new contract, or does not, when it is called.
         let concerned = |(number, version): &(&u64, &Version)| match version.phase {
@@ -282,12 +284,18 @@ impl Model {
         let Some((numbers, decided)) = self.trial() else {
             return self.accept();
         };
-        let outcomes = || numbers.iter().map(|number| self.versions[number].tried_under());
+        let outcomes = || {
+            numbers
+                .iter()
+                .map(|number| self.versions[number].tried_under())
+        };
         if outcomes().any(|outcome| outcome.is_none()) {
             return;
         }
         if !decided {
-            let reason = outcomes().flatten().find_map(|outcome| outcome.as_ref().err().cloned());
+            let reason = outcomes()
+                .flatten()
+                .find_map(|outcome| outcome.as_ref().err().cloned());
             self.refused = reason;
             self.drop_trials();
             return;
@@ -333,7 +341,11 @@ pub(crate) struct Usage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Load a version; it has a job for that now.
-    Start { name: String, version: u64, job: Job },
+    Start {
+        name: String,
+        version: u64,
+        job: Job,
+    },
     /// Put it to rest if nobody uses it, and say so with [`Book::rested`].
     Rest { name: String, version: u64 },
 }
@@ -391,9 +403,15 @@ impl Book {
             down: false,
         });
         let later = later && model.answers();
-        model.versions.retain(|number, _| versions.contains_key(number));
+        model
+            .versions
+            .retain(|number, _| versions.contains_key(number));
         for (number, graph) in versions {
-            let phase = if model.down { Phase::Down } else { Phase::Waiting };
+            let phase = if model.down {
+                Phase::Down
+            } else {
+                Phase::Waiting
+            };
             let known = model.versions.entry(number);
             let version = known.or_insert_with(|| Version::new(graph, phase, later));
             if version.graph != graph {
@@ -443,7 +461,10 @@ impl Book {
         if Some(job.contract) == candidate {
             let current = version.graph.stamp == job.graph;
             if current {
-                version.trial = Some(Trial { graph: job.graph, outcome });
+                version.trial = Some(Trial {
+                    graph: job.graph,
+                    outcome,
+                });
             }
             model.decide();
             return current;
@@ -537,10 +558,14 @@ impl Book {
 
     /// Every load the book still knows; others are to be dropped.
     pub(crate) fn knows(&self, id: u64) -> bool {
-        let versions = self.models.values().flat_map(|model| model.versions.values());
+        let versions = self
+            .models
+            .values()
+            .flat_map(|model| model.versions.values());
         versions.into_iter().any(|version| {
             let serves = matches!(version.phase, Phase::Ready(load) if load.id == id);
-            serves || matches!(&version.trial, Some(Trial { outcome: Ok(load), .. }) if load.id == id)
+            serves
+                || matches!(&version.trial, Some(Trial { outcome: Ok(load), .. }) if load.id == id)
         })
     }
 
@@ -570,8 +595,15 @@ impl Book {
             let bytes = version.expected_bytes();
             let fault = self.never_fits(model, wish.version, bytes);
             if !wish.beside && fault.is_none() {
-                let reserved: u64 = self.jobs().filter(|job| !job.beside).map(|job| job.bytes).sum();
-                let wanted = self.held_bytes().saturating_add(reserved).saturating_add(bytes);
+                let reserved: u64 = self
+                    .jobs()
+                    .filter(|job| !job.beside)
+                    .map(|job| job.bytes)
+                    .sum();
+                let wanted = self
+                    .held_bytes()
+                    .saturating_add(reserved)
+                    .saturating_add(bytes);
                 let missing = wanted.saturating_sub(budget);
                 if missing > 0 && !model.pinned() {
                     let (resting, enough) = self.victims(missing, now_ms, &usage);
@@ -594,7 +626,9 @@ impl Book {
                 file_bytes: version.graph.bytes,
                 beside: wish.beside,
             };
-            self.version(&wish.name, wish.version).expect("wished for").job = Some(job);
+            self.version(&wish.name, wish.version)
+                .expect("wished for")
+                .job = Some(job);
             if let Some(fault) = fault {
                 self.finished(&wish.name, wish.version, job, Err(fault), now_ms);
                 plan.again_soon = true;
@@ -610,7 +644,10 @@ impl Book {
     }
 
     fn jobs(&self) -> impl Iterator<Item = Job> {
-        let versions = self.models.values().flat_map(|model| model.versions.values());
+        let versions = self
+            .models
+            .values()
+            .flat_map(|model| model.versions.values());
         versions.filter_map(|version| version.job)
     }
 
@@ -646,7 +683,9 @@ impl Book {
                 continue;
             }
             let candidate = model.candidate();
-            let trial = candidate.and_then(|_| model.trial()).map(|(numbers, _)| numbers);
+            let trial = candidate
+                .and_then(|_| model.trial())
+                .map(|(numbers, _)| numbers);
             for (number, version) in model.versions.iter().rev() {
                 if version.job.is_some() {
                     continue;

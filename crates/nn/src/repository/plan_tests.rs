@@ -8,22 +8,40 @@ fn seen(contract: u64, versions: &[(u64, u64)]) -> Option<Seen> {
 }
 
 fn sized(contract: u64, versions: &[(u64, u64)], bytes: u64) -> Option<Seen> {
-    let graph = |stamp| Graph { stamp: Stamp(stamp), bytes };
+    let graph = |stamp| Graph {
+        stamp: Stamp(stamp),
+        bytes,
+    };
     Some(Seen {
-        terms: Terms { stamp: Stamp(contract), pinned: Ok(false) },
-        versions: versions.iter().map(|(number, stamp)| (*number, graph(*stamp))).collect(),
+        terms: Terms {
+            stamp: Stamp(contract),
+            pinned: Ok(false),
+        },
+        versions: versions
+            .iter()
+            .map(|(number, stamp)| (*number, graph(*stamp)))
+            .collect(),
     })
 }
 
 fn unreadable(contract: u64, versions: &[(u64, u64)]) -> Option<Seen> {
     seen(contract, versions).map(|seen| Seen {
-        terms: Terms { pinned: Err("line 1".into()), ..seen.terms },
+        terms: Terms {
+            pinned: Err("line 1".into()),
+            ..seen.terms
+        },
         ..seen
     })
 }
 
 fn pinned(seen: Option<Seen>) -> Option<Seen> {
-    seen.map(|seen| Seen { terms: Terms { pinned: Ok(true), ..seen.terms }, ..seen })
+    seen.map(|seen| Seen {
+        terms: Terms {
+            pinned: Ok(true),
+            ..seen.terms
+        },
+        ..seen
+    })
 }
 
 /// A book with whoever performs it: loads succeed unless the graph's or the contract's stamp is in `broken`.
@@ -56,7 +74,9 @@ impl Room {
     fn plan(&mut self) -> bool {
         let used = self.used.clone();
         let usage = |name: &str, version| {
-            used.get(&(name.to_owned(), version)).copied().unwrap_or_default()
+            used.get(&(name.to_owned(), version))
+                .copied()
+                .unwrap_or_default()
         };
         let plan = self.book.plan(self.now_ms, usage);
         let acted = !plan.actions.is_empty();
@@ -70,9 +90,14 @@ impl Room {
                 Action::Start { name, version, job } => {
                     let same = |(n, v, _): &(String, u64, Job)| *n == name && *v == version;
                     let there = self.running.iter().filter(|running| same(running)).count();
-                    let known = self.book.models[&name].versions[&version].job.map(|job| job.id);
+                    let known = self.book.models[&name].versions[&version]
+                        .job
+                        .map(|job| job.id);
                     // One that was given up on when its folder went may still be running.
-                    assert!(there == 0 || known == Some(job.id), "two loads of {name} {version}");
+                    assert!(
+                        there == 0 || known == Some(job.id),
+                        "two loads of {name} {version}"
+                    );
                     self.loads.push((name.clone(), version));
                     self.running.push((name, version, job));
                 }
@@ -91,7 +116,8 @@ impl Room {
         } else {
             Ok((id, self.measured.unwrap_or(job.file_bytes)))
         };
-        self.book.finished(&name, version, job, outcome, self.now_ms);
+        self.book
+            .finished(&name, version, job, outcome, self.now_ms);
     }
 
     /// Everything there is to do, done.
@@ -187,9 +213,11 @@ fn a_contract_is_taken_by_all_versions_at_once_or_by_none() {
     ] {
         let mut room = Room::new(None);
         room.broken = broken.iter().copied().collect();
-        room.book.seen("m", seen(1, &[(1, 11), (2, 21), (3, 31)]), false);
+        room.book
+            .seen("m", seen(1, &[(1, 11), (2, 21), (3, 31)]), false);
         room.settle();
-        room.book.seen("m", seen(2, &[(1, 11), (2, 21), (3, 31)]), true);
+        room.book
+            .seen("m", seen(2, &[(1, 11), (2, 21), (3, 31)]), true);
         for _ in 0..20 {
             let mixed = room.states("m");
             assert!(mixed == "1:1/11 2:1/21 3:1/31" || mixed == after, "{mixed}");
@@ -199,9 +227,16 @@ fn a_contract_is_taken_by_all_versions_at_once_or_by_none() {
             }
         }
         assert_eq!(room.states("m"), after, "{broken:?}");
-        assert_eq!(room.book.models["m"].refused.is_some(), refused, "{broken:?}");
+        assert_eq!(
+            room.book.models["m"].refused.is_some(),
+            refused,
+            "{broken:?}"
+        );
         if refused {
-            assert!(room.loads.len() <= 4, "lower versions are not tried for nothing");
+            assert!(
+                room.loads.len() <= 4,
+                "lower versions are not tried for nothing"
+            );
         }
         // Whatever is in memory is known; what was tried for nothing is not.
         let known = (1..room.next_id).filter(|id| room.book.knows(*id)).count();
@@ -231,9 +266,14 @@ fn an_unreadable_contract_is_refused_where_something_answers_and_a_fault_where_n
     room.book.seen("m", seen(1, &[(1, 11)]), false);
     room.settle();
     assert!(room.book.models["new"].terms.pinned.is_err());
-    room.book.seen("m", unreadable(2, &[(1, 11), (2, 21)]), true);
+    room.book
+        .seen("m", unreadable(2, &[(1, 11), (2, 21)]), true);
     room.settle();
-    assert_eq!(room.states("m"), "1:1/11 2:1/21", "graphs change under the old contract");
+    assert_eq!(
+        room.states("m"),
+        "1:1/11 2:1/21",
+        "graphs change under the old contract"
+    );
     assert_eq!(room.book.models["m"].refused.as_deref(), Some("line 1"));
     room.book.seen("new", seen(2, &[(1, 11)]), true);
     room.settle();
@@ -253,7 +293,8 @@ fn what_was_unloaded_stays_so_until_it_is_loaded() {
     room.settle();
     assert_eq!(room.states("m"), "1:2/11 2:down");
     room.book.unload("m", None);
-    room.book.seen("m", seen(2, &[(1, 11), (2, 22), (3, 31)]), true);
+    room.book
+        .seen("m", seen(2, &[(1, 11), (2, 22), (3, 31)]), true);
     room.settle();
     assert_eq!(room.states("m"), "1:down 2:down 3:down");
     room.book.load("m", Some(2));
@@ -293,7 +334,10 @@ fn over_the_budget_the_least_recently_used_rests_and_comes_back_when_it_is_wante
     room.call("a", 1);
     room.book.seen("c", seen(1, &[(1, 11)]), true);
     room.settle();
-    assert_eq!((room.states("a"), room.states("b"), room.states("c")), ("1:1/11".into(), "1:resting".into(), "1:1/11".into()));
+    assert_eq!(
+        (room.states("a"), room.states("b"), room.states("c")),
+        ("1:1/11".into(), "1:resting".into(), "1:1/11".into())
+    );
     // `c` was never called: it goes before `a`.
     room.book.want("b", 1);
     room.settle();
@@ -333,14 +377,19 @@ fn pinned_models_stay_and_what_can_never_fit_fails_with_the_reason() {
     room.measured = Some(30);
     room.book.seen("m", seen(1, &[(1, 11)]), false);
     room.settle();
-    assert!(room.states("m").starts_with("1:failed"), "{}", room.states("m"));
+    assert!(
+        room.states("m").starts_with("1:failed"),
+        "{}",
+        room.states("m")
+    );
 }
 
 #[test]
 fn more_models_than_the_budget_holds_are_each_tried_once_at_start() {
     let mut room = Room::new(Some(25));
     for number in 0..10 {
-        room.book.seen(&format!("m{number}"), seen(1, &[(1, 11)]), false);
+        room.book
+            .seen(&format!("m{number}"), seen(1, &[(1, 11)]), false);
     }
     room.settle();
     assert_eq!(room.loads.len(), 10, "{:?}", room.loads);
@@ -363,7 +412,9 @@ impl Dice {
 
 #[test]
 fn whatever_happens_what_answers_goes_on_answering_and_the_budget_holds() {
-    let first = std::env::var("PENSTOCK_SEED").ok().and_then(|seed| seed.parse().ok());
+    let first = std::env::var("PENSTOCK_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
     let seeds = first.map_or(0..400, |seed: u64| seed..seed + 1);
     for seed in seeds {
         println!("PENSTOCK_SEED={seed}");
@@ -388,7 +439,13 @@ fn whatever_happens_what_answers_goes_on_answering_and_the_budget_holds() {
                     let stamp = dice.roll(50);
                     let seen = disk.entry(name).or_insert_with(|| seen(1, &[]).unwrap());
                     let bytes = 5 + dice.roll(45);
-                    seen.versions.insert(1 + dice.roll(4), Graph { stamp: Stamp(stamp), bytes });
+                    seen.versions.insert(
+                        1 + dice.roll(4),
+                        Graph {
+                            stamp: Stamp(stamp),
+                            bytes,
+                        },
+                    );
                     room.book.seen(name, Some(seen.clone()), step > 5);
                 }
                 2 => {
@@ -414,13 +471,19 @@ fn whatever_happens_what_answers_goes_on_answering_and_the_budget_holds() {
                 }
                 4 => {
                     taken = Some(name);
-                    room.book.unload(name, (dice.roll(2) == 0).then_some(1 + dice.roll(4)));
+                    room.book
+                        .unload(name, (dice.roll(2) == 0).then_some(1 + dice.roll(4)));
                 }
-                5 => room.book.load(name, (dice.roll(2) == 0).then_some(1 + dice.roll(4))),
+                5 => room
+                    .book
+                    .load(name, (dice.roll(2) == 0).then_some(1 + dice.roll(4))),
                 6 => room.book.want(name, 1 + dice.roll(4)),
                 7 => {
                     let key = (name.to_owned(), 1 + dice.roll(4));
-                    let usage = Usage { last_used_ms: room.now_ms, busy: dice.roll(2) == 0 };
+                    let usage = Usage {
+                        last_used_ms: room.now_ms,
+                        busy: dice.roll(2) == 0,
+                    };
                     room.used.insert(key, usage);
                 }
                 8 => {
@@ -432,7 +495,10 @@ fn whatever_happens_what_answers_goes_on_answering_and_the_budget_holds() {
             room.plan();
             assert!(room.running.len() <= 2 + 8, "loads that were given up on");
             let running = room.book.jobs().count();
-            assert!(running <= 2, "seed {seed}, step {step}: {running} loads at once");
+            assert!(
+                running <= 2,
+                "seed {seed}, step {step}: {running} loads at once"
+            );
             if !room.running.is_empty() && dice.roll(2) == 0 {
                 let at = dice.roll(room.running.len() as u64) as usize;
                 room.finish(at);
@@ -443,13 +509,18 @@ fn whatever_happens_what_answers_goes_on_answering_and_the_budget_holds() {
                 if taken == Some(name) || before.is_none() {
                     continue;
                 }
-                let now = model.filter(|model| model.answers()).and_then(Model::default_version);
+                let now = model
+                    .filter(|model| model.answers())
+                    .and_then(Model::default_version);
                 // What was put to rest and cannot be brought back has failed: its files changed or its room went.
                 let fell = model.is_some_and(|model| {
                     // It may have got another contract by that: there is nothing left to protect.
                     !model.versions[&before.unwrap()].phase.answers()
                 });
-                assert!(now >= before || (budget.is_some() && fell), "seed {seed}, step {step}: {name} went from {before:?} to {now:?}");
+                assert!(
+                    now >= before || (budget.is_some() && fell),
+                    "seed {seed}, step {step}: {name} went from {before:?} to {now:?}"
+                );
             }
         }
         // Left alone, it comes to rest, within its budget but for what is pinned.
@@ -462,10 +533,21 @@ fn whatever_happens_what_answers_goes_on_answering_and_the_budget_holds() {
             .sum();
         if let Some(budget) = budget {
             let held = room.book.held_bytes();
-            assert!(held <= budget.max(pinned), "seed {seed}: {held} bytes, {pinned} pinned");
+            assert!(
+                held <= budget.max(pinned),
+                "seed {seed}: {held} bytes, {pinned} pinned"
+            );
         }
-        for model in room.book.models.values().filter(|model| model.terms.pinned.is_ok()) {
-            assert!(model.versions.values().all(Version::is_settled), "seed {seed}: {model:?}");
+        for model in room
+            .book
+            .models
+            .values()
+            .filter(|model| model.terms.pinned.is_ok())
+        {
+            assert!(
+                model.versions.values().all(Version::is_settled),
+                "seed {seed}: {model:?}"
+            );
         }
     }
 }

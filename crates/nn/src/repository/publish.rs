@@ -84,14 +84,19 @@ impl Snapshot {
         Ok(Some(Self {
             generation: last.map_or(1, |last| last.generation + 1),
             dir,
-            terms: models.iter().map(|model| (model.name.clone(), model.contract)).collect(),
+            terms: models
+                .iter()
+                .map(|model| (model.name.clone(), model.contract))
+                .collect(),
             key,
         }))
     }
 }
 
 fn write(models: &[Listed]) -> io::Result<TempDir> {
-    let root = tempfile::Builder::new().prefix("penstock-models-").tempdir()?;
+    let root = tempfile::Builder::new()
+        .prefix("penstock-models-")
+        .tempdir()?;
     for model in models {
         let dir = root.path().join(&model.name);
         std::fs::create_dir(&dir)?;

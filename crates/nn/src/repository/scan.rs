@@ -59,7 +59,10 @@ impl Looker {
         let looks = self.look(root)?;
         self.last = looks.clone();
         self.told = looks.clone();
-        Ok(looks.into_iter().map(|(name, look)| (name, Some(look))).collect())
+        Ok(looks
+            .into_iter()
+            .map(|(name, look)| (name, Some(look)))
+            .collect())
     }
 
     /// What has changed and come to rest since it was last told; `None` is a directory that is gone.
@@ -124,7 +127,11 @@ impl Looker {
                 versions.insert(number, graph(&item.path()));
             }
         }
-        let own = digest([file_of(&dir.join(CONTRACT_FILE), CONTRACT_FILE)].into_iter().flatten());
+        let own = digest(
+            [file_of(&dir.join(CONTRACT_FILE), CONTRACT_FILE)]
+                .into_iter()
+                .flatten(),
+        );
         let config = match self.configs.get(name) {
             Some((known, config)) if *known == own => config.clone(),
             _ => {
@@ -171,10 +178,16 @@ pub(super) fn graph(dir: &Path) -> Graph {
 type File = (String, u64, u128);
 
 fn file_of(path: &Path, name: &str) -> Option<File> {
-    let found = std::fs::metadata(path).ok().filter(|found| found.is_file())?;
+    let found = std::fs::metadata(path)
+        .ok()
+        .filter(|found| found.is_file())?;
     let modified = found.modified().ok();
     let time = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-    Some((name.to_owned(), found.len(), time.unwrap_or_default().as_nanos()))
+    Some((
+        name.to_owned(),
+        found.len(),
+        time.unwrap_or_default().as_nanos(),
+    ))
 }
 
 fn digest(files: impl Iterator<Item = File>) -> Stamp {
@@ -208,7 +221,9 @@ pub(super) fn read(root: &Path, name: &str, look: Look) -> (Seen, Reading) {
     let seen = Seen {
         terms: Terms {
             stamp: look.contract,
-            pinned: parsed.map(|contract| contract.engine.pinned).map_err(Reason::from),
+            pinned: parsed
+                .map(|contract| contract.engine.pinned)
+                .map_err(Reason::from),
         },
         versions: look.versions,
     };
@@ -225,7 +240,9 @@ mod tests {
     use super::*;
 
     fn names(news: &[(String, Option<Look>)]) -> Vec<(&str, bool)> {
-        news.iter().map(|(name, look)| (name.as_str(), look.is_some())).collect()
+        news.iter()
+            .map(|(name, look)| (name.as_str(), look.is_some()))
+            .collect()
     }
 
     #[test]
