@@ -212,7 +212,9 @@ fn opened(model: &str, version: Option<&str>) -> Result<Rc<Opened>, errors::Erro
                     code: errors::ErrorCode::NotFound,
                     data,
                 },
-                Unavailable::Loading(reason) | Unavailable::Failed(reason) => Error {
+                Unavailable::Loading(reason)
+                | Unavailable::Failed(reason)
+                | Unavailable::Unloaded(reason) => Error {
                     code: errors::ErrorCode::RuntimeError,
                     data: format!("not_ready: {reason}"),
                 },

@@ -32,7 +32,10 @@ pub fn run(options: &AppOptions) -> ExitCode {
 
 /// All findings, in the order: policy, runtime configuration, manifest, composition, stores, models.
 pub fn findings(options: &AppOptions) -> Vec<Finding> {
-    let mut findings = Settings::load(&options.policy).err().unwrap_or_default();
+    let (settings, mut findings) = match Settings::load(&options.policy) {
+        Ok(settings) => (settings, Vec::new()),
+        Err(found) => (Settings::default(), found),
+    };
     let config = match RuntimeConfig::load(options.runtime_config.as_deref(), &options.state_dir())
     {
         Ok(config) => Some(config),
@@ -78,7 +81,8 @@ pub fn findings(options: &AppOptions) -> Vec<Finding> {
         }
     }
     let models = up::models_directory(options, &mut mounts);
-    let found = models_findings(options.onnxruntime.as_deref(), &models);
+    let budget = settings.models.memory_budget_bytes;
+    let found = models_findings(options.onnxruntime.as_deref(), &models, budget);
     findings.extend(found);
     findings
 }
@@ -106,8 +110,13 @@ fn as_elsewhere(options: &AppOptions, native: &Manifest, root: &str) -> Vec<Find
     }
 }
 
-/// What is wrong with the models: each contract by itself, then each graph against its contract.
-fn models_findings(onnxruntime: Option<&Path>, models: &Path) -> Vec<Finding> {
+/// What is wrong with the models: each contract by itself, then each graph against its contract, then all of them
+/// against the memory they may have.
+fn models_findings(
+    onnxruntime: Option<&Path>,
+    models: &Path,
+    budget_bytes: Option<u64>,
+) -> Vec<Finding> {
     let backends = match up::backends(onnxruntime) {
         Ok(backends) => backends,
         Err(error) => {
@@ -119,6 +128,7 @@ fn models_findings(onnxruntime: Option<&Path>, models: &Path) -> Vec<Finding> {
             )];
         }
     };
+    // Without a budget: everything is loaded once, and then it is known what it takes.
     let repository = match Repository::open(models, backends, penstock_nn::Settings::default()) {
         Ok(repository) => repository,
         Err(error) => {
@@ -162,8 +172,44 @@ fn models_findings(onnxruntime: Option<&Path>, models: &Path) -> Vec<Finding> {
             )),
         }
     }));
+    findings.extend(budget_findings(&repository, models, budget_bytes));
     // Models load side by side; people read in order.
     findings.sort_by(|a, b| (&a.file, a.line, &a.message).cmp(&(&b.file, b.line, &b.message)));
+    findings
+}
+
+/// Which models have no place in the memory there is for them.
+fn budget_findings(
+    repository: &Repository,
+    models: &Path,
+    budget_bytes: Option<u64>,
+) -> Vec<Finding> {
+    let Some(budget) = budget_bytes else {
+        return Vec::new();
+    };
+    let remedy = "raise models.memory_budget_bytes in the policy, or serve less";
+    let index = repository.index();
+    let too_large = index.iter().filter(|entry| entry.memory_bytes > budget);
+    let mut findings: Vec<Finding> = too_large
+        .map(|entry| {
+            let file = models.join(&entry.model).join("model.toml");
+            let message = format!(
+                "version {} takes {} bytes, and models.memory_budget_bytes allows {budget} for all models together",
+                entry.version, entry.memory_bytes
+            );
+            Finding::error(&file, None, message, remedy)
+        })
+        .collect();
+    let pinned: u64 = (index.iter().filter(|entry| entry.pinned))
+        .map(|entry| entry.memory_bytes)
+        .sum();
+    if pinned > budget {
+        let message = format!(
+            "the pinned models take {pinned} bytes together, and models.memory_budget_bytes allows {budget}; they \
+             are loaded all the same, and no other is"
+        );
+        findings.push(Finding::error(models, None, message, remedy));
+    }
     findings
 }
 

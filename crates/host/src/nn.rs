@@ -9,7 +9,7 @@
 
 use crate::state::InstanceState;
 use bytes::Bytes;
-use penstock_nn::{Model, NnError, NnTensor, Refusal, Unavailable};
+use penstock_nn::{Handle, NnError, NnTensor, Refusal, Unavailable};
 use wasmtime::component::{HasData, Linker, Resource};
 
 #[allow(missing_docs)]
@@ -38,10 +38,10 @@ const OUTPUT_SHARE: usize = 4;
 
 /// A tensor a guest made or is given. What it says of itself is checked when it is used.
 pub struct Tensor(NnTensor);
-/// A model a guest opened.
-pub struct Graph(Model);
+/// A model a guest opened. It keeps nothing in memory: what serves is asked for at each call.
+pub struct Graph(Handle);
 /// A model a guest may run.
-pub struct Context(Model);
+pub struct Context(Handle);
 /// An error on its way to a guest.
 pub struct Error {
     code: errors::ErrorCode,
@@ -120,7 +120,9 @@ impl From<Unavailable> for Error {
                 code: errors::ErrorCode::NotFound,
                 data,
             },
-            Unavailable::Loading(reason) | Unavailable::Failed(reason) => Self {
+            Unavailable::Loading(reason)
+            | Unavailable::Failed(reason)
+            | Unavailable::Unloaded(reason) => Self {
                 code: errors::ErrorCode::RuntimeError,
                 data: format!("not_ready: {reason}"),
             },
@@ -185,8 +187,8 @@ impl graph::Host for InstanceState {
             Some((model, version)) => (model, Some(version)),
             None => (name.as_str(), None),
         };
-        match self.repository.get(model, version) {
-            Ok(model) => Ok(Ok(self.table.push(Graph(model))?)),
+        match (self.repository).handle_in(self.snapshot.as_deref(), model, version) {
+            Ok(handle) => Ok(Ok(self.table.push(Graph(handle))?)),
             Err(unavailable) => Ok(Err(self.fail(unavailable.into())?)),
         }
     }
@@ -197,8 +199,8 @@ impl graph::HostGraph for InstanceState {
         &mut self,
         graph: Resource<Graph>,
     ) -> wasmtime::Result<Result<Resource<Context>, Resource<Error>>> {
-        let model = self.table.get(&graph)?.0.clone();
-        Ok(Ok(self.table.push(Context(model))?))
+        let handle = self.table.get(&graph)?.0.clone();
+        Ok(Ok(self.table.push(Context(handle))?))
     }
 
     fn drop(&mut self, graph: Resource<Graph>) -> wasmtime::Result<()> {
@@ -215,11 +217,15 @@ impl inference::HostGraphExecutionContext for InstanceState {
         context: Resource<Context>,
         inputs: Vec<(String, Resource<Tensor>)>,
     ) -> wasmtime::Result<Result<Vec<(String, Resource<Tensor>)>, Resource<Error>>> {
-        let model = self.table.get(&context)?.0.clone();
+        let handle = self.table.get(&context)?.0.clone();
         let mut named = Vec::with_capacity(inputs.len());
         for (name, handle) in inputs {
             named.push((name, self.release_tensor(handle)?));
         }
+        let model = match handle.model().await {
+            Ok(model) => model,
+            Err(unavailable) => return Ok(Err(self.fail(unavailable.into())?)),
+        };
         match model.infer(named).await {
             Ok(outputs) => {
                 let bytes: usize = outputs.iter().map(|(_, tensor)| tensor.data.len()).sum();

@@ -19,6 +19,8 @@ pub struct Settings {
     pub server: ServerSettings,
     /// `[instances]`: the pool of component instances.
     pub instances: InstanceSettings,
+    /// `[models]`: how the models this host runs follow their files, and what they may hold.
+    pub models: ModelsSettings,
     /// `[[limits]]`: how much callers may use. Acted upon by the quota component.
     pub limits: Vec<Limit>,
     /// `[backoff]`: callers who are refused again and again. Acted upon by the quota component.
@@ -97,6 +99,73 @@ impl Default for InstanceSettings {
     }
 }
 
+/// `[models]`: the life of the models that this host runs.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelsSettings {
+    /// Milliseconds between two looks at the models directory; 0 never looks again.
+    pub poll_interval_ms: u64,
+    /// Bytes the loaded models may hold together; none means what is there is loaded.
+    pub memory_budget_bytes: Option<u64>,
+    /// Models loaded at the same time.
+    pub load_at_once: u32,
+}
+
+impl Default for ModelsSettings {
+    fn default() -> Self {
+        Self {
+            poll_interval_ms: 1_000,
+            memory_budget_bytes: None,
+            load_at_once: penstock_nn::repository::LOAD_AT_ONCE as u32,
+        }
+    }
+}
+
+/// The shortest interval between looks: a look lists every folder, and on a network file system takes milliseconds.
+const MIN_POLL_INTERVAL_MS: u64 = 50;
+
+/// The longest: beyond it, who copies a model in waits long enough to think that it is not seen.
+const MAX_POLL_INTERVAL_MS: u64 = 3_600_000;
+
+/// The most loads at once: each takes about twice its graph in memory, and a core.
+const MAX_LOAD_AT_ONCE: u32 = 64;
+
+impl ModelsSettings {
+    fn faults(&self) -> Vec<(&'static str, String)> {
+        let Self {
+            poll_interval_ms,
+            memory_budget_bytes,
+            load_at_once,
+        } = self;
+        let mut faults = Vec::new();
+        let interval = MIN_POLL_INTERVAL_MS..=MAX_POLL_INTERVAL_MS;
+        if *poll_interval_ms != 0 && !interval.contains(poll_interval_ms) {
+            let (least, most) = (interval.start(), interval.end());
+            let message = format!("must be 0, which never looks, or from {least} to {most}");
+            faults.push(("poll_interval_ms", message));
+        }
+        if *memory_budget_bytes == Some(0) {
+            let message = "must be at least 1; leave it out for no budget".to_owned();
+            faults.push(("memory_budget_bytes", message));
+        }
+        if !(1..=MAX_LOAD_AT_ONCE).contains(load_at_once) {
+            let message = format!("must be from 1 to {MAX_LOAD_AT_ONCE}");
+            faults.push(("load_at_once", message));
+        }
+        faults
+    }
+
+    /// What the engine is told; it publishes a catalogue where components do not read the models themselves.
+    pub fn repository(&self, publish: bool) -> penstock_nn::Settings {
+        penstock_nn::Settings {
+            load_at_once: self.load_at_once as usize,
+            memory_budget_bytes: self.memory_budget_bytes,
+            publish,
+            ..penstock_nn::Settings::default()
+        }
+    }
+}
+
 impl Settings {
     /// Reads a file; a missing file means the defaults. Every fault is a finding with its line.
     pub fn load(path: &Path) -> Result<Self, Vec<Finding>> {
@@ -147,6 +216,7 @@ impl Settings {
         let Self {
             server,
             instances,
+            models,
             limits,
             backoff,
             idempotency,
@@ -169,6 +239,8 @@ impl Settings {
         }
         let sections = idempotency.faults().into_iter().chain(usage.faults());
         faults.extend(sections.map(|(setting, message)| (setting.to_owned(), message)));
+        let models = models.faults().into_iter();
+        faults.extend(models.map(|(setting, message)| (setting.to_owned(), message)));
         let mut at_least = |setting: &str, value: u64, least: u64, message: &str| {
             if value < least {
                 faults.push((setting.to_owned(), message.to_owned()));
@@ -310,6 +382,10 @@ mod tests {
             ("[oops]\n", 1, "oops"),
             ("[idempotency]\n\nttl_s = 9000000\n", 3, "604800"),
             ("[usage]\nretention_days = 0\n", 2, "3650"),
+            ("[models]\npoll_interval_ms = 5\n", 2, "50"),
+            ("[models]\nmemory_budget_bytes = 0\n", 2, "no budget"),
+            ("[models]\nload_at_once = 0\n", 2, "64"),
+            ("[models]\npol_interval_ms = 5\n", 2, "pol_interval_ms"),
             (
                 "[[limits]]\nname = \"a\"\nalgorithm = \"leaky-bucket\"\nlimit = 100\nwindow_s = 1\nmax_wait_ms = 10000\n",
                 6,

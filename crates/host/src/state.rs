@@ -3,7 +3,7 @@
 
 use crate::engine::EPOCH_TICK;
 use crate::kv::{Ledger, Stores};
-use penstock_nn::Repository;
+use penstock_nn::{Repository, Snapshot};
 use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::component::ResourceTable;
@@ -32,6 +32,9 @@ pub struct Mount {
 pub struct InstanceSource {
     /// Directories an instance sees.
     pub mounts: Vec<Mount>,
+    /// Where an instance sees the newest catalogue of the models this host runs; where components open models
+    /// themselves, their directory is among the mounts.
+    pub catalogue: Option<String>,
     /// The folder of copied files among the mounts, removed with the last instance.
     pub copies: Option<Arc<tempfile::TempDir>>,
     /// Environment variables an instance sees.
@@ -55,6 +58,8 @@ pub struct InstanceState {
     pub table: ResourceTable,
     /// The models behind `wasi:nn`.
     pub repository: Arc<Repository>,
+    /// The catalogue the instance sees, kept for as long as it does.
+    pub snapshot: Option<Arc<Snapshot>>,
     /// What the instance has seen of its key-value stores.
     pub ledger: Arc<Ledger>,
     /// Bytes of tensors and of values held for the guest in the host's memory.
@@ -76,6 +81,14 @@ impl InstanceState {
         for mount in &source.mounts {
             wasi.preopened_dir(&mount.host, &mount.guest, FsPerms::ReadOnly)?;
         }
+        // An instance sees one catalogue all its life: what it read of it stays true for it.
+        let snapshot = source
+            .catalogue
+            .as_ref()
+            .and_then(|_| source.repository.snapshot());
+        if let (Some(snapshot), Some(guest)) = (&snapshot, &source.catalogue) {
+            wasi.preopened_dir(snapshot.path(), guest, FsPerms::ReadOnly)?;
+        }
         for (name, value) in &source.environment {
             wasi.env(name, value);
         }
@@ -88,6 +101,7 @@ impl InstanceState {
             hooks: NoOutbound,
             table,
             repository: source.repository.clone(),
+            snapshot,
             ledger: Ledger::new(source.stores.clone()),
             tensor_bytes: 0,
             max_tensor_bytes: source.memory_bytes,
@@ -125,6 +139,13 @@ impl InstanceState {
 }
 
 impl InstanceState {
+    /// Whether the models have changed since the instance was made: what it remembers of them is out of date.
+    pub fn is_behind(&self) -> bool {
+        self.snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.generation() != self.repository.generation())
+    }
+
     /// Bytes of linear memory the instance holds. It only grows.
     pub fn held_bytes(&self) -> usize {
         self.limits.held_bytes

@@ -10,7 +10,8 @@ use crate::settings::Settings;
 use crate::state::InstanceSource;
 use anyhow::Context;
 use penstock_kv::Store;
-use penstock_nn::{Backends, Repository, State};
+use penstock_nn::repository::{Event, EventKind};
+use penstock_nn::{Backends, Repository};
 use penstock_policy::quota::limits::{Algorithm, Limit};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -114,6 +115,8 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
         DoorKind::Http => Http::new(pre, source, door_settings).map(Door::Http),
     }
     .map_err(|e| anyhow::anyhow!("the application has no such door: {e:#}"))?;
+    // What waits and is behind the models goes at once: what they remember of the old ones may be large.
+    let retiring = retire_with(&door, &repository);
     let server = Server::new(door, settings.server.clone());
     tracing::info!(
         "{} {} on http://{address} ({compiled}); models are {}",
@@ -125,11 +128,18 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
             "opened by the components that run them, when they are first asked for"
         },
     );
+    let events = repository.events();
+    let noting = tokio::spawn(note_all(events));
+    let repository_at_end = repository.clone();
     let loading = tokio::spawn({
         let repository = repository.clone();
+        let poll = match settings.models.poll_interval_ms {
+            0 => None,
+            interval_ms => Some(Duration::from_millis(interval_ms)),
+        };
         async move {
             if runs_models {
-                repository.load_all(|report| note(&report)).await;
+                repository.load_all(|_| {}).await;
                 for (name, version) in &backends {
                     tracing::info!("backend {name} {version}");
                 }
@@ -138,6 +148,9 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
                 "serving http://{address} after {} ms; API in README.md, errors at http://{address}/errors",
                 started.elapsed().as_millis()
             );
+            if runs_models {
+                repository.run(poll).await;
+            }
         }
     });
     let mut terminate = signal(SignalKind::terminate())?;
@@ -149,9 +162,14 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
         }
     };
     let left = server.serve(listener, stop).await;
-    loading.abort();
+    for task in [loading, noting, retiring] {
+        task.abort();
+    }
     if left > 0 {
         tracing::warn!("{left} connections were still open when the drain's time ran out");
+    }
+    for line in statistics(&repository_at_end) {
+        tracing::info!("{line}");
     }
     let counts = server.door().counts();
     tracing::info!(
@@ -163,18 +181,85 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says what became of one model.
-fn note(report: &penstock_nn::repository::Report) {
-    let (model, version, ms) = (&report.model, report.version, report.took.as_millis());
-    match &report.state {
-        State::Ready(loaded) => {
-            tracing::info!(
-                "model {model} version {version}: ready on {} in {ms} ms",
-                loaded.backend()
+/// Lets go of idle instances whenever the models change. Behind the HTTP door they go by themselves.
+fn retire_with(door: &Door, repository: &Repository) -> tokio::task::JoinHandle<()> {
+    let mut generations = repository.generations();
+    let direct = match door {
+        Door::Direct(direct) => Some(direct.clone()),
+        Door::Http(_) => None,
+    };
+    tokio::spawn(async move {
+        let Some(direct) = direct else { return };
+        while generations.changed().await.is_ok() {
+            direct.retire();
+        }
+    })
+}
+
+/// What each model version that was called did, in a line.
+fn statistics(repository: &Repository) -> Vec<String> {
+    let ms = |ns: u64| {
+        if ns == u64::MAX {
+            "more than 60000".to_owned()
+        } else {
+            format!("{:.2}", ns as f64 / 1e6)
+        }
+    };
+    let models = repository.list().into_iter().flat_map(|model| {
+        (model.versions.into_iter()).filter_map(move |(version, state)| match state {
+            State::Ready(loaded) => Some((model.name.clone(), version, loaded.stats())),
+            _ => None,
+        })
+    });
+    models
+        .filter(|(_, _, stats)| stats.total.count > 0)
+        .map(|(model, version, stats)| {
+            format!(
+                "model {model} version {version}: {} calls answered in {} runs of {:.1} items, {} failed, {} refused, {} \
+                 left; waited {} ms at p50 and {} at p99, ran {} and {} ms",
+                stats.success,
+                stats.execution_count,
+                stats.inference_count as f64 / stats.execution_count.max(1) as f64,
+                stats.failures,
+                stats.refusals.refused() + stats.refusals.invalid,
+                stats.refusals.cancelled,
+                ms(stats.queue.quantile_ns(0.5)),
+                ms(stats.queue.quantile_ns(0.99)),
+                ms(stats.compute.quantile_ns(0.5)),
+                ms(stats.compute.quantile_ns(0.99)),
+            )
+        })
+        .collect()
+}
+
+/// Says what becomes of the models.
+async fn note_all(mut events: tokio::sync::mpsc::UnboundedReceiver<Event>) {
+    while let Some(event) = events.recv().await {
+        note(&event);
+    }
+}
+
+fn note(event: &Event) {
+    let Event {
+        model,
+        version,
+        kind,
+        text,
+    } = event;
+    match kind {
+        EventKind::Ready | EventKind::Rested | EventKind::Unloaded | EventKind::Removed => {
+            tracing::info!("model {model} version {version}: {text}");
+        }
+        EventKind::Failed => tracing::error!("model {model}: not served: {text}"),
+        EventKind::Kept if *version == 0 => {
+            tracing::error!("model {model}: what served before does so still: {text}");
+        }
+        EventKind::Kept => {
+            tracing::error!(
+                "model {model} version {version}: what served before does so still: {text}"
             );
         }
-        State::Failed(reason) => tracing::error!("model {model}: not served: {reason}"),
-        State::Loading => tracing::info!("model {model} version {version}: loading"),
+        EventKind::Unseen => tracing::error!("{text}"),
     }
 }
 
@@ -247,11 +332,18 @@ pub async fn prepare_with(
     };
     let engines = backends(options.onnxruntime.as_deref())?;
     let backends = engines.list();
+    let runs_models = composed.imports.iter().any(|i| i.starts_with("wasi:nn/"));
+    let mounted = mounts.iter().any(|mount| mount.guest == MODELS_MOUNT);
     let repository = Arc::new(Repository::open(
         &models,
         engines,
-        penstock_nn::Settings::default(),
+        settings.models.repository(runs_models && mounted),
     )?);
+    // What this host runs, components see as this host has accepted it, and not as the operator is changing it.
+    let catalogue = (runs_models && mounted).then(|| {
+        mounts.retain(|mount| mount.guest != MODELS_MOUNT);
+        MODELS_MOUNT.to_owned()
+    });
     let environment = manifest.components[&root]
         .environment
         .clone()
@@ -265,6 +357,7 @@ pub async fn prepare_with(
                 guest: m.guest,
             })
             .collect(),
+        catalogue,
         environment,
         copies,
         repository: repository.clone(),
@@ -278,7 +371,7 @@ pub async fn prepare_with(
         source,
         repository,
         backends,
-        runs_models: composed.imports.iter().any(|i| i.starts_with("wasi:nn/")),
+        runs_models,
         compiled,
     })
 }

@@ -152,9 +152,11 @@ fn joining(contract: &Contract) -> Result<Joining, String> {
     let default = Joining::default();
     let ms = |ms: f64| std::time::Duration::from_secs_f64(ms / 1e3);
     // A run of several is no larger than one call may be.
-    let most = u32::try_from(contract.limits.max_items).unwrap_or(u32::MAX);
+    let of_axis = contract.axes.get(batch_axis).and_then(|bounds| bounds.max);
+    let most = contract.limits.max_items.min(of_axis.unwrap_or(u64::MAX));
+    let most = u32::try_from(most).unwrap_or(u32::MAX);
     Ok(Joining {
-        max_items: batching.max_items.unwrap_or(default.max_items.min(most)),
+        max_items: batching.max_items.unwrap_or(default.max_items).min(most),
         max_bytes: default.max_bytes,
         max_wait: batching.max_wait_ms.map_or(default.max_wait, ms),
         preferred: batching.preferred_items.clone(),

@@ -42,6 +42,8 @@ pub enum Unavailable {
     Loading(String),
     /// It could not be loaded; the message says why.
     Failed(String),
+    /// It was unloaded by request.
+    Unloaded(String),
 }
 
 impl Unavailable {
@@ -51,7 +53,8 @@ impl Unavailable {
             Self::UnknownModel(text)
             | Self::UnknownVersion(text)
             | Self::Loading(text)
-            | Self::Failed(text) => text,
+            | Self::Failed(text)
+            | Self::Unloaded(text) => text,
         }
     }
 }
@@ -68,7 +71,9 @@ impl From<Unavailable> for NnError {
     fn from(unavailable: Unavailable) -> Self {
         let code = match unavailable {
             Unavailable::UnknownModel(_) | Unavailable::UnknownVersion(_) => ErrorCode::NotFound,
-            Unavailable::Loading(_) | Unavailable::Failed(_) => ErrorCode::RuntimeError,
+            Unavailable::Loading(_) | Unavailable::Failed(_) | Unavailable::Unloaded(_) => {
+                ErrorCode::RuntimeError
+            }
         };
         NnError::new(code, unavailable.message())
     }
@@ -96,6 +101,15 @@ impl Unavailable {
             quoted(name),
             quoted(version),
             listed(there.iter().map(String::as_str))
+        ))
+    }
+
+    /// That somebody unloaded a version.
+    #[cfg(feature = "native")]
+    pub(crate) fn unloaded(name: &str, version: u64) -> Self {
+        Self::Unloaded(format!(
+            "model {} version {version} is unloaded; load it, or ask for another version",
+            quoted(name)
         ))
     }
 

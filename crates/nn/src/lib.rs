@@ -9,7 +9,7 @@
 //! - [`schedule`]: which calls run when, and which together; pure.
 //! - [`join`]: one run's tensors of several calls', and back.
 //! - [`model`]: a loaded model; does what the schedule says, on lanes. [`stats`]: what is counted.
-//! - [`repository`]: the models of a server; loading, warm-up, versions.
+//! - [`repository`]: the models of a server; versions, loading and unloading, what changes on disk, the memory budget.
 //! - [`on_demand`]: the models of one component instance; opened when asked for, within bounds.
 //! - [`contract_check`]: whether a graph is what its `model.toml` says.
 //!
@@ -42,5 +42,5 @@ pub use layout::Unavailable;
 #[cfg(feature = "native")]
 pub use model::{Joins, Model, Stats, Terms};
 #[cfg(feature = "native")]
-pub use repository::{Repository, Settings, State};
+pub use repository::{Handle, Lease, Repository, Settings, Snapshot, State};
 pub use tensor::{NnTensor, TensorType};

@@ -16,6 +16,7 @@
 //!   ([`crate::schedule::isolate`]).
 //! - **A panic in a backend costs the run it happened in.** The lane is thrown away and made anew.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -127,6 +128,21 @@ pub enum Joins {
     Yes(Option<f64>),
 }
 
+impl fmt::Display for Joins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::No(reason) => write!(f, "calls run one by one: {reason}"),
+            Self::Yes(Some(difference)) if *difference > 0.0 => {
+                write!(
+                    f,
+                    "calls share runs, which moves answers by up to {difference:.1e}"
+                )
+            }
+            Self::Yes(_) => f.write_str("calls share runs"),
+        }
+    }
+}
+
 /// What a call asks beside its tensors.
 #[derive(Debug, Clone, Default)]
 pub struct Terms {
@@ -230,6 +246,11 @@ impl Model {
         self.0.lane_count
     }
 
+    /// Bytes the loaded graph holds, where its runtime tells.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.0.session.memory_bytes()
+    }
+
     /// Whether calls share runs.
     pub fn joins(&self) -> Joins {
         self.0.lock().joins.clone()
@@ -306,7 +327,9 @@ impl Model {
             call::bind(&inner.name, self.inputs(), second)?,
         ];
         let parts = [plan.part(&calls[0]), plan.part(&calls[1])];
-        if parts[0].class == Class::Alone || parts[0].class != parts[1].class {
+        let together = parts[0].items.saturating_add(parts[1].items);
+        let most = inner.lock().scheduler.limits().max_items;
+        if parts[0].class == Class::Alone || parts[0].class != parts[1].class || together > most {
             return Ok(self.joins());
         }
         let Some(mut slot) = inner.lock().lanes.pop() else {

@@ -94,6 +94,7 @@ impl Direct {
         if instance.served >= self.settings.max_reuse
             || state.held_bytes() > self.settings.retained_bytes
             || state.ledger.is_spent()
+            || state.is_behind()
         {
             return;
         }
@@ -107,6 +108,33 @@ impl Direct {
         drop(idle);
         // Outside the lock: freeing an instance takes longer than the others should wait.
         drop(stale);
+    }
+
+    /// An instance that waits for a request and sees the models as they are.
+    fn rested(&self) -> Option<Instance> {
+        let newest = self.idle().pop_back()?;
+        if !newest.store.data().is_behind() {
+            return Some(newest);
+        }
+        drop(newest);
+        self.retire();
+        let another = self.idle().pop_back();
+        another.filter(|instance| !instance.store.data().is_behind())
+    }
+
+    /// Lets go of the instances that wait and are behind the models.
+    pub fn retire(&self) {
+        let behind: Vec<Instance>;
+        {
+            let mut idle = self.idle();
+            let all = std::mem::take(&mut *idle).into_iter();
+            let (old, current): (Vec<_>, Vec<_>) =
+                all.partition(|instance| instance.store.data().is_behind());
+            *idle = current.into();
+            behind = old;
+        }
+        // Outside the lock: freeing instances takes longer than the others should wait.
+        drop(behind);
     }
 
     /// Passes one request through an instance. Dropping the future while it waits for an instance gives
@@ -133,8 +161,7 @@ impl Direct {
         request: DoorRequest,
         permit: OwnedSemaphorePermit,
     ) -> Result<Response<Bytes>, DoorError> {
-        let idle = self.idle().pop_back();
-        let mut instance = match idle {
+        let mut instance = match self.rested() {
             Some(instance) => instance,
             None => self.instantiate().await.map_err(DoorError::Instantiate)?,
         };

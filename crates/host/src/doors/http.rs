@@ -7,7 +7,9 @@ use crate::state::{InstanceSource, InstanceState};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::{BodyExt, Full};
+use penstock_nn::Repository;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -132,6 +134,14 @@ impl HandlerState for Source {
         };
         let mut store = InstanceState::store(engine, &self.source)?;
         let ledger = store.data().ledger.clone();
+        let made_in = store.data().snapshot.as_ref().map(|made| made.generation());
+        let mut generations = self.source.repository.generations();
+        let changed = async move {
+            let behind = |now: &u64| made_in.is_some_and(|made_in| made_in != *now);
+            if generations.wait_for(behind).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
         let proxy: Proxy = self.pre.instantiate_async(&mut store).await?;
         Ok(Instance {
             store,
@@ -140,11 +150,15 @@ impl HandlerState for Source {
             expiration: Expiration {
                 total_timeout: self.settings.total_timeout,
                 sleep: Box::pin(tokio::time::sleep(IDLE)),
+                behind: Box::pin(changed),
             },
             state: Worker {
                 max_reuse: self.settings.max_reuse as usize,
                 total_timeout: self.settings.total_timeout,
                 ledger,
+                repository: self.source.repository.clone(),
+                made_in,
+                asked_after: AtomicUsize::new(usize::MAX),
                 counted: Counted::new(&self.counts),
             },
         })
@@ -154,6 +168,8 @@ impl HandlerState for Source {
 struct Expiration {
     total_timeout: Duration,
     sleep: Pin<Box<tokio::time::Sleep>>,
+    /// Ends when the models change.
+    behind: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
 }
 
 impl WorkerExpiration for Expiration {
@@ -163,6 +179,11 @@ impl WorkerExpiration for Expiration {
         status: WorkerStatus,
         start: Instant,
     ) -> Poll<()> {
+        // One that waits and is behind makes room for another that is not.
+        if status == WorkerStatus::Idle && self.behind.as_mut().poll(cx).is_ready() {
+            // It is not asked again: a worker that has expired ends.
+            return Poll::Ready(());
+        }
         let span = match status {
             WorkerStatus::Idle => IDLE,
             WorkerStatus::Requests => self.total_timeout,
@@ -180,6 +201,11 @@ struct Worker {
     max_reuse: usize,
     total_timeout: Duration,
     ledger: Arc<Ledger>,
+    repository: Arc<Repository>,
+    /// The generation of the catalogue it sees.
+    made_in: Option<u64>,
+    /// After how many requests it was last asked for another.
+    asked_after: AtomicUsize,
     counted: Counted,
 }
 
@@ -188,7 +214,13 @@ impl WorkerState for Worker {
     type RequestData = Admitted;
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
-        if total >= self.max_reuse || self.ledger.is_spent() {
+        // It may be let go between requests only: one that has been asked before may hold a request's wake-up.
+        let first = concurrent == 0 && self.asked_after.swap(total, Ordering::Relaxed) != total;
+        let behind = |made_in| made_in != self.repository.generation();
+        if total >= self.max_reuse
+            || self.ledger.is_spent()
+            || (first && self.made_in.is_some_and(behind))
+        {
             ShouldAccept::Never
         } else if concurrent >= 1 {
             ShouldAccept::No

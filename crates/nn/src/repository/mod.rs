@@ -1,0 +1,646 @@
+//! The models of a server: which models and versions there are, which of them answer, and how that changes while
+//! the server runs.
+//!
+//! Decisions:
+//!
+//! - **Every directory is a model, and every model is listed.** One that cannot be loaded is `Failed` with the
+//!   reason; it neither stops the others nor is left out in silence.
+//! - **A model is ready when every lane has run once** on the least call its contract allows, so that a graph
+//!   that loads and cannot run is found at start and not by a caller.
+//! - **A call that names no version gets the highest that answers**, and where none does the failure of the highest.
+//!   A broken version never takes the place of a good one, at start as later; which one answered stands in every
+//!   answer, and what failed in the listing.
+//! - **What is decided is apart from what is done**: [`plan`] is pure, [`perform`] acts, [`scan`] looks at files,
+//!   [`publish`] makes what guests see.
+
+mod perform;
+mod plan;
+mod publish;
+mod scan;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use penstock_tensor::contract::Contract;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::backend::{Backends, QUEUE_MAX};
+use crate::error::NnError;
+use crate::layout::version_number;
+use crate::model::Model;
+use perform::{Cell, Core, Now, OVER_BUDGET, TICK, Waits};
+use plan::{Phase, Stamp};
+
+pub use crate::layout::{CONTRACT_FILE, GRAPH_FILE, MAX_NAME_BYTES, Unavailable};
+pub use perform::{DRAIN_MAX, Lease};
+pub use publish::Snapshot;
+
+/// Default of [`Settings::load_at_once`]. While it is loaded and optimised a graph takes about twice its
+/// size in memory, and a second one keeps the disk and the processor both busy.
+pub const LOAD_AT_ONCE: usize = 2;
+
+/// How the repository treats its models.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Calls that may wait for one model; the next is refused.
+    pub queue_max: usize,
+    /// Models loaded at the same time.
+    pub load_at_once: usize,
+    /// Bytes that loaded models may hold together; without it, all that is there is loaded. What is pinned or in
+    /// use stays even so, and what replaces a version is in memory beside it for a moment.
+    pub memory_budget_bytes: Option<u64>,
+    /// Whether to keep a [`Snapshot`] of the catalogue for guests.
+    pub publish: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            queue_max: QUEUE_MAX,
+            load_at_once: LOAD_AT_ONCE,
+            memory_budget_bytes: None,
+            publish: false,
+        }
+    }
+}
+
+/// What a version is doing.
+#[derive(Clone)]
+pub enum State {
+    /// Not ready yet.
+    Loading,
+    /// Answers.
+    Ready(Model),
+    /// Unloaded; calls that were there before are still running.
+    Draining,
+    /// Not in memory, and why: somebody unloaded it, or the budget wants its place until the next call.
+    Unloaded(Arc<str>),
+    /// Will not answer, and why.
+    Failed(Arc<str>),
+}
+
+impl State {
+    /// The state in one word, as the Open Inference Protocol's repository index has it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Loading => "LOADING",
+            Self::Ready(_) => "READY",
+            Self::Draining => "UNLOADING",
+            Self::Unloaded(_) | Self::Failed(_) => "UNAVAILABLE",
+        }
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(reason) => write!(f, "Failed({reason:?})"),
+            Self::Unloaded(reason) => write!(f, "Unloaded({reason:?})"),
+            _ => f.write_str(self.as_str()),
+        }
+    }
+}
+
+/// What came of loading one version.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The model.
+    pub model: String,
+    /// Its version; 0 where the model has none that could be tried.
+    pub version: u64,
+    /// What it is now.
+    pub state: State,
+    /// How long loading and warming up took.
+    pub took: Duration,
+}
+
+/// One model in a listing.
+#[derive(Debug, Clone)]
+pub struct ModelStatus {
+    /// Its name.
+    pub name: String,
+    /// The contract in force, where there is one.
+    pub contract: Option<Arc<Contract>>,
+    /// Its versions, lowest first. A model whose directory itself is at fault has version 0, failed.
+    pub versions: Vec<(u64, State)>,
+}
+
+/// One version in the index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// The model.
+    pub model: String,
+    /// The version; 0 for what is wrong with the model's directory as a whole.
+    pub version: u64,
+    /// The state in one word; see [`State::as_str`].
+    pub state: &'static str,
+    /// Why it does not answer; or, where it does, why what is on disk does not.
+    pub reason: Option<String>,
+    /// Bytes it holds, as its runtime says or else as its files have; 0 where it is not in memory.
+    pub memory_bytes: u64,
+    /// Whether the budget leaves it alone.
+    pub pinned: bool,
+    /// How long ago it was last called; `None` where it never was.
+    pub last_used: Option<Duration>,
+    /// Whether calls that name no version go to it.
+    pub is_default: bool,
+}
+
+/// Versions by state, for `/ready`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Versions that answer.
+    pub ready: usize,
+    /// Versions still being loaded.
+    pub loading: usize,
+    /// Versions that answer when they are called, and wait for that outside of memory.
+    pub resting: usize,
+    /// Versions that somebody unloaded.
+    pub unloaded: usize,
+    /// Versions that will not answer.
+    pub failed: usize,
+}
+
+/// Something that happened to a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The model; empty where it is about all of them.
+    pub model: String,
+    /// Its version; 0 where it is about all of them.
+    pub version: u64,
+    /// What happened.
+    pub kind: EventKind,
+    /// The same in words, without model and version.
+    pub text: String,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// It answers, or something newer of it does.
+    Ready,
+    /// It does not answer.
+    Failed,
+    /// Something new on disk could not be taken; what answered before does so still.
+    Kept,
+    /// It was unloaded by request.
+    Unloaded,
+    /// It was put to rest for the budget.
+    Rested,
+    /// Its files are gone, and so is it.
+    Removed,
+    /// The files could not be looked at, or the catalogue not be written; everything goes on as it was.
+    Unseen,
+}
+
+/// The models of a directory. Clones share them.
+#[derive(Clone)]
+pub struct Repository {
+    core: Arc<Core>,
+}
+
+/// A model, or one version of it, wherever it is at the moment: a handle keeps nothing in memory.
+#[derive(Clone)]
+pub struct Handle {
+    core: Arc<Core>,
+    name: String,
+    version: Option<u64>,
+    cell: Arc<Cell>,
+    /// The contract that its calls are checked against, where they are.
+    terms: Option<Stamp>,
+}
+
+impl Handle {
+    /// What serves now, in use for as long as it is held. Waits where it rests and has to be brought back: as
+    /// long as that takes, so the caller bounds it by its own time.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not answer.
+    pub async fn model(&self) -> Result<Lease, Unavailable> {
+        let fast = self.version.is_some().then_some(&self.cell);
+        if let Some(loaded) = fast.and_then(|cell| cell.serving(self.terms, self.core.now_ms())) {
+            return Ok(self.core.lease(loaded));
+        }
+        let version = self.version.map(|version| version.to_string());
+        // Not the handle's own: versions come and go.
+        let cell = self.core.find(&self.name, version.as_deref())?;
+        let mut turn = self.core.turn.subscribe();
+        let _waits = Waits::on(&cell);
+        loop {
+            turn.borrow_and_update();
+            if let Some(loaded) = cell.serving(self.terms, self.core.now_ms()) {
+                return Ok(self.core.lease(loaded));
+            }
+            match cell.now() {
+                // It came up between the two looks.
+                Now::Ready(_) => continue,
+                Now::Resting => self.core.want(&cell),
+                _ => return Err(cell.unavailable()),
+            }
+            let _ = tokio::time::timeout(TICK, turn.changed()).await;
+        }
+    }
+}
+
+impl Repository {
+    /// Reads the directory and the contracts in it; loads no graph. Blocks for a few file reads.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be listed, or the first snapshot not be written. What is wrong with one model
+    /// becomes that model's state.
+    pub fn open(root: &Path, backends: Backends, settings: Settings) -> Result<Self, NnError> {
+        let core = Core::open(root.to_path_buf(), backends, settings)?;
+        Ok(Self { core })
+    }
+
+    /// Loads and warms up every version, a few at a time and highest version first, and calls `report` for
+    /// each as it becomes ready or fails; also for what [`Repository::open`] found wrong. Returns when all are
+    /// done. To load in the background, spawn it. A second call does nothing.
+    pub async fn load_all(&self, mut report: impl FnMut(Report)) {
+        if self.core.started.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let mut turn = self.core.turn.subscribe();
+        let mut reported = std::collections::BTreeSet::new();
+        loop {
+            turn.borrow_and_update();
+            self.core.drive();
+            let mut news = Vec::new();
+            let mut left = false;
+            {
+                let inner = self.core.lock();
+                for (name, model) in &inner.book.models {
+                    if let Some(reason) = perform::fault(model) {
+                        if reported.insert((name.clone(), 0)) {
+                            news.push(Report {
+                                model: name.clone(),
+                                version: 0,
+                                state: State::Failed(reason),
+                                took: Duration::ZERO,
+                            });
+                        }
+                        continue;
+                    }
+                    for (number, version) in model.versions.iter().rev() {
+                        let key = (name.clone(), *number);
+                        if !version.is_settled() {
+                            left |= !reported.contains(&key);
+                        } else if reported.insert(key.clone()) {
+                            news.push(Report {
+                                model: name.clone(),
+                                version: *number,
+                                state: state(&inner, name, *number, &version.phase),
+                                took: inner.took.get(&key).copied().unwrap_or_default(),
+                            });
+                        }
+                    }
+                }
+            }
+            news.into_iter().for_each(&mut report);
+            if !left {
+                return;
+            }
+            let _ = tokio::time::timeout(TICK, turn.changed()).await;
+        }
+    }
+
+    /// Follows the files as they change, every `poll` where there is one, and looks after what has to wait: calls
+    /// that end, a budget that has no room yet. Never returns; to stop it, drop it.
+    pub async fn run(&self, poll: Option<Duration>) {
+        let mut turn = self.core.turn.subscribe();
+        let mut due = poll.map(|every| Instant::now() + every);
+        loop {
+            let tick = self
+                .core
+                .lock()
+                .is_restless()
+                .then(|| Instant::now() + TICK);
+            let until = [due, tick].into_iter().flatten().min();
+            let sleep = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = turn.changed() => {}
+                () = sleep => {}
+            }
+            turn.borrow_and_update();
+            if let (Some(every), Some(at)) = (poll, due)
+                && at <= Instant::now()
+            {
+                let core = self.core.clone();
+                // A poll that panicked is the last one's affair; the next looks again.
+                let _ = tokio::task::spawn_blocking(move || core.poll()).await;
+                due = Some(Instant::now() + every);
+            }
+            self.core.drive();
+        }
+    }
+
+    /// What happens from now on, as it happens. The last who asked is told.
+    pub fn events(&self) -> mpsc::UnboundedReceiver<Event> {
+        self.core.events()
+    }
+
+    /// The catalogue as guests are to see it, where [`Settings::publish`] is set.
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.core.snapshot()
+    }
+
+    /// The generation of the newest snapshot: an instance that was made with an older one is behind.
+    pub fn generation(&self) -> u64 {
+        *self.core.generation.borrow()
+    }
+
+    /// The same, to wait for the next.
+    pub fn generations(&self) -> watch::Receiver<u64> {
+        self.core.generation.subscribe()
+    }
+
+    /// A handle for a model: for the given version, or for whichever is the default where none is given.
+    ///
+    /// # Errors
+    ///
+    /// Saying what there is instead, that the model is being loaded, was unloaded, or why it could not be.
+    pub fn handle(&self, name: &str, version: Option<&str>) -> Result<Handle, Unavailable> {
+        self.handle_in(None, name, version)
+    }
+
+    /// The same for calls that began under a snapshot: where the version has gone since or another contract is in
+    /// force, they get what served under theirs, for as long as anybody sees that snapshot.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::handle`].
+    pub fn handle_in(
+        &self,
+        snapshot: Option<&Snapshot>,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<Handle, Unavailable> {
+        let terms = snapshot.and_then(|snapshot| snapshot.terms(name));
+        let cell = match self.core.find(name, version) {
+            Ok(cell) => cell,
+            // It may have gone since the caller's catalogue was made.
+            Err(unavailable) => {
+                (terms.and_then(|_| self.core.find_drained(name, version))).ok_or(unavailable)?
+            }
+        };
+        if !cell.answers(terms) {
+            return Err(cell.unavailable());
+        }
+        Ok(Handle {
+            core: self.core.clone(),
+            name: name.to_owned(),
+            version: version.and_then(version_number),
+            cell,
+            terms,
+        })
+    }
+
+    /// The model in memory: of the given version, or of the default where none is given.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::handle`]; also where it rests. To have it brought back, take a handle.
+    pub fn get(&self, name: &str, version: Option<&str>) -> Result<Model, Unavailable> {
+        let cell = self.core.find(name, version)?;
+        match cell.now() {
+            Now::Ready(loaded) => Ok(loaded.model.clone()),
+            _ => Err(cell.unavailable()),
+        }
+    }
+
+    /// Loads a model's files as they are now, and what was unloaded of it; returns when that is done. What is
+    /// loaded already and did not change is left alone.
+    ///
+    /// # Errors
+    ///
+    /// Why a version cannot answer as it is on disk; what answered before does so still.
+    pub async fn load(&self, name: &str) -> Result<(), Unavailable> {
+        self.load_some(name, None).await
+    }
+
+    /// The same for one version.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::load`].
+    pub async fn load_version(&self, name: &str, version: u64) -> Result<(), Unavailable> {
+        self.load_some(name, Some(version)).await
+    }
+
+    async fn load_some(&self, name: &str, only: Option<u64>) -> Result<(), Unavailable> {
+        let core = self.core.clone();
+        core.started.store(true, Ordering::SeqCst);
+        let looked = name.to_owned();
+        let look = move || core.look_at_once(&looked);
+        let _ = tokio::task::spawn_blocking(look).await;
+        let mut turn = self.core.turn.subscribe();
+        self.core.lock().book.load(name, only);
+        loop {
+            turn.borrow_and_update();
+            self.core.drive();
+            self.core
+                .find(name, only.map(|only| only.to_string()).as_deref())?;
+            if let Some(outcome) = self.outcome(name, only) {
+                return outcome;
+            }
+            let _ = tokio::time::timeout(TICK, turn.changed()).await;
+        }
+    }
+
+    /// What came of loading; `None` while it is under way.
+    fn outcome(&self, name: &str, only: Option<u64>) -> Option<Result<(), Unavailable>> {
+        let inner = self.core.lock();
+        let model = inner.book.models.get(name)?;
+        if model.candidate().is_some() {
+            return None;
+        }
+        let mut outcome = Ok(());
+        let concerned = (model.versions.iter().rev())
+            .filter(|(number, _)| only.is_none_or(|only| only == **number));
+        for (number, version) in concerned {
+            if !version.is_settled() {
+                return None;
+            }
+            let fault = match &version.phase {
+                Phase::Failed(reason) => Some(Unavailable::failed(name, reason)),
+                // Somebody unloaded it meanwhile.
+                Phase::Down => Some(Unavailable::unloaded(name, *number)),
+                _ => (version.kept_because()).map(|reason| Unavailable::failed(name, reason)),
+            };
+            if let (Some(fault), Ok(())) = (fault, &outcome) {
+                outcome = Err(fault);
+            }
+        }
+        if let (Some(refused), Ok(())) = (&model.refused, &outcome) {
+            outcome = Err(Unavailable::failed(name, refused));
+        }
+        Some(outcome)
+    }
+
+    /// Takes a model out of memory until it is loaded again or the server restarts: new calls are refused at once,
+    /// those that wait or run are brought to their end. Returns when they have ended, at the latest after
+    /// [`DRAIN_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// When there is no such model.
+    pub async fn unload(&self, name: &str) -> Result<(), Unavailable> {
+        self.unload_some(name, None).await
+    }
+
+    /// The same for one version.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such model or version.
+    pub async fn unload_version(&self, name: &str, version: u64) -> Result<(), Unavailable> {
+        self.unload_some(name, Some(version)).await
+    }
+
+    async fn unload_some(&self, name: &str, only: Option<u64>) -> Result<(), Unavailable> {
+        self.core
+            .find(name, only.map(|only| only.to_string()).as_deref())?;
+        self.core.started.store(true, Ordering::SeqCst);
+        let mut turn = self.core.turn.subscribe();
+        self.core.lock().book.unload(name, only);
+        let until = Instant::now() + DRAIN_MAX + TICK;
+        loop {
+            turn.borrow_and_update();
+            self.core.drive();
+            if !self.core.lock().drains(name, only) || Instant::now() >= until {
+                return Ok(());
+            }
+            let _ = tokio::time::timeout(TICK, turn.changed()).await;
+        }
+    }
+
+    /// The contract in force of a model, where there is one.
+    pub fn contract(&self, name: &str) -> Option<Arc<Contract>> {
+        self.core.lock().contract(name)
+    }
+
+    /// Every model and version, by name.
+    pub fn list(&self) -> Vec<ModelStatus> {
+        let inner = self.core.lock();
+        let models = inner.book.models.iter();
+        models
+            .map(|(name, model)| {
+                let versions = match perform::fault(model) {
+                    Some(reason) => vec![(0, State::Failed(reason))],
+                    None => (model.versions.iter())
+                        .map(|(number, version)| {
+                            (*number, state(&inner, name, *number, &version.phase))
+                        })
+                        .collect(),
+                };
+                ModelStatus {
+                    name: name.clone(),
+                    contract: inner.contract(name),
+                    versions,
+                }
+            })
+            .collect()
+    }
+
+    /// Every version with what an operator may want to know of it, by name and version.
+    pub fn index(&self) -> Vec<IndexEntry> {
+        let now_ms = self.core.now_ms();
+        let inner = self.core.lock();
+        let mut index = Vec::new();
+        for (name, model) in &inner.book.models {
+            let entry = |version, state: &State, reason: Option<String>| IndexEntry {
+                model: name.clone(),
+                version,
+                state: state.as_str(),
+                reason,
+                memory_bytes: 0,
+                pinned: model.pinned(),
+                last_used: None,
+                is_default: false,
+            };
+            if let Some(reason) = perform::fault(model) {
+                let text = reason.to_string();
+                index.push(entry(0, &State::Failed(reason), Some(text)));
+                continue;
+            }
+            for (number, version) in &model.versions {
+                let state = state(&inner, name, *number, &version.phase);
+                let kept = version.kept_because().or(model.refused.as_ref());
+                let reason = match &state {
+                    State::Failed(reason) | State::Unloaded(reason) => Some(reason.to_string()),
+                    State::Ready(_) => {
+                        kept.map(|reason| format!("what is on disk is not served: {reason}"))
+                    }
+                    State::Loading | State::Draining => None,
+                };
+                let used = inner
+                    .cell(name, *number)
+                    .map_or(0, |cell| cell.last_used_ms());
+                index.push(IndexEntry {
+                    memory_bytes: match version.phase {
+                        Phase::Ready(load) => load.bytes,
+                        _ => 0,
+                    },
+                    last_used: (used > 0)
+                        .then(|| Duration::from_millis(now_ms.saturating_sub(used))),
+                    is_default: model.default_version() == Some(*number),
+                    ..entry(*number, &state, reason)
+                });
+            }
+        }
+        index
+    }
+
+    /// Bytes that loaded models hold together, as the budget counts them.
+    pub fn memory_bytes(&self) -> u64 {
+        self.core.lock().book.held_bytes()
+    }
+
+    /// How many versions are in which state.
+    pub fn readiness(&self) -> Readiness {
+        let mut readiness = Readiness::default();
+        let inner = self.core.lock();
+        for model in inner.book.models.values() {
+            if perform::fault(model).is_some() {
+                readiness.failed += 1;
+                continue;
+            }
+            for version in model.versions.values() {
+                *match version.phase {
+                    Phase::Ready(_) => &mut readiness.ready,
+                    Phase::Waiting => &mut readiness.loading,
+                    Phase::Resting { .. } => &mut readiness.resting,
+                    Phase::Down => &mut readiness.unloaded,
+                    Phase::Failed(_) => &mut readiness.failed,
+                } += 1;
+            }
+        }
+        readiness
+    }
+}
+
+fn state(inner: &perform::Inner, name: &str, number: u64, phase: &Phase) -> State {
+    match phase {
+        Phase::Waiting => State::Loading,
+        Phase::Ready(_) => match inner.cell(name, number).map(|cell| cell.now()) {
+            Some(Now::Ready(loaded)) => State::Ready(loaded.model.clone()),
+            // The book is ahead of what callers see by the moment the lock is held.
+            _ => State::Loading,
+        },
+        Phase::Resting { .. } => State::Unloaded(OVER_BUDGET.into()),
+        Phase::Down if inner.drains(name, Some(number)) => State::Draining,
+        Phase::Down => State::Unloaded("unloaded by request; load it".into()),
+        Phase::Failed(reason) => State::Failed(reason.clone()),
+    }
+}

@@ -1,0 +1,1023 @@
+//! Performs what [`super::plan`] decides: looks at files, loads graphs on blocking threads, hands what serves to
+//! callers, and lets go of what does not.
+//!
+//! One lock holds the book and everything that goes with it; it is held for decisions and never while a graph is
+//! loaded or run. Callers do not take it: each version has a [`Cell`] they read, and the lookup from names to
+//! cells is replaced whole when it changes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
+
+use penstock_tensor::contract::Contract;
+use tokio::sync::{mpsc, watch};
+
+use super::plan::{Action, Book, Job, Phase, Reason, Stamp, Usage};
+use super::publish::{Listed, Snapshot};
+use super::scan::{self, Look, Looker, Reading};
+use super::{Event, EventKind, Settings};
+use crate::backend::{Backends, GraphSource, panic_text};
+use crate::contract_check;
+use crate::error::{NnError, quoted};
+use crate::layout::{self, GRAPH_FILE, Unavailable, version_number};
+use crate::model::Model;
+
+/// How often somebody who waits for time to pass looks again. Changes wake everybody at once; this is for what no
+/// change announces, and bounds how late it is noticed.
+pub(super) const TICK: Duration = Duration::from_millis(50);
+
+/// The longest that what was replaced or unloaded is waited for: longer than any request may take by default.
+/// After it, its memory comes back when the last of its calls ends, and nobody waits for that.
+pub const DRAIN_MAX: Duration = Duration::from_secs(35);
+
+/// A graph in memory, with what tells when nobody uses it any more.
+pub(super) struct Loaded {
+    id: u64,
+    pub model: Model,
+    contract: Stamp,
+    /// It does not serve any more: whoever leaves it says so.
+    retired: AtomicBool,
+}
+
+/// What callers see of a version.
+pub(super) struct Cell {
+    pub name: String,
+    pub version: u64,
+    view: RwLock<View>,
+    last_used_ms: AtomicU64,
+    /// Calls that wait for it to come back.
+    waiters: AtomicUsize,
+}
+
+struct View {
+    now: Now,
+    /// What served before, for the requests that began under a catalogue that has it.
+    previous: Option<Arc<Loaded>>,
+}
+
+#[derive(Clone)]
+pub(super) enum Now {
+    Waiting,
+    Ready(Arc<Loaded>),
+    Resting,
+    Down,
+    Failed(Reason),
+    Gone,
+}
+
+impl Cell {
+    fn new(name: &str, version: u64) -> Self {
+        Self {
+            name: name.to_owned(),
+            version,
+            view: RwLock::new(View {
+                now: Now::Waiting,
+                previous: None,
+            }),
+            last_used_ms: AtomicU64::new(0),
+            waiters: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn now(&self) -> Now {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.now.clone()
+    }
+
+    /// What serves, under these terms where that is still to be had; with that it is in use.
+    pub fn serving(&self, terms: Option<Stamp>, now_ms: u64) -> Option<Arc<Loaded>> {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let meant = |loaded: &&Arc<Loaded>| Some(loaded.contract) == terms;
+        let previous = view.previous.as_ref().filter(meant);
+        let serving = match &view.now {
+            Now::Ready(current) if terms.is_none() || meant(&current) => current,
+            Now::Ready(current) => previous.unwrap_or(current),
+            Now::Failed(_) | Now::Gone => previous?,
+            Now::Waiting | Now::Resting | Now::Down => return None,
+        };
+        self.last_used_ms.store(now_ms, Ordering::Relaxed);
+        Some(serving.clone())
+    }
+
+    /// Whether a call under these terms would be answered.
+    pub fn answers(&self, terms: Option<Stamp>) -> bool {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let previous = || view.previous.as_ref().map(|loaded| loaded.contract);
+        match view.now {
+            Now::Ready(_) | Now::Resting => true,
+            Now::Failed(_) | Now::Gone => terms.is_some() && previous() == terms,
+            Now::Waiting | Now::Down => false,
+        }
+    }
+
+    /// Why it does not answer.
+    pub fn unavailable(&self) -> Unavailable {
+        let (name, version) = (quoted(&self.name), self.version);
+        match self.now() {
+            Now::Waiting | Now::Ready(_) | Now::Resting => Unavailable::Loading(format!(
+                "model {name} version {version} is being loaded; try again in a moment"
+            )),
+            Now::Down => Unavailable::unloaded(&self.name, version),
+            Now::Failed(reason) => Unavailable::failed(&self.name, &reason),
+            Now::Gone => {
+                Unavailable::UnknownVersion(format!("model {name} version {version} was removed"))
+            }
+        }
+    }
+
+    /// As the book says, without what only callers know.
+    fn same(&self, phase: &Phase) -> bool {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        match (&view.now, phase) {
+            (Now::Ready(loaded), Phase::Ready(load)) => loaded.id == load.id,
+            (Now::Failed(old), Phase::Failed(new)) => old == new,
+            (Now::Waiting, Phase::Waiting)
+            | (Now::Resting, Phase::Resting { .. })
+            | (Now::Down, Phase::Down) => true,
+            _ => false,
+        }
+    }
+
+    /// Puts another state in place, and gives what served before.
+    fn put(&self, now: Now) -> Option<Arc<Loaded>> {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut view.now, now);
+        let Now::Ready(old) = old else {
+            return None;
+        };
+        old.retired.store(true, Ordering::SeqCst);
+        // Requests that began under the old catalogue are brought to their end under it: they were checked
+        // against its contract, and it told them that there is such a version.
+        let missed = match &view.now {
+            Now::Ready(new) => new.contract != old.contract,
+            Now::Failed(_) | Now::Gone => true,
+            // Whoever unloads it wants no further calls.
+            Now::Waiting | Now::Resting | Now::Down => false,
+        };
+        if missed {
+            view.previous = Some(old.clone());
+        }
+        Some(old)
+    }
+
+    /// Puts it to rest, unless somebody uses it or waits for it.
+    fn rest(&self) -> Option<Arc<Loaded>> {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let idle = match &view.now {
+            Now::Ready(loaded) => !in_use(loaded) && self.waiters.load(Ordering::SeqCst) == 0,
+            _ => false,
+        };
+        if !idle {
+            return None;
+        }
+        match std::mem::replace(&mut view.now, Now::Resting) {
+            Now::Ready(old) => Some(old),
+            _ => None,
+        }
+    }
+
+    fn keeps(&self, loaded: &Arc<Loaded>) -> bool {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.previous
+            .as_ref()
+            .is_some_and(|previous| Arc::ptr_eq(previous, loaded))
+    }
+
+    fn forget(&self, loaded: &Arc<Loaded>) {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        if view
+            .previous
+            .as_ref()
+            .is_some_and(|previous| Arc::ptr_eq(previous, loaded))
+        {
+            view.previous = None;
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        let serving = match &self.view.read().unwrap_or_else(PoisonError::into_inner).now {
+            Now::Ready(loaded) => in_use(loaded),
+            _ => false,
+        };
+        Usage {
+            last_used_ms: self.last_used_ms.load(Ordering::Relaxed),
+            busy: serving || self.waiters.load(Ordering::SeqCst) > 0,
+        }
+    }
+
+    pub fn last_used_ms(&self) -> u64 {
+        self.last_used_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a call has it: the cell and the table of loads have one reference each.
+fn in_use(loaded: &Arc<Loaded>) -> bool {
+    Arc::strong_count(loaded) > 2
+}
+
+/// A call that waits for a version to come back; as good as one that runs, as to being put to rest.
+pub(super) struct Waits(Arc<Cell>);
+
+impl Waits {
+    pub fn on(cell: &Arc<Cell>) -> Self {
+        cell.waiters.fetch_add(1, Ordering::SeqCst);
+        Self(cell.clone())
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.waiters.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A model for the time of one call: while it is held, the model is in use.
+pub struct Lease {
+    loaded: Arc<Loaded>,
+    core: Arc<Core>,
+}
+
+impl std::ops::Deref for Lease {
+    type Target = Model;
+
+    fn deref(&self) -> &Model {
+        &self.loaded.model
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.loaded.retired.load(Ordering::SeqCst) {
+            self.core.turn.send_modify(|turn| *turn += 1);
+        }
+    }
+}
+
+/// From names to cells.
+#[derive(Default)]
+pub(super) struct Table {
+    pub models: BTreeMap<String, TableModel>,
+}
+
+pub(super) struct TableModel {
+    /// What is wrong with the directory itself.
+    fault: Option<Reason>,
+    default: Option<u64>,
+    pub versions: BTreeMap<u64, Arc<Cell>>,
+}
+
+/// What was replaced or unloaded and may still be in use.
+struct Draining {
+    cell: Arc<Cell>,
+    loaded: Arc<Loaded>,
+    /// The newest catalogue under which it served.
+    generation: u64,
+    until: Instant,
+}
+
+pub(super) struct Inner {
+    pub book: Book,
+    cells: BTreeMap<(String, u64), Arc<Cell>>,
+    loads: HashMap<u64, Arc<Loaded>>,
+    draining: Vec<Draining>,
+    readings: BTreeMap<String, Vec<Reading>>,
+    pub took: BTreeMap<(String, u64), Duration>,
+    told: BTreeMap<(String, u64), Told>,
+    told_refused: BTreeMap<String, Reason>,
+    told_fault: Option<String>,
+    events: Option<mpsc::UnboundedSender<Event>>,
+    snapshots: Vec<Weak<Snapshot>>,
+    next_load: u64,
+    again_soon: bool,
+    unpublished: bool,
+}
+
+/// What was last said of a version.
+#[derive(Clone, PartialEq)]
+struct Told {
+    phase: Said,
+    kept: Option<Reason>,
+}
+
+#[derive(Clone, PartialEq)]
+enum Said {
+    Waiting,
+    Ready(u64),
+    Resting,
+    Down,
+    Failed(Reason),
+}
+
+pub(super) struct Core {
+    pub root: PathBuf,
+    backends: Backends,
+    pub settings: Settings,
+    began: Instant,
+    looker: Mutex<Looker>,
+    inner: Mutex<Inner>,
+    table: RwLock<Arc<Table>>,
+    /// Changes whenever anything does that somebody may wait for.
+    pub turn: watch::Sender<u64>,
+    driven_ms: AtomicU64,
+    pub started: AtomicBool,
+    published: RwLock<Option<Arc<Snapshot>>>,
+    pub generation: watch::Sender<u64>,
+}
+
+/// A load to perform.
+struct Start {
+    name: String,
+    version: u64,
+    job: Job,
+    contract: Option<Arc<Contract>>,
+}
+
+impl Core {
+    pub fn open(
+        root: PathBuf,
+        backends: Backends,
+        settings: Settings,
+    ) -> Result<Arc<Self>, NnError> {
+        let mut looker = Looker::default();
+        let news = looker.first(&root).map_err(|error| {
+            NnError::not_found(format!(
+                "the models directory {} cannot be listed: {error}; create it, or name another",
+                root.display()
+            ))
+        })?;
+        let core = Arc::new(Self {
+            inner: Mutex::new(Inner {
+                book: Book::new(settings.memory_budget_bytes, settings.load_at_once),
+                cells: BTreeMap::new(),
+                loads: HashMap::new(),
+                draining: Vec::new(),
+                readings: BTreeMap::new(),
+                took: BTreeMap::new(),
+                told: BTreeMap::new(),
+                told_refused: BTreeMap::new(),
+                told_fault: None,
+                events: None,
+                snapshots: Vec::new(),
+                next_load: 1,
+                again_soon: false,
+                unpublished: false,
+            }),
+            root,
+            backends,
+            settings,
+            began: Instant::now(),
+            looker: Mutex::new(looker),
+            table: RwLock::default(),
+            turn: watch::Sender::new(0),
+            driven_ms: AtomicU64::new(0),
+            started: AtomicBool::new(false),
+            published: RwLock::new(None),
+            generation: watch::Sender::new(0),
+        });
+        core.learn(news, false);
+        let mut inner = core.lock();
+        let trash = core.sync(&mut inner);
+        if inner.unpublished {
+            return Err(NnError::runtime(
+                "the catalogue for components cannot be written to the directory for temporary files; make room \
+                 there, or name another with TMPDIR",
+            ));
+        }
+        drop(inner);
+        drop(trash);
+        Ok(core)
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Milliseconds since the start, and one: 0 is never.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
+    }
+
+    pub fn table(&self) -> Arc<Table> {
+        self.table
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.published
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub fn lease(self: &Arc<Self>, loaded: Arc<Loaded>) -> Lease {
+        Lease {
+            loaded,
+            core: self.clone(),
+        }
+    }
+
+    pub fn events(&self) -> mpsc::UnboundedReceiver<Event> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.lock().events = Some(sender);
+        receiver
+    }
+
+    /// The cell of a version, or of the one for calls that name none.
+    pub fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Cell>, Unavailable> {
+        let table = self.table();
+        let Some(model) = table.models.get(name) else {
+            return Err(Unavailable::unknown_model(
+                name,
+                table.models.keys().map(String::as_str),
+            ));
+        };
+        if let Some(reason) = &model.fault {
+            return Err(Unavailable::failed(name, reason));
+        }
+        let number = match version {
+            None => model.default,
+            Some(text) => version_number(text),
+        };
+        let cell = number.and_then(|number| model.versions.get(&number));
+        cell.cloned().ok_or_else(|| {
+            Unavailable::unknown_version(
+                name,
+                version.unwrap_or_default(),
+                model.versions.keys().copied(),
+            )
+        })
+    }
+
+    /// The cell of a version that a catalogue before this one has.
+    pub fn find_drained(&self, name: &str, version: Option<&str>) -> Option<Arc<Cell>> {
+        let number = version.map(version_number);
+        let inner = self.lock();
+        let cells = inner.draining.iter().map(|draining| &draining.cell);
+        let meant = cells.filter(|cell| {
+            cell.name == name && number.is_none_or(|number| number == Some(cell.version))
+        });
+        meant.max_by_key(|cell| cell.version).cloned()
+    }
+
+    /// A call waits for a version that rests.
+    pub fn want(self: &Arc<Self>, cell: &Cell) {
+        let mut inner = self.lock();
+        let model = inner.book.models.get(&cell.name);
+        let phase = model
+            .and_then(|model| model.versions.get(&cell.version))
+            .map(|v| &v.phase);
+        let first = matches!(phase, Some(Phase::Resting { wanted: false }));
+        inner.book.want(&cell.name, cell.version);
+        drop(inner);
+        let stale = self.now_ms() - self.driven_ms.load(Ordering::Relaxed).min(self.now_ms());
+        // One of many that wait is enough to see whether there is room by now.
+        if first || u128::from(stale) >= TICK.as_millis() {
+            self.drive();
+        }
+    }
+
+    /// Looks at the files, and acts on what has come to rest. Blocks.
+    pub fn poll(self: &Arc<Self>) {
+        let mut looker = self.looker.lock().unwrap_or_else(PoisonError::into_inner);
+        match looker.settled(&self.root) {
+            Ok(news) => {
+                self.lock().told_fault = None;
+                self.learn(news, true);
+            }
+            Err(error) => {
+                let text = format!(
+                    "the models directory {} cannot be listed: {error}; what is loaded serves on",
+                    self.root.display()
+                );
+                let mut inner = self.lock();
+                if inner.told_fault.as_ref() != Some(&text) {
+                    inner.say("", 0, EventKind::Unseen, text.clone());
+                    inner.told_fault = Some(text);
+                }
+            }
+        }
+        drop(looker);
+        self.drive();
+    }
+
+    /// Looks at one model's files, and takes them for what they are to be. Blocks.
+    pub fn look_at_once(self: &Arc<Self>, name: &str) {
+        let mut looker = self.looker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(look) = looker.at_once(&self.root, name) {
+            self.learn(vec![(name.to_owned(), Some(look))], true);
+        }
+    }
+
+    /// Tells the book what is on disk. The looker is locked meanwhile, so that news come in order.
+    fn learn(&self, news: Vec<(String, Option<Look>)>, later: bool) {
+        for (name, look) in news {
+            let found = look.map(|look| scan::read(&self.root, &name, look));
+            let mut inner = self.lock();
+            let (seen, reading) = found.unzip();
+            if let Some(reading) = reading {
+                let readings = inner.readings.entry(name.clone()).or_default();
+                readings.retain(|known| known.stamp != reading.stamp);
+                readings.push(reading);
+            }
+            inner.book.seen(&name, seen, later);
+        }
+    }
+
+    /// Does what is to be done now; returns at once, loads go on by themselves. Wants a runtime around it.
+    pub fn drive(self: &Arc<Self>) {
+        if !self.started.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut starts = Vec::new();
+        let mut inner = self.lock();
+        let now = self.now_ms();
+        self.driven_ms.store(now, Ordering::Relaxed);
+        loop {
+            let Inner { book, cells, .. } = &mut *inner;
+            let plan = book.plan(now, |name, version| {
+                let cell = cells.get(&(name.to_owned(), version));
+                cell.map(|cell| cell.usage()).unwrap_or_default()
+            });
+            inner.again_soon = plan.again_soon;
+            let mut rested = false;
+            for action in plan.actions {
+                match action {
+                    Action::Rest { name, version } => rested |= inner.rest(self, &name, version),
+                    Action::Start { name, version, job } => {
+                        let readings = inner.readings.get(&name).into_iter().flatten();
+                        let contract = readings
+                            .filter(|reading| reading.stamp == job.contract)
+                            .find_map(|reading| reading.contract.clone());
+                        starts.push(Start {
+                            name,
+                            version,
+                            job,
+                            contract,
+                        });
+                    }
+                }
+            }
+            if !rested {
+                break;
+            }
+        }
+        let trash = self.sync(&mut inner);
+        drop(inner);
+        discard(trash);
+        for start in starts {
+            let core = self.clone();
+            tokio::task::spawn_blocking(move || core.perform(&start));
+        }
+    }
+
+    /// Loads one version, whatever happens. Blocks.
+    fn perform(self: &Arc<Self>, start: &Start) {
+        let began = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.load(start))).unwrap_or_else(|panic| {
+            Err(NnError::runtime(format!(
+                "loading it panicked ({}); this is a fault of the server",
+                panic_text(&*panic)
+            )))
+        });
+        let mut inner = self.lock();
+        let outcome = match outcome {
+            Ok(model) => {
+                let id = inner.next_load;
+                inner.next_load += 1;
+                let bytes = model.memory_bytes().unwrap_or(start.job.file_bytes());
+                let loaded = Arc::new(Loaded {
+                    id,
+                    model,
+                    contract: start.job.contract,
+                    retired: AtomicBool::new(false),
+                });
+                inner.loads.insert(id, loaded);
+                Ok((id, bytes))
+            }
+            Err(error) => Err(error.message.into()),
+        };
+        let now = self.now_ms();
+        inner
+            .took
+            .insert((start.name.clone(), start.version), began.elapsed());
+        inner
+            .book
+            .finished(&start.name, start.version, start.job, outcome, now);
+        drop(inner);
+        self.turn.send_modify(|turn| *turn += 1);
+        self.drive();
+    }
+
+    /// Loads one version, holds it against its contract and runs it once on every lane.
+    fn load(&self, start: &Start) -> Result<Model, NnError> {
+        let (name, version) = (&start.name, start.version);
+        let contract = start.contract.as_deref().ok_or_else(|| {
+            NnError::runtime("its contract changed while it was read; it is read again")
+        })?;
+        layout::readable(contract)?;
+        let dir = self.root.join(name).join(version.to_string());
+        let path = dir.join(GRAPH_FILE);
+        if !path.is_file() {
+            return Err(layout::no_graph(version));
+        }
+        let backend = self.backends.choose(contract.engine.backend.as_str())?;
+        let options = contract_check::options(contract, self.settings.queue_max);
+        let model = Model::load(
+            name,
+            &version.to_string(),
+            &*backend,
+            &GraphSource::from(path.as_path()),
+            &options,
+        )?;
+        layout::agrees(contract, version, model.inputs(), model.outputs())?;
+        model
+            .warm_up(contract_check::example(contract)?)
+            .map_err(|error| layout::first_run(version, error))?;
+        try_joining(&model, contract);
+        if scan::graph(&dir).stamp != start.job.graph {
+            return Err(NnError::runtime(format!(
+                "version {version}'s files changed while they were loaded; they are loaded again when they rest"
+            )));
+        }
+        Ok(model)
+    }
+
+    /// Makes everything that callers and guests see agree with the book. Returns what nobody uses any more, to
+    /// be dropped when the lock is not held.
+    fn sync(&self, inner: &mut Inner) -> Vec<Arc<Loaded>> {
+        let generation = *self.generation.borrow();
+        let mut changed = false;
+        let mut retired = Vec::new();
+        let Inner {
+            book, cells, loads, ..
+        } = inner;
+        for (name, model) in &book.models {
+            for (number, version) in &model.versions {
+                let cell = cells
+                    .entry((name.clone(), *number))
+                    .or_insert_with(|| Arc::new(Cell::new(name, *number)));
+                if cell.same(&version.phase) {
+                    continue;
+                }
+                changed = true;
+                let now = match &version.phase {
+                    Phase::Waiting => Now::Waiting,
+                    Phase::Ready(load) => Now::Ready(loads[&load.id].clone()),
+                    Phase::Resting { .. } => Now::Resting,
+                    Phase::Down => Now::Down,
+                    Phase::Failed(reason) => Now::Failed(reason.clone()),
+                };
+                retired.extend(cell.put(now).map(|old| (cell.clone(), old)));
+            }
+        }
+        cells.retain(|(name, number), cell| {
+            let there = book
+                .models
+                .get(name)
+                .is_some_and(|m| m.versions.contains_key(number));
+            if !there {
+                changed = true;
+                retired.extend(cell.put(Now::Gone).map(|old| (cell.clone(), old)));
+            }
+            there
+        });
+        let mut trash = Vec::new();
+        loads.retain(|id, loaded| {
+            let known = book.knows(*id);
+            if !known {
+                trash.push(loaded.clone());
+            }
+            known
+        });
+        for (cell, loaded) in retired {
+            inner.drain(cell, loaded, generation);
+        }
+        if changed || self.table().models.len() != inner.book.models.len() {
+            self.retable(inner);
+        }
+        inner.readings.retain(|name, readings| {
+            let Some(model) = inner.book.models.get(name) else {
+                return false;
+            };
+            let of_use = [model.terms.stamp, model.on_disk.stamp];
+            readings.retain(|reading| of_use.contains(&reading.stamp));
+            true
+        });
+        if self.settings.publish {
+            self.publish(inner);
+        }
+        changed |= inner.tell();
+        changed |= inner.sweep(&mut trash);
+        if changed {
+            self.turn.send_modify(|turn| *turn += 1);
+        }
+        trash
+    }
+
+    fn retable(&self, inner: &Inner) {
+        let models = inner.book.models.iter().map(|(name, model)| {
+            let versions = model.versions.keys().filter_map(|number| {
+                let cell = inner.cells.get(&(name.clone(), *number))?;
+                Some((*number, cell.clone()))
+            });
+            let entry = TableModel {
+                fault: fault(model),
+                default: model.default_version(),
+                versions: versions.collect(),
+            };
+            (name.clone(), entry)
+        });
+        let table = Table {
+            models: models.collect(),
+        };
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+    }
+
+    fn publish(&self, inner: &mut Inner) {
+        let listed: Vec<Listed> = inner.listing();
+        let last = self.snapshot();
+        let next = match Snapshot::after(last.as_deref(), &listed) {
+            Ok(None) => {
+                inner.unpublished = false;
+                return;
+            }
+            Ok(Some(next)) => Arc::new(next),
+            Err(error) => {
+                if !inner.unpublished {
+                    let text = format!(
+                        "the catalogue for components cannot be written: {error}; they see the last one until there \
+                         is room in the directory for temporary files"
+                    );
+                    inner.say("", 0, EventKind::Unseen, text);
+                }
+                inner.unpublished = true;
+                return;
+            }
+        };
+        inner.unpublished = false;
+        inner
+            .snapshots
+            .retain(|snapshot| snapshot.strong_count() > 0);
+        inner.snapshots.push(Arc::downgrade(&next));
+        let generation = next.generation();
+        *self
+            .published
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(next);
+        self.generation.send_replace(generation);
+    }
+}
+
+/// What is wrong with a model's directory itself.
+pub(super) fn fault(model: &super::plan::Model) -> Option<Reason> {
+    match &model.terms.pinned {
+        Err(reason) => Some(reason.clone()),
+        Ok(_) if model.versions.is_empty() => Some(scan::no_version().into()),
+        Ok(_) => None,
+    }
+}
+
+/// Lets go of graphs where it holds nobody up: giving back gigabytes takes long.
+fn discard(trash: Vec<Arc<Loaded>>) {
+    if trash.is_empty() {
+        return;
+    }
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(move || drop(trash))),
+        Err(_) => drop(trash),
+    }
+}
+
+impl Inner {
+    /// Puts a version to rest, unless it is in use after all.
+    fn rest(&mut self, core: &Core, name: &str, version: u64) -> bool {
+        let Some(cell) = self.cells.get(&(name.to_owned(), version)).cloned() else {
+            return false;
+        };
+        let Some(loaded) = cell.rest() else {
+            return false;
+        };
+        self.book.rested(name, version);
+        self.loads.remove(&loaded.id);
+        self.drain(cell, loaded, *core.generation.borrow());
+        true
+    }
+
+    fn drain(&mut self, cell: Arc<Cell>, loaded: Arc<Loaded>, generation: u64) {
+        self.loads.remove(&loaded.id);
+        self.draining.push(Draining {
+            cell,
+            loaded,
+            generation,
+            until: Instant::now() + DRAIN_MAX,
+        });
+    }
+
+    /// Lets go of what has drained, or has had its time for it.
+    fn sweep(&mut self, trash: &mut Vec<Arc<Loaded>>) -> bool {
+        let snapshots = &self.snapshots;
+        let seen = |generation| {
+            let alive = snapshots.iter().filter_map(Weak::upgrade);
+            alive
+                .into_iter()
+                .any(|snapshot| snapshot.generation() <= generation)
+        };
+        let now = Instant::now();
+        let before = self.draining.len();
+        self.draining.retain(|draining| {
+            let Draining { cell, loaded, .. } = draining;
+            let kept = cell.keeps(loaded);
+            let idle = Arc::strong_count(loaded) == 1 + usize::from(kept);
+            let wanted = kept && seen(draining.generation);
+            if (idle && !wanted) || now >= draining.until {
+                cell.forget(loaded);
+                trash.push(loaded.clone());
+                return false;
+            }
+            true
+        });
+        self.draining.len() < before
+    }
+
+    pub fn drains(&self, name: &str, version: Option<u64>) -> bool {
+        self.draining.iter().any(|draining| {
+            let cell = &draining.cell;
+            cell.name == name && version.is_none_or(|version| version == cell.version)
+        })
+    }
+
+    /// Whether there is anything to look after before files change or somebody calls.
+    pub fn is_restless(&self) -> bool {
+        self.again_soon || self.unpublished || !self.draining.is_empty()
+    }
+
+    pub fn contract(&self, name: &str) -> Option<Arc<Contract>> {
+        let terms = &self.book.models.get(name)?.terms;
+        let readings = self.readings.get(name)?;
+        let reading = readings
+            .iter()
+            .find(|reading| reading.stamp == terms.stamp)?;
+        reading.contract.clone()
+    }
+
+    pub fn cell(&self, name: &str, version: u64) -> Option<&Arc<Cell>> {
+        self.cells.get(&(name.to_owned(), version))
+    }
+
+    /// The catalogue as guests are to see it.
+    fn listing(&self) -> Vec<Listed> {
+        let listed = self
+            .book
+            .models
+            .iter()
+            .filter(|(name, _)| layout::is_model_name(name));
+        let listed = listed.map(|(name, model)| {
+            let readings = self.readings.get(name).into_iter().flatten();
+            let reading = readings
+                .clone()
+                .find(|reading| reading.stamp == model.terms.stamp);
+            // A version that came later and has not answered yet is nobody's affair but the operator's: what
+            // guests see is what was there and works.
+            let versions = (model.versions.iter())
+                .filter(|(_, version)| !(version.newcomer && model.answers()))
+                .map(|(number, version)| (*number, version.phase.answers()));
+            let config = reading.and_then(|reading| reading.config.clone());
+            Listed {
+                name: name.clone(),
+                contract: model.terms.stamp,
+                text: reading.and_then(|reading| reading.text.clone()),
+                config: config.filter(|(file, _)| version_number(file).is_none()),
+                versions: versions.collect(),
+            }
+        });
+        listed.collect()
+    }
+
+    fn say(&self, model: &str, version: u64, kind: EventKind, text: String) {
+        if let Some(events) = &self.events {
+            let event = Event {
+                model: model.to_owned(),
+                version,
+                kind,
+                text,
+            };
+            // Whoever listened has gone; nothing depends on it.
+            let _ = events.send(event);
+        }
+    }
+
+    /// Says what became of each version, once.
+    fn tell(&mut self) -> bool {
+        let mut told = BTreeMap::new();
+        let mut refused = BTreeMap::new();
+        let mut changed = false;
+        for (name, model) in &self.book.models {
+            if let Some(reason) = fault(model) {
+                let now = Told {
+                    phase: Said::Failed(reason.clone()),
+                    kept: None,
+                };
+                if self.told.get(&(name.clone(), 0)) != Some(&now) {
+                    changed = true;
+                    self.say(name, 0, EventKind::Failed, reason.to_string());
+                }
+                told.insert((name.clone(), 0), now);
+                continue;
+            }
+            if let Some(reason) = &model.refused {
+                if self.told_refused.get(name) != Some(reason) {
+                    changed = true;
+                    self.say(
+                        name,
+                        0,
+                        EventKind::Kept,
+                        format!("the new contract is not taken: {reason}"),
+                    );
+                }
+                refused.insert(name.clone(), reason.clone());
+            }
+            for (number, version) in &model.versions {
+                let key = (name.clone(), *number);
+                let now = Told {
+                    phase: match &version.phase {
+                        Phase::Waiting => Said::Waiting,
+                        Phase::Ready(load) => Said::Ready(load.id),
+                        Phase::Resting { .. } => Said::Resting,
+                        Phase::Down => Said::Down,
+                        Phase::Failed(reason) => Said::Failed(reason.clone()),
+                    },
+                    kept: version.kept_because().cloned(),
+                };
+                let before = self.told.get(&key);
+                if before.map(|told| &told.phase) != Some(&now.phase) {
+                    changed = true;
+                    match &now.phase {
+                        Said::Ready(id) => {
+                            let ms = self.took.get(&key).copied().unwrap_or_default().as_millis();
+                            let text = match self.loads.get(id) {
+                                Some(loaded) => format!(
+                                    "ready on {} in {ms} ms; {}",
+                                    loaded.model.backend(),
+                                    loaded.model.joins()
+                                ),
+                                None => format!("ready in {ms} ms"),
+                            };
+                            self.say(name, *number, EventKind::Ready, text);
+                        }
+                        Said::Resting => {
+                            self.say(name, *number, EventKind::Rested, OVER_BUDGET.to_owned());
+                        }
+                        Said::Down => {
+                            self.say(name, *number, EventKind::Unloaded, "unloaded".to_owned())
+                        }
+                        Said::Failed(reason) => {
+                            self.say(name, *number, EventKind::Failed, reason.to_string());
+                        }
+                        Said::Waiting => {}
+                    }
+                }
+                if let Some(reason) = &now.kept
+                    && before.and_then(|told| told.kept.as_ref()) != Some(reason)
+                {
+                    changed = true;
+                    self.say(name, *number, EventKind::Kept, reason.to_string());
+                }
+                told.insert(key, now);
+            }
+        }
+        for (name, number) in self.told.keys() {
+            if !told.contains_key(&(name.clone(), *number)) && *number > 0 {
+                changed = true;
+                self.say(name, *number, EventKind::Removed, "removed".to_owned());
+            }
+        }
+        self.took.retain(|key, _| told.contains_key(key));
+        self.told = told;
+        self.told_refused = refused;
+        changed
+    }
+}
+
+/// Why a version rests.
+pub(super) const OVER_BUDGET: &str = "over the memory budget; the next call brings it back";
+
+/// Tries whether calls may share runs before any do. Two made-up calls of different lengths, or where the model
+/// cannot bear made-up elements, the least call twice: that shows at least that shapes add up.
+fn try_joining(model: &Model, contract: &Contract) {
+    let sample = |seed, longer| contract_check::sample(contract, seed, longer);
+    let tried = sample(1, false)
+        .and_then(|first| Ok((first, sample(2, true)?)))
+        .and_then(|(first, second)| model.try_joining(first, second));
+    if tried.is_err() {
+        // A call that fails by itself says nothing about joining, and this one has run before.
+        let least = || contract_check::example(contract);
+        let _ = least()
+            .and_then(|first| Ok((first, least()?)))
+            .and_then(|(first, second)| model.try_joining(first, second));
+    }
+}

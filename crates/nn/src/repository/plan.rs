@@ -1,0 +1,787 @@
+//! What a repository does next, as a pure function of what is on disk, what is loaded, what was asked for, the
+//! budget and the times of use. Nothing here touches a file, a thread or a clock; [`super::perform`] does.
+//!
+//! Decisions:
+//!
+//! - **Level, not edge.** Events only change the [`Book`]; [`Book::plan`] looks at all of it and says what is
+//!   missing. An event that is lost, doubled or late therefore changes when something happens and not what.
+//! - **One load of a version at a time.** A load that is under way is in its version's `job`, and a version with
+//!   a job is given no other. What becomes of its result is decided when it arrives: a result that nobody
+//!   wants any more is dropped.
+//! - **What answers goes on answering.** A changed graph is loaded beside the one that serves and takes its place
+//!   only when it is warm. A changed contract is tried on the highest version that answers and on those above it
+//!   first; if none of them runs under it, it is refused and nothing changes. Else every version is tried, and all
+//!   of them change at once.
+//! - **The budget is of what serves.** While a version is replaced, the old and the new one are both in memory; that
+//!   overlap is bounded by the number of loads at once and does not count, because a model larger than half of
+//!   the budget could never be replaced otherwise.
+//! - **No thrashing.** A version that was called since it came up stays [`MIN_STAY_MS`] at least; calls of another
+//!   that needs its place wait so long. So with two models that do not fit side by side, one load a second is the
+//!   most there is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The least time a version that is called stays once it was brought up: long against a call, short against what a
+/// caller waits for, and with loads of tens of milliseconds a few percent of the machine.
+pub(crate) const MIN_STAY_MS: u64 = 1_000;
+
+/// Why something is as it is, in words for an operator.
+pub(crate) type Reason = Arc<str>;
+
+/// A digest of files' names, sizes and times of change: another one means another content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Stamp(pub u64);
+
+/// What a version's folder holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Graph {
+    pub stamp: Stamp,
+    /// Bytes of its files.
+    pub bytes: u64,
+}
+
+/// What a model's contract means to the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub stamp: Stamp,
+    /// Whether the model may be put to rest; or why the contract cannot be read.
+    pub pinned: Result<bool, Reason>,
+}
+
+/// A model's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub terms: Terms,
+    pub versions: BTreeMap<u64, Graph>,
+}
+
+/// A graph in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub id: u64,
+    pub contract: Stamp,
+    pub graph: Stamp,
+    pub bytes: u64,
+    pub since_ms: u64,
+}
+
+/// A load under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Job {
+    pub id: u64,
+    pub contract: Stamp,
+    pub graph: Stamp,
+    /// What it is expected to hold, until it says itself.
+    bytes: u64,
+    /// Bytes of its files.
+    file_bytes: u64,
+    /// Whether it takes the place of what serves.
+    beside: bool,
+}
+
+impl Job {
+    /// What it is taken to hold where the runtime does not tell.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+}
+
+/// What callers of a version get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing yet.
+    Waiting,
+    /// Answers.
+    Ready(Load),
+    /// Put to rest for the budget; `wanted` when a call waits for it.
+    Resting { wanted: bool },
+    /// Unloaded by request.
+    Down,
+    /// Nothing, and why.
+    Failed(Reason),
+}
+
+impl Phase {
+    pub(crate) fn answers(&self) -> bool {
+        matches!(self, Self::Ready(_) | Self::Resting { .. })
+    }
+}
+
+/// What came of trying a version under a contract that is not accepted yet.
+#[derive(Clone, Debug)]
+struct Trial {
+    graph: Stamp,
+    outcome: Result<Load, Reason>,
+}
+
+#[derive(Clone, Debug)]
+struct Tried {
+    contract: Stamp,
+    graph: Stamp,
+    reason: Reason,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Version {
+    pub graph: Graph,
+    pub phase: Phase,
+    pub job: Option<Job>,
+    /// What its graph held when it was last in memory.
+    pub known_bytes: Option<u64>,
+    /// It came after the start and has not answered yet.
+    pub newcomer: bool,
+    tried: Option<Tried>,
+    trial: Option<Trial>,
+}
+
+impl Version {
+    fn new(graph: Graph, phase: Phase, newcomer: bool) -> Self {
+        Self {
+            graph,
+            phase,
+            job: None,
+            known_bytes: None,
+            newcomer,
+            tried: None,
+            trial: None,
+        }
+    }
+
+    /// Why what is on disk does not serve, where something older does.
+    pub(crate) fn kept_because(&self) -> Option<&Reason> {
+        let tried = self.tried.as_ref().filter(|_| self.phase.answers())?;
+        (tried.graph == self.graph.stamp).then_some(&tried.reason)
+    }
+
+    fn was_tried(&self, contract: Stamp) -> bool {
+        self.tried
+            .as_ref()
+            .is_some_and(|tried| tried.contract == contract && tried.graph == self.graph.stamp)
+    }
+
+    fn tried_under(&self) -> Option<&Result<Load, Reason>> {
+        self.trial
+            .as_ref()
+            .filter(|trial| trial.graph == self.graph.stamp)
+            .map(|trial| &trial.outcome)
+    }
+
+    fn expected_bytes(&self) -> u64 {
+        self.known_bytes.unwrap_or(self.graph.bytes)
+    }
+
+    /// Whether something is still to come of it: a load that runs or waits for its turn.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.job.is_none()
+            && !matches!(self.phase, Phase::Waiting | Phase::Resting { wanted: true })
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    /// The contract in force.
+    pub terms: Terms,
+    /// The contract on disk, where it is another.
+    pub on_disk: Terms,
+    /// Why the one on disk is not in force and will not be.
+    pub refused: Option<Reason>,
+    pub versions: BTreeMap<u64, Version>,
+    /// Unloaded as a whole: versions that come later stay down as well.
+    down: bool,
+}
+
+impl Model {
+    pub(crate) fn pinned(&self) -> bool {
+        matches!(self.terms.pinned, Ok(true))
+    }
+
+    pub(crate) fn answers(&self) -> bool {
+        self.versions
+            .values()
+            .any(|version| version.phase.answers())
+    }
+
+    /// The version for calls that name none: the highest that answers, else the highest.
+    pub(crate) fn default_version(&self) -> Option<u64> {
+        let answering = (self.versions.iter().rev()).find(|(_, version)| version.phase.answers());
+        answering
+            .or_else(|| self.versions.last_key_value())
+            .map(|(number, _)| *number)
+    }
+
+    /// A contract that is neither in force nor refused.
+    pub(crate) fn candidate(&self) -> Option<Stamp> {
+        let other = self.on_disk.stamp != self.terms.stamp && self.refused.is_none();
+        (other && self.on_disk.pinned.is_ok()).then_some(self.on_disk.stamp)
+    }
+
+    fn drop_trials(&mut self) {
+        for version in self.versions.values_mut() {
+            version.trial = None;
+        }
+    }
+
+    /// Takes note of the contract on disk.
+    fn consider(&mut self, terms: Terms) {
+        if terms != self.on_disk {
+            self.on_disk = terms;
+            self.refused = None;
+            self.drop_trials();
+        }
+        if self.on_disk.stamp == self.terms.stamp {
+            self.refused = None;
+            return;
+        }
+        if !self.answers() {
+            return self.accept();
+        }
+        if let Err(reason) = &self.on_disk.pinned {
+            self.refused = Some(reason.clone());
+        }
+    }
+
+    /// Takes the contract on disk where nothing answers that it could harm.
+    fn accept(&mut self) {
+        self.terms = self.on_disk.clone();
+        self.refused = None;
+        self.drop_trials();
+        for version in self.versions.values_mut() {
+            if let Phase::Failed(_) = version.phase {
+                version.phase = Phase::Waiting;
+            }
+        }
+    }
+
+    /// The versions a new contract is tried on before it is decided on, highest first; and whether those decided
+    /// already for it, so that it only remains to see which others keep up.
+    fn trial(&self) -> Option<(Vec<u64>, bool)> {
+        let answering =
+            |(number, version): (&u64, &Version)| version.phase.answers().then_some(*number);
+        let protected = self.versions.iter().rev().find_map(answering)?;
+        // What rests below it comes back under the new contract, or does not, when it is called.
+        let concerned = |(number, version): &(&u64, &Version)| match version.phase {
+            Phase::Down => false,
+            Phase::Resting { .. } => **number >= protected,
+            _ => true,
+        };
+        let all = || self.versions.iter().rev().filter(concerned);
+        let decided = all().any(|(number, version)| {
+            *number >= protected && matches!(version.tried_under(), Some(Ok(_)))
+        });
+        let numbers = all()
+            .map(|(number, _)| *number)
+            .filter(|number| decided || *number >= protected)
+            .collect();
+        Some((numbers, decided))
+    }
+
+    /// Accepts or refuses the candidate where that can be told.
+    fn decide(&mut self) {
+        if self.candidate().is_none() {
+            return;
+        }
+        let Some((numbers, decided)) = self.trial() else {
+            return self.accept();
+        };
+        let outcomes = || {
+            numbers
+                .iter()
+                .map(|number| self.versions[number].tried_under())
+        };
+        if outcomes().any(|outcome| outcome.is_none()) {
+            return;
+        }
+        if !decided {
+            let reason = outcomes()
+                .flatten()
+                .find_map(|outcome| outcome.as_ref().err().cloned());
+            self.refused = reason;
+            self.drop_trials();
+            return;
+        }
+        self.terms = self.on_disk.clone();
+        for number in numbers {
+            let version = self.versions.get_mut(&number).expect("it was listed above");
+            match version.trial.take().map(|trial| trial.outcome) {
+                Some(Ok(load)) => version.serve(load),
+                Some(Err(reason)) => {
+                    version.tried = Some(Tried {
+                        contract: self.terms.stamp,
+                        graph: version.graph.stamp,
+                        reason: reason.clone(),
+                    });
+                    version.phase = Phase::Failed(reason);
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+impl Version {
+    fn serve(&mut self, load: Load) {
+        self.known_bytes = Some(load.bytes);
+        self.phase = Phase::Ready(load);
+        self.tried = None;
+        self.newcomer = false;
+    }
+}
+
+/// How a version is being used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    /// When it was last called; 0 where it never was.
+    pub last_used_ms: u64,
+    /// Whether calls of it run or wait.
+    pub busy: bool,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Load a version; it has a job for that now.
+    Start {
+        name: String,
+        version: u64,
+        job: Job,
+    },
+    /// Put it to rest if nobody uses it, and say so with [`Book::rested`].
+    Rest { name: String, version: u64 },
+}
+
+/// A plan.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub actions: Vec<Action>,
+    /// Something waits for time to pass or for a call to end: plan again soon.
+    pub again_soon: bool,
+}
+
+/// Everything a plan is made of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Book {
+    pub models: BTreeMap<String, Model>,
+    pub budget_bytes: Option<u64>,
+    pub load_at_once: usize,
+    next_job: u64,
+}
+
+/// A version that ought to be loaded.
+struct Wish {
+    name: String,
+    version: u64,
+    contract: Stamp,
+    beside: bool,
+}
+
+impl Book {
+    pub(crate) fn new(budget_bytes: Option<u64>, load_at_once: usize) -> Self {
+        Self {
+            models: BTreeMap::new(),
+            budget_bytes,
+            load_at_once: load_at_once.max(1),
+            next_job: 1,
+        }
+    }
+
+    fn version(&mut self, name: &str, version: u64) -> Option<&mut Version> {
+        self.models.get_mut(name)?.versions.get_mut(&version)
+    }
+
+    /// A model's directory is as `seen`; or is gone. `later` when that is not what the server started with.
+    pub(crate) fn seen(&mut self, name: &str, seen: Option<Seen>, later: bool) {
+        let Some(Seen { terms, versions }) = seen else {
+            self.models.remove(name);
+            return;
+        };
+        let model = self.models.entry(name.to_owned()).or_insert_with(|| Model {
+            on_disk: terms.clone(),
+            terms: terms.clone(),
+            refused: None,
+            versions: BTreeMap::new(),
+            down: false,
+        });
+        let later = later && model.answers();
+        model
+            .versions
+            .retain(|number, _| versions.contains_key(number));
+        for (number, graph) in versions {
+            let phase = if model.down {
+                Phase::Down
+            } else {
+                Phase::Waiting
+            };
+            let known = model.versions.entry(number);
+            let version = known.or_insert_with(|| Version::new(graph, phase, later));
+            if version.graph != graph {
+                version.graph = graph;
+                version.known_bytes = None;
+            }
+        }
+        model.consider(terms);
+    }
+
+    /// What came of a job: what it loaded and how large that is, or why it could not. Returns whether anything
+    /// was made of it; what is loaded and not taken is to be dropped.
+    pub(crate) fn finished(
+        &mut self,
+        name: &str,
+        number: u64,
+        job: Job,
+        outcome: Result<(u64, u64), Reason>,
+        now_ms: u64,
+    ) -> bool {
+        let budget = self.budget_bytes;
+        let Some(model) = self.models.get_mut(name) else {
+            return false;
+        };
+        let (accepted, candidate) = (model.terms.stamp, model.candidate());
+        let Some(version) = model.versions.get_mut(&number) else {
+            return false;
+        };
+        // The folder may have gone and come back since: then this job is another version's.
+        if version.job.map(|known| known.id) != Some(job.id) {
+            return false;
+        }
+        version.job = None;
+        if version.phase == Phase::Down {
+            return false;
+        }
+        let outcome = outcome.and_then(|(id, bytes)| match budget {
+            Some(budget) if bytes > budget => Err(too_large(number, bytes, budget)),
+            _ => Ok(Load {
+                id,
+                contract: job.contract,
+                graph: job.graph,
+                bytes,
+                since_ms: now_ms,
+            }),
+        });
+        if Some(job.contract) == candidate {
+            let current = version.graph.stamp == job.graph;
+            if current {
+                version.trial = Some(Trial {
+                    graph: job.graph,
+                    outcome,
+                });
+            }
+            model.decide();
+            return current;
+        }
+        if job.contract != accepted {
+            return false;
+        }
+        match outcome {
+            Ok(load) => version.serve(load),
+            Err(reason) => {
+                version.tried = Some(Tried {
+                    contract: job.contract,
+                    graph: job.graph,
+                    reason: reason.clone(),
+                });
+                if !matches!(version.phase, Phase::Ready(_)) {
+                    version.phase = Phase::Failed(reason);
+                }
+            }
+        }
+        true
+    }
+
+    /// A call waits for a version that rests.
+    pub(crate) fn want(&mut self, name: &str, number: u64) {
+        if let Some(version) = self.version(name, number)
+            && let Phase::Resting { wanted } = &mut version.phase
+        {
+            *wanted = true;
+        }
+    }
+
+    /// A version was put to rest.
+    pub(crate) fn rested(&mut self, name: &str, number: u64) {
+        if let Some(version) = self.version(name, number)
+            && let Phase::Ready(_) = version.phase
+        {
+            version.phase = Phase::Resting { wanted: false };
+        }
+    }
+
+    /// Somebody asks for a version, or for all: what was unloaded, rests or failed is loaded, and what was
+    /// refused is tried again.
+    pub(crate) fn load(&mut self, name: &str, only: Option<u64>) {
+        let Some(model) = self.models.get_mut(name) else {
+            return;
+        };
+        model.down = false;
+        model.refused = None;
+        model.drop_trials();
+        for (_, version) in select(&mut model.versions, only) {
+            version.tried = None;
+            match &mut version.phase {
+                Phase::Down | Phase::Failed(_) => version.phase = Phase::Waiting,
+                Phase::Resting { wanted } => *wanted = true,
+                Phase::Waiting | Phase::Ready(_) => {}
+            }
+        }
+        let on_disk = model.on_disk.clone();
+        model.consider(on_disk);
+    }
+
+    /// Somebody wants a version, or all, out of memory.
+    pub(crate) fn unload(&mut self, name: &str, only: Option<u64>) {
+        let Some(model) = self.models.get_mut(name) else {
+            return;
+        };
+        model.down |= only.is_none();
+        for (_, version) in select(&mut model.versions, only) {
+            version.phase = Phase::Down;
+            version.tried = None;
+            version.trial = None;
+            version.newcomer = false;
+        }
+        model.decide();
+    }
+
+    /// Bytes of what serves.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.serving().map(|(_, _, load)| load.bytes).sum()
+    }
+
+    fn serving(&self) -> impl Iterator<Item = (&str, u64, Load)> {
+        self.models.iter().flat_map(|(name, model)| {
+            (model.versions.iter()).filter_map(move |(number, version)| match version.phase {
+                Phase::Ready(load) => Some((name.as_str(), *number, load)),
+                _ => None,
+            })
+        })
+    }
+
+    /// Every load the book still knows; others are to be dropped.
+    pub(crate) fn knows(&self, id: u64) -> bool {
+        let versions = self
+            .models
+            .values()
+            .flat_map(|model| model.versions.values());
+        versions.into_iter().any(|version| {
+            let serves = matches!(version.phase, Phase::Ready(load) if load.id == id);
+            serves
+                || matches!(&version.trial, Some(Trial { outcome: Ok(load), .. }) if load.id == id)
+        })
+    }
+
+    /// What to do now. What it says to start has a job from here on.
+    pub(crate) fn plan(&mut self, now_ms: u64, usage: impl Fn(&str, u64) -> Usage) -> Plan {
+        let mut plan = Plan::default();
+        for model in self.models.values_mut() {
+            model.decide();
+        }
+        let budget = self.budget_bytes.unwrap_or(u64::MAX);
+        let over = self.held_bytes().saturating_sub(budget);
+        if over > 0 {
+            let (resting, _) = self.victims(over, now_ms, &usage);
+            plan.again_soon = true;
+            if !resting.is_empty() {
+                plan.actions = resting;
+                return plan;
+            }
+        }
+        for wish in self.wishes() {
+            let running = self.jobs().count();
+            if running >= self.load_at_once {
+                break;
+            }
+            let model = &self.models[&wish.name];
+            let version = &model.versions[&wish.version];
+            let bytes = version.expected_bytes();
+            let fault = self.never_fits(model, wish.version, bytes);
+            if !wish.beside && fault.is_none() {
+                let reserved: u64 = self
+                    .jobs()
+                    .filter(|job| !job.beside)
+                    .map(|job| job.bytes)
+                    .sum();
+                let wanted = self
+                    .held_bytes()
+                    .saturating_add(reserved)
+                    .saturating_add(bytes);
+                let missing = wanted.saturating_sub(budget);
+                if missing > 0 && !model.pinned() {
+                    let (resting, enough) = self.victims(missing, now_ms, &usage);
+                    plan.again_soon = true;
+                    if enough {
+                        // Whoever waited first gets what this frees: the rest is planned when it is free.
+                        plan.actions.extend(resting);
+                        return plan;
+                    }
+                    continue;
+                }
+            }
+            let id = self.next_job;
+            self.next_job += 1;
+            let job = Job {
+                id,
+                contract: wish.contract,
+                graph: version.graph.stamp,
+                bytes,
+                file_bytes: version.graph.bytes,
+                beside: wish.beside,
+            };
+            self.version(&wish.name, wish.version)
+                .expect("wished for")
+                .job = Some(job);
+            if let Some(fault) = fault {
+                self.finished(&wish.name, wish.version, job, Err(fault), now_ms);
+                plan.again_soon = true;
+                continue;
+            }
+            plan.actions.push(Action::Start {
+                name: wish.name,
+                version: wish.version,
+                job,
+            });
+        }
+        plan
+    }
+
+    fn jobs(&self) -> impl Iterator<Item = Job> {
+        let versions = self
+            .models
+            .values()
+            .flat_map(|model| model.versions.values());
+        versions.filter_map(|version| version.job)
+    }
+
+    /// Why a version has no place, whatever is put to rest for it.
+    fn never_fits(&self, model: &Model, number: u64, bytes: u64) -> Option<Reason> {
+        let budget = self.budget_bytes?;
+        if bytes > budget {
+            return Some(too_large(number, bytes, budget));
+        }
+        if model.pinned() || matches!(model.versions[&number].phase, Phase::Ready(_)) {
+            return None;
+        }
+        let pinned = |name: &str| self.models.get(name).is_some_and(Model::pinned);
+        let held: u64 = self
+            .serving()
+            .filter(|(name, _, _)| pinned(name))
+            .map(|(_, _, load)| load.bytes)
+            .sum();
+        (bytes.saturating_add(held) > budget).then(|| {
+            format!(
+                "version {number} takes about {bytes} bytes, and pinned models hold {held} of the {budget} there are; \
+                 raise models.memory_budget_bytes, or pin less"
+            )
+            .into()
+        })
+    }
+
+    /// What ought to be loaded and is not: first what calls wait for, then by name, highest version first.
+    fn wishes(&self) -> Vec<Wish> {
+        let mut wishes: Vec<(bool, Wish)> = Vec::new();
+        for (name, model) in &self.models {
+            if model.terms.pinned.is_err() {
+                continue;
+            }
+            let candidate = model.candidate();
+            let trial = candidate
+                .and_then(|_| model.trial())
+                .map(|(numbers, _)| numbers);
+            for (number, version) in model.versions.iter().rev() {
+                if version.job.is_some() {
+                    continue;
+                }
+                let mut wish = |urgent, contract, beside| {
+                    let wish = Wish {
+                        name: name.clone(),
+                        version: *number,
+                        contract,
+                        beside,
+                    };
+                    wishes.push((urgent, wish));
+                };
+                let accepted = model.terms.stamp;
+                if version.phase == (Phase::Resting { wanted: true }) {
+                    wish(true, accepted, false);
+                    continue;
+                }
+                if let (Some(contract), Some(trial)) = (candidate, &trial) {
+                    if trial.contains(number) && version.tried_under().is_none() {
+                        wish(false, contract, true);
+                    }
+                    continue;
+                }
+                let missing = match &version.phase {
+                    Phase::Waiting => true,
+                    Phase::Ready(load) => {
+                        load.graph != version.graph.stamp && !version.was_tried(accepted)
+                    }
+                    Phase::Failed(_) => !version.was_tried(accepted),
+                    Phase::Resting { .. } | Phase::Down => false,
+                };
+                if missing {
+                    wish(false, accepted, matches!(version.phase, Phase::Ready(_)));
+                }
+            }
+        }
+        wishes.sort_by_key(|(urgent, _)| !urgent);
+        wishes.into_iter().map(|(_, wish)| wish).collect()
+    }
+
+    /// What to put to rest for so many bytes, least recently used first; and whether that is enough.
+    fn victims(
+        &self,
+        bytes: u64,
+        now_ms: u64,
+        usage: impl Fn(&str, u64) -> Usage,
+    ) -> (Vec<Action>, bool) {
+        let mut able: Vec<(u64, u64, &str, u64, u64)> = (self.serving())
+            .filter(|(name, number, load)| {
+                let model = &self.models[*name];
+                let used = usage(name, *number);
+                let settling = used.last_used_ms >= load.since_ms
+                    && now_ms.saturating_sub(load.since_ms) < MIN_STAY_MS;
+                let replaced = model.versions[number].job.is_some();
+                !model.pinned() && !used.busy && !settling && !replaced
+            })
+            .map(|(name, number, load)| {
+                let used = usage(name, number).last_used_ms;
+                (used, load.since_ms, name, number, load.bytes)
+            })
+            .collect();
+        able.sort_unstable();
+        let mut freed = 0;
+        let mut actions = Vec::new();
+        for (_, _, name, version, held) in able {
+            if freed >= bytes {
+                break;
+            }
+            freed += held;
+            actions.push(Action::Rest {
+                name: name.to_owned(),
+                version,
+            });
+        }
+        (actions, freed >= bytes)
+    }
+}
+
+fn select(
+    versions: &mut BTreeMap<u64, Version>,
+    only: Option<u64>,
+) -> impl Iterator<Item = (&u64, &mut Version)> {
+    versions
+        .iter_mut()
+        .filter(move |(number, _)| only.is_none_or(|only| only == **number))
+}
+
+fn too_large(number: u64, bytes: u64, budget: u64) -> Reason {
+    format!(
+        "version {number} takes {bytes} bytes, and models.memory_budget_bytes allows {budget} for all models together; \
+         raise it, or serve a smaller model"
+    )
+    .into()
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

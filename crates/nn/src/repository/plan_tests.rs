@@ -1,0 +1,553 @@
+//! The plan, by tables and by seeded random histories.
+
+use super::*;
+use std::collections::BTreeSet;
+
+fn seen(contract: u64, versions: &[(u64, u64)]) -> Option<Seen> {
+    sized(contract, versions, 10)
+}
+
+fn sized(contract: u64, versions: &[(u64, u64)], bytes: u64) -> Option<Seen> {
+    let graph = |stamp| Graph {
+        stamp: Stamp(stamp),
+        bytes,
+    };
+    Some(Seen {
+        terms: Terms {
+            stamp: Stamp(contract),
+            pinned: Ok(false),
+        },
+        versions: versions
+            .iter()
+            .map(|(number, stamp)| (*number, graph(*stamp)))
+            .collect(),
+    })
+}
+
+fn unreadable(contract: u64, versions: &[(u64, u64)]) -> Option<Seen> {
+    seen(contract, versions).map(|seen| Seen {
+        terms: Terms {
+            pinned: Err("line 1".into()),
+            ..seen.terms
+        },
+        ..seen
+    })
+}
+
+fn pinned(seen: Option<Seen>) -> Option<Seen> {
+    seen.map(|seen| Seen {
+        terms: Terms {
+            pinned: Ok(true),
+            ..seen.terms
+        },
+        ..seen
+    })
+}
+
+/// A book with whoever performs it: loads succeed unless the graph's or the contract's stamp is in `broken`.
+struct Room {
+    book: Book,
+    now_ms: u64,
+    broken: BTreeSet<u64>,
+    /// What a load turns out to hold, where that is not its files' size.
+    measured: Option<u64>,
+    used: BTreeMap<(String, u64), Usage>,
+    running: Vec<(String, u64, Job)>,
+    next_id: u64,
+    loads: Vec<(String, u64)>,
+}
+
+impl Room {
+    fn new(budget: Option<u64>) -> Self {
+        Self {
+            book: Book::new(budget, 2),
+            now_ms: 10_000,
+            broken: BTreeSet::new(),
+            measured: None,
+            used: BTreeMap::new(),
+            running: Vec::new(),
+            next_id: 1,
+            loads: Vec::new(),
+        }
+    }
+
+    fn plan(&mut self) -> bool {
+        let used = self.used.clone();
+        let usage = |name: &str, version| {
+            used.get(&(name.to_owned(), version))
+                .copied()
+                .unwrap_or_default()
+        };
+        let plan = self.book.plan(self.now_ms, usage);
+        let acted = !plan.actions.is_empty();
+        for action in plan.actions {
+            match action {
+                Action::Rest { name, version } => {
+                    assert!(!usage(&name, version).busy, "{name} {version} runs");
+                    assert!(!self.book.models[&name].pinned(), "{name} is pinned");
+                    self.book.rested(&name, version);
+                }
+                Action::Start { name, version, job } => {
+                    let same = |(n, v, _): &(String, u64, Job)| *n == name && *v == version;
+                    let there = self.running.iter().filter(|running| same(running)).count();
+                    let known = self.book.models[&name].versions[&version]
+                        .job
+                        .map(|job| job.id);
+                    // One that was given up on when its folder went may still be running.
+                    assert!(
+                        there == 0 || known == Some(job.id),
+                        "two loads of {name} {version}"
+                    );
+                    self.loads.push((name.clone(), version));
+                    self.running.push((name, version, job));
+                }
+            }
+        }
+        acted
+    }
+
+    fn finish(&mut self, at: usize) {
+        let (name, version, job) = self.running.remove(at);
+        let id = self.next_id;
+        self.next_id += 1;
+        let stamps = [job.graph.0, job.contract.0, mix(job)];
+        let outcome = if stamps.iter().any(|stamp| self.broken.contains(stamp)) {
+            Err("broken".into())
+        } else {
+            Ok((id, self.measured.unwrap_or(job.file_bytes)))
+        };
+        self.book
+            .finished(&name, version, job, outcome, self.now_ms);
+    }
+
+    /// Everything there is to do, done.
+    fn settle(&mut self) {
+        for _ in 0..1_000 {
+            let acted = self.plan();
+            if !self.running.is_empty() {
+                self.finish(0);
+            } else if !acted {
+                return;
+            }
+        }
+        panic!("it never comes to rest");
+    }
+
+    fn call(&mut self, name: &str, version: u64) {
+        let usage = self.used.entry((name.to_owned(), version)).or_default();
+        usage.last_used_ms = self.now_ms;
+    }
+
+    fn states(&self, name: &str) -> String {
+        let Some(model) = self.book.models.get(name) else {
+            return "none".into();
+        };
+        let one = |(number, version): (&u64, &Version)| {
+            let state = match &version.phase {
+                Phase::Waiting => "waiting".to_owned(),
+                Phase::Ready(load) => format!("{}/{}", load.contract.0, load.graph.0),
+                Phase::Resting { .. } => "resting".to_owned(),
+                Phase::Down => "down".to_owned(),
+                Phase::Failed(reason) => format!("failed({})", &reason[..reason.len().min(9)]),
+            };
+            format!("{number}:{state}")
+        };
+        model.versions.iter().map(one).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// What stands for one graph under one contract.
+fn mix(job: Job) -> u64 {
+    job.contract.0 * 1_000 + job.graph.0
+}
+
+#[test]
+fn what_is_on_disk_is_loaded_and_what_changes_there_is_loaded_beside_it() {
+    let mut room = Room::new(None);
+    room.book.seen("m", seen(1, &[(1, 11), (2, 21)]), false);
+    room.settle();
+    assert_eq!(room.states("m"), "1:1/11 2:1/21");
+    assert_eq!(room.loads, [("m".to_owned(), 2), ("m".to_owned(), 1)]);
+    // A newer version, a changed graph, and one that is gone.
+    room.book.seen("m", seen(1, &[(2, 22), (3, 31)]), true);
+    assert_eq!(room.states("m"), "2:1/21 3:waiting");
+    assert_eq!(room.book.models["m"].default_version(), Some(2));
+    room.settle();
+    assert_eq!(room.states("m"), "2:1/22 3:1/31");
+    assert_eq!(room.book.models["m"].default_version(), Some(3));
+    room.book.seen("m", None, true);
+    assert_eq!(room.states("m"), "none");
+}
+
+#[test]
+fn what_is_broken_never_takes_the_place_of_what_answers_and_is_tried_once() {
+    let mut room = Room::new(None);
+    room.broken = [22, 31].into();
+    room.book.seen("m", seen(1, &[(2, 21)]), false);
+    room.settle();
+    room.book.seen("m", seen(1, &[(2, 22), (3, 31)]), true);
+    room.settle();
+    assert_eq!(room.states("m"), "2:1/21 3:failed(broken)");
+    assert_eq!(room.book.models["m"].default_version(), Some(2));
+    assert!(room.book.models["m"].versions[&2].kept_because().is_some());
+    assert!(room.book.models["m"].versions[&3].newcomer);
+    let tries = room.loads.len();
+    room.book.seen("m", seen(1, &[(2, 22), (3, 31)]), true);
+    room.settle();
+    assert_eq!(room.loads.len(), tries, "nothing changed since");
+    room.book.seen("m", seen(1, &[(2, 23), (3, 32)]), true);
+    room.settle();
+    assert_eq!(room.states("m"), "2:1/23 3:1/32");
+    assert!(room.book.models["m"].versions[&2].kept_because().is_none());
+}
+
+#[test]
+fn a_contract_is_taken_by_all_versions_at_once_or_by_none() {
+    for (broken, after, refused) in [
+        (vec![], "1:2/11 2:2/21 3:2/31", false),
+        // The highest version that answered does not run under it, and nothing newer does.
+        (vec![2031], "1:1/11 2:1/21 3:1/31", true),
+        // A lower one does not; it is no reason to keep the others back.
+        (vec![2021], "1:2/11 2:failed(broken) 3:2/31", false),
+        (vec![2], "1:1/11 2:1/21 3:1/31", true),
+    ] {
+        let mut room = Room::new(None);
+        room.broken = broken.iter().copied().collect();
+        room.book
+            .seen("m", seen(1, &[(1, 11), (2, 21), (3, 31)]), false);
+        room.settle();
+        room.book
+            .seen("m", seen(2, &[(1, 11), (2, 21), (3, 31)]), true);
+        for _ in 0..20 {
+            let mixed = room.states("m");
+            assert!(mixed == "1:1/11 2:1/21 3:1/31" || mixed == after, "{mixed}");
+            room.plan();
+            if !room.running.is_empty() {
+                room.finish(0);
+            }
+        }
+        assert_eq!(room.states("m"), after, "{broken:?}");
+        assert_eq!(
+            room.book.models["m"].refused.is_some(),
+            refused,
+            "{broken:?}"
+        );
+        if refused {
+            assert!(
+                room.loads.len() <= 4,
+                "lower versions are not tried for nothing"
+            );
+        }
+        // Whatever is in memory is known; what was tried for nothing is not.
+        let known = (1..room.next_id).filter(|id| room.book.knows(*id)).count();
+        assert_eq!(known, after.matches('/').count());
+    }
+}
+
+#[test]
+fn a_contract_is_taken_when_only_a_newer_version_runs_under_it() {
+    let mut room = Room::new(None);
+    room.broken = [2021].into();
+    room.book.seen("m", seen(1, &[(2, 21)]), false);
+    room.settle();
+    room.book.seen("m", seen(2, &[(2, 21), (3, 31)]), true);
+    room.settle();
+    assert_eq!(room.states("m"), "2:failed(broken) 3:2/31");
+    // And going back to the old contract is a new contract like any other.
+    room.book.seen("m", seen(1, &[(2, 21), (3, 31)]), true);
+    room.settle();
+    assert_eq!(room.states("m"), "2:1/21 3:1/31");
+}
+
+#[test]
+fn an_unreadable_contract_is_refused_where_something_answers_and_a_fault_where_nothing_does() {
+    let mut room = Room::new(None);
+    room.book.seen("new", unreadable(1, &[(1, 11)]), false);
+    room.book.seen("m", seen(1, &[(1, 11)]), false);
+    room.settle();
+    assert!(room.book.models["new"].terms.pinned.is_err());
+    room.book
+        .seen("m", unreadable(2, &[(1, 11), (2, 21)]), true);
+    room.settle();
+    assert_eq!(
+        room.states("m"),
+        "1:1/11 2:1/21",
+        "graphs change under the old contract"
+    );
+    assert_eq!(room.book.models["m"].refused.as_deref(), Some("line 1"));
+    room.book.seen("new", seen(2, &[(1, 11)]), true);
+    room.settle();
+    assert_eq!(room.states("new"), "1:2/11");
+}
+
+#[test]
+fn what_was_unloaded_stays_so_until_it_is_loaded() {
+    let mut room = Room::new(None);
+    room.book.seen("m", seen(1, &[(1, 11), (2, 21)]), false);
+    room.settle();
+    room.book.unload("m", Some(2));
+    room.book.unload("m", Some(2));
+    room.settle();
+    assert_eq!(room.states("m"), "1:1/11 2:down");
+    room.book.seen("m", seen(2, &[(1, 11), (2, 22)]), true);
+    room.settle();
+    assert_eq!(room.states("m"), "1:2/11 2:down");
+    room.book.unload("m", None);
+    room.book
+        .seen("m", seen(2, &[(1, 11), (2, 22), (3, 31)]), true);
+    room.settle();
+    assert_eq!(room.states("m"), "1:down 2:down 3:down");
+    room.book.load("m", Some(2));
+    room.settle();
+    assert_eq!(room.states("m"), "1:down 2:2/22 3:down");
+    room.book.load("m", None);
+    room.settle();
+    assert_eq!(room.states("m"), "1:2/11 2:2/22 3:2/31");
+}
+
+#[test]
+fn a_version_that_is_unloaded_while_it_loads_does_not_come_up() {
+    let mut room = Room::new(None);
+    room.book.seen("m", seen(1, &[(1, 11)]), false);
+    room.plan();
+    room.book.unload("m", None);
+    room.book.load("m", None);
+    room.plan();
+    assert_eq!(room.running.len(), 1, "the load under way will do");
+    room.book.unload("m", None);
+    room.finish(0);
+    room.settle();
+    assert_eq!(room.states("m"), "1:down");
+    assert!(!room.book.knows(1));
+}
+
+#[test]
+fn over_the_budget_the_least_recently_used_rests_and_comes_back_when_it_is_wanted() {
+    let mut room = Room::new(Some(25));
+    for name in ["a", "b"] {
+        room.book.seen(name, seen(1, &[(1, 11)]), false);
+    }
+    room.settle();
+    room.now_ms += 5_000;
+    room.call("b", 1);
+    room.now_ms += 5_000;
+    room.call("a", 1);
+    room.book.seen("c", seen(1, &[(1, 11)]), true);
+    room.settle();
+    assert_eq!(
+        (room.states("a"), room.states("b"), room.states("c")),
+        ("1:1/11".into(), "1:resting".into(), "1:1/11".into())
+    );
+    // `c` was never called: it goes before `a`.
+    room.book.want("b", 1);
+    room.settle();
+    assert_eq!(room.states("c"), "1:resting");
+    assert_eq!(room.states("b"), "1:1/11");
+    room.call("b", 1);
+    // Both were called since they came up, and `b` has just come: it has its time first.
+    room.book.want("c", 1);
+    room.used.entry(("a".into(), 1)).or_default().busy = true;
+    room.settle();
+    assert_eq!(room.states("b"), "1:1/11");
+    room.now_ms += MIN_STAY_MS;
+    room.settle();
+    assert_eq!(room.states("b"), "1:resting");
+    assert_eq!(room.states("a"), "1:1/11", "it runs");
+    assert!(room.book.held_bytes() <= 25);
+}
+
+#[test]
+fn pinned_models_stay_and_what_can_never_fit_fails_with_the_reason() {
+    let mut room = Room::new(Some(25));
+    room.book.seen("p", pinned(sized(1, &[(1, 11)], 20)), false);
+    room.book.seen("q", sized(1, &[(1, 11)], 10), false);
+    room.book.seen("large", sized(1, &[(1, 11)], 26), false);
+    room.settle();
+    assert_eq!(room.states("p"), "1:1/11");
+    let failed = |name: &str, part: &str| {
+        let Phase::Failed(reason) = &room.book.models[name].versions[&1].phase else {
+            panic!("{name}: {}", room.states(name));
+        };
+        assert!(reason.contains(part), "{reason}");
+    };
+    failed("q", "pinned models hold 20");
+    failed("large", "takes 26 bytes");
+    // One that turns out larger than its files said.
+    let mut room = Room::new(Some(25));
+    room.measured = Some(30);
+    room.book.seen("m", seen(1, &[(1, 11)]), false);
+    room.settle();
+    assert!(
+        room.states("m").starts_with("1:failed"),
+        "{}",
+        room.states("m")
+    );
+}
+
+#[test]
+fn more_models_than_the_budget_holds_are_each_tried_once_at_start() {
+    let mut room = Room::new(Some(25));
+    for number in 0..10 {
+        room.book
+            .seen(&format!("m{number}"), seen(1, &[(1, 11)]), false);
+    }
+    room.settle();
+    assert_eq!(room.loads.len(), 10, "{:?}", room.loads);
+    assert!(room.book.models.values().all(Model::answers));
+    assert_eq!(room.book.held_bytes(), 20);
+}
+
+/// Numbers from a seed, so that a history that fails can be run again.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides
+    }
+}
+
+#[test]
+fn whatever_happens_what_answers_goes_on_answering_and_the_budget_holds() {
+    let first = std::env::var("PENSTOCK_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seeds = first.map_or(0..400, |seed: u64| seed..seed + 1);
+    for seed in seeds {
+        println!("PENSTOCK_SEED={seed}");
+        let mut dice = Dice(seed);
+        let budget = (dice.roll(2) == 0).then_some(45);
+        let mut room = Room::new(budget);
+        let names = ["a", "b", "c"];
+        let mut disk: BTreeMap<&str, Seen> = BTreeMap::new();
+        for step in 0..200 {
+            let name = names[dice.roll(3) as usize];
+            let answered: BTreeMap<&str, Option<u64>> = names
+                .iter()
+                .map(|name| {
+                    let model = room.book.models.get(*name).filter(|model| model.answers());
+                    (*name, model.and_then(Model::default_version))
+                })
+                .collect();
+            // What an operator takes away may stop answering.
+            let mut taken: Option<&str> = None;
+            match dice.roll(10) {
+                0 | 1 => {
+                    let stamp = dice.roll(50);
+                    let seen = disk.entry(name).or_insert_with(|| seen(1, &[]).unwrap());
+                    let bytes = 5 + dice.roll(45);
+                    seen.versions.insert(
+                        1 + dice.roll(4),
+                        Graph {
+                            stamp: Stamp(stamp),
+                            bytes,
+                        },
+                    );
+                    room.book.seen(name, Some(seen.clone()), step > 5);
+                }
+                2 => {
+                    if let Some(seen) = disk.get_mut(name) {
+                        seen.terms.stamp = Stamp(100 + dice.roll(20));
+                        seen.terms.pinned = match dice.roll(4) {
+                            0 => Err("line 1".into()),
+                            1 => Ok(true),
+                            _ => Ok(false),
+                        };
+                        room.book.seen(name, Some(seen.clone()), true);
+                    }
+                }
+                3 => {
+                    taken = Some(name);
+                    if dice.roll(2) == 0 {
+                        disk.remove(name);
+                        room.book.seen(name, None, true);
+                    } else if let Some(seen) = disk.get_mut(name) {
+                        seen.versions.pop_first();
+                        room.book.seen(name, Some(seen.clone()), true);
+                    }
+                }
+                4 => {
+                    taken = Some(name);
+                    room.book
+                        .unload(name, (dice.roll(2) == 0).then_some(1 + dice.roll(4)));
+                }
+                5 => room
+                    .book
+                    .load(name, (dice.roll(2) == 0).then_some(1 + dice.roll(4))),
+                6 => room.book.want(name, 1 + dice.roll(4)),
+                7 => {
+                    let key = (name.to_owned(), 1 + dice.roll(4));
+                    let usage = Usage {
+                        last_used_ms: room.now_ms,
+                        busy: dice.roll(2) == 0,
+                    };
+                    room.used.insert(key, usage);
+                }
+                8 => {
+                    room.broken = (0..30).map(|_| dice.roll(160)).collect();
+                    room.now_ms += dice.roll(3_000);
+                }
+                _ => {}
+            }
+            room.plan();
+            assert!(room.running.len() <= 2 + 8, "loads that were given up on");
+            let running = room.book.jobs().count();
+            assert!(
+                running <= 2,
+                "seed {seed}, step {step}: {running} loads at once"
+            );
+            if !room.running.is_empty() && dice.roll(2) == 0 {
+                let at = dice.roll(room.running.len() as u64) as usize;
+                room.finish(at);
+                room.plan();
+            }
+            for (name, before) in answered {
+                let model = room.book.models.get(name);
+                if taken == Some(name) || before.is_none() {
+                    continue;
+                }
+                let now = model
+                    .filter(|model| model.answers())
+                    .and_then(Model::default_version);
+                // What was put to rest and cannot be brought back has failed: its files changed or its room went.
+                let fell = model.is_some_and(|model| {
+                    // It may have got another contract by that: there is nothing left to protect.
+                    !model.versions[&before.unwrap()].phase.answers()
+                });
+                assert!(
+                    now >= before || (budget.is_some() && fell),
+                    "seed {seed}, step {step}: {name} went from {before:?} to {now:?}"
+                );
+            }
+        }
+        // Left alone, it comes to rest, within its budget but for what is pinned.
+        room.used.clear();
+        room.now_ms += 100_000;
+        room.settle();
+        let pinned: u64 = (room.book.serving())
+            .filter(|(name, _, _)| room.book.models[*name].pinned())
+            .map(|(_, _, load)| load.bytes)
+            .sum();
+        if let Some(budget) = budget {
+            let held = room.book.held_bytes();
+            assert!(
+                held <= budget.max(pinned),
+                "seed {seed}: {held} bytes, {pinned} pinned"
+            );
+        }
+        for model in room
+            .book
+            .models
+            .values()
+            .filter(|model| model.terms.pinned.is_ok())
+        {
+            assert!(
+                model.versions.values().all(Version::is_settled),
+                "seed {seed}: {model:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What guests see of the models: an immutable directory for each state of the catalogue.
+//!
+//! Guests read contracts and version folders from files. Were these the operator's own, a guest could read a
+//! contract that the engine has not accepted and never will. So it reads a copy of what the engine accepted, which
+//! nobody writes to; when the catalogue changes there is another copy with a higher generation, and instances made
+//! under the old one are let go. A copy is removed when the last instance that sees it is gone.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::plan::Stamp;
+use crate::layout::CONTRACT_FILE;
+
+/// One model as guests see it.
+#[derive(Clone)]
+pub(super) struct Listed {
+    pub name: String,
+    pub contract: Stamp,
+    pub text: Option<Arc<[u8]>>,
+    pub config: Option<(String, Arc<[u8]>)>,
+    /// Its versions, and whether each answers.
+    pub versions: Vec<(u64, bool)>,
+}
+
+/// What tells one state of the catalogue from another.
+pub(super) type Key = Vec<(String, Stamp, Vec<(u64, bool)>)>;
+
+pub(super) fn key(models: &[Listed]) -> Key {
+    let one = |model: &Listed| (model.name.clone(), model.contract, model.versions.clone());
+    models.iter().map(one).collect()
+}
+
+/// The same without what does not show in files.
+fn shown(key: &Key) -> impl Iterator<Item = (&str, Stamp, impl Iterator<Item = u64>)> {
+    key.iter().map(|(name, contract, versions)| {
+        let versions = versions.iter().map(|(number, _)| *number);
+        (name.as_str(), *contract, versions)
+    })
+}
+
+/// The catalogue at one time, as files.
+pub struct Snapshot {
+    generation: u64,
+    dir: Arc<TempDir>,
+    key: Key,
+    terms: BTreeMap<String, Stamp>,
+}
+
+impl Snapshot {
+    /// Where the files are.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Higher than those of all snapshots before.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The contract a model has in it.
+    pub(super) fn terms(&self, model: &str) -> Option<Stamp> {
+        self.terms.get(model).copied()
+    }
+
+    /// The snapshot of a catalogue, after `last`, or `None` where nothing differs from that.
+    pub(super) fn after(last: Option<&Self>, models: &[Listed]) -> io::Result<Option<Self>> {
+        let key = key(models);
+        if last.is_some_and(|last| last.key == key) {
+            return Ok(None);
+        }
+        let same = |last: &&Self| {
+            let (old, new) = (shown(&last.key), shown(&key));
+            old.map(|(name, contract, versions)| (name, contract, versions.collect::<Vec<_>>()))
+                .eq(new.map(|(name, contract, versions)| (name, contract, versions.collect())))
+        };
+        let dir = match last.filter(same) {
+            Some(last) => last.dir.clone(),
+            None => Arc::new(write(models)?),
+        };
+        Ok(Some(Self {
+            generation: last.map_or(1, |last| last.generation + 1),
+            dir,
+            terms: models
+                .iter()
+                .map(|model| (model.name.clone(), model.contract))
+                .collect(),
+            key,
+        }))
+    }
+}
+
+fn write(models: &[Listed]) -> io::Result<TempDir> {
+    let root = tempfile::Builder::new()
+        .prefix("penstock-models-")
+        .tempdir()?;
+    for model in models {
+        let dir = root.path().join(&model.name);
+        std::fs::create_dir(&dir)?;
+        if let Some(text) = &model.text {
+            std::fs::write(dir.join(CONTRACT_FILE), text)?;
+        }
+        if let Some((name, bytes)) = &model.config {
+            let file = dir.join(name);
+            if let Some(parent) = file.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            std::fs::write(file, bytes)?;
+        }
+        for (version, _) in &model.versions {
+            std::fs::create_dir_all(dir.join(version.to_string()))?;
+        }
+    }
+    Ok(root)
+}

@@ -1,0 +1,300 @@
+//! What is on disk: the models directory as names, sizes and times of change, and when a change has come to rest.
+//!
+//! Decisions:
+//!
+//! - **Looking is cheap.** A look lists folders and asks for sizes and times; only a contract that changed is read.
+//! - **Polled, not notified.** Notifications do not cross network file systems, nor the mounts of many containers.
+//! - **A change counts when two looks in a row see the same**, so that what is still being copied is left alone.
+//!   A copy that pauses for longer than that is loaded too early, fails, and is loaded again when it goes on.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use penstock_tensor::contract::Contract;
+
+use super::plan::{Graph, Reason, Seen, Stamp, Terms};
+use crate::layout::{self, CONTRACT_FILE, GRAPH_FILE};
+
+/// Files of one version's folder that are looked at; a graph has one, or a handful with its weights beside it.
+const MAX_GRAPH_FILES: usize = 4096;
+
+/// The largest configuration of an adapter that is taken; what guests read of one file.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// A contract as it was read.
+#[derive(Clone)]
+pub(super) struct Reading {
+    pub stamp: Stamp,
+    /// The contract, where it could be parsed.
+    pub contract: Option<Arc<Contract>>,
+    /// Its text, where there is one, for guests to read as it is.
+    pub text: Option<Arc<[u8]>>,
+    /// The adapter's configuration: name and content.
+    pub config: Option<(String, Arc<[u8]>)>,
+}
+
+/// One look at a model's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    contract: Stamp,
+    versions: BTreeMap<u64, Graph>,
+}
+
+/// Looks at a models directory, and remembers what it takes to look again.
+#[derive(Default)]
+pub(super) struct Looker {
+    /// Which file beside a contract belongs to it, by the contract's own stamp.
+    configs: BTreeMap<String, (Stamp, Option<String>)>,
+    last: BTreeMap<String, Look>,
+    told: BTreeMap<String, Look>,
+}
+
+impl Looker {
+    /// Every model's directory now, and what in them is new, without waiting for it to come to rest.
+    pub(super) fn first(&mut self, root: &Path) -> io::Result<Vec<(String, Option<Look>)>> {
+        let looks = self.look(root)?;
+        self.last = looks.clone();
+        self.told = looks.clone();
+        Ok(looks
+            .into_iter()
+            .map(|(name, look)| (name, Some(look)))
+            .collect())
+    }
+
+    /// What has changed and come to rest since it was last told; `None` is a directory that is gone.
+    pub(super) fn settled(&mut self, root: &Path) -> io::Result<Vec<(String, Option<Look>)>> {
+        let looks = self.look(root)?;
+        let mut news = Vec::new();
+        for (name, look) in &looks {
+            let rests = self.last.get(name) == Some(look);
+            if rests && self.told.get(name) != Some(look) {
+                news.push((name.clone(), Some(look.clone())));
+                self.told.insert(name.clone(), look.clone());
+            }
+        }
+        let gone = |name: &&String| !looks.contains_key(*name) && !self.last.contains_key(*name);
+        let gone: Vec<String> = self.told.keys().filter(gone).cloned().collect();
+        for name in gone {
+            self.told.remove(&name);
+            self.configs.remove(&name);
+            news.push((name, None));
+        }
+        self.last = looks;
+        Ok(news)
+    }
+
+    /// One model's directory now, taken for what it is to be: somebody said so.
+    pub(super) fn at_once(&mut self, root: &Path, name: &str) -> Option<Look> {
+        if !layout::is_model_name(name) {
+            return None;
+        }
+        let look = self.look_at(&root.join(name), name).ok()?;
+        self.last.insert(name.to_owned(), look.clone());
+        self.told.insert(name.to_owned(), look.clone());
+        Some(look)
+    }
+
+    fn look(&mut self, root: &Path) -> io::Result<BTreeMap<String, Look>> {
+        let mut looks = BTreeMap::new();
+        for item in std::fs::read_dir(root)? {
+            let item = item?;
+            let name = item.file_name().to_string_lossy().into_owned();
+            // A file beside the models (a README) is none; nor is what tools hide (.git, .cache).
+            if name.starts_with('.') || !item.path().is_dir() {
+                continue;
+            }
+            match self.look_at(&item.path(), &name) {
+                Ok(look) => looks.insert(name, look),
+                // One that cannot be listed for a moment is not gone.
+                Err(_) => (self.last.get(&name).cloned()).and_then(|look| looks.insert(name, look)),
+            };
+        }
+        Ok(looks)
+    }
+
+    fn look_at(&mut self, dir: &Path, name: &str) -> io::Result<Look> {
+        let mut versions = BTreeMap::new();
+        for item in std::fs::read_dir(dir)? {
+            let item = item?;
+            let number = item.file_name().to_str().and_then(layout::version_number);
+            if let Some(number) = number
+                && item.path().is_dir()
+            {
+                versions.insert(number, graph(&item.path()));
+            }
+        }
+        let own = digest(
+            [file_of(&dir.join(CONTRACT_FILE), CONTRACT_FILE)]
+                .into_iter()
+                .flatten(),
+        );
+        let config = match self.configs.get(name) {
+            Some((known, config)) if *known == own => config.clone(),
+            _ => {
+                let contract = layout::contract(name, dir).ok();
+                let config = contract.as_ref().and_then(config_name);
+                self.configs.insert(name.to_owned(), (own, config.clone()));
+                config
+            }
+        };
+        let beside = config.and_then(|config| file_of(&dir.join(&config), &config));
+        let contract = match beside {
+            None => own,
+            Some(file) => {
+                let mut hasher = DefaultHasher::new();
+                (own, file).hash(&mut hasher);
+                Stamp(hasher.finish())
+            }
+        };
+        Ok(Look { contract, versions })
+    }
+}
+
+fn config_name(contract: &Contract) -> Option<String> {
+    contract.adapter.as_ref()?.config.clone()
+}
+
+/// What a version's folder holds, by names, sizes and times.
+pub(super) fn graph(dir: &Path) -> Graph {
+    let mut files: Vec<File> = (std::fs::read_dir(dir).into_iter().flatten().flatten())
+        .take(MAX_GRAPH_FILES)
+        .filter_map(|item| item.file_name().into_string().ok())
+        // What a copy in progress is called by the tools that rename it at the end.
+        .filter(|name| !name.starts_with('.'))
+        .filter_map(|name| file_of(&dir.join(&name), &name))
+        .collect();
+    files.sort_unstable();
+    Graph {
+        bytes: files.iter().map(|file| file.1).sum(),
+        stamp: digest(files.into_iter()),
+    }
+}
+
+/// Name, size, and time of change in nanoseconds.
+type File = (String, u64, u128);
+
+fn file_of(path: &Path, name: &str) -> Option<File> {
+    let found = std::fs::metadata(path)
+        .ok()
+        .filter(|found| found.is_file())?;
+    let modified = found.modified().ok();
+    let time = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    Some((
+        name.to_owned(),
+        found.len(),
+        time.unwrap_or_default().as_nanos(),
+    ))
+}
+
+fn digest(files: impl Iterator<Item = File>) -> Stamp {
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        file.hash(&mut hasher);
+    }
+    Stamp(hasher.finish())
+}
+
+/// Reads what a look found.
+pub(super) fn read(root: &Path, name: &str, look: Look) -> (Seen, Reading) {
+    let dir = root.join(name);
+    let parsed = layout::contract(name, &dir);
+    let contract = parsed.as_ref().ok().cloned().map(Arc::new);
+    let bounded = |path: &Path, most: u64| -> Option<Arc<[u8]>> {
+        let size = std::fs::metadata(path).ok()?.len();
+        let bytes = (size <= most).then(|| std::fs::read(path).ok())??;
+        Some(bytes.into())
+    };
+    let config = contract.as_deref().and_then(config_name).and_then(|file| {
+        let bytes = bounded(&dir.join(&file), MAX_CONFIG_BYTES)?;
+        Some((file, bytes))
+    });
+    let reading = Reading {
+        stamp: look.contract,
+        contract,
+        text: bounded(&dir.join(CONTRACT_FILE), layout::MAX_CONTRACT_BYTES),
+        config,
+    };
+    let seen = Seen {
+        terms: Terms {
+            stamp: look.contract,
+            pinned: parsed
+                .map(|contract| contract.engine.pinned)
+                .map_err(Reason::from),
+        },
+        versions: look.versions,
+    };
+    (seen, reading)
+}
+
+/// What is said of a model without versions.
+pub(super) fn no_version() -> String {
+    format!("it has no version; put the graph at 1/{GRAPH_FILE} in its directory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(news: &[(String, Option<Look>)]) -> Vec<(&str, bool)> {
+        news.iter()
+            .map(|(name, look)| (name.as_str(), look.is_some()))
+            .collect()
+    }
+
+    #[test]
+    fn a_change_is_told_once_when_two_looks_agree_on_it() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("a/1/model.onnx", "x");
+        let mut looker = Looker::default();
+        assert_eq!(names(&looker.first(root.path()).unwrap()), [("a", true)]);
+        let mut settled = || looker.settled(root.path()).unwrap();
+        assert!(settled().is_empty());
+        for growing in ["xx", "xxx", "xxxx"] {
+            write("a/1/model.onnx", growing);
+            assert!(settled().is_empty(), "it grew since the last look");
+        }
+        assert_eq!(names(&settled()), [("a", true)]);
+        assert!(settled().is_empty());
+        write("a/1/.model.onnx.part", "what tools copy into");
+        write("a/readme", "not part of it");
+        write("b/model.toml", "");
+        write(".git/1/model.onnx", "");
+        assert!(settled().is_empty());
+        assert_eq!(names(&settled()), [("b", true)]);
+        std::fs::remove_dir_all(root.path().join("a")).unwrap();
+        assert!(settled().is_empty(), "gone for one look only");
+        assert_eq!(names(&settled()), [("a", false)]);
+        assert!(settled().is_empty());
+    }
+
+    #[test]
+    fn a_contract_changes_with_the_file_its_adapter_reads() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("m");
+        std::fs::create_dir_all(dir.join("1")).unwrap();
+        let contract = "description = \"A vector\"\nformat = \"onnx\"\n[[inputs]]\nname = \"x\"\ndatatype = \"FP32\"\nshape = [1]\n\
+                        [[outputs]]\nname = \"y\"\ndatatype = \"FP32\"\nshape = [1]\n\
+                        [adapter]\nname = \"a\"\nconfig = \"c.json\"\n";
+        std::fs::write(dir.join(CONTRACT_FILE), contract).unwrap();
+        std::fs::write(dir.join("c.json"), "{}").unwrap();
+        assert_eq!(layout::contract("m", &dir).map(|_| ()), Ok(()));
+        let mut looker = Looker::default();
+        let first = looker.at_once(root.path(), "m").unwrap();
+        assert_eq!(looker.at_once(root.path(), "m").unwrap(), first);
+        std::fs::write(dir.join("c.json"), "{\"a\":1}").unwrap();
+        let second = looker.at_once(root.path(), "m").unwrap();
+        assert_ne!(second.contract, first.contract);
+        let (_, reading) = read(root.path(), "m", second);
+        assert_eq!(reading.config.unwrap().1[..], *b"{\"a\":1}");
+        assert_eq!(looker.at_once(root.path(), "../m"), None);
+    }
+}

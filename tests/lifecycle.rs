@@ -1,0 +1,368 @@
+//! Models that come, change and go while the server runs: what callers see of it, and what of the process's memory.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{Options, Server, root};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Short, so that tests are.
+const POLICY: &str = "[models]\npoll_interval_ms = 100\n";
+
+/// A models directory of a test's own.
+struct Models(tempfile::TempDir);
+
+impl Models {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().to_owned()
+    }
+
+    fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.0.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    fn serve(&self, door: &'static str, policy: &'static str) -> Server {
+        Server::start_with(Options {
+            models: Some(self.path()),
+            door: Some(door),
+            policy: Some(policy),
+            ..Options::default()
+        })
+    }
+}
+
+fn file(path: &str) -> Vec<u8> {
+    std::fs::read(root().join(path)).unwrap()
+}
+
+fn digits_contract() -> String {
+    String::from_utf8(file("models/digits/model.toml")).unwrap()
+}
+
+fn until(what: &str, server: &Server, so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !so() {
+        let log = || server.log.lock().unwrap().join("\n");
+        assert!(Instant::now() < deadline, "never {what}:\n{}", log());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn logged(server: &Server, text: &str) -> usize {
+    let log = server.log.lock().unwrap();
+    log.iter().filter(|line| line.contains(text)).count()
+}
+
+fn reloads_lose_no_request(door: &'static str) {
+    let models = Models::new();
+    let graph = file("models/digits/1/model.onnx");
+    models.write("digits/model.toml", digits_contract());
+    models.write("digits/1/model.onnx", &graph);
+    let server = models.serve(door, POLICY);
+    server.ready();
+    let stop = AtomicBool::new(false);
+    let answered = AtomicUsize::new(0);
+    let versions = Mutex::new(BTreeSet::new());
+    let row = vec!["0"; 64].join(",");
+    let body = format!("{{\"inputs\":{{\"pixels\":[[{row}]]}}}}");
+    let ask = || {
+        let answer = server.post_json("/v1/models/digits:predict", &body);
+        let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+        assert_eq!(answer.status, 200, "{text}");
+        answer
+            .header("x-model-version")
+            .expect("it says which")
+            .to_owned()
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                // A caller that panics fails the test when the scope ends.
+                while !stop.load(Ordering::SeqCst) {
+                    let version = ask();
+                    versions.lock().unwrap().insert(version);
+                    answered.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        let changes = || {
+            assert_eq!(ask(), "1");
+            // A new version, copied slowly.
+            let half = graph.len() / 2;
+            models.write("digits/2/model.onnx", &graph[..half]);
+            std::thread::sleep(Duration::from_millis(50));
+            models.write("digits/2/model.onnx", &graph);
+            until("version 2 answers", &server, || ask() == "2");
+            // The same version with another graph in its place.
+            let before = logged(&server, "version 2: ready");
+            models.write("digits/2/model.onnx", &graph);
+            until("reloaded", &server, || {
+                logged(&server, "version 2: ready") > before
+            });
+            // A broken one: it neither answers nor is it in the way.
+            models.write("digits/3/model.onnx", "not a graph");
+            until("refused", &server, || {
+                logged(&server, "not served: version 3") + logged(&server, "not an ONNX") > 0
+                    || logged(&server, "model digits: not served") > 0
+            });
+            assert_eq!(ask(), "2");
+            // A broken graph in place of the good one.
+            let before = logged(&server, "what served before does so still");
+            models.write("digits/2/model.onnx", "not a graph either");
+            until("kept", &server, || {
+                logged(&server, "what served before does so still") > before
+            });
+            assert_eq!(ask(), "2");
+            // Contracts that cannot be read, and that are not what the graph is.
+            for broken in [
+                "inputs = ".to_owned(),
+                digits_contract().replace("64]", "65]"),
+            ] {
+                let before = logged(&server, "the new contract is not taken");
+                models.write("digits/model.toml", broken);
+                until("refused", &server, || {
+                    logged(&server, "the new contract is not taken") > before
+                });
+                assert_eq!(ask(), "2");
+            }
+            // A good one: the metadata moves with it.
+            let stated = "Reads a digit; changed while it served";
+            let contract = digits_contract();
+            let description = contract
+                .lines()
+                .find(|l| l.starts_with("description"))
+                .unwrap();
+            models.write("digits/2/model.onnx", &graph);
+            models.write(
+                "digits/model.toml",
+                contract.replace(description, &format!("description = {stated:?}")),
+            );
+            until("the new contract is seen", &server, || {
+                String::from_utf8_lossy(&server.get("/v1/models/digits").bytes).contains(stated)
+            });
+            // The newest version goes: the one before it answers.
+            std::fs::remove_dir_all(models.path().join("digits/3")).unwrap();
+            std::fs::remove_dir_all(models.path().join("digits/2")).unwrap();
+            until("version 1 answers again", &server, || ask() == "1");
+        };
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(changes));
+        stop.store(true, Ordering::SeqCst);
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    let (answered, versions) = (answered.into_inner(), versions.into_inner().unwrap());
+    println!("{door}: {answered} answers, by versions {versions:?}, all 200");
+    assert_eq!(versions, ["1".to_owned(), "2".to_owned()].into());
+    assert!(answered > 50, "{answered}");
+    assert_eq!(server.get("/ready").status, 200);
+}
+
+#[test]
+fn reloads_lose_no_request_behind_the_direct_door() {
+    reloads_lose_no_request("direct");
+}
+
+#[test]
+fn reloads_lose_no_request_behind_the_http_door() {
+    reloads_lose_no_request("http");
+}
+
+/// Picks numbers out of a table of so many: the table is what is in memory.
+fn table(elements: usize) -> Vec<u8> {
+    fn varint(mut value: u64, out: &mut Vec<u8>) {
+        while value >= 0x80 {
+            out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+    }
+    fn number(field: u64, value: u64, out: &mut Vec<u8>) {
+        varint(field << 3, out);
+        varint(value, out);
+    }
+    fn bytes(field: u64, value: &[u8], out: &mut Vec<u8>) {
+        varint(field << 3 | 2, out);
+        varint(value.len() as u64, out);
+        out.extend_from_slice(value);
+    }
+    fn message(fields: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        fields(&mut out);
+        out
+    }
+    const FLOAT: u64 = 1;
+    const INT64: u64 = 7;
+    let port = |name: &str, ty: u64| {
+        let dim = message(|m| bytes(2, b"N", m));
+        let shape = message(|m| bytes(1, &dim, m));
+        let tensor = message(|m| {
+            number(1, ty, m);
+            bytes(2, &shape, m);
+        });
+        let ty = message(|m| bytes(1, &tensor, m));
+        message(|m| {
+            bytes(1, name.as_bytes(), m);
+            bytes(2, &ty, m);
+        })
+    };
+    let node = message(|m| {
+        bytes(1, b"w", m);
+        bytes(1, b"x", m);
+        bytes(2, b"y", m);
+        bytes(4, b"Gather", m);
+    });
+    let weights = message(|m| {
+        number(1, elements as u64, m);
+        number(2, FLOAT, m);
+        bytes(8, b"w", m);
+        // Not zeros: those might be kept as none at all.
+        let raw: Vec<u8> = (0..elements as u32)
+            .flat_map(|i| (i as f32).to_le_bytes())
+            .collect();
+        bytes(9, &raw, m);
+    });
+    let graph = message(|m| {
+        bytes(1, &node, m);
+        bytes(2, b"table", m);
+        bytes(5, &weights, m);
+        bytes(11, &port("x", INT64), m);
+        bytes(12, &port("y", FLOAT), m);
+    });
+    let opset = message(|m| number(2, 13, m));
+    message(|m| {
+        number(1, 8, m);
+        bytes(7, &graph, m);
+        bytes(8, &opset, m);
+    })
+}
+
+const TABLE: &str = r#"description = "Picks numbers out of a large table"
+
+[[inputs]]
+name = "x"
+datatype = "INT64"
+shape = ["N"]
+minimum = 0
+maximum = 100
+
+[[outputs]]
+name = "y"
+datatype = "FP32"
+shape = ["N"]
+
+[engine]
+lanes = 1
+"#;
+
+const MIB: usize = 1 << 20;
+
+fn pick(server: &Server, model: &str) {
+    let answer = server.post_json(
+        &format!("/v1/models/{model}:predict"),
+        "{\"inputs\":{\"x\":[7]}}",
+    );
+    let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+    assert_eq!(answer.status, 200, "{text}");
+    assert!(text.contains('7'), "{text}");
+}
+
+fn listed(server: &Server, model: &str) -> bool {
+    server.get(&format!("/v2/models/{model}/ready")).status == 200
+}
+
+#[test]
+fn a_model_that_is_removed_gives_its_memory_back() {
+    const SIZE: usize = 192 * MIB;
+    let models = Models::new();
+    models.write("digits/model.toml", digits_contract());
+    models.write("digits/1/model.onnx", file("models/digits/1/model.onnx"));
+    let server = models.serve("direct", POLICY);
+    server.ready();
+    let before = server.resident_kib();
+    let graph = table(SIZE / 4);
+    for round in 1..=2 {
+        models.write("table/model.toml", TABLE);
+        models.write("table/1/model.onnx", &graph);
+        until("added", &server, || listed(&server, "table"));
+        pick(&server, "table");
+        let with = server.resident_kib();
+        std::fs::remove_dir_all(Path::new(&models.path()).join("table")).unwrap();
+        until("gone", &server, || !listed(&server, "table"));
+        until("given back", &server, || {
+            server.resident_kib() < before + 64 * 1024
+        });
+        let after = server.resident_kib();
+        println!(
+            "round {round}: {} MiB before, {} with a model of {} MiB, {} after it was removed",
+            before / 1024,
+            with / 1024,
+            SIZE / MIB,
+            after / 1024
+        );
+        assert!(with > before + SIZE as u64 / 1024, "{before} {with}");
+    }
+}
+
+#[test]
+fn over_the_budget_models_rest_and_come_back_and_pinned_ones_stay() {
+    const SIZE: usize = 64 * MIB;
+    let models = Models::new();
+    let graph = table(SIZE / 4);
+    for name in ["a", "b", "c"] {
+        models.write(&format!("{name}/model.toml"), TABLE);
+        models.write(&format!("{name}/1/model.onnx"), &graph);
+    }
+    models.write("pinned/model.toml", format!("{TABLE}pinned = true\n"));
+    models.write("pinned/1/model.onnx", &graph);
+    // Room for two of the four.
+    let server = models.serve(
+        "direct",
+        "[models]\npoll_interval_ms = 100\nmemory_budget_bytes = 150000000\n",
+    );
+    server.ready();
+    let start = server.resident_kib();
+    let mut most = 0;
+    for round in 0..3 {
+        for name in ["a", "pinned", "b", "c"] {
+            let began = Instant::now();
+            pick(&server, name);
+            most = most.max(server.resident_kib());
+            println!(
+                "round {round}: {name} answered after {} ms, {} MiB",
+                began.elapsed().as_millis(),
+                most / 1024
+            );
+        }
+    }
+    assert_eq!(
+        logged(&server, "model pinned version 1: over the memory budget"),
+        0
+    );
+    assert!(logged(&server, "over the memory budget") >= 6);
+    assert!(logged(&server, "model a version 1: ready") >= 3);
+    println!(
+        "{} MiB at the start, {} MiB at most",
+        start / 1024,
+        most / 1024
+    );
+    assert_eq!(server.get("/ready").status, 200, "resting models are ready");
+    // Many at once for what does not fit side by side: all are answered.
+    std::thread::scope(|scope| {
+        for caller in 0..6 {
+            let server = &server;
+            scope.spawn(move || pick(server, ["a", "b", "c"][caller % 3]));
+        }
+    });
+}
