@@ -2,12 +2,14 @@
 //! a time in an instance. The workers that own instances are `wasmtime-wasi-http`'s.
 
 use super::{Counted, DoorError, DoorRequest, DoorSettings, InstanceCounts};
+use crate::audience::{Attending, Audience};
 use crate::kv::Ledger;
-use crate::state::{InstanceSource, InstanceState};
+use crate::state::{InstanceSource, InstanceState, RequestTerms};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::{BodyExt, Full};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -27,6 +29,10 @@ const IDLE: Duration = Duration::from_secs(5);
 
 /// How long a component may go on after its answer; ours do nothing then.
 const POST_RETURN: Duration = Duration::from_secs(1);
+
+/// A request that is out of time goes on alone for as long again, as through the direct door: its caller has been
+/// answered by the server, and policies give back what they took.
+const TIMES_ALONE: u32 = 2;
 
 /// The pool of workers behind `wasi:http/handler`.
 pub struct Http {
@@ -74,8 +80,12 @@ impl Http {
             .await
             .expect("the semaphore is never closed");
         let ledger = Arc::<OnceLock<Arc<Ledger>>>::default();
+        let audience = Arc::<Audience>::default();
+        // A caller that leaves drops this future, and the instance that works for it hears of it here.
+        let _attending = Attending(audience.clone());
         let admitted = Admitted {
             permit,
+            terms: RequestTerms::of(&request, audience),
             ledger: ledger.clone(),
         };
         let body: WasiBody = Full::new(request.body)
@@ -110,6 +120,7 @@ impl Http {
 /// What goes with a request to the instance that takes it.
 struct Admitted {
     permit: OwnedSemaphorePermit,
+    terms: RequestTerms,
     /// Set to that instance's, for the caller to wait for.
     ledger: Arc<OnceLock<Arc<Ledger>>>,
 }
@@ -132,19 +143,21 @@ impl HandlerState for Source {
         };
         let mut store = InstanceState::store(engine, &self.source)?;
         let ledger = store.data().ledger.clone();
+        let leaking = store.data().leaking.clone();
         let proxy: Proxy = self.pre.instantiate_async(&mut store).await?;
         Ok(Instance {
             store,
             proxy,
             view: InstanceState::http,
             expiration: Expiration {
-                total_timeout: self.settings.total_timeout,
+                total_timeout: self.settings.total_timeout * TIMES_ALONE,
                 sleep: Box::pin(tokio::time::sleep(IDLE)),
             },
             state: Worker {
                 max_reuse: self.settings.max_reuse as usize,
-                total_timeout: self.settings.total_timeout,
+                total_timeout: self.settings.total_timeout * TIMES_ALONE,
                 ledger,
+                leaking,
                 counted: Counted::new(&self.counts),
             },
         })
@@ -180,6 +193,7 @@ struct Worker {
     max_reuse: usize,
     total_timeout: Duration,
     ledger: Arc<Ledger>,
+    leaking: Arc<AtomicBool>,
     counted: Counted,
 }
 
@@ -188,7 +202,8 @@ impl WorkerState for Worker {
     type RequestData = Admitted;
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
-        if total >= self.max_reuse || self.ledger.is_spent() {
+        let leaking = self.leaking.load(Ordering::Relaxed);
+        if total >= self.max_reuse || self.ledger.is_spent() || leaking {
             ShouldAccept::Never
         } else if concurrent >= 1 {
             ShouldAccept::No
@@ -203,9 +218,13 @@ impl WorkerState for Worker {
         admitted: Admitted,
         _task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
-        store.data_mut().begin_request();
+        let Admitted {
+            permit,
+            terms,
+            ledger,
+        } = admitted;
+        store.data_mut().begin_request(terms);
         store.set_epoch_deadline(1);
-        let Admitted { permit, ledger } = admitted;
         // Each request comes here once.
         let _ = ledger.set(self.ledger.clone());
         let deadline = tokio::time::sleep(self.total_timeout);
