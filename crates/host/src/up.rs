@@ -114,7 +114,18 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
         DoorKind::Http => Http::new(pre, source, door_settings).map(Door::Http),
     }
     .map_err(|e| anyhow::anyhow!("the application has no such door: {e:#}"))?;
-    let server = Server::new(door, settings.server.clone());
+    let mut server_settings = settings.server.clone();
+    server_settings.max_body_bytes = settings.body_limit();
+    if server_settings.max_body_bytes < settings.server.max_body_bytes {
+        tracing::warn!(
+            "bodies of more than {} bytes are refused, although server.max_body_bytes is {}: an instance of \
+             instances.memory_bytes = {} has no room for the tensors of a larger one",
+            server_settings.max_body_bytes,
+            settings.server.max_body_bytes,
+            settings.instances.memory_bytes
+        );
+    }
+    let server = Server::new(door, server_settings);
     tracing::info!(
         "{} {} on http://{address} ({compiled}); models are {}",
         manifest.application.name,
