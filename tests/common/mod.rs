@@ -277,7 +277,7 @@ pub fn call(
     let bytes = response
         .body_mut()
         .with_config()
-        .limit(64 << 20)
+        .limit(256 << 20)
         .read_to_vec()
         .expect("a body");
     Answer {

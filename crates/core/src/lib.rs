@@ -6,7 +6,8 @@
 //! * [`ids`]: newtypes for the names and ids that travel between rooms;
 //! * [`caller`]: who is calling;
 //! * [`clock`]: time as a parameter;
-//! * [`kv`]: storage as a parameter.
+//! * [`kv`]: storage as a parameter;
+//! * [`nn_data`]: what our host says in an error of `wasi:nn`.
 //!
 //! This crate compiles for the host and for WebAssembly and does no input or output.
 
@@ -15,6 +16,7 @@ pub mod clock;
 pub mod ids;
 pub mod kv;
 pub mod negotiate;
+pub mod nn_data;
 pub mod problem;
 pub mod violation;
 
@@ -23,5 +25,6 @@ pub use clock::Clock;
 pub use ids::{ModelName, ModelVersion, PredictionId, RequestId};
 pub use kv::{Kv, KvError};
 pub use negotiate::ErrorStyle;
+pub use nn_data::{NnData, NnWord};
 pub use problem::{Code, Problem};
 pub use violation::Violation;

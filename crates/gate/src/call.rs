@@ -400,6 +400,20 @@ impl<P: Ports> Call<'_, P> {
         {
             return Err(broken_adapter(model, "its answer is not JSON"));
         }
+        // A prediction is written and then put into the answer, so it is there twice.
+        let (form, copies) = match self.method {
+            Method::Predict => (render::Form::Items(&opened.contract), 2),
+            Method::Infer => (render::Form::Flat, 1),
+        };
+        let capacity = render::capacity(&outputs, form, copies).map_err(|bytes| {
+            Problem::new(
+                Code::ModelRejectedInputs,
+                format!(
+                    "the model answered, and its outputs are {bytes} bytes of JSON, more than there is memory for; \
+                     send fewer items"
+                ),
+            )
+        })?;
         let context = self.context;
         let prediction_id = PredictionId::generate(context.unix_ms, context.random);
         let non_finite: u64 = outputs.iter().map(render::unrepresentable).sum();
@@ -407,7 +421,7 @@ impl<P: Ports> Call<'_, P> {
             Method::Predict => {
                 let predictions = match text {
                     Some(text) => format!("[{text}]").into_bytes(),
-                    None => render::predictions(&outputs, &opened.contract),
+                    None => render::predictions(&outputs, &opened.contract, capacity),
                 };
                 answer::prediction(&answer::Prediction {
                     id: &prediction_id,
@@ -432,6 +446,7 @@ impl<P: Ports> Call<'_, P> {
                     caller_id.as_deref(),
                     &outputs,
                     &parameters,
+                    capacity,
                 )
             }
         };

@@ -415,14 +415,19 @@ fn usage<P: Ports>(
 /// The problem a failed run is answered with. A runtime failure is the caller's to mend only where
 /// the contract left the caller a size to choose beside the number of items.
 pub(crate) fn failure(failure: Failure, contract: Option<&Contract>) -> Problem {
-    let Failure { kind, message } = failure;
+    let Failure {
+        kind,
+        message,
+        retry_after_ms,
+    } = failure;
+    let retry_after = |default_s| retry_after_ms.map_or(default_s, whole_seconds);
     let caller_chose_sizes = contract.is_some_and(has_open_axis);
     match kind {
         FailureKind::NotReady => {
-            Problem::new(Code::ModelNotReady, message).retry_after(RETRY_NOT_READY_S)
+            Problem::new(Code::ModelNotReady, message).retry_after(retry_after(RETRY_NOT_READY_S))
         }
         FailureKind::Overloaded => {
-            Problem::new(Code::Overloaded, message).retry_after(RETRY_OVERLOADED_S)
+            Problem::new(Code::Overloaded, message).retry_after(retry_after(RETRY_OVERLOADED_S))
         }
         FailureKind::DeadlineExceeded => Problem::new(Code::DeadlineExceeded, message),
         FailureKind::InputsRejected => Problem::new(Code::ModelRejectedInputs, message),
@@ -431,6 +436,14 @@ pub(crate) fn failure(failure: Failure, contract: Option<&Contract>) -> Problem 
         }
         FailureKind::Failed => Problem::new(Code::InferenceFailed, message),
     }
+}
+
+/// The most a caller is told to wait, whatever a runtime makes of its own load.
+const MAX_RETRY_S: u64 = 3_600;
+
+/// A wait as `Retry-After` has it: whole seconds, rounded up, at least one.
+fn whole_seconds(ms: u64) -> u32 {
+    ms.div_ceil(1_000).clamp(1, MAX_RETRY_S) as u32
 }
 
 /// Whether some input has a symbolic axis that is not the batch axis.

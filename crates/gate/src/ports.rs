@@ -109,7 +109,7 @@ pub trait AdapterPort {
 pub enum FailureKind {
     /// The version exists and is not ready. Not run.
     NotReady,
-    /// A queue is full. Not run.
+    /// A queue is full, or too long for the deadline. Not run.
     Overloaded,
     /// The deadline passed.
     DeadlineExceeded,
@@ -126,6 +126,8 @@ pub struct Failure {
     pub kind: FailureKind,
     /// What happened, in words.
     pub message: String,
+    /// Milliseconds after which a retry has a chance, where that is known.
+    pub retry_after_ms: Option<u64>,
 }
 
 /// Headers for an answer, names in lower case.

@@ -358,6 +358,7 @@ fn each_failure_of_a_model_has_its_status_and_never_runs_twice() {
             Err(Failure {
                 kind,
                 message: "scripted".into(),
+                retry_after_ms: None,
             })
         });
         let body = br#"{"inputs":{"a":[[1,2,3,4]]}}"#;
@@ -384,6 +385,7 @@ fn a_runtime_failure_on_sizes_the_caller_chose_is_the_callers() {
         Err(Failure {
             kind: FailureKind::Failed,
             message: "W is too large".into(),
+            retry_after_ms: None,
         })
     });
     let body = br#"{"inputs":{"a":[[1,2,3,4,5]]}}"#;
@@ -403,6 +405,7 @@ fn ready_is_503_until_every_version_of_every_model_could_run() {
             Err(Failure {
                 kind: FailureKind::NotReady,
                 message: "loading".into(),
+                retry_after_ms: None,
             })
         } else {
             Ok(())
@@ -488,6 +491,7 @@ fn a_version_the_engine_has_not_loaded_takes_no_call_that_did_not_pin_it() {
             1 => Err(Failure {
                 kind: FailureKind::NotReady,
                 message: "not loaded".into(),
+                retry_after_ms: None,
             }),
             _ => Ok(()),
         }
@@ -503,4 +507,31 @@ fn a_version_the_engine_has_not_loaded_takes_no_call_that_did_not_pin_it() {
         2,
         "once it is known, the engine is not asked again"
     );
+}
+
+#[test]
+fn the_engines_own_wait_is_told_in_whole_seconds_and_the_default_where_it_has_none() {
+    for (kind, retry_after_ms, seconds) in [
+        (FailureKind::Overloaded, None, "1"),
+        (FailureKind::Overloaded, Some(0), "1"),
+        (FailureKind::Overloaded, Some(250), "1"),
+        (FailureKind::Overloaded, Some(1_000), "1"),
+        (FailureKind::Overloaded, Some(1_001), "2"),
+        (FailureKind::Overloaded, Some(u64::MAX), "3600"),
+        (FailureKind::NotReady, None, "2"),
+        (FailureKind::NotReady, Some(8_400), "9"),
+    ] {
+        let ports = InMemory::new(&[("identity", IDENTITY, &["1"])], move |_, _, _| {
+            Err(Failure {
+                kind,
+                message: "scripted".into(),
+                retry_after_ms,
+            })
+        });
+        let body = br#"{"inputs":{"a":[[1,2,3,4]]}}"#;
+        let path = "/v1/models/identity:predict";
+        let response = Gate::new(ports).handle(&request("POST", path, JSON, body));
+        assert_eq!(response.status, 503);
+        assert_eq!(response.header("retry-after"), Some(seconds));
+    }
 }

@@ -35,6 +35,7 @@ fn failing(kind: FailureKind) -> InMemory {
         Err(Failure {
             kind,
             message: "it fails as it was told to".into(),
+            retry_after_ms: None,
         })
     })
 }

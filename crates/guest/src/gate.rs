@@ -285,9 +285,11 @@ impl Ports for WitPorts {
         inputs: Vec<Tensor>,
         outputs: &[String],
     ) -> Result<Vec<Tensor>, Failure> {
-        wit_inference::infer(model, version.get(), &tensors_to_wit(inputs), outputs)
-            .map(tensors_from_wit)
-            .map_err(failure)
+        let inputs = tensors_to_wit(inputs);
+        let answered = wit_inference::infer(model, version.get(), &inputs, outputs);
+        // The memory they took is wanted for the outputs, which are as large in the worst case and there twice.
+        drop(inputs);
+        answered.map(tensors_from_wit).map_err(failure)
     }
 
     fn ready(&self, model: &str, version: ModelVersion) -> Result<(), Failure> {
@@ -310,6 +312,7 @@ fn failure(failure: wit_inference::Failure) -> Failure {
     Failure {
         kind,
         message: failure.message,
+        retry_after_ms: failure.retry_after_ms,
     }
 }
 

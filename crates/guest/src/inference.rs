@@ -4,6 +4,7 @@
 //! the instance. A version is named `<model>@<version>` to `load-by-name`.
 
 use crate::types::{bulk_bytes, datatype_from_wit, tensor_to_wit, tensors};
+use penstock_core::{NnData, NnWord};
 use penstock_tensor::{Datatype, Tensor};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -33,10 +34,6 @@ pub struct Inference;
 /// The most execution contexts an instance keeps open; beyond it the whole set is dropped and filled
 /// again, which costs one host call for each model that is still in use.
 const MAX_OPEN_CONTEXTS: usize = 256;
-
-/// Words our host puts before a colon in an error's data, where `wasi:nn` has no code for the case.
-const QUEUE_FULL: &str = "queue_full:";
-const NOT_READY: &str = "not_ready:";
 
 thread_local! {
     static CONTEXTS: RefCell<BTreeMap<(String, u32), GraphExecutionContext>> = const { RefCell::new(BTreeMap::new()) };
@@ -119,6 +116,7 @@ fn to_nn(tensor: tensors::Tensor) -> Result<(String, NnTensor), wit::Failure> {
     let refused = |message| wit::Failure {
         kind: wit::FailureKind::InputsRejected,
         message,
+        retry_after_ms: None,
     };
     let ty = nn_type(datatype).ok_or_else(|| {
         refused(format!(
@@ -155,10 +153,18 @@ fn from_nn((name, tensor): (String, NnTensor)) -> Result<tensors::Tensor, wit::F
 
 fn failure(error: Error) -> wit::Failure {
     use wit::FailureKind as Kind;
-    let message = error.data();
+    let data = error.data();
+    if let Some(said) = NnData::parse(&data) {
+        return wit::Failure {
+            kind: match said.word {
+                NnWord::QueueFull => Kind::Overloaded,
+                NnWord::NotReady => Kind::NotReady,
+            },
+            message: said.message.to_owned(),
+            retry_after_ms: said.retry_after_ms,
+        };
+    }
     let kind = match error.code() {
-        _ if message.starts_with(QUEUE_FULL) => Kind::Overloaded,
-        _ if message.starts_with(NOT_READY) => Kind::NotReady,
         ErrorCode::NotFound => Kind::NotReady,
         ErrorCode::Timeout => Kind::DeadlineExceeded,
         ErrorCode::InvalidArgument | ErrorCode::TooLarge | ErrorCode::UnsupportedOperation => {
@@ -166,10 +172,9 @@ fn failure(error: Error) -> wit::Failure {
         }
         _ => Kind::Failed,
     };
-    let message = [QUEUE_FULL, NOT_READY]
-        .iter()
-        .find_map(|word| message.strip_prefix(word))
-        .map_or(message.as_str(), str::trim_start)
-        .to_owned();
-    wit::Failure { kind, message }
+    wit::Failure {
+        kind,
+        message: data,
+        retry_after_ms: None,
+    }
 }

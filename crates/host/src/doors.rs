@@ -3,7 +3,8 @@
 //! * [`Direct`]: the typed door, `penstock:gate/door`: whole request, whole answer, the cheapest;
 //! * [`Http`]: `wasi:http/handler@0.3.0`, as Spin and other hosts call it.
 //!
-//! Both keep instances for reuse, serve one request at a time in each, and bound their number. In both,
+//! Both pass on when a request's answer is due and whether its caller still waits, so that a call in a model's line
+//! knows when to give up. Both keep instances for reuse, serve one request at a time in each, and bound their number. In both,
 //! an answer waits until what the instance saw of its key-value stores lasts; the instance does not.
 
 mod direct;
@@ -35,6 +36,8 @@ pub struct DoorRequest {
     pub parts: ::http::request::Parts,
     /// The whole body.
     pub body: bytes::Bytes,
+    /// When its answer is no longer of use.
+    pub deadline: tokio::time::Instant,
 }
 
 /// Why a door gave no answer. None of these is the caller's fault or lasts.

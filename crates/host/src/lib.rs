@@ -4,13 +4,14 @@
 //! * [`app`]: what is served: manifest, composition, compilation;
 //! * [`settings`]: what the operator decides;
 //! * [`engine`], [`state`]: how a guest runs and what it may use;
-//! * [`nn`]: `wasi:nn` for guests;
+//! * `nn`: `wasi:nn` for guests; [`audience`]: whether a caller still waits;
 //! * [`kv`]: key-value stores for guests;
 //! * [`doors`]: pools of instances and the ways into them;
 //! * [`server`]: connections and requests;
 //! * [`up`], [`check`], [`usage`]: the commands.
 
 pub mod app;
+pub mod audience;
 pub mod check;
 pub mod doors;
 pub mod engine;

@@ -4,12 +4,24 @@
 //! function, so a guest waiting for a model holds no thread. Nothing a guest passes can make the
 //! host panic: what cannot be a tensor becomes an error of `compute`.
 //!
-//! Where `wasi:nn` has no error code for a case, the error's data begins with a word and a colon:
-//! `queue_full:` when a model's queue is full, `not_ready:` when a version exists and is not ready.
+//! Where `wasi:nn` has no error code for a case, the error's data says which it is: see [`penstock_core::nn_data`].
+//!
+//! A call runs on its request's terms. It waits in a model's line until the request's deadline and no longer than
+//! somebody waits for the answer. A run that has begun when the caller goes is brought to its end where a retry may
+//! pick the answer up (`Idempotency-Key`), and is abandoned otherwise. Either way `compute` returns, so that the
+//! policies in the guest give back what they took.
+//!
+//! The bytes of a tensor are copied once on their way in, from the guest's memory to the engine's, and once on their
+//! way out. That is why `tensor.data` is not the generated one, which would have the host copy them a second time.
 
-use crate::state::InstanceState;
+use crate::state::{InstanceState, RequestTerms};
 use bytes::Bytes;
-use penstock_nn::{Handle, NnError, NnTensor, Refusal, Unavailable};
+use penstock_core::nn_data::MAX_RETRY_AFTER_MS;
+use penstock_core::{NnData, NnWord};
+use penstock_nn::{ErrorCode, Handle, NnError, NnTensor, Refusal, Terms, Unavailable};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use wasmtime::StoreContextMut;
 use wasmtime::component::{HasData, Linker, Resource};
 
 #[allow(missing_docs)]
@@ -58,9 +70,22 @@ impl HasData for Nn {
 /// Adds `wasi:nn` to a linker.
 pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
     tensor::add_to_linker::<_, Nn>(linker, |state| state)?;
+    linker.allow_shadowing(true);
+    linker
+        .instance("wasi:nn/tensor@0.2.0-rc-2024-10-28")?
+        .func_wrap("[method]tensor.data", data_in_one_copy)?;
+    linker.allow_shadowing(false);
     graph::add_to_linker::<_, Nn>(linker, |state| state)?;
     inference::add_to_linker::<_, Nn>(linker, |state| state)?;
     errors::add_to_linker::<_, Nn>(linker, |state| state)
+}
+
+/// `tensor.data`: a share of the bytes goes to wasmtime, which copies them into the guest's memory.
+fn data_in_one_copy(
+    store: StoreContextMut<'_, InstanceState>,
+    (tensor,): (Resource<Tensor>,),
+) -> wasmtime::Result<(Bytes,)> {
+    Ok((store.data().table.get(&tensor)?.0.data.clone(),))
 }
 
 impl InstanceState {
@@ -104,10 +129,23 @@ impl From<NnError> for Error {
             Own::Security => Wit::Security,
             Own::Unknown => Wit::Unknown,
         };
-        let data = match error.refusal {
-            Some(Refusal::QueueFull | Refusal::Shed) => format!("queue_full: {}", error.message),
-            Some(Refusal::NotReady) => format!("not_ready: {}", error.message),
-            Some(Refusal::Deadline | Refusal::Gone) | None => error.message,
+        let word = match error.refusal {
+            Some(Refusal::QueueFull | Refusal::Shed) => Some(NnWord::QueueFull),
+            Some(Refusal::NotReady) => Some(NnWord::NotReady),
+            Some(Refusal::Deadline | Refusal::Gone) | None => None,
+        };
+        // Rounded up: who comes back too early is refused again.
+        let retry_after_ms = error.retry_after.map(|wait| {
+            u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(MAX_RETRY_AFTER_MS)
+        });
+        let data = match word {
+            Some(word) => NnData {
+                word,
+                retry_after_ms,
+                message: &error.message,
+            }
+            .to_string(),
+            None => error.message,
         };
         Self { code, data }
     }
@@ -124,7 +162,12 @@ impl From<Unavailable> for Error {
             | Unavailable::Failed(reason)
             | Unavailable::Unloaded(reason) => Self {
                 code: errors::ErrorCode::RuntimeError,
-                data: format!("not_ready: {reason}"),
+                data: NnData {
+                    word: NnWord::NotReady,
+                    retry_after_ms: None,
+                    message: &reason,
+                }
+                .to_string(),
             },
         }
     }
@@ -156,6 +199,7 @@ impl tensor::HostTensor for InstanceState {
     }
 
     fn data(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<Vec<u8>> {
+        // Guests are given `data_in_one_copy`; this is here because the generated trait has it.
         Ok(self.table.get(&tensor)?.0.data.to_vec())
     }
 
@@ -222,18 +266,15 @@ impl inference::HostGraphExecutionContext for InstanceState {
         for (name, handle) in inputs {
             named.push((name, self.release_tensor(handle)?));
         }
-        let model = match handle.model().await {
-            Ok(model) => model,
-            Err(unavailable) => return Ok(Err(self.fail(unavailable.into())?)),
-        };
-        match model.infer(named).await {
+        match run(&handle, named, self.terms.clone()).await {
             Ok(outputs) => {
                 let bytes: usize = outputs.iter().map(|(_, tensor)| tensor.data.len()).sum();
                 let most = self.max_tensor_bytes / OUTPUT_SHARE;
                 if bytes > most {
                     // The guest could not hold them beside the answer it writes, and would trap.
                     let data = format!(
-                        "the outputs have {bytes} bytes; at most {most} are taken: send fewer items"
+                        "the model's outputs have {bytes} bytes in all; at most {most} are taken from one call: send \
+                         fewer items, or ask the operator to raise instances.memory_bytes"
                     );
                     let error = Error {
                         code: errors::ErrorCode::TooLarge,
@@ -247,13 +288,78 @@ impl inference::HostGraphExecutionContext for InstanceState {
                 }
                 Ok(Ok(handles))
             }
-            Err(error) => Ok(Err(self.fail(error.into())?)),
+            Err(error) => Ok(Err(self.fail(error)?)),
         }
     }
 
     fn drop(&mut self, context: Resource<Context>) -> wasmtime::Result<()> {
         self.table.delete(context)?;
         Ok(())
+    }
+}
+
+/// Runs a model on the terms of the request in hand. Time that a model takes to come back from its rest is the
+/// request's own.
+async fn run(
+    handle: &Handle,
+    inputs: Vec<(String, NnTensor)>,
+    terms: Option<RequestTerms>,
+) -> Result<Vec<(String, NnTensor)>, Error> {
+    let Some(RequestTerms {
+        deadline,
+        audience,
+        repeatable,
+    }) = terms
+    else {
+        let model = handle.model().await?;
+        return Ok(model.infer(inputs).await?);
+    };
+    if audience.is_gone() {
+        return Err(gone().into());
+    }
+    let begun = Arc::new(AtomicBool::new(false));
+    let terms = Terms {
+        deadline: Some(deadline),
+        begun: Some(begun.clone()),
+        ..Terms::default()
+    };
+    let mut answer = std::pin::pin!(async {
+        let model = match tokio::time::timeout_at(deadline, handle.model()).await {
+            Ok(model) => model?,
+            Err(_) => return Err(still_loading().into()),
+        };
+        Ok(model.infer_with(inputs, terms).await?)
+    });
+    tokio::select! {
+        // An answer that is there is taken, whoever left meanwhile.
+        biased;
+        answer = &mut answer => return answer,
+        () = audience.left() => {}
+    }
+    if repeatable && begun.load(Ordering::Acquire) {
+        return answer.await;
+    }
+    // Dropping the answer leaves the line, or tells the engine that nobody waits for the run.
+    Err(gone().into())
+}
+
+fn still_loading() -> NnError {
+    NnError {
+        code: ErrorCode::Timeout,
+        message:
+            "the deadline passed while the model was brought back into memory; allow more time"
+                .to_owned(),
+        refusal: Some(Refusal::Deadline),
+        retry_after: None,
+    }
+}
+
+fn gone() -> NnError {
+    NnError {
+        code: ErrorCode::Timeout,
+        message: "the caller went away before the model answered; the call was given up".to_owned(),
+        refusal: Some(Refusal::Gone),
+        retry_after: None,
     }
 }
 

@@ -364,7 +364,12 @@ impl Server {
                 .headers
                 .insert(HeaderName::from_static("x-request-id"), id);
         }
-        match timeout_at(deadline, self.door.call(DoorRequest { parts, body })).await {
+        let request = DoorRequest {
+            parts,
+            body,
+            deadline,
+        };
+        match timeout_at(deadline, self.door.call(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
                 tracing::error!(

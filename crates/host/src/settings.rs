@@ -166,7 +166,18 @@ impl ModelsSettings {
     }
 }
 
+/// How many times a body must fit into a memory of an instance: the gate holds it as it came, as tensors of up to eight
+/// bytes for each two of JSON, and those tensors a second time as blocks (`tests/large.rs` sends the worst).
+const MEMORY_PER_BODY: u64 = 16;
+
 impl Settings {
+    /// The largest body that is taken: what the operator allows, and no more than an instance has the memory for, so
+    /// that a body too large is answered 413 and never traps.
+    pub fn body_limit(&self) -> u64 {
+        let holdable = (self.instances.memory_bytes as u64 / MEMORY_PER_BODY).max(1);
+        self.server.max_body_bytes.min(holdable)
+    }
+
     /// Reads a file; a missing file means the defaults. Every fault is a finding with its line.
     pub fn load(path: &Path) -> Result<Self, Vec<Finding>> {
         let text = match std::fs::read_to_string(path) {

@@ -1,10 +1,12 @@
 //! What belongs to one instance: its WASI view, its handles, and the limits of the request it is
 //! serving.
 
+use crate::audience::Audience;
 use crate::engine::EPOCH_TICK;
 use crate::kv::{Ledger, Stores};
 use penstock_nn::{Repository, Snapshot};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
@@ -17,6 +19,37 @@ use wasmtime_wasi_http::{
 /// Handles one instance may hold at once, tensors and errors included. A request needs a few dozen;
 /// an instance that leaks them is stopped here instead of filling the host.
 const MAX_HANDLES: usize = 4096;
+
+/// Handles, and bytes behind them, that an instance may keep from one request to the next. Ours keep the contexts of
+/// models they opened, a few hundred at most, and no tensors; what keeps more leaks, and is replaced before a
+/// later request is the one to run into [`MAX_HANDLES`].
+const MAX_RESTING_HANDLES: usize = 1024;
+const MAX_RESTING_BYTES: usize = 1 << 20;
+
+/// What the request in hand is given beside its limits.
+#[derive(Clone, Debug)]
+pub struct RequestTerms {
+    /// When its answer is no longer of use.
+    pub deadline: tokio::time::Instant,
+    /// Who waits for the answer.
+    pub audience: Arc<Audience>,
+    /// Whether a retry may pick the answer up, so that a run is worth its end although nobody waits.
+    pub repeatable: bool,
+}
+
+impl RequestTerms {
+    /// The terms of a request that has arrived.
+    pub fn of(request: &crate::doors::DoorRequest, audience: Arc<Audience>) -> Self {
+        Self {
+            deadline: request.deadline,
+            audience,
+            repeatable: request.parts.headers.contains_key(IDEMPOTENCY_KEY),
+        }
+    }
+}
+
+/// The header by which a client says that it may repeat the call.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// A directory of the host that an instance sees, read-only.
 #[derive(Clone, Debug)]
@@ -66,6 +99,10 @@ pub struct InstanceState {
     pub tensor_bytes: usize,
     /// The most bytes of tensors and of values held for the guest.
     pub max_tensor_bytes: usize,
+    /// Whether the instance was seen to leak when a request began; for who cannot look into it.
+    pub leaking: Arc<AtomicBool>,
+    /// The terms of the request in hand; none before the first.
+    pub terms: Option<RequestTerms>,
     limits: MemoryLimits,
     ticks_left: u64,
     ticks_per_request: u64,
@@ -105,6 +142,8 @@ impl InstanceState {
             ledger: Ledger::new(source.stores.clone()),
             tensor_bytes: 0,
             max_tensor_bytes: source.memory_bytes,
+            leaking: Arc::default(),
+            terms: None,
             limits: MemoryLimits {
                 memory_bytes: source.memory_bytes,
                 held_bytes: 0,
@@ -114,7 +153,8 @@ impl InstanceState {
         };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.limits);
-        // Enough for the largest tensor a memory can hold, and no more.
+        // What one host call may bring: all that a memory can hold, and no more. A body within the limit makes
+        // tensors that fit a memory (`Settings::body_limit`), so no body runs into this.
         store.set_hostcall_fuel(source.memory_bytes);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut store| {
@@ -132,8 +172,12 @@ impl InstanceState {
         Ok(store)
     }
 
-    /// Gives the next request its own computing time.
-    pub fn begin_request(&mut self) {
+    /// Gives the next request its own computing time and its terms.
+    pub fn begin_request(&mut self, terms: RequestTerms) {
+        self.terms = Some(terms);
+        if self.leaks() {
+            self.leaking.store(true, Ordering::Relaxed);
+        }
         self.ticks_left = self.ticks_per_request;
     }
 }
@@ -144,6 +188,12 @@ impl InstanceState {
         self.snapshot
             .as_ref()
             .is_some_and(|snapshot| snapshot.generation() != self.repository.generation())
+    }
+
+    /// Whether the instance kept more handles, or more bytes behind them, than there is a use for.
+    pub fn leaks(&mut self) -> bool {
+        self.tensor_bytes > MAX_RESTING_BYTES
+            || self.table.iter_mut().nth(MAX_RESTING_HANDLES).is_some()
     }
 
     /// Bytes of linear memory the instance holds. It only grows.

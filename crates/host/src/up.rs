@@ -117,7 +117,18 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     .map_err(|e| anyhow::anyhow!("the application has no such door: {e:#}"))?;
     // What waits and is behind the models goes at once: what they remember of the old ones may be large.
     let retiring = retire_with(&door, &repository);
-    let server = Server::new(door, settings.server.clone());
+    let mut server_settings = settings.server.clone();
+    server_settings.max_body_bytes = settings.body_limit();
+    if server_settings.max_body_bytes < settings.server.max_body_bytes {
+        tracing::warn!(
+            "bodies of more than {} bytes are refused, although server.max_body_bytes is {}: an instance of \
+             instances.memory_bytes = {} has no room for the tensors of a larger one",
+            server_settings.max_body_bytes,
+            settings.server.max_body_bytes,
+            settings.instances.memory_bytes
+        );
+    }
+    let server = Server::new(door, server_settings);
     tracing::info!(
         "{} {} on http://{address} ({compiled}); models are {}",
         manifest.application.name,
@@ -207,7 +218,7 @@ fn statistics(repository: &Repository) -> Vec<String> {
     };
     let models = repository.list().into_iter().flat_map(|model| {
         (model.versions.into_iter()).filter_map(move |(version, state)| match state {
-            State::Ready(loaded) => Some((model.name.clone(), version, loaded.stats())),
+            penstock_nn::State::Ready(loaded) => Some((model.name.clone(), version, loaded.stats())),
             _ => None,
         })
     });

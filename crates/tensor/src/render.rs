@@ -274,19 +274,143 @@ fn write_name(out: &mut Vec<u8>, name: &str) {
     out.push(b':');
 }
 
-/// Bytes to reserve for a tensor as JSON: a little over what typical values take.
-fn estimated_bytes(tensor: &Tensor) -> usize {
-    let each = match tensor.datatype.size_bytes() {
-        Some(1) => 4,
-        Some(2) => 8,
-        Some(4) => 13,
-        Some(_) => 20,
-        None => return tensor.data.len().saturating_add(64),
+/// The longest an element of a type is written, with its comma.
+fn longest(datatype: Datatype) -> usize {
+    match datatype {
+        Datatype::Uint8 => "255,".len(),
+        Datatype::Int8 => "-128,".len(),
+        Datatype::Bool => "false,".len(),
+        Datatype::Uint16 => "65535,".len(),
+        Datatype::Int16 => "-32768,".len(),
+        Datatype::Uint32 => "4294967295,".len(),
+        Datatype::Int32 => "-2147483648,".len(),
+        Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 => "-0.000012345678,".len() + 1,
+        Datatype::Uint64 | Datatype::Int64 => "-9223372036854775808,".len(),
+        Datatype::Fp64 => "-0.00001234567890123456,".len() + 2,
+        Datatype::Bytes => 0,
+    }
+}
+
+/// Brackets and commas around the elements, however they are nested.
+fn bracket_bytes(shape: &[u64]) -> usize {
+    let mut brackets: u64 = 3;
+    if shape.contains(&0) {
+        brackets += MAX_EMPTY_ROWS * 3 * shape.len() as u64;
+    } else {
+        let mut rows: u64 = 1;
+        // The innermost axis has no brackets of its own: its elements are commas apart, and those are theirs.
+        for axis in shape.split_last().map_or(&[][..], |(_, outer)| outer) {
+            rows = rows.saturating_mul(*axis);
+            brackets = brackets.saturating_add(rows.saturating_mul(3));
+        }
+    }
+    usize::try_from(brackets).unwrap_or(usize::MAX)
+}
+
+/// The most bytes the elements of a tensor take as JSON.
+fn most_bytes(tensor: &Tensor) -> usize {
+    match tensor.datatype.size_bytes() {
+        Some(size) => (tensor.data.len() / size).saturating_mul(longest(tensor.datatype)),
+        // Six for a byte that is escaped or replaced, quotes and a comma for each four of a length.
+        None => tensor.data.len().saturating_mul(6),
+    }
+}
+
+/// Elements that are written at once to see how long they are.
+const COUNTED_AT_ONCE: u64 = 4096;
+
+/// How many bytes the elements of a tensor take as JSON, by writing them to nowhere.
+fn counted_bytes(tensor: &Tensor) -> usize {
+    let Some(mut elements) = Elements::new(tensor) else {
+        return 0;
     };
-    let size = tensor.datatype.size_bytes().unwrap_or(1);
-    (tensor.data.len() / size)
-        .saturating_mul(each)
-        .saturating_add(64)
+    let mut scratch = Vec::new();
+    let mut bytes = 0usize;
+    let mut left = tensor.elements().unwrap_or(0);
+    while left > 0 {
+        let now = left.min(COUNTED_AT_ONCE);
+        scratch.clear();
+        elements.elements(&mut scratch, now);
+        bytes = bytes.saturating_add(scratch.len() + 1);
+        left -= now;
+    }
+    bytes
+}
+
+/// A form that outputs are written in.
+#[derive(Clone, Copy, Debug)]
+pub enum Form<'c> {
+    /// [`write_infer_response`].
+    Flat,
+    /// [`predictions`].
+    Items(&'c Contract),
+}
+
+/// Bytes that are written beside elements.
+fn beside_bytes(outputs: &[Tensor], form: Form<'_>) -> usize {
+    /// Datatype, shape and the punctuation of one tensor, or of one class: numbers and words of ours.
+    const AROUND: usize = 96;
+    let quoted = |text: &str| {
+        let mut written = Vec::new();
+        write_string(&mut written, text);
+        written.len()
+    };
+    let names = || outputs.iter().map(|tensor| quoted(&tensor.name));
+    let flat: usize = outputs
+        .iter()
+        .map(|tensor| AROUND + 21 * tensor.shape.len())
+        .sum::<usize>()
+        + names().sum::<usize>();
+    let Form::Items(contract) = form else {
+        return flat + AROUND;
+    };
+    // Written as `null` each, whatever they claim to be.
+    if !outputs.iter().all(Tensor::is_consistent) {
+        return flat + AROUND;
+    }
+    let items = match contract.batch_axis() {
+        None => 1,
+        Some(_) => outputs
+            .iter()
+            .map(|tensor| tensor.shape.first().copied().unwrap_or(0))
+            .min()
+            .unwrap_or(0),
+    };
+    let items = usize::try_from(items).unwrap_or(usize::MAX);
+    // A colon and a comma each, and the object around them.
+    let each: usize = names().map(|name| name + 2).sum::<usize>() + 3;
+    let labels = contract.labelled_output().map_or(0, |(_, labels)| {
+        let longest = labels.iter().map(|label| quoted(label)).max().unwrap_or(0);
+        (TOP_CLASSES + 2).saturating_mul(longest + AROUND)
+    });
+    outputs
+        .iter()
+        .map(|tensor| bracket_bytes(&tensor.shape))
+        .fold(flat + AROUND, usize::saturating_add)
+        .saturating_add(items.saturating_mul(each.saturating_add(labels)))
+}
+
+/// How many bytes to reserve for these outputs as JSON, if the memory has room for that `copies` times; else how
+/// many there would have to be. The elements are counted only where the most they could take does not fit.
+pub fn capacity(outputs: &[Tensor], form: Form<'_>, copies: usize) -> Result<usize, usize> {
+    let beside = beside_bytes(outputs, form);
+    let total =
+        |each: fn(&Tensor) -> usize| outputs.iter().map(each).fold(beside, usize::saturating_add);
+    let has_room = |bytes: usize| {
+        let mut probe = Vec::<u8>::new();
+        probe
+            .try_reserve_exact(bytes.saturating_mul(copies))
+            .is_ok()
+    };
+    let most = total(most_bytes);
+    if has_room(most) {
+        return Ok(most);
+    }
+    let counted = total(counted_bytes);
+    if has_room(counted) {
+        return Ok(counted);
+    }
+    Err(counted)
 }
 
 /// The answer to an inference request in the Open Inference Protocol's form ("Inference Response
@@ -298,9 +422,11 @@ pub fn write_infer_response(
     id: Option<&str>,
     outputs: &[Tensor],
     extra: &[(&str, &str)],
+    capacity: usize,
 ) -> Vec<u8> {
-    let estimate: usize = outputs.iter().map(estimated_bytes).sum();
-    let mut out = Vec::with_capacity(estimate.saturating_add(256));
+    let extra_bytes: usize = extra.iter().map(|(n, v)| 6 * (n.len() + v.len()) + 8).sum();
+    let names = 6 * (model.len() + version.len() + id.map_or(0, str::len)) + 256;
+    let mut out = Vec::with_capacity(capacity.saturating_add(names + extra_bytes));
     out.push(b'{');
     write_name(&mut out, "model_name");
     write_string(&mut out, model);
@@ -352,9 +478,9 @@ pub fn write_infer_response(
 /// each item, with each output's slice; without one, a single object with whole tensors. Where an
 /// output has labels, the object also has `label`, `confidence` and `top`: the classes with the
 /// greatest values, in falling order, the earlier class first among equals.
-pub fn predictions(outputs: &[Tensor], contract: &Contract) -> Vec<u8> {
-    let estimate: usize = outputs.iter().map(estimated_bytes).sum();
-    let mut out = Vec::with_capacity(estimate.saturating_add(256));
+/// `capacity` is reserved for them.
+pub fn predictions(outputs: &[Tensor], contract: &Contract, capacity: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(capacity);
     let batched = contract.batch_axis().is_some();
     let items = if batched {
         // As many as every output has; checked outputs agree on it.
@@ -510,4 +636,87 @@ fn as_f64(datatype: Datatype, bytes: &[u8]) -> Option<f64> {
         Datatype::Fp64 => f64::from_le_bytes(bytes.try_into().ok()?),
         Datatype::Bool | Datatype::Bytes => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tensor of every type whose elements are these bytes over and over, from anywhere in them.
+    fn tensors(seed: u64) -> Vec<Tensor> {
+        use Datatype::*;
+        let mut state = seed | 1;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        };
+        let types = [
+            Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp16, Bf16, Fp32, Fp64,
+        ];
+        let shapes: [&[u64]; 6] = [&[], &[24], &[24, 1], &[1, 24], &[2, 3, 4], &[2, 0, 4]];
+        types
+            .into_iter()
+            .flat_map(|datatype| shapes.map(|shape| (datatype, shape)))
+            .map(|(datatype, shape)| {
+                let count: u64 = shape.iter().product();
+                let bytes = count as usize * datatype.size_bytes().unwrap();
+                let mut data: Vec<u8> = (0..bytes.div_ceil(8)).flat_map(|_| random()).collect();
+                data.truncate(bytes);
+                Tensor {
+                    name: "out\n".into(),
+                    datatype,
+                    shape: shape.to_vec(),
+                    data,
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_is_reserved_for_elements_is_never_less_than_they_take() {
+        for seed in 1..3000u64 {
+            for tensor in tensors(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)) {
+                let (mut flat, mut nested) = (Vec::new(), Vec::new());
+                write_flat(&mut flat, &tensor);
+                write_nested(&mut nested, &tensor);
+                let brackets = bracket_bytes(&tensor.shape);
+                for reserved in [most_bytes(&tensor), counted_bytes(&tensor)] {
+                    let longer = flat.len().max(nested.len());
+                    assert!(
+                        longer <= reserved + brackets,
+                        "{longer} > {reserved} + {brackets}: {tensor:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_held_is_told_and_not_tried() {
+        let contract = Contract::parse(
+            "description = \"d\"\n[[inputs]]\nname = \"a\"\ndatatype = \"FP32\"\nshape = [1]\n\
+             [[outputs]]\nname = \"b\"\ndatatype = \"FP32\"\nshape = [1]\n",
+        )
+        .unwrap();
+        let output = Tensor {
+            name: "b".into(),
+            datatype: Datatype::Fp32,
+            shape: vec![1],
+            data: vec![0; 4],
+        };
+        let outputs = [output];
+        for form in [Form::Flat, Form::Items(&contract)] {
+            assert!(capacity(&outputs, form, 1).is_ok());
+            assert!(capacity(&outputs, form, usize::MAX).is_err());
+            let reserved = capacity(&outputs, form, 1).unwrap();
+            let written = match form {
+                Form::Flat => write_infer_response("m", "1", None, &outputs, &[], reserved),
+                Form::Items(contract) => predictions(&outputs, contract, reserved),
+            };
+            // What does not depend on the tensors, the answer's own names, is reserved by the writer.
+            assert!(written.len() <= reserved + 256);
+        }
+    }
 }

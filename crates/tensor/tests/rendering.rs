@@ -130,7 +130,14 @@ fn items_are_slices_along_the_first_axis() {
 #[test]
 fn an_infer_response_has_the_protocols_form() {
     let outputs = [floats("y\"", &[1, 2], &[0.5, 2.0]), strings(&[1], &[b"b"])];
-    let body = write_infer_response("m", "3", Some("id\n"), &outputs, &[("prediction_id", "p")]);
+    let body = write_infer_response(
+        "m",
+        "3",
+        Some("id\n"),
+        &outputs,
+        &[("prediction_id", "p")],
+        0,
+    );
     assert_eq!(
         serde_json::from_slice::<Value>(&body).unwrap(),
         json!({
@@ -142,7 +149,7 @@ fn an_infer_response_has_the_protocols_form() {
             ],
         })
     );
-    let body = write_infer_response("m", "3", None, &[], &[]);
+    let body = write_infer_response("m", "3", None, &[], &[], 0);
     assert_eq!(
         body,
         b"{\"model_name\":\"m\",\"model_version\":\"3\",\"outputs\":[]}"
@@ -174,7 +181,7 @@ fn predictions_of_a_batch_are_one_object_for_each_item_with_its_label() {
         floats("p", &[2, 6], &rows),
         strings(&[2], &[b"one", b"two"]),
     ];
-    let found: Value = serde_json::from_slice(&predictions(&outputs, &contract)).unwrap();
+    let found: Value = serde_json::from_slice(&predictions(&outputs, &contract, 0)).unwrap();
     assert_eq!(
         found,
         json!([
@@ -189,7 +196,10 @@ fn predictions_of_a_batch_are_one_object_for_each_item_with_its_label() {
             {"p": [null, null, null, null, null, null], "s": "two", "label": null, "confidence": null, "top": []},
         ])
     );
-    assert_eq!(predictions(&[floats("p", &[0, 6], &[])], &contract), b"[]");
+    assert_eq!(
+        predictions(&[floats("p", &[0, 6], &[])], &contract, 0),
+        b"[]"
+    );
 }
 
 #[test]
@@ -197,7 +207,7 @@ fn predictions_without_a_batch_axis_are_one_object() {
     let contract = contract(
         "[[outputs]]\nname = \"p\"\ndatatype = \"FP32\"\nshape = [1, 2]\nlabels = [\"a\", \"b\"]\n",
     );
-    let found = predictions(&[floats("p", &[1, 2], &[0.25, 0.75])], &contract);
+    let found = predictions(&[floats("p", &[1, 2], &[0.25, 0.75])], &contract, 0);
     assert_eq!(
         serde_json::from_slice::<Value>(&found).unwrap(),
         json!([{
@@ -211,7 +221,7 @@ fn predictions_without_a_batch_axis_are_one_object() {
 fn predictions_of_broken_tensors_are_bounded() {
     let contract = contract("[[outputs]]\nname = \"p\"\ndatatype = \"FP32\"\nshape = [\"N\"]\n");
     assert_eq!(
-        predictions(&[floats("p", &[u64::MAX], &[1.0])], &contract),
+        predictions(&[floats("p", &[u64::MAX], &[1.0])], &contract, 0),
         b"[{\"p\":null}]"
     );
 }

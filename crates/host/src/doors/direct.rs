@@ -4,10 +4,12 @@
 //! of time takes its instance with it, because nobody knows what state it left behind.
 //!
 //! A call that has begun is brought to its end although its caller went away: policies must give back
-//! what they took and record what was run, and a client that hangs up must not keep them from it.
+//! what they took and record what was run, and a client that hangs up must not keep them from it. It is told that
+//! its caller went, so that it does not wait in a model's line for nothing (`crate::nn`).
 
 use super::{Counted, DoorError, DoorRequest, DoorSettings, InstanceCounts};
-use crate::state::{InstanceSource, InstanceState};
+use crate::audience::Audience;
+use crate::state::{InstanceSource, InstanceState, RequestTerms};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
 use std::collections::VecDeque;
@@ -90,11 +92,12 @@ impl Direct {
     /// Keeps an instance that answered, unless it has served its share or grew large: memory of an
     /// instance never shrinks. One that has been idle for long makes room.
     fn rest(&self, mut instance: Instance) {
-        let state = instance.store.data();
+        let state = instance.store.data_mut();
         if instance.served >= self.settings.max_reuse
             || state.held_bytes() > self.settings.retained_bytes
             || state.ledger.is_spent()
             || state.is_behind()
+            || state.leaks()
         {
             return;
         }
@@ -149,8 +152,11 @@ impl Direct {
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
+        let audience = Arc::<Audience>::default();
+        let terms = RequestTerms::of(&request, audience.clone());
         Finishing {
-            work: Some(Box::pin(self.clone().begun(request, permit))),
+            work: Some(Box::pin(self.clone().begun(request, terms, permit))),
+            audience,
             within: self.settings.total_timeout,
         }
         .await
@@ -159,15 +165,16 @@ impl Direct {
     async fn begun(
         self: Arc<Self>,
         request: DoorRequest,
+        terms: RequestTerms,
         permit: OwnedSemaphorePermit,
     ) -> Result<Response<Bytes>, DoorError> {
         let mut instance = match self.rested() {
             Some(instance) => instance,
             None => self.instantiate().await.map_err(DoorError::Instantiate)?,
         };
-        instance.store.data_mut().begin_request();
+        instance.store.data_mut().begin_request(terms);
         instance.store.set_epoch_deadline(1);
-        let DoorRequest { parts, body } = &request;
+        let DoorRequest { parts, body, .. } = &request;
         let headers: Vec<wit::HeaderParam<'_>> = parts
             .headers
             .iter()
@@ -222,6 +229,7 @@ type Work = Pin<Box<dyn Future<Output = Result<Response<Bytes>, DoorError>> + Se
 /// task and costs no hop.
 struct Finishing {
     work: Option<Work>,
+    audience: Arc<Audience>,
     /// How long it may go on alone: as long as it might have with its caller.
     within: Duration,
 }
@@ -242,6 +250,7 @@ impl Drop for Finishing {
         let Some(work) = self.work.take() else {
             return;
         };
+        self.audience.leave();
         // Without a runtime the process is ending, and so is the call.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(tokio::time::timeout(self.within, work));

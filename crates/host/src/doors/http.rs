@@ -2,14 +2,15 @@
 //! a time in an instance. The workers that own instances are `wasmtime-wasi-http`'s.
 
 use super::{Counted, DoorError, DoorRequest, DoorSettings, InstanceCounts};
+use crate::audience::{Attending, Audience};
 use crate::kv::Ledger;
-use crate::state::{InstanceSource, InstanceState};
+use crate::state::{InstanceSource, InstanceState, RequestTerms};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::{BodyExt, Full};
 use penstock_nn::Repository;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -29,6 +30,10 @@ const IDLE: Duration = Duration::from_secs(5);
 
 /// How long a component may go on after its answer; ours do nothing then.
 const POST_RETURN: Duration = Duration::from_secs(1);
+
+/// A request that is out of time goes on alone for as long again, as through the direct door: its caller has been
+/// answered by the server, and policies give back what they took.
+const TIMES_ALONE: u32 = 2;
 
 /// The pool of workers behind `wasi:http/handler`.
 pub struct Http {
@@ -76,8 +81,12 @@ impl Http {
             .await
             .expect("the semaphore is never closed");
         let ledger = Arc::<OnceLock<Arc<Ledger>>>::default();
+        let audience = Arc::<Audience>::default();
+        // A caller that leaves drops this future, and the instance that works for it hears of it here.
+        let _attending = Attending(audience.clone());
         let admitted = Admitted {
             permit,
+            terms: RequestTerms::of(&request, audience),
             ledger: ledger.clone(),
         };
         let body: WasiBody = Full::new(request.body)
@@ -112,6 +121,7 @@ impl Http {
 /// What goes with a request to the instance that takes it.
 struct Admitted {
     permit: OwnedSemaphorePermit,
+    terms: RequestTerms,
     /// Set to that instance's, for the caller to wait for.
     ledger: Arc<OnceLock<Arc<Ledger>>>,
 }
@@ -142,23 +152,25 @@ impl HandlerState for Source {
                 std::future::pending::<()>().await;
             }
         };
+        let leaking = store.data().leaking.clone();
         let proxy: Proxy = self.pre.instantiate_async(&mut store).await?;
         Ok(Instance {
             store,
             proxy,
             view: InstanceState::http,
             expiration: Expiration {
-                total_timeout: self.settings.total_timeout,
+                total_timeout: self.settings.total_timeout * TIMES_ALONE,
                 sleep: Box::pin(tokio::time::sleep(IDLE)),
                 behind: Box::pin(changed),
             },
             state: Worker {
                 max_reuse: self.settings.max_reuse as usize,
-                total_timeout: self.settings.total_timeout,
+                total_timeout: self.settings.total_timeout * TIMES_ALONE,
                 ledger,
                 repository: self.source.repository.clone(),
                 made_in,
                 asked_after: AtomicUsize::new(usize::MAX),
+                leaking,
                 counted: Counted::new(&self.counts),
             },
         })
@@ -206,6 +218,7 @@ struct Worker {
     made_in: Option<u64>,
     /// After how many requests it was last asked for another.
     asked_after: AtomicUsize,
+    leaking: Arc<AtomicBool>,
     counted: Counted,
 }
 
@@ -219,6 +232,7 @@ impl WorkerState for Worker {
         let behind = |made_in| made_in != self.repository.generation();
         if total >= self.max_reuse
             || self.ledger.is_spent()
+            || self.leaking.load(Ordering::Relaxed)
             || (first && self.made_in.is_some_and(behind))
         {
             ShouldAccept::Never
@@ -235,9 +249,13 @@ impl WorkerState for Worker {
         admitted: Admitted,
         _task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
-        store.data_mut().begin_request();
+        let Admitted {
+            permit,
+            terms,
+            ledger,
+        } = admitted;
+        store.data_mut().begin_request(terms);
         store.set_epoch_deadline(1);
-        let Admitted { permit, ledger } = admitted;
         // Each request comes here once.
         let _ = ledger.set(self.ledger.clone());
         let deadline = tokio::time::sleep(self.total_timeout);
