@@ -4,7 +4,7 @@
 //! What is where:
 //!
 //! - [`tensor`], [`error`]: the engine's border, in wasi:nn's own terms.
-//! - [`backend`]: one trait, and behind it ONNX Runtime and tract.
+//! - [`backend`]: one trait, and behind it ONNX Runtime, OpenVINO and tract.
 //! - [`layout`]: what a models directory looks like.
 //! - [`model`]: a loaded model; waiting, running, counting.
 //! - [`repository`]: the models of a server; loading, warm-up, versions.
