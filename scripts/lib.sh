@@ -4,7 +4,7 @@
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 # A relative path in these means what it meant where the caller stood.
-for variable in CARGO_TARGET_DIR PENSTOCK_ONNXRUNTIME; do
+for variable in CARGO_TARGET_DIR PENSTOCK_ONNXRUNTIME PENSTOCK_OPENVINO; do
     if [[ -n "${!variable:-}" && "${!variable}" != /* ]]; then export "$variable=$PWD/${!variable}"; fi
 done
 unset variable
@@ -13,6 +13,7 @@ cd "$ROOT"
 RUNTIME_DIR="$ROOT/.runtime"
 DOWNLOADS_DIR="$RUNTIME_DIR/downloads"
 ONNXRUNTIME_LIB="$RUNTIME_DIR/onnxruntime/libonnxruntime.so"
+OPENVINO_LIB="$RUNTIME_DIR/openvino/libopenvino_c.so"
 
 say() { printf '==> %s\n' "$*" >&2; }
 note() { printf '    %s\n' "$*" >&2; }
@@ -186,4 +187,12 @@ fetch_all() {
         fi
     fi
     "$ROOT/scripts/models" || say "going on with the models that are there"
+}
+
+# fetch_openvino: the library, where somebody asked for it; unlike what fetch_all fetches, it is not gone without.
+# Sets PENSTOCK_OPENVINO for what runs next, unless the caller chose a library.
+fetch_openvino() {
+    [[ -n "${PENSTOCK_OPENVINO:-}" ]] && return 0
+    "$ROOT/scripts/openvino"
+    export PENSTOCK_OPENVINO="$OPENVINO_LIB"
 }

@@ -52,6 +52,9 @@ struct Common {
     /// The ONNX Runtime library; without it, models run on the built-in tract.
     #[arg(long, env = "PENSTOCK_ONNXRUNTIME", value_name = "PATH")]
     onnxruntime: Option<PathBuf>,
+    /// The OpenVINO library, libopenvino_c.so, with the rest of OpenVINO beside it.
+    #[arg(long, env = "PENSTOCK_OPENVINO", value_name = "PATH")]
+    openvino: Option<PathBuf>,
     /// Which key-value store each label stands for, as Spin reads it; without it, `default` is kept
     /// in the state directory and `counters` in memory.
     #[arg(long, env = "PENSTOCK_RUNTIME_CONFIG_FILE", value_name = "FILE")]
@@ -135,6 +138,7 @@ impl Common {
             models: self.models.clone(),
             policy: self.policy.clone(),
             onnxruntime: self.onnxruntime.clone(),
+            openvino: self.openvino.clone(),
             runtime_config: self.runtime_config_file.clone(),
             nn: Nn::Native,
             state_dir: self.state_dir.clone(),

@@ -241,6 +241,7 @@ fn application(files: &Path) -> AppOptions {
         models: Some(models),
         policy: files.join("penstock.toml"),
         onnxruntime: None,
+        openvino: None,
         runtime_config: Some(runtime_config),
         nn: penstock_host::app::Nn::Native,
         state_dir: Some(root().join("target/penstock-test-state")),

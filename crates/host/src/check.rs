@@ -8,7 +8,7 @@ use crate::settings::Settings;
 use crate::up;
 use penstock_nn::{Repository, State};
 use penstock_tensor::Contract;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Checks and prints; fails when there is an error, not when there are only warnings.
@@ -82,7 +82,7 @@ pub fn findings(options: &AppOptions) -> Vec<Finding> {
     }
     let models = up::models_directory(options, &mut mounts);
     let budget = settings.models.memory_budget_bytes;
-    let found = models_findings(options.onnxruntime.as_deref(), &models, budget);
+    let found = models_findings(options, &models, budget);
     findings.extend(found);
     findings
 }
@@ -112,20 +112,27 @@ fn as_elsewhere(options: &AppOptions, native: &Manifest, root: &str) -> Vec<Find
 
 /// What is wrong with the models: each contract by itself, then each graph against its contract, then all of them
 /// against the memory they may have.
-fn models_findings(
-    onnxruntime: Option<&Path>,
-    models: &Path,
-    budget_bytes: Option<u64>,
-) -> Vec<Finding> {
-    let backends = match up::backends(onnxruntime) {
+fn models_findings(options: &AppOptions, models: &Path, budget_bytes: Option<u64>) -> Vec<Finding> {
+    let backends = match up::backends(options) {
         Ok(backends) => backends,
         Err(error) => {
-            return vec![Finding::error(
-                onnxruntime.unwrap_or(Path::new("")),
-                None,
-                error.message,
-                "name the library with --onnxruntime, or run scripts/runtime to fetch it",
-            )];
+            // The message names the library; which option named it is told by the path it repeats.
+            let of = |library: &Option<PathBuf>| {
+                let path = library.as_ref()?;
+                let named = error.message.contains(&*path.to_string_lossy());
+                named.then(|| path.clone())
+            };
+            let (library, remedy) = match (of(&options.openvino), of(&options.onnxruntime)) {
+                (Some(library), None) => (
+                    library,
+                    "name the library with --openvino, or run scripts/openvino to fetch it",
+                ),
+                (_, library) => (
+                    library.unwrap_or_default(),
+                    "name the library with --onnxruntime, or run scripts/runtime to fetch it",
+                ),
+            };
+            return vec![Finding::error(&library, None, error.message, remedy)];
         }
     };
     // Without a budget: everything is loaded once, and then it is known what it takes.

@@ -37,6 +37,8 @@ pub struct AppOptions {
     pub policy: PathBuf,
     /// The ONNX Runtime library.
     pub onnxruntime: Option<PathBuf>,
+    /// The OpenVINO library.
+    pub openvino: Option<PathBuf>,
     /// Which store each label stands for, where it is not the defaults.
     pub runtime_config: Option<PathBuf>,
     /// Where models run: natively, or in the component that a host without `wasi:nn` would serve.
@@ -63,7 +65,7 @@ pub fn built_in() -> Vec<String> {
     vec![
         "wasmtime 48 (component model, async)".to_owned(),
         format!(
-            "inference backends: {}; onnxruntime where --onnxruntime names its library",
+            "inference backends: {}; onnxruntime and openvino where --onnxruntime and --openvino name their libraries",
             listed()
         ),
         "interfaces: penstock:*@0.1.0, wasi:nn@0.2.0-rc-2024-10-28, wasi:http@0.3.0, \

@@ -218,7 +218,9 @@ fn statistics(repository: &Repository) -> Vec<String> {
     };
     let models = repository.list().into_iter().flat_map(|model| {
         (model.versions.into_iter()).filter_map(move |(version, state)| match state {
-            penstock_nn::State::Ready(loaded) => Some((model.name.clone(), version, loaded.stats())),
+            penstock_nn::State::Ready(loaded) => {
+                Some((model.name.clone(), version, loaded.stats()))
+            }
             _ => None,
         })
     });
@@ -341,7 +343,7 @@ pub async fn prepare_with(
         });
         Some(Arc::new(folder))
     };
-    let engines = backends(options.onnxruntime.as_deref())?;
+    let engines = backends(options)?;
     let backends = engines.list();
     let runs_models = composed.imports.iter().any(|i| i.starts_with("wasi:nn/"));
     let mounted = mounts.iter().any(|mount| mount.guest == MODELS_MOUNT);
@@ -445,12 +447,9 @@ fn limit_lines(settings: &Settings, stores: &Stores) -> Vec<(bool, String)> {
     lines.collect()
 }
 
-/// The inference backends there are: ONNX Runtime where its library was named, and tract.
-pub(crate) fn backends(onnxruntime: Option<&Path>) -> Result<Backends, penstock_nn::NnError> {
-    match onnxruntime {
-        Some(library) => Backends::with_onnxruntime(library),
-        None => Ok(Backends::builtin()),
-    }
+/// The inference backends there are: those whose libraries were named, and tract.
+pub(crate) fn backends(options: &AppOptions) -> Result<Backends, penstock_nn::NnError> {
+    Backends::with(options.onnxruntime.as_deref(), options.openvino.as_deref())
 }
 
 /// The component that all paths lead to; this host serves one application with one gate.

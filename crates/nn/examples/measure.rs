@@ -1,7 +1,7 @@
 //! Prints what a graph costs on each backend: load, raw run, and the same run through [`Model::infer`].
 //!
 //! ```text
-//! PENSTOCK_ONNXRUNTIME=… cargo run --release -p penstock-nn --example measure -- model.onnx [axis=length | input=1x3x48x192 …]
+//! PENSTOCK_ONNXRUNTIME=… PENSTOCK_OPENVINO=… cargo run --release -p penstock-nn --example measure -- model.onnx [axis=length | input=1x3x48x192 …]
 //! ```
 
 use std::collections::HashMap;
@@ -179,6 +179,67 @@ fn measure(
     runtime.block_on(model.infer(inputs))
 }
 
+/// What one lane takes with so many threads, and what two lanes of one thread do together.
+fn compare(
+    backend: &str,
+    backends: &Backends,
+    path: &Path,
+    lengths: &Lengths,
+) -> Result<(), NnError> {
+    let backend = backends.choose(backend)?;
+    let graph = GraphSource::from(path);
+    let load = |lanes, intra_op_threads| {
+        let options = LoadOptions {
+            lanes: Some(lanes),
+            intra_op_threads,
+            ..LoadOptions::default()
+        };
+        backend.load(&graph, &options)
+    };
+    let mut latencies = Vec::new();
+    for threads in [1, 2] {
+        let session = load(1, threads)?;
+        let inputs: Vec<NnTensor> = (session.inputs().iter())
+            .map(|port| sample(port, lengths))
+            .collect::<Result<_, _>>()?;
+        let mut lane = session.lane()?;
+        for _ in 0..3 {
+            lane.run(&inputs)?;
+        }
+        latencies.push(median(|| lane.run(&inputs).map(drop))?);
+    }
+    let session = load(2, 1)?;
+    let inputs: Vec<NnTensor> = (session.inputs().iter())
+        .map(|port| sample(port, lengths))
+        .collect::<Result<_, _>>()?;
+    let runs: Result<Vec<u32>, NnError> = std::thread::scope(|scope| {
+        let lanes = [session.lane()?, session.lane()?].map(|mut lane| {
+            let inputs = &inputs;
+            scope.spawn(move || {
+                lane.run(inputs)?;
+                let (started, mut runs) = (Instant::now(), 0);
+                while started.elapsed() < RUN_FOR {
+                    lane.run(inputs)?;
+                    runs += 1;
+                }
+                Ok(runs)
+            })
+        });
+        lanes
+            .map(|lane| lane.join().expect("the lane ran"))
+            .into_iter()
+            .collect()
+    });
+    let a_second = f64::from(runs?.iter().sum::<u32>()) / RUN_FOR.as_secs_f64();
+    println!(
+        "{:>12}: one lane, 1 thread {:.2?}, 2 threads {:.2?}; two lanes of 1 thread {a_second:.0} runs/s",
+        backend.name(),
+        latencies[0],
+        latencies[1],
+    );
+    Ok(())
+}
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let Some(path) = arguments.next() else {
@@ -197,22 +258,37 @@ fn main() {
             Err(error) => eprintln!("{argument}: {error}"),
         }
     }
-    let backends = match std::env::var_os("PENSTOCK_ONNXRUNTIME") {
-        Some(library) => Backends::with_onnxruntime(Path::new(&library)).unwrap_or_else(|error| {
+    let library = |name| std::env::var_os(name).map(std::path::PathBuf::from);
+    let (onnxruntime, openvino) = (
+        library("PENSTOCK_ONNXRUNTIME"),
+        library("PENSTOCK_OPENVINO"),
+    );
+    let backends =
+        Backends::with(onnxruntime.as_deref(), openvino.as_deref()).unwrap_or_else(|error| {
             eprintln!("{error}");
             std::process::exit(1);
-        }),
-        None => Backends::builtin(),
-    };
+        });
     println!("{path}");
     let mut answers = Vec::new();
-    for name in ["onnxruntime", "tract"] {
+    let names: Vec<&str> = backends.list().iter().map(|(name, _)| *name).collect();
+    for name in &names {
         match measure(name, &backends, Path::new(&path), &lengths) {
-            Ok(outputs) => answers.push(outputs),
+            Ok(outputs) => answers.push((name, outputs)),
             Err(error) => println!("{name:>12}: {error}"),
         }
     }
-    if let [left, right] = &answers[..] {
-        println!("{:>12}: {}", "difference", difference(left, right));
+    if let [(first, left), others @ ..] = &answers[..] {
+        for (name, right) in others {
+            println!(
+                "{:>12}: {first} and {name} {}",
+                "difference",
+                difference(left, right)
+            );
+        }
+    }
+    for name in &names {
+        if let Err(error) = compare(name, &backends, Path::new(&path), &lengths) {
+            println!("{name:>12}: {error}");
+        }
     }
 }

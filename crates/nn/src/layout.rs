@@ -3,6 +3,7 @@
 //! ```text
 //! models/<name>/model.toml
 //! models/<name>/<version>/model.onnx      version: 1, 2, 3, …
+//! models/<name>/<version>/model.xml       with model.bin, where the contract says format = "openvino"
 //! ```
 //!
 //! Both engines of this room read it through here: the one that loads everything when a server starts and the
@@ -24,6 +25,18 @@ pub const CONTRACT_FILE: &str = "model.toml";
 
 /// The graph's file in a version's directory.
 pub const GRAPH_FILE: &str = "model.onnx";
+
+/// The graph's file in a version's directory, where it is in OpenVINO's own format; its weights are beside it in
+/// `model.bin`.
+pub const OPENVINO_GRAPH_FILE: &str = "model.xml";
+
+/// The graph's file in a version's directory, for a graph in `format`.
+pub const fn graph_file(format: Format) -> &'static str {
+    match format {
+        Format::Onnx => GRAPH_FILE,
+        Format::Openvino => OPENVINO_GRAPH_FILE,
+    }
+}
 
 /// Longest name of a model: it stands in paths, headers, metrics and messages.
 pub const MAX_NAME_BYTES: usize = 64;
@@ -197,9 +210,10 @@ pub(crate) fn readable(contract: &Contract) -> Result<(), NnError> {
 }
 
 /// That a version's directory holds no graph.
-pub(crate) fn no_graph(version: u64) -> NnError {
+pub(crate) fn no_graph(version: u64, format: Format) -> NnError {
     NnError::not_found(format!(
-        "version {version} has no {GRAPH_FILE}; put the graph there"
+        "version {version} has no {}; put the graph there",
+        graph_file(format)
     ))
 }
 

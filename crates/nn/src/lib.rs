@@ -4,7 +4,7 @@
 //! What is where:
 //!
 //! - [`tensor`], [`error`]: the engine's border, in wasi:nn's own terms.
-//! - [`backend`]: one trait, and behind it ONNX Runtime and tract.
+//! - [`backend`]: one trait, and behind it ONNX Runtime, OpenVINO and tract.
 //! - [`layout`]: what a models directory looks like.
 //! - [`schedule`]: which calls run when, and which together; pure.
 //! - [`join`]: one run's tensors of several calls', and back.

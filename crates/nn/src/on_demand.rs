@@ -176,7 +176,7 @@ impl OnDemand {
         let path = dir.join(version.to_string()).join(GRAPH_FILE);
         let graph_bytes = match std::fs::metadata(&path) {
             Ok(found) if found.is_file() => found.len(),
-            _ => return Err(layout::no_graph(version)),
+            _ => return Err(layout::no_graph(version, contract.format)),
         };
         self.make_room(version, graph_bytes)?;
         let mut options = contract_check::options(&contract, QUEUE_MAX);

@@ -1,5 +1,5 @@
-//! ONNX Runtime's shared library: what is wrong with one is an error that names its path, never a panic. One test,
-//! in a process of its own, because a process loads one library.
+//! The runtimes' shared libraries: what is wrong with one is an error that names its path, never a panic. One test a
+//! runtime, in a process of their own, because a process loads one library of each.
 
 mod support;
 
@@ -9,6 +9,16 @@ use std::process::Command;
 use penstock_nn::NnError;
 use penstock_nn::backend::Backend;
 use penstock_nn::backend::onnxruntime::OnnxRuntime;
+use penstock_nn::backend::openvino::OpenVino;
+
+fn openvino_error(path: &Path) -> NnError {
+    let error = OpenVino::load(path)
+        .err()
+        .unwrap_or_else(|| panic!("{} loaded", path.display()));
+    assert!(error.message.contains(&*path.to_string_lossy()), "{error}");
+    assert!(error.message.contains("beside it"), "no remedy in: {error}");
+    error
+}
 
 fn error(path: &Path) -> NnError {
     let error = OnnxRuntime::load(path)
@@ -20,8 +30,6 @@ fn error(path: &Path) -> NnError {
 
 /// Builds a shared library that says it is some ONNX Runtime.
 fn impostor(dir: &Path, name: &str, version: &str) -> PathBuf {
-    let source = dir.join(format!("{name}.rs"));
-    let library = dir.join(format!("lib{name}.so"));
     let text = format!(
         r#"
         #[repr(C)] pub struct Base {{ api: extern "C" fn(u32) -> *const u8, version: extern "C" fn() -> *const u8 }}
@@ -31,6 +39,27 @@ fn impostor(dir: &Path, name: &str, version: &str) -> PathBuf {
         #[unsafe(no_mangle)] pub extern "C" fn OrtGetApiBase() -> *const Base {{ &BASE }}
         "#
     );
+    built(dir, name, &text)
+}
+
+/// Builds a shared library that says it is some OpenVINO, and has nothing else of one.
+fn openvino_impostor(dir: &Path, name: &str, version: &str) -> PathBuf {
+    let text = format!(
+        r#"
+        #[repr(C)] pub struct Version {{ number: *const u8, description: *const u8 }}
+        #[unsafe(no_mangle)] pub extern "C" fn ov_get_openvino_version(to: *mut Version) -> i32 {{
+            unsafe {{ (*to).number = b"{version}\0".as_ptr() }};
+            0
+        }}
+        #[unsafe(no_mangle)] pub extern "C" fn ov_version_free(_: *mut Version) {{}}
+        "#
+    );
+    built(dir, name, &text)
+}
+
+fn built(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let source = dir.join(format!("{name}.rs"));
+    let library = dir.join(format!("lib{name}.so"));
     std::fs::write(&source, text).unwrap();
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let status = Command::new(rustc)
@@ -96,4 +125,47 @@ fn a_library_that_cannot_be_used_is_an_error_that_names_it_and_a_good_one_still_
     let again = error(&text);
     assert!(again.message.contains("already loaded from"), "{again}");
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_openvino_that_cannot_be_used_is_an_error_that_names_it_and_a_good_one_still_loads_after() {
+    let Some(path) = support::openvino_path() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let missing = openvino_error(&dir.path().join("missing.so"));
+    assert!(missing.message.contains("cannot be opened"), "{missing}");
+    let text = dir.path().join("text.so");
+    std::fs::write(&text, "not a library").unwrap();
+    assert!(openvino_error(&text).message.contains("does not load"));
+    assert!(
+        openvino_error(&any_library())
+            .message
+            .contains("so it is not OpenVINO's C library")
+    );
+    let old = openvino_error(&openvino_impostor(
+        dir.path(),
+        "ov_old",
+        "2025.2.0-1-releases",
+    ));
+    assert!(
+        old.message.contains("version \"2025.2.0\" and has no ov_"),
+        "{old}"
+    );
+    assert!(
+        openvino_error(&openvino_impostor(dir.path(), "ov_odd", "banana"))
+            .message
+            .contains("banana")
+    );
+    // Alone, without the rest of OpenVINO beside it.
+    let alone = dir.path().join("libopenvino_c.so");
+    std::fs::copy(path.canonicalize().unwrap(), &alone).unwrap();
+    assert!(openvino_error(&alone).message.contains("does not load"));
+
+    let runtime = OpenVino::load(&path).expect("the real one loads");
+    assert!(runtime.devices().iter().any(|device| device == "CPU"));
+    OpenVino::load(&path).expect("again from the same path is the same library");
+    let again = OpenVino::load(&text).err().expect("another");
+    assert!(again.message.contains("already loaded from"), "{again}");
 }

@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use penstock_tensor::contract::Provider;
+use penstock_tensor::contract::{Format, Provider};
 
 use crate::error::{NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
 
+mod onnx_file;
 #[cfg(feature = "native")]
 pub mod onnxruntime;
+#[cfg(feature = "native")]
+pub mod openvino;
 #[cfg(any(test, feature = "scripted"))]
 pub mod scripted;
 pub mod tract;
@@ -99,7 +102,8 @@ impl Port {
 /// Where a graph comes from.
 #[derive(Debug, Clone)]
 pub enum GraphSource {
-    /// An ONNX file; weights it keeps in files beside it are found.
+    /// An ONNX file; weights it keeps in files beside it are found. Or, for OpenVINO, a file whose name ends in
+    /// `.xml`, with its weights in the `.bin` of the same name.
     File(PathBuf),
     /// An ONNX file's bytes, weights included.
     Bytes(Bytes),
@@ -116,8 +120,8 @@ impl From<&Path> for GraphSource {
 pub struct LoadOptions {
     /// Calls that may run at once; `None` for the number of cores.
     pub lanes: Option<usize>,
-    /// Threads one call may spread over inside one operator. Only ONNX Runtime has them; tract runs a call on
-    /// one thread.
+    /// Threads one call may spread over inside one operator. ONNX Runtime and OpenVINO have them; tract runs a
+    /// call on one thread.
     pub intra_op_threads: usize,
     /// What ONNX Runtime computes on. One that is not there is an error of the load.
     pub provider: Provider,
@@ -243,7 +247,10 @@ impl Backends {
     pub fn builtin() -> Self {
         Self {
             present: vec![Arc::new(tract::Tract)],
-            absent: vec![(ONNXRUNTIME, NOT_CONFIGURED.into())],
+            absent: vec![
+                (ONNXRUNTIME, NO_ONNXRUNTIME.into()),
+                (OPENVINO, NO_OPENVINO.into()),
+            ],
         }
     }
 
@@ -251,13 +258,30 @@ impl Backends {
     ///
     /// # Errors
     ///
-    /// When the library cannot be loaded; see [`onnxruntime::OnnxRuntime::load`]. A server told to use a
-    /// library should stop there. One that may go on without it calls [`Backends::builtin`] and
-    /// [`Backends::explain`].
+    /// As [`Backends::with`].
     #[cfg(feature = "native")]
     pub fn with_onnxruntime(path: &Path) -> Result<Self, NnError> {
-        let runtime = onnxruntime::OnnxRuntime::load(path)?;
-        Ok(Self::builtin().prefer(runtime))
+        Self::with(Some(path), None)
+    }
+
+    /// Every backend there is a library for, in the order `auto` prefers them: ONNX Runtime, which runs the most
+    /// graphs; OpenVINO; and tract, which needs no library.
+    ///
+    /// # Errors
+    ///
+    /// When a library cannot be loaded; see [`onnxruntime::OnnxRuntime::load`] and [`openvino::OpenVino::load`]. A
+    /// server told to use a library should stop there. One that may go on without it leaves it out and calls
+    /// [`Backends::explain`].
+    #[cfg(feature = "native")]
+    pub fn with(onnxruntime: Option<&Path>, openvino: Option<&Path>) -> Result<Self, NnError> {
+        let mut backends = Self::builtin();
+        if let Some(path) = openvino {
+            backends = backends.prefer(openvino::OpenVino::load(path)?);
+        }
+        if let Some(path) = onnxruntime {
+            backends = backends.prefer(onnxruntime::OnnxRuntime::load(path)?);
+        }
+        Ok(backends)
     }
 
     /// Puts `backend` before all others.
@@ -304,6 +328,23 @@ impl Backends {
         })
     }
 
+    /// The backend for a graph in `format`: as [`Backends::choose`], and OpenVINO where the graph is in OpenVINO's
+    /// own format and the choice is left to the server.
+    ///
+    /// # Errors
+    ///
+    /// As [`Backends::choose`]; `UnsupportedOperation` when the named backend does not read the format.
+    pub fn choose_for(&self, asked: &str, format: Format) -> Result<Arc<dyn Backend>, NnError> {
+        match (format, asked) {
+            (Format::Openvino, AUTO | OPENVINO) => self.choose(OPENVINO),
+            (Format::Openvino, other) => Err(NnError::unsupported(format!(
+                "format = \"openvino\" is read by OpenVINO alone, and backend is {other:?}; write backend = \
+                 \"openvino\", or export the graph as ONNX"
+            ))),
+            (Format::Onnx, asked) => self.choose(asked),
+        }
+    }
+
     /// Names and versions, most preferred first, for the start-up banner.
     pub fn list(&self) -> Vec<(&'static str, String)> {
         self.present
@@ -335,14 +376,33 @@ pub(crate) fn select_outputs(
     Ok(())
 }
 
+/// Refuses a device for a backend that computes on the processor: what is asked for must not be dropped in silence.
+pub(crate) fn only_the_processor(backend: &str, options: &LoadOptions) -> Result<(), NnError> {
+    let asked = match (options.provider, &options.device) {
+        (Provider::Cpu, None) => return Ok(()),
+        (Provider::Cpu, Some(device)) => format!("device = {}", quoted(device)),
+        (provider, _) => format!("provider = {:?}", provider.as_str()),
+    };
+    Err(NnError::unsupported(format!(
+        "{asked} is asked for, and {backend} here computes on the processor alone; remove it, or choose the backend or \
+         provider that has it"
+    )))
+}
+
 /// The name `model.toml` knows ONNX Runtime by, whether it is built in or not.
 pub const ONNXRUNTIME: &str = "onnxruntime";
+
+/// The name `model.toml` knows OpenVINO by, whether it is built in or not.
+pub const OPENVINO: &str = "openvino";
 
 /// What `model.toml` writes when it leaves the choice to the server.
 pub const AUTO: &str = "auto";
 
-const NOT_CONFIGURED: &str =
+const NO_ONNXRUNTIME: &str =
     "no ONNX Runtime library was given; set PENSTOCK_ONNXRUNTIME to the path of libonnxruntime.so";
+
+const NO_OPENVINO: &str = "no OpenVINO library was given; set PENSTOCK_OPENVINO to the path of libopenvino_c.so, or \
+                           start with scripts/up --with openvino";
 
 /// The longest message a backend may add to an error of ours.
 const MAX_BACKEND_MESSAGE_CHARS: usize = 240;
@@ -357,14 +417,16 @@ pub(crate) fn presentable(message: &str) -> String {
         let bare = word.trim_matches(|c: char| !c.is_alphanumeric() && c != '/' && c != '.');
         let names_a_file = bare.contains('/')
             && (bare.starts_with("/onnxruntime_src")
-                || [".cc", ".h", ".rs", ".onnx", ".so", ".data"]
-                    .iter()
-                    .any(|end| {
-                        bare.split(':')
-                            .next()
-                            .is_some_and(|path| path.ends_with(end))
-                            || bare.contains(&format!("{end}:"))
-                    }));
+                || [
+                    ".cc", ".cpp", ".h", ".hpp", ".rs", ".onnx", ".so", ".data", ".xml", ".bin",
+                ]
+                .iter()
+                .any(|end| {
+                    bare.split(':')
+                        .next()
+                        .is_some_and(|path| path.ends_with(end))
+                        || bare.contains(&format!("{end}:"))
+                }));
         if names_a_file {
             continue;
         }
@@ -416,14 +478,36 @@ mod tests {
             "{}",
             error.message
         );
-        let error = backends.choose("openvino").err().expect("no such backend");
+        let error = backends
+            .choose("openvino")
+            .err()
+            .expect("no library was given");
         assert!(
-            error
-                .message
-                .contains("\"openvino\" is not available; this server"),
+            error.message.contains("PENSTOCK_OPENVINO"),
             "{}",
             error.message
         );
+        let error = backends.choose("torch").err().expect("no such backend");
+        assert!(
+            error
+                .message
+                .contains("\"torch\" is not available; this server"),
+            "{}",
+            error.message
+        );
+    }
+
+    #[test]
+    fn a_graph_in_openvinos_format_goes_to_openvino_or_nowhere() {
+        let backends = Backends::builtin();
+        let chosen = |asked, format| backends.choose_for(asked, format).map(|b| b.name());
+        assert_eq!(chosen("auto", Format::Onnx), Ok("tract"));
+        for asked in ["auto", "openvino"] {
+            let error = chosen(asked, Format::Openvino).expect_err("no library was given");
+            assert!(error.message.contains("PENSTOCK_OPENVINO"), "{error}");
+        }
+        let error = chosen("tract", Format::Openvino).expect_err("it reads ONNX");
+        assert!(error.message.contains("by OpenVINO alone"), "{error}");
     }
 
     #[test]

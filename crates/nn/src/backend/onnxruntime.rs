@@ -1,4 +1,4 @@
-//! ONNX Runtime on the CPU, from a shared library named at start.
+//! ONNX Runtime, from a shared library named at start, on the processor or on another of its providers.
 //!
 //! Decisions:
 //!
@@ -8,7 +8,16 @@
 //! - **One session a model, shared by its lanes.** ONNX Runtime documents `Run` as safe to call at once on one
 //!   session, and the CPU provider is; weights and their prepacked copies are then in memory once, and a model
 //!   loads once however many lanes it has. `ort`'s `Session::run` takes `&mut self` because of other providers,
-//!   so `Run` is called on the C API here. A GPU provider will want a session a lane.
+//!   so `Run` is called on the C API here. It is the same for the other providers: ONNX Runtime itself takes turns
+//!   for one that does not allow calls at once, CUDA's keeps a stream a thread, TensorRT's takes turns inside. A
+//!   session a lane would hold the weights on the device as many times.
+//! - **A provider that is asked for computes, or the load fails.** It must be among those the library was built with,
+//!   and must register; both are checked before a graph is read. Single operators that a device does not have run on
+//!   the processor, as ONNX Runtime always does it: `session.disable_cpu_ep_fallback` would refuse nearly every graph
+//!   that computes a shape.
+//! - **The precision the graph has.** TF32 is off on CUDA, and no provider is told to use FP16: which device a server
+//!   has must not change its answers.
+//! - **A run can be ended early**, between two operators, by its own run options.
 //! - **Inputs are borrowed, outputs copied at most once.** ONNX Runtime reads a guest's bytes where they lie,
 //!   or in an aligned copy where they lie badly. Small outputs are copied out; from [`LEND_OUTPUT_BYTES`] on
 //!   the caller gets ONNX Runtime's own buffer, released when the last reference to it goes.
@@ -21,16 +30,19 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use ort::environment::Environment;
+use ort::ep::{ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::sys::{self, ONNXTensorElementDataType as Element, OrtErrorCode};
 use ort::value::{Outlet, TensorElementType, ValueType};
-use ort::{AsPointer, ortsys};
+use ort::{AsPointer, ep, ortsys};
+use penstock_tensor::contract::Provider;
 
 use super::{
-    Backend, Dim, GraphSource, Lane, LoadOptions, Port, PortType, Session, panic_text, presentable,
+    Backend, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Session, onnx_file,
+    panic_text, presentable,
 };
-use crate::error::{ErrorCode, NnError, quoted};
+use crate::error::{ErrorCode, NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
 
 /// The name `model.toml` knows the backend by.
@@ -45,6 +57,9 @@ pub const LEND_OUTPUT_BYTES: usize = 64 * 1024;
 
 /// Outputs may have more dimensions than inputs may, but not without end.
 const MAX_OUTPUT_RANK: usize = 64;
+
+/// What ONNX Runtime says of a run that its options ended; it has no code for it.
+const TERMINATED: &str = "due to terminate flag";
 
 /// The loaded library. There is one in a process, because ONNX Runtime and `ort` keep global state.
 pub struct OnnxRuntime {
@@ -137,7 +152,11 @@ impl OnnxRuntime {
         Ok(runtime)
     }
 
-    fn builder(&self, options: &LoadOptions) -> Result<SessionBuilder, String> {
+    fn builder(
+        &self,
+        options: &LoadOptions,
+        providers: &[ExecutionProviderDispatch],
+    ) -> Result<SessionBuilder, String> {
         let text = |error: ort::Error<SessionBuilder>| error.to_string();
         SessionBuilder::new(&self.environment)
             .map_err(|error| error.to_string())?
@@ -151,13 +170,26 @@ impl OnnxRuntime {
             .with_inter_op_spinning(false)
             .map_err(text)?
             .with_inter_threads(1)
+            .map_err(text)?
+            .with_execution_providers(providers)
             .map_err(text)
     }
 
     fn open(&self, graph: &GraphSource, options: &LoadOptions) -> Result<Arc<Shared>, NnError> {
-        let mut builder = self
-            .builder(options)
-            .map_err(|error| NnError::runtime(presentable(&error)))?;
+        onnx_file::examine(graph)?;
+        let asked = asked_providers(options)?;
+        let available = available_providers()?;
+        for provider in &asked {
+            provider.is_among(&available)?;
+        }
+        let providers: Vec<ExecutionProviderDispatch> =
+            asked.iter().map(AskedProvider::dispatch).collect();
+        let mut builder =
+            self.builder(options, &providers)
+                .map_err(|error| match asked.first() {
+                    Some(provider) => provider.does_not_start(&error),
+                    None => NnError::runtime(presentable(&error)),
+                })?;
         let session = match graph {
             GraphSource::File(path) => builder.commit_from_file(path),
             GraphSource::Bytes(bytes) => builder.commit_from_memory(bytes),
@@ -282,6 +314,165 @@ impl Backend for OnnxRuntime {
     }
 }
 
+/// A provider as a contract asks for it.
+#[derive(Debug, PartialEq)]
+struct AskedProvider {
+    provider: Provider,
+    /// ONNX Runtime's name for it.
+    name: &'static str,
+    /// Its options, in ONNX Runtime's words; the first says which device.
+    options: Vec<(&'static str, String)>,
+}
+
+/// The providers a contract asks for, the first to take what it can; none is the processor.
+fn asked_providers(options: &LoadOptions) -> Result<Vec<AskedProvider>, NnError> {
+    let number = || -> Result<String, NnError> {
+        let device = options.device.as_deref().unwrap_or("0");
+        // ONNX Runtime reads a C int.
+        let number = device.parse::<u16>().map_err(|_| {
+            NnError::invalid(format!(
+                "device = {} is no device of provider = {:?}; write its number, \"0\" for the first",
+                quoted(device),
+                options.provider.as_str()
+            ))
+        })?;
+        Ok(number.to_string())
+    };
+    let cuda = |device: String| AskedProvider {
+        provider: Provider::Cuda,
+        name: "CUDAExecutionProvider",
+        options: vec![
+            ("device_id", device),
+            // Its default is to double what it holds each time; models share the device.
+            ("arena_extend_strategy", "kSameAsRequested".into()),
+            // Its default tries every algorithm for each new shape, and batches come in all sizes.
+            ("cudnn_conv_algo_search", "HEURISTIC".into()),
+            ("use_tf32", "0".into()),
+        ],
+    };
+    Ok(match options.provider {
+        Provider::Cpu => {
+            super::only_the_processor(NAME, options)?;
+            vec![]
+        }
+        Provider::Cuda => vec![cuda(number()?)],
+        Provider::Tensorrt => {
+            let device = number()?;
+            let tensorrt = AskedProvider {
+                provider: Provider::Tensorrt,
+                name: "TensorrtExecutionProvider",
+                options: vec![("device_id", device.clone())],
+            };
+            vec![tensorrt, cuda(device)]
+        }
+        Provider::Openvino => {
+            let device = options.device.as_deref().unwrap_or("CPU");
+            let kind = device.split(['.', ':', ',']).next().unwrap_or_default();
+            if device.contains([':', ',']) || ["AUTO", "HETERO", "MULTI", "BATCH"].contains(&kind) {
+                return Err(NnError::invalid(format!(
+                    "device = {} leaves the choice of a device to OpenVINO; name one, such as \"CPU\" or \"GPU.0\"",
+                    quoted(device)
+                )));
+            }
+            vec![AskedProvider {
+                provider: Provider::Openvino,
+                name: "OpenVINOExecutionProvider",
+                options: vec![
+                    ("device_type", device.to_owned()),
+                    ("precision", "ACCURACY".into()),
+                    (
+                        "num_of_threads",
+                        options.intra_op_threads.max(1).to_string(),
+                    ),
+                    // The option is one byte.
+                    ("num_streams", options.lane_count().min(255).to_string()),
+                ],
+            }]
+        }
+    })
+}
+
+impl AskedProvider {
+    fn dispatch(&self) -> ExecutionProviderDispatch {
+        fn with<P: ArbitrarilyConfigurableExecutionProvider>(
+            provider: P,
+            options: &[(&'static str, String)],
+        ) -> P {
+            (options.iter()).fold(provider, |provider, (key, value)| {
+                provider.with_arbitrary_config(*key, value)
+            })
+        }
+        let dispatch = match self.provider {
+            Provider::Cpu => ep::CPU::default().build(),
+            Provider::Cuda => with(ep::CUDA::default(), &self.options).build(),
+            Provider::Tensorrt => with(ep::TensorRT::default(), &self.options).build(),
+            Provider::Openvino => with(ep::OpenVINO::default(), &self.options).build(),
+        };
+        // `ort`'s default is to go on without it.
+        dispatch.error_on_failure()
+    }
+
+    /// What the operator needs so that the provider is there.
+    fn remedy(&self) -> &'static str {
+        match self.provider {
+            Provider::Cpu => "",
+            Provider::Cuda => {
+                "give --onnxruntime a library built with CUDA (PyPI's onnxruntime-gpu holds one, with \
+                 libonnxruntime_providers_cuda.so beside it) and install the NVIDIA driver, CUDA and cuDNN it names"
+            }
+            Provider::Tensorrt => {
+                "give --onnxruntime a library built with TensorRT (PyPI's onnxruntime-gpu holds one, with \
+                 libonnxruntime_providers_tensorrt.so beside it) and install the NVIDIA driver, CUDA, cuDNN and \
+                 TensorRT it names"
+            }
+            Provider::Openvino => {
+                "give --onnxruntime a library built with OpenVINO (PyPI's onnxruntime-openvino holds one), or load \
+                 the model on OpenVINO itself with backend = \"openvino\""
+            }
+        }
+    }
+
+    /// Whether the library was built with it.
+    fn is_among(&self, available: &[String]) -> Result<(), NnError> {
+        if available.iter().any(|name| name == self.name) {
+            return Ok(());
+        }
+        Err(NnError::unsupported(format!(
+            "provider = {:?} is asked for, and this ONNX Runtime library was built without it; it has {}. To have it, \
+             {}; or remove the provider",
+            self.provider.as_str(),
+            listed(available.iter().map(String::as_str)),
+            self.remedy()
+        )))
+    }
+
+    fn does_not_start(&self, error: &str) -> NnError {
+        let device = self.options.first().map_or("", |(_, device)| device);
+        NnError::unsupported(format!(
+            "provider = {:?} is asked for on device = {device:?} and does not start: {}. Name a device that is there; to \
+             have the provider, {}; or remove it",
+            self.provider.as_str(),
+            presentable(error),
+            self.remedy()
+        ))
+    }
+}
+
+/// The providers the library was built with, under ONNX Runtime's names.
+fn available_providers() -> Result<Vec<String>, NnError> {
+    let mut names = ptr::null_mut();
+    let mut count = 0;
+    // SAFETY: the call writes a list of `count` C strings, which is given back below.
+    check(ortsys![unsafe GetAvailableProviders(&mut names, &mut count)])?;
+    let listed = (0..usize::try_from(count).unwrap_or(0))
+        // SAFETY: as above.
+        .map(|index| unsafe { CStr::from_ptr(*names.add(index)) })
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    check(ortsys![unsafe ReleaseAvailableProviders(names, count)])?;
+    Ok(listed)
+}
+
 struct OrtSession(Arc<Shared>);
 
 /// A session and what every call on it needs.
@@ -318,6 +509,7 @@ impl Session for OrtSession {
                 .iter()
                 .map(|name| name.as_ptr())
                 .collect(),
+            run: Arc::new(Run::new()?),
             shared: self.0.clone(),
         }))
     }
@@ -328,10 +520,49 @@ struct OrtLane {
     /// Into `shared`'s names, in the form `Run` wants them.
     input_names: Vec<*const c_char>,
     output_names: Vec<*const c_char>,
+    run: Arc<Run>,
 }
 
 // SAFETY: the pointers lead into `shared`, which is Send and Sync, is held for as long and never written.
 unsafe impl Send for OrtLane {}
+
+/// What a lane's runs are told, shared with whoever may end one.
+struct Run {
+    options: *mut sys::OrtRunOptions,
+}
+
+// SAFETY: after they were made, only the options' flag is written, which `Run` reads while it may be; that is what ONNX
+// Runtime documents `RunOptionsSetTerminate` for.
+unsafe impl Send for Run {}
+// SAFETY: as above.
+unsafe impl Sync for Run {}
+
+impl Run {
+    fn new() -> Result<Self, NnError> {
+        let mut options = ptr::null_mut();
+        // SAFETY: the call writes one pointer to where it is told.
+        check(ortsys![unsafe CreateRunOptions(&mut options)])?;
+        Ok(Self { options })
+    }
+}
+
+impl Interrupt for Run {
+    fn interrupt(&self) {
+        // SAFETY: the options are live. The call has no way to fail but a status nobody could act upon.
+        let _ = check(ortsys![unsafe RunOptionsSetTerminate(self.options)]);
+    }
+
+    fn reset(&self) {
+        // SAFETY: as above.
+        let _ = check(ortsys![unsafe RunOptionsUnsetTerminate(self.options)]);
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        ortsys![unsafe ReleaseRunOptions(self.options)];
+    }
+}
 
 /// An OrtValue that is released when it goes.
 struct Value(*mut sys::OrtValue);
@@ -403,7 +634,7 @@ impl Lane for OrtLane {
         // `*mut` in C and not written through.
         let status = ortsys![unsafe Run(
             shared.session.ptr().cast_mut(),
-            ptr::null(),
+            self.run.options.cast_const(),
             self.input_names.as_ptr(),
             values.as_ptr().cast::<*const sys::OrtValue>(),
             values.len(),
@@ -411,7 +642,10 @@ impl Lane for OrtLane {
             self.output_names.len(),
             outputs.as_mut_ptr().cast::<*mut sys::OrtValue>(),
         )];
-        check(status)?;
+        check(status).map_err(|error| match error.message.contains(TERMINATED) {
+            true => NnError::runtime("the run was ended early"),
+            false => error,
+        })?;
         // The memory inputs were read from; an output that lies in it (a graph may hand an input straight
         // through) must be copied, because that memory goes with the call.
         let borrowed: Vec<std::ops::Range<usize>> = (inputs.iter())
@@ -424,6 +658,10 @@ impl Lane for OrtLane {
         (outputs.into_iter().zip(&shared.outputs))
             .map(|(value, port)| read(value, port, &borrowed, &self.shared))
             .collect()
+    }
+
+    fn interrupt(&self) -> Option<Arc<dyn Interrupt>> {
+        Some(self.run.clone())
     }
 }
 
@@ -658,5 +896,65 @@ fn element(ty: PortType) -> Element {
         PortType::Bool => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL,
         PortType::I8 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8,
         PortType::Other(_) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(provider: Provider, device: Option<&str>) -> Result<Vec<AskedProvider>, NnError> {
+        asked_providers(&LoadOptions {
+            provider,
+            device: device.map(str::to_owned),
+            lanes: Some(3),
+            intra_op_threads: 2,
+            ..LoadOptions::default()
+        })
+    }
+
+    fn option<'a>(asked: &'a AskedProvider, key: &str) -> Option<&'a str> {
+        let found = asked.options.iter().find(|(other, _)| *other == key);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    #[test]
+    fn each_provider_is_asked_for_by_its_name_and_on_the_device_that_is_named() {
+        assert_eq!(asked(Provider::Cpu, None), Ok(vec![]));
+        let cuda = asked(Provider::Cuda, None).expect("sound");
+        assert_eq!((cuda.len(), cuda[0].name), (1, "CUDAExecutionProvider"));
+        assert_eq!(option(&cuda[0], "device_id"), Some("0"));
+        assert_eq!(option(&cuda[0], "use_tf32"), Some("0"));
+        let tensorrt = asked(Provider::Tensorrt, Some("1")).expect("sound");
+        let names: Vec<&str> = tensorrt.iter().map(|asked| asked.name).collect();
+        assert_eq!(
+            names,
+            ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
+        );
+        for asked in &tensorrt {
+            assert_eq!(option(asked, "device_id"), Some("1"), "{asked:?}");
+        }
+        let openvino = asked(Provider::Openvino, Some("GPU.1")).expect("sound");
+        assert_eq!(openvino[0].name, "OpenVINOExecutionProvider");
+        assert_eq!(option(&openvino[0], "device_type"), Some("GPU.1"));
+        assert_eq!(option(&openvino[0], "num_streams"), Some("3"));
+        assert_eq!(option(&openvino[0], "num_of_threads"), Some("2"));
+        let openvino = asked(Provider::Openvino, None).expect("sound");
+        assert_eq!(option(&openvino[0], "device_type"), Some("CPU"));
+    }
+
+    #[test]
+    fn a_device_that_is_none_of_the_providers_is_an_error() {
+        for (provider, device) in [
+            (Provider::Cpu, "0"),
+            (Provider::Cuda, "GPU"),
+            (Provider::Cuda, "-1"),
+            (Provider::Tensorrt, "70000"),
+            (Provider::Openvino, "AUTO"),
+            (Provider::Openvino, "HETERO:GPU,CPU"),
+        ] {
+            let error = asked(provider, Some(device)).expect_err(device);
+            assert!(error.message.contains(device), "{error}");
+        }
     }
 }

@@ -291,6 +291,8 @@ fn misfit(error: TractError) -> NnError {
 }
 
 fn open(source: &GraphSource, options: &LoadOptions) -> Result<Graph, NnError> {
+    super::only_the_processor(NAME, options)?;
+    super::onnx_file::examine(source)?;
     // What a file notes about the values between its nodes names open dimensions, and those would contradict the
     // numbers of a call.
     let onnx = tract_onnx::onnx().with_ignore_value_info(true);

@@ -22,7 +22,7 @@ use super::{Event, EventKind, Settings};
 use crate::backend::{Backends, GraphSource, panic_text};
 use crate::contract_check;
 use crate::error::{NnError, quoted};
-use crate::layout::{self, GRAPH_FILE, Unavailable, version_number};
+use crate::layout::{self, Unavailable, version_number};
 use crate::model::Model;
 
 /// How often somebody who waits for time to pass looks again. Changes wake everybody at once; this is for what no
@@ -619,13 +619,13 @@ impl Core {
         let contract = start.contract.as_deref().ok_or_else(|| {
             NnError::runtime("its contract changed while it was read; it is read again")
         })?;
-        layout::readable(contract)?;
         let dir = self.root.join(name).join(version.to_string());
-        let path = dir.join(GRAPH_FILE);
+        let path = dir.join(layout::graph_file(contract.format));
         if !path.is_file() {
-            return Err(layout::no_graph(version));
+            return Err(layout::no_graph(version, contract.format));
         }
-        let backend = self.backends.choose(contract.engine.backend.as_str())?;
+        let backend =
+            (self.backends).choose_for(contract.engine.backend.as_str(), contract.format)?;
         let options = contract_check::options(contract, self.settings.queue_max);
         let model = Model::load(
             name,

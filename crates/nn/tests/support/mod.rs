@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use penstock_nn::backend::onnxruntime::OnnxRuntime;
+use penstock_nn::backend::openvino::OpenVino;
 use penstock_nn::backend::tract::Tract;
 use penstock_nn::{Backend, GraphSource, NnTensor, TensorType};
 
@@ -116,6 +117,51 @@ fn value_info(port: &P) -> Message {
 
 /// The bytes of an ONNX file.
 pub fn onnx_bytes(nodes: &[Node], inputs: &[P], outputs: &[P]) -> Bytes {
+    onnx_bytes_with(nodes, inputs, outputs, vec![])
+}
+
+/// The file `y = x + w`, with four numbers for `w` in the file `location`.
+pub fn adds_weights_in(location: &str) -> Bytes {
+    let entry = |key: &str, value: &str| Message::default().text(1, key).text(2, value);
+    let tensor = Message::default()
+        .varint(1, 4)
+        .varint(2, onnx_type::FLOAT)
+        .text(8, "w")
+        .message(13, entry("location", location))
+        .message(13, entry("offset", "0"))
+        .message(13, entry("length", "16"))
+        .varint(14, 1); // kept elsewhere
+    adds(tensor, 4)
+}
+
+/// The file `y = x + w`, with `elements` numbers for `w` in it.
+pub fn adds_weights(elements: usize) -> Bytes {
+    let values: Vec<u8> = (0..elements)
+        .flat_map(|index| (index as f32).to_le_bytes())
+        .collect();
+    let tensor = Message::default()
+        .varint(1, elements as u64)
+        .varint(2, onnx_type::FLOAT)
+        .text(8, "w")
+        .bytes(9, &values);
+    adds(tensor, elements as u64)
+}
+
+fn adds(weights: Message, elements: u64) -> Bytes {
+    onnx_bytes_with(
+        &[Node("Add", vec!["x", "w"], vec!["y"])],
+        &[p("x", onnx_type::FLOAT, &[D::N(elements)])],
+        &[p("y", onnx_type::FLOAT, &[D::N(elements)])],
+        vec![weights],
+    )
+}
+
+fn onnx_bytes_with(
+    nodes: &[Node],
+    inputs: &[P],
+    outputs: &[P],
+    initializers: Vec<Message>,
+) -> Bytes {
     let mut graph = Message::default();
     for (index, Node(op, takes, gives)) in nodes.iter().enumerate() {
         let mut node = Message::default();
@@ -128,6 +174,9 @@ pub fn onnx_bytes(nodes: &[Node], inputs: &[P], outputs: &[P]) -> Bytes {
         graph = graph.message(1, node.text(3, &format!("/node/{index}")).text(4, op));
     }
     graph = graph.text(2, "g");
+    for tensor in initializers {
+        graph = graph.message(5, tensor);
+    }
     for port in inputs {
         graph = graph.message(11, value_info(port));
     }
@@ -175,9 +224,35 @@ pub fn onnxruntime() -> Arc<dyn Backend> {
     OnnxRuntime::load(&onnxruntime_path()).expect("ONNX Runtime loads")
 }
 
+/// Where OpenVINO's library is on this machine; `None` where the environment says to test without it, which is for
+/// machines OpenVINO is not published for.
+pub fn openvino_path() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("PENSTOCK_OPENVINO").filter(|path| !path.is_empty()) {
+        return Some(path.into());
+    }
+    if std::env::var_os("PENSTOCK_TEST_WITHOUT").is_some_and(|what| what == "openvino") {
+        return None;
+    }
+    let kept =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../.runtime/openvino/libopenvino_c.so");
+    assert!(
+        kept.exists(),
+        "these tests need OpenVINO's library: run scripts/openvino, or set PENSTOCK_OPENVINO to the path of \
+         libopenvino_c.so, or PENSTOCK_TEST_WITHOUT=openvino to leave its part out"
+    );
+    Some(kept)
+}
+
+pub fn openvino() -> Option<Arc<dyn Backend>> {
+    let path = openvino_path()?;
+    Some(OpenVino::load(&path).expect("OpenVINO loads"))
+}
+
 /// Every backend that runs graphs.
 pub fn every_backend() -> Vec<Arc<dyn Backend>> {
-    vec![onnxruntime(), Arc::new(Tract)]
+    let mut backends = vec![onnxruntime(), Arc::new(Tract)];
+    backends.extend(openvino());
+    backends
 }
 
 pub fn fp32(dims: &[u32], values: &[f32]) -> NnTensor {

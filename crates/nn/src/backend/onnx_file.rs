@@ -1,0 +1,680 @@
+//! What an ONNX file says of itself, read before a runtime sees it: the graph's ports, and which other files it
+//! would have a runtime open.
+//!
+//! Decisions:
+//!
+//! - **A graph opens no file but those beside it.** ONNX lets a tensor name a file that holds its numbers, by any
+//!   path, and runtimes have followed `../`, absolute paths and words with a meaning of their own. A model file may
+//!   come from anywhere, so the names are looked at here, the same for every backend, whatever a runtime does about
+//!   them itself. A link that the operator put into the folder is the operator's and is followed.
+//! - **Weights are skipped, not read.** The walk keeps the ports, the names of the initializers and nothing else, so
+//!   that a file of two gigabytes costs no memory here.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Read, Seek};
+use std::path::{Component, Path};
+
+use super::{Dim, GraphSource, Port, PortType};
+use crate::error::{ErrorCode, NnError, quoted};
+use crate::tensor::TensorType;
+
+/// How deep graphs may lie in one another (the branches of an `If`, the body of a `Loop`). Protocol buffers' own
+/// readers end at 100 messages, which is fewer graphs than this.
+const MAX_DEPTH: usize = 64;
+
+/// The longest name that is read. Exporters' longest are a few hundred bytes; a length that lies must not become
+/// memory.
+const MAX_NAME_BYTES: u64 = 64 * 1024;
+
+/// What a graph declares.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Declared {
+    /// What goes in, initializers left out.
+    pub inputs: Vec<Port>,
+    /// What comes out.
+    pub outputs: Vec<Port>,
+    /// The files its tensors are kept in.
+    pub files: BTreeSet<String>,
+}
+
+/// Reads what `graph` declares, and refuses it when it would have a runtime open a file that is not beside it.
+///
+/// # Errors
+///
+/// `NotFound` when there is no such file, `InvalidEncoding` when it is not ONNX, `Security` when it names files that
+/// it may not.
+pub(crate) fn examine(graph: &GraphSource) -> Result<Declared, NnError> {
+    let (declared, folder) = match graph {
+        GraphSource::File(path) => {
+            if path.extension().is_some_and(|extension| extension == "xml") {
+                return Err(NnError::unsupported(
+                    "the graph is in OpenVINO's own format, which only OpenVINO reads; load it with backend = \
+                     \"openvino\"",
+                ));
+            }
+            let file = File::open(path).map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => {
+                    NnError::not_found("the graph's file does not exist")
+                }
+                kind => NnError::runtime(format!("the graph's file cannot be read: {kind}")),
+            })?;
+            (
+                read(BufReader::new(file))?,
+                Some(path.parent().unwrap_or(Path::new(""))),
+            )
+        }
+        GraphSource::Bytes(bytes) => (read(Cursor::new(bytes))?, None),
+    };
+    for file in &declared.files {
+        allowed(file, folder)?;
+    }
+    Ok(declared)
+}
+
+/// Whether a graph may keep weights in `file`; `folder` is the graph's own, where it has one.
+fn allowed(file: &str, folder: Option<&Path>) -> Result<(), NnError> {
+    let refused = |why: &str| {
+        Err(NnError::new(
+            ErrorCode::Security,
+            format!(
+                "the graph keeps weights in the file {}, {why}; a graph may only use files in its own folder: \
+                 export it again with all weights inside",
+                quoted(file)
+            ),
+        ))
+    };
+    let Some(folder) = folder else {
+        return refused("and was given as bytes, without a folder");
+    };
+    // ONNX Runtime takes "*/_ORT_MEM_ADDR_/*" for an address in this process's own memory.
+    let plain = !file.is_empty()
+        && !file.contains(['\\', '*', '\0'])
+        && Path::new(file)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !plain {
+        return refused("which is outside of its folder");
+    }
+    if !folder.join(file).is_file() {
+        return Err(NnError::not_found(format!(
+            "the graph keeps weights in the file {}, which is not beside it; put it there",
+            quoted(file)
+        )));
+    }
+    Ok(())
+}
+
+fn read(source: impl BufRead + Seek) -> Result<Declared, NnError> {
+    let mut walk = Walk {
+        source,
+        at: 0,
+        declared: Declared::default(),
+    };
+    let end = walk.length().map_err(not_onnx)?;
+    walk.model(end).map_err(not_onnx)?;
+    Ok(walk.declared)
+}
+
+fn not_onnx(Malformed(what): Malformed) -> NnError {
+    NnError::new(
+        ErrorCode::InvalidEncoding,
+        format!("the graph is not an ONNX file: {what}"),
+    )
+}
+
+/// Why a file is none.
+struct Malformed(&'static str);
+
+impl From<std::io::Error> for Malformed {
+    fn from(_: std::io::Error) -> Self {
+        Malformed("it ends early or cannot be read")
+    }
+}
+
+/// A value of protocol buffers' wire format, as far as the field's number does not say more.
+enum Item {
+    Number(u64),
+    /// A string or a message, up to this place.
+    Until(u64),
+    /// A fixed-width number; none of those is of interest.
+    Fixed,
+}
+
+/// Goes through a file once, from front to back.
+struct Walk<R> {
+    source: R,
+    at: u64,
+    declared: Declared,
+}
+
+/// The numbers of the fields that are read, by message, as `onnx.proto` has them.
+mod field {
+    pub const MODEL_GRAPH: u64 = 7;
+    pub const MODEL_TRAINING: u64 = 20;
+    pub const MODEL_FUNCTIONS: u64 = 25;
+    pub const TRAINING_INITIALIZATION: u64 = 1;
+    pub const TRAINING_ALGORITHM: u64 = 2;
+    pub const FUNCTION_NODE: u64 = 7;
+    pub const FUNCTION_ATTRIBUTE: u64 = 11;
+    pub const GRAPH_NODE: u64 = 1;
+    pub const GRAPH_INITIALIZER: u64 = 5;
+    pub const GRAPH_INPUT: u64 = 11;
+    pub const GRAPH_OUTPUT: u64 = 12;
+    pub const GRAPH_SPARSE_INITIALIZER: u64 = 15;
+    pub const NODE_ATTRIBUTE: u64 = 5;
+    pub const ATTRIBUTE_TENSOR: u64 = 5;
+    pub const ATTRIBUTE_GRAPH: u64 = 6;
+    pub const ATTRIBUTE_TENSORS: u64 = 10;
+    pub const ATTRIBUTE_GRAPHS: u64 = 11;
+    pub const ATTRIBUTE_SPARSE: u64 = 22;
+    pub const ATTRIBUTE_SPARSES: u64 = 23;
+    pub const SPARSE_VALUES: u64 = 1;
+    pub const SPARSE_INDICES: u64 = 2;
+    pub const TENSOR_NAME: u64 = 8;
+    pub const TENSOR_EXTERNAL: u64 = 13;
+    pub const ENTRY_KEY: u64 = 1;
+    pub const ENTRY_VALUE: u64 = 2;
+    pub const VALUE_NAME: u64 = 1;
+    pub const VALUE_TYPE: u64 = 2;
+    pub const TYPE_TENSOR: u64 = 1;
+    pub const TENSOR_TYPE_ELEMENT: u64 = 1;
+    pub const TENSOR_TYPE_SHAPE: u64 = 2;
+    pub const SHAPE_DIM: u64 = 1;
+    pub const DIM_VALUE: u64 = 1;
+    pub const DIM_PARAM: u64 = 2;
+}
+
+type Walked<T> = Result<T, Malformed>;
+
+impl<R: BufRead + Seek> Walk<R> {
+    fn length(&mut self) -> Walked<u64> {
+        let end = self.source.seek(std::io::SeekFrom::End(0))?;
+        self.source.rewind()?;
+        Ok(end)
+    }
+
+    fn byte(&mut self) -> Walked<u8> {
+        let mut byte = [0];
+        self.source.read_exact(&mut byte)?;
+        self.at += 1;
+        Ok(byte[0])
+    }
+
+    fn varint(&mut self) -> Walked<u64> {
+        let mut value = 0u64;
+        for shift in (0..70).step_by(7) {
+            let byte = self.byte()?;
+            // The tenth byte has one bit that counts; what is above it is dropped, as other readers do.
+            value |= u64::from(byte & 0x7F).checked_shl(shift).unwrap_or(0);
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(Malformed("it holds a number of more than ten bytes"))
+    }
+
+    /// The next field of a message that ends at `end`.
+    fn next(&mut self, end: u64) -> Walked<Option<(u64, Item)>> {
+        if self.at == end {
+            return Ok(None);
+        }
+        let tag = self.varint()?;
+        let item = match tag & 7 {
+            0 => Item::Number(self.varint()?),
+            1 => {
+                self.skip_to(self.at + 8)?;
+                Item::Fixed
+            }
+            2 => {
+                let length = self.varint()?;
+                let until = self.at.checked_add(length).filter(|until| *until <= end);
+                Item::Until(until.ok_or(Malformed("a part of it is longer than the whole"))?)
+            }
+            5 => {
+                self.skip_to(self.at + 4)?;
+                Item::Fixed
+            }
+            _ => return Err(Malformed("it is not in protocol buffers' format")),
+        };
+        if self.at > end || tag >> 3 == 0 {
+            return Err(Malformed("it is not in protocol buffers' format"));
+        }
+        Ok(Some((tag >> 3, item)))
+    }
+
+    fn skip_to(&mut self, to: u64) -> Walked<()> {
+        let ahead = i64::try_from(to - self.at).map_err(|_| Malformed("it is too long"))?;
+        self.source.seek_relative(ahead)?;
+        self.at = to;
+        Ok(())
+    }
+
+    fn text(&mut self, end: u64) -> Walked<String> {
+        let length = end - self.at;
+        if length > MAX_NAME_BYTES {
+            return Err(Malformed("it holds a name of more than 64 KiB"));
+        }
+        let mut bytes = Vec::new();
+        (&mut self.source).take(length).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != length {
+            return Err(Malformed("it ends early or cannot be read"));
+        }
+        self.at = end;
+        String::from_utf8(bytes).map_err(|_| Malformed("it holds a name that is not UTF-8"))
+    }
+
+    fn model(&mut self, end: u64) -> Walked<()> {
+        let mut initialized = HashSet::new();
+        while let Some((field, item)) = self.next(end)? {
+            let Item::Until(until) = item else { continue };
+            match field {
+                field::MODEL_GRAPH => self.graph(until, Some(&mut initialized), MAX_DEPTH)?,
+                field::MODEL_TRAINING => {
+                    while let Some((field, item)) = self.next(until)? {
+                        match (field, item) {
+                            (
+                                field::TRAINING_INITIALIZATION | field::TRAINING_ALGORITHM,
+                                Item::Until(until),
+                            ) => self.graph(until, None, MAX_DEPTH)?,
+                            (_, Item::Until(until)) => self.skip_to(until)?,
+                            _ => {}
+                        }
+                    }
+                }
+                field::MODEL_FUNCTIONS => {
+                    while let Some((field, item)) = self.next(until)? {
+                        match (field, item) {
+                            (field::FUNCTION_NODE, Item::Until(until)) => {
+                                self.node(until, MAX_DEPTH)?;
+                            }
+                            (field::FUNCTION_ATTRIBUTE, Item::Until(until)) => {
+                                self.attribute(until, MAX_DEPTH)?;
+                            }
+                            (_, Item::Until(until)) => self.skip_to(until)?,
+                            _ => {}
+                        }
+                    }
+                }
+                _ => self.skip_to(until)?,
+            }
+        }
+        let Declared { inputs, .. } = &mut self.declared;
+        inputs.retain(|port| !initialized.contains(&port.name));
+        Ok(())
+    }
+
+    /// A graph; `initialized` is where the outermost one's initializers are noted, and tells it from the others.
+    fn graph(
+        &mut self,
+        end: u64,
+        mut initialized: Option<&mut HashSet<String>>,
+        depth: usize,
+    ) -> Walked<()> {
+        let depth = depth
+            .checked_sub(1)
+            .ok_or(Malformed("its graphs lie too deep in one another"))?;
+        while let Some((field, item)) = self.next(end)? {
+            let Item::Until(until) = item else { continue };
+            match field {
+                field::GRAPH_NODE => self.node(until, depth)?,
+                field::GRAPH_INITIALIZER | field::GRAPH_SPARSE_INITIALIZER => {
+                    let name = if field == field::GRAPH_INITIALIZER {
+                        self.tensor(until)?
+                    } else {
+                        self.sparse(until)?
+                    };
+                    if let (Some(names), Some(name)) = (&mut initialized, name) {
+                        names.insert(name);
+                    }
+                }
+                field::GRAPH_INPUT if initialized.is_some() => {
+                    let port = self.port(until)?;
+                    self.declared.inputs.push(port);
+                }
+                field::GRAPH_OUTPUT if initialized.is_some() => {
+                    let port = self.port(until)?;
+                    self.declared.outputs.push(port);
+                }
+                _ => self.skip_to(until)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, end: u64, depth: usize) -> Walked<()> {
+        while let Some((field, item)) = self.next(end)? {
+            match (field, item) {
+                (field::NODE_ATTRIBUTE, Item::Until(until)) => self.attribute(until, depth)?,
+                (_, Item::Until(until)) => self.skip_to(until)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn attribute(&mut self, end: u64, depth: usize) -> Walked<()> {
+        while let Some((field, item)) = self.next(end)? {
+            let Item::Until(until) = item else { continue };
+            match field {
+                field::ATTRIBUTE_TENSOR | field::ATTRIBUTE_TENSORS => drop(self.tensor(until)?),
+                field::ATTRIBUTE_SPARSE | field::ATTRIBUTE_SPARSES => drop(self.sparse(until)?),
+                field::ATTRIBUTE_GRAPH | field::ATTRIBUTE_GRAPHS => {
+                    self.graph(until, None, depth)?;
+                }
+                _ => self.skip_to(until)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn sparse(&mut self, end: u64) -> Walked<Option<String>> {
+        let mut name = None;
+        while let Some((field, item)) = self.next(end)? {
+            match (field, item) {
+                (field::SPARSE_VALUES, Item::Until(until)) => name = self.tensor(until)?,
+                (field::SPARSE_INDICES, Item::Until(until)) => drop(self.tensor(until)?),
+                (_, Item::Until(until)) => self.skip_to(until)?,
+                _ => {}
+            }
+        }
+        Ok(name)
+    }
+
+    /// A tensor; returns its name and notes the file it is kept in. Whether the tensor also says that it is kept in
+    /// a file is not asked: runtimes differ in what they ask.
+    fn tensor(&mut self, end: u64) -> Walked<Option<String>> {
+        let mut name = None;
+        while let Some((field, item)) = self.next(end)? {
+            let Item::Until(until) = item else { continue };
+            match field {
+                field::TENSOR_NAME => name = Some(self.text(until)?),
+                field::TENSOR_EXTERNAL => {
+                    let (mut key, mut value) = (String::new(), String::new());
+                    while let Some((field, item)) = self.next(until)? {
+                        match (field, item) {
+                            (field::ENTRY_KEY, Item::Until(until)) => key = self.text(until)?,
+                            (field::ENTRY_VALUE, Item::Until(until)) => value = self.text(until)?,
+                            (_, Item::Until(until)) => self.skip_to(until)?,
+                            _ => {}
+                        }
+                    }
+                    if key == "location" {
+                        self.declared.files.insert(value);
+                    }
+                }
+                _ => self.skip_to(until)?,
+            }
+        }
+        Ok(name)
+    }
+
+    fn port(&mut self, end: u64) -> Walked<Port> {
+        let mut port = Port {
+            name: String::new(),
+            ty: PortType::Other("a sequence, map or optional"),
+            dims: None,
+        };
+        while let Some((field, item)) = self.next(end)? {
+            match (field, item) {
+                (field::VALUE_NAME, Item::Until(until)) => port.name = self.text(until)?,
+                (field::VALUE_TYPE, Item::Until(until)) => {
+                    while let Some((field, item)) = self.next(until)? {
+                        match (field, item) {
+                            (field::TYPE_TENSOR, Item::Until(until)) => {
+                                self.tensor_type(until, &mut port)?;
+                            }
+                            (_, Item::Until(until)) => self.skip_to(until)?,
+                            _ => {}
+                        }
+                    }
+                }
+                (_, Item::Until(until)) => self.skip_to(until)?,
+                _ => {}
+            }
+        }
+        Ok(port)
+    }
+
+    fn tensor_type(&mut self, end: u64, port: &mut Port) -> Walked<()> {
+        port.ty = port_type(0);
+        while let Some((field, item)) = self.next(end)? {
+            match (field, item) {
+                (field::TENSOR_TYPE_ELEMENT, Item::Number(element)) => {
+                    port.ty = port_type(element);
+                }
+                (field::TENSOR_TYPE_SHAPE, Item::Until(until)) => {
+                    let dims = port.dims.get_or_insert_default();
+                    while let Some((field, item)) = self.next(until)? {
+                        match (field, item) {
+                            (field::SHAPE_DIM, Item::Until(until)) => dims.push(self.dim(until)?),
+                            (_, Item::Until(until)) => self.skip_to(until)?,
+                            _ => {}
+                        }
+                    }
+                }
+                (_, Item::Until(until)) => self.skip_to(until)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn dim(&mut self, end: u64) -> Walked<Dim> {
+        let mut dim = Dim::Symbolic(String::new());
+        while let Some((field, item)) = self.next(end)? {
+            match (field, item) {
+                (field::DIM_VALUE, Item::Number(size)) => {
+                    // A negative length stands for one that is open, in files that predate symbols.
+                    dim = u32::try_from(size)
+                        .map_or_else(|_| Dim::Symbolic(String::new()), Dim::Fixed);
+                }
+                (field::DIM_PARAM, Item::Until(until)) => dim = Dim::Symbolic(self.text(until)?),
+                (_, Item::Until(until)) => self.skip_to(until)?,
+                _ => {}
+            }
+        }
+        Ok(dim)
+    }
+}
+
+/// ONNX's number for an element type.
+fn port_type(element: u64) -> PortType {
+    match element {
+        1 => PortType::Tensor(TensorType::Fp32),
+        2 => PortType::Tensor(TensorType::U8),
+        3 => PortType::I8,
+        4 => PortType::Other("UINT16"),
+        5 => PortType::Other("INT16"),
+        6 => PortType::Tensor(TensorType::I32),
+        7 => PortType::Tensor(TensorType::I64),
+        8 => PortType::Other("STRING"),
+        9 => PortType::Bool,
+        10 => PortType::Tensor(TensorType::Fp16),
+        11 => PortType::Tensor(TensorType::Fp64),
+        12 => PortType::Other("UINT32"),
+        13 => PortType::Other("UINT64"),
+        14 | 15 => PortType::Other("a complex number"),
+        16 => PortType::Tensor(TensorType::Bf16),
+        _ => PortType::Other("a number of less than a byte or of a rare format"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    /// A message's field that is itself a message or a text.
+    fn part(field: u64, content: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for mut value in [field << 3 | 2, content.len() as u64] {
+            while value >= 0x80 {
+                bytes.push(value as u8 | 0x80);
+                value >>= 7;
+            }
+            bytes.push(value as u8);
+        }
+        bytes.extend_from_slice(content);
+        bytes
+    }
+
+    fn tensor_in(file: &str) -> Vec<u8> {
+        let entry = |key: &str, value: &str| {
+            part(
+                field::TENSOR_EXTERNAL,
+                &[
+                    part(field::ENTRY_KEY, key.as_bytes()),
+                    part(field::ENTRY_VALUE, value.as_bytes()),
+                ]
+                .concat(),
+            )
+        };
+        [entry("offset", "0"), entry("location", file)].concat()
+    }
+
+    fn graph(content: Vec<u8>) -> Vec<u8> {
+        part(field::MODEL_GRAPH, &content)
+    }
+
+    /// Every place in a file where a tensor can lie.
+    fn everywhere(tensor: &[u8]) -> Vec<Vec<u8>> {
+        let sparse = part(field::SPARSE_INDICES, tensor);
+        let attribute =
+            |content: Vec<u8>| part(field::GRAPH_NODE, &part(field::NODE_ATTRIBUTE, &content));
+        let initializer = part(field::GRAPH_INITIALIZER, tensor);
+        vec![
+            graph(initializer.clone()),
+            graph(part(field::GRAPH_SPARSE_INITIALIZER, &sparse)),
+            graph(attribute(part(field::ATTRIBUTE_TENSOR, tensor))),
+            graph(attribute(part(field::ATTRIBUTE_TENSORS, tensor))),
+            graph(attribute(part(field::ATTRIBUTE_SPARSE, &sparse))),
+            graph(attribute(part(field::ATTRIBUTE_SPARSES, &sparse))),
+            graph(attribute(part(field::ATTRIBUTE_GRAPH, &initializer))),
+            graph(attribute(part(
+                field::ATTRIBUTE_GRAPHS,
+                &attribute(part(field::ATTRIBUTE_GRAPH, &initializer)),
+            ))),
+            part(
+                field::MODEL_FUNCTIONS,
+                &part(
+                    field::FUNCTION_NODE,
+                    &part(
+                        field::NODE_ATTRIBUTE,
+                        &part(field::ATTRIBUTE_TENSOR, tensor),
+                    ),
+                ),
+            ),
+            part(
+                field::MODEL_FUNCTIONS,
+                &part(
+                    field::FUNCTION_ATTRIBUTE,
+                    &part(field::ATTRIBUTE_TENSOR, tensor),
+                ),
+            ),
+            part(
+                field::MODEL_TRAINING,
+                &part(field::TRAINING_ALGORITHM, &initializer),
+            ),
+        ]
+    }
+
+    #[test]
+    fn a_file_outside_of_the_folder_is_refused_wherever_a_graph_names_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.onnx");
+        std::fs::write(folder.path().join("weights.bin"), [0; 4]).expect("written");
+        for outside in [
+            "../secret",
+            "/etc/passwd",
+            "a/../../secret",
+            "..",
+            "",
+            "..\\secret",
+            "*/_ORT_MEM_ADDR_/*",
+            "weights.bin\0",
+        ] {
+            for bytes in everywhere(&tensor_in(outside)) {
+                std::fs::write(&path, &bytes).expect("written");
+                for source in [
+                    GraphSource::from(path.as_path()),
+                    GraphSource::Bytes(Bytes::from(bytes)),
+                ] {
+                    let error = examine(&source).expect_err(outside);
+                    assert_eq!(error.code, ErrorCode::Security, "{outside:?}: {error}");
+                }
+            }
+        }
+        for bytes in everywhere(&tensor_in("weights.bin")) {
+            std::fs::write(&path, &bytes).expect("written");
+            let declared = examine(&GraphSource::from(path.as_path())).expect("it is beside it");
+            assert!(declared.files.contains("weights.bin"));
+            let error = examine(&GraphSource::Bytes(Bytes::from(bytes))).expect_err("no folder");
+            assert_eq!(error.code, ErrorCode::Security, "{error}");
+        }
+        std::fs::write(
+            &path,
+            graph(part(field::GRAPH_INITIALIZER, &tensor_in("absent"))),
+        )
+        .expect("written");
+        let error = examine(&GraphSource::from(path.as_path())).expect_err("not there");
+        assert!(
+            error.code == ErrorCode::NotFound && error.message.contains("\"absent\""),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_input_that_has_a_value_already_is_none() {
+        let value = |name: &[u8]| part(field::VALUE_NAME, name);
+        let bytes = graph(
+            [
+                part(field::GRAPH_INPUT, &value(b"x")),
+                part(field::GRAPH_INPUT, &value(b"weight")),
+                part(
+                    field::GRAPH_INITIALIZER,
+                    &part(field::TENSOR_NAME, b"weight"),
+                ),
+            ]
+            .concat(),
+        );
+        let declared = examine(&GraphSource::Bytes(bytes.into())).expect("sound");
+        let names: Vec<&str> = declared
+            .inputs
+            .iter()
+            .map(|port| port.name.as_str())
+            .collect();
+        assert_eq!(names, ["x"]);
+    }
+
+    #[test]
+    fn graphs_in_graphs_without_end_are_refused_and_not_followed() {
+        let mut bytes = Vec::new();
+        for _ in 0..MAX_DEPTH + 1 {
+            bytes = part(
+                field::GRAPH_NODE,
+                &part(field::NODE_ATTRIBUTE, &part(field::ATTRIBUTE_GRAPH, &bytes)),
+            );
+        }
+        let error = examine(&GraphSource::Bytes(graph(bytes).into())).expect_err("too deep");
+        assert!(error.message.contains("too deep"), "{error}");
+    }
+
+    #[test]
+    fn no_bytes_make_the_walk_panic_or_take_memory() {
+        let sound = everywhere(&tensor_in("weights.bin")).concat();
+        let mut state = 1u64;
+        for _ in 0..20_000 {
+            let mut bytes = sound.clone();
+            for _ in 0..3 {
+                // Knuth's generator: the same bytes each time, so that a failure can be had again.
+                state = state
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
+                let at = (state >> 33) as usize % bytes.len();
+                bytes[at] = (state >> 24) as u8;
+            }
+            drop(examine(&GraphSource::Bytes(bytes.into())));
+        }
+    }
+}
