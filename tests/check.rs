@@ -182,3 +182,29 @@ fn a_graph_that_is_no_graph_and_a_dependency_that_reaches_out_are_found() {
     let (passed, text) = check(folder.path());
     assert!(!passed && text.contains("validation"), "{text}");
 }
+
+#[test]
+fn models_that_do_not_fit_into_their_budget_are_found_and_so_is_a_budget_that_is_none() {
+    let folder = application();
+    let policy = folder.path().join("penstock.toml");
+    let text = std::fs::read_to_string(&policy).unwrap();
+    let with = |models: &str| {
+        std::fs::write(&policy, format!("{text}\n[models]\n{models}\n")).unwrap();
+        check(folder.path())
+    };
+    let (sound, said) = with("memory_budget_bytes = 1000000");
+    assert!(sound, "{said}");
+    let (sound, said) = with("memory_budget_bytes = 1000");
+    let line = said
+        .lines()
+        .find(|line| line.contains("allows 1000 for all models"));
+    let line = line.unwrap_or_else(|| panic!("{said}"));
+    assert!(!sound && line.contains("digits/model.toml"), "{line}");
+    let (sound, said) = with("memory_budget_bytes = 0\npoll_interval_ms = 1");
+    for part in [
+        "`memory_budget_bytes` must be at least 1",
+        "`poll_interval_ms` must be 0",
+    ] {
+        assert!(!sound && said.contains(part), "{said}");
+    }
+}

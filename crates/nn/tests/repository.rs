@@ -457,6 +457,7 @@ impl Live {
         let snapshot = self.repository.snapshot().expect("one is published");
         let mut seen = Vec::new();
         let mut left = vec![snapshot.path().to_path_buf()];
+        // Held by the snapshot above, so it is there for as long as this looks.
         while let Some(dir) = left.pop() {
             for item in std::fs::read_dir(dir).unwrap().flatten() {
                 let path = item.path();
@@ -542,12 +543,15 @@ fn versions_and_models_come_change_and_go_with_their_files() {
     assert_eq!(live.repository.generation(), generation);
     // Mended, it is the default.
     live.models.file("m/2/model.onnx", "two");
-    live.until("ready", |r| r.readiness().ready == 2);
+    live.until("ready", |_| live.infer(&handle).unwrap() == "2");
     assert_eq!(
         (live.infer(&handle).unwrap(), live.infer(&first).unwrap()),
         ("2".into(), "1".into())
     );
-    assert_eq!(live.guests_see(), ["m", "m/1", "m/2", "m/model.toml"]);
+    // Guests see it a moment after the engine has it, never before.
+    live.until("seen", |_| {
+        live.guests_see() == ["m", "m/1", "m/2", "m/model.toml"]
+    });
     assert!(live.repository.generation() > generation);
     // A graph that is replaced by a broken one serves on, and says so.
     live.models.file("m/2/model.onnx", "broken too");
@@ -566,7 +570,9 @@ fn versions_and_models_come_change_and_go_with_their_files() {
         matches!(r.handle("m", None), Err(Unavailable::UnknownModel(_)))
     });
     assert!(live.infer(&handle).unwrap_err().contains("no model \"m\""));
-    assert_eq!(live.guests_see(), ["n", "n/7", "n/model.toml"]);
+    live.until("seen", |_| {
+        live.guests_see() == ["n", "n/7", "n/model.toml"]
+    });
 }
 
 #[test]

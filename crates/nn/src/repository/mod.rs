@@ -489,8 +489,8 @@ impl Repository {
     }
 
     /// Takes a model out of memory until it is loaded again or the server restarts: new calls are refused at once,
-    /// those that wait or run are brought to their end. Returns when they have ended, at the latest after
-    /// [`DRAIN_MAX`].
+    /// those that wait or run are brought to their end. Returns when they have ended and the memory is given back,
+    /// at the latest after [`DRAIN_MAX`].
     ///
     /// # Errors
     ///
@@ -518,7 +518,9 @@ impl Repository {
         loop {
             turn.borrow_and_update();
             self.core.drive();
-            if !self.core.lock().drains(name, only) || Instant::now() >= until {
+            let drained = !self.core.lock().drains(name, only);
+            let given_back = self.core.discarding.load(Ordering::SeqCst) == 0;
+            if (drained && given_back) || Instant::now() >= until {
                 return Ok(());
             }
             let _ = tokio::time::timeout(TICK, turn.changed()).await;

@@ -323,6 +323,8 @@ pub(super) struct Core {
     pub turn: watch::Sender<u64>,
     driven_ms: AtomicU64,
     pub started: AtomicBool,
+    /// Batches of graphs that are being given back.
+    pub discarding: AtomicUsize,
     published: RwLock<Option<Arc<Snapshot>>>,
     pub generation: watch::Sender<u64>,
 }
@@ -374,6 +376,7 @@ impl Core {
             turn: watch::Sender::new(0),
             driven_ms: AtomicU64::new(0),
             started: AtomicBool::new(false),
+            discarding: AtomicUsize::new(0),
             published: RwLock::new(None),
             generation: watch::Sender::new(0),
         });
@@ -568,11 +571,24 @@ impl Core {
         }
         let trash = self.sync(&mut inner);
         drop(inner);
-        discard(trash);
+        self.discard(trash);
         for start in starts {
             let core = self.clone();
             tokio::task::spawn_blocking(move || core.perform(&start));
         }
+    }
+
+    /// Lets go of graphs where it holds nobody up: giving back gigabytes takes long.
+    fn discard(self: &Arc<Self>, trash: Vec<Arc<Loaded>>) {
+        if trash.is_empty() {
+            return;
+        }
+        let core = self.clone();
+        tokio::task::spawn_blocking(move || {
+            drop(trash);
+            core.discarding.fetch_sub(1, Ordering::SeqCst);
+            core.turn.send_modify(|turn| *turn += 1);
+        });
     }
 
     /// Loads one version, whatever happens. Blocks.
@@ -697,6 +713,7 @@ impl Core {
         for (cell, loaded) in retired {
             inner.drain(cell, loaded, generation);
         }
+        changed |= inner.tell();
         if changed || self.table().models.len() != inner.book.models.len() {
             self.retable(inner);
         }
@@ -711,10 +728,13 @@ impl Core {
         if self.settings.publish {
             self.publish(inner);
         }
-        changed |= inner.tell();
         changed |= inner.sweep(&mut trash);
         if changed {
             self.turn.send_modify(|turn| *turn += 1);
+        }
+        if !trash.is_empty() {
+            // Counted before the lock is let go, so that nobody sees it drained and not yet given back.
+            self.discarding.fetch_add(1, Ordering::SeqCst);
         }
         trash
     }
@@ -779,17 +799,6 @@ pub(super) fn fault(model: &super::plan::Model) -> Option<Reason> {
         Err(reason) => Some(reason.clone()),
         Ok(_) if model.versions.is_empty() => Some(scan::no_version().into()),
         Ok(_) => None,
-    }
-}
-
-/// Lets go of graphs where it holds nobody up: giving back gigabytes takes long.
-fn discard(trash: Vec<Arc<Loaded>>) {
-    if trash.is_empty() {
-        return;
-    }
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => drop(runtime.spawn_blocking(move || drop(trash))),
-        Err(_) => drop(trash),
     }
 }
 
@@ -991,7 +1000,9 @@ impl Inner {
             }
         }
         for (name, number) in self.told.keys() {
-            if !told.contains_key(&(name.clone(), *number)) && *number > 0 {
+            let model = self.book.models.get(name);
+            let there = model.is_some_and(|model| model.versions.contains_key(number));
+            if !there && *number > 0 {
                 changed = true;
                 self.say(name, *number, EventKind::Removed, "removed".to_owned());
             }

@@ -271,3 +271,34 @@ pub fn as_fp32(tensor: &NnTensor) -> Vec<f32> {
         .map(|element| f32::from_le_bytes(*element))
         .collect()
 }
+
+/// Picks numbers out of a table of so many FP32 elements, which is what is in memory: `y = w[x]`.
+pub fn table(elements: u32) -> Bytes {
+    let raw: Vec<u8> = (0..elements)
+        .flat_map(|index| (index as f32).to_le_bytes())
+        .collect();
+    let weights = Message::default()
+        .varint(1, u64::from(elements))
+        .varint(2, onnx_type::FLOAT)
+        .text(8, "w")
+        .bytes(9, &raw);
+    let node = Message::default()
+        .text(1, "w")
+        .text(1, "x")
+        .text(2, "y")
+        .text(3, "/node/0")
+        .text(4, "Gather");
+    let graph = Message::default()
+        .message(1, node)
+        .text(2, "g")
+        .message(5, weights)
+        .message(11, value_info(&p("x", onnx_type::INT64, &[D::S("N")])))
+        .message(12, value_info(&p("y", onnx_type::FLOAT, &[D::S("N")])));
+    let opset = Message::default().text(1, "").varint(2, OPSET);
+    Message::default()
+        .varint(1, IR_VERSION)
+        .message(7, graph)
+        .message(8, opset)
+        .0
+        .into()
+}
