@@ -122,6 +122,7 @@ fn start(kind: Kind, slow: &str) -> Host {
         app,
         models: Some(folder),
         policy: files.path().join("penstock.toml"),
+        openvino: None,
         onnxruntime: (kind != Kind::InWebAssembly).then(onnxruntime),
         runtime_config: None,
         nn: penstock_host::app::Nn::Native,
