@@ -149,19 +149,25 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
             interval_ms => Some(Duration::from_millis(interval_ms)),
         };
         async move {
-            if runs_models {
-                repository.load_all(|_| {}).await;
-                for (name, version) in &backends {
-                    tracing::info!("backend {name} {version}");
+            let served = async {
+                if runs_models {
+                    repository.load_all(|_| {}).await;
+                    for (name, version) in &backends {
+                        tracing::info!("backend {name} {version}");
+                    }
                 }
-            }
-            tracing::info!(
-                "serving http://{address} after {} ms; API in README.md, errors at http://{address}/errors",
-                started.elapsed().as_millis()
-            );
-            if runs_models {
-                repository.run(poll).await;
-            }
+                tracing::info!(
+                    "serving http://{address} after {} ms; API in README.md, errors at http://{address}/errors",
+                    started.elapsed().as_millis()
+                );
+            };
+            // Beside each other: one model that takes long to load must not keep changes to others from being seen.
+            let followed = async {
+                if runs_models {
+                    repository.run(poll).await;
+                }
+            };
+            tokio::join!(served, followed);
         }
     });
     let mut terminate = signal(SignalKind::terminate())?;

@@ -76,6 +76,8 @@ struct State {
     wake: Option<Nanos>,
     stats: Stats,
     joins: Joins,
+    /// Whether short runs may happen on a server's thread.
+    inline: bool,
 }
 
 /// A place for a lane; empty where it has to be made anew before its next use.
@@ -191,6 +193,7 @@ impl Model {
             Err(reason) => Joins::No(reason.clone()),
         };
         let last_level = limits.levels - 1;
+        let inline = session.may_run_inline();
         Ok(Self(Arc::new(Inner {
             name: name.into(),
             version: version.into(),
@@ -212,6 +215,7 @@ impl Model {
                 wake: None,
                 stats: Stats::default(),
                 joins,
+                inline,
             }),
         })))
     }
@@ -544,7 +548,7 @@ impl State {
         Start {
             run,
             slot,
-            quick: self.scheduler.pace.predict(bytes) <= nanos(INLINE_BUDGET),
+            quick: self.inline && self.scheduler.pace.predict(bytes) <= nanos(INLINE_BUDGET),
             calls,
         }
     }
@@ -597,8 +601,9 @@ impl Inner {
 
     /// Begins a call or puts it in the line. What is quick and can begin happens before this returns.
     fn submit(self: &Arc<Self>, ask: Ask, job: Job) -> Result<CallId, NnError> {
-        let now = self.now();
         let mut state = self.lock();
+        // Under the lock, so that to the scheduler time does not go back.
+        let now = self.now();
         if let Some((id, run)) = state.scheduler.start_alone(&ask, now) {
             let start = state.start(run, vec![waiting(id, ask, now, job)]);
             drop(state);
@@ -696,8 +701,8 @@ impl Inner {
         } = start;
         let began = self.now();
         let outcome = self.execute(&mut slot, &calls);
-        let now = self.now();
         let mut state = self.lock();
+        let now = self.now();
         state.interrupts.retain(|(id, _)| *id != run);
         state.lanes.push(slot);
         state.scheduler.finish(

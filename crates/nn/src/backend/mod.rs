@@ -202,6 +202,12 @@ pub trait Session: Send + Sync {
     /// A lane of its own: whatever one call at a time needs beside the weights.
     fn lane(&self) -> Result<Box<dyn Lane>, NnError>;
 
+    /// Whether a run that is expected to be short may happen on a server's thread, in a guest's fiber. Not where a
+    /// run can turn into something long and deep, such as compiling the graph anew.
+    fn may_run_inline(&self) -> bool {
+        true
+    }
+
     /// Bytes the loaded graph holds, where the runtime tells; else its file's size is taken for it.
     fn memory_bytes(&self) -> Option<u64> {
         None
@@ -418,7 +424,8 @@ pub(crate) fn presentable(message: &str) -> String {
         let names_a_file = bare.contains('/')
             && (bare.starts_with("/onnxruntime_src")
                 || [
-                    ".cc", ".cpp", ".h", ".hpp", ".rs", ".onnx", ".so", ".data", ".xml", ".bin",
+                    ".cc", ".cpp", ".h", ".hpp", ".rs", ".onnx", ".so", ".data", "_data", ".xml",
+                    ".bin",
                 ]
                 .iter()
                 .any(|end| {

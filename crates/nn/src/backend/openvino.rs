@@ -719,6 +719,11 @@ impl Session for OvSession {
         &self.0.outputs
     }
 
+    fn may_run_inline(&self) -> bool {
+        // A run that fails on open shapes compiles the graph anew: long, and deep for a guest's fiber.
+        !self.0.open_shapes
+    }
+
     fn lane(&self) -> Result<Box<dyn Lane>, NnError> {
         let compiled = self.0.current()?;
         Ok(Box::new(OvLane {

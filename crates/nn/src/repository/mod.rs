@@ -228,7 +228,14 @@ impl Handle {
         }
         let version = self.version.map(|version| version.to_string());
         // Not the handle's own: versions come and go.
-        let cell = self.core.find(&self.name, version.as_deref())?;
+        let cell = match self.core.find(&self.name, version.as_deref()) {
+            Ok(cell) => cell,
+            // Gone from disk, and promised to those who began before.
+            Err(gone) => {
+                let drains = self.cell.serving(self.terms, self.core.now_ms());
+                return drains.map(|loaded| self.core.lease(loaded)).ok_or(gone);
+            }
+        };
         let mut turn = self.core.turn.subscribe();
         let _waits = Waits::on(&cell);
         loop {

@@ -163,11 +163,13 @@ impl Cell {
         Some(old)
     }
 
-    /// Puts it to rest, unless somebody uses it or waits for it.
-    fn rest(&self) -> Option<Arc<Loaded>> {
+    /// Puts it to rest, unless somebody uses it or waits for it and it may be rested only where nobody does.
+    fn rest(&self, busy: bool) -> Option<Arc<Loaded>> {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let idle = match &view.now {
-            Now::Ready(loaded) => !in_use(loaded) && self.waiters.load(Ordering::SeqCst) == 0,
+            Now::Ready(loaded) => {
+                busy || (!in_use(loaded) && self.waiters.load(Ordering::SeqCst) == 0)
+            }
             _ => false,
         };
         if !idle {
@@ -550,7 +552,11 @@ impl Core {
             let mut rested = false;
             for action in plan.actions {
                 match action {
-                    Action::Rest { name, version } => rested |= inner.rest(self, &name, version),
+                    Action::Rest {
+                        name,
+                        version,
+                        busy,
+                    } => rested |= inner.rest(self, &name, version, busy),
                     Action::Start { name, version, job } => {
                         let readings = inner.readings.get(&name).into_iter().flatten();
                         let contract = readings
@@ -804,11 +810,11 @@ pub(super) fn fault(model: &super::plan::Model) -> Option<Reason> {
 
 impl Inner {
     /// Puts a version to rest, unless it is in use after all.
-    fn rest(&mut self, core: &Core, name: &str, version: u64) -> bool {
+    fn rest(&mut self, core: &Core, name: &str, version: u64, busy: bool) -> bool {
         let Some(cell) = self.cells.get(&(name.to_owned(), version)).cloned() else {
             return false;
         };
-        let Some(loaded) = cell.rest() else {
+        let Some(loaded) = cell.rest(busy) else {
             return false;
         };
         self.book.rested(name, version);

@@ -346,8 +346,13 @@ pub(crate) enum Action {
         version: u64,
         job: Job,
     },
-    /// Put it to rest if nobody uses it, and say so with [`Book::rested`].
-    Rest { name: String, version: u64 },
+    /// Put it to rest, if nobody uses it or `busy` says that it must make way all the same, and say so with
+    /// [`Book::rested`]. Calls that run then come to their end; the next ones wait for its turn.
+    Rest {
+        name: String,
+        version: u64,
+        busy: bool,
+    },
 }
 
 /// A plan.
@@ -727,31 +732,40 @@ impl Book {
         wishes.into_iter().map(|(_, wish)| wish).collect()
     }
 
-    /// What to put to rest for so many bytes, least recently used first; and whether that is enough.
+    /// What to put to rest for so many bytes; and whether that is enough. First what nobody uses, least recently
+    /// used first. What is in use makes way only where the others could never be enough, or a model that is
+    /// always called would keep another out for good; and only after its stay, so that they take turns.
     fn victims(
         &self,
         bytes: u64,
         now_ms: u64,
         usage: impl Fn(&str, u64) -> Usage,
     ) -> (Vec<Action>, bool) {
-        let mut able: Vec<(u64, u64, &str, u64, u64)> = (self.serving())
-            .filter(|(name, number, load)| {
-                let model = &self.models[*name];
-                let used = usage(name, *number);
-                let settling = used.last_used_ms >= load.since_ms
-                    && now_ms.saturating_sub(load.since_ms) < MIN_STAY_MS;
-                let replaced = model.versions[number].job.is_some();
-                !model.pinned() && !used.busy && !settling && !replaced
-            })
-            .map(|(name, number, load)| {
-                let used = usage(name, number).last_used_ms;
-                (used, load.since_ms, name, number, load.bytes)
-            })
-            .collect();
+        let mut able: Vec<(bool, u64, u64, &str, u64, u64)> = Vec::new();
+        // What could be put to rest without disturbing anybody, now or when it has had its stay.
+        let mut undisturbed = 0u64;
+        for (name, number, load) in self.serving() {
+            let model = &self.models[name];
+            let used = usage(name, number);
+            let replaced = model.versions[&number].job.is_some();
+            if model.pinned() || replaced {
+                continue;
+            }
+            if !used.busy {
+                undisturbed = undisturbed.saturating_add(load.bytes);
+            }
+            let stays = now_ms.saturating_sub(load.since_ms) < MIN_STAY_MS
+                && (used.busy || used.last_used_ms >= load.since_ms);
+            if !stays {
+                let (last, since) = (used.last_used_ms, load.since_ms);
+                able.push((used.busy, last, since, name, number, load.bytes));
+            }
+        }
+        able.retain(|(busy, ..)| !busy || undisturbed < bytes);
         able.sort_unstable();
         let mut freed = 0;
         let mut actions = Vec::new();
-        for (_, _, name, version, held) in able {
+        for (busy, _, _, name, version, held) in able {
             if freed >= bytes {
                 break;
             }
@@ -759,6 +773,7 @@ impl Book {
             actions.push(Action::Rest {
                 name: name.to_owned(),
                 version,
+                busy,
             });
         }
         (actions, freed >= bytes)

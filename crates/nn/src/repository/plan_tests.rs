@@ -82,8 +82,12 @@ impl Room {
         let acted = !plan.actions.is_empty();
         for action in plan.actions {
             match action {
-                Action::Rest { name, version } => {
-                    assert!(!usage(&name, version).busy, "{name} {version} runs");
+                Action::Rest {
+                    name,
+                    version,
+                    busy,
+                } => {
+                    assert_eq!(usage(&name, version).busy, busy, "{name} {version}");
                     assert!(!self.book.models[&name].pinned(), "{name} is pinned");
                     self.book.rested(&name, version);
                 }
@@ -354,6 +358,29 @@ fn over_the_budget_the_least_recently_used_rests_and_comes_back_when_it_is_wante
     assert_eq!(room.states("b"), "1:resting");
     assert_eq!(room.states("a"), "1:1/11", "it runs");
     assert!(room.book.held_bytes() <= 25);
+}
+
+#[test]
+fn a_model_that_is_always_called_takes_turns_with_one_that_does_not_fit_beside_it() {
+    let mut room = Room::new(Some(15));
+    room.book.seen("a", sized(1, &[(1, 11)], 10), false);
+    room.settle();
+    room.call("a", 1);
+    room.used.entry(("a".into(), 1)).or_default().busy = true;
+    room.book.seen("b", sized(1, &[(1, 11)], 10), true);
+    room.settle();
+    assert_eq!(room.states("a"), "1:1/11", "it has its stay");
+    for turn in 0..6 {
+        let (goes, comes) = [("a", "b"), ("b", "a")][turn % 2];
+        room.book.want(comes, 1);
+        room.now_ms += MIN_STAY_MS;
+        room.settle();
+        assert_eq!(room.states(goes), "1:resting", "turn {turn}");
+        assert_eq!(room.states(comes), "1:1/11", "turn {turn}");
+        room.call(comes, 1);
+        room.used.entry((comes.into(), 1)).or_default().busy = true;
+        room.used.entry((goes.into(), 1)).or_default().busy = false;
+    }
 }
 
 #[test]

@@ -378,6 +378,9 @@ impl<T> Scheduler<T> {
             runs: Vec::new(),
             wake: None,
         };
+        if self.line.is_empty() {
+            self.tempo.forget_hold();
+        }
         while !self.line.is_empty() && self.runs.len() < self.limits.lanes {
             let others =
                 self.line.len() + self.runs.iter().map(|run| run.calls.len()).sum::<usize>();
@@ -408,7 +411,9 @@ impl<T> Scheduler<T> {
                     let full = items >= u64::from(self.tempo.most_items());
                     let held = self.tempo.cut(waited, calls.len(), full, &self.pace);
                     let held = if held {
-                        calls.first().map_or(0, |call| now - call.arrived)
+                        calls
+                            .first()
+                            .map_or(0, |call| now.saturating_sub(call.arrived))
                     } else {
                         0
                     };
@@ -437,6 +442,9 @@ impl<T> Scheduler<T> {
     /// Takes back a call that nobody waits for any more.
     pub fn leave(&mut self, id: CallId) -> Left<T> {
         if let Some(call) = self.line.remove(id) {
+            if self.line.is_empty() {
+                self.tempo.forget_hold();
+            }
             return Left::Line(call);
         }
         let Some(run) = (self.runs.iter_mut()).find(|run| run.calls.contains(&id)) else {

@@ -58,6 +58,11 @@ impl Tempo {
         self.holding.get_or_insert(calls);
     }
 
+    /// Notes that those it was held for are gone: it says nothing about the next run.
+    pub fn forget_hold(&mut self) {
+        self.holding = None;
+    }
+
     /// Learns from a run that begins, with so many of those that waited; says whether it had been held.
     pub fn cut(&mut self, waited: usize, calls: usize, full: bool, pace: &Pace) -> bool {
         let step = (self.max_wait / STEPS).max(1);
