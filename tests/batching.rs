@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Options, Server};
+use common::{Options, Server, root};
 use serde_json::{Value, json};
 
 const CALLERS: usize = 16;
@@ -67,9 +67,23 @@ fn told(server: &mut Server, model: &str) -> (usize, usize) {
     numbers.unwrap_or_else(|| panic!("no counts in {line}"))
 }
 
+/// The model as it is served, and sentences of different lengths may share a run.
+fn models() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (root().join("models/minilm"), folder.path().join("minilm"));
+    std::fs::create_dir_all(to.join("1")).unwrap();
+    let contract = std::fs::read_to_string(from.join("model.toml")).unwrap();
+    let padding = "[batching.padding]\naxis = \"S\"\nmax_tokens = 4096\n";
+    std::fs::write(to.join("model.toml"), format!("{contract}\n{padding}")).unwrap();
+    std::fs::copy(from.join("1/model.onnx"), to.join("1/model.onnx")).unwrap();
+    folder
+}
+
 fn sentences_of_many_callers_share_runs(door: &'static str) {
+    let models = models();
     let mut server = Server::start_with(Options {
         door: Some(door),
+        models: Some(models.path().to_owned()),
         ..Options::default()
     });
     let alone: Vec<_> = (0..CALLERS)
