@@ -81,14 +81,8 @@ fn magika_recognises_files_on_tract_where_no_native_library_is_given() {
         ..Options::default()
     });
     content_is_recognised(&server);
-    assert!(
-        server
-            .log
-            .lock()
-            .unwrap()
-            .iter()
-            .any(|l| l.contains("magika") && l.contains("tract"))
-    );
+    // The log may come a moment after the first answer.
+    server.logged("model magika version 1: ready on tract");
 }
 
 #[test]
