@@ -103,6 +103,7 @@ impl Server {
             .arg(root().join("target/penstock-test-state"))
             // What the person who runs the tests has set must not change them.
             .env_remove("PENSTOCK_ONNXRUNTIME")
+            .env_remove("PENSTOCK_OPENVINO")
             .env_remove("PENSTOCK_DOOR")
             .env_remove("PENSTOCK_NN")
             .env_remove("PENSTOCK_LOG")
