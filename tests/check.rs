@@ -40,6 +40,7 @@ fn check(folder: &Path) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_penstock"))
         .current_dir(folder)
         .env_remove("PENSTOCK_ONNXRUNTIME")
+        .env_remove("PENSTOCK_OPENVINO")
         .arg("check")
         .arg("--onnxruntime")
         .arg(onnxruntime())

@@ -3,7 +3,7 @@
 mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use penstock_nn::backend::scripted::{Scripted, Step};
@@ -12,32 +12,9 @@ use penstock_nn::{
     Dim, ErrorCode, GraphSource, Joins, LoadOptions, Model, NnError, NnTensor, Port, PortType,
     Refusal, TensorType, Terms,
 };
-use support::{as_fp32, fp32};
+use support::{Gate, as_fp32, fp32, until};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
-
-/// Long enough that only a hang reaches it.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Holds the first run in the backend until it is opened.
-#[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<bool>, Condvar)>);
-
-impl Gate {
-    fn pass(&self) {
-        let (open, changed) = &*self.0;
-        let guard = open.lock().unwrap();
-        let (guard, timeout) = changed
-            .wait_timeout_while(guard, PATIENCE, |open| !*open)
-            .unwrap();
-        drop(guard);
-        assert!(!timeout.timed_out(), "nobody opened the gate");
-    }
-    fn open(&self) {
-        *self.0.0.lock().unwrap() = true;
-        self.0.1.notify_all();
-    }
-}
 
 fn joining() -> Joining {
     Joining {
@@ -76,14 +53,6 @@ type Called = JoinHandle<Result<Vec<(String, NnTensor)>, NnError>>;
 fn call(model: &Model, values: &[f32], terms: Terms) -> Called {
     let (model, input) = (model.clone(), input(values));
     tokio::spawn(async move { model.infer_with(input, terms).await })
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "it never came about that {what}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
 }
 
 /// A backend that remembers how many items each run had, and whose first run waits at a gate.

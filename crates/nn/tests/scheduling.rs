@@ -2,38 +2,15 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use penstock_nn::backend::scripted::{Scripted, Step};
 use penstock_nn::{ErrorCode, GraphSource, LoadOptions, Model, NnError, NnTensor, Refusal};
-use support::{as_fp32, fp32};
+use support::{Gate, PATIENCE, as_fp32, fp32, until};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-
-/// Long enough that only a hang reaches it.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Holds calls in the backend until it is opened.
-#[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<bool>, Condvar)>);
-
-impl Gate {
-    fn pass(&self) {
-        let (open, changed) = &*self.0;
-        let guard = open.lock().unwrap();
-        let (guard, timeout) = changed
-            .wait_timeout_while(guard, PATIENCE, |open| !*open)
-            .unwrap();
-        drop(guard);
-        assert!(!timeout.timed_out(), "nobody opened the gate");
-    }
-    fn open(&self) {
-        *self.0.0.lock().unwrap() = true;
-        self.0.1.notify_all();
-    }
-}
 
 fn model(backend: &Scripted, lanes: usize, queue_max: usize) -> Model {
     let options = LoadOptions {
@@ -53,14 +30,6 @@ fn model(backend: &Scripted, lanes: usize, queue_max: usize) -> Model {
 
 fn input(value: f32) -> Vec<(String, NnTensor)> {
     vec![("x".into(), fp32(&[1], &[value]))]
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "it never came about that {what}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,8 @@
 #![allow(dead_code)] // each suite uses its own part
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use penstock_nn::backend::onnxruntime::OnnxRuntime;
@@ -301,4 +302,37 @@ pub fn table(elements: u32) -> Bytes {
         .message(8, opset)
         .0
         .into()
+}
+
+/// Long enough that only a hang reaches it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Holds runs in a backend until it is opened.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub fn pass(&self) {
+        let (open, changed) = &*self.0;
+        let guard = open.lock().unwrap();
+        let (guard, timeout) = changed
+            .wait_timeout_while(guard, PATIENCE, |open| !*open)
+            .unwrap();
+        drop(guard);
+        assert!(!timeout.timed_out(), "nobody opened the gate");
+    }
+
+    pub fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+}
+
+/// Waits for something to come about.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "it never came about that {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
