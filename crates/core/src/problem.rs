@@ -62,6 +62,33 @@ catalogue! {
     /// A parameter of the query is not of its form.
     InvalidParameter = "invalid_parameter", 400, "Invalid parameter",
         "Correct the query parameter the message names.";
+    /// The call needs credentials and has none.
+    CredentialsMissing = "credentials_missing", 401, "Credentials missing",
+        "Send an API key as `Authorization: Bearer`, `X-API-Key` or `api-key`, or a token of an issuer the operator trusts.";
+    /// The credentials are none that can be checked.
+    CredentialsMalformed = "credentials_malformed", 401, "Credentials malformed",
+        "Copy the API key or token whole; the message says what it lacks.";
+    /// One request has several different credentials.
+    CredentialsAmbiguous = "credentials_ambiguous", 401, "Several credentials",
+        "Send one credential; the message names the headers that carry different ones.";
+    /// Nobody has these credentials, or their secret is wrong.
+    CredentialsInvalid = "credentials_invalid", 401, "Credentials not valid",
+        "Use credentials the operator gave you; a key that was never shown to you whole cannot be restored, only rotated.";
+    /// The credentials were good until a time that is over, or are not good yet.
+    CredentialsExpired = "credentials_expired", 401, "Credentials out of their time",
+        "Get a new token, or ask the operator to rotate the API key; for signatures and tokens also check your clock.";
+    /// The credentials were taken back.
+    CredentialsRevoked = "credentials_revoked", 401, "Credentials revoked",
+        "Ask the operator for a new API key.";
+    /// A signed request came a second time.
+    SignatureReplayed = "signature_replayed", 401, "Signed request replayed",
+        "Sign each request anew, with a nonce of its own; to repeat a call safely, send the same Idempotency-Key.";
+    /// The caller is known and may not do this.
+    PermissionDenied = "permission_denied", 403, "Not permitted",
+        "Ask the operator for the scope that the message names.";
+    /// The caller's tenant is closed.
+    TenantDisabled = "tenant_disabled", 403, "Tenant disabled",
+        "Ask the operator to enable the tenant again.";
     /// No route has this path.
     UnknownPath = "unknown_path", 404, "No such path",
         "Use one of the paths the API documents; GET /v1/models lists the models.";

@@ -21,7 +21,10 @@ pub fn caller_to_wit(caller: &Caller) -> callers::Caller {
     callers::Caller {
         tenant: caller.tenant.clone(),
         api_key_id: caller.api_key_id.clone(),
+        subject: caller.subject.clone(),
         tier: caller.tier.clone(),
+        scopes: caller.scopes.clone(),
+        anonymous: caller.anonymous,
         address: caller.address.clone(),
     }
 }
@@ -31,7 +34,10 @@ pub fn caller_from_wit(caller: callers::Caller) -> Caller {
     Caller {
         tenant: caller.tenant,
         api_key_id: caller.api_key_id,
+        subject: caller.subject,
         tier: caller.tier,
+        scopes: caller.scopes,
+        anonymous: caller.anonymous,
         address: caller.address,
     }
 }

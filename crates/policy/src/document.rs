@@ -1,6 +1,8 @@
 //! Decides how a policy finds its section in the operator's `penstock.toml`. Each policy reads its own
 //! and passes over the others; the host reads all of them at start and refuses what nobody reads.
 
+#[cfg(feature = "auth")]
+use crate::auth::settings::AuthSettings;
 use crate::idempotency::IdempotencySettings;
 use crate::quota::QuotaDocument;
 use crate::quota::limits::{Backoff, Limit};
@@ -21,6 +23,24 @@ pub fn quota(text: &str) -> Result<QuotaDocument, String> {
     match document.faults() {
         faults if faults.is_empty() => Ok(document),
         faults => Err(sentence(faults)),
+    }
+}
+
+/// Reads `[auth]`; the error is a sentence for the operator.
+#[cfg(feature = "auth")]
+pub fn auth(text: &str) -> Result<AuthSettings, String> {
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(default)]
+        auth: AuthSettings,
+    }
+    let Document { auth } = read(text)?;
+    match auth.faults() {
+        faults if faults.is_empty() => Ok(auth),
+        faults => {
+            let named = |(setting, message)| (format!("auth.{setting}"), message);
+            Err(sentence(faults.into_iter().map(named).collect()))
+        }
     }
 }
 

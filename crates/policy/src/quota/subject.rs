@@ -124,7 +124,7 @@ mod tests {
             tenant: tenant.to_owned(),
             api_key_id: api_key_id.map(str::to_owned),
             tier: "free".to_owned(),
-            address: address.map(str::to_owned),
+            ..Caller::anonymous(address.map(str::to_owned))
         }
     }
 

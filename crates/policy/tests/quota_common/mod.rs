@@ -30,7 +30,7 @@ pub fn tenant(name: &str) -> Caller {
         tenant: name.to_owned(),
         api_key_id: Some("main".to_owned()),
         tier: "free".to_owned(),
-        address: Some("192.0.2.1".to_owned()),
+        ..Caller::anonymous(Some("192.0.2.1".to_owned()))
     }
 }
 

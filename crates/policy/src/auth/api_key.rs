@@ -1,0 +1,236 @@
+//! Decides what an API key looks like, and what is kept of it: never the key itself.
+//!
+//! ```text
+//! pnst_7Kx0aQ2mBv9Z_4wq…(32)…Tz1LmP0d
+//! ╰─┬─╯╰────┬─────╯ ╰─────┬────╯╰─┬──╯
+//! what it is │          secret    CRC-32 of all before it, so that a typing error costs no look-up
+//!            id: names the key in lists, logs and limits
+//! ```
+//!
+//! The id and the secret are letters and digits: 62^32 secrets are 190 bits. What is kept is HMAC-SHA-256 of the whole
+//! key with the server's pepper, so a copy of the store alone lets nobody in.
+
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use std::fmt;
+
+/// What every API key begins with, for who searches code for lost ones.
+pub const PREFIX: &str = "pnst_";
+/// What every signing secret begins with.
+pub const SIGNING_PREFIX: &str = "pnss_";
+/// Characters of an id.
+pub const ID_CHARS: usize = 12;
+/// Characters of a secret.
+pub const SECRET_CHARS: usize = 32;
+const CHECK_CHARS: usize = 6;
+/// Characters of a whole key.
+pub const KEY_CHARS: usize = PREFIX.len() + ID_CHARS + 1 + SECRET_CHARS + CHECK_CHARS;
+/// The shortest pepper: 128 bits, if it is random.
+pub const MIN_PEPPER_BYTES: usize = 16;
+
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// What is mixed into everything that is kept, and is kept apart from it.
+#[derive(Clone)]
+pub struct Pepper(Hmac<Sha256>);
+
+impl fmt::Debug for Pepper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pepper(…)")
+    }
+}
+
+impl Pepper {
+    /// A pepper; the error is a sentence for the operator.
+    pub fn new(secret: &[u8]) -> Result<Self, String> {
+        if secret.len() < MIN_PEPPER_BYTES {
+            return Err(format!(
+                "the pepper has {} bytes; give at least {MIN_PEPPER_BYTES}, at random",
+                secret.len()
+            ));
+        }
+        let keyed = Hmac::new_from_slice(secret).expect("HMAC takes a key of any length");
+        Ok(Self(keyed))
+    }
+
+    fn of(&self, purpose: &str, text: &str) -> [u8; 32] {
+        let mut mac = self.0.clone();
+        mac.update(purpose.as_bytes());
+        mac.update(text.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+
+    /// What is kept of a key.
+    pub fn digest(&self, api_key: &str) -> [u8; 32] {
+        self.of("penstock api-key v1\0", api_key)
+    }
+
+    /// The secret that requests in a key's name are signed with. It is made from the id, so that nothing is kept of it.
+    pub fn signing_secret(&self, id: &str) -> String {
+        let bytes = self.of("penstock signing-secret v1\0", id);
+        format!("{SIGNING_PREFIX}{}", hex(&bytes))
+    }
+}
+
+/// Bytes in lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// An API key as it was shown, with its parts in place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ApiKey<'a> {
+    /// All of it.
+    pub text: &'a str,
+    /// Its id.
+    pub id: &'a str,
+}
+
+impl fmt::Debug for ApiKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiKey({PREFIX}{}_…)", self.id)
+    }
+}
+
+/// Whether a text is meant to be an API key.
+pub fn is_meant(text: &str) -> bool {
+    text.starts_with(PREFIX)
+}
+
+/// Whether a text can be a key's id.
+pub fn is_id(text: &str) -> bool {
+    text.len() == ID_CHARS && text.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// Takes a key apart; the error says what is wrong with it without repeating it.
+pub fn parse(text: &str) -> Result<ApiKey<'_>, &'static str> {
+    let rest = text
+        .strip_prefix(PREFIX)
+        .ok_or("an API key begins with `pnst_`")?;
+    if text.len() != KEY_CHARS {
+        return Err("an API key has 56 characters; this one was cut or added to");
+    }
+    let fits = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric());
+    let broken = "an API key has letters and digits only, and `_` before and behind its id";
+    let (id, secret) = rest.split_once('_').ok_or(broken)?;
+    if id.len() != ID_CHARS || !fits(id) || !fits(secret) {
+        return Err(broken);
+    }
+    let (body, check) = text.split_at(KEY_CHARS - CHECK_CHARS);
+    if check != checksum(body) {
+        return Err("the API key's checksum does not fit; a character of it was changed");
+    }
+    Ok(ApiKey { text, id })
+}
+
+/// Makes a key from random bytes, of which it takes as many as it needs.
+pub fn generate(mut random: impl FnMut(&mut [u8])) -> String {
+    let mut text = String::with_capacity(KEY_CHARS);
+    text.push_str(PREFIX);
+    let mut fill = |text: &mut String, count: usize| {
+        let end = text.len() + count;
+        let mut bytes = [0_u8; 64];
+        while text.len() < end {
+            random(&mut bytes);
+            // 248 is the largest multiple of 62 that a byte holds; what is beyond it would favour some characters.
+            let even = bytes.iter().filter(|&&b| b < 248);
+            let chars = even.map(|b| char::from(ALPHABET[usize::from(b % 62)]));
+            let missing = end - text.len();
+            text.extend(chars.take(missing));
+        }
+    };
+    fill(&mut text, ID_CHARS);
+    text.push('_');
+    fill(&mut text, SECRET_CHARS);
+    let check = checksum(&text);
+    text.push_str(&check);
+    text
+}
+
+fn checksum(body: &str) -> String {
+    let mut left = crc32fast::hash(body.as_bytes());
+    let mut chars = [b'0'; CHECK_CHARS];
+    for at in chars.iter_mut().rev() {
+        *at = ALPHABET[(left % 62) as usize];
+        left /= 62;
+    }
+    chars.iter().map(|&b| char::from(b)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counting() -> impl FnMut(&mut [u8]) {
+        let mut next = 0_u8;
+        move |bytes| {
+            for byte in bytes {
+                *byte = next;
+                next = next.wrapping_add(7);
+            }
+        }
+    }
+
+    #[test]
+    fn a_generated_key_is_whole_and_any_change_of_it_is_seen() {
+        let text = generate(counting());
+        let key = parse(&text).unwrap();
+        assert_eq!((key.text, key.id.len()), (text.as_str(), ID_CHARS));
+        assert!(is_id(key.id) && is_meant(&text));
+        for at in 0..text.len() {
+            let mut changed = text.clone().into_bytes();
+            changed[at] = if changed[at] == b'x' { b'y' } else { b'x' };
+            let changed = String::from_utf8(changed).unwrap();
+            assert!(parse(&changed).is_err(), "{at}");
+        }
+        for wrong in [
+            "",
+            "pnst_",
+            &text[1..],
+            &text[..text.len() - 1],
+            &format!("{text}0"),
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(!format!("{key:?}").contains(&text[20..]));
+    }
+
+    #[test]
+    fn characters_of_keys_are_all_as_likely() {
+        let mut counts = [0_u32; 62];
+        let mut state = 1_u64;
+        for _ in 0..5_000 {
+            let text = generate(|bytes| {
+                for byte in bytes {
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    *byte = (state >> 32) as u8;
+                }
+            });
+            let secret = &text[PREFIX.len() + ID_CHARS + 1..][..SECRET_CHARS];
+            for byte in secret.bytes() {
+                counts[ALPHABET.iter().position(|&b| b == byte).unwrap()] += 1;
+            }
+        }
+        let expected = 5_000.0 * SECRET_CHARS as f64 / 62.0;
+        for count in counts {
+            assert!(
+                (f64::from(count) / expected - 1.0).abs() < 0.1,
+                "{counts:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_kept_depends_on_key_pepper_and_purpose() {
+        let one = Pepper::new(&[1; 32]).unwrap();
+        let two = Pepper::new(&[2; 32]).unwrap();
+        assert_eq!(one.digest("a"), one.clone().digest("a"));
+        assert_ne!(one.digest("a"), one.digest("b"));
+        assert_ne!(one.digest("a"), two.digest("a"));
+        assert_ne!(one.signing_secret("a"), two.signing_secret("a"));
+        assert_ne!(one.signing_secret("a")[5..], hex(&one.digest("a")));
+        assert!(Pepper::new(&[0; 15]).is_err());
+    }
+}

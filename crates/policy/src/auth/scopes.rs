@@ -1,0 +1,211 @@
+//! Decides what a scope allows. A scope is a kind of route, or a kind of route and a model: `predict`,
+//! `predict:magika`, `*:acme-*`. What no scope allows is denied.
+//!
+//! Routes are named as limits name them: `predict`, `infer`, `models` (reading), `usage`, `ready`.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The kinds of routes that scopes are about.
+pub const ROUTES: [&str; 5] = ["predict", "infer", "models", "usage", "ready"];
+
+/// The most scopes one caller may have.
+pub const MAX_SCOPES: usize = 64;
+
+/// The longest scope: a route and a model's name.
+pub const MAX_SCOPE_BYTES: usize = 128;
+
+/// A name in which `*` stands for any characters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// Whether a name fits. Linear in both: only the last star is ever gone back to.
+    pub fn matches(&self, name: &str) -> bool {
+        let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
+        let (mut p, mut n) = (0, 0);
+        let mut star: Option<(usize, usize)> = None;
+        while n < name.len() {
+            if pattern.get(p) == Some(&b'*') {
+                star = Some((p, n));
+                p += 1;
+            } else if pattern.get(p) == Some(&name[n]) {
+                (p, n) = (p + 1, n + 1);
+            } else if let Some((at, from)) = star {
+                (p, n) = (at + 1, from + 1);
+                star = Some((at, from + 1));
+            } else {
+                return false;
+            }
+        }
+        pattern[p..].iter().all(|&b| b == b'*')
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.*".contains(&b);
+        if text.is_empty() || text.len() > MAX_SCOPE_BYTES || !text.bytes().all(fits) {
+            return Err(format!(
+                "`{}` is no name with `*`: letters, digits, `-`, `_`, `.` and `*`, at most {MAX_SCOPE_BYTES}",
+                text.chars()
+                    .take(MAX_SCOPE_BYTES)
+                    .collect::<String>()
+                    .escape_debug()
+            ));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.0
+    }
+}
+
+/// A kind of route, and which models.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Scope {
+    /// A place in [`ROUTES`]; `None` for any.
+    route: Option<usize>,
+    /// Which models; `None` for any, and for what is about none.
+    model: Option<Pattern>,
+}
+
+impl Scope {
+    /// Whether it allows a kind of route for a model, or without one.
+    pub fn allows(&self, route: &str, model: Option<&str>) -> bool {
+        self.route.is_none_or(|own| ROUTES[own] == route)
+            && match (&self.model, model) {
+                (None, _) => true,
+                (Some(pattern), Some(model)) => pattern.matches(model),
+                // Who may use some models may list those; nothing else is about all of them.
+                (Some(_), None) => route == "models",
+            }
+    }
+}
+
+impl TryFrom<String> for Scope {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let (route, model) = match text.split_once(':') {
+            Some((route, model)) => (route, Some(Pattern::try_from(model.to_owned())?)),
+            None => (text.as_str(), None),
+        };
+        let known = ROUTES.iter().position(|known| *known == route);
+        let route = match (route, known) {
+            ("*", _) => None,
+            (_, Some(known)) => Some(known),
+            _ => {
+                return Err(format!(
+                    "`{}` is no scope: write one of {} or *, and behind a colon which models, as in predict:magika",
+                    text.chars()
+                        .take(MAX_SCOPE_BYTES)
+                        .collect::<String>()
+                        .escape_debug(),
+                    ROUTES.join(", ")
+                ));
+            }
+        };
+        Ok(Self { route, model })
+    }
+}
+
+impl From<Scope> for String {
+    fn from(scope: Scope) -> Self {
+        scope.to_string()
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.route.map_or("*", |own| ROUTES[own]))?;
+        match &self.model {
+            Some(pattern) => write!(f, ":{}", pattern.0),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether some scope allows it.
+pub fn allow(scopes: &[Scope], route: &str, model: Option<&str>) -> bool {
+    scopes.iter().any(|scope| scope.allows(route, model))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(text: &str) -> Scope {
+        Scope::try_from(text.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn a_scope_allows_its_route_and_its_models_and_nothing_else() {
+        for (text, route, model, allowed) in [
+            ("*", "predict", Some("m"), true),
+            ("*", "usage", None, true),
+            ("predict", "predict", Some("m"), true),
+            ("predict", "infer", Some("m"), false),
+            ("predict", "models", None, false),
+            ("predict:m", "predict", Some("m"), true),
+            ("predict:m", "predict", Some("mm"), false),
+            ("predict:m*", "predict", Some("mm"), true),
+            ("*:a-*", "infer", Some("a-1"), true),
+            ("*:a-*", "infer", Some("b-1"), false),
+            ("*:a-*", "models", None, true),
+            ("*:a-*", "usage", None, false),
+            ("*:*", "predict", Some(""), true),
+            ("models:m", "models", None, true),
+        ] {
+            assert_eq!(
+                scope(text).allows(route, model),
+                allowed,
+                "{text} {route} {model:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_scope_is_refused_and_what_is_one_is_written_as_it_was_read() {
+        for text in [
+            "",
+            "Predict",
+            "predict:",
+            "predict:a b",
+            "admin",
+            "predict:a:b",
+            "*:\u{e4}",
+        ] {
+            assert!(Scope::try_from(text.to_owned()).is_err(), "{text}");
+        }
+        for text in ["*", "*:*", "predict", "infer:cls-*"] {
+            assert_eq!(scope(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn stars_match_as_they_do_everywhere() {
+        for (pattern, name, fits) in [
+            ("a*b*c", "abc", true),
+            ("a*b*c", "axxbxxc", true),
+            ("a*b*c", "axxbxx", false),
+            ("*aab", "aaaab", true),
+            ("**", "", true),
+            ("a", "", false),
+            ("a*", "a", true),
+        ] {
+            let pattern = Pattern::try_from(pattern.to_owned()).unwrap();
+            assert_eq!(pattern.matches(name), fits, "{pattern:?} {name}");
+        }
+        // Work is bounded although stars repeat.
+        let pattern = Pattern::try_from("*a".repeat(60)).unwrap();
+        assert!(!pattern.matches(&format!("{}b", "a".repeat(10_000))));
+    }
+}

@@ -1,0 +1,511 @@
+//! The `[auth]` of a policy file: who may call at all, as the operator says it.
+
+use super::scopes::{Pattern, Scope};
+use penstock_core::caller::ANONYMOUS;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long an instance may trust what it read of a key or a tenant: the second within which a revocation takes effect.
+pub const DEFAULT_REVOCATION_MS: u64 = 1_000;
+/// The longest: who revokes a key expects it to be gone when they have told the others.
+pub const MAX_REVOCATION_MS: u64 = 60_000;
+/// How long after a key was last confirmed it is honoured while the store does not answer.
+pub const DEFAULT_GRACE_MS: u64 = 30_000;
+/// The longest: beyond it, an outage would be a way to keep a revoked key alive.
+pub const MAX_GRACE_MS: u64 = 3_600_000;
+/// How far clocks may differ in the judgement of a token.
+pub const DEFAULT_LEEWAY_S: u64 = 30;
+/// The most: RFC 7519 speaks of a few minutes.
+pub const MAX_LEEWAY_S: u64 = 300;
+/// How old a signed request may be.
+pub const DEFAULT_WINDOW_S: u64 = 300;
+/// The oldest: each signature is remembered for as long.
+pub const MAX_WINDOW_S: u64 = 3_600;
+/// How often a key set is fetched anew, whether or not an unknown key was met.
+pub const DEFAULT_REFRESH_S: u64 = 300;
+/// The most issuers, tiers, certificates and model entries of each kind: all are looked through for a call.
+pub const MAX_ENTRIES: usize = 256;
+/// The longest name of a tenant, tier, issuer or anything else that names are made of.
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// `[auth]`. Without it nobody may call.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthSettings {
+    /// What a refusal names in `WWW-Authenticate`.
+    pub realm: String,
+    /// Milliseconds within which a revocation takes effect everywhere.
+    pub revocation_ms: u64,
+    /// Milliseconds for which a key is honoured after its last confirmation while the store does not answer.
+    pub store_failure_grace_ms: u64,
+    /// Callers who show nothing; without it they are refused.
+    pub anonymous: Option<Anonymous>,
+    /// API keys.
+    pub api_keys: ApiKeys,
+    /// Signed requests; without it they are refused.
+    pub signatures: Option<Signatures>,
+    /// What callers may cost, by name.
+    pub tiers: BTreeMap<String, Tier>,
+    /// Who may issue tokens.
+    pub issuers: Vec<Issuer>,
+    /// Client certificates that stand for a caller.
+    pub certificates: Vec<Certificate>,
+    /// Whose models are; a model that no entry names is everybody's.
+    pub models: Vec<Owned>,
+}
+
+impl Default for AuthSettings {
+    fn default() -> Self {
+        Self {
+            realm: "penstock".to_owned(),
+            revocation_ms: DEFAULT_REVOCATION_MS,
+            store_failure_grace_ms: DEFAULT_GRACE_MS,
+            anonymous: None,
+            api_keys: ApiKeys::default(),
+            signatures: None,
+            tiers: BTreeMap::new(),
+            issuers: Vec::new(),
+            certificates: Vec::new(),
+            models: Vec::new(),
+        }
+    }
+}
+
+/// `[auth.anonymous]`: callers who show nothing.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Anonymous {
+    /// Their tier.
+    pub tier: String,
+    /// What they may do; nothing unless it is said.
+    pub scopes: Vec<Scope>,
+    /// From where.
+    pub from: From,
+}
+
+impl Default for Anonymous {
+    fn default() -> Self {
+        Self {
+            tier: ANONYMOUS.to_owned(),
+            scopes: Vec::new(),
+            from: From::Loopback,
+        }
+    }
+}
+
+/// From where callers who show nothing may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum From {
+    /// From this machine, on a listener that only this machine reaches, and not passed on by a proxy.
+    Loopback,
+    /// From anywhere.
+    Anywhere,
+}
+
+/// `[auth.api_keys]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiKeys {
+    /// Whether API keys are taken.
+    pub enabled: bool,
+}
+
+impl Default for ApiKeys {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+/// `[auth.signatures]`: requests signed with a key's signing secret (RFC 9421).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Signatures {
+    /// Seconds that `created` may differ from now, and for which a signature is remembered.
+    pub window_s: u64,
+}
+
+impl Default for Signatures {
+    fn default() -> Self {
+        Self {
+            window_s: DEFAULT_WINDOW_S,
+        }
+    }
+}
+
+/// `[auth.tiers.<name>]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tier {
+    /// Which line of a model its calls wait in; 1 is the first to run. Without it, the model's default.
+    pub priority: Option<u8>,
+    /// The most its callers may do, whatever their credentials say; without it, what those say.
+    pub scopes: Option<Vec<Scope>>,
+}
+
+/// `[[auth.issuers]]`: who may issue tokens, and how they are read.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// The operator's name for it.
+    pub name: String,
+    /// The `iss` of its tokens, compared byte by byte.
+    pub issuer: String,
+    /// Of which a token's `aud` must hold one.
+    pub audiences: Vec<String>,
+    /// The algorithms it signs with, and no others.
+    pub algorithms: Vec<Algorithm>,
+    /// The https URL of its key set.
+    #[serde(default)]
+    pub jwks_url: Option<String>,
+    /// More certificate authorities to trust for that URL: a PEM file.
+    #[serde(default)]
+    pub jwks_ca_file: Option<String>,
+    /// A file with its key set, relative to the policy file.
+    #[serde(default)]
+    pub jwks_file: Option<String>,
+    /// The variable that holds the secret it shares with us, for the HS algorithms.
+    #[serde(default)]
+    pub secret_variable: Option<String>,
+    /// Seconds that clocks may differ.
+    #[serde(default = "default_leeway_s")]
+    pub leeway_s: u64,
+    /// Seconds after which the key set is fetched anew.
+    #[serde(default = "default_refresh_s")]
+    pub refresh_s: u64,
+    /// The `typ` its tokens must carry, e.g. `at+jwt` (RFC 9068); any or none when left out.
+    #[serde(default)]
+    pub typ: Option<String>,
+    /// The tenant of all its tokens.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// The claim that names the tenant, where one issuer serves several.
+    #[serde(default)]
+    pub tenant_claim: Option<String>,
+    /// The claim that names the tier.
+    #[serde(default)]
+    pub tier_claim: Option<String>,
+    /// The tier of tokens that name none.
+    #[serde(default)]
+    pub tier: Option<String>,
+    /// The claim that lists what the caller may do: text with spaces (RFC 8693 `scope`), or a list.
+    #[serde(default = "default_scope_claim")]
+    pub scope_claim: String,
+    /// What each of its scopes allows here, where they are not ours: `"inference.call" = ["predict"]`.
+    #[serde(default)]
+    pub scope_map: Option<BTreeMap<String, Vec<Scope>>>,
+}
+
+fn default_leeway_s() -> u64 {
+    DEFAULT_LEEWAY_S
+}
+
+fn default_refresh_s() -> u64 {
+    DEFAULT_REFRESH_S
+}
+
+fn default_scope_claim() -> String {
+    "scope".to_owned()
+}
+
+/// An algorithm of RFC 7518 or RFC 8037.
+#[allow(missing_docs)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+pub enum Algorithm {
+    HS256,
+    HS384,
+    HS512,
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    EdDSA,
+}
+
+impl Algorithm {
+    /// Whether whoever can check a signature can also make one.
+    pub fn is_shared_secret(self) -> bool {
+        matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
+    }
+
+    /// As `alg` has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HS256 => "HS256",
+            Self::HS384 => "HS384",
+            Self::HS512 => "HS512",
+            Self::RS256 => "RS256",
+            Self::RS384 => "RS384",
+            Self::RS512 => "RS512",
+            Self::PS256 => "PS256",
+            Self::PS384 => "PS384",
+            Self::PS512 => "PS512",
+            Self::ES256 => "ES256",
+            Self::ES384 => "ES384",
+            Self::EdDSA => "EdDSA",
+        }
+    }
+}
+
+/// `[[auth.certificates]]`: a client certificate that stands for a caller.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// One of its subject alternative names: `dns:…`, `uri:…`, `email:…`.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The SHA-256 of its DER form, 64 hexadecimal digits.
+    #[serde(default)]
+    pub sha256: Option<String>,
+    /// The caller's tenant.
+    pub tenant: String,
+    /// The caller's tier.
+    pub tier: String,
+    /// What the caller may do.
+    pub scopes: Vec<Scope>,
+}
+
+/// `[[auth.models]]`: models that are only some tenants'.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Owned {
+    /// Names, with `*` for any characters.
+    pub models: Vec<Pattern>,
+    /// Whose.
+    pub tenants: Vec<String>,
+}
+
+/// Whether a text can name a tenant or a tier: letters, digits, `-`, `_` and `.`, beginning with a letter or digit.
+pub fn is_name(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    (1..=MAX_NAME_BYTES).contains(&text.len())
+        && text.bytes().all(fits)
+        && text.as_bytes()[0].is_ascii_alphanumeric()
+}
+
+/// What a name is, for messages.
+pub const NAME_RULE: &str =
+    "1 to 64 letters, digits, `-`, `_` and `.`, beginning with a letter or a digit";
+
+impl AuthSettings {
+    /// What is wrong with the settings: the setting below `auth`, and what is wrong with it.
+    pub fn faults(&self) -> Vec<(String, String)> {
+        let mut faults = Vec::new();
+        let mut fault = |setting: String, message: String| faults.push((setting, message));
+        let plain = |b: u8| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\';
+        if self.realm.is_empty() || self.realm.len() > 64 || !self.realm.bytes().all(plain) {
+            let message = "must be 1 to 64 visible ASCII characters without quotes".to_owned();
+            fault("realm".to_owned(), message);
+        }
+        if !(1..=MAX_REVOCATION_MS).contains(&self.revocation_ms) {
+            let message = format!("must be from 1 to {MAX_REVOCATION_MS}");
+            fault("revocation_ms".to_owned(), message);
+        }
+        let grace = self.revocation_ms..=MAX_GRACE_MS.max(self.revocation_ms);
+        if !grace.contains(&self.store_failure_grace_ms) {
+            let message = format!("must be from revocation_ms to {MAX_GRACE_MS}");
+            fault("store_failure_grace_ms".to_owned(), message);
+        }
+        for (setting, count) in [
+            ("tiers", self.tiers.len()),
+            ("issuers", self.issuers.len()),
+            ("certificates", self.certificates.len()),
+            ("models", self.models.len()),
+        ] {
+            if count > MAX_ENTRIES {
+                let message = format!("has {count} entries; at most {MAX_ENTRIES} are taken");
+                fault(setting.to_owned(), message);
+            }
+        }
+        if let Some(signatures) = &self.signatures
+            && !(1..=MAX_WINDOW_S).contains(&signatures.window_s)
+        {
+            let message = format!("must be from 1 to {MAX_WINDOW_S}");
+            fault("signatures.window_s".to_owned(), message);
+        }
+        let named = |what: &str, name: &str| match is_name(name) {
+            true => None,
+            false => Some(format!("names the {what} `{name}`; a name is {NAME_RULE}")),
+        };
+        let tenanted = |name: &str| match name {
+            ANONYMOUS => Some(format!(
+                "names the tenant `{ANONYMOUS}`, which is that of callers who show nothing"
+            )),
+            name => named("tenant", name),
+        };
+        for (name, tier) in &self.tiers {
+            if let Some(message) = named("tier", name) {
+                fault("tiers".to_owned(), message);
+            }
+            if tier.priority == Some(0) {
+                let message = "must be at least 1, the first to run".to_owned();
+                fault(format!("tiers.{name}.priority"), message);
+            }
+        }
+        let tier_faults = |name: &str| {
+            let message =
+                || format!("names the tier `{name}`, which no [auth.tiers.{name}] defines");
+            (!self.tiers.contains_key(name) && name != ANONYMOUS).then(message)
+        };
+        if let Some(anonymous) = &self.anonymous
+            && let Some(message) = tier_faults(&anonymous.tier)
+        {
+            fault("anonymous.tier".to_owned(), message);
+        }
+        let mut names = BTreeSet::new();
+        for (at, issuer) in self.issuers.iter().enumerate() {
+            let mut here = |field: &str, message: String| {
+                fault(format!("issuers[{at}].{field}"), message);
+            };
+            if let Some(message) = named("issuer", &issuer.name) {
+                here("name", message);
+            }
+            if !names.insert(&issuer.name) {
+                here("name", format!("`{}` is there twice", issuer.name));
+            }
+            if (self.issuers[..at].iter()).any(|other| other.issuer == issuer.issuer) {
+                here("issuer", format!("`{}` is there twice", issuer.issuer));
+            }
+            if issuer.issuer.is_empty() {
+                here("issuer", "must be the `iss` of its tokens".to_owned());
+            }
+            if issuer.audiences.is_empty() || issuer.audiences.iter().any(String::is_empty) {
+                let message = "must list what its tokens have in `aud` when they are meant for this \
+                               service; without it, a token made for another service would pass";
+                here("audiences", message.to_owned());
+            }
+            let shared = issuer
+                .algorithms
+                .iter()
+                .filter(|a| a.is_shared_secret())
+                .count();
+            if issuer.algorithms.is_empty() {
+                here(
+                    "algorithms",
+                    "must list at least one, e.g. \"RS256\"".to_owned(),
+                );
+            } else if shared != 0 && shared != issuer.algorithms.len() {
+                let message = "mixes shared secrets (HS) with key pairs; make two issuers of it, or a public key \
+                               could be taken for a secret";
+                here("algorithms", message.to_owned());
+            }
+            let sources = [&issuer.jwks_url, &issuer.jwks_file, &issuer.secret_variable];
+            if sources.iter().filter(|source| source.is_some()).count() != 1 {
+                let message = "or jwks_file or secret_variable must say where its keys are; exactly one of them";
+                here("jwks_url", message.to_owned());
+            } else if issuer.secret_variable.is_some() != (shared > 0) {
+                let message = "goes with the HS algorithms, and they with it";
+                here("secret_variable", message.to_owned());
+            }
+            if let Some(url) = &issuer.jwks_url
+                && !url.starts_with("https://")
+            {
+                here("jwks_url", "must begin with https://".to_owned());
+            }
+            if issuer.jwks_ca_file.is_some() && issuer.jwks_url.is_none() {
+                here("jwks_ca_file", "goes with jwks_url".to_owned());
+            }
+            if let Some(variable) = &issuer.secret_variable
+                && !variable
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            {
+                let message = "must name a variable: lower-case letters, digits and `_`".to_owned();
+                here("secret_variable", message);
+            }
+            if issuer.leeway_s > MAX_LEEWAY_S {
+                here("leeway_s", format!("must be at most {MAX_LEEWAY_S}"));
+            }
+            if !(10..=86_400).contains(&issuer.refresh_s) {
+                here("refresh_s", "must be from 10 to 86400".to_owned());
+            }
+            match (&issuer.tenant, &issuer.tenant_claim) {
+                (Some(tenant), None) => {
+                    if let Some(message) = tenanted(tenant) {
+                        here("tenant", message);
+                    }
+                }
+                (None, Some(_)) => {}
+                _ => {
+                    let message =
+                        "or tenant_claim must say whose its tokens are; exactly one of them";
+                    here("tenant", message.to_owned());
+                }
+            }
+            match &issuer.tier {
+                Some(tier) => {
+                    if let Some(message) = tier_faults(tier) {
+                        here("tier", message);
+                    }
+                }
+                None if issuer.tier_claim.is_none() => {
+                    here(
+                        "tier",
+                        "or tier_claim must say what its callers may cost".to_owned(),
+                    );
+                }
+                None => {}
+            }
+        }
+        for (at, certificate) in self.certificates.iter().enumerate() {
+            let mut here = |field: &str, message: String| {
+                fault(format!("certificates[{at}].{field}"), message);
+            };
+            match (&certificate.name, &certificate.sha256) {
+                (Some(name), None) => {
+                    if !["dns:", "uri:", "email:"]
+                        .iter()
+                        .any(|kind| name.starts_with(kind))
+                    {
+                        let message = "must begin with `dns:`, `uri:` or `email:`".to_owned();
+                        here("name", message);
+                    }
+                }
+                (None, Some(sha256)) => {
+                    let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+                    if sha256.len() != 64 || !sha256.bytes().all(digit) {
+                        here(
+                            "sha256",
+                            "must be 64 lower-case hexadecimal digits".to_owned(),
+                        );
+                    }
+                }
+                _ => here(
+                    "name",
+                    "or sha256 must say which certificate; exactly one of them".to_owned(),
+                ),
+            }
+            if let Some(message) = tenanted(&certificate.tenant) {
+                here("tenant", message);
+            }
+            if let Some(message) = tier_faults(&certificate.tier) {
+                here("tier", message);
+            }
+        }
+        for (at, owned) in self.models.iter().enumerate() {
+            for tenant in &owned.tenants {
+                if tenant != ANONYMOUS
+                    && let Some(message) = named("tenant", tenant)
+                {
+                    fault(format!("models[{at}].tenants"), message);
+                }
+            }
+            if owned.models.is_empty() {
+                let message = "must name at least one model".to_owned();
+                fault(format!("models[{at}].models"), message);
+            }
+        }
+        faults
+    }
+
+    /// Whether a tenant may know of a model.
+    pub fn sees(&self, tenant: &str, model: &str) -> bool {
+        let named = |owned: &&Owned| owned.models.iter().any(|pattern| pattern.matches(model));
+        let mut owners = self.models.iter().filter(named).peekable();
+        owners.peek().is_none() || owners.any(|owned| owned.tenants.iter().any(|t| t == tenant))
+    }
+}
