@@ -25,6 +25,6 @@ pub use clock::Clock;
 pub use ids::{ModelName, ModelVersion, PredictionId, RequestId};
 pub use kv::{Kv, KvError};
 pub use negotiate::ErrorStyle;
-pub use nn_data::{NnData, NnWord};
+pub use nn_data::{GraphName, NnData, NnWord};
 pub use problem::{Code, Problem};
 pub use violation::Violation;

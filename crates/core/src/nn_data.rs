@@ -90,6 +90,51 @@ impl fmt::Display for NnData<'_> {
     }
 }
 
+/// A graph as `load-by-name` is asked for it: `model`, `model@version` or `model@version#priority`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GraphName<'a> {
+    /// The model.
+    pub model: &'a str,
+    /// Its version; the highest that is ready where there is none.
+    pub version: Option<&'a str>,
+    /// Which of the model's lines calls wait in, 1 the first to run. `wasi:nn` has no place for it, so it is part of the
+    /// name, and only where it is asked for: other hosts know no such names.
+    pub priority: Option<u8>,
+}
+
+impl<'a> GraphName<'a> {
+    /// Takes a name apart. What is behind `#` and no priority is left in the version, which then nobody has.
+    pub fn parse(name: &'a str) -> Self {
+        let Some((model, rest)) = name.split_once('@') else {
+            return Self {
+                model: name,
+                version: None,
+                priority: None,
+            };
+        };
+        let parted = rest
+            .split_once('#')
+            .and_then(|(version, priority)| Some((version, priority.parse().ok()?)));
+        let (version, priority) = match parted {
+            Some((version, priority)) => (version, Some(priority)),
+            None => (rest, None),
+        };
+        Self {
+            model,
+            version: Some(version),
+            priority,
+        }
+    }
+
+    /// Puts a name together.
+    pub fn write(model: &str, version: u32, priority: Option<u8>) -> String {
+        match priority {
+            Some(priority) => format!("{model}@{version}#{priority}"),
+            None => format!("{model}@{version}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,5 +198,24 @@ mod tests {
         ] {
             assert_eq!(NnData::parse(data), None, "{data:?}");
         }
+    }
+
+    #[test]
+    fn a_graph_s_name_is_read_as_it_was_written() {
+        for (name, version, priority) in [
+            ("m", None, None),
+            ("m@3", Some("3"), None),
+            ("m@3#2", Some("3"), Some(2)),
+            ("m@3#x", Some("3#x"), None),
+            ("m@3#999", Some("3#999"), None),
+        ] {
+            let read = GraphName::parse(name);
+            assert_eq!(
+                (read.model, read.version, read.priority),
+                ("m", version, priority)
+            );
+        }
+        assert_eq!(GraphName::write("m", 3, Some(2)), "m@3#2");
+        assert_eq!(GraphName::write("m", 3, None), "m@3");
     }
 }

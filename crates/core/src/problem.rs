@@ -177,6 +177,8 @@ pub struct Problem {
     pub retry_after_s: Option<u32>,
     /// The methods the path takes, sent as `Allow`.
     pub allow: Option<&'static str>,
+    /// What credentials would do, sent as `WWW-Authenticate`.
+    pub challenge: Option<String>,
 }
 
 impl Problem {
@@ -190,6 +192,7 @@ impl Problem {
             available: Vec::new(),
             retry_after_s: None,
             allow: None,
+            challenge: None,
         }
     }
 
@@ -222,6 +225,13 @@ impl Problem {
         self
     }
 
+    /// Adds `WWW-Authenticate`.
+    #[must_use]
+    pub fn with_challenge(mut self, challenge: Option<String>) -> Self {
+        self.challenge = challenge;
+        self
+    }
+
     /// The headers that belong to this problem, beside those of every answer.
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         let mut headers = Vec::new();
@@ -230,6 +240,13 @@ impl Problem {
         }
         if let Some(allow) = self.allow {
             headers.push(("allow", allow.to_owned()));
+        }
+        if let Some(challenge) = &self.challenge {
+            headers.push(("www-authenticate", challenge.clone()));
+        }
+        // What one caller is refused must not be what a cache tells the next.
+        if matches!(self.code.status(), 401 | 403 | 429) {
+            headers.push(("cache-control", "no-store".to_owned()));
         }
         headers
     }

@@ -9,9 +9,9 @@ use crate::catalogue::{Catalogue, Opened};
 use crate::gate::{Answered, Context, failure, known, render_problem};
 use crate::policies::{Policies, RETRY_STORE_S, idempotency_problem, quota_problem};
 use crate::ports::{
-    AdapterPort, AdmissionPort, AttemptPort, Claimed, Completed, ContractPort, Headers,
-    IdempotencyPort, IdempotentCall, Kept, Looked, Ports, Prepared, QuotaCall, QuotaPort, Refusal,
-    UsageAmounts, UsagePort,
+    AdapterPort, AdmissionPort, AttemptPort, AuthAdmitted, Claimed, Completed, ContractPort,
+    Headers, IdempotencyPort, IdempotentCall, Kept, Looked, Ports, Prepared, QuotaCall, QuotaPort,
+    Refusal, UsageAmounts, UsagePort,
 };
 use crate::record::{Request, Response};
 use crate::route::{Target, shorten};
@@ -62,6 +62,7 @@ struct Call<'a, P: Ports> {
     request: &'a Request,
     context: &'a Context,
     caller: &'a Caller,
+    priority: Option<u8>,
     method: Method,
 }
 
@@ -78,16 +79,20 @@ pub fn call<P: Ports>(
     catalogue: &mut Option<Catalogue<P>>,
     request: &Request,
     context: &Context,
-    caller: &Caller,
+    admitted: &AuthAdmitted,
     (method, target): (Method, &Target),
     headers: &mut Headers,
 ) -> Result<Answered, Problem> {
+    let AuthAdmitted {
+        caller, priority, ..
+    } = admitted;
     let call = Call {
         ports,
         policies,
         request,
         context,
         caller,
+        priority: *priority,
         method,
     };
     let admission = admit(
@@ -382,6 +387,7 @@ impl<P: Ports> Call<'_, P> {
                     version,
                     inputs,
                     &outputs,
+                    self.priority,
                 );
                 meter.compute_ns = self.ports.monotonic_ns().saturating_sub(begun_ns);
                 match &opened.adapter {
@@ -653,9 +659,10 @@ fn infer<P: Ports>(
     version: ModelVersion,
     inputs: Vec<Tensor>,
     outputs: &[String],
+    priority: Option<u8>,
 ) -> Result<Vec<Tensor>, Problem> {
     let mut tensors = ports
-        .infer(model, version, inputs, outputs)
+        .infer(model, version, inputs, outputs, priority)
         .map_err(|f| failure(f, Some(contract)))?;
     // wasi:nn carries fewer data types than the contract; the contract's name for the same bytes
     // is the one callers know.

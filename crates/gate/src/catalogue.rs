@@ -82,6 +82,26 @@ impl<P: Ports> Catalogue<P> {
         self.models.values_mut()
     }
 
+    /// Their names, in the order of [`Catalogue::iter_mut`].
+    pub fn names(&self) -> Vec<String> {
+        self.models.keys().cloned().collect()
+    }
+
+    /// Whether there is such a model.
+    pub fn contains(&self, model: &str) -> bool {
+        self.models.contains_key(model)
+    }
+
+    /// What is said where there is none, with all there are; who may not know of some leaves those out.
+    pub fn unknown(&self, model: &str) -> Problem {
+        let others = self.models.keys().filter(|other| *other != model);
+        Problem::new(
+            Code::UnknownModel,
+            format!("there is no model `{}`", shorten(model)),
+        )
+        .with_available(others.cloned().collect())
+    }
+
     /// Finds the model and the version a target means: the pinned one, else the highest that is
     /// ready, else the highest.
     pub fn resolve(
@@ -89,12 +109,8 @@ impl<P: Ports> Catalogue<P> {
         ports: &P,
         target: &Target,
     ) -> Result<(&mut Model<P>, ModelVersion), Problem> {
-        if !self.models.contains_key(&target.model) {
-            return Err(Problem::new(
-                Code::UnknownModel,
-                format!("there is no model `{}`", shorten(&target.model)),
-            )
-            .with_available(self.models.keys().cloned().collect()));
+        if !self.contains(&target.model) {
+            return Err(self.unknown(&target.model));
         }
         let model = self
             .models

@@ -4,10 +4,15 @@
 use crate::answer;
 use crate::call::{Method, admit, call};
 use crate::catalogue::Catalogue;
-use crate::policies::{Policies, RETRY_STORE_S, caller};
-use crate::ports::{AdmissionPort, Failure, FailureKind, Headers, Ports, QuotaCall, UsagePort};
+use crate::connection::Connection;
+use crate::policies::{Policies, RETRY_STORE_S, auth_problem, authenticate};
+use crate::ports::{
+    AdmissionPort, AuthPort, AuthRefusal, Failure, FailureKind, Headers, Ports, QuotaCall,
+    UsagePort,
+};
 use crate::record::{Request, Response};
 use crate::route::{Route, Target, route, shorten};
+use crate::trail::Trail;
 use penstock_core::clock::days_from_date;
 use penstock_core::{Caller, Code, ModelVersion, PredictionId, Problem, RequestId, negotiate};
 use penstock_policy::usage::{DAY_MS, MAX_DAYS};
@@ -30,7 +35,21 @@ pub struct Gate<P: Ports> {
     ports: P,
     policies: Option<Policies<P>>,
     catalogue: Option<Catalogue<P>>,
+    host: Option<Host>,
 }
+
+/// What the host says of itself.
+struct Host {
+    /// What the headers that it makes begin with, where it makes any.
+    token: Option<String>,
+    /// Whether it keeps an audit log.
+    audits: bool,
+}
+
+/// The variable that holds the host's token.
+const HOST_TOKEN: &str = "PENSTOCK_HOST_TOKEN";
+/// The variable by which a host asks for what an audit log needs.
+const HOST_AUDITS: &str = "PENSTOCK_AUDIT";
 
 /// What every answer to one request carries.
 pub(crate) struct Context {
@@ -62,6 +81,16 @@ impl Answered {
         }
     }
 
+    /// Adds what the server says of itself, for who may read details.
+    fn tell_server(&mut self, connection: &Connection) {
+        if let Some(server) = &connection.server
+            && let Ok(Value::Object(mut body)) = serde_json::from_slice(&self.response.body)
+        {
+            body.insert("server".to_owned(), server.clone());
+            self.response.body = Value::Object(body).to_string().into_bytes();
+        }
+    }
+
     /// The answer with the headers that describe its content.
     pub fn stamped(self) -> Response {
         let Self {
@@ -86,6 +115,7 @@ impl<P: Ports> Gate<P> {
             ports,
             policies: None,
             catalogue: None,
+            host: None,
         }
     }
 
@@ -93,9 +123,26 @@ impl<P: Ports> Gate<P> {
     pub fn handle(&mut self, request: &Request) -> Response {
         let context = self.context(request);
         let mut headers = Headers::new();
-        let mut response = match self.answer(request, &context, &mut headers) {
+        let ports = &self.ports;
+        let host = self.host.get_or_insert_with(|| {
+            let token = ports
+                .environment(HOST_TOKEN)
+                .filter(|token| !token.is_empty());
+            Host {
+                audits: token.is_some() && ports.environment(HOST_AUDITS).is_some(),
+                token,
+            }
+        });
+        let audits = host.audits;
+        let connection = Connection::of(request, host.token.as_deref());
+        let mut trail = Trail::default();
+        let answered = self.answer(request, &context, &connection, &mut headers, &mut trail);
+        let mut response = match answered {
             Ok(answered) => answered.stamped(),
-            Err(problem) => render_problem(&problem, request, &context),
+            Err(problem) => {
+                trail.code = Some(problem.code);
+                render_problem(&problem, request, &context)
+            }
         };
         for (name, value) in headers {
             // A problem says itself when to come back.
@@ -104,6 +151,9 @@ impl<P: Ports> Gate<P> {
             }
         }
         response.push("x-request-id", context.request_id.as_str());
+        if audits {
+            trail.tell(&mut response);
+        }
         response
     }
 
@@ -134,7 +184,9 @@ impl<P: Ports> Gate<P> {
         &mut self,
         request: &Request,
         context: &Context,
+        connection: &Connection,
         headers: &mut Headers,
+        trail: &mut Trail,
     ) -> Result<Answered, Problem> {
         let route = route(&request.method, request.path())?;
         let accept = request.header_list("accept");
@@ -151,6 +203,7 @@ impl<P: Ports> Gate<P> {
             ports,
             policies,
             catalogue,
+            ..
         } = self;
         let ports: &P = ports;
         // Probes are answered whatever the policy is.
@@ -161,7 +214,32 @@ impl<P: Ports> Gate<P> {
             Some(policies) => &*policies,
             None => &*policies.insert(Policies::open(ports)?),
         };
-        let caller = caller(request);
+        let (kind, model) = asked(&route);
+        trail.route = Some(kind);
+        trail.model = model.map(str::to_owned);
+        let times = (context.unix_ms, context.random as u64);
+        let admitted = authenticate(policies, request, connection, (kind, model), times);
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(refusal) if route == Route::Ready => {
+                trail.caller = refusal.caller;
+                return Ok(readiness(ports, known(catalogue, ports), &route, None));
+            }
+            Err(refusal) => {
+                let problem = refused(ports, catalogue, model, &refusal);
+                trail.caller = refusal.caller;
+                return Err(withhold(policies, trail.caller.as_ref(), problem));
+            }
+        };
+        trail.caller = Some(admitted.caller.clone());
+        trail.credential = Some(admitted.credential);
+        trail.admitted = true;
+        if route == Route::Ready {
+            let sees = |names: &[String]| policies.auth.sees(&admitted.caller, names);
+            let mut answered = readiness(ports, known(catalogue, ports), &route, Some(&sees));
+            answered.tell_server(connection);
+            return Ok(answered);
+        }
         let called = match &route {
             Route::Predict(target) => Some((Method::Predict, target)),
             Route::Infer(target) => Some((Method::Infer, target)),
@@ -169,28 +247,25 @@ impl<P: Ports> Gate<P> {
         };
         if let Some(called) = called {
             return call(
-                ports, policies, catalogue, request, context, &caller, called, headers,
-            );
+                ports, policies, catalogue, request, context, &admitted, called, headers,
+            )
+            .map_err(|problem| withhold(policies, Some(&admitted.caller), problem));
         }
+        let caller = &admitted.caller;
         let admission = admit(
             ports,
             policies,
             context,
             &QuotaCall {
-                caller: &caller,
-                route: if route == Route::Usage {
-                    "usage"
-                } else {
-                    "models"
-                },
+                caller,
+                route: kind,
                 model: None,
                 body_bytes: request.body.len() as u64,
             },
             headers,
         )?;
-        let answered = limited(
-            ports, policies, catalogue, &route, request, &caller, context,
-        );
+        let answered = limited(ports, policies, catalogue, &route, request, caller, context)
+            .map_err(|problem| withhold(policies, Some(caller), problem));
         if policies.scope.settles
             && let Some(admission) = admission
         {
@@ -199,6 +274,63 @@ impl<P: Ports> Gate<P> {
         answered
     }
 }
+
+/// What a route is to scopes and limits: its kind, and the model it is about.
+fn asked(route: &Route) -> (&'static str, Option<&str>) {
+    match route {
+        Route::Predict(target) => ("predict", Some(&target.model)),
+        Route::Infer(target) => ("infer", Some(&target.model)),
+        Route::Model(target) | Route::ModelMetadata(target) | Route::ModelReady(target) => {
+            ("models", Some(&target.model))
+        }
+        Route::Usage => ("usage", None),
+        Route::Ready => ("ready", None),
+        _ => ("models", None),
+    }
+}
+
+/// The problem a refusal is answered with. What a caller may not know of and what there is not look alike, also to a caller
+/// who has no scope for it.
+fn refused<P: Ports>(
+    ports: &P,
+    catalogue: &mut Option<Catalogue<P>>,
+    model: Option<&str>,
+    refusal: &AuthRefusal,
+) -> Problem {
+    match (auth_problem(refusal), model) {
+        (Some(problem), Some(model)) if problem.code == Code::PermissionDenied => {
+            let catalogue = known(catalogue, ports);
+            if catalogue.contains(model) {
+                problem
+            } else {
+                catalogue.unknown(model)
+            }
+        }
+        (Some(problem), _) => problem,
+        (None, model) => known(catalogue, ports).unknown(model.unwrap_or_default()),
+    }
+}
+
+/// Leaves out of a problem the models a caller may not know of.
+fn withhold<P: Ports>(
+    policies: &Policies<P>,
+    caller: Option<&Caller>,
+    problem: Problem,
+) -> Problem {
+    if problem.code != Code::UnknownModel || problem.available.is_empty() {
+        return problem;
+    }
+    let names = problem.available.clone();
+    let seen = match caller {
+        Some(caller) => policies.auth.sees(caller, &names),
+        None => Vec::new(),
+    };
+    let known = names.into_iter().zip(seen).filter(|(_, seen)| *seen);
+    problem.with_available(known.map(|(name, _)| name).collect())
+}
+
+/// Which of some models are to be shown.
+type Sees<'a> = &'a dyn Fn(&[String]) -> Vec<bool>;
 
 /// Routes that no limit applies to.
 fn unlimited<P: Ports>(
@@ -209,7 +341,6 @@ fn unlimited<P: Ports>(
     Some(match route {
         Route::Healthz => Ok(Answered::json(200, &json!({ "status": "ok" }))),
         Route::ServerLive => Ok(Answered::json(200, &json!({ "live": true }))),
-        Route::ServerMetadata => Ok(Answered::json(200, &answer::server_metadata())),
         Route::ErrorCatalogue => {
             let all: Vec<Value> = Code::ALL.iter().map(|c| answer::error_entry(*c)).collect();
             Ok(Answered::json(200, &json!({ "errors": all })))
@@ -224,7 +355,7 @@ fn unlimited<P: Ports>(
                 ),
             )),
         },
-        Route::Ready | Route::ServerReady => Ok(readiness(ports, known(catalogue, ports), route)),
+        Route::ServerReady => Ok(readiness(ports, known(catalogue, ports), route, None)),
         _ => return None,
     })
 }
@@ -241,9 +372,13 @@ fn limited<P: Ports>(
 ) -> Result<Answered, Problem> {
     match route {
         Route::Usage => usage(policies, request, caller, context),
+        Route::ServerMetadata => Ok(Answered::json(200, &answer::server_metadata())),
         Route::ModelList => {
             let mut models = Vec::new();
-            for model in known(catalogue, ports).iter_mut() {
+            let names: Vec<String> = known(catalogue, ports).names();
+            let seen = policies.auth.sees(caller, &names);
+            let listed = known(catalogue, ports).iter_mut().zip(seen);
+            for (model, _) in listed.filter(|(_, seen)| *seen) {
                 let (name, versions) = (model.name.clone(), model.versions.clone());
                 models.push(match model.open(ports) {
                     Ok(opened) => answer::model(name.as_str(), &versions, &opened.contract),
@@ -295,8 +430,20 @@ fn describe<P: Ports>(
     Ok(answered)
 }
 
-/// `/ready` and `/v2/health/ready`: ready when every version of every model could run now.
-fn readiness<P: Ports>(ports: &P, catalogue: &mut Catalogue<P>, route: &Route) -> Answered {
+/// `/ready` and `/v2/health/ready`: ready when every version of every model could run now. Which models those are is told
+/// to who may know of them.
+fn readiness<P: Ports>(
+    ports: &P,
+    catalogue: &mut Catalogue<P>,
+    route: &Route,
+    sees: Option<Sees<'_>>,
+) -> Answered {
+    let names = catalogue.names();
+    let shown = sees.map_or_else(Vec::new, |sees| sees(&names));
+    let shown = |name: &str| {
+        let at = names.iter().position(|known| known == name);
+        at.is_some_and(|at| shown.get(at) == Some(&true))
+    };
     let mut all_ready = true;
     let mut models = Vec::new();
     for model in catalogue.iter_mut() {
@@ -308,6 +455,9 @@ fn readiness<P: Ports>(ports: &P, catalogue: &mut Catalogue<P>, route: &Route) -
                 None => ports.ready(name.as_str(), *version).map_err(|f| f.message),
             };
             all_ready &= state.is_ok();
+            if !shown(name.as_str()) {
+                continue;
+            }
             let mut entry = json!({
                 "name": name, "version": version.to_string(), "ready": state.is_ok(),
             });
@@ -318,9 +468,9 @@ fn readiness<P: Ports>(ports: &P, catalogue: &mut Catalogue<P>, route: &Route) -
         }
     }
     let status = if all_ready { 200 } else { 503 };
-    let body = match route {
-        Route::ServerReady => json!({ "ready": all_ready }),
-        _ => json!({ "ready": all_ready, "models": models }),
+    let body = match (route, sees) {
+        (Route::Ready, Some(_)) => json!({ "ready": all_ready, "models": models }),
+        _ => json!({ "ready": all_ready }),
     };
     let mut answered = Answered::json(status, &body);
     if !all_ready {

@@ -2,22 +2,26 @@
 //! answer is written. It is a library over plain records and [`ports`], so that it runs natively in
 //! tests with fakes and in WebAssembly behind either door with the same code.
 //!
+//! * [`connection`]: what is believed of a request's way;
 //! * [`route`]: path and method to route; pure;
 //! * `policies`: the operator's policies, opened;
 //! * `call`: a call of a model through all of them;
 //! * [`catalogue`]: which models and versions exist;
 //! * [`gate`]: what each route is answered with;
+//! * [`trail`]: what the audit log is told;
 //! * [`answer`]: bodies and headers of answers;
 //! * [`ports`]: what the gate needs from outside.
 
 pub mod answer;
 mod call;
 pub mod catalogue;
+pub mod connection;
 pub mod gate;
 mod policies;
 pub mod ports;
 pub mod record;
 pub mod route;
+pub mod trail;
 
 pub use gate::Gate;
 pub use record::{Header, Request, Response};

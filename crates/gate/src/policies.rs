@@ -1,21 +1,23 @@
 //! The policies of one instance, opened from the operator's file by the first request that needs them.
 
+use crate::connection::Connection;
 use crate::ports::{
-    Headers, IdempotencyPort, IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules, Ports,
+    AuthAdmitted, AuthCall, AuthPort, AuthRefusal, AuthRefusalKind, AuthSurroundings, Headers,
+    IdempotencyPort, IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules, Ports,
     QuotaPort, QuotaRefusal, QuotaRefusalKind, QuotaScope, UsagePort,
 };
 use crate::record::Request;
-use penstock_core::{Caller, Code, Problem};
-use std::net::{IpAddr, SocketAddr};
-
-/// Where the server says who is at the other end.
-const CLIENT_ADDRESS_HEADER: &str = "spin-client-addr";
+use penstock_core::{Code, Problem};
+use penstock_policy::document;
+use sha2::{Digest, Sha256};
 
 /// Seconds a caller is told to wait for a store: it reconnects within seconds.
 pub(crate) const RETRY_STORE_S: u32 = 2;
 
 /// The policies of one instance.
 pub struct Policies<P: Ports> {
+    /// Who may call.
+    pub auth: P::Auth,
     /// The limits.
     pub quota: P::Quota,
     /// Which limits there are.
@@ -40,6 +42,17 @@ impl<P: Ports> Policies<P> {
             )
         };
         let text = ports.policy_text().map_err(broken)?;
+        // A host of ours keeps the sets in the store instead, so a file that is not there is no fault.
+        let key_sets = document::key_set_files(&text).map_err(broken)?.into_iter();
+        let surroundings = AuthSurroundings {
+            key_sets: key_sets
+                .filter_map(|(issuer, file)| Some((issuer, ports.read_policy_file(&file)?)))
+                .collect(),
+            public: ports
+                .environment(LISTENER)
+                .is_some_and(|value| value == "public"),
+        };
+        let auth = ports.open_auth(&text, surroundings).map_err(broken)?;
         let quota = ports.open_quota(&text).map_err(broken)?;
         let idempotency = ports.open_idempotency(&text).map_err(broken)?;
         let usage = ports.open_usage(&text).map_err(broken)?;
@@ -47,6 +60,7 @@ impl<P: Ports> Policies<P> {
             scope: quota.scope(),
             rules: idempotency.rules(),
             counts: usage.enabled(),
+            auth,
             quota,
             idempotency,
             usage,
@@ -54,19 +68,58 @@ impl<P: Ports> Policies<P> {
     }
 }
 
-/// Who calls. Without authentication everybody is anonymous, and known by the address. Of several the last
-/// counts: some hosts put their own behind what the client sent. What is no address is none.
-pub fn caller(request: &Request) -> Caller {
-    let named = request
+/// The variable by which a host says that others than this machine reach it.
+const LISTENER: &str = "PENSTOCK_LISTENER";
+
+/// The headers that carry credentials, beside those of a signature.
+const CARRIERS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
+/// The headers that say a request is signed.
+const SIGNING: [&str; 2] = ["signature", "signature-input"];
+
+/// Who calls, and whether they may.
+pub fn authenticate<P: Ports>(
+    policies: &Policies<P>,
+    request: &Request,
+    connection: &Connection,
+    (route, model): (&'static str, Option<&str>),
+    (now_ms, random): (u64, u64),
+) -> Result<AuthAdmitted, AuthRefusal> {
+    let has = |names: &[&str], name: &str| names.contains(&name);
+    let signed = request
         .headers
         .iter()
-        .rfind(|header| header.name == CLIENT_ADDRESS_HEADER)
-        .and_then(|header| std::str::from_utf8(&header.value).ok());
-    let address = named.and_then(|text| {
-        let socket = text.parse::<SocketAddr>().map(|socket| socket.ip());
-        socket.or_else(|_| text.parse::<IpAddr>()).ok()
-    });
-    Caller::anonymous(address.map(|ip| ip.to_string()))
+        .any(|header| has(&SIGNING, &header.name));
+    let headers = request.headers.iter();
+    let call = AuthCall {
+        method: &request.method,
+        target: if signed { &request.target } else { "" },
+        // A signature may cover any header; otherwise the others are not needed, and not copied.
+        headers: headers
+            .filter(|header| signed || has(&CARRIERS, &header.name))
+            .map(|header| (header.name.as_str(), header.value.as_slice()))
+            .collect(),
+        body_sha256: signed.then(|| Sha256::digest(&request.body).into()),
+        address: connection.address.as_deref(),
+        forwarded: connection.forwarded,
+        certificate: (connection.certificate.as_ref())
+            .map(|certificate| (certificate.sha256.as_str(), certificate.names.as_slice())),
+        route,
+        model,
+    };
+    policies.auth.admit(&call, now_ms, random)
+}
+
+/// The problem a refusal by authentication is answered with; `None` where it is to look as if there were no such model.
+pub fn auth_problem(refusal: &AuthRefusal) -> Option<Problem> {
+    let AuthRefusalKind::Because(code) = refusal.kind else {
+        return None;
+    };
+    let problem =
+        Problem::new(code, refusal.message.clone()).with_challenge(refusal.challenge.clone());
+    Some(match refusal.retry_after_s {
+        Some(seconds) => problem.retry_after(seconds),
+        None => problem,
+    })
 }
 
 /// The problem a refusal by a limit is answered with, and the headers it comes with.

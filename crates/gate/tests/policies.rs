@@ -160,7 +160,7 @@ fn a_key_that_is_none_or_missing_where_it_is_required_is_a_400() {
         (response.status, code(&body)),
         (400, "idempotency_key_invalid")
     );
-    *ports.policy.borrow_mut() = "[idempotency]\nrequired = [\"predict\"]\n".into();
+    ports.set_policy("[idempotency]\nrequired = [\"predict\"]\n");
     let (response, body) = send(&ports, PREDICT, None, BODY);
     assert_eq!(
         (response.status, code(&body)),
@@ -170,7 +170,7 @@ fn a_key_that_is_none_or_missing_where_it_is_required_is_a_400() {
     let infer = br#"{"inputs":[{"name":"a","shape":[1,2],"datatype":"FP32","data":[1,2]}]}"#;
     let (response, _) = send(&ports, "/v2/models/m/infer", None, infer);
     assert_eq!(response.status, 200);
-    *ports.policy.borrow_mut() = "[idempotency]\nenabled = false\n".into();
+    ports.set_policy("[idempotency]\nenabled = false\n");
     assert_eq!(send(&ports, PREDICT, Some("a, b"), BODY).0.status, 200);
 }
 
@@ -249,12 +249,12 @@ fn limits_are_asked_for_reading_too_but_not_for_probes() {
         "/v2/health/live",
         "/v2/health/ready",
         "/errors",
-        "/v2",
     ] {
         assert_eq!(send(&ports, target, None, b"").0.status, 200, "{target}");
     }
     assert!(log(&ports).is_empty());
     for target in [
+        "/v2",
         "/v1/models",
         "/v1/models/m",
         "/v2/models/m",
@@ -312,14 +312,14 @@ fn a_store_that_fails_closes_keyed_calls_or_lets_them_by_as_the_policy_says() {
     assert!(response.header("retry-after").is_some());
     assert_eq!(ports.runs.get(), 0);
     assert_eq!(send(&ports, PREDICT, None, BODY).0.status, 200);
-    *ports.policy.borrow_mut() = "[idempotency]\non_store_failure = \"open\"\n".into();
+    ports.set_policy("[idempotency]\non_store_failure = \"open\"\n");
     assert_eq!(send(&ports, PREDICT, Some("k"), BODY).0.status, 200);
 }
 
 #[test]
 fn an_answer_too_large_to_keep_is_remembered_as_done() {
     let ports = ports();
-    *ports.policy.borrow_mut() = "[idempotency]\nmax_record_bytes = 50\n".into();
+    ports.set_policy("[idempotency]\nmax_record_bytes = 50\n");
     let (first, _) = send(&ports, PREDICT, Some("k"), BODY);
     assert_eq!(first.status, 200);
     let (second, body) = send(&ports, PREDICT, Some("k"), BODY);
@@ -337,7 +337,7 @@ fn use_is_counted_by_model_and_reported_to_its_tenant() {
     let ports = ports();
     let (response, body) = send(&ports, "/v1/usage", None, b"");
     assert_eq!((response.status, code(&body)), (404, "unknown_path"));
-    *ports.policy.borrow_mut() = "[usage]\nenabled = true\n".into();
+    ports.set_policy("[usage]\nenabled = true\n");
     for key in [None, Some("k"), Some("k")] {
         assert_eq!(send(&ports, PREDICT, key, BODY).0.status, 200);
     }
@@ -384,7 +384,7 @@ fn use_is_counted_by_model_and_reported_to_its_tenant() {
 #[test]
 fn a_policy_that_cannot_be_read_is_the_operators_fault_and_probes_still_answer() {
     let ports = ports();
-    *ports.policy.borrow_mut() = "[idempotency]\nttl = 3\n".into();
+    ports.set_policy("[idempotency]\nttl = 3\n");
     let (response, body) = send(&ports, PREDICT, None, BODY);
     assert_eq!((response.status, code(&body)), (500, "internal"));
     assert!(body["error"]["message"].as_str().unwrap().contains("ttl"));

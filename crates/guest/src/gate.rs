@@ -4,13 +4,13 @@
 //! either.
 
 use crate::types::{
-    bulk_to_wit, caller_to_wit, http as wit_http, rejection_from_wit, tensors_from_wit,
-    tensors_to_wit,
+    bulk_to_wit, caller_from_wit, caller_to_wit, http as wit_http, rejection_from_wit,
+    tensors_from_wit, tensors_to_wit,
 };
 use http_body_util::BodyExt;
 use penstock_core::{Caller, Code, ModelVersion, Problem};
 use penstock_gate::ports::{
-    self, AdapterPort, AdmissionPort, AttemptPort, ContractPort, Failure, FailureKind,
+    self, AdapterPort, AdmissionPort, AttemptPort, AuthPort, ContractPort, Failure, FailureKind,
     IdempotencyPort, ParsedBody, Ports, QuotaPort, UsagePort,
 };
 use penstock_gate::{Gate, Header, Request, Response};
@@ -24,7 +24,7 @@ pub mod bindings {
     wit_bindgen::generate!({
         world: "penstock:gate/component",
         path: [
-            "../../wit/types", "../../wit/deps/nn", "../../wit/deps/keyvalue", "../../wit/quota", "../../wit/idempotency",
+            "../../wit/types", "../../wit/deps/nn", "../../wit/deps/keyvalue", "../../wit/deps/spin", "../../wit/auth", "../../wit/quota", "../../wit/idempotency",
             "../../wit/usage", "../../wit/validation", "../../wit/inference", "../../wit/adapter", "../../wit/gate",
         ],
         with: {
@@ -38,6 +38,7 @@ pub mod bindings {
     });
 }
 
+use bindings::penstock::auth::auth as wit_auth;
 use bindings::penstock::validation::validation as wit_validation;
 use bindings::penstock::{adapter::adapter as wit_adapter, inference::inference as wit_inference};
 use bindings::penstock::{
@@ -182,6 +183,7 @@ struct WitPorts;
 impl Ports for WitPorts {
     type Contract = wit_validation::Contract;
     type Adapter = wit_adapter::Adapter;
+    type Auth = wit_auth::Policy;
     type Quota = wit_quota::Policy;
     type Idempotency = wit_idempotency::Policy;
     type Usage = wit_usage::Policy;
@@ -219,6 +221,32 @@ impl Ports for WitPorts {
             ));
         }
         std::fs::read_to_string(POLICY_FILE).map_err(unreadable)
+    }
+
+    fn read_policy_file(&self, name: &str) -> Option<String> {
+        // Where the manifest mounts it: beside the policy.
+        let path = format!("/{name}");
+        let size = std::fs::metadata(&path).ok()?.len();
+        if size > MAX_POLICY_BYTES {
+            return None;
+        }
+        std::fs::read_to_string(&path).ok()
+    }
+
+    fn environment(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn open_auth(
+        &self,
+        policy: &str,
+        surroundings: ports::AuthSurroundings,
+    ) -> Result<Self::Auth, String> {
+        let surroundings = wit_auth::Surroundings {
+            key_sets: surroundings.key_sets,
+            public: surroundings.public,
+        };
+        wit_auth::Policy::open(policy, &surroundings)
     }
 
     fn open_quota(&self, policy: &str) -> Result<Self::Quota, String> {
@@ -284,9 +312,10 @@ impl Ports for WitPorts {
         version: ModelVersion,
         inputs: Vec<Tensor>,
         outputs: &[String],
+        priority: Option<u8>,
     ) -> Result<Vec<Tensor>, Failure> {
         let inputs = tensors_to_wit(inputs);
-        let answered = wit_inference::infer(model, version.get(), &inputs, outputs);
+        let answered = wit_inference::infer(model, version.get(), &inputs, outputs, priority);
         // The memory they took is wanted for the outputs, which are as large in the worst case and there twice.
         drop(inputs);
         answered.map(tensors_from_wit).map_err(failure)
@@ -380,6 +409,81 @@ fn quota_refusal(refusal: wit_quota::Refusal) -> ports::QuotaRefusal {
         message: refusal.message,
         retry_after_s: refusal.retry_after_s,
         headers: headers(refusal.headers),
+    }
+}
+
+/// The code a refusal by authentication is answered with; none where it is to look as if there were no such model.
+fn auth_code(kind: wit_auth::RefusalKind) -> Option<Code> {
+    use wit_auth::RefusalKind as Wit;
+    Some(match kind {
+        Wit::Missing => Code::CredentialsMissing,
+        Wit::Malformed => Code::CredentialsMalformed,
+        Wit::Ambiguous => Code::CredentialsAmbiguous,
+        Wit::Invalid => Code::CredentialsInvalid,
+        Wit::Expired => Code::CredentialsExpired,
+        Wit::Revoked => Code::CredentialsRevoked,
+        Wit::Replayed => Code::SignatureReplayed,
+        Wit::Denied => Code::PermissionDenied,
+        Wit::TenantDisabled => Code::TenantDisabled,
+        Wit::StoreFailed => Code::StoreUnavailable,
+        Wit::Hidden => return None,
+    })
+}
+
+impl AuthPort for wit_auth::Policy {
+    fn admit(
+        &self,
+        call: &ports::AuthCall<'_>,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<ports::AuthAdmitted, ports::AuthRefusal> {
+        let headers = call.headers.iter().map(|(name, value)| wit_auth::Header {
+            name: (*name).to_owned(),
+            value: value.to_vec(),
+        });
+        let request = wit_auth::Request {
+            method: call.method.to_owned(),
+            target: call.target.to_owned(),
+            headers: headers.collect(),
+            body_sha256: call.body_sha256.map(Vec::from),
+            address: call.address.map(str::to_owned),
+            forwarded: call.forwarded,
+            certificate: call
+                .certificate
+                .map(|(sha256, names)| wit_auth::Certificate {
+                    sha256: sha256.to_owned(),
+                    names: names.to_vec(),
+                }),
+            route: call.route.to_owned(),
+            model: call.model.map(str::to_owned),
+        };
+        match self.admit(&request, now_ms, random) {
+            Ok(admitted) => Ok(ports::AuthAdmitted {
+                caller: caller_from_wit(admitted.caller),
+                credential: match admitted.credential {
+                    wit_auth::CredentialKind::None => "none",
+                    wit_auth::CredentialKind::ApiKey => "api_key",
+                    wit_auth::CredentialKind::Token => "token",
+                    wit_auth::CredentialKind::Signature => "signature",
+                    wit_auth::CredentialKind::Certificate => "certificate",
+                },
+                priority: admitted.priority,
+            }),
+            Err(refusal) => Err(ports::AuthRefusal {
+                kind: match auth_code(refusal.kind) {
+                    Some(code) => ports::AuthRefusalKind::Because(code),
+                    None => ports::AuthRefusalKind::Hidden,
+                },
+                message: refusal.message,
+                challenge: refusal.challenge,
+                retry_after_s: refusal.retry_after_s,
+                caller: refusal.caller.map(caller_from_wit),
+            }),
+        }
+    }
+
+    fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool> {
+        self.sees(&caller_to_wit(caller), models)
     }
 }
 

@@ -1,10 +1,11 @@
 //! `penstock:inference` over `wasi:nn`: models by name, tensors in and out.
 //!
 //! Graphs and execution contexts are opened on a model version's first call and kept for the life of
-//! the instance. A version is named `<model>@<version>` to `load-by-name`.
+//! the instance. How one is named to `load-by-name` is
+//! [`GraphName`]'s affair.
 
 use crate::types::{bulk_bytes, datatype_from_wit, tensor_to_wit, tensors};
-use penstock_core::{NnData, NnWord};
+use penstock_core::{GraphName, NnData, NnWord};
 use penstock_tensor::{Datatype, Tensor};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -36,8 +37,11 @@ pub struct Inference;
 const MAX_OPEN_CONTEXTS: usize = 256;
 
 thread_local! {
-    static CONTEXTS: RefCell<BTreeMap<(String, u32), GraphExecutionContext>> = const { RefCell::new(BTreeMap::new()) };
+    static CONTEXTS: RefCell<BTreeMap<Opened, GraphExecutionContext>> = const { RefCell::new(BTreeMap::new()) };
 }
+
+/// What a context was opened for: model, version and priority.
+type Opened = (String, u32, Option<u8>);
 
 impl wit::Guest for Inference {
     fn infer(
@@ -45,13 +49,14 @@ impl wit::Guest for Inference {
         version: u32,
         inputs: Vec<tensors::Tensor>,
         outputs: Vec<String>,
+        priority: Option<u8>,
     ) -> Result<Vec<tensors::Tensor>, wit::Failure> {
         let named = inputs
             .into_iter()
             .map(to_nn)
             .collect::<Result<Vec<_>, _>>()?;
         CONTEXTS.with_borrow_mut(|contexts| {
-            let computed = opened(contexts, model, version)?
+            let computed = opened(contexts, (model, version, priority))?
                 .compute(named)
                 .map_err(failure)?;
             computed
@@ -64,27 +69,21 @@ impl wit::Guest for Inference {
 
     fn ready(model: String, version: u32) -> Result<(), wit::Failure> {
         // Not from the kept contexts: a model can stop being ready after it was opened.
-        load_by_name(&graph_name(&model, version))
+        load_by_name(&GraphName::write(&model, version, None))
             .map(drop)
             .map_err(failure)
     }
 }
 
-fn graph_name(model: &str, version: u32) -> String {
-    format!("{model}@{version}")
-}
-
 fn opened(
-    contexts: &mut BTreeMap<(String, u32), GraphExecutionContext>,
-    model: String,
-    version: u32,
+    contexts: &mut BTreeMap<Opened, GraphExecutionContext>,
+    at: Opened,
 ) -> Result<&GraphExecutionContext, wit::Failure> {
-    let at = (model, version);
     if !contexts.contains_key(&at) {
         if contexts.len() >= MAX_OPEN_CONTEXTS {
             contexts.clear();
         }
-        let graph = load_by_name(&graph_name(&at.0, version)).map_err(failure)?;
+        let graph = load_by_name(&GraphName::write(&at.0, at.1, at.2)).map_err(failure)?;
         let context = graph.init_execution_context().map_err(failure)?;
         return Ok(contexts.entry(at).or_insert(context));
     }

@@ -3,19 +3,27 @@
 
 #[cfg(feature = "adapter")]
 pub mod adapter;
+#[cfg(feature = "auth")]
+pub mod auth;
 #[cfg(feature = "gate")]
 pub mod gate;
 #[cfg(feature = "idempotency")]
 pub mod idempotency;
 #[cfg(feature = "inference")]
 pub mod inference;
-#[cfg(any(feature = "idempotency", feature = "quota", feature = "usage"))]
+#[cfg(any(
+    feature = "auth",
+    feature = "idempotency",
+    feature = "quota",
+    feature = "usage"
+))]
 pub mod kv;
 #[cfg(feature = "nn")]
 pub mod nn;
 #[cfg(feature = "quota")]
 pub mod quota;
 #[cfg(any(
+    feature = "auth",
     feature = "gate",
     feature = "inference",
     feature = "validation",

@@ -86,10 +86,8 @@ impl graph::Guest for Nn {
     }
 
     fn load_by_name(name: String) -> Result<graph::Graph, errors::Error> {
-        let (model, version) = match name.split_once('@') {
-            Some((model, version)) => (model, Some(version)),
-            None => (name.as_str(), None),
-        };
+        // Here is one lane and no line, so a priority changes nothing.
+        let GraphName { model, version, .. } = GraphName::parse(&name);
         let opened = opened(model, version)?;
         Ok(graph::Graph::new(Graph {
             model: opened.model().to_owned(),

@@ -17,7 +17,7 @@
 use crate::state::{InstanceState, RequestTerms};
 use bytes::Bytes;
 use penstock_core::nn_data::MAX_RETRY_AFTER_MS;
-use penstock_core::{NnData, NnWord};
+use penstock_core::{GraphName, NnData, NnWord};
 use penstock_nn::{ErrorCode, Handle, NnError, NnTensor, Refusal, Terms, Unavailable};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,10 +50,10 @@ const OUTPUT_SHARE: usize = 4;
 
 /// A tensor a guest made or is given. What it says of itself is checked when it is used.
 pub struct Tensor(NnTensor);
-/// A model a guest opened. It keeps nothing in memory: what serves is asked for at each call.
-pub struct Graph(Handle);
+/// A model a guest opened, and the priority of its calls. It keeps nothing in memory: what serves is asked for at each call.
+pub struct Graph(Handle, Option<u8>);
 /// A model a guest may run.
-pub struct Context(Handle);
+pub struct Context(Handle, Option<u8>);
 /// An error on its way to a guest.
 pub struct Error {
     code: errors::ErrorCode,
@@ -227,12 +227,13 @@ impl graph::Host for InstanceState {
         &mut self,
         name: String,
     ) -> wasmtime::Result<Result<Resource<Graph>, Resource<Error>>> {
-        let (model, version) = match name.split_once('@') {
-            Some((model, version)) => (model, Some(version)),
-            None => (name.as_str(), None),
-        };
+        let GraphName {
+            model,
+            version,
+            priority,
+        } = GraphName::parse(&name);
         match (self.repository).handle_in(self.snapshot.as_deref(), model, version) {
-            Ok(handle) => Ok(Ok(self.table.push(Graph(handle))?)),
+            Ok(handle) => Ok(Ok(self.table.push(Graph(handle, priority))?)),
             Err(unavailable) => Ok(Err(self.fail(unavailable.into())?)),
         }
     }
@@ -243,8 +244,9 @@ impl graph::HostGraph for InstanceState {
         &mut self,
         graph: Resource<Graph>,
     ) -> wasmtime::Result<Result<Resource<Context>, Resource<Error>>> {
-        let handle = self.table.get(&graph)?.0.clone();
-        Ok(Ok(self.table.push(Context(handle))?))
+        let Graph(handle, priority) = self.table.get(&graph)?;
+        let context = Context(handle.clone(), *priority);
+        Ok(Ok(self.table.push(context)?))
     }
 
     fn drop(&mut self, graph: Resource<Graph>) -> wasmtime::Result<()> {
@@ -261,12 +263,13 @@ impl inference::HostGraphExecutionContext for InstanceState {
         context: Resource<Context>,
         inputs: Vec<(String, Resource<Tensor>)>,
     ) -> wasmtime::Result<Result<Vec<(String, Resource<Tensor>)>, Resource<Error>>> {
-        let handle = self.table.get(&context)?.0.clone();
+        let Context(handle, priority) = self.table.get(&context)?;
+        let (handle, priority) = (handle.clone(), *priority);
         let mut named = Vec::with_capacity(inputs.len());
         for (name, handle) in inputs {
             named.push((name, self.release_tensor(handle)?));
         }
-        match run(&handle, named, self.terms.clone()).await {
+        match run(&handle, named, priority, self.terms.clone()).await {
             Ok(outputs) => {
                 let bytes: usize = outputs.iter().map(|(_, tensor)| tensor.data.len()).sum();
                 let most = self.max_tensor_bytes / OUTPUT_SHARE;
@@ -303,6 +306,7 @@ impl inference::HostGraphExecutionContext for InstanceState {
 async fn run(
     handle: &Handle,
     inputs: Vec<(String, NnTensor)>,
+    priority: Option<u8>,
     terms: Option<RequestTerms>,
 ) -> Result<Vec<(String, NnTensor)>, Error> {
     let Some(RequestTerms {
@@ -321,7 +325,7 @@ async fn run(
     let terms = Terms {
         deadline: Some(deadline),
         begun: Some(begun.clone()),
-        ..Terms::default()
+        priority,
     };
     let mut answer = std::pin::pin!(async {
         let model = match tokio::time::timeout_at(deadline, handle.model()).await {

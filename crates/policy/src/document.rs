@@ -44,6 +44,28 @@ pub fn auth(text: &str) -> Result<AuthSettings, String> {
     }
 }
 
+/// The key sets that `[[auth.issuers]]` names as files: the issuer's name, and the file.
+pub fn key_set_files(text: &str) -> Result<Vec<(String, String)>, String> {
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(default)]
+        auth: Auth,
+    }
+    #[derive(Default, Deserialize)]
+    struct Auth {
+        #[serde(default)]
+        issuers: Vec<Issuer>,
+    }
+    #[derive(Deserialize)]
+    struct Issuer {
+        name: String,
+        jwks_file: Option<String>,
+    }
+    let Document { auth } = read(text)?;
+    let named = |issuer: Issuer| issuer.jwks_file.map(|file| (issuer.name, file));
+    Ok(auth.issuers.into_iter().filter_map(named).collect())
+}
+
 /// Faults of settings, each with what is wrong, as one sentence.
 pub fn sentence(faults: Vec<(String, String)>) -> String {
     let faults: Vec<String> = faults

@@ -3,12 +3,17 @@
 
 use crate::{FakeClock, MemoryKv};
 use penstock_core::kv::run_ready;
-use penstock_core::{Caller, Clock, ModelVersion};
+use penstock_core::{Caller, Clock, Code, ModelVersion};
 use penstock_gate::ports::{
-    AdapterPort, AdmissionPort, Admitted, AttemptPort, Claimed, Completed, ContractPort, Failure,
+    AdapterPort, AdmissionPort, Admitted, AttemptPort, AuthAdmitted, AuthCall, AuthPort,
+    AuthRefusal, AuthRefusalKind, AuthSurroundings, Claimed, Completed, ContractPort, Failure,
     Headers, IdempotencyPort, IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules,
     IdempotentCall, Kept, Looked, ParsedBody, Ports, Prepared, QuotaCall, QuotaPort, QuotaRefusal,
     QuotaScope, Refusal, UsageAmounts, UsagePage, UsagePort, UsageRow,
+};
+use penstock_policy::auth::api_key::Pepper;
+use penstock_policy::auth::{
+    Authenticator, CertificateShown, CredentialKind, Presented, RefusalKind, Secrets,
 };
 use penstock_policy::document;
 use penstock_policy::idempotency as policy;
@@ -43,6 +48,10 @@ pub struct InMemory {
     pub kv: MemoryKv,
     /// The limits.
     pub quota: ScriptedQuota,
+    /// The priority a model was last run with.
+    pub priority: Rc<Cell<Option<u8>>>,
+    /// The environment.
+    pub environment: Rc<RefCell<BTreeMap<String, String>>>,
     /// Milliseconds the gate waited.
     pub slept_ms: Rc<Cell<u64>>,
     random: Rc<Cell<u128>>,
@@ -66,18 +75,27 @@ impl InMemory {
             run: Rc::new(run),
             ready: Rc::new(|_| Ok(())),
             runs: Rc::default(),
-            policy: Rc::default(),
+            policy: Rc::new(RefCell::new(ANYBODY.to_owned())),
             kv: MemoryKv::default(),
             quota: ScriptedQuota::default(),
+            priority: Rc::default(),
+            environment: Rc::default(),
             slept_ms: Rc::default(),
             random: Rc::default(),
         }
+    }
+
+    /// Sets the policy; where it says nothing of who may call, anybody may.
+    pub fn set_policy(&self, text: &str) {
+        let open = if text.contains("[auth") { "" } else { ANYBODY };
+        *self.policy.borrow_mut() = format!("{open}{text}");
     }
 }
 
 impl Ports for InMemory {
     type Contract = NativeValidation;
     type Adapter = LengthAdapter;
+    type Auth = NativeAuth;
     type Quota = ScriptedQuota;
     type Idempotency = NativeIdempotency;
     type Usage = NativeUsage;
@@ -102,6 +120,27 @@ impl Ports for InMemory {
 
     fn policy_text(&self) -> Result<String, String> {
         Ok(self.policy.borrow().clone())
+    }
+
+    fn read_policy_file(&self, _name: &str) -> Option<String> {
+        None
+    }
+
+    fn environment(&self, name: &str) -> Option<String> {
+        self.environment.borrow().get(name).cloned()
+    }
+
+    fn open_auth(&self, text: &str, surroundings: AuthSurroundings) -> Result<NativeAuth, String> {
+        let secrets = Secrets {
+            pepper: Some(Pepper::new(PEPPER)?),
+            shared: Vec::new(),
+        };
+        let settings = document::auth(text)?;
+        let authenticator = Authenticator::new(settings, secrets, surroundings.public)?;
+        Ok(NativeAuth {
+            authenticator: RefCell::new(authenticator),
+            kv: self.kv.clone(),
+        })
     }
 
     fn open_quota(&self, _policy: &str) -> Result<ScriptedQuota, String> {
@@ -155,7 +194,9 @@ impl Ports for InMemory {
         version: ModelVersion,
         inputs: Vec<Tensor>,
         outputs: &[String],
+        priority: Option<u8>,
     ) -> Result<Vec<Tensor>, Failure> {
+        self.priority.set(priority);
         self.runs.set(self.runs.get() + 1);
         let mut tensors = (self.run)(model, version, inputs)?;
         tensors.retain(|t| outputs.is_empty() || outputs.contains(&t.name));
@@ -164,6 +205,77 @@ impl Ports for InMemory {
 
     fn ready(&self, model: &str, _version: ModelVersion) -> Result<(), Failure> {
         (self.ready)(model)
+    }
+}
+
+/// The `[auth]` by which anybody may do anything.
+pub const ANYBODY: &str = "[auth.anonymous]\nscopes = [\"*\"]\nfrom = \"anywhere\"\n";
+
+/// The pepper of tests.
+pub const PEPPER: &[u8] = b"a pepper that only tests have";
+
+/// Authentication called without a component boundary.
+pub struct NativeAuth {
+    authenticator: RefCell<Authenticator>,
+    kv: MemoryKv,
+}
+
+impl AuthPort for NativeAuth {
+    fn admit(
+        &self,
+        call: &AuthCall<'_>,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<AuthAdmitted, AuthRefusal> {
+        let shown = Presented {
+            method: call.method,
+            target: call.target,
+            headers: &call.headers,
+            body_sha256: call.body_sha256,
+            address: call.address,
+            forwarded: call.forwarded,
+            certificate: (call.certificate)
+                .map(|(sha256, names)| CertificateShown { sha256, names }),
+            route: call.route,
+            model: call.model,
+        };
+        let mut authenticator = self.authenticator.borrow_mut();
+        let admitted = run_ready(authenticator.admit(&self.kv, &self.kv, &shown, now_ms, random));
+        admitted
+            .map(|admitted| AuthAdmitted {
+                caller: admitted.caller,
+                credential: match admitted.credential {
+                    CredentialKind::None => "none",
+                    CredentialKind::ApiKey => "api_key",
+                    CredentialKind::Token => "token",
+                    CredentialKind::Signature => "signature",
+                    CredentialKind::Certificate => "certificate",
+                },
+                priority: admitted.priority,
+            })
+            .map_err(|refusal| AuthRefusal {
+                kind: match refusal.kind {
+                    RefusalKind::Missing => AuthRefusalKind::Because(Code::CredentialsMissing),
+                    RefusalKind::Malformed => AuthRefusalKind::Because(Code::CredentialsMalformed),
+                    RefusalKind::Ambiguous => AuthRefusalKind::Because(Code::CredentialsAmbiguous),
+                    RefusalKind::Invalid => AuthRefusalKind::Because(Code::CredentialsInvalid),
+                    RefusalKind::Expired => AuthRefusalKind::Because(Code::CredentialsExpired),
+                    RefusalKind::Revoked => AuthRefusalKind::Because(Code::CredentialsRevoked),
+                    RefusalKind::Replayed => AuthRefusalKind::Because(Code::SignatureReplayed),
+                    RefusalKind::Denied => AuthRefusalKind::Because(Code::PermissionDenied),
+                    RefusalKind::TenantDisabled => AuthRefusalKind::Because(Code::TenantDisabled),
+                    RefusalKind::StoreFailed => AuthRefusalKind::Because(Code::StoreUnavailable),
+                    RefusalKind::Hidden => AuthRefusalKind::Hidden,
+                },
+                challenge: refusal.challenge("penstock"),
+                message: refusal.message,
+                retry_after_s: refusal.retry_after_s,
+                caller: refusal.caller.map(|caller| *caller),
+            })
+    }
+
+    fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool> {
+        self.authenticator.borrow().sees(caller, models)
     }
 }
 

@@ -23,6 +23,12 @@ pub fn used_name(id: &str) -> String {
     format!("auth:used:{id}")
 }
 
+/// The name under which it stands when a key was taken back: milliseconds as decimal text. An entry of its own, which is
+/// only ever written, so that nobody who changes the record at the same time can bring the key back.
+pub fn revoked_name(id: &str) -> String {
+    format!("auth:revoked:{id}")
+}
+
 /// The name of an issuer's key set, as it was last fetched: [`KeySet`].
 pub fn key_set_name(issuer: &str) -> String {
     format!("auth:jwks:{issuer}")
@@ -61,9 +67,6 @@ pub struct KeyRecord {
     /// From when on it is no longer good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_ms: Option<u64>,
-    /// When it was taken back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revoked_ms: Option<u64>,
     /// The key that takes its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotated_to: Option<String>,

@@ -1,0 +1,127 @@
+//! Decides what is told of a request for the audit log: who, what, and what was decided. Never what was in it.
+//!
+//! A component has no file to write to, so it tells the host in a header of the answer, which the host takes away. It does
+//! so only where a host of ours asks for it.
+
+use crate::record::Response;
+use crate::route::shorten;
+use penstock_core::{Caller, Code};
+use serde::Serialize;
+
+/// The header the host takes away again.
+pub const HEADER: &str = "penstock-audit";
+
+/// What is known of a request so far.
+#[derive(Debug, Default)]
+pub struct Trail {
+    /// Who, once that is known.
+    pub caller: Option<Caller>,
+    /// Recognised by what.
+    pub credential: Option<&'static str>,
+    /// The kind of route.
+    pub route: Option<&'static str>,
+    /// The model that was asked for.
+    pub model: Option<String>,
+    /// Whether authentication let the caller on.
+    pub admitted: bool,
+    /// Why it was refused or failed.
+    pub code: Option<Code>,
+}
+
+#[derive(Serialize)]
+struct Said<'a> {
+    decision: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_key_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_version: Option<&'a str>,
+}
+
+impl Trail {
+    /// Tells the host, in the answer.
+    pub fn tell(&self, response: &mut Response) {
+        let caller = self.caller.as_ref();
+        let refused = matches!(response.status, 401 | 403 | 429);
+        let version = response.header("x-model-version").map(str::to_owned);
+        let said = Said {
+            decision: match (self.admitted, refused) {
+                (true, false) => "admitted",
+                (false, false) if self.route.is_none() => "none",
+                _ => "refused",
+            },
+            code: self.code.map(Code::as_str),
+            tenant: caller.map(|caller| caller.tenant.as_str()),
+            api_key_id: caller.and_then(|caller| caller.api_key_id.as_deref()),
+            subject: caller
+                .and_then(|caller| caller.subject.as_deref())
+                .map(shorten),
+            tier: caller.map(|caller| caller.tier.as_str()),
+            credential: self.credential,
+            route: self.route,
+            model: self.model.as_deref().map(shorten),
+            model_version: version.as_deref(),
+        };
+        let text = serde_json::to_string(&said).expect("plain text in plain members");
+        // A header holds visible ASCII; what is beyond it is written as JSON may write it.
+        let mut ascii = String::with_capacity(text.len());
+        for c in text.chars() {
+            if c.is_ascii() {
+                ascii.push(c);
+            } else {
+                let mut units = [0; 2];
+                for unit in c.encode_utf16(&mut units) {
+                    ascii.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+        response.push(HEADER, ascii);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trail_is_one_line_of_ascii_json_whatever_was_sent() {
+        let mut response = Response::new(200, "application/json", Vec::new());
+        response.push("x-model-version", "3");
+        let trail = Trail {
+            caller: Some(Caller {
+                subject: Some("J\u{f6}rg \u{1f600}\r\nx: y".into()),
+                ..Caller::anonymous(None)
+            }),
+            credential: Some("token"),
+            route: Some("predict"),
+            model: Some("\u{1b}[0m\"".into()),
+            admitted: true,
+            code: None,
+        };
+        trail.tell(&mut response);
+        let line = response.header(HEADER).unwrap();
+        assert!(line.bytes().all(|b| (b' '..=b'~').contains(&b)), "{line}");
+        let said: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(said["decision"], "admitted");
+        assert_eq!(said["model_version"], "3");
+        assert!(
+            said["subject"]
+                .as_str()
+                .unwrap()
+                .starts_with("J\u{f6}rg \u{1f600}")
+        );
+    }
+}

@@ -1,0 +1,341 @@
+//! Who calls, as the gate asks and answers it: which route is whose, what is hidden, and what the audit log is told.
+
+use penstock_core::Kv;
+use penstock_core::ModelVersion;
+use penstock_core::kv::run_ready;
+use penstock_gate::ports::Failure;
+use penstock_gate::{Gate, Header, Request, Response};
+use penstock_policy::auth::api_key::{self, Pepper, hex};
+use penstock_policy::auth::record::{self, KeyRecord, TenantRecord, VERSION};
+use penstock_policy::auth::scopes::Scope;
+use penstock_tensor::Tensor;
+use penstock_testkit::InMemory;
+use penstock_testkit::ports::PEPPER;
+use serde_json::Value;
+
+const MODEL: &str = r#"
+description = "gives back what it gets"
+[[inputs]]
+name = "a"
+datatype = "FP32"
+shape = ["N", 2]
+[[outputs]]
+name = "b"
+datatype = "FP32"
+shape = ["N", 2]
+"#;
+const POLICY: &str = "[auth.tiers.free]\npriority = 2\n[[auth.models]]\nmodels = [\"acme-*\"]\ntenants = [\"acme\"]\n";
+const BODY: &[u8] = br#"{"inputs":{"a":[[1,2]]}}"#;
+
+fn echo(_: &str, _: ModelVersion, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
+    let rename = |mut t: Tensor| {
+        t.name = "b".into();
+        t
+    };
+    Ok(inputs.into_iter().map(rename).collect())
+}
+
+/// A gate with a model of everybody's and one of `acme`'s.
+fn ports(policy: &str) -> InMemory {
+    let ports = InMemory::new(&[("m", MODEL, &["1"]), ("acme-x", MODEL, &["1"])], echo);
+    ports.set_policy(policy);
+    for tenant in ["acme", "other"] {
+        let record = TenantRecord {
+            v: VERSION,
+            tenant: tenant.into(),
+            description: String::new(),
+            created_ms: 0,
+            disabled_ms: None,
+        };
+        run_ready(
+            ports
+                .kv
+                .set(&record::tenant_name(tenant), &record::encode(&record)),
+        )
+        .unwrap();
+    }
+    ports
+}
+
+fn key(ports: &InMemory, tenant: &str, scopes: &[&str]) -> String {
+    let mut next = tenant.len() as u8 + scopes.concat().len() as u8;
+    let text = api_key::generate(|bytes| {
+        for byte in bytes {
+            *byte = next;
+            next = next.wrapping_add(73);
+        }
+    });
+    let id = api_key::parse(&text).unwrap().id.to_owned();
+    let record = KeyRecord {
+        v: VERSION,
+        id: id.clone(),
+        tenant: tenant.into(),
+        tier: "free".into(),
+        scopes: scopes
+            .iter()
+            .map(|&text| Scope::try_from(text.to_owned()).unwrap())
+            .collect(),
+        name: String::new(),
+        digest: hex(&Pepper::new(PEPPER).unwrap().digest(&text)),
+        signs: false,
+        created_ms: 0,
+        expires_ms: None,
+        rotated_to: None,
+        rotated_from: None,
+    };
+    run_ready(
+        ports
+            .kv
+            .set(&record::key_name(&id), &record::encode(&record)),
+    )
+    .unwrap();
+    text
+}
+
+fn send(ports: &InMemory, target: &str, headers: &[(&str, &str)]) -> (Response, Value) {
+    let calls = target.contains("predict") || target.contains("infer");
+    let header = |(name, value): &(&str, &str)| Header {
+        name: (*name).into(),
+        value: (*value).into(),
+    };
+    let request = Request {
+        method: if calls { "POST" } else { "GET" }.into(),
+        target: target.into(),
+        headers: headers.iter().map(header).collect(),
+        body: if calls { BODY.to_vec() } else { Vec::new() },
+    };
+    let response = Gate::new(ports.clone()).handle(&request);
+    let value = serde_json::from_slice(&response.body).expect("every body is JSON");
+    (response, value)
+}
+
+const ROUTES: [&str; 9] = [
+    "/v1/models",
+    "/v1/models/m",
+    "/v1/models/m:predict",
+    "/v1/usage",
+    "/v2",
+    "/v2/models/m",
+    "/v2/models/m/ready",
+    "/v2/models/m/infer",
+    "/v1/models/nothing",
+];
+
+#[test]
+fn without_credentials_every_route_but_probes_and_errors_is_closed() {
+    let ports = ports(POLICY);
+    for target in ROUTES {
+        let (response, body) = send(&ports, target, &[]);
+        assert_eq!(response.status, 401, "{target}");
+        let code = &body["error"];
+        let code = code["code"].as_str().or(body["code"].as_str());
+        assert_eq!(code, Some("credentials_missing"), "{target} {body}");
+        assert_eq!(
+            response.header("www-authenticate"),
+            Some("Bearer realm=\"penstock\"")
+        );
+        assert_eq!(response.header("cache-control"), Some("no-store"));
+    }
+    for target in [
+        "/healthz",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/errors",
+        "/errors/internal",
+    ] {
+        assert_eq!(send(&ports, target, &[]).0.status, 200, "{target}");
+    }
+    assert_eq!(ports.runs.get(), 0);
+}
+
+#[test]
+fn ready_tells_everybody_whether_and_only_who_may_know_what() {
+    let ports = ports(POLICY);
+    let all = key(&ports, "acme", &["*"]);
+    let some = key(&ports, "other", &["*"]);
+    let none = key(&ports, "other", &["predict"]);
+    for (credentials, models) in [
+        (None, None),
+        (Some("nonsense"), None),
+        (Some(none.as_str()), None),
+        (Some(some.as_str()), Some(1)),
+        (Some(all.as_str()), Some(2)),
+    ] {
+        let headers: Vec<(&str, &str)> = credentials.iter().map(|c| ("x-api-key", *c)).collect();
+        let (response, body) = send(&ports, "/ready", &headers);
+        assert_eq!((response.status, &body["ready"]), (200, &Value::Bool(true)));
+        assert_eq!(
+            body["models"].as_array().map(Vec::len),
+            models,
+            "{credentials:?}"
+        );
+    }
+}
+
+#[test]
+fn another_tenants_model_and_one_there_is_not_are_answered_alike() {
+    let ports = ports(POLICY);
+    let other = key(&ports, "other", &["*"]);
+    let narrow = key(&ports, "other", &["predict:m", "models:m"]);
+    for text in [&other, &narrow] {
+        for route in ["", ":predict"] {
+            let [hidden, absent] = ["acme-x", "acme-y"].map(|model| {
+                let target = format!("/v1/models/{model}{route}");
+                let (response, body) = send(&ports, &target, &[("api-key", text)]);
+                assert_eq!(response.status, 404, "{target}");
+                let mut body = body.to_string().replace(model, "?");
+                let id = response.header("x-request-id").unwrap();
+                body = body.replace(id, "-");
+                let headers: Vec<String> = response
+                    .headers
+                    .iter()
+                    .filter(|header| header.name != "x-request-id")
+                    .map(|header| format!("{header:?}"))
+                    .collect();
+                assert!(!body.contains("acme"), "{body}");
+                (body, headers)
+            });
+            assert_eq!(hidden, absent);
+        }
+    }
+    let (_, listed) = send(&ports, "/v1/models", &[("api-key", &other)]);
+    let names: Vec<&str> = listed["models"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["m"]);
+    // Its owner sees it, and is told what else there is.
+    let acme = key(&ports, "acme", &["*"]);
+    assert_eq!(
+        send(&ports, "/v1/models/acme-x:predict", &[("api-key", &acme)])
+            .0
+            .status,
+        200
+    );
+    let (_, body) = send(&ports, "/v1/models/acme-y", &[("api-key", &acme)]);
+    assert!(body.to_string().contains("acme-x"), "{body}");
+}
+
+#[test]
+fn a_missing_scope_is_a_403_that_names_it_and_only_for_what_there_is() {
+    let ports = ports(POLICY);
+    let text = key(&ports, "acme", &["predict:acme-*"]);
+    let bearer = format!("Bearer {text}");
+    let with = [("authorization", bearer.as_str())];
+    assert_eq!(
+        send(&ports, "/v1/models/acme-x:predict", &with).0.status,
+        200
+    );
+    assert_eq!(
+        ports.priority.get(),
+        Some(2),
+        "the tier's priority goes to the engine"
+    );
+    let (response, body) = send(&ports, "/v1/models/m:predict", &with);
+    assert_eq!(
+        (response.status, body["error"]["code"].as_str()),
+        (403, Some("permission_denied"))
+    );
+    assert!(
+        response
+            .header("www-authenticate")
+            .unwrap()
+            .contains("scope=\"predict:m\"")
+    );
+    assert_eq!(
+        send(&ports, "/v1/models/nothing:predict", &with).0.status,
+        404
+    );
+    assert_eq!(send(&ports, "/v1/usage", &with).0.status, 403);
+}
+
+#[test]
+fn idempotency_keys_of_two_tenants_never_meet() {
+    let ports = ports(POLICY);
+    let (one, two) = (key(&ports, "acme", &["*"]), key(&ports, "other", &["*"]));
+    let call = |text: &str| {
+        let headers = [("api-key", text), ("idempotency-key", "k-1")];
+        let (response, body) = send(&ports, "/v1/models/m:predict", &headers);
+        assert_eq!(response.status, 200);
+        (
+            response.header("idempotency-replayed").is_some(),
+            body["prediction_id"].to_string(),
+        )
+    };
+    let (first, second) = (call(&one), call(&two));
+    assert!(!first.0 && !second.0);
+    assert_ne!(first.1, second.1);
+    assert_eq!(call(&one), (true, first.1));
+}
+
+#[test]
+fn the_audit_log_is_told_who_and_what_where_the_host_asks_and_nobody_else_is() {
+    let ports = ports(POLICY);
+    let text = key(&ports, "acme", &["predict"]);
+    let told = |target: &str, headers: &[(&str, &str)]| {
+        let (response, _) = send(&ports, target, headers);
+        let line = response.header("penstock-audit")?.to_owned();
+        assert!(!line.contains(&text[17..]), "{line}");
+        Some(serde_json::from_str::<Value>(&line).unwrap())
+    };
+    assert_eq!(told("/v1/models/m:predict", &[("api-key", &text)]), None);
+    let environment = |name: &str, value: &str| {
+        ports
+            .environment
+            .borrow_mut()
+            .insert(name.into(), value.into());
+    };
+    environment("PENSTOCK_AUDIT", "1");
+    assert_eq!(
+        told("/healthz", &[]),
+        None,
+        "a host without a token is not ours"
+    );
+    environment("PENSTOCK_HOST_TOKEN", "t");
+    let call = told("/v1/models/m:predict", &[("api-key", &text)]).unwrap();
+    for (member, value) in [
+        ("decision", "admitted"),
+        ("tenant", "acme"),
+        ("tier", "free"),
+        ("credential", "api_key"),
+        ("route", "predict"),
+        ("model", "m"),
+        ("model_version", "1"),
+    ] {
+        assert_eq!(call[member], value, "{call}");
+    }
+    let refused = told("/v1/usage", &[("api-key", &text)]).unwrap();
+    assert_eq!(
+        (&refused["decision"], &refused["code"]),
+        (&"refused".into(), &"permission_denied".into())
+    );
+    assert_eq!(refused["tenant"], "acme", "who was refused is known");
+    let unknown = told("/v1/models", &[]).unwrap();
+    assert_eq!(
+        (&unknown["code"], &unknown["tenant"]),
+        (&"credentials_missing".into(), &Value::Null)
+    );
+}
+
+#[test]
+fn a_certificate_counts_only_when_the_host_vouches_for_it() {
+    let policy = format!(
+        "{POLICY}[[auth.certificates]]\nname = \"dns:a\"\ntenant = \"acme\"\ntier = \"free\"\nscopes = [\"*\"]\n"
+    );
+    let ports = ports(&policy);
+    let said = "secret {\"certificate\":{\"sha256\":\"00\",\"names\":[\"dns:a\"]}}";
+    let with = [("penstock-connection", said)];
+    assert_eq!(send(&ports, "/v1/models/m:predict", &with).0.status, 401);
+    ports
+        .environment
+        .borrow_mut()
+        .insert("PENSTOCK_HOST_TOKEN".into(), "secret".into());
+    assert_eq!(send(&ports, "/v1/models/m:predict", &with).0.status, 200);
+    ports
+        .environment
+        .borrow_mut()
+        .insert("PENSTOCK_HOST_TOKEN".into(), "another".into());
+    assert_eq!(send(&ports, "/v1/models/m:predict", &with).0.status, 401);
+}

@@ -1,0 +1,171 @@
+//! `penstock:auth` over `penstock-policy`, on the durable store for keys and the store for counters for what was seen of
+//! signatures. Secrets are variables.
+
+use crate::kv::{COUNTERS, DEFAULT, WitKv};
+use crate::types::{caller_from_wit, caller_to_wit, callers};
+use penstock_core::kv::run_ready;
+use penstock_policy::auth::api_key::Pepper;
+use penstock_policy::auth::settings::AuthSettings;
+use penstock_policy::auth::{
+    Authenticator, CertificateShown, CredentialKind, Presented, Refusal, RefusalKind, Secrets,
+};
+use penstock_policy::document;
+use std::cell::RefCell;
+
+#[allow(missing_docs)]
+#[doc(hidden)]
+pub mod bindings {
+    wit_bindgen::generate!({
+        world: "penstock:auth/component",
+        path: ["../../wit/types", "../../wit/deps/keyvalue", "../../wit/deps/spin", "../../wit/auth"],
+        with: {
+            "penstock:types/callers@0.1.0": crate::types::callers,
+            "wasi:keyvalue/store@0.2.0-draft2": crate::kv::store,
+            "wasi:keyvalue/atomics@0.2.0-draft2": crate::kv::atomics,
+            "wasi:keyvalue/batch@0.2.0-draft2": crate::kv::batch,
+        },
+        generate_all,
+        pub_export_macro: true,
+        default_bindings_module: "penstock_guest::auth::bindings",
+    });
+}
+
+use bindings::exports::penstock::auth::auth as wit;
+use bindings::fermyon::spin::variables;
+
+/// The variable that holds the pepper.
+const PEPPER: &str = "pepper";
+
+/// Nothing here may need randomness: ids and secrets are made elsewhere, and checking a signature takes none.
+fn no_randomness(_: &mut [u8]) -> Result<(), getrandom::Error> {
+    Err(getrandom::Error::UNSUPPORTED)
+}
+
+getrandom::register_custom_getrandom!(no_randomness);
+
+/// The component.
+pub struct Component;
+
+/// The policy, opened once.
+pub struct Policy {
+    authenticator: RefCell<Authenticator>,
+    kv: WitKv,
+    seen: WitKv,
+    realm: String,
+}
+
+impl wit::Guest for Component {
+    type Policy = Policy;
+}
+
+/// The value of a variable; none where the host has no such variable or it is empty.
+fn variable(name: &str) -> Option<String> {
+    variables::get(name).ok().filter(|value| !value.is_empty())
+}
+
+fn secrets(settings: &AuthSettings) -> Result<Secrets, String> {
+    let pepper = variable(PEPPER).map(|text| Pepper::new(text.as_bytes()));
+    let named = settings
+        .issuers
+        .iter()
+        .filter_map(|issuer| issuer.secret_variable.as_ref());
+    Ok(Secrets {
+        pepper: pepper.transpose()?,
+        shared: named
+            .filter_map(|name| variable(name).map(|value| (name.clone(), value)))
+            .collect(),
+    })
+}
+
+impl wit::GuestPolicy for Policy {
+    fn open(text: String, surroundings: wit::Surroundings) -> Result<wit::Policy, String> {
+        let settings = document::auth(&text)?;
+        let secrets = secrets(&settings)?;
+        let realm = settings.realm.clone();
+        let mut authenticator = Authenticator::new(settings, secrets, surroundings.public)?;
+        for (issuer, jwks) in surroundings.key_sets {
+            authenticator.set_keys(&issuer, &jwks)?;
+        }
+        Ok(wit::Policy::new(Self {
+            authenticator: RefCell::new(authenticator),
+            kv: WitKv::new(&[DEFAULT]),
+            seen: WitKv::new(&[COUNTERS, DEFAULT]),
+            realm,
+        }))
+    }
+
+    fn admit(
+        &self,
+        request: wit::Request,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<wit::Admitted, wit::Refusal> {
+        let headers: Vec<(&str, &[u8])> = (request.headers.iter())
+            .map(|header| (header.name.as_str(), header.value.as_slice()))
+            .collect();
+        let certificate = request.certificate.as_ref().map(|shown| CertificateShown {
+            sha256: &shown.sha256,
+            names: &shown.names,
+        });
+        let shown = Presented {
+            method: &request.method,
+            target: &request.target,
+            headers: &headers,
+            body_sha256: request
+                .body_sha256
+                .as_deref()
+                .and_then(|digest| digest.try_into().ok()),
+            address: request.address.as_deref(),
+            forwarded: request.forwarded,
+            certificate,
+            route: &request.route,
+            model: request.model.as_deref(),
+        };
+        let mut authenticator = self.authenticator.borrow_mut();
+        let admitted = run_ready(authenticator.admit(&self.kv, &self.seen, &shown, now_ms, random));
+        match admitted {
+            Ok(admitted) => Ok(wit::Admitted {
+                caller: caller_to_wit(&admitted.caller),
+                credential: match admitted.credential {
+                    CredentialKind::None => wit::CredentialKind::None,
+                    CredentialKind::ApiKey => wit::CredentialKind::ApiKey,
+                    CredentialKind::Token => wit::CredentialKind::Token,
+                    CredentialKind::Signature => wit::CredentialKind::Signature,
+                    CredentialKind::Certificate => wit::CredentialKind::Certificate,
+                },
+                priority: admitted.priority,
+            }),
+            Err(refusal) => Err(self.refusal(refusal)),
+        }
+    }
+
+    fn sees(&self, caller: callers::Caller, models: Vec<String>) -> Vec<bool> {
+        let caller = caller_from_wit(caller);
+        self.authenticator.borrow().sees(&caller, &models)
+    }
+}
+
+impl Policy {
+    fn refusal(&self, refusal: Refusal) -> wit::Refusal {
+        use RefusalKind as Kind;
+        wit::Refusal {
+            challenge: refusal.challenge(&self.realm),
+            kind: match refusal.kind {
+                Kind::Missing => wit::RefusalKind::Missing,
+                Kind::Malformed => wit::RefusalKind::Malformed,
+                Kind::Ambiguous => wit::RefusalKind::Ambiguous,
+                Kind::Invalid => wit::RefusalKind::Invalid,
+                Kind::Expired => wit::RefusalKind::Expired,
+                Kind::Revoked => wit::RefusalKind::Revoked,
+                Kind::Replayed => wit::RefusalKind::Replayed,
+                Kind::Denied => wit::RefusalKind::Denied,
+                Kind::TenantDisabled => wit::RefusalKind::TenantDisabled,
+                Kind::Hidden => wit::RefusalKind::Hidden,
+                Kind::StoreFailed => wit::RefusalKind::StoreFailed,
+            },
+            message: refusal.message,
+            retry_after_s: refusal.retry_after_s,
+            caller: refusal.caller.as_deref().map(caller_to_wit),
+        }
+    }
+}

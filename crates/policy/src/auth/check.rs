@@ -1,0 +1,793 @@
+//! Decides who calls and whether they may: credential, key or token or signature or certificate, tenant, tier, model,
+//! scope, in this order. What was shown is always checked: a wrong credential is refused where none would do.
+//!
+//! Whether an id exists cannot be told from an answer or from its time: both are looked up alike, the digest is made of
+//! what was shown before anything is known, and it is compared in constant time with what is kept or with a stand-in.
+//!
+//! What was read of a key or tenant is trusted for `revocation_ms`, so that a revocation takes effect everywhere within
+//! that time; where the store does not answer, for `store_failure_grace_ms`, and then the door is closed.
+
+use super::api_key::{self, ApiKey, Pepper};
+use super::cache::{Ages, Cache};
+use super::credential::{self, Credential};
+use super::record::{self, KeyRecord, KeySet, TenantRecord};
+use super::scopes::{self, Scope};
+use super::settings::{AuthSettings, From, Tier};
+use super::token::{Fault, Issuers, Verified};
+use super::{Refusal, RefusalKind, signature};
+use crate::sweep::{DeleteNamed, Index};
+use penstock_core::caller::ANONYMOUS;
+use penstock_core::{Caller, Kv, KvError};
+use std::net::IpAddr;
+use std::rc::Rc;
+use subtle::ConstantTimeEq;
+
+/// Keys and tenants an instance remembers. Each is a few hundred bytes.
+const MAX_CACHED: usize = 1_024;
+/// Ids nobody has that an instance remembers, apart from those somebody has: a flood of them pushes out only its like.
+const MAX_CACHED_ABSENT: usize = 1_024;
+/// Tokens an instance remembers as good, so that a signature is checked once for many calls.
+const MAX_CACHED_TOKENS: usize = 256;
+/// For how long an instance trusts what it found of a token, which ends earlier with the token or the issuer's keys.
+const TOKEN_TRUST_MS: u64 = 60_000;
+/// How often it is noted that a key was used. Each note is a write.
+const USED_EVERY_MS: u64 = 60_000;
+/// How often an instance looks for a newer key set; an unknown key makes it look at once.
+const KEY_SET_EVERY_MS: u64 = 5_000;
+/// The least time between two looks for a newer key set, and between two requests to fetch one.
+const KEY_SET_LEAST_MS: u64 = 1_000;
+/// Seconds a caller is told to wait whose token names a key that is being fetched.
+const RETRY_KEY_SET_S: u32 = 2;
+/// Seconds a caller is told to wait for the store.
+const RETRY_STORE_S: u32 = 2;
+/// The width of the buckets in which seen signatures are remembered.
+const SEEN_BUCKET_MS: u64 = 60_000;
+const SEEN_SHARDS: u32 = 4;
+/// What is said of all credentials nobody has, whichever part of them is wrong.
+const NOT_VALID: &str = "these credentials are not valid";
+
+/// Secrets, by the names of their variables.
+pub struct Secrets {
+    /// The pepper, where there is one.
+    pub pepper: Option<Pepper>,
+    /// Secrets that issuers share with us.
+    pub shared: Vec<(String, String)>,
+}
+
+/// What a request shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'a> {
+    /// In upper case.
+    pub method: &'a str,
+    /// Path and query as sent.
+    pub target: &'a str,
+    /// The headers that carry or cover credentials, names in lower case.
+    pub headers: &'a [(&'a str, &'a [u8])],
+    /// The SHA-256 of the body, where the request is signed.
+    pub body_sha256: Option<[u8; 32]>,
+    /// The client's address.
+    pub address: Option<&'a str>,
+    /// Whether it says that it came through a proxy that nobody trusts.
+    pub forwarded: bool,
+    /// The client's certificate.
+    pub certificate: Option<CertificateShown<'a>>,
+    /// The kind of route.
+    pub route: &'a str,
+    /// The model that is asked for.
+    pub model: Option<&'a str>,
+}
+
+/// A client's certificate, verified.
+#[derive(Clone, Copy, Debug)]
+pub struct CertificateShown<'a> {
+    /// SHA-256 of its DER form, lower-case hexadecimal.
+    pub sha256: &'a str,
+    /// Its subject alternative names.
+    pub names: &'a [String],
+}
+
+/// How a caller was recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialKind {
+    /// Not at all.
+    None,
+    /// By an API key.
+    ApiKey,
+    /// By a token.
+    Token,
+    /// By a signature.
+    Signature,
+    /// By a certificate.
+    Certificate,
+}
+
+/// A caller who may go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// Who.
+    pub caller: Caller,
+    /// Recognised by what.
+    pub credential: CredentialKind,
+    /// The priority of the tier.
+    pub priority: Option<u8>,
+}
+
+/// The policy, and what one instance remembers.
+#[derive(Debug)]
+pub struct Authenticator {
+    settings: AuthSettings,
+    pepper: Option<Pepper>,
+    issuers: Issuers,
+    key_sets: Vec<KeySetState>,
+    public: bool,
+    keys: Cache<Rc<KnownKey>>,
+    absent: Cache<()>,
+    tenants: Cache<TenantState>,
+    tokens: Cache<Rc<Verified>>,
+    used: Cache<()>,
+    seen: Index,
+}
+
+#[derive(Debug)]
+struct KnownKey {
+    record: KeyRecord,
+    digest: [u8; 32],
+    revoked: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TenantState {
+    Open,
+    Disabled,
+    Absent,
+}
+
+#[derive(Debug, Default)]
+struct KeySetState {
+    issuer: String,
+    /// The record as it was last read.
+    read: Option<Vec<u8>>,
+    looked_ms: Option<u64>,
+    asked_ms: Option<u64>,
+}
+
+/// A caller, before it is known whether it may.
+struct Recognised {
+    tenant: String,
+    api_key_id: Option<String>,
+    subject: Option<String>,
+    tier: String,
+    scopes: Vec<Scope>,
+    credential: CredentialKind,
+    /// Whether the tenant must be one that was made here.
+    registered: bool,
+}
+
+fn refuse<T>(kind: RefusalKind, message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::new(kind, message))
+}
+
+fn store_failed(what: &str, error: &KvError) -> Refusal {
+    let message = format!("{what} cannot be looked up now: {error}");
+    Refusal {
+        retry_after_s: Some(RETRY_STORE_S),
+        ..Refusal::new(RefusalKind::StoreFailed, message)
+    }
+}
+
+impl Authenticator {
+    /// A policy over its settings, which have no faults, and secrets; `public` says that others than this machine reach
+    /// the listener. The error is a sentence for the operator.
+    pub fn new(settings: AuthSettings, secrets: Secrets, public: bool) -> Result<Self, String> {
+        let shared = |name: &str| {
+            let found = secrets.shared.iter().find(|(known, _)| known == name);
+            found.map(|(_, secret)| secret.clone())
+        };
+        let issuers = Issuers::new(&settings.issuers, &settings.tiers, shared)?;
+        let key_sets = (settings.issuers.iter())
+            .filter(|issuer| issuer.secret_variable.is_none())
+            .map(|issuer| KeySetState {
+                issuer: issuer.name.clone(),
+                ..KeySetState::default()
+            })
+            .collect();
+        let window_ms = settings
+            .signatures
+            .as_ref()
+            .map_or(0, |s| s.window_s * 1_000);
+        Ok(Self {
+            issuers,
+            key_sets,
+            pepper: secrets.pepper,
+            public,
+            keys: Cache::new(MAX_CACHED),
+            absent: Cache::new(MAX_CACHED_ABSENT),
+            tenants: Cache::new(MAX_CACHED),
+            tokens: Cache::new(MAX_CACHED_TOKENS),
+            used: Cache::new(MAX_CACHED),
+            // A signature is good from a window before `created` to one after it.
+            seen: Index::keeping("auth:seen", SEEN_BUCKET_MS, 2 * window_ms, SEEN_SHARDS),
+            settings,
+        })
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &AuthSettings {
+        &self.settings
+    }
+
+    /// Uses a key set that came with the policy, until the store has a newer one.
+    pub fn set_keys(&mut self, issuer: &str, jwks: &str) -> Result<(), String> {
+        self.issuers.set_keys(issuer, jwks)
+    }
+
+    fn ages(&self) -> Ages {
+        Ages {
+            fresh_ms: self.settings.revocation_ms,
+            grace_ms: self.settings.store_failure_grace_ms,
+        }
+    }
+
+    /// Decides who calls and whether they may. `kv` holds keys and tenants, `seen_kv` the signatures that were seen.
+    pub async fn admit<K: Kv>(
+        &mut self,
+        kv: &K,
+        seen_kv: &K,
+        shown: &Presented<'_>,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<Admitted, Refusal> {
+        let recognised = match credential::find(shown.headers)? {
+            Credential::ApiKey(api_key) => self.by_api_key(kv, api_key, now_ms).await?,
+            Credential::Token(token) => self.by_token(kv, token, now_ms).await?,
+            Credential::Signature => {
+                self.by_signature(kv, seen_kv, shown, now_ms, random)
+                    .await?
+            }
+            Credential::Nothing => match shown.certificate {
+                Some(certificate) => self.by_certificate(certificate)?,
+                None => self.by_nothing(shown)?,
+            },
+        };
+        let state = match recognised.credential {
+            CredentialKind::None => TenantState::Open,
+            _ => self.tenant(kv, &recognised.tenant, now_ms).await?,
+        };
+        let tier = self.settings.tiers.get(&recognised.tier);
+        let caller = Caller {
+            anonymous: recognised.credential == CredentialKind::None,
+            scopes: recognised.scopes.iter().map(ToString::to_string).collect(),
+            address: shown.address.map(str::to_owned),
+            tenant: recognised.tenant,
+            api_key_id: recognised.api_key_id,
+            subject: recognised.subject,
+            tier: recognised.tier,
+        };
+        let refused = match state {
+            TenantState::Disabled => Some(Refusal::new(
+                RefusalKind::TenantDisabled,
+                format!("the tenant `{}` is disabled", caller.tenant),
+            )),
+            TenantState::Absent if recognised.registered => {
+                Some(Refusal::new(RefusalKind::Invalid, NOT_VALID))
+            }
+            _ if tier.is_none() && caller.tier != ANONYMOUS => Some(Refusal::new(
+                RefusalKind::Denied,
+                format!(
+                    "the tier `{}` of these credentials is not one of this server's; the operator defines it under \
+                     [auth.tiers] or rotates the key",
+                    caller.tier
+                ),
+            )),
+            _ => self.may(&caller, tier, &recognised.scopes, shown),
+        };
+        match refused {
+            Some(refusal) => Err(Refusal {
+                caller: Some(Box::new(caller)),
+                ..refusal
+            }),
+            None => Ok(Admitted {
+                priority: tier.and_then(|tier| tier.priority),
+                credential: recognised.credential,
+                caller,
+            }),
+        }
+    }
+
+    /// Which of some models a caller may know of: those of its tenant that some scope of it is about.
+    pub fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool> {
+        let parsed = caller
+            .scopes
+            .iter()
+            .filter_map(|text| Scope::try_from(text.clone()).ok());
+        let own: Vec<Scope> = parsed.collect();
+        let tier = self.settings.tiers.get(&caller.tier);
+        let most = tier.and_then(|tier| tier.scopes.as_deref());
+        let about = |model: &String| {
+            let some = |list: &[Scope]| {
+                scopes::ROUTES
+                    .iter()
+                    .any(|route| scopes::allow(list, route, Some(model)))
+            };
+            some(&own) && most.is_none_or(some)
+        };
+        let known = |model: &String| self.settings.sees(&caller.tenant, model) && about(model);
+        models.iter().map(known).collect()
+    }
+
+    /// Whether a caller may do what it asks: why not.
+    fn may(
+        &self,
+        caller: &Caller,
+        tier: Option<&Tier>,
+        scopes: &[Scope],
+        shown: &Presented<'_>,
+    ) -> Option<Refusal> {
+        let Presented { route, model, .. } = *shown;
+        if let Some(model) = model
+            && !self.settings.sees(&caller.tenant, model)
+        {
+            return Some(Refusal::new(RefusalKind::Hidden, String::new()));
+        }
+        let most = tier.and_then(|tier| tier.scopes.as_deref());
+        let wanted = match model {
+            Some(model) => format!("{route}:{}", plain(model)),
+            None => route.to_owned(),
+        };
+        let whose = if !scopes::allow(scopes, route, model) {
+            "these credentials have"
+        } else if most.is_some_and(|most| !scopes::allow(most, route, model)) {
+            "their tier has"
+        } else {
+            return None;
+        };
+        let message = if caller.anonymous {
+            format!("callers without credentials may not do this; the scope `{wanted}` is needed")
+        } else {
+            format!("{whose} no scope for this; `{wanted}` is needed")
+        };
+        let kind = if caller.anonymous {
+            RefusalKind::Missing
+        } else {
+            RefusalKind::Denied
+        };
+        Some(Refusal {
+            scope: Some(wanted),
+            ..Refusal::new(kind, message)
+        })
+    }
+
+    fn by_nothing(&self, shown: &Presented<'_>) -> Result<Recognised, Refusal> {
+        let Some(anonymous) = &self.settings.anonymous else {
+            return refuse(
+                RefusalKind::Missing,
+                "this call needs credentials; send an API key or a token as `Authorization: Bearer …`",
+            );
+        };
+        let is_loopback = |address: &str| {
+            let parsed = address.parse::<IpAddr>().map(|ip| ip.to_canonical());
+            parsed.is_ok_and(|ip| ip.is_loopback())
+        };
+        let local = !self.public && !shown.forwarded && shown.address.is_some_and(is_loopback);
+        if anonymous.from == From::Loopback && !local {
+            return refuse(
+                RefusalKind::Missing,
+                "this call needs credentials; only callers on this machine, of a server that only this machine reaches, \
+                 may do without",
+            );
+        }
+        Ok(Recognised {
+            tenant: ANONYMOUS.to_owned(),
+            api_key_id: None,
+            subject: None,
+            tier: anonymous.tier.clone(),
+            scopes: anonymous.scopes.clone(),
+            credential: CredentialKind::None,
+            registered: false,
+        })
+    }
+
+    fn by_certificate(&self, shown: CertificateShown<'_>) -> Result<Recognised, Refusal> {
+        let stands_for = self.settings.certificates.iter().find(|known| {
+            let named = known
+                .name
+                .as_ref()
+                .is_some_and(|name| shown.names.contains(name));
+            named || known.sha256.as_deref() == Some(shown.sha256)
+        });
+        let Some(known) = stands_for else {
+            return refuse(
+                RefusalKind::Invalid,
+                "the client certificate stands for no caller; the operator names it under [[auth.certificates]]",
+            );
+        };
+        Ok(Recognised {
+            tenant: known.tenant.clone(),
+            api_key_id: None,
+            subject: Some(match &known.name {
+                Some(name) => name.clone(),
+                None => format!("sha256:{}", shown.sha256),
+            }),
+            tier: known.tier.clone(),
+            scopes: known.scopes.clone(),
+            credential: CredentialKind::Certificate,
+            registered: false,
+        })
+    }
+
+    fn pepper(&self) -> Result<&Pepper, Refusal> {
+        self.pepper.as_ref().ok_or_else(|| {
+            Refusal::new(
+                RefusalKind::StoreFailed,
+                "API keys cannot be checked: the server has no pepper; the operator sets the variable `pepper`",
+            )
+        })
+    }
+
+    async fn by_api_key<K: Kv>(
+        &mut self,
+        kv: &K,
+        shown: ApiKey<'_>,
+        now_ms: u64,
+    ) -> Result<Recognised, Refusal> {
+        if !self.settings.api_keys.enabled {
+            return refuse(RefusalKind::Invalid, "API keys are not taken here");
+        }
+        let digest = self.pepper()?.digest(shown.text);
+        let known = self.key(kv, shown.id, now_ms).await?;
+        let kept = known.as_ref().map_or([0; 32], |known| known.digest);
+        let same = bool::from(kept.ct_eq(&digest));
+        let Some(known) = known.filter(|_| same) else {
+            return refuse(RefusalKind::Invalid, NOT_VALID);
+        };
+        self.still_good(&known, now_ms)?;
+        self.note_use(kv, shown.id, now_ms).await;
+        Ok(of_key(&known.record, CredentialKind::ApiKey))
+    }
+
+    /// Whether a key that is known may be used now.
+    fn still_good(&self, known: &KnownKey, now_ms: u64) -> Result<(), Refusal> {
+        if known.revoked {
+            return refuse(RefusalKind::Revoked, "the API key was revoked");
+        }
+        if known
+            .record
+            .expires_ms
+            .is_some_and(|expires_ms| now_ms >= expires_ms)
+        {
+            return refuse(RefusalKind::Expired, "the API key has expired");
+        }
+        Ok(())
+    }
+
+    /// What is kept of a key.
+    async fn key<K: Kv>(
+        &mut self,
+        kv: &K,
+        id: &str,
+        now_ms: u64,
+    ) -> Result<Option<Rc<KnownKey>>, Refusal> {
+        let ages = self.ages();
+        if let Some(known) = self.keys.fresh(id, ages, now_ms) {
+            return Ok(Some(known.clone()));
+        }
+        if self.absent.fresh(id, ages, now_ms).is_some() {
+            return Ok(None);
+        }
+        match read_key(kv, id).await {
+            Ok(Some(known)) => {
+                self.absent.forget(id);
+                Ok(Some(self.keys.put(id, Rc::new(known), now_ms).clone()))
+            }
+            Ok(None) => {
+                self.keys.forget(id);
+                self.absent.put(id, (), now_ms);
+                Ok(None)
+            }
+            Err(error) => match self.keys.in_grace(id, ages, now_ms) {
+                Some(known) => Ok(Some(known.clone())),
+                // Not from the memory of ids nobody has: one may have been made meanwhile.
+                None => Err(store_failed("the credentials", &error)),
+            },
+        }
+    }
+
+    async fn tenant<K: Kv>(
+        &mut self,
+        kv: &K,
+        tenant: &str,
+        now_ms: u64,
+    ) -> Result<TenantState, Refusal> {
+        let ages = self.ages();
+        if let Some(state) = self.tenants.fresh(tenant, ages, now_ms) {
+            return Ok(*state);
+        }
+        let read = match kv.get(&record::tenant_name(tenant)).await {
+            Ok(None) => Ok(TenantState::Absent),
+            Ok(Some(bytes)) => record::decode::<TenantRecord>(&bytes)
+                .map(|record| match record.disabled_ms {
+                    Some(_) => TenantState::Disabled,
+                    None => TenantState::Open,
+                })
+                .map_err(KvError::new),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(state) => Ok(*self.tenants.put(tenant, state, now_ms)),
+            Err(error) => match self.tenants.in_grace(tenant, ages, now_ms) {
+                Some(state) => Ok(*state),
+                None => Err(store_failed("the tenant", &error)),
+            },
+        }
+    }
+
+    /// Notes that a key was used, now and then. That it cannot be noted is nothing to refuse a call for.
+    async fn note_use<K: Kv>(&mut self, kv: &K, id: &str, now_ms: u64) {
+        let ages = Ages {
+            fresh_ms: USED_EVERY_MS,
+            grace_ms: 0,
+        };
+        if self.used.fresh(id, ages, now_ms).is_some() {
+            return;
+        }
+        self.used.put(id, (), now_ms);
+        let _ = kv
+            .set(&record::used_name(id), now_ms.to_string().as_bytes())
+            .await;
+    }
+
+    async fn by_token<K: Kv>(
+        &mut self,
+        kv: &K,
+        token: &str,
+        now_ms: u64,
+    ) -> Result<Recognised, Refusal> {
+        if self.settings.issuers.is_empty() {
+            return refuse(
+                RefusalKind::Invalid,
+                "tokens are not taken here; send an API key",
+            );
+        }
+        let name = blake3::hash(token.as_bytes()).to_hex();
+        // The memory of a good token ends with the set of keys it was checked with: `refresh_keys` clears it.
+        let ages = Ages {
+            fresh_ms: TOKEN_TRUST_MS,
+            grace_ms: 0,
+        };
+        let old = |state: &KeySetState| {
+            let age_ms = state
+                .looked_ms
+                .and_then(|looked_ms| now_ms.checked_sub(looked_ms));
+            age_ms.is_none_or(|age_ms| age_ms >= KEY_SET_EVERY_MS)
+        };
+        if self.key_sets.iter().any(old)
+            && let Some(issuer) = self.issuers.issuer_of(token).map(str::to_owned)
+        {
+            self.refresh_keys(kv, &issuer, KEY_SET_EVERY_MS, now_ms)
+                .await?;
+        }
+        if let Some(verified) = self.tokens.fresh(&name, ages, now_ms)
+            && now_ms < verified.expires_ms
+        {
+            return Ok(of_token(verified));
+        }
+        let mut verified = self.issuers.verify(token, now_ms);
+        if let Err(refusal) = &verified
+            && let Fault::UnknownKey { issuer } | Fault::NoKeys { issuer } = &refusal.fault
+        {
+            let issuer = issuer.clone();
+            if self
+                .refresh_keys(kv, &issuer, KEY_SET_LEAST_MS, now_ms)
+                .await?
+            {
+                verified = self.issuers.verify(token, now_ms);
+            }
+            if let Err(refusal) = &verified
+                && let Fault::UnknownKey { .. } | Fault::NoKeys { .. } = &refusal.fault
+            {
+                self.ask_for_keys(kv, &issuer, now_ms).await;
+            }
+        }
+        match verified {
+            Ok(verified) => Ok(of_token(self.tokens.put(&name, Rc::new(verified), now_ms))),
+            Err(refusal) => {
+                let kind = match refusal.fault {
+                    Fault::Malformed => RefusalKind::Malformed,
+                    Fault::Invalid | Fault::UnknownKey { .. } => RefusalKind::Invalid,
+                    Fault::Expired => RefusalKind::Expired,
+                    Fault::NoKeys { .. } => RefusalKind::StoreFailed,
+                    Fault::Denied => RefusalKind::Denied,
+                };
+                let waits = matches!(
+                    refusal.fault,
+                    Fault::UnknownKey { .. } | Fault::NoKeys { .. }
+                );
+                Err(Refusal {
+                    retry_after_s: waits.then_some(RETRY_KEY_SET_S),
+                    ..Refusal::new(kind, refusal.message)
+                })
+            }
+        }
+    }
+
+    /// Looks for a newer set of an issuer's keys, unless that was done within `every_ms`; whether there was one.
+    async fn refresh_keys<K: Kv>(
+        &mut self,
+        kv: &K,
+        issuer: &str,
+        every_ms: u64,
+        now_ms: u64,
+    ) -> Result<bool, Refusal> {
+        let Some(state) = self
+            .key_sets
+            .iter_mut()
+            .find(|state| state.issuer == issuer)
+        else {
+            return Ok(false);
+        };
+        let age_ms = state
+            .looked_ms
+            .and_then(|looked_ms| now_ms.checked_sub(looked_ms));
+        if age_ms.is_some_and(|age_ms| age_ms < every_ms) {
+            return Ok(false);
+        }
+        let read = match kv.get(&record::key_set_name(issuer)).await {
+            Ok(read) => read,
+            // Public keys change rarely; what is known of them serves on for the time that keys do.
+            Err(_)
+                if age_ms.is_some_and(|age_ms| age_ms < self.settings.store_failure_grace_ms) =>
+            {
+                return Ok(false);
+            }
+            Err(error) => return Err(store_failed("the issuer's keys", &error)),
+        };
+        state.looked_ms = Some(now_ms);
+        if read.is_none() || read == state.read {
+            return Ok(false);
+        }
+        let set: Result<KeySet, String> = record::decode(read.as_deref().unwrap_or_default());
+        state.read = read;
+        let taken = set.and_then(|set| self.issuers.set_keys(issuer, &set.jwks));
+        // What cannot be read was refused by who wrote it, or is another version's; the old one stays.
+        if taken.is_ok() {
+            self.tokens = Cache::new(MAX_CACHED_TOKENS);
+        }
+        Ok(taken.is_ok())
+    }
+
+    /// Asks for an issuer's keys to be fetched anew.
+    async fn ask_for_keys<K: Kv>(&mut self, kv: &K, issuer: &str, now_ms: u64) {
+        let Some(state) = self
+            .key_sets
+            .iter_mut()
+            .find(|state| state.issuer == issuer)
+        else {
+            return;
+        };
+        let age_ms = state
+            .asked_ms
+            .and_then(|asked_ms| now_ms.checked_sub(asked_ms));
+        if age_ms.is_none_or(|age_ms| age_ms >= KEY_SET_LEAST_MS) {
+            state.asked_ms = Some(now_ms);
+            let _ = kv.increment(&record::key_set_asked_name(issuer), 1).await;
+        }
+    }
+
+    async fn by_signature<K: Kv>(
+        &mut self,
+        kv: &K,
+        seen_kv: &K,
+        shown: &Presented<'_>,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<Recognised, Refusal> {
+        let Some(window_s) = self.settings.signatures.as_ref().map(|s| s.window_s) else {
+            return refuse(
+                RefusalKind::Invalid,
+                "signed requests are not taken here; the operator turns them on with [auth.signatures]",
+            );
+        };
+        let signed =
+            signature::parse(shown.method, shown.target, shown.headers).map_err(of_signature)?;
+        let Some(body_sha256) = shown.body_sha256 else {
+            return refuse(
+                RefusalKind::Malformed,
+                "the body of a signed request was not read",
+            );
+        };
+        let id = signed.api_key_id.clone();
+        let secret = self.pepper()?.signing_secret(&id);
+        let known = self.key(kv, &id, now_ms).await?;
+        // Before it is known whether there is such a key, so that the time does not tell.
+        let checked = signature::verify(&signed, &secret, &body_sha256, window_s, now_ms);
+        let Some(known) = known.filter(|known| known.record.signs) else {
+            return refuse(RefusalKind::Invalid, NOT_VALID);
+        };
+        checked.map_err(of_signature)?;
+        self.still_good(&known, now_ms)?;
+        let name = format!("auth:seen:{}", signature::replay_name(&signed));
+        let remembered = async {
+            if seen_kv.exists(&name).await? {
+                return Ok(false);
+            }
+            let bucket = self.seen.bucket(now_ms);
+            let place = (self
+                .seen
+                .place(seen_kv, bucket, now_ms, random, &mut DeleteNamed))
+            .await?;
+            seen_kv.set(&place, name.as_bytes()).await?;
+            Ok(seen_kv.increment(&name, 1).await? == 1)
+        };
+        match remembered.await {
+            Ok(true) => {}
+            Ok(false) => {
+                return refuse(
+                    RefusalKind::Replayed,
+                    "this signed request was sent before; sign each anew with a nonce of its own",
+                );
+            }
+            Err(error) => return Err(store_failed("whether the request was sent before", &error)),
+        }
+        self.note_use(kv, &id, now_ms).await;
+        Ok(of_key(&known.record, CredentialKind::Signature))
+    }
+}
+
+fn of_key(record: &KeyRecord, credential: CredentialKind) -> Recognised {
+    Recognised {
+        tenant: record.tenant.clone(),
+        api_key_id: Some(record.id.clone()),
+        subject: None,
+        tier: record.tier.clone(),
+        scopes: record.scopes.clone(),
+        credential,
+        registered: true,
+    }
+}
+
+fn of_token(verified: &Verified) -> Recognised {
+    Recognised {
+        tenant: verified.tenant.clone(),
+        api_key_id: None,
+        subject: verified.subject.clone(),
+        tier: verified.tier.clone(),
+        scopes: verified.scopes.clone(),
+        credential: CredentialKind::Token,
+        registered: false,
+    }
+}
+
+fn of_signature(refusal: signature::Refusal) -> Refusal {
+    let kind = match refusal.fault {
+        signature::Fault::Malformed => RefusalKind::Malformed,
+        signature::Fault::Invalid => RefusalKind::Invalid,
+        signature::Fault::Expired => RefusalKind::Expired,
+    };
+    Refusal::new(kind, refusal.message)
+}
+
+/// Reads what is kept of a key. Whether there is a record or not, the same is read.
+async fn read_key<K: Kv>(kv: &K, id: &str) -> Result<Option<KnownKey>, KvError> {
+    let bytes = kv.get(&record::key_name(id)).await?;
+    let revoked = kv.get(&record::revoked_name(id)).await?.is_some();
+    let Some(bytes) = bytes else {
+        return Ok(None);
+    };
+    let record: KeyRecord = record::decode(&bytes).map_err(KvError::new)?;
+    let digest = api_key::unhex(&record.digest)
+        .ok_or_else(|| KvError::new("a record in the store has no digest"))?;
+    Ok(Some(KnownKey {
+        record,
+        digest,
+        revoked,
+    }))
+}
+
+/// A model's name as a header may repeat it.
+fn plain(name: &str) -> String {
+    let fits = |c: &char| c.is_ascii_alphanumeric() || "-_.".contains(*c);
+    name.chars()
+        .filter(fits)
+        .take(scopes::MAX_SCOPE_BYTES)
+        .collect()
+}

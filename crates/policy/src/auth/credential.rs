@@ -1,0 +1,206 @@
+//! Decides which credential a request shows. It may show the same one in several places, and no two that differ: two
+//! servers on the way could take it for two callers.
+//!
+//! * `Authorization: Bearer …` (RFC 6750): an API key or a token;
+//! * `X-API-Key: …`, `api-key: …`: an API key;
+//! * `Signature` and `Signature-Input` (RFC 9421): the request is signed.
+
+use super::api_key::{self, ApiKey};
+use super::{Refusal, RefusalKind};
+
+/// The longest value of a header that carries a credential. Tokens are the longest, and take a few kilobytes.
+pub const MAX_CREDENTIAL_BYTES: usize = 8 << 10;
+
+/// The headers that carry credentials, but for signatures.
+const CARRIERS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
+
+/// What a request shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential<'a> {
+    /// Nothing.
+    Nothing,
+    /// An API key with its parts in place.
+    ApiKey(ApiKey<'a>),
+    /// Something that has the form of a token.
+    Token(&'a str),
+    /// It is signed.
+    Signature,
+}
+
+/// Finds it. Names of headers are in lower case.
+pub fn find<'a>(headers: &'a [(&str, &[u8])]) -> Result<Credential<'a>, Refusal> {
+    let mut found: Option<(&str, &str)> = None;
+    let mut signed = false;
+    for (name, value) in headers {
+        if *name == "signature" || *name == "signature-input" {
+            signed = true;
+        }
+        if !CARRIERS.contains(name) {
+            continue;
+        }
+        let text = carried(name, value)?;
+        match found {
+            Some((before, other)) if other != text => {
+                return Err(ambiguous(format!(
+                    "`{before}` and `{name}` carry different credentials"
+                )));
+            }
+            _ => found = Some((name, text)),
+        }
+    }
+    match (found, signed) {
+        (Some((name, _)), true) => Err(ambiguous(format!(
+            "the request is signed and carries another credential in `{name}`"
+        ))),
+        (None, true) => Ok(Credential::Signature),
+        (None, false) => Ok(Credential::Nothing),
+        (Some((name, text)), false) if api_key::is_meant(text) => match api_key::parse(text) {
+            Ok(key) => Ok(Credential::ApiKey(key)),
+            Err(why) => Err(malformed(format!("{why} (in `{name}`)"))),
+        },
+        (Some(("authorization", text)), false) if text.split('.').count() == 3 => {
+            Ok(Credential::Token(text))
+        }
+        (Some(("authorization", _)), false) => Err(malformed(
+            "`authorization` carries neither an API key, which begins with `pnst_`, nor a token of three parts".to_owned(),
+        )),
+        (Some((name, _)), false) => Err(malformed(format!(
+            "`{name}` carries no API key; one begins with `pnst_`, and tokens go into `authorization`"
+        ))),
+    }
+}
+
+/// The credential in one header.
+fn carried<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Refusal> {
+    if value.len() > MAX_CREDENTIAL_BYTES {
+        return Err(malformed(format!(
+            "`{name}` has {} bytes; a credential has at most {MAX_CREDENTIAL_BYTES}",
+            value.len()
+        )));
+    }
+    let text = std::str::from_utf8(value)
+        .ok()
+        .filter(|text| text.bytes().all(|b| (b' '..=b'~').contains(&b)))
+        .ok_or_else(|| malformed(format!("`{name}` holds characters that no credential has")))?
+        .trim_matches(' ');
+    let text = if name == "authorization" {
+        let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(malformed(
+                "`authorization` has another scheme than Bearer, which is the one that is taken"
+                    .to_owned(),
+            ));
+        }
+        rest.trim_matches(' ')
+    } else {
+        text
+    };
+    if text.is_empty() {
+        return Err(malformed(format!("`{name}` is empty")));
+    }
+    if text.contains([' ', ',']) {
+        return Err(malformed(format!(
+            "`{name}` carries several words; a credential is one"
+        )));
+    }
+    Ok(text)
+}
+
+fn malformed(message: String) -> Refusal {
+    Refusal::new(RefusalKind::Malformed, message)
+}
+
+fn ambiguous(message: String) -> Refusal {
+    Refusal::new(RefusalKind::Ambiguous, format!("{message}; send one"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use RefusalKind::{Ambiguous, Malformed};
+
+    fn key(seed: u8) -> String {
+        let mut next = seed;
+        api_key::generate(|bytes| {
+            for byte in bytes {
+                *byte = next;
+                next = next.wrapping_add(11);
+            }
+        })
+    }
+
+    #[test]
+    fn a_credential_is_found_where_it_may_be_and_only_there() {
+        let (one, two) = (key(1), key(2));
+        let bearer = |text: &str| format!("Bearer {text}");
+        type Case<'a> = (Vec<(&'a str, String)>, Result<&'a str, RefusalKind>);
+        let cases: Vec<Case<'_>> = vec![
+            (vec![], Ok("nothing")),
+            (vec![("cookie", one.clone())], Ok("nothing")),
+            (vec![("authorization", bearer(&one))], Ok("key")),
+            (
+                vec![("authorization", format!("bearer   {one} "))],
+                Ok("key"),
+            ),
+            (vec![("x-api-key", one.clone())], Ok("key")),
+            (vec![("api-key", one.clone())], Ok("key")),
+            (
+                vec![("api-key", one.clone()), ("authorization", bearer(&one))],
+                Ok("key"),
+            ),
+            (
+                vec![("api-key", one.clone()), ("x-api-key", two.clone())],
+                Err(Ambiguous),
+            ),
+            (
+                vec![
+                    ("authorization", bearer(&one)),
+                    ("authorization", bearer(&two)),
+                ],
+                Err(Ambiguous),
+            ),
+            (vec![("authorization", bearer("a.b.c"))], Ok("token")),
+            (vec![("x-api-key", "a.b.c".to_owned())], Err(Malformed)),
+            (vec![("authorization", bearer("a.b"))], Err(Malformed)),
+            (
+                vec![("authorization", "Basic dTpw".to_owned())],
+                Err(Malformed),
+            ),
+            (vec![("authorization", "Bearer".to_owned())], Err(Malformed)),
+            (
+                vec![("authorization", bearer(&format!("{one} {two}")))],
+                Err(Malformed),
+            ),
+            (vec![("x-api-key", format!("{one},{two}"))], Err(Malformed)),
+            (vec![("x-api-key", String::new())], Err(Malformed)),
+            (vec![("x-api-key", one[..40].to_owned())], Err(Malformed)),
+            (vec![("x-api-key", "\u{e4}".to_owned())], Err(Malformed)),
+            (
+                vec![("authorization", bearer(&"a".repeat(9_000)))],
+                Err(Malformed),
+            ),
+            (vec![("signature", "s".to_owned())], Ok("signature")),
+            (
+                vec![("signature", "s".to_owned()), ("api-key", one.clone())],
+                Err(Ambiguous),
+            ),
+        ];
+        for (headers, expected) in cases {
+            let headers: Vec<(&str, &[u8])> = headers
+                .iter()
+                .map(|(name, value)| (*name, value.as_bytes()))
+                .collect();
+            let found = find(&headers).map(|credential| match credential {
+                Credential::Nothing => "nothing",
+                Credential::ApiKey(_) => "key",
+                Credential::Token(_) => "token",
+                Credential::Signature => "signature",
+            });
+            let found = found.map_err(|refusal| {
+                assert!(!refusal.message.contains(&one[17..]), "{refusal:?}");
+                refusal.kind
+            });
+            assert_eq!(found, expected, "{headers:?}");
+        }
+    }
+}
