@@ -1,0 +1,589 @@
+//! Decides what a token (a JWT, RFC 7519, signed as RFC 7515 and RFC 7518 say) proves: which issuer made it, for whom,
+//! until when, and what its claims mean here.
+//!
+//! Only the arithmetic of signatures is a library's. Header, claims and key sets are read here, because a check is
+//! strict only if it knows every member that could change what the others mean (RFC 8725).
+
+mod json;
+mod keys;
+
+use super::scopes::{MAX_SCOPES, Scope};
+use super::settings::{Algorithm, Issuer, Tier, is_name};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use json::{Json, Members};
+use keys::Key;
+use penstock_core::caller::ANONYMOUS;
+use std::collections::BTreeMap;
+
+pub use keys::{MAX_SET_BYTES, MAX_SET_KEYS};
+
+/// The longest token. Headers have less room than that on most servers.
+pub const MAX_TOKEN_BYTES: usize = 8 << 10;
+/// The most values in header or claims: as many as fit a token of short ones would be, and far more than any has.
+const MAX_VALUES: usize = 1_024;
+/// The longest `sub`: RFC 9068 names no bound, OpenID Connect says 255.
+const MAX_SUBJECT_BYTES: usize = 255;
+/// How much of a stranger's text a message repeats.
+const SHOWN_CHARS: usize = 40;
+
+/// Header members that bring a key or say where one is. Who honours them lets the token choose what it is checked with
+/// (RFC 8725, 2.9 and 3.10).
+const BRINGS_KEY: [&str; 4] = ["jwk", "jku", "x5u", "x5c"];
+/// Header members that change how the rest is to be read, none of which is done here: extensions (RFC 7515, 4.1.11),
+/// payloads that are not encoded (RFC 7797), compression (RFC 8725, 3.6).
+const CHANGES_READING: [&str; 3] = ["crit", "b64", "zip"];
+
+/// What a token that holds proves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The operator's name for its issuer.
+    pub issuer: String,
+    /// Whose caller it is.
+    pub tenant: String,
+    /// What the caller may cost.
+    pub tier: String,
+    /// Who within the tenant: `sub`.
+    pub subject: Option<String>,
+    /// What the token says the caller may do; the tier may allow less.
+    pub scopes: Vec<Scope>,
+    /// From when on it is no longer good, the leeway included.
+    pub expires_ms: u64,
+}
+
+/// In which way a token does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is no token that could be read.
+    Malformed,
+    /// It was not made by whom it says, or not for this service, or in a way that is not taken.
+    Invalid,
+    /// It is no longer good, or not yet.
+    Expired,
+    /// The issuer's set has no such key; the issuer may have made one since the set was fetched.
+    UnknownKey {
+        /// The operator's name for it.
+        issuer: String,
+    },
+    /// The issuer's set is not there yet.
+    NoKeys {
+        /// The operator's name for it.
+        issuer: String,
+    },
+    /// It is good, and what it says of tenant, tier or scopes is nothing that is allowed here.
+    Denied,
+}
+
+/// Why a token is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// In which way it does not hold.
+    pub fault: Fault,
+    /// What was wrong and what to do, without the token.
+    pub message: String,
+}
+
+fn refuse<T>(fault: Fault, message: impl Into<String>) -> Result<T, Refusal> {
+    let message = message.into();
+    Err(Refusal { fault, message })
+}
+
+/// The beginning of a stranger's text, with nothing in it that a terminal or a log would obey.
+fn shown(text: &str) -> String {
+    let mut beginning: String = text.chars().take(SHOWN_CHARS).collect();
+    if beginning.len() < text.len() {
+        beginning.push('…');
+    }
+    beginning.escape_debug().to_string()
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    settings: Issuer,
+    /// `None` until the set is there.
+    keys: Option<Vec<Key>>,
+}
+
+/// Everybody who may issue tokens, with their keys.
+#[derive(Clone, Debug)]
+pub struct Issuers {
+    known: Vec<Known>,
+    /// Tiers that claims may name.
+    tiers: Vec<String>,
+}
+
+impl Issuers {
+    /// Takes settings and the secrets they name; key sets come with [`Issuers::set_keys`]. The error is a sentence for
+    /// the operator.
+    pub fn new(
+        settings: &[Issuer],
+        tiers: &BTreeMap<String, Tier>,
+        secret: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, String> {
+        let known = settings.iter().map(|issuer| {
+            let mut known = Known {
+                settings: issuer.clone(),
+                keys: None,
+            };
+            if let Some(variable) = &issuer.secret_variable {
+                let name = &issuer.name;
+                let Some(secret) = secret(variable) else {
+                    return Err(format!(
+                        "the issuer `{name}` has its secret in the variable `{variable}`, which is not set"
+                    ));
+                };
+                let least = issuer.algorithms.iter().map(|a| least_secret_bytes(*a)).max();
+                let least = least.unwrap_or(0);
+                if secret.len() < least {
+                    return Err(format!(
+                        "the variable `{variable}`, the secret of the issuer `{name}`, has {} bytes; its algorithms \
+                         want at least {least}, at random (RFC 7518, 3.2), for a shorter one can be guessed from a \
+                         token",
+                        secret.len()
+                    ));
+                }
+                known.keys = Some(vec![Key::secret(secret.as_bytes())]);
+            }
+            Ok(known)
+        });
+        Ok(Self {
+            known: known.collect::<Result<_, _>>()?,
+            tiers: tiers.keys().cloned().collect(),
+        })
+    }
+
+    /// Whether a text is meant to be a token: base64url with two dots. Whether it is too long for one, [`Issuers::verify`]
+    /// says.
+    pub fn is_meant(text: &str) -> bool {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        text.bytes().all(fits) && text.bytes().filter(|&b| b == b'.').count() == 2
+    }
+
+    /// Replaces an issuer's key set (RFC 7517). The error is a sentence for the operator; the former set stays then. A
+    /// set may have no key for the issuer's algorithms: taking out all keys is how an issuer takes back all tokens.
+    pub fn set_keys(&mut self, issuer_name: &str, jwks: &str) -> Result<(), String> {
+        let known = self.known.iter_mut();
+        let Some(known) = known.into_iter().find(|k| k.settings.name == issuer_name) else {
+            return Err(format!("there is no issuer `{}`", shown(issuer_name)));
+        };
+        if known.settings.secret_variable.is_some() {
+            return Err(format!(
+                "the issuer `{issuer_name}` has a secret and no key set"
+            ));
+        }
+        let keys = keys::read_set(jwks, &known.settings.algorithms)
+            .map_err(|e| format!("the key set of the issuer `{issuer_name}` {e}"))?;
+        known.keys = Some(keys);
+        Ok(())
+    }
+
+    /// How many keys an issuer's tokens can be checked with; `None` until there is a set.
+    pub fn key_count(&self, issuer_name: &str) -> Option<usize> {
+        let known = self.known.iter().find(|k| k.settings.name == issuer_name)?;
+        known.keys.as_ref().map(Vec::len)
+    }
+
+    /// The operator's name for the issuer that a token says it is from. Nothing of it is checked: it tells whose keys to
+    /// get.
+    pub fn issuer_of(&self, token: &str) -> Option<&str> {
+        let parts = Parts::of(token).ok()?;
+        let claims = parts.claims().ok()?;
+        let known = self.known(&claims).ok()?;
+        Some(&known.settings.name)
+    }
+
+    /// Decides whether a token holds, and what it proves.
+    pub fn verify(&self, token: &str, now_ms: u64) -> Result<Verified, Refusal> {
+        let parts = Parts::of(token)?;
+        let header = parts.header()?;
+        let claims = parts.claims()?;
+        let known = self.known(&claims)?;
+        let settings = &known.settings;
+        check_type(&header, settings.typ.as_deref())?;
+        let algorithm = chosen_algorithm(&header, &settings.algorithms)?;
+        let key = chosen_key(&header, algorithm, known)?;
+        if !key.verifies(algorithm, parts.signed.as_bytes(), parts.signature) {
+            let message = "the token's signature is not its issuer's: it was changed, or made with another key";
+            return refuse(Fault::Invalid, message);
+        }
+        check_audience(&claims, &settings.audiences)?;
+        let expires_ms = check_times(&claims, now_ms, settings.leeway_s.saturating_mul(1_000))?;
+        Ok(Verified {
+            issuer: settings.name.clone(),
+            tenant: tenant(&claims, settings)?,
+            tier: self.tier(&claims, settings)?,
+            subject: subject(&claims)?,
+            scopes: scopes(&claims, settings)?,
+            expires_ms,
+        })
+    }
+
+    fn known(&self, claims: &Members) -> Result<&Known, Refusal> {
+        let issuer = match claims.get("iss") {
+            Some(Json::Text(issuer)) => issuer,
+            Some(_) => return refuse(Fault::Malformed, "the token's `iss` is no text"),
+            None => return refuse(Fault::Invalid, "the token has no `iss`"),
+        };
+        let found = self.known.iter().find(|k| k.settings.issuer == *issuer);
+        match found {
+            Some(known) => Ok(known),
+            None => refuse(
+                Fault::Invalid,
+                format!(
+                    "the token is from `{}`, from which none are taken",
+                    shown(issuer)
+                ),
+            ),
+        }
+    }
+
+    fn tier(&self, claims: &Members, settings: &Issuer) -> Result<String, Refusal> {
+        let claimed = settings.tier_claim.as_deref();
+        let claimed = claimed.and_then(|name| claim(claims, name).map(|value| (name, value)));
+        match (claimed, &settings.tier) {
+            (Some((_, Json::Text(tier))), _) if self.tiers.contains(tier) => Ok(tier.clone()),
+            (Some((name, _)), _) => refuse(
+                Fault::Denied,
+                format!(
+                    "the token's `{}` names no tier there is here",
+                    name.escape_debug()
+                ),
+            ),
+            (None, Some(tier)) => Ok(tier.clone()),
+            (None, None) => refuse(
+                Fault::Denied,
+                format!(
+                    "the token has no `{}`, which would name its tier",
+                    (settings.tier_claim.as_deref().unwrap_or("tier")).escape_debug()
+                ),
+            ),
+        }
+    }
+}
+
+/// What RFC 7518, 3.2 wants: as many as the hash has.
+fn least_secret_bytes(algorithm: Algorithm) -> usize {
+    match algorithm {
+        Algorithm::HS384 => 48,
+        Algorithm::HS512 => 64,
+        _ => 32,
+    }
+}
+
+/// A token in the compact form of RFC 7515, 7.1: the only one taken. One that is encrypted has five parts.
+struct Parts<'a> {
+    /// What the signature is over.
+    signed: &'a str,
+    header: Vec<u8>,
+    claims: Vec<u8>,
+    signature: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(token: &'a str) -> Result<Self, Refusal> {
+        if token.len() > MAX_TOKEN_BYTES {
+            let message = format!(
+                "the token has {} bytes; at most {MAX_TOKEN_BYTES} are taken",
+                token.len()
+            );
+            return refuse(Fault::Malformed, message);
+        }
+        let mut parts = token.split('.');
+        let (Some(header), Some(claims), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            let message = "a token has three parts with dots between them (RFC 7515, 7.1)";
+            return refuse(Fault::Malformed, message);
+        };
+        let decoded = |what: &str, part: &str| {
+            URL_SAFE_NO_PAD.decode(part).or_else(|_| {
+                let message = format!("the token's {what} is no base64url without padding");
+                refuse(Fault::Malformed, message)
+            })
+        };
+        decoded("signature", signature)?;
+        Ok(Self {
+            signed: &token[..header.len() + 1 + claims.len()],
+            header: decoded("header", header)?,
+            claims: decoded("claims", claims)?,
+            signature,
+        })
+    }
+
+    fn header(&self) -> Result<Members, Refusal> {
+        let header = json::object(&self.header, MAX_VALUES).or_else(|e| {
+            let message = format!("the token's header {e}");
+            refuse(Fault::Malformed, message)
+        })?;
+        if let Some(name) = BRINGS_KEY.iter().find(|name| header.contains_key(**name)) {
+            let message = format!(
+                "the token's header has `{name}`; keys come from the issuer and never from a token"
+            );
+            return refuse(Fault::Invalid, message);
+        }
+        if let Some(name) = CHANGES_READING.iter().find(|n| header.contains_key(**n)) {
+            let message = format!("the token's header has `{name}`, which is not supported");
+            return refuse(Fault::Invalid, message);
+        }
+        Ok(header)
+    }
+
+    fn claims(&self) -> Result<Members, Refusal> {
+        json::object(&self.claims, MAX_VALUES).or_else(|e| {
+            let message = format!("what the token claims {e}");
+            refuse(Fault::Malformed, message)
+        })
+    }
+}
+
+fn check_type(header: &Members, wanted: Option<&str>) -> Result<(), Refusal> {
+    let given = match header.get("typ") {
+        None => None,
+        Some(Json::Text(given)) => Some(given.as_str()),
+        Some(_) => return refuse(Fault::Malformed, "the token's `typ` is no text"),
+    };
+    let Some(wanted) = wanted else {
+        return Ok(());
+    };
+    if given.is_some_and(|given| media_type(given) == media_type(wanted)) {
+        return Ok(());
+    }
+    let message = format!(
+        "the token's header must have `typ` {}; a token for another use is not taken",
+        wanted.escape_debug()
+    );
+    refuse(Fault::Invalid, message)
+}
+
+/// A `typ` as it is compared (RFC 7515, 4.1.9): `application/` may be left out where no other `/` follows, and case
+/// says nothing.
+fn media_type(typ: &str) -> String {
+    let typ = typ.to_ascii_lowercase();
+    match typ.strip_prefix("application/") {
+        Some(rest) if !rest.contains('/') => rest.to_owned(),
+        _ => typ,
+    }
+}
+
+fn chosen_algorithm(header: &Members, allowed: &[Algorithm]) -> Result<Algorithm, Refusal> {
+    let name = match header.get("alg") {
+        Some(Json::Text(name)) => name,
+        Some(_) => return refuse(Fault::Malformed, "the token's `alg` is no text"),
+        None => return refuse(Fault::Malformed, "the token's header has no `alg`"),
+    };
+    match keys::algorithm(name) {
+        Some(algorithm) if allowed.contains(&algorithm) => Ok(algorithm),
+        _ => refuse(
+            Fault::Invalid,
+            format!(
+                "the token's `alg` is `{}`; from its issuer only {} is taken",
+                shown(name),
+                (allowed.iter().map(|a| a.as_str()).collect::<Vec<_>>()).join(", ")
+            ),
+        ),
+    }
+}
+
+fn chosen_key<'a>(
+    header: &Members,
+    algorithm: Algorithm,
+    known: &'a Known,
+) -> Result<&'a Key, Refusal> {
+    let issuer = &known.settings.name;
+    let kid = match header.get("kid") {
+        None => None,
+        Some(Json::Text(kid)) => Some(kid.as_str()),
+        Some(_) => return refuse(Fault::Malformed, "the token's `kid` is no text"),
+    };
+    let Some(keys) = &known.keys else {
+        return refuse(
+            Fault::NoKeys {
+                issuer: issuer.clone(),
+            },
+            "the keys of the token's issuer are not there yet; try again shortly",
+        );
+    };
+    // There is one secret, and what the issuer calls it is the issuer's affair.
+    if let [secret] = &keys[..]
+        && secret.is_secret()
+    {
+        return Ok(secret);
+    }
+    let mut named = (keys.iter())
+        .filter(|key| kid.is_none() || key.kid.as_deref() == kid)
+        .peekable();
+    let any_named = named.peek().is_some();
+    let mut fitting = named.filter(|key| key.fits(algorithm));
+    match (fitting.next(), fitting.next(), kid) {
+        (Some(key), None, _) => Ok(key),
+        (Some(_), Some(_), _) => refuse(
+            Fault::Invalid,
+            "the token's header names no `kid`, and its issuer has several keys of that kind",
+        ),
+        (None, _, Some(kid)) if any_named => refuse(
+            Fault::Invalid,
+            format!(
+                "the issuer's key `{}` is not for {}",
+                shown(kid),
+                algorithm.as_str()
+            ),
+        ),
+        (None, _, kid) => refuse(
+            Fault::UnknownKey {
+                issuer: issuer.clone(),
+            },
+            match kid {
+                Some(kid) => format!("the token's issuer has no key `{}`", shown(kid)),
+                None => format!("the token's issuer has no key for {}", algorithm.as_str()),
+            },
+        ),
+    }
+}
+
+fn check_audience(claims: &Members, ours: &[String]) -> Result<(), Refusal> {
+    let given = match claims.get("aud") {
+        Some(Json::Text(one)) => vec![one.as_str()],
+        Some(list) => match list.texts() {
+            Some(several) => several,
+            None => {
+                let message = "the token's `aud` is neither a text nor a list of texts";
+                return refuse(Fault::Malformed, message);
+            }
+        },
+        None => return refuse(Fault::Invalid, "the token has no `aud`"),
+    };
+    if given
+        .iter()
+        .any(|given| ours.iter().any(|own| own == given))
+    {
+        return Ok(());
+    }
+    let message = "the token is for another service: its `aud` has none of this service's names";
+    refuse(Fault::Invalid, message)
+}
+
+/// Holds a token's times against now; gives from when on it is no longer good.
+fn check_times(claims: &Members, now_ms: u64, leeway_ms: u64) -> Result<u64, Refusal> {
+    let date = |name: &str| match claims.get(name).map(Json::date_ms) {
+        None => Ok(None),
+        Some(Some(ms)) => Ok(Some(ms)),
+        Some(None) => {
+            let message = format!("the token's `{name}` is no number of seconds");
+            refuse(Fault::Malformed, message)
+        }
+    };
+    let (expires, not_before, issued) = (date("exp")?, date("nbf")?, date("iat")?);
+    let Some(expires) = expires else {
+        let message = "the token has no `exp`; one that is good for ever is not taken";
+        return refuse(Fault::Invalid, message);
+    };
+    let expires_ms = expires.saturating_add(leeway_ms);
+    if expires_ms <= now_ms {
+        let message = "the token has expired; get a new one from its issuer";
+        return refuse(Fault::Expired, message);
+    }
+    let latest_ms = now_ms.saturating_add(leeway_ms);
+    for (name, from) in [("nbf", not_before), ("iat", issued)] {
+        if from.is_some_and(|from| from > latest_ms) {
+            let message = format!(
+                "the token is not good yet: its `{name}` is in the future; the clocks here and at its issuer differ, \
+                 or it is meant for later"
+            );
+            return refuse(Fault::Expired, message);
+        }
+    }
+    Ok(expires_ms)
+}
+
+/// A claim by its name, or, where there is none of that name, by the path that its dots make: `realm_access.roles`.
+fn claim<'a>(claims: &'a Members, name: &str) -> Option<&'a Json> {
+    if let Some(value) = claims.get(name) {
+        return Some(value);
+    }
+    let (path, last) = name.rsplit_once('.')?;
+    let inner = path
+        .split('.')
+        .try_fold(claims, |members, step| match members.get(step) {
+            Some(Json::Object(inner)) => Some(inner),
+            _ => None,
+        });
+    inner?.get(last)
+}
+
+fn tenant(claims: &Members, settings: &Issuer) -> Result<String, Refusal> {
+    let name = match (&settings.tenant, &settings.tenant_claim) {
+        (Some(tenant), _) => return Ok(tenant.clone()),
+        (None, Some(name)) => name,
+        (None, None) => return refuse(Fault::Denied, "the token's issuer has no tenant"),
+    };
+    match claim(claims, name) {
+        Some(Json::Text(tenant)) if is_name(tenant) && tenant != ANONYMOUS => Ok(tenant.clone()),
+        Some(_) => refuse(
+            Fault::Denied,
+            format!("the token's `{}` names no tenant", name.escape_debug()),
+        ),
+        None => refuse(
+            Fault::Denied,
+            format!(
+                "the token has no `{}`, which would name its tenant",
+                name.escape_debug()
+            ),
+        ),
+    }
+}
+
+fn subject(claims: &Members) -> Result<Option<String>, Refusal> {
+    match claims.get("sub") {
+        None => Ok(None),
+        Some(Json::Text(subject)) => {
+            let fits = (1..=MAX_SUBJECT_BYTES).contains(&subject.len());
+            if !fits || subject.chars().any(char::is_control) {
+                let message = format!(
+                    "the token's `sub` must be 1 to {MAX_SUBJECT_BYTES} bytes without control characters"
+                );
+                return refuse(Fault::Invalid, message);
+            }
+            Ok(Some(subject.clone()))
+        }
+        Some(_) => refuse(Fault::Malformed, "the token's `sub` is no text"),
+    }
+}
+
+fn scopes(claims: &Members, settings: &Issuer) -> Result<Vec<Scope>, Refusal> {
+    let name = &settings.scope_claim;
+    let given: Vec<&str> = match claim(claims, name) {
+        None => Vec::new(),
+        Some(Json::Text(text)) => text.split(' ').filter(|scope| !scope.is_empty()).collect(),
+        Some(list) => match list.texts() {
+            Some(list) => list,
+            None => {
+                let message = format!(
+                    "the token's `{}` is neither a text nor a list of texts",
+                    name.escape_debug()
+                );
+                return refuse(Fault::Denied, message);
+            }
+        },
+    };
+    let mut scopes: Vec<Scope> = Vec::new();
+    for given in given {
+        let meant = match &settings.scope_map {
+            Some(map) => map.get(given).cloned().unwrap_or_default(),
+            None => Scope::try_from(given.to_owned()).into_iter().collect(),
+        };
+        for scope in meant {
+            if scopes.contains(&scope) {
+                continue;
+            }
+            if scopes.len() == MAX_SCOPES {
+                let message = format!(
+                    "the token's `{}` has more than {MAX_SCOPES} scopes; ask for fewer",
+                    name.escape_debug()
+                );
+                return refuse(Fault::Denied, message);
+            }
+            scopes.push(scope);
+        }
+    }
+    Ok(scopes)
+}
