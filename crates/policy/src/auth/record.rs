@@ -1,6 +1,11 @@
 //! What is kept of API keys and tenants, as JSON, and under which names.
 //!
-//! Who administers keys writes these; who checks credentials only reads them, but for the time a key was last used.
+//! Who administers keys writes these ([`super::registry`]); who checks credentials only reads them, but for the time a
+//! key was last used.
+//!
+//! That a key was taken back is no part of its record but an entry of its own, so that who writes the record anew
+//! cannot undo it. Who checks a key reads that entry first, and then the record: the record of a key that was taken back
+//! goes before the entry does.
 
 use super::scopes::Scope;
 use serde::{Deserialize, Serialize};
@@ -16,6 +21,12 @@ pub fn key_name(id: &str) -> String {
 /// The name of a tenant's record.
 pub fn tenant_name(tenant: &str) -> String {
     format!("auth:tenant:{tenant}")
+}
+
+/// The name of the entry that says that a key was taken back, and when: milliseconds as decimal text. A key is as good as
+/// gone when there is such an entry, whatever is in it; nobody writes another meaning into it.
+pub fn revoked_name(id: &str) -> String {
+    format!("auth:revoked:{id}")
 }
 
 /// The name under which it stands when a key was last used: milliseconds as decimal text.
@@ -34,7 +45,7 @@ pub fn key_set_asked_name(issuer: &str) -> String {
     format!("auth:jwks-asked:{issuer}")
 }
 
-/// An API key, without its secret.
+/// An API key, without its secret. Written when the key is made, and once more when it is rotated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRecord {
@@ -61,9 +72,6 @@ pub struct KeyRecord {
     /// From when on it is no longer good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_ms: Option<u64>,
-    /// When it was taken back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revoked_ms: Option<u64>,
     /// The key that takes its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotated_to: Option<String>,
