@@ -401,9 +401,13 @@ fn a_full_tenant_gets_the_slots_of_keys_that_ended_long_ago_and_no_others() {
         Err(Refused::NoSuchKey(ids[7].clone()))
     );
     full(later, 5_004);
+    // Who read the record just before it went still finds that it was taken back.
+    let is_revoked = |id: &str| run_ready(kv.exists(&revoked_name(id))).unwrap();
+    assert!(is_revoked(&ids[7]));
     // The same slot, a second time.
     run_ready(revoke_key(&kv, &made.record.id, later)).unwrap();
     let made = create(&kv, &new_key_of("acme"), later + RETENTION_MS, 5_005).unwrap();
+    assert!(!is_revoked(&ids[7]));
     let listed = all_keys(&kv, Some("acme"));
     assert_eq!(listed.len() as u64, MAX_KEYS_PER_TENANT);
     assert!(listed.iter().any(|key| key.record.id == made.record.id));

@@ -2,10 +2,6 @@
 //!
 //! Who administers keys writes these ([`super::registry`]); who checks credentials only reads them, but for the time a
 //! key was last used.
-//!
-//! That a key was taken back is no part of its record but an entry of its own, so that who writes the record anew
-//! cannot undo it. Who checks a key reads that entry first, and then the record: the record of a key that was taken back
-//! goes before the entry does.
 
 use super::scopes::Scope;
 use serde::{Deserialize, Serialize};
@@ -23,15 +19,15 @@ pub fn tenant_name(tenant: &str) -> String {
     format!("auth:tenant:{tenant}")
 }
 
-/// The name of the entry that says that a key was taken back, and when: milliseconds as decimal text. A key is as good as
-/// gone when there is such an entry, whatever is in it; nobody writes another meaning into it.
-pub fn revoked_name(id: &str) -> String {
-    format!("auth:revoked:{id}")
-}
-
 /// The name under which it stands when a key was last used: milliseconds as decimal text.
 pub fn used_name(id: &str) -> String {
     format!("auth:used:{id}")
+}
+
+/// The name under which it stands when a key was taken back: milliseconds as decimal text. An entry of its own, which is
+/// only ever written, so that nobody who changes the record at the same time can bring the key back.
+pub fn revoked_name(id: &str) -> String {
+    format!("auth:revoked:{id}")
 }
 
 /// The name of an issuer's key set, as it was last fetched: [`KeySet`].

@@ -23,7 +23,9 @@
 //! blocks nobody for longer than two minutes, and who takes longer than a minute is stopped by their own deadline.
 //!
 //! **Slots are used again**, [`RETENTION_MS`] after their key came to its end, and only when the tenant has none left: the
-//! claim is to raise the slot's counter to the generation that follows the one in its entry.
+//! claim is to raise the slot's counter to the generation that follows the one in its entry. The record of the key that
+//! ended goes then; that it was taken back stands until the slot's next change, so whoever read the record just
+//! before it went finds that, in whichever order they read.
 
 use super::api_key::{self, Pepper};
 use super::record::{
@@ -102,6 +104,9 @@ pub struct Slot {
     /// How many keys had the slot before.
     #[serde(default)]
     pub generation: i64,
+    /// The last of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
 }
 
 /// Why something was not done.
@@ -338,12 +343,17 @@ async fn keep<K: Kv>(
     now_ms: u64,
     random: impl FnMut(&mut [u8]),
 ) -> Result<(), Refused> {
-    let (slot, generation) = slot(kv, &record.tenant, now_ms, random).await?;
+    let Place {
+        slot,
+        generation,
+        before,
+    } = slot(kv, &record.tenant, now_ms, random).await?;
     let listed = Slot {
         v: VERSION,
         id: record.id.clone(),
         since_ms: now_ms,
         generation,
+        before,
     };
     kv.set(&slot_name(&record.tenant, slot), &encode(&listed))
         .await?;
@@ -351,13 +361,20 @@ async fn keep<K: Kv>(
     Ok(())
 }
 
-/// Finds a slot that nobody else gets, and its generation.
+/// A slot that nobody else gets.
+struct Place {
+    slot: u64,
+    generation: i64,
+    before: Option<String>,
+}
+
+/// Finds a slot that nobody else gets.
 async fn slot<K: Kv>(
     kv: &K,
     tenant: &str,
     now_ms: u64,
     mut random: impl FnMut(&mut [u8]),
-) -> Result<(u64, i64), Refused> {
+) -> Result<Place, Refused> {
     // Looked at before it is raised, so that refusals cost no slot.
     let room = count(kv, KEYS).await? < MAX_KEYS;
     if room && count(kv, &slots_name(tenant)).await? < MAX_KEYS_PER_TENANT {
@@ -366,7 +383,11 @@ async fn slot<K: Kv>(
         if own <= MAX_KEYS_PER_TENANT {
             let of_all = kv.increment(KEYS, 1).await?;
             if u64::try_from(of_all).unwrap_or(u64::MAX) <= MAX_KEYS {
-                return Ok((own, 0));
+                return Ok(Place {
+                    slot: own,
+                    generation: 0,
+                    before: None,
+                });
             }
         }
     }
@@ -379,8 +400,8 @@ async fn slot<K: Kv>(
     let start = u64::from_le_bytes(bytes);
     for step in 0..slots {
         let slot = 1 + (start % slots + step) % slots;
-        if let Some(generation) = take_over(kv, tenant, slot, now_ms).await? {
-            return Ok((slot, generation));
+        if let Some(place) = take_over(kv, tenant, slot, now_ms).await? {
+            return Ok(place);
         }
     }
     Err(Refused::Full(match room {
@@ -403,7 +424,7 @@ async fn take_over<K: Kv>(
     tenant: &str,
     slot: u64,
     now_ms: u64,
-) -> Result<Option<i64>, Refused> {
+) -> Result<Option<Place>, Refused> {
     let Some(listed) = listed(kv, tenant, slot).await? else {
         return Ok(None);
     };
@@ -411,6 +432,7 @@ async fn take_over<K: Kv>(
         id,
         since_ms,
         generation,
+        before,
         ..
     } = listed;
     // Of a key that was never kept, the end is its beginning.
@@ -426,10 +448,15 @@ async fn take_over<K: Kv>(
         return Ok(None);
     }
     kv.delete(&key_name(&id)).await?;
-    // Only now: who checks the key reads this entry before the record.
-    kv.delete(&revoked_name(&id)).await?;
     kv.delete(&used_name(&id)).await?;
-    Ok(Some(next))
+    if let Some(before) = before {
+        kv.delete(&revoked_name(&before)).await?;
+    }
+    Ok(Some(Place {
+        slot,
+        generation: next,
+        before: Some(id),
+    }))
 }
 
 /// One key.
