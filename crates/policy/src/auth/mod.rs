@@ -16,7 +16,7 @@ pub mod cache;
 pub mod check;
 pub mod credential;
 pub mod record;
-//pub mod registry;
+pub mod registry;
 pub mod scopes;
 pub mod settings;
 pub mod signature;

@@ -1,6 +1,7 @@
 //! What is kept of API keys and tenants, as JSON, and under which names.
 //!
-//! Who administers keys writes these; who checks credentials only reads them, but for the time a key was last used.
+//! Who administers keys writes these ([`super::registry`]); who checks credentials only reads them, but for the time a
+//! key was last used.
 
 use super::scopes::Scope;
 use serde::{Deserialize, Serialize};
@@ -40,7 +41,7 @@ pub fn key_set_asked_name(issuer: &str) -> String {
     format!("auth:jwks-asked:{issuer}")
 }
 
-/// An API key, without its secret.
+/// An API key, without its secret. Written when the key is made, and once more when it is rotated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRecord {
