@@ -30,6 +30,17 @@ pub fn onnxruntime() -> PathBuf {
     path
 }
 
+/// A policy that lets everybody in, where it does not say itself who may call.
+pub fn open_to_all(policy: &str) -> String {
+    let anybody = "[auth.anonymous]\nscopes = [\"*\"]\nfrom = \"anywhere\"\n";
+    let open = if policy.contains("[auth") {
+        ""
+    } else {
+        anybody
+    };
+    format!("{open}{policy}")
+}
+
 /// A running server, killed when dropped.
 pub struct Server {
     pub address: SocketAddr,
@@ -67,7 +78,7 @@ impl Server {
         let files = tempfile::tempdir().expect("a temporary directory");
         let policy = files.path().join("penstock.toml");
         let policy_text = options.policy_text.as_deref().or(options.policy);
-        std::fs::write(&policy, policy_text.unwrap_or_default()).unwrap();
+        std::fs::write(&policy, open_to_all(policy_text.unwrap_or_default())).unwrap();
         // Servers share what they compiled and nothing else.
         let runtime_config = files.path().join("runtime.toml");
         let own_store = format!(

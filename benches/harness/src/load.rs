@@ -23,6 +23,8 @@ pub struct Load {
     pub address: SocketAddr,
     /// Idempotency keys.
     pub keys: Keys,
+    /// The credential, where one is shown: a header's name and value.
+    pub credential: Option<(&'static str, String)>,
 }
 
 /// Which idempotency key each request has.
@@ -109,6 +111,9 @@ impl Load {
                 }
                 Keys::Same(key) => request.header("idempotency-key", key),
             };
+            if let Some((name, value)) = &self.credential {
+                request = request.header(*name, value);
+            }
             let request = request.body(Full::new(self.body.clone()))?;
             let response = sender.send_request(request).await?;
             let status = response.status();

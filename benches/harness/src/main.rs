@@ -5,11 +5,13 @@
 //! Every server is a process of its own; the client shares the machine with it, as it does for every
 //! row of the table.
 
+mod auth;
 mod direct;
 mod echo;
 mod engine;
 mod load;
 mod server;
+mod soak;
 
 use anyhow::Context;
 use clap::Parser;
@@ -44,6 +46,12 @@ struct Cli {
     /// Measure the inference engine only: batching, beside ONNX Runtime called directly and a FastAPI server.
     #[arg(long)]
     engine: bool,
+    /// Measure what knowing who calls costs only.
+    #[arg(long)]
+    auth: bool,
+    /// Measure good callers beside idle connections, slow writers and a flood of bad credentials.
+    #[arg(long)]
+    soak: bool,
     /// Serve the native echo on this port and do nothing else; the harness starts itself this way.
     #[arg(long, hide = true)]
     serve_echo: bool,
@@ -63,6 +71,12 @@ fn main() -> anyhow::Result<()> {
 async fn measure(cli: &Cli) -> anyhow::Result<()> {
     if cli.engine {
         return engine::measure(cli).await;
+    }
+    if cli.auth {
+        return auth::measure(cli).await;
+    }
+    if cli.soak {
+        return soak::measure(cli).await;
     }
     let span = Duration::from_secs(cli.seconds);
     let identity = identity_body();
@@ -84,6 +98,7 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
         span,
         address,
         keys: Keys::None,
+        credential: None,
     };
     let predict = "/v1/models/identity:predict";
     state(cli, &load(cli.connections, predict, &identity, ANY)).await?;

@@ -43,21 +43,38 @@ impl Drop for Echo {
 pub struct Penstock {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where its admin API listens.
+    admin: Option<String>,
     child: Child,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Penstock {
     /// Starts the server under a policy, with stores of its own, and waits until its models are loaded.
     pub async fn start(cli: &Cli, door: &str, policy: &str) -> anyhow::Result<Self> {
+        Self::start_app(cli, door, policy, std::path::Path::new("spin.toml")).await
+    }
+
+    /// The same with another manifest.
+    pub async fn start_app(
+        cli: &Cli,
+        door: &str,
+        policy: &str,
+        app: &std::path::Path,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("penstock-bench-")
             .tempdir_in(&cli.scratch)
             .with_context(|| format!("no folder can be made in {}", cli.scratch.display()))?;
         let file = folder.path().join("penstock.toml");
-        std::fs::write(&file, policy)?;
+        // Where a policy says nothing of who may call, anybody on this machine may.
+        let open = "[auth.anonymous]\nscopes = [\"*\"]\n";
+        let open = if policy.contains("[auth") { "" } else { open };
+        std::fs::write(&file, format!("{open}{policy}"))?;
         let mut child = Command::new(&cli.penstock)
             .args(["up", "--listen", "127.0.0.1:0", "--door", door])
+            .arg("--app")
+            .arg(app)
             .arg("--policy")
             .arg(&file)
             .arg("--state-dir")
@@ -73,8 +90,12 @@ impl Penstock {
             })?;
         let stderr = child.stderr.take().context("no standard error")?;
         let mut lines = BufReader::new(stderr).lines();
+        let mut admin = None;
         for line in &mut lines {
             let line = line?;
+            if let Some((_, rest)) = line.split_once("admin API on http://") {
+                admin = rest.split_whitespace().next().map(str::to_owned);
+            }
             if let Some((_, rest)) = line.split_once("serving http://") {
                 let address = rest
                     .split_whitespace()
@@ -85,11 +106,31 @@ impl Penstock {
                 return Ok(Self {
                     address,
                     child,
-                    _folder: folder,
+                    admin,
+                    folder,
                 });
             }
         }
         bail!("the server ended before it served")
+    }
+
+    /// Asks the server's admin API through the command, and gives what it prints.
+    pub fn administer(&self, cli: &Cli, arguments: &[&str]) -> anyhow::Result<String> {
+        let admin = self.admin.as_deref().context("the policy has no [admin]")?;
+        let output = Command::new(&cli.penstock)
+            .args(arguments)
+            .arg("--admin")
+            .arg(format!("http://{admin}"))
+            .arg("--state-dir")
+            .arg(self.folder.path())
+            .output()?;
+        if !output.status.success() {
+            bail!(
+                "penstock {arguments:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Resident memory in MiB, as the kernel tells.

@@ -36,13 +36,6 @@ use bindings::fermyon::spin::variables;
 /// The variable that holds the pepper.
 const PEPPER: &str = "pepper";
 
-/// Nothing here may need randomness: ids and secrets are made elsewhere, and checking a signature takes none.
-fn no_randomness(_: &mut [u8]) -> Result<(), getrandom::Error> {
-    Err(getrandom::Error::UNSUPPORTED)
-}
-
-getrandom::register_custom_getrandom!(no_randomness);
-
 /// The component.
 pub struct Component;
 

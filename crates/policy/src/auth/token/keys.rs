@@ -9,7 +9,10 @@ use super::shown;
 use crate::auth::settings::Algorithm;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::DecodingKey;
+use hmac::{Hmac, Mac};
+use p256::ecdsa::signature::Verifier;
+use rsa::{BigUint, RsaPublicKey, pkcs1v15, pss};
+use sha2::{Sha256, Sha384, Sha512};
 
 /// The largest key set. The largest of public providers have a tenth of it.
 pub const MAX_SET_BYTES: usize = 64 << 10;
@@ -56,7 +59,97 @@ pub(super) struct Key {
     kind: Kind,
     /// The only algorithm it is for, where its set says so.
     only: Option<Algorithm>,
-    key: DecodingKey,
+    material: Material,
+}
+
+/// What a signature is checked with.
+#[derive(Clone, Debug)]
+enum Material {
+    Secret(Vec<u8>),
+    Rsa(RsaPublicKey),
+    P256(p256::ecdsa::VerifyingKey),
+    P384(p384::ecdsa::VerifyingKey),
+    Ed25519(ed25519_dalek::VerifyingKey),
+}
+
+impl Material {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Secret(_) => Kind::Secret,
+            Self::Rsa(_) => Kind::Rsa,
+            Self::P256(_) => Kind::P256,
+            Self::P384(_) => Kind::P384,
+            Self::Ed25519(_) => Kind::Ed25519,
+        }
+    }
+
+    /// Whether an algorithm made a signature of a message with this.
+    fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+        use Algorithm::{
+            ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512,
+        };
+        /// HMAC and comparison, in constant time.
+        macro_rules! hs {
+            ($secret:expr, $hash:ty) => {{
+                let keyed = Hmac::<$hash>::new_from_slice($secret);
+                let mut mac = keyed.expect("HMAC takes a key of any length");
+                mac.update(message);
+                mac.verify_slice(signature).is_ok()
+            }};
+        }
+        macro_rules! checks {
+            ($key:expr, $signature:ty) => {
+                <$signature>::try_from(signature)
+                    .is_ok_and(|signature| $key.verify(message, &signature).is_ok())
+            };
+        }
+        match (self, algorithm) {
+            (Self::Secret(secret), HS256) => hs!(secret, Sha256),
+            (Self::Secret(secret), HS384) => hs!(secret, Sha384),
+            (Self::Secret(secret), HS512) => hs!(secret, Sha512),
+            (Self::Rsa(key), RS256) => {
+                checks!(
+                    pkcs1v15::VerifyingKey::<Sha256>::new(key.clone()),
+                    pkcs1v15::Signature
+                )
+            }
+            (Self::Rsa(key), RS384) => {
+                checks!(
+                    pkcs1v15::VerifyingKey::<Sha384>::new(key.clone()),
+                    pkcs1v15::Signature
+                )
+            }
+            (Self::Rsa(key), RS512) => {
+                checks!(
+                    pkcs1v15::VerifyingKey::<Sha512>::new(key.clone()),
+                    pkcs1v15::Signature
+                )
+            }
+            (Self::Rsa(key), PS256) => {
+                checks!(
+                    pss::VerifyingKey::<Sha256>::new(key.clone()),
+                    pss::Signature
+                )
+            }
+            (Self::Rsa(key), PS384) => {
+                checks!(
+                    pss::VerifyingKey::<Sha384>::new(key.clone()),
+                    pss::Signature
+                )
+            }
+            (Self::Rsa(key), PS512) => {
+                checks!(
+                    pss::VerifyingKey::<Sha512>::new(key.clone()),
+                    pss::Signature
+                )
+            }
+            (Self::P256(key), ES256) => checks!(key, p256::ecdsa::Signature),
+            (Self::P384(key), ES384) => checks!(key, p384::ecdsa::Signature),
+            (Self::Ed25519(key), EdDSA) => ed25519_dalek::Signature::from_slice(signature)
+                .is_ok_and(|signature| key.verify_strict(message, &signature).is_ok()),
+            _ => false,
+        }
+    }
 }
 
 impl Key {
@@ -66,7 +159,7 @@ impl Key {
             kid: None,
             kind: Kind::Secret,
             only: None,
-            key: DecodingKey::from_secret(bytes),
+            material: Material::Secret(bytes.to_vec()),
         }
     }
 
@@ -80,27 +173,9 @@ impl Key {
 
     /// Whether this key and algorithm made a signature (base64url) of a message.
     pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &str) -> bool {
+        let decoded = URL_SAFE_NO_PAD.decode(signature);
         self.fits(algorithm)
-            && jsonwebtoken::crypto::verify(signature, message, &self.key, library(algorithm))
-                .unwrap_or(false)
-    }
-}
-
-fn library(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
-    use jsonwebtoken::Algorithm as Library;
-    match algorithm {
-        Algorithm::HS256 => Library::HS256,
-        Algorithm::HS384 => Library::HS384,
-        Algorithm::HS512 => Library::HS512,
-        Algorithm::RS256 => Library::RS256,
-        Algorithm::RS384 => Library::RS384,
-        Algorithm::RS512 => Library::RS512,
-        Algorithm::PS256 => Library::PS256,
-        Algorithm::PS384 => Library::PS384,
-        Algorithm::PS512 => Library::PS512,
-        Algorithm::ES256 => Library::ES256,
-        Algorithm::ES384 => Library::ES384,
-        Algorithm::EdDSA => Library::EdDSA,
+            && decoded.is_ok_and(|bytes| self.material.verifies(algorithm, message, &bytes))
     }
 }
 
@@ -218,49 +293,50 @@ fn read_key(entry: &Members) -> Result<Option<Key>, String> {
         }
         Ok(bytes)
     };
-    let (kind, key) = match (kty, text("crv")?) {
+    let no_point = |_| "is no point on its curve".to_owned();
+    let material = match (kty, text("crv")?) {
         ("RSA", _) => {
             let (modulus, exponent) = (bytes("n")?, bytes("e")?);
             check_rsa(&modulus, &exponent)?;
-            let key = DecodingKey::from_rsa_raw_components(&modulus, &exponent);
-            (Kind::Rsa, key)
+            let whole = BigUint::from_bytes_be;
+            let key =
+                RsaPublicKey::new_with_max_size(whole(&modulus), whole(&exponent), MAX_RSA_BITS);
+            Material::Rsa(
+                key.map_err(|_| "has an RSA modulus or exponent that is none".to_owned())?,
+            )
         }
         ("EC", Some(curve @ ("P-256" | "P-384"))) => {
-            let (kind, length) = match curve {
-                "P-256" => (Kind::P256, 32),
-                _ => (Kind::P384, 48),
-            };
-            let point = [
-                vec![0x04],
-                coordinate("x", length)?,
-                coordinate("y", length)?,
-            ];
-            (kind, DecodingKey::from_ec_der(&point.concat()))
+            let length = if curve == "P-256" { 32 } else { 48 };
+            let (x, y) = (coordinate("x", length)?, coordinate("y", length)?);
+            let point = [&[0x04], &x[..], &y[..]].concat();
+            if curve == "P-256" {
+                let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(&point);
+                Material::P256(key.map_err(no_point)?)
+            } else {
+                let key = p384::ecdsa::VerifyingKey::from_sec1_bytes(&point);
+                Material::P384(key.map_err(no_point)?)
+            }
         }
         ("OKP", Some("Ed25519")) => {
-            // The library reads 32 bytes without looking how many there are.
-            let key = DecodingKey::from_ed_der(&coordinate("x", 32)?);
-            (Kind::Ed25519, key)
+            let point = coordinate("x", 32)?
+                .try_into()
+                .expect("it is 32 bytes long");
+            let key = ed25519_dalek::VerifyingKey::from_bytes(&point).map_err(no_point)?;
+            if key.is_weak() {
+                return Err(
+                    "is a point of small order, with which one signature fits many messages"
+                        .to_owned(),
+                );
+            }
+            Material::Ed25519(key)
         }
         _ => return Ok(None),
     };
-    // Checking any signature tells whether the library takes the key: it makes sure that a point is on its curve.
-    let trial = match kind {
-        Kind::P256 => Some(Algorithm::ES256),
-        Kind::P384 => Some(Algorithm::ES384),
-        Kind::Ed25519 => Some(Algorithm::EdDSA),
-        Kind::Rsa | Kind::Secret => None,
-    };
-    if let Some(trial) = trial
-        && jsonwebtoken::crypto::verify("", b"", &key, library(trial)).is_err()
-    {
-        return Err("is no point on its curve".to_owned());
-    }
     Ok(Some(Key {
         kid,
-        kind,
+        kind: material.kind(),
         only,
-        key,
+        material,
     }))
 }
 

@@ -1,0 +1,88 @@
+//! What it costs to know who calls: no credential, an API key, a token, each beside an auth component that looks at nothing.
+//! The stand-in has the same boundary, so what the boundary costs is in both; docs/PERFORMANCE.md has the whole.
+
+use crate::load::{Keys, Load, Measured};
+use crate::{Cli, identity_body, row, server};
+use anyhow::Context;
+use std::time::Duration;
+
+const POLICY: &str = r#"
+[admin]
+listen = "127.0.0.1:0"
+[auth.anonymous]
+scopes = ["*"]
+[auth.tiers.free]
+"#;
+
+/// Rounds in which the rows take turns.
+const ROUNDS: usize = 5;
+
+/// Where `scripts/build --guests` puts the component that lets everybody in.
+const STAND_IN: &str = "build/test/open-auth.wasm";
+
+/// Measures.
+pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
+    let manifest = std::fs::read_to_string("spin.toml")?;
+    let open = manifest.replace("build/auth.wasm", STAND_IN);
+    anyhow::ensure!(open != manifest, "spin.toml names no build/auth.wasm");
+    let folder = tempfile::Builder::new()
+        .prefix("penstock-bench-")
+        .tempfile_in(".")?;
+    std::fs::write(folder.path(), open)?;
+    let without = server::Penstock::start_app(cli, "direct", POLICY, folder.path())
+        .await
+        .context("run scripts/build --components --guests")?;
+    let with = server::Penstock::start(cli, "direct", POLICY).await?;
+    with.administer(cli, &["tenants", "create", "bench"])?;
+    let create = [
+        "keys", "create", "--tenant", "bench", "--tier", "free", "--scope", "*", "--json",
+    ];
+    let made: serde_json::Value = serde_json::from_str(&with.administer(cli, &create)?)?;
+    let api_key = made["api_key"]
+        .as_str()
+        .context("the command printed no key")?
+        .to_owned();
+    let body = identity_body();
+    let load = |address, credential| Load {
+        connections: cli.connections,
+        path: "/v1/models/identity:predict".to_owned(),
+        body: body.clone().into(),
+        span: Duration::from_secs(cli.seconds),
+        address,
+        keys: Keys::None,
+        credential,
+    };
+    let bearer = ("authorization", format!("Bearer {api_key}"));
+    let rows = [
+        (
+            "an auth component that looks at nothing",
+            load(without.address, None),
+        ),
+        ("no credential, from this machine", load(with.address, None)),
+        ("an API key", load(with.address, Some(bearer))),
+    ];
+    let mut measured: Vec<Vec<Measured>> = rows.iter().map(|_| Vec::new()).collect();
+    for _ in 0..ROUNDS {
+        for ((name, load), kept) in rows.iter().zip(&mut measured) {
+            let one = load.run().await?;
+            row(&format!("direct door, identity, {name}"), &one, None);
+            kept.push(one);
+        }
+    }
+    for (at, (name, _)) in rows.iter().enumerate().skip(1) {
+        let ratios = measured[at]
+            .iter()
+            .zip(&measured[0])
+            .map(|(one, none)| one.rps / none.rps);
+        let mut ratios: Vec<f64> = ratios.collect();
+        ratios.sort_by(f64::total_cmp);
+        println!(
+            "    {name} against {}: {:.3} (median of {ROUNDS} rounds, {:.3} to {:.3})",
+            rows[0].0,
+            ratios[ROUNDS / 2],
+            ratios[0],
+            ratios[ROUNDS - 1]
+        );
+    }
+    Ok(())
+}
