@@ -6,6 +6,7 @@
 //! ready, and a tensor that lies about its shape waits for `compute`, because a constructor cannot fail. There is no
 //! queue here, so nothing is ever `queue_full:`: a host gives an instance one request at a time.
 
+use penstock_core::GraphName;
 use penstock_nn::on_demand::{Limits, OnDemand, Opened};
 use penstock_nn::{NnError, NnTensor, Unavailable};
 use std::cell::{Cell, RefCell};
