@@ -136,7 +136,10 @@ impl Server {
         let kept = log.clone();
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
-                if let Some((_, rest)) = line.split_once("serving http://") {
+                if let Some((_, rest)) = line
+                    .split_once("serving http://")
+                    .or_else(|| line.split_once("serving https://"))
+                {
                     let address = rest
                         .split_whitespace()
                         .next()

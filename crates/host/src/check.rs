@@ -5,7 +5,7 @@ use crate::AppOptions;
 use crate::app::{self, Finding, Manifest, Nn, Place, Severity};
 use crate::kv::RuntimeConfig;
 use crate::settings::Settings;
-use crate::up;
+use crate::{tls, up};
 use penstock_nn::{Repository, State};
 use penstock_tensor::Contract;
 use std::path::{Path, PathBuf};
@@ -30,12 +30,13 @@ pub fn run(options: &AppOptions) -> ExitCode {
     }
 }
 
-/// All findings, in the order: policy, runtime configuration, manifest, composition, stores, models.
+/// All findings, in the order: policy, certificate, runtime configuration, manifest, composition, stores, models.
 pub fn findings(options: &AppOptions) -> Vec<Finding> {
     let (settings, mut findings) = match Settings::load(&options.policy) {
         Ok(settings) => (settings, Vec::new()),
         Err(found) => (Settings::default(), found),
     };
+    findings.extend(tls::findings(&settings.tls, &options.policy));
     let config = match RuntimeConfig::load(options.runtime_config.as_deref(), &options.state_dir())
     {
         Ok(config) => Some(config),

@@ -7,20 +7,24 @@
 //! * `nn`: `wasi:nn` for guests; [`audience`]: whether a caller still waits;
 //! * [`kv`]: key-value stores for guests;
 //! * [`doors`]: pools of instances and the ways into them;
-//! * [`server`]: connections and requests;
+//! * [`server`]: connections and requests; [`tls`]: its certificate; [`proxies`]: who is the client behind them;
+//! * [`audit`]: who asked for what, for later;
 //! * [`up`], [`check`], [`usage`]: the commands.
 
 pub mod app;
 pub mod audience;
+pub mod audit;
 pub mod check;
 pub mod doors;
 pub mod engine;
 pub mod kv;
 pub mod log;
 mod nn;
+pub mod proxies;
 pub mod server;
 pub mod settings;
 pub mod state;
+pub mod tls;
 pub mod up;
 pub mod usage;
 

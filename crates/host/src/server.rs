@@ -3,36 +3,61 @@
 //!
 //! Every refusal here is from the same catalogue as the gate's, in the style the caller asked for.
 
+use crate::audit::{self, Audit};
 use crate::doors::{Direct, DoorError, DoorRequest, Http};
+use crate::proxies::{Client, Proxies};
 use crate::settings::ServerSettings;
+use crate::tls::{self, Tls};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use penstock_core::{Code, Problem, RequestId, negotiate};
+use serde_json::{Map, Value, json};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::server::TlsStream;
 
 mod activity;
+mod addresses;
+mod framing;
 mod io;
 
 use activity::{Activity, Answer, Limits, Verdict};
+use addresses::{Addresses, Counted};
+use framing::Seen;
 
 /// Seconds a caller refused for load is told to wait.
 const RETRY_AFTER_S: u32 = 1;
 /// Where components find the address of the client, as on Spin.
 const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("spin-client-addr");
+/// What components are told of a connection, beside what its client sends; see [`Fittings::token`].
+const CONNECTION: HeaderName = HeaderName::from_static("penstock-connection");
+/// What components say of a request for the audit log. No client sees it.
+const AUDIT: HeaderName = HeaderName::from_static("penstock-audit");
+/// What headers between the server and its components begin with. A client's are thrown away.
+const OWN_PREFIX: &str = "penstock-";
+/// Where the state of the certificate is told.
+const READINESS: [&str; 2] = ["/ready", "/v2/health/ready"];
 /// HTTP/2 streams open at once on one connection; the in-flight cap is for all of them together.
 const MAX_STREAMS: u32 = 128;
+/// Streams that were opened and reset before anybody worked for them; one more ends the connection (CVE-2023-44487). A
+/// client that hangs up on calls resets a few at once.
+const MAX_RESET_STREAMS: usize = 20;
+/// Streams this side reset because of what the client sent on them; one more ends the connection (RUSTSEC-2024-0003).
+const MAX_FAULTY_STREAMS: usize = 128;
+/// What a head has beside target and headers: method, version and line ends.
+const REQUEST_LINE_BYTES: usize = 1024;
 /// What a header line has beside name and value: colon, space, carriage return, newline.
 const HEADER_FRAMING_BYTES: usize = 4;
 /// How often an HTTP/2 connection is probed, and how long it has to answer.
@@ -77,10 +102,26 @@ impl Door {
     }
 }
 
+/// What a server has beside its door and its settings.
+#[derive(Default)]
+pub struct Fittings {
+    /// Its certificate; without one it speaks plain HTTP.
+    pub tls: Option<Arc<Tls>>,
+    /// Where requests are logged.
+    pub audit: Option<Arc<Audit>>,
+    /// What the header `penstock-connection` begins with, so that components can tell that it is this server's. Components
+    /// have it from their environment; without it they are told nothing.
+    pub token: Option<String>,
+}
+
 /// A server over one door.
 pub struct Server {
     door: Door,
     settings: ServerSettings,
+    proxies: Proxies,
+    fittings: Fittings,
+    hsts: Option<HeaderValue>,
+    addresses: Arc<Addresses>,
     connections: Arc<Semaphore>,
     in_flight: Semaphore,
     receiving: Semaphore,
@@ -92,8 +133,18 @@ pub struct Server {
 impl Server {
     /// A server that lets in what the settings allow.
     pub fn new(door: Door, settings: ServerSettings) -> Arc<Self> {
+        Self::with(door, settings, Fittings::default())
+    }
+
+    /// The same, with fittings.
+    pub fn with(door: Door, settings: ServerSettings, fittings: Fittings) -> Arc<Self> {
+        let hsts = fittings.tls.as_ref().and_then(|tls| tls.hsts_max_age_s());
         Arc::new(Self {
             door,
+            proxies: Proxies::new(settings.trusted_proxies.clone(), settings.forwarded_header),
+            hsts: hsts.and_then(|s| HeaderValue::from_str(&format!("max-age={s}")).ok()),
+            fittings,
+            addresses: Arc::default(),
             connections: Arc::new(Semaphore::new(settings.max_connections as usize)),
             in_flight: Semaphore::new(settings.max_in_flight as usize),
             receiving: Semaphore::new(settings.max_in_flight as usize),
@@ -144,56 +195,151 @@ impl Server {
     fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         // Answers are small; waiting to fill a segment only adds delay.
         let _ = stream.set_nodelay(true);
-        let server = self.clone();
-        match self.connections.clone().try_acquire_owned() {
-            Ok(permit) => {
-                tokio::spawn(async move { server.connection(stream, peer, permit).await });
+        match self.place(peer) {
+            Ok(place) => {
+                let server = self.clone();
+                tokio::spawn(async move { server.connection(stream, peer, place).await });
             }
-            Err(_) => {
-                // Beyond the cap a connection costs one small write and no parsing.
-                let problem = Problem::new(
-                    Code::Overloaded,
-                    format!(
-                        "the server has its {} connections",
-                        self.settings.max_connections
-                    ),
-                )
-                .retry_after(RETRY_AFTER_S);
-                refuse_connection(stream, &problem, &self.refusing);
+            // Beyond the cap a connection costs one small write and no parsing.
+            Err(message) => {
+                let problem = Problem::new(Code::Overloaded, message).retry_after(RETRY_AFTER_S);
+                // To who speaks TLS an answer in plain text is none.
+                let stream = self.fittings.tls.is_none().then_some(stream);
+                self.refuse_connection(stream, peer, &problem);
             }
         }
     }
 
-    async fn connection(
-        self: Arc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        _permit: OwnedSemaphorePermit,
-    ) {
+    /// A place for one more connection, or why there is none.
+    fn place(&self, peer: SocketAddr) -> Result<Place, String> {
+        let counted = if self.proxies.trusts(peer.ip()) {
+            None
+        } else {
+            let limit = self.settings.max_connections_per_address;
+            let counted = self.addresses.admit(peer.ip(), limit);
+            Some(counted.ok_or_else(|| {
+                format!("the server has its {limit} connections from your address; use those you have, or close some")
+            })?)
+        };
+        let permit = self.connections.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| {
+            let limit = self.settings.max_connections;
+            format!("the server has its {limit} connections")
+        })?;
+        Ok(Place {
+            _permit: permit,
+            _counted: counted,
+        })
+    }
+
+    /// Answers a connection that is not served.
+    fn refuse_connection(&self, stream: Option<TcpStream>, peer: SocketAddr, problem: &Problem) {
+        let id = RequestId::generate(unix_ms(), rand::random());
+        let mut sent = 0;
+        if let Some(stream) = stream {
+            sent = refuse_connection(stream, problem, &id, &self.refusing);
+        }
+        if let Some(audit) = &self.fittings.audit {
+            audit.log(audit::Entry {
+                unix_ms: unix_ms(),
+                request_id: Some(id.as_str().to_owned()),
+                address: peer.ip().to_canonical(),
+                asked: None,
+                status: problem.code.status(),
+                code: Some(problem.code.as_str()),
+                duration: Duration::ZERO,
+                bytes_in: 0,
+                bytes_out: sent,
+                told: None,
+            });
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, _place: Place) {
         self.open.fetch_add(1, Ordering::Relaxed);
-        let header_timeout = Duration::from_millis(self.settings.header_timeout_ms);
+        let by = Instant::now() + Duration::from_millis(self.settings.header_timeout_ms);
         let mut draining = self.draining.subscribe();
-        let first_bytes = tokio::select! {
-            seen = tokio::time::timeout(header_timeout, io::speaks_http2(&stream)) => seen.ok(),
+        let opened = tokio::select! {
+            opened = timeout_at(by, self.opened(stream)) => opened.ok(),
             () = drained(&mut draining) => None,
         };
-        let Some(Ok(is_http2)) = first_bytes else {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return;
+        let result = match opened {
+            Some(Ok(Opened::Plain { stream, is_http2 })) => {
+                let caller = Caller::plain(peer);
+                self.clone()
+                    .serve_on(stream, is_http2, caller, draining)
+                    .await
+            }
+            Some(Ok(Opened::Secure(stream))) => {
+                let (_, session) = stream.get_ref();
+                let is_http2 = session.alpn_protocol() == Some(tls::HTTP2);
+                let shown = session.peer_certificates().and_then(|chain| chain.first());
+                let caller = Caller {
+                    address: peer,
+                    secure: true,
+                    certificate: shown.map(|shown| tls::certificate(shown)),
+                };
+                self.clone()
+                    .serve_on(*stream, is_http2, caller, draining)
+                    .await
+            }
+            Some(Ok(Opened::Plaintext(stream))) => {
+                let message =
+                    "this port speaks HTTPS, and the request came in plain HTTP; use https://";
+                let problem = Problem::new(Code::MalformedRequest, message);
+                self.refuse_connection(Some(stream), peer, &problem);
+                Ok(())
+            }
+            Some(Err(e)) => Err(e.into()),
+            None => Ok(()),
         };
+        if let Err(e) = result {
+            let why = crate::log::one_line(&e);
+            tracing::debug!(%peer, "connection ended: {why}");
+        }
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Finds out what a connection speaks, and shakes hands.
+    async fn opened(&self, stream: TcpStream) -> std::io::Result<Opened> {
+        let Some(tls) = &self.fittings.tls else {
+            let is_http2 = io::speaks_http2(&stream).await?;
+            return Ok(Opened::Plain { stream, is_http2 });
+        };
+        match io::first(&stream).await? {
+            io::First::Handshake => {
+                let secure = tls.acceptor().accept(stream).await?;
+                Ok(Opened::Secure(Box::new(secure)))
+            }
+            io::First::Request => Ok(Opened::Plaintext(stream)),
+            io::First::Other => Err(std::io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    async fn serve_on<S>(
+        self: Arc<Self>,
+        stream: S,
+        is_http2: bool,
+        caller: Caller,
+        mut draining: watch::Receiver<bool>,
+    ) -> Result<(), Broken>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let header_timeout = Duration::from_millis(self.settings.header_timeout_ms);
         let write_timeout = Duration::from_millis(self.settings.write_timeout_ms);
-        let client = client_address(peer);
-        let io = TokioIo::new(io::WriteTimeout::new(stream, write_timeout));
+        let caller = Arc::new(caller);
+        let stream = io::WriteTimeout::new(stream, write_timeout);
         let server = self.clone();
-        let result = if is_http2 {
+        if is_http2 {
             let activity = Activity::new(Instant::now());
             let watched = activity.clone();
             let service = service_fn(move |request: Request<Incoming>| {
                 let (server, activity) = (server.clone(), watched.clone());
-                let client = client.clone();
+                let caller = caller.clone();
                 async move {
                     let _working = activity.request();
-                    let response = server.respond(request, client).await;
+                    let response = server.respond(request, &caller, Seen::Clear).await;
                     Ok::<_, Infallible>(response.map(|body| activity.answer(body)))
                 }
             });
@@ -201,9 +347,12 @@ impl Server {
             builder
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_STREAMS)
+                .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
+                .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
                 .max_header_list_size(self.settings.max_header_bytes)
                 .keep_alive_interval(PING_INTERVAL)
                 .keep_alive_timeout(PING_TIMEOUT);
+            let io = TokioIo::new(stream);
             let mut connection = std::pin::pin!(builder.serve_connection(io, service));
             let limits = Limits {
                 idle: header_timeout,
@@ -219,10 +368,10 @@ impl Server {
                         leaving_since = Some(Instant::now());
                         continue;
                     }
-                    Verdict::End => break Ok(()),
+                    Verdict::End => return Ok(()),
                 };
                 tokio::select! {
-                    result = connection.as_mut() => break result,
+                    result = connection.as_mut() => return result.map_err(Broken::from),
                     () = drained(&mut draining), if leaving_since.is_none() => {
                         connection.as_mut().graceful_shutdown();
                         leaving_since = Some(Instant::now());
@@ -230,46 +379,60 @@ impl Server {
                     () = tokio::time::sleep_until(again) => {}
                 }
             }
-        } else {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let (server, client) = (server.clone(), client.clone());
-                async move {
-                    let response = server.respond(request, client).await;
-                    Ok::<_, Infallible>(response.map(Answer::unwatched))
-                }
-            });
-            let mut builder = hyper::server::conn::http1::Builder::new();
-            builder
-                .timer(TokioTimer::new())
-                .header_read_timeout(header_timeout)
-                .max_headers(MAX_HEADERS)
-                .max_buf_size(READ_BUFFER_BYTES.max(self.settings.max_header_bytes as usize))
-                .half_close(false);
-            let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-            tokio::select! {
-                result = connection.as_mut() => result,
-                () = drained(&mut draining) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
+        }
+        let (target, headers) = (
+            self.settings.max_target_bytes,
+            self.settings.max_header_bytes,
+        );
+        let heads = io::Heads::new(REQUEST_LINE_BYTES + target as usize + headers as usize);
+        let stream = io::Followed::new(stream, heads.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (server, caller) = (server.clone(), caller.clone());
+            let seen = heads.next();
+            async move {
+                let response = server.respond(request, &caller, seen).await;
+                Ok::<_, Infallible>(response.map(Answer::unwatched))
+            }
+        });
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(header_timeout)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(READ_BUFFER_BYTES.max(headers as usize))
+            .half_close(false);
+        let mut connection =
+            std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = drained(&mut draining) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
             }
         };
-        if let Err(e) = result {
-            tracing::debug!(%peer, "connection ended: {e}");
-        }
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        result.map_err(Broken::from)
     }
 
     /// Answers one request, whatever happens.
-    async fn respond(&self, request: Request<Incoming>, client: HeaderValue) -> Response<Bytes> {
+    async fn respond(
+        &self,
+        request: Request<Incoming>,
+        caller: &Caller,
+        seen: Seen,
+    ) -> Response<Bytes> {
         let deadline = Instant::now() + Duration::from_millis(self.settings.total_timeout_ms);
         let (mut parts, body) = request.into_parts();
+        strip(&mut parts.headers);
+        let client = self.proxies.client(caller.address, &parts.headers);
         // What a refusal needs to know, kept because the parts go to the door.
         let asked = Asked::of(&parts);
-        let answered = match self.admissible(&parts) {
+        let audited = self.audited(&parts, &asked, client);
+        // hyper leaves it to who answers to end a connection on which the next request cannot be told from this one's body.
+        let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
+        let ends = seen == Seen::Ambiguous || (seen == Seen::Unknown && chunked);
+        let answered = match self.admissible(&parts, seen) {
             Ok(()) => {
-                // In place of whatever the client calls itself.
-                parts.headers.insert(CLIENT_ADDRESS, client);
+                self.tell(&mut parts, caller, client);
                 self.handle(parts, body, deadline, &asked).await
             }
             Err(problem) => {
@@ -277,19 +440,94 @@ impl Server {
                 Err(problem)
             }
         };
-        let response = match answered {
-            Ok(response) => response,
-            Err(problem) => asked.refuse(&problem),
+        let (mut response, code) = match answered {
+            Ok(response) => (response, None),
+            Err(problem) => (asked.refuse(&problem), Some(problem.code)),
         };
+        let told = response.headers_mut().remove(&AUDIT);
+        if let (true, Some(hsts)) = (caller.secure, &self.hsts) {
+            let headers = response.headers_mut();
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
+        if ends {
+            let headers = response.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if asked.head {
-            without_body(response)
-        } else {
-            response
+            response = without_body(response);
+        }
+        if let Some(audited) = audited {
+            audited.close(|entry| {
+                entry.status = response.status().as_u16();
+                entry.code = code.map(Code::as_str);
+                entry.bytes_in = asked.received.load(Ordering::Relaxed);
+                entry.bytes_out = response.body().len() as u64;
+                entry.told = told;
+            });
+        }
+        response
+    }
+
+    /// What the audit log is to know of a request; `None` where it is not logged.
+    fn audited(
+        &self,
+        parts: &http::request::Parts,
+        asked: &Asked,
+        client: Client,
+    ) -> Option<audit::Open> {
+        let audit = self.fittings.audit.as_ref()?;
+        let entry = audit.wants(&asked.path).then(|| audit::Entry {
+            unix_ms: unix_ms(),
+            request_id: Some(asked.request_id.as_str().to_owned()),
+            address: client.address,
+            asked: Some((parts.method.clone(), asked.path.clone())),
+            status: 0,
+            code: None,
+            duration: Duration::ZERO,
+            bytes_in: 0,
+            bytes_out: 0,
+            told: None,
+        });
+        Some(audit::Open::new(audit, entry?))
+    }
+
+    /// Tells components who the client is, in place of whatever it calls itself, and what else this side knows.
+    fn tell(&self, parts: &mut http::request::Parts, caller: &Caller, client: Client) {
+        let address = HeaderValue::from_str(&client.text()).expect("an address is plain ASCII");
+        parts.headers.insert(CLIENT_ADDRESS, address);
+        let Some(token) = &self.fittings.token else {
+            return;
+        };
+        let mut facts = Map::new();
+        if client.hidden {
+            facts.insert("forwarded".to_owned(), true.into());
+        }
+        if let Some(certificate) = &caller.certificate {
+            facts.insert("certificate".to_owned(), certificate.clone());
+        }
+        if let Some(tls) = &self.fittings.tls
+            && READINESS.contains(&parts.uri.path())
+        {
+            facts.insert("server".to_owned(), json!({"tls": tls.told()}));
+        }
+        if facts.is_empty() {
+            return;
+        }
+        let text = format!("{token} {}", Value::Object(facts));
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            parts.headers.insert(CONNECTION, value);
         }
     }
 
     /// What can be said of a request before its body.
-    fn admissible(&self, parts: &http::request::Parts) -> Result<(), Problem> {
+    fn admissible(&self, parts: &http::request::Parts, seen: Seen) -> Result<(), Problem> {
+        if seen == Seen::Ambiguous {
+            return Err(Problem::new(
+                Code::MalformedRequest,
+                "the request has both Content-Length and Transfer-Encoding, so that it cannot be told where it ends; send \
+                 one of them",
+            ));
+        }
         let target_bytes = parts.uri.path_and_query().map_or(0, |t| t.as_str().len());
         if target_bytes > self.settings.max_target_bytes as usize {
             return Err(Problem::new(
@@ -312,6 +550,16 @@ impl Server {
                 format!(
                     "the headers have {header_bytes} bytes; at most {} are taken",
                     self.settings.max_header_bytes
+                ),
+            ));
+        }
+        // hyper holds it for HTTP/1; HTTP/2 knows no count.
+        if parts.headers.len() > MAX_HEADERS {
+            return Err(Problem::new(
+                Code::HeadersTooLarge,
+                format!(
+                    "the request has {} headers; at most {MAX_HEADERS} are taken",
+                    parts.headers.len()
                 ),
             ));
         }
@@ -352,7 +600,8 @@ impl Server {
                 return Err(self.overloaded());
             };
             let asks_first = parts.headers.contains_key(header::EXPECT);
-            self.collect(body, deadline, asks_first).await?
+            self.collect(body, deadline, asks_first, &asked.received)
+                .await?
         };
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return Err(self.overloaded());
@@ -406,6 +655,7 @@ impl Server {
         mut body: Incoming,
         deadline: Instant,
         asks_first: bool,
+        counted: &AtomicU64,
     ) -> Result<Bytes, Problem> {
         let limit = self.settings.max_body_bytes;
         let too_large = || {
@@ -454,6 +704,7 @@ impl Server {
                 continue;
             };
             received += data.len() as u64;
+            counted.store(received, Ordering::Relaxed);
             if discarding || received > limit {
                 discarding = true;
                 (first, rest) = (Bytes::new(), None);
@@ -499,6 +750,8 @@ struct Asked {
     head: bool,
     request_id: RequestId,
     made_id: bool,
+    /// Bytes of its body that have arrived.
+    received: AtomicU64,
 }
 
 impl Asked {
@@ -519,6 +772,7 @@ impl Asked {
             head: parts.method == http::Method::HEAD,
             made_id: own.is_none(),
             request_id: own.unwrap_or_else(|| RequestId::generate(unix_ms(), rand::random())),
+            received: AtomicU64::new(0),
         }
     }
 
@@ -550,17 +804,66 @@ impl Asked {
     }
 }
 
-/// Writes a whole answer to a connection that is not going to be served, and closes it once the
-/// caller had a moment to read it.
-/// A peer as components are told of it. Clients of a dual-stack listener keep their IPv4 address.
-fn client_address(peer: SocketAddr) -> HeaderValue {
-    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    HeaderValue::from_str(&peer.to_string()).expect("an address is plain ASCII")
+/// Throws away what only the server may say to its components.
+fn strip(headers: &mut HeaderMap) {
+    let own: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with(OWN_PREFIX))
+        .cloned()
+        .collect();
+    for name in own {
+        headers.remove(name);
+    }
 }
 
-fn refuse_connection(stream: TcpStream, problem: &Problem, refusing: &Arc<Semaphore>) {
-    let id = RequestId::generate(unix_ms(), rand::random());
-    let (content_type, body) = problem.render(negotiate::ErrorStyle::Penstock, &id, unix_ms());
+/// A connection's place among those there may be.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    _counted: Option<Counted>,
+}
+
+/// A connection that is known to speak something.
+enum Opened {
+    Plain {
+        stream: TcpStream,
+        is_http2: bool,
+    },
+    Secure(Box<TlsStream<TcpStream>>),
+    /// Plain HTTP where TLS is spoken.
+    Plaintext(TcpStream),
+}
+
+/// Who is at the other end of a connection.
+struct Caller {
+    address: SocketAddr,
+    /// Whether it speaks TLS.
+    secure: bool,
+    /// What its certificate says, where it showed one; it is verified.
+    certificate: Option<Value>,
+}
+
+impl Caller {
+    fn plain(address: SocketAddr) -> Self {
+        Self {
+            address,
+            secure: false,
+            certificate: None,
+        }
+    }
+}
+
+/// Why a connection ended.
+type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+/// Writes a whole answer to a connection that is not going to be served, and closes it once the
+/// caller had a moment to read it. Gives the bytes of its body.
+fn refuse_connection(
+    stream: TcpStream,
+    problem: &Problem,
+    id: &RequestId,
+    refusing: &Arc<Semaphore>,
+) -> u64 {
+    let (content_type, body) = problem.render(negotiate::ErrorStyle::Penstock, id, unix_ms());
     let mut answer = format!(
         "HTTP/1.1 {} {}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nx-request-id: {id}\r\nconnection: close\r\n",
         problem.code.status(),
@@ -583,6 +886,7 @@ fn refuse_connection(stream: TcpStream, problem: &Problem, refusing: &Arc<Semaph
             let _ = tokio::time::timeout(DISCARD_TIME, io::close(stream)).await;
         });
     }
+    body.len() as u64
 }
 
 /// Reads and throws away a little of a body nobody wants, so that its sender hears the answer.

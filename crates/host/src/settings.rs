@@ -3,13 +3,15 @@
 //! silently does not hold.
 
 use crate::app::finding::{Finding, Place};
+use crate::proxies::{ForwardedHeader, Network};
+use penstock_policy::auth::settings::AuthSettings;
 use penstock_policy::idempotency::IdempotencySettings;
 use penstock_policy::quota::limits::{
     Algorithm, Backoff, DEFAULT_MAX_WAIT_MS, Limit, limit_faults,
 };
 use penstock_policy::usage::UsageSettings;
 use serde::Deserialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -17,10 +19,16 @@ use std::path::Path;
 pub struct Settings {
     /// `[server]`: connections and requests.
     pub server: ServerSettings,
+    /// `[tls]`: the certificate, and clients' certificates.
+    pub tls: TlsSettings,
+    /// `[audit]`: who asked for what, for later.
+    pub audit: AuditSettings,
     /// `[instances]`: the pool of component instances.
     pub instances: InstanceSettings,
     /// `[models]`: how the models this host runs follow their files, and what they may hold.
     pub models: ModelsSettings,
+    /// `[auth]`: who may call. Acted upon by the auth component.
+    pub auth: AuthSettings,
     /// `[[limits]]`: how much callers may use. Acted upon by the quota component.
     pub limits: Vec<Limit>,
     /// `[backoff]`: callers who are refused again and again. Acted upon by the quota component.
@@ -43,6 +51,13 @@ pub struct ServerSettings {
     pub max_target_bytes: u32,
     /// Connections open at once; one more is answered 503 and closed.
     pub max_connections: u32,
+    /// Connections open at once from one address, or one IPv6 network of 64 bits; one more is answered 503 and closed.
+    /// Trusted proxies are not counted.
+    pub max_connections_per_address: u32,
+    /// Proxies that are believed when they name the client: addresses and networks.
+    pub trusted_proxies: Vec<Network>,
+    /// The header they name it in.
+    pub forwarded_header: ForwardedHeader,
     /// Requests in flight at once; one more is answered 503.
     pub max_in_flight: u32,
     /// Milliseconds a client has to send a request's headers.
@@ -64,6 +79,11 @@ impl Default for ServerSettings {
             max_header_bytes: 16 << 10,
             max_target_bytes: 8 << 10,
             max_connections: 10_000,
+            // A tenth of all, so that no one caller takes them; many times what a client or an office behind one
+            // address opens.
+            max_connections_per_address: 1024,
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::default(),
             max_in_flight: 512,
             header_timeout_ms: 15_000,
             body_idle_timeout_ms: 10_000,
@@ -71,6 +91,154 @@ impl Default for ServerSettings {
             write_timeout_ms: 15_000,
             drain_timeout_ms: 20_000,
         }
+    }
+}
+
+/// `[tls]`: without a certificate the server speaks plain HTTP. Files are relative to the policy file's folder, and are
+/// read again when they change.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsSettings {
+    /// The certificate and those between it and its authority, in PEM.
+    pub certificate: Option<PathBuf>,
+    /// Its private key, in PEM.
+    pub private_key: Option<PathBuf>,
+    /// The authorities that sign clients' certificates, in PEM; without it none are asked for.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients must have one; they must unless it says otherwise.
+    pub client_certificates: Option<ClientCertificates>,
+    /// Seconds for which browsers are told to come over TLS only (RFC 6797).
+    pub hsts_max_age_s: Option<u64>,
+    /// Days before its end from which the certificate is warned about.
+    pub warn_days: u32,
+}
+
+impl Default for TlsSettings {
+    fn default() -> Self {
+        Self {
+            certificate: None,
+            private_key: None,
+            client_ca: None,
+            client_certificates: None,
+            hsts_max_age_s: None,
+            warn_days: 30,
+        }
+    }
+}
+
+/// Whether clients show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificates {
+    /// They may.
+    Optional,
+    /// Without one there is no connection.
+    Required,
+}
+
+/// Ten years: beyond it a number is a slip.
+const MAX_HSTS_S: u64 = 315_360_000;
+/// No public certificate is good for longer.
+const MAX_WARN_DAYS: u32 = 398;
+
+impl TlsSettings {
+    /// Whether clients show a certificate, where there is an authority for them.
+    pub fn client_certificates(&self) -> ClientCertificates {
+        self.client_certificates
+            .unwrap_or(ClientCertificates::Required)
+    }
+
+    fn faults(&self) -> Vec<(&'static str, String)> {
+        let Self {
+            certificate,
+            private_key,
+            client_ca,
+            client_certificates,
+            hsts_max_age_s,
+            warn_days,
+        } = self;
+        let mut faults = Vec::new();
+        let mut fault = |setting, message: &str| faults.push((setting, message.to_owned()));
+        match (certificate, private_key) {
+            (Some(_), None) => fault("certificate", "needs tls.private_key, the file of its key"),
+            (None, Some(_)) => fault(
+                "private_key",
+                "needs tls.certificate, the file it is the key of",
+            ),
+            _ => {}
+        }
+        const NO_TLS: &str = "needs tls.certificate; the server speaks no TLS without one";
+        if certificate.is_none() {
+            if client_ca.is_some() {
+                fault("client_ca", NO_TLS);
+            }
+            if hsts_max_age_s.is_some() {
+                fault("hsts_max_age_s", NO_TLS);
+            }
+        }
+        if client_certificates.is_some() && client_ca.is_none() {
+            let message = "needs tls.client_ca, the file of the authorities that sign them";
+            fault("client_certificates", message);
+        }
+        if hsts_max_age_s.is_some_and(|seconds| seconds > MAX_HSTS_S) {
+            fault("hsts_max_age_s", &format!("must be at most {MAX_HSTS_S}"));
+        }
+        if *warn_days > MAX_WARN_DAYS {
+            fault("warn_days", &format!("must be at most {MAX_WARN_DAYS}"));
+        }
+        faults
+    }
+}
+
+/// `[audit]`: one JSON line for each request.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditSettings {
+    /// The file, relative to the state directory; none, no log.
+    pub path: Option<PathBuf>,
+    /// Bytes after which a new file is begun.
+    pub max_bytes: u64,
+    /// Old files that are kept, `.1` the newest.
+    pub keep: u32,
+    /// Whether health checks are logged too.
+    pub probes: bool,
+}
+
+impl Default for AuditSettings {
+    fn default() -> Self {
+        Self {
+            path: None,
+            max_bytes: 64 << 20,
+            keep: 5,
+            probes: false,
+        }
+    }
+}
+
+/// A few lines; less would be renaming for every one.
+const MIN_AUDIT_BYTES: u64 = 4096;
+/// Each is renamed at every rotation.
+const MAX_AUDIT_FILES: u32 = 1000;
+
+impl AuditSettings {
+    fn faults(&self) -> Vec<(&'static str, String)> {
+        let Self {
+            path,
+            max_bytes,
+            keep,
+            probes: _,
+        } = self;
+        let mut faults = Vec::new();
+        if path.as_ref().is_some_and(|path| path.file_name().is_none()) {
+            faults.push(("path", "must name a file".to_owned()));
+        }
+        if *max_bytes < MIN_AUDIT_BYTES {
+            faults.push(("max_bytes", format!("must be at least {MIN_AUDIT_BYTES}")));
+        }
+        if !(1..=MAX_AUDIT_FILES).contains(keep) {
+            faults.push(("keep", format!("must be from 1 to {MAX_AUDIT_FILES}")));
+        }
+        faults
     }
 }
 
@@ -226,8 +394,11 @@ impl Settings {
     fn faults(&self) -> Vec<(String, String)> {
         let Self {
             server,
+            tls,
+            audit,
             instances,
             models,
+            auth,
             limits,
             backoff,
             idempotency,
@@ -250,6 +421,13 @@ impl Settings {
         }
         let sections = idempotency.faults().into_iter().chain(usage.faults());
         faults.extend(sections.map(|(setting, message)| (setting.to_owned(), message)));
+        let named = |section: &str, setting: &str| format!("{section}.{setting}");
+        let tls = tls.faults().into_iter();
+        faults.extend(tls.map(|(setting, message)| (named("tls", setting), message)));
+        let audit = audit.faults().into_iter();
+        faults.extend(audit.map(|(setting, message)| (named("audit", setting), message)));
+        let auth = auth.faults().into_iter();
+        faults.extend(auth.map(|(setting, message)| (named("auth", &setting), message)));
         let models = models.faults().into_iter();
         faults.extend(models.map(|(setting, message)| (setting.to_owned(), message)));
         let mut at_least = |setting: &str, value: u64, least: u64, message: &str| {
@@ -280,6 +458,12 @@ impl Settings {
         at_least(
             "max_connections",
             server.max_connections.into(),
+            1,
+            "must be at least 1",
+        );
+        at_least(
+            "max_connections_per_address",
+            server.max_connections_per_address.into(),
             1,
             "must be at least 1",
         );
@@ -396,6 +580,32 @@ mod tests {
             ("[models]\npoll_interval_ms = 5\n", 2, "50"),
             ("[models]\nmemory_budget_bytes = 0\n", 2, "no budget"),
             ("[models]\nload_at_once = 0\n", 2, "64"),
+            ("[tls]\n\ncertificate = \"a.pem\"\n", 3, "tls.private_key"),
+            ("[tls]\nclient_ca = \"a.pem\"\n", 2, "no TLS"),
+            (
+                "[tls]\nclient_certificates = \"optional\"\n",
+                2,
+                "tls.client_ca",
+            ),
+            ("[tls]\nclient_certificates = \"perhaps\"\n", 2, "optional"),
+            ("[tls]\nwarn_days = 1000\n", 2, "398"),
+            ("[audit]\nmax_bytes = 10\n", 2, "4096"),
+            ("[audit]\nkeep = 0\n", 2, "1000"),
+            (
+                "[server]\ntrusted_proxies = [\"localhost\"]\n",
+                2,
+                "localhost",
+            ),
+            (
+                "[server]\nforwarded_header = \"via\"\n",
+                2,
+                "x-forwarded-for",
+            ),
+            (
+                "[server]\nmax_connections_per_address = 0\n",
+                2,
+                "max_connections_per_address",
+            ),
             ("[models]\npol_interval_ms = 5\n", 2, "pol_interval_ms"),
             (
                 "[[limits]]\nname = \"a\"\nalgorithm = \"leaky-bucket\"\nlimit = 100\nwindow_s = 1\nmax_wait_ms = 10000\n",

@@ -2,12 +2,14 @@
 
 use crate::AppOptions;
 use crate::app::{self, Cached, Finding, Manifest};
+use crate::audit::Audit;
 use crate::doors::{Direct, DoorKind, DoorSettings, Http, RETAINED_BYTES, link};
 use crate::engine::{self, Ticker};
 use crate::kv::{self, Durability, RuntimeConfig, StoreConfig, Stores};
-use crate::server::{Door, Server};
+use crate::server::{Door, Fittings, Server};
 use crate::settings::Settings;
 use crate::state::InstanceSource;
+use crate::tls::Tls;
 use anyhow::Context;
 use penstock_kv::Store;
 use penstock_nn::repository::{Event, EventKind};
@@ -27,6 +29,9 @@ const MODELS_MOUNT: &str = "/models";
 
 /// Where components find the operator's policy, whichever file it is.
 pub(crate) const POLICY_FILE: &str = "/penstock.toml";
+
+/// Where components find what the server's own headers begin with.
+const HOST_TOKEN: &str = "PENSTOCK_HOST_TOKEN";
 
 /// What `up` is told.
 #[derive(Clone, Debug)]
@@ -66,6 +71,9 @@ pub fn run(options: UpOptions) -> ExitCode {
 async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let started = Instant::now();
     let settings = Settings::load(&options.app.policy).map_err(several)?;
+    // Before the components are compiled, because that takes longer.
+    let tls = Tls::open(&settings.tls, &options.app.policy)?;
+    let audit = Audit::start(&settings.audit, &options.app.state_dir())?;
     let prepared = prepare(&options.app, &settings).await?;
     let listener = TcpListener::bind(options.listen).await.with_context(|| {
         format!(
@@ -77,13 +85,17 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let Prepared {
         manifest,
         component,
-        source,
+        mut source,
         repository,
         backends,
         runs_models,
         compiled,
         ..
     } = prepared;
+    let token = format!("{:032x}", rand::random::<u128>());
+    source
+        .environment
+        .push((HOST_TOKEN.to_owned(), token.clone()));
     for line in source.stores.describe() {
         tracing::info!("{line}");
     }
@@ -128,9 +140,16 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
             settings.instances.memory_bytes
         );
     }
-    let server = Server::new(door, server_settings);
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let following = tls.clone().map(|tls| tokio::spawn(tls.follow()));
+    let fittings = Fittings {
+        tls,
+        audit: audit.clone(),
+        token: Some(token),
+    };
+    let server = Server::with(door, server_settings, fittings);
     tracing::info!(
-        "{} {} on http://{address} ({compiled}); models are {}",
+        "{} {} on {scheme}://{address} ({compiled}); models are {}",
         manifest.application.name,
         manifest.application.version,
         if runs_models {
@@ -157,7 +176,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
                     }
                 }
                 tracing::info!(
-                    "serving http://{address} after {} ms; API in README.md, errors at http://{address}/errors",
+                    "serving {scheme}://{address} after {} ms; API in README.md, errors at {scheme}://{address}/errors",
                     started.elapsed().as_millis()
                 );
             };
@@ -179,8 +198,11 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
         }
     };
     let left = server.serve(listener, stop).await;
-    for task in [loading, noting, retiring] {
+    for task in [loading, noting, retiring].into_iter().chain(following) {
         task.abort();
+    }
+    if let Some(audit) = audit {
+        audit.close();
     }
     if left > 0 {
         tracing::warn!("{left} connections were still open when the drain's time ran out");

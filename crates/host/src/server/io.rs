@@ -1,7 +1,9 @@
 //! What the server does to a connection's bytes before and beneath HTTP.
 
+use super::framing::{Follower, Seen};
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -33,6 +35,33 @@ pub async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
+/// What a connection to a port that speaks TLS begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// A handshake.
+    Handshake,
+    /// A request in plain text.
+    Request,
+    /// Neither.
+    Other,
+}
+
+/// The type of a TLS record that holds a part of a handshake (RFC 8446 §5.1).
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+/// Looks at a connection's first byte, without taking it.
+pub async fn first(stream: &TcpStream) -> io::Result<First> {
+    let mut seen = [0];
+    if stream.peek(&mut seen).await? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(match seen[0] {
+        HANDSHAKE_RECORD => First::Handshake,
+        b if b.is_ascii_alphabetic() => First::Request,
+        _ => First::Other,
+    })
+}
+
 /// Ends a connection from this side and reads until the other ends it too.
 pub async fn close(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
@@ -42,15 +71,15 @@ pub async fn close(mut stream: TcpStream) -> io::Result<()> {
 }
 
 /// A stream whose writes fail when the other side has taken nothing for too long.
-pub struct WriteTimeout {
-    stream: TcpStream,
+pub struct WriteTimeout<S> {
+    stream: S,
     limit: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl WriteTimeout {
+impl<S> WriteTimeout<S> {
     /// Wraps a stream; a write that makes no progress for `limit` ends the connection.
-    pub fn new(stream: TcpStream, limit: Duration) -> Self {
+    pub fn new(stream: S, limit: Duration) -> Self {
         Self {
             stream,
             limit,
@@ -82,7 +111,7 @@ impl WriteTimeout {
     }
 }
 
-impl AsyncRead for WriteTimeout {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -92,7 +121,7 @@ impl AsyncRead for WriteTimeout {
     }
 }
 
-impl AsyncWrite for WriteTimeout {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -118,6 +147,81 @@ impl AsyncWrite for WriteTimeout {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         self.watch(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// What is known of the requests on a connection, for who reads along and who answers.
+#[derive(Clone, Debug)]
+pub struct Heads(Arc<Mutex<Follower>>);
+
+impl Heads {
+    /// Of a new connection.
+    pub fn new(max_head_bytes: usize) -> Self {
+        Self(Arc::new(Mutex::new(Follower::new(max_head_bytes))))
+    }
+
+    /// What was seen of the next request.
+    pub fn next(&self) -> Seen {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).next()
+    }
+}
+
+/// A stream whose reader is read along with.
+pub struct Followed<S> {
+    stream: S,
+    heads: Heads,
+}
+
+impl<S> Followed<S> {
+    /// Wraps a stream from which nothing was read yet.
+    pub fn new(stream: S, heads: Heads) -> Self {
+        Self { stream, heads }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let had = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if let Some(bytes) = buffer.filled().get(had..).filter(|b| !b.is_empty()) {
+            let mut follower = self.heads.0.lock().unwrap_or_else(PoisonError::into_inner);
+            follower.read(bytes);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Followed<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,0 +1,354 @@
+//! Decides where each HTTP/1 request on a connection begins, and whether it says two things about where it ends.
+//!
+//! RFC 9112 §6.1: a request with both `Transfer-Encoding` and `Content-Length` may be an attempt to smuggle another one
+//! past a proxy that goes by the length. hyper goes by the encoding, drops the length and closes the connection; who sent
+//! such a request is to be told that it is refused. What hyper hands over no longer shows it, so the bytes are read along.
+//! Nothing is decided here about what a request means: hyper reads it, and what this and hyper read differently is
+//! [`Seen::Unknown`] from there on.
+
+use std::collections::VecDeque;
+
+/// What a request's head said about its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// One thing at most.
+    Clear,
+    /// Both a length and an encoding.
+    Ambiguous,
+    /// It was not read along.
+    Unknown,
+}
+
+/// What follows in the connection's bytes.
+#[derive(Debug, PartialEq, Eq)]
+enum At {
+    /// A head, of which this much has arrived.
+    Head,
+    /// So many bytes of a body.
+    Body(u64),
+    /// A chunked body.
+    Chunked(Chunk),
+    /// Nobody knows.
+    Lost,
+}
+
+/// As RFC 9112 §7.1 has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chunk {
+    SizeStart,
+    Size(u64),
+    /// After white space, where no digits may follow.
+    SizeEnd(u64),
+    Extension(u64),
+    SizeLf(u64),
+    Data(u64),
+    DataCr,
+    DataLf,
+    /// The start of a trailer line, or the end.
+    LineStart,
+    Trailer,
+    TrailerLf,
+    EndLf,
+}
+
+/// Reads along with one connection.
+#[derive(Debug)]
+pub struct Follower {
+    at: At,
+    /// A head that has arrived in part.
+    partial: Vec<u8>,
+    max_head_bytes: usize,
+    /// What was seen of requests that were not handed over yet; hyper's read buffer bounds how many that can be.
+    seen: VecDeque<Seen>,
+}
+
+impl Follower {
+    /// At the start of a connection. Heads beyond the bound are not read along; they are refused for their size.
+    pub fn new(max_head_bytes: usize) -> Self {
+        Self {
+            at: At::Head,
+            partial: Vec::new(),
+            max_head_bytes,
+            seen: VecDeque::new(),
+        }
+    }
+
+    /// What was seen of the next request that is handed over.
+    pub fn next(&mut self) -> Seen {
+        self.seen.pop_front().unwrap_or(Seen::Unknown)
+    }
+
+    /// Takes bytes that arrived.
+    pub fn read(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            match &mut self.at {
+                At::Lost => return,
+                At::Head => bytes = self.head(bytes),
+                At::Body(left) => {
+                    let taken = bytes
+                        .len()
+                        .min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    *left -= taken as u64;
+                    bytes = &bytes[taken..];
+                    if *left == 0 {
+                        self.at = At::Head;
+                    }
+                }
+                At::Chunked(Chunk::Data(left)) => {
+                    let taken = bytes
+                        .len()
+                        .min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    *left -= taken as u64;
+                    bytes = &bytes[taken..];
+                    if *left == 0 {
+                        self.at = At::Chunked(Chunk::DataCr);
+                    }
+                }
+                At::Chunked(chunk) => {
+                    self.at = after(*chunk, bytes[0]);
+                    bytes = &bytes[1..];
+                }
+            }
+        }
+    }
+
+    /// Takes what belongs to a head, and gives the rest.
+    fn head<'b>(&mut self, mut bytes: &'b [u8]) -> &'b [u8] {
+        if self.partial.is_empty() {
+            // Empty lines before a request are passed over (RFC 9112 §2.2).
+            let first = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n'));
+            bytes = &bytes[first.unwrap_or(bytes.len())..];
+            if let Some(end) = head_end(bytes, 0) {
+                self.ended(&bytes[..end]);
+                return &bytes[end..];
+            }
+        }
+        let had = self.partial.len();
+        let room = self.max_head_bytes.saturating_sub(had);
+        self.partial
+            .extend_from_slice(&bytes[..bytes.len().min(room)]);
+        // The end may have begun in what was there.
+        match head_end(&self.partial, had.saturating_sub(3)) {
+            Some(end) => {
+                let head = std::mem::take(&mut self.partial);
+                self.ended(&head[..end]);
+                &bytes[end - had..]
+            }
+            None if bytes.len() >= room => {
+                self.partial = Vec::new();
+                self.at = At::Lost;
+                &[]
+            }
+            None => &[],
+        }
+    }
+
+    fn ended(&mut self, head: &[u8]) {
+        let (seen, at) = framing(head);
+        self.seen.push_back(seen);
+        self.at = at;
+    }
+}
+
+/// Where the empty line that ends a head is over, looked for from `from`. Lines may end without a carriage return, as
+/// hyper takes them.
+fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let newlines = (from..bytes.len()).filter(|at| bytes[*at] == b'\n');
+    for at in newlines {
+        match bytes[at + 1..] {
+            [b'\n', ..] => return Some(at + 2),
+            [b'\r', b'\n', ..] => return Some(at + 3),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// What a whole head says, and what follows it.
+fn framing(head: &[u8]) -> (Seen, At) {
+    let (mut length, mut encoded) = (None, false);
+    for line in head.split(|b| *b == b'\n').skip(1) {
+        let Some(colon) = line.iter().position(|b| *b == b':') else {
+            continue;
+        };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            encoded = true;
+        } else if name.eq_ignore_ascii_case(b"content-length") && length.is_none() {
+            length = Some(value);
+        }
+    }
+    match (length, encoded) {
+        // The connection ends with the refusal.
+        (Some(_), true) => (Seen::Ambiguous, At::Lost),
+        (None, true) => (Seen::Clear, At::Chunked(Chunk::SizeStart)),
+        (None, false) => (Seen::Clear, At::Head),
+        (Some(digits), false) => {
+            let digits = std::str::from_utf8(digits).ok();
+            let bytes = digits.filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
+            match bytes.and_then(|digits| digits.parse::<u64>().ok()) {
+                Some(0) => (Seen::Clear, At::Head),
+                Some(bytes) => (Seen::Clear, At::Body(bytes)),
+                // hyper refuses it.
+                None => (Seen::Clear, At::Lost),
+            }
+        }
+    }
+}
+
+/// What follows a byte of a chunked body. What hyper refuses is lost.
+fn after(chunk: Chunk, byte: u8) -> At {
+    let next = match (chunk, byte) {
+        (Chunk::SizeStart, byte) => match hex(byte) {
+            Some(digit) => Chunk::Size(digit),
+            None => return At::Lost,
+        },
+        (Chunk::Size(size), b' ' | b'\t') | (Chunk::SizeEnd(size), b' ' | b'\t') => {
+            Chunk::SizeEnd(size)
+        }
+        (Chunk::Size(size) | Chunk::SizeEnd(size), b';') => Chunk::Extension(size),
+        (Chunk::Size(size) | Chunk::SizeEnd(size) | Chunk::Extension(size), b'\r') => {
+            Chunk::SizeLf(size)
+        }
+        (Chunk::Size(size), byte) => {
+            let grown = size.checked_mul(16).zip(hex(byte));
+            match grown.and_then(|(size, digit)| size.checked_add(digit)) {
+                Some(size) => Chunk::Size(size),
+                None => return At::Lost,
+            }
+        }
+        (Chunk::Extension(_), b'\n') => return At::Lost,
+        (Chunk::Extension(size), _) => Chunk::Extension(size),
+        (Chunk::SizeLf(0), b'\n') => Chunk::LineStart,
+        (Chunk::SizeLf(size), b'\n') => Chunk::Data(size),
+        (Chunk::DataCr, b'\r') => Chunk::DataLf,
+        (Chunk::DataLf, b'\n') => Chunk::SizeStart,
+        (Chunk::LineStart, b'\r') => Chunk::EndLf,
+        (Chunk::LineStart, _) => Chunk::Trailer,
+        (Chunk::Trailer, b'\r') => Chunk::TrailerLf,
+        (Chunk::Trailer, _) => Chunk::Trailer,
+        (Chunk::TrailerLf, b'\n') => Chunk::LineStart,
+        (Chunk::EndLf, b'\n') => return At::Head,
+        _ => return At::Lost,
+    };
+    At::Chunked(next)
+}
+
+fn hex(byte: u8) -> Option<u64> {
+    char::from(byte).to_digit(16).map(u64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn seen(pieces: &[&[u8]]) -> Vec<Seen> {
+        let mut follower = Follower::new(4096);
+        for piece in pieces {
+            follower.read(piece);
+        }
+        follower.seen.into()
+    }
+
+    const BOTH: &[&[u8]] = &[
+        b"POST / HTTP/1.1\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding:chunked\r\nx: y\r\nContent-Length:0\r\n\r\n",
+        b"POST / HTTP/1.1\nTRANSFER-ENCODING: gzip, chunked\nCONTENT-LENGTH: x\n\n",
+        b"\r\n\nGET / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+    ];
+
+    const CLEAR: &[&[u8]] = &[
+        b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"\r\nGET / HTTP/1.1\nhost: x\n\n",
+        b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello",
+        b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: 43\r\n\r\nGET / HTTP/1.1\r\ntransfer-encoding: x\r\n\r\n123",
+        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0A \r\n0123456789\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\ncontent-length: 5\r\nx: y\r\n\r\n",
+        b"POST / HTTP/1.1\r\nx-content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n28\r\n\r\nPOST / HTTP/1.1\r\ncontent-length: 3\r\n\r\n\r\n0\r\n\r\n",
+    ];
+
+    #[test]
+    fn a_request_that_says_both_is_seen_in_whichever_order_it_says_it() {
+        for request in BOTH {
+            let text = String::from_utf8_lossy(request);
+            assert_eq!(seen(&[request]), [Seen::Ambiguous], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_body_is_a_request_and_what_stands_in_one_is_not() {
+        for request in CLEAR {
+            let text = String::from_utf8_lossy(request);
+            assert_eq!(seen(&[request]), [Seen::Clear], "{text}");
+            assert_eq!(
+                seen(&[request, BOTH[1]]),
+                [Seen::Clear, Seen::Ambiguous],
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_hyper_refuses_and_what_is_too_long_is_not_guessed_at() {
+        for broken in [
+            &b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n"[..],
+            b"POST / HTTP/1.1\r\ncontent-length: 1, 1\r\n\r\n",
+            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n11111111111111111\r\n",
+            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nab",
+            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1;\nab",
+        ] {
+            let mut follower = Follower::new(4096);
+            follower.read(broken);
+            follower.read(CLEAR[0]);
+            follower.next();
+            assert_eq!(follower.next(), Seen::Unknown);
+        }
+        let mut follower = Follower::new(100);
+        follower.read(&[b'a'; 99]);
+        follower.read(&[b'a'; 99]);
+        follower.read(b"\r\n\r\n");
+        follower.read(CLEAR[0]);
+        assert_eq!(follower.next(), Seen::Unknown);
+        assert_eq!(follower.partial.capacity(), 0, "nothing is kept of it");
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_in_which_pieces_requests_arrive(
+            requests in proptest::collection::vec(0..CLEAR.len(), 0..8),
+            last in 0..BOTH.len(),
+            cuts in proptest::collection::vec(1usize..40, 1..200),
+        ) {
+            let mut bytes: Vec<u8> = Vec::new();
+            for request in &requests {
+                bytes.extend_from_slice(CLEAR[*request]);
+            }
+            bytes.extend_from_slice(BOTH[last]);
+            let mut follower = Follower::new(4096);
+            let (mut rest, mut cuts) = (bytes.as_slice(), cuts.iter().cycle());
+            while !rest.is_empty() {
+                let (piece, later) = rest.split_at(rest.len().min(*cuts.next().unwrap()));
+                follower.read(piece);
+                rest = later;
+            }
+            let mut expected = vec![Seen::Clear; requests.len()];
+            expected.push(Seen::Ambiguous);
+            prop_assert_eq!(Vec::from(follower.seen), expected);
+        }
+
+        #[test]
+        fn no_bytes_make_it_fail_or_keep_more_than_its_bound(
+            pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..20)
+        ) {
+            let mut follower = Follower::new(256);
+            for piece in &pieces {
+                follower.read(piece);
+                prop_assert!(follower.partial.len() <= 256);
+            }
+        }
+    }
+}
