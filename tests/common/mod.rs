@@ -61,6 +61,8 @@ pub struct Options {
     pub policy_text: Option<String>,
     /// Models to serve in place of the repository's.
     pub models: Option<PathBuf>,
+    /// Where to listen in place of a free port of this machine's own address.
+    pub listen: Option<&'static str>,
     pub tract: bool,
     /// Run models in WebAssembly, as on a host without wasi:nn.
     pub in_webassembly: bool,
@@ -101,7 +103,7 @@ impl Server {
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
         command
-            .args(["up", "--listen", "127.0.0.1:0"])
+            .args(["up", "--listen", options.listen.unwrap_or("127.0.0.1:0")])
             .arg("--app")
             .arg(&app)
             .arg("--models")

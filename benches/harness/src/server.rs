@@ -94,7 +94,7 @@ impl Penstock {
         for line in &mut lines {
             let line = line?;
             if let Some((_, rest)) = line.split_once("admin API on http://") {
-                admin = rest.split_whitespace().next().map(str::to_owned);
+                admin = rest.split([' ', ';']).next().map(str::to_owned);
             }
             if let Some((_, rest)) = line.split_once("serving http://") {
                 let address = rest

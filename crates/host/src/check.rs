@@ -5,7 +5,7 @@ use crate::AppOptions;
 use crate::app::{self, Finding, Manifest, Nn, Place, Severity};
 use crate::kv::RuntimeConfig;
 use crate::settings::Settings;
-use crate::{tls, up};
+use crate::{access, tls, up};
 use penstock_nn::{Repository, State};
 use penstock_tensor::Contract;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,7 @@ pub fn findings(options: &AppOptions) -> Vec<Finding> {
         Err(found) => (Settings::default(), found),
     };
     findings.extend(tls::findings(&settings.tls, &options.policy));
+    findings.extend(access::warnings(&settings, &options.policy, None));
     let config = match RuntimeConfig::load(options.runtime_config.as_deref(), &options.state_dir())
     {
         Ok(config) => Some(config),

@@ -3,6 +3,7 @@
 //!
 //! * [`app`]: what is served: manifest, composition, compilation;
 //! * [`settings`]: what the operator decides;
+//! * [`access`]: what to warn of in who may call;
 //! * [`engine`], [`state`]: how a guest runs and what it may use;
 //! * `nn`: `wasi:nn` for guests; [`audience`]: whether a caller still waits;
 //! * [`kv`]: key-value stores for guests;
@@ -11,6 +12,7 @@
 //! * [`audit`]: who asked for what, for later;
 //! * [`up`], [`check`], [`usage`]: the commands.
 
+pub mod access;
 pub mod app;
 pub mod audience;
 pub mod audit;

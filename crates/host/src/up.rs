@@ -1,6 +1,7 @@
 //! `penstock up`: puts manifest, components, models and server together, and says what it serves.
 
 use crate::AppOptions;
+use crate::access;
 use crate::app::{self, Cached, Finding, Manifest};
 use crate::audit::Audit;
 use crate::doors::{Direct, DoorKind, DoorSettings, Http, RETAINED_BYTES, link};
@@ -32,6 +33,12 @@ pub(crate) const POLICY_FILE: &str = "/penstock.toml";
 
 /// Where components find what the server's own headers begin with.
 const HOST_TOKEN: &str = "PENSTOCK_HOST_TOKEN";
+
+/// The variable by which components hear that others than this machine reach the server.
+const HOST_LISTENER: &str = "PENSTOCK_LISTENER";
+
+/// The variable by which components hear that there is an audit log to tell of.
+const HOST_AUDITS: &str = "PENSTOCK_AUDIT";
 
 /// What `up` is told.
 #[derive(Clone, Debug)]
@@ -96,6 +103,16 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     source
         .environment
         .push((HOST_TOKEN.to_owned(), token.clone()));
+    if !address.ip().is_loopback() {
+        let public = (HOST_LISTENER.to_owned(), "public".to_owned());
+        source.environment.push(public);
+    }
+    if settings.audit.path.is_some() {
+        source.environment.push((HOST_AUDITS.to_owned(), "1".to_owned()));
+    }
+    for warning in access::warnings(&settings, &options.app.policy, Some(address)) {
+        tracing::warn!("{warning}");
+    }
     for line in source.stores.describe() {
         tracing::info!("{line}");
     }
