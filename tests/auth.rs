@@ -5,7 +5,7 @@ mod common;
 
 use common::{Answer, Options, Server, call, root};
 use penstock_policy::auth::signature;
-use penstock_testkit::redis_server::RedisServer;
+use penstock_testkit::RedisServer;
 use serde_json::Value;
 use std::process::Command;
 use std::time::{Duration, Instant};

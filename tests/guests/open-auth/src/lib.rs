@@ -1,0 +1,43 @@
+//! An auth component for benchmarks: it looks at nothing and lets everybody in, so that what is measured beside it is what
+//! looking costs.
+
+#![allow(missing_docs)]
+
+use penstock_guest::auth::bindings::exports::penstock::auth::auth as wit;
+use penstock_guest::types::callers::Caller;
+
+penstock_guest::auth::bindings::export!(Open with_types_in penstock_guest::auth::bindings);
+
+struct Open;
+
+struct Policy;
+
+impl wit::Guest for Open {
+    type Policy = Policy;
+}
+
+impl wit::GuestPolicy for Policy {
+    fn open(_text: String, _surroundings: wit::Surroundings) -> Result<wit::Policy, String> {
+        Ok(wit::Policy::new(Self))
+    }
+
+    fn admit(&self, request: wit::Request, _: u64, _: u64) -> Result<wit::Admitted, wit::Refusal> {
+        Ok(wit::Admitted {
+            caller: Caller {
+                tenant: "anonymous".to_owned(),
+                api_key_id: None,
+                subject: None,
+                tier: "anonymous".to_owned(),
+                scopes: vec!["*".to_owned()],
+                anonymous: true,
+                address: request.address,
+            },
+            credential: wit::CredentialKind::None,
+            priority: None,
+        })
+    }
+
+    fn sees(&self, _caller: Caller, models: Vec<String>) -> Vec<bool> {
+        vec![true; models.len()]
+    }
+}
