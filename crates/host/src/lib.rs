@@ -8,6 +8,7 @@
 //! * [`kv`]: key-value stores for guests;
 //! * [`doors`]: pools of instances and the ways into them;
 //! * [`server`]: connections and requests;
+//! * [`jwks`]: the key sets of those who issue tokens;
 //! * [`up`], [`check`], [`usage`]: the commands.
 
 pub mod app;
@@ -15,6 +16,8 @@ pub mod audience;
 pub mod check;
 pub mod doors;
 pub mod engine;
+mod https;
+pub mod jwks;
 pub mod kv;
 pub mod log;
 mod nn;
