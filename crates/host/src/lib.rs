@@ -10,6 +10,7 @@
 //! * [`doors`]: pools of instances and the ways into them;
 //! * [`server`]: connections and requests; [`tls`]: its certificate; [`proxies`]: who is the client behind them;
 //! * [`audit`]: who asked for what, for later;
+//! * [`jwks`]: the key sets of those who issue tokens;
 //! * [`up`], [`check`], [`usage`]: the commands.
 
 pub mod access;
@@ -19,6 +20,8 @@ pub mod audit;
 pub mod check;
 pub mod doors;
 pub mod engine;
+mod https;
+pub mod jwks;
 pub mod kv;
 pub mod log;
 mod nn;

@@ -35,8 +35,9 @@ pub fn key_set_name(issuer: &str) -> String {
     format!("auth:jwks:{issuer}")
 }
 
-/// The name of the counter that a checker raises when it meets a key the set does not have, and that asks for the set to
-/// be fetched anew.
+/// The name of the counter that a checker raises when it meets a key the set does not have, or finds no set, and that
+/// asks for the set to be fetched anew. Who keeps the sets fresh looks at it twice a second and fetches at most every ten
+/// seconds, so raising it more than once a second says nothing more. Read it with `increment` by 0, as any counter.
 pub fn key_set_asked_name(issuer: &str) -> String {
     format!("auth:jwks-asked:{issuer}")
 }
