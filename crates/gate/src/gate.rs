@@ -4,6 +4,7 @@
 use crate::answer;
 use crate::call::{Method, admit, call};
 use crate::catalogue::Catalogue;
+use crate::cors::{self, Cors};
 use crate::policies::{Policies, RETRY_STORE_S, caller};
 use crate::ports::{AdmissionPort, Failure, FailureKind, Headers, Ports, QuotaCall, UsagePort};
 use crate::record::{Request, Response};
@@ -30,6 +31,7 @@ pub struct Gate<P: Ports> {
     ports: P,
     policies: Option<Policies<P>>,
     catalogue: Option<Catalogue<P>>,
+    cors: Cors,
 }
 
 /// What every answer to one request carries.
@@ -86,6 +88,7 @@ impl<P: Ports> Gate<P> {
             ports,
             policies: None,
             catalogue: None,
+            cors: Cors::default(),
         }
     }
 
@@ -104,6 +107,7 @@ impl<P: Ports> Gate<P> {
             }
         }
         response.push("x-request-id", context.request_id.as_str());
+        self.cors.add(&self.ports, request, &mut response);
         response
     }
 
@@ -112,6 +116,7 @@ impl<P: Ports> Gate<P> {
         let context = self.context(request);
         let mut response = render_problem(problem, request, &context);
         response.push("x-request-id", context.request_id.as_str());
+        self.cors.add(&self.ports, request, &mut response);
         response
     }
 
@@ -137,6 +142,9 @@ impl<P: Ports> Gate<P> {
         headers: &mut Headers,
     ) -> Result<Answered, Problem> {
         let route = route(&request.method, request.path())?;
+        if request.method == "OPTIONS" {
+            return Ok(Answered::whole(cors::options(route.allow())));
+        }
         let accept = request.header_list("accept");
         if !negotiate::accepts_json(accept.as_deref()) {
             return Err(Problem::new(
@@ -151,6 +159,7 @@ impl<P: Ports> Gate<P> {
             ports,
             policies,
             catalogue,
+            ..
         } = self;
         let ports: &P = ports;
         // Probes are answered whatever the policy is.

@@ -6,6 +6,8 @@ use crate::ports::{
 };
 use crate::record::Request;
 use penstock_core::{Caller, Code, Problem};
+use penstock_policy::disclosure::Disclosure;
+use penstock_policy::document;
 use std::net::{IpAddr, SocketAddr};
 
 /// Where the server says who is at the other end.
@@ -28,6 +30,10 @@ pub struct Policies<P: Ports> {
     pub usage: P::Usage,
     /// Whether calls are counted.
     pub counts: bool,
+    /// How much of models' answers goes out.
+    pub disclosure: Vec<Disclosure>,
+    /// The most bytes of any body, decoded.
+    pub body_limit: u64,
 }
 
 impl<P: Ports> Policies<P> {
@@ -47,6 +53,8 @@ impl<P: Ports> Policies<P> {
             scope: quota.scope(),
             rules: idempotency.rules(),
             counts: usage.enabled(),
+            disclosure: document::disclosure(&text).map_err(broken)?,
+            body_limit: document::body_limit(&text).map_err(broken)?,
             quota,
             idempotency,
             usage,
