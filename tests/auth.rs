@@ -80,13 +80,15 @@ impl Site {
     }
 
     fn get(&self, path: &str, api_key: &str) -> Answer {
-        self.server.call("GET", path, &[("x-api-key", api_key)], None)
+        self.server
+            .call("GET", path, &[("x-api-key", api_key)], None)
     }
 
     fn predict(&self, headers: &[(&str, &str)]) -> Answer {
         let mut all = vec![("content-type", "application/json")];
         all.extend(headers);
-        self.server.call("POST", PREDICT, &all, Some(BODY.as_bytes()))
+        self.server
+            .call("POST", PREDICT, &all, Some(BODY.as_bytes()))
     }
 }
 
@@ -112,7 +114,11 @@ fn a_key_lets_in_from_its_making_to_its_end_through_either_door() {
         let made = site.key("acme", &["predict", "infer:cls"], &[]);
         let key = text(&made["api_key"]);
         let bearer = format!("Bearer {key}");
-        for (name, value) in [("authorization", bearer.as_str()), ("x-api-key", key), ("api-key", key)] {
+        for (name, value) in [
+            ("authorization", bearer.as_str()),
+            ("x-api-key", key),
+            ("api-key", key),
+        ] {
             let answer = site.predict(&[(name, value)]);
             assert_eq!(answer.status, 200, "{door} {name}: {}", answer.json());
         }
@@ -122,23 +128,57 @@ fn a_key_lets_in_from_its_making_to_its_end_through_either_door() {
         let unknown = "pnst_000000000000_00000000000000000000000000000000";
         for (headers, status, expected) in [
             (vec![], 401, "credentials_missing"),
-            (vec![("x-api-key", changed.as_str())], 401, "credentials_malformed"),
+            (
+                vec![("x-api-key", changed.as_str())],
+                401,
+                "credentials_malformed",
+            ),
             (vec![("x-api-key", unknown)], 401, "credentials_malformed"),
-            (vec![("authorization", "Basic dTpw")], 401, "credentials_malformed"),
-            (vec![("authorization", "Bearer a.b.c")], 401, "credentials_invalid"),
-            (vec![("x-api-key", key), ("api-key", text(&other["api_key"]))], 401, "credentials_ambiguous"),
-            (vec![("x-api-key", key), ("signature", "a=:AA==:")], 401, "credentials_ambiguous"),
+            (
+                vec![("authorization", "Basic dTpw")],
+                401,
+                "credentials_malformed",
+            ),
+            (
+                vec![("authorization", "Bearer a.b.c")],
+                401,
+                "credentials_invalid",
+            ),
+            (
+                vec![("x-api-key", key), ("api-key", text(&other["api_key"]))],
+                401,
+                "credentials_ambiguous",
+            ),
+            (
+                vec![("x-api-key", key), ("signature", "a=:AA==:")],
+                401,
+                "credentials_ambiguous",
+            ),
         ] {
             let answer = site.predict(&headers);
-            assert_eq!((answer.status, code(&answer).as_str()), (status, expected), "{door} {headers:?}");
+            assert_eq!(
+                (answer.status, code(&answer).as_str()),
+                (status, expected),
+                "{door} {headers:?}"
+            );
             assert_eq!(answer.header("cache-control"), Some("no-store"));
             let challenge = answer.header("www-authenticate").unwrap();
-            assert!(challenge.starts_with("Bearer realm=\"penstock\""), "{challenge}");
-            let whole = format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.bytes));
+            assert!(
+                challenge.starts_with("Bearer realm=\"penstock\""),
+                "{challenge}"
+            );
+            let whole = format!(
+                "{:?} {}",
+                answer.headers,
+                String::from_utf8_lossy(&answer.bytes)
+            );
             assert!(!whole.contains(&key[17..]), "an answer repeats a secret");
         }
         let denied = site.get("/v1/usage", key);
-        assert_eq!((denied.status, code(&denied).as_str()), (403, "permission_denied"));
+        assert_eq!(
+            (denied.status, code(&denied).as_str()),
+            (403, "permission_denied")
+        );
 
         // Rotated with an overlap, both are good; then the old one is taken back.
         let next = site.administer(&["keys", "rotate", &id(&made), "--overlap", "1h"]);
@@ -148,14 +188,23 @@ fn a_key_lets_in_from_its_making_to_its_end_through_either_door() {
         site.administer(&["keys", "revoke", &id(&made)]);
         std::thread::sleep(Duration::from_millis(1_050));
         let answer = site.predict(&[("x-api-key", key)]);
-        assert_eq!((answer.status, code(&answer).as_str()), (401, "credentials_revoked"));
+        assert_eq!(
+            (answer.status, code(&answer).as_str()),
+            (401, "credentials_revoked")
+        );
         assert_eq!(site.predict(&[("x-api-key", next_key)]).status, 200);
         site.administer(&["tenants", "disable", "acme"]);
         std::thread::sleep(Duration::from_millis(1_050));
         let answer = site.predict(&[("x-api-key", next_key)]);
-        assert_eq!((answer.status, code(&answer).as_str()), (403, "tenant_disabled"));
+        assert_eq!(
+            (answer.status, code(&answer).as_str()),
+            (403, "tenant_disabled")
+        );
         let log = site.server.log.lock().unwrap().join("\n");
-        assert!(!log.contains(&key[17..]) && !log.contains(&next_key[17..]), "the log holds a secret");
+        assert!(
+            !log.contains(&key[17..]) && !log.contains(&next_key[17..]),
+            "the log holds a secret"
+        );
     }
 }
 
@@ -169,12 +218,19 @@ fn two_tenants_that_try_everything_on_each_other_find_nothing() {
     let (acme, other) = (text(&acme["api_key"]), text(&other["api_key"]));
     // Models: another's and none at all are answered alike.
     assert_eq!(site.get("/v1/models/digits", acme).status, 200);
-    for path in ["/v1/models/{}", "/v2/models/{}", "/v2/models/{}/ready", "/v1/models/{}/versions/1"] {
+    for path in [
+        "/v1/models/{}",
+        "/v2/models/{}",
+        "/v2/models/{}/ready",
+        "/v1/models/{}/versions/1",
+    ] {
         let [hidden, absent] = ["digits", "nobody"].map(|model| {
             let answer = site.get(&path.replace("{}", model), other);
             assert_eq!(answer.status, 404, "{path} {model}");
             let request_id = answer.header("x-request-id").unwrap().to_owned();
-            let body = String::from_utf8_lossy(&answer.bytes).replace(model, "?").replace(&request_id, "-");
+            let body = String::from_utf8_lossy(&answer.bytes)
+                .replace(model, "?")
+                .replace(&request_id, "-");
             let stamp = body.find("\"timestamp\"").unwrap_or(body.len());
             body[..stamp].to_owned()
         });
@@ -189,17 +245,26 @@ fn two_tenants_that_try_everything_on_each_other_find_nothing() {
     let call = |key| {
         let answer = site.predict(&[("x-api-key", key), ("idempotency-key", "shared")]);
         assert_eq!(answer.status, 200, "{}", answer.json());
-        (answer.header("idempotency-replayed").is_some(), answer.json()["prediction_id"].to_string())
+        (
+            answer.header("idempotency-replayed").is_some(),
+            answer.json()["prediction_id"].to_string(),
+        )
     };
     let (first, second) = (call(acme), call(other));
     assert!(!first.0 && !second.0 && first.1 != second.1);
-    assert_eq!((call(acme), call(other)), ((true, first.1), (true, second.1)));
+    assert_eq!(
+        (call(acme), call(other)),
+        ((true, first.1), (true, second.1))
+    );
     // Each sees its own use.
     for (key, tenant) in [(acme, "acme"), (other, "other")] {
         let report = site.get("/v1/usage", key).json();
         assert_eq!(report["tenant"], tenant);
         let rows = report["usage"].as_array().unwrap();
-        assert!(!rows.is_empty() && rows.iter().all(|row| row["tenant"] == tenant), "{report}");
+        assert!(
+            !rows.is_empty() && rows.iter().all(|row| row["tenant"] == tenant),
+            "{report}"
+        );
         assert!(rows.iter().all(|row| row["api_key_id"].is_string()));
     }
 }
@@ -224,7 +289,11 @@ fn who_shows_nothing_is_let_in_from_this_machine_and_not_through_a_proxy() {
         [("via", "1.1 somewhere")],
     ] {
         let answer = with(&headers);
-        assert_eq!((answer.status, code(&answer).as_str()), (401, "credentials_missing"), "{headers:?}");
+        assert_eq!(
+            (answer.status, code(&answer).as_str()),
+            (401, "credentials_missing"),
+            "{headers:?}"
+        );
     }
     // What only the server may say is not believed of a client.
     let forged = r#"x {"certificate":{"sha256":"00","names":["dns:a"]}}"#;
@@ -237,16 +306,28 @@ fn signed(key: &Value, nonce: &str, created_s: u64, body: &str) -> Vec<(String, 
     use base64::Engine;
     use sha2::Digest;
     let base64 = base64::engine::general_purpose::STANDARD;
-    let digest = format!("sha-256=:{}:", base64.encode(sha2::Sha256::digest(body.as_bytes())));
-    let covered = ["@method", "@path", "@query", "content-digest", "content-type"].map(str::to_owned);
+    let digest = format!(
+        "sha-256=:{}:",
+        base64.encode(sha2::Sha256::digest(body.as_bytes()))
+    );
+    let covered = [
+        "@method",
+        "@path",
+        "@query",
+        "content-digest",
+        "content-type",
+    ]
+    .map(str::to_owned);
     let list: Vec<String> = covered.iter().map(|name| format!("\"{name}\"")).collect();
     let params = format!(
         "({});created={created_s};keyid=\"{}\";nonce=\"{nonce}\";alg=\"hmac-sha256\"",
         list.join(" "),
         id(key)
     );
-    let headers: [(&str, &[u8]); 2] =
-        [("content-digest", digest.as_bytes()), ("content-type", b"application/json")];
+    let headers: [(&str, &[u8]); 2] = [
+        ("content-digest", digest.as_bytes()),
+        ("content-type", b"application/json"),
+    ];
     let base = signature::signature_base("POST", PREDICT, &headers, &covered, &params).unwrap();
     let mac = signature::mac(text(&key["signing_secret"]).as_bytes(), &base);
     vec![
@@ -261,9 +342,15 @@ fn a_signed_request_is_let_in_once_and_any_change_of_it_is_not() {
     let site = Site::start("direct", POLICY, None);
     site.tenant("acme");
     let key = site.key("acme", &["predict"], &["--signs"]);
-    let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now_s = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
     let send = |headers: &[(String, String)]| {
-        let headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let headers: Vec<(&str, &str)> = headers
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .collect();
         let answer = site.predict(&headers);
         (answer.status, code(&answer))
     };
@@ -271,7 +358,10 @@ fn a_signed_request_is_let_in_once_and_any_change_of_it_is_not() {
     assert_eq!(send(&good), (200, String::new()));
     assert_eq!(send(&good), (401, "signature_replayed".into()));
     assert_eq!(send(&signed(&key, "nonce-0000000002", now_s, BODY)).0, 200);
-    assert_eq!(send(&signed(&key, "nonce-0000000003", now_s - 400, BODY)), (401, "credentials_expired".into()));
+    assert_eq!(
+        send(&signed(&key, "nonce-0000000003", now_s - 400, BODY)),
+        (401, "credentials_expired".into())
+    );
     let other_body = signed(&key, "nonce-0000000004", now_s, "{}");
     assert_eq!(send(&other_body), (401, "credentials_invalid".into()));
     let mut other_nonce = signed(&key, "nonce-0000000005", now_s, BODY);
@@ -281,10 +371,16 @@ fn a_signed_request_is_let_in_once_and_any_change_of_it_is_not() {
     let mute = site.key("acme", &["predict"], &[]);
     let mut forged = mute.clone();
     forged["signing_secret"] = key["signing_secret"].clone();
-    assert_eq!(send(&signed(&forged, "nonce-0000000007", now_s, BODY)), (401, "credentials_invalid".into()));
+    assert_eq!(
+        send(&signed(&forged, "nonce-0000000007", now_s, BODY)),
+        (401, "credentials_invalid".into())
+    );
     site.administer(&["keys", "revoke", &id(&key)]);
     std::thread::sleep(Duration::from_millis(1_050));
-    assert_eq!(send(&signed(&key, "nonce-0000000008", now_s, BODY)), (401, "credentials_revoked".into()));
+    assert_eq!(
+        send(&signed(&key, "nonce-0000000008", now_s, BODY)),
+        (401, "credentials_revoked".into())
+    );
 }
 
 #[test]
@@ -296,13 +392,20 @@ fn tokens_of_a_trusted_issuer_let_in_and_a_new_key_set_is_taken_without_a_restar
     let jwks = folder.path().join("jwks.json");
     // PKCS#8 of an Ed25519 key (RFC 8410, 7): a fixed head and 32 bytes of secret.
     let pair = |seed: u8| {
-        let mut der = vec![0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+        let mut der = vec![
+            0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
+        ];
         der.extend([seed; 32]);
         let public = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]).verifying_key();
-        (EncodingKey::from_ed_der(&der), base64.encode(public.as_bytes()))
+        (
+            EncodingKey::from_ed_der(&der),
+            base64.encode(public.as_bytes()),
+        )
     };
     let publish = |keys: &[(&str, &str)]| {
-        let entries = keys.iter().map(|(kid, x)| format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"{kid}","x":"{x}"}}"#));
+        let entries = keys
+            .iter()
+            .map(|(kid, x)| format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"{kid}","x":"{x}"}}"#));
         let entries: Vec<String> = entries.collect();
         std::fs::write(&jwks, format!(r#"{{"keys":[{}]}}"#, entries.join(","))).unwrap();
     };
@@ -314,14 +417,20 @@ fn tokens_of_a_trusted_issuer_let_in_and_a_new_key_set_is_taken_without_a_restar
         jwks.display()
     );
     let site = Site::start("direct", &policy, None);
-    let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now_s = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
     let token = |key: &EncodingKey, kid: &str, change: fn(&mut Value)| {
         let mut claims = serde_json::json!({
             "iss": "https://idp.example", "aud": "penstock", "exp": now_s + 600, "sub": "u-1", "org": "acme",
             "scope": "predict usage",
         });
         change(&mut claims);
-        let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::EdDSA) };
+        let header = Header {
+            kid: Some(kid.to_owned()),
+            ..Header::new(Algorithm::EdDSA)
+        };
         format!("Bearer {}", encode(&header, &claims, key).unwrap())
     };
     let send = |bearer: &str| {
@@ -336,11 +445,23 @@ fn tokens_of_a_trusted_issuer_let_in_and_a_new_key_set_is_taken_without_a_restar
         std::thread::sleep(Duration::from_millis(200));
     }
     for (change, expected) in [
-        ((|c| c["exp"] = 1.into()) as fn(&mut Value), (401, "credentials_expired")),
-        (|c| c["aud"] = "another".into(), (401, "credentials_invalid")),
-        (|c| c["iss"] = "https://evil.example".into(), (401, "credentials_invalid")),
+        (
+            (|c| c["exp"] = 1.into()) as fn(&mut Value),
+            (401, "credentials_expired"),
+        ),
+        (
+            |c| c["aud"] = "another".into(),
+            (401, "credentials_invalid"),
+        ),
+        (
+            |c| c["iss"] = "https://evil.example".into(),
+            (401, "credentials_invalid"),
+        ),
         (|c| c["scope"] = "usage".into(), (403, "permission_denied")),
-        (|c| c["org"] = "anonymous".into(), (403, "permission_denied")),
+        (
+            |c| c["org"] = "anonymous".into(),
+            (403, "permission_denied"),
+        ),
     ] {
         let (status, code) = send(&token(&one, "one", change));
         assert_eq!((status, code.as_str()), expected);
@@ -361,12 +482,20 @@ fn keys_are_one_for_two_machines_and_a_store_that_goes_away_closes_the_door_afte
     let mut redis = RedisServer::start();
     let config = || {
         let url = redis.url();
-        Some(format!("[key_value_store.default]\ntype = \"redis\"\nurl = \"{url}\"\n"))
+        Some(format!(
+            "[key_value_store.default]\ntype = \"redis\"\nurl = \"{url}\"\n"
+        ))
     };
     let policy = POLICY
-        .replace("revocation_ms = 1000", "revocation_ms = 500\nstore_failure_grace_ms = 4000")
+        .replace(
+            "revocation_ms = 1000",
+            "revocation_ms = 500\nstore_failure_grace_ms = 4000",
+        )
         .replace("[usage]\nenabled = true\n", "");
-    let (one, two) = (Site::start("direct", &policy, config()), Site::start("direct", &policy, config()));
+    let (one, two) = (
+        Site::start("direct", &policy, config()),
+        Site::start("direct", &policy, config()),
+    );
     one.tenant("acme");
     let made = one.key("acme", &["*"], &[]);
     let key = text(&made["api_key"]);
@@ -377,7 +506,11 @@ fn keys_are_one_for_two_machines_and_a_store_that_goes_away_closes_the_door_afte
     assert_eq!(two.predict(&[("x-api-key", doomed_key)]).status, 200);
     one.administer(&["keys", "revoke", &id(&doomed)]);
     std::thread::sleep(Duration::from_millis(550));
-    assert_eq!(two.predict(&[("x-api-key", doomed_key)]).status, 401, "revoked on the other machine too");
+    assert_eq!(
+        two.predict(&[("x-api-key", doomed_key)]).status,
+        401,
+        "revoked on the other machine too"
+    );
     assert_eq!(two.predict(&[("x-api-key", key)]).status, 200);
     redis.stop();
     // Known and within the grace: honoured. Then closed, and never a wrong answer.
@@ -392,10 +525,17 @@ fn keys_are_one_for_two_machines_and_a_store_that_goes_away_closes_the_door_afte
         assert!(Instant::now() < deadline, "the grace does not end");
         std::thread::sleep(Duration::from_millis(100));
     };
-    assert_eq!((closed.status, code(&closed).as_str()), (503, "store_unavailable"));
+    assert_eq!(
+        (closed.status, code(&closed).as_str()),
+        (503, "store_unavailable")
+    );
     assert!(closed.header("retry-after").is_some());
     let never_seen = "pnst_";
-    assert_eq!(two.predict(&[("x-api-key", never_seen)]).status, 401, "what is no key needs no store");
+    assert_eq!(
+        two.predict(&[("x-api-key", never_seen)]).status,
+        401,
+        "what is no key needs no store"
+    );
 }
 
 #[test]
@@ -410,5 +550,8 @@ fn the_server_s_own_address_does_not_make_a_public_listener_local() {
     let port = server.address.port();
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     let answer = call(address, "GET", "/v1/models", &[], None);
-    assert_eq!((answer.status, code(&answer).as_str()), (401, "credentials_missing"));
+    assert_eq!(
+        (answer.status, code(&answer).as_str()),
+        (401, "credentials_missing")
+    );
 }

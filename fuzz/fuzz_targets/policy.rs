@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use penstock_policy::document;
+use penstock_policy::{disclosure, document};
 use penstock_policy::idempotency::{IdempotencyKey, Outcome};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -19,5 +19,12 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = document::quota(text);
         let _ = document::idempotency(text);
         let _ = document::usage(text);
+        let _ = document::cors(text);
+        let _ = document::body_limit(text);
+        if let Ok(entries) = document::disclosure(text)
+            && let Some(rules) = disclosure::rules(&entries, "m", "t")
+        {
+            let _ = rules.answer(text);
+        }
     }
 });

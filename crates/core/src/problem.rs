@@ -53,6 +53,9 @@ catalogue! {
     /// The body ended before its announced length.
     IncompleteBody = "incomplete_body", 400, "Incomplete body",
         "Send as many bytes as Content-Length announces, or end the last chunk.";
+    /// The body is not what its `Content-Encoding` says.
+    InvalidContentCoding = "invalid_content_coding", 400, "Body not in its content coding",
+        "Send the body whole and in the coding that Content-Encoding names, or uncompressed without it; the message says where it breaks.";
     /// A call that must carry an idempotency key has none.
     IdempotencyKeyMissing = "idempotency_key_missing", 400, "Idempotency key missing",
         "Send an Idempotency-Key header: a value you choose once for each call and repeat with each retry, e.g. a UUID.";

@@ -6,6 +6,8 @@
 
 use crate::answer;
 use crate::catalogue::{Catalogue, Opened};
+use crate::coding::{self, Coding};
+use crate::disclose::disclose;
 use crate::gate::{Answered, Context, failure, known, render_problem};
 use crate::policies::{Policies, RETRY_STORE_S, idempotency_problem, quota_problem};
 use crate::ports::{
@@ -208,13 +210,14 @@ impl<P: Ports> Call<'_, P> {
         let name = model.name.clone();
         meter.model = Some(name.as_str().to_owned());
         let opened = model.open(ports)?;
+        let coding = coding::of(request, headers)?;
         check_body(request, &opened.contract)?;
-        let attempt = match self.begin()? {
+        let attempt = match self.begin(coding)? {
             Begun::Unkeyed => None,
             Begun::Free(attempt) => Some(attempt),
             Begun::Done(kept) => return replay(kept),
         };
-        let ready = self.prepare(opened, name.as_str())?;
+        let ready = self.prepare(opened, name.as_str(), coding)?;
         let items = match &ready {
             Ready::Tensors { inputs, .. } => item_count(inputs, &opened.contract),
             Ready::Answer(_) => 1,
@@ -263,7 +266,7 @@ impl<P: Ports> Call<'_, P> {
     }
 
     /// Looks for an earlier call with the same idempotency key.
-    fn begin(&self) -> Result<Begun<Attempt<P>>, Problem> {
+    fn begin(&self, coding: Option<Coding>) -> Result<Begun<Attempt<P>>, Problem> {
         let Self {
             policies, request, ..
         } = self;
@@ -293,12 +296,13 @@ impl<P: Ports> Call<'_, P> {
             .target
             .split_once('?')
             .unwrap_or((&request.target, ""));
+        let content_type = request.header_text("content-type").unwrap_or_default();
         let fingerprint = Fingerprint::of(&CallParts {
             tenant: &self.caller.tenant,
             method: &request.method,
             route,
             query,
-            content_type: request.header_text("content-type").unwrap_or_default(),
+            content_type: &coding::described(content_type, coding),
             body: &request.body,
         });
         let looked = policies.idempotency.look(
@@ -319,7 +323,12 @@ impl<P: Ports> Call<'_, P> {
     }
 
     /// Turns the body into inputs, in validation or in the model's adapter.
-    fn prepare(&self, opened: &Opened<P>, model: &str) -> Result<Ready, Problem> {
+    fn prepare(
+        &self,
+        opened: &Opened<P>,
+        model: &str,
+        coding: Option<Coding>,
+    ) -> Result<Ready, Problem> {
         let Opened {
             contract,
             validation,
@@ -328,11 +337,10 @@ impl<P: Ports> Call<'_, P> {
         let content_type = self.request.header_text("content-type");
         let adapter = adapter.as_ref().filter(|_| self.method == Method::Predict);
         let kind = body_kind(content_type, adapter.is_some())?;
+        let limit = contract.limits.max_body_bytes.min(self.policies.body_limit);
+        let body = coding::body(&self.request.body, coding, limit)?;
         if let (BodyKind::Raw, Some(adapter)) = (kind, adapter) {
-            return match adapter
-                .prepare(content_type, &self.request.body)
-                .map_err(refused)?
-            {
+            return match adapter.prepare(content_type, &body).map_err(refused)? {
                 Prepared::Answer(text) => Ok(Ready::Answer(text)),
                 Prepared::Tensors(inputs) => {
                     // The adapter is a component of its own, so what it made is checked like a
@@ -348,7 +356,7 @@ impl<P: Ports> Call<'_, P> {
                 }
             };
         }
-        let body = text(&self.request.body)?;
+        let body = text(&body)?;
         let parsed = match self.method {
             Method::Predict => validation.parse_predict(body),
             Method::Infer => validation.parse_infer(body),
@@ -371,7 +379,7 @@ impl<P: Ports> Call<'_, P> {
         version: ModelVersion,
         meter: &mut Meter,
     ) -> Result<Answered, Problem> {
-        let (text, outputs, caller_id) = match ready {
+        let (mut text, mut outputs, caller_id) = match ready {
             Ready::Answer(text) => (Some(text), Vec::new(), None),
             Ready::Tensors {
                 inputs,
@@ -401,6 +409,16 @@ impl<P: Ports> Call<'_, P> {
                 }
             }
         };
+        let entries = &self.policies.disclosure;
+        let ranking = disclose(
+            entries,
+            model,
+            self.caller,
+            &opened.contract,
+            &mut text,
+            &mut outputs,
+        )
+        .map_err(|message| broken_adapter(model, &message))?;
         if let Some(text) = &text
             && serde_json::from_str::<serde::de::IgnoredAny>(text).is_err()
         {
@@ -427,7 +445,12 @@ impl<P: Ports> Call<'_, P> {
             Method::Predict => {
                 let predictions = match text {
                     Some(text) => format!("[{text}]").into_bytes(),
-                    None => render::predictions(&outputs, &opened.contract, capacity),
+                    None => render::predictions_ranked(
+                        &outputs,
+                        &opened.contract,
+                        ranking.as_ref(),
+                        capacity,
+                    ),
                 };
                 answer::prediction(&answer::Prediction {
                     id: &prediction_id,
@@ -579,17 +602,6 @@ fn item_count(inputs: &[Tensor], contract: &Contract) -> u64 {
 
 /// What can be said of a body before anybody parses it.
 fn check_body(request: &Request, contract: &Contract) -> Result<(), Problem> {
-    if let Some(coding) = request.header_list("content-encoding")
-        && !coding.trim().eq_ignore_ascii_case("identity")
-    {
-        return Err(Problem::new(
-            Code::UnsupportedMediaType,
-            format!(
-                "the content coding `{}` is not taken; send the body uncompressed",
-                shorten(&coding)
-            ),
-        ));
-    }
     let limit = contract.limits.max_body_bytes;
     if request.body.len() as u64 > limit {
         return Err(Problem::new(

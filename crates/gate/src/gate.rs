@@ -5,6 +5,7 @@ use crate::answer;
 use crate::call::{Method, admit, call};
 use crate::catalogue::Catalogue;
 use crate::connection::Connection;
+use crate::cors::{self, Cors};
 use crate::policies::{Policies, RETRY_STORE_S, auth_problem, authenticate};
 use crate::ports::{
     AdmissionPort, AuthPort, AuthRefusal, Failure, FailureKind, Headers, Ports, QuotaCall,
@@ -36,6 +37,7 @@ pub struct Gate<P: Ports> {
     policies: Option<Policies<P>>,
     catalogue: Option<Catalogue<P>>,
     host: Option<Host>,
+    cors: Cors,
 }
 
 /// What the host says of itself.
@@ -116,6 +118,7 @@ impl<P: Ports> Gate<P> {
             policies: None,
             catalogue: None,
             host: None,
+            cors: Cors::default(),
         }
     }
 
@@ -151,6 +154,7 @@ impl<P: Ports> Gate<P> {
             }
         }
         response.push("x-request-id", context.request_id.as_str());
+        self.cors.add(&self.ports, request, &mut response);
         if audits {
             trail.tell(&mut response);
         }
@@ -162,6 +166,7 @@ impl<P: Ports> Gate<P> {
         let context = self.context(request);
         let mut response = render_problem(problem, request, &context);
         response.push("x-request-id", context.request_id.as_str());
+        self.cors.add(&self.ports, request, &mut response);
         response
     }
 
@@ -189,6 +194,9 @@ impl<P: Ports> Gate<P> {
         trail: &mut Trail,
     ) -> Result<Answered, Problem> {
         let route = route(&request.method, request.path())?;
+        if request.method == "OPTIONS" {
+            return Ok(Answered::whole(cors::options(route.allow())));
+        }
         let accept = request.header_list("accept");
         if !negotiate::accepts_json(accept.as_deref()) {
             return Err(Problem::new(

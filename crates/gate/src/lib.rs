@@ -6,6 +6,9 @@
 //! * [`route`]: path and method to route; pure;
 //! * `policies`: the operator's policies, opened;
 //! * `call`: a call of a model through all of them;
+//! * [`coding`]: compressed bodies;
+//! * `cors`: what browsers are told about pages of other origins;
+//! * `disclose`: how much of a model's answer goes out;
 //! * [`catalogue`]: which models and versions exist;
 //! * [`gate`]: what each route is answered with;
 //! * [`trail`]: what the audit log is told;
@@ -15,7 +18,10 @@
 pub mod answer;
 mod call;
 pub mod catalogue;
+pub mod coding;
 pub mod connection;
+mod cors;
+mod disclose;
 pub mod gate;
 mod policies;
 pub mod ports;

@@ -8,6 +8,7 @@ use crate::ports::{
 };
 use crate::record::Request;
 use penstock_core::{Code, Problem};
+use penstock_policy::disclosure::Disclosure;
 use penstock_policy::document;
 use sha2::{Digest, Sha256};
 
@@ -30,6 +31,10 @@ pub struct Policies<P: Ports> {
     pub usage: P::Usage,
     /// Whether calls are counted.
     pub counts: bool,
+    /// How much of models' answers goes out.
+    pub disclosure: Vec<Disclosure>,
+    /// The most bytes of any body, decoded.
+    pub body_limit: u64,
 }
 
 impl<P: Ports> Policies<P> {
@@ -61,6 +66,8 @@ impl<P: Ports> Policies<P> {
             rules: idempotency.rules(),
             counts: usage.enabled(),
             auth,
+            disclosure: document::disclosure(&text).map_err(broken)?,
+            body_limit: document::body_limit(&text).map_err(broken)?,
             quota,
             idempotency,
             usage,

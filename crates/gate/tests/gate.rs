@@ -277,7 +277,7 @@ fn each_mistake_has_its_own_answer() {
             predict,
             &[
                 ("content-type", "application/json"),
-                ("content-encoding", "gzip"),
+                ("content-encoding", "br"),
             ],
             good,
             415,

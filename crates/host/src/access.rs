@@ -27,9 +27,7 @@ pub fn warnings(settings: &Settings, policy: &Path, listen: Option<SocketAddr>) 
                 "take [auth.anonymous] out, or write from = \"loopback\" in it",
             );
         }
-        Some(anonymous)
-            if anonymous.from == From::Loopback && listen.is_some_and(|_| public) =>
-        {
+        Some(anonymous) if anonymous.from == From::Loopback && listen.is_some_and(|_| public) => {
             warn(
                 "callers without credentials are refused, because others than this machine reach the server".to_owned(),
                 "take [auth.anonymous] out, or listen on 127.0.0.1",
@@ -37,7 +35,10 @@ pub fn warnings(settings: &Settings, policy: &Path, listen: Option<SocketAddr>) 
         }
         _ => {}
     }
-    let closed = auth.anonymous.as_ref().is_none_or(|anonymous| anonymous.scopes.is_empty());
+    let closed = auth
+        .anonymous
+        .as_ref()
+        .is_none_or(|anonymous| anonymous.scopes.is_empty());
     if closed && !auth.api_keys.enabled && auth.issuers.is_empty() && auth.certificates.is_empty() {
         warn(
             "nobody can call: there are no API keys, issuers, certificates or callers without credentials".to_owned(),
@@ -46,15 +47,22 @@ pub fn warnings(settings: &Settings, policy: &Path, listen: Option<SocketAddr>) 
     }
     if !auth.certificates.is_empty() && settings.tls.client_ca.is_none() {
         warn(
-            "[[auth.certificates]] stand for callers, and no client is asked for a certificate".to_owned(),
+            "[[auth.certificates]] stand for callers, and no client is asked for a certificate"
+                .to_owned(),
             "name the authority that signs them in tls.client_ca",
         );
     }
     for limit in &settings.limits {
-        let unknown = limit.tiers.iter().find(|tier| *tier != ANONYMOUS && !auth.tiers.contains_key(*tier));
+        let unknown = limit
+            .tiers
+            .iter()
+            .find(|tier| *tier != ANONYMOUS && !auth.tiers.contains_key(*tier));
         if let Some(tier) = unknown {
             warn(
-                format!("limit {} is for the tier `{tier}`, which nobody can have", limit.name),
+                format!(
+                    "limit {} is for the tier `{tier}`, which nobody can have",
+                    limit.name
+                ),
                 "define the tier under [auth.tiers], or correct its name",
             );
         }
@@ -82,13 +90,21 @@ mod tests {
             (loopback, Some(local), None),
             (loopback, None, None),
             (loopback, Some(public), Some("are refused")),
-            ("[auth.api_keys]\nenabled = false\n", None, Some("nobody can call")),
+            (
+                "[auth.api_keys]\nenabled = false\n",
+                None,
+                Some("nobody can call"),
+            ),
             (certificate, None, Some("tls.client_ca")),
             (limit, None, Some("`gold`")),
         ] {
             let settings: Settings = toml::from_str(text).unwrap();
             let found = warnings(&settings, Path::new("penstock.toml"), listen);
-            assert_eq!(found.len(), usize::from(words.is_some()), "{text} {found:?}");
+            assert_eq!(
+                found.len(),
+                usize::from(words.is_some()),
+                "{text} {found:?}"
+            );
             if let Some(words) = words {
                 assert!(found[0].message.contains(words), "{found:?}");
             }

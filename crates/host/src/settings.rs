@@ -5,6 +5,9 @@
 use crate::app::finding::{Finding, Place};
 use crate::proxies::{ForwardedHeader, Network};
 use penstock_policy::auth::settings::AuthSettings;
+use penstock_policy::cors::CorsSettings;
+use penstock_policy::disclosure::{self, Disclosure};
+use penstock_policy::document::{DEFAULT_MAX_BODY_BYTES, DEFAULT_MEMORY_BYTES, MEMORY_PER_BODY};
 use penstock_policy::idempotency::IdempotencySettings;
 use penstock_policy::quota::limits::{
     Algorithm, Backoff, DEFAULT_MAX_WAIT_MS, Limit, limit_faults,
@@ -37,6 +40,10 @@ pub struct Settings {
     pub idempotency: IdempotencySettings,
     /// `[usage]`: what is counted. Acted upon by the component of that name.
     pub usage: UsageSettings,
+    /// `[cors]`: pages of other origins. Acted upon by the gate.
+    pub cors: CorsSettings,
+    /// `[[disclosure]]`: how much of models' scores goes out. Acted upon by the gate.
+    pub disclosure: Vec<Disclosure>,
 }
 
 /// `[server]`: what a connection and a request may cost.
@@ -75,7 +82,7 @@ pub struct ServerSettings {
 impl Default for ServerSettings {
     fn default() -> Self {
         Self {
-            max_body_bytes: 16 << 20,
+            max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             max_header_bytes: 16 << 10,
             max_target_bytes: 8 << 10,
             max_connections: 10_000,
@@ -261,7 +268,7 @@ impl Default for InstanceSettings {
         Self {
             count: 64,
             max_reuse: 10_000,
-            memory_bytes: 256 << 20,
+            memory_bytes: DEFAULT_MEMORY_BYTES as usize,
             cpu_time_ms: 10_000,
         }
     }
@@ -334,10 +341,6 @@ impl ModelsSettings {
     }
 }
 
-/// How many times a body must fit into a memory of an instance: the gate holds it as it came, as tensors of up to eight
-/// bytes for each two of JSON, and those tensors a second time as blocks (`tests/large.rs` sends the worst).
-const MEMORY_PER_BODY: u64 = 16;
-
 impl Settings {
     /// The largest body that is taken: what the operator allows, and no more than an instance has the memory for, so
     /// that a body too large is answered 413 and never traps.
@@ -403,9 +406,12 @@ impl Settings {
             backoff,
             idempotency,
             usage,
+            cors,
+            disclosure,
         } = self;
         let mut faults = limit_faults(limits);
         faults.extend(backoff.faults());
+        faults.extend(disclosure::faults(disclosure));
         for (at, limit) in limits.iter().enumerate() {
             let waiting = most_waiting(limit);
             let allowed = u64::from(instances.count / PACED_SHARE).max(1);
@@ -419,7 +425,11 @@ impl Settings {
                 ));
             }
         }
-        let sections = idempotency.faults().into_iter().chain(usage.faults());
+        let sections = idempotency
+            .faults()
+            .into_iter()
+            .chain(usage.faults())
+            .chain(cors.faults());
         faults.extend(sections.map(|(setting, message)| (setting.to_owned(), message)));
         let named = |section: &str, setting: &str| format!("{section}.{setting}");
         let tls = tls.faults().into_iter();
@@ -523,15 +533,14 @@ fn most_waiting(limit: &Limit) -> u64 {
 fn line_of(text: &str, setting: &str) -> Option<usize> {
     let (entry, field) = setting.rsplit_once('.').unwrap_or(("", setting));
     let lines = || text.lines().map(str::trim_start).enumerate();
-    let index = entry
-        .strip_prefix("limits[")
-        .and_then(|rest| rest.strip_suffix(']'));
-    let Some(index) = index.and_then(|index| index.parse().ok()) else {
+    let indexed = entry.strip_suffix(']').and_then(|e| e.split_once('['));
+    let indexed = indexed.and_then(|(table, index)| Some((table, index.parse().ok()?)));
+    let Some((table, index)) = indexed else {
         let found = lines().find(|(_, line)| line.starts_with(field));
         return found.map(|(at, _)| at);
     };
     let (header, _) = lines()
-        .filter(|(_, line)| line.starts_with("[[limits]]"))
+        .filter(|(_, line)| line.starts_with(&format!("[[{table}]]")))
         .nth(index)?;
     let mut inside = lines()
         .skip(header + 1)

@@ -108,7 +108,9 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
         source.environment.push(public);
     }
     if settings.audit.path.is_some() {
-        source.environment.push((HOST_AUDITS.to_owned(), "1".to_owned()));
+        source
+            .environment
+            .push((HOST_AUDITS.to_owned(), "1".to_owned()));
     }
     for warning in access::warnings(&settings, &options.app.policy, Some(address)) {
         tracing::warn!("{warning}");

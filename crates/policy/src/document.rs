@@ -3,6 +3,8 @@
 
 #[cfg(feature = "auth")]
 use crate::auth::settings::AuthSettings;
+use crate::cors::CorsSettings;
+use crate::disclosure::{self, Disclosure};
 use crate::idempotency::IdempotencySettings;
 use crate::quota::QuotaDocument;
 use crate::quota::limits::{Backoff, Limit};
@@ -97,6 +99,78 @@ pub fn usage(text: &str) -> Result<UsageSettings, String> {
     checked("usage", usage.faults(), usage)
 }
 
+/// Bytes of a body where `[server]` says nothing.
+pub const DEFAULT_MAX_BODY_BYTES: u64 = 16 << 20;
+/// Bytes of each memory of an instance where `[instances]` says nothing.
+pub const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
+/// How many times a body must fit into a memory of an instance: the gate holds it as it came, as tensors of up to
+/// eight bytes for each two of JSON, and those tensors a second time as blocks.
+pub const MEMORY_PER_BODY: u64 = 16;
+
+/// The largest body that is taken, before and after it is decoded: what `[server]` allows, and no more than an
+/// instance has the memory for. The host reads both sections whole; here the rest of them is passed over.
+pub fn body_limit(text: &str) -> Result<u64, String> {
+    #[derive(Deserialize)]
+    #[serde(default)]
+    struct Server {
+        max_body_bytes: u64,
+    }
+    impl Default for Server {
+        fn default() -> Self {
+            Self {
+                max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+            }
+        }
+    }
+    #[derive(Deserialize)]
+    #[serde(default)]
+    struct Instances {
+        memory_bytes: u64,
+    }
+    impl Default for Instances {
+        fn default() -> Self {
+            Self {
+                memory_bytes: DEFAULT_MEMORY_BYTES,
+            }
+        }
+    }
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(default)]
+        server: Server,
+        #[serde(default)]
+        instances: Instances,
+    }
+    let Document { server, instances } = read(text)?;
+    let holdable = (instances.memory_bytes / MEMORY_PER_BODY).max(1);
+    Ok(server.max_body_bytes.min(holdable))
+}
+
+/// Reads `[cors]`; the error is a sentence for the operator.
+pub fn cors(text: &str) -> Result<CorsSettings, String> {
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(default)]
+        cors: CorsSettings,
+    }
+    let Document { cors } = read(text)?;
+    checked("cors", cors.faults(), cors)
+}
+
+/// Reads `[[disclosure]]`; the error is a sentence for the operator.
+pub fn disclosure(text: &str) -> Result<Vec<Disclosure>, String> {
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(default)]
+        disclosure: Vec<Disclosure>,
+    }
+    let Document { disclosure } = read(text)?;
+    match disclosure::faults(&disclosure) {
+        faults if faults.is_empty() => Ok(disclosure),
+        faults => Err(sentence(faults)),
+    }
+}
+
 fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, String> {
     toml::from_str(text).map_err(|e| {
         let line = e
@@ -130,6 +204,11 @@ mod tests {
         assert_eq!(usage(text).map(|s| s.enabled), Ok(true));
         assert_eq!(idempotency("").map(|s| s.ttl_s), Ok(86_400));
         assert_eq!(usage("").map(|s| s.enabled), Ok(false));
+        let text = "[cors]\nallowed_origins = [\"*\"]\n[[disclosure]]\ntop = 3\n";
+        assert_eq!(cors(text).map(|s| s.allowed_origins.len()), Ok(1));
+        assert_eq!(disclosure(text).map(|d| d.len()), Ok(1));
+        assert_eq!(cors("").map(|s| s.allowed_origins.len()), Ok(0));
+        assert_eq!(disclosure(""), Ok(Vec::new()));
     }
 
     #[test]
@@ -146,5 +225,36 @@ mod tests {
             let error = idempotency(text).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn the_largest_body_is_what_is_allowed_and_what_there_is_memory_for() {
+        for (text, limit) in [
+            ("", 16 << 20),
+            ("[server]\nmax_body_bytes = 1000\nmax_in_flight = 3\n", 1000),
+            (
+                "[server]\nmax_body_bytes = 1000\n[instances]\nmemory_bytes = 160\n",
+                10,
+            ),
+            ("[instances]\nmemory_bytes = 0\n", 1),
+        ] {
+            assert_eq!(body_limit(text), Ok(limit), "{text}");
+        }
+        assert!(body_limit("[server]\nmax_body_bytes = \"x\"\n").is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_with_what_goes_out_is_said_with_its_place() {
+        let error = cors("[cors]\nallowed_origins = [\"x\"]\n").unwrap_err();
+        assert!(error.contains("`cors.allowed_origins` has `x`"), "{error}");
+        let error = cors("[cors]\norigins = []\n").unwrap_err();
+        assert!(error.contains("line 2: unknown field"), "{error}");
+        let error = disclosure("[[disclosure]]\ntop = 1\n[[disclosure]]\n").unwrap_err();
+        assert!(
+            error.contains("`disclosure[1].models` has no rule"),
+            "{error}"
+        );
+        let error = disclosure("[[disclosure]]\nmodels = [\"a b\"]\n").unwrap_err();
+        assert!(error.contains("line 2"), "{error}");
     }
 }

@@ -480,6 +480,55 @@ pub fn write_infer_response(
 /// greatest values, in falling order, the earlier class first among equals.
 /// `capacity` is reserved for them.
 pub fn predictions(outputs: &[Tensor], contract: &Contract, capacity: usize) -> Vec<u8> {
+    predictions_ranked(outputs, contract, None, capacity)
+}
+
+/// How the classes of the labelled output rank, found before its values were changed.
+#[derive(Clone, Debug)]
+pub struct Ranking {
+    /// The greatest classes of each item, in falling order.
+    items: Vec<Vec<usize>>,
+    /// Whether `confidence` is written.
+    confidences: bool,
+}
+
+impl Ranking {
+    /// The ranking of the labelled output, if there is one: at most `most` classes of each item.
+    pub fn of(
+        outputs: &[Tensor],
+        contract: &Contract,
+        most: usize,
+        confidences: bool,
+    ) -> Option<Self> {
+        let (spec, _) = contract.labelled_output()?;
+        let tensor = outputs.iter().find(|tensor| tensor.name == spec.name)?;
+        if !tensor.is_consistent() {
+            return None;
+        }
+        let ranked = |item| {
+            let (data, size) = class_values(spec, tensor, item)?;
+            let mut top = top_classes(spec.datatype, data, size);
+            top.truncate(most);
+            // A claimed number of items is worth nothing without the data.
+            (!data.is_empty()).then_some(top)
+        };
+        let items = match contract.batch_axis() {
+            Some(_) => (0..tensor.shape.first().copied().unwrap_or(0))
+                .map_while(|item| ranked(Some(item)))
+                .collect(),
+            None => Vec::from_iter(ranked(None)),
+        };
+        Some(Self { items, confidences })
+    }
+}
+
+/// [`predictions`], with the classes ranked as they were before the outputs were changed.
+pub fn predictions_ranked(
+    outputs: &[Tensor],
+    contract: &Contract,
+    ranking: Option<&Ranking>,
+    capacity: usize,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(capacity);
     let batched = contract.batch_axis().is_some();
     let items = if batched {
@@ -517,7 +566,8 @@ pub fn predictions(outputs: &[Tensor], contract: &Contract, capacity: usize) -> 
         if let Some((spec, tensor, labels)) = labelled
             && whole
         {
-            write_classes(&mut out, spec, tensor, labels, batched.then_some(item));
+            let item = batched.then_some(item);
+            write_classes(&mut out, spec, tensor, labels, item, ranking);
         }
         out.push(b'}');
     }
@@ -532,37 +582,26 @@ fn write_classes(
     tensor: &Tensor,
     labels: &[String],
     item: Option<u64>,
+    ranking: Option<&Ranking>,
 ) {
-    let Some(size) = spec.datatype.size_bytes() else {
+    let Some((data, size)) = class_values(spec, tensor, item) else {
         return;
     };
-    if tensor.datatype != spec.datatype {
-        return;
-    }
-    let mut data = tensor.data.as_slice();
-    if let Some(item) = item {
-        let Some((_, rest)) = tensor.shape.split_first() else {
-            return;
-        };
-        let row = crate::tensor::elements(rest).and_then(|n| usize::try_from(n).ok());
-        let Some(row_bytes) = row.and_then(|row| row.checked_mul(size)) else {
-            return;
-        };
-        let start = usize::try_from(item)
-            .ok()
-            .and_then(|item| item.checked_mul(row_bytes));
-        let Some(slice) = start.and_then(|start| data.get(start..)?.get(..row_bytes)) else {
-            return;
-        };
-        data = slice;
-    }
-    let top = top_classes(spec.datatype, data, size);
+    let place = usize::try_from(item.unwrap_or(0)).unwrap_or(usize::MAX);
+    let top = match ranking {
+        Some(ranking) => ranking.items.get(place).cloned().unwrap_or_default(),
+        None => top_classes(spec.datatype, data, size),
+    };
+    let confidences = ranking.is_none_or(|ranking| ranking.confidences);
     let class = |out: &mut Vec<u8>, (index, element): (usize, &[u8])| {
         write_name(out, "label");
         // More classes than labels is the model's fault; the class is then named by its number.
         match labels.get(index) {
             Some(label) => write_string(out, label),
             None => write_string(out, &index.to_string()),
+        }
+        if !confidences {
+            return;
         }
         write_name(out, "confidence");
         let value = Tensor {
@@ -582,8 +621,10 @@ fn write_classes(
         None => {
             write_name(out, "label");
             out.extend_from_slice(b"null");
-            write_name(out, "confidence");
-            out.extend_from_slice(b"null");
+            if confidences {
+                write_name(out, "confidence");
+                out.extend_from_slice(b"null");
+            }
         }
     }
     write_name(out, "top");
@@ -597,6 +638,27 @@ fn write_classes(
         out.push(b'}');
     }
     out.push(b']');
+}
+
+/// The values of one item's classes, and the bytes of each.
+fn class_values<'t>(
+    spec: &TensorSpec,
+    tensor: &'t Tensor,
+    item: Option<u64>,
+) -> Option<(&'t [u8], usize)> {
+    let size = spec.datatype.size_bytes()?;
+    if tensor.datatype != spec.datatype {
+        return None;
+    }
+    let data = tensor.data.as_slice();
+    let Some(item) = item else {
+        return Some((data, size));
+    };
+    let (_, rest) = tensor.shape.split_first()?;
+    let row = usize::try_from(crate::tensor::elements(rest)?).ok()?;
+    let row_bytes = row.checked_mul(size)?;
+    let start = usize::try_from(item).ok()?.checked_mul(row_bytes)?;
+    Some((data.get(start..)?.get(..row_bytes)?, size))
 }
 
 /// The indexes of the greatest values, in falling order; NaN is left out.

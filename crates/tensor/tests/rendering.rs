@@ -1,7 +1,8 @@
 //! What answers look like.
 
 use penstock_tensor::render::{
-    predictions, unrepresentable, write_flat, write_infer_response, write_item, write_nested,
+    Ranking, predictions, predictions_ranked, unrepresentable, write_flat, write_infer_response,
+    write_item, write_nested,
 };
 use penstock_tensor::tensor::push_byte_string;
 use penstock_tensor::{Contract, Datatype, Tensor};
@@ -200,6 +201,38 @@ fn predictions_of_a_batch_are_one_object_for_each_item_with_its_label() {
         predictions(&[floats("p", &[0, 6], &[])], &contract, 0),
         b"[]"
     );
+}
+
+#[test]
+fn classes_rank_as_they_did_before_their_values_were_changed() {
+    let contract = contract(
+        "[[outputs]]\nname = \"p\"\ndatatype = \"FP32\"\nshape = [\"N\", 3]\nlabels = [\"a\", \"b\", \"c\"]\n",
+    );
+    let exact = [floats("p", &[2, 3], &[0.1, 0.2, 0.7, 0.3, 0.4, 0.3])];
+    let changed = [floats("p", &[2, 3], &[0.5; 6])];
+    let ranking = Ranking::of(&exact, &contract, 2, true).unwrap();
+    let found = predictions_ranked(&changed, &contract, Some(&ranking), 0);
+    let found: Value = serde_json::from_slice(&found).unwrap();
+    assert_eq!(
+        found[0]["top"],
+        json!([{"label": "c", "confidence": 0.5}, {"label": "b", "confidence": 0.5}])
+    );
+    assert_eq!(
+        (&found[1]["label"], &found[1]["p"]),
+        (&json!("b"), &json!([0.5, 0.5, 0.5]))
+    );
+    let ranking = Ranking::of(&exact, &contract, 1, false).unwrap();
+    let found = predictions_ranked(&changed, &contract, Some(&ranking), 0);
+    let found: Value = serde_json::from_slice(&found).unwrap();
+    assert_eq!(
+        found[0],
+        json!({"p": [0.5, 0.5, 0.5], "label": "c", "top": [{"label": "c"}]})
+    );
+    // A shape that claims items without data ranks nothing, and at once.
+    let empty = [floats("p", &[u64::MAX, 0], &[])];
+    assert!(Ranking::of(&empty, &contract, 1, true).is_some());
+    let broken = [floats("p", &[9, 3], &[])];
+    assert!(Ranking::of(&broken, &contract, 1, true).is_none());
 }
 
 #[test]

@@ -1,0 +1,283 @@
+//! Decides what a compressed body is decoded to: `content-encoding: gzip` or `zstd` (RFC 9110 §8.4, RFC 8878),
+//! up to the size a body may have anyway. It happens here and not in the server, so that what decodes
+//! strangers' bytes runs in a component, after the caller is known and limits have been asked.
+//!
+//! `deflate` is left out, because half of the clients that send it mean something else by it, and so are several
+//! codings one over the other, which only those send who want work done. What a decoder may hold, and how
+//! often it may start anew, has a bound that does not depend on what the body claims.
+
+use crate::ports::Headers;
+use crate::record::Request;
+use crate::route::shorten;
+use flate2::bufread::GzDecoder;
+use penstock_core::{Code, Problem};
+use std::borrow::Cow;
+use std::io::Read;
+use structured_zstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use structured_zstd::decoding::{BlockDecodingStrategy, ContentChecksum, FrameDecoder};
+
+/// What a 415 names in `Accept-Encoding` (RFC 9110 §12.5.3): the codings that are taken.
+pub const ACCEPTED: &str = "gzip, zstd";
+
+/// Bytes that are decoded at once, and so the most that a body exceeds its limit by before that is seen: the
+/// largest block of zstd.
+pub const STEP_BYTES: usize = 128 << 10;
+/// The largest window of zstd: what RFC 9659 has every sender of this coding keep to.
+pub const MAX_WINDOW_BYTES: u64 = 8 << 20;
+/// The most members of gzip or frames of zstd: each sets a decoder up anew. Tools that compress in parallel make one
+/// of 64 KiB or more.
+pub const MAX_PARTS: usize = 4_096;
+/// The most blocks of zstd: each may bring tables that cost more than its bytes. Encoders make one of 128 KiB where
+/// they are not told to flush.
+pub const MAX_BLOCKS: usize = 65_536;
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// `gzip` (RFC 1952).
+    Gzip,
+    /// `zstd` (RFC 8878).
+    Zstd,
+}
+
+impl Coding {
+    /// As `Content-Encoding` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// Why a body is not decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is more than the limit.
+    TooLarge,
+    /// It is not what its coding says; in words.
+    Malformed(String),
+}
+
+/// How a request's body is compressed; `None` when it is not. What is taken instead goes to the answer's `headers`.
+pub fn of(request: &Request, headers: &mut Headers) -> Result<Option<Coding>, Problem> {
+    let Some(list) = request.header_list("content-encoding") else {
+        return Ok(None);
+    };
+    let mut names = list
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    let message = match (names.next(), names.next()) {
+        (None, _) => return Ok(None),
+        (Some(_), Some(_)) => format!(
+            "the body has several content codings, `{}`; send it with one of {ACCEPTED}, or uncompressed",
+            shorten(&list)
+        ),
+        (Some(name), None) => match name.to_ascii_lowercase().as_str() {
+            "identity" => return Ok(None),
+            // The second name is what the first was called before it was registered (RFC 9110 §8.4.1.3).
+            "gzip" | "x-gzip" => return Ok(Some(Coding::Gzip)),
+            "zstd" => return Ok(Some(Coding::Zstd)),
+            _ => format!(
+                "the content coding `{}` is not taken; send the body with one of {ACCEPTED}, or uncompressed",
+                shorten(name)
+            ),
+        },
+    };
+    headers.push(("accept-encoding".to_owned(), ACCEPTED.to_owned()));
+    Err(Problem::new(Code::UnsupportedMediaType, message))
+}
+
+/// The content type with the coding, as far as it decides whether two bodies of the same bytes are the same.
+/// A header has no line break, so no content type alone can be taken for both.
+pub fn described(content_type: &str, coding: Option<Coding>) -> Cow<'_, str> {
+    match coding {
+        None => Cow::Borrowed(content_type),
+        Some(coding) => Cow::Owned(format!("{content_type}\n{}", coding.name())),
+    }
+}
+
+/// A body as it was before it was compressed, of at most `limit` bytes.
+pub fn body(body: &[u8], coding: Option<Coding>, limit: u64) -> Result<Cow<'_, [u8]>, Problem> {
+    let Some(coding) = coding else {
+        return Ok(Cow::Borrowed(body));
+    };
+    let mut decoded = Decoded::new(limit);
+    match decode(coding, body, &mut decoded) {
+        Ok(()) => Ok(Cow::Owned(decoded.bytes)),
+        Err(Fault::TooLarge) => Err(Problem::new(
+            Code::BodyTooLarge,
+            format!(
+                "the body decodes from {} to more than {limit} bytes, which is the limit for decoded bodies of this model \
+                 here",
+                coding.name()
+            ),
+        )),
+        Err(Fault::Malformed(what)) => Err(Problem::new(
+            Code::InvalidContentCoding,
+            format!("the body is not {}: {what}", coding.name()),
+        )),
+    }
+}
+
+/// What has been decoded of a body.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The bytes, never more than the limit.
+    pub bytes: Vec<u8>,
+    /// How many bytes decoders have produced, those beyond the limit included.
+    pub produced: u64,
+    limit: u64,
+}
+
+impl Decoded {
+    /// Nothing yet, and at most `limit` bytes ever.
+    pub fn new(limit: u64) -> Self {
+        Self {
+            bytes: Vec::new(),
+            produced: 0,
+            limit,
+        }
+    }
+
+    /// Takes what was decoded, or nothing of it when it exceeds the limit.
+    fn take(&mut self, more: &[u8]) -> Result<(), Fault> {
+        self.admit(more.len())?;
+        self.bytes.extend_from_slice(more);
+        Ok(())
+    }
+
+    /// Makes room for bytes that a decoder has produced. The room doubles, but not beyond the limit.
+    fn admit(&mut self, more: usize) -> Result<(), Fault> {
+        self.produced = self.produced.saturating_add(more as u64);
+        if self.produced > self.limit {
+            return Err(Fault::TooLarge);
+        }
+        let needed = self.bytes.len() + more;
+        if needed > self.bytes.capacity() {
+            let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+            let doubled = (self.bytes.capacity() * 2).max(STEP_BYTES).min(limit);
+            let room = needed.max(doubled) - self.bytes.len();
+            // The limit may be more than there is memory for.
+            self.bytes
+                .try_reserve_exact(room)
+                .map_err(|_| Fault::TooLarge)?;
+        }
+        Ok(())
+    }
+}
+
+/// Decodes a whole body. No bytes are none, whatever their coding.
+pub fn decode(coding: Coding, body: &[u8], decoded: &mut Decoded) -> Result<(), Fault> {
+    match coding {
+        Coding::Gzip => gunzip(body, decoded),
+        Coding::Zstd => unzstd(body, decoded),
+    }
+}
+
+/// Counts the parts of a body, each of which sets a decoder up.
+fn next_part(parts: &mut usize, what: &str) -> Result<(), Fault> {
+    *parts += 1;
+    if *parts > MAX_PARTS {
+        return Err(Fault::Malformed(format!(
+            "it has more than {MAX_PARTS} {what}; compress it as one"
+        )));
+    }
+    Ok(())
+}
+
+fn gunzip(mut rest: &[u8], decoded: &mut Decoded) -> Result<(), Fault> {
+    let whole = rest.len();
+    let mut step = Vec::new();
+    let mut parts = 0;
+    while !rest.is_empty() {
+        next_part(&mut parts, "members")?;
+        let at = whole - rest.len();
+        step.resize(STEP_BYTES, 0);
+        let mut member = GzDecoder::new(rest);
+        loop {
+            // The trailer's length and checksum are compared when the member ends.
+            let count = member.read(&mut step).map_err(|e| {
+                Fault::Malformed(match e.kind() {
+                    std::io::ErrorKind::UnexpectedEof => {
+                        format!("it ends within the member at byte {at}")
+                    }
+                    _ => format!("the member at byte {at} is broken ({e})"),
+                })
+            })?;
+            if count == 0 {
+                break;
+            }
+            decoded.take(&step[..count])?;
+        }
+        rest = member.into_inner();
+    }
+    Ok(())
+}
+
+fn unzstd(mut rest: &[u8], decoded: &mut Decoded) -> Result<(), Fault> {
+    use FrameDecoderError as Error;
+    let whole = rest.len();
+    let mut decoder = FrameDecoder::new();
+    decoder.set_content_checksum(ContentChecksum::Verify);
+    decoder
+        .set_max_window_size(MAX_WINDOW_BYTES)
+        .map_err(|e| Fault::Malformed(e.to_string()))?;
+    let (mut parts, mut blocks) = (0, 0);
+    while !rest.is_empty() {
+        next_part(&mut parts, "frames")?;
+        let at = whole - rest.len();
+        let broken = |e: Error| Fault::Malformed(format!("the frame at byte {at} is broken ({e})"));
+        match decoder.init(&mut rest) {
+            Ok(()) => {}
+            Err(Error::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                length, ..
+            })) => {
+                rest = usize::try_from(length)
+                    .ok()
+                    .and_then(|length| rest.get(length..))
+                    .ok_or_else(|| {
+                        Fault::Malformed(format!("it ends within the skippable frame at byte {at}"))
+                    })?;
+                continue;
+            }
+            Err(Error::WindowSizeTooBig { requested, .. }) => {
+                return Err(Fault::Malformed(format!(
+                    "the frame at byte {at} needs a window of {requested} bytes; RFC 9659 allows {MAX_WINDOW_BYTES}"
+                )));
+            }
+            Err(Error::DictNotProvided { .. }) => {
+                return Err(Fault::Malformed(format!(
+                    "the frame at byte {at} needs a dictionary; compress without one"
+                )));
+            }
+            Err(e) => return Err(broken(e)),
+        }
+        // A frame that says how much it holds need not be tried.
+        if decoder.content_size() > decoded.limit.saturating_sub(decoded.produced) {
+            return Err(Fault::TooLarge);
+        }
+        loop {
+            blocks += 1;
+            if blocks > MAX_BLOCKS {
+                return Err(Fault::Malformed(format!(
+                    "it has more than {MAX_BLOCKS} blocks; compress it without flushing"
+                )));
+            }
+            decoder
+                .decode_blocks(&mut rest, BlockDecodingStrategy::UptoBlocks(1))
+                .map_err(broken)?;
+            decoded.admit(decoder.can_collect())?;
+            decoder
+                .collect_to_writer(&mut decoded.bytes)
+                .map_err(|e| broken(Error::FailedToDrainDecodebuffer(e)))?;
+            if decoder.is_finished() {
+                break;
+            }
+        }
+        decoder.verify_content_size().map_err(broken)?;
+        decoder.verify_content_checksum().map_err(broken)?;
+    }
+    Ok(())
+}
