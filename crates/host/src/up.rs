@@ -1,13 +1,16 @@
 //! `penstock up`: puts manifest, components, models and server together, and says what it serves.
 
 use crate::AppOptions;
+use crate::admin::{Admin, AdminListen};
 use crate::app::{self, Cached, Finding, Manifest};
 use crate::doors::{Direct, DoorKind, DoorSettings, Http, RETAINED_BYTES, link};
 use crate::engine::{self, Ticker};
 use crate::kv::{self, Durability, RuntimeConfig, StoreConfig, Stores};
+use crate::secrets;
 use crate::server::{Door, Server};
 use crate::settings::Settings;
 use crate::state::InstanceSource;
+use crate::variables::{self, Variables};
 use anyhow::Context;
 use penstock_kv::Store;
 use penstock_nn::repository::{Event, EventKind};
@@ -37,6 +40,8 @@ pub struct UpOptions {
     pub listen: SocketAddr,
     /// Which door requests go through.
     pub door: DoorKind,
+    /// Where the admin API listens, whatever the policy says.
+    pub admin: Option<AdminListen>,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -84,6 +89,18 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
         compiled,
         ..
     } = prepared;
+    let admin_listen = match options.admin {
+        Some(AdminListen::Off) => None,
+        Some(AdminListen::At(address)) => Some(address),
+        None => settings.admin.as_ref().map(|admin| admin.listen),
+    };
+    let admin = match admin_listen {
+        Some(listen) => {
+            let state_dir = options.app.state_dir();
+            Some(Admin::open(listen, &manifest, &source.stores, &state_dir).await?)
+        }
+        None => None,
+    };
     for line in source.stores.describe() {
         tracing::info!("{line}");
     }
@@ -178,7 +195,11 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
             _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
         }
     };
+    let administrating = admin.map(Admin::serve);
     let left = server.serve(listener, stop).await;
+    if let Some(administrating) = administrating {
+        administrating.stop().await;
+    }
     for task in [loading, noting, retiring] {
         task.abort();
     }
@@ -322,6 +343,8 @@ pub async fn prepare_with(
         tracing::warn!("{warning}");
     }
     // Before the components are compiled, because that takes longer.
+    let variables =
+        Variables::resolve(&manifest, &root, &state_dir, &secrets::environment).map_err(several)?;
     let stores = stores(options, &manifest, &root, &state_dir, open).await?;
     let engine = engine::build(&settings.instances)
         .map_err(|e| anyhow::anyhow!("cannot start the WebAssembly engine: {e:#}; [instances] may ask for more memory than there is"))?;
@@ -381,6 +404,7 @@ pub async fn prepare_with(
         copies,
         repository: repository.clone(),
         stores,
+        variables: Arc::new(variables),
         memory_bytes: settings.instances.memory_bytes,
         cpu_time: Duration::from_millis(settings.instances.cpu_time_ms),
     };
@@ -501,7 +525,9 @@ pub(crate) fn provided(import: &str) -> bool {
         "wasi:random/",
         "wasi:sockets/",
     ];
-    PROVIDED.iter().any(|known| import.starts_with(known)) || kv::INTERFACES.contains(&import)
+    PROVIDED.iter().any(|known| import.starts_with(known))
+        || kv::INTERFACES.contains(&import)
+        || import == variables::INTERFACE
 }
 
 /// Findings as one error, each on lines of its own.
@@ -519,11 +545,13 @@ mod tests {
         for import in kv::INTERFACES {
             assert!(provided(import), "{import}");
         }
+        assert!(provided(variables::INTERFACE));
         for import in [
             "wasi:keyvalue/watcher@0.2.0-draft2",
             "wasi:keyvalue/store@0.2.0-draft",
             "fermyon:spin/key-value@3.0.0",
             "fermyon:spin/sqlite@2.0.0",
+            "fermyon:spin/variables@3.0.0",
             "spin:key-value/key-value@4.0.0",
         ] {
             assert!(!provided(import), "{import}");
