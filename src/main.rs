@@ -1,9 +1,12 @@
 //! The `penstock` command.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use penstock_host::admin::AdminListen;
+use penstock_host::admin::action::Action;
 use penstock_host::app::Nn;
 use penstock_host::doors::DoorKind;
-use penstock_host::{check, up, usage};
+use penstock_host::keys::{NewKey, NewTenant, Scope};
+use penstock_host::{check, keys, up, usage};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +27,10 @@ enum Command {
     Check(Common),
     /// Ask a running server what was used, by day, tenant, API key and model.
     Usage(UsageArgs),
+    /// Create, list, show, rotate and revoke API keys.
+    Keys(KeysArgs),
+    /// Create, list, show, disable and enable tenants.
+    Tenants(TenantsArgs),
     /// Print the version and what is built in.
     Version,
 }
@@ -77,6 +84,9 @@ struct UpArgs {
         value_name = "ADDRESS"
     )]
     listen: SocketAddr,
+    /// Where the admin API listens, or `off`; without it, what [admin] in the policy says.
+    #[arg(long, env = "PENSTOCK_ADMIN_LISTEN", value_name = "ADDRESS|off")]
+    admin_listen: Option<AdminListen>,
     /// How log lines are written.
     #[arg(long, env = "PENSTOCK_LOG", value_enum, default_value_t = Log::Pretty)]
     log: Log,
@@ -107,6 +117,218 @@ struct UsageArgs {
     /// One JSON object a line instead of a table.
     #[arg(long)]
     json: bool,
+    /// A file with the API key to ask with; without it, what PENSTOCK_API_KEY holds, if anything.
+    #[arg(long, env = "PENSTOCK_API_KEY_FILE", value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+}
+
+/// Who is asked. The admin token comes from PENSTOCK_ADMIN_TOKEN, PENSTOCK_ADMIN_TOKEN_FILE or the state directory.
+#[derive(Args)]
+struct ViaArgs {
+    /// The admin API of a running server.
+    #[arg(
+        long,
+        global = true,
+        env = "PENSTOCK_ADMIN",
+        default_value = "http://127.0.0.1:3001",
+        value_name = "URL"
+    )]
+    admin: String,
+    /// Open the store itself; for when no server runs.
+    #[arg(long, global = true)]
+    offline: bool,
+    /// The application manifest, which the state directory is beside.
+    #[arg(
+        long,
+        global = true,
+        env = "PENSTOCK_APP",
+        default_value = "spin.toml",
+        value_name = "FILE"
+    )]
+    app: PathBuf,
+    /// Which key-value store each label stands for; with --offline.
+    #[arg(
+        long,
+        global = true,
+        env = "PENSTOCK_RUNTIME_CONFIG_FILE",
+        value_name = "FILE"
+    )]
+    runtime_config_file: Option<PathBuf>,
+    /// Where the server keeps its stores and secrets; without it, `.penstock` beside the manifest.
+    #[arg(long, global = true, env = "PENSTOCK_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// JSON instead of words for people.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct KeysArgs {
+    #[command(flatten)]
+    via: ViaArgs,
+    #[command(subcommand)]
+    command: KeysCommand,
+}
+
+#[derive(Subcommand)]
+enum KeysCommand {
+    /// Make an API key; it is printed once.
+    Create(CreateKeyArgs),
+    /// List keys.
+    List {
+        /// Of this tenant alone.
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
+    },
+    /// Show a key, without its secret.
+    Show {
+        /// The key's id: the 12 characters behind `pnst_`.
+        id: String,
+    },
+    /// Make a key that takes the place of another.
+    Rotate {
+        /// The key's id: the 12 characters behind `pnst_`.
+        id: String,
+        /// How long the old key is good beside the new one, at most 30d.
+        #[arg(long, value_name = "DURATION", value_parser = keys::duration_s)]
+        overlap: u64,
+    },
+    /// Take a key back, for good.
+    Revoke {
+        /// The key's id: the 12 characters behind `pnst_`.
+        id: String,
+    },
+}
+
+#[derive(Args)]
+struct CreateKeyArgs {
+    /// Whose it is.
+    #[arg(long, value_name = "NAME")]
+    tenant: String,
+    /// What its callers may cost: a tier of the policy.
+    #[arg(long, value_name = "NAME")]
+    tier: String,
+    /// What its callers may do, as in `predict:magika` or `*`; may be repeated.
+    #[arg(long, value_name = "SCOPE", required = true, value_parser = scope)]
+    scope: Vec<Scope>,
+    /// What it is for, for people.
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    name: String,
+    /// From when on it is no longer good, as in `90d`; without it, never.
+    #[arg(long, value_name = "DURATION", value_parser = keys::duration_s)]
+    expires_in: Option<u64>,
+    /// Requests may be signed in its name.
+    #[arg(long)]
+    signs: bool,
+    /// Keep it nowhere, and print the entries for the store of a host without an admin API. The pepper comes from
+    /// SPIN_VARIABLE_PEPPER or SPIN_VARIABLE_PEPPER_FILE.
+    #[arg(long)]
+    print_record: bool,
+}
+
+#[derive(Args)]
+struct TenantsArgs {
+    #[command(flatten)]
+    via: ViaArgs,
+    #[command(subcommand)]
+    command: TenantsCommand,
+}
+
+#[derive(Subcommand)]
+enum TenantsCommand {
+    /// Make a tenant.
+    Create {
+        /// Its name.
+        tenant: String,
+        /// Who it is, for people.
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        description: String,
+    },
+    /// List tenants.
+    List,
+    /// Show a tenant.
+    Show {
+        /// Its name.
+        tenant: String,
+    },
+    /// Refuse a tenant's callers, whatever they show.
+    Disable {
+        /// Its name.
+        tenant: String,
+    },
+    /// Admit a tenant's callers again.
+    Enable {
+        /// Its name.
+        tenant: String,
+    },
+}
+
+fn scope(text: &str) -> Result<Scope, String> {
+    Scope::try_from(text.to_owned())
+}
+
+impl ViaArgs {
+    fn via(self) -> keys::Via {
+        let state_dir = penstock_host::state_dir(&self.app, self.state_dir.as_deref());
+        match self.offline {
+            false => keys::Via::Server {
+                admin: self.admin,
+                state_dir,
+            },
+            true => keys::Via::Offline {
+                app: self.app,
+                runtime_config: self.runtime_config_file,
+                state_dir,
+            },
+        }
+    }
+}
+
+fn administer_keys(args: KeysArgs) -> ExitCode {
+    let as_json = args.via.json;
+    let action = match args.command {
+        KeysCommand::Create(create) => {
+            let new = NewKey {
+                tenant: create.tenant,
+                tier: create.tier,
+                scopes: create.scope,
+                name: create.name,
+                expires_ms: create.expires_in.map(keys::from_now_ms),
+                signs: create.signs,
+            };
+            if create.print_record {
+                return keys::print_record(&new, as_json);
+            }
+            Action::CreateKey(new)
+        }
+        KeysCommand::List { tenant } => Action::ListKeys { tenant, page: None },
+        KeysCommand::Show { id } => Action::ShowKey(id),
+        KeysCommand::Rotate { id, overlap } => Action::RotateKey {
+            id,
+            overlap_s: overlap,
+        },
+        KeysCommand::Revoke { id } => Action::RevokeKey(id),
+    };
+    keys::run(&args.via.via(), action, as_json)
+}
+
+fn administer_tenants(args: TenantsArgs) -> ExitCode {
+    let as_json = args.via.json;
+    let set = |tenant, enabled| Action::SetTenant { tenant, enabled };
+    let action = match args.command {
+        TenantsCommand::Create {
+            tenant,
+            description,
+        } => Action::CreateTenant(NewTenant {
+            tenant,
+            description,
+        }),
+        TenantsCommand::List => Action::ListTenants { page: None },
+        TenantsCommand::Show { tenant } => Action::ShowTenant(tenant),
+        TenantsCommand::Disable { tenant } => set(tenant, false),
+        TenantsCommand::Enable { tenant } => set(tenant, true),
+    };
+    keys::run(&args.via.via(), action, as_json)
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -161,7 +383,10 @@ fn main() -> ExitCode {
             from: args.from,
             to: args.to,
             json: args.json,
+            api_key_file: args.api_key_file,
         }),
+        Command::Keys(args) => administer_keys(args),
+        Command::Tenants(args) => administer_tenants(args),
         Command::Up(args) => {
             penstock_host::log::init(matches!(args.log, Log::Json));
             up::run(up::UpOptions {
@@ -173,6 +398,7 @@ fn main() -> ExitCode {
                     ..args.common.app()
                 },
                 listen: args.listen,
+                admin: args.admin_listen,
                 door: match args.door {
                     DoorArg::Direct => DoorKind::Direct,
                     DoorArg::Http => DoorKind::Http,

@@ -66,6 +66,8 @@ pub struct Options {
     pub tract: bool,
     /// Run models in WebAssembly, as on a host without wasi:nn.
     pub in_webassembly: bool,
+    /// Serve the admin API, on a free port.
+    pub admin: bool,
     /// Serve `tests/guests/hostile-adapter` in place of the adapter, and a model `hostile` with it.
     pub hostile: bool,
 }
@@ -119,11 +121,19 @@ impl Server {
             .env_remove("PENSTOCK_OPENVINO")
             .env_remove("PENSTOCK_DOOR")
             .env_remove("PENSTOCK_NN")
+            .env_remove("PENSTOCK_ADMIN_LISTEN")
+            .env_remove("PENSTOCK_ADMIN_TOKEN")
+            .env_remove("PENSTOCK_ADMIN_TOKEN_FILE")
+            .env_remove("SPIN_VARIABLE_PEPPER")
+            .env_remove("SPIN_VARIABLE_PEPPER_FILE")
             .env_remove("PENSTOCK_LOG")
             .env_remove("RUST_LOG")
             .stderr(Stdio::piped());
         if !options.tract {
             command.arg("--onnxruntime").arg(onnxruntime());
+        }
+        if options.admin {
+            command.args(["--admin-listen", "127.0.0.1:0"]);
         }
         if options.in_webassembly {
             command.args(["--nn", "component"]);

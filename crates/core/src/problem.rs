@@ -101,6 +101,9 @@ catalogue! {
     /// The model has no such version.
     UnknownVersion = "unknown_version", 404, "No such model version",
         "Use one of the versions that exist, or leave the version out; the details list them.";
+    /// What an administrator named does not exist.
+    UnknownResource = "unknown_resource", 404, "No such tenant or key",
+        "Use a name or id that a list shows: GET /admin/v1/tenants, GET /admin/v1/keys.";
     /// The path exists, but not with this method.
     MethodNotAllowed = "method_not_allowed", 405, "Method not allowed",
         "Use a method the Allow header names.";
@@ -113,6 +116,12 @@ catalogue! {
     /// The same call is running, sent by another request with the same idempotency key.
     IdempotencyInFlight = "idempotency_in_flight", 409, "The same call is in flight",
         "Repeat the call after Retry-After seconds to get its result.";
+    /// What is to be made is there.
+    AlreadyExists = "already_exists", 409, "It exists already",
+        "Use another name, or what is there.";
+    /// What is there is not in a state in which this can be done.
+    FailedPrecondition = "failed_precondition", 409, "Not possible as things are",
+        "Do what the message says first; where there is a Retry-After, wait that long and try again.";
     /// The key's call was begun too often without an end.
     IdempotencyKeyExhausted = "idempotency_key_exhausted", 409, "Idempotency key exhausted",
         "Use a new idempotency key; this one was begun as often as one may be.";

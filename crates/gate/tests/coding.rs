@@ -229,7 +229,7 @@ fn a_body_too_large_when_decoded_is_413_with_the_limit_of_decoded_bodies() {
         assert!(message.contains("more than 4096 bytes"), "{message}");
         // The operator's limit on all bodies holds decoded ones too.
         let ports = ports();
-        *ports.policy.borrow_mut() = "[server]\nmax_body_bytes = 20\n".into();
+        ports.set_policy("[server]\nmax_body_bytes = 20\n");
         let body = if coding == "gzip" {
             gzip(BODY)
         } else {

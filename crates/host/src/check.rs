@@ -38,6 +38,16 @@ pub fn findings(options: &AppOptions) -> Vec<Finding> {
     };
     findings.extend(tls::findings(&settings.tls, &options.policy));
     findings.extend(access::warnings(&settings, &options.policy, None));
+    if let Some(admin) = &settings.admin
+        && let Some(warning) = crate::admin::exposed(admin.listen)
+    {
+        findings.push(Finding::warning(
+            &options.policy,
+            None,
+            warning,
+            "listen on 127.0.0.1, and reach it from elsewhere through a tunnel",
+        ));
+    }
     let config = match RuntimeConfig::load(options.runtime_config.as_deref(), &options.state_dir())
     {
         Ok(config) => Some(config),
@@ -64,6 +74,8 @@ pub fn findings(options: &AppOptions) -> Vec<Finding> {
                         Err(found) => findings.extend(found),
                     }
                     findings.extend(as_elsewhere(options, &manifest, root));
+                    let environment = &crate::secrets::environment;
+                    findings.extend(crate::variables::findings(&manifest, root, environment));
                     if let Some(config) = &config {
                         let granted = &manifest.components[root].key_value_stores;
                         findings.extend(

@@ -120,7 +120,7 @@ pub struct DoorSettings {
     pub total_timeout: Duration,
 }
 
-/// Everything a component may import: WASI, `wasi:nn`, key-value stores, and nothing else.
+/// Everything a component may import: WASI, `wasi:nn`, key-value stores, its variables, and nothing else.
 pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
@@ -128,6 +128,7 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     crate::nn::add_to_linker(&mut linker)?;
     crate::kv::add_to_linker(&mut linker)?;
+    crate::variables::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

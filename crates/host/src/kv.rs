@@ -149,6 +149,11 @@ impl Stores {
         })
     }
 
+    /// The store that a label stands for.
+    pub fn store(&self, label: &str) -> Option<&Arc<dyn Store>> {
+        self.granted[self.find(label)?].store.as_ref()
+    }
+
     /// What each label stands for, a line each.
     pub fn describe(&self) -> Vec<String> {
         let line = |granted: &Granted| {

@@ -8,13 +8,17 @@
 //! * `nn`: `wasi:nn` for guests; [`audience`]: whether a caller still waits;
 //! * [`kv`]: key-value stores for guests;
 //! * [`doors`]: pools of instances and the ways into them;
+//! * [`variables`], [`secrets`]: what components and the host are told in confidence;
 //! * [`server`]: connections and requests; [`tls`]: its certificate; [`proxies`]: who is the client behind them;
+//! * [`admin`]: the connections and requests of who administers keys;
 //! * [`audit`]: who asked for what, for later;
 //! * [`jwks`]: the key sets of those who issue tokens;
-//! * [`up`], [`check`], [`usage`]: the commands.
+//! * [`up`], [`check`], [`usage`], [`keys`]: the commands.
 
 pub mod access;
+pub mod admin;
 pub mod app;
+mod ask;
 pub mod audience;
 pub mod audit;
 pub mod check;
@@ -22,16 +26,19 @@ pub mod doors;
 pub mod engine;
 mod https;
 pub mod jwks;
+pub mod keys;
 pub mod kv;
 pub mod log;
 mod nn;
 pub mod proxies;
+pub mod secrets;
 pub mod server;
 pub mod settings;
 pub mod state;
 pub mod tls;
 pub mod up;
 pub mod usage;
+pub mod variables;
 
 use std::path::{Path, PathBuf};
 
@@ -62,11 +69,14 @@ const DEFAULT_STATE_DIR: &str = ".penstock";
 impl AppOptions {
     /// Where compiled components and stores are kept.
     pub fn state_dir(&self) -> PathBuf {
-        self.state_dir.clone().unwrap_or_else(|| {
-            let beside = self.app.parent().unwrap_or(Path::new(""));
-            beside.join(DEFAULT_STATE_DIR)
-        })
+        state_dir(&self.app, self.state_dir.as_deref())
     }
+}
+
+/// The state directory of an application: the one that was named, or the one beside its manifest.
+pub fn state_dir(app: &Path, named: Option<&Path>) -> PathBuf {
+    let beside = app.parent().unwrap_or(Path::new(""));
+    named.map_or_else(|| beside.join(DEFAULT_STATE_DIR), Path::to_owned)
 }
 
 /// What is built in, a line each, for `penstock version`.
@@ -78,7 +88,8 @@ pub fn built_in() -> Vec<String> {
             listed()
         ),
         "interfaces: penstock:*@0.1.0, wasi:nn@0.2.0-rc-2024-10-28, wasi:http@0.3.0, \
-         wasi:keyvalue@0.2.0-draft2, fermyon:spin/key-value@2.0.0, spin:key-value@3.0.0"
+         wasi:keyvalue@0.2.0-draft2, fermyon:spin/key-value@2.0.0, spin:key-value@3.0.0, \
+         fermyon:spin/variables@2.0.0"
             .to_owned(),
     ]
 }

@@ -14,6 +14,7 @@ use penstock_policy::quota::limits::{
 };
 use penstock_policy::usage::UsageSettings;
 use serde::Deserialize;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// The whole file.
@@ -44,6 +45,24 @@ pub struct Settings {
     pub cors: CorsSettings,
     /// `[[disclosure]]`: how much of models' scores goes out. Acted upon by the gate.
     pub disclosure: Vec<Disclosure>,
+    /// `[admin]`: who administers keys and tenants; without it, there is no admin API.
+    pub admin: Option<AdminSettings>,
+}
+
+/// `[admin]`: the admin API, on a listener of its own.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminSettings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 3001).into(),
+        }
+    }
 }
 
 /// `[server]`: what a connection and a request may cost.
@@ -408,6 +427,8 @@ impl Settings {
             usage,
             cors,
             disclosure,
+            // An address is one, or the file cannot be read.
+            admin: _,
         } = self;
         let mut faults = limit_faults(limits);
         faults.extend(backoff.faults());
@@ -615,6 +636,8 @@ mod tests {
                 2,
                 "max_connections_per_address",
             ),
+            ("[admin]\nlisten = \"here\"\n", 2, "socket address"),
+            ("[admin]\nlissen = \"127.0.0.1:1\"\n", 2, "lissen"),
             ("[models]\npol_interval_ms = 5\n", 2, "pol_interval_ms"),
             (
                 "[[limits]]\nname = \"a\"\nalgorithm = \"leaky-bucket\"\nlimit = 100\nwindow_s = 1\nmax_wait_ms = 10000\n",

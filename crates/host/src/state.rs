@@ -4,6 +4,7 @@
 use crate::audience::Audience;
 use crate::engine::EPOCH_TICK;
 use crate::kv::{Ledger, Stores};
+use crate::variables::Variables;
 use penstock_nn::{Repository, Snapshot};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,6 +77,8 @@ pub struct InstanceSource {
     pub repository: Arc<Repository>,
     /// The key-value stores an instance may open.
     pub stores: Arc<Stores>,
+    /// What an instance's variables are worth.
+    pub variables: Arc<Variables>,
     /// Bytes each memory may grow to.
     pub memory_bytes: usize,
     /// Computing time of one request.
@@ -95,6 +98,8 @@ pub struct InstanceState {
     pub snapshot: Option<Arc<Snapshot>>,
     /// What the instance has seen of its key-value stores.
     pub ledger: Arc<Ledger>,
+    /// What its variables are worth.
+    pub variables: Arc<Variables>,
     /// Bytes of tensors and of values held for the guest in the host's memory.
     pub tensor_bytes: usize,
     /// The most bytes of tensors and of values held for the guest.
@@ -140,6 +145,7 @@ impl InstanceState {
             repository: source.repository.clone(),
             snapshot,
             ledger: Ledger::new(source.stores.clone()),
+            variables: source.variables.clone(),
             tensor_bytes: 0,
             max_tensor_bytes: source.memory_bytes,
             leaking: Arc::default(),

@@ -2,15 +2,19 @@
 
 use crate::AppOptions;
 use crate::access;
+use crate::admin::{self, Admin, AdminListen};
 use crate::app::{self, Cached, Finding, Manifest};
 use crate::audit::Audit;
 use crate::doors::{Direct, DoorKind, DoorSettings, Http, RETAINED_BYTES, link};
 use crate::engine::{self, Ticker};
+use crate::jwks;
 use crate::kv::{self, Durability, RuntimeConfig, StoreConfig, Stores};
+use crate::secrets;
 use crate::server::{Door, Fittings, Server};
 use crate::settings::Settings;
 use crate::state::InstanceSource;
 use crate::tls::Tls;
+use crate::variables::{self, Variables};
 use anyhow::Context;
 use penstock_kv::Store;
 use penstock_nn::repository::{Event, EventKind};
@@ -34,6 +38,9 @@ pub(crate) const POLICY_FILE: &str = "/penstock.toml";
 /// Where components find what the server's own headers begin with.
 const HOST_TOKEN: &str = "PENSTOCK_HOST_TOKEN";
 
+/// The store that the auth component keeps keys in.
+const KEY_STORE: &str = admin::STORE;
+
 /// The variable by which components hear that others than this machine reach the server.
 const HOST_LISTENER: &str = "PENSTOCK_LISTENER";
 
@@ -49,6 +56,8 @@ pub struct UpOptions {
     pub listen: SocketAddr,
     /// Which door requests go through.
     pub door: DoorKind,
+    /// Where the admin API listens, whatever the policy says.
+    pub admin: Option<AdminListen>,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -115,6 +124,23 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     for warning in access::warnings(&settings, &options.app.policy, Some(address)) {
         tracing::warn!("{warning}");
     }
+    let admin_listen = match options.admin {
+        Some(AdminListen::Off) => None,
+        Some(AdminListen::At(address)) => Some(address),
+        None => settings.admin.as_ref().map(|admin| admin.listen),
+    };
+    let admin = match admin_listen {
+        Some(listen) => {
+            let state_dir = options.app.state_dir();
+            Some(Admin::open(listen, &manifest, &source.stores, &state_dir).await?)
+        }
+        None => None,
+    };
+    // Where the auth component reads them, and where there is somebody whose keys are sets.
+    let key_store = (settings.auth.issuers.iter())
+        .any(|issuer| issuer.jwks_url.is_some() || issuer.jwks_file.is_some())
+        .then(|| source.stores.store(KEY_STORE).cloned())
+        .flatten();
     for line in source.stores.describe() {
         tracing::info!("{line}");
     }
@@ -216,8 +242,25 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
             _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
         }
     };
+    let administrating = admin.map(Admin::serve);
+    let key_sets = key_store.map(|store| {
+        let folder = options
+            .app
+            .policy
+            .parent()
+            .unwrap_or(Path::new(""))
+            .to_owned();
+        tokio::spawn(jwks::keep_fresh(settings.auth.clone(), folder, store))
+    });
     let left = server.serve(listener, stop).await;
-    for task in [loading, noting, retiring].into_iter().chain(following) {
+    if let Some(administrating) = administrating {
+        administrating.stop().await;
+    }
+    for task in [loading, noting, retiring]
+        .into_iter()
+        .chain(following)
+        .chain(key_sets)
+    {
         task.abort();
     }
     if let Some(audit) = audit {
@@ -363,6 +406,8 @@ pub async fn prepare_with(
         tracing::warn!("{warning}");
     }
     // Before the components are compiled, because that takes longer.
+    let variables =
+        Variables::resolve(&manifest, &root, &state_dir, &secrets::environment).map_err(several)?;
     let stores = stores(options, &manifest, &root, &state_dir, open).await?;
     let engine = engine::build(&settings.instances)
         .map_err(|e| anyhow::anyhow!("cannot start the WebAssembly engine: {e:#}; [instances] may ask for more memory than there is"))?;
@@ -422,6 +467,7 @@ pub async fn prepare_with(
         copies,
         repository: repository.clone(),
         stores,
+        variables: Arc::new(variables),
         memory_bytes: settings.instances.memory_bytes,
         cpu_time: Duration::from_millis(settings.instances.cpu_time_ms),
     };
@@ -542,7 +588,9 @@ pub(crate) fn provided(import: &str) -> bool {
         "wasi:random/",
         "wasi:sockets/",
     ];
-    PROVIDED.iter().any(|known| import.starts_with(known)) || kv::INTERFACES.contains(&import)
+    PROVIDED.iter().any(|known| import.starts_with(known))
+        || kv::INTERFACES.contains(&import)
+        || import == variables::INTERFACE
 }
 
 /// Findings as one error, each on lines of its own.
@@ -560,11 +608,13 @@ mod tests {
         for import in kv::INTERFACES {
             assert!(provided(import), "{import}");
         }
+        assert!(provided(variables::INTERFACE));
         for import in [
             "wasi:keyvalue/watcher@0.2.0-draft2",
             "wasi:keyvalue/store@0.2.0-draft",
             "fermyon:spin/key-value@3.0.0",
             "fermyon:spin/sqlite@2.0.0",
+            "fermyon:spin/variables@3.0.0",
             "spin:key-value/key-value@4.0.0",
         ] {
             assert!(!provided(import), "{import}");

@@ -3,19 +3,16 @@
 //! It asks over HTTP because the server has the store open, and because what it may see is then decided
 //! by the server alone.
 
-use anyhow::{Context, anyhow, bail};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
+use crate::ask::{Ask, ask, columns};
+use crate::secrets;
+use anyhow::{Context, bail};
 use serde::Deserialize;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-/// How long one page may take.
-const TIMEOUT: Duration = Duration::from_secs(30);
-/// The largest page that is read: a thousand rows take some 300 KiB.
-const MAX_PAGE_BYTES: usize = 8 << 20;
+/// The environment variable that holds the API key to ask with.
+pub const API_KEY: &str = "PENSTOCK_API_KEY";
 /// Pages that are read before giving up: a million rows.
 const MAX_PAGES: usize = 1_000;
 
@@ -30,6 +27,8 @@ pub struct UsageOptions {
     pub to: Option<String>,
     /// One JSON object a line.
     pub json: bool,
+    /// The file with the API key to ask with, where [`API_KEY`] does not hold it.
+    pub api_key_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -69,10 +68,14 @@ pub fn run(options: &UsageOptions) -> ExitCode {
 }
 
 async fn print(options: &UsageOptions, out: &mut impl Write) -> anyhow::Result<()> {
+    let api_key = match &options.api_key_file {
+        Some(path) => Some(secrets::read(path).context("--api-key-file cannot be read")?),
+        None => secrets::given(API_KEY, &secrets::environment)?,
+    };
     let mut token: Option<String> = None;
     let mut rows: Vec<Row> = Vec::new();
     for _ in 0..MAX_PAGES {
-        let page = page(options, token.as_deref()).await?;
+        let page = page(options, api_key.as_deref(), token.as_deref()).await?;
         for row in page.usage {
             if options.json {
                 writeln!(out, "{row}")?;
@@ -105,9 +108,9 @@ fn table(rows: &[Row], out: &mut impl Write) -> anyhow::Result<()> {
         "BYTES",
         "COMPUTE MS",
     ];
-    let mut lines: Vec<[String; 8]> = vec![head.map(str::to_owned)];
+    let mut lines = vec![head.map(str::to_owned).to_vec()];
     lines.extend(rows.iter().map(|row| {
-        [
+        vec![
             row.date.clone(),
             row.tenant.clone(),
             row.api_key_id.clone().unwrap_or_else(|| "-".to_owned()),
@@ -118,44 +121,14 @@ fn table(rows: &[Row], out: &mut impl Write) -> anyhow::Result<()> {
             format!("{:.1}", row.compute_ms),
         ]
     }));
-    let widths: Vec<usize> = (0..head.len())
-        .map(|column| {
-            lines
-                .iter()
-                .map(|l| l[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    for line in &lines {
-        let cells: Vec<String> = line
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(|(column, (cell, &width))| match column {
-                0..4 => format!("{cell:<width$}"),
-                _ => format!("{cell:>width$}"),
-            })
-            .collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
-    }
-    Ok(())
+    columns(&lines, 4, out)
 }
 
-async fn page(options: &UsageOptions, token: Option<&str>) -> anyhow::Result<Page> {
-    let server: http::Uri = options
-        .server
-        .parse()
-        .map_err(|e| anyhow!("--server {} is not a URL: {e}", options.server))?;
-    if server.scheme_str() != Some("http") {
-        bail!(
-            "--server {} must begin with http://; put a proxy in front for TLS",
-            options.server
-        );
-    }
-    let authority = server
-        .authority()
-        .ok_or_else(|| anyhow!("--server {} names no host", options.server))?;
+async fn page(
+    options: &UsageOptions,
+    api_key: Option<&str>,
+    token: Option<&str>,
+) -> anyhow::Result<Page> {
     let mut query = Vec::new();
     for (name, value) in [
         ("from", options.from.as_deref()),
@@ -177,41 +150,16 @@ async fn page(options: &UsageOptions, token: Option<&str>) -> anyhow::Result<Pag
         true => "/v1/usage".to_owned(),
         false => format!("/v1/usage?{}", query.join("&")),
     };
-    let request = http::Request::get(&target)
-        .header("host", authority.as_str())
-        .header("accept", "application/json")
-        .body(Empty::<Bytes>::new())?;
-    let (host, port) = (authority.host(), authority.port_u16().unwrap_or(80));
-    let exchange = async {
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = tokio::net::TcpStream::connect((host, port))
-            .await
-            .with_context(|| {
-                format!("no server answers at {authority}; is `penstock up` running there?")
-            })?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_PAGE_BYTES)
-            .collect()
-            .await
-            .map_err(|e| anyhow!("the answer broke off: {e}"))?
-            .to_bytes();
-        Ok::<_, anyhow::Error>((status, body))
-    };
-    let (status, body) = tokio::time::timeout(TIMEOUT, exchange)
-        .await
-        .map_err(|_| anyhow!("{authority} did not answer within {} s", TIMEOUT.as_secs()))??;
-    if !status.is_success() {
-        let said = serde_json::from_slice::<serde_json::Value>(&body).ok();
-        let message = said
-            .as_ref()
-            .and_then(|said| said["error"]["message"].as_str())
-            .unwrap_or("no message");
-        bail!("{authority} answered {status}: {message}");
-    }
+    let body = ask(Ask {
+        flag: "--server",
+        server: &options.server,
+        method: "GET",
+        target: &target,
+        bearer: api_key,
+        body: None,
+        start: "`penstock up`",
+    })
+    .await?;
     serde_json::from_slice(&body).context("the server's answer has another form")
 }
 
@@ -250,9 +198,10 @@ mod tests {
                 from: from.map(str::to_owned),
                 to: None,
                 json: false,
+                api_key_file: None,
             };
             async move {
-                page(&options, None)
+                page(&options, None, None)
                     .await
                     .err()
                     .expect("an error")
