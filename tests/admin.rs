@@ -384,7 +384,7 @@ fn the_commands_ask_the_server() {
         "--scope",
         "models",
     ];
-    let with = |more: &[&str]| [&create[..], more].concat();
+    let with = |more: &[&'static str]| [&create[..], more].concat();
     let text = printed(&run(&with(&[
         "--name",
         "laptop",
@@ -579,7 +579,7 @@ fn without_the_section_there_is_no_admin_api_and_with_it_there_is() {
 }
 
 #[test]
-fn a_token_that_others_may_read_keeps_the_server_from_starting() {
+fn a_token_that_others_may_read_is_not_used() {
     use std::os::unix::fs::PermissionsExt;
     let files = tempfile::tempdir().unwrap();
     let state: &Path = files.path();

@@ -15,9 +15,9 @@ use crate::secrets::{self, Origin};
 use crate::variables;
 use action::Action;
 use anyhow::{Context, anyhow};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -42,6 +42,8 @@ pub const STORE: &str = "default";
 
 /// The largest body: a key with all its scopes takes less than ten kilobytes.
 const MAX_BODY_BYTES: usize = 64 << 10;
+/// How much of a larger one is read and thrown away.
+const MAX_DISCARD_BYTES: usize = 1 << 20;
 /// Connections at once; one more waits. A person and a script or two.
 const MAX_CONNECTIONS: usize = 64;
 /// Headers in one request, and bytes of them.
@@ -302,9 +304,11 @@ impl Shared {
 
     async fn answer(&self, request: Request<Incoming>) -> Result<action::Done, Problem> {
         let (parts, body) = request.into_parts();
+        // First, as it is small, so that whoever is refused is not still sending.
+        let body = collect(body).await;
         admissible(&parts.headers, self.address.ip())?;
         self.authenticate(&parts.headers)?;
-        let body = collect(body).await?;
+        let body = body?;
         if !body.is_empty() && !is_json(&parts.headers) {
             return Err(Problem::new(
                 Code::UnsupportedMediaType,
@@ -404,20 +408,40 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.eq_ignore_ascii_case("application/json")
 }
 
-async fn collect(body: Incoming) -> Result<Bytes, Problem> {
-    let read = Limited::new(body, MAX_BODY_BYTES).collect();
-    match tokio::time::timeout(ARRIVAL_TIME, read).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(Problem::new(
-            Code::BodyTooLarge,
-            format!("the body has more than {MAX_BODY_BYTES} bytes, the limit"),
-        )),
-        Ok(Err(_)) => Err(Problem::new(Code::IncompleteBody, "the body broke off")),
-        Err(_) => Err(Problem::new(
+/// Reads a body, and of one that is too large a bounded rest: a caller that is still sending when its connection closes
+/// never sees why.
+async fn collect(mut body: Incoming) -> Result<Bytes, Problem> {
+    let read = async {
+        let (mut kept, mut received) = (BytesMut::new(), 0);
+        while let Some(frame) = body.frame().await {
+            let frame =
+                frame.map_err(|_| Problem::new(Code::IncompleteBody, "the body broke off"))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            received += data.len();
+            if received > MAX_DISCARD_BYTES {
+                break;
+            }
+            if received <= MAX_BODY_BYTES {
+                kept.extend_from_slice(&data);
+            }
+        }
+        match received <= MAX_BODY_BYTES {
+            true => Ok(kept.freeze()),
+            false => Err(Problem::new(
+                Code::BodyTooLarge,
+                format!("the body has more than {MAX_BODY_BYTES} bytes, the limit"),
+            )),
+        }
+    };
+    let read = tokio::time::timeout(ARRIVAL_TIME, read).await;
+    read.unwrap_or_else(|_| {
+        Err(Problem::new(
             Code::RequestTimeout,
             format!("the body took more than {} s", ARRIVAL_TIME.as_secs()),
-        )),
-    }
+        ))
+    })
 }
 
 pub(crate) fn unix_ms() -> u64 {

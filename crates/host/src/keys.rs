@@ -291,7 +291,7 @@ fn list(
         }
         return Ok(());
     }
-    let mut lines = vec![head.iter().map(|&name| name.to_owned()).collect()];
+    let mut lines: Vec<Vec<String>> = vec![head.iter().map(|&name| name.to_owned()).collect()];
     lines.extend(entries.iter().map(line));
     columns(&lines, head.len(), out)
 }
