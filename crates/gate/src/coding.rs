@@ -9,12 +9,11 @@
 use crate::ports::Headers;
 use crate::record::Request;
 use crate::route::shorten;
-use flate2::bufread::GzDecoder;
 use penstock_core::{Code, Problem};
 use std::borrow::Cow;
-use std::io::Read;
 use structured_zstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use structured_zstd::decoding::{BlockDecodingStrategy, ContentChecksum, FrameDecoder};
+use zlib_rs::{Inflate, InflateFlush, Status};
 
 /// What a 415 names in `Accept-Encoding` (RFC 9110 §12.5.3): the codings that are taken.
 pub const ACCEPTED: &str = "gzip, zstd";
@@ -27,9 +26,14 @@ pub const MAX_WINDOW_BYTES: u64 = 8 << 20;
 /// The most members of gzip or frames of zstd: each sets a decoder up anew. Tools that compress in parallel make one
 /// of 64 KiB or more.
 pub const MAX_PARTS: usize = 4_096;
-/// The most blocks of zstd: each may bring tables that cost more than its bytes. Encoders make one of 128 KiB where
-/// they are not told to flush.
+/// The most blocks: each may bring tables that cost more than its bytes. Encoders make one of some 16 KiB to 128 KiB
+/// where they are not told to flush.
 pub const MAX_BLOCKS: usize = 65_536;
+
+/// `gzip` with the largest window there is, in the terms of zlib.
+const GZIP_WINDOW_BITS: u8 = 16 + 15;
+/// How often in a row a decoder may take nothing and give nothing: it holds up to 64 bits, and a block is one at least.
+const MAX_IDLE: u32 = 64;
 
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +180,17 @@ pub fn decode(coding: Coding, body: &[u8], decoded: &mut Decoded) -> Result<(), 
     }
 }
 
+/// Counts the blocks of a body.
+fn next_block(blocks: &mut usize) -> Result<(), Fault> {
+    *blocks += 1;
+    if *blocks > MAX_BLOCKS {
+        return Err(Fault::Malformed(format!(
+            "it has more than {MAX_BLOCKS} blocks; compress it without flushing"
+        )));
+    }
+    Ok(())
+}
+
 /// Counts the parts of a body, each of which sets a decoder up.
 fn next_part(parts: &mut usize, what: &str) -> Result<(), Fault> {
     *parts += 1;
@@ -190,28 +205,39 @@ fn next_part(parts: &mut usize, what: &str) -> Result<(), Fault> {
 fn gunzip(mut rest: &[u8], decoded: &mut Decoded) -> Result<(), Fault> {
     let whole = rest.len();
     let mut step = Vec::new();
-    let mut parts = 0;
+    let (mut parts, mut blocks) = (0, 0);
     while !rest.is_empty() {
         next_part(&mut parts, "members")?;
         let at = whole - rest.len();
         step.resize(STEP_BYTES, 0);
-        let mut member = GzDecoder::new(rest);
+        let mut member = Inflate::new(true, GZIP_WINDOW_BITS);
+        let mut idle = 0;
         loop {
-            // The trailer's length and checksum are compared when the member ends.
-            let count = member.read(&mut step).map_err(|e| {
-                Fault::Malformed(match e.kind() {
-                    std::io::ErrorKind::UnexpectedEof => {
-                        format!("it ends within the member at byte {at}")
-                    }
-                    _ => format!("the member at byte {at} is broken ({e})"),
-                })
-            })?;
-            if count == 0 {
+            let (taken, given) = (member.total_in(), member.total_out());
+            // Stops where a block ends. The trailer's length and checksum are compared when the member ends.
+            let status = member
+                .decompress(rest, &mut step, InflateFlush::Block)
+                .map_err(|e| {
+                    let what = member.error_message().unwrap_or(e.as_str());
+                    Fault::Malformed(format!("the member at byte {at} is broken ({what})"))
+                })?;
+            let taken = (member.total_in() - taken) as usize;
+            let given = (member.total_out() - given) as usize;
+            rest = &rest[taken..];
+            decoded.take(&step[..given])?;
+            if status == Status::StreamEnd {
                 break;
             }
-            decoded.take(&step[..count])?;
+            idle = if taken + given == 0 { idle + 1 } else { 0 };
+            if idle > MAX_IDLE {
+                return Err(Fault::Malformed(format!(
+                    "it ends within the member at byte {at}"
+                )));
+            }
+            if given < STEP_BYTES {
+                next_block(&mut blocks)?;
+            }
         }
-        rest = member.into_inner();
     }
     Ok(())
 }
@@ -259,12 +285,7 @@ fn unzstd(mut rest: &[u8], decoded: &mut Decoded) -> Result<(), Fault> {
             return Err(Fault::TooLarge);
         }
         loop {
-            blocks += 1;
-            if blocks > MAX_BLOCKS {
-                return Err(Fault::Malformed(format!(
-                    "it has more than {MAX_BLOCKS} blocks; compress it without flushing"
-                )));
-            }
+            next_block(&mut blocks)?;
             decoder
                 .decode_blocks(&mut rest, BlockDecodingStrategy::UptoBlocks(1))
                 .map_err(broken)?;

@@ -342,6 +342,10 @@ fn what_makes_a_decoder_work_without_end_has_a_bound() {
     assert!(message(Coding::Zstd, &skippable.repeat(MAX_PARTS + 1)).contains("4096 frames"));
     let blocks = vec![(false, RAW, 0, &b""[..]); MAX_BLOCKS + 1];
     assert!(message(Coding::Zstd, &frame(&blocks)).contains("65536 blocks"));
+    let empty = [0, 0, 0, 0xff, 0xff]; // a block of deflate, stored, of no bytes
+    let mut flushed = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+    (0..=MAX_BLOCKS).for_each(|_| flushed.extend_from_slice(&empty));
+    assert!(message(Coding::Gzip, &flushed).contains("65536 blocks"));
     let mut wide = frame(&[(true, RAW, 1, b"x")]);
     wide[5] = 14 << 3;
     assert!(message(Coding::Zstd, &wide).contains("window of 16777216 bytes"));
