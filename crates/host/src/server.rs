@@ -498,18 +498,9 @@ impl Server {
         let Some(token) = &self.fittings.token else {
             return;
         };
-        let mut facts = Map::new();
-        if client.hidden {
-            facts.insert("forwarded".to_owned(), true.into());
-        }
-        if let Some(certificate) = &caller.certificate {
-            facts.insert("certificate".to_owned(), certificate.clone());
-        }
-        if let Some(tls) = &self.fittings.tls
-            && READINESS.contains(&parts.uri.path())
-        {
-            facts.insert("server".to_owned(), json!({"tls": tls.told()}));
-        }
+        let tls = self.fittings.tls.as_ref();
+        let tls = tls.filter(|_| READINESS.contains(&parts.uri.path()));
+        let facts = facts(client, caller, tls.map(|tls| tls.told()));
         if facts.is_empty() {
             return;
         }
@@ -816,6 +807,21 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// What there is to say of a connection.
+fn facts(client: Client, caller: &Caller, tls: Option<Value>) -> Map<String, Value> {
+    let mut facts = Map::new();
+    if client.hidden {
+        facts.insert("forwarded".to_owned(), true.into());
+    }
+    if let Some(certificate) = &caller.certificate {
+        facts.insert("certificate".to_owned(), certificate.clone());
+    }
+    if let Some(tls) = tls {
+        facts.insert("server".to_owned(), json!({"tls": tls}));
+    }
+    facts
+}
+
 /// A connection's place among those there may be.
 struct Place {
     _permit: OwnedSemaphorePermit,
@@ -915,4 +921,47 @@ fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_cannot_say_what_only_the_server_may() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "penstock-connection",
+            "Penstock-Audit",
+            "penstock-",
+            "penstock-x",
+            "x-penstock-connection",
+            "penstock",
+        ] {
+            let name: HeaderName = name.parse().unwrap();
+            headers.append(name.clone(), HeaderValue::from_static("1"));
+            headers.append(name, HeaderValue::from_static("2"));
+        }
+        strip(&mut headers);
+        let left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-penstock-connection", "penstock"]);
+    }
+
+    #[test]
+    fn of_a_connection_is_said_what_there_is_to_say_and_nothing_else() {
+        let mut client = Client {
+            address: [192, 0, 2, 1].into(),
+            port: None,
+            hidden: false,
+        };
+        let mut caller = Caller::plain(([192, 0, 2, 1], 80).into());
+        assert!(facts(client, &caller, None).is_empty());
+        client.hidden = true;
+        caller.certificate = Some(json!({"sha256": "ab", "names": ["dns:a"]}));
+        let tls = json!({"expires": "2027-01-01T00:00:00Z", "days_left": 40});
+        assert_eq!(
+            Value::Object(facts(client, &caller, Some(tls))).to_string(),
+            r#"{"forwarded":true,"certificate":{"sha256":"ab","names":["dns:a"]},"server":{"tls":{"expires":"2027-01-01T00:00:00Z","days_left":40}}}"#
+        );
+    }
 }
