@@ -27,7 +27,7 @@ fn ports(policy: &str) -> InMemory {
         &[("m", MODEL, &["1"])],
         |_, _, inputs: Vec<Tensor>| -> Result<Vec<Tensor>, Failure> { Ok(inputs) },
     );
-    *ports.policy.borrow_mut() = policy.to_owned();
+    ports.set_policy(policy);
     ports
 }
 
@@ -224,7 +224,7 @@ fn without_an_origin_a_call_says_nothing_and_what_caches_keep_says_that_it_varie
         cors(&send(&ports, "GET", "/v1/models", &[], b"")),
         [("vary", "origin")]
     );
-    *ports.policy.borrow_mut() = "[cors]\nallowed_origins = [\"*\"]\nexposed_headers = []\n".into();
+    ports.set_policy("[cors]\nallowed_origins = [\"*\"]\nexposed_headers = []\n");
     for headers in [&[][..], &[EVIL], &[("origin", "null")]] {
         let response = send(&ports, "GET", "/v1/models", headers, b"");
         assert_eq!(cors(&response), [("access-control-allow-origin", "*")]);

@@ -45,7 +45,7 @@ fn ports(policy: &str) -> InMemory {
         Ok(inputs.into_iter().map(rename).collect())
     };
     let ports = InMemory::new(&[("cls", MODEL, &["1"]), ("adapted", ADAPTED, &["1"])], run);
-    *ports.policy.borrow_mut() = policy.to_owned();
+    ports.set_policy(policy);
     ports
 }
 
