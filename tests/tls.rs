@@ -73,9 +73,10 @@ fn server(
     let at = |name: &str| folder.path().join(name).display().to_string();
     let tls = tls.replace("ca.pem", &at("ca.pem"));
     std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+    let open = if policy.contains("[auth") { "" } else { OPEN };
     let server = Server::start_with(Options {
         policy_text: Some(format!(
-            "{OPEN}[tls]\ncertificate = {:?}\nprivate_key = {:?}\n{tls}\n{policy}",
+            "{open}[tls]\ncertificate = {:?}\nprivate_key = {:?}\n{tls}\n{policy}",
             at("cert.pem"),
             at("key.pem")
         )),
@@ -355,6 +356,40 @@ fn clients_show_a_certificate_of_the_authority_where_they_must() {
             }
         });
     }
+}
+
+#[test]
+fn a_certificate_makes_the_caller_it_is_named_for_and_ready_tells_when_the_server_s_ends() {
+    let authority = authority();
+    let uri = |text: &str| SanType::URI(text.try_into().unwrap());
+    let known = issue(&authority, uri("spiffe://example/worker"), 10);
+    let unknown = issue(&authority, uri("spiffe://example/other"), 10);
+    let tls = "client_ca = \"ca.pem\"\nclient_certificates = \"optional\"";
+    let policy = "[auth.tiers.free]\n[[auth.certificates]]\nname = \"uri:spiffe://example/worker\"\n\
+                  tenant = \"acme\"\ntier = \"free\"\nscopes = [\"models\", \"ready\"]\n";
+    let (server, _folder) = server(&authority, 20, tls, policy);
+    runtime().block_on(async {
+        for (shown, path, expected) in [
+            (None, "/v1/models", 401),
+            (Some(&unknown), "/v1/models", 401),
+            (Some(&known), "/v1/models", 200),
+            (Some(&known), "/v1/usage", 403),
+        ] {
+            let connector = client(&authority, shown, &["http/1.1"]);
+            let answer = ask(&connector, server.address, path).await.unwrap();
+            assert_eq!(answer.status(), expected, "{path}");
+        }
+        let body = async |shown| {
+            let connector = client(&authority, shown, &["http/1.1"]);
+            let answer = ask(&connector, server.address, "/ready").await.unwrap();
+            let bytes = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+            serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()
+        };
+        let told = body(Some(&known)).await;
+        assert_eq!(told["server"]["tls"]["days_left"], 20, "{told}");
+        assert!(told["server"]["tls"]["expires"].is_string() && told["models"].is_array());
+        assert_eq!(body(None).await.as_object().unwrap().len(), 1, "strangers hear only whether");
+    });
 }
 
 #[test]
