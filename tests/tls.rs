@@ -382,13 +382,20 @@ fn a_certificate_makes_the_caller_it_is_named_for_and_ready_tells_when_the_serve
         let body = async |shown| {
             let connector = client(&authority, shown, &["http/1.1"]);
             let answer = ask(&connector, server.address, "/ready").await.unwrap();
-            let bytes = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+            let bytes = http_body_util::BodyExt::collect(answer.into_body())
+                .await
+                .unwrap()
+                .to_bytes();
             serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()
         };
         let told = body(Some(&known)).await;
         assert_eq!(told["server"]["tls"]["days_left"], 20, "{told}");
         assert!(told["server"]["tls"]["expires"].is_string() && told["models"].is_array());
-        assert_eq!(body(None).await.as_object().unwrap().len(), 1, "strangers hear only whether");
+        assert_eq!(
+            body(None).await.as_object().unwrap().len(),
+            1,
+            "strangers hear only whether"
+        );
     });
 }
 

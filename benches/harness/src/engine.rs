@@ -134,6 +134,7 @@ pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
             span,
             address,
             keys: Keys::None,
+            credential: None,
         };
         for connections in CONNECTIONS {
             let theirs = load(connections, fastapi.address).run().await?;

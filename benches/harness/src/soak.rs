@@ -55,13 +55,14 @@ pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
         .context("the command printed no key")?
         .to_owned();
     let span = Duration::from_secs(cli.seconds.max(5));
+    let address = served.address;
     let good = |span| {
         let api_key = api_key.clone();
         async move {
             let answers = Answers::default();
             let key = move |_| format!("Bearer {api_key}");
             let latencies = paced(
-                served_address(&served),
+                address,
                 GOOD_RATE,
                 GOOD_CONNECTIONS,
                 250,
@@ -78,7 +79,6 @@ pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
     let (quiet, answers) = good(span).await?;
     report("good callers alone", &quiet, &answers);
 
-    let address = served.address;
     let idle = connections(address, IDLE, 1).await?;
     println!("{} idle connections are open", idle.len());
     let slow_answers = Answers::default();
@@ -120,10 +120,6 @@ pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
     );
     drop(idle);
     Ok(())
-}
-
-fn served_address(served: &server::Penstock) -> SocketAddr {
-    served.address
 }
 
 fn report(name: &str, measured: &Measured, answers: &Answers) {
