@@ -317,6 +317,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -386,8 +387,8 @@ fn a_client_whose_streams_must_be_reset_again_and_again_is_told_to_calm_down() {
     let mut bytes = Vec::new();
     for id in streams(5_000) {
         bytes.extend(frame(HEADERS, END_HEADERS, id, POST));
-        // A window update of nothing is an error of its stream (RFC 9113 §6.9).
-        bytes.extend(frame(8, 0, id, &[0, 0, 0, 0]));
+        // A window beyond 2^31-1 is an error of its stream (RFC 9113 §6.9.1).
+        bytes.extend(frame(WINDOW_UPDATE, 0, id, &[0x7f, 0xff, 0xff, 0xff]));
     }
     let _ = stream.write_all(&bytes);
     assert_eq!(goaway(&mut stream), Some(ENHANCE_YOUR_CALM));
