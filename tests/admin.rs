@@ -573,7 +573,6 @@ fn without_the_section_there_is_no_admin_api_and_with_it_there_is() {
         tract: true,
         ..Options::default()
     });
-    without.ready();
     let log = without.log.lock().unwrap().join("\n");
     assert!(!log.contains("admin API"), "{log}");
 }
