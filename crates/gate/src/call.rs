@@ -297,12 +297,22 @@ impl<P: Ports> Call<'_, P> {
             .split_once('?')
             .unwrap_or((&request.target, ""));
         let content_type = request.header_text("content-type").unwrap_or_default();
+        let mut described = coding::described(content_type, coding).into_owned();
+        // What one tier may be told must not be replayed to another.
+        if policies
+            .disclosure
+            .iter()
+            .any(|entry| !entry.tiers.is_empty())
+        {
+            described.push_str("\0tier=");
+            described.push_str(&self.caller.tier);
+        }
         let fingerprint = Fingerprint::of(&CallParts {
             tenant: &self.caller.tenant,
             method: &request.method,
             route,
             query,
-            content_type: &coding::described(content_type, coding),
+            content_type: &described,
             body: &request.body,
         });
         let looked = policies.idempotency.look(

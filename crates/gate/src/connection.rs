@@ -13,7 +13,17 @@ const CLIENT_ADDRESS: &str = "spin-client-addr";
 /// Where Penstock's own host says more.
 const CONNECTION: &str = "penstock-connection";
 /// The headers by which proxies say that they pass a request on.
-const FORWARDING: [&str; 3] = ["forwarded", "x-forwarded-for", "via"];
+const FORWARDING: [&str; 9] = [
+    "forwarded",
+    "x-forwarded-for",
+    "via",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-envoy-external-address",
+    "cf-connecting-ip",
+    "true-client-ip",
+];
 
 /// What is known of a request's way.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,6 +32,9 @@ pub struct Connection {
     pub address: Option<String>,
     /// Whether a proxy nobody trusts passed it on.
     pub forwarded: bool,
+    /// Whether it was addressed to a name of the network, or comes from a page with one: a browser on this machine does
+    /// what pages from anywhere tell it, also under names that lead to this machine (DNS rebinding).
+    pub named: bool,
     /// The client's certificate.
     pub certificate: Option<Certificate>,
     /// What the server says of itself, for `/ready`.
@@ -55,6 +68,7 @@ impl Connection {
             return Self {
                 address,
                 forwarded: FORWARDING.iter().any(|name| says(&name)),
+                named: named(request),
                 ..Self::default()
             };
         };
@@ -74,10 +88,38 @@ impl Connection {
         Self {
             address,
             forwarded: said.forwarded,
+            named: named(request),
             certificate: said.certificate,
             server: said.server,
         }
     }
+}
+
+/// Whether a request was addressed to a name other than `localhost`, or comes from a page that has one.
+fn named(request: &Request) -> bool {
+    let own = |authority: &str| {
+        // An IPv6 address stands in brackets, and a port may follow.
+        let host = match authority.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            None => authority.split(':').next().unwrap_or_default(),
+        };
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
+    };
+    let lines = |name: &'static str| {
+        request
+            .headers
+            .iter()
+            .filter(move |header| header.name == name)
+    };
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    let origin = |value: &[u8]| {
+        let origin = text(value);
+        origin
+            .split_once("://")
+            .is_some_and(|(_, authority)| own(authority))
+    };
+    lines("host").any(|header| !own(&text(&header.value)))
+        || lines("origin").any(|header| !origin(&header.value))
 }
 
 /// The client's address. Of several the last counts: some hosts put their own behind what the client sent. What is no
@@ -153,6 +195,34 @@ mod tests {
         // Our own host tells by itself, because it knows which proxies are trusted.
         let sent = request(&[("x-forwarded-for", "127.0.0.1")]);
         assert!(!Connection::of(&sent, Some("t")).forwarded);
+    }
+
+    #[test]
+    fn names_of_the_network_are_seen_in_host_and_origin() {
+        for (headers, named) in [
+            (vec![], false),
+            (vec![("host", "127.0.0.1:3000")], false),
+            (vec![("host", "[::1]:3000")], false),
+            (vec![("host", "LocalHost")], false),
+            (vec![("host", "evil.example:3000")], true),
+            (vec![("host", "127.0.0.1.evil.example")], true),
+            (vec![("host", "")], true),
+            (
+                vec![("host", "localhost"), ("origin", "http://127.0.0.1:3000")],
+                false,
+            ),
+            (
+                vec![("host", "localhost"), ("origin", "https://evil.example")],
+                true,
+            ),
+            (vec![("host", "localhost"), ("origin", "null")], true),
+        ] {
+            assert_eq!(
+                Connection::of(&request(&headers), None).named,
+                named,
+                "{headers:?}"
+            );
+        }
     }
 
     #[test]

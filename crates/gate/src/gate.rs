@@ -9,7 +9,7 @@ use crate::cors::{self, Cors};
 use crate::policies::{Policies, RETRY_STORE_S, auth_problem, authenticate};
 use crate::ports::{
     AdmissionPort, AuthPort, AuthRefusal, Failure, FailureKind, Headers, Ports, QuotaCall,
-    UsagePort,
+    QuotaPort, UsagePort,
 };
 use crate::record::{Request, Response};
 use crate::route::{Route, Target, route, shorten};
@@ -139,7 +139,14 @@ impl<P: Ports> Gate<P> {
         let audits = host.audits;
         let connection = Connection::of(request, host.token.as_deref());
         let mut trail = Trail::default();
-        let answered = self.answer(request, &context, &connection, &mut headers, &mut trail);
+        let answered = self.answer(
+            request,
+            &context,
+            &connection,
+            &mut headers,
+            &mut trail,
+            audits,
+        );
         let mut response = match answered {
             Ok(answered) => answered.stamped(),
             Err(problem) => {
@@ -155,6 +162,16 @@ impl<P: Ports> Gate<P> {
         }
         response.push("x-request-id", context.request_id.as_str());
         self.cors.add(&self.ports, request, &mut response);
+        // What one caller is answered is not for a cache to tell the next, which shows another header.
+        if (trail.personal
+            || trail
+                .caller
+                .as_ref()
+                .is_some_and(|caller| !caller.anonymous))
+            && response.header("cache-control").is_none()
+        {
+            response.push("cache-control", "no-store");
+        }
         if audits {
             trail.tell(&mut response);
         }
@@ -185,6 +202,7 @@ impl<P: Ports> Gate<P> {
         }
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn answer(
         &mut self,
         request: &Request,
@@ -192,6 +210,7 @@ impl<P: Ports> Gate<P> {
         connection: &Connection,
         headers: &mut Headers,
         trail: &mut Trail,
+        audits: bool,
     ) -> Result<Answered, Problem> {
         let route = route(&request.method, request.path())?;
         if request.method == "OPTIONS" {
@@ -236,10 +255,21 @@ impl<P: Ports> Gate<P> {
             Err(refusal) => {
                 let problem = refused(ports, catalogue, model, &refusal);
                 trail.caller = refusal.caller;
-                return Err(withhold(policies, trail.caller.as_ref(), problem));
+                let caller = trail.caller.as_ref();
+                // A model there is none of would be asked for below the limits; one that is hidden must not be told
+                // from it by what the limits say.
+                if let (Code::UnknownModel, Some(caller)) = (problem.code, caller) {
+                    let call = quota_call(caller, &route, request);
+                    let admission = admit(ports, policies, context, &call, headers)?;
+                    settle(ports, policies, admission.as_ref());
+                }
+                return Err(withhold(policies, caller, problem));
             }
         };
-        trail.caller = Some(admitted.caller.clone());
+        trail.personal = !admitted.caller.anonymous;
+        if audits {
+            trail.caller = Some(admitted.caller.clone());
+        }
         trail.credential = Some(admitted.credential);
         trail.admitted = true;
         if route == Route::Ready {
@@ -260,26 +290,37 @@ impl<P: Ports> Gate<P> {
             .map_err(|problem| withhold(policies, Some(&admitted.caller), problem));
         }
         let caller = &admitted.caller;
-        let admission = admit(
-            ports,
-            policies,
-            context,
-            &QuotaCall {
-                caller,
-                route: kind,
-                model: None,
-                body_bytes: request.body.len() as u64,
-            },
-            headers,
-        )?;
+        let call = quota_call(caller, &route, request);
+        let admission = admit(ports, policies, context, &call, headers)?;
         let answered = limited(ports, policies, catalogue, &route, request, caller, context)
             .map_err(|problem| withhold(policies, Some(caller), problem));
-        if policies.scope.settles
-            && let Some(admission) = admission
-        {
-            admission.settle(0, ports.unix_ms());
-        }
+        settle(ports, policies, admission.as_ref());
         answered
+    }
+}
+
+/// A request as limits see it.
+fn quota_call<'a>(caller: &'a Caller, route: &'a Route, request: &Request) -> QuotaCall<'a> {
+    let (kind, model) = asked(route);
+    QuotaCall {
+        caller,
+        route: kind,
+        // Limits by model are about calls of it.
+        model: model.filter(|_| matches!(route, Route::Predict(_) | Route::Infer(_))),
+        body_bytes: request.body.len() as u64,
+    }
+}
+
+/// Ends what was admitted and ran nothing.
+fn settle<P: Ports>(
+    ports: &P,
+    policies: &Policies<P>,
+    admission: Option<&<P::Quota as QuotaPort>::Admission>,
+) {
+    if policies.scope.settles
+        && let Some(admission) = admission
+    {
+        admission.settle(0, ports.unix_ms());
     }
 }
 
@@ -306,7 +347,10 @@ fn refused<P: Ports>(
     refusal: &AuthRefusal,
 ) -> Problem {
     match (auth_problem(refusal), model) {
-        (Some(problem), Some(model)) if problem.code == Code::PermissionDenied => {
+        // Who is not known to belong to some tenant is told nothing of any model.
+        (Some(problem), Some(model))
+            if problem.code == Code::PermissionDenied && refusal.caller.is_some() =>
+        {
             let catalogue = known(catalogue, ports);
             if catalogue.contains(model) {
                 problem

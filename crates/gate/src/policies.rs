@@ -41,9 +41,10 @@ impl<P: Ports> Policies<P> {
     /// Opens them; what stands in the way is the operator's to mend.
     pub fn open(ports: &P) -> Result<Self, Problem> {
         let broken = |message: String| {
+            ports.log(&format!("the policy cannot be used: {message}"));
             Problem::new(
                 Code::Internal,
-                format!("the operator's policy cannot be used: {message}"),
+                "the operator's policy cannot be used; the server's log says why",
             )
         };
         let text = ports.policy_text().map_err(broken)?;
@@ -107,7 +108,7 @@ pub fn authenticate<P: Ports>(
             .collect(),
         body_sha256: signed.then(|| Sha256::digest(&request.body).into()),
         address: connection.address.as_deref(),
-        forwarded: connection.forwarded,
+        forwarded: connection.forwarded || connection.named,
         certificate: (connection.certificate.as_ref())
             .map(|certificate| (certificate.sha256.as_str(), certificate.names.as_slice())),
         route,

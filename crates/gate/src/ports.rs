@@ -26,6 +26,8 @@ pub trait Ports {
     /// 128 random bits.
     fn random(&self) -> u128;
 
+    /// Tells the operator something that is not for callers.
+    fn log(&self, message: &str);
     /// Waits.
     fn sleep_ms(&self, ms: u32);
 

@@ -22,6 +22,8 @@ pub struct Trail {
     pub route: Option<&'static str>,
     /// The model that was asked for.
     pub model: Option<String>,
+    /// Whether the answer is for a caller that showed who it is.
+    pub personal: bool,
     /// Whether authentication let the caller on.
     pub admitted: bool,
     /// Why it was refused or failed.
@@ -109,6 +111,7 @@ mod tests {
             route: Some("predict"),
             model: Some("\u{1b}[0m\"".into()),
             admitted: true,
+            personal: true,
             code: None,
         };
         trail.tell(&mut response);

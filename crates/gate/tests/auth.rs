@@ -3,7 +3,7 @@
 use penstock_core::Kv;
 use penstock_core::ModelVersion;
 use penstock_core::kv::run_ready;
-use penstock_gate::ports::Failure;
+use penstock_gate::ports::{Failure, QuotaScope};
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_policy::auth::api_key::{self, Pepper, hex};
 use penstock_policy::auth::record::{self, KeyRecord, TenantRecord, VERSION};
@@ -58,7 +58,11 @@ fn ports(policy: &str) -> InMemory {
 }
 
 fn key(ports: &InMemory, tenant: &str, scopes: &[&str]) -> String {
-    let mut next = tenant.len() as u8 + scopes.concat().len() as u8;
+    key_of(ports, tenant, scopes, "free")
+}
+
+fn key_of(ports: &InMemory, tenant: &str, scopes: &[&str], tier: &str) -> String {
+    let mut next = tenant.len() as u8 + scopes.concat().len() as u8 + tier.len() as u8 * 3;
     let text = api_key::generate(|bytes| {
         for byte in bytes {
             *byte = next;
@@ -70,7 +74,7 @@ fn key(ports: &InMemory, tenant: &str, scopes: &[&str]) -> String {
         v: VERSION,
         id: id.clone(),
         tenant: tenant.into(),
-        tier: "free".into(),
+        tier: tier.into(),
         scopes: scopes
             .iter()
             .map(|&text| Scope::try_from(text.to_owned()).unwrap())
@@ -216,6 +220,141 @@ fn another_tenants_model_and_one_there_is_not_are_answered_alike() {
     );
     let (_, body) = send(&ports, "/v1/models/acme-y", &[("api-key", &acme)]);
     assert!(body.to_string().contains("acme-x"), "{body}");
+}
+
+/// Limits that admit everything and say so in a header, as real ones do.
+fn limited(ports: &InMemory) {
+    ports.quota.scope.set(QuotaScope {
+        calls: true,
+        items: false,
+        settles: true,
+    });
+    *ports.quota.headers.borrow_mut() = vec![("ratelimit".into(), "\"a\";r=1;t=1".into())];
+}
+
+#[test]
+fn nobody_can_tell_a_hidden_model_from_none_whoever_asks_and_however() {
+    let anonymous = |scopes: &str| {
+        format!("{POLICY}[auth.anonymous]\nfrom = \"anywhere\"\nscopes = [{scopes}]\n")
+    };
+    for with_limits in [false, true] {
+        for (policy, scopes, tier) in [
+            (POLICY.to_owned(), Some(vec!["*"]), "free"),
+            (
+                POLICY.to_owned(),
+                Some(vec!["predict:m", "models:m"]),
+                "free",
+            ),
+            (POLICY.to_owned(), Some(vec![]), "free"),
+            (POLICY.to_owned(), Some(vec!["*"]), "gold"),
+            (POLICY.to_owned(), None, ""),
+            (anonymous("\"*\""), None, ""),
+            (anonymous("\"predict:m\""), None, ""),
+            (anonymous(""), None, ""),
+        ] {
+            let ports = ports(&policy);
+            if with_limits {
+                limited(&ports);
+            }
+            let text = scopes
+                .as_ref()
+                .map(|scopes| key_of(&ports, "other", scopes, tier));
+            let headers: Vec<(&str, &str)> = text.iter().map(|t| ("api-key", t.as_str())).collect();
+            for path in [
+                "/v1/models/{}",
+                "/v1/models/{}/versions/1",
+                "/v1/models/{}:predict",
+                "/v2/models/{}",
+                "/v2/models/{}/ready",
+                "/v2/models/{}/infer",
+            ] {
+                let [hidden, absent] = ["acme-x", "acme-y"].map(|model| {
+                    let (response, body) = send(&ports, &path.replace("{}", model), &headers);
+                    let id = response.header("x-request-id").unwrap().to_owned();
+                    let plain = |text: String| text.replace(&id, "-").replace(model, "?");
+                    let headers = response.headers.iter().map(|header| {
+                        let value = String::from_utf8_lossy(&header.value).into_owned();
+                        plain(format!("{}: {value}", header.name))
+                    });
+                    let headers: Vec<String> = headers.collect();
+                    (response.status, plain(body.to_string()), headers)
+                });
+                assert_eq!(
+                    hidden, absent,
+                    "{path} {policy} {scopes:?} {tier} {with_limits}"
+                );
+                assert!([401, 404].contains(&hidden.0), "{hidden:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_one_tier_was_told_is_not_replayed_to_another() {
+    let policy = format!(
+        "{POLICY}[auth.tiers.premium]\n[[disclosure]]\ntiers = [\"free\"]\nround_decimals = 0\n"
+    );
+    let ports = ports(&policy);
+    let premium = key_of(&ports, "acme", &["*"], "premium");
+    let free = key(&ports, "acme", &["*", "usage"]);
+    let call = |text: &str| {
+        let headers = [("api-key", text), ("idempotency-key", "k")];
+        let (response, body) = send(&ports, "/v1/models/m:predict", &headers);
+        (
+            response.status,
+            body["error"]["code"].as_str().map(str::to_owned),
+        )
+    };
+    assert_eq!(call(&premium), (200, None));
+    assert_eq!(call(&free), (422, Some("idempotency_key_reused".into())));
+}
+
+#[test]
+fn answers_for_one_caller_are_not_for_caches() {
+    let ports = ports(&format!(
+        "{POLICY}[auth.anonymous]\nfrom = \"anywhere\"\nscopes = [\"*\"]\n"
+    ));
+    let text = key(&ports, "acme", &["*"]);
+    for path in [
+        "/v1/models",
+        "/v1/models/m:predict",
+        "/v1/models/nothing",
+        "/ready",
+    ] {
+        let (response, _) = send(&ports, path, &[("api-key", &text)]);
+        assert_eq!(response.header("cache-control"), Some("no-store"), "{path}");
+        assert_eq!(
+            send(&ports, path, &[]).0.header("cache-control"),
+            None,
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn callers_of_this_machine_need_no_key_unless_a_name_of_the_network_is_in_it() {
+    let ports = ports("[auth.anonymous]\nscopes = [\"*\"]\n");
+    for (headers, status) in [
+        (vec![("host", "127.0.0.1:3000")], 200),
+        (
+            vec![("host", "localhost"), ("origin", "http://localhost:3000")],
+            200,
+        ),
+        (vec![("host", "evil.example")], 401),
+        (
+            vec![("host", "127.0.0.1"), ("origin", "https://evil.example")],
+            401,
+        ),
+        (vec![("host", "127.0.0.1"), ("x-real-ip", "127.0.0.1")], 401),
+    ] {
+        let mut headers = headers;
+        headers.push(("spin-client-addr", "127.0.0.1:9"));
+        assert_eq!(
+            send(&ports, "/v1/models", &headers).0.status,
+            status,
+            "{headers:?}"
+        );
+    }
 }
 
 #[test]

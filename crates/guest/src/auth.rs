@@ -1,7 +1,7 @@
-//! `penstock:auth` over `penstock-policy`, on the durable store for keys and the store for counters for what was seen of
-//! signatures. Secrets are variables.
+//! `penstock:auth` over `penstock-policy`, on the durable store: also for what was seen of signatures, or each could be sent
+//! once more after a restart. Secrets are variables.
 
-use crate::kv::{COUNTERS, DEFAULT, WitKv};
+use crate::kv::{DEFAULT, WitKv};
 use crate::types::{caller_from_wit, caller_to_wit, callers};
 use penstock_core::kv::run_ready;
 use penstock_policy::auth::api_key::Pepper;
@@ -82,7 +82,7 @@ impl wit::GuestPolicy for Policy {
         Ok(wit::Policy::new(Self {
             authenticator: RefCell::new(authenticator),
             kv: WitKv::new(&[DEFAULT]),
-            seen: WitKv::new(&[COUNTERS, DEFAULT]),
+            seen: WitKv::new(&[DEFAULT]),
             realm,
         }))
     }
@@ -154,6 +154,7 @@ impl Policy {
                 Kind::Denied => wit::RefusalKind::Denied,
                 Kind::TenantDisabled => wit::RefusalKind::TenantDisabled,
                 Kind::Hidden => wit::RefusalKind::Hidden,
+                Kind::Throttled => wit::RefusalKind::Throttled,
                 Kind::StoreFailed => wit::RefusalKind::StoreFailed,
             },
             message: refusal.message,

@@ -204,6 +204,10 @@ impl Ports for WitPorts {
         (word() << 64) | word()
     }
 
+    fn log(&self, message: &str) {
+        eprintln!("{message}");
+    }
+
     fn sleep_ms(&self, ms: u32) {
         std::thread::sleep(std::time::Duration::from_millis(ms.into()));
     }
@@ -425,6 +429,7 @@ fn auth_code(kind: wit_auth::RefusalKind) -> Option<Code> {
         Wit::Replayed => Code::SignatureReplayed,
         Wit::Denied => Code::PermissionDenied,
         Wit::TenantDisabled => Code::TenantDisabled,
+        Wit::Throttled => Code::QuotaExceeded,
         Wit::StoreFailed => Code::StoreUnavailable,
         Wit::Hidden => return None,
     })

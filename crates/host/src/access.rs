@@ -67,6 +67,18 @@ pub fn warnings(settings: &Settings, policy: &Path, listen: Option<SocketAddr>) 
             );
         }
     }
+    for (at, entry) in settings.disclosure.iter().enumerate() {
+        let unknown =
+            (entry.tiers.iter()).find(|tier| *tier != ANONYMOUS && !auth.tiers.contains_key(*tier));
+        if let Some(tier) = unknown {
+            warn(
+                format!(
+                    "disclosure[{at}] is for the tier `{tier}`, which nobody can have: scores go out whole"
+                ),
+                "define the tier under [auth.tiers], or correct its name",
+            );
+        }
+    }
     warnings
 }
 
@@ -97,6 +109,11 @@ mod tests {
             ),
             (certificate, None, Some("tls.client_ca")),
             (limit, None, Some("`gold`")),
+            (
+                "[[disclosure]]\ntiers = [\"gold\"]\ntop = 1\n",
+                None,
+                Some("`gold`"),
+            ),
         ] {
             let settings: Settings = toml::from_str(text).unwrap();
             let found = warnings(&settings, Path::new("penstock.toml"), listen);

@@ -50,7 +50,7 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_HEADERS: usize = 64;
 const MAX_HEAD_BYTES: usize = 16 << 10;
 /// How long a request's headers, and then its body, may take to arrive.
-const ARRIVAL_TIME: Duration = Duration::from_secs(10);
+const ARRIVAL_TIME: Duration = Duration::from_secs(2);
 /// How long a connection may last, idle or not: none holds one of the few for ever.
 const CONNECTION_TIME: Duration = Duration::from_secs(300);
 /// How long an action may take.

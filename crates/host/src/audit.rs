@@ -31,6 +31,8 @@ const MAX_TOLD_BYTES: usize = 8192;
 const RETRY: Duration = Duration::from_secs(1);
 /// Nobody else reads who called whom.
 const FILE_MODE: u32 = 0o600;
+/// The folder may be the state directory, which has secrets and stores in it.
+const FOLDER_MODE: u32 = 0o700;
 /// What is said of a request whose client did not wait for the answer; no status is sent then.
 const LEFT_STATUS: u16 = 499;
 const LEFT_CODE: &str = "client_left";
@@ -177,7 +179,9 @@ impl Audit {
         let path = state_dir.join(path);
         let mut writer = Writer::new(path.clone(), settings.max_bytes, settings.keep);
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|e| {
+            let mut builder = std::fs::DirBuilder::new();
+            std::os::unix::fs::DirBuilderExt::mode(&mut builder, FOLDER_MODE);
+            builder.recursive(true).create(folder).map_err(|e| {
                 anyhow::anyhow!("cannot make {} for the audit log: {e}", folder.display())
             })?;
         }

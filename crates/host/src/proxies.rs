@@ -14,7 +14,17 @@ use std::str::FromStr;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What says that a request came through a proxy.
-const TRACES: [HeaderName; 3] = [header::FORWARDED, X_FORWARDED_FOR, header::VIA];
+const TRACES: [HeaderName; 9] = [
+    header::FORWARDED,
+    X_FORWARDED_FOR,
+    header::VIA,
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-envoy-external-address"),
+    HeaderName::from_static("cf-connecting-ip"),
+    HeaderName::from_static("true-client-ip"),
+];
 
 /// An address, or a network of them: `::1`, `10.0.0.0/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -108,12 +118,15 @@ impl Proxies {
             Some((address, port)) => Client {
                 address,
                 port,
-                hidden: false,
+                // A proxy has clients elsewhere: one that is named as local was named by somebody who is not.
+                hidden: address.is_loopback(),
             },
             None => Client {
                 address,
                 port: Some(peer.port()),
-                hidden: TRACES.iter().any(|name| headers.contains_key(name)),
+                // A trusted proxy that names nobody has a client all the same.
+                hidden: self.trusts(address)
+                    || TRACES.iter().any(|name| headers.contains_key(name)),
             },
         }
     }

@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use penstock_core::{Code, Problem, RequestId, negotiate};
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -63,6 +63,21 @@ const HEADER_FRAMING_BYTES: usize = 4;
 /// How often an HTTP/2 connection is probed, and how long it has to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may last that a client's certificate opened: for as long, an authority that was taken out of
+/// `client_ca` and a certificate that has expired meanwhile still count.
+const CERTIFICATE_TIME: Duration = Duration::from_secs(300);
+/// Bodies that take longer than this are counted by the address they come from.
+const DAWDLING: Duration = Duration::from_secs(1);
+/// One part in so many of the bodies on their way may be one address's that take long, but for a few.
+const DAWDLING_SHARE: u32 = 8;
+const MIN_DAWDLING: u32 = 8;
+/// What bodies on their way may hold together: sixteen of the largest by default. They are held before anybody knows
+/// whose they are.
+const MIN_ARRIVING_BYTES: u64 = 256 << 20;
+/// The longest method; the longest registered one has 17.
+const MAX_METHOD_BYTES: usize = 32;
+/// How much of a path the audit log is given.
+const AUDIT_PATH_CHARS: usize = 512;
 /// How much of a body beyond the limit is read and thrown away so that the caller hears the answer.
 const MAX_DISCARD_BYTES: u64 = 64 << 20;
 /// How much of a body that is refused before it is read is thrown away, and for how long.
@@ -125,6 +140,10 @@ pub struct Server {
     connections: Arc<Semaphore>,
     in_flight: Semaphore,
     receiving: Semaphore,
+    /// Whose bodies take long.
+    dawdling: Arc<Addresses>,
+    /// Bytes of bodies that have arrived in part.
+    arriving: AtomicU64,
     refusing: Arc<Semaphore>,
     draining: watch::Sender<bool>,
     open: AtomicU64,
@@ -148,6 +167,8 @@ impl Server {
             connections: Arc::new(Semaphore::new(settings.max_connections as usize)),
             in_flight: Semaphore::new(settings.max_in_flight as usize),
             receiving: Semaphore::new(settings.max_in_flight as usize),
+            dawdling: Arc::default(),
+            arriving: AtomicU64::new(0),
             refusing: Arc::new(Semaphore::new(MAX_REFUSING)),
             settings,
             draining: watch::Sender::new(false),
@@ -328,6 +349,8 @@ impl Server {
     {
         let header_timeout = Duration::from_millis(self.settings.header_timeout_ms);
         let write_timeout = Duration::from_millis(self.settings.write_timeout_ms);
+        let until = caller.certificate.as_ref();
+        let until = until.map(|_| Instant::now() + CERTIFICATE_TIME);
         let caller = Arc::new(caller);
         let stream = io::WriteTimeout::new(stream, write_timeout);
         let server = self.clone();
@@ -372,7 +395,7 @@ impl Server {
                 };
                 tokio::select! {
                     result = connection.as_mut() => return result.map_err(Broken::from),
-                    () = drained(&mut draining), if leaving_since.is_none() => {
+                    () = over(&mut draining, until), if leaving_since.is_none() => {
                         connection.as_mut().graceful_shutdown();
                         leaving_since = Some(Instant::now());
                     }
@@ -405,7 +428,7 @@ impl Server {
             std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
         let result = tokio::select! {
             result = connection.as_mut() => result,
-            () = drained(&mut draining) => {
+            () = over(&mut draining, until) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -429,11 +452,13 @@ impl Server {
         let audited = self.audited(&parts, &asked, client);
         // hyper leaves it to who answers to end a connection on which the next request cannot be told from this one's body.
         let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
-        let ends = seen == Seen::Ambiguous || (seen == Seen::Unknown && chunked);
+        let ends =
+            matches!(seen, Seen::Ambiguous | Seen::TooLong) || (seen == Seen::Unknown && chunked);
         let answered = match self.admissible(&parts, seen) {
             Ok(()) => {
                 self.tell(&mut parts, caller, client);
-                self.handle(parts, body, deadline, &asked).await
+                self.handle(parts, body, deadline, &asked, client.address)
+                    .await
             }
             Err(problem) => {
                 discard(body).await;
@@ -480,7 +505,12 @@ impl Server {
             unix_ms: unix_ms(),
             request_id: Some(asked.request_id.as_str().to_owned()),
             address: client.address,
-            asked: Some((parts.method.clone(), asked.path.clone())),
+            asked: (parts.method.as_str().len() <= MAX_METHOD_BYTES).then(|| {
+                (
+                    parts.method.clone(),
+                    asked.path.chars().take(AUDIT_PATH_CHARS).collect(),
+                )
+            }),
             status: 0,
             code: None,
             duration: Duration::ZERO,
@@ -519,7 +549,25 @@ impl Server {
                  one of them",
             ));
         }
-        let target_bytes = parts.uri.path_and_query().map_or(0, |t| t.as_str().len());
+        let method_bytes = parts.method.as_str().len();
+        if method_bytes > MAX_METHOD_BYTES {
+            return Err(Problem::new(
+                Code::MalformedRequest,
+                format!(
+                    "the method has {method_bytes} bytes; no method has more than {MAX_METHOD_BYTES}"
+                ),
+            ));
+        }
+        let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
+        if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+            return Err(Problem::new(
+                Code::MalformedRequest,
+                "the request has a Transfer-Encoding other than chunked, which is the one that is taken",
+            ));
+        }
+        let authority_bytes = parts.uri.authority().map_or(0, |a| a.as_str().len());
+        let path_bytes = parts.uri.path_and_query().map_or(0, |t| t.as_str().len());
+        let target_bytes = authority_bytes + path_bytes;
         if target_bytes > self.settings.max_target_bytes as usize {
             return Err(Problem::new(
                 Code::TargetTooLong,
@@ -554,6 +602,12 @@ impl Server {
                 ),
             ));
         }
+        if seen == Seen::TooLong {
+            return Err(Problem::new(
+                Code::HeadersTooLarge,
+                "the head of the request is larger than its target and headers may be together; send it without padding",
+            ));
+        }
         // RFC 9112 §3.2: with none or several, two servers may disagree whom the request is for.
         let hosts = parts.headers.get_all(header::HOST).iter().count();
         if parts.version == http::Version::HTTP_11 && hosts != 1 {
@@ -580,6 +634,7 @@ impl Server {
         body: Incoming,
         deadline: Instant,
         asked: &Asked,
+        address: IpAddr,
     ) -> Result<Response<Bytes>, Problem> {
         // Bodies on their way are counted apart from requests that run, so that slow senders cannot
         // keep a request without a body, such as a health check, from being answered.
@@ -591,7 +646,7 @@ impl Server {
                 return Err(self.overloaded());
             };
             let asks_first = parts.headers.contains_key(header::EXPECT);
-            self.collect(body, deadline, asks_first, &asked.received)
+            self.collect(body, deadline, asks_first, &asked.received, address)
                 .await?
         };
         let Ok(_permit) = self.in_flight.try_acquire() else {
@@ -647,6 +702,7 @@ impl Server {
         deadline: Instant,
         asks_first: bool,
         counted: &AtomicU64,
+        address: IpAddr,
     ) -> Result<Bytes, Problem> {
         let limit = self.settings.max_body_bytes;
         let too_large = || {
@@ -663,6 +719,15 @@ impl Server {
             return Err(too_large());
         }
         let mut received: u64 = 0;
+        let mut held = Held {
+            all: &self.arriving,
+            own: 0,
+        };
+        let most_held = MIN_ARRIVING_BYTES.max(limit.saturating_mul(4));
+        let most_dawdling = (self.settings.max_in_flight / DAWDLING_SHARE).max(MIN_DAWDLING);
+        let mut dawdling = None;
+        let dawdles_at = Instant::now() + DAWDLING;
+        let mut last = Instant::now();
         let pause = Duration::from_millis(self.settings.body_idle_timeout_ms);
         let mut first = Bytes::new();
         let mut rest: Option<BytesMut> = None;
@@ -670,8 +735,27 @@ impl Server {
             if body.is_end_stream() {
                 break;
             }
-            let until = deadline.min(Instant::now() + pause);
-            let frame = match timeout_at(until, body.frame()).await {
+            // A body is late once, and from then on counted; before, it is not asked whose it is.
+            if dawdling.is_none() && Instant::now() >= dawdles_at {
+                let counted = self.dawdling.admit(address, most_dawdling);
+                dawdling = Some(counted.ok_or_else(|| {
+                    Problem::new(
+                        Code::RequestTimeout,
+                        format!(
+                            "{most_dawdling} bodies from your address are arriving slowly already; send this one again, \
+                             within {} ms",
+                            DAWDLING.as_millis()
+                        ),
+                    )
+                })?);
+            }
+            let until = deadline.min(last + pause);
+            let woken = match dawdling {
+                None => until.min(dawdles_at),
+                Some(_) => until,
+            };
+            let frame = match timeout_at(woken, body.frame()).await {
+                Err(_) if woken < until => continue,
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(_))) | Err(_) if discarding => break,
                 Ok(Some(Err(e))) => {
@@ -694,8 +778,16 @@ impl Server {
             let Ok(data) = frame.into_data() else {
                 continue;
             };
+            last = Instant::now();
             received += data.len() as u64;
             counted.store(received, Ordering::Relaxed);
+            if !discarding && !held.take(data.len() as u64, most_held) {
+                return Err(Problem::new(
+                    Code::Overloaded,
+                    format!("the server holds {most_held} bytes of bodies on their way; this one was not run"),
+                )
+                .retry_after(RETRY_AFTER_S));
+            }
             if discarding || received > limit {
                 discarding = true;
                 (first, rest) = (Bytes::new(), None);
@@ -728,10 +820,43 @@ impl Server {
     }
 }
 
+/// Resolves when the server drains, or when a connection has lasted as long as it may.
+async fn over(draining: &mut watch::Receiver<bool>, until: Option<Instant>) {
+    match until {
+        None => drained(draining).await,
+        Some(until) => {
+            tokio::select! {
+                () = drained(draining) => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+    }
+}
+
 /// Resolves when the server drains.
 async fn drained(draining: &mut watch::Receiver<bool>) {
     // The guard that comes back must not be held over an await.
     let _ = draining.wait_for(|draining| *draining).await.map(drop);
+}
+
+/// Bytes of one body that are counted while it arrives.
+struct Held<'a> {
+    all: &'a AtomicU64,
+    own: u64,
+}
+
+impl Held<'_> {
+    /// Counts some more; whether there was room.
+    fn take(&mut self, bytes: u64, most: u64) -> bool {
+        self.own += bytes;
+        self.all.fetch_add(bytes, Ordering::Relaxed) + bytes <= most
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.own, Ordering::Relaxed);
+    }
 }
 
 /// What a refusal has to know of its request.
@@ -787,7 +912,10 @@ impl Asked {
         // The rest of a body nobody read would be taken for the next request.
         if matches!(
             problem.code,
-            Code::BodyTooLarge | Code::RequestTimeout | Code::IncompleteBody
+            Code::BodyTooLarge
+                | Code::RequestTimeout
+                | Code::IncompleteBody
+                | Code::MalformedRequest
         ) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

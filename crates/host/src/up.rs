@@ -19,6 +19,8 @@ use anyhow::Context;
 use penstock_kv::Store;
 use penstock_nn::repository::{Event, EventKind};
 use penstock_nn::{Backends, Repository};
+use penstock_policy::auth::api_key::Pepper;
+use penstock_policy::auth::token::Issuers;
 use penstock_policy::quota::limits::{Algorithm, Limit};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -408,6 +410,15 @@ pub async fn prepare_with(
     // Before the components are compiled, because that takes longer.
     let variables =
         Variables::resolve(&manifest, &root, &state_dir, &secrets::environment).map_err(several)?;
+    // The auth component would find the same, with the first request.
+    let pepper = variables.get("pepper").filter(|text| !text.is_empty());
+    let checked = pepper.map(|text| Pepper::new(text.as_bytes())).transpose();
+    let secret = |name: &str| variables.get(name).map(str::to_owned);
+    checked
+        .and_then(|_| Issuers::new(&settings.auth.issuers, &settings.auth.tiers, secret))
+        .map_err(|why| {
+            anyhow::anyhow!("[auth] cannot be used: {why}; variables are named in the manifest and given as docs/KEYS.md says")
+        })?;
     let stores = stores(options, &manifest, &root, &state_dir, open).await?;
     let engine = engine::build(&settings.instances)
         .map_err(|e| anyhow::anyhow!("cannot start the WebAssembly engine: {e:#}; [instances] may ask for more memory than there is"))?;

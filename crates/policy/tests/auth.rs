@@ -577,6 +577,43 @@ fn what_an_instance_remembers_is_bounded_under_a_flood_and_good_keys_stay() {
 }
 
 #[test]
+fn an_address_whose_tokens_do_not_hold_is_held_back_and_others_are_not() {
+    let policy = "[auth.tiers.free]\n[[auth.issuers]]\nname = \"idp\"\nissuer = \"https://idp\"\naudiences = [\"a\"]\n\
+                  algorithms = [\"HS256\"]\nsecret_variable = \"s\"\ntenant = \"acme\"\ntier = \"free\"\n";
+    let with = Secrets {
+        shared: vec![(
+            "s".into(),
+            "a secret of at least 32 bytes, for HS256".into(),
+        )],
+        ..secrets()
+    };
+    let settings = document::auth(policy).unwrap();
+    let mut auth = Authenticator::new(settings, with, false).unwrap();
+    let kv = store();
+    // {"alg":"HS256"}.{"iss":"https://idp"} and a signature that is none.
+    let bad = "eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJodHRwczovL2lkcCJ9.AAAA";
+    let mut at = |address, now_ms| {
+        let call = Call {
+            bearer: Some(bad),
+            address: Some(address),
+            now_ms,
+            ..Call::default()
+        };
+        kind(&admit(&mut auth, &kv, &call))
+    };
+    for count in 0..20 {
+        let expected = if count < 10 {
+            RefusalKind::Invalid
+        } else {
+            RefusalKind::Throttled
+        };
+        assert_eq!(at("192.0.2.7", NOW_MS + count), Some(expected), "{count}");
+    }
+    assert_eq!(at("192.0.2.8", NOW_MS + 20), Some(RefusalKind::Invalid));
+    assert_eq!(at("192.0.2.7", NOW_MS + 10_000), Some(RefusalKind::Invalid));
+}
+
+#[test]
 fn what_is_wrong_with_the_settings_is_said() {
     let issuer = |lines: &str| {
         format!(

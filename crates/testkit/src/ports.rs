@@ -52,6 +52,8 @@ pub struct InMemory {
     pub priority: Rc<Cell<Option<u8>>>,
     /// The environment.
     pub environment: Rc<RefCell<BTreeMap<String, String>>>,
+    /// What the operator was told.
+    pub logged: Rc<RefCell<Vec<String>>>,
     /// Milliseconds the gate waited.
     pub slept_ms: Rc<Cell<u64>>,
     random: Rc<Cell<u128>>,
@@ -80,6 +82,7 @@ impl InMemory {
             quota: ScriptedQuota::default(),
             priority: Rc::default(),
             environment: Rc::default(),
+            logged: Rc::default(),
             slept_ms: Rc::default(),
             random: Rc::default(),
         }
@@ -111,6 +114,10 @@ impl Ports for InMemory {
     fn random(&self) -> u128 {
         self.random.set(self.random.get() + 1);
         self.random.get()
+    }
+
+    fn log(&self, message: &str) {
+        self.logged.borrow_mut().push(message.to_owned());
     }
 
     fn sleep_ms(&self, ms: u32) {
@@ -264,6 +271,7 @@ impl AuthPort for NativeAuth {
                     RefusalKind::Replayed => AuthRefusalKind::Because(Code::SignatureReplayed),
                     RefusalKind::Denied => AuthRefusalKind::Because(Code::PermissionDenied),
                     RefusalKind::TenantDisabled => AuthRefusalKind::Because(Code::TenantDisabled),
+                    RefusalKind::Throttled => AuthRefusalKind::Because(Code::QuotaExceeded),
                     RefusalKind::StoreFailed => AuthRefusalKind::Because(Code::StoreUnavailable),
                     RefusalKind::Hidden => AuthRefusalKind::Hidden,
                 },

@@ -15,6 +15,8 @@ pub enum Seen {
     Clear,
     /// Both a length and an encoding.
     Ambiguous,
+    /// It is larger than a head may be, and was not read along.
+    TooLong,
     /// It was not read along.
     Unknown,
 }
@@ -136,6 +138,7 @@ impl Follower {
             }
             None if bytes.len() >= room => {
                 self.partial = Vec::new();
+                self.seen.push_back(Seen::TooLong);
                 self.at = At::Lost;
                 &[]
             }

@@ -14,12 +14,15 @@ use tokio::time::{Instant, Sleep};
 /// begins with them.
 const PREFACE_START: &[u8] = b"PRI ";
 
-/// How long to wait for the rest of a preface that has arrived in part.
+/// How long to wait between two looks for the rest of a preface that has arrived in part, and how long in all: what was
+/// peeked at is seen again after the other side has gone, so that nothing else would end the waiting.
 const PREFACE_POLL: Duration = Duration::from_millis(5);
+const PREFACE_TIME: Duration = Duration::from_millis(500);
 
 /// Looks at a connection's first bytes, without taking them, and says whether they are HTTP/2's.
 pub async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     let mut seen = [0; PREFACE_START.len()];
+    let (mut pause, mut waited) = (PREFACE_POLL, Duration::ZERO);
     loop {
         let count = stream.peek(&mut seen).await?;
         if count == 0 {
@@ -31,7 +34,12 @@ pub async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
         if count == PREFACE_START.len() {
             return Ok(true);
         }
-        tokio::time::sleep(PREFACE_POLL).await;
+        if waited >= PREFACE_TIME {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        tokio::time::sleep(pause).await;
+        waited += pause;
+        pause *= 2;
     }
 }
 

@@ -15,9 +15,11 @@ use super::scopes::{self, Scope};
 use super::settings::{AuthSettings, From, Tier};
 use super::token::{Fault, Issuers, Verified};
 use super::{Refusal, RefusalKind, signature};
+use crate::quota::subject::network;
 use crate::sweep::{DeleteNamed, Index};
 use penstock_core::caller::ANONYMOUS;
 use penstock_core::{Caller, Kv, KvError};
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use subtle::ConstantTimeEq;
@@ -30,6 +32,10 @@ const MAX_CACHED_ABSENT: usize = 1_024;
 const MAX_CACHED_TOKENS: usize = 256;
 /// For how long an instance trusts what it found of a token, which ends earlier with the token or the issuer's keys.
 const TOKEN_TRUST_MS: u64 = 60_000;
+/// Tokens of one address that may fail their check within [`FAILURES_MS`], in one instance: checking a signature takes
+/// milliseconds in WebAssembly, and whoever sends them needs no key for it. One who mistypes sends fewer.
+const MAX_FAILURES: u32 = 10;
+const FAILURES_MS: u64 = 10_000;
 /// How often it is noted that a key was used. Each note is a write.
 const USED_EVERY_MS: u64 = 60_000;
 /// How often an instance looks for a newer key set; an unknown key makes it look at once.
@@ -125,6 +131,8 @@ pub struct Authenticator {
     tenants: Cache<TenantState>,
     tokens: Cache<Rc<Verified>>,
     used: Cache<()>,
+    /// How many tokens of an address failed their check; an entry lasts [`FAILURES_MS`] from the first.
+    failures: Cache<Cell<u32>>,
     seen: Index,
 }
 
@@ -167,8 +175,9 @@ fn refuse<T>(kind: RefusalKind, message: impl Into<String>) -> Result<T, Refusal
     Err(Refusal::new(kind, message))
 }
 
-fn store_failed(what: &str, error: &KvError) -> Refusal {
-    let message = format!("{what} cannot be looked up now: {error}");
+/// What a store says of itself is not for callers.
+fn store_failed(what: &str) -> Refusal {
+    let message = format!("{what} cannot be looked up now");
     Refusal {
         retry_after_s: Some(RETRY_STORE_S),
         ..Refusal::new(RefusalKind::StoreFailed, message)
@@ -205,6 +214,7 @@ impl Authenticator {
             tenants: Cache::new(MAX_CACHED),
             tokens: Cache::new(MAX_CACHED_TOKENS),
             used: Cache::new(MAX_CACHED),
+            failures: Cache::new(MAX_CACHED),
             // A signature is good from a window before `created` to one after it.
             seen: Index::keeping("auth:seen", SEEN_BUCKET_MS, 2 * window_ms, SEEN_SHARDS),
             settings,
@@ -239,7 +249,7 @@ impl Authenticator {
     ) -> Result<Admitted, Refusal> {
         let recognised = match credential::find(shown.headers)? {
             Credential::ApiKey(api_key) => self.by_api_key(kv, api_key, now_ms).await?,
-            Credential::Token(token) => self.by_token(kv, token, now_ms).await?,
+            Credential::Token(token) => self.by_token(kv, token, shown.address, now_ms).await?,
             Credential::Signature => {
                 self.by_signature(kv, seen_kv, shown, now_ms, random)
                     .await?
@@ -270,6 +280,14 @@ impl Authenticator {
             )),
             TenantState::Absent if recognised.registered => {
                 Some(Refusal::new(RefusalKind::Invalid, NOT_VALID))
+            }
+            _ if shown
+                .model
+                .is_some_and(|model| !self.settings.sees(&caller.tenant, model))
+                && (!caller.anonymous
+                    || scopes::allow(&recognised.scopes, shown.route, shown.model)) =>
+            {
+                Some(Refusal::new(RefusalKind::Hidden, String::new()))
             }
             _ if tier.is_none() && caller.tier != ANONYMOUS => Some(Refusal::new(
                 RefusalKind::Denied,
@@ -324,11 +342,6 @@ impl Authenticator {
         shown: &Presented<'_>,
     ) -> Option<Refusal> {
         let Presented { route, model, .. } = *shown;
-        if let Some(model) = model
-            && !self.settings.sees(&caller.tenant, model)
-        {
-            return Some(Refusal::new(RefusalKind::Hidden, String::new()));
-        }
         let most = tier.and_then(|tier| tier.scopes.as_deref());
         let wanted = match model {
             Some(model) => format!("{route}:{}", plain(model)),
@@ -434,9 +447,13 @@ impl Authenticator {
             return refuse(RefusalKind::Invalid, "API keys are not taken here");
         }
         let digest = self.pepper()?.digest(shown.text);
-        let known = self.key(kv, shown.id, now_ms).await?;
+        let (known, confirmed) = self.key(kv, shown.id, now_ms).await?;
         let kept = known.as_ref().map_or([0; 32], |known| known.digest);
         let same = bool::from(kept.ct_eq(&digest));
+        if !same && !confirmed {
+            // As for an id that was never seen, or an outage would tell which there are.
+            return Err(store_failed("the credentials"));
+        }
         let Some(known) = known.filter(|_| same) else {
             return refuse(RefusalKind::Invalid, NOT_VALID);
         };
@@ -460,34 +477,35 @@ impl Authenticator {
         Ok(())
     }
 
-    /// What is kept of a key.
+    /// What is kept of a key, and whether the store confirms it.
     async fn key<K: Kv>(
         &mut self,
         kv: &K,
         id: &str,
         now_ms: u64,
-    ) -> Result<Option<Rc<KnownKey>>, Refusal> {
+    ) -> Result<(Option<Rc<KnownKey>>, bool), Refusal> {
         let ages = self.ages();
         if let Some(known) = self.keys.fresh(id, ages, now_ms) {
-            return Ok(Some(known.clone()));
+            return Ok((Some(known.clone()), true));
         }
         if self.absent.fresh(id, ages, now_ms).is_some() {
-            return Ok(None);
+            return Ok((None, true));
         }
         match read_key(kv, id).await {
             Ok(Some(known)) => {
                 self.absent.forget(id);
-                Ok(Some(self.keys.put(id, Rc::new(known), now_ms).clone()))
+                let known = self.keys.put(id, Rc::new(known), now_ms).clone();
+                Ok((Some(known), true))
             }
             Ok(None) => {
                 self.keys.forget(id);
                 self.absent.put(id, (), now_ms);
-                Ok(None)
+                Ok((None, true))
             }
-            Err(error) => match self.keys.in_grace(id, ages, now_ms) {
-                Some(known) => Ok(Some(known.clone())),
+            Err(_) => match self.keys.in_grace(id, ages, now_ms) {
+                Some(known) => Ok((Some(known.clone()), false)),
                 // Not from the memory of ids nobody has: one may have been made meanwhile.
-                None => Err(store_failed("the credentials", &error)),
+                None => Err(store_failed("the credentials")),
             },
         }
     }
@@ -514,9 +532,9 @@ impl Authenticator {
         };
         match read {
             Ok(state) => Ok(*self.tenants.put(tenant, state, now_ms)),
-            Err(error) => match self.tenants.in_grace(tenant, ages, now_ms) {
+            Err(_) => match self.tenants.in_grace(tenant, ages, now_ms) {
                 Some(state) => Ok(*state),
-                None => Err(store_failed("the tenant", &error)),
+                None => Err(store_failed("the tenant")),
             },
         }
     }
@@ -540,6 +558,7 @@ impl Authenticator {
         &mut self,
         kv: &K,
         token: &str,
+        address: Option<&str>,
         now_ms: u64,
     ) -> Result<Recognised, Refusal> {
         if self.settings.issuers.is_empty() {
@@ -571,6 +590,26 @@ impl Authenticator {
         {
             return Ok(of_token(verified));
         }
+        let from = network(address.unwrap_or_default());
+        let lately = Ages {
+            fresh_ms: FAILURES_MS,
+            grace_ms: 0,
+        };
+        let failed = self
+            .failures
+            .fresh(&from, lately, now_ms)
+            .map_or(0, Cell::get);
+        if failed >= MAX_FAILURES {
+            return Err(Refusal {
+                retry_after_s: Some((FAILURES_MS / 1_000) as u32),
+                ..Refusal::new(
+                    RefusalKind::Throttled,
+                    format!(
+                        "{MAX_FAILURES} tokens from your address did not hold; check the one you send before you send it again"
+                    ),
+                )
+            });
+        }
         let mut verified = self.issuers.verify(token, now_ms);
         if let Err(refusal) = &verified
             && let Fault::UnknownKey { issuer } | Fault::NoKeys { issuer } = &refusal.fault
@@ -591,6 +630,14 @@ impl Authenticator {
         match verified {
             Ok(verified) => Ok(of_token(self.tokens.put(&name, Rc::new(verified), now_ms))),
             Err(refusal) => {
+                if refusal.fault == Fault::Invalid {
+                    match self.failures.fresh(&from, lately, now_ms) {
+                        Some(count) => count.set(count.get() + 1),
+                        None => {
+                            self.failures.put(&from, Cell::new(1), now_ms);
+                        }
+                    }
+                }
                 let kind = match refusal.fault {
                     Fault::Malformed => RefusalKind::Malformed,
                     Fault::Invalid | Fault::UnknownKey { .. } => RefusalKind::Invalid,
@@ -639,7 +686,7 @@ impl Authenticator {
             {
                 return Ok(false);
             }
-            Err(error) => return Err(store_failed("the issuer's keys", &error)),
+            Err(_) => return Err(store_failed("the issuer's keys")),
         };
         state.looked_ms = Some(now_ms);
         if read.is_none() || read == state.read {
@@ -655,8 +702,12 @@ impl Authenticator {
         Ok(taken.is_ok())
     }
 
-    /// Asks for an issuer's keys to be fetched anew.
+    /// Asks for an issuer's keys to be fetched anew, where that is how they come.
     async fn ask_for_keys<K: Kv>(&mut self, kv: &K, issuer: &str, now_ms: u64) {
+        let mut issuers = self.settings.issuers.iter();
+        if !issuers.any(|known| known.name == issuer && known.jwks_url.is_some()) {
+            return;
+        }
         let Some(state) = self
             .key_sets
             .iter_mut()
@@ -681,7 +732,9 @@ impl Authenticator {
         now_ms: u64,
         random: u64,
     ) -> Result<Recognised, Refusal> {
-        let Some(window_s) = self.settings.signatures.as_ref().map(|s| s.window_s) else {
+        let signatures = self.settings.signatures.as_ref();
+        let taken = signatures.filter(|_| self.settings.api_keys.enabled);
+        let Some(window_s) = taken.map(|signatures| signatures.window_s) else {
             return refuse(
                 RefusalKind::Invalid,
                 "signed requests are not taken here; the operator turns them on with [auth.signatures]",
@@ -697,9 +750,12 @@ impl Authenticator {
         };
         let id = signed.api_key_id.clone();
         let secret = self.pepper()?.signing_secret(&id);
-        let known = self.key(kv, &id, now_ms).await?;
+        let (known, confirmed) = self.key(kv, &id, now_ms).await?;
         // Before it is known whether there is such a key, so that the time does not tell.
         let checked = signature::verify(&signed, &secret, &body_sha256, window_s, now_ms);
+        if checked.is_err() && !confirmed {
+            return Err(store_failed("the credentials"));
+        }
         let Some(known) = known.filter(|known| known.record.signs) else {
             return refuse(RefusalKind::Invalid, NOT_VALID);
         };
@@ -708,7 +764,7 @@ impl Authenticator {
         let name = format!("auth:seen:{}", signature::replay_name(&signed));
         let remembered = async {
             if seen_kv.exists(&name).await? {
-                return Ok(false);
+                return Ok::<bool, KvError>(false);
             }
             let bucket = self.seen.bucket(now_ms);
             let place = (self
@@ -726,7 +782,7 @@ impl Authenticator {
                     "this signed request was sent before; sign each anew with a nonce of its own",
                 );
             }
-            Err(error) => return Err(store_failed("whether the request was sent before", &error)),
+            Err(_) => return Err(store_failed("whether the request was sent before")),
         }
         self.note_use(kv, &id, now_ms).await;
         Ok(of_key(&known.record, CredentialKind::Signature))

@@ -49,6 +49,8 @@ pub enum RefusalKind {
     TenantDisabled,
     /// The model is another tenant's, of which this one is not to know.
     Hidden,
+    /// Too many tokens of this address did not hold.
+    Throttled,
     /// The store does not answer.
     StoreFailed,
 }
@@ -88,7 +90,7 @@ impl Refusal {
             Kind::Malformed | Kind::Ambiguous => "invalid_request",
             Kind::Invalid | Kind::Expired | Kind::Revoked | Kind::Replayed => "invalid_token",
             Kind::Denied | Kind::TenantDisabled => "insufficient_scope",
-            Kind::Hidden | Kind::StoreFailed => return None,
+            Kind::Hidden | Kind::Throttled | Kind::StoreFailed => return None,
         };
         // What is said to a caller may repeat what the caller sent, so it is held to the characters of the header.
         let plain = |c: char| match c {

@@ -23,7 +23,9 @@ pub const MAX_BASE_BYTES: usize = 64 << 10;
 pub const NONCE_CHARS: std::ops::RangeInclusive<usize> = 16..=64;
 /// The only algorithm.
 pub const ALGORITHM: &str = "hmac-sha256";
-/// What a signature must cover; `content-type` too, where there is one.
+/// What a signature must cover too where the request has it.
+const WHERE_PRESENT: [&str; 2] = ["content-type", "content-encoding"];
+/// What a signature must cover.
 pub const REQUIRED: [&str; 4] = ["@method", "@path", "@query", "content-digest"];
 
 /// In which way a signature does not hold.
@@ -106,11 +108,13 @@ pub fn parse(method: &str, target: &str, headers: &[(&str, &[u8])]) -> Result<Si
     if let Some(missing) = REQUIRED.iter().find(|name| !has(name)) {
         return malformed(format!("the signature must cover \"{missing}\""));
     }
-    let typed = (headers.iter()).any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
-    if typed && !has("content-type") {
-        return malformed(
-            "the signature must cover \"content-type\" where the request has one: it says what the body means",
-        );
+    for name in WHERE_PRESENT {
+        let there = (headers.iter()).any(|(own, _)| own.eq_ignore_ascii_case(name));
+        if there && !has(name) {
+            return malformed(format!(
+                "the signature must cover \"{name}\" where the request has it: it says what the request means"
+            ));
+        }
     }
     let parameters = Parameters::of(&covered)?;
     // The field is written in its one form, so what stands behind the label is what was signed.

@@ -52,7 +52,12 @@ pub fn subject(family: &str, per: &[Dimension], call: &Call<'_>) -> u128 {
                     hash.field("api-key-of", &call.caller.tenant);
                     hash.field("api-key", id);
                 }
-                None => hash.field("no-api-key", NONE),
+                None if call.caller.anonymous => hash.field("no-api-key", NONE),
+                // Tokens and certificates: each subject of a tenant stands for itself.
+                None => {
+                    hash.field("subject-of", &call.caller.tenant);
+                    hash.field("subject", call.caller.subject.as_deref().unwrap_or(NONE));
+                }
             },
             Dimension::Address => match &call.caller.address {
                 Some(address) => hash.field("address", &network(address)),
@@ -72,7 +77,7 @@ pub fn subject(family: &str, per: &[Dimension], call: &Call<'_>) -> u128 {
 /// Who is held to account for refusals: the API key within its tenant, or the address of a caller who
 /// showed none.
 pub fn accountable(call: &Call<'_>) -> u128 {
-    let per: &[Dimension] = if call.caller.api_key_id.is_some() {
+    let per: &[Dimension] = if !call.caller.anonymous {
         &[Dimension::ApiKey]
     } else {
         &[Dimension::Tenant, Dimension::Address]
