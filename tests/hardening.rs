@@ -544,6 +544,115 @@ fn the_client_is_whom_a_trusted_proxy_names_and_otherwise_the_peer() {
 }
 
 #[test]
+fn a_first_byte_alone_does_not_keep_its_connection_until_the_headers_are_late() {
+    let server = server("[server]\nheader_timeout_ms = 600000\n");
+    for start in ["P", "PR", "PRI"] {
+        assert_eq!(exchange(&server, start.as_bytes()), "", "{start}");
+    }
+    // One that only comes in pieces is served.
+    let mut stream = connect(&server);
+    for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" {
+        stream.write_all(&[*byte]).unwrap();
+    }
+    stream.write_all(&frame(4, 0, 0, &[])).unwrap();
+    assert!(until(&mut stream, 4).is_some(), "its settings are answered");
+}
+
+#[test]
+fn what_pads_a_head_or_names_what_nobody_takes_is_refused_and_ends_the_connection() {
+    let server = server("");
+    let blanks = " ".repeat(60_000);
+    let method = "M".repeat(200);
+    for (request, status) in [
+        (format!("{method} / HTTP/1.1\r\nhost: a\r\n\r\n"), 400),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n"
+                .into(),
+            400,
+        ),
+        (
+            format!(
+                "POST / HTTP/1.1\r\nhost: a\r\nx: {blanks}\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+            ),
+            431,
+        ),
+        (
+            format!(
+                "GET http://{}/healthz HTTP/1.1\r\nhost: a\r\n\r\n",
+                "a".repeat(20_000)
+            ),
+            414,
+        ),
+    ] {
+        let answer = exchange(
+            &server,
+            format!("{request}GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                .as_bytes(),
+        );
+        let line = format!("HTTP/1.1 {status}");
+        assert!(answer.starts_with(&line), "{}: {answer}", &request[..40]);
+        if status != 414 {
+            assert_eq!(answers(&answer), 1, "nothing behind it is read: {answer}");
+        }
+    }
+}
+
+#[test]
+fn bodies_that_one_address_sends_slowly_do_not_take_everybodys_places() {
+    // An eighth of the places and eight at least: eight.
+    let server = server(
+        "[server]\nmax_in_flight = 16\nbody_idle_timeout_ms = 60000\ntotal_timeout_ms = 60000\n",
+    );
+    let begin = format!("POST {PREDICT} HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{{");
+    let mut slow: Vec<TcpStream> = (0..16)
+        .map(|_| {
+            let mut stream = connect(&server);
+            stream.write_all(begin.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    // Those beyond are let go, and then there are places again.
+    let mut told = 0;
+    for stream in &mut slow {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(3)))
+            .unwrap();
+        let mut answer = [0; 12];
+        if stream.read_exact(&mut answer).is_ok() {
+            assert_eq!(&answer, b"HTTP/1.1 408");
+            told += 1;
+        }
+    }
+    assert_eq!(told, 8);
+    let answer = server.call(
+        "POST",
+        PREDICT,
+        &[("content-type", "application/json")],
+        Some(ONE_ITEM.as_bytes()),
+    );
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn who_comes_through_a_trusted_proxy_is_never_taken_for_this_machine() {
+    let server = Server::start_with(Options {
+        policy: Some(
+            "[auth.anonymous]\nscopes = [\"*\"]\n[server]\ntrusted_proxies = [\"127.0.0.1\"]\n",
+        ),
+        ..Options::default()
+    });
+    for headers in [
+        vec![],
+        vec![("x-forwarded-for", "127.0.0.1")],
+        vec![("x-forwarded-for", "nonsense")],
+        vec![("x-forwarded-for", "192.0.2.1")],
+    ] {
+        let answer = server.call("GET", "/v1/models", &headers, None);
+        assert_eq!(answer.status, 401, "{headers:?}");
+    }
+}
+
+#[test]
 fn no_answer_says_what_software_gave_it() {
     let server = server("[server]\nmax_target_bytes = 200\n");
     let long = format!(

@@ -23,10 +23,11 @@ const POLICY: &str = r#"
 listen = "127.0.0.1:0"
 [auth.tiers.free]
 [server]
-max_connections = 16000
+max_connections = 20000
 "#;
 
 const IDLE: usize = 10_000;
+/// Clients that dawdle in their bodies, and as many that dawdle in their headers.
 const SLOW: usize = 1_000;
 /// Requests a second of good callers, and connections they share.
 const GOOD_RATE: u64 = 200;
@@ -84,7 +85,7 @@ pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
     let slow_answers = Answers::default();
     let slow = slow_writers(address, &slow_answers).await?;
     println!(
-        "{SLOW} slow writers send a byte every {} s",
+        "{SLOW} clients dawdle in their bodies and {SLOW} in their headers, a byte every {} s",
         SLOW_BYTE.as_secs()
     );
     let bad_answers = Answers::default();
@@ -202,13 +203,13 @@ async fn connections(
     Ok(all)
 }
 
-/// Half of them dawdle in their headers, half in their bodies. One that is shut out comes again.
+/// As many dawdle in their headers as in their bodies. One that is shut out comes again after a while.
 async fn slow_writers(
     address: SocketAddr,
     answers: &Answers,
 ) -> anyhow::Result<Vec<tokio::task::JoinHandle<()>>> {
-    let mut all = Vec::with_capacity(SLOW);
-    for at in 0..SLOW {
+    let mut all = Vec::with_capacity(2 * SLOW);
+    for at in 0..2 * SLOW {
         let answers = answers.clone();
         all.push(tokio::spawn(async move {
             loop {
@@ -238,6 +239,7 @@ async fn slow_writers(
                     }
                 };
                 note(&answers, status);
+                tokio::time::sleep(SLOW_BYTE).await;
             }
         }));
     }

@@ -111,14 +111,13 @@ fn named(request: &Request) -> bool {
             .iter()
             .filter(move |header| header.name == name)
     };
-    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
     let origin = |value: &[u8]| {
-        let origin = text(value);
+        let origin = String::from_utf8_lossy(value);
         origin
             .split_once("://")
             .is_some_and(|(_, authority)| own(authority))
     };
-    lines("host").any(|header| !own(&text(&header.value)))
+    lines("host").any(|header| !own(&String::from_utf8_lossy(&header.value)))
         || lines("origin").any(|header| !origin(&header.value))
 }
 

@@ -99,7 +99,7 @@ pub fn authenticate<P: Ports>(
         .any(|header| has(&SIGNING, &header.name));
     let headers = request.headers.iter();
     let call = AuthCall {
-        method: &request.method,
+        method: if signed { &request.method } else { "" },
         target: if signed { &request.target } else { "" },
         // A signature may cover any header; otherwise the others are not needed, and not copied.
         headers: headers

@@ -157,9 +157,9 @@ pub struct AuthSurroundings {
 /// What a request shows.
 #[derive(Clone, Debug)]
 pub struct AuthCall<'a> {
-    /// In upper case.
+    /// In upper case; empty where the request is not signed.
     pub method: &'a str,
-    /// Path and query as sent.
+    /// Path and query as sent; empty where the request is not signed.
     pub target: &'a str,
     /// The headers that can carry or cover credentials.
     pub headers: Vec<(&'a str, &'a [u8])>,

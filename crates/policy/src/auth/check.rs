@@ -126,6 +126,8 @@ pub struct Authenticator {
     issuers: Issuers,
     key_sets: Vec<KeySetState>,
     public: bool,
+    /// As text, written once.
+    anonymous_scopes: Vec<String>,
     keys: Cache<Rc<KnownKey>>,
     absent: Cache<()>,
     tenants: Cache<TenantState>,
@@ -204,7 +206,12 @@ impl Authenticator {
             .signatures
             .as_ref()
             .map_or(0, |s| s.window_s * 1_000);
+        let anonymous = settings
+            .anonymous
+            .iter()
+            .flat_map(|anonymous| &anonymous.scopes);
         Ok(Self {
+            anonymous_scopes: anonymous.map(ToString::to_string).collect(),
             issuers,
             key_sets,
             pepper: secrets.pepper,
@@ -266,7 +273,10 @@ impl Authenticator {
         let tier = self.settings.tiers.get(&recognised.tier);
         let caller = Caller {
             anonymous: recognised.credential == CredentialKind::None,
-            scopes: recognised.scopes.iter().map(ToString::to_string).collect(),
+            scopes: match recognised.credential {
+                CredentialKind::None => self.anonymous_scopes.clone(),
+                _ => recognised.scopes.iter().map(ToString::to_string).collect(),
+            },
             address: shown.address.map(str::to_owned),
             tenant: recognised.tenant,
             api_key_id: recognised.api_key_id,
