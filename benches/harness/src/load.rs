@@ -102,7 +102,7 @@ impl Load {
                 return Ok(latencies);
             }
             let mut request = hyper::Request::post(&self.path)
-                .header("host", "bench")
+                .header("host", "localhost")
                 .header("content-type", "application/json");
             request = match &self.keys {
                 Keys::None => request,

@@ -289,7 +289,7 @@ async fn paced(
                         sender = Some(made);
                     }
                     let request = hyper::Request::post("/v1/models/identity:predict")
-                        .header("host", "bench")
+                        .header("host", "localhost")
                         .header("content-type", "application/json")
                         .header("authorization", credential(count))
                         .body(Full::new(body.clone()))?;

@@ -67,8 +67,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// `client_ca` and a certificate that has expired meanwhile still count.
 const CERTIFICATE_TIME: Duration = Duration::from_secs(300);
 /// Bodies that take longer than this are counted by the address they come from.
-const DAWDLING: Duration = Duration::from_secs(1);
-/// One part in so many of the bodies on their way may be one address's that take long, but for a few.
+const DAWDLING: Duration = Duration::from_millis(250);
+/// One part in so many of the bodies on their way may take long, so that there is always room for those that do not; and
+/// one part in so many may be one address's, but for a few.
+const ALL_DAWDLING_SHARE: u32 = 2;
 const DAWDLING_SHARE: u32 = 8;
 const MIN_DAWDLING: u32 = 8;
 /// What bodies on their way may hold together: sixteen of the largest by default. They are held before anybody knows
@@ -142,6 +144,7 @@ pub struct Server {
     receiving: Semaphore,
     /// Whose bodies take long.
     dawdling: Arc<Addresses>,
+    all_dawdling: Semaphore,
     /// Bytes of bodies that have arrived in part.
     arriving: AtomicU64,
     refusing: Arc<Semaphore>,
@@ -168,6 +171,9 @@ impl Server {
             in_flight: Semaphore::new(settings.max_in_flight as usize),
             receiving: Semaphore::new(settings.max_in_flight as usize),
             dawdling: Arc::default(),
+            all_dawdling: Semaphore::new(
+                (settings.max_in_flight / ALL_DAWDLING_SHARE).max(1) as usize
+            ),
             arriving: AtomicU64::new(0),
             refusing: Arc::new(Semaphore::new(MAX_REFUSING)),
             settings,
@@ -738,12 +744,13 @@ impl Server {
             // A body is late once, and from then on counted; before, it is not asked whose it is.
             if dawdling.is_none() && Instant::now() >= dawdles_at {
                 let counted = self.dawdling.admit(address, most_dawdling);
-                dawdling = Some(counted.ok_or_else(|| {
+                let place = self.all_dawdling.try_acquire().ok();
+                dawdling = Some(counted.zip(place).ok_or_else(|| {
                     Problem::new(
                         Code::RequestTimeout,
                         format!(
-                            "{most_dawdling} bodies from your address are arriving slowly already; send this one again, \
-                             within {} ms",
+                            "there are as many slow bodies on their way as there may be ({most_dawdling} from one address); \
+                             send this one again, within {} ms",
                             DAWDLING.as_millis()
                         ),
                     )
