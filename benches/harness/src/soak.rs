@@ -28,7 +28,7 @@ max_connections = 20000
 
 const IDLE: usize = 10_000;
 /// Clients that dawdle in their bodies, and as many that dawdle in their headers.
-const SLOW: usize = 1_000;
+const SLOW: usize = 500;
 /// Requests a second of good callers, and connections they share.
 const GOOD_RATE: u64 = 200;
 const GOOD_CONNECTIONS: usize = 8;
