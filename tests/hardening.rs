@@ -737,7 +737,7 @@ fn the_audit_log_says_who_asked_for_what_and_keeps_no_secrets() {
         exchange(&server, b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n");
         // A body that breaks off because its client left.
         let mut stream = connect(&server);
-        let head = format!("POST /left HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf");
+        let head = "POST /left HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf".to_owned();
         stream.write_all(head.as_bytes()).unwrap();
         std::thread::sleep(Duration::from_millis(300));
         drop(stream);

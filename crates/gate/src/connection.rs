@@ -67,7 +67,7 @@ impl Connection {
             let says = |name: &&str| request.headers.iter().any(|header| header.name == **name);
             return Self {
                 address,
-                forwarded: FORWARDING.iter().any(|name| says(&name)),
+                forwarded: FORWARDING.iter().any(says),
                 named: named(request),
                 ..Self::default()
             };
