@@ -107,7 +107,7 @@ mod tests {
                 None,
                 Some("nobody can call"),
             ),
-            (certificate, None, Some("tls.client_ca")),
+            (certificate, None, Some("no client is asked")),
             (limit, None, Some("`gold`")),
             (
                 "[[disclosure]]\ntiers = [\"gold\"]\ntop = 1\n",

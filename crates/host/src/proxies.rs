@@ -356,7 +356,8 @@ mod tests {
             ("10.0.0.1", &[("x-forwarded-for", b"1.2.3.4")], false),
             ("10.0.0.1", &[("x-forwarded-for", b"nonsense")], true),
             ("10.0.0.1", &[("via", b"1.1 x")], true),
-            ("10.0.0.1", &[], false),
+            ("10.0.0.1", &[("x-forwarded-for", b"127.0.0.1")], true),
+            ("10.0.0.1", &[], true),
         ] {
             assert_eq!(client(x, peer, lines).hidden, hidden, "{peer} {lines:?}");
         }

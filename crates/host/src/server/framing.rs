@@ -315,6 +315,7 @@ mod tests {
         follower.read(&[b'a'; 99]);
         follower.read(b"\r\n\r\n");
         follower.read(CLEAR[0]);
+        assert_eq!(follower.next(), Seen::TooLong);
         assert_eq!(follower.next(), Seen::Unknown);
         assert_eq!(follower.partial.capacity(), 0, "nothing is kept of it");
     }
