@@ -3,6 +3,7 @@
 //! * [`problem`]: the one catalogue of errors and how each is rendered;
 //! * [`violation`]: one thing wrong with a request's body, with its place;
 //! * [`negotiate`]: which representation an `Accept` header asks for;
+//! * [`headers`]: names of headers that several rooms act upon;
 //! * [`ids`]: newtypes for the names and ids that travel between rooms;
 //! * [`caller`]: who is calling;
 //! * [`clock`]: time as a parameter;
@@ -13,6 +14,7 @@
 
 pub mod caller;
 pub mod clock;
+pub mod headers;
 pub mod ids;
 pub mod kv;
 pub mod negotiate;

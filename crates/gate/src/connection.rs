@@ -5,6 +5,7 @@
 //! know; what a client sends under that name it takes away. On a host that has no such token the header means nothing.
 
 use crate::record::Request;
+use penstock_core::headers::FORWARDING;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,19 +13,6 @@ use std::net::{IpAddr, SocketAddr};
 const CLIENT_ADDRESS: &str = "spin-client-addr";
 /// Where Penstock's own host says more.
 const CONNECTION: &str = "penstock-connection";
-/// The headers by which proxies say that they pass a request on.
-const FORWARDING: [&str; 9] = [
-    "forwarded",
-    "x-forwarded-for",
-    "via",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-real-ip",
-    "x-envoy-external-address",
-    "cf-connecting-ip",
-    "true-client-ip",
-];
-
 /// What is known of a request's way.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Connection {
@@ -64,10 +52,10 @@ impl Connection {
     pub fn of(request: &Request, token: Option<&str>) -> Self {
         let address = address(request);
         let Some(token) = token else {
-            let says = |name: &&str| request.headers.iter().any(|header| header.name == **name);
+            let mut headers = request.headers.iter();
             return Self {
                 address,
-                forwarded: FORWARDING.iter().any(says),
+                forwarded: headers.any(|header| FORWARDING.contains(&header.name.as_str())),
                 named: named(request),
                 ..Self::default()
             };

@@ -43,7 +43,6 @@ pub struct Component;
 pub struct Policy {
     authenticator: RefCell<Authenticator>,
     kv: WitKv,
-    seen: WitKv,
     realm: String,
 }
 
@@ -82,7 +81,6 @@ impl wit::GuestPolicy for Policy {
         Ok(wit::Policy::new(Self {
             authenticator: RefCell::new(authenticator),
             kv: WitKv::new(&[DEFAULT]),
-            seen: WitKv::new(&[DEFAULT]),
             realm,
         }))
     }
@@ -115,7 +113,7 @@ impl wit::GuestPolicy for Policy {
             model: request.model.as_deref(),
         };
         let mut authenticator = self.authenticator.borrow_mut();
-        let admitted = run_ready(authenticator.admit(&self.kv, &self.seen, &shown, now_ms, random));
+        let admitted = run_ready(authenticator.admit(&self.kv, &shown, now_ms, random));
         match admitted {
             Ok(admitted) => Ok(wit::Admitted {
                 caller: caller_to_wit(&admitted.caller),

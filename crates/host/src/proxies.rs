@@ -7,24 +7,12 @@
 
 use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
+use penstock_core::headers::FORWARDING;
 use serde::Deserialize;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-
-/// What says that a request came through a proxy.
-const TRACES: [HeaderName; 9] = [
-    header::FORWARDED,
-    X_FORWARDED_FOR,
-    header::VIA,
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-proto"),
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-envoy-external-address"),
-    HeaderName::from_static("cf-connecting-ip"),
-    HeaderName::from_static("true-client-ip"),
-];
 
 /// An address, or a network of them: `::1`, `10.0.0.0/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -126,7 +114,9 @@ impl Proxies {
                 port: Some(peer.port()),
                 // A trusted proxy that names nobody has a client all the same.
                 hidden: self.trusts(address)
-                    || TRACES.iter().any(|name| headers.contains_key(name)),
+                    || headers
+                        .keys()
+                        .any(|name| FORWARDING.contains(&name.as_str())),
             },
         }
     }

@@ -136,7 +136,7 @@ fn admit(auth: &mut Authenticator, kv: &MemoryKv, call: &Call<'_>) -> Result<Adm
         route: call.route,
         model: call.model,
     };
-    run_ready(auth.admit(kv, kv, &shown, call.now_ms, 0))
+    run_ready(auth.admit(kv, &shown, call.now_ms, 0))
 }
 
 fn kind(outcome: &Result<Admitted, Refusal>) -> Option<RefusalKind> {
@@ -538,7 +538,7 @@ fn a_certificate_stands_for_the_caller_it_is_named_for() {
             model: Some("m"),
         };
         let kv = store();
-        let outcome = run_ready(authenticator(&policy).admit(&kv, &kv, &shown, NOW_MS, 0));
+        let outcome = run_ready(authenticator(&policy).admit(&kv, &shown, NOW_MS, 0));
         let outcome = outcome
             .map(|admitted| admitted.caller.tenant)
             .map_err(|refusal| refusal.kind);
@@ -718,7 +718,7 @@ proptest! {
             route: "predict",
             model: Some("m"),
         };
-        let outcome = run_ready(auth.admit(&kv, &kv, &shown, NOW_MS, 7));
+        let outcome = run_ready(auth.admit(&kv, &shown, NOW_MS, 7));
         prop_assert!(outcome.is_err());
     }
 

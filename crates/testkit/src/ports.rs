@@ -247,7 +247,7 @@ impl AuthPort for NativeAuth {
             model: call.model,
         };
         let mut authenticator = self.authenticator.borrow_mut();
-        let admitted = run_ready(authenticator.admit(&self.kv, &self.kv, &shown, now_ms, random));
+        let admitted = run_ready(authenticator.admit(&self.kv, &shown, now_ms, random));
         admitted
             .map(|admitted| AuthAdmitted {
                 caller: admitted.caller,

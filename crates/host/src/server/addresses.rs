@@ -1,38 +1,23 @@
 //! Decides whether one more connection from an address is let in, so that one caller cannot take all of them.
 
+use penstock_policy::quota::subject::subscriber;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Who shares a count: one IPv4 address, or an IPv6 network of 64 bits, which is what one subscriber gets at least.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Neighbourhood(IpAddr);
-
-/// The bits of an IPv6 address that name its network.
-const NETWORK_BITS: u128 = !0 << 64;
-
-impl Neighbourhood {
-    fn of(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK_BITS).into(),
-            v4 => v4,
-        })
-    }
-}
-
-/// How many connections each has open. Who has none is not in it, so it holds at most as many as there are connections.
+/// How many connections each subscriber has open: one IPv4 address, or an IPv6 network of 64 bits. Who has none is not in it, so it holds at most as many as there are connections.
 #[derive(Debug, Default)]
-pub struct Addresses(Mutex<HashMap<Neighbourhood, u32>>);
+pub struct Addresses(Mutex<HashMap<IpAddr, u32>>);
 
 impl Addresses {
-    fn open(&self) -> MutexGuard<'_, HashMap<Neighbourhood, u32>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one more connection until the guard goes; `None` when there are `limit` already.
     pub fn admit(self: &Arc<Self>, address: IpAddr, limit: u32) -> Option<Counted> {
-        let of = Neighbourhood::of(address);
+        let of = subscriber(address);
         let mut open = self.open();
         let count = open.entry(of).or_default();
         if *count >= limit {
@@ -51,7 +36,7 @@ impl Addresses {
 #[derive(Debug)]
 pub struct Counted {
     addresses: Arc<Addresses>,
-    of: Neighbourhood,
+    of: IpAddr,
 }
 
 impl Drop for Counted {

@@ -126,12 +126,14 @@ pub struct Authenticator {
     issuers: Issuers,
     key_sets: Vec<KeySetState>,
     public: bool,
-    /// As text, written once.
-    anonymous_scopes: Vec<String>,
+    /// What callers who show nothing may do.
+    anonymous: Rc<Granted>,
+    /// What each of the settings' certificates allows, in their order.
+    certificates: Vec<Rc<Granted>>,
     keys: Cache<Rc<KnownKey>>,
     absent: Cache<()>,
     tenants: Cache<TenantState>,
-    tokens: Cache<Rc<Verified>>,
+    tokens: Cache<Rc<KnownToken>>,
     used: Cache<()>,
     /// How many tokens of an address failed their check; an entry lasts [`FAILURES_MS`] from the first.
     failures: Cache<Cell<u32>>,
@@ -141,8 +143,15 @@ pub struct Authenticator {
 #[derive(Debug)]
 struct KnownKey {
     record: KeyRecord,
+    granted: Rc<Granted>,
     digest: [u8; 32],
     revoked: bool,
+}
+
+#[derive(Debug)]
+struct KnownToken {
+    verified: Verified,
+    granted: Rc<Granted>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,10 +176,32 @@ struct Recognised {
     api_key_id: Option<String>,
     subject: Option<String>,
     tier: String,
-    scopes: Vec<Scope>,
+    granted: Rc<Granted>,
     credential: CredentialKind,
     /// Whether the tenant must be one that was made here.
     registered: bool,
+}
+
+/// What a credential allows, also as the caller is told to other policies. Made when the credential is read, and not for
+/// each call that shows it.
+#[derive(Debug, Default)]
+struct Granted {
+    scopes: Vec<Scope>,
+    text: Vec<String>,
+}
+
+impl Granted {
+    fn new(scopes: &[Scope]) -> Rc<Self> {
+        Rc::new(Self {
+            scopes: scopes.to_vec(),
+            text: scopes.iter().map(ToString::to_string).collect(),
+        })
+    }
+}
+
+/// How long ago something was, unless never or, by a clock that went back, not yet.
+fn age_ms(since_ms: Option<u64>, now_ms: u64) -> Option<u64> {
+    now_ms.checked_sub(since_ms?)
 }
 
 fn refuse<T>(kind: RefusalKind, message: impl Into<String>) -> Result<T, Refusal> {
@@ -206,12 +237,13 @@ impl Authenticator {
             .signatures
             .as_ref()
             .map_or(0, |s| s.window_s * 1_000);
-        let anonymous = settings
-            .anonymous
-            .iter()
-            .flat_map(|anonymous| &anonymous.scopes);
+        let anonymous = settings.anonymous.as_ref();
+        let certificates = settings.certificates.iter();
         Ok(Self {
-            anonymous_scopes: anonymous.map(ToString::to_string).collect(),
+            anonymous: Granted::new(anonymous.map_or(&[], |anonymous| &anonymous.scopes)),
+            certificates: certificates
+                .map(|known| Granted::new(&known.scopes))
+                .collect(),
             issuers,
             key_sets,
             pepper: secrets.pepper,
@@ -245,11 +277,11 @@ impl Authenticator {
         }
     }
 
-    /// Decides who calls and whether they may. `kv` holds keys and tenants, `seen_kv` the signatures that were seen.
+    /// Decides who calls and whether they may. The store holds keys, tenants and the signatures that were seen, and must be
+    /// a durable one.
     pub async fn admit<K: Kv>(
         &mut self,
         kv: &K,
-        seen_kv: &K,
         shown: &Presented<'_>,
         now_ms: u64,
         random: u64,
@@ -257,10 +289,7 @@ impl Authenticator {
         let recognised = match credential::find(shown.headers)? {
             Credential::ApiKey(api_key) => self.by_api_key(kv, api_key, now_ms).await?,
             Credential::Token(token) => self.by_token(kv, token, shown.address, now_ms).await?,
-            Credential::Signature => {
-                self.by_signature(kv, seen_kv, shown, now_ms, random)
-                    .await?
-            }
+            Credential::Signature => self.by_signature(kv, shown, now_ms, random).await?,
             Credential::Nothing => match shown.certificate {
                 Some(certificate) => self.by_certificate(certificate)?,
                 None => self.by_nothing(shown)?,
@@ -273,10 +302,7 @@ impl Authenticator {
         let tier = self.settings.tiers.get(&recognised.tier);
         let caller = Caller {
             anonymous: recognised.credential == CredentialKind::None,
-            scopes: match recognised.credential {
-                CredentialKind::None => self.anonymous_scopes.clone(),
-                _ => recognised.scopes.iter().map(ToString::to_string).collect(),
-            },
+            scopes: recognised.granted.text.clone(),
             address: shown.address.map(str::to_owned),
             tenant: recognised.tenant,
             api_key_id: recognised.api_key_id,
@@ -295,7 +321,7 @@ impl Authenticator {
                 .model
                 .is_some_and(|model| !self.settings.sees(&caller.tenant, model))
                 && (!caller.anonymous
-                    || scopes::allow(&recognised.scopes, shown.route, shown.model)) =>
+                    || scopes::allow(&recognised.granted.scopes, shown.route, shown.model)) =>
             {
                 Some(Refusal::new(RefusalKind::Hidden, String::new()))
             }
@@ -307,7 +333,7 @@ impl Authenticator {
                     caller.tier
                 ),
             )),
-            _ => self.may(&caller, tier, &recognised.scopes, shown),
+            _ => may(&caller, tier, &recognised.granted.scopes, shown),
         };
         match refused {
             Some(refusal) => Err(Refusal {
@@ -343,43 +369,6 @@ impl Authenticator {
         models.iter().map(known).collect()
     }
 
-    /// Whether a caller may do what it asks: why not.
-    fn may(
-        &self,
-        caller: &Caller,
-        tier: Option<&Tier>,
-        scopes: &[Scope],
-        shown: &Presented<'_>,
-    ) -> Option<Refusal> {
-        let Presented { route, model, .. } = *shown;
-        let most = tier.and_then(|tier| tier.scopes.as_deref());
-        let wanted = match model {
-            Some(model) => format!("{route}:{}", plain(model)),
-            None => route.to_owned(),
-        };
-        let whose = if !scopes::allow(scopes, route, model) {
-            "these credentials have"
-        } else if most.is_some_and(|most| !scopes::allow(most, route, model)) {
-            "their tier has"
-        } else {
-            return None;
-        };
-        let message = if caller.anonymous {
-            format!("callers without credentials may not do this; the scope `{wanted}` is needed")
-        } else {
-            format!("{whose} no scope for this; `{wanted}` is needed")
-        };
-        let kind = if caller.anonymous {
-            RefusalKind::Missing
-        } else {
-            RefusalKind::Denied
-        };
-        Some(Refusal {
-            scope: Some(wanted),
-            ..Refusal::new(kind, message)
-        })
-    }
-
     fn by_nothing(&self, shown: &Presented<'_>) -> Result<Recognised, Refusal> {
         let Some(anonymous) = &self.settings.anonymous else {
             return refuse(
@@ -404,21 +393,22 @@ impl Authenticator {
             api_key_id: None,
             subject: None,
             tier: anonymous.tier.clone(),
-            scopes: anonymous.scopes.clone(),
+            granted: self.anonymous.clone(),
             credential: CredentialKind::None,
             registered: false,
         })
     }
 
     fn by_certificate(&self, shown: CertificateShown<'_>) -> Result<Recognised, Refusal> {
-        let stands_for = self.settings.certificates.iter().find(|known| {
+        let mut known = self.settings.certificates.iter().zip(&self.certificates);
+        let stands_for = known.find(|(known, _)| {
             let named = known
                 .name
                 .as_ref()
                 .is_some_and(|name| shown.names.contains(name));
             named || known.sha256.as_deref() == Some(shown.sha256)
         });
-        let Some(known) = stands_for else {
+        let Some((known, granted)) = stands_for else {
             return refuse(
                 RefusalKind::Invalid,
                 "the client certificate stands for no caller; the operator names it under [[auth.certificates]]",
@@ -432,7 +422,7 @@ impl Authenticator {
                 None => format!("sha256:{}", shown.sha256),
             }),
             tier: known.tier.clone(),
-            scopes: known.scopes.clone(),
+            granted: granted.clone(),
             credential: CredentialKind::Certificate,
             registered: false,
         })
@@ -469,7 +459,7 @@ impl Authenticator {
         };
         self.still_good(&known, now_ms)?;
         self.note_use(kv, shown.id, now_ms).await;
-        Ok(of_key(&known.record, CredentialKind::ApiKey))
+        Ok(of_key(&known, CredentialKind::ApiKey))
     }
 
     /// Whether a key that is known may be used now.
@@ -584,10 +574,7 @@ impl Authenticator {
             grace_ms: 0,
         };
         let old = |state: &KeySetState| {
-            let age_ms = state
-                .looked_ms
-                .and_then(|looked_ms| now_ms.checked_sub(looked_ms));
-            age_ms.is_none_or(|age_ms| age_ms >= KEY_SET_EVERY_MS)
+            age_ms(state.looked_ms, now_ms).is_none_or(|age_ms| age_ms >= KEY_SET_EVERY_MS)
         };
         if self.key_sets.iter().any(old)
             && let Some(issuer) = self.issuers.issuer_of(token).map(str::to_owned)
@@ -595,10 +582,10 @@ impl Authenticator {
             self.refresh_keys(kv, &issuer, KEY_SET_EVERY_MS, now_ms)
                 .await?;
         }
-        if let Some(verified) = self.tokens.fresh(&name, ages, now_ms)
-            && now_ms < verified.expires_ms
+        if let Some(known) = self.tokens.fresh(&name, ages, now_ms)
+            && now_ms < known.verified.expires_ms
         {
-            return Ok(of_token(verified));
+            return Ok(of_token(known));
         }
         let from = network(address.unwrap_or_default());
         let lately = Ages {
@@ -638,7 +625,11 @@ impl Authenticator {
             }
         }
         match verified {
-            Ok(verified) => Ok(of_token(self.tokens.put(&name, Rc::new(verified), now_ms))),
+            Ok(verified) => {
+                let granted = Granted::new(&verified.scopes);
+                let known = Rc::new(KnownToken { verified, granted });
+                Ok(of_token(self.tokens.put(&name, known, now_ms)))
+            }
             Err(refusal) => {
                 if refusal.fault == Fault::Invalid {
                     match self.failures.fresh(&from, lately, now_ms) {
@@ -682,9 +673,7 @@ impl Authenticator {
         else {
             return Ok(false);
         };
-        let age_ms = state
-            .looked_ms
-            .and_then(|looked_ms| now_ms.checked_sub(looked_ms));
+        let age_ms = age_ms(state.looked_ms, now_ms);
         if age_ms.is_some_and(|age_ms| age_ms < every_ms) {
             return Ok(false);
         }
@@ -725,10 +714,7 @@ impl Authenticator {
         else {
             return;
         };
-        let age_ms = state
-            .asked_ms
-            .and_then(|asked_ms| now_ms.checked_sub(asked_ms));
-        if age_ms.is_none_or(|age_ms| age_ms >= KEY_SET_LEAST_MS) {
+        if age_ms(state.asked_ms, now_ms).is_none_or(|age_ms| age_ms >= KEY_SET_LEAST_MS) {
             state.asked_ms = Some(now_ms);
             let _ = kv.increment(&record::key_set_asked_name(issuer), 1).await;
         }
@@ -737,7 +723,6 @@ impl Authenticator {
     async fn by_signature<K: Kv>(
         &mut self,
         kv: &K,
-        seen_kv: &K,
         shown: &Presented<'_>,
         now_ms: u64,
         random: u64,
@@ -773,16 +758,16 @@ impl Authenticator {
         self.still_good(&known, now_ms)?;
         let name = format!("auth:seen:{}", signature::replay_name(&signed));
         let remembered = async {
-            if seen_kv.exists(&name).await? {
+            if kv.exists(&name).await? {
                 return Ok::<bool, KvError>(false);
             }
             let bucket = self.seen.bucket(now_ms);
             let place = (self
                 .seen
-                .place(seen_kv, bucket, now_ms, random, &mut DeleteNamed))
+                .place(kv, bucket, now_ms, random, &mut DeleteNamed))
             .await?;
-            seen_kv.set(&place, name.as_bytes()).await?;
-            Ok(seen_kv.increment(&name, 1).await? == 1)
+            kv.set(&place, name.as_bytes()).await?;
+            Ok(kv.increment(&name, 1).await? == 1)
         };
         match remembered.await {
             Ok(true) => {}
@@ -795,29 +780,64 @@ impl Authenticator {
             Err(_) => return Err(store_failed("whether the request was sent before")),
         }
         self.note_use(kv, &id, now_ms).await;
-        Ok(of_key(&known.record, CredentialKind::Signature))
+        Ok(of_key(&known, CredentialKind::Signature))
     }
 }
 
-fn of_key(record: &KeyRecord, credential: CredentialKind) -> Recognised {
+/// Whether a caller may do what it asks: why not.
+fn may(
+    caller: &Caller,
+    tier: Option<&Tier>,
+    scopes: &[Scope],
+    shown: &Presented<'_>,
+) -> Option<Refusal> {
+    let Presented { route, model, .. } = *shown;
+    let most = tier.and_then(|tier| tier.scopes.as_deref());
+    let (kind, whose) = if !scopes::allow(scopes, route, model) {
+        if caller.anonymous {
+            (RefusalKind::Missing, "callers without credentials have")
+        } else {
+            (RefusalKind::Denied, "these credentials have")
+        }
+    } else if most.is_some_and(|most| !scopes::allow(most, route, model)) {
+        (RefusalKind::Denied, "their tier has")
+    } else {
+        return None;
+    };
+    let wanted = match model {
+        Some(model) => format!("{route}:{}", plain(model)),
+        None => route.to_owned(),
+    };
+    Some(Refusal {
+        scope: Some(wanted.clone()),
+        ..Refusal::new(
+            kind,
+            format!("{whose} no scope for this; `{wanted}` is needed"),
+        )
+    })
+}
+
+fn of_key(known: &KnownKey, credential: CredentialKind) -> Recognised {
+    let record = &known.record;
     Recognised {
         tenant: record.tenant.clone(),
         api_key_id: Some(record.id.clone()),
         subject: None,
         tier: record.tier.clone(),
-        scopes: record.scopes.clone(),
+        granted: known.granted.clone(),
         credential,
         registered: true,
     }
 }
 
-fn of_token(verified: &Verified) -> Recognised {
+fn of_token(known: &KnownToken) -> Recognised {
+    let verified = &known.verified;
     Recognised {
         tenant: verified.tenant.clone(),
         api_key_id: None,
         subject: verified.subject.clone(),
         tier: verified.tier.clone(),
-        scopes: verified.scopes.clone(),
+        granted: known.granted.clone(),
         credential: CredentialKind::Token,
         registered: false,
     }
@@ -843,6 +863,7 @@ async fn read_key<K: Kv>(kv: &K, id: &str) -> Result<Option<KnownKey>, KvError> 
     let digest = api_key::unhex(&record.digest)
         .ok_or_else(|| KvError::new("a record in the store has no digest"))?;
     Ok(Some(KnownKey {
+        granted: Granted::new(&record.scopes),
         record,
         digest,
         revoked,

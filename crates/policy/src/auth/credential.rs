@@ -6,13 +6,12 @@
 //! * `Signature` and `Signature-Input` (RFC 9421): the request is signed.
 
 use super::api_key::{self, ApiKey};
-use super::{Refusal, RefusalKind};
+use super::token::Issuers;
+use super::{Refusal, RefusalKind, signature};
+use penstock_core::headers::CREDENTIALS;
 
 /// The longest value of a header that carries a credential. Tokens are the longest, and take a few kilobytes.
 pub const MAX_CREDENTIAL_BYTES: usize = 8 << 10;
-
-/// The headers that carry credentials, but for signatures.
-const CARRIERS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
 /// What a request shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +29,9 @@ pub enum Credential<'a> {
 /// Finds it. Names of headers are in lower case.
 pub fn find<'a>(headers: &'a [(&str, &[u8])]) -> Result<Credential<'a>, Refusal> {
     let mut found: Option<(&str, &str)> = None;
-    let mut signed = false;
+    let signed = signature::is_meant(headers);
     for (name, value) in headers {
-        if *name == "signature" || *name == "signature-input" {
-            signed = true;
-        }
-        if !CARRIERS.contains(name) {
+        if !CREDENTIALS.contains(name) {
             continue;
         }
         let text = carried(name, value)?;
@@ -58,7 +54,7 @@ pub fn find<'a>(headers: &'a [(&str, &[u8])]) -> Result<Credential<'a>, Refusal>
             Ok(key) => Ok(Credential::ApiKey(key)),
             Err(why) => Err(malformed(format!("{why} (in `{name}`)"))),
         },
-        (Some(("authorization", text)), false) if text.split('.').count() == 3 => {
+        (Some(("authorization", text)), false) if Issuers::is_meant(text) => {
             Ok(Credential::Token(text))
         }
         (Some(("authorization", _)), false) => Err(malformed(

@@ -7,6 +7,7 @@
 
 use super::api_key;
 use hmac::{Hmac, Mac};
+use penstock_core::headers::SIGNATURE;
 use sfv::{BareItem, Dictionary, FieldType, InnerList, ListEntry, Parser};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -78,8 +79,7 @@ pub struct Signed {
 
 /// Whether a request is meant to be signed.
 pub fn is_meant(headers: &[(&str, &[u8])]) -> bool {
-    let names = ["signature", "signature-input"];
-    (headers.iter()).any(|(name, _)| names.iter().any(|own| own.eq_ignore_ascii_case(name)))
+    (headers.iter()).any(|(name, _)| SIGNATURE.iter().any(|own| own.eq_ignore_ascii_case(name)))
 }
 
 /// Reads what a request says of its signature. The target is path and query as sent.

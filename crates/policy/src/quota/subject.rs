@@ -85,15 +85,22 @@ pub fn accountable(call: &Call<'_>) -> u128 {
     subject("back-off", per, call)
 }
 
-/// The network an address is counted by: an IPv4 address itself (also when it is written as IPv6), an
-/// IPv6 address by its /64. What is no address counts as it stands.
-pub fn network(address: &str) -> String {
-    match address.parse::<IpAddr>().map(|a| a.to_canonical()) {
-        Ok(IpAddr::V4(v4)) => v4.to_string(),
-        Ok(IpAddr::V6(v6)) => {
+/// Whose an address is taken to be: an IPv4 address itself (also when it is written as IPv6), an IPv6 address by its /64.
+pub fn subscriber(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) => {
             let kept = v6.to_bits() & (u128::MAX << (128 - IPV6_PREFIX_BITS));
-            format!("{}/{IPV6_PREFIX_BITS}", Ipv6Addr::from_bits(kept))
+            Ipv6Addr::from_bits(kept).into()
         }
+    }
+}
+
+/// The network an address is counted by, as [`subscriber`] has it. What is no address counts as it stands.
+pub fn network(address: &str) -> String {
+    match address.parse::<IpAddr>().map(subscriber) {
+        Ok(IpAddr::V4(v4)) => v4.to_string(),
+        Ok(IpAddr::V6(v6)) => format!("{v6}/{IPV6_PREFIX_BITS}"),
         Err(_) => address.to_owned(),
     }
 }
