@@ -301,11 +301,11 @@ impl ContractPort for NativeValidation {
     }
 
     fn parse_infer(&self, body: &str) -> Result<ParsedBody, Rejection> {
-        let parsed = infer::parse_infer(body.as_bytes(), &self.0)?;
+        let parsed = infer::parse_infer(body.as_bytes(), 0, &self.0)?;
         Ok(ParsedBody {
             id: parsed.id,
             inputs: parsed.inputs,
-            outputs: parsed.outputs,
+            outputs: parsed.outputs.into_iter().map(|o| o.name).collect(),
         })
     }
 }
