@@ -437,7 +437,7 @@ impl<P: Ports> Call<'_, P> {
         // A prediction is written and then put into the answer, so it is there twice.
         let (form, copies) = match self.method {
             Method::Predict => (render::Form::Items(&opened.contract), 2),
-            Method::Infer => (render::Form::Flat, 1),
+            Method::Infer => (render::Form::Flat(&[]), 1),
         };
         let capacity = render::capacity(&outputs, form, copies).map_err(|bytes| {
             Problem::new(
@@ -483,10 +483,11 @@ impl<P: Ports> Call<'_, P> {
                     model,
                     &version.to_string(),
                     caller_id.as_deref(),
-                    &outputs,
+                    (&outputs, &[]),
                     &parameters,
                     capacity,
                 )
+                .body
             }
         };
         Ok(Answered {
