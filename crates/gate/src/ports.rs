@@ -2,7 +2,7 @@
 //! implement them in memory.
 
 use penstock_core::{Caller, Code, ModelVersion};
-use penstock_tensor::{Rejection, Tensor};
+use penstock_tensor::{InferRequest, Rejection, Tensor};
 
 /// Everything the gate is given.
 pub trait Ports {
@@ -185,42 +185,14 @@ pub struct ParsedBody {
     pub inputs: Vec<Tensor>,
 }
 
-/// An output that is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutputRequest {
-    /// Its name.
-    pub name: String,
-    /// Whether its bytes are wanted behind the JSON.
-    pub binary: bool,
-    /// How many classes are wanted in place of the numbers; 0 for the numbers.
-    pub classes: u32,
-}
-
-/// A parsed body of the Open Inference Protocol.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ParsedInfer {
-    /// The caller's own id for the call.
-    pub id: Option<String>,
-    /// The inputs; those whose bytes stand behind the JSON have no data yet.
-    pub inputs: Vec<Tensor>,
-    /// Which inputs' bytes stand behind the JSON, in their order there, and how many.
-    pub binary: Vec<(u32, u64)>,
-    /// Outputs asked for; empty for all.
-    pub outputs: Vec<OutputRequest>,
-    /// Whether outputs that nobody names are wanted as bytes.
-    pub binary_outputs: bool,
-    /// The line to wait in, 1 the first to run.
-    pub priority: Option<u8>,
-    /// Microseconds the call may take.
-    pub timeout_us: Option<u64>,
-}
-
 /// Validation, opened for one contract.
 pub trait ContractPort {
     /// Parses the body of `:predict`.
     fn parse_predict(&self, body: &str) -> Result<ParsedBody, Rejection>;
     /// Parses the JSON of the Open Inference Protocol's `infer`, behind which so many bytes of tensors stand.
-    fn parse_infer(&self, body: &str, tail_bytes: u64) -> Result<ParsedInfer, Rejection>;
+    fn parse_infer(&self, body: &str, tail_bytes: u64) -> Result<InferRequest, Rejection>;
+    /// Parses the body of `generate`.
+    fn parse_generate(&self, body: &str) -> Result<InferRequest, Rejection>;
 }
 
 /// A file, an image or a recording.

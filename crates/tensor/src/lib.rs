@@ -17,9 +17,12 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod binary;
 pub mod check;
+pub mod classification;
 pub mod contract;
 pub mod datatype;
+pub mod generate;
 pub mod infer;
 pub mod json;
 pub mod number;
@@ -32,7 +35,7 @@ mod values;
 pub use check::{check_outputs, check_tensors};
 pub use contract::{Contract, ContractFault, TensorSpec};
 pub use datatype::Datatype;
-pub use infer::{InferRequest, parse_infer};
+pub use infer::{InferRequest, OutputRequest, parse_infer};
 pub use predict::{PredictRequest, parse_predict};
 pub use rejection::Rejection;
 pub use tensor::Tensor;

@@ -9,9 +9,8 @@ use penstock_gate::ports::{
     AuthPort, AuthRefusal, AuthRefusalKind, AuthSurroundings, CacheAddress, CacheLooked, Claimed,
     Completed, ContractPort, ControlFailure, ControlFailureKind, Failure, Headers, IdempotencyPort,
     IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules, IdempotentCall, Item, Kept,
-    Looked, OutputRequest, ParsedBody, ParsedInfer, Part, Ports, QuotaCall, QuotaPort,
-    QuotaRefusal, QuotaScope, Refusal, RefusalKind as AdapterRefusalKind, Step, Terms,
-    UsageAmounts, UsagePage, UsagePort, UsageRow,
+    Looked, ParsedBody, Part, Ports, QuotaCall, QuotaPort, QuotaRefusal, QuotaScope, Refusal,
+    RefusalKind as AdapterRefusalKind, Step, Terms, UsageAmounts, UsagePage, UsagePort, UsageRow,
 };
 use penstock_policy::auth::api_key::Pepper;
 use penstock_policy::auth::{
@@ -20,7 +19,7 @@ use penstock_policy::auth::{
 use penstock_policy::document;
 use penstock_policy::idempotency as policy;
 use penstock_policy::usage::{Amounts, Usage, Who};
-use penstock_tensor::{Contract, Rejection, Tensor, infer, predict};
+use penstock_tensor::{Contract, InferRequest, Rejection, Tensor, generate, infer, predict};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -437,19 +436,12 @@ impl ContractPort for NativeValidation {
         })
     }
 
-    fn parse_infer(&self, body: &str, _tail_bytes: u64) -> Result<ParsedInfer, Rejection> {
-        let parsed = infer::parse_infer(body.as_bytes(), &self.0)?;
-        let asked = |name| OutputRequest {
-            name,
-            binary: false,
-            classes: 0,
-        };
-        Ok(ParsedInfer {
-            id: parsed.id,
-            inputs: parsed.inputs,
-            outputs: parsed.outputs.into_iter().map(asked).collect(),
-            ..ParsedInfer::default()
-        })
+    fn parse_infer(&self, body: &str, tail_bytes: u64) -> Result<InferRequest, Rejection> {
+        infer::parse_infer(body.as_bytes(), tail_bytes, &self.0)
+    }
+
+    fn parse_generate(&self, body: &str) -> Result<InferRequest, Rejection> {
+        generate::parse(body.as_bytes(), &self.0)
     }
 }
 

@@ -3,14 +3,14 @@
 use super::run::{Answer, Runner, Wishes, Work, item_count};
 use super::{Call, JSON, rejected, text};
 use crate::catalogue::Opened;
-use crate::ports::{ContractPort, ParsedInfer, Ports};
+use crate::ports::{ContractPort, Ports};
 use crate::record::Response;
 use penstock_core::Problem;
-use penstock_tensor::render;
+use penstock_tensor::{InferRequest, render};
 
 /// A body that meets the contract.
 struct Infer {
-    parsed: ParsedInfer,
+    parsed: InferRequest,
     items: u64,
 }
 
@@ -36,7 +36,7 @@ impl<P: Ports> Work<P> for Infer {
     }
 
     fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
-        let ParsedInfer {
+        let InferRequest {
             id,
             inputs,
             outputs: wanted,
