@@ -5,6 +5,7 @@
 //! * [`contract`]: `models/<name>/model.toml`, parsed strictly and checked for sense;
 //! * [`json`]: a strict pull scanner over untrusted bytes, and [`number`], correctly rounded decimals;
 //! * [`predict`], [`infer`]: the two request forms, parsed in one pass into tensors;
+//! * [`batch`]: requests put together, and outputs taken apart;
 //! * [`check`]: the contract checks on finished tensors, for those that come from an adapter or a model;
 //! * [`rejection`]: what a refused request is answered with;
 //! * [`render`]: tensors and answers written as JSON.
@@ -15,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod binary;
 pub mod check;
 pub mod classification;
