@@ -39,4 +39,4 @@ pub use infer::{InferRequest, OutputRequest, parse_infer};
 pub use predict::{PredictRequest, parse_predict};
 pub use rejection::Rejection;
 pub use tensor::Tensor;
-pub use values::ParameterValue;
+pub use values::{MAX_ID_BYTES, ParameterValue};
