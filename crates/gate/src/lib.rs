@@ -12,6 +12,7 @@
 //! * [`catalogue`]: which models and versions exist;
 //! * [`gate`]: what each route is answered with;
 //! * [`trail`]: what the audit log is told;
+//! * [`oip`]: contracts as model configurations;
 //! * [`answer`]: bodies and headers of answers;
 //! * [`ports`]: what the gate needs from outside.
 
@@ -23,6 +24,7 @@ pub mod connection;
 mod cors;
 mod disclose;
 pub mod gate;
+pub mod oip;
 mod policies;
 pub mod ports;
 pub mod record;

@@ -220,16 +220,19 @@ impl<'a, P: Ports> Runner<'a, P> {
         form: render::Form<'_>,
         copies: usize,
     ) -> Result<usize, Problem> {
-        render::capacity(outputs, form, copies).map_err(|bytes| {
-            Problem::new(
-                Code::ModelRejectedInputs,
-                format!(
-                    "the model answered, and its outputs are {bytes} bytes of JSON, more than there is memory for; \
-                     send fewer items"
-                ),
-            )
-        })
+        render::capacity(outputs, form, copies).map_err(too_much)
     }
+}
+
+/// Why outputs cannot be written.
+pub(crate) fn too_much(bytes: usize) -> Problem {
+    Problem::new(
+        Code::ModelRejectedInputs,
+        format!(
+            "the model answered, and its outputs are {bytes} bytes of JSON, more than there is memory for; \
+             send fewer items"
+        ),
+    )
 }
 
 /// Turns items into what the model is to run on first, checked like a stranger's: the adapter is a component of its own.
