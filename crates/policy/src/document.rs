@@ -317,7 +317,10 @@ mod tests {
                 "[[cache]]\nmodel = \"a\"\nlease_ms = 1\n",
                 "must be 100 to 300000 ms",
             ),
-            ("[[cache]]\nmodel = \"a\"\nttl = 1\n", "line 3: unknown field"),
+            (
+                "[[cache]]\nmodel = \"a\"\nttl = 1\n",
+                "line 3: unknown field",
+            ),
             ("[[cache]]\nmodel = \"a\"\nscope = \"all\"\n", "line 3"),
             ("[cache]\nmodel = \"a\"\n", "line 1"),
         ] {

@@ -6,6 +6,7 @@
 //! * [`json`]: a strict pull scanner over untrusted bytes, and [`number`], correctly rounded decimals;
 //! * [`predict`], [`infer`]: the two request forms, parsed in one pass into tensors;
 //! * [`check`]: the contract checks on finished tensors, for those that come from an adapter or a model;
+//! * [`explain`]: what a model is asked so that one answer of it is explained, and what follows from the answers;
 //! * [`rejection`]: what a refused request is answered with;
 //! * [`render`]: tensors and answers written as JSON.
 //!
@@ -18,6 +19,7 @@
 pub mod check;
 pub mod contract;
 pub mod datatype;
+pub mod explain;
 pub mod infer;
 pub mod json;
 pub mod number;

@@ -266,7 +266,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Writes `"name":` with a comma before it unless it is the first member.
-fn write_name(out: &mut Vec<u8>, name: &str) {
+pub(crate) fn write_name(out: &mut Vec<u8>, name: &str) {
     if !matches!(out.last(), Some(b'{')) {
         out.push(b',');
     }
@@ -682,7 +682,7 @@ fn top_classes(datatype: Datatype, data: &[u8], size: usize) -> Vec<usize> {
 }
 
 /// An element's value for comparing; 64-bit integers are rounded.
-fn as_f64(datatype: Datatype, bytes: &[u8]) -> Option<f64> {
+pub(crate) fn as_f64(datatype: Datatype, bytes: &[u8]) -> Option<f64> {
     Some(match datatype {
         Datatype::Uint8 => u8::from_le_bytes(bytes.try_into().ok()?).into(),
         Datatype::Uint16 => u16::from_le_bytes(bytes.try_into().ok()?).into(),

@@ -192,26 +192,100 @@ mod tests {
             ("max-stale=9, no-transform, x=\"no-store, no-cache\"", none),
             ("x=\"a\\\", no-store\"", none),
             ("no-cachet, nocache, =no-store", none),
-            ("No-Cache", Directives { no_cache: true, ..none }),
-            ("no-cache=\"x\" , no-store", Directives { no_cache: true, no_store: true, ..none }),
-            (",, only-if-cached", Directives { only_if_cached: true, ..none }),
-            ("max-age=30", Directives { max_age_s: Some(30), ..none }),
-            ("max-age = \"30\"", Directives { max_age_s: Some(30), ..none }),
-            ("max-age=30, max-age=3", Directives { max_age_s: Some(3), ..none }),
-            ("max-age=-1", Directives { max_age_s: Some(0), ..none }),
-            ("max-age", Directives { max_age_s: Some(0), ..none }),
-            ("max-age=\"", Directives { max_age_s: Some(0), ..none }),
+            (
+                "No-Cache",
+                Directives {
+                    no_cache: true,
+                    ..none
+                },
+            ),
+            (
+                "no-cache=\"x\" , no-store",
+                Directives {
+                    no_cache: true,
+                    no_store: true,
+                    ..none
+                },
+            ),
+            (
+                ",, only-if-cached",
+                Directives {
+                    only_if_cached: true,
+                    ..none
+                },
+            ),
+            (
+                "max-age=30",
+                Directives {
+                    max_age_s: Some(30),
+                    ..none
+                },
+            ),
+            (
+                "max-age = \"30\"",
+                Directives {
+                    max_age_s: Some(30),
+                    ..none
+                },
+            ),
+            (
+                "max-age=30, max-age=3",
+                Directives {
+                    max_age_s: Some(3),
+                    ..none
+                },
+            ),
+            (
+                "max-age=-1",
+                Directives {
+                    max_age_s: Some(0),
+                    ..none
+                },
+            ),
+            (
+                "max-age",
+                Directives {
+                    max_age_s: Some(0),
+                    ..none
+                },
+            ),
+            (
+                "max-age=\"",
+                Directives {
+                    max_age_s: Some(0),
+                    ..none
+                },
+            ),
             (
                 "max-age=99999999999999999999999",
-                Directives { max_age_s: Some(MAX_DELTA_S), ..none },
+                Directives {
+                    max_age_s: Some(MAX_DELTA_S),
+                    ..none
+                },
             ),
-            ("min-fresh=5,min-fresh=7", Directives { min_fresh_s: Some(7), ..none }),
-            ("min-fresh=x", Directives { min_fresh_s: Some(MAX_DELTA_S), ..none }),
+            (
+                "min-fresh=5,min-fresh=7",
+                Directives {
+                    min_fresh_s: Some(7),
+                    ..none
+                },
+            ),
+            (
+                "min-fresh=x",
+                Directives {
+                    min_fresh_s: Some(MAX_DELTA_S),
+                    ..none
+                },
+            ),
         ] {
             assert_eq!(parse(field), expected, "{field}");
         }
         let fields = [b"no-store".as_slice(), b"\xff, max-age=1"];
-        let both = Directives { no_store: true, max_age_s: Some(1), ..none };
+        let both = Directives {
+            no_store: true,
+            max_age_s: Some(1),
+            ..none
+        };
         assert_eq!(Directives::parse(fields), both);
     }
 
@@ -242,20 +316,41 @@ mod tests {
     #[test]
     fn an_answer_says_where_it_came_from_and_how_old_it_is() {
         for (served, status, age) in [
-            (Served::Hit { kept_ms: 7_100 }, "penstock; hit; ttl=58", Some("2")),
-            (Served::Hit { kept_ms: 99_000 }, "penstock; hit; ttl=60", Some("0")),
+            (
+                Served::Hit { kept_ms: 7_100 },
+                "penstock; hit; ttl=58",
+                Some("2"),
+            ),
+            (
+                Served::Hit { kept_ms: 99_000 },
+                "penstock; hit; ttl=60",
+                Some("0"),
+            ),
             (
                 Served::Collapsed { kept_ms: 9_900 },
                 "penstock; fwd=miss; collapsed",
                 Some("0"),
             ),
-            (Served::Miss { stored: true }, "penstock; fwd=miss; stored", None),
+            (
+                Served::Miss { stored: true },
+                "penstock; fwd=miss; stored",
+                None,
+            ),
             (Served::Miss { stored: false }, "penstock; fwd=miss", None),
-            (Served::Asked { stored: true }, "penstock; fwd=request; stored", None),
+            (
+                Served::Asked { stored: true },
+                "penstock; fwd=request; stored",
+                None,
+            ),
             (Served::Bypass, "penstock; fwd=bypass", None),
         ] {
             let headers = served.headers(60, 10_000);
-            let value = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
+            let value = |name: &str| {
+                headers
+                    .iter()
+                    .find(|(n, _)| *n == name)
+                    .map(|(_, v)| v.as_str())
+            };
             assert_eq!(value("cache-status"), Some(status));
             assert_eq!(value("age"), age);
         }

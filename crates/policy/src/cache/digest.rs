@@ -105,7 +105,10 @@ mod tests {
                 tensor("a", Uint8, &[1], b"x"),
                 tensor("a", Uint8, &[1], b"y"),
             ],
-            vec![tensor("a", Uint8, &[0], b""), tensor("a", Uint8, &[2], b"xy")],
+            vec![
+                tensor("a", Uint8, &[0], b""),
+                tensor("a", Uint8, &[2], b"xy"),
+            ],
             vec![],
         ];
         let outputs: [Vec<String>; 4] = [

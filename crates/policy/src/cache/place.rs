@@ -119,7 +119,12 @@ impl Record {
             let (flight, digest, rest) = head(bytes)?;
             let (kept_ms, rest) = rest.split_first_chunk::<8>()?;
             let begins = bytes.len() - rest.len();
-            Some((flight, digest.to_vec(), u64::from_le_bytes(*kept_ms), begins))
+            Some((
+                flight,
+                digest.to_vec(),
+                u64::from_le_bytes(*kept_ms),
+                begins,
+            ))
         };
         let Some((flight, digest, kept_ms, begins)) = read(&value) else {
             return Self::default();
