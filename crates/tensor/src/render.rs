@@ -24,6 +24,16 @@ pub fn write_nested(out: &mut Vec<u8>, tensor: &Tensor) -> u64 {
     elements.replaced
 }
 
+/// [`write_nested`] in another shape of as many elements.
+pub(crate) fn write_value(out: &mut Vec<u8>, tensor: &Tensor, shape: &[u64]) -> u64 {
+    let Some(mut elements) = Elements::new(tensor) else {
+        out.extend_from_slice(b"null");
+        return 1;
+    };
+    elements.nested(out, shape);
+    elements.replaced
+}
+
 /// Writes a tensor's elements as one flat array, in row-major order; counts like [`write_nested`].
 pub fn write_flat(out: &mut Vec<u8>, tensor: &Tensor) -> u64 {
     let Some(mut elements) = Elements::new(tensor) else {
