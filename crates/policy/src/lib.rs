@@ -7,6 +7,7 @@
 //! * [`document`]: where each finds its settings;
 //! * [`quota`]: how much each caller may use, and what they are told about it;
 //! * [`idempotency`]: whether a call that may be a repetition is run, replayed or refused;
+//! * [`rollout`]: which version of a model answers, and when a canary ends;
 //! * [`usage`]: what is counted of each call;
 //! * [`pattern`]: which names an operator's `*` stands for;
 //! * [`sweep`]: when entries nobody needs any more are deleted.
@@ -20,5 +21,6 @@ pub mod document;
 pub mod idempotency;
 pub mod pattern;
 pub mod quota;
+pub mod rollout;
 pub mod sweep;
 pub mod usage;
