@@ -3,6 +3,7 @@
 //! * [`problem`]: the one catalogue of errors and how each is rendered;
 //! * [`violation`]: one thing wrong with a request's body, with its place;
 //! * [`negotiate`]: which representation an `Accept` header asks for;
+//! * [`grpc`]: statuses and framing of gRPC;
 //! * [`headers`]: names of headers that several rooms act upon;
 //! * [`ids`]: newtypes for the names and ids that travel between rooms;
 //! * [`caller`]: who is calling;
@@ -15,6 +16,7 @@
 
 pub mod caller;
 pub mod clock;
+pub mod grpc;
 pub mod headers;
 pub mod ids;
 pub mod kv;
@@ -26,6 +28,7 @@ pub mod violation;
 
 pub use caller::Caller;
 pub use clock::Clock;
+pub use grpc::GrpcStatus;
 pub use ids::{ModelName, ModelVersion, PredictionId, RequestId};
 pub use kv::{Kv, KvError};
 pub use negotiate::ErrorStyle;

@@ -10,6 +10,7 @@
 //! * `cors`: what browsers are told about pages of other origins;
 //! * `disclose`: how much of a model's answer goes out;
 //! * [`catalogue`]: which models and versions exist;
+//! * [`grpc`]: calls over gRPC;
 //! * [`gate`]: what each route is answered with;
 //! * [`trail`]: what the audit log is told;
 //! * [`oip`]: contracts as model configurations;
@@ -24,6 +25,7 @@ pub mod connection;
 mod cors;
 mod disclose;
 pub mod gate;
+pub mod grpc;
 pub mod oip;
 mod policies;
 pub mod ports;
