@@ -13,6 +13,7 @@
 //! * [`gate`]: what each route is answered with;
 //! * [`trail`]: what the audit log is told;
 //! * [`answer`]: bodies and headers of answers;
+//! * [`representation`]: how answers go out: compressed, tagged, or not at all;
 //! * [`ports`]: what the gate needs from outside.
 
 pub mod answer;
@@ -26,6 +27,7 @@ pub mod gate;
 mod policies;
 pub mod ports;
 pub mod record;
+pub mod representation;
 pub mod route;
 pub mod trail;
 
