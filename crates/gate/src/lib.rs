@@ -14,6 +14,7 @@
 //! * [`trail`]: what the audit log is told;
 //! * [`answer`]: bodies and headers of answers;
 //! * [`representation`]: how answers go out: compressed, tagged, or not at all;
+//! * [`openapi`]: the description of the API, made from contracts;
 //! * [`ports`]: what the gate needs from outside.
 
 pub mod answer;
@@ -24,6 +25,7 @@ pub mod connection;
 mod cors;
 mod disclose;
 pub mod gate;
+pub mod openapi;
 mod policies;
 pub mod ports;
 pub mod record;
