@@ -15,6 +15,7 @@
 //! * [`answer`]: bodies and headers of answers;
 //! * [`representation`]: how answers go out: compressed, tagged, or not at all;
 //! * [`openapi`]: the description of the API, made from contracts;
+//! * [`page`]: the page to read and try the API;
 //! * [`ports`]: what the gate needs from outside.
 
 pub mod answer;
@@ -26,6 +27,7 @@ mod cors;
 mod disclose;
 pub mod gate;
 pub mod openapi;
+pub mod page;
 mod policies;
 pub mod ports;
 pub mod record;

@@ -125,44 +125,14 @@ fn response(kind: Kind, oip: bool, status: u16) -> Value {
         .map(|code| format!("`{}`: {}. {}", code.as_str(), code.title(), code.remedy()))
         .collect();
     let words: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
-    let common = json!({
-        "code": { "enum": words },
-        "status": { "const": status },
-        "details": { "type": "array", "items": reference("Violation") },
-        "available": {
-            "type": "array", "items": { "type": "string" },
-            "description": "What there is in place of what was not found.",
-        },
-        "request_id": { "type": "string" },
-        "timestamp": { "type": "string", "format": "date-time" },
-    });
-    let with = |members: Value, required: &[&str]| {
-        let mut properties = common.clone();
-        if let (Value::Object(properties), Value::Object(members)) = (&mut properties, members) {
-            properties.extend(members);
-        }
-        json!({ "type": "object", "properties": properties, "required": required })
-    };
+    let of_status = json!({ "code": { "enum": words }, "status": { "const": status } });
+    let refined = |schema: &str, properties: Value| json!({ "allOf": [reference(schema)], "properties": properties });
     let own = if oip {
-        with(
-            json!({ "error": { "type": "string" } }),
-            &["error", "code", "status", "request_id"],
-        )
+        refined("OipError", of_status.clone())
     } else {
-        let error = with(
-            json!({ "message": { "type": "string" } }),
-            &["code", "message", "status", "request_id", "timestamp"],
-        );
-        json!({ "type": "object", "properties": { "error": error }, "required": ["error"] })
+        refined("Error", json!({ "error": { "properties": of_status } }))
     };
-    let problem = with(
-        json!({
-            "type": { "type": "string", "format": "uri-reference" },
-            "title": { "type": "string" },
-            "detail": { "type": "string" },
-        }),
-        &["type", "title", "status", "detail", "code", "request_id"],
-    );
+    let problem = refined("Problem", of_status);
     let mut headers = json!({ "X-Request-Id": { "$ref": "#/components/headers/X-Request-Id" } });
     let more: &[&str] = match status {
         401 => &["WWW-Authenticate"],
@@ -183,6 +153,56 @@ fn response(kind: Kind, oip: bool, status: u16) -> Value {
             "application/problem+json": { "schema": problem },
         },
     })
+}
+
+/// The three forms of an error, in the codes' own schemas narrowed to those of a status.
+pub fn schemas() -> Map<String, Value> {
+    let with = |members: Value, required: &[&str]| {
+        let mut schema = json!({
+            "type": "object",
+            "properties": {
+                "code": { "type": "string", "description": "A stable word for programs." },
+                "status": { "type": "integer" },
+                "details": { "type": "array", "items": reference("Violation") },
+                "available": {
+                    "type": "array", "items": { "type": "string" },
+                    "description": "What there is in place of what was not found.",
+                },
+                "request_id": { "type": "string" },
+                "timestamp": { "type": "string", "format": "date-time" },
+            },
+            "required": required,
+        });
+        if let (Some(properties), Value::Object(members)) =
+            (schema["properties"].as_object_mut(), members)
+        {
+            properties.extend(members);
+        }
+        schema
+    };
+    let text = || json!({ "type": "string" });
+    let error = with(
+        json!({ "message": text() }),
+        &["code", "message", "status", "request_id", "timestamp"],
+    );
+    let error =
+        json!({ "type": "object", "properties": { "error": error }, "required": ["error"] });
+    let oip = with(
+        json!({ "error": text() }),
+        &["error", "code", "status", "request_id"],
+    );
+    let problem = with(
+        json!({
+            "type": { "type": "string", "format": "uri-reference" },
+            "title": text(),
+            "detail": text(),
+        }),
+        &["type", "title", "status", "detail", "code", "request_id"],
+    );
+    [("Error", error), ("OipError", oip), ("Problem", problem)]
+        .map(|(name, schema)| (name.to_owned(), schema))
+        .into_iter()
+        .collect()
 }
 
 #[cfg(test)]

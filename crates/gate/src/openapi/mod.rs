@@ -52,6 +52,7 @@ pub struct About {
 pub fn document(models: &[Described<'_>], about: &About) -> Value {
     let mut all_paths = paths::generic(about);
     let mut schemas = schema::generic();
+    schemas.extend(errors::schemas());
     let mut room = MAX_DOCUMENT_BYTES;
     let mut left_out = Vec::new();
     for model in models {

@@ -19,6 +19,8 @@ struct Operation {
     oip: bool,
     parameters: Vec<Value>,
     body: Option<Value>,
+    /// The one model it is of.
+    model: Option<String>,
     /// Status and response.
     answers: Vec<(&'static str, Value)>,
 }
@@ -42,6 +44,7 @@ fn operation(
         oip: path == "/v2" || path.starts_with("/v2/"),
         parameters: Vec::new(),
         body: None,
+        model: None,
         answers: Vec::new(),
     }
 }
@@ -58,13 +61,13 @@ impl Operation {
         self
     }
 
-    fn taking(mut self, content: Value) -> Self {
-        self.body = Some(json!({ "required": true, "content": content }));
+    fn of_model(mut self, model: &str) -> Self {
+        self.model = Some(model.to_owned());
         self
     }
 
-    fn taking_if_any(mut self, content: Value) -> Self {
-        self.body = Some(json!({ "content": content }));
+    fn taking(mut self, content: Value) -> Self {
+        self.body = Some(json!({ "required": true, "content": content }));
         self
     }
 
@@ -136,6 +139,9 @@ impl Operation {
         });
         if !self.description.is_empty() {
             operation["description"] = json!(self.description);
+        }
+        if let Some(model) = self.model {
+            operation["x-model"] = json!(model);
         }
         if let Some(body) = self.body {
             operation["requestBody"] = body;
@@ -555,6 +561,7 @@ pub fn of_model(model: &Described<'_>, about: &About) -> Map<String, Value> {
             Kind::Call,
         )
         .saying(&described)
+        .of_model(name)
         .with(&CALL_PARAMETERS)
     };
     let response = component(name, "PredictResponse");
