@@ -1,28 +1,90 @@
-//! What adapters make of raw content, and of a model's scores. Each adapter is plain Rust behind
-//! [`Adapter`]; the guest room turns one into a component.
+//! Decides what adapters make of content and of a model's outputs. Each adapter is plain Rust behind
+//! [`Adapter`]; the guest room turns [`Builtin`], which is all of them by name, into one component.
 //!
 //! * [`magika`]: bytes of a file to features, scores to a kind of content.
+//!
+//! An adapter is asked to [`Adapter::prepare`] some items, and says by a [`Step`] what is to be done:
+//! run the model on tensors, or pass answers on. The outputs of a run go to [`Adapter::advance`], which
+//! gives the next step; a model that keeps a state between its runs takes many. An adapter holds what
+//! it needs between two steps, and forgets it at the next `prepare`.
+//!
+//! The content comes from strangers. No byte of it makes an adapter panic, and what is allocated is
+//! bounded by what has arrived and by named limits, never by what a header claims.
+
+#![forbid(unsafe_code)]
 
 pub mod magika;
 
 use penstock_tensor::Tensor;
 
-/// What an adapter made of a content.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Prepared {
-    /// Tensors to run the model on.
-    Tensors(Vec<Tensor>),
-    /// The prediction already, as JSON text: this content needs no model.
-    Answer(String),
+/// A file, an image or a recording as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blob<'a> {
+    /// The media type the caller stated.
+    pub media_type: Option<&'a str>,
+    /// Its bytes.
+    pub body: &'a [u8],
 }
 
-/// Why an adapter refuses a content.
+/// A piece of content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// Text.
+    Text(&'a str),
+    /// Text that was taken apart already: numbers in the model's vocabulary.
+    Tokens(&'a [u32]),
+    /// An image.
+    Image(Blob<'a>),
+    /// A recording.
+    Audio(Blob<'a>),
+    /// What the caller said nothing of but its media type.
+    Bytes(Blob<'a>),
+}
+
+/// What one answer is wanted for: its parts, in the caller's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Item<'a> {
+    /// The parts.
+    pub parts: Vec<Part<'a>>,
+}
+
+/// One item's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// It does not take this media type; the text names what it takes.
+pub struct Answer {
+    /// JSON text.
+    pub text: String,
+    /// What the item had of what such models count: tokens, milliseconds of sound; 0 where nothing is
+    /// counted.
+    pub units: u64,
+}
+
+/// What is to be done next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Run the model on these tensors, and hand its outputs to [`Adapter::advance`].
+    Tensors(Vec<Tensor>),
+    /// These are the answers, one for each item.
+    Answers(Vec<Answer>),
+}
+
+/// Why an item is refused; each is the caller's to mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The adapter does not take such content; the text names what it takes.
     UnsupportedMediaType(String),
     /// The content is not what its type says, or the model cannot use it.
     InvalidContent(String),
+}
+
+/// A refusal, with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which of the items, from 0.
+    pub item: u32,
+    /// Which of its parts, where it is one of them.
+    pub part: Option<u32>,
+    /// Why.
+    pub kind: RefusalKind,
 }
 
 /// One adapter, opened for a model.
@@ -30,9 +92,82 @@ pub trait Adapter: Sized + 'static {
     /// Opens the adapter with the name and configuration the contract gives; the error is a sentence
     /// for the operator.
     fn open(name: &str, config: &[u8]) -> Result<Self, String>;
-    /// Turns content into tensors.
-    fn prepare(&self, media_type: Option<&str>, body: &[u8]) -> Result<Prepared, Refusal>;
-    /// Turns one run's outputs into one prediction, as JSON text; the error is a sentence for the
-    /// operator.
-    fn answer(&self, outputs: Vec<Tensor>) -> Result<String, String>;
+    /// Begins with some items, at least one; what it was doing before is forgotten.
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal>;
+    /// Goes on with the outputs of the run it asked for; the error is a sentence for the operator.
+    fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String>;
+}
+
+/// The adapters that come with the server.
+pub enum Builtin {
+    /// [`magika::Magika`].
+    Magika(magika::Magika),
+}
+
+/// What [`Builtin`] can be opened as.
+pub const NAMES: &[&str] = &["magika"];
+
+impl Adapter for Builtin {
+    fn open(name: &str, config: &[u8]) -> Result<Self, String> {
+        match name {
+            "magika" => magika::Magika::open(name, config).map(Self::Magika),
+            _ => Err(format!(
+                "there is no adapter `{name}`; there are {}",
+                NAMES.join(", ")
+            )),
+        }
+    }
+
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+        match self {
+            Self::Magika(adapter) => adapter.prepare(items),
+        }
+    }
+
+    fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
+        match self {
+            Self::Magika(adapter) => adapter.advance(outputs),
+        }
+    }
+}
+
+/// Why a piece of content is refused, before its place is known.
+pub(crate) type Refused = (Option<u32>, RefusalKind);
+
+/// The one part of an item, for adapters that look at one thing at a time.
+pub(crate) fn only_part<'a>(item: &Item<'a>, takes: &str) -> Result<Part<'a>, Refused> {
+    match item.parts.as_slice() {
+        [part] => Ok(*part),
+        [] => Err((
+            None,
+            RefusalKind::InvalidContent(format!(
+                "The content has no parts; this model takes {takes}."
+            )),
+        )),
+        parts => Err((
+            Some(1),
+            RefusalKind::InvalidContent(format!(
+                "The content has {} parts; this model takes one: {takes}.",
+                parts.len()
+            )),
+        )),
+    }
+}
+
+/// Makes something of each item, and tells the place of the first that is refused.
+pub(crate) fn each<'a, T>(
+    items: &[Item<'a>],
+    mut make: impl FnMut(&Item<'a>) -> Result<T, Refused>,
+) -> Result<Vec<T>, Refusal> {
+    items
+        .iter()
+        .zip(0u32..)
+        .map(|(item, place)| {
+            make(item).map_err(|(part, kind)| Refusal {
+                item: place,
+                part,
+                kind,
+            })
+        })
+        .collect()
 }

@@ -5,10 +5,11 @@
 //! Follows the Python package `magika` 1.0.3 in its default mode (high confidence), so that the same
 //! file gets the same label from both.
 
-use crate::{Adapter, Prepared, Refusal};
+use crate::{Adapter, Answer, Item, Part, Refusal, RefusalKind, Step, each, only_part};
 use penstock_tensor::{Datatype, Tensor};
 use serde::Deserialize;
 use serde_json::json;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 /// The most bytes either end of a file may take as features; the model takes 1,024.
@@ -45,14 +46,14 @@ struct ContentType {
 /// The adapter, opened with a configuration.
 pub struct Magika {
     config: Config,
+    /// The items of the run that was asked for, in order: those without an answer are in it.
+    slots: RefCell<Vec<Option<Answer>>>,
 }
 
 impl Adapter for Magika {
     fn open(name: &str, config: &[u8]) -> Result<Self, String> {
         if name != "magika" {
-            return Err(format!(
-                "this component has the adapter `magika` and no `{name}`"
-            ));
+            return Err(format!("this is the adapter `magika` and not `{name}`"));
         }
         let config: Config = serde_json::from_slice(config)
             .map_err(|e| format!("magika's configuration cannot be read: {e}"))?;
@@ -75,43 +76,50 @@ impl Adapter for Magika {
         if config.target_labels_space.is_empty() {
             return Err("this configuration names no labels".into());
         }
-        Ok(Self { config })
+        Ok(Self {
+            config,
+            slots: RefCell::default(),
+        })
     }
 
-    /// Every content type is taken: telling them apart is what the model is for.
-    fn prepare(&self, _media_type: Option<&str>, body: &[u8]) -> Result<Prepared, Refusal> {
-        let config = &self.config;
-        if body.is_empty() {
-            return Ok(Prepared::Answer(self.without_model("empty")));
+    /// Every content is taken: telling them apart is what the model is for. Items too short for it are
+    /// told without it; the others are one batch.
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+        let mut data = Vec::new();
+        let slots = each(items, |item| {
+            let body = match only_part(item, "a file")? {
+                Part::Text(text) => text.as_bytes(),
+                Part::Image(blob) | Part::Audio(blob) | Part::Bytes(blob) => blob.body,
+                Part::Tokens(_) => {
+                    return Err((
+                        Some(0),
+                        RefusalKind::UnsupportedMediaType(
+                            "This model takes text and files, not numbers of tokens.".into(),
+                        ),
+                    ));
+                }
+            };
+            Ok(self.features(body, &mut data))
+        })?;
+        let waiting = slots.iter().filter(|slot| slot.is_none()).count();
+        if waiting == 0 {
+            return Ok(Step::Answers(slots.into_iter().flatten().collect()));
         }
-        let block = body.len().min(config.block_size);
-        if body.len() < config.min_file_size_for_dl {
-            return Ok(Prepared::Answer(self.few_bytes(body)));
-        }
-        let begin = trim_start(&body[..block]);
-        if begin.len() < config.min_file_size_for_dl {
-            // Little but white space: nothing for the model to look at.
-            return Ok(Prepared::Answer(self.few_bytes(&body[..block])));
-        }
-        let begin = &begin[..begin.len().min(config.beg_size)];
-        let end = trim_end(&body[body.len() - block..]);
-        let end = &end[end.len().saturating_sub(config.end_size)..];
-        let features = config.beg_size + config.end_size;
-        let mut data = Vec::with_capacity(features * size_of::<i32>());
-        let mut push = |value: i32| data.extend_from_slice(&value.to_le_bytes());
-        begin.iter().for_each(|&b| push(i32::from(b)));
-        let padding = (config.beg_size - begin.len()) + (config.end_size - end.len());
-        (0..padding).for_each(|_| push(config.padding_token));
-        end.iter().for_each(|&b| push(i32::from(b)));
-        Ok(Prepared::Tensors(vec![Tensor {
+        self.slots.replace(slots);
+        Ok(Step::Tensors(vec![Tensor {
             name: INPUT.into(),
             datatype: Datatype::Int32,
-            shape: vec![1, features as u64],
+            shape: vec![
+                waiting as u64,
+                (self.config.beg_size + self.config.end_size) as u64,
+            ],
             data,
         }]))
     }
 
-    fn answer(&self, outputs: Vec<Tensor>) -> Result<String, String> {
+    fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
+        let slots = self.slots.take();
+        let waiting = slots.iter().filter(|slot| slot.is_none()).count();
         let labels = &self.config.target_labels_space;
         let [output] = outputs.as_slice() else {
             return Err(format!(
@@ -119,16 +127,59 @@ impl Adapter for Magika {
                 outputs.len()
             ));
         };
-        if output.datatype != Datatype::Fp32 || output.data.len() != labels.len() * size_of::<f32>()
+        if waiting == 0
+            || output.datatype != Datatype::Fp32
+            || output.data.len() != waiting * labels.len() * size_of::<f32>()
         {
             return Err(format!(
-                "the model gave {} of shape {:?}; the configuration names {} labels",
+                "the model gave {} of shape {:?}; wanted are scores of {} labels for each of {waiting} items",
                 output.datatype,
                 output.shape,
                 labels.len()
             ));
         }
-        let (numbers, _) = output.data.as_chunks::<4>();
+        let mut rows = output.data.chunks_exact(labels.len() * size_of::<f32>());
+        Ok(Step::Answers(
+            slots
+                .into_iter()
+                .map(|slot| slot.unwrap_or_else(|| self.answer(rows.next().unwrap_or_default())))
+                .collect(),
+        ))
+    }
+}
+
+impl Magika {
+    /// Appends what the model sees of a content, or gives the answer where it has no use for it.
+    fn features(&self, body: &[u8], data: &mut Vec<u8>) -> Option<Answer> {
+        let config = &self.config;
+        if body.is_empty() {
+            return Some(self.without_model("empty"));
+        }
+        let block = body.len().min(config.block_size);
+        if body.len() < config.min_file_size_for_dl {
+            return Some(self.few_bytes(body));
+        }
+        let begin = trim_start(&body[..block]);
+        if begin.len() < config.min_file_size_for_dl {
+            // Little but white space: nothing for the model to look at.
+            return Some(self.few_bytes(&body[..block]));
+        }
+        let begin = &begin[..begin.len().min(config.beg_size)];
+        let end = trim_end(&body[body.len() - block..]);
+        let end = &end[end.len().saturating_sub(config.end_size)..];
+        data.reserve((config.beg_size + config.end_size) * size_of::<i32>());
+        let mut push = |value: i32| data.extend_from_slice(&value.to_le_bytes());
+        begin.iter().for_each(|&b| push(i32::from(b)));
+        let padding = (config.beg_size - begin.len()) + (config.end_size - end.len());
+        (0..padding).for_each(|_| push(config.padding_token));
+        end.iter().for_each(|&b| push(i32::from(b)));
+        None
+    }
+
+    /// The answer for one item's scores.
+    fn answer(&self, scores: &[u8]) -> Answer {
+        let labels = &self.config.target_labels_space;
+        let (numbers, _) = scores.as_chunks::<4>();
         let mut scores: Vec<(f32, &str)> = numbers
             .iter()
             .zip(labels)
@@ -144,11 +195,12 @@ impl Adapter for Magika {
             .collect();
         let mut prediction = self.prediction(label, score);
         prediction["top"] = json!(top);
-        Ok(prediction.to_string())
+        Answer {
+            text: prediction.to_string(),
+            units: 0,
+        }
     }
-}
 
-impl Magika {
     /// The label to tell for the model's best one: itself or what the configuration puts in its
     /// place, or a generic one where the score is too low for that label.
     fn trusted<'a>(&'a self, best: &'a str, score: f32) -> &'a str {
@@ -165,7 +217,7 @@ impl Magika {
     }
 
     /// What is told of content too short for the model: text or not.
-    fn few_bytes(&self, content: &[u8]) -> String {
+    fn few_bytes(&self, content: &[u8]) -> Answer {
         self.without_model(if std::str::from_utf8(content).is_ok() {
             "txt"
         } else {
@@ -173,10 +225,13 @@ impl Magika {
         })
     }
 
-    fn without_model(&self, label: &str) -> String {
+    fn without_model(&self, label: &str) -> Answer {
         let mut prediction = self.prediction(label, 1.0);
         prediction["top"] = json!([]);
-        prediction.to_string()
+        Answer {
+            text: prediction.to_string(),
+            units: 0,
+        }
     }
 
     fn prediction(&self, label: &str, confidence: f32) -> serde_json::Value {
@@ -214,6 +269,7 @@ fn trim_end(bytes: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Blob;
     use serde_json::Value;
 
     fn config() -> Value {
@@ -234,9 +290,18 @@ mod tests {
         Magika::open("magika", config().to_string().as_bytes()).unwrap_or_else(|e| panic!("{e}"))
     }
 
+    fn file(body: &[u8]) -> Item<'_> {
+        Item {
+            parts: vec![Part::Bytes(Blob {
+                media_type: None,
+                body,
+            })],
+        }
+    }
+
     fn features(body: &[u8]) -> Vec<i32> {
-        match magika().prepare(None, body) {
-            Ok(Prepared::Tensors(tensors)) => {
+        match magika().prepare(&[file(body)]) {
+            Ok(Step::Tensors(tensors)) => {
                 assert_eq!(tensors[0].shape, [1, 32]);
                 tensors[0]
                     .data
@@ -251,8 +316,11 @@ mod tests {
     }
 
     fn answer_without_model(body: &[u8]) -> Value {
-        match magika().prepare(None, body) {
-            Ok(Prepared::Answer(text)) => serde_json::from_str(&text).unwrap(),
+        match magika().prepare(&[file(body)]) {
+            Ok(Step::Answers(answers)) => {
+                assert_eq!((answers.len(), answers[0].units), (1, 0));
+                serde_json::from_str(&answers[0].text).unwrap()
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -265,7 +333,12 @@ mod tests {
             shape: vec![1, 4],
             data,
         };
-        serde_json::from_str(&magika().answer(vec![output]).unwrap()).unwrap()
+        let magika = magika();
+        let _ = magika.prepare(&[file(b"0123456789")]).unwrap();
+        match magika.advance(vec![output]) {
+            Ok(Step::Answers(answers)) => serde_json::from_str(&answers[0].text).unwrap(),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -340,13 +413,68 @@ mod tests {
                 "{name}"
             );
         }
-        assert!(magika().answer(vec![]).is_err());
+        let magika = magika();
+        assert!(magika.advance(vec![]).is_err(), "nothing was asked for");
+        let _ = magika.prepare(&[file(b"0123456789")]).unwrap();
+        assert!(magika.advance(vec![]).is_err());
+        let _ = magika.prepare(&[file(b"0123456789")]).unwrap();
         let short = Tensor {
             name: "o".into(),
             datatype: Datatype::Fp32,
             shape: vec![1, 1],
             data: vec![0; 4],
         };
-        assert!(magika().answer(vec![short]).is_err());
+        assert!(magika.advance(vec![short]).is_err());
+    }
+
+    #[test]
+    fn several_items_are_one_batch_and_are_answered_in_their_order() {
+        let magika = magika();
+        let text = Item {
+            parts: vec![Part::Text("# a heading of some length")],
+        };
+        let step = magika.prepare(&[
+            file(b""),
+            text,
+            file(b"abc"),
+            file(b"\x89PNG\r\n\x1a\n...."),
+        ]);
+        let Ok(Step::Tensors(tensors)) = step else {
+            panic!("{step:?}");
+        };
+        assert_eq!(tensors[0].shape, [2, 32]);
+        assert!(tensors[0].is_consistent());
+        let scores = [0.9f32, 0.1, 0.0, 0.0, 0.1, 0.9, 0.0, 0.0];
+        let step = magika.advance(vec![Tensor {
+            name: "o".into(),
+            datatype: Datatype::Fp32,
+            shape: vec![2, 4],
+            data: scores.iter().flat_map(|s| s.to_le_bytes()).collect(),
+        }]);
+        let Ok(Step::Answers(answers)) = step else {
+            panic!("{step:?}");
+        };
+        let labels: Vec<Value> = answers
+            .iter()
+            .map(|a| serde_json::from_str::<Value>(&a.text).unwrap()["label"].clone())
+            .collect();
+        assert_eq!(labels, ["empty", "markdown", "txt", "png"]);
+    }
+
+    #[test]
+    fn an_item_that_cannot_be_taken_is_named() {
+        let tokens = Item {
+            parts: vec![Part::Tokens(&[1, 2])],
+        };
+        let refusal = magika().prepare(&[file(b"abc"), tokens]).unwrap_err();
+        assert_eq!((refusal.item, refusal.part), (1, Some(0)));
+        assert!(matches!(refusal.kind, RefusalKind::UnsupportedMediaType(_)));
+        let two = Item {
+            parts: vec![Part::Text("a"), Part::Text("b")],
+        };
+        let refusal = magika().prepare(&[two]).unwrap_err();
+        assert_eq!((refusal.item, refusal.part), (0, Some(1)));
+        let refusal = magika().prepare(&[Item::default()]).unwrap_err();
+        assert_eq!((refusal.item, refusal.part), (0, None));
     }
 }

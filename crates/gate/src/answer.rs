@@ -2,7 +2,7 @@
 
 use crate::ports::UsageRow;
 use penstock_core::clock::rfc3339;
-use penstock_core::{Code, ModelVersion, PredictionId, RequestId};
+use penstock_core::{Code, ModelVersion, PredictionId, Problem, RequestId};
 use penstock_tensor::{Contract, render};
 use serde_json::{Value, json};
 
@@ -139,6 +139,25 @@ pub fn usage_row(row: &UsageRow) -> Value {
         value["alerts"] = alerts
             .map(|(name, at)| json!({ "name": name, "reached": rfc3339(*at) }))
             .collect();
+    }
+    value
+}
+
+/// What one request of several is told of its failure.
+pub fn error_of_item(problem: &Problem) -> Value {
+    let mut value = json!({
+        "code": problem.code.as_str(),
+        "status": problem.code.status(),
+        "message": problem.message,
+    });
+    if !problem.violations.is_empty() {
+        value["details"] = json!(problem.violations);
+    }
+    if problem.violations_omitted > 0 {
+        value["details_omitted"] = json!(problem.violations_omitted);
+    }
+    if let Some(seconds) = problem.retry_after_s {
+        value["retry_after_s"] = json!(seconds);
     }
     value
 }

@@ -2,6 +2,7 @@
 //! either goes on or ends in a [`Problem`]. Calls of models are [`call`](crate::call)'s.
 
 use crate::answer;
+use crate::call::embeddings::model_of;
 use crate::call::{Method, admit, call};
 use crate::catalogue::Catalogue;
 use crate::connection::Connection;
@@ -12,7 +13,7 @@ use crate::ports::{
     QuotaPort, UsagePort,
 };
 use crate::record::{Request, Response};
-use crate::route::{Route, Target, route, shorten};
+use crate::route::{Route, Target, route, shorten, target};
 use crate::trail::Trail;
 use penstock_core::clock::days_from_date;
 use penstock_core::{Caller, Code, ModelVersion, PredictionId, Problem, RequestId, negotiate};
@@ -65,6 +66,8 @@ pub(crate) struct Context {
 pub(crate) struct Answered {
     pub response: Response,
     pub version: Option<ModelVersion>,
+    /// Why that version answered, in a word.
+    pub reason: Option<String>,
     pub prediction_id: Option<PredictionId>,
 }
 
@@ -79,6 +82,7 @@ impl Answered {
         Self {
             response,
             version: None,
+            reason: None,
             prediction_id: None,
         }
     }
@@ -98,10 +102,14 @@ impl Answered {
         let Self {
             mut response,
             version,
+            reason,
             prediction_id,
         } = self;
         if let Some(version) = version {
             response.push("x-model-version", version.to_string());
+        }
+        if let Some(reason) = reason {
+            response.push("x-model-version-reason", reason);
         }
         if let Some(id) = prediction_id {
             response.push("x-prediction-id", id.as_str());
@@ -212,9 +220,13 @@ impl<P: Ports> Gate<P> {
         trail: &mut Trail,
         audits: bool,
     ) -> Result<Answered, Problem> {
-        let route = route(&request.method, request.path())?;
+        let mut route = route(&request.method, request.path())?;
         if request.method == "OPTIONS" {
             return Ok(Answered::whole(cors::options(route.allow())));
+        }
+        // Who may call it is asked with the model's name, which this route has in its body.
+        if let Route::Embeddings(named) = &mut route {
+            *named = target(&model_of(request).unwrap_or_default(), None);
         }
         let accept = request.header_list("accept");
         if !negotiate::accepts_json(accept.as_deref()) {
@@ -280,6 +292,8 @@ impl<P: Ports> Gate<P> {
         }
         let called = match &route {
             Route::Predict(target) => Some((Method::Predict, target)),
+            Route::BatchPredict(target) => Some((Method::BatchPredict, target)),
+            Route::Embeddings(target) => Some((Method::Embeddings, target)),
             Route::Infer(target) => Some((Method::Infer, target)),
             _ => None,
         };
@@ -306,7 +320,7 @@ fn quota_call<'a>(caller: &'a Caller, route: &'a Route, request: &Request) -> Qu
         caller,
         route: kind,
         // Limits by model are about calls of it.
-        model: model.filter(|_| matches!(route, Route::Predict(_) | Route::Infer(_))),
+        model: model.filter(|_| route.is_call()),
         body_bytes: request.body.len() as u64,
     }
 }
@@ -327,7 +341,11 @@ fn settle<P: Ports>(
 /// What a route is to scopes and limits: its kind, and the model it is about.
 fn asked(route: &Route) -> (&'static str, Option<&str>) {
     match route {
-        Route::Predict(target) => ("predict", Some(&target.model)),
+        Route::Predict(target) | Route::BatchPredict(target) => ("predict", Some(&target.model)),
+        Route::Embeddings(target) => (
+            "embeddings",
+            (!target.model.is_empty()).then_some(target.model.as_str()),
+        ),
         Route::Infer(target) => ("infer", Some(&target.model)),
         Route::Model(target) | Route::ModelMetadata(target) | Route::ModelReady(target) => {
             ("models", Some(&target.model))

@@ -2,7 +2,7 @@
 //! implement them in memory.
 
 use penstock_core::{Caller, Code, ModelVersion};
-use penstock_tensor::{Rejection, Tensor};
+use penstock_tensor::{InferRequest, Rejection, Tensor};
 
 /// Everything the gate is given.
 pub trait Ports {
@@ -58,17 +58,122 @@ pub trait Ports {
     /// Opens an adapter by the name and configuration a contract gives.
     fn open_adapter(&self, name: &str, config: &[u8]) -> Result<Self::Adapter, String>;
 
-    /// Runs one model version; `outputs` empty means all. `priority` 1 is the first to run.
+    /// Runs one model version; `outputs` empty means all.
     fn infer(
         &self,
         model: &str,
         version: ModelVersion,
         inputs: Vec<Tensor>,
         outputs: &[String],
-        priority: Option<u8>,
+        terms: Terms,
     ) -> Result<Vec<Tensor>, Failure>;
+    /// Has one model version run for comparison with what was answered, and comes back at once.
+    fn shadow(
+        &self,
+        model: &str,
+        version: ModelVersion,
+        inputs: Vec<Tensor>,
+        expected: Vec<Tensor>,
+    ) -> Result<(), Failure>;
     /// Whether a model version could run now.
     fn ready(&self, model: &str, version: ModelVersion) -> Result<(), Failure>;
+
+    /// How calls are spread over versions, as JSON text.
+    fn rollouts(&self) -> Result<Option<String>, ControlFailure>;
+    /// Counts one answered call of a canary's run.
+    fn tally(&self, model: &str, canary: u64, counter: u32) -> Result<(), ControlFailure>;
+    /// The first counters of a canary's run.
+    fn tallies(&self, model: &str, canary: u64, counters: u32) -> Result<Vec<u64>, ControlFailure>;
+    /// Ends a canary's run; whether this call ended it.
+    fn trip(&self, model: &str, canary: u64, why: &str) -> Result<bool, ControlFailure>;
+    /// Why a canary's run was ended.
+    fn tripped(&self, model: &str, canary: u64) -> Result<Option<String>, ControlFailure>;
+    /// Statistics in the Open Inference Protocol's form, as JSON text.
+    fn statistics(
+        &self,
+        model: Option<&str>,
+        version: Option<ModelVersion>,
+    ) -> Result<String, ControlFailure>;
+    /// The index of the repository in the Open Inference Protocol's form, as JSON text.
+    fn index(&self, ready: bool) -> Result<String, ControlFailure>;
+    /// Loads a model; comes back when it is ready or has failed.
+    fn load(&self, model: &str) -> Result<(), ControlFailure>;
+    /// Unloads a model.
+    fn unload(&self, model: &str) -> Result<(), ControlFailure>;
+
+    /// Looks for a kept result.
+    fn cache_look(
+        &self,
+        at: &CacheAddress<'_>,
+        since_ms: u64,
+        waiting_since_ms: Option<u64>,
+        now_ms: u64,
+    ) -> Result<CacheLooked, String>;
+    /// Keeps a result.
+    fn cache_keep(
+        &self,
+        at: &CacheAddress<'_>,
+        ticket: u64,
+        value: &[u8],
+        now_ms: u64,
+    ) -> Result<(), String>;
+    /// Gives back a place: the run came to nothing.
+    fn cache_release(&self, at: &CacheAddress<'_>, ticket: u64) -> Result<(), String>;
+}
+
+/// How a call is treated beside others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// The line to wait in, 1 the first to run.
+    pub priority: Option<u8>,
+    /// Milliseconds the call may take, where that is less than its request may.
+    pub timeout_ms: Option<u32>,
+}
+
+/// Why something about models could not be read or done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlFailureKind {
+    /// This host has no such thing.
+    Unsupported,
+    /// There is no such model or version.
+    NotFound,
+    /// It cannot be done as things are.
+    FailedPrecondition,
+    /// The store or the host failed.
+    Failed,
+}
+
+/// The same, with words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlFailure {
+    /// Which kind.
+    pub kind: ControlFailureKind,
+    /// In words.
+    pub message: String,
+}
+
+/// Where a result belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheAddress<'a> {
+    /// What places are counted under.
+    pub space: &'a str,
+    /// Places there are.
+    pub places: u32,
+    /// What the result is of.
+    pub digest: &'a [u8],
+}
+
+/// What came of looking for a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CacheLooked {
+    /// It is there: the result, and when it was kept.
+    Hit(Vec<u8>, u64),
+    /// The caller runs it, and keeps or releases it with this ticket.
+    Run(u64),
+    /// Somebody runs it.
+    Wait,
+    /// The caller runs it and keeps nothing.
+    Bypass,
 }
 
 /// A parsed body: inputs by name, and what else the caller said.
@@ -78,42 +183,93 @@ pub struct ParsedBody {
     pub id: Option<String>,
     /// The inputs, checked against the contract.
     pub inputs: Vec<Tensor>,
-    /// Outputs asked for; empty for all.
-    pub outputs: Vec<String>,
 }
 
 /// Validation, opened for one contract.
 pub trait ContractPort {
     /// Parses the body of `:predict`.
     fn parse_predict(&self, body: &str) -> Result<ParsedBody, Rejection>;
-    /// Parses the body of the Open Inference Protocol's `infer`.
-    fn parse_infer(&self, body: &str) -> Result<ParsedBody, Rejection>;
+    /// Parses the JSON of the Open Inference Protocol's `infer`, behind which so many bytes of tensors stand.
+    fn parse_infer(&self, body: &str, tail_bytes: u64) -> Result<InferRequest, Rejection>;
+    /// Parses the body of `generate`.
+    fn parse_generate(&self, body: &str) -> Result<InferRequest, Rejection>;
 }
 
-/// What an adapter made of a content.
+/// A file, an image or a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blob<'a> {
+    /// The media type the caller stated.
+    pub media_type: Option<&'a str>,
+    /// Its bytes.
+    pub body: &'a [u8],
+}
+
+/// A piece of content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// Text.
+    Text(&'a str),
+    /// Numbers in the model's vocabulary.
+    Tokens(&'a [u32]),
+    /// An image.
+    Image(Blob<'a>),
+    /// A recording.
+    Audio(Blob<'a>),
+    /// What nothing is known of but its media type.
+    Bytes(Blob<'a>),
+}
+
+/// What one answer is wanted for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item<'a> {
+    /// Its parts, in the caller's order.
+    pub parts: Vec<Part<'a>>,
+}
+
+/// One item's answer by an adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterAnswer {
+    /// JSON text.
+    pub text: String,
+    /// What the item had of what such models count, e.g. tokens.
+    pub units: u64,
+}
+
+/// What an adapter wants done next.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Prepared {
-    /// Tensors to run the model on.
+pub enum Step {
+    /// Run the model on these, and hand its outputs to [`AdapterPort::advance`].
     Tensors(Vec<Tensor>),
-    /// The prediction already, as JSON text.
-    Answer(String),
+    /// One answer for each item.
+    Answers(Vec<AdapterAnswer>),
 }
 
-/// Why an adapter refuses a content.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Refusal {
-    /// It does not take this media type.
+/// Why an adapter refuses an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// It does not take such content.
     UnsupportedMediaType(String),
     /// The content is not usable.
     InvalidContent(String),
 }
 
+/// A refusal by an adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which of the items.
+    pub item: u32,
+    /// Which of its parts, where it is one of them.
+    pub part: Option<u32>,
+    /// Why.
+    pub kind: RefusalKind,
+}
+
 /// An adapter, opened for one model.
 pub trait AdapterPort {
-    /// Content to tensors.
-    fn prepare(&self, media_type: Option<&str>, body: &[u8]) -> Result<Prepared, Refusal>;
-    /// Outputs to one prediction, as JSON text; the error is a sentence for the operator.
-    fn answer(&self, outputs: Vec<Tensor>) -> Result<String, String>;
+    /// Begins with some items, at least one; what it was doing before is forgotten.
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal>;
+    /// Goes on with the outputs of the run it asked for; the error is a sentence for the operator.
+    fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String>;
 }
 
 /// Why a run gave no outputs.

@@ -24,6 +24,10 @@ pub enum Route {
     Model(Target),
     /// `/v1/models/{m}[/versions/{v}]:predict`.
     Predict(Target),
+    /// `/v1/models/{m}[/versions/{v}]:batchPredict`.
+    BatchPredict(Target),
+    /// `/v1/embeddings`; the model is named in the body.
+    Embeddings(Target),
     /// `/v2`.
     ServerMetadata,
     /// `/v2/health/live`.
@@ -51,10 +55,18 @@ const READ: &str = "GET, HEAD";
 const CALL: &str = "POST";
 
 impl Route {
+    /// Whether it calls a model.
+    pub fn is_call(&self) -> bool {
+        matches!(
+            self,
+            Route::Predict(_) | Route::BatchPredict(_) | Route::Embeddings(_) | Route::Infer(_)
+        )
+    }
+
     /// The methods this route takes, as an `Allow` header lists them.
     pub fn allow(&self) -> &'static str {
         match self {
-            Route::Predict(_) | Route::Infer(_) => CALL,
+            route if route.is_call() => CALL,
             _ => READ,
         }
     }
@@ -104,6 +116,7 @@ fn find(path: &str) -> Result<Option<Route>, Problem> {
         ["errors"] => Some(Route::ErrorCatalogue),
         ["errors", code] => Some(Route::ErrorEntry((*code).to_owned())),
         ["v1", "usage"] => Some(Route::Usage),
+        ["v1", "embeddings"] => Some(Route::Embeddings(target("", None))),
         ["v1", "models"] => Some(Route::ModelList),
         ["v1", "models", model] => v1_model(model, None),
         ["v1", "models", model, "versions", version] => v1_model(version, Some(model)),
@@ -139,14 +152,22 @@ fn v1_model(last: &str, model: Option<&str>) -> Option<Route> {
     match verb {
         None => Some(Route::Model(target)),
         Some("predict") => Some(Route::Predict(target)),
+        Some("batchPredict") => Some(Route::BatchPredict(target)),
         Some(_) => None,
     }
 }
 
-fn target(model: &str, version: Option<&str>) -> Target {
-    Target {
-        model: model.to_owned(),
-        version: version.map(str::to_owned),
+/// A model, and the version that is pinned behind it or with `@` in its name.
+pub fn target(model: &str, version: Option<&str>) -> Target {
+    match (model.split_once('@'), version) {
+        (Some((model, version)), None) => Target {
+            model: model.to_owned(),
+            version: Some(version.to_owned()),
+        },
+        _ => Target {
+            model: model.to_owned(),
+            version: version.map(str::to_owned),
+        },
     }
 }
 
@@ -232,6 +253,17 @@ mod tests {
                 "/v1/models/m%3Apredict",
                 Route::Predict(at("m", None)),
             ),
+            (
+                "POST",
+                "/v1/models/m@2:predict",
+                Route::Predict(at("m", Some("2"))),
+            ),
+            (
+                "POST",
+                "/v1/models/m:batchPredict",
+                Route::BatchPredict(at("m", None)),
+            ),
+            ("POST", "/v1/embeddings", Route::Embeddings(at("", None))),
             (
                 "POST",
                 "/v1/models/m/versions/2:predict",

@@ -1,7 +1,8 @@
-//! `penstock:adapter` over one adapter's Rust code: [`Adapter`] is all an adapter has to be.
+//! `penstock:adapter` over one adapter's Rust code: [`Adapter`] is all an adapter has to be. Content is
+//! lent to it from where it arrived; tensors are copied once each way.
 
 use crate::types::{bulk_bytes, tensors, tensors_from_wit, tensors_to_wit};
-pub use penstock_adapters::{Adapter, Prepared, Refusal};
+pub use penstock_adapters::{Adapter, Answer, Blob, Item, Part, Refusal, RefusalKind, Step};
 
 #[allow(missing_docs)]
 #[doc(hidden)]
@@ -32,21 +33,61 @@ impl<A: Adapter> wit::GuestAdapter for Resource<A> {
         A::open(&name, &config).map(|adapter| wit::Adapter::new(Resource(adapter)))
     }
 
-    fn prepare(&self, content: wit::Content) -> Result<wit::Prepared, wit::Refusal> {
-        match self
-            .0
-            .prepare(content.media_type.as_deref(), bulk_bytes(&content.body))
-        {
-            Ok(Prepared::Tensors(list)) => Ok(wit::Prepared::Tensors(tensors_to_wit(list))),
-            Ok(Prepared::Answer(text)) => Ok(wit::Prepared::Answer(text)),
-            Err(Refusal::UnsupportedMediaType(text)) => {
-                Err(wit::Refusal::UnsupportedMediaType(text))
-            }
-            Err(Refusal::InvalidContent(text)) => Err(wit::Refusal::InvalidContent(text)),
-        }
+    fn prepare(&self, items: Vec<wit::Item>) -> Result<wit::Step, wit::Refusal> {
+        let items: Vec<Item<'_>> = items.iter().map(item).collect();
+        self.0.prepare(&items).map(step).map_err(refusal)
     }
 
-    fn answer(&self, outputs: Vec<tensors::Tensor>) -> Result<String, String> {
-        self.0.answer(tensors_from_wit(outputs))
+    fn advance(&self, outputs: Vec<tensors::Tensor>) -> Result<wit::Step, String> {
+        self.0.advance(tensors_from_wit(outputs)).map(step)
+    }
+}
+
+fn item(item: &wit::Item) -> Item<'_> {
+    Item {
+        parts: item.parts.iter().map(part).collect(),
+    }
+}
+
+fn part(part: &wit::Part) -> Part<'_> {
+    match part {
+        wit::Part::Text(text) => Part::Text(text),
+        wit::Part::Tokens(tokens) => Part::Tokens(tokens),
+        wit::Part::Image(body) => Part::Image(blob(body)),
+        wit::Part::Audio(body) => Part::Audio(blob(body)),
+        wit::Part::Bytes(body) => Part::Bytes(blob(body)),
+    }
+}
+
+fn blob(blob: &wit::Blob) -> Blob<'_> {
+    Blob {
+        media_type: blob.media_type.as_deref(),
+        body: bulk_bytes(&blob.body),
+    }
+}
+
+fn step(step: Step) -> wit::Step {
+    match step {
+        Step::Tensors(list) => wit::Step::Tensors(tensors_to_wit(list)),
+        Step::Answers(answers) => wit::Step::Answers(
+            answers
+                .into_iter()
+                .map(|answer| wit::Answer {
+                    text: answer.text,
+                    units: answer.units,
+                })
+                .collect(),
+        ),
+    }
+}
+
+fn refusal(refusal: Refusal) -> wit::Refusal {
+    wit::Refusal {
+        item: refusal.item,
+        part: refusal.part,
+        kind: match refusal.kind {
+            RefusalKind::UnsupportedMediaType(text) => wit::RefusalKind::UnsupportedMediaType(text),
+            RefusalKind::InvalidContent(text) => wit::RefusalKind::InvalidContent(text),
+        },
     }
 }

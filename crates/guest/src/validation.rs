@@ -1,7 +1,7 @@
 //! `penstock:validation` over `penstock-tensor`: the component that parses strangers' bytes.
 
 use crate::types::{rejection_to_wit, tensors, tensors_to_wit};
-use penstock_tensor::{Contract, infer, predict};
+use penstock_tensor::{Contract, generate, infer, predict};
 
 #[allow(missing_docs)]
 #[doc(hidden)]
@@ -47,12 +47,44 @@ impl wit::GuestContract for Opened {
         })
     }
 
-    fn parse_infer(&self, body: String) -> Result<wit::InferRequest, tensors::Rejection> {
-        let parsed = infer::parse_infer(body.as_bytes(), &self.0).map_err(rejection_to_wit)?;
-        Ok(wit::InferRequest {
-            id: parsed.id,
-            inputs: tensors_to_wit(parsed.inputs),
-            outputs: parsed.outputs,
-        })
+    fn parse_infer(
+        &self,
+        body: String,
+        tail_bytes: u64,
+    ) -> Result<wit::InferRequest, tensors::Rejection> {
+        infer::parse_infer(body.as_bytes(), tail_bytes, &self.0)
+            .map(infer_to_wit)
+            .map_err(rejection_to_wit)
+    }
+
+    fn parse_generate(&self, body: String) -> Result<wit::InferRequest, tensors::Rejection> {
+        generate::parse(body.as_bytes(), &self.0)
+            .map(infer_to_wit)
+            .map_err(rejection_to_wit)
+    }
+}
+
+fn infer_to_wit(parsed: infer::InferRequest) -> wit::InferRequest {
+    wit::InferRequest {
+        id: parsed.id,
+        inputs: tensors_to_wit(parsed.inputs),
+        binary: parsed
+            .binary
+            .into_iter()
+            // A contract has far fewer inputs than a u32 counts.
+            .filter_map(|(index, bytes)| Some((u32::try_from(index).ok()?, bytes)))
+            .collect(),
+        outputs: parsed
+            .outputs
+            .into_iter()
+            .map(|output| wit::OutputRequest {
+                name: output.name,
+                binary: output.binary,
+                classes: output.classes,
+            })
+            .collect(),
+        binary_outputs: parsed.binary_outputs,
+        priority: parsed.priority,
+        timeout_us: parsed.timeout_us,
     }
 }

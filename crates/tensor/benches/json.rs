@@ -100,7 +100,7 @@ fn parse(name: &str, datatype: Datatype, numbers: &[String], separator: &str) {
         "{{\"inputs\":[{{\"name\":\"x\",\"shape\":[1,3,48,192],\"datatype\":\"{datatype}\",\"data\":[{flat}]}}]}}"
     );
     let oip = best_ns_per_number(|| {
-        black_box(parse_infer(black_box(infer.as_bytes()), &contract))
+        black_box(parse_infer(black_box(infer.as_bytes()), 0, &contract))
             .expect("the bench's body fits");
     });
     let tree = best_ns_per_number(|| {

@@ -73,18 +73,7 @@ fn check(tensors: &[Tensor], contract: &Contract, role: Role) -> Result<(), Reje
             sink.contract(|| wrong_datatype(at(), spec, tensor.datatype.as_str(), role));
             continue;
         }
-        if !tensor.is_consistent() {
-            sink.contract(|| {
-                let message = format!(
-                    "{word} {:?} holds {} bytes, which is not what {} elements of {} take; make data \
-                     and shape agree",
-                    spec.name,
-                    tensor.data.len(),
-                    shape_text(&tensor.shape),
-                    spec.datatype
-                );
-                Violation::new(at(), "wrong_count", "as much data as the shape asks for", message)
-            });
+        if !consistent(tensor, role, &mut sink, at) {
             continue;
         }
         let fits = shape(spec, &tensor.shape, role, &mut sink, at);
@@ -95,29 +84,75 @@ fn check(tensors: &[Tensor], contract: &Contract, role: Role) -> Result<(), Reje
                 pointer: at(),
             });
         }
-        if tensor.datatype == Datatype::Bool
-            && let Some(index) = tensor.data.iter().position(|byte| *byte > 1)
-        {
-            sink.contract(|| {
-                let message = format!(
-                    "{word} {:?} holds the byte {} as a BOOL; write 0 or 1",
-                    spec.name,
-                    tensor.data.get(index).copied().unwrap_or_default()
-                );
-                Violation::new(
-                    format!("{}/{index}", at()),
-                    "out_of_range",
-                    "0 or 1",
-                    message,
-                )
-            });
-        }
-        range(spec, &tensor.data, role, &mut sink, |index| {
-            format!("{}{}", at(), nested_index(index, &tensor.shape))
-        });
+        elements(spec, tensor, role, &mut sink, at);
     }
     axes(contract, &shaped, role, &mut sink);
     sink.finish()
+}
+
+/// Checks that a tensor holds as many well-formed elements as its shape asks for.
+pub(crate) fn consistent(
+    tensor: &Tensor,
+    role: Role,
+    sink: &mut Violations,
+    pointer: impl Fn() -> String,
+) -> bool {
+    let consistent = tensor.is_consistent();
+    if !consistent {
+        sink.contract(|| {
+            let (word, datatype) = (role.word(), tensor.datatype);
+            let what = match datatype {
+                Datatype::Bytes => {
+                    "; each element is its length as 4 bytes, the least first, and then its bytes"
+                }
+                _ => "; make data and shape agree",
+            };
+            let message = format!(
+                "{word} {:?} holds {} bytes, which is not what the elements of {} take as {datatype}{what}",
+                tensor.name,
+                tensor.data.len(),
+                shape_text(&tensor.shape),
+            );
+            Violation::new(
+                pointer(),
+                "wrong_count",
+                "as much data as the shape asks for",
+                message,
+            )
+        });
+    }
+    consistent
+}
+
+/// Checks the values of a consistent tensor's elements.
+pub(crate) fn elements(
+    spec: &TensorSpec,
+    tensor: &Tensor,
+    role: Role,
+    sink: &mut Violations,
+    pointer: impl Fn() -> String,
+) {
+    if tensor.datatype == Datatype::Bool
+        && let Some(index) = tensor.data.iter().position(|byte| *byte > 1)
+    {
+        sink.contract(|| {
+            let message = format!(
+                "{} {:?} holds the byte {} as a BOOL; write 0 or 1",
+                role.word(),
+                spec.name,
+                tensor.data.get(index).copied().unwrap_or_default()
+            );
+            Violation::new(
+                format!("{}/{index}", pointer()),
+                "out_of_range",
+                "0 or 1",
+                message,
+            )
+        });
+    }
+    range(spec, &tensor.data, role, sink, |index| {
+        format!("{}{}", pointer(), nested_index(index, &tensor.shape))
+    });
 }
 
 /// A tensor whose rank and fixed axes are right.

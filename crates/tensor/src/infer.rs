@@ -5,12 +5,18 @@
 //! An input's members may come in any order. Its elements are read at once when its name came
 //! before them, as every client in use sends it; else they are skipped, checking their syntax, and
 //! read in a second pass when the name is known.
+//!
+//! Of Triton's extensions, the ones about binary tensors, classification and scheduling are understood.
+//! An input whose elements stand behind the JSON says so in `binary_data_size`; everything about sizes is
+//! decided here, and nothing behind the JSON is looked at ([`crate::binary`] does that). A parameter that
+//! nothing here acts on is refused: one that is ignored is most often one that is misspelt.
 
 use crate::check::{self, Role, Shaped, shape_text};
+use crate::classification::{self, MAX_CLASSES};
 use crate::contract::{Contract, MAX_RANK, TensorSpec};
 use crate::json::{Kind, Names, Scan, Scanner};
 use crate::rejection::{Rejection, Violations, excerpt};
-use crate::tensor::{Tensor, elements};
+use crate::tensor::{BYTES_PREFIX_BYTES, Tensor, elements};
 use crate::values::{
     self, ParameterValue, Place, Values, missing_member, read_id, read_parameters, unknown_member,
     wrong_type,
@@ -23,31 +29,72 @@ use penstock_core::violation::escape_pointer_token;
 pub struct InferRequest {
     /// The caller's name for the request, repeated in the answer.
     pub id: Option<String>,
-    /// One tensor for each input, in the contract's order.
+    /// One tensor for each input, in the contract's order. Those whose elements stand behind the JSON have no
+    /// data yet.
     pub inputs: Vec<Tensor>,
+    /// The inputs whose elements stand behind the JSON, in their order there: which of `inputs`, and its bytes.
+    pub binary: Vec<(usize, u64)>,
     /// The outputs asked for, in the body's order; empty for all.
-    pub outputs: Vec<String>,
-    /// The members of `parameters`, in the body's order.
-    pub parameters: Vec<(String, ParameterValue)>,
+    pub outputs: Vec<OutputRequest>,
+    /// Whether outputs are wanted as bytes that no [`OutputRequest`] is about.
+    pub binary_outputs: bool,
+    /// Which of the model's lines the call waits in, 1 the first to run; `None` for the default.
+    pub priority: Option<u8>,
+    /// Microseconds the call may take; `None` for the default.
+    pub timeout_us: Option<u64>,
+}
+
+/// An output that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputRequest {
+    /// Its name in the contract.
+    pub name: String,
+    /// Whether its bytes are wanted behind the JSON.
+    pub binary: bool,
+    /// How many classes are wanted in place of the numbers; 0 for the numbers.
+    pub classes: u32,
+}
+
+impl InferRequest {
+    /// The form an output is wanted in.
+    pub fn form_of(&self, output: &str) -> (bool, u32) {
+        let asked = self.outputs.iter().find(|asked| asked.name == output);
+        asked.map_or((self.binary_outputs, 0), |asked| {
+            (asked.binary, asked.classes)
+        })
+    }
 }
 
 const MEMBERS: [&str; 4] = ["id", "parameters", "inputs", "outputs"];
 const INPUT_MEMBERS: [&str; 5] = ["name", "shape", "datatype", "parameters", "data"];
 const OUTPUT_MEMBERS: [&str; 2] = ["name", "parameters"];
 
-/// Parses an inference request and checks it against the contract. No memory is taken on the word
-/// of a claimed shape: only for elements that have arrived.
+const PARAMETERS: [&str; 3] = ["binary_data_output", "priority", "timeout"];
+const INPUT_PARAMETERS: [&str; 1] = ["binary_data_size"];
+const OUTPUT_PARAMETERS: [&str; 2] = ["binary_data", "classification"];
+
+/// Parses an inference request and checks it against the contract; `tail_bytes` bytes of tensors stand behind it.
+/// No memory is taken on the word of a claimed shape or size: only for elements that have arrived.
 ///
 /// Errors with everything wrong at once: `MalformedJson` where it is not JSON, `InvalidBody` where
 /// its form is wrong, `InvalidInputs` where a tensor does not meet the contract.
-pub fn parse_infer(body: &[u8], contract: &Contract) -> Result<InferRequest, Rejection> {
+pub fn parse_infer(
+    body: &[u8],
+    tail_bytes: u64,
+    contract: &Contract,
+) -> Result<InferRequest, Rejection> {
     let mut sink = Violations::default();
     let request = Request {
         body,
         contract,
+        tail: Tail {
+            claims: 0,
+            unsized_claims: 0,
+            bytes: Some(0),
+        },
         sink: &mut sink,
     }
-    .read()?;
+    .read(tail_bytes)?;
     sink.finish()?;
     Ok(request)
 }
@@ -55,7 +102,18 @@ pub fn parse_infer(body: &[u8], contract: &Contract) -> Result<InferRequest, Rej
 struct Request<'a, 'c> {
     body: &'a [u8],
     contract: &'c Contract,
+    tail: Tail,
     sink: &'c mut Violations,
+}
+
+/// What inputs claim of the bytes behind the JSON.
+struct Tail {
+    /// How many claim some, whatever else is wrong with them.
+    claims: usize,
+    /// How many of these do not say how many bytes; that has been reported.
+    unsized_claims: usize,
+    /// The sum of what is claimed; `None` beyond `u64`.
+    bytes: Option<u64>,
 }
 
 /// What is known of an input's elements.
@@ -74,12 +132,14 @@ struct Read<'c> {
     spec: &'c TensorSpec,
     shape: Vec<u64>,
     data: Vec<u8>,
+    /// Its bytes behind the JSON, where they stand there.
+    binary: Option<u64>,
     pointer: String,
     fits: bool,
 }
 
 impl<'a, 'c> Request<'a, 'c> {
-    fn read(mut self) -> Scan<InferRequest> {
+    fn read(mut self, tail_bytes: u64) -> Scan<InferRequest> {
         let mut scanner = Scanner::new(self.body);
         let mut request = InferRequest::default();
         let kind = scanner.kind()?;
@@ -91,20 +151,24 @@ impl<'a, 'c> Request<'a, 'c> {
             return Ok(request);
         }
         let mut has_inputs = false;
+        let mut outputs = Vec::new();
         let mut names = Names::default();
         let mut member = scanner.open_object(&mut names)?;
         while let Some(name) = member {
             match name.as_ref() {
                 "id" => request.id = read_id(&mut scanner, self.sink)?,
                 "parameters" => {
-                    request.parameters =
-                        self.parameters(&mut scanner, || "/parameters".to_owned())?;
+                    let at = || "/parameters".to_owned();
+                    let asked = parameters(&mut scanner, self.contract, self.sink, at)?;
+                    request.binary_outputs = asked.binary_outputs;
+                    request.priority = asked.priority;
+                    request.timeout_us = asked.timeout_us;
                 }
                 "inputs" => {
                     has_inputs = true;
-                    request.inputs = self.inputs(&mut scanner)?;
+                    (request.inputs, request.binary) = self.inputs(&mut scanner, tail_bytes)?;
                 }
-                "outputs" => request.outputs = self.outputs(&mut scanner)?,
+                "outputs" => outputs = self.outputs(&mut scanner)?,
                 _ => {
                     self.sink.form(|| unknown_member("", &name, &MEMBERS));
                     scanner.skip_value()?;
@@ -117,48 +181,63 @@ impl<'a, 'c> Request<'a, 'c> {
             self.sink
                 .form(|| missing_member("", "inputs", "an array of inputs"));
         }
+        // What the request says of all outputs may stand behind them.
+        request.outputs = outputs
+            .into_iter()
+            .map(|(name, binary, classes)| OutputRequest {
+                name,
+                binary: binary.unwrap_or(request.binary_outputs),
+                classes,
+            })
+            .collect();
         Ok(request)
     }
 
-    /// Reads parameters and refuses those that change the body's form. `false` asks for what is
-    /// done anyway.
-    fn parameters(
-        &mut self,
-        scanner: &mut Scanner<'a>,
-        pointer: impl Fn() -> String,
-    ) -> Scan<Vec<(String, ParameterValue)>> {
-        let parameters = read_parameters(scanner, self.sink, &pointer)?;
-        for (name, value) in &parameters {
-            let binary = name.starts_with("binary_data");
-            let other = name == "classification" || name.starts_with("shared_memory");
-            if *value == ParameterValue::Bool(false) || !(binary || other) {
-                continue;
-            }
-            self.sink.form(|| {
-                let what = if binary {
-                    "binary tensors are"
-                } else {
-                    "this extension is"
-                };
-                let message = format!(
-                    "parameter {:?}: {what} not supported on this server yet; send and ask for \
-                     tensors as JSON",
-                    excerpt(name)
-                );
-                let at = format!("{}/{}", pointer(), escape_pointer_token(&excerpt(name)));
-                Violation::new(at, "unsupported_parameter", "no such parameter", message)
-            });
+    /// Checks that as many bytes stand behind the JSON as inputs claim.
+    fn tail(&mut self, tail_bytes: u64) {
+        let Tail {
+            claims,
+            unsized_claims,
+            bytes: claimed,
+        } = self.tail;
+        if unsized_claims > 0 || claimed == Some(tail_bytes) {
+            return;
         }
-        Ok(parameters)
+        self.sink.form(|| {
+            let message = match claimed {
+                _ if claims == 0 => format!(
+                    "{tail_bytes} bytes stand behind the JSON, and no input has binary_data_size to say that they are \
+                     its; give each binary input that parameter, or set Inference-Header-Content-Length to the whole \
+                     body"
+                ),
+                Some(claimed) => format!(
+                    "the inputs' binary_data_size come to {claimed} bytes, and {tail_bytes} stand behind the JSON; send \
+                     the body whole and give the JSON's length in Inference-Header-Content-Length"
+                ),
+                None => format!(
+                    "the inputs' binary_data_size come to more bytes than there can be, and {tail_bytes} stand behind \
+                     the JSON; give each input's own bytes"
+                ),
+            };
+            let expected = match claimed {
+                Some(claimed) => format!("{claimed} bytes behind the JSON"),
+                None => "as many bytes as stand behind the JSON".to_owned(),
+            };
+            Violation::new("/inputs", "wrong_tail", expected, message)
+        });
     }
 
-    fn inputs(&mut self, scanner: &mut Scanner<'a>) -> Scan<Vec<Tensor>> {
+    fn inputs(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+        tail_bytes: u64,
+    ) -> Scan<(Vec<Tensor>, Vec<(usize, u64)>)> {
         let kind = scanner.kind()?;
         if kind != Kind::Array {
             self.sink
                 .form(|| wrong_type("/inputs".to_owned(), "inputs", "an array of inputs", kind));
             scanner.skip_value()?;
-            return Ok(Vec::new());
+            return Ok((Vec::new(), Vec::new()));
         }
         let mut seen: Vec<&'c str> = Vec::new();
         let mut read: Vec<Read<'c>> = Vec::new();
@@ -187,9 +266,21 @@ impl<'a, 'c> Request<'a, 'c> {
             })
             .collect();
         check::axes(self.contract, &shaped, Role::Input, self.sink);
+        self.tail(tail_bytes);
         if self.sink.count() > 0 {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), Vec::new()));
         }
+        // All inputs are there, each once, so their places below are the contract's.
+        let place = |name: &str| {
+            self.contract
+                .inputs
+                .iter()
+                .position(|spec| spec.name == name)
+        };
+        let binary = read
+            .iter()
+            .filter_map(|one| Some((place(&one.spec.name)?, one.binary?)))
+            .collect();
         let mut tensors = Vec::with_capacity(self.contract.inputs.len());
         for spec in &self.contract.inputs {
             let Some(index) = read.iter().position(|one| one.spec.name == spec.name) else {
@@ -203,7 +294,7 @@ impl<'a, 'c> Request<'a, 'c> {
                 data: one.data,
             });
         }
-        Ok(tensors)
+        Ok((tensors, binary))
     }
 
     fn input(
@@ -225,6 +316,7 @@ impl<'a, 'c> Request<'a, 'c> {
         let (mut datatype_fits, mut has_datatype) = (None::<bool>, false);
         let mut stated_datatype = None;
         let mut data = Data::Absent;
+        let mut binary = Binary::Absent;
         // Violations of the elements are withdrawn if the datatype turns out to be another.
         let mut elements_mark = None;
         let mut names = Names::default();
@@ -252,10 +344,7 @@ impl<'a, 'c> Request<'a, 'c> {
                         datatype_fits = Some(false);
                     }
                 }
-                "parameters" => {
-                    let at = || format!("{}/parameters", here());
-                    self.parameters(scanner, at)?;
-                }
+                "parameters" => binary = self.input_parameters(scanner, index)?,
                 "data" => {
                     let kind = scanner.kind()?;
                     let start = scanner.offset();
@@ -301,14 +390,22 @@ impl<'a, 'c> Request<'a, 'c> {
                 "the elements' datatype, e.g. \"FP32\"",
             ),
             (
-                !matches!(data, Data::Absent),
+                !matches!((&data, &binary), (Data::Absent, Binary::Absent)),
                 "data",
-                "an array of elements",
+                "an array of elements, or the parameter binary_data_size for elements behind the JSON",
             ),
         ] {
             if !has {
                 self.sink.form(|| missing_member(&here(), name, expected));
             }
+        }
+        let at_size = || format!("{}/parameters/binary_data_size", here());
+        if !matches!(data, Data::Absent) && !matches!(binary, Binary::Absent) {
+            self.sink.form(|| {
+                let message = "an input has data and binary_data_size; send its elements in one of the two ways";
+                Violation::new(at_size(), "data_given_twice", "data or binary_data_size", message)
+            });
+            binary = Binary::Useless;
         }
         let Some(spec) = spec else { return Ok(None) };
         if let Some(stated) = &stated_datatype
@@ -330,6 +427,18 @@ impl<'a, 'c> Request<'a, 'c> {
         if datatype_fits == Some(false) {
             return Ok(None);
         }
+        if let Binary::Bytes(bytes) = binary {
+            let Some(shape) = shape else { return Ok(None) };
+            let agrees = self.binary_size(bytes, &shape, spec, at_size);
+            return Ok(Some(Read {
+                spec,
+                shape,
+                data: Vec::new(),
+                binary: Some(bytes),
+                pointer: at_shape(),
+                fits: fits && agrees,
+            }));
+        }
         let values = match data {
             Data::Read(values) => values,
             Data::At(start) => self.elements(&mut Scanner::at(self.body, start), spec, index)?,
@@ -346,9 +455,78 @@ impl<'a, 'c> Request<'a, 'c> {
             spec,
             shape,
             data: values.data,
+            binary: None,
             pointer,
             fits: fits && agrees,
         }))
+    }
+
+    /// Reads an input's parameters: whether its elements stand behind the JSON.
+    fn input_parameters(&mut self, scanner: &mut Scanner<'a>, index: usize) -> Scan<Binary> {
+        let at = || format!("/inputs/{index}/parameters");
+        let mut binary = Binary::Absent;
+        for (name, value) in read_parameters(scanner, self.sink, at)? {
+            if name != "binary_data_size" {
+                not_taken(self.sink, at, &name, &value, "an input", &INPUT_PARAMETERS);
+                continue;
+            }
+            self.tail.claims += 1;
+            binary = match whole(
+                self.sink,
+                at,
+                &name,
+                &value,
+                "the bytes of the input behind the JSON",
+            ) {
+                Some(bytes) => {
+                    let sum = self.tail.bytes;
+                    self.tail.bytes = sum.and_then(|sum| sum.checked_add(bytes));
+                    Binary::Bytes(bytes)
+                }
+                None => {
+                    self.tail.unsized_claims += 1;
+                    Binary::Useless
+                }
+            };
+        }
+        Ok(binary)
+    }
+
+    /// Checks the size of an input that stands behind the JSON, as far as shape and datatype tell it.
+    fn binary_size(
+        &mut self,
+        bytes: u64,
+        shape: &[u64],
+        spec: &TensorSpec,
+        pointer: impl Fn() -> String,
+    ) -> bool {
+        let count = elements(shape);
+        let fixed = spec.datatype.size_bytes();
+        // An element of BYTES has its length before it, at least.
+        let least = fixed.unwrap_or(BYTES_PREFIX_BYTES) as u64;
+        let needed = count.and_then(|count| count.checked_mul(least));
+        let agrees = match (fixed, needed) {
+            (_, None) => false,
+            (Some(_), Some(needed)) => bytes == needed,
+            (None, Some(needed)) => bytes >= needed,
+        };
+        if !agrees {
+            self.sink.contract(|| {
+                let datatype = spec.datatype;
+                let expected = match (fixed, needed) {
+                    (_, None) => "a shape whose bytes can be counted".to_owned(),
+                    (Some(_), Some(needed)) => format!("{needed} bytes"),
+                    (None, Some(needed)) => format!("at least {needed} bytes"),
+                };
+                let message = format!(
+                    "input {:?} has {bytes} bytes behind the JSON; {datatype} of shape {} takes {expected}",
+                    spec.name,
+                    shape_text(shape)
+                );
+                Violation::new(pointer(), "wrong_size", expected, message)
+            });
+        }
+        agrees
     }
 
     fn input_name(
@@ -490,8 +668,8 @@ impl<'a, 'c> Request<'a, 'c> {
         agrees
     }
 
-    fn outputs(&mut self, scanner: &mut Scanner<'a>) -> Scan<Vec<String>> {
-        let mut outputs: Vec<String> = Vec::new();
+    fn outputs(&mut self, scanner: &mut Scanner<'a>) -> Scan<Vec<Output>> {
+        let mut outputs: Vec<Output> = Vec::new();
         let kind = scanner.kind()?;
         if kind != Kind::Array {
             self.sink.form(|| {
@@ -508,8 +686,8 @@ impl<'a, 'c> Request<'a, 'c> {
         let mut more = scanner.open_array()?;
         let mut index = 0usize;
         while more {
-            if let Some(name) = self.output(scanner, index, &outputs)? {
-                outputs.push(name);
+            if let Some(output) = self.output(scanner, index, &outputs)? {
+                outputs.push(output);
             }
             index += 1;
             more = scanner.next_element()?;
@@ -521,8 +699,8 @@ impl<'a, 'c> Request<'a, 'c> {
         &mut self,
         scanner: &mut Scanner<'a>,
         index: usize,
-        earlier: &[String],
-    ) -> Scan<Option<String>> {
+        earlier: &[Output],
+    ) -> Scan<Option<Output>> {
         let here = || format!("/outputs/{index}");
         let kind = scanner.kind()?;
         if kind != Kind::Object {
@@ -532,6 +710,7 @@ impl<'a, 'c> Request<'a, 'c> {
             return Ok(None);
         }
         let (mut output, mut has_name) = (None, false);
+        let (mut binary, mut classes) = (None, 0);
         let contract = self.contract;
         let mut names = Names::default();
         let mut member = scanner.open_object(&mut names)?;
@@ -545,7 +724,7 @@ impl<'a, 'c> Request<'a, 'c> {
                         None => self.sink.contract(|| {
                             check::unknown_tensor(at(), &name, &contract.outputs, Role::Output)
                         }),
-                        Some(_) if earlier.iter().any(|other| *other == name) => {
+                        Some(_) if earlier.iter().any(|(other, ..)| *other == name) => {
                             self.sink.contract(|| {
                                 let message =
                                     format!("output {name:?} is asked for twice; ask once");
@@ -557,7 +736,7 @@ impl<'a, 'c> Request<'a, 'c> {
                                 )
                             })
                         }
-                        Some(spec) => output = Some(spec.name.clone()),
+                        Some(spec) => output = Some(spec),
                     }
                 }
                 ("name", kind) => {
@@ -567,7 +746,7 @@ impl<'a, 'c> Request<'a, 'c> {
                     scanner.skip_value()?;
                 }
                 ("parameters", _) => {
-                    self.parameters(scanner, || format!("{}/parameters", here()))?;
+                    (binary, classes) = self.output_parameters(scanner, index)?;
                 }
                 _ => {
                     self.sink
@@ -581,6 +760,229 @@ impl<'a, 'c> Request<'a, 'c> {
             self.sink
                 .form(|| missing_member(&here(), "name", "the output's name"));
         }
-        Ok(output)
+        let Some(spec) = output else { return Ok(None) };
+        if classes > 0 && !classification::has_classes(spec.datatype) {
+            self.sink.contract(|| {
+                let message = format!(
+                    "output {:?} is {}, which has no greatest values to name classes by; ask for it without \
+                     classification",
+                    spec.name, spec.datatype
+                );
+                let at = format!("{}/parameters/classification", here());
+                Violation::new(at, "wrong_datatype", "an output of numbers", message)
+            });
+        }
+        Ok(Some((spec.name.clone(), binary, classes)))
     }
+
+    /// Reads an output's parameters: the form it is wanted in.
+    fn output_parameters(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+        index: usize,
+    ) -> Scan<(Option<bool>, u32)> {
+        let at = || format!("/outputs/{index}/parameters");
+        let (mut binary, mut classes) = (None, 0);
+        for (name, value) in read_parameters(scanner, self.sink, at)? {
+            match name.as_str() {
+                "binary_data" => binary = truth(self.sink, at, &name, &value),
+                "classification" => {
+                    let most = u64::from(MAX_CLASSES);
+                    let what = "how many classes are wanted";
+                    match whole(self.sink, at, &name, &value, what) {
+                        Some(count) if count <= most => {
+                            classes = u32::try_from(count).unwrap_or(MAX_CLASSES);
+                        }
+                        Some(count) => self.sink.form(|| {
+                            let message =
+                                format!("{count} classes are asked for; ask for at most {most}");
+                            let at = format!("{}/{name}", at());
+                            Violation::new(
+                                at,
+                                "number_out_of_range",
+                                format!("at most {most}"),
+                                message,
+                            )
+                        }),
+                        None => {}
+                    }
+                }
+                _ => not_taken(
+                    self.sink,
+                    at,
+                    &name,
+                    &value,
+                    "an output",
+                    &OUTPUT_PARAMETERS,
+                ),
+            }
+        }
+        Ok((binary, classes))
+    }
+}
+
+/// An output's name, whether its own parameters want it as bytes, and how many classes they want.
+type Output = (String, Option<bool>, u32);
+
+/// Where an input's elements stand, as its parameters tell.
+enum Binary {
+    /// Not behind the JSON.
+    Absent,
+    /// So many bytes behind it.
+    Bytes(u64),
+    /// Said in a way that is of no use, which has been reported.
+    Useless,
+}
+
+/// What the parameters of a whole request ask for.
+#[derive(Default)]
+pub(crate) struct Asked {
+    pub(crate) binary_outputs: bool,
+    pub(crate) priority: Option<u8>,
+    pub(crate) timeout_us: Option<u64>,
+}
+
+impl Asked {
+    /// Takes one parameter; false where it is none that a request has.
+    pub(crate) fn take(
+        &mut self,
+        contract: &Contract,
+        sink: &mut Violations,
+        at: impl Fn() -> String,
+        name: &str,
+        value: &ParameterValue,
+    ) -> bool {
+        match name {
+            "binary_data_output" => {
+                self.binary_outputs = truth(sink, at, name, value).unwrap_or_default();
+            }
+            "priority" => {
+                let level = whole(sink, at, name, value, "a level, 1 the first to run");
+                // As Triton does: 0 and a level the model has not are its default.
+                let levels = 1..=contract.batching.priority_levels;
+                let level = level.and_then(|level| u8::try_from(level).ok());
+                self.priority = level.filter(|level| levels.contains(level));
+            }
+            "timeout" => {
+                let us = whole(sink, at, name, value, "microseconds");
+                self.timeout_us = us.filter(|us| *us > 0);
+            }
+            _ => return false,
+        }
+        true
+    }
+}
+
+fn parameters(
+    scanner: &mut Scanner<'_>,
+    contract: &Contract,
+    sink: &mut Violations,
+    at: impl Fn() -> String + Copy,
+) -> Scan<Asked> {
+    let mut asked = Asked::default();
+    for (name, value) in read_parameters(scanner, sink, at)? {
+        if !asked.take(contract, sink, at, &name, &value) {
+            not_taken(sink, at, &name, &value, "a request", &PARAMETERS);
+        }
+    }
+    Ok(asked)
+}
+
+fn parameter_pointer(parent: &str, name: &str) -> String {
+    format!("{parent}/{}", escape_pointer_token(&excerpt(name)))
+}
+
+/// Takes a parameter that is true or false.
+fn truth(
+    sink: &mut Violations,
+    parent: impl Fn() -> String,
+    name: &str,
+    value: &ParameterValue,
+) -> Option<bool> {
+    if let ParameterValue::Bool(value) = value {
+        return Some(*value);
+    }
+    sink.form(|| {
+        let message = format!("parameter {name:?} is {}; send true or false", value.text());
+        let at = parameter_pointer(&parent(), name);
+        Violation::new(at, "wrong_type", "true or false", message)
+    });
+    None
+}
+
+/// Takes a parameter that is a whole number, not negative.
+fn whole(
+    sink: &mut Violations,
+    parent: impl Fn() -> String,
+    name: &str,
+    value: &ParameterValue,
+    what: &str,
+) -> Option<u64> {
+    if let ParameterValue::Integer(number) = value
+        && let Ok(number) = u64::try_from(*number)
+    {
+        return Some(number);
+    }
+    sink.form(|| {
+        let expected = "an integer of at least 0";
+        let message = format!(
+            "parameter {name:?} is {}; send {what} as {expected}",
+            value.text()
+        );
+        let at = parameter_pointer(&parent(), name);
+        Violation::new(at, "wrong_type", expected, message)
+    });
+    None
+}
+
+/// Why a parameter that the protocol's servers know is not acted on here; `None` for one that nobody knows.
+fn unsupported(name: &str) -> Option<&'static str> {
+    if name.starts_with("shared_memory") {
+        return Some(
+            "callers share no memory with this server; send and ask for tensors in the body",
+        );
+    }
+    match name {
+        "sequence_id" | "sequence_start" | "sequence_end" => Some(
+            "models here keep nothing from one call to the next; send what the model needs in each",
+        ),
+        "headers" => Some("headers do not become parameters here; remove it"),
+        _ if name.starts_with("triton_") => {
+            Some("it is about answers in several parts; models here give one")
+        }
+        _ => None,
+    }
+}
+
+/// Refuses a parameter that nothing acts on. A known one may be sent where it asks for nothing.
+pub(crate) fn not_taken(
+    sink: &mut Violations,
+    parent: impl Fn() -> String,
+    name: &str,
+    value: &ParameterValue,
+    of: &str,
+    known: &[&str],
+) {
+    let reason = unsupported(name);
+    if reason.is_some() && value.is_nothing() {
+        return;
+    }
+    sink.form(|| {
+        let at = parameter_pointer(&parent(), name);
+        let known = format!("one of: {}", known.join(", "));
+        let shown = excerpt(name);
+        match reason {
+            Some(reason) => Violation::new(
+                at,
+                "unsupported_parameter",
+                known,
+                format!("parameter {shown:?} is not supported: {reason}"),
+            ),
+            None => {
+                let message =
+                    format!("{shown:?} is not a parameter of {of} here; remove it, or use {known}");
+                Violation::new(at, "unknown_parameter", known, message)
+            }
+        }
+    });
 }

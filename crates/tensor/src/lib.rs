@@ -5,6 +5,7 @@
 //! * [`contract`]: `models/<name>/model.toml`, parsed strictly and checked for sense;
 //! * [`json`]: a strict pull scanner over untrusted bytes, and [`number`], correctly rounded decimals;
 //! * [`predict`], [`infer`]: the two request forms, parsed in one pass into tensors;
+//! * [`batch`]: requests put together, and outputs taken apart;
 //! * [`check`]: the contract checks on finished tensors, for those that come from an adapter or a model;
 //! * [`rejection`]: what a refused request is answered with;
 //! * [`render`]: tensors and answers written as JSON.
@@ -15,9 +16,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod batch;
+pub mod binary;
 pub mod check;
+pub mod classification;
 pub mod contract;
 pub mod datatype;
+pub mod generate;
 pub mod infer;
 pub mod json;
 pub mod number;
@@ -30,7 +35,7 @@ mod values;
 pub use check::{check_outputs, check_tensors};
 pub use contract::{Contract, ContractFault, TensorSpec};
 pub use datatype::Datatype;
-pub use infer::{InferRequest, parse_infer};
+pub use infer::{InferRequest, OutputRequest, parse_infer};
 pub use predict::{PredictRequest, parse_predict};
 pub use rejection::Rejection;
 pub use tensor::Tensor;

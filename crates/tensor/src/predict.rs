@@ -75,11 +75,11 @@ fn read_body(body: &[u8], contract: &Contract, sink: &mut Violations) -> Scan<Pr
 }
 
 /// One input as it was read.
-struct Read<'c> {
-    spec: &'c TensorSpec,
-    values: Values,
-    pointer: String,
-    fits: bool,
+pub(crate) struct Read<'c> {
+    pub(crate) spec: &'c TensorSpec,
+    pub(crate) values: Values,
+    pub(crate) pointer: String,
+    pub(crate) fits: bool,
 }
 
 fn read_inputs(
@@ -124,9 +124,20 @@ fn read_inputs(
             return Ok(Vec::new());
         }
     }
+    Ok(assemble(read, contract, "/inputs", sink))
+}
+
+/// The tensors of inputs, each of which was read once, in the contract's order; none when anything is wrong. `parent`
+/// is where one that is missing should have been.
+pub(crate) fn assemble(
+    mut read: Vec<Read<'_>>,
+    contract: &Contract,
+    parent: &str,
+    sink: &mut Violations,
+) -> Vec<Tensor> {
     for spec in &contract.inputs {
         if !read.iter().any(|one| one.spec.name == spec.name) {
-            sink.contract(|| check::missing_tensor("/inputs".to_owned(), spec, Role::Input));
+            sink.contract(|| check::missing_tensor(parent.to_owned(), spec, Role::Input));
         }
     }
     let shaped: Vec<Shaped<'_>> = read
@@ -143,7 +154,7 @@ fn read_inputs(
         .collect();
     check::axes(contract, &shaped, Role::Input, sink);
     if sink.count() > 0 {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     let mut tensors = Vec::with_capacity(contract.inputs.len());
     for spec in &contract.inputs {
@@ -158,7 +169,7 @@ fn read_inputs(
             data: values.data,
         });
     }
-    Ok(tensors)
+    tensors
 }
 
 fn read_input<'c>(

@@ -24,6 +24,16 @@ pub fn write_nested(out: &mut Vec<u8>, tensor: &Tensor) -> u64 {
     elements.replaced
 }
 
+/// [`write_nested`] in another shape of as many elements.
+pub(crate) fn write_value(out: &mut Vec<u8>, tensor: &Tensor, shape: &[u64]) -> u64 {
+    let Some(mut elements) = Elements::new(tensor) else {
+        out.extend_from_slice(b"null");
+        return 1;
+    };
+    elements.nested(out, shape);
+    elements.replaced
+}
+
 /// Writes a tensor's elements as one flat array, in row-major order; counts like [`write_nested`].
 pub fn write_flat(out: &mut Vec<u8>, tensor: &Tensor) -> u64 {
     let Some(mut elements) = Elements::new(tensor) else {
@@ -266,7 +276,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Writes `"name":` with a comma before it unless it is the first member.
-fn write_name(out: &mut Vec<u8>, name: &str) {
+pub(crate) fn write_name(out: &mut Vec<u8>, name: &str) {
     if !matches!(out.last(), Some(b'{')) {
         out.push(b',');
     }

@@ -28,6 +28,28 @@ pub enum ParameterValue {
     String(String),
 }
 
+impl ParameterValue {
+    /// Whether it says `false`, 0 or nothing at all.
+    pub(crate) fn is_nothing(&self) -> bool {
+        match self {
+            Self::Bool(value) => !value,
+            Self::Integer(value) => *value == 0,
+            Self::Number(value) => *value == 0.0,
+            Self::String(value) => value.is_empty(),
+        }
+    }
+
+    /// The value as a message shows it.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Bool(value) => value.to_string(),
+            Self::Integer(value) => value.to_string(),
+            Self::Number(value) => format!("{value:?}"),
+            Self::String(value) => format!("{:?}", excerpt(value)),
+        }
+    }
+}
+
 /// Where in the body a tensor's value stands; written out only when a violation needs it.
 #[derive(Clone, Copy)]
 pub(crate) enum Place<'p> {
@@ -37,6 +59,10 @@ pub(crate) enum Place<'p> {
     Named(&'p str),
     /// `/inputs/<index>/data`
     Data(usize),
+    /// `/<name>`
+    Member(&'p str),
+    /// `/parameters/<name>`
+    Parameter(&'p str),
 }
 
 impl Place<'_> {
@@ -45,6 +71,8 @@ impl Place<'_> {
             Place::Inputs => "/inputs".to_owned(),
             Place::Named(name) => format!("/inputs/{}", escape_pointer_token(name)),
             Place::Data(index) => format!("/inputs/{index}/data"),
+            Place::Member(name) => format!("/{}", escape_pointer_token(name)),
+            Place::Parameter(name) => format!("/parameters/{}", escape_pointer_token(name)),
         }
     }
 }
@@ -594,44 +622,58 @@ pub(crate) fn read_parameters<'a>(
     let mut names = Names::default();
     let mut member = scanner.open_object(&mut names)?;
     while let Some(name) = member {
-        let at = || format!("{}/{}", pointer(), escape_pointer_token(&excerpt(&name)));
-        let value = match scanner.kind()? {
-            Kind::String => Some(ParameterValue::String(scanner.string()?.into_owned())),
-            Kind::Boolean => Some(ParameterValue::Bool(scanner.boolean()?)),
-            Kind::Number => {
-                let decimal = scanner.number()?;
-                let value = match decimal.to_i64() {
-                    Ok(integer) if !decimal.text.contains(&b'.') => {
-                        Ok(ParameterValue::Integer(integer))
-                    }
-                    _ => decimal.to_f64().map(ParameterValue::Number),
-                };
-                if value.is_err() {
-                    sink.form(|| {
-                        let message = format!(
-                            "parameter {:?} is a number beyond double precision; send a smaller one",
-                            excerpt(&name)
-                        );
-                        Violation::new(at(), "number_out_of_range", number_text(Datatype::Fp64), message)
-                    });
-                }
-                value.ok()
-            }
-            kind => {
-                sink.form(|| {
-                    let label = format!("parameter {:?}", excerpt(&name));
-                    wrong_type(at(), &label, "a string, a number or a boolean", kind)
-                });
-                scanner.skip_value()?;
-                None
-            }
-        };
-        if let Some(value) = value {
+        if let Some(value) = read_parameter(scanner, sink, &name, &pointer)? {
             parameters.push((name.into_owned(), value));
         }
         member = scanner.next_member(&mut names)?;
     }
     Ok(parameters)
+}
+
+/// Reads the value of one parameter: a scalar. `pointer` names the object it is in.
+pub(crate) fn read_parameter(
+    scanner: &mut Scanner<'_>,
+    sink: &mut Violations,
+    name: &str,
+    pointer: impl Fn() -> String,
+) -> Scan<Option<ParameterValue>> {
+    let at = || format!("{}/{}", pointer(), escape_pointer_token(&excerpt(name)));
+    Ok(match scanner.kind()? {
+        Kind::String => Some(ParameterValue::String(scanner.string()?.into_owned())),
+        Kind::Boolean => Some(ParameterValue::Bool(scanner.boolean()?)),
+        Kind::Number => {
+            let decimal = scanner.number()?;
+            let value = match decimal.to_i64() {
+                Ok(integer) if !decimal.text.contains(&b'.') => {
+                    Ok(ParameterValue::Integer(integer))
+                }
+                _ => decimal.to_f64().map(ParameterValue::Number),
+            };
+            if value.is_err() {
+                sink.form(|| {
+                    let message = format!(
+                        "parameter {:?} is a number beyond double precision; send a smaller one",
+                        excerpt(name)
+                    );
+                    Violation::new(
+                        at(),
+                        "number_out_of_range",
+                        number_text(Datatype::Fp64),
+                        message,
+                    )
+                });
+            }
+            value.ok()
+        }
+        kind => {
+            sink.form(|| {
+                let label = format!("parameter {:?}", excerpt(name));
+                wrong_type(at(), &label, "a string, a number or a boolean", kind)
+            });
+            scanner.skip_value()?;
+            None
+        }
+    })
 }
 
 /// Longest `id` of a request, in bytes: it is repeated in the answer and in logs.

@@ -57,7 +57,7 @@ fn agrees_with_serde_json(body: &[u8]) {
     let contract = Contract::parse(CONTRACT).unwrap();
     for ours in [
         is_json(parse_predict(body, &contract)),
-        is_json(parse_infer(body, &contract)),
+        is_json(parse_infer(body, 0, &contract)),
     ] {
         assert_eq!(
             ours.unwrap_or(theirs),
@@ -143,7 +143,7 @@ fn apply(body: &mut Vec<u8>, edit: &Edit) {
 fn the_bodies_that_are_mutated_are_valid_to_begin_with() {
     let contract = Contract::parse(CONTRACT).unwrap();
     parse_predict(PREDICT.as_bytes(), &contract).unwrap();
-    parse_infer(INFER.as_bytes(), &contract).unwrap();
+    parse_infer(INFER.as_bytes(), 0, &contract).unwrap();
 }
 
 proptest! {

@@ -20,7 +20,7 @@ fn read(number: &str, datatype: Datatype) -> Result<Vec<u8>, Rejection> {
     let body = format!(
         "{{\"inputs\":[{{\"name\":\"x\",\"shape\":[2],\"datatype\":\"{datatype}\",\"data\":[ {number} , {number}]}}]}}"
     );
-    let infer = parse_infer(body.as_bytes(), &contract).map(|r| r.inputs[0].data.clone());
+    let infer = parse_infer(body.as_bytes(), 0, &contract).map(|r| r.inputs[0].data.clone());
     assert_eq!(predict.is_ok(), infer.is_ok(), "{number}");
     if let (Ok(a), Ok(b)) = (&predict, &infer) {
         assert_eq!(a, b, "{number}");

@@ -2,8 +2,8 @@
 
 use penstock_core::Code;
 use penstock_tensor::{
-    Contract, Datatype, ParameterValue, Rejection, Tensor, check_outputs, check_tensors,
-    parse_infer, parse_predict,
+    Contract, Datatype, OutputRequest, ParameterValue, Rejection, Tensor, check_outputs,
+    check_tensors, parse_infer, parse_predict,
 };
 
 const TWO: &str = r#"
@@ -646,29 +646,6 @@ fn every_refusal_of_an_infer_body_has_its_pointer_and_rule() {
                 &[("/inputs/0/shape", "wrong_shape")],
             ),
             (
-                "{\"inputs\":[{\"name\":\"x\",\"shape\":[1,2],\"datatype\":\"FP32\",\"parameters\":{\"binary_data_size\":8}}]}",
-                Form,
-                &[
-                    (
-                        "/inputs/0/parameters/binary_data_size",
-                        "unsupported_parameter",
-                    ),
-                    ("/inputs/0", "missing_member"),
-                ],
-            ),
-            (
-                "{\"parameters\":{\"binary_data_output\":true},\"inputs\":[{\"name\":\"x\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2]}],\"outputs\":[{\"name\":\"y\",\"parameters\":{\"binary_data\":true,\"classification\":3}}]}",
-                Form,
-                &[
-                    ("/parameters/binary_data_output", "unsupported_parameter"),
-                    ("/outputs/0/parameters/binary_data", "unsupported_parameter"),
-                    (
-                        "/outputs/0/parameters/classification",
-                        "unsupported_parameter",
-                    ),
-                ],
-            ),
-            (
                 "{\"inputs\":[{\"name\":\"x\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2]}],\"outputs\":[{\"name\":\"z\"},{\"name\":\"y\"},{\"name\":\"y\"},{},7,{\"name\":1}]}",
                 Form,
                 &[
@@ -680,8 +657,16 @@ fn every_refusal_of_an_infer_body_has_its_pointer_and_rule() {
                 ],
             ),
         ],
-        |body| parse_infer(body, &contract),
+        |body| parse_infer(body, 0, &contract),
     );
+}
+
+fn asked(name: &str, binary: bool, classes: u32) -> OutputRequest {
+    OutputRequest {
+        name: name.to_owned(),
+        binary,
+        classes,
+    }
 }
 
 #[test]
@@ -690,7 +675,7 @@ fn an_infer_body_reads_the_same_in_any_order_of_members_flat_or_nested() {
         "\"name\":\"x\"",
         "\"shape\":[2,2]",
         "\"datatype\":\"FP32\"",
-        "\"parameters\":{\"k\":1}",
+        "\"parameters\":{}",
     ];
     let expected: Vec<u8> = [1f32, 2.5, -3.0, 4.0]
         .iter()
@@ -706,10 +691,10 @@ fn an_infer_body_reads_the_same_in_any_order_of_members_flat_or_nested() {
                     "{{\"id\":\"7\",\"inputs\":[{{{}}}],\"outputs\":[{{\"name\":\"y\",\"parameters\":{{\"binary_data\":false}}}}]}}",
                     order.join(",")
                 );
-                let request = parse_infer(body.as_bytes(), &contract(ONE)).expect(&body);
+                let request = parse_infer(body.as_bytes(), 0, &contract(ONE)).expect(&body);
                 assert_eq!(
                     (request.id.as_deref(), request.outputs),
-                    (Some("7"), vec!["y".to_owned()])
+                    (Some("7"), vec![asked("y", false, 0)])
                 );
                 assert_eq!(
                     (&request.inputs[0].shape, &request.inputs[0].data),
@@ -722,7 +707,7 @@ fn an_infer_body_reads_the_same_in_any_order_of_members_flat_or_nested() {
         "{{\"id\":\"{}\",\"inputs\":[{{\"name\":\"x\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2]}}]}}",
         "i".repeat(257)
     );
-    let rejection = parse_infer(body.as_bytes(), &contract(ONE)).unwrap_err();
+    let rejection = parse_infer(body.as_bytes(), 0, &contract(ONE)).unwrap_err();
     assert_eq!(faults(&rejection), [("/id", "id_too_long")]);
 }
 
@@ -731,7 +716,7 @@ fn scalars_and_higher_ranks_are_read_from_flat_data() {
     let scalar = one_of("INT64", "[]", "");
     let body = b"{\"inputs\":[{\"name\":\"x\",\"shape\":[],\"datatype\":\"INT64\",\"data\":[5]}]}";
     assert_eq!(
-        parse_infer(body, &scalar).unwrap().inputs[0].data,
+        parse_infer(body, 0, &scalar).unwrap().inputs[0].data,
         5i64.to_le_bytes()
     );
     let cube = one_of("UINT8", "[2, 1, 2]", "maximum = 7");
@@ -740,7 +725,7 @@ fn scalars_and_higher_ranks_are_read_from_flat_data() {
             "{{\"inputs\":[{{\"name\":\"x\",\"shape\":[2,1,2],\"datatype\":\"UINT8\",\"data\":{data}}}]}}"
         );
         assert_eq!(
-            parse_infer(body.as_bytes(), &cube).unwrap().inputs[0].data,
+            parse_infer(body.as_bytes(), 0, &cube).unwrap().inputs[0].data,
             [1, 2, 3, 4]
         );
     }
@@ -752,7 +737,7 @@ fn scalars_and_higher_ranks_are_read_from_flat_data() {
             "{{\"inputs\":[{{\"name\":\"x\",\"shape\":[2,1,2],\"datatype\":\"UINT8\",\"data\":{data}}}]}}"
         );
         assert_eq!(
-            faults(&parse_infer(body.as_bytes(), &cube).unwrap_err()),
+            faults(&parse_infer(body.as_bytes(), 0, &cube).unwrap_err()),
             [(pointer, "out_of_range")]
         );
     }
@@ -766,7 +751,7 @@ fn a_claimed_shape_takes_no_memory() {
         "{\"inputs\":[{\"name\":\"x\",\"shape\":[1099511627776],\"datatype\":\"FP64\",\"data\":[1]}]}".to_owned(),
     ] {
         assert!(parse_predict(body.as_bytes(), &huge).is_err());
-        assert!(parse_infer(body.as_bytes(), &huge).is_err());
+        assert!(parse_infer(body.as_bytes(), 0, &huge).is_err());
     }
 }
 

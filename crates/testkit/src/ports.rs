@@ -5,11 +5,12 @@ use crate::{FakeClock, MemoryKv};
 use penstock_core::kv::run_ready;
 use penstock_core::{Caller, Clock, Code, ModelVersion};
 use penstock_gate::ports::{
-    AdapterPort, AdmissionPort, Admitted, AttemptPort, AuthAdmitted, AuthCall, AuthPort,
-    AuthRefusal, AuthRefusalKind, AuthSurroundings, Claimed, Completed, ContractPort, Failure,
-    Headers, IdempotencyPort, IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules,
-    IdempotentCall, Kept, Looked, ParsedBody, Ports, Prepared, QuotaCall, QuotaPort, QuotaRefusal,
-    QuotaScope, Refusal, UsageAmounts, UsagePage, UsagePort, UsageRow,
+    AdapterAnswer, AdapterPort, AdmissionPort, Admitted, AttemptPort, AuthAdmitted, AuthCall,
+    AuthPort, AuthRefusal, AuthRefusalKind, AuthSurroundings, CacheAddress, CacheLooked, Claimed,
+    Completed, ContractPort, ControlFailure, ControlFailureKind, Failure, Headers, IdempotencyPort,
+    IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules, IdempotentCall, Item, Kept,
+    Looked, ParsedBody, Part, Ports, QuotaCall, QuotaPort, QuotaRefusal, QuotaScope, Refusal,
+    RefusalKind as AdapterRefusalKind, Step, Terms, UsageAmounts, UsagePage, UsagePort, UsageRow,
 };
 use penstock_policy::auth::api_key::Pepper;
 use penstock_policy::auth::{
@@ -18,7 +19,7 @@ use penstock_policy::auth::{
 use penstock_policy::document;
 use penstock_policy::idempotency as policy;
 use penstock_policy::usage::{Amounts, Usage, Who};
-use penstock_tensor::{Contract, Rejection, Tensor, infer, predict};
+use penstock_tensor::{Contract, InferRequest, Rejection, Tensor, generate, infer, predict};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -56,10 +57,44 @@ pub struct InMemory {
     pub logged: Rc<RefCell<Vec<String>>>,
     /// Milliseconds the gate waited.
     pub slept_ms: Rc<Cell<u64>>,
+    /// How calls are spread over versions.
+    pub rollouts: Rc<RefCell<Option<String>>>,
+    /// Calls counted, by model, canary and counter.
+    pub tallies: Rc<RefCell<BTreeMap<(String, u64, u32), u64>>>,
+    /// Canaries that were ended, and why.
+    pub tripped: Rc<RefCell<BTreeMap<(String, u64), String>>>,
+    /// Versions that were run for comparison.
+    pub shadowed: Rc<RefCell<Vec<ModelVersion>>>,
+    /// What the host says of its models; without it, it has no such thing.
+    pub control: Option<Rc<Control>>,
+    /// Kept results, by space and digest, each with when it was kept.
+    pub kept: Rc<RefCell<KeptResults>>,
     random: Rc<Cell<u128>>,
 }
 
+/// Kept results, by space and digest, each with when it was kept.
+pub type KeptResults = BTreeMap<(String, Vec<u8>), (Vec<u8>, u64)>;
+
+/// What a host says of its models, and what it was asked to do.
+#[derive(Debug, Default)]
+pub struct Control {
+    /// Statistics, as JSON text.
+    pub statistics: String,
+    /// The repository's index, as JSON text.
+    pub index: String,
+    /// Loads and unloads.
+    pub asked: RefCell<Vec<String>>,
+}
+
 impl InMemory {
+    fn control<T>(&self, of: impl FnOnce(&Control) -> T) -> Result<T, ControlFailure> {
+        let control = self.control.as_deref().ok_or_else(|| ControlFailure {
+            kind: ControlFailureKind::Unsupported,
+            message: "this host has no repository".to_owned(),
+        });
+        control.map(of)
+    }
+
     /// Ports over these models, each given as its name, its contract and its versions, and `run`.
     pub fn new(
         models: &[(&str, &str, &[&str])],
@@ -84,6 +119,12 @@ impl InMemory {
             environment: Rc::default(),
             logged: Rc::default(),
             slept_ms: Rc::default(),
+            rollouts: Rc::default(),
+            tallies: Rc::default(),
+            tripped: Rc::default(),
+            shadowed: Rc::default(),
+            control: None,
+            kept: Rc::default(),
             random: Rc::default(),
         }
     }
@@ -188,10 +229,12 @@ impl Ports for InMemory {
     }
 
     fn open_adapter(&self, name: &str, _config: &[u8]) -> Result<LengthAdapter, String> {
-        if name == "length" {
-            Ok(LengthAdapter)
-        } else {
-            Err(format!("no adapter `{name}`"))
+        match name {
+            "length" | "vectors" => Ok(LengthAdapter {
+                embeds: name == "vectors",
+                ..LengthAdapter::default()
+            }),
+            _ => Err(format!("no adapter `{name}`")),
         }
     }
 
@@ -201,17 +244,111 @@ impl Ports for InMemory {
         version: ModelVersion,
         inputs: Vec<Tensor>,
         outputs: &[String],
-        priority: Option<u8>,
+        terms: Terms,
     ) -> Result<Vec<Tensor>, Failure> {
-        self.priority.set(priority);
+        self.priority.set(terms.priority);
         self.runs.set(self.runs.get() + 1);
         let mut tensors = (self.run)(model, version, inputs)?;
         tensors.retain(|t| outputs.is_empty() || outputs.contains(&t.name));
         Ok(tensors)
     }
 
+    fn shadow(
+        &self,
+        _model: &str,
+        version: ModelVersion,
+        _inputs: Vec<Tensor>,
+        _expected: Vec<Tensor>,
+    ) -> Result<(), Failure> {
+        self.shadowed.borrow_mut().push(version);
+        Ok(())
+    }
+
     fn ready(&self, model: &str, _version: ModelVersion) -> Result<(), Failure> {
         (self.ready)(model)
+    }
+
+    fn rollouts(&self) -> Result<Option<String>, ControlFailure> {
+        Ok(self.rollouts.borrow().clone())
+    }
+
+    fn tally(&self, model: &str, canary: u64, counter: u32) -> Result<(), ControlFailure> {
+        let at = (model.to_owned(), canary, counter);
+        *self.tallies.borrow_mut().entry(at).or_default() += 1;
+        Ok(())
+    }
+
+    fn tallies(&self, model: &str, canary: u64, counters: u32) -> Result<Vec<u64>, ControlFailure> {
+        let counted = self.tallies.borrow();
+        let one = |counter| counted.get(&(model.to_owned(), canary, counter)).copied();
+        Ok((0..counters).map(|c| one(c).unwrap_or(0)).collect())
+    }
+
+    fn trip(&self, model: &str, canary: u64, why: &str) -> Result<bool, ControlFailure> {
+        let mut tripped = self.tripped.borrow_mut();
+        let before = tripped.entry((model.to_owned(), canary));
+        let first = matches!(before, std::collections::btree_map::Entry::Vacant(_));
+        before.or_insert_with(|| why.to_owned());
+        Ok(first)
+    }
+
+    fn tripped(&self, model: &str, canary: u64) -> Result<Option<String>, ControlFailure> {
+        let tripped = self.tripped.borrow();
+        Ok(tripped.get(&(model.to_owned(), canary)).cloned())
+    }
+
+    fn statistics(
+        &self,
+        _model: Option<&str>,
+        _version: Option<ModelVersion>,
+    ) -> Result<String, ControlFailure> {
+        self.control(|control| control.statistics.clone())
+    }
+
+    fn index(&self, _ready: bool) -> Result<String, ControlFailure> {
+        self.control(|control| control.index.clone())
+    }
+
+    fn load(&self, model: &str) -> Result<(), ControlFailure> {
+        self.control(|control| control.asked.borrow_mut().push(format!("load {model}")))
+    }
+
+    fn unload(&self, model: &str) -> Result<(), ControlFailure> {
+        self.control(|control| control.asked.borrow_mut().push(format!("unload {model}")))
+    }
+
+    fn cache_look(
+        &self,
+        at: &CacheAddress<'_>,
+        since_ms: u64,
+        _waiting_since_ms: Option<u64>,
+        _now_ms: u64,
+    ) -> Result<CacheLooked, String> {
+        let kept = self.kept.borrow();
+        let found = kept.get(&(at.space.to_owned(), at.digest.to_vec()));
+        Ok(match found {
+            Some((value, kept_ms)) if *kept_ms >= since_ms => {
+                CacheLooked::Hit(value.clone(), *kept_ms)
+            }
+            _ => CacheLooked::Run(1),
+        })
+    }
+
+    fn cache_keep(
+        &self,
+        at: &CacheAddress<'_>,
+        _ticket: u64,
+        value: &[u8],
+        now_ms: u64,
+    ) -> Result<(), String> {
+        let place = (at.space.to_owned(), at.digest.to_vec());
+        let mut kept = self.kept.borrow_mut();
+        kept.insert(place, (value.to_vec(), now_ms));
+        Ok(())
+    }
+
+    fn cache_release(&self, _at: &CacheAddress<'_>, _ticket: u64) -> Result<(), String> {
+        Ok(())
     }
 }
 
@@ -296,49 +433,107 @@ impl ContractPort for NativeValidation {
         Ok(ParsedBody {
             id: parsed.id,
             inputs: parsed.inputs,
-            outputs: Vec::new(),
         })
     }
 
-    fn parse_infer(&self, body: &str) -> Result<ParsedBody, Rejection> {
-        let parsed = infer::parse_infer(body.as_bytes(), &self.0)?;
-        Ok(ParsedBody {
-            id: parsed.id,
-            inputs: parsed.inputs,
-            outputs: parsed.outputs,
-        })
+    fn parse_infer(&self, body: &str, tail_bytes: u64) -> Result<InferRequest, Rejection> {
+        infer::parse_infer(body.as_bytes(), tail_bytes, &self.0)
+    }
+
+    fn parse_generate(&self, body: &str) -> Result<InferRequest, Rejection> {
+        generate::parse(body.as_bytes(), &self.0)
     }
 }
 
-/// An adapter that makes FP32 `[1, 1]` input `x` of a text's length; refuses images and empty
-/// content, and answers for the text `known` without a model.
-pub struct LengthAdapter;
+/// An adapter that makes FP32 `[N, 1]` input `x` of the lengths of what its items hold; refuses images and empty
+/// content, and answers for the text `known` without a model. The text `twice` is run twice. Under the name `vectors` it
+/// gives embeddings.
+#[derive(Default)]
+pub struct LengthAdapter {
+    again: Cell<bool>,
+    /// Whether it gives embeddings too.
+    embeds: bool,
+}
+
+impl LengthAdapter {
+    fn length(item: u32, content: &Item<'_>) -> Result<f32, Refusal> {
+        let refusal = |part: usize, kind| Refusal {
+            item,
+            part: Some(part as u32),
+            kind,
+        };
+        let mut length = 0;
+        for (at, part) in content.parts.iter().enumerate() {
+            length += match part {
+                Part::Image(_) => {
+                    return Err(refusal(
+                        at,
+                        AdapterRefusalKind::UnsupportedMediaType(
+                            "this adapter takes text, not images".into(),
+                        ),
+                    ));
+                }
+                Part::Text(text) => text.len(),
+                Part::Tokens(tokens) => tokens.len(),
+                Part::Audio(blob) | Part::Bytes(blob) => blob.body.len(),
+            };
+            if length == 0 {
+                let kind = AdapterRefusalKind::InvalidContent("the content is empty".into());
+                return Err(refusal(at, kind));
+            }
+        }
+        Ok(length as f32)
+    }
+}
 
 impl AdapterPort for LengthAdapter {
-    fn prepare(&self, media_type: Option<&str>, body: &[u8]) -> Result<Prepared, Refusal> {
-        if media_type.is_some_and(|m| m.starts_with("image/")) {
-            return Err(Refusal::UnsupportedMediaType(
-                "this adapter takes text, not images".into(),
-            ));
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+        let whole = |item: &Item<'_>| match item.parts.first() {
+            Some(Part::Text(text)) => text.as_bytes().to_vec(),
+            Some(Part::Bytes(blob)) => blob.body.to_vec(),
+            _ => Vec::new(),
+        };
+        let answer = |text: &str| AdapterAnswer {
+            text: text.into(),
+            units: 0,
+        };
+        if let [only] = items {
+            match whole(only).as_slice() {
+                b"known" => return Ok(Step::Answers(vec![answer(r#"{"label":"known"}"#)])),
+                b"broken" => return Ok(Step::Answers(vec![answer("{")])),
+                text => self.again.set(text == b"twice"),
+            }
         }
-        match body {
-            b"" => Err(Refusal::InvalidContent("the content is empty".into())),
-            b"known" => Ok(Prepared::Answer(r#"{"label":"known"}"#.into())),
-            b"broken" => Ok(Prepared::Answer("{".into())),
-            text => Ok(Prepared::Tensors(vec![Tensor {
-                name: "x".into(),
-                datatype: penstock_tensor::Datatype::Fp32,
-                shape: vec![1, 1],
-                data: (text.len() as f32).to_le_bytes().to_vec(),
-            }])),
-        }
+        let each = items.iter().zip(0..);
+        let lengths: Vec<f32> = each
+            .map(|(item, at)| Self::length(at, item))
+            .collect::<Result<_, _>>()?;
+        Ok(Step::Tensors(vec![Tensor {
+            name: "x".into(),
+            datatype: penstock_tensor::Datatype::Fp32,
+            shape: vec![items.len() as u64, 1],
+            data: lengths.iter().flat_map(|n| n.to_le_bytes()).collect(),
+        }]))
     }
 
-    fn answer(&self, outputs: Vec<Tensor>) -> Result<String, String> {
-        let bytes = outputs.first().and_then(|t| t.data.first_chunk::<4>());
-        bytes
-            .map(|b| format!("{{\"length\":{}}}", f32::from_le_bytes(*b)))
-            .ok_or_else(|| "no output".to_owned())
+    fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
+        let mut output = outputs.into_iter().next().ok_or("no output")?;
+        if self.again.take() {
+            output.name = "x".into();
+            return Ok(Step::Tensors(vec![output]));
+        }
+        let (numbers, _) = output.data.as_chunks::<4>();
+        let answer = |bytes: &[u8; 4]| {
+            let length = f32::from_le_bytes(*bytes);
+            AdapterAnswer {
+                text: match self.embeds {
+                    true => format!("{{\"embedding\":[{length},0.5]}}"),
+                    false => format!("{{\"length\":{length}}}"),
+                },
+                units: length as u64,
+            }
+        };
+        Ok(Step::Answers(numbers.iter().map(answer).collect()))
     }
 }
 

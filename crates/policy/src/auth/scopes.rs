@@ -1,14 +1,24 @@
 //! Decides what a scope allows. A scope is a kind of route, or a kind of route and a model: `predict`,
 //! `predict:magika`, `*:acme-*`. What no scope allows is denied.
 //!
-//! Routes are named as limits name them: `predict`, `infer`, `models` (reading), `usage`, `ready`.
+//! Routes are named as limits name them: `predict` (also of batches), `infer` (also `generate`), `embeddings`, `explain`,
+//! `models` (reading), `repository` (loading and unloading), `usage`, `ready`.
 
 pub use crate::pattern::Pattern;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The kinds of routes that scopes are about.
-pub const ROUTES: [&str; 5] = ["predict", "infer", "models", "usage", "ready"];
+pub const ROUTES: [&str; 8] = [
+    "predict",
+    "infer",
+    "embeddings",
+    "explain",
+    "models",
+    "repository",
+    "usage",
+    "ready",
+];
 
 /// The most scopes one caller may have.
 pub const MAX_SCOPES: usize = 64;

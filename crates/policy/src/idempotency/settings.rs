@@ -22,6 +22,9 @@ pub enum OnStoreFailure {
     Open,
 }
 
+/// The methods that may be required to carry an idempotency key: those that run a model.
+const METHODS: [&str; 4] = ["predict", "infer", "embeddings", "explain"];
+
 /// How calls with an idempotency key are treated.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -91,10 +94,10 @@ impl IdempotencySettings {
             ));
         }
         for method in &self.required {
-            if !["predict", "infer"].contains(&method.as_str()) {
+            if !METHODS.contains(&method.as_str()) {
                 faults.push((
                     "required",
-                    format!("names `{method}`; the methods are `predict` and `infer`"),
+                    format!("names `{method}`; the methods are {}", METHODS.join(", ")),
                 ));
             }
         }

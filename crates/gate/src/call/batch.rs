@@ -1,0 +1,338 @@
+//! `:batchPredict`: `{"requests":[…]}`, each a body of `:predict` with its own status, error and prediction id, in order.
+//!
+//! What is wrong with one fails it alone. Requests whose tensors fit each other are run as one batch; where that fails,
+//! each is run by itself, so that the one that cannot be run is found.
+
+use super::predict::{self, Read};
+use super::run::{Answer, Runner, Wishes, Work, item_count, prepare};
+use super::{Call, JSON, rejected, text};
+use crate::answer;
+use crate::catalogue::Opened;
+use crate::ports::{Item, Ports};
+use crate::record::Response;
+use crate::route::shorten;
+use penstock_core::{Code, PredictionId, Problem, Violation};
+use penstock_tensor::batch::{join, split};
+use penstock_tensor::json::{Kind, Names, Scanner};
+use penstock_tensor::{Contract, Rejection, Tensor, render};
+use serde_json::json;
+use std::ops::Range;
+
+/// One request of the batch, read.
+struct Entry {
+    caller_id: Option<String>,
+    outcome: Result<Read, Problem>,
+}
+
+/// What one request came to.
+struct Outcome {
+    caller_id: Option<String>,
+    /// The prediction's id, its array of predictions, and how many of its numbers JSON cannot say.
+    result: Result<(PredictionId, Vec<u8>, u64), Problem>,
+}
+
+struct Batch {
+    entries: Vec<Entry>,
+    items: u64,
+}
+
+/// Reads a body. Only what is wrong with the whole refuses it.
+pub(super) fn decode<P: Ports>(
+    _call: &Call<'_, P>,
+    opened: &Opened<P>,
+    _model: &str,
+    body: &[u8],
+) -> Result<Box<dyn Work<P>>, Problem> {
+    let most = opened.contract.limits.max_items;
+    let ranges = requests(body, most)?;
+    let text = text(body)?.as_bytes();
+    let mut items = 0;
+    let mut entries = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        let (outcome, caller_id) = match predict::read_json(opened, &text[range]) {
+            Ok((read, caller_id)) => (Ok(read), caller_id),
+            Err(problem) => (Err(problem), None),
+        };
+        items += match &outcome {
+            Ok(Read::Tensors(inputs)) => item_count(inputs, &opened.contract),
+            Ok(Read::Parts(_)) => 1,
+            Err(_) => 0,
+        };
+        entries.push(Entry { caller_id, outcome });
+    }
+    if items > most {
+        return Err(too_many(items, most));
+    }
+    Ok(Box::new(Batch { entries, items }))
+}
+
+fn too_many(items: u64, most: u64) -> Problem {
+    let message = format!(
+        "the requests hold {items} items; this model takes at most {most} in one call, so send them in several"
+    );
+    Problem::new(Code::InvalidInputs, message.clone()).with_violations(
+        vec![Violation::new(
+            "/requests",
+            "too_many_items",
+            format!("at most {most} items"),
+            message,
+        )],
+        0,
+    )
+}
+
+/// Where in the body each request is.
+fn requests(body: &[u8], most: u64) -> Result<Vec<Range<usize>>, Problem> {
+    let syntax = |error| rejected(Rejection::from(error));
+    let form = |pointer: &'static str, rule: &'static str, expected: String| {
+        let message = format!("`{pointer}` is not what it has to be: {expected}");
+        Problem::new(Code::InvalidBody, message.clone())
+            .with_violations(vec![Violation::new(pointer, rule, expected, message)], 0)
+    };
+    let mut scanner = Scanner::new(body);
+    if scanner.kind().map_err(|e| syntax(*e))? != Kind::Object {
+        let expected = "an object with \"requests\"".to_owned();
+        return Err(form("", "wrong_type", expected));
+    }
+    let mut names = Names::default();
+    let mut found = None;
+    let mut member = scanner.open_object(&mut names).map_err(|e| syntax(*e))?;
+    while let Some(name) = member {
+        if name != "requests" {
+            let expected = format!("only `requests`; there is no `{}`", shorten(&name));
+            return Err(form("", "unknown_member", expected));
+        }
+        if scanner.kind().map_err(|e| syntax(*e))? != Kind::Array {
+            let expected = "an array of requests".to_owned();
+            return Err(form("/requests", "wrong_type", expected));
+        }
+        let mut ranges = Vec::new();
+        let mut more = scanner.open_array().map_err(|e| syntax(*e))?;
+        while more {
+            if ranges.len() as u64 == most {
+                return Err(too_many(most + 1, most));
+            }
+            scanner.kind().map_err(|e| syntax(*e))?;
+            let from = scanner.offset();
+            scanner.skip_value().map_err(|e| syntax(*e))?;
+            ranges.push(from..scanner.offset());
+            more = scanner.next_element().map_err(|e| syntax(*e))?;
+        }
+        found = Some(ranges);
+        member = scanner.next_member(&mut names).map_err(|e| syntax(*e))?;
+    }
+    scanner.finish().map_err(|e| syntax(*e))?;
+    match found {
+        Some(ranges) if !ranges.is_empty() => Ok(ranges),
+        Some(_) => Err(form(
+            "/requests",
+            "empty",
+            "at least one request".to_owned(),
+        )),
+        None => Err(form(
+            "",
+            "missing_member",
+            "an object with \"requests\"".to_owned(),
+        )),
+    }
+}
+
+impl<P: Ports> Work<P> for Batch {
+    fn items(&self) -> u64 {
+        self.items
+    }
+
+    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+        let mut outcomes: Vec<Outcome> = Vec::with_capacity(self.entries.len());
+        let mut waiting: Vec<(usize, Vec<Tensor>)> = Vec::new();
+        let mut adapted = Vec::new();
+        for (index, entry) in self.entries.into_iter().enumerate() {
+            let result = match entry.outcome {
+                Err(problem) => Err(problem),
+                Ok(read) => {
+                    match read {
+                        Read::Tensors(inputs) => waiting.push((index, inputs)),
+                        Read::Parts(parts) => adapted.push((index, parts)),
+                    }
+                    // Replaced when it has run.
+                    Err(Problem::new(Code::Internal, "the request was left out"))
+                }
+            };
+            outcomes.push(Outcome {
+                caller_id: entry.caller_id,
+                result,
+            });
+        }
+        for group in groups(waiting, runner.contract()) {
+            for (index, result) in run_group(runner, group) {
+                outcomes[index].result = result;
+            }
+        }
+        for (index, parts) in adapted {
+            let item = Item {
+                parts: parts.iter().map(|part| part.part()).collect(),
+            };
+            outcomes[index].result = run_adapted(runner, item);
+        }
+        Ok(write(runner, outcomes))
+    }
+}
+
+/// Requests that can be run as one batch, each with its place.
+type Group = Vec<(usize, Vec<Tensor>)>;
+
+/// Puts together what can be joined, in the order of the first of each.
+fn groups(waiting: Group, contract: &Contract) -> Vec<Group> {
+    let joins = contract.batch_axis().is_some();
+    let mut groups: Vec<Group> = Vec::new();
+    for entry in waiting {
+        let fits = |group: &&mut Group| {
+            let same = |(a, b): (&Tensor, &Tensor)| {
+                a.name == b.name && a.datatype == b.datatype && a.shape.get(1..) == b.shape.get(1..)
+            };
+            group[0].1.len() == entry.1.len() && group[0].1.iter().zip(&entry.1).all(same)
+        };
+        match groups.iter_mut().filter(|_| joins).find(fits) {
+            Some(group) => group.push(entry),
+            None => groups.push(vec![entry]),
+        }
+    }
+    groups
+}
+
+type Ran = Result<(PredictionId, Vec<u8>, u64), Problem>;
+
+/// Runs a group, together if that works.
+fn run_group<P: Ports>(runner: &mut Runner<'_, P>, group: Group) -> Vec<(usize, Ran)> {
+    let contract = runner.contract();
+    if group.len() > 1 {
+        let sizes: Vec<u64> = group
+            .iter()
+            .map(|(_, inputs)| item_count(inputs, contract))
+            .collect();
+        let all: Vec<&[Tensor]> = group.iter().map(|(_, inputs)| inputs.as_slice()).collect();
+        let joined = join(&all);
+        match runner.infer(joined, &[], Wishes::default()) {
+            Ok(outputs) => {
+                if let Some(parts) = split(outputs, &sizes) {
+                    let places = group.into_iter().map(|(index, _)| index);
+                    return places
+                        .zip(parts)
+                        .map(|(index, outputs)| (index, finished(runner, outputs)))
+                        .collect();
+                }
+                // The model gave other than one row for each item: what was run is counted once, below.
+                runner.meter.items = runner.meter.items.saturating_sub(sizes.iter().sum());
+            }
+            // Nothing of it ran, and by themselves they would fare no better.
+            Err(problem) if super::was_not_run(problem.code) => {
+                let places = group.into_iter().map(|(index, _)| index);
+                return places.map(|index| (index, Err(problem.clone()))).collect();
+            }
+            Err(_) => {}
+        }
+    }
+    let mut ran = Vec::with_capacity(group.len());
+    for (index, inputs) in group {
+        let result = runner.infer(inputs, &[], Wishes::default());
+        let result = result.and_then(|outputs| finished(runner, outputs));
+        ran.push((index, result));
+    }
+    ran
+}
+
+fn finished<P: Ports>(runner: &mut Runner<'_, P>, outputs: Vec<Tensor>) -> Ran {
+    let (predictions, non_finite) = predict::write(runner, outputs)?;
+    Ok((runner.prediction_id(), predictions, non_finite))
+}
+
+fn run_adapted<P: Ports>(runner: &mut Runner<'_, P>, item: Item<'_>) -> Ran {
+    let Some(adapter) = &runner.opened.adapter else {
+        return Err(super::content::no_adapter(runner.model));
+    };
+    let step = prepare(adapter, runner.contract(), runner.model, &[item])?;
+    let answers = runner.adapt(1, step)?;
+    let text = answers.into_iter().next().map_or(String::new(), |a| a.text);
+    Ok((runner.prediction_id(), format!("[{text}]").into_bytes(), 0))
+}
+
+/// Whether the same request may fare better another time.
+fn is_worth_a_retry(code: Code) -> bool {
+    matches!(code.status(), 429 | 500 | 503 | 504)
+}
+
+fn write<P: Ports>(runner: &Runner<'_, P>, outcomes: Vec<Outcome>) -> Answer {
+    let context = runner.call.context;
+    let failed: Vec<usize> = outcomes
+        .iter()
+        .enumerate()
+        .filter(|(_, outcome)| outcome.result.is_err())
+        .map(|(index, _)| index)
+        .collect();
+    let retry: Vec<usize> = failed
+        .iter()
+        .copied()
+        .filter(|index| {
+            let problem = outcomes[*index].result.as_ref().err();
+            problem.is_some_and(|problem| is_worth_a_retry(problem.code))
+        })
+        .collect();
+    let mut body = Vec::with_capacity(256 * outcomes.len());
+    body.extend_from_slice(b"{\"model\":");
+    render::write_string(&mut body, runner.model);
+    body.extend_from_slice(b",\"model_version\":");
+    render::write_string(&mut body, &runner.serving.version.to_string());
+    body.extend_from_slice(b",\"results\":[");
+    let total = outcomes.len();
+    for (index, outcome) in outcomes.into_iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        let status = match &outcome.result {
+            Ok(_) => 200,
+            Err(problem) => problem.code.status(),
+        };
+        body.extend_from_slice(format!("{{\"index\":{index},\"status\":{status}").as_bytes());
+        if let Some(id) = &outcome.caller_id {
+            body.extend_from_slice(b",\"id\":");
+            render::write_string(&mut body, id);
+        }
+        match outcome.result {
+            Ok((id, predictions, non_finite)) => {
+                body.extend_from_slice(b",\"prediction_id\":");
+                render::write_string(&mut body, id.as_str());
+                body.extend_from_slice(b",\"predictions\":");
+                body.extend_from_slice(&predictions);
+                if non_finite > 0 {
+                    body.extend_from_slice(format!(",\"non_finite\":{non_finite}").as_bytes());
+                }
+            }
+            Err(problem) => {
+                let error = answer::error_of_item(&problem);
+                body.extend_from_slice(format!(",\"error\":{error}").as_bytes());
+            }
+        }
+        body.push(b'}');
+    }
+    let told = json!({ "succeeded": total - failed.len(), "failed": failed.len(), "retry": retry });
+    let told = told.to_string();
+    body.extend_from_slice(b"],");
+    body.extend_from_slice(&told.as_bytes()[1..told.len() - 1]);
+    let latency_us = (runner.call.ports.monotonic_ns()).saturating_sub(context.started_ns) / 1_000;
+    body.extend_from_slice(
+        format!(
+            ",\"latency_ms\":{}.{:03}",
+            latency_us / 1_000,
+            latency_us % 1_000
+        )
+        .as_bytes(),
+    );
+    body.extend_from_slice(b",\"request_id\":");
+    render::write_string(&mut body, context.request_id.as_str());
+    body.push(b'}');
+    let status = if failed.is_empty() { 200 } else { 207 };
+    Answer {
+        response: Response::new(status, JSON, body),
+        prediction_id: None,
+    }
+}

@@ -1,0 +1,350 @@
+//! Decides what content a body carries: the body itself as one part, or `{"content":[…]}` with parts of several types.
+
+use super::rejected;
+use super::run::prepare;
+use crate::catalogue::Opened;
+use crate::ports::{Blob, ContractPort, Item, Part, Ports, Refusal, RefusalKind, Step};
+use crate::route::shorten;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use penstock_core::{Code, Problem, Violation};
+use penstock_tensor::json::{Kind, Names, Scanner};
+use penstock_tensor::{Rejection, Tensor};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The most parts of one item.
+pub(crate) const MAX_PARTS: usize = 64;
+
+/// A part as it was sent, decoded.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum OwnedPart {
+    Text(String),
+    Tokens(Vec<u32>),
+    Image(Option<String>, Vec<u8>),
+    Audio(Option<String>, Vec<u8>),
+    Bytes(Option<String>, Vec<u8>),
+}
+
+impl OwnedPart {
+    /// As an adapter is given it.
+    pub fn part(&self) -> Part<'_> {
+        match self {
+            Self::Text(text) => Part::Text(text),
+            Self::Tokens(tokens) => Part::Tokens(tokens),
+            Self::Image(media_type, body) => Part::Image(Blob {
+                media_type: media_type.as_deref(),
+                body,
+            }),
+            Self::Audio(media_type, body) => Part::Audio(Blob {
+                media_type: media_type.as_deref(),
+                body,
+            }),
+            Self::Bytes(media_type, body) => Part::Bytes(Blob {
+                media_type: media_type.as_deref(),
+                body,
+            }),
+        }
+    }
+}
+
+/// What content comes to.
+pub(crate) enum Content {
+    /// Parts for the adapter.
+    Parts(Vec<OwnedPart>),
+    /// Tensors, checked against the contract; no adapter is asked.
+    Tensors(Vec<Tensor>),
+}
+
+/// A body of `{"content":[…]}`.
+pub(crate) struct ContentBody {
+    /// The caller's own id.
+    pub id: Option<String>,
+    pub content: Content,
+}
+
+/// One part as JSON has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(rename = "type")]
+    kind: String,
+    text: Option<String>,
+    tokens: Option<Vec<u32>>,
+    /// In base64 for images, audio and bytes; elements for tensors.
+    data: Option<Value>,
+    media_type: Option<String>,
+    url: Option<String>,
+    name: Option<String>,
+    datatype: Option<String>,
+    shape: Option<Vec<u64>>,
+}
+
+/// Whether a JSON body is one of content; decided by its first member that tells, so that large inputs are not read twice.
+pub(crate) fn is_content(body: &[u8]) -> bool {
+    let mut scanner = Scanner::new(body);
+    let mut names = Names::default();
+    let Ok(mut member) = scanner.open_object(&mut names) else {
+        return false;
+    };
+    while let Some(name) = member {
+        match name.as_ref() {
+            "content" => return true,
+            "inputs" => return false,
+            _ => {}
+        }
+        if scanner.skip_value().is_err() {
+            return false;
+        }
+        member = match scanner.next_member(&mut names) {
+            Ok(member) => member,
+            Err(_) => return false,
+        };
+    }
+    false
+}
+
+/// Reads a body of content.
+pub(crate) fn read<P: Ports>(opened: &Opened<P>, body: &str) -> Result<ContentBody, Problem> {
+    let bytes = body.as_bytes();
+    let syntax = |error| rejected(Rejection::from(error));
+    let mut scanner = Scanner::new(bytes);
+    let mut names = Names::default();
+    let (mut id, mut parts) = (None, None);
+    if scanner.kind().map_err(|e| syntax(*e))? != Kind::Object {
+        return Err(invalid("", "object", "an object with \"content\""));
+    }
+    let mut member = scanner.open_object(&mut names).map_err(|e| syntax(*e))?;
+    while let Some(name) = member {
+        // Leading blanks belong to no value.
+        scanner.kind().map_err(|e| syntax(*e))?;
+        let from = scanner.offset();
+        scanner.skip_value().map_err(|e| syntax(*e))?;
+        let value = &body[from..scanner.offset()];
+        match name.as_ref() {
+            "id" => {
+                id =
+                    Some(serde_json::from_str::<String>(value.trim()).map_err(|_| {
+                        invalid("/id", "wrong_type", "a string that names the call")
+                    })?);
+            }
+            "content" => parts = Some(value),
+            other => {
+                return Err(invalid(
+                    "",
+                    "unknown_member",
+                    &format!(
+                        "the members `content` and `id`; there is no `{}`",
+                        shorten(other)
+                    ),
+                ));
+            }
+        }
+        member = scanner.next_member(&mut names).map_err(|e| syntax(*e))?;
+    }
+    scanner.finish().map_err(|e| syntax(*e))?;
+    let content = parts.map_or(Ok(Content::Parts(Vec::new())), |parts| {
+        read_parts(opened, parts.trim())
+    })?;
+    Ok(ContentBody { id, content })
+}
+
+fn read_parts<P: Ports>(opened: &Opened<P>, text: &str) -> Result<Content, Problem> {
+    // A bare part is an array of one.
+    let written: Vec<Value> = match serde_json::from_str(text) {
+        Ok(Value::Array(parts)) => parts,
+        Ok(part @ Value::Object(_)) => vec![part],
+        Ok(Value::String(text)) => vec![serde_json::json!({ "type": "text", "text": text })],
+        _ => return Err(invalid("/content", "wrong_type", "an array of parts")),
+    };
+    if written.is_empty() || written.len() > MAX_PARTS {
+        return Err(invalid(
+            "/content",
+            "part_count",
+            &format!("1 to {MAX_PARTS} parts, not {}", written.len()),
+        ));
+    }
+    let mut parts = Vec::with_capacity(written.len());
+    let mut tensors = Vec::new();
+    for (index, value) in written.into_iter().enumerate() {
+        let at = format!("/content/{index}");
+        let part: Written = serde_json::from_value(value)
+            .map_err(|e| invalid(&at, "invalid_part", &format!("a part of content ({e})")))?;
+        match part.kind.as_str() {
+            "tensor" => tensors.push(tensor(&at, part)?),
+            _ => parts.push(owned(&at, part)?),
+        }
+    }
+    match (tensors.is_empty(), parts.is_empty()) {
+        (true, _) => Ok(Content::Parts(parts)),
+        (false, true) => {
+            let body = serde_json::json!({ "inputs": tensors }).to_string();
+            let parsed = opened.validation.parse_infer(&body, 0).map_err(rejected)?;
+            Ok(Content::Tensors(parsed.inputs))
+        }
+        (false, false) => Err(invalid(
+            "/content",
+            "mixed_content",
+            "either parts of type tensor or parts for the adapter, not both",
+        )),
+    }
+}
+
+/// A tensor as the Open Inference Protocol writes it.
+fn tensor(at: &str, part: Written) -> Result<Value, Problem> {
+    let (Some(name), Some(datatype), Some(shape), Some(data)) =
+        (part.name, part.datatype, part.shape, part.data)
+    else {
+        return Err(invalid(
+            at,
+            "missing_member",
+            "`name`, `datatype`, `shape` and `data` in a part of type tensor",
+        ));
+    };
+    Ok(serde_json::json!({ "name": name, "datatype": datatype, "shape": shape, "data": data }))
+}
+
+fn owned(at: &str, part: Written) -> Result<OwnedPart, Problem> {
+    let Written {
+        kind,
+        text,
+        tokens,
+        data,
+        media_type,
+        url,
+        ..
+    } = part;
+    if kind == "text" {
+        return match (text, tokens) {
+            (Some(text), None) => Ok(OwnedPart::Text(text)),
+            (None, Some(tokens)) => Ok(OwnedPart::Tokens(tokens)),
+            _ => Err(invalid(
+                at,
+                "missing_member",
+                "`text`, or `tokens`, in a part of type text",
+            )),
+        };
+    }
+    if !["image", "audio", "bytes"].contains(&kind.as_str()) {
+        return Err(invalid(
+            &format!("{at}/type"),
+            "unknown_type",
+            &format!(
+                "one of text, image, audio, bytes and tensor, not `{}`",
+                shorten(&kind)
+            ),
+        ));
+    }
+    let (media_type, body) = match (data, url) {
+        (Some(Value::String(data)), None) => (media_type, decoded(&format!("{at}/data"), &data)?),
+        (None, Some(url)) => {
+            let (stated, body) = by_url(&format!("{at}/url"), &url)?;
+            (media_type.or(stated), body)
+        }
+        _ => {
+            return Err(invalid(
+                at,
+                "missing_member",
+                &format!("`data` in base64, or `url`, in a part of type {kind}"),
+            ));
+        }
+    };
+    Ok(match kind.as_str() {
+        "image" => OwnedPart::Image(media_type, body),
+        "audio" => OwnedPart::Audio(media_type, body),
+        _ => OwnedPart::Bytes(media_type, body),
+    })
+}
+
+fn decoded(at: &str, data: &str) -> Result<Vec<u8>, Problem> {
+    STANDARD
+        .decode(data)
+        .map_err(|e| invalid(at, "invalid_base64", &format!("base64 (RFC 4648 §4): {e}")))
+}
+
+/// Content that a URL carries itself (RFC 2397). One that has to be fetched is refused: the gate reaches no network.
+fn by_url(at: &str, url: &str) -> Result<(Option<String>, Vec<u8>), Problem> {
+    let Some((head, data)) = url
+        .strip_prefix("data:")
+        .and_then(|rest| rest.split_once(','))
+    else {
+        return Err(invalid(
+            at,
+            "url_not_allowed",
+            "a data: URL; content is not fetched from elsewhere here, so send it as `data`",
+        ));
+    };
+    let Some(media_type) = head.strip_suffix(";base64") else {
+        return Err(invalid(at, "invalid_url", "a data: URL in base64"));
+    };
+    let media_type = (!media_type.is_empty()).then(|| media_type.to_owned());
+    Ok((media_type, decoded(at, data)?))
+}
+
+fn invalid(pointer: &str, rule: &'static str, expected: &str) -> Problem {
+    let place = if pointer.is_empty() {
+        "the body".to_owned()
+    } else {
+        format!("`{pointer}`")
+    };
+    let message = format!("{place} is not what it has to be: {expected}");
+    Problem::new(Code::InvalidBody, message.clone()).with_violations(
+        vec![Violation::new(pointer, rule, expected.to_owned(), message)],
+        0,
+    )
+}
+
+/// What an adapter refused, as a caller is told it.
+pub(crate) fn refused(refusal: Refusal) -> Problem {
+    let Refusal { item, part, kind } = refusal;
+    match kind {
+        RefusalKind::UnsupportedMediaType(message) => {
+            Problem::new(Code::UnsupportedMediaType, message)
+        }
+        RefusalKind::InvalidContent(message) => {
+            let pointer = match part {
+                Some(part) => format!("/content/{part}"),
+                None => String::new(),
+            };
+            let message = if item == 0 {
+                message
+            } else {
+                format!("item {item}: {message}")
+            };
+            Problem::new(Code::InvalidInputs, message.clone()).with_violations(
+                vec![Violation::new(
+                    pointer,
+                    "invalid_content",
+                    "content the adapter can read",
+                    message,
+                )],
+                0,
+            )
+        }
+    }
+}
+
+/// What an adapter makes of one item's parts, before anything runs.
+pub(crate) fn begin<P: Ports>(
+    opened: &Opened<P>,
+    model: &str,
+    parts: &[OwnedPart],
+) -> Result<Step, Problem> {
+    let Some(adapter) = &opened.adapter else {
+        return Err(no_adapter(model));
+    };
+    let item = Item {
+        parts: parts.iter().map(OwnedPart::part).collect(),
+    };
+    prepare(adapter, &opened.contract, model, &[item])
+}
+
+pub(crate) fn no_adapter(model: &str) -> Problem {
+    let message = format!(
+        "model `{model}` has no adapter, so it takes tensors only: as `inputs`, or as parts of type tensor"
+    );
+    Problem::new(Code::InvalidInputs, message.clone()).with_violations(
+        vec![Violation::new("/content", "no_adapter", "tensors", message)],
+        0,
+    )
+}

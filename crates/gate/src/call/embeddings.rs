@@ -1,0 +1,415 @@
+//! `/v1/embeddings` in OpenAI's shape: texts or token ids in, vectors out, for models whose adapter gives embeddings.
+
+use super::run::{Answer, Runner, Work, broken_adapter, prepare};
+use super::{JSON, text};
+use crate::catalogue::Opened;
+use crate::coding;
+use crate::ports::{Item, Part, Ports, Step};
+use crate::record::{Request, Response};
+use crate::route::shorten;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use penstock_core::{Code, Problem, Violation};
+use penstock_tensor::json::{Names, Scanner};
+use penstock_tensor::render;
+use serde_json::Value;
+
+/// The most inputs of one call, as OpenAI has it.
+pub(crate) const MAX_INPUTS: usize = 2_048;
+
+/// The largest body in which the model's name is looked for before anybody knows who sent it. The largest call OpenAI
+/// takes, 2,048 inputs of 300,000 tokens together, has some 2 MB.
+pub(crate) const MAX_PEEKED_BYTES: usize = 4 << 20;
+
+/// How vectors are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Float,
+    Base64,
+}
+
+/// One input.
+#[derive(Clone, Debug, PartialEq)]
+enum Input {
+    Text(String),
+    Tokens(Vec<u32>),
+}
+
+struct Embeddings {
+    inputs: Vec<Input>,
+    encoding: Encoding,
+    dimensions: Option<u64>,
+    /// What the adapter made of the inputs, where they fit into one run.
+    begun: Option<Step>,
+    /// Inputs of one run.
+    at_once: usize,
+}
+
+/// The model that a request names in its body; `None` where it names none.
+pub(crate) fn model_of(request: &Request) -> Option<String> {
+    if request.body.len() > MAX_PEEKED_BYTES {
+        return None;
+    }
+    let coding = coding::of(request, &mut Vec::new()).ok()?;
+    let body = coding::body(&request.body, coding, MAX_PEEKED_BYTES as u64).ok()?;
+    let mut scanner = Scanner::new(&body);
+    let mut names = Names::default();
+    let mut member = scanner.open_object(&mut names).ok()?;
+    while let Some(name) = member {
+        if name == "model" {
+            return scanner.string().ok().map(|name| name.into_owned());
+        }
+        scanner.skip_value().ok()?;
+        member = scanner.next_member(&mut names).ok()?;
+    }
+    None
+}
+
+/// Why a body names no model.
+pub(super) fn unnamed(body: &[u8]) -> Problem {
+    if body.len() > MAX_PEEKED_BYTES {
+        return Problem::new(
+            Code::BodyTooLarge,
+            format!(
+                "the body has {} bytes; embeddings take at most {MAX_PEEKED_BYTES}",
+                body.len()
+            ),
+        );
+    }
+    match text(body).and_then(read) {
+        Err(problem) => problem,
+        Ok(_) => refuse(
+            Code::InvalidBody,
+            "/model",
+            "missing_member",
+            "the name of a model",
+            "`/model` is missing; name one of those that GET /v1/models lists".to_owned(),
+        ),
+    }
+}
+
+/// Reads a body, and has the adapter look at all of it before anything is charged or run.
+pub(super) fn decode<P: Ports>(
+    opened: &Opened<P>,
+    model: &str,
+    body: &[u8],
+) -> Result<Box<dyn Work<P>>, Problem> {
+    let request = read(text(body)?)?;
+    let Some(adapter) = &opened.adapter else {
+        return Err(no_embeddings(model));
+    };
+    let contract = &opened.contract;
+    let at_once = usize::try_from(contract.limits.max_items).unwrap_or(usize::MAX);
+    let mut begun = None;
+    for (index, chunk) in request.inputs.chunks(at_once).enumerate() {
+        let step = prepare(adapter, contract, model, &items(chunk));
+        let step = step.map_err(|problem| in_chunk(problem, index * at_once))?;
+        begun = Some(step);
+    }
+    Ok(Box::new(Embeddings {
+        begun: begun.filter(|_| request.inputs.len() <= at_once),
+        at_once,
+        ..request
+    }))
+}
+
+/// Says of which chunk an item was.
+fn in_chunk(problem: Problem, first: usize) -> Problem {
+    if first == 0 {
+        return problem;
+    }
+    let message = format!("of the inputs from {first} on, {}", problem.message);
+    Problem { message, ..problem }
+}
+
+fn items(inputs: &[Input]) -> Vec<Item<'_>> {
+    let part = |input| match input {
+        &Input::Text(ref text) => Part::Text(text),
+        Input::Tokens(tokens) => Part::Tokens(tokens),
+    };
+    inputs
+        .iter()
+        .map(|input| Item {
+            parts: vec![part(input)],
+        })
+        .collect()
+}
+
+fn no_embeddings(model: &str) -> Problem {
+    refuse(
+        Code::InvalidInputs,
+        "/model",
+        "no_embeddings",
+        "a model whose adapter gives embeddings",
+        format!(
+            "model `{model}` gives no embeddings; GET /v1/models lists the models and their adapters"
+        ),
+    )
+}
+
+fn refuse(
+    code: Code,
+    pointer: &str,
+    rule: &'static str,
+    expected: &str,
+    message: String,
+) -> Problem {
+    Problem::new(code, message.clone()).with_violations(
+        vec![Violation::new(pointer, rule, expected.to_owned(), message)],
+        0,
+    )
+}
+
+/// Checks the body's members; what OpenAI takes and we do not is refused by name.
+fn read(body: &str) -> Result<Embeddings, Problem> {
+    let value: Value = {
+        // Strict, so that a member that is there twice is seen.
+        let mut scanner = Scanner::new(body.as_bytes());
+        let checked = scanner.skip_value().and_then(|()| scanner.finish());
+        checked.map_err(|e| super::rejected(penstock_tensor::Rejection::from(*e)))?;
+        serde_json::from_str(body)
+            .map_err(|e| Problem::new(Code::MalformedJson, format!("the body is not JSON: {e}")))?
+    };
+    let form = |pointer: &str, rule: &'static str, expected: &str, found: &str| {
+        refuse(
+            Code::InvalidBody,
+            pointer,
+            rule,
+            expected,
+            format!("`{pointer}` is {found}; it has to be {expected}"),
+        )
+    };
+    let Value::Object(members) = value else {
+        return Err(form("", "wrong_type", "an object", "something else"));
+    };
+    let (mut input, mut encoding, mut dimensions) = (None, Encoding::Float, None);
+    for (name, value) in members {
+        match name.as_str() {
+            // Who calls and what is asked was read before.
+            "model" if value.is_string() => {}
+            "user" if value.is_string() => {}
+            "input" => input = Some(value),
+            "encoding_format" => {
+                encoding = match value.as_str() {
+                    Some("float") => Encoding::Float,
+                    Some("base64") => Encoding::Base64,
+                    _ => {
+                        let found = shorten(&value.to_string());
+                        let expected = "\"float\" or \"base64\"";
+                        return Err(form("/encoding_format", "unknown_value", expected, &found));
+                    }
+                }
+            }
+            "dimensions" => {
+                let Some(number) = value.as_u64().filter(|number| *number > 0) else {
+                    let found = shorten(&value.to_string());
+                    return Err(form(
+                        "/dimensions",
+                        "wrong_type",
+                        "a whole number above 0",
+                        &found,
+                    ));
+                };
+                dimensions = Some(number);
+            }
+            "model" | "user" => {
+                let pointer = format!("/{name}");
+                return Err(form(&pointer, "wrong_type", "a string", "something else"));
+            }
+            _ => {
+                return Err(refuse(
+                    Code::InvalidBody,
+                    "",
+                    "unknown_member",
+                    "`input`, `model`, `encoding_format`, `dimensions` and `user`",
+                    format!(
+                        "there is no member `{}`; the members are `input`, `model`, `encoding_format`, `dimensions` and `user`",
+                        shorten(&name)
+                    ),
+                ));
+            }
+        }
+    }
+    let Some(input) = input else {
+        let expected =
+            "a string, an array of strings, an array of token ids or an array of such arrays";
+        return Err(form("/input", "missing_member", expected, "missing"));
+    };
+    Ok(Embeddings {
+        inputs: inputs(input)?,
+        encoding,
+        dimensions,
+        begun: None,
+        at_once: 0,
+    })
+}
+
+fn inputs(value: Value) -> Result<Vec<Input>, Problem> {
+    let wrong = |pointer: String, found: &Value| {
+        let expected = "a string, or token ids as whole numbers";
+        let kind = match found {
+            Value::Null => "null",
+            Value::Bool(_) => "a boolean",
+            Value::Number(_) => "a number that is no token id",
+            Value::String(_) => "a string among other things",
+            Value::Array(list) if list.is_empty() => "empty",
+            Value::Array(_) => "an array of other things",
+            Value::Object(_) => "an object",
+        };
+        refuse(
+            Code::InvalidBody,
+            &pointer,
+            "wrong_type",
+            expected,
+            format!("`{pointer}` is {kind}; each input has to be {expected}"),
+        )
+    };
+    let token = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let tokens = |list: &[Value], at: &str| -> Result<Vec<u32>, Problem> {
+        let each = list.iter().enumerate();
+        each.map(|(i, value)| token(value).ok_or_else(|| wrong(format!("{at}/{i}"), value)))
+            .collect()
+    };
+    let list = match value {
+        Value::String(text) => return Ok(vec![Input::Text(text)]),
+        Value::Array(list) if !list.is_empty() => list,
+        other => return Err(wrong("/input".to_owned(), &other)),
+    };
+    if list[0].is_number() {
+        return Ok(vec![Input::Tokens(tokens(&list, "/input")?)]);
+    }
+    if list.len() > MAX_INPUTS {
+        return Err(refuse(
+            Code::InvalidInputs,
+            "/input",
+            "too_many_items",
+            &format!("at most {MAX_INPUTS} inputs"),
+            format!(
+                "`/input` has {} inputs; at most {MAX_INPUTS} are taken in one call",
+                list.len()
+            ),
+        ));
+    }
+    let each = list.into_iter().enumerate();
+    each.map(|(index, value)| match value {
+        Value::String(text) => Ok(Input::Text(text)),
+        Value::Array(list) if !list.is_empty() => {
+            tokens(&list, &format!("/input/{index}")).map(Input::Tokens)
+        }
+        other => Err(wrong(format!("/input/{index}"), &other)),
+    })
+    .collect()
+}
+
+/// The vector in the answer of an adapter that gives embeddings.
+fn vector_of(answer: &str) -> Option<&str> {
+    let mut scanner = Scanner::new(answer.as_bytes());
+    let mut names = Names::default();
+    let mut member = scanner.open_object(&mut names).ok()?;
+    while let Some(name) = member {
+        // Leading blanks belong to no value.
+        scanner.kind().ok()?;
+        let from = scanner.offset();
+        scanner.skip_value().ok()?;
+        if name == "embedding" {
+            return answer.get(from..scanner.offset());
+        }
+        member = scanner.next_member(&mut names).ok()?;
+    }
+    None
+}
+
+impl<P: Ports> Work<P> for Embeddings {
+    fn items(&self) -> u64 {
+        self.inputs.len() as u64
+    }
+
+    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+        let Self {
+            inputs,
+            encoding,
+            dimensions,
+            mut begun,
+            at_once,
+        } = *self;
+        let mut body = Vec::with_capacity(4096);
+        body.extend_from_slice(b"{\"object\":\"list\",\"data\":[");
+        let (mut index, mut units) = (0, 0u64);
+        for chunk in inputs.chunks(at_once) {
+            let step = match begun.take() {
+                Some(step) => step,
+                None => {
+                    let adapter = runner.opened.adapter.as_ref();
+                    let adapter = adapter.ok_or_else(|| no_embeddings(runner.model))?;
+                    prepare(adapter, runner.contract(), runner.model, &items(chunk))?
+                }
+            };
+            for answer in runner.adapt(chunk.len(), step)? {
+                units = units.saturating_add(answer.units);
+                let Some(vector) = vector_of(&answer.text) else {
+                    return Err(no_embeddings(runner.model));
+                };
+                if index > 0 {
+                    body.push(b',');
+                }
+                body.extend_from_slice(b"{\"object\":\"embedding\",\"index\":");
+                body.extend_from_slice(index.to_string().as_bytes());
+                body.extend_from_slice(b",\"embedding\":");
+                write(&mut body, vector, encoding, dimensions, runner.model)?;
+                body.push(b'}');
+                index += 1;
+            }
+        }
+        body.extend_from_slice(b"],\"model\":");
+        render::write_string(&mut body, runner.model);
+        body.extend_from_slice(
+            format!(",\"usage\":{{\"prompt_tokens\":{units},\"total_tokens\":{units}}}}}")
+                .as_bytes(),
+        );
+        let prediction_id = runner.prediction_id();
+        Ok(Answer {
+            response: Response::new(200, JSON, body),
+            prediction_id: Some(prediction_id),
+        })
+    }
+}
+
+/// Writes one vector.
+fn write(
+    body: &mut Vec<u8>,
+    vector: &str,
+    encoding: Encoding,
+    dimensions: Option<u64>,
+    model: &str,
+) -> Result<(), Problem> {
+    if encoding == Encoding::Float && dimensions.is_none() {
+        body.extend_from_slice(vector.as_bytes());
+        return Ok(());
+    }
+    let numbers: Vec<f32> = serde_json::from_str(vector)
+        .map_err(|e| broken_adapter(model, &format!("its embedding is no list of numbers: {e}")))?;
+    if let Some(asked) = dimensions
+        && asked != numbers.len() as u64
+    {
+        return Err(refuse(
+            Code::InvalidInputs,
+            "/dimensions",
+            "unsupported_value",
+            &numbers.len().to_string(),
+            format!(
+                "model `{model}` gives vectors of {} numbers and cannot shorten them to {asked}; leave `dimensions` out",
+                numbers.len()
+            ),
+        ));
+    }
+    match encoding {
+        Encoding::Float => body.extend_from_slice(vector.as_bytes()),
+        Encoding::Base64 => {
+            let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+            body.push(b'"');
+            body.extend_from_slice(STANDARD.encode(bytes).as_bytes());
+            body.push(b'"');
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! A call that may be a repetition: looks for the earlier one, claims it, and keeps its answer.
+
+use super::{Attempt, Call};
+use crate::coding::{self, Coding};
+use crate::gate::{Answered, render_problem};
+use crate::policies::idempotency_problem;
+use crate::ports::{
+    AttemptPort, Claimed, Completed, IdempotencyPort, IdempotentCall, Kept, Looked, Ports,
+};
+use crate::record::Response;
+use penstock_core::{Code, Problem};
+use penstock_policy::idempotency::key::{Call as CallParts, Fingerprint};
+
+/// The header that says an answer is a replay. Not in the draft; the name most services use.
+const REPLAYED: &str = "idempotency-replayed";
+
+/// Headers that decide, beside the body, what is run and how it is read.
+const DESCRIBING: [&str; 2] = ["x-model-version", "inference-header-content-length"];
+
+/// What came of claiming a call.
+pub(super) enum Claim<A> {
+    /// It is this caller's to run.
+    Granted(A),
+    /// It is to be run without a record.
+    Unprotected,
+    /// Somebody has run it meanwhile.
+    Done(Kept),
+}
+
+impl<P: Ports> Call<'_, P> {
+    /// Tries to become the one who runs it.
+    pub(super) fn claim(&self, attempt: Attempt<P>) -> Result<Claim<Attempt<P>>, Problem> {
+        match attempt.claim(self.ports.unix_ms(), self.ports.random() as u64) {
+            Ok(Claimed::Granted) => Ok(Claim::Granted(attempt)),
+            Ok(Claimed::Unprotected) => Ok(Claim::Unprotected),
+            Ok(Claimed::Done(kept)) => Ok(Claim::Done(kept)),
+            Err(refusal) => Err(idempotency_problem(refusal)),
+        }
+    }
+
+    /// Looks for an earlier call with the same idempotency key.
+    pub(super) fn begin(&self, coding: Option<Coding>) -> Result<Begun<Attempt<P>>, Problem> {
+        let Self {
+            policies, request, ..
+        } = self;
+        if !policies.rules.enabled {
+            return Ok(Begun::Unkeyed);
+        }
+        let idempotency_keys: Vec<&[u8]> = request
+            .headers
+            .iter()
+            .filter(|header| header.name == "idempotency-key")
+            .map(|header| header.value.as_slice())
+            .collect();
+        if idempotency_keys.is_empty() {
+            let method = self.method.name();
+            if policies.rules.required.iter().any(|r| r == method) {
+                return Err(Problem::new(
+                    Code::IdempotencyKeyMissing,
+                    format!(
+                        "calls of `{method}` must carry an Idempotency-Key header here; send one that you choose once for \
+                         this call and repeat when you retry it"
+                    ),
+                ));
+            }
+            return Ok(Begun::Unkeyed);
+        }
+        let (route, query) = request
+            .target
+            .split_once('?')
+            .unwrap_or((&request.target, ""));
+        let content_type = request.header_text("content-type").unwrap_or_default();
+        let mut described = coding::described(content_type, coding).into_owned();
+        for name in DESCRIBING {
+            if let Some(value) = request.header_list(name) {
+                described.push_str(&format!("\0{name}={value}"));
+            }
+        }
+        // What one tier may be told must not be replayed to another.
+        if policies
+            .disclosure
+            .iter()
+            .any(|entry| !entry.tiers.is_empty())
+        {
+            described.push_str("\0tier=");
+            described.push_str(&self.caller.tier);
+        }
+        let fingerprint = Fingerprint::of(&CallParts {
+            tenant: &self.caller.tenant,
+            method: &request.method,
+            route,
+            query,
+            content_type: &described,
+            body: &request.body,
+        });
+        let looked = policies.idempotency.look(
+            &IdempotentCall {
+                tenant: &self.caller.tenant,
+                method: &request.method,
+                route,
+                idempotency_keys,
+                fingerprint: fingerprint.as_str(),
+            },
+            self.context.unix_ms,
+        );
+        match looked.map_err(idempotency_problem)? {
+            Looked::Free(attempt) => Ok(Begun::Free(attempt)),
+            Looked::Done(kept) => Ok(Begun::Done(kept)),
+            Looked::Unprotected => Ok(Begun::Unkeyed),
+        }
+    }
+
+    /// Ends a claimed run: keeps what is to be replayed, and gives back what is not.
+    pub(super) fn finish(
+        &self,
+        attempt: &Attempt<P>,
+        result: Result<Answered, Problem>,
+    ) -> Result<Answered, Problem> {
+        let response = match result {
+            Ok(answered) => answered.stamped(),
+            Err(problem) if is_kept(problem.code) => {
+                render_problem(&problem, self.request, self.context)
+            }
+            Err(problem) => {
+                attempt.release();
+                return Err(problem);
+            }
+        };
+        let Response {
+            status,
+            headers,
+            body,
+        } = response;
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let kept = Kept {
+            status,
+            headers: headers
+                .iter()
+                .map(|header| (header.name.clone(), text(&header.value)))
+                .collect(),
+            body: match body.len() as u64 {
+                bytes if bytes > self.policies.rules.max_record_bytes => Err(bytes),
+                _ => Ok(body.clone()),
+            },
+        };
+        match attempt.complete(kept, self.ports.unix_ms()) {
+            Ok(Completed::Published) => Ok(Answered::whole(Response {
+                status,
+                headers,
+                body,
+            })),
+            Ok(Completed::Superseded(kept)) => replay(kept),
+            Err(refusal) => Err(idempotency_problem(refusal)),
+        }
+    }
+}
+
+/// What a look for an earlier call found.
+pub(super) enum Begun<A> {
+    Unkeyed,
+    Free(A),
+    Done(Kept),
+}
+
+/// Whether a failure is the call's result, to be replayed, and not a refusal to run it.
+fn is_kept(code: Code) -> bool {
+    matches!(code, Code::InferenceFailed | Code::Internal)
+}
+
+/// A kept answer, given again.
+pub(super) fn replay(kept: Kept) -> Result<Answered, Problem> {
+    let Kept {
+        status,
+        headers,
+        body,
+    } = kept;
+    let body = body.map_err(|bytes| {
+        let id = headers
+            .iter()
+            .find(|(name, _)| name == "x-prediction-id")
+            .map(|(_, id)| format!(", prediction {id}"));
+        Problem::new(
+            Code::ReplayUnavailable,
+            format!(
+                "the call was made (status {status}{}), and its answer of {bytes} bytes was too large to keep; make it again \
+                 with a new idempotency key, or ask for fewer items",
+                id.unwrap_or_default()
+            ),
+        )
+    })?;
+    let mut response = Response {
+        status,
+        headers: Vec::with_capacity(headers.len() + 2),
+        body,
+    };
+    for (name, value) in headers {
+        response.push(&name, value);
+    }
+    response.push(REPLAYED, "true");
+    Ok(Answered::whole(response))
+}

@@ -1,0 +1,270 @@
+//! Runs a model for a surface: the one place where inputs go to the engine and outputs come back, whatever the call
+//! looked like, with the limits of the call, and an adapter's runs one after the other.
+
+use super::version::Serving;
+use super::{Call, Meter};
+use crate::catalogue::Opened;
+use crate::disclose::disclose;
+use crate::gate::failure;
+use crate::ports::{AdapterAnswer, AdapterPort, Item, Ports, Step, Terms};
+use crate::record::Response;
+use penstock_core::{Code, PredictionId, Problem};
+use penstock_policy::disclosure::rules;
+use penstock_tensor::contract::Dim;
+use penstock_tensor::render::{self, Ranking};
+use penstock_tensor::{Contract, Tensor};
+
+/// The most runs one adapter may ask for to answer one call: a minute of sound in pieces of 32 ms takes 1,875.
+pub(crate) const MAX_ADAPTER_RUNS: u32 = 4_096;
+
+/// What a caller asks of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    /// The line to wait in, 1 the first to run.
+    pub priority: Option<u8>,
+    /// Microseconds the call may take.
+    pub timeout_us: Option<u64>,
+}
+
+/// A surface's answer.
+pub(crate) struct Answer {
+    pub response: Response,
+    /// The prediction's id, where the answer is one prediction.
+    pub prediction_id: Option<PredictionId>,
+}
+
+/// What a surface made of a body: it can be charged, claimed and run.
+pub(crate) trait Work<P: Ports> {
+    /// Items it is charged for, known before anything runs.
+    fn items(&self) -> u64;
+    /// Runs it and writes the answer.
+    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem>;
+}
+
+/// A call that runs.
+pub(crate) struct Runner<'a, P: Ports> {
+    pub call: &'a Call<'a, P>,
+    pub opened: &'a Opened<P>,
+    pub model: &'a str,
+    pub serving: &'a Serving,
+    pub meter: &'a mut Meter,
+    /// How many predictions there are so far.
+    predictions: u128,
+}
+
+impl<'a, P: Ports> Runner<'a, P> {
+    pub fn new(
+        call: &'a Call<'a, P>,
+        opened: &'a Opened<P>,
+        model: &'a str,
+        serving: &'a Serving,
+        meter: &'a mut Meter,
+    ) -> Self {
+        Self {
+            call,
+            opened,
+            model,
+            serving,
+            meter,
+            predictions: 0,
+        }
+    }
+
+    pub fn contract(&self) -> &'a Contract {
+        &self.opened.contract
+    }
+
+    /// An id for one more prediction.
+    pub fn prediction_id(&mut self) -> PredictionId {
+        let context = self.call.context;
+        let random = context.random.wrapping_add(self.predictions);
+        self.predictions += 1;
+        PredictionId::generate(context.unix_ms, random)
+    }
+
+    /// Counts items that were run.
+    pub fn ran(&mut self, items: u64) {
+        self.meter.items = self.meter.items.saturating_add(items);
+    }
+
+    /// Runs the model once; `outputs` empty means all. What was run is counted.
+    pub fn infer(
+        &mut self,
+        inputs: Vec<Tensor>,
+        outputs: &[String],
+        wishes: Wishes,
+    ) -> Result<Vec<Tensor>, Problem> {
+        let items = item_count(&inputs, self.contract());
+        let computed = self.compute(inputs, outputs, wishes)?;
+        self.ran(items);
+        Ok(computed)
+    }
+
+    /// Runs the model once and leaves the counting to the caller.
+    fn compute(
+        &mut self,
+        inputs: Vec<Tensor>,
+        outputs: &[String],
+        wishes: Wishes,
+    ) -> Result<Vec<Tensor>, Problem> {
+        let ports = self.call.ports;
+        let contract = self.contract();
+        let terms = self.terms(wishes);
+        let begun_ns = ports.monotonic_ns();
+        let computed = ports.infer(self.model, self.serving.version, inputs, outputs, terms);
+        let took_ns = ports.monotonic_ns().saturating_sub(begun_ns);
+        self.meter.compute_ns = self.meter.compute_ns.saturating_add(took_ns);
+        let mut tensors = computed.map_err(|f| failure(f, Some(contract)))?;
+        // wasi:nn carries fewer data types than the contract; the contract's name for the same bytes
+        // is the one callers know.
+        for tensor in &mut tensors {
+            if let Some(spec) = contract.outputs.iter().find(|s| s.name == tensor.name)
+                && spec.datatype.size_bytes() == tensor.datatype.size_bytes()
+            {
+                tensor.datatype = spec.datatype;
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// On whose terms a call runs: nobody comes before the place of their tier.
+    fn terms(&self, wishes: Wishes) -> Terms {
+        let priority = match (self.call.priority, wishes.priority) {
+            (Some(tier), Some(asked)) => Some(tier.max(asked)),
+            (tier, asked) => tier.or(asked),
+        };
+        let ms = |us: u64| u32::try_from(us.div_ceil(1_000)).unwrap_or(u32::MAX);
+        Terms {
+            priority,
+            timeout_ms: wishes.timeout_us.map(ms),
+        }
+    }
+
+    /// Has the adapter answer the items it [`prepare`]d last, with as many runs as it asks for. `count` is how many there
+    /// are, `step` what it made of them.
+    pub fn adapt(&mut self, count: usize, mut step: Step) -> Result<Vec<AdapterAnswer>, Problem> {
+        let adapter = self.adapter()?;
+        let mut runs = 0;
+        let mut answers = loop {
+            let tensors = match step {
+                Step::Answers(answers) => break answers,
+                Step::Tensors(tensors) => tensors,
+            };
+            if runs == MAX_ADAPTER_RUNS {
+                return Err(broken_adapter(
+                    self.model,
+                    &format!("it asked for more than {MAX_ADAPTER_RUNS} runs"),
+                ));
+            }
+            runs += 1;
+            if runs > 1 {
+                // What it made of the items was checked before they were charged.
+                check_adapted(&tensors, self.contract(), self.model)?;
+            }
+            let outputs = self.compute(tensors, &[], Wishes::default())?;
+            step = adapter
+                .advance(outputs)
+                .map_err(|message| broken_adapter(self.model, &message))?;
+        };
+        if answers.len() != count {
+            return Err(broken_adapter(
+                self.model,
+                &format!("it gave {} answers for {count} items", answers.len()),
+            ));
+        }
+        for answer in &mut answers {
+            self.disclose_text(&mut answer.text)?;
+        }
+        self.ran(count as u64);
+        Ok(answers)
+    }
+
+    fn adapter(&self) -> Result<&'a P::Adapter, Problem> {
+        let adapter = self.opened.adapter.as_ref();
+        adapter.ok_or_else(|| broken_adapter(self.model, "there is none"))
+    }
+
+    /// Leaves in an adapter's answer what the caller may be told. It must be JSON.
+    fn disclose_text(&self, text: &mut String) -> Result<(), Problem> {
+        let entries = &self.call.policies.disclosure;
+        if let Some(rules) = rules(entries, self.model, &self.call.caller.tier) {
+            *text = rules
+                .answer(text)
+                .map_err(|message| broken_adapter(self.model, &message))?;
+        }
+        if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
+            return Err(broken_adapter(self.model, "its answer is not JSON"));
+        }
+        Ok(())
+    }
+
+    /// Leaves in outputs what the caller may be told; how the classes ranked before, if that can be seen no more.
+    pub fn disclose(&self, outputs: &mut [Tensor]) -> Option<Ranking> {
+        disclose(
+            &self.call.policies.disclosure,
+            self.model,
+            self.call.caller,
+            self.contract(),
+            outputs,
+        )
+    }
+
+    /// How many bytes to reserve for outputs in a form.
+    pub fn capacity(
+        &self,
+        outputs: &[Tensor],
+        form: render::Form<'_>,
+        copies: usize,
+    ) -> Result<usize, Problem> {
+        render::capacity(outputs, form, copies).map_err(|bytes| {
+            Problem::new(
+                Code::ModelRejectedInputs,
+                format!(
+                    "the model answered, and its outputs are {bytes} bytes of JSON, more than there is memory for; \
+                     send fewer items"
+                ),
+            )
+        })
+    }
+}
+
+/// Turns items into what the model is to run on first, checked like a stranger's: the adapter is a component of its own.
+pub(crate) fn prepare<A: AdapterPort>(
+    adapter: &A,
+    contract: &Contract,
+    model: &str,
+    items: &[Item<'_>],
+) -> Result<Step, Problem> {
+    let step = adapter.prepare(items).map_err(super::content::refused)?;
+    if let Step::Tensors(tensors) = &step {
+        check_adapted(tensors, contract, model)?;
+    }
+    Ok(step)
+}
+
+fn check_adapted(tensors: &[Tensor], contract: &Contract, model: &str) -> Result<(), Problem> {
+    penstock_tensor::check_tensors(tensors, contract).map_err(|r| broken_adapter(model, &r.message))
+}
+
+/// How many items a batch has: the size of the batch axis, or one.
+pub(crate) fn item_count(inputs: &[Tensor], contract: &Contract) -> u64 {
+    let Some(batch) = contract.batch_axis() else {
+        return 1;
+    };
+    let batched = contract
+        .inputs
+        .iter()
+        .find(|spec| matches!(spec.shape.first(), Some(Dim::Symbol(name)) if name == batch));
+    batched
+        .and_then(|spec| inputs.iter().find(|tensor| tensor.name == spec.name))
+        .and_then(|tensor| tensor.shape.first())
+        .copied()
+        .unwrap_or(1)
+}
+
+pub(crate) fn broken_adapter(model: &str, message: &str) -> Problem {
+    Problem::new(
+        Code::Internal,
+        format!("the adapter of model `{model}` failed: {message}"),
+    )
+}

@@ -1,0 +1,254 @@
+//! Decides how a body of JSON and bytes is cut (Triton's binary tensor data extension): the JSON has the length
+//! that `Inference-Header-Content-Length` gives, and the bytes behind it are the inputs that say so, one after
+//! another. Where that length is 0 there is no JSON, and the whole body is the model's one input.
+//!
+//! The bytes of a tensor are what [`Tensor::data`] holds, so they are copied as they are and then checked: truth
+//! values, the lengths of byte strings, and the contract's range. NaN and infinities pass where the contract has no
+//! range, which is more than JSON can say.
+
+use crate::check::{self, Role};
+use crate::contract::{Contract, Dim, TensorSpec};
+use crate::datatype::Datatype;
+use crate::infer::InferRequest;
+use crate::rejection::{Rejection, Violations, excerpt};
+use crate::tensor::{Tensor, elements, push_byte_string};
+use penstock_core::violation::escape_pointer_token;
+use penstock_core::{Code, Violation};
+
+/// The header that gives the length of the JSON, in lower case.
+pub const HEADER: &str = "inference-header-content-length";
+
+/// A body, cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framed<'b> {
+    /// A request as JSON, and the bytes of its binary inputs.
+    Json {
+        /// The JSON.
+        json: &'b [u8],
+        /// What stands behind it.
+        tail: &'b [u8],
+    },
+    /// The one input's bytes and no JSON.
+    Raw(&'b [u8]),
+}
+
+/// Cuts a body where the value of `Inference-Header-Content-Length` says; without one the body is JSON and
+/// nothing else. Errors with `MalformedRequest`.
+pub fn frame<'b>(length: Option<&str>, body: &'b [u8]) -> Result<Framed<'b>, Rejection> {
+    let Some(text) = length.map(str::trim) else {
+        return Ok(Framed::Json {
+            json: body,
+            tail: &[],
+        });
+    };
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let shown = excerpt(text);
+        return Err(misframed(
+            "a number of bytes",
+            format!(
+                "Inference-Header-Content-Length is {shown:?}; send the bytes of the JSON as one decimal number"
+            ),
+        ));
+    }
+    // More digits than a number can have are more than any body has bytes.
+    let length = text.parse::<usize>().ok();
+    match length.and_then(|length| Some((length, body.split_at_checked(length)?))) {
+        Some((0, _)) => Ok(Framed::Raw(body)),
+        Some((_, (json, tail))) => Ok(Framed::Json { json, tail }),
+        None => Err(misframed(
+            format!("at most {}", body.len()),
+            format!(
+                "Inference-Header-Content-Length is {}, and the body has {} bytes; send the bytes of the JSON alone, as \
+                 they are before compression",
+                excerpt(text),
+                body.len()
+            ),
+        )),
+    }
+}
+
+fn misframed(expected: impl Into<String>, message: String) -> Rejection {
+    Rejection {
+        code: Code::MalformedRequest,
+        message: message.clone(),
+        violations: vec![Violation::new("", "wrong_header_length", expected, message)],
+        omitted: 0,
+    }
+}
+
+/// Gives the inputs of a request their bytes: `binary` is what [`InferRequest::binary`] is, and `tail` what stands
+/// behind the JSON. What was filled is held against the contract; the rest was when it was parsed.
+pub fn fill(
+    inputs: &mut [Tensor],
+    binary: &[(usize, u64)],
+    mut tail: &[u8],
+    contract: &Contract,
+) -> Result<(), Rejection> {
+    let mut sink = Violations::default();
+    for (index, bytes) in binary {
+        let cut = usize::try_from(*bytes)
+            .ok()
+            .and_then(|bytes| tail.split_at_checked(bytes));
+        let (Some(tensor), Some((data, rest))) = (inputs.get_mut(*index), cut) else {
+            return Err(misplaced(tail.len()));
+        };
+        tensor.data = data.to_vec();
+        tail = rest;
+        let Some(spec) = contract.input(&tensor.name) else {
+            continue;
+        };
+        let at = || format!("/inputs/{}", escape_pointer_token(&excerpt(&spec.name)));
+        if check::consistent(tensor, Role::Input, &mut sink, at) {
+            check::elements(spec, tensor, Role::Input, &mut sink, at);
+        }
+    }
+    if !tail.is_empty() {
+        return Err(misplaced(tail.len()));
+    }
+    sink.finish()
+}
+
+/// Parsing has compared the sizes, so this says that another tail was parsed for.
+fn misplaced(left: usize) -> Rejection {
+    let message = format!(
+        "the bytes behind the JSON are not those the inputs' binary_data_size ask for: {left} are left; send the body \
+         whole"
+    );
+    Rejection {
+        code: Code::InvalidBody,
+        message: message.clone(),
+        violations: vec![Violation::new(
+            "/inputs",
+            "wrong_tail",
+            "as many bytes as the inputs ask for",
+            message,
+        )],
+        omitted: 0,
+    }
+}
+
+/// The request a body is that has no JSON. It is taken for a model with one input, whose shape the number of bytes
+/// must tell: every axis is fixed, or one is open, or the batch axis and one other are; then it is one item. An
+/// input of `BYTES` has the body as its one element, without a length before it. The outputs go back as bytes.
+///
+/// Errors with `InvalidInputs`.
+pub fn raw(body: &[u8], contract: &Contract) -> Result<InferRequest, Rejection> {
+    let [spec] = contract.inputs.as_slice() else {
+        let names: Vec<&str> = contract.inputs.iter().map(|s| s.name.as_str()).collect();
+        return Err(not_raw(
+            "unsupported_raw_body",
+            "a request as JSON",
+            format!(
+                "a body without JSON is one input, and this model has {}: {}; send their names and shapes as JSON, and \
+                 its length in Inference-Header-Content-Length",
+                names.len(),
+                names.join(", ")
+            ),
+        ));
+    };
+    let count = match spec.datatype.size_bytes() {
+        Some(size) if body.len().is_multiple_of(size) => (body.len() / size) as u64,
+        Some(size) => {
+            return Err(not_raw(
+                "wrong_size",
+                &format!("a multiple of {size} bytes"),
+                format!(
+                    "the body has {} bytes, which is no whole number of {} elements; send {size} bytes for each",
+                    body.len(),
+                    spec.datatype
+                ),
+            ));
+        }
+        None => 1,
+    };
+    let shape = deduce(spec, count, contract).map_err(|(expected, message)| {
+        let rule = "wrong_count";
+        not_raw(rule, &expected, message)
+    })?;
+    let mut data = Vec::new();
+    if spec.datatype == Datatype::Bytes {
+        data.reserve_exact(body.len() + crate::tensor::BYTES_PREFIX_BYTES);
+        push_byte_string(&mut data, body);
+    } else {
+        data.extend_from_slice(body);
+    }
+    let inputs = vec![Tensor {
+        name: spec.name.clone(),
+        datatype: spec.datatype,
+        shape,
+        data,
+    }];
+    crate::check_tensors(&inputs, contract)?;
+    Ok(InferRequest {
+        inputs,
+        binary_outputs: true,
+        ..InferRequest::default()
+    })
+}
+
+fn not_raw(rule: &str, expected: &str, message: String) -> Rejection {
+    Rejection {
+        code: Code::InvalidInputs,
+        message: message.clone(),
+        violations: vec![Violation::new("", rule, expected, message)],
+        omitted: 0,
+    }
+}
+
+/// The shape that so many elements have where nobody says it. Where the batch axis and another are open, there is one
+/// item. The error is what would have been right, and a sentence.
+pub(crate) fn deduce(
+    spec: &TensorSpec,
+    count: u64,
+    contract: &Contract,
+) -> Result<Vec<u64>, (String, String)> {
+    let is_open = |dim: &Dim| matches!(dim, Dim::Symbol(_));
+    let open = spec.shape.iter().filter(|dim| is_open(dim)).count();
+    let batched = contract.batch_axis().is_some();
+    let deduced = match (open, batched) {
+        (0 | 1, _) => spec.shape.iter().position(is_open),
+        // The batch axis is the first.
+        (2, true) => spec.shape.iter().rposition(is_open),
+        // A single element leaves no choice.
+        _ if count == 1 => None,
+        _ => {
+            let message = format!(
+                "input {:?} has shape {}, and {count} elements do not tell its lengths; send the shape with the \
+                 elements",
+                spec.name,
+                spec.shape_text()
+            );
+            return Err(("elements with their shape".to_owned(), message));
+        }
+    };
+    let mut shape: Vec<u64> = spec
+        .shape
+        .iter()
+        .map(|dim| match dim {
+            Dim::Fixed(length) => *length,
+            Dim::Symbol(_) => 1,
+        })
+        .collect();
+    let each = elements(&shape);
+    if let (Some(axis), Some(each)) = (deduced, each)
+        && count > 0
+        && count.is_multiple_of(each)
+        && let Some(length) = shape.get_mut(axis)
+    {
+        *length = count / each;
+    }
+    if elements(&shape) == Some(count) {
+        return Ok(shape);
+    }
+    let wanted = match (deduced, each) {
+        (Some(_), Some(each)) => format!("a multiple of {each} elements"),
+        (None, Some(each)) => format!("{each} elements"),
+        (_, None) => "more elements than there can be".to_owned(),
+    };
+    let message = format!(
+        "input {:?} has {count} elements; send {wanted} for shape {}",
+        spec.name,
+        spec.shape_text()
+    );
+    Err((wanted, message))
+}
