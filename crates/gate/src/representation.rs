@@ -56,8 +56,9 @@ impl Representation {
     /// What a route's answers are; `personal` where it is known who asked.
     pub fn of(route: &Route, personal: bool) -> Self {
         match route {
-            Route::ErrorCatalogue | Route::ErrorEntry(_) => Self::Public,
-            Route::ModelList
+            Route::ErrorCatalogue | Route::ErrorEntry(_) | Route::Docs => Self::Public,
+            Route::OpenApi
+            | Route::ModelList
             | Route::Model(_)
             | Route::ServerMetadata
             | Route::ModelMetadata(_) => {

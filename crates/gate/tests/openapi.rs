@@ -72,7 +72,6 @@ fn whole(contracts: &[(String, Contract)]) -> Value {
         .map(|(name, contract)| Described {
             name,
             versions: &versions,
-            aliases: &[],
             contract,
         })
         .collect();
@@ -232,7 +231,7 @@ fn every_example_meets_its_schema_and_is_taken_by_the_parser() {
             assert_eq!(wrong(&document, &schema, &body), None, "{path}");
             let text = |body: &Value| body.to_string().into_bytes();
             match verb {
-                "infer" => drop(parse_infer(&text(&body), contract).unwrap()),
+                "infer" => drop(parse_infer(&text(&body), 0, contract).unwrap()),
                 "predict" => drop(parse_predict(&text(&body), contract).unwrap()),
                 _ => drop(parse_predict(&text(&body["requests"][0]), contract).unwrap()),
             }

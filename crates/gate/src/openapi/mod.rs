@@ -13,8 +13,11 @@ mod errors;
 mod example;
 mod paths;
 mod schema;
+mod serve;
 
 pub use example::{MAX_EXAMPLE_ELEMENTS, infer as infer_example, predict as predict_example};
+
+pub(crate) use serve::serve;
 
 use penstock_core::ModelVersion;
 use penstock_tensor::Contract;
@@ -33,8 +36,6 @@ pub struct Described<'a> {
     pub name: &'a str,
     /// Its versions, ascending.
     pub versions: &'a [ModelVersion],
-    /// Names that stand for versions.
-    pub aliases: &'a [String],
     /// What it takes and gives.
     pub contract: &'a Contract,
 }
