@@ -338,10 +338,7 @@ fn hostile_app(folder: &Path) -> (PathBuf, PathBuf) {
     let manifest = std::fs::read_to_string(root().join("spin.toml")).unwrap();
     let build = root().join("build");
     let manifest = manifest
-        .replace(
-            "build/adapter-magika.wasm",
-            "build/test/hostile-adapter.wasm",
-        )
+        .replace("build/adapters.wasm", "build/test/hostile-adapter.wasm")
         .replace("\"build/", &format!("\"{}/", build.display()));
     let app = folder.join("spin.toml");
     std::fs::write(&app, manifest).unwrap();

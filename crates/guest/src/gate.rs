@@ -4,7 +4,7 @@
 //! either.
 
 use crate::types::{
-    bulk_to_wit, caller_from_wit, caller_to_wit, http as wit_http, rejection_from_wit,
+    bulk_bytes, bulk_to_wit, caller_from_wit, caller_to_wit, http as wit_http, rejection_from_wit,
     tensors_from_wit, tensors_to_wit,
 };
 use http_body_util::BodyExt;
@@ -14,7 +14,8 @@ use penstock_gate::ports::{
     IdempotencyPort, ParsedBody, Ports, QuotaPort, UsagePort,
 };
 use penstock_gate::{Gate, Header, Request, Response};
-use penstock_tensor::{Rejection, Tensor};
+use penstock_tensor::infer::OutputRequest;
+use penstock_tensor::{InferRequest, Rejection, Tensor};
 use spin_sdk::http::FullBody;
 use std::cell::RefCell;
 
@@ -41,6 +42,7 @@ pub mod bindings {
 use bindings::penstock::auth::auth as wit_auth;
 use bindings::penstock::validation::validation as wit_validation;
 use bindings::penstock::{adapter::adapter as wit_adapter, inference::inference as wit_inference};
+use bindings::penstock::{cache::cache as wit_cache, models::models as wit_models};
 use bindings::penstock::{
     idempotency::idempotency as wit_idempotency, quota::quota as wit_quota,
     usage::usage as wit_usage,
@@ -316,17 +318,131 @@ impl Ports for WitPorts {
         version: ModelVersion,
         inputs: Vec<Tensor>,
         outputs: &[String],
-        priority: Option<u8>,
+        terms: ports::Terms,
     ) -> Result<Vec<Tensor>, Failure> {
         let inputs = tensors_to_wit(inputs);
-        let answered = wit_inference::infer(model, version.get(), &inputs, outputs, priority);
+        let terms = wit_inference::Terms {
+            priority: terms.priority,
+            timeout_ms: terms.timeout_ms,
+        };
+        let answered = wit_inference::infer(model, version.get(), &inputs, outputs, terms);
         // The memory they took is wanted for the outputs, which are as large in the worst case and there twice.
         drop(inputs);
         answered.map(tensors_from_wit).map_err(failure)
     }
 
+    fn shadow(
+        &self,
+        model: &str,
+        version: ModelVersion,
+        inputs: Vec<Tensor>,
+        expected: Vec<Tensor>,
+    ) -> Result<(), Failure> {
+        let (inputs, expected) = (tensors_to_wit(inputs), tensors_to_wit(expected));
+        wit_inference::shadow(model, version.get(), &inputs, &expected).map_err(failure)
+    }
+
     fn ready(&self, model: &str, version: ModelVersion) -> Result<(), Failure> {
         wit_inference::ready(model, version.get()).map_err(failure)
+    }
+
+    fn rollouts(&self) -> Result<Option<String>, ports::ControlFailure> {
+        wit_models::rollouts().map_err(control_failure)
+    }
+
+    fn tally(&self, model: &str, canary: u64, counter: u32) -> Result<(), ports::ControlFailure> {
+        wit_models::tally(model, canary, counter).map_err(control_failure)
+    }
+
+    fn tallies(
+        &self,
+        model: &str,
+        canary: u64,
+        counters: u32,
+    ) -> Result<Vec<u64>, ports::ControlFailure> {
+        wit_models::tallies(model, canary, counters).map_err(control_failure)
+    }
+
+    fn trip(&self, model: &str, canary: u64, why: &str) -> Result<bool, ports::ControlFailure> {
+        wit_models::trip(model, canary, why).map_err(control_failure)
+    }
+
+    fn tripped(&self, model: &str, canary: u64) -> Result<Option<String>, ports::ControlFailure> {
+        wit_models::tripped(model, canary).map_err(control_failure)
+    }
+
+    fn statistics(
+        &self,
+        model: Option<&str>,
+        version: Option<ModelVersion>,
+    ) -> Result<String, ports::ControlFailure> {
+        wit_models::statistics(model, version.map(ModelVersion::get)).map_err(control_failure)
+    }
+
+    fn index(&self, ready: bool) -> Result<String, ports::ControlFailure> {
+        wit_models::index(ready).map_err(control_failure)
+    }
+
+    fn load(&self, model: &str) -> Result<(), ports::ControlFailure> {
+        wit_models::load(model).map_err(control_failure)
+    }
+
+    fn unload(&self, model: &str) -> Result<(), ports::ControlFailure> {
+        wit_models::unload(model).map_err(control_failure)
+    }
+
+    fn cache_look(
+        &self,
+        at: &ports::CacheAddress<'_>,
+        since_ms: u64,
+        waiting_since_ms: Option<u64>,
+        now_ms: u64,
+    ) -> Result<ports::CacheLooked, String> {
+        let looked = wit_cache::look(&address(at), since_ms, waiting_since_ms, now_ms)?;
+        Ok(match looked {
+            wit_cache::Looked::Hit(kept) => {
+                ports::CacheLooked::Hit(bulk_bytes(&kept.value).to_vec(), kept.kept_ms)
+            }
+            wit_cache::Looked::Run(ticket) => ports::CacheLooked::Run(ticket),
+            wit_cache::Looked::Wait => ports::CacheLooked::Wait,
+            wit_cache::Looked::Bypass => ports::CacheLooked::Bypass,
+        })
+    }
+
+    fn cache_keep(
+        &self,
+        at: &ports::CacheAddress<'_>,
+        ticket: u64,
+        value: &[u8],
+        now_ms: u64,
+    ) -> Result<(), String> {
+        wit_cache::keep(&address(at), ticket, &bulk_to_wit(value), now_ms)
+    }
+
+    fn cache_release(&self, at: &ports::CacheAddress<'_>, ticket: u64) -> Result<(), String> {
+        wit_cache::release(&address(at), ticket)
+    }
+}
+
+fn address(at: &ports::CacheAddress<'_>) -> wit_cache::Address {
+    wit_cache::Address {
+        space: at.space.to_owned(),
+        places: at.places,
+        digest: at.digest.to_vec(),
+    }
+}
+
+fn control_failure(failure: wit_models::Failure) -> ports::ControlFailure {
+    use ports::ControlFailureKind as Kind;
+    use wit_models::FailureKind as Wit;
+    ports::ControlFailure {
+        kind: match failure.kind {
+            Wit::Unsupported => Kind::Unsupported,
+            Wit::NotFound => Kind::NotFound,
+            Wit::FailedPrecondition => Kind::FailedPrecondition,
+            Wit::Failed => Kind::Failed,
+        },
+        message: failure.message,
     }
 }
 
@@ -355,46 +471,99 @@ impl ContractPort for wit_validation::Contract {
         Ok(ParsedBody {
             id: parsed.id,
             inputs: tensors_from_wit(parsed.inputs),
-            outputs: Vec::new(),
         })
     }
 
-    fn parse_infer(&self, body: &str) -> Result<ParsedBody, Rejection> {
-        let parsed = self.parse_infer(body).map_err(rejection_from_wit)?;
-        Ok(ParsedBody {
-            id: parsed.id,
-            inputs: tensors_from_wit(parsed.inputs),
-            outputs: parsed.outputs,
-        })
+    fn parse_infer(&self, body: &str, tail_bytes: u64) -> Result<InferRequest, Rejection> {
+        self.parse_infer(body, tail_bytes)
+            .map(infer_from_wit)
+            .map_err(rejection_from_wit)
+    }
+
+    fn parse_generate(&self, body: &str) -> Result<InferRequest, Rejection> {
+        self.parse_generate(body)
+            .map(infer_from_wit)
+            .map_err(rejection_from_wit)
+    }
+}
+
+fn infer_from_wit(parsed: wit_validation::InferRequest) -> InferRequest {
+    let binary = parsed.binary.into_iter();
+    let outputs = parsed.outputs.into_iter();
+    InferRequest {
+        id: parsed.id,
+        inputs: tensors_from_wit(parsed.inputs),
+        binary: binary
+            .map(|(index, bytes)| (index as usize, bytes))
+            .collect(),
+        outputs: outputs
+            .map(|output| OutputRequest {
+                name: output.name,
+                binary: output.binary,
+                classes: output.classes,
+            })
+            .collect(),
+        binary_outputs: parsed.binary_outputs,
+        priority: parsed.priority,
+        timeout_us: parsed.timeout_us,
     }
 }
 
 impl AdapterPort for wit_adapter::Adapter {
-    fn prepare(
-        &self,
-        media_type: Option<&str>,
-        body: &[u8],
-    ) -> Result<ports::Prepared, ports::Refusal> {
-        let content = wit_adapter::Content {
-            media_type: media_type.map(str::to_owned),
-            body: bulk_to_wit(body),
-        };
-        match self.prepare(&content) {
-            Ok(wit_adapter::Prepared::Tensors(list)) => {
-                Ok(ports::Prepared::Tensors(tensors_from_wit(list)))
-            }
-            Ok(wit_adapter::Prepared::Answer(text)) => Ok(ports::Prepared::Answer(text)),
-            Err(wit_adapter::Refusal::UnsupportedMediaType(text)) => {
-                Err(ports::Refusal::UnsupportedMediaType(text))
-            }
-            Err(wit_adapter::Refusal::InvalidContent(text)) => {
-                Err(ports::Refusal::InvalidContent(text))
-            }
-        }
+    fn prepare(&self, items: &[ports::Item<'_>]) -> Result<ports::Step, ports::Refusal> {
+        let items: Vec<wit_adapter::Item> = items
+            .iter()
+            .map(|item| wit_adapter::Item {
+                parts: item.parts.iter().map(part).collect(),
+            })
+            .collect();
+        self.prepare(&items)
+            .map(step)
+            .map_err(|refusal| ports::Refusal {
+                item: refusal.item,
+                part: refusal.part,
+                kind: match refusal.kind {
+                    wit_adapter::RefusalKind::UnsupportedMediaType(text) => {
+                        ports::RefusalKind::UnsupportedMediaType(text)
+                    }
+                    wit_adapter::RefusalKind::InvalidContent(text) => {
+                        ports::RefusalKind::InvalidContent(text)
+                    }
+                },
+            })
     }
 
-    fn answer(&self, outputs: Vec<Tensor>) -> Result<String, String> {
-        self.answer(&tensors_to_wit(outputs))
+    fn advance(&self, outputs: Vec<Tensor>) -> Result<ports::Step, String> {
+        self.advance(&tensors_to_wit(outputs)).map(step)
+    }
+}
+
+fn part(part: &ports::Part<'_>) -> wit_adapter::Part {
+    let blob = |blob: &ports::Blob<'_>| wit_adapter::Blob {
+        media_type: blob.media_type.map(str::to_owned),
+        body: bulk_to_wit(blob.body),
+    };
+    match part {
+        ports::Part::Text(text) => wit_adapter::Part::Text((*text).to_owned()),
+        ports::Part::Tokens(tokens) => wit_adapter::Part::Tokens(tokens.to_vec()),
+        ports::Part::Image(body) => wit_adapter::Part::Image(blob(body)),
+        ports::Part::Audio(body) => wit_adapter::Part::Audio(blob(body)),
+        ports::Part::Bytes(body) => wit_adapter::Part::Bytes(blob(body)),
+    }
+}
+
+fn step(step: wit_adapter::Step) -> ports::Step {
+    match step {
+        wit_adapter::Step::Tensors(list) => ports::Step::Tensors(tensors_from_wit(list)),
+        wit_adapter::Step::Answers(answers) => ports::Step::Answers(
+            answers
+                .into_iter()
+                .map(|answer| ports::AdapterAnswer {
+                    text: answer.text,
+                    units: answer.units,
+                })
+                .collect(),
+        ),
     }
 }
 
