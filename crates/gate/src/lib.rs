@@ -10,10 +10,14 @@
 //! * `cors`: what browsers are told about pages of other origins;
 //! * `disclose`: how much of a model's answer goes out;
 //! * [`catalogue`]: which models and versions exist;
+//! * [`grpc`]: calls over gRPC;
 //! * [`gate`]: what each route is answered with;
 //! * [`trail`]: what the audit log is told;
 //! * [`oip`]: contracts as model configurations;
 //! * [`answer`]: bodies and headers of answers;
+//! * [`representation`]: how answers go out: compressed, tagged, or not at all;
+//! * [`openapi`]: the description of the API, made from contracts;
+//! * [`page`]: the page to read and try the API;
 //! * [`ports`]: what the gate needs from outside.
 
 pub mod answer;
@@ -24,10 +28,14 @@ pub mod connection;
 mod cors;
 mod disclose;
 pub mod gate;
+pub mod grpc;
 pub mod oip;
+pub mod openapi;
+pub mod page;
 mod policies;
 pub mod ports;
 pub mod record;
+pub mod representation;
 pub mod route;
 pub mod trail;
 

@@ -732,7 +732,7 @@ fn top_classes(datatype: Datatype, data: &[u8], size: usize) -> Vec<usize> {
 }
 
 /// An element's value for comparing; 64-bit integers are rounded.
-fn as_f64(datatype: Datatype, bytes: &[u8]) -> Option<f64> {
+pub(crate) fn as_f64(datatype: Datatype, bytes: &[u8]) -> Option<f64> {
     Some(match datatype {
         Datatype::Uint8 => u8::from_le_bytes(bytes.try_into().ok()?).into(),
         Datatype::Uint16 => u16::from_le_bytes(bytes.try_into().ok()?).into(),

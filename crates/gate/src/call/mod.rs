@@ -213,10 +213,12 @@ impl<P: Ports> Call<'_, P> {
         if self.method == Method::Embeddings && target.model.is_empty() {
             return Err(self.unnamed(headers));
         }
-        let (model, serving) = version::choose(ports, catalogue, target, request)?;
+        let model = catalogue.find(&target.model)?;
         let name = model.name.clone();
         meter.model = Some(name.as_str().to_owned());
-        let opened = model.open(ports)?;
+        let pinned = version::pinned(target, request, None)?;
+        let mut serving = version::choose(ports, model, pinned.as_deref())?;
+        let opened = &*model.open(ports)?;
         let coding = coding::of(request, headers)?;
         check_body(request, &opened.contract)?;
         let attempt = match self.begin(coding)? {
@@ -225,6 +227,10 @@ impl<P: Ports> Call<'_, P> {
             Begun::Done(kept) => return replay::replay(kept),
         };
         let work = self.decode(opened, name.as_str(), coding)?;
+        if let Some(asked) = work.model_version() {
+            let pinned = version::pinned(target, request, Some(asked))?;
+            serving = version::choose(ports, model, pinned.as_deref())?;
+        }
         let charged = admission.filter(|_| self.policies.scope.items);
         if let Some(admission) = charged {
             let (now_ms, random) = (self.context.unix_ms, self.context.random as u64);

@@ -37,6 +37,10 @@ pub(crate) struct Answer {
 pub(crate) trait Work<P: Ports> {
     /// Items it is charged for, known before anything runs.
     fn items(&self) -> u64;
+    /// The version that the body says is to answer.
+    fn model_version(&self) -> Option<&str> {
+        None
+    }
     /// Runs it and writes the answer.
     fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem>;
 }
