@@ -349,7 +349,7 @@ pub fn generic() -> Map<String, Value> {
                         "description": "Microseconds the call may take.",
                     },
                 },
-                "additionalProperties": { "type": ["string", "number", "boolean"] },
+                "additionalProperties": false,
             }),
         ),
         (
@@ -362,7 +362,7 @@ pub fn generic() -> Map<String, Value> {
                         "description": "The input's bytes stand behind the JSON, so many; then there is no `data`.",
                     },
                 },
-                "additionalProperties": { "type": ["string", "number", "boolean"] },
+                "additionalProperties": false,
             }),
         ),
         (
@@ -379,7 +379,7 @@ pub fn generic() -> Map<String, Value> {
                         "description": "So many of the greatest values, as strings `value:index:label`, in place of the tensor.",
                     },
                 },
-                "additionalProperties": { "type": ["string", "number", "boolean"] },
+                "additionalProperties": false,
             }),
         ),
         ("Part", part()),
