@@ -14,10 +14,13 @@ pub mod inference;
 #[cfg(any(
     feature = "auth",
     feature = "idempotency",
+    feature = "models",
     feature = "quota",
     feature = "usage"
 ))]
 pub mod kv;
+#[cfg(feature = "models")]
+pub mod models;
 #[cfg(feature = "nn")]
 pub mod nn;
 #[cfg(feature = "quota")]

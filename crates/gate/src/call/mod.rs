@@ -21,15 +21,17 @@ use crate::coding::{self, Coding};
 use crate::gate::{Answered, Context, known};
 use crate::policies::{Policies, RETRY_STORE_S, quota_problem};
 use crate::ports::{
-    AdmissionPort, AuthAdmitted, Headers, IdempotencyPort, Ports, QuotaCall, QuotaPort,
+    AdmissionPort, AuthAdmitted, FailureKind, Headers, IdempotencyPort, Ports, QuotaCall, QuotaPort,
     UsageAmounts, UsagePort,
 };
 use crate::record::Request;
+use crate::rollout;
 use crate::route::{Target, shorten};
 use penstock_core::{Caller, Code, Problem, Violation};
 use penstock_tensor::{Contract, Rejection};
 use replay::Begun;
 use run::{Answer, Runner, Work};
+pub(crate) use version::Serving;
 use std::borrow::Cow;
 
 const JSON: &str = "application/json";
@@ -67,6 +69,12 @@ struct Meter {
     compute_ns: u64,
     /// The model, once it is known to exist.
     model: Option<String>,
+    /// The version that answers, once it is chosen.
+    serving: Option<Serving>,
+    /// How the last run failed, if one did and the caller did not ask for less time than it takes.
+    failed: Option<FailureKind>,
+    /// How many runs there were.
+    runs: u64,
 }
 
 /// What is the same in all steps of a call.
@@ -162,6 +170,16 @@ pub fn call<P: Ports>(
             .retry_after(RETRY_STORE_S));
         }
     }
+    if let Some(serving) = &meter.serving {
+        headers.extend(serving.notice.iter().cloned());
+        if answered.is_err() {
+            let said = [
+                ("x-model-version", serving.version.to_string()),
+                ("x-model-version-reason", serving.reason.clone()),
+            ];
+            headers.extend(said.map(|(name, value)| (name.to_owned(), value)));
+        }
+    }
     answered
 }
 
@@ -208,9 +226,12 @@ impl<P: Ports> Call<'_, P> {
         if self.method == Method::Embeddings && target.model.is_empty() {
             return Err(self.unnamed(headers));
         }
-        let (model, serving) = version::choose(ports, catalogue, target, request)?;
+        let (caller, context) = (self.caller, self.context);
+        let (model, serving) =
+            version::choose(ports, catalogue, target, request, caller, context)?;
         let name = model.name.clone();
         meter.model = Some(name.as_str().to_owned());
+        meter.serving = Some(serving.clone());
         let opened = model.open(ports)?;
         let coding = coding::of(request, headers)?;
         check_body(request, &opened.contract)?;
@@ -272,6 +293,13 @@ impl<P: Ports> Call<'_, P> {
         };
         if ran_nothing {
             refund(headers);
+        }
+        if let Some(counted) = &serving.counted
+            && let Some(outcome) = rollout::outcome(meter.runs > 0, meter.failed)
+        {
+            let (version, latency_ns) = (serving.version, meter.compute_ns);
+            let call = (outcome, latency_ns);
+            rollout::count(ports, name.as_str(), version, counted, call);
         }
         match claimed {
             Some(attempt) => self.finish(&attempt, result),

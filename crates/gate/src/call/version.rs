@@ -1,71 +1,52 @@
 //! Decides which version answers a call, and what the answer says of it.
 
-use crate::catalogue::{Catalogue, Model};
-use crate::ports::Ports;
+use crate::catalogue::{Catalogue, Model, Seeker};
+use crate::gate::Context;
+use crate::ports::{Headers, Ports};
 use crate::record::Request;
+use crate::rollout::Counted;
 use crate::route::{Target, shorten};
-use penstock_core::{Code, ModelVersion, Problem};
+use penstock_core::{Caller, Code, ModelVersion, Problem};
+use penstock_policy::rollout::identity;
 
 /// The version that answers, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Serving {
     pub version: ModelVersion,
     /// In a word, for callers.
     pub reason: String,
+    /// The run of a canary that the call is counted for.
+    pub counted: Option<Counted>,
+    /// The version that runs beside it for comparison.
+    pub shadow: Option<ModelVersion>,
+    /// What callers are told of a version that is to go.
+    pub notice: Headers,
 }
 
 /// What a request says of the version it wants beside its path.
 const VERSION: &str = "x-model-version";
 
-/// Finds the model and the version a call means: the pinned one, else the highest that is ready, else the highest.
+/// Finds the model and the version a call means.
 pub(crate) fn choose<'c, P: Ports>(
     ports: &P,
     catalogue: &'c mut Catalogue<P>,
     target: &Target,
     request: &Request,
+    caller: &Caller,
+    context: &Context,
 ) -> Result<(&'c mut Model<P>, Serving), Problem> {
-    let pinned = pinned(target, request)?;
-    let is_pinned = pinned.is_some();
     let target = Target {
         model: target.model.clone(),
-        version: pinned,
+        version: pinned(target, request)?,
     };
-    let (model, version) = catalogue.resolve(ports, &target)?;
-    let reason = if is_pinned { "pinned" } else { "latest" };
-    Ok((
-        model,
-        Serving {
-            version,
-            reason: reason.to_owned(),
-        },
-    ))
+    let seeker = Seeker {
+        caller: &identity(caller),
+        request: Some(request),
+        calls: true,
+        now_ms: context.unix_ms,
+        // Other bits than those that ids are made of.
+        random: (context.random >> 64) as u64,
+    };
+    catalogue.choose(ports, &target, &seeker)
 }
 
-/// The version that path and header name; they must not contradict each other.
-fn pinned(target: &Target, request: &Request) -> Result<Option<String>, Problem> {
-    let mut named = request
-        .headers
-        .iter()
-        .filter(|header| header.name == VERSION);
-    let Some(header) = named.next() else {
-        return Ok(target.version.clone());
-    };
-    let text = |value: &[u8]| String::from_utf8_lossy(value).trim().to_owned();
-    let header = text(&header.value);
-    let others = named
-        .map(|another| text(&another.value))
-        .chain(target.version.clone());
-    for other in others {
-        if other != header {
-            return Err(Problem::new(
-                Code::InvalidParameter,
-                format!(
-                    "the request asks for version `{}` and for version `{}`; name one",
-                    shorten(&header),
-                    shorten(&other)
-                ),
-            ));
-        }
-    }
-    Ok(Some(header))
-}
