@@ -47,6 +47,9 @@ catalogue! {
     /// The body is not JSON (RFC 8259), repeats a member name, or nests too deep.
     MalformedJson = "malformed_json", 400, "Malformed JSON",
         "Send a JSON text; the details name the byte offset and what was expected there.";
+    /// A gRPC message is not the protobuf message its method takes.
+    MalformedProtobuf = "malformed_protobuf", 400, "Malformed protobuf message",
+        "Send the message that the method's definition names, whole; the message says at which byte it breaks.";
     /// The body is JSON, but not of the form this method takes.
     InvalidBody = "invalid_body", 400, "Wrong form of body",
         "Send the members the method documents, with their types; the details list each that is wrong.";

@@ -14,6 +14,7 @@ use penstock_policy::rollout::Asked;
 use penstock_tensor::Contract;
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// The most models one server lists. Each costs an open contract in every instance.
 pub const MAX_MODELS: usize = 1024;
@@ -30,7 +31,7 @@ pub struct Model<P: Ports> {
     pub name: ModelName,
     /// Its versions, ascending; never empty.
     pub versions: Vec<ModelVersion>,
-    opened: Option<Opened<P>>,
+    opened: Option<Rc<Opened<P>>>,
     serving: Option<ModelVersion>,
 }
 
@@ -193,7 +194,7 @@ impl<P: Ports> Model<P> {
     /// The contract and what belongs to it, opened on first use. A model whose contract or adapter
     /// cannot be opened is there but not ready: its operator has to mend it, so callers get 503, and
     /// the next call tries again.
-    pub fn open(&mut self, ports: &P) -> Result<&Opened<P>, Problem> {
+    pub fn open(&mut self, ports: &P) -> Result<Rc<Opened<P>>, Problem> {
         if self.opened.is_none() {
             let opened = Opened::open(ports, self.name.as_str()).map_err(|reason| {
                 Problem::new(
@@ -202,9 +203,9 @@ impl<P: Ports> Model<P> {
                 )
                 .retry_after(RETRY_BROKEN_S)
             })?;
-            self.opened = Some(opened);
+            self.opened = Some(Rc::new(opened));
         }
-        Ok(self.opened.as_ref().expect("opened above"))
+        Ok(self.opened.clone().expect("opened above"))
     }
 }
 

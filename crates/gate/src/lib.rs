@@ -11,8 +11,10 @@
 //! * `cors`: what browsers are told about pages of other origins;
 //! * `disclose`: how much of a model's answer goes out;
 //! * [`catalogue`]: which models and versions exist;
+//! * [`grpc`]: calls over gRPC;
 //! * [`gate`]: what each route is answered with;
 //! * [`trail`]: what the audit log is told;
+//! * [`oip`]: contracts as model configurations;
 //! * [`answer`]: bodies and headers of answers;
 //! * [`ports`]: what the gate needs from outside.
 
@@ -24,6 +26,8 @@ pub mod connection;
 mod cors;
 mod disclose;
 pub mod gate;
+pub mod grpc;
+pub mod oip;
 mod policies;
 pub mod ports;
 pub mod record;

@@ -1,6 +1,7 @@
 //! The decisions: one module per policy, each over ports for storage, time and randomness.
 //!
 //! * `auth` (feature `auth`): who calls, and whether they may;
+//! * [`cache`]: which results are kept, and who runs what many ask at the same time;
 //! * [`cors`]: which pages of other origins may read answers;
 //! * [`disclosure`]: how much of a model's scores goes out;
 //! * [`document`]: where each finds its settings;
@@ -13,6 +14,7 @@
 
 #[cfg(feature = "auth")]
 pub mod auth;
+pub mod cache;
 pub mod cors;
 pub mod disclosure;
 pub mod document;

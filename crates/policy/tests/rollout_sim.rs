@@ -200,7 +200,7 @@ fn a_split_gives_each_arm_its_part_within_one_percent_and_other_runs_draw_others
 struct Does {
     /// Of a thousand calls, how many fail.
     failed_permille: u64,
-    /// The median of its latencies; one in twenty takes five times as long.
+    /// The median of its latencies; one in a hundred takes five times as long.
     latency_ns: u64,
 }
 
@@ -211,7 +211,7 @@ impl Does {
         }
         // Half as long to half as long again.
         let latency_ns = self.latency_ns / 2 + random.below(self.latency_ns);
-        let slow = if random.permille(50) { 5 } else { 1 };
+        let slow = if random.permille(10) { 5 } else { 1 };
         (Outcome::Served, latency_ns * slow)
     }
 }
