@@ -22,15 +22,17 @@ use crate::coding::{self, Coding};
 use crate::gate::{Answered, Context, known};
 use crate::policies::{Policies, RETRY_STORE_S, quota_problem};
 use crate::ports::{
-    AdmissionPort, AuthAdmitted, Headers, IdempotencyPort, Ports, QuotaCall, QuotaPort,
+    AdmissionPort, AuthAdmitted, FailureKind, Headers, IdempotencyPort, Ports, QuotaCall, QuotaPort,
     UsageAmounts, UsagePort,
 };
 use crate::record::Request;
+use crate::rollout;
 use crate::route::{Target, shorten};
 use penstock_core::{Caller, Code, Problem, Violation};
 use penstock_tensor::{Contract, Rejection};
 use replay::Begun;
 use run::{Answer, Runner, Work};
+pub(crate) use version::Serving;
 use std::borrow::Cow;
 
 const JSON: &str = "application/json";
@@ -72,6 +74,12 @@ struct Meter {
     compute_ns: u64,
     /// The model, once it is known to exist.
     model: Option<String>,
+    /// The version that answers, once it is chosen.
+    serving: Option<Serving>,
+    /// How the last run failed, if one did and the caller did not ask for less time than it takes.
+    failed: Option<FailureKind>,
+    /// How many runs there were.
+    runs: u64,
 }
 
 /// What is the same in all steps of a call.
@@ -167,6 +175,16 @@ pub fn call<P: Ports>(
             .retry_after(RETRY_STORE_S));
         }
     }
+    if let Some(serving) = &meter.serving {
+        headers.extend(serving.notice.iter().cloned());
+        if answered.is_err() {
+            let said = [
+                ("x-model-version", serving.version.to_string()),
+                ("x-model-version-reason", serving.reason.clone()),
+            ];
+            headers.extend(said.map(|(name, value)| (name.to_owned(), value)));
+        }
+    }
     answered
 }
 
@@ -213,11 +231,12 @@ impl<P: Ports> Call<'_, P> {
         if self.method == Method::Embeddings && target.model.is_empty() {
             return Err(self.unnamed(headers));
         }
-        let model = catalogue.find(&target.model)?;
+        let who = (self.caller, self.context);
+        let (model, mut serving) =
+            version::choose(ports, catalogue, target, request, None, who)?;
         let name = model.name.clone();
         meter.model = Some(name.as_str().to_owned());
-        let pinned = version::pinned(target, request, None)?;
-        let mut serving = version::choose(ports, model, pinned.as_deref())?;
+        meter.serving = Some(serving.clone());
         let opened = &*model.open(ports)?;
         let coding = coding::of(request, headers)?;
         check_body(request, &opened.contract)?;
@@ -228,8 +247,8 @@ impl<P: Ports> Call<'_, P> {
         };
         let work = self.decode(opened, name.as_str(), coding)?;
         if let Some(asked) = work.model_version() {
-            let pinned = version::pinned(target, request, Some(asked))?;
-            serving = version::choose(ports, model, pinned.as_deref())?;
+            (_, serving) = version::choose(ports, catalogue, target, request, Some(asked), who)?;
+            meter.serving = Some(serving.clone());
         }
         let charged = admission.filter(|_| self.policies.scope.items);
         if let Some(admission) = charged {
@@ -283,6 +302,13 @@ impl<P: Ports> Call<'_, P> {
         };
         if ran_nothing {
             refund(headers);
+        }
+        if let Some(counted) = &serving.counted
+            && let Some(outcome) = rollout::outcome(meter.runs > 0, meter.failed)
+        {
+            let (version, latency_ns) = (serving.version, meter.compute_ns);
+            let call = (outcome, latency_ns);
+            rollout::count(ports, name.as_str(), version, counted, call);
         }
         match claimed {
             Some(attempt) => self.finish(&attempt, result),
