@@ -7,6 +7,7 @@
 use crate::ports::Ports;
 use crate::route::{Target, shorten};
 use penstock_core::{Code, ModelName, ModelVersion, Problem};
+use penstock_policy::cache::{DIGEST_BYTES, fingerprint};
 use penstock_tensor::Contract;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -34,6 +35,8 @@ pub struct Model<P: Ports> {
 pub struct Opened<P: Ports> {
     /// The contract as the gate reads it, for metadata and limits.
     pub contract: Contract,
+    /// What tells it from any other contract.
+    pub fingerprint: [u8; DIGEST_BYTES],
     /// The contract as validation holds it.
     pub validation: P::Contract,
     /// The adapter, when the contract names one.
@@ -199,6 +202,7 @@ impl<P: Ports> Opened<P> {
         };
         Ok(Self {
             contract,
+            fingerprint: fingerprint(&text),
             validation,
             adapter,
         })

@@ -26,6 +26,8 @@ pub enum Route {
     Predict(Target),
     /// `/v1/models/{m}[/versions/{v}]:batchPredict`.
     BatchPredict(Target),
+    /// `/v1/models/{m}[/versions/{v}]:explain`.
+    Explain(Target),
     /// `/v1/embeddings`; the model is named in the body.
     Embeddings(Target),
     /// `/v2`.
@@ -67,6 +69,7 @@ impl Route {
             self,
             Route::Predict(_)
                 | Route::BatchPredict(_)
+                | Route::Explain(_)
                 | Route::Embeddings(_)
                 | Route::Infer(_)
                 | Route::Generate(_)
@@ -181,6 +184,7 @@ fn v1_model(last: &str, model: Option<&str>) -> Option<Route> {
         None => Some(Route::Model(target)),
         Some("predict") => Some(Route::Predict(target)),
         Some("batchPredict") => Some(Route::BatchPredict(target)),
+        Some("explain") => Some(Route::Explain(target)),
         Some(_) => None,
     }
 }
@@ -199,12 +203,9 @@ pub fn target(model: &str, version: Option<&str>) -> Target {
     }
 }
 
-/// Decodes `%XX` in one path segment (RFC 3986 §2.1).
+/// Decodes `%XX` in one path segment.
 fn percent_decode(segment: &str) -> Result<String, Problem> {
-    if !segment.contains('%') {
-        return Ok(segment.to_owned());
-    }
-    let malformed = || {
+    percent_decoded(segment).ok_or_else(|| {
         Problem::new(
             Code::MalformedRequest,
             format!(
@@ -212,16 +213,21 @@ fn percent_decode(segment: &str) -> Result<String, Problem> {
                 shorten(segment)
             ),
         )
-    };
-    let bytes = segment.as_bytes();
+    })
+}
+
+/// Decodes `%XX` (RFC 3986 §2.1); `None` where that is not UTF-8, or no percent-encoding.
+pub(crate) fn percent_decoded(text: &str) -> Option<String> {
+    if !text.contains('%') {
+        return Some(text.to_owned());
+    }
+    let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
         if bytes[at] == b'%' {
             let hex = |b: Option<&u8>| b.and_then(|&b| char::from(b).to_digit(16));
-            let (Some(high), Some(low)) = (hex(bytes.get(at + 1)), hex(bytes.get(at + 2))) else {
-                return Err(malformed());
-            };
+            let (high, low) = (hex(bytes.get(at + 1))?, hex(bytes.get(at + 2))?);
             out.push((high * 16 + low) as u8);
             at += 3;
         } else {
@@ -229,7 +235,7 @@ fn percent_decode(segment: &str) -> Result<String, Problem> {
             at += 1;
         }
     }
-    String::from_utf8(out).map_err(|_| malformed())
+    String::from_utf8(out).ok()
 }
 
 /// How much of something a stranger sent is repeated in a message.
@@ -290,6 +296,11 @@ mod tests {
                 "POST",
                 "/v1/models/m:batchPredict",
                 Route::BatchPredict(at("m", None)),
+            ),
+            (
+                "POST",
+                "/v1/models/m:explain",
+                Route::Explain(at("m", None)),
             ),
             ("POST", "/v1/embeddings", Route::Embeddings(at("", None))),
             (

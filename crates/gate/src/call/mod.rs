@@ -8,8 +8,10 @@
 //! cost its request and its bytes. A replay costs a request and its bytes, and no items.
 
 mod batch;
+mod cache;
 mod content;
 pub(crate) mod embeddings;
+mod explain;
 mod generate;
 pub(crate) mod infer;
 mod predict;
@@ -42,6 +44,8 @@ pub enum Method {
     Predict,
     /// `:batchPredict`.
     BatchPredict,
+    /// `:explain`.
+    Explain,
     /// The Open Inference Protocol's `infer`.
     Infer,
     /// Triton's `generate`.
@@ -56,7 +60,7 @@ impl Method {
     /// As policies call it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Predict | Self::BatchPredict => "predict",
+            Self::Predict | Self::BatchPredict | Self::Explain => "predict",
             Self::Infer | Self::Generate | Self::GenerateStream => "infer",
             Self::Embeddings => "embeddings",
         }
@@ -281,9 +285,11 @@ impl<P: Ports> Call<'_, P> {
             Ok(_) => meter.items == 0,
             Err(problem) => meter.items == 0 && was_not_run(problem.code),
         };
+        let cache_headers = runner.cache.headers(ports.unix_ms());
         if ran_nothing {
             refund(headers);
         }
+        headers.extend(cache_headers);
         match claimed {
             Some(attempt) => self.finish(&attempt, result),
             None => result,
@@ -302,6 +308,7 @@ impl<P: Ports> Call<'_, P> {
         let body = || coding::body(&self.request.body, coding, limit);
         match self.method {
             Method::Predict => predict::decode(self, opened, model, body),
+            Method::Explain => explain::decode(self, opened, model, body),
             Method::BatchPredict => batch::decode(self, opened, model, &self.json(body)?),
             Method::Infer => infer::decode(self, opened, body),
             Method::Generate => generate::decode(opened, &self.json(body)?, false),
@@ -334,7 +341,7 @@ impl<P: Ports> Call<'_, P> {
 fn was_not_run(code: Code) -> bool {
     matches!(
         code,
-        Code::ModelNotReady | Code::Overloaded | Code::DeadlineExceeded
+        Code::ModelNotReady | Code::Overloaded | Code::DeadlineExceeded | Code::NotCached
     )
 }
 
