@@ -156,12 +156,16 @@ impl Code {
             | Code::CredentialsRevoked
             | Code::SignatureReplayed => G::Unauthenticated,
             Code::PermissionDenied | Code::TenantDisabled => G::PermissionDenied,
-            Code::UnknownModel | Code::UnknownVersion | Code::UnknownResource => G::NotFound,
+            Code::UnknownModel
+            | Code::UnknownVersion
+            | Code::VersionGone
+            | Code::UnknownResource => G::NotFound,
             // A path is a method there.
             Code::UnknownPath
             | Code::MethodNotAllowed
             | Code::NotAcceptable
-            | Code::UnsupportedMediaType => G::Unimplemented,
+            | Code::UnsupportedMediaType
+            | Code::NotSupported => G::Unimplemented,
             Code::RequestTimeout | Code::DeadlineExceeded => G::DeadlineExceeded,
             Code::IdempotencyInFlight => G::Aborted,
             Code::AlreadyExists => G::AlreadyExists,

@@ -8,12 +8,15 @@ use crate::catalogue::Catalogue;
 use crate::connection::Connection;
 use crate::cors::{self, Cors};
 use crate::oip;
+use crate::openapi;
+use crate::page;
 use crate::policies::{Policies, RETRY_STORE_S, auth_problem, authenticate};
 use crate::ports::{
     AdmissionPort, AuthPort, AuthRefusal, Failure, FailureKind, Headers, Ports, QuotaCall,
     QuotaPort, UsagePort,
 };
 use crate::record::{Request, Response};
+use crate::representation::{Representation, finish};
 use crate::route::{Route, Target, route, shorten, target};
 use crate::trail::Trail;
 use penstock_core::clock::days_from_date;
@@ -148,12 +151,14 @@ impl<P: Ports> Gate<P> {
         let audits = host.audits;
         let connection = Connection::of(request, host.token.as_deref());
         let mut trail = Trail::default();
+        let mut representation = Representation::Result;
         let answered = self.answer(
             request,
             &context,
             &connection,
             &mut headers,
             &mut trail,
+            &mut representation,
             audits,
         );
         let mut response = match answered {
@@ -170,6 +175,7 @@ impl<P: Ports> Gate<P> {
             }
         }
         response.push("x-request-id", context.request_id.as_str());
+        let mut response = finish(request, response, representation);
         self.cors.add(&self.ports, request, &mut response);
         // What one caller is answered is not for a cache to tell the next, which shows another header.
         if (trail.personal
@@ -219,6 +225,7 @@ impl<P: Ports> Gate<P> {
         connection: &Connection,
         headers: &mut Headers,
         trail: &mut Trail,
+        representation: &mut Representation,
         audits: bool,
     ) -> Result<Answered, Problem> {
         let mut route = route(&request.method, request.path())?;
@@ -230,21 +237,19 @@ impl<P: Ports> Gate<P> {
             *named = target(&model_of(request).unwrap_or_default(), None);
         }
         let accept = request.header_list("accept");
-        let types = route.media_types();
-        let accepted = negotiate::accepts_json(accept.as_deref())
-            || types
-                .iter()
-                .any(|media_type| negotiate::quality(accept.as_deref(), media_type) > 0);
-        if !accepted {
+        let offered = route.media_types();
+        let reads_json = offered.contains(&JSON) && negotiate::accepts_json(accept.as_deref());
+        if !reads_json && negotiate::choose(accept.as_deref(), offered).is_none() {
             return Err(Problem::new(
                 Code::NotAcceptable,
                 format!(
                     "the Accept header `{}` rules out {}, which is what this path answers with",
                     shorten(accept.as_deref().unwrap_or_default()),
-                    types.join(" and ")
+                    offered.join(" and ")
                 ),
             ));
         }
+        *representation = Representation::of(&route, false);
         let Self {
             ports,
             policies,
@@ -286,6 +291,7 @@ impl<P: Ports> Gate<P> {
             }
         };
         trail.personal = !admitted.caller.anonymous;
+        *representation = Representation::of(&route, trail.personal);
         if audits {
             trail.caller = Some(admitted.caller.clone());
         }
@@ -440,6 +446,8 @@ fn unlimited<P: Ports>(
                 ),
             )),
         },
+        // It says nothing of any model: what it shows, it asks for with the credentials that are typed in.
+        Route::Docs => Ok(Answered::whole(page::response())),
         Route::ServerReady => Ok(readiness(ports, known(catalogue, ports), route, None)),
         _ => return None,
     })
@@ -471,6 +479,16 @@ fn limited<P: Ports>(
                 });
             }
             Ok(Answered::json(200, &json!({ "models": models })))
+        }
+        Route::OpenApi => {
+            let about = openapi::About {
+                needs_credentials: !caller.anonymous,
+                counts_usage: policies.counts,
+            };
+            let sees = |names: &[String]| policies.auth.sees(caller, names);
+            let catalogue = known(catalogue, ports);
+            let document = openapi::serve(ports, catalogue, request, &sees, &about)?;
+            Ok(Answered::json(200, &document))
         }
         Route::Model(target) => describe(ports, known(catalogue, ports), target, answer::model),
         Route::ModelMetadata(target) => describe(

@@ -15,6 +15,9 @@
 //! * [`trail`]: what the audit log is told;
 //! * [`oip`]: contracts as model configurations;
 //! * [`answer`]: bodies and headers of answers;
+//! * [`representation`]: how answers go out: compressed, tagged, or not at all;
+//! * [`openapi`]: the description of the API, made from contracts;
+//! * [`page`]: the page to read and try the API;
 //! * [`ports`]: what the gate needs from outside.
 
 pub mod answer;
@@ -27,9 +30,12 @@ mod disclose;
 pub mod gate;
 pub mod grpc;
 pub mod oip;
+pub mod openapi;
+pub mod page;
 mod policies;
 pub mod ports;
 pub mod record;
+pub mod representation;
 pub mod route;
 pub mod trail;
 

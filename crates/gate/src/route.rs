@@ -16,6 +16,10 @@ pub enum Route {
     ErrorCatalogue,
     /// `/errors/{code}`: one entry of it.
     ErrorEntry(String),
+    /// `/openapi.json`: what the API is.
+    OpenApi,
+    /// `/docs`: a page to read it and to try it.
+    Docs,
     /// `/v1/usage`: the caller's own use.
     Usage,
     /// `/v1/models`.
@@ -77,9 +81,10 @@ impl Route {
         )
     }
 
-    /// What it may answer with, beside errors.
+    /// The media types it can answer with.
     pub fn media_types(&self) -> &'static [&'static str] {
         match self {
+            Route::Docs => &["text/html"],
             Route::Infer(_) => &["application/json", "application/octet-stream"],
             Route::GenerateStream(_) => &["text/event-stream"],
             _ => &["application/json"],
@@ -138,6 +143,8 @@ fn find(path: &str) -> Result<Option<Route>, Problem> {
         ["ready"] => Some(Route::Ready),
         ["errors"] => Some(Route::ErrorCatalogue),
         ["errors", code] => Some(Route::ErrorEntry((*code).to_owned())),
+        ["openapi.json"] => Some(Route::OpenApi),
+        ["docs"] => Some(Route::Docs),
         ["v1", "usage"] => Some(Route::Usage),
         ["v1", "embeddings"] => Some(Route::Embeddings(target("", None))),
         ["v1", "models"] => Some(Route::ModelList),
@@ -204,7 +211,7 @@ pub fn target(model: &str, version: Option<&str>) -> Target {
 }
 
 /// Decodes `%XX` in one path segment.
-fn percent_decode(segment: &str) -> Result<String, Problem> {
+pub(crate) fn percent_decode(segment: &str) -> Result<String, Problem> {
     percent_decoded(segment).ok_or_else(|| {
         Problem::new(
             Code::MalformedRequest,
@@ -270,6 +277,8 @@ mod tests {
                 "/errors/internal",
                 Route::ErrorEntry("internal".into()),
             ),
+            ("GET", "/openapi.json", Route::OpenApi),
+            ("HEAD", "/docs", Route::Docs),
             ("GET", "/v1/models", Route::ModelList),
             ("GET", "/v1/models/m", Route::Model(at("m", None))),
             (

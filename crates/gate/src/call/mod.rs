@@ -280,12 +280,12 @@ impl<P: Ports> Call<'_, P> {
                 prediction_id,
             }
         });
+        let cache_headers = runner.cache.headers(ports.unix_ms());
         // What did not run is not paid for; what ran and failed is.
         let ran_nothing = match &result {
             Ok(_) => meter.items == 0,
             Err(problem) => meter.items == 0 && was_not_run(problem.code),
         };
-        let cache_headers = runner.cache.headers(ports.unix_ms());
         if ran_nothing {
             refund(headers);
         }
