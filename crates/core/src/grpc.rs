@@ -423,7 +423,10 @@ mod tests {
     fn content_types_are_told_apart() {
         for (text, expected) in [
             ("application/grpc", Some(Codec::Protobuf)),
-            ("Application/gRPC+proto; charset=utf-8", Some(Codec::Protobuf)),
+            (
+                "Application/gRPC+proto; charset=utf-8",
+                Some(Codec::Protobuf),
+            ),
             ("application/grpc ;x=y", Some(Codec::Protobuf)),
             ("application/grpc+json", Some(Codec::Other)),
             ("application/grpc-web", Some(Codec::Other)),
@@ -507,7 +510,11 @@ mod tests {
                 whole += 1;
             }
             assert_eq!(whole, usize::from(end >= 10), "{end}");
-            assert_eq!(deframer.is_between_messages(), end == 0 || end == 10, "{end}");
+            assert_eq!(
+                deframer.is_between_messages(),
+                end == 0 || end == 10,
+                "{end}"
+            );
         }
     }
 

@@ -7,12 +7,15 @@ use crate::call::{Method, admit, call};
 use crate::catalogue::Catalogue;
 use crate::connection::Connection;
 use crate::cors::{self, Cors};
+use crate::grpc::serve::{self, Rpc};
+use crate::grpc::service;
 use crate::policies::{Policies, RETRY_STORE_S, auth_problem, authenticate};
 use crate::ports::{
     AdmissionPort, AuthPort, AuthRefusal, Failure, FailureKind, Headers, Ports, QuotaCall,
     QuotaPort, UsagePort,
 };
 use crate::record::{Request, Response};
+use crate::repository;
 use crate::route::{Route, Target, route, shorten, target};
 use crate::trail::Trail;
 use penstock_core::clock::days_from_date;
@@ -72,7 +75,7 @@ pub(crate) struct Answered {
 }
 
 impl Answered {
-    fn json(status: u16, value: &Value) -> Self {
+    pub fn json(status: u16, value: &Value) -> Self {
         let body = value.to_string().into_bytes();
         Self::whole(Response::new(status, JSON, body))
     }
@@ -147,16 +150,37 @@ impl<P: Ports> Gate<P> {
         let audits = host.audits;
         let connection = Connection::of(request, host.token.as_deref());
         let mut trail = Trail::default();
-        let answered = self.answer(
-            request,
-            &context,
-            &connection,
-            &mut headers,
-            &mut trail,
-            audits,
-        );
-        let mut response = match answered {
-            Ok(answered) => answered.stamped(),
+        let read = match service::is_call(request) {
+            true => serve::read(request).map(Some),
+            false => Ok(None),
+        };
+        let mut response = match read {
+            Ok(Some(serve::Read::Answered(response))) => response,
+            Ok(read) => {
+                let call = match read {
+                    Some(serve::Read::Routed(route, rpc)) => Some((route, rpc)),
+                    _ => None,
+                };
+                let answered = self.answer(
+                    request,
+                    &call,
+                    &context,
+                    &connection,
+                    &mut headers,
+                    &mut trail,
+                    audits,
+                );
+                let rpc = call.as_ref().map(|(_, rpc)| rpc);
+                match (answered, rpc) {
+                    (Ok(answered), Some(rpc)) => rpc.translate(answered.stamped()),
+                    (Ok(answered), None) => answered.stamped(),
+                    (Err(problem), rpc) => {
+                        trail.code = Some(problem.code);
+                        rpc.and_then(|rpc| rpc.soften(&problem))
+                            .unwrap_or_else(|| render_problem(&problem, request, &context))
+                    }
+                }
+            }
             Err(problem) => {
                 trail.code = Some(problem.code);
                 render_problem(&problem, request, &context)
@@ -214,13 +238,17 @@ impl<P: Ports> Gate<P> {
     fn answer(
         &mut self,
         request: &Request,
+        rpc: &Option<(Route, Rpc)>,
         context: &Context,
         connection: &Connection,
         headers: &mut Headers,
         trail: &mut Trail,
         audits: bool,
     ) -> Result<Answered, Problem> {
-        let mut route = route(&request.method, request.path())?;
+        let mut route = match rpc {
+            Some((route, _)) => route.clone(),
+            None => route(&request.method, request.path())?,
+        };
         if request.method == "OPTIONS" {
             return Ok(Answered::whole(cors::options(route.allow())));
         }
@@ -229,7 +257,7 @@ impl<P: Ports> Gate<P> {
             *named = target(&model_of(request).unwrap_or_default(), None);
         }
         let accept = request.header_list("accept");
-        if !negotiate::accepts_json(accept.as_deref()) {
+        if rpc.is_none() && !negotiate::accepts_json(accept.as_deref()) {
             return Err(Problem::new(
                 Code::NotAcceptable,
                 format!(
@@ -294,7 +322,13 @@ impl<P: Ports> Gate<P> {
             Route::Predict(target) => Some((Method::Predict, target)),
             Route::BatchPredict(target) => Some((Method::BatchPredict, target)),
             Route::Embeddings(target) => Some((Method::Embeddings, target)),
-            Route::Infer(target) => Some((Method::Infer, target)),
+            Route::Infer(target) => Some((
+                match rpc {
+                    Some((_, rpc)) => Method::Grpc(rpc.form()),
+                    None => Method::Infer,
+                },
+                target,
+            )),
             _ => None,
         };
         if let Some(called) = called {
@@ -347,8 +381,13 @@ fn asked(route: &Route) -> (&'static str, Option<&str>) {
             (!target.model.is_empty()).then_some(target.model.as_str()),
         ),
         Route::Infer(target) => ("infer", Some(&target.model)),
-        Route::Model(target) | Route::ModelMetadata(target) | Route::ModelReady(target) => {
-            ("models", Some(&target.model))
+        Route::Model(target)
+        | Route::ModelMetadata(target)
+        | Route::ModelConfig(target)
+        | Route::ModelReady(target)
+        | Route::Statistics(Some(target)) => ("models", Some(&target.model)),
+        Route::RepositoryLoad(model) | Route::RepositoryUnload(model) => {
+            ("repository", Some(model))
         }
         Route::Usage => ("usage", None),
         Route::Ready => ("ready", None),
@@ -474,6 +513,20 @@ fn limited<P: Ports>(
             answered.version = Some(version);
             Ok(answered)
         }
+        Route::ModelConfig(_) => Err(Problem::new(
+            Code::UnknownPath,
+            "model configurations are not told here",
+        )),
+        Route::Statistics(target) => {
+            let sees = |names: &[String]| policies.auth.sees(caller, names);
+            repository::statistics(ports, known(catalogue, ports), target.as_ref(), &sees)
+        }
+        Route::RepositoryIndex { ready } => {
+            let sees = |names: &[String]| policies.auth.sees(caller, names);
+            repository::index(ports, *ready, &sees)
+        }
+        Route::RepositoryLoad(model) => repository::load(ports, model),
+        Route::RepositoryUnload(model) => repository::unload(ports, model),
         _ => unreachable!("the other routes are answered before"),
     }
 }
@@ -677,6 +730,9 @@ fn has_open_axis(contract: &Contract) -> bool {
 }
 
 pub(crate) fn render_problem(problem: &Problem, request: &Request, context: &Context) -> Response {
+    if service::is_call(request) {
+        return serve::refused(problem, request, &context.request_id);
+    }
     let style = negotiate::error_style(request.path(), request.header_list("accept").as_deref());
     let (content_type, body) = problem.render(style, &context.request_id, context.unix_ms);
     let mut response = Response::new(problem.code.status(), content_type, body);

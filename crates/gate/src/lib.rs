@@ -12,6 +12,7 @@
 //! * [`catalogue`]: which models and versions exist;
 //! * [`grpc`]: calls over gRPC;
 //! * [`gate`]: what each route is answered with;
+//! * `repository`: models' statistics, their index, loading and unloading;
 //! * [`trail`]: what the audit log is told;
 //! * [`answer`]: bodies and headers of answers;
 //! * [`ports`]: what the gate needs from outside.
@@ -28,6 +29,7 @@ pub mod grpc;
 mod policies;
 pub mod ports;
 pub mod record;
+mod repository;
 pub mod route;
 pub mod trail;
 

@@ -1,7 +1,7 @@
 //! A call of a model, through all policies: limits, version, idempotency, body checks, validation or adapter,
 //! limits on items, claim, inference, answer, record, counts.
 //!
-//! What calls look like is the surfaces' affair: [`predict`], [`batch`], [`embeddings`] and [`infer`] turn a body into
+//! What calls look like is the surfaces' affair: [`predict`], [`batch`], [`embeddings`], [`infer`] and [`grpc`] turn a body into
 //! [`Work`], which runs and writes the answer. Everything else is the same for all of them, and is here.
 //!
 //! A call that a limit refuses burns no other limit and no claim; one that is refused for its body has
@@ -10,6 +10,7 @@
 mod batch;
 mod content;
 pub(crate) mod embeddings;
+mod grpc;
 mod infer;
 mod predict;
 mod replay;
@@ -19,6 +20,7 @@ mod version;
 use crate::catalogue::{Catalogue, Opened};
 use crate::coding::{self, Coding};
 use crate::gate::{Answered, Context, known};
+use crate::grpc::Form;
 use crate::policies::{Policies, RETRY_STORE_S, quota_problem};
 use crate::ports::{
     AdmissionPort, AuthAdmitted, Headers, IdempotencyPort, Ports, QuotaCall, QuotaPort,
@@ -43,6 +45,8 @@ pub enum Method {
     BatchPredict,
     /// The Open Inference Protocol's `infer`.
     Infer,
+    /// The same over gRPC, in one of two messages.
+    Grpc(Form),
     /// OpenAI's `embeddings`.
     Embeddings,
 }
@@ -52,7 +56,7 @@ impl Method {
     pub fn name(self) -> &'static str {
         match self {
             Self::Predict | Self::BatchPredict => "predict",
-            Self::Infer => "infer",
+            Self::Infer | Self::Grpc(_) => "infer",
             Self::Embeddings => "embeddings",
         }
     }
@@ -293,6 +297,7 @@ impl<P: Ports> Call<'_, P> {
             Method::Predict => predict::decode(self, opened, model, body),
             Method::BatchPredict => batch::decode(self, opened, model, &self.json(body)?),
             Method::Infer => infer::decode(self, opened, &self.json(body)?),
+            Method::Grpc(form) => grpc::decode(opened, &body()?, limit, form),
             Method::Embeddings => embeddings::decode(opened, model, &self.json(body)?),
         }
     }
