@@ -156,7 +156,10 @@ impl Code {
             | Code::CredentialsRevoked
             | Code::SignatureReplayed => G::Unauthenticated,
             Code::PermissionDenied | Code::TenantDisabled => G::PermissionDenied,
-            Code::UnknownModel | Code::UnknownVersion | Code::UnknownResource => G::NotFound,
+            Code::UnknownModel
+            | Code::UnknownVersion
+            | Code::VersionGone
+            | Code::UnknownResource => G::NotFound,
             // A path is a method there.
             Code::UnknownPath
             | Code::MethodNotAllowed

@@ -9,7 +9,8 @@
 //! * [`caller`]: who is calling;
 //! * [`clock`]: time as a parameter;
 //! * [`kv`]: storage as a parameter;
-//! * [`nn_data`]: what our host says in an error of `wasi:nn`.
+//! * [`nn_data`]: what components and our host tell each other through `wasi:nn`;
+//! * [`model_store`]: the models of our host, as components see them through `wasi:keyvalue`.
 //!
 //! This crate compiles for the host and for WebAssembly and does no input or output.
 
@@ -19,6 +20,7 @@ pub mod grpc;
 pub mod headers;
 pub mod ids;
 pub mod kv;
+pub mod model_store;
 pub mod negotiate;
 pub mod nn_data;
 pub mod problem;
@@ -30,6 +32,6 @@ pub use grpc::GrpcStatus;
 pub use ids::{ModelName, ModelVersion, PredictionId, RequestId};
 pub use kv::{Kv, KvError};
 pub use negotiate::ErrorStyle;
-pub use nn_data::{GraphName, NnData, NnWord};
+pub use nn_data::{GraphName, GraphTerms, NnData, NnWord, ShadowTensor};
 pub use problem::{Code, Problem};
 pub use violation::Violation;

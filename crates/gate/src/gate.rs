@@ -9,6 +9,7 @@ use crate::connection::Connection;
 use crate::cors::{self, Cors};
 use crate::grpc::serve::{self, Rpc};
 use crate::grpc::service;
+use crate::oip;
 use crate::policies::{Policies, RETRY_STORE_S, auth_problem, authenticate};
 use crate::ports::{
     AdmissionPort, AuthPort, AuthRefusal, Failure, FailureKind, Headers, Ports, QuotaCall,
@@ -257,12 +258,19 @@ impl<P: Ports> Gate<P> {
             *named = target(&model_of(request).unwrap_or_default(), None);
         }
         let accept = request.header_list("accept");
-        if rpc.is_none() && !negotiate::accepts_json(accept.as_deref()) {
+        let types = route.media_types();
+        let accepted = rpc.is_some()
+            || negotiate::accepts_json(accept.as_deref())
+            || types
+                .iter()
+                .any(|media_type| negotiate::quality(accept.as_deref(), media_type) > 0);
+        if !accepted {
             return Err(Problem::new(
                 Code::NotAcceptable,
                 format!(
-                    "the Accept header `{}` rules out application/json, which is what this path answers with",
-                    shorten(accept.as_deref().unwrap_or_default())
+                    "the Accept header `{}` rules out {}, which is what this path answers with",
+                    shorten(accept.as_deref().unwrap_or_default()),
+                    types.join(" and ")
                 ),
             ));
         }
@@ -329,6 +337,8 @@ impl<P: Ports> Gate<P> {
                 },
                 target,
             )),
+            Route::Generate(target) => Some((Method::Generate, target)),
+            Route::GenerateStream(target) => Some((Method::GenerateStream, target)),
             _ => None,
         };
         if let Some(called) = called {
@@ -380,15 +390,17 @@ fn asked(route: &Route) -> (&'static str, Option<&str>) {
             "embeddings",
             (!target.model.is_empty()).then_some(target.model.as_str()),
         ),
-        Route::Infer(target) => ("infer", Some(&target.model)),
+        Route::Infer(target) | Route::Generate(target) | Route::GenerateStream(target) => {
+            ("infer", Some(&target.model))
+        }
+        Route::RepositoryLoad(model) | Route::RepositoryUnload(model) => {
+            ("repository", Some(model))
+        }
         Route::Model(target)
         | Route::ModelMetadata(target)
         | Route::ModelConfig(target)
         | Route::ModelReady(target)
         | Route::Statistics(Some(target)) => ("models", Some(&target.model)),
-        Route::RepositoryLoad(model) | Route::RepositoryUnload(model) => {
-            ("repository", Some(model))
-        }
         Route::Usage => ("usage", None),
         Route::Ready => ("ready", None),
         _ => ("models", None),
@@ -503,6 +515,9 @@ fn limited<P: Ports>(
             target,
             answer::model_metadata,
         ),
+        Route::ModelConfig(target) => {
+            describe(ports, known(catalogue, ports), target, oip::model_config)
+        }
         Route::ModelReady(target) => {
             let (model, version) = known(catalogue, ports).resolve(ports, target)?;
             let name = model.name.clone();
@@ -513,10 +528,6 @@ fn limited<P: Ports>(
             answered.version = Some(version);
             Ok(answered)
         }
-        Route::ModelConfig(_) => Err(Problem::new(
-            Code::UnknownPath,
-            "model configurations are not told here",
-        )),
         Route::Statistics(target) => {
             let sees = |names: &[String]| policies.auth.sees(caller, names);
             repository::statistics(ports, known(catalogue, ports), target.as_ref(), &sees)

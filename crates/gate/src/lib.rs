@@ -14,6 +14,7 @@
 //! * [`gate`]: what each route is answered with;
 //! * `repository`: models' statistics, their index, loading and unloading;
 //! * [`trail`]: what the audit log is told;
+//! * [`oip`]: contracts as model configurations;
 //! * [`answer`]: bodies and headers of answers;
 //! * [`ports`]: what the gate needs from outside.
 
@@ -26,6 +27,7 @@ mod cors;
 mod disclose;
 pub mod gate;
 pub mod grpc;
+pub mod oip;
 mod policies;
 pub mod ports;
 pub mod record;

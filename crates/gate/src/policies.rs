@@ -7,6 +7,7 @@ use crate::ports::{
     QuotaPort, QuotaRefusal, QuotaRefusalKind, QuotaScope, UsagePort,
 };
 use crate::record::Request;
+use penstock_core::headers::{CREDENTIALS, SIGNATURE};
 use penstock_core::{Code, Problem};
 use penstock_policy::disclosure::Disclosure;
 use penstock_policy::document;
@@ -79,11 +80,6 @@ impl<P: Ports> Policies<P> {
 /// The variable by which a host says that others than this machine reach it.
 const LISTENER: &str = "PENSTOCK_LISTENER";
 
-/// The headers that carry credentials, beside those of a signature.
-const CARRIERS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
-/// The headers that say a request is signed.
-const SIGNING: [&str; 2] = ["signature", "signature-input"];
-
 /// Who calls, and whether they may.
 pub fn authenticate<P: Ports>(
     policies: &Policies<P>,
@@ -93,17 +89,15 @@ pub fn authenticate<P: Ports>(
     (now_ms, random): (u64, u64),
 ) -> Result<AuthAdmitted, AuthRefusal> {
     let has = |names: &[&str], name: &str| names.contains(&name);
-    let signed = request
-        .headers
-        .iter()
-        .any(|header| has(&SIGNING, &header.name));
+    let mut headers = request.headers.iter();
+    let signed = headers.any(|header| has(&SIGNATURE, &header.name));
     let headers = request.headers.iter();
     let call = AuthCall {
         method: if signed { &request.method } else { "" },
         target: if signed { &request.target } else { "" },
         // A signature may cover any header; otherwise the others are not needed, and not copied.
         headers: headers
-            .filter(|header| signed || has(&CARRIERS, &header.name))
+            .filter(|header| signed || has(&CREDENTIALS, &header.name))
             .map(|header| (header.name.as_str(), header.value.as_slice()))
             .collect(),
         body_sha256: signed.then(|| Sha256::digest(&request.body).into()),

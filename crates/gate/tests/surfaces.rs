@@ -1,0 +1,498 @@
+//! The surfaces over in-memory ports: batches, embeddings, content of several parts, and versions named beside the path.
+
+use penstock_core::ModelVersion;
+use penstock_gate::ports::{Failure, FailureKind};
+use penstock_gate::{Gate, Header, Request, Response};
+use penstock_tensor::Tensor;
+use penstock_testkit::InMemory;
+use serde_json::{Value, json};
+
+const IDENTITY: &str = r#"
+description = "gives back what it gets"
+[[inputs]]
+name = "a"
+datatype = "FP32"
+shape = ["N", 2]
+[[outputs]]
+name = "b"
+datatype = "FP32"
+shape = ["N", 2]
+[limits]
+max_items = 8
+"#;
+
+fn adapted(adapter: &str) -> String {
+    format!(
+        r#"
+description = "has an adapter"
+[[inputs]]
+name = "x"
+datatype = "FP32"
+shape = ["N", 1]
+[[outputs]]
+name = "y"
+datatype = "FP32"
+shape = ["N", 1]
+[adapter]
+name = "{adapter}"
+[limits]
+max_items = 4
+"#
+    )
+}
+
+/// Hands inputs back; what has a 666 in it cannot be run, nor what is run with it.
+fn echo(_: &str, _: ModelVersion, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
+    let poison = 666f32.to_le_bytes();
+    let poisoned = |tensor: &Tensor| tensor.data.chunks(4).any(|bytes| bytes == poison);
+    if inputs.iter().any(poisoned) {
+        return Err(Failure {
+            kind: FailureKind::Failed,
+            message: "the runtime failed".into(),
+            retry_after_ms: None,
+        });
+    }
+    let rename = |mut tensor: Tensor| {
+        tensor.name = if tensor.name == "a" { "b" } else { "y" }.into();
+        tensor
+    };
+    Ok(inputs.into_iter().map(rename).collect())
+}
+
+fn ports() -> InMemory {
+    InMemory::new(
+        &[
+            ("identity", IDENTITY, &["1", "2"]),
+            ("lengths", &adapted("length"), &["1"]),
+            ("vectors", &adapted("vectors"), &["1"]),
+        ],
+        echo,
+    )
+}
+
+fn call_at(ports: &InMemory, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+    let mut all = vec![("content-type", "application/json")];
+    all.extend_from_slice(headers);
+    Gate::new(ports.clone()).handle(&Request {
+        method: "POST".into(),
+        target: target.into(),
+        headers: all
+            .into_iter()
+            .map(|(name, value)| Header {
+                name: name.into(),
+                value: value.as_bytes().to_vec(),
+            })
+            .collect(),
+        body: body.to_vec(),
+    })
+}
+
+fn call(target: &str, body: &Value) -> (u16, Value) {
+    let response = call_at(&ports(), target, &[], body.to_string().as_bytes());
+    let body = serde_json::from_slice(&response.body).expect("every body is JSON");
+    (response.status, body)
+}
+
+#[test]
+fn a_batch_runs_as_one_and_answers_in_order_with_an_id_each() {
+    let ports = ports();
+    let body = json!({ "requests": [
+        { "id": "first", "inputs": { "a": [[1, 2]] } },
+        { "inputs": { "a": [[3, 4], [5, 6]] } },
+    ] });
+    let target = "/v1/models/identity:batchPredict";
+    let response = call_at(&ports, target, &[], body.to_string().as_bytes());
+    assert_eq!(response.status, 200);
+    assert_eq!(ports.runs.get(), 1);
+    let value: Value = serde_json::from_slice(&response.body).unwrap();
+    assert_eq!(value["results"][0]["id"], "first");
+    assert_eq!(
+        value["results"][0]["predictions"],
+        json!([{ "b": [1.0, 2.0] }])
+    );
+    assert_eq!(
+        value["results"][1]["predictions"],
+        json!([{ "b": [3.0, 4.0] }, { "b": [5.0, 6.0] }])
+    );
+    assert_ne!(
+        value["results"][0]["prediction_id"],
+        value["results"][1]["prediction_id"]
+    );
+    assert_eq!(
+        (&value["succeeded"], &value["failed"]),
+        (&json!(2), &json!(0))
+    );
+    assert_eq!(value["retry"], json!([]));
+    assert_eq!(response.header("x-model-version"), Some("2"));
+}
+
+#[test]
+fn what_is_wrong_with_one_request_of_a_batch_fails_it_alone() {
+    let body = json!({ "requests": [
+        { "inputs": { "a": [[1, 2]] } },
+        { "inputs": { "a": [[1, 2, 3]] } },
+        { "inputs": { "a": [[666, 2]] } },
+        { "inputs": { "nothing": 1 } },
+        7,
+        { "inputs": { "a": [[8, 9]] } },
+    ] });
+    let (status, value) = call("/v1/models/identity:batchPredict", &body);
+    assert_eq!(status, 207, "{value}");
+    let results = value["results"].as_array().unwrap();
+    let statuses: Vec<u64> = results
+        .iter()
+        .map(|r| r["status"].as_u64().unwrap())
+        .collect();
+    assert_eq!(statuses, [200, 422, 500, 422, 400, 200], "{value}");
+    assert_eq!(results[1]["error"]["code"], "invalid_inputs");
+    assert!(results[1]["error"]["details"][0]["pointer"].is_string());
+    assert_eq!(results[5]["predictions"], json!([{ "b": [8.0, 9.0] }]));
+    assert_eq!(
+        (&value["succeeded"], &value["failed"]),
+        (&json!(2), &json!(4))
+    );
+    assert_eq!(
+        value["retry"],
+        json!([2]),
+        "only what may fare better another time"
+    );
+}
+
+#[test]
+fn a_batch_that_is_none_is_refused_as_a_whole() {
+    for (body, status, rule) in [
+        (json!(3), 400, "wrong_type"),
+        (json!({}), 400, "missing_member"),
+        (json!({ "requests": [] }), 400, "empty"),
+        (json!({ "requests": {} }), 400, "wrong_type"),
+        (json!({ "requests": [], "more": 1 }), 400, "unknown_member"),
+        (
+            json!({ "requests": vec![json!({}); 9] }),
+            422,
+            "too_many_items",
+        ),
+        (
+            json!({ "requests": vec![json!({ "inputs": { "a": [[1, 2], [3, 4], [5, 6]] } }); 3] }),
+            422,
+            "too_many_items",
+        ),
+    ] {
+        let (got, value) = call("/v1/models/identity:batchPredict", &body);
+        assert_eq!(got, status, "{value}");
+        assert_eq!(value["error"]["details"][0]["rule"], rule, "{body}");
+    }
+    let response = call_at(
+        &ports(),
+        "/v1/models/identity:batchPredict",
+        &[],
+        b"{\"requests\":[",
+    );
+    assert_eq!(response.status, 400);
+}
+
+#[test]
+fn content_of_text_or_tensors_is_predicted_like_what_it_stands_for() {
+    let hello = [
+        json!({ "content": [{ "type": "text", "text": "hello" }] }),
+        json!({ "content": "hello" }),
+        json!({ "content": { "type": "bytes", "data": "aGVsbG8=" } }),
+        json!({ "content": [{ "type": "bytes", "url": "data:text/plain;base64,aGVsbG8=" }], "id": "x" }),
+        json!({ "content": [{ "type": "text", "tokens": [1, 2, 3, 4, 5] }] }),
+        json!({ "content": [{ "type": "text", "text": "hel" }, { "type": "text", "text": "lo" }] }),
+    ];
+    for body in hello {
+        let (status, value) = call("/v1/models/lengths:predict", &body);
+        assert_eq!(status, 200, "{body}: {value}");
+        assert_eq!(value["predictions"], json!([{ "length": 5 }]), "{body}");
+    }
+    let tensor = json!({ "content": [
+        { "type": "tensor", "name": "a", "datatype": "FP32", "shape": [1, 2], "data": [1, 2] },
+    ] });
+    let (status, value) = call("/v1/models/identity:predict", &tensor);
+    assert_eq!(
+        (status, &value["predictions"]),
+        (200, &json!([{ "b": [1.0, 2.0] }]))
+    );
+    // And so does a batch of both.
+    let both = json!({ "requests": [{ "content": "hello" }, { "inputs": { "x": [[2]] } }] });
+    let (status, value) = call("/v1/models/lengths:batchPredict", &both);
+    assert_eq!(status, 200, "{value}");
+    assert_eq!(value["results"][0]["predictions"], json!([{ "length": 5 }]));
+    assert_eq!(value["results"][1]["predictions"], json!([{ "y": [2.0] }]));
+}
+
+#[test]
+fn content_that_is_wrong_is_refused_with_its_place() {
+    for (model, content, status, pointer) in [
+        ("lengths", json!([]), 400, "/content"),
+        ("lengths", json!(7), 400, "/content"),
+        (
+            "lengths",
+            json!([{ "type": "film" }]),
+            400,
+            "/content/0/type",
+        ),
+        ("lengths", json!([{ "type": "text" }]), 400, "/content/0"),
+        (
+            "lengths",
+            json!([{ "type": "text", "text": "a", "tokens": [1] }]),
+            400,
+            "/content/0",
+        ),
+        (
+            "lengths",
+            json!([{ "type": "bytes", "data": "?" }]),
+            400,
+            "/content/0/data",
+        ),
+        (
+            "lengths",
+            json!([{ "type": "text", "text": "a", "colour": 1 }]),
+            400,
+            "/content/0",
+        ),
+        (
+            "lengths",
+            json!([{ "type": "image", "url": "https://example.com/a.png" }]),
+            400,
+            "/content/0/url",
+        ),
+        (
+            "lengths",
+            json!([{ "type": "text", "text": "" }]),
+            422,
+            "/content/0",
+        ),
+        ("identity", json!("text"), 422, "/content"),
+        (
+            "lengths",
+            json!([
+                { "type": "text", "text": "a" },
+                { "type": "tensor", "name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1] },
+            ]),
+            400,
+            "/content",
+        ),
+        (
+            "identity",
+            json!([{ "type": "tensor", "name": "a", "datatype": "FP32", "shape": [1, 2] }]),
+            400,
+            "/content/0",
+        ),
+        (
+            "lengths",
+            json!(vec![json!({ "type": "text", "text": "a" }); 65]),
+            400,
+            "/content",
+        ),
+    ] {
+        let body = json!({ "content": content });
+        let (got, value) = call(&format!("/v1/models/{model}:predict"), &body);
+        assert_eq!(got, status, "{body}: {value}");
+        assert_eq!(value["error"]["details"][0]["pointer"], pointer, "{body}");
+    }
+    let image = json!({ "content": [{ "type": "image", "data": "AAAA" }] });
+    assert_eq!(call("/v1/models/lengths:predict", &image).0, 415);
+}
+
+#[test]
+fn an_adapter_may_ask_for_several_runs() {
+    let ports = ports();
+    let body = json!({ "content": "twice" }).to_string();
+    let response = call_at(&ports, "/v1/models/lengths:predict", &[], body.as_bytes());
+    assert_eq!((response.status, ports.runs.get()), (200, 2));
+}
+
+#[test]
+fn embeddings_come_in_the_shape_of_openai_in_order_and_in_either_encoding() {
+    let ask = |body: Value| call("/v1/embeddings", &body);
+    let (status, value) = ask(json!({ "input": "hello", "model": "vectors" }));
+    assert_eq!(status, 200, "{value}");
+    assert_eq!(value["object"], "list");
+    assert_eq!(value["model"], "vectors");
+    assert_eq!(
+        value["data"],
+        json!([{ "object": "embedding", "index": 0, "embedding": [5, 0.5] }])
+    );
+    assert_eq!(
+        value["usage"],
+        json!({ "prompt_tokens": 5, "total_tokens": 5 })
+    );
+
+    // More inputs than one run takes.
+    let texts: Vec<String> = (1..=9).map(|length| "x".repeat(length)).collect();
+    let body =
+        json!({ "input": texts, "model": "vectors", "encoding_format": "base64", "user": "u" });
+    let (status, value) = ask(body);
+    assert_eq!(status, 200, "{value}");
+    let data = value["data"].as_array().unwrap();
+    assert_eq!(data.len(), 9);
+    assert_eq!(data[8]["index"], 8);
+    // 9.0 and 0.5 as little-endian floats.
+    assert_eq!(data[8]["embedding"], "AAAQQQAAAD8=");
+    assert_eq!(value["usage"]["total_tokens"], 45);
+
+    for (input, count) in [(json!([1, 2, 3]), 1), (json!([[1, 2], [3]]), 2)] {
+        let (status, value) = ask(json!({ "input": input, "model": "vectors@1", "dimensions": 2 }));
+        assert_eq!(status, 200, "{value}");
+        assert_eq!(value["data"].as_array().unwrap().len(), count);
+    }
+}
+
+#[test]
+fn embeddings_that_cannot_be_given_are_refused_with_the_place() {
+    for (body, status, pointer) in [
+        (json!({ "input": "a" }), 400, "/model"),
+        (json!({ "input": "a", "model": 3 }), 400, "/model"),
+        (json!({ "model": "vectors" }), 400, "/input"),
+        (json!({ "input": [], "model": "vectors" }), 400, "/input"),
+        (json!({ "input": {}, "model": "vectors" }), 400, "/input"),
+        (
+            json!({ "input": ["a", 1], "model": "vectors" }),
+            400,
+            "/input/1",
+        ),
+        (
+            json!({ "input": [1, "a"], "model": "vectors" }),
+            400,
+            "/input/1",
+        ),
+        (
+            json!({ "input": [1, -1], "model": "vectors" }),
+            400,
+            "/input/1",
+        ),
+        (
+            json!({ "input": [[1], []], "model": "vectors" }),
+            400,
+            "/input/1",
+        ),
+        (
+            json!({ "input": "a", "model": "vectors", "encoding_format": "hex" }),
+            400,
+            "/encoding_format",
+        ),
+        (
+            json!({ "input": "a", "model": "vectors", "dimensions": 3 }),
+            422,
+            "/dimensions",
+        ),
+        (
+            json!({ "input": "a", "model": "vectors", "dimensions": 0 }),
+            400,
+            "/dimensions",
+        ),
+        (
+            json!({ "input": "a", "model": "vectors", "colour": 0 }),
+            400,
+            "",
+        ),
+        (
+            json!({ "input": vec!["a"; 2_049], "model": "vectors" }),
+            422,
+            "/input",
+        ),
+        (json!({ "input": "a", "model": "identity" }), 422, "/model"),
+        (json!({ "input": "a", "model": "lengths" }), 422, "/model"),
+        (
+            json!({ "input": ["a", "b", "c", "d", ""], "model": "vectors" }),
+            422,
+            "/content/0",
+        ),
+    ] {
+        let (got, value) = call("/v1/embeddings", &body);
+        assert_eq!(got, status, "{body}: {value}");
+        assert_eq!(
+            value["error"]["details"][0]["pointer"], pointer,
+            "{body}: {value}"
+        );
+    }
+    let (status, value) = call(
+        "/v1/embeddings",
+        &json!({ "input": "a", "model": "nobody" }),
+    );
+    assert_eq!(
+        (status, &value["error"]["code"]),
+        (404, &json!("unknown_model"))
+    );
+    let response = call_at(&ports(), "/v1/embeddings", &[], b"{\"input\":\"a\",");
+    assert_eq!(response.status, 400);
+}
+
+#[test]
+fn a_version_may_be_named_in_path_name_and_header_but_not_two_different_ones() {
+    let body = br#"{"inputs":{"a":[[1,2]]}}"#;
+    for (target, header, status, version) in [
+        ("/v1/models/identity:predict", None, 200, Some("2")),
+        ("/v1/models/identity:predict", Some("1"), 200, Some("1")),
+        ("/v1/models/identity@1:predict", None, 200, Some("1")),
+        ("/v1/models/identity@1:predict", Some("1"), 200, Some("1")),
+        ("/v1/models/identity@1:predict", Some("2"), 400, None),
+        (
+            "/v1/models/identity/versions/1:predict",
+            Some("2"),
+            400,
+            None,
+        ),
+        ("/v1/models/identity@3:predict", None, 404, None),
+        ("/v1/models/identity@:predict", None, 404, None),
+        ("/v1/models/identity:predict", Some("7"), 404, None),
+        ("/v2/models/identity@1/infer", Some("2"), 400, None),
+    ] {
+        let headers: Vec<(&str, &str)> =
+            header.map(|v| ("x-model-version", v)).into_iter().collect();
+        let response = call_at(&ports(), target, &headers, body);
+        assert_eq!(response.status, status, "{target} {header:?}");
+        assert_eq!(
+            response.header("x-model-version"),
+            version,
+            "{target} {header:?}"
+        );
+        if status == 200 {
+            let reason = response.header("x-model-version-reason");
+            let pinned = header.is_some() || target.contains('@');
+            assert_eq!(reason, Some(if pinned { "pinned" } else { "latest" }));
+        }
+    }
+}
+
+#[test]
+fn a_version_may_be_named_in_the_body_and_must_be_the_one_of_the_path() {
+    let tensor = json!({ "type": "tensor", "name": "a", "datatype": "FP32", "shape": [1, 2], "data": [1, 2] });
+    for (target, version, status, answered) in [
+        ("/v1/models/identity:predict", json!("1"), 200, Some("1")),
+        ("/v1/models/identity@1:predict", json!("1"), 200, Some("1")),
+        ("/v1/models/identity@2:predict", json!("1"), 400, None),
+        ("/v1/models/identity:predict", json!("9"), 404, None),
+        ("/v1/models/identity:predict", json!(1), 400, None),
+        (
+            "/v1/models/identity:predict",
+            json!("1".repeat(65)),
+            400,
+            None,
+        ),
+    ] {
+        for what in [
+            json!({ "inputs": { "a": [[1, 2]] }, "model_version": version }),
+            json!({ "content": [tensor], "model_version": version }),
+        ] {
+            let response = call_at(&ports(), target, &[], what.to_string().as_bytes());
+            let got = response.status;
+            // A name too long to be one is no version there is.
+            let same = got == status || (status == 400 && got == 404);
+            assert!(
+                same,
+                "{target} {what}: {got} {}",
+                String::from_utf8_lossy(&response.body)
+            );
+            assert_eq!(
+                response.header("x-model-version"),
+                answered,
+                "{target} {what}"
+            );
+        }
+    }
+    let body = json!({ "requests": [{ "inputs": { "a": [[1, 2]] }, "model_version": "1" }] });
+    let (status, value) = call("/v1/models/identity:batchPredict", &body);
+    assert_eq!((status, &value["results"][0]["status"]), (207, &json!(400)));
+}
