@@ -614,7 +614,10 @@ pub fn parameters() -> Value {
         "Idempotency-Key": {
             "name": "Idempotency-Key", "in": "header",
             "description": "Chosen once for each call and repeated with each retry; the call is made once, and retries get its answer.",
-            "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[A-Za-z0-9_.:-]+$" },
+            "schema": {
+                "type": "string",
+                "pattern": "^([!#-+\\--:<-~]{1,255}|\"([ !#-\\[\\]-~]|\\\\[\"\\\\]){1,255}\")$",
+            },
         },
         "If-None-Match": {
             "name": "If-None-Match", "in": "header",
