@@ -383,6 +383,44 @@ mod cases {
         assert_eq!(saw["computed"][0]["name"], "b", "{saw}");
     }
 
+    pub fn waits_no_longer_than_it_says(host: &Host) {
+        let saw = |terms: &str| {
+            let path = format!("/waits_no_longer_than_it_says?terms={terms}");
+            host.saw(&path)
+        };
+        for terms in ["", "~60000"] {
+            let saw = saw(terms);
+            assert_eq!(saw[0]["name"], "b", "{terms}: {saw}");
+        }
+        for terms in ["~0", "~5"] {
+            let saw = saw(terms);
+            if !host.native() {
+                // A run there cannot be ended, and a call is the only one.
+                assert_eq!(saw[0]["name"], "b", "{terms}: {saw}");
+            } else if saw[0] == "runtime-error" {
+                // Others use the model meanwhile, and the line was too long.
+                is_refused_for_load(saw[1].as_str().unwrap());
+            } else {
+                is_error(host, &json!(terms), &saw, "timeout");
+            }
+        }
+    }
+
+    pub fn runs_in_the_shadow(host: &Host) {
+        let saw = host.saw("/runs_in_the_shadow");
+        if !host.native() {
+            is_error(host, &Value::Null, &saw, "unsupported-operation");
+            return;
+        }
+        assert_eq!((&saw["agrees"], &saw["differs"]), (&json!([]), &json!([])));
+        for wrong in saw["wrong"].as_array().unwrap() {
+            is_error(host, &saw["wrong"], wrong, "invalid-argument");
+        }
+        is_error(host, &Value::Null, &saw["unknown"], "not-found");
+        is_error(host, &Value::Null, &saw["broken"], "runtime-error");
+        host.answers();
+    }
+
     pub fn crossing(host: &Host) {
         let saw = host.saw("/crossing?bytes=600000&count=2");
         assert_eq!(saw.as_array().unwrap().len(), 2, "{saw}");
@@ -467,6 +505,31 @@ fn the_errors_of_load_and_of_time_have_their_words() {
         let past = ask(Duration::ZERO).await.unwrap();
         assert_eq!(past[0], "timeout", "{past}");
     });
+}
+
+#[test]
+fn a_shadow_run_is_compared_after_its_request_and_counted_apart() {
+    let host = start(Kind::Direct, ONE_LANE);
+    let door = host.direct.clone().unwrap();
+    let identity = host.repository.get("identity", None).unwrap();
+    host.runtime.block_on(async {
+        let answer = door.call(request("/runs_in_the_shadow", &[], LONG)).await;
+        assert_eq!(answer.unwrap().status(), 200);
+        eventually("both are compared", || {
+            let shadow = identity.stats().shadow;
+            shadow.agreed + shadow.differed == 2
+        })
+        .await;
+    });
+    let stats = identity.stats();
+    let shadow = &stats.shadow;
+    assert_eq!((shadow.agreed, shadow.differed, shadow.shed), (1, 1, 0));
+    // Those whose inputs the model does not take; names of another form are nobody's run.
+    assert_eq!((shadow.runs, shadow.failed), (2, 4));
+    assert_eq!(
+        (stats.success, stats.failures, stats.execution_count),
+        (0, 0, 0)
+    );
 }
 
 /// Data of the form `penstock_core::nn_data` describes.

@@ -3,7 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use penstock_tensor::{Contract, contract::dims_oip, parse_infer, parse_predict};
+use penstock_tensor::{
+    Contract, binary::raw, contract::dims_oip, generate, parse_infer, parse_predict,
+};
 
 fuzz_target!(|text: &str| {
     match Contract::parse(text) {
@@ -25,8 +27,11 @@ fuzz_target!(|text: &str| {
             let _ = parse_predict(b"{\"inputs\":[[1.5,-1],[true,\"\"]]}", &contract);
             let _ = parse_infer(
                 b"{\"inputs\":[{\"name\":\"x\",\"shape\":[2],\"data\":[1,2]}]}",
+                0,
                 &contract,
             );
+            let _ = raw(b"01234567", &contract);
+            let _ = generate::parse(b"{\"x\":[[1,2],[3,4]]}", &contract);
             let _ = contract.batch_axis();
             serde_json::to_string(&contract).expect("a contract is serialisable");
         }

@@ -47,12 +47,12 @@ fn request(tensors: &[Tensor], nested: bool, data_first: bool) -> Vec<u8> {
 }
 
 fuzz_target!(|body: &[u8]| {
-    let Ok(parsed) = parse_infer(body, &CONTRACT) else {
+    let Ok(parsed) = parse_infer(body, 0, &CONTRACT) else {
         return;
     };
     check_tensors(&parsed.inputs, &CONTRACT).expect("what was parsed meets the contract");
     for (nested, data_first) in [(false, false), (true, true)] {
-        let again = parse_infer(&request(&parsed.inputs, nested, data_first), &CONTRACT);
+        let again = parse_infer(&request(&parsed.inputs, nested, data_first), 0, &CONTRACT);
         assert_eq!(
             again.expect("what was written is taken").inputs,
             parsed.inputs

@@ -1,7 +1,12 @@
 //! Decides what adapters make of content and of a model's outputs. Each adapter is plain Rust behind
 //! [`Adapter`]; the guest room turns [`Builtin`], which is all of them by name, into one component.
 //!
-//! * [`magika`]: bytes of a file to features, scores to a kind of content.
+//! * [`magika`]: bytes of a file to features, scores to a kind of content;
+//! * [`image`]: PNG and JPEG for classifiers of images, and [`digits`], for handwritten digits;
+//! * [`silero_vad`]: WAV to chunks, one run after the other, and probabilities to segments of speech;
+//! * [`sentence`]: text to tokens, and their vectors to an embedding.
+//!
+//! Those stand on [`picture`], [`sound`] and [`wordpiece`], which know of no model.
 //!
 //! An adapter is asked to [`Adapter::prepare`] some items, and says by a [`Step`] what is to be done:
 //! run the model on tensors, or pass answers on. The outputs of a run go to [`Adapter::advance`], which
@@ -13,7 +18,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod digits;
+pub mod image;
 pub mod magika;
+mod outputs;
+pub mod picture;
+pub mod sentence;
+pub mod silero_vad;
+pub mod sound;
+pub mod wordpiece;
 
 use penstock_tensor::Tensor;
 
@@ -98,37 +111,41 @@ pub trait Adapter: Sized + 'static {
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String>;
 }
 
-/// The adapters that come with the server.
-pub enum Builtin {
-    /// [`magika::Magika`].
-    Magika(magika::Magika),
+macro_rules! builtin {
+    ($($name:literal => $variant:ident($adapter:path)),* $(,)?) => {
+        /// The adapters that come with the server.
+        pub enum Builtin {
+            $(#[doc = concat!("`", $name, "`")] $variant($adapter),)*
+        }
+
+        /// What [`Builtin`] can be opened as.
+        pub const NAMES: &[&str] = &[$($name),*];
+
+        impl Adapter for Builtin {
+            fn open(name: &str, config: &[u8]) -> Result<Self, String> {
+                match name {
+                    $($name => <$adapter>::open(name, config).map(Self::$variant),)*
+                    _ => Err(format!("there is no adapter `{name}`; there are {}", NAMES.join(", "))),
+                }
+            }
+
+            fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+                match self { $(Self::$variant(adapter) => adapter.prepare(items),)* }
+            }
+
+            fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
+                match self { $(Self::$variant(adapter) => adapter.advance(outputs),)* }
+            }
+        }
+    };
 }
 
-/// What [`Builtin`] can be opened as.
-pub const NAMES: &[&str] = &["magika"];
-
-impl Adapter for Builtin {
-    fn open(name: &str, config: &[u8]) -> Result<Self, String> {
-        match name {
-            "magika" => magika::Magika::open(name, config).map(Self::Magika),
-            _ => Err(format!(
-                "there is no adapter `{name}`; there are {}",
-                NAMES.join(", ")
-            )),
-        }
-    }
-
-    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
-        match self {
-            Self::Magika(adapter) => adapter.prepare(items),
-        }
-    }
-
-    fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
-        match self {
-            Self::Magika(adapter) => adapter.advance(outputs),
-        }
-    }
+builtin! {
+    "digits" => Digits(digits::Digits),
+    "image" => Image(image::Image),
+    "magika" => Magika(magika::Magika),
+    "sentence" => Sentence(sentence::Sentence),
+    "silero-vad" => SileroVad(silero_vad::SileroVad),
 }
 
 /// Why a piece of content is refused, before its place is known.

@@ -1,5 +1,7 @@
-//! What our host puts into the data of a `wasi:nn` error where `wasi:nn` has no code for the case, and how our
-//! components read it. Written and read here and nowhere else.
+//! What our components and our host tell each other through `wasi:nn` beyond what it has a place for: in an error's data,
+//! in a graph's name, and in the names of a shadow call's tensors. Written and read here and nowhere else.
+//!
+//! What our host puts into the data of an error where `wasi:nn` has no code for the case:
 //!
 //! ```text
 //! data    = word [ " retry_after_ms=" digits ] ": " message
@@ -90,47 +92,138 @@ impl fmt::Display for NnData<'_> {
     }
 }
 
-/// A graph as `load-by-name` is asked for it: `model`, `model@version` or `model@version#priority`.
+/// How calls of a graph are treated. `wasi:nn` has no place for it, so it is part of the graph's name, and only where it is
+/// asked for: other hosts know no such names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GraphTerms {
+    /// Which of the model's lines calls wait in, 1 the first to run.
+    pub priority: Option<u8>,
+    /// Milliseconds a call may take, where that is less than its request may.
+    pub timeout_ms: Option<u32>,
+    /// Calls are runs beside the served ones: each is given inputs and what was answered to them, comes back at once with no
+    /// outputs, and is compared and counted by the host. See [`ShadowTensor`].
+    pub shadow: bool,
+}
+
+/// A graph as `load-by-name` is asked for it.
+///
+/// ```text
+/// name       = model [ "@" version [ "#" priority ] [ "~" timeout-ms ] [ "!shadow" ] ]
+/// priority   = number of at most 8 bits
+/// timeout-ms = number of at most 32 bits
+/// number     = "0" / ( %x31-39 *DIGIT )
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GraphName<'a> {
     /// The model.
     pub model: &'a str,
     /// Its version; the highest that is ready where there is none.
     pub version: Option<&'a str>,
-    /// Which of the model's lines calls wait in, 1 the first to run. `wasi:nn` has no place for it, so it is part of the
-    /// name, and only where it is asked for: other hosts know no such names.
-    pub priority: Option<u8>,
+    /// How its calls are treated.
+    pub terms: GraphTerms,
 }
 
+/// What stands before each of the terms, in their order.
+const PRIORITY: char = '#';
+const TIMEOUT: char = '~';
+const SHADOW: &str = "!shadow";
+
 impl<'a> GraphName<'a> {
-    /// Takes a name apart. What is behind `#` and no priority is left in the version, which then nobody has.
+    /// Takes a name apart. What is behind a version and no terms in their form and order is left in the version, which then
+    /// nobody has: terms are never taken by halves.
     pub fn parse(name: &'a str) -> Self {
         let Some((model, rest)) = name.split_once('@') else {
             return Self {
                 model: name,
                 version: None,
-                priority: None,
+                terms: GraphTerms::default(),
             };
         };
-        let parted = rest
-            .split_once('#')
-            .and_then(|(version, priority)| Some((version, priority.parse().ok()?)));
-        let (version, priority) = match parted {
-            Some((version, priority)) => (version, Some(priority)),
-            None => (rest, None),
-        };
+        let (version, terms) = terms(rest).unwrap_or((rest, GraphTerms::default()));
         Self {
             model,
             version: Some(version),
-            priority,
+            terms,
         }
     }
 
     /// Puts a name together.
-    pub fn write(model: &str, version: u32, priority: Option<u8>) -> String {
-        match priority {
-            Some(priority) => format!("{model}@{version}#{priority}"),
-            None => format!("{model}@{version}"),
+    pub fn write(model: &str, version: u32, terms: GraphTerms) -> String {
+        let mut name = format!("{model}@{version}");
+        let GraphTerms {
+            priority,
+            timeout_ms,
+            shadow,
+        } = terms;
+        if let Some(priority) = priority {
+            name.push(PRIORITY);
+            name.push_str(&priority.to_string());
+        }
+        if let Some(timeout_ms) = timeout_ms {
+            name.push(TIMEOUT);
+            name.push_str(&timeout_ms.to_string());
+        }
+        if shadow {
+            name.push_str(SHADOW);
+        }
+        name
+    }
+}
+
+/// A version and the terms behind it; `None` where something is behind it that is no terms.
+fn terms(text: &str) -> Option<(&str, GraphTerms)> {
+    let (text, shadow) = match text.strip_suffix(SHADOW) {
+        Some(text) => (text, true),
+        None => (text, false),
+    };
+    let (text, timeout_ms) = match text.split_once(TIMEOUT) {
+        Some((text, number)) => (text, Some(plain_number(number)?)),
+        None => (text, None),
+    };
+    let (version, priority) = match text.split_once(PRIORITY) {
+        Some((text, number)) => (text, Some(plain_number(number)?)),
+        None => (text, None),
+    };
+    let terms = GraphTerms {
+        priority,
+        timeout_ms,
+        shadow,
+    };
+    Some((version, terms))
+}
+
+/// A number as it is written: digits alone, and no zero before others.
+fn plain_number<N: std::str::FromStr>(text: &str) -> Option<N> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+/// A tensor of a shadow call: the inputs of a run and the outputs that were answered travel together, told apart by what
+/// their names begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShadowTensor<'a> {
+    /// An input of the model, by its name.
+    Input(&'a str),
+    /// An output that was answered, by its name.
+    Expected(&'a str),
+}
+
+const INPUT: &str = "input/";
+const EXPECTED: &str = "expected/";
+
+impl<'a> ShadowTensor<'a> {
+    /// Reads a tensor's name; `None` where it is neither.
+    pub fn parse(name: &'a str) -> Option<Self> {
+        let input = name.strip_prefix(INPUT).map(Self::Input);
+        input.or_else(|| name.strip_prefix(EXPECTED).map(Self::Expected))
+    }
+}
+
+impl fmt::Display for ShadowTensor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input(name) => write!(f, "{INPUT}{name}"),
+            Self::Expected(name) => write!(f, "{EXPECTED}{name}"),
         }
     }
 }
@@ -202,20 +295,113 @@ mod tests {
 
     #[test]
     fn a_graph_s_name_is_read_as_it_was_written() {
-        for (name, version, priority) in [
-            ("m", None, None),
-            ("m@3", Some("3"), None),
-            ("m@3#2", Some("3"), Some(2)),
-            ("m@3#x", Some("3#x"), None),
-            ("m@3#999", Some("3#999"), None),
-        ] {
-            let read = GraphName::parse(name);
-            assert_eq!(
-                (read.model, read.version, read.priority),
-                ("m", version, priority)
-            );
+        let priorities = [None, Some(0), Some(1), Some(2), Some(10), Some(u8::MAX)];
+        let timeouts = [None, Some(0), Some(1), Some(250), Some(u32::MAX)];
+        for priority in priorities {
+            for timeout_ms in timeouts {
+                for shadow in [false, true] {
+                    for version in [0, 3, 10, u32::MAX] {
+                        let terms = GraphTerms {
+                            priority,
+                            timeout_ms,
+                            shadow,
+                        };
+                        let written = GraphName::write("m", version, terms);
+                        let version = version.to_string();
+                        let read = GraphName {
+                            model: "m",
+                            version: Some(&version),
+                            terms,
+                        };
+                        assert_eq!(GraphName::parse(&written), read, "{written}");
+                    }
+                }
+            }
         }
-        assert_eq!(GraphName::write("m", 3, Some(2)), "m@3#2");
-        assert_eq!(GraphName::write("m", 3, None), "m@3");
+        let all = GraphTerms {
+            priority: Some(2),
+            timeout_ms: Some(50),
+            shadow: true,
+        };
+        assert_eq!(GraphName::write("m", 3, all), "m@3#2~50!shadow");
+        assert_eq!(GraphName::write("m", 3, GraphTerms::default()), "m@3");
+        assert_eq!(GraphName::parse("m").version, None);
+    }
+
+    #[test]
+    fn what_is_nearly_a_graph_s_terms_is_a_version_that_nobody_has() {
+        for rest in [
+            "3#",
+            "3#x",
+            "3#256",
+            "3#+2",
+            "3#02",
+            "3#2#2",
+            "3#2 ",
+            "3# 2",
+            "3#٢",
+            "3~",
+            "3~x",
+            "3~-1",
+            "3~007",
+            "3~4294967296",
+            "3~99999999999999999999999",
+            "3~5~5",
+            "3~5#2",
+            "3!shadow#2",
+            "3!shadow~5",
+            "3!shadow!shadow",
+            "3!Shadow",
+            "3!shado",
+            "3!",
+            "3#2~5!",
+        ] {
+            let name = format!("m@{rest}");
+            let read = GraphName::parse(&name);
+            let version = read.version.unwrap_or_default();
+            assert!(version.parse::<u64>().is_err(), "{name}: {version}");
+        }
+        // Terms want a version, or there is none.
+        for name in ["m#2", "m~5", "m!shadow"] {
+            assert_eq!(GraphName::parse(name).model, name);
+        }
+    }
+
+    #[test]
+    fn whatever_a_name_is_it_is_read_without_harm_and_written_back_where_it_has_terms() {
+        // Every text of up to six of the signs that mean something, and some that do not.
+        const SIGNS: [&str; 9] = ["3", "0", "#", "~", "!shadow", "!", "@", "m", "é"];
+        let mut texts = vec![String::new()];
+        for _ in 0..5 {
+            let longer: Vec<String> = (texts.iter())
+                .flat_map(|text| SIGNS.map(|sign| format!("{text}{sign}")))
+                .collect();
+            for text in &longer {
+                let read = GraphName::parse(text);
+                if read.terms == GraphTerms::default() {
+                    continue;
+                }
+                // What was read is all there was.
+                let version = read.version.expect("terms stand behind a version");
+                let known = GraphName::write("x", 7, read.terms);
+                let terms = known.strip_prefix("x@7").expect("it begins so");
+                assert_eq!(*text, format!("{}@{version}{terms}", read.model));
+            }
+            texts = longer;
+        }
+    }
+
+    #[test]
+    fn a_shadow_s_tensors_are_told_apart_whatever_they_are_called() {
+        for name in ["", "x", "input/", "expected/x", "é", "a/b"] {
+            for tensor in [ShadowTensor::Input(name), ShadowTensor::Expected(name)] {
+                assert_eq!(ShadowTensor::parse(&tensor.to_string()), Some(tensor));
+            }
+        }
+        for name in [
+            "", "x", "input", "Input/x", "output/x", " input/x", "expected",
+        ] {
+            assert_eq!(ShadowTensor::parse(name), None, "{name:?}");
+        }
     }
 }

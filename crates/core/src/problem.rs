@@ -47,6 +47,9 @@ catalogue! {
     /// The body is not JSON (RFC 8259), repeats a member name, or nests too deep.
     MalformedJson = "malformed_json", 400, "Malformed JSON",
         "Send a JSON text; the details name the byte offset and what was expected there.";
+    /// A gRPC message is not the protobuf message its method takes.
+    MalformedProtobuf = "malformed_protobuf", 400, "Malformed protobuf message",
+        "Send the message that the method's definition names, whole; the message says at which byte it breaks.";
     /// The body is JSON, but not of the form this method takes.
     InvalidBody = "invalid_body", 400, "Wrong form of body",
         "Send the members the method documents, with their types; the details list each that is wrong.";
@@ -102,8 +105,8 @@ catalogue! {
     UnknownVersion = "unknown_version", 404, "No such model version",
         "Use one of the versions that exist, or leave the version out; the details list them.";
     /// What an administrator named does not exist.
-    UnknownResource = "unknown_resource", 404, "No such tenant or key",
-        "Use a name or id that a list shows: GET /admin/v1/tenants, GET /admin/v1/keys.";
+    UnknownResource = "unknown_resource", 404, "No such resource",
+        "Use a name or id that a list shows: GET /admin/v1/tenants, GET /admin/v1/keys, GET /admin/v1/models.";
     /// The path exists, but not with this method.
     MethodNotAllowed = "method_not_allowed", 405, "Method not allowed",
         "Use a method the Allow header names.";
@@ -128,6 +131,9 @@ catalogue! {
     /// The call was made and its answer was too large to keep.
     ReplayUnavailable = "replay_unavailable", 409, "The result was not kept",
         "The call was made; its answer was larger than max_record_bytes. Make it again with a new idempotency key, or ask for less.";
+    /// The model's version was answered until its sunset, and is no longer.
+    VersionGone = "version_gone", 410, "Model version gone",
+        "Use the version the message names as its successor, or leave the version out.";
     /// The body is larger than the limit.
     BodyTooLarge = "body_too_large", 413, "Body too large",
         "Send a smaller body or fewer items; the message names the limit in bytes.";

@@ -13,13 +13,17 @@ fn page() -> String {
          \"request_id\",\"timestamp\"}}`; on `/v2` it is `{\"error\":\"message\",\"code\",…}`; and with\n\
          `Accept: application/problem+json` it is RFC 9457's. `details` lists each thing wrong with a body, with\n\
          a JSON pointer; `available` lists what exists where something was not found. 503 carries `Retry-After`,\n\
-         405 carries `Allow`.\n",
+         405 carries `Allow`.\n\n\
+         Over gRPC an error is a status code, named beside the HTTP status below, with the message and\n\
+         `grpc-status-details-bin`: `google.rpc.ErrorInfo` has the `code`, `BadRequest` the `details`, `RetryInfo` when to\n\
+         come back, `RequestInfo` the request's id.\n",
     );
     for code in Code::ALL {
         page.push_str(&format!(
-            "\n## `{}`\n\n{} – {}\n\n{}\n",
+            "\n## `{}`\n\n{}, gRPC {} – {}\n\n{}\n",
             code.as_str(),
             code.status(),
+            code.grpc_status(),
             code.title(),
             code.remedy()
         ));

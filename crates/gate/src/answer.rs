@@ -7,7 +7,7 @@ use penstock_tensor::{Contract, render};
 use serde_json::{Value, json};
 
 /// The platform name the Open Inference Protocol wants of a model's metadata.
-fn platform(contract: &Contract) -> &'static str {
+pub(crate) fn platform(contract: &Contract) -> &'static str {
     match contract.format.as_str() {
         "openvino" => "openvino_ir",
         _ => "onnx_onnxv1",
@@ -115,7 +115,7 @@ pub fn model_metadata(name: &str, versions: &[ModelVersion], contract: &Contract
 
 /// The server's metadata in the Open Inference Protocol's form.
 pub fn server_metadata() -> Value {
-    json!({ "name": "penstock", "version": env!("CARGO_PKG_VERSION"), "extensions": [] })
+    json!({ "name": "penstock", "version": env!("CARGO_PKG_VERSION"), "extensions": crate::oip::EXTENSIONS })
 }
 
 /// One line of a usage report.

@@ -9,6 +9,7 @@ use crate::route::{Target, shorten};
 use penstock_core::{Code, ModelName, ModelVersion, Problem};
 use penstock_tensor::Contract;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// The most models one server lists. Each costs an open contract in every instance.
 pub const MAX_MODELS: usize = 1024;
@@ -25,7 +26,7 @@ pub struct Model<P: Ports> {
     pub name: ModelName,
     /// Its versions, ascending; never empty.
     pub versions: Vec<ModelVersion>,
-    opened: Option<Opened<P>>,
+    opened: Option<Rc<Opened<P>>>,
     serving: Option<ModelVersion>,
 }
 
@@ -109,33 +110,43 @@ impl<P: Ports> Catalogue<P> {
         ports: &P,
         target: &Target,
     ) -> Result<(&mut Model<P>, ModelVersion), Problem> {
-        if !self.contains(&target.model) {
-            return Err(self.unknown(&target.model));
+        let model = self.find(&target.model)?;
+        let version = model.version(ports, target.version.as_deref())?;
+        Ok((model, version))
+    }
+
+    /// Finds the model a target means.
+    pub fn find(&mut self, name: &str) -> Result<&mut Model<P>, Problem> {
+        if !self.contains(name) {
+            return Err(self.unknown(name));
         }
-        let model = self
+        Ok(self
             .models
-            .get_mut(&target.model)
-            .expect("present, by the check above");
-        let version = match &target.version {
-            None => model.serving(ports),
-            Some(text) => ModelVersion::parse(text).filter(|v| model.versions.contains(v)),
-        };
-        match version {
-            Some(version) => Ok((model, version)),
-            None => Err(Problem::new(
-                Code::UnknownVersion,
-                format!(
-                    "model `{}` has no version `{}`",
-                    model.name,
-                    shorten(target.version.as_deref().unwrap_or_default())
-                ),
-            )
-            .with_available(model.versions.iter().map(ToString::to_string).collect())),
-        }
+            .get_mut(name)
+            .expect("present, by the check above"))
     }
 }
 
 impl<P: Ports> Model<P> {
+    /// The version that is meant: the pinned one, else the highest that is ready, else the highest.
+    pub fn version(&mut self, ports: &P, pinned: Option<&str>) -> Result<ModelVersion, Problem> {
+        let version = match pinned {
+            None => self.serving(ports),
+            Some(text) => ModelVersion::parse(text).filter(|v| self.versions.contains(v)),
+        };
+        version.ok_or_else(|| {
+            Problem::new(
+                Code::UnknownVersion,
+                format!(
+                    "model `{}` has no version `{}`",
+                    self.name,
+                    shorten(pinned.unwrap_or_default())
+                ),
+            )
+            .with_available(self.versions.iter().map(ToString::to_string).collect())
+        })
+    }
+
     /// The version for calls that pin none. Once one was ready it stays, so that a call costs no
     /// question to the engine.
     fn serving(&mut self, ports: &P) -> Option<ModelVersion> {
@@ -150,7 +161,7 @@ impl<P: Ports> Model<P> {
     /// The contract and what belongs to it, opened on first use. A model whose contract or adapter
     /// cannot be opened is there but not ready: its operator has to mend it, so callers get 503, and
     /// the next call tries again.
-    pub fn open(&mut self, ports: &P) -> Result<&Opened<P>, Problem> {
+    pub fn open(&mut self, ports: &P) -> Result<Rc<Opened<P>>, Problem> {
         if self.opened.is_none() {
             let opened = Opened::open(ports, self.name.as_str()).map_err(|reason| {
                 Problem::new(
@@ -159,9 +170,9 @@ impl<P: Ports> Model<P> {
                 )
                 .retry_after(RETRY_BROKEN_S)
             })?;
-            self.opened = Some(opened);
+            self.opened = Some(Rc::new(opened));
         }
-        Ok(self.opened.as_ref().expect("opened above"))
+        Ok(self.opened.clone().expect("opened above"))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::call::{Method, admit, call};
 use crate::catalogue::Catalogue;
 use crate::connection::Connection;
 use crate::cors::{self, Cors};
+use crate::oip;
 use crate::openapi;
 use crate::page;
 use crate::policies::{Policies, RETRY_STORE_S, auth_problem, authenticate};
@@ -236,15 +237,16 @@ impl<P: Ports> Gate<P> {
             *named = target(&model_of(request).unwrap_or_default(), None);
         }
         let accept = request.header_list("accept");
-        let offered = route.media_types();
-        let reads_json = offered.contains(&JSON) && negotiate::accepts_json(accept.as_deref());
-        if !reads_json && negotiate::choose(accept.as_deref(), offered).is_none() {
+        let types = route.media_types();
+        // Who asks for JSON where events would come gets errors in it.
+        let reads_json = route != Route::Docs && negotiate::accepts_json(accept.as_deref());
+        if !reads_json && negotiate::choose(accept.as_deref(), types).is_none() {
             return Err(Problem::new(
                 Code::NotAcceptable,
                 format!(
                     "the Accept header `{}` rules out {}, which is what this path answers with",
                     shorten(accept.as_deref().unwrap_or_default()),
-                    offered.join(" and ")
+                    types.join(" and ")
                 ),
             ));
         }
@@ -307,6 +309,8 @@ impl<P: Ports> Gate<P> {
             Route::BatchPredict(target) => Some((Method::BatchPredict, target)),
             Route::Embeddings(target) => Some((Method::Embeddings, target)),
             Route::Infer(target) => Some((Method::Infer, target)),
+            Route::Generate(target) => Some((Method::Generate, target)),
+            Route::GenerateStream(target) => Some((Method::GenerateStream, target)),
             _ => None,
         };
         if let Some(called) = called {
@@ -358,10 +362,13 @@ fn asked(route: &Route) -> (&'static str, Option<&str>) {
             "embeddings",
             (!target.model.is_empty()).then_some(target.model.as_str()),
         ),
-        Route::Infer(target) => ("infer", Some(&target.model)),
-        Route::Model(target) | Route::ModelMetadata(target) | Route::ModelReady(target) => {
-            ("models", Some(&target.model))
+        Route::Infer(target) | Route::Generate(target) | Route::GenerateStream(target) => {
+            ("infer", Some(&target.model))
         }
+        Route::Model(target)
+        | Route::ModelMetadata(target)
+        | Route::ModelConfig(target)
+        | Route::ModelReady(target) => ("models", Some(&target.model)),
         Route::Usage => ("usage", None),
         Route::Ready => ("ready", None),
         _ => ("models", None),
@@ -488,6 +495,9 @@ fn limited<P: Ports>(
             target,
             answer::model_metadata,
         ),
+        Route::ModelConfig(target) => {
+            describe(ports, known(catalogue, ports), target, oip::model_config)
+        }
         Route::ModelReady(target) => {
             let (model, version) = known(catalogue, ports).resolve(ports, target)?;
             let name = model.name.clone();

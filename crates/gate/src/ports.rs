@@ -181,6 +181,8 @@ pub enum CacheLooked {
 pub struct ParsedBody {
     /// The caller's own id for the call.
     pub id: Option<String>,
+    /// The version that is to answer, by number or alias.
+    pub model_version: Option<String>,
     /// The inputs, checked against the contract.
     pub inputs: Vec<Tensor>,
 }

@@ -42,8 +42,14 @@ pub enum Route {
     ModelMetadata(Target),
     /// `/v2/models/{m}[/versions/{v}]/ready`.
     ModelReady(Target),
+    /// `/v2/models/{m}[/versions/{v}]/config`.
+    ModelConfig(Target),
     /// `/v2/models/{m}[/versions/{v}]/infer`.
     Infer(Target),
+    /// `/v2/models/{m}[/versions/{v}]/generate`.
+    Generate(Target),
+    /// `/v2/models/{m}[/versions/{v}]/generate_stream`.
+    GenerateStream(Target),
 }
 
 /// A model, and a version where one is pinned; as sent.
@@ -63,15 +69,21 @@ impl Route {
     pub fn is_call(&self) -> bool {
         matches!(
             self,
-            Route::Predict(_) | Route::BatchPredict(_) | Route::Embeddings(_) | Route::Infer(_)
+            Route::Predict(_)
+                | Route::BatchPredict(_)
+                | Route::Embeddings(_)
+                | Route::Infer(_)
+                | Route::Generate(_)
+                | Route::GenerateStream(_)
         )
     }
 
-    /// The media types it can answer with.
+    /// What it may answer with, beside errors.
     pub fn media_types(&self) -> &'static [&'static str] {
         match self {
             Route::Docs => &["text/html"],
             Route::Infer(_) => &["application/json", "application/octet-stream"],
+            Route::GenerateStream(_) => &["text/event-stream"],
             _ => &["application/json"],
         }
     }
@@ -139,19 +151,27 @@ fn find(path: &str) -> Result<Option<Route>, Problem> {
         ["v2", "health", "live"] => Some(Route::ServerLive),
         ["v2", "health", "ready"] => Some(Route::ServerReady),
         ["v2", "models", model] => Some(Route::ModelMetadata(target(model, None))),
-        ["v2", "models", model, "ready"] => Some(Route::ModelReady(target(model, None))),
-        ["v2", "models", model, "infer"] => Some(Route::Infer(target(model, None))),
+        ["v2", "models", model, what] => v2_model(target(model, None), what),
         ["v2", "models", model, "versions", version] => {
             Some(Route::ModelMetadata(target(model, Some(version))))
         }
-        ["v2", "models", model, "versions", version, "ready"] => {
-            Some(Route::ModelReady(target(model, Some(version))))
-        }
-        ["v2", "models", model, "versions", version, "infer"] => {
-            Some(Route::Infer(target(model, Some(version))))
+        ["v2", "models", model, "versions", version, what] => {
+            v2_model(target(model, Some(version)), what)
         }
         _ => None,
     })
+}
+
+/// What is below a model, or a version of it.
+fn v2_model(target: Target, what: &str) -> Option<Route> {
+    match what {
+        "ready" => Some(Route::ModelReady(target)),
+        "config" => Some(Route::ModelConfig(target)),
+        "infer" => Some(Route::Infer(target)),
+        "generate" => Some(Route::Generate(target)),
+        "generate_stream" => Some(Route::GenerateStream(target)),
+        _ => None,
+    }
 }
 
 /// Splits a custom method off the last segment: `magika:predict`, or `1:predict` below a model.
@@ -299,6 +319,26 @@ mod tests {
             ("POST", "/v2/models/m/infer", Route::Infer(at("m", None))),
             (
                 "GET",
+                "/v2/models/m/config",
+                Route::ModelConfig(at("m", None)),
+            ),
+            (
+                "GET",
+                "/v2/models/m/versions/2/config",
+                Route::ModelConfig(at("m", Some("2"))),
+            ),
+            (
+                "POST",
+                "/v2/models/m/generate",
+                Route::Generate(at("m", None)),
+            ),
+            (
+                "POST",
+                "/v2/models/m/versions/2/generate_stream",
+                Route::GenerateStream(at("m", Some("2"))),
+            ),
+            (
+                "GET",
                 "/v2/models/m/versions/1",
                 Route::ModelMetadata(at("m", Some("1"))),
             ),
@@ -327,6 +367,8 @@ mod tests {
             "/v1/models/",
             "/v1/models/m:explode",
             "/v2/models",
+            "/v2/models/m/versions",
+            "/v2/models/m/explode",
             "/v1/models/m/",
             "/a/a/a/a/a/a/a/a/a/a",
         ] {

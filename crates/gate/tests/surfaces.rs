@@ -455,3 +455,44 @@ fn a_version_may_be_named_in_path_name_and_header_but_not_two_different_ones() {
         }
     }
 }
+
+#[test]
+fn a_version_may_be_named_in_the_body_and_must_be_the_one_of_the_path() {
+    let tensor = json!({ "type": "tensor", "name": "a", "datatype": "FP32", "shape": [1, 2], "data": [1, 2] });
+    for (target, version, status, answered) in [
+        ("/v1/models/identity:predict", json!("1"), 200, Some("1")),
+        ("/v1/models/identity@1:predict", json!("1"), 200, Some("1")),
+        ("/v1/models/identity@2:predict", json!("1"), 400, None),
+        ("/v1/models/identity:predict", json!("9"), 404, None),
+        ("/v1/models/identity:predict", json!(1), 400, None),
+        (
+            "/v1/models/identity:predict",
+            json!("1".repeat(65)),
+            400,
+            None,
+        ),
+    ] {
+        for what in [
+            json!({ "inputs": { "a": [[1, 2]] }, "model_version": version }),
+            json!({ "content": [tensor], "model_version": version }),
+        ] {
+            let response = call_at(&ports(), target, &[], what.to_string().as_bytes());
+            let got = response.status;
+            // A name too long to be one is no version there is.
+            let same = got == status || (status == 400 && got == 404);
+            assert!(
+                same,
+                "{target} {what}: {got} {}",
+                String::from_utf8_lossy(&response.body)
+            );
+            assert_eq!(
+                response.header("x-model-version"),
+                answered,
+                "{target} {what}"
+            );
+        }
+    }
+    let body = json!({ "requests": [{ "inputs": { "a": [[1, 2]] }, "model_version": "1" }] });
+    let (status, value) = call("/v1/models/identity:batchPredict", &body);
+    assert_eq!((status, &value["results"][0]["status"]), (207, &json!(400)));
+}

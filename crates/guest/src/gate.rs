@@ -470,6 +470,7 @@ impl ContractPort for wit_validation::Contract {
         let parsed = self.parse_predict(body).map_err(rejection_from_wit)?;
         Ok(ParsedBody {
             id: parsed.id,
+            model_version: parsed.model_version,
             inputs: tensors_from_wit(parsed.inputs),
         })
     }

@@ -1,11 +1,12 @@
 //! `penstock:inference` over `wasi:nn`: models by name, tensors in and out.
 //!
 //! Graphs and execution contexts are opened on a model version's first call and kept for the life of
-//! the instance. How one is named to `load-by-name` is
+//! the instance. Those of calls with a time of their own are not: callers choose it, so hardly two are the same, and
+//! opening one costs four calls of the host beside the copies of a run's tensors. How a graph is named to `load-by-name` is
 //! [`GraphName`]'s affair.
 
 use crate::types::{bulk_bytes, datatype_from_wit, tensor_to_wit, tensors};
-use penstock_core::{GraphName, NnData, NnWord};
+use penstock_core::{GraphName, GraphTerms, NnData, NnWord, ShadowTensor};
 use penstock_tensor::{Datatype, Tensor};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -40,8 +41,8 @@ thread_local! {
     static CONTEXTS: RefCell<BTreeMap<Opened, GraphExecutionContext>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// What a context was opened for: model, version and priority.
-type Opened = (String, u32, Option<u8>);
+/// What a context was opened for: model, version and how its calls are treated.
+type Opened = (String, u32, GraphTerms);
 
 impl wit::Guest for Inference {
     fn infer(
@@ -49,30 +50,72 @@ impl wit::Guest for Inference {
         version: u32,
         inputs: Vec<tensors::Tensor>,
         outputs: Vec<String>,
-        priority: Option<u8>,
+        terms: wit::Terms,
     ) -> Result<Vec<tensors::Tensor>, wit::Failure> {
         let named = inputs
             .into_iter()
             .map(to_nn)
             .collect::<Result<Vec<_>, _>>()?;
-        CONTEXTS.with_borrow_mut(|contexts| {
-            let computed = opened(contexts, (model, version, priority))?
-                .compute(named)
-                .map_err(failure)?;
-            computed
-                .into_iter()
-                .filter(|(name, _)| outputs.is_empty() || outputs.contains(name))
-                .map(from_nn)
-                .collect()
-        })
+        let terms = GraphTerms {
+            priority: terms.priority,
+            timeout_ms: terms.timeout_ms,
+            shadow: false,
+        };
+        compute(model, version, terms, named)?
+            .into_iter()
+            .filter(|(name, _)| outputs.is_empty() || outputs.contains(name))
+            .map(from_nn)
+            .collect()
+    }
+
+    fn shadow(
+        model: String,
+        version: u32,
+        inputs: Vec<tensors::Tensor>,
+        expected: Vec<tensors::Tensor>,
+    ) -> Result<(), wit::Failure> {
+        let input = |tensor: tensors::Tensor| {
+            let name = ShadowTensor::Input(&tensor.name).to_string();
+            to_nn(tensors::Tensor { name, ..tensor })
+        };
+        let answered = |tensor: tensors::Tensor| {
+            let name = ShadowTensor::Expected(&tensor.name).to_string();
+            to_nn(tensors::Tensor { name, ..tensor })
+        };
+        let named = (inputs.into_iter().map(input))
+            .chain(expected.into_iter().map(answered))
+            .collect::<Result<Vec<_>, _>>()?;
+        let terms = GraphTerms {
+            shadow: true,
+            ..GraphTerms::default()
+        };
+        compute(model, version, terms, named).map(drop)
     }
 
     fn ready(model: String, version: u32) -> Result<(), wit::Failure> {
         // Not from the kept contexts: a model can stop being ready after it was opened.
-        load_by_name(&GraphName::write(&model, version, None))
+        load_by_name(&GraphName::write(&model, version, GraphTerms::default()))
             .map(drop)
             .map_err(failure)
     }
+}
+
+fn compute(
+    model: String,
+    version: u32,
+    terms: GraphTerms,
+    named: Vec<(String, NnTensor)>,
+) -> Result<Vec<(String, NnTensor)>, wit::Failure> {
+    let at = (model, version, terms);
+    if terms.timeout_ms.is_some() {
+        return open(&at)?.compute(named).map_err(failure);
+    }
+    CONTEXTS.with_borrow_mut(|contexts| opened(contexts, at)?.compute(named).map_err(failure))
+}
+
+fn open((model, version, terms): &Opened) -> Result<GraphExecutionContext, wit::Failure> {
+    let graph = load_by_name(&GraphName::write(model, *version, *terms)).map_err(failure)?;
+    graph.init_execution_context().map_err(failure)
 }
 
 fn opened(
@@ -83,8 +126,7 @@ fn opened(
         if contexts.len() >= MAX_OPEN_CONTEXTS {
             contexts.clear();
         }
-        let graph = load_by_name(&GraphName::write(&at.0, at.1, at.2)).map_err(failure)?;
-        let context = graph.init_execution_context().map_err(failure)?;
+        let context = open(&at)?;
         return Ok(contexts.entry(at).or_insert(context));
     }
     Ok(&contexts[&at])

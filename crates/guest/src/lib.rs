@@ -5,6 +5,8 @@
 pub mod adapter;
 #[cfg(feature = "auth")]
 pub mod auth;
+#[cfg(feature = "cache")]
+pub mod cache;
 #[cfg(feature = "gate")]
 pub mod gate;
 #[cfg(feature = "idempotency")]
@@ -13,6 +15,7 @@ pub mod idempotency;
 pub mod inference;
 #[cfg(any(
     feature = "auth",
+    feature = "cache",
     feature = "idempotency",
     feature = "quota",
     feature = "usage"
@@ -24,6 +27,7 @@ pub mod nn;
 pub mod quota;
 #[cfg(any(
     feature = "auth",
+    feature = "cache",
     feature = "gate",
     feature = "inference",
     feature = "validation",

@@ -4,7 +4,9 @@
 //! It says what our host's says, in the same words: models are loaded by name only (`<model>@<version>`, or
 //! `<model>` for its highest version), an error's data begins with `not_ready:` when a version exists and is not
 //! ready, and a tensor that lies about its shape waits for `compute`, because a constructor cannot fail. There is no
-//! queue here, so nothing is ever `queue_full:`: a host gives an instance one request at a time.
+//! queue here, so nothing is ever `queue_full:`: a host gives an instance one request at a time. A run cannot be ended
+//! early and nothing runs beside a request, so of what a graph's name asks a priority and a timeout change nothing, and
+//! shadow runs are refused.
 
 use penstock_core::GraphName;
 use penstock_nn::on_demand::{Limits, OnDemand, Opened};
@@ -87,8 +89,18 @@ impl graph::Guest for Nn {
     }
 
     fn load_by_name(name: String) -> Result<graph::Graph, errors::Error> {
-        // Here is one lane and no line, so a priority changes nothing.
-        let GraphName { model, version, .. } = GraphName::parse(&name);
+        let GraphName {
+            model,
+            version,
+            terms,
+        } = GraphName::parse(&name);
+        if terms.shadow {
+            return Err(raised(NnError::new(
+                penstock_nn::ErrorCode::UnsupportedOperation,
+                "nothing runs beside a request on this host, so there are no shadow runs; serve the models with Penstock's \
+                 own host",
+            )));
+        }
         let opened = opened(model, version)?;
         Ok(graph::Graph::new(Graph {
             model: opened.model().to_owned(),

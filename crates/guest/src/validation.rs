@@ -43,6 +43,7 @@ impl wit::GuestContract for Opened {
         let parsed = predict::parse_predict(body.as_bytes(), &self.0).map_err(rejection_to_wit)?;
         Ok(wit::PredictRequest {
             id: parsed.id,
+            model_version: parsed.model_version,
             inputs: tensors_to_wit(parsed.inputs),
         })
     }

@@ -9,6 +9,7 @@
 //! * [`config`]: which store a label stands for;
 //! * [`open`](mod@open): the one place that makes stores;
 //! * [`ledger`]: what an instance has seen of its stores, and how an answer waits until that lasts;
+//! * [`models`]: the store that is what this host knows of its models, and no entries;
 //! * `access`: one operation on one store, within its limits;
 //! * `wasi`, `spin2`, `spin3`: the three interfaces.
 //!
@@ -19,6 +20,7 @@
 mod access;
 pub mod config;
 pub mod ledger;
+pub mod models;
 pub mod open;
 mod spin2;
 mod spin3;
@@ -26,6 +28,7 @@ mod wasi;
 
 pub use config::{Durability, RuntimeConfig, StoreConfig, StoreKind};
 pub use ledger::{Ledger, NotDurable};
+pub use models::ModelStore;
 pub use open::open;
 
 use crate::state::InstanceState;

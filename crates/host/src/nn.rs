@@ -9,7 +9,9 @@
 //! A call runs on its request's terms. It waits in a model's line until the request's deadline and no longer than
 //! somebody waits for the answer. A run that has begun when the caller goes is brought to its end where a retry may
 //! pick the answer up (`Idempotency-Key`), and is abandoned otherwise. Either way `compute` returns, so that the
-//! policies in the guest give back what they took.
+//! policies in the guest give back what they took. A graph's name may ask for less time, for another line, or for shadow
+//! runs, whose `compute` comes back at once with nothing ([`penstock_nn::shadow`]): those outlive the request, are in
+//! nobody's way and are not waited for, not even when the server stops.
 //!
 //! The bytes of a tensor are copied once on their way in, from the guest's memory to the engine's, and once on their
 //! way out. That is why `tensor.data` is not the generated one, which would have the host copy them a second time.
@@ -17,10 +19,12 @@
 use crate::state::{InstanceState, RequestTerms};
 use bytes::Bytes;
 use penstock_core::nn_data::MAX_RETRY_AFTER_MS;
-use penstock_core::{GraphName, NnData, NnWord};
+use penstock_core::{GraphName, GraphTerms, NnData, NnWord, ShadowTensor};
 use penstock_nn::{ErrorCode, Handle, NnError, NnTensor, Refusal, Terms, Unavailable};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{HasData, Linker, Resource};
 
@@ -48,12 +52,15 @@ use bindings::wasi::nn::{errors, graph, inference, tensor};
 /// blocks, as tensors and as JSON.
 const OUTPUT_SHARE: usize = 4;
 
+/// The most of a name a guest made up that enters a message.
+const MAX_SHOWN_CHARS: usize = 80;
+
 /// A tensor a guest made or is given. What it says of itself is checked when it is used.
 pub struct Tensor(NnTensor);
-/// A model a guest opened, and the priority of its calls. It keeps nothing in memory: what serves is asked for at each call.
-pub struct Graph(Handle, Option<u8>);
+/// A model a guest opened, and how its calls are treated. It keeps nothing in memory: what serves is asked for at each call.
+pub struct Graph(Handle, GraphTerms);
 /// A model a guest may run.
-pub struct Context(Handle, Option<u8>);
+pub struct Context(Handle, GraphTerms);
 /// An error on its way to a guest.
 pub struct Error {
     code: errors::ErrorCode,
@@ -230,10 +237,10 @@ impl graph::Host for InstanceState {
         let GraphName {
             model,
             version,
-            priority,
+            terms,
         } = GraphName::parse(&name);
         match (self.repository).handle_in(self.snapshot.as_deref(), model, version) {
-            Ok(handle) => Ok(Ok(self.table.push(Graph(handle, priority))?)),
+            Ok(handle) => Ok(Ok(self.table.push(Graph(handle, terms))?)),
             Err(unavailable) => Ok(Err(self.fail(unavailable.into())?)),
         }
     }
@@ -244,8 +251,8 @@ impl graph::HostGraph for InstanceState {
         &mut self,
         graph: Resource<Graph>,
     ) -> wasmtime::Result<Result<Resource<Context>, Resource<Error>>> {
-        let Graph(handle, priority) = self.table.get(&graph)?;
-        let context = Context(handle.clone(), *priority);
+        let Graph(handle, terms) = self.table.get(&graph)?;
+        let context = Context(handle.clone(), *terms);
         Ok(Ok(self.table.push(context)?))
     }
 
@@ -263,13 +270,19 @@ impl inference::HostGraphExecutionContext for InstanceState {
         context: Resource<Context>,
         inputs: Vec<(String, Resource<Tensor>)>,
     ) -> wasmtime::Result<Result<Vec<(String, Resource<Tensor>)>, Resource<Error>>> {
-        let Context(handle, priority) = self.table.get(&context)?;
-        let (handle, priority) = (handle.clone(), *priority);
+        let Context(handle, asked) = self.table.get(&context)?;
+        let (handle, asked) = (handle.clone(), *asked);
         let mut named = Vec::with_capacity(inputs.len());
         for (name, handle) in inputs {
             named.push((name, self.release_tensor(handle)?));
         }
-        match run(&handle, named, priority, self.terms.clone()).await {
+        if asked.shadow {
+            return match shadow(&handle, named) {
+                Ok(()) => Ok(Ok(Vec::new())),
+                Err(error) => Ok(Err(self.fail(error.into())?)),
+            };
+        }
+        match run(&handle, named, asked, self.terms.clone()).await {
             Ok(outputs) => {
                 let bytes: usize = outputs.iter().map(|(_, tensor)| tensor.data.len()).sum();
                 let most = self.max_tensor_bytes / OUTPUT_SHARE;
@@ -301,14 +314,34 @@ impl inference::HostGraphExecutionContext for InstanceState {
     }
 }
 
-/// Runs a model on the terms of the request in hand. Time that a model takes to come back from its rest is the
+/// Hands a shadow run to the engine: inputs and what was answered, told apart by their names.
+fn shadow(handle: &Handle, tensors: Vec<(String, NnTensor)>) -> Result<(), NnError> {
+    let (mut inputs, mut expected) = (Vec::new(), Vec::new());
+    for (name, tensor) in tensors {
+        match ShadowTensor::parse(&name) {
+            Some(ShadowTensor::Input(name)) => inputs.push((name.to_owned(), tensor)),
+            Some(ShadowTensor::Expected(name)) => expected.push((name.to_owned(), tensor)),
+            None => {
+                let start: String = name.chars().take(MAX_SHOWN_CHARS).collect();
+                return Err(NnError::invalid(format!(
+                    "a shadow run was given {start:?}; name its tensors input/<name> and expected/<name>"
+                )));
+            }
+        }
+    }
+    handle.shadow(inputs, expected)
+}
+
+/// Runs a model on the terms of the request in hand, and on those of the graph's name. Time that a model takes to come back from its rest is the
 /// request's own.
 async fn run(
     handle: &Handle,
     inputs: Vec<(String, NnTensor)>,
-    priority: Option<u8>,
+    asked: GraphTerms,
     terms: Option<RequestTerms>,
 ) -> Result<Vec<(String, NnTensor)>, Error> {
+    let allowed =
+        (asked.timeout_ms).map(|ms| Instant::now() + Duration::from_millis(u64::from(ms)));
     let Some(RequestTerms {
         deadline,
         audience,
@@ -316,8 +349,9 @@ async fn run(
     }) = terms
     else {
         let model = handle.model().await?;
-        return Ok(model.infer(inputs).await?);
+        return Ok(model.infer_by(inputs, allowed).await?);
     };
+    let deadline = allowed.map_or(deadline, |allowed| allowed.min(deadline));
     if audience.is_gone() {
         return Err(gone().into());
     }
@@ -325,7 +359,7 @@ async fn run(
     let terms = Terms {
         deadline: Some(deadline),
         begun: Some(begun.clone()),
-        priority,
+        priority: asked.priority,
     };
     let mut answer = std::pin::pin!(async {
         let model = match tokio::time::timeout_at(deadline, handle.model()).await {

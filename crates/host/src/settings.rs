@@ -303,6 +303,8 @@ pub struct ModelsSettings {
     pub memory_budget_bytes: Option<u64>,
     /// Models loaded at the same time.
     pub load_at_once: u32,
+    /// Whether callers with the scope for it may load and unload models.
+    pub control: bool,
 }
 
 impl Default for ModelsSettings {
@@ -311,6 +313,8 @@ impl Default for ModelsSettings {
             poll_interval_ms: 1_000,
             memory_budget_bytes: None,
             load_at_once: penstock_nn::repository::LOAD_AT_ONCE as u32,
+            // Who unloads a model takes it from everybody.
+            control: false,
         }
     }
 }
@@ -330,6 +334,7 @@ impl ModelsSettings {
             poll_interval_ms,
             memory_budget_bytes,
             load_at_once,
+            control: _,
         } = self;
         let mut faults = Vec::new();
         let interval = MIN_POLL_INTERVAL_MS..=MAX_POLL_INTERVAL_MS;

@@ -8,7 +8,7 @@ use crate::audit::Audit;
 use crate::doors::{Direct, DoorKind, DoorSettings, Http, RETAINED_BYTES, link};
 use crate::engine::{self, Ticker};
 use crate::jwks;
-use crate::kv::{self, Durability, RuntimeConfig, StoreConfig, Stores};
+use crate::kv::{self, Durability, ModelStore, RuntimeConfig, StoreConfig, Stores};
 use crate::secrets;
 use crate::server::{Door, Fittings, Server};
 use crate::settings::Settings;
@@ -16,6 +16,7 @@ use crate::state::InstanceSource;
 use crate::tls::Tls;
 use crate::variables::{self, Variables};
 use anyhow::Context;
+use penstock_core::model_store;
 use penstock_kv::Store;
 use penstock_nn::repository::{Event, EventKind};
 use penstock_nn::{Backends, Repository};
@@ -419,7 +420,7 @@ pub async fn prepare_with(
         .map_err(|why| {
             anyhow::anyhow!("[auth] cannot be used: {why}; variables are named in the manifest and given as docs/KEYS.md says")
         })?;
-    let stores = stores(options, &manifest, &root, &state_dir, open).await?;
+    let mut stores = stores(options, &manifest, &root, &state_dir, open).await?;
     let engine = engine::build(&settings.instances)
         .map_err(|e| anyhow::anyhow!("cannot start the WebAssembly engine: {e:#}; [instances] may ask for more memory than there is"))?;
     let (component, outcome) = app::compile(&engine, &composed.bytes, &state_dir.join("cache"))?;
@@ -465,6 +466,17 @@ pub async fn prepare_with(
         .clone()
         .into_iter()
         .collect();
+    if runs_models {
+        // Where components run the models themselves, this host knows nothing of them, and there is no such store.
+        let store = ModelStore::new(repository.clone(), settings.models.control);
+        stores.insert(
+            model_store::LABEL.to_owned(),
+            (Arc::new(store), Durability::default()),
+        );
+    }
+    let granted = &manifest.components[&root].key_value_stores;
+    let labels = granted.iter().map(|label| label.name.as_str());
+    let stores = Stores::grant(labels, stores);
     let source = InstanceSource {
         mounts: mounts
             .into_iter()
@@ -493,7 +505,7 @@ pub async fn prepare_with(
     })
 }
 
-/// Opens the stores that a component is granted.
+/// Opens the stores that a component is granted, by label.
 async fn stores(
     options: &AppOptions,
     manifest: &Manifest,
@@ -502,7 +514,7 @@ async fn stores(
     open: impl AsyncFnOnce(
         BTreeMap<String, StoreConfig>,
     ) -> anyhow::Result<BTreeMap<String, Arc<dyn Store>>>,
-) -> anyhow::Result<Arc<Stores>> {
+) -> anyhow::Result<BTreeMap<String, (Arc<dyn Store>, Durability)>> {
     let granted = &manifest.components[root].key_value_stores;
     let config =
         RuntimeConfig::load(options.runtime_config.as_deref(), state_dir).map_err(several)?;
@@ -519,7 +531,7 @@ async fn stores(
         let durability = durability.get(&label).copied().unwrap_or_default();
         (label, (store, durability))
     });
-    Ok(Stores::grant(labels(), opened.collect()))
+    Ok(opened.collect())
 }
 
 /// How each limit is counted and where, and whether that differs from what the policy asks for.

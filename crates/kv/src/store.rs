@@ -48,6 +48,9 @@ pub enum StoreError {
     /// The cursor of a listing did not come from this store.
     #[error("the cursor is not one of this store's")]
     BadCursor,
+    /// A store that is more than entries did not do what it was asked; the words are for who asked.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// The outcome of a compare-and-swap that was carried out.

@@ -9,6 +9,8 @@
 //! - [`schedule`]: which calls run when, and which together; pure.
 //! - [`join`]: one run's tensors of several calls', and back.
 //! - [`model`]: a loaded model; does what the schedule says, on lanes. [`stats`]: what is counted.
+//! - [`shadow`]: runs beside the served ones: when there may be one, and whether it agrees.
+//! - [`protocol`]: statistics and index as the Open Inference Protocol's extensions write them.
 //! - [`repository`]: the models of a server; versions, loading and unloading, what changes on disk, the memory budget.
 //! - [`on_demand`]: the models of one component instance; opened when asked for, within bounds.
 //! - [`contract_check`]: whether a graph is what its `model.toml` says.
@@ -27,9 +29,13 @@ pub mod layout;
 pub mod model;
 pub mod on_demand;
 #[cfg(feature = "native")]
+pub mod protocol;
+#[cfg(feature = "native")]
 pub mod repository;
 #[cfg(feature = "native")]
 pub mod schedule;
+#[cfg(feature = "native")]
+pub mod shadow;
 #[cfg(feature = "native")]
 pub mod stats;
 pub mod tensor;

@@ -12,10 +12,13 @@
 //! - **Cancelling is safe at every point.** A caller that goes while it waits leaves the line. One that goes
 //!   while its call runs leaves the others of that run alone; when nobody waits for a run any more it is ended
 //!   early where the backend can, and else goes on to its end with its lane.
+//! - **Shadow runs are nobody's.** They wait apart from the line, begin where a lane would be idle, and make way
+//!   ([`crate::shadow`]); what they do is counted apart.
 //! - **One bad call fails alone.** A run of several that fails is tried again by halves
 //!   ([`crate::schedule::isolate`]).
 //! - **A panic in a backend costs the run it happened in.** The lane is thrown away and made anew.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,8 +40,9 @@ use crate::schedule::{
     Ask, CallId, Class, Entered, Finished, Left, Limits, Nanos, Refused, RunId, Scheduler, Todo,
     Waiting,
 };
+use crate::shadow::{self, ShadowStats, compare};
 pub use crate::stats::{BatchStats, Histogram, Refusals, Stats};
-use crate::tensor::{NnTensor, TensorType};
+use crate::tensor::{NnTensor, elements};
 
 /// How much an answer may depend on which calls share its run, as a part of the largest element. Models with
 /// weights and activations quantised by run differ by a few hundredths; one that mixes its items is far above.
@@ -78,6 +82,10 @@ struct State {
     joins: Joins,
     /// Whether short runs may happen on a server's thread.
     inline: bool,
+    /// Shadow runs that have not begun, oldest first.
+    shadows: VecDeque<(Ask, Job)>,
+    /// Shadow runs that go on, and whether each was told to end.
+    shadow_runs: Vec<(RunId, bool)>,
 }
 
 /// A place for a lane; empty where it has to be made anew before its next use.
@@ -216,6 +224,8 @@ impl Model {
                 stats: Stats::default(),
                 joins,
                 inline,
+                shadows: VecDeque::new(),
+                shadow_runs: Vec::new(),
             }),
         })))
     }
@@ -270,17 +280,23 @@ impl Model {
         let state = self.0.lock();
         let scheduler = &state.scheduler;
         Stats {
-            running: scheduler.running(),
+            running: scheduler.running().saturating_sub(state.shadow_runs.len()),
             waiting: scheduler.waiting(),
             hold: Duration::from_nanos(scheduler.tempo.hold(&scheduler.pace)),
             most_items: scheduler.tempo.most_items(),
+            shadow: ShadowStats {
+                in_flight: state.shadows.len() + state.shadow_runs.len(),
+                ..state.stats.shadow
+            },
             ..state.stats.clone()
         }
     }
 
-    /// Takes no more calls. Those that wait or run are brought to their end.
+    /// Takes no more calls. Those that wait or run are brought to their end; shadow runs are dropped.
     pub fn close(&self) {
-        self.0.lock().scheduler.close();
+        let mut state = self.0.lock();
+        state.scheduler.close();
+        state.shed_shadows();
     }
 
     /// Runs every lane once on `inputs`, so that the first caller does not pay for what a backend does on a
@@ -418,6 +434,73 @@ impl Model {
         };
         call::label(self.outputs(), waiter.answered(terms.deadline).await?)
     }
+
+    /// Counts a shadow run that was dropped before it came here.
+    pub(crate) fn shed_shadow(&self) {
+        self.0.lock().stats.shadow.shed += 1;
+    }
+
+    /// Runs the model for nobody, and counts whether its outputs agree with those that were answered to the same
+    /// inputs. Returns at once; `held` is dropped when the run is over. One that comes while somebody waits, or one too
+    /// many, is dropped and counted as shed.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument`, and counted as a failure, where the inputs are not what the model takes.
+    pub fn shadow(
+        &self,
+        inputs: Vec<(String, NnTensor)>,
+        expected: Vec<(String, NnTensor)>,
+        held: impl Send + 'static,
+    ) -> Result<(), NnError> {
+        let inner = self.0.clone();
+        let inputs = call::bind(&inner.name, self.inputs(), inputs)
+            .inspect_err(|_| inner.lock().stats.shadow.failed += 1)?;
+        let ask = Ask {
+            level: inner.last_level,
+            // It shares its run with nobody: whoever did would wait for its items too.
+            class: Class::Alone,
+            items: inner.items(&inputs),
+            length: 1,
+            bytes: total_bytes(&inputs),
+            deadline: None,
+        };
+        let (reply, answer) = oneshot::channel();
+        let job = Job {
+            inputs,
+            reply,
+            begun: None,
+        };
+        let mut state = inner.lock();
+        let there = state.shadows.len() + state.shadow_runs.len();
+        let closed = state.scheduler.is_closed();
+        if closed || state.scheduler.waiting() > 0 || there >= shadow::MAX_OF_MODEL {
+            state.stats.shadow.shed += 1;
+            return Ok(());
+        }
+        state.shadows.push_back((ask, job));
+        let starts = state.start_shadows(inner.now());
+        drop(state);
+        starts.into_iter().for_each(|start| inner.launch(start));
+        let judge = async move {
+            // It was counted where it failed or was dropped.
+            let Ok(Ok(outputs)) = answer.await else {
+                return;
+            };
+            let judged = tokio::task::spawn_blocking(move || {
+                if let Ok(ran) = call::label(inner.session.outputs(), outputs) {
+                    let comparison = compare(&expected, &ran);
+                    inner.lock().stats.shadow.compared(&comparison);
+                }
+                drop(held);
+            });
+            let _ = judged.await;
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(judge);
+        }
+        Ok(())
+    }
 }
 
 /// What the scheduler may do for a model loaded with these options.
@@ -538,7 +621,9 @@ impl State {
             interrupt.reset();
             self.interrupts.push((run, interrupt.clone()));
         }
-        self.stats.in_flight += calls.len();
+        if !self.is_shadow(run) {
+            self.stats.in_flight += calls.len();
+        }
         for call in &calls {
             if let Some(begun) = &call.payload.begun {
                 begun.store(true, Ordering::SeqCst);
@@ -553,9 +638,44 @@ impl State {
         }
     }
 
+    fn is_shadow(&self, run: RunId) -> bool {
+        self.shadow_runs.iter().any(|(id, _)| *id == run)
+    }
+
     fn stop_joining(&mut self, reason: String) {
         self.scheduler.stop_joining();
         self.joins = Joins::No(reason);
+    }
+
+    /// Takes lanes that would be idle for shadow runs.
+    fn start_shadows(&mut self, now: Nanos) -> Vec<Start> {
+        let mut starts = Vec::new();
+        while let Some((ask, _)) = self.shadows.front() {
+            let Some((id, run)) = self.scheduler.start_alone(ask, now) else {
+                break;
+            };
+            let Some((ask, job)) = self.shadows.pop_front() else {
+                break;
+            };
+            self.shadow_runs.push((run, false));
+            starts.push(self.start(run, vec![waiting(id, ask, now, job)]));
+        }
+        starts
+    }
+
+    /// Makes way for a call: drops the shadow runs that have not begun, and ends those that can be ended.
+    fn shed_shadows(&mut self) {
+        self.stats.shadow.shed += self.shadows.len() as u64;
+        self.shadows.clear();
+        for (run, told) in &mut self.shadow_runs {
+            let interrupt = self.interrupts.iter().find(|(id, _)| id == run);
+            if let (false, Some((_, interrupt))) = (*told, interrupt) {
+                // Under the lock, as where a caller gives up.
+                interrupt.interrupt();
+                self.scheduler.ends_soon(*run);
+                *told = true;
+            }
+        }
     }
 }
 
@@ -610,6 +730,7 @@ impl Inner {
             self.launch_here(start);
             return Ok(id);
         }
+        state.shed_shadows();
         let Entered { id, displaced } = match state.scheduler.enter(ask, job, now) {
             Ok(entered) => entered,
             Err((refused, _)) => return Err(self.refused(&mut state, refused, now)),
@@ -700,7 +821,7 @@ impl Inner {
             ..
         } = start;
         let began = self.now();
-        let outcome = self.execute(&mut slot, &calls);
+        let mut outcome = self.execute(&mut slot, &calls);
         let mut state = self.lock();
         let now = self.now();
         state.interrupts.retain(|(id, _)| *id != run);
@@ -713,31 +834,18 @@ impl Inner {
                 items: outcome.items,
             },
         );
-        if let Some(reason) = outcome.unjoinable {
+        if let Some(reason) = outcome.unjoinable.take() {
             state.stop_joining(reason);
         }
-        let stats = &mut state.stats;
-        stats.in_flight -= calls.len();
-        stats.failed_executions += outcome.failed_executions;
-        stats.compute_input_ns += outcome.spent.compute_input_ns;
-        stats.compute_infer_ns += outcome.spent.compute_infer_ns;
-        stats.compute_output_ns += outcome.spent.compute_output_ns;
-        for (items, batch) in outcome.rows {
-            stats.ran(items, batch);
-        }
-        for (call, answer) in calls.iter().zip(&outcome.answers) {
-            stats.queue.add(began.saturating_sub(call.arrived));
-            stats.compute.add(outcome.spent.compute_infer_ns);
-            stats.total.add(now.saturating_sub(call.arrived));
-            if answer.is_ok() {
-                stats.success += 1;
-                stats.last_inference = Some(SystemTime::now());
-            } else {
-                stats.failures += 1;
-            }
+        let shadow = (state.shadow_runs.iter()).position(|(id, _)| *id == run);
+        match shadow.map(|at| state.shadow_runs.swap_remove(at)) {
+            Some((_, told)) => state.stats.ran_shadow(&outcome, told),
+            None => state.stats.ran_calls(&calls, &outcome, began, now),
         }
         let ready = self.look(&mut state, now);
+        let shadows = state.start_shadows(now);
         drop(state);
+        shadows.into_iter().for_each(|start| self.launch(start));
         for (call, answer) in calls.into_iter().zip(outcome.answers) {
             let _ = call.payload.reply.send(answer);
         }
@@ -1001,6 +1109,50 @@ impl Outcome {
     }
 }
 
+impl Stats {
+    /// Counts a run of calls that came to its end.
+    fn ran_calls(&mut self, calls: &[Waiting<Job>], outcome: &Outcome, began: Nanos, now: Nanos) {
+        self.in_flight -= calls.len();
+        self.failed_executions += outcome.failed_executions;
+        let spent = &outcome.spent;
+        self.compute_input_ns += spent.compute_input_ns;
+        self.compute_infer_ns += spent.compute_infer_ns;
+        self.compute_output_ns += spent.compute_output_ns;
+        for (items, batch) in &outcome.rows {
+            self.ran(*items, *batch);
+        }
+        for (call, answer) in calls.iter().zip(&outcome.answers) {
+            let total = now.saturating_sub(call.arrived);
+            self.queue.add(began.saturating_sub(call.arrived));
+            self.compute.add(spent.compute_infer_ns);
+            self.total.add(total);
+            self.calls_input_ns += spent.compute_input_ns;
+            self.calls_output_ns += spent.compute_output_ns;
+            if answer.is_ok() {
+                self.success += 1;
+                self.last_inference = Some(SystemTime::now());
+            } else {
+                self.failures += 1;
+                self.failures_ns += total;
+            }
+        }
+    }
+
+    /// Counts a shadow run that came to its end; `told` where it was told to make way.
+    fn ran_shadow(&mut self, outcome: &Outcome, told: bool) {
+        let shadow = &mut self.shadow;
+        if outcome.answers.iter().all(Result::is_ok) {
+            shadow.runs += 1;
+            shadow.compute.add(outcome.spent.compute_infer_ns);
+        } else if told {
+            shadow.shed += 1;
+        } else {
+            shadow.runs += 1;
+            shadow.failed += 1;
+        }
+    }
+}
+
 /// The largest difference between two tensors' elements, as a part of the largest element.
 fn difference(a: &NnTensor, b: &NnTensor) -> f64 {
     if a.dims != b.dims || a.ty != b.ty {
@@ -1030,22 +1182,5 @@ fn difference(a: &NnTensor, b: &NnTensor) -> f64 {
         0.0
     } else {
         most / largest.max(f64::MIN_POSITIVE)
-    }
-}
-
-fn elements(tensor: &NnTensor) -> Vec<f64> {
-    fn each<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f64) -> Vec<f64> {
-        let (chunks, _) = data.as_chunks::<N>();
-        chunks.iter().map(|chunk| read(*chunk)).collect()
-    }
-    let data = &tensor.data[..];
-    match tensor.ty {
-        TensorType::Fp16 => each(data, |b| half::f16::from_le_bytes(b).to_f64()),
-        TensorType::Bf16 => each(data, |b| half::bf16::from_le_bytes(b).to_f64()),
-        TensorType::Fp32 => each(data, |b| f64::from(f32::from_le_bytes(b))),
-        TensorType::Fp64 => each(data, f64::from_le_bytes),
-        TensorType::U8 => each(data, |b: [u8; 1]| f64::from(b[0])),
-        TensorType::I32 => each(data, |b| f64::from(i32::from_le_bytes(b))),
-        TensorType::I64 => each(data, |b| i64::from_le_bytes(b) as f64),
     }
 }

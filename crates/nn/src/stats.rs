@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use crate::shadow::ShadowStats;
+
 /// Upper bounds of a histogram's buckets in nanoseconds; one more bucket is for what lies above. From a tenth of
 /// the quickest model's run to the longest a caller waits.
 pub const BOUNDS_NS: [u64; 20] = [
@@ -120,7 +122,7 @@ impl Refusals {
 
 /// What is known of a model version since it was loaded. `inference_count` and `execution_count` mean what the
 /// statistics extension means by them: items that were inferred, and runs of the graph.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stats {
     /// Items inferred: a call's first dimension where every input begins with a symbolic one, else 1 a call.
     pub inference_count: u64,
@@ -130,6 +132,8 @@ pub struct Stats {
     pub success: u64,
     /// Calls that failed when they ran.
     pub failures: u64,
+    /// From arrival to failure, those calls together.
+    pub failures_ns: u64,
     /// Runs that failed, those of several calls that were tried again in parts among them.
     pub failed_executions: u64,
     /// Calls that did not run, by reason.
@@ -146,6 +150,10 @@ pub struct Stats {
     pub compute_infer_ns: u64,
     /// Time spent taking outputs apart, by run.
     pub compute_output_ns: u64,
+    /// Time spent putting inputs together, by call: a run's is each of its calls'.
+    pub calls_input_ns: u64,
+    /// Time spent taking outputs apart, by call.
+    pub calls_output_ns: u64,
     /// Runs that succeeded by their items; above 32 under the power of two above.
     pub batches: BTreeMap<u32, BatchStats>,
     /// When the last call was answered.
@@ -160,6 +168,8 @@ pub struct Stats {
     pub hold: Duration,
     /// Most items of a joined run at present; 1 where calls are not joined.
     pub most_items: u32,
+    /// Runs that nobody waits for; none of the above counts them.
+    pub shadow: ShadowStats,
 }
 
 impl Stats {

@@ -150,6 +150,25 @@ impl fmt::Display for Shape<'_> {
     }
 }
 
+/// A tensor's elements as numbers; integers beyond 2^53 are rounded.
+#[cfg(feature = "native")]
+pub(crate) fn elements(tensor: &NnTensor) -> Vec<f64> {
+    fn each<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f64) -> Vec<f64> {
+        let (chunks, _) = data.as_chunks::<N>();
+        chunks.iter().map(|chunk| read(*chunk)).collect()
+    }
+    let data = &tensor.data[..];
+    match tensor.ty {
+        TensorType::Fp16 => each(data, |b| half::f16::from_le_bytes(b).to_f64()),
+        TensorType::Bf16 => each(data, |b| half::bf16::from_le_bytes(b).to_f64()),
+        TensorType::Fp32 => each(data, |b| f64::from(f32::from_le_bytes(b))),
+        TensorType::Fp64 => each(data, f64::from_le_bytes),
+        TensorType::U8 => each(data, |b: [u8; 1]| f64::from(b[0])),
+        TensorType::I32 => each(data, |b| f64::from(i32::from_le_bytes(b))),
+        TensorType::I64 => each(data, |b| i64::from_le_bytes(b) as f64),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -841,3 +841,84 @@ fn the_budget_puts_the_least_recently_used_to_rest_and_a_call_brings_it_back() {
             .all(|entry| entry.last_used.is_some())
     );
 }
+
+#[test]
+fn statistics_are_of_every_version_there_is_and_of_no_other() {
+    let models = Models::new();
+    models
+        .file("double/model.toml", CONTRACT)
+        .file("double/1/model.onnx", doubler())
+        .file("double/2/model.onnx", "not a graph")
+        .file("other/model.toml", CONTRACT)
+        .file("other/1/model.onnx", doubler());
+    let repository = models.open(Backends::builtin());
+    load(&repository);
+    let runtime = runtime();
+    runtime.block_on(async {
+        let model = repository.get("double", Some("1")).unwrap();
+        let input = vec![("x".to_owned(), fp32(&[3, 2], &[2.0; 6]))];
+        model.infer(input).await.expect("runs");
+    });
+    let of = |model, version| {
+        let listed = repository.statistics(model, version)?;
+        let brief = listed.iter().map(|version| {
+            (
+                version.model.clone(),
+                version.version,
+                version.stats.success,
+            )
+        });
+        Ok::<_, Unavailable>(brief.collect::<Vec<_>>())
+    };
+    let double = |version, calls| ("double".to_owned(), version, calls);
+    let all = of(None, None).unwrap();
+    assert_eq!(
+        all,
+        [double(1, 1), double(2, 0), ("other".to_owned(), 1, 0)]
+    );
+    assert_eq!(of(Some("double"), None).unwrap(), all[..2]);
+    assert_eq!(of(Some("double"), Some("1")).unwrap(), all[..1]);
+    for version in ["3", "0", "01", "one", "", "18446744073709551616"] {
+        let refused = of(Some("double"), Some(version));
+        assert!(
+            matches!(refused, Err(Unavailable::UnknownVersion(_))),
+            "{version}: {refused:?}"
+        );
+    }
+    let refused = of(Some("nobody"), None);
+    assert!(
+        matches!(refused, Err(Unavailable::UnknownModel(_))),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_shadow_run_goes_to_what_is_in_memory_and_what_rests_is_not_brought_back() {
+    let models = Models::new();
+    models
+        .file("double/model.toml", CONTRACT)
+        .file("double/1/model.onnx", doubler());
+    let repository = models.open(Backends::builtin());
+    load(&repository);
+    let runtime = runtime();
+    let x = || vec![("x".to_owned(), fp32(&[3, 2], &[2.0; 6]))];
+    let y = |value| vec![("y".to_owned(), fp32(&[3, 2], &[value; 6]))];
+    let handle = repository.handle("double", Some("1")).unwrap();
+    let counted = || repository.get("double", None).unwrap().stats();
+    runtime.block_on(async {
+        for (value, done) in [(4.0, 1), (5.0, 2)] {
+            handle.shadow(x(), y(value)).expect("it serves");
+            support::until("it is compared", || {
+                let shadow = counted().shadow;
+                shadow.agreed + shadow.differed == done
+            })
+            .await;
+        }
+        assert_eq!((counted().shadow.agreed, counted().success), (1, 0));
+        let wrong = handle.shadow(y(1.0), Vec::new()).unwrap_err();
+        assert_eq!(wrong.code, ErrorCode::InvalidArgument);
+        repository.unload("double").await.unwrap();
+        let gone = handle.shadow(x(), y(4.0)).unwrap_err();
+        assert!(gone.message.contains("unloaded"), "{gone}");
+    });
+}

@@ -28,7 +28,7 @@ pub const DEFAULT_MAX_AGE_S: u32 = 600;
 pub const MAX_MAX_AGE_S: u32 = 86_400;
 
 /// What callers of this API send.
-const REQUEST_HEADERS: [&str; 11] = [
+const REQUEST_HEADERS: [&str; 12] = [
     "accept",
     "api-key",
     "authorization",
@@ -36,6 +36,7 @@ const REQUEST_HEADERS: [&str; 11] = [
     "content-encoding",
     "content-type",
     "idempotency-key",
+    "inference-header-content-length",
     "signature",
     "signature-input",
     "x-api-key",
@@ -43,10 +44,11 @@ const REQUEST_HEADERS: [&str; 11] = [
 ];
 
 /// What answers of this API say in headers.
-const ANSWER_HEADERS: [&str; 13] = [
+const ANSWER_HEADERS: [&str; 14] = [
     "accept-encoding",
     "allow",
     "idempotency-replayed",
+    "inference-header-content-length",
     "ratelimit",
     "ratelimit-policy",
     "retry-after",

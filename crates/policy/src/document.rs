@@ -3,6 +3,7 @@
 
 #[cfg(feature = "auth")]
 use crate::auth::settings::AuthSettings;
+use crate::cache::settings::{self as cache_settings, CacheEntry};
 use crate::cors::CorsSettings;
 use crate::disclosure::{self, Disclosure};
 use crate::idempotency::IdempotencySettings;
@@ -171,6 +172,20 @@ pub fn disclosure(text: &str) -> Result<Vec<Disclosure>, String> {
     }
 }
 
+/// Reads `[[cache]]`; the error is a sentence for the operator.
+pub fn cache(text: &str) -> Result<Vec<CacheEntry>, String> {
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(default)]
+        cache: Vec<CacheEntry>,
+    }
+    let Document { cache } = read(text)?;
+    match cache_settings::faults(&cache) {
+        faults if faults.is_empty() => Ok(cache),
+        faults => Err(sentence(faults)),
+    }
+}
+
 fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, String> {
     toml::from_str(text).map_err(|e| {
         let line = e
@@ -256,5 +271,61 @@ mod tests {
         );
         let error = disclosure("[[disclosure]]\nmodels = [\"a b\"]\n").unwrap_err();
         assert!(error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn a_cache_is_read_with_what_is_usual_and_its_faults_have_their_places() {
+        use crate::cache::Scope;
+        let read = cache("[server]\nx = 1\n[[cache]]\nmodel = \"cls\"\n").unwrap();
+        let [entry] = read.as_slice() else {
+            panic!("one entry")
+        };
+        assert_eq!(
+            (entry.model.as_str(), entry.ttl_s, entry.max_bytes),
+            ("cls", 60, 67_108_864)
+        );
+        assert_eq!(
+            (entry.max_result_bytes, entry.scope),
+            (65_536, Scope::Tenant)
+        );
+        let shared = "[[cache]]\nmodel = \"cls\"\nscope = \"shared\"\nlease_ms = 5000\n";
+        assert_eq!(
+            cache(shared).map(|c| (c[0].scope, c[0].lease_ms)),
+            Ok((Scope::Shared, 5_000))
+        );
+        assert_eq!(cache(""), Ok(Vec::new()));
+        for (text, words) in [
+            ("[[cache]]\n", "`cache[0].model` must be the name"),
+            ("[[cache]]\nmodel = \"a b\"\n", "not `a b`"),
+            (
+                "[[cache]]\nmodel = \"a\"\n[[cache]]\nmodel = \"a\"\n",
+                "`cache[1].model` is `a`",
+            ),
+            (
+                "[[cache]]\nmodel = \"a\"\nttl_s = 0\n",
+                "`cache[0].ttl_s` must be 1 to 604800",
+            ),
+            (
+                "[[cache]]\nmodel = \"a\"\nmax_bytes = 60000\n",
+                "holds no result of 65536 bytes",
+            ),
+            (
+                "[[cache]]\nmodel = \"a\"\nmax_result_bytes = 4194304\n",
+                "must be 256 to 3145728",
+            ),
+            (
+                "[[cache]]\nmodel = \"a\"\nlease_ms = 1\n",
+                "must be 100 to 300000 ms",
+            ),
+            (
+                "[[cache]]\nmodel = \"a\"\nttl = 1\n",
+                "line 3: unknown field",
+            ),
+            ("[[cache]]\nmodel = \"a\"\nscope = \"all\"\n", "line 3"),
+            ("[cache]\nmodel = \"a\"\n", "line 1"),
+        ] {
+            let error = cache(text).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        }
     }
 }

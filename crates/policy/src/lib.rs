@@ -1,22 +1,26 @@
 //! The decisions: one module per policy, each over ports for storage, time and randomness.
 //!
 //! * `auth` (feature `auth`): who calls, and whether they may;
+//! * [`cache`]: which results are kept, and who runs what many ask at the same time;
 //! * [`cors`]: which pages of other origins may read answers;
 //! * [`disclosure`]: how much of a model's scores goes out;
 //! * [`document`]: where each finds its settings;
 //! * [`quota`]: how much each caller may use, and what they are told about it;
 //! * [`idempotency`]: whether a call that may be a repetition is run, replayed or refused;
+//! * [`rollout`]: which version of a model answers, and when a canary ends;
 //! * [`usage`]: what is counted of each call;
 //! * [`pattern`]: which names an operator's `*` stands for;
 //! * [`sweep`]: when entries nobody needs any more are deleted.
 
 #[cfg(feature = "auth")]
 pub mod auth;
+pub mod cache;
 pub mod cors;
 pub mod disclosure;
 pub mod document;
 pub mod idempotency;
 pub mod pattern;
 pub mod quota;
+pub mod rollout;
 pub mod sweep;
 pub mod usage;

@@ -15,8 +15,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 mod engine;
+mod explain;
 
 pub use engine::{Backend, Batching, Engine, Padding, Provider};
+pub use explain::{Baseline, Explain, Grid, Group, MAX_GROUPS};
 
 /// Default of `limits.max_body_bytes`: a batch of images as numbers fits, a disk image does not.
 pub const DEFAULT_MAX_BODY_BYTES: u64 = 16 * 1024 * 1024;
@@ -49,6 +51,9 @@ pub struct Contract {
     /// The component that turns raw content into inputs, and outputs into an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterSpec>,
+    /// How its answers are explained; without it they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explain: Option<Explain>,
     /// How much one request may bring.
     pub limits: Limits,
     /// What the native host does with the model.
@@ -557,6 +562,7 @@ impl<'i> Reader<'i> {
         let adapter = members
             .take("adapter")
             .and_then(|value| self.adapter(value));
+        let explain_value = members.take("explain");
         let limits = members
             .take("limits")
             .map(|value| self.limits(value))
@@ -575,13 +581,14 @@ impl<'i> Reader<'i> {
         self.unknown_members(members);
         self.labels(&outputs);
         let whole = inputs.iter().chain(&outputs).all(|placed| placed.whole);
-        let contract = Contract {
+        let mut contract = Contract {
             description,
             format,
             inputs: inputs.iter().map(|placed| placed.spec.clone()).collect(),
             outputs: outputs.iter().map(|placed| placed.spec.clone()).collect(),
             axes,
             adapter,
+            explain: None,
             limits,
             engine,
             batching,
@@ -591,6 +598,7 @@ impl<'i> Reader<'i> {
             if let Some(value) = batching_value {
                 self.batchable(&contract, value);
             }
+            contract.explain = explain_value.and_then(|value| self.explain(&contract, value));
         }
         Some(contract)
     }

@@ -7,6 +7,7 @@
 //! * [`predict`], [`infer`]: the two request forms, parsed in one pass into tensors;
 //! * [`batch`]: requests put together, and outputs taken apart;
 //! * [`check`]: the contract checks on finished tensors, for those that come from an adapter or a model;
+//! * [`explain`]: what a model is asked so that one answer of it is explained, and what follows from the answers;
 //! * [`rejection`]: what a refused request is answered with;
 //! * [`render`]: tensors and answers written as JSON.
 //!
@@ -22,6 +23,7 @@ pub mod check;
 pub mod classification;
 pub mod contract;
 pub mod datatype;
+pub mod explain;
 pub mod generate;
 pub mod infer;
 pub mod json;
@@ -39,4 +41,4 @@ pub use infer::{InferRequest, OutputRequest, parse_infer};
 pub use predict::{PredictRequest, parse_predict};
 pub use rejection::Rejection;
 pub use tensor::Tensor;
-pub use values::ParameterValue;
+pub use values::{MAX_ID_BYTES, ParameterValue};

@@ -1,5 +1,5 @@
 //! Decides what a `:predict` body means: `{"inputs": {"<name>": <nested arrays>, …}}`, with optional
-//! `parameters` and `id`. A model of one input also takes its value directly: `{"inputs": [[…]]}`.
+//! `parameters`, `id` and `model_version`. A model of one input also takes its value directly: `{"inputs": [[…]]}`.
 
 use crate::check::{self, Role, Shaped};
 use crate::contract::{Contract, TensorSpec};
@@ -7,8 +7,8 @@ use crate::json::{Kind, Names, Scan, Scanner};
 use crate::rejection::{Rejection, Violations, excerpt};
 use crate::tensor::Tensor;
 use crate::values::{
-    self, ParameterValue, Place, Values, missing_member, read_id, read_parameters, unknown_member,
-    wrong_type,
+    self, ParameterValue, Place, Values, missing_member, read_id, read_parameters, read_version,
+    unknown_member, wrong_type,
 };
 use penstock_core::violation::escape_pointer_token;
 
@@ -17,13 +17,15 @@ use penstock_core::violation::escape_pointer_token;
 pub struct PredictRequest {
     /// The caller's name for the request.
     pub id: Option<String>,
+    /// The version that is to answer, by number or alias.
+    pub model_version: Option<String>,
     /// One tensor for each input, in the contract's order.
     pub inputs: Vec<Tensor>,
     /// The members of `parameters`, in the body's order.
     pub parameters: Vec<(String, ParameterValue)>,
 }
 
-const MEMBERS: [&str; 3] = ["inputs", "parameters", "id"];
+const MEMBERS: [&str; 4] = ["inputs", "parameters", "id", "model_version"];
 
 /// Parses a `:predict` body and checks it against the contract, in one pass over the body.
 ///
@@ -60,6 +62,7 @@ fn read_body(body: &[u8], contract: &Contract, sink: &mut Violations) -> Scan<Pr
                     read_parameters(&mut scanner, sink, || "/parameters".to_owned())?;
             }
             "id" => request.id = read_id(&mut scanner, sink)?,
+            "model_version" => request.model_version = read_version(&mut scanner, sink)?,
             _ => {
                 sink.form(|| unknown_member("", &name, &MEMBERS));
                 scanner.skip_value()?;

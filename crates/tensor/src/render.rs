@@ -350,8 +350,8 @@ fn counted_bytes(tensor: &Tensor) -> usize {
 /// A form that outputs are written in.
 #[derive(Clone, Copy, Debug)]
 pub enum Form<'c> {
-    /// [`write_infer_response`].
-    Flat,
+    /// [`write_infer_response`], and which outputs go behind the JSON.
+    Flat(&'c [bool]),
     /// [`predictions`].
     Items(&'c Contract),
 }
@@ -404,8 +404,20 @@ fn beside_bytes(outputs: &[Tensor], form: Form<'_>) -> usize {
 /// many there would have to be. The elements are counted only where the most they could take does not fit.
 pub fn capacity(outputs: &[Tensor], form: Form<'_>, copies: usize) -> Result<usize, usize> {
     let beside = beside_bytes(outputs, form);
-    let total =
-        |each: fn(&Tensor) -> usize| outputs.iter().map(each).fold(beside, usize::saturating_add);
+    let binary = match form {
+        Form::Flat(binary) => binary,
+        Form::Items(_) => &[],
+    };
+    let total = |each: fn(&Tensor) -> usize| {
+        let bytes = outputs
+            .iter()
+            .enumerate()
+            .map(|(index, tensor)| match binary.get(index) {
+                Some(true) => tensor.data.len(),
+                _ => each(tensor),
+            });
+        bytes.fold(beside, usize::saturating_add)
+    };
     let has_room = |bytes: usize| {
         let mut probe = Vec::<u8>::new();
         probe
@@ -423,17 +435,27 @@ pub fn capacity(outputs: &[Tensor], form: Form<'_>, copies: usize) -> Result<usi
     Err(counted)
 }
 
+/// An answer to an inference request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InferResponse {
+    /// The JSON, and the bytes of binary outputs behind it.
+    pub body: Vec<u8>,
+    /// The length of the JSON where outputs stand behind it: the value of `Inference-Header-Content-Length`.
+    pub header_bytes: Option<usize>,
+}
+
 /// The answer to an inference request in the Open Inference Protocol's form ("Inference Response
-/// JSON Object"), elements flat. `extra` becomes string parameters of the answer; without any, the
-/// member is left out.
+/// JSON Object"), elements flat; or, for each output that `binary` says it of, as bytes behind the JSON, in the
+/// outputs' order, with `binary_data_size` (Triton's binary tensor data extension). `extra` becomes string parameters
+/// of the answer; without any, the member is left out.
 pub fn write_infer_response(
     model: &str,
     version: &str,
     id: Option<&str>,
-    outputs: &[Tensor],
+    (outputs, binary): (&[Tensor], &[bool]),
     extra: &[(&str, &str)],
     capacity: usize,
-) -> Vec<u8> {
+) -> InferResponse {
     let extra_bytes: usize = extra.iter().map(|(n, v)| 6 * (n.len() + v.len()) + 8).sum();
     let names = 6 * (model.len() + version.len() + id.map_or(0, str::len)) + 256;
     let mut out = Vec::with_capacity(capacity.saturating_add(names + extra_bytes));
@@ -457,6 +479,8 @@ pub fn write_infer_response(
     }
     write_name(&mut out, "outputs");
     out.push(b'[');
+    let mut buffer = itoa::Buffer::new();
+    let mut tail: Vec<&[u8]> = Vec::new();
     for (index, tensor) in outputs.iter().enumerate() {
         if index > 0 {
             out.push(b',');
@@ -468,7 +492,6 @@ pub fn write_infer_response(
         write_string(&mut out, tensor.datatype.as_str());
         write_name(&mut out, "shape");
         out.push(b'[');
-        let mut buffer = itoa::Buffer::new();
         for (axis, length) in tensor.shape.iter().enumerate() {
             if axis > 0 {
                 out.push(b',');
@@ -476,12 +499,29 @@ pub fn write_infer_response(
             out.extend_from_slice(buffer.format(*length).as_bytes());
         }
         out.push(b']');
-        write_name(&mut out, "data");
-        write_flat(&mut out, tensor);
+        // A tensor whose data does not fit its shape is `null` in either form.
+        if binary.get(index) == Some(&true) && tensor.is_consistent() {
+            write_name(&mut out, "parameters");
+            out.push(b'{');
+            write_name(&mut out, "binary_data_size");
+            out.extend_from_slice(buffer.format(tensor.data.len()).as_bytes());
+            out.push(b'}');
+            tail.push(&tensor.data);
+        } else {
+            write_name(&mut out, "data");
+            write_flat(&mut out, tensor);
+        }
         out.push(b'}');
     }
     out.extend_from_slice(b"]}");
-    out
+    let header_bytes = (!tail.is_empty()).then_some(out.len());
+    for data in tail {
+        out.extend_from_slice(data);
+    }
+    InferResponse {
+        body: out,
+        header_bytes,
+    }
 }
 
 /// The predictions of a model without an adapter, as a JSON array. With a batch axis, one object for
@@ -692,7 +732,7 @@ fn top_classes(datatype: Datatype, data: &[u8], size: usize) -> Vec<usize> {
 }
 
 /// An element's value for comparing; 64-bit integers are rounded.
-fn as_f64(datatype: Datatype, bytes: &[u8]) -> Option<f64> {
+pub(crate) fn as_f64(datatype: Datatype, bytes: &[u8]) -> Option<f64> {
     Some(match datatype {
         Datatype::Uint8 => u8::from_le_bytes(bytes.try_into().ok()?).into(),
         Datatype::Uint16 => u16::from_le_bytes(bytes.try_into().ok()?).into(),
@@ -779,12 +819,14 @@ mod tests {
             data: vec![0; 4],
         };
         let outputs = [output];
-        for form in [Form::Flat, Form::Items(&contract)] {
+        for form in [Form::Flat(&[]), Form::Flat(&[true]), Form::Items(&contract)] {
             assert!(capacity(&outputs, form, 1).is_ok());
             assert!(capacity(&outputs, form, usize::MAX).is_err());
             let reserved = capacity(&outputs, form, 1).unwrap();
             let written = match form {
-                Form::Flat => write_infer_response("m", "1", None, &outputs, &[], reserved),
+                Form::Flat(binary) => {
+                    write_infer_response("m", "1", None, (&outputs, binary), &[], reserved).body
+                }
                 Form::Items(contract) => predictions(&outputs, contract, reserved),
             };
             // What does not depend on the tensors, the answer's own names, is reserved by the writer.

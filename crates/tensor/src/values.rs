@@ -677,30 +677,48 @@ pub(crate) fn read_parameter(
 }
 
 /// Longest `id` of a request, in bytes: it is repeated in the answer and in logs.
-pub(crate) const MAX_ID_BYTES: usize = 256;
+pub const MAX_ID_BYTES: usize = 256;
 
 /// Reads an `id`: a string of at most [`MAX_ID_BYTES`].
 pub(crate) fn read_id(scanner: &mut Scanner<'_>, sink: &mut Violations) -> Scan<Option<String>> {
+    read_word(scanner, sink, "id", "id_too_long", MAX_ID_BYTES)
+}
+
+/// The most bytes of a version's number or alias.
+const MAX_VERSION_BYTES: usize = 64;
+
+pub(crate) fn read_version(
+    scanner: &mut Scanner<'_>,
+    sink: &mut Violations,
+) -> Scan<Option<String>> {
+    let (name, rule) = ("model_version", "version_too_long");
+    read_word(scanner, sink, name, rule, MAX_VERSION_BYTES)
+}
+
+/// A string of bounded length.
+fn read_word(
+    scanner: &mut Scanner<'_>,
+    sink: &mut Violations,
+    name: &'static str,
+    rule: &'static str,
+    most_bytes: usize,
+) -> Scan<Option<String>> {
     let kind = scanner.kind()?;
     if kind != Kind::String {
-        sink.form(|| wrong_type("/id".to_owned(), "id", "a string", kind));
+        sink.form(|| wrong_type(format!("/{name}"), name, "a string", kind));
         scanner.skip_value()?;
         return Ok(None);
     }
-    let id = scanner.string()?;
-    if id.len() > MAX_ID_BYTES {
+    let word = scanner.string()?;
+    if word.len() > most_bytes {
         sink.form(|| {
-            let message = format!("id has {} bytes; send at most {MAX_ID_BYTES}", id.len());
-            Violation::new(
-                "/id",
-                "id_too_long",
-                format!("at most {MAX_ID_BYTES} bytes"),
-                message,
-            )
+            let message = format!("{name} has {} bytes; send at most {most_bytes}", word.len());
+            let expected = format!("at most {most_bytes} bytes");
+            Violation::new(format!("/{name}"), rule, expected, message)
         });
         return Ok(None);
     }
-    Ok(Some(id.into_owned()))
+    Ok(Some(word.into_owned()))
 }
 
 pub(crate) fn wrong_type(pointer: String, what: &str, expected: &str, found: Kind) -> Violation {

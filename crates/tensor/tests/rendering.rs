@@ -135,12 +135,13 @@ fn an_infer_response_has_the_protocols_form() {
         "m",
         "3",
         Some("id\n"),
-        &outputs,
+        (&outputs, &[]),
         &[("prediction_id", "p")],
         0,
     );
+    assert_eq!(body.header_bytes, None);
     assert_eq!(
-        serde_json::from_slice::<Value>(&body).unwrap(),
+        serde_json::from_slice::<Value>(&body.body).unwrap(),
         json!({
             "model_name": "m", "model_version": "3", "id": "id\n",
             "parameters": {"prediction_id": "p"},
@@ -150,9 +151,9 @@ fn an_infer_response_has_the_protocols_form() {
             ],
         })
     );
-    let body = write_infer_response("m", "3", None, &[], &[], 0);
+    let body = write_infer_response("m", "3", None, (&[], &[]), &[], 0);
     assert_eq!(
-        body,
+        body.body,
         b"{\"model_name\":\"m\",\"model_version\":\"3\",\"outputs\":[]}"
     );
 }

@@ -432,6 +432,7 @@ impl ContractPort for NativeValidation {
         let parsed = predict::parse_predict(body.as_bytes(), &self.0)?;
         Ok(ParsedBody {
             id: parsed.id,
+            model_version: parsed.model_version,
             inputs: parsed.inputs,
         })
     }

@@ -50,7 +50,8 @@ pub(super) fn decode<P: Ports>(
     let mut entries = Vec::with_capacity(ranges.len());
     for range in ranges {
         let (outcome, caller_id) = match predict::read_json(opened, &text[range]) {
-            Ok((read, caller_id)) => (Ok(read), caller_id),
+            Ok((_, said)) if said.model_version.is_some() => (Err(one_version()), said.id),
+            Ok((read, said)) => (Ok(read), said.id),
             Err(problem) => (Err(problem), None),
         };
         items += match &outcome {
@@ -64,6 +65,20 @@ pub(super) fn decode<P: Ports>(
         return Err(too_many(items, most));
     }
     Ok(Box::new(Batch { entries, items }))
+}
+
+/// One version answers a batch.
+fn one_version() -> Problem {
+    let message = "one version answers the whole batch; name it in the path or in X-Model-Version, and not in a request";
+    Problem::new(Code::InvalidBody, message).with_violations(
+        vec![Violation::new(
+            "/model_version",
+            "unknown_member",
+            "no `model_version` in a request of a batch",
+            message,
+        )],
+        0,
+    )
 }
 
 fn too_many(items: u64, most: u64) -> Problem {

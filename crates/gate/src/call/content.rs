@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use penstock_core::{Code, Problem, Violation};
 use penstock_tensor::json::{Kind, Names, Scanner};
-use penstock_tensor::{Rejection, Tensor};
+use penstock_tensor::{MAX_ID_BYTES, Rejection, Tensor};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -60,6 +60,7 @@ pub(crate) enum Content {
 pub(crate) struct ContentBody {
     /// The caller's own id.
     pub id: Option<String>,
+    pub model_version: Option<String>,
     pub content: Content,
 }
 
@@ -110,7 +111,8 @@ pub(crate) fn read<P: Ports>(opened: &Opened<P>, body: &str) -> Result<ContentBo
     let syntax = |error| rejected(Rejection::from(error));
     let mut scanner = Scanner::new(bytes);
     let mut names = Names::default();
-    let (mut id, mut parts) = (None, None);
+    let (mut id, mut model_version) = (None, None);
+    let mut parts = None;
     if scanner.kind().map_err(|e| syntax(*e))? != Kind::Object {
         return Err(invalid("", "object", "an object with \"content\""));
     }
@@ -122,11 +124,18 @@ pub(crate) fn read<P: Ports>(opened: &Opened<P>, body: &str) -> Result<ContentBo
         scanner.skip_value().map_err(|e| syntax(*e))?;
         let value = &body[from..scanner.offset()];
         match name.as_ref() {
-            "id" => {
-                id =
-                    Some(serde_json::from_str::<String>(value.trim()).map_err(|_| {
-                        invalid("/id", "wrong_type", "a string that names the call")
-                    })?);
+            "id" | "model_version" => {
+                let at = format!("/{name}");
+                let word = serde_json::from_str::<String>(value.trim())
+                    .map_err(|_| invalid(&at, "wrong_type", "a string"))?;
+                if word.len() > MAX_ID_BYTES {
+                    let expected = format!("at most {MAX_ID_BYTES} bytes");
+                    return Err(invalid(&at, "too_long", &expected));
+                }
+                match name.as_ref() {
+                    "id" => id = Some(word),
+                    _ => model_version = Some(word),
+                }
             }
             "content" => parts = Some(value),
             other => {
@@ -134,7 +143,7 @@ pub(crate) fn read<P: Ports>(opened: &Opened<P>, body: &str) -> Result<ContentBo
                     "",
                     "unknown_member",
                     &format!(
-                        "the members `content` and `id`; there is no `{}`",
+                        "the members `content`, `id` and `model_version`; there is no `{}`",
                         shorten(other)
                     ),
                 ));
@@ -146,7 +155,11 @@ pub(crate) fn read<P: Ports>(opened: &Opened<P>, body: &str) -> Result<ContentBo
     let content = parts.map_or(Ok(Content::Parts(Vec::new())), |parts| {
         read_parts(opened, parts.trim())
     })?;
-    Ok(ContentBody { id, content })
+    Ok(ContentBody {
+        id,
+        model_version,
+        content,
+    })
 }
 
 fn read_parts<P: Ports>(opened: &Opened<P>, text: &str) -> Result<Content, Problem> {

@@ -1,33 +1,80 @@
-//! The Open Inference Protocol's `infer`: named tensors in and out.
+//! The Open Inference Protocol's `infer`: named tensors in and out, as JSON or as bytes behind it (Triton's binary
+//! tensor data extension), and outputs as classes (its classification extension).
+//!
+//! An answer that has bytes says in `Inference-Header-Content-Length` how long its JSON is. A caller who accepts
+//! `application/octet-stream` and no JSON gets every output as bytes, whatever the body asks.
 
-use super::run::{Answer, Runner, Wishes, Work, item_count};
-use super::{Call, JSON, rejected, text};
+use super::run::{Answer, Runner, Wishes, Work, item_count, too_much};
+use super::{Call, JSON, is_json, rejected, text};
 use crate::catalogue::Opened;
 use crate::ports::{ContractPort, Ports};
 use crate::record::Response;
-use penstock_core::Problem;
-use penstock_tensor::{InferRequest, render};
+use crate::route::shorten;
+use penstock_core::{Code, Problem, negotiate};
+use penstock_tensor::binary::{self, Framed, HEADER};
+use penstock_tensor::classification::classify;
+use penstock_tensor::{InferRequest, Tensor, render};
+use std::borrow::Cow;
+
+/// The media type of a body that has bytes behind its JSON, or no JSON.
+pub(crate) const OCTETS: &str = "application/octet-stream";
 
 /// A body that meets the contract.
 struct Infer {
     parsed: InferRequest,
     items: u64,
+    /// Whether every output is wanted as bytes, whatever the body asks.
+    only_bytes: bool,
 }
 
 /// Reads a body.
-pub(super) fn decode<P: Ports>(
-    _call: &Call<'_, P>,
+pub(super) fn decode<'b, P: Ports>(
+    call: &Call<'_, P>,
     opened: &Opened<P>,
-    body: &[u8],
+    body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
 ) -> Result<Box<dyn Work<P>>, Problem> {
-    let parsed = opened
-        .validation
-        .parse_infer(text(body)?, 0)
-        .map_err(rejected)?;
+    let request = call.request;
+    check_type(request.header_text("content-type"))?;
+    let body = body()?;
+    // The length counts the JSON as it is before it is compressed. Two of these headers give no number.
+    let length = request.header_list(HEADER);
+    let contract = &opened.contract;
+    let parsed = match binary::frame(length.as_deref(), &body).map_err(rejected)? {
+        Framed::Raw(body) => binary::raw(body, contract).map_err(rejected)?,
+        Framed::Json { json, tail } => {
+            let json = text(json)?;
+            let mut parsed = opened
+                .validation
+                .parse_infer(json, tail.len() as u64)
+                .map_err(rejected)?;
+            binary::fill(&mut parsed.inputs, &parsed.binary, tail, contract).map_err(rejected)?;
+            parsed
+        }
+    };
+    let accept = request.header_list("accept");
     Ok(Box::new(Infer {
-        items: item_count(&parsed.inputs, &opened.contract),
+        items: item_count(&parsed.inputs, contract),
         parsed,
+        only_bytes: !negotiate::accepts_json(accept.as_deref()),
     }))
+}
+
+/// Decides whether a body may be read at all. What it is, `Inference-Header-Content-Length` says; without it even
+/// `application/octet-stream` is JSON, as some clients have it.
+fn check_type(content_type: Option<&str>) -> Result<(), Problem> {
+    let essence = content_type.map(|c| c.split(';').next().unwrap_or_default().trim());
+    match essence {
+        None | Some("") => Ok(()),
+        Some(e) if is_json(e) || e.eq_ignore_ascii_case(OCTETS) => Ok(()),
+        Some(other) => Err(Problem::new(
+            Code::UnsupportedMediaType,
+            format!(
+                "the content type `{}` is not taken here; send `content-type: application/json`, or \
+                 `application/octet-stream` with Inference-Header-Content-Length for tensors as bytes",
+                shorten(other)
+            ),
+        )),
+    }
 }
 
 impl<P: Ports> Work<P> for Infer {
@@ -36,40 +83,80 @@ impl<P: Ports> Work<P> for Infer {
     }
 
     fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
-        let InferRequest {
-            id,
-            inputs,
-            outputs: wanted,
-            priority,
-            timeout_us,
+        let Infer {
+            mut parsed,
+            only_bytes,
             ..
-        } = self.parsed;
-        let names: Vec<String> = wanted.into_iter().map(|output| output.name).collect();
-        let wishes = Wishes {
-            priority,
-            timeout_us,
-        };
-        let mut outputs = runner.infer(inputs, &names, wishes)?;
-        runner.disclose(&mut outputs);
-        let capacity = runner.capacity(&outputs, render::Form::Flat, 1)?;
+        } = *self;
+        let inputs = std::mem::take(&mut parsed.inputs);
+        let mut outputs = run(runner, &parsed, inputs)?;
+        let mut binary = Vec::with_capacity(outputs.len());
+        for tensor in &mut outputs {
+            let (as_bytes, classes) = parsed.form_of(&tensor.name);
+            binary.push(as_bytes || only_bytes);
+            if classes > 0 {
+                let numbers = std::mem::replace(tensor, empty());
+                *tensor = classify(numbers, runner.contract(), classes).map_err(too_much)?;
+            }
+        }
+        let capacity = runner.capacity(&outputs, render::Form::Flat(&binary), 1)?;
         let prediction_id = runner.prediction_id();
-        let non_finite: u64 = outputs.iter().map(render::unrepresentable).sum();
+        let as_json = outputs.iter().zip(&binary).filter(|(_, binary)| !**binary);
+        let non_finite: u64 = as_json
+            .map(|(tensor, _)| render::unrepresentable(tensor))
+            .sum();
         let mut parameters = vec![("prediction_id", prediction_id.as_str())];
         let non_finite_text = non_finite.to_string();
         if non_finite > 0 {
             parameters.push(("non_finite", &non_finite_text));
         }
-        let body = render::write_infer_response(
+        let written = render::write_infer_response(
             runner.model,
             &runner.serving.version.to_string(),
-            id.as_deref(),
-            &outputs,
+            parsed.id.as_deref(),
+            (&outputs, &binary),
             &parameters,
             capacity,
         );
+        let content_type = match written.header_bytes {
+            Some(_) => OCTETS,
+            None => JSON,
+        };
+        let mut response = Response::new(200, content_type, written.body);
+        if let Some(bytes) = written.header_bytes {
+            response.push(HEADER, bytes.to_string());
+        }
         Ok(Answer {
-            response: Response::new(200, JSON, body),
+            response,
             prediction_id: Some(prediction_id),
         })
+    }
+}
+
+/// Runs the model on a request's terms, and leaves in its outputs what the caller may be told. Classes are made of
+/// what is left, so they tell no more.
+pub(super) fn run<P: Ports>(
+    runner: &mut Runner<'_, P>,
+    asked: &InferRequest,
+    inputs: Vec<Tensor>,
+) -> Result<Vec<Tensor>, Problem> {
+    let wanted = asked.outputs.iter();
+    let names: Vec<String> = wanted.map(|output| output.name.clone()).collect();
+    let wishes = Wishes {
+        priority: asked.priority,
+        timeout_us: asked.timeout_us,
+    };
+    let mut outputs = runner.infer(inputs, &names, wishes)?;
+    runner.disclose(&mut outputs);
+    Ok(outputs)
+}
+
+/// Stands in for a tensor that is being turned into another.
+fn empty() -> Tensor {
+    Tensor {
+        name: String::new(),
+        datatype: penstock_tensor::Datatype::Uint8,
+        shape: vec![0],
+        data: Vec::new(),
     }
 }

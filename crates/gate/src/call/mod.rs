@@ -1,8 +1,8 @@
 //! A call of a model, through all policies: limits, version, idempotency, body checks, validation or adapter,
 //! limits on items, claim, inference, answer, record, counts.
 //!
-//! What calls look like is the surfaces' affair: [`predict`], [`batch`], [`embeddings`] and [`infer`] turn a body into
-//! [`Work`], which runs and writes the answer. Everything else is the same for all of them, and is here.
+//! What calls look like is the surfaces' affair: [`predict`], [`batch`], [`embeddings`], [`infer`] and [`generate`] turn a
+//! body into [`Work`], which runs and writes the answer. Everything else is the same for all of them, and is here.
 //!
 //! A call that a limit refuses burns no other limit and no claim; one that is refused for its body has
 //! cost its request and its bytes. A replay costs a request and its bytes, and no items.
@@ -10,7 +10,8 @@
 mod batch;
 mod content;
 pub(crate) mod embeddings;
-mod infer;
+mod generate;
+pub(crate) mod infer;
 mod predict;
 mod replay;
 mod run;
@@ -43,6 +44,10 @@ pub enum Method {
     BatchPredict,
     /// The Open Inference Protocol's `infer`.
     Infer,
+    /// Triton's `generate`.
+    Generate,
+    /// Triton's `generate_stream`.
+    GenerateStream,
     /// OpenAI's `embeddings`.
     Embeddings,
 }
@@ -52,7 +57,7 @@ impl Method {
     pub fn name(self) -> &'static str {
         match self {
             Self::Predict | Self::BatchPredict => "predict",
-            Self::Infer => "infer",
+            Self::Infer | Self::Generate | Self::GenerateStream => "infer",
             Self::Embeddings => "embeddings",
         }
     }
@@ -208,10 +213,12 @@ impl<P: Ports> Call<'_, P> {
         if self.method == Method::Embeddings && target.model.is_empty() {
             return Err(self.unnamed(headers));
         }
-        let (model, serving) = version::choose(ports, catalogue, target, request)?;
+        let model = catalogue.find(&target.model)?;
         let name = model.name.clone();
         meter.model = Some(name.as_str().to_owned());
-        let opened = model.open(ports)?;
+        let pinned = version::pinned(target, request, None)?;
+        let mut serving = version::choose(ports, model, pinned.as_deref())?;
+        let opened = &*model.open(ports)?;
         let coding = coding::of(request, headers)?;
         check_body(request, &opened.contract)?;
         let attempt = match self.begin(coding)? {
@@ -220,6 +227,10 @@ impl<P: Ports> Call<'_, P> {
             Begun::Done(kept) => return replay::replay(kept),
         };
         let work = self.decode(opened, name.as_str(), coding)?;
+        if let Some(asked) = work.model_version() {
+            let pinned = version::pinned(target, request, Some(asked))?;
+            serving = version::choose(ports, model, pinned.as_deref())?;
+        }
         let charged = admission.filter(|_| self.policies.scope.items);
         if let Some(admission) = charged {
             let (now_ms, random) = (self.context.unix_ms, self.context.random as u64);
@@ -292,7 +303,9 @@ impl<P: Ports> Call<'_, P> {
         match self.method {
             Method::Predict => predict::decode(self, opened, model, body),
             Method::BatchPredict => batch::decode(self, opened, model, &self.json(body)?),
-            Method::Infer => infer::decode(self, opened, &self.json(body)?),
+            Method::Infer => infer::decode(self, opened, body),
+            Method::Generate => generate::decode(opened, &self.json(body)?, false),
+            Method::GenerateStream => generate::decode(opened, &self.json(body)?, true),
             Method::Embeddings => embeddings::decode(opened, model, &self.json(body)?),
         }
     }

@@ -12,16 +12,23 @@ use penstock_tensor::{Tensor, render};
 use std::borrow::Cow;
 
 /// Inputs that may be run, or content that an adapter has begun with.
-pub(super) enum Predict {
-    Tensors {
-        inputs: Vec<Tensor>,
-        items: u64,
-        caller_id: Option<String>,
-    },
-    Adapted {
-        step: Step,
-        caller_id: Option<String>,
-    },
+pub(super) struct Predict {
+    said: Said,
+    begun: Begun,
+}
+
+enum Begun {
+    Tensors { inputs: Vec<Tensor>, items: u64 },
+    Adapted(Step),
+}
+
+/// What a body says beside what is to be predicted.
+#[derive(Default)]
+pub(super) struct Said {
+    /// The caller's own id.
+    pub id: Option<String>,
+    /// The version that is to answer.
+    pub model_version: Option<String>,
 }
 
 /// Reads a body.
@@ -39,23 +46,20 @@ pub(super) fn decode<'b, P: Ports>(
             parts: vec![bare(content_type, &body)],
         };
         let step = prepare(adapter, &opened.contract, model, &[item])?;
-        return Ok(Box::new(Predict::Adapted {
-            step,
-            caller_id: None,
+        return Ok(Box::new(Predict {
+            said: Said::default(),
+            begun: Begun::Adapted(step),
         }));
     }
-    let (read, caller_id) = read_json(opened, &body)?;
-    Ok(Box::new(match read {
-        Read::Tensors(inputs) => Predict::Tensors {
+    let (read, said) = read_json(opened, &body)?;
+    let begun = match read {
+        Read::Tensors(inputs) => Begun::Tensors {
             items: item_count(&inputs, &opened.contract),
             inputs,
-            caller_id,
         },
-        Read::Parts(parts) => Predict::Adapted {
-            step: content::begin(opened, model, &parts)?,
-            caller_id,
-        },
-    }))
+        Read::Parts(parts) => Begun::Adapted(content::begin(opened, model, &parts)?),
+    };
+    Ok(Box::new(Predict { said, begun }))
 }
 
 /// A body that is the content itself, as its type has it.
@@ -78,27 +82,29 @@ fn bare<'b>(content_type: Option<&'b str>, body: &'b [u8]) -> Part<'b> {
 
 impl<P: Ports> Work<P> for Predict {
     fn items(&self) -> u64 {
-        match self {
-            Self::Tensors { items, .. } => *items,
-            Self::Adapted { .. } => 1,
+        match self.begun {
+            Begun::Tensors { items, .. } => items,
+            Begun::Adapted(_) => 1,
         }
     }
 
+    fn model_version(&self) -> Option<&str> {
+        self.said.model_version.as_deref()
+    }
+
     fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
-        let (caller_id, predictions, non_finite) = match *self {
-            Self::Adapted { step, caller_id } => {
+        let (predictions, non_finite) = match self.begun {
+            Begun::Adapted(step) => {
                 let answers = runner.adapt(1, step)?;
                 let text = answers.into_iter().next().map_or(String::new(), |a| a.text);
-                (caller_id, format!("[{text}]").into_bytes(), 0)
+                (format!("[{text}]").into_bytes(), 0)
             }
-            Self::Tensors {
-                inputs, caller_id, ..
-            } => {
+            Begun::Tensors { inputs, .. } => {
                 let outputs = runner.infer(inputs, &[], Wishes::default())?;
-                let (predictions, non_finite) = write(runner, outputs)?;
-                (caller_id, predictions, non_finite)
+                write(runner, outputs)?
             }
         };
+        let caller_id = self.said.id;
         let prediction_id = runner.prediction_id();
         let call = runner.call;
         let (context, ports) = (call.context, call.ports);
@@ -139,19 +145,27 @@ pub(super) enum Read {
     Parts(Vec<OwnedPart>),
 }
 
-/// Reads a JSON body: what it holds, and the caller's own id.
+/// Reads a JSON body: what it holds, and what it says beside.
 pub(super) fn read_json<P: Ports>(
     opened: &Opened<P>,
     body: &[u8],
-) -> Result<(Read, Option<String>), Problem> {
+) -> Result<(Read, Said), Problem> {
     let read = text(body)?;
     if content::is_content(body) {
         let read = content::read(opened, read)?;
+        let said = Said {
+            id: read.id,
+            model_version: read.model_version,
+        };
         return Ok(match read.content {
-            Content::Tensors(inputs) => (Read::Tensors(inputs), read.id),
-            Content::Parts(parts) => (Read::Parts(parts), read.id),
+            Content::Tensors(inputs) => (Read::Tensors(inputs), said),
+            Content::Parts(parts) => (Read::Parts(parts), said),
         });
     }
     let parsed = opened.validation.parse_predict(read).map_err(rejected)?;
-    Ok((Read::Tensors(parsed.inputs), parsed.id))
+    let said = Said {
+        id: parsed.id,
+        model_version: parsed.model_version,
+    };
+    Ok((Read::Tensors(parsed.inputs), said))
 }

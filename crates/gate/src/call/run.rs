@@ -37,6 +37,10 @@ pub(crate) struct Answer {
 pub(crate) trait Work<P: Ports> {
     /// Items it is charged for, known before anything runs.
     fn items(&self) -> u64;
+    /// The version that the body says is to answer.
+    fn model_version(&self) -> Option<&str> {
+        None
+    }
     /// Runs it and writes the answer.
     fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem>;
 }
@@ -216,16 +220,19 @@ impl<'a, P: Ports> Runner<'a, P> {
         form: render::Form<'_>,
         copies: usize,
     ) -> Result<usize, Problem> {
-        render::capacity(outputs, form, copies).map_err(|bytes| {
-            Problem::new(
-                Code::ModelRejectedInputs,
-                format!(
-                    "the model answered, and its outputs are {bytes} bytes of JSON, more than there is memory for; \
-                     send fewer items"
-                ),
-            )
-        })
+        render::capacity(outputs, form, copies).map_err(too_much)
     }
+}
+
+/// Why outputs cannot be written.
+pub(crate) fn too_much(bytes: usize) -> Problem {
+    Problem::new(
+        Code::ModelRejectedInputs,
+        format!(
+            "the model answered, and its outputs are {bytes} bytes of JSON, more than there is memory for; \
+             send fewer items"
+        ),
+    )
 }
 
 /// Turns items into what the model is to run on first, checked like a stranger's: the adapter is a component of its own.

@@ -1,6 +1,6 @@
 //! Decides which version answers a call, and what the answer says of it.
 
-use crate::catalogue::{Catalogue, Model};
+use crate::catalogue::Model;
 use crate::ports::Ports;
 use crate::record::Request;
 use crate::route::{Target, shorten};
@@ -17,55 +17,46 @@ pub(crate) struct Serving {
 /// What a request says of the version it wants beside its path.
 const VERSION: &str = "x-model-version";
 
-/// Finds the model and the version a call means: the pinned one, else the highest that is ready, else the highest.
-pub(crate) fn choose<'c, P: Ports>(
+/// The version of a model that answers: the one that is asked for, else the highest that is ready, else the highest.
+pub(crate) fn choose<P: Ports>(
     ports: &P,
-    catalogue: &'c mut Catalogue<P>,
-    target: &Target,
-    request: &Request,
-) -> Result<(&'c mut Model<P>, Serving), Problem> {
-    let pinned = pinned(target, request)?;
-    let is_pinned = pinned.is_some();
-    let target = Target {
-        model: target.model.clone(),
-        version: pinned,
-    };
-    let (model, version) = catalogue.resolve(ports, &target)?;
-    let reason = if is_pinned { "pinned" } else { "latest" };
-    Ok((
-        model,
-        Serving {
-            version,
-            reason: reason.to_owned(),
-        },
-    ))
+    model: &mut Model<P>,
+    pinned: Option<&str>,
+) -> Result<Serving, Problem> {
+    let version = model.version(ports, pinned)?;
+    let reason = if pinned.is_some() { "pinned" } else { "latest" };
+    Ok(Serving {
+        version,
+        reason: reason.to_owned(),
+    })
 }
 
-/// The version that path and header name; they must not contradict each other.
-fn pinned(target: &Target, request: &Request) -> Result<Option<String>, Problem> {
-    let mut named = request
+/// The version that path, header and body ask for; they must not contradict each other.
+pub(crate) fn pinned(
+    target: &Target,
+    request: &Request,
+    body: Option<&str>,
+) -> Result<Option<String>, Problem> {
+    let headers = request
         .headers
         .iter()
         .filter(|header| header.name == VERSION);
-    let Some(header) = named.next() else {
-        return Ok(target.version.clone());
+    let headers = headers.map(|header| String::from_utf8_lossy(&header.value).trim().to_owned());
+    let mut named = headers
+        .chain(target.version.clone())
+        .chain(body.map(str::to_owned));
+    let Some(first) = named.next() else {
+        return Ok(None);
     };
-    let text = |value: &[u8]| String::from_utf8_lossy(value).trim().to_owned();
-    let header = text(&header.value);
-    let others = named
-        .map(|another| text(&another.value))
-        .chain(target.version.clone());
-    for other in others {
-        if other != header {
-            return Err(Problem::new(
-                Code::InvalidParameter,
-                format!(
-                    "the request asks for version `{}` and for version `{}`; name one",
-                    shorten(&header),
-                    shorten(&other)
-                ),
-            ));
-        }
+    match named.find(|other| *other != first) {
+        None => Ok(Some(first)),
+        Some(other) => Err(Problem::new(
+            Code::InvalidParameter,
+            format!(
+                "the request asks for version `{}` and for version `{}`; name one",
+                shorten(&first),
+                shorten(&other)
+            ),
+        )),
     }
-    Ok(Some(header))
 }

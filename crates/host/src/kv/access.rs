@@ -105,6 +105,7 @@ impl Access {
                 self.granted().complain(&error);
                 format!("store {label} is full; entries must be deleted first")
             }
+            StoreError::Refused(words) => words.clone(),
             _ => format!("store {label}: {error}"),
         })
     }

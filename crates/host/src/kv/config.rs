@@ -10,11 +10,12 @@
 //! ```
 //!
 //! Without the file, `default` is a durable store in the state directory, as in Spin, and `counters`
-//! is in memory.
+//! is in memory. `models` is this host's own ([`super::models`]), and no file says what it is.
 
 use crate::app::document::{Reader, Section, Text};
 use crate::app::finding::{self, Finding, Lines, Place};
 use crate::app::manifest::StoreLabel;
+use penstock_core::model_store;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -266,9 +267,11 @@ impl RuntimeConfig {
     ///
     /// A finding for each that does not, where the manifest `file` grants it.
     pub fn covers(&self, file: &Path, granted: &[StoreLabel]) -> Result<(), Vec<Finding>> {
-        let known = || self.stores.keys().map(String::as_str);
+        let own = [model_store::LABEL];
+        let known = || self.stores.keys().map(String::as_str).chain(own);
         let findings: Vec<Finding> = granted
             .iter()
+            .filter(|label| !own.contains(&label.name.as_str()))
             .filter(|label| !self.stores.contains_key(&label.name))
             .map(|label| {
                 let name = &label.name;
@@ -374,6 +377,14 @@ impl Reader<'_> {
                 let Some(entry) = self.section(name, value, key.span()) else {
                     continue;
                 };
+                if label == model_store::LABEL {
+                    self.error(
+                        &entry.span,
+                        format!("the store `{label}` is what this host knows of its models, and cannot be another"),
+                        "call it something else, here and in key_value_stores",
+                    );
+                    continue;
+                }
                 if let Some(store) = self.store(&entry) {
                     stores.insert(label.to_owned(), store);
                 }
@@ -695,6 +706,7 @@ durability = "answer"
             ("key_value_store = 1\n".into(), 1, "a table was expected"),
             ("[key_value_store\n".into(), 1, "not TOML"),
             (store("type = \"penstock\"\npath = \"default.kv\""), 1, "have one file"),
+            ("[key_value_store.models]\ntype = \"memory\"\n".into(), 1, "knows of its models"),
         ] {
             refused(&text, line, said);
         }
@@ -707,7 +719,12 @@ durability = "answer"
     #[test]
     fn a_granted_label_must_stand_for_something() {
         let config = parse("").expect("the defaults");
-        let granted = [label("default"), label("counter"), label("sessions")];
+        let granted = [
+            label("default"),
+            label("counter"),
+            label("sessions"),
+            label("models"),
+        ];
         let findings = config
             .covers(Path::new("spin.toml"), &granted)
             .expect_err("two are not configured");

@@ -31,7 +31,9 @@ use tokio::time::Instant;
 use crate::backend::{Backends, QUEUE_MAX};
 use crate::error::NnError;
 use crate::layout::version_number;
-use crate::model::Model;
+use crate::model::{Model, Stats};
+use crate::protocol::VersionStats;
+use crate::tensor::NnTensor;
 use perform::{Cell, Core, Now, OVER_BUDGET, TICK, Waits};
 use plan::{Phase, Stamp};
 
@@ -250,6 +252,39 @@ impl Handle {
                 _ => return Err(cell.unavailable()),
             }
             let _ = tokio::time::timeout(TICK, turn.changed()).await;
+        }
+    }
+}
+
+impl Handle {
+    /// Runs what serves for nobody, and compares its outputs with those that were answered to the same inputs; see
+    /// [`crate::shadow`]. Returns at once. What rests is not brought back for it.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not answer, or that the inputs are not what it takes.
+    pub fn shadow(
+        &self,
+        inputs: Vec<(String, NnTensor)>,
+        expected: Vec<(String, NnTensor)>,
+    ) -> Result<(), NnError> {
+        let version = self.version.map(|version| version.to_string());
+        let cell = self.core.find(&self.name, version.as_deref())?;
+        let Some(loaded) = cell.serving(self.terms, self.core.now_ms()) else {
+            return Err(cell.unavailable().into());
+        };
+        let lease = self.core.lease(loaded);
+        let tensors = inputs.iter().chain(&expected);
+        let bytes = tensors.map(|(_, tensor)| tensor.data.len() as u64).sum();
+        match self.core.shadows.share(bytes) {
+            Some(share) => {
+                let model = Model::clone(&lease);
+                model.shadow(inputs, expected, (share, lease))
+            }
+            None => {
+                lease.shed_shadow();
+                Ok(())
+            }
         }
     }
 }
@@ -609,6 +644,48 @@ impl Repository {
             }
         }
         index
+    }
+
+    /// What was counted of every version, by name and version, or of those of one model, or of one version of it; what is
+    /// not in memory has counted nothing.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such model or version.
+    pub fn statistics(
+        &self,
+        model: Option<&str>,
+        version: Option<&str>,
+    ) -> Result<Vec<VersionStats>, Unavailable> {
+        let table = self.core.table();
+        let number = version.map(|text| version_number(text).unwrap_or(0));
+        let unknown = |name: &str| {
+            let there = table.models.keys().map(String::as_str);
+            Unavailable::unknown_model(name, there)
+        };
+        if let Some(name) = model {
+            let known = table.models.get(name).ok_or_else(|| unknown(name))?;
+            if let Some(number) = number
+                && !known.versions.contains_key(&number)
+            {
+                let there = known.versions.keys().copied();
+                let asked = version.unwrap_or_default();
+                return Err(Unavailable::unknown_version(name, asked, there));
+            }
+        }
+        let versions = (table.models.iter())
+            .filter(|(name, _)| model.is_none_or(|model| model == name.as_str()))
+            .flat_map(|(_, model)| model.versions.values())
+            .filter(|cell| number.is_none_or(|number| number == cell.version))
+            .map(|cell| VersionStats {
+                model: cell.name.clone(),
+                version: cell.version,
+                stats: match cell.now() {
+                    Now::Ready(loaded) => loaded.model.stats(),
+                    _ => Stats::default(),
+                },
+            });
+        Ok(versions.collect())
     }
 
     /// Bytes that loaded models hold together, as the budget counts them.

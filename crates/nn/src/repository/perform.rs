@@ -24,6 +24,7 @@ use crate::contract_check;
 use crate::error::{NnError, quoted};
 use crate::layout::{self, Unavailable, version_number};
 use crate::model::Model;
+use crate::shadow::Held;
 
 /// How often somebody who waits for time to pass looks again. Changes wake everybody at once; this is for what no
 /// change announces, and bounds how late it is noticed.
@@ -327,6 +328,8 @@ pub(super) struct Core {
     pub started: AtomicBool,
     /// Batches of graphs that are being given back.
     pub discarding: AtomicUsize,
+    /// What shadow runs hold together.
+    pub shadows: Arc<Held>,
     published: RwLock<Option<Arc<Snapshot>>>,
     pub generation: watch::Sender<u64>,
 }
@@ -379,6 +382,7 @@ impl Core {
             driven_ms: AtomicU64::new(0),
             started: AtomicBool::new(false),
             discarding: AtomicUsize::new(0),
+            shadows: Arc::default(),
             published: RwLock::new(None),
             generation: watch::Sender::new(0),
         });

@@ -196,7 +196,7 @@ async fn count<K: Kv>(kv: &K, kv_key: &str) -> Result<i64, KvError> {
 
 /// When a claim was made, from its counter. Callers who raced for it have all added their time, and
 /// these times are close, so the sum is a multiple of about now.
-fn claimed_ms(claim: i64, unix_ms: u64) -> u64 {
+pub(crate) fn claimed_ms(claim: i64, unix_ms: u64) -> u64 {
     let claim = u64::try_from(claim).unwrap_or(0);
     let now = unix_ms.max(1);
     let racers = ((claim + now / 2) / now).max(1);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub const REPLAYED_HEADERS: &[&str] = &[
     "content-type",
     "content-language",
+    "inference-header-content-length",
     "x-model-version",
     "x-prediction-id",
     "deprecation",

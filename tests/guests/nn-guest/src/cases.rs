@@ -279,6 +279,16 @@ pub fn hostile_model_names(_: &Call) -> Value {
         "identity@1@1",
         "identity@@1",
         "identity@../1",
+        "identity@1#",
+        "identity@1#x",
+        "identity@1#256",
+        "identity@1~",
+        "identity@1~01",
+        "identity@1~4294967296",
+        "identity@1~5#1",
+        "identity@1!shadow!shadow",
+        "identity@1!Shadow",
+        "identity@2#1~5",
         "missing",
         "broken",
         "broken@1",
@@ -420,6 +430,43 @@ pub fn waits_for_a_slow_model(_: &Call) -> Value {
     let begun = Instant::now();
     let computed = compute(&context("slow"), "a", ones(&[1, 1]));
     json!({ "computed": shown(&computed), "ms": begun.elapsed().as_millis() as u64 })
+}
+
+/// Opens `slow` with `terms` in its name and computes.
+pub fn waits_no_longer_than_it_says(call: &Call) -> Value {
+    let context = context(&format!("slow@1{}", call.text("terms")));
+    shown(&compute(&context, "a", ones(&[1, 1])))
+}
+
+/// Two shadow runs of `identity`, the first answered right, and what is wrong with others.
+pub fn runs_in_the_shadow(_: &Call) -> Value {
+    let open = |name: &str| {
+        let graph = load_by_name(name)?;
+        graph.init_execution_context()
+    };
+    let identity = match open("identity@1!shadow") {
+        Ok(context) => context,
+        Err(error) => return told(&error),
+    };
+    let named = |tensors: &[(&str, u32)]| {
+        let tensor = |(name, rows): &(&str, u32)| ((*name).to_owned(), ones(&[*rows, 4]));
+        shown(&identity.compute(tensors.iter().map(tensor).collect()))
+    };
+    let long = "é".repeat(MEGABYTE / 2);
+    json!({
+        "agrees": named(&[("input/a", 2), ("expected/b", 2)]),
+        "differs": named(&[("input/a", 2), ("expected/b", 3)]),
+        "wrong": [
+            named(&[("expected/b", 2)]),
+            named(&[("input/x", 2), ("expected/b", 2)]),
+            named(&[("input/a", 2), ("input/a", 2)]),
+            named(&[("a", 2), ("b", 2)]),
+            named(&[(&long, 2)]),
+            named(&[]),
+        ],
+        "unknown": open("identity@9!shadow").err().map(|error| told(&error)),
+        "broken": open("broken@1!shadow").err().map(|error| told(&error)),
+    })
 }
 
 /// What a round over the border takes: a tensor in, a run, the bytes out. Microseconds of each.

@@ -22,6 +22,8 @@ macro_rules! for_each_case {
             a_dropped_handle
             a_made_up_handle
             waits_for_a_slow_model
+            waits_no_longer_than_it_says
+            runs_in_the_shadow
             crossing
         }
     };

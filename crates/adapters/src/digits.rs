@@ -1,0 +1,271 @@
+//! Decides what a reader of handwritten digits sees of a PNG or JPEG: 8 by 8 numbers from 0 for paper to 16
+//! for ink, as in the data it was trained on.
+//!
+//! * Dark paper is told by its edge: where that is darker than half, light is ink and dark is paper.
+//! * An image of 8 by 8 pixels is taken as it is.
+//! * Of a larger one, what is drawn is cut out and scaled to the full height or width, whichever comes first,
+//!   in the middle; the darkest of that becomes 16.
+
+use crate::outputs::{classified, config, floats, tensor};
+use crate::picture::{Allowance, Area, Picture, picture};
+use crate::{Adapter, Item, Refusal, RefusalKind, Step, each, only_part};
+use penstock_tensor::Tensor;
+use serde::Deserialize;
+use std::cell::Cell;
+
+/// Rows and columns of the model's input.
+const SIDE: usize = 8;
+/// What stands for ink.
+const INK: f32 = 16.0;
+/// The name of the model's input.
+const INPUT: &str = "pixels";
+/// How many digits there are.
+const DIGITS: usize = 10;
+/// Paper and ink must differ by this much of all there is between black and white; less is a blank sheet.
+const MIN_CONTRAST: f32 = 0.1;
+
+/// There is nothing to configure.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {}
+
+/// The adapter.
+pub struct Digits {
+    labels: Vec<String>,
+    /// How many items the run that was asked for has.
+    running: Cell<u64>,
+}
+
+impl Adapter for Digits {
+    fn open(name: &str, bytes: &[u8]) -> Result<Self, String> {
+        let Config {} = config(name, bytes)?;
+        Ok(Self {
+            labels: (0..DIGITS).map(|digit| digit.to_string()).collect(),
+            running: Cell::default(),
+        })
+    }
+
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+        let mut allowance = Allowance::default();
+        let mut numbers: Vec<f32> = Vec::with_capacity(items.len() * SIDE * SIDE);
+        each(items, |item| {
+            let part = only_part(item, "an image")?;
+            let seen = picture(&part, true, &mut allowance)
+                .and_then(|picture| seen(&picture))
+                .map_err(|kind| (Some(0), kind))?;
+            numbers.extend(seen);
+            Ok(())
+        })?;
+        self.running.set(items.len() as u64);
+        if items.is_empty() {
+            return Ok(Step::Answers(Vec::new()));
+        }
+        let shape = vec![items.len() as u64, (SIDE * SIDE) as u64];
+        Ok(Step::Tensors(vec![tensor(INPUT, shape, &numbers)]))
+    }
+
+    fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
+        let running = self.running.take();
+        if running == 0 {
+            return Err("there are outputs, but no run was asked for".into());
+        }
+        let scores = floats(&outputs, None, &[running, DIGITS as u64])?;
+        classified(&scores, &self.labels)
+    }
+}
+
+/// What the model sees of a grey picture.
+fn seen(picture: &Picture) -> Result<[f32; SIDE * SIDE], RefusalKind> {
+    let (width, height) = (picture.width, picture.height);
+    let mut ink = Picture {
+        width,
+        height,
+        channels: 1,
+        bytes: picture.bytes.clone(),
+    };
+    if !paper_is_dark(picture) {
+        ink.bytes.iter_mut().for_each(|value| *value = 255 - *value);
+    }
+    let most = ink.bytes.iter().copied().max().unwrap_or(0);
+    let least = ink.bytes.iter().copied().min().unwrap_or(0);
+    if f32::from(most - least) < MIN_CONTRAST * 255.0 {
+        return Err(RefusalKind::InvalidContent(
+            "Nothing is drawn on the image: it is of one shade.".into(),
+        ));
+    }
+    let mut seen = [0.0; SIDE * SIDE];
+    if (width, height) == (SIDE, SIDE) {
+        for (to, from) in seen.iter_mut().zip(&ink.bytes) {
+            *to = f32::from(*from) * INK / 255.0;
+        }
+        return Ok(seen);
+    }
+    // Paper is not quite white and its grain is not ink.
+    let half = least + (most - least) / 2;
+    ink.bytes
+        .iter_mut()
+        .for_each(|value| *value = value.saturating_sub(least));
+    let drawn = |(_, value): &(usize, &u8)| **value > half - least;
+    let places = ink.bytes.iter().enumerate().filter(drawn);
+    let (mut left, mut right, mut top, mut bottom) = (width, 0, height, 0);
+    for (at, _) in places {
+        (left, right) = (left.min(at % width), right.max(at % width));
+        (top, bottom) = (top.min(at / width), bottom.max(at / width));
+    }
+    let (box_width, box_height) = (right - left + 1, bottom - top + 1);
+    let longer = box_width.max(box_height) as f64;
+    let side = |length: usize| {
+        let scaled = (length as f64 * SIDE as f64 / longer).round() as usize;
+        scaled.clamp(1, SIDE)
+    };
+    let (to_width, to_height) = (side(box_width), side(box_height));
+    let area = Area {
+        x: left as f64,
+        y: top as f64,
+        width: box_width as f64,
+        height: box_height as f64,
+    };
+    let scaled = ink.scaled(area, to_width, to_height);
+    let darkest = scaled.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+    let (x, y) = ((SIDE - to_width) / 2, (SIDE - to_height) / 2);
+    for (row, values) in scaled.chunks_exact(to_width).enumerate() {
+        for (column, value) in values.iter().enumerate() {
+            // Rounding must not leave the contract's bounds.
+            seen[(y + row) * SIDE + x + column] = (value * INK / darkest).clamp(0.0, INK);
+        }
+    }
+    Ok(seen)
+}
+
+/// Whether the picture's edge is darker than half.
+fn paper_is_dark(picture: &Picture) -> bool {
+    let (width, height) = (picture.width, picture.height);
+    let rows = [0, height - 1];
+    let edge = rows
+        .iter()
+        .flat_map(|row| &picture.bytes[row * width..(row + 1) * width])
+        .chain(
+            picture
+                .bytes
+                .chunks_exact(width)
+                .flat_map(|row| [&row[0], &row[width - 1]]),
+        );
+    let (sum, count) = edge.fold((0u64, 0u64), |(sum, count), value| {
+        (sum + u64::from(*value), count + 1)
+    });
+    sum < count * 128
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::picture::tests::png_of;
+    use crate::{Blob, Part};
+
+    fn grey(width: usize, height: usize, value: impl Fn(usize, usize) -> u8) -> Vec<u8> {
+        let bytes: Vec<u8> = (0..width * height)
+            .map(|at| value(at % width, at / width))
+            .collect();
+        png_of(
+            width as u32,
+            height as u32,
+            png::ColorType::Grayscale,
+            &bytes,
+        )
+    }
+
+    fn item(body: &[u8]) -> Item<'_> {
+        Item {
+            parts: vec![Part::Bytes(Blob {
+                media_type: Some("image/png"),
+                body,
+            })],
+        }
+    }
+
+    fn digits() -> Digits {
+        Digits::open("digits", b"").unwrap()
+    }
+
+    fn seen(body: &[u8]) -> Vec<f32> {
+        match digits().prepare(&[item(body)]) {
+            Ok(Step::Tensors(tensors)) => {
+                assert_eq!(tensors[0].shape, [1, 64]);
+                let numbers = tensors[0].data.as_chunks::<4>().0.iter();
+                numbers.map(|b| f32::from_le_bytes(*b)).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_image_of_the_models_size_is_taken_as_it_is() {
+        let sheet = seen(&grey(8, 8, |x, y| {
+            if (2..6).contains(&x) {
+                255 - 17 * y as u8
+            } else {
+                255
+            }
+        }));
+        assert_eq!(
+            (sheet[0], sheet[2], sheet[3 + 8 * 7]),
+            (0.0, 0.0, 17.0 * 7.0 * 16.0 / 255.0)
+        );
+    }
+
+    #[test]
+    fn what_is_drawn_fills_the_height_in_the_middle_on_light_and_on_dark_paper() {
+        // A bar of 10 by 40 somewhere on a sheet of 100 by 90.
+        let drawn = |x: usize, y: usize| (60..70).contains(&x) && (30..70).contains(&y);
+        let light = seen(&grey(100, 90, |x, y| if drawn(x, y) { 20 } else { 240 }));
+        let dark = seen(&grey(100, 90, |x, y| if drawn(x, y) { 240 } else { 20 }));
+        for sheet in [light, dark] {
+            for (at, value) in sheet.iter().enumerate() {
+                let wanted = if (3..5).contains(&(at % 8)) {
+                    16.0
+                } else {
+                    0.0
+                };
+                // Its edge is blurred by the scaling.
+                assert!((value - wanted).abs() < 2.5, "{at}: {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_blank_sheet_is_refused() {
+        for shade in [0, 90, 255] {
+            let refusal = digits().prepare(&[item(&grey(20, 20, |_, _| shade))]);
+            assert!(matches!(
+                refusal.unwrap_err().kind,
+                RefusalKind::InvalidContent(_)
+            ));
+        }
+    }
+
+    #[test]
+    fn every_picture_becomes_numbers_within_the_contract_or_is_refused() {
+        for (width, height) in [(1, 1), (1, 50), (50, 1), (2, 2), (8, 9), (300, 3)] {
+            for seed in 0..16usize {
+                let file = grey(width, height, |x, y| {
+                    ((x * 7 + y * 13 + 3) * (seed + 1) * 41 % 256) as u8
+                });
+                match digits().prepare(&[item(&file)]) {
+                    Ok(Step::Tensors(tensors)) => {
+                        for number in tensors[0].data.as_chunks::<4>().0 {
+                            assert!((0.0..=16.0).contains(&f32::from_le_bytes(*number)));
+                        }
+                    }
+                    Ok(other) => panic!("{other:?}"),
+                    Err(refusal) => assert!(matches!(refusal.kind, RefusalKind::InvalidContent(_))),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_configuration_has_nothing_to_say() {
+        assert!(Digits::open("digits", b"{}").is_ok());
+        assert!(Digits::open("digits", b"{\"width\":8}").is_err());
+    }
+}

@@ -1,0 +1,534 @@
+//! Decides how a call over gRPC is framed and ended: which status each error has, where one message of a body ends and
+//! the next begins, and how long a caller waits. The server frames and unframes, the gate knows what messages mean.
+//!
+//! The form is gRPC's "over HTTP/2" specification: each message behind one byte that says whether it is compressed and
+//! four with its length; the status in trailers.
+
+use crate::problem::Code;
+use std::fmt;
+use std::time::Duration;
+
+/// The content type of calls, and what those of other codecs begin with.
+pub const CONTENT_TYPE: &str = "application/grpc";
+
+/// The header or trailer with a call's status.
+pub const STATUS: &str = "grpc-status";
+/// What was wrong, percent-encoded.
+pub const MESSAGE: &str = "grpc-message";
+/// A `google.rpc.Status`, in base64.
+pub const DETAILS: &str = "grpc-status-details-bin";
+/// Milliseconds after which a retry has a chance, as gRPC's retry design names them.
+pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// A status code of gRPC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum GrpcStatus {
+    /// It succeeded.
+    Ok = 0,
+    /// The caller gave up.
+    Cancelled = 1,
+    /// Nobody knows what went wrong.
+    Unknown = 2,
+    /// The caller sent something that is wrong whatever the state of the server.
+    InvalidArgument = 3,
+    /// The time was over.
+    DeadlineExceeded = 4,
+    /// What was named does not exist.
+    NotFound = 5,
+    /// What is to be made is there.
+    AlreadyExists = 6,
+    /// The caller is known and may not do this.
+    PermissionDenied = 7,
+    /// A limit is used up.
+    ResourceExhausted = 8,
+    /// It cannot be done as things are.
+    FailedPrecondition = 9,
+    /// It collided with another call.
+    Aborted = 10,
+    /// Past what there is.
+    OutOfRange = 11,
+    /// There is no such method.
+    Unimplemented = 12,
+    /// Something inside failed.
+    Internal = 13,
+    /// It cannot be done now; trying again may help.
+    Unavailable = 14,
+    /// Something was lost for good.
+    DataLoss = 15,
+    /// The caller is not known.
+    Unauthenticated = 16,
+}
+
+impl GrpcStatus {
+    /// All of them, by number.
+    pub const ALL: [GrpcStatus; 17] = [
+        Self::Ok,
+        Self::Cancelled,
+        Self::Unknown,
+        Self::InvalidArgument,
+        Self::DeadlineExceeded,
+        Self::NotFound,
+        Self::AlreadyExists,
+        Self::PermissionDenied,
+        Self::ResourceExhausted,
+        Self::FailedPrecondition,
+        Self::Aborted,
+        Self::OutOfRange,
+        Self::Unimplemented,
+        Self::Internal,
+        Self::Unavailable,
+        Self::DataLoss,
+        Self::Unauthenticated,
+    ];
+
+    /// The number in `grpc-status`.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The name in the specification.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Cancelled => "CANCELLED",
+            Self::Unknown => "UNKNOWN",
+            Self::InvalidArgument => "INVALID_ARGUMENT",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::NotFound => "NOT_FOUND",
+            Self::AlreadyExists => "ALREADY_EXISTS",
+            Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Self::FailedPrecondition => "FAILED_PRECONDITION",
+            Self::Aborted => "ABORTED",
+            Self::OutOfRange => "OUT_OF_RANGE",
+            Self::Unimplemented => "UNIMPLEMENTED",
+            Self::Internal => "INTERNAL",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::DataLoss => "DATA_LOSS",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+        }
+    }
+
+    /// What an HTTP status means to a caller of gRPC where nobody said a status of its own, after the specification's
+    /// mapping.
+    pub const fn of_http(status: u16) -> Self {
+        match status {
+            400 => Self::Internal,
+            401 => Self::Unauthenticated,
+            403 => Self::PermissionDenied,
+            404 => Self::Unimplemented,
+            429 | 502..=504 => Self::Unavailable,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for GrpcStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Code {
+    /// The status it is answered with over gRPC. No error of ours is OUT_OF_RANGE, which tells a caller to stop where a
+    /// list ends, nor CANCELLED, UNKNOWN or DATA_LOSS.
+    pub const fn grpc_status(self) -> GrpcStatus {
+        use GrpcStatus as G;
+        match self {
+            Code::MalformedRequest
+            | Code::MalformedJson
+            | Code::MalformedProtobuf
+            | Code::InvalidBody
+            | Code::IncompleteBody
+            | Code::InvalidContentCoding
+            | Code::IdempotencyKeyMissing
+            | Code::IdempotencyKeyInvalid
+            | Code::InvalidParameter
+            | Code::TargetTooLong
+            | Code::InvalidInputs
+            | Code::ModelRejectedInputs => G::InvalidArgument,
+            Code::CredentialsMissing
+            | Code::CredentialsMalformed
+            | Code::CredentialsAmbiguous
+            | Code::CredentialsInvalid
+            | Code::CredentialsExpired
+            | Code::CredentialsRevoked
+            | Code::SignatureReplayed => G::Unauthenticated,
+            Code::PermissionDenied | Code::TenantDisabled => G::PermissionDenied,
+            Code::UnknownModel | Code::UnknownVersion | Code::UnknownResource => G::NotFound,
+            // A path is a method there.
+            Code::UnknownPath
+            | Code::MethodNotAllowed
+            | Code::NotAcceptable
+            | Code::UnsupportedMediaType => G::Unimplemented,
+            Code::RequestTimeout | Code::DeadlineExceeded => G::DeadlineExceeded,
+            Code::IdempotencyInFlight => G::Aborted,
+            Code::AlreadyExists => G::AlreadyExists,
+            Code::FailedPrecondition
+            | Code::IdempotencyKeyExhausted
+            | Code::IdempotencyKeyReused
+            | Code::ReplayUnavailable => G::FailedPrecondition,
+            Code::BodyTooLarge | Code::QuotaExceeded | Code::HeadersTooLarge => {
+                G::ResourceExhausted
+            }
+            Code::Internal | Code::InferenceFailed => G::Internal,
+            Code::ModelNotReady | Code::Overloaded | Code::StoreUnavailable => G::Unavailable,
+        }
+    }
+}
+
+/// The longest message of an error: with its escapes it has to fit what clients take of headers, 8 KiB by default.
+pub const MAX_MESSAGE_BYTES: usize = 1024;
+
+/// A message as `grpc-message` carries it: visible ASCII and spaces as they are, everything else and `%` as `%XX` of its
+/// UTF-8, cut at [`MAX_MESSAGE_BYTES`].
+pub fn encode_message(message: &str) -> String {
+    let end = message.floor_char_boundary(MAX_MESSAGE_BYTES);
+    let cut = message.get(..end).unwrap_or_default();
+    let mut encoded = String::with_capacity(cut.len());
+    for byte in cut.bytes() {
+        match byte {
+            b'%' | ..0x20 | 0x7f.. => encoded.push_str(&format!("%{byte:02X}")),
+            _ => encoded.push(char::from(byte)),
+        }
+    }
+    encoded
+}
+
+/// Which form of gRPC a content type asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// Protobuf, the one that is spoken here.
+    Protobuf,
+    /// Another, or gRPC for browsers, which has another framing.
+    Other,
+}
+
+/// The codec a content type names; `None` where it is not gRPC's.
+pub fn codec(content_type: &[u8]) -> Option<Codec> {
+    let essence = content_type
+        .split(|byte| *byte == b';')
+        .next()
+        .unwrap_or_default()
+        .trim_ascii()
+        .to_ascii_lowercase();
+    match essence.strip_prefix(CONTENT_TYPE.as_bytes())? {
+        b"" | b"+proto" => Some(Codec::Protobuf),
+        [b'+' | b'-', ..] => Some(Codec::Other),
+        _ => None,
+    }
+}
+
+/// The most digits of a `grpc-timeout`.
+const MAX_TIMEOUT_DIGITS: usize = 8;
+
+/// How long a caller waits, as `grpc-timeout` has it: up to eight digits and a unit. `None` where it is not of this form.
+pub fn timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty()
+        || digits.len() > MAX_TIMEOUT_DIGITS
+        || !digits.iter().all(u8::is_ascii_digit)
+    {
+        return None;
+    }
+    let count: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3_600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// Bytes before each message.
+pub const FRAME_HEAD_BYTES: usize = 5;
+
+/// What stands before a message that is not compressed. `None` where its length does not fit, beyond any body's limit.
+pub fn frame_head(message_bytes: usize) -> Option<[u8; FRAME_HEAD_BYTES]> {
+    let [a, b, c, d] = u32::try_from(message_bytes).ok()?.to_be_bytes();
+    Some([0, a, b, c, d])
+}
+
+/// One message of a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Whether it is compressed, in the coding that `grpc-encoding` names.
+    pub compressed: bool,
+    /// The message.
+    pub bytes: Vec<u8>,
+}
+
+/// Why a body is no sequence of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameFault {
+    /// The byte before a message is neither 0 nor 1.
+    Flag(u8),
+    /// A message is announced that is larger than the limit.
+    TooLarge {
+        /// What is announced.
+        bytes: u64,
+        /// What is taken.
+        limit: u64,
+    },
+}
+
+impl fmt::Display for FrameFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => write!(
+                f,
+                "a message begins with the byte {flag}; it is 1 for a compressed message and else 0"
+            ),
+            Self::TooLarge { bytes, limit } => write!(
+                f,
+                "a message of {bytes} bytes is announced; at most {limit} are taken"
+            ),
+        }
+    }
+}
+
+impl FrameFault {
+    /// The error it is answered with.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Flag(_) => Code::MalformedRequest,
+            Self::TooLarge { .. } => Code::BodyTooLarge,
+        }
+    }
+}
+
+/// Takes a body apart into messages, however it is cut into pieces. It holds what has arrived of one message and nothing
+/// on the word of a length.
+#[derive(Debug)]
+pub struct Deframer {
+    limit: u64,
+    head: [u8; FRAME_HEAD_BYTES],
+    head_bytes: usize,
+    message: Vec<u8>,
+    pieces: u32,
+}
+
+impl Deframer {
+    /// One that takes messages of at most `limit` bytes.
+    pub fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            head: [0; FRAME_HEAD_BYTES],
+            head_bytes: 0,
+            message: Vec::new(),
+            pieces: 0,
+        }
+    }
+
+    /// Bytes held of a message that is not whole yet.
+    pub fn held_bytes(&self) -> usize {
+        self.message.len()
+    }
+
+    /// Whether the body may end here.
+    pub fn is_between_messages(&self) -> bool {
+        self.head_bytes == 0
+    }
+
+    /// Takes from the front of `piece` up to the end of a message, and gives the message when it is whole. Without one
+    /// all of the piece was taken. After a fault it is of no more use.
+    pub fn next(&mut self, piece: &mut &[u8]) -> Result<Option<Message>, FrameFault> {
+        while self.head_bytes < FRAME_HEAD_BYTES {
+            let Some((byte, rest)) = piece.split_first() else {
+                return Ok(None);
+            };
+            self.head[self.head_bytes] = *byte;
+            self.head_bytes += 1;
+            *piece = rest;
+            if self.head[0] > 1 {
+                return Err(FrameFault::Flag(self.head[0]));
+            }
+        }
+        let [flag, length @ ..] = self.head;
+        let length = u32::from_be_bytes(length);
+        if u64::from(length) > self.limit {
+            return Err(FrameFault::TooLarge {
+                bytes: length.into(),
+                limit: self.limit,
+            });
+        }
+        let missing = length as usize - self.message.len();
+        let (taken, rest) = piece.split_at(missing.min(piece.len()));
+        *piece = rest;
+        if !taken.is_empty() {
+            self.pieces += 1;
+            // A length that nothing followed reserves nothing.
+            if self.pieces == 2 {
+                self.message.reserve_exact(missing);
+            }
+            self.message.extend_from_slice(taken);
+        }
+        if taken.len() < missing {
+            return Ok(None);
+        }
+        self.head_bytes = 0;
+        self.pieces = 0;
+        Ok(Some(Message {
+            compressed: flag == 1,
+            bytes: std::mem::take(&mut self.message),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_a_status_that_is_none_of_those_it_must_not_have() {
+        for code in Code::ALL {
+            let status = code.grpc_status();
+            let never = [
+                GrpcStatus::Ok,
+                GrpcStatus::Cancelled,
+                GrpcStatus::Unknown,
+                GrpcStatus::OutOfRange,
+                GrpcStatus::DataLoss,
+            ];
+            assert!(!never.contains(&status), "{}", code.as_str());
+            // What is ours over HTTP is ours here, and the other way round.
+            let ours = matches!(status, GrpcStatus::Internal);
+            assert_eq!(ours, code.status() == 500, "{}", code.as_str());
+            let again = matches!(status, GrpcStatus::Unavailable);
+            assert_eq!(again, code.status() == 503, "{}", code.as_str());
+            let unknown = matches!(status, GrpcStatus::Unauthenticated);
+            assert_eq!(unknown, code.status() == 401, "{}", code.as_str());
+        }
+        for (number, status) in GrpcStatus::ALL.iter().enumerate() {
+            assert_eq!(usize::from(status.number()), number);
+        }
+    }
+
+    #[test]
+    fn a_message_is_percent_encoded_and_cut_between_characters() {
+        assert_eq!(encode_message("a b~"), "a b~");
+        assert_eq!(encode_message("50 %\n"), "50 %25%0A");
+        assert_eq!(encode_message("é\u{7f}"), "%C3%A9%7F");
+        let long = "é".repeat(MAX_MESSAGE_BYTES);
+        assert_eq!(encode_message(&long).len(), MAX_MESSAGE_BYTES * 3);
+        let odd = format!("x{long}");
+        assert_eq!(encode_message(&odd).len(), 1 + (MAX_MESSAGE_BYTES - 2) * 3);
+    }
+
+    #[test]
+    fn content_types_are_told_apart() {
+        for (text, expected) in [
+            ("application/grpc", Some(Codec::Protobuf)),
+            ("Application/gRPC+proto; charset=utf-8", Some(Codec::Protobuf)),
+            ("application/grpc ;x=y", Some(Codec::Protobuf)),
+            ("application/grpc+json", Some(Codec::Other)),
+            ("application/grpc-web", Some(Codec::Other)),
+            ("application/grpc-web+proto", Some(Codec::Other)),
+            ("application/grpcx", None),
+            ("application/json", None),
+            ("", None),
+        ] {
+            assert_eq!(codec(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_up_to_eight_digits_and_a_unit() {
+        for (text, expected) in [
+            ("1H", Some(Duration::from_secs(3_600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("4m", Some(Duration::from_millis(4))),
+            ("5u", Some(Duration::from_micros(5))),
+            ("6n", Some(Duration::from_nanos(6))),
+            ("0n", Some(Duration::ZERO)),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3_600))),
+            ("999999999S", None),
+            ("S", None),
+            ("", None),
+            ("1", None),
+            ("1s", None),
+            ("-1S", None),
+            ("+1S", None),
+            ("1.5S", None),
+            (" 1S", None),
+        ] {
+            assert_eq!(timeout(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    fn framed(messages: &[(bool, &[u8])]) -> Vec<u8> {
+        let mut body = Vec::new();
+        for (compressed, message) in messages {
+            let mut head = frame_head(message.len()).unwrap();
+            head[0] = u8::from(*compressed);
+            body.extend_from_slice(&head);
+            body.extend_from_slice(message);
+        }
+        body
+    }
+
+    #[test]
+    fn messages_are_the_same_however_a_body_is_cut() {
+        let messages: [(bool, &[u8]); 4] = [
+            (false, b"first"),
+            (true, b""),
+            (true, b"a longer second message"),
+            (false, b"x"),
+        ];
+        let body = framed(&messages);
+        for size in 1..=body.len() {
+            let mut deframer = Deframer::new(100);
+            let mut found = Vec::new();
+            for mut piece in body.chunks(size) {
+                while let Some(message) = deframer.next(&mut piece).unwrap() {
+                    found.push((message.compressed, message.bytes));
+                }
+                assert!(piece.is_empty());
+            }
+            let found: Vec<_> = found.iter().map(|(c, b)| (*c, b.as_slice())).collect();
+            assert_eq!(found, messages, "in pieces of {size}");
+            assert!(deframer.is_between_messages());
+        }
+    }
+
+    #[test]
+    fn a_body_that_ends_within_a_message_is_known_at_every_length() {
+        let body = framed(&[(false, b"first"), (false, b"second")]);
+        for end in 0..body.len() {
+            let mut deframer = Deframer::new(100);
+            let mut piece = &body[..end];
+            let mut whole = 0;
+            while deframer.next(&mut piece).unwrap().is_some() {
+                whole += 1;
+            }
+            assert_eq!(whole, usize::from(end >= 10), "{end}");
+            assert_eq!(deframer.is_between_messages(), end == 0 || end == 10, "{end}");
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_and_a_flag_that_is_none_are_faults_at_once() {
+        let mut deframer = Deframer::new(4);
+        let mut piece: &[u8] = &[0, 0xff, 0xff, 0xff, 0xff];
+        let fault = deframer.next(&mut piece).unwrap_err();
+        assert_eq!(
+            fault,
+            FrameFault::TooLarge {
+                bytes: u32::MAX.into(),
+                limit: 4
+            }
+        );
+        assert_eq!(fault.code(), Code::BodyTooLarge);
+        let mut deframer = Deframer::new(4);
+        assert_eq!(deframer.next(&mut &b"\x02"[..]), Err(FrameFault::Flag(2)));
+        let mut deframer = Deframer::new(u64::MAX);
+        let mut piece: &[u8] = &[0, 0xff, 0xff, 0xff, 0xff, 1];
+        assert_eq!(deframer.next(&mut piece), Ok(None));
+        assert!(deframer.message.capacity() < 64, "nothing on its word");
+    }
+}

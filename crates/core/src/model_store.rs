@@ -1,0 +1,214 @@
+//! The models of our host, as components see them: a store of `wasi:keyvalue` under the label [`LABEL`] whose entries are
+//! not kept but asked for and done. How they are named, and how failures are told. Written and read here and nowhere else.
+//!
+//! ```text
+//! get  index                        JSON: every version, as the Open Inference Protocol's repository index has it
+//! get  index/ready                  the same of those that answer
+//! get  statistics                   JSON: every version's statistics, as the protocol has them
+//! get  statistics/<model>           of one model's versions; absent where there is no such model
+//! get  statistics/<model>/<version> of one version; absent where there is no such version
+//! set  load/<model>                 loads it, or loads it again where its files changed; done when it is back
+//! set  unload/<model>               unloads it; done when it is back
+//!
+//! failure = word ": " message
+//! word    = "not_found" / "failed_precondition" / "failed"
+//! ```
+//!
+//! `exists` answers as `get` does. Everything else fails.
+
+use std::fmt;
+
+/// The label of the store.
+pub const LABEL: &str = "models";
+
+const INDEX: &str = "index";
+const READY: &str = "ready";
+const STATISTICS: &str = "statistics";
+const LOAD: &str = "load";
+const UNLOAD: &str = "unload";
+
+/// An entry of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelEntry<'a> {
+    /// The index of the repository.
+    Index {
+        /// Only of versions that answer.
+        ready: bool,
+    },
+    /// Statistics.
+    Statistics {
+        /// Of this model alone.
+        model: Option<&'a str>,
+        /// Of this version alone, as text; only with a model.
+        version: Option<&'a str>,
+    },
+    /// Setting it loads a model.
+    Load(&'a str),
+    /// Setting it unloads a model.
+    Unload(&'a str),
+}
+
+impl<'a> ModelEntry<'a> {
+    /// Reads an entry's name; `None` where there is no such entry.
+    pub fn parse(kv_key: &'a str) -> Option<Self> {
+        let mut steps = kv_key.split('/');
+        let first = steps.next()?;
+        let (second, third) = (steps.next(), steps.next());
+        let none_is_empty = ![second, third].contains(&Some(""));
+        if steps.next().is_some() || !none_is_empty {
+            return None;
+        }
+        match (first, second, third) {
+            (INDEX, None, None) => Some(Self::Index { ready: false }),
+            (INDEX, Some(READY), None) => Some(Self::Index { ready: true }),
+            (STATISTICS, model, version) => Some(Self::Statistics { model, version }),
+            (LOAD, Some(model), None) => Some(Self::Load(model)),
+            (UNLOAD, Some(model), None) => Some(Self::Unload(model)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ModelEntry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index { ready: false } => f.write_str(INDEX),
+            Self::Index { ready: true } => write!(f, "{INDEX}/{READY}"),
+            Self::Statistics { model: None, .. } => f.write_str(STATISTICS),
+            Self::Statistics {
+                model: Some(model),
+                version: None,
+            } => write!(f, "{STATISTICS}/{model}"),
+            Self::Statistics {
+                model: Some(model),
+                version: Some(version),
+            } => write!(f, "{STATISTICS}/{model}/{version}"),
+            Self::Load(model) => write!(f, "{LOAD}/{model}"),
+            Self::Unload(model) => write!(f, "{UNLOAD}/{model}"),
+        }
+    }
+}
+
+/// Which kind of failure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelFault {
+    /// There is no such model or version.
+    NotFound,
+    /// It cannot be done as things are: its files are no model, or the operator does not allow it.
+    FailedPrecondition,
+    /// The host failed.
+    Failed,
+}
+
+impl ModelFault {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::NotFound, Self::FailedPrecondition, Self::Failed];
+
+    /// As it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::FailedPrecondition => "failed_precondition",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// A store's error in words, with its kind. Words of no form of ours are a failure of the store.
+    pub fn parse(words: &str) -> (Self, &str) {
+        let of = |fault: &Self| {
+            let message = words.strip_prefix(fault.as_str())?.strip_prefix(": ")?;
+            Some((*fault, message))
+        };
+        Self::ALL
+            .iter()
+            .find_map(of)
+            .unwrap_or((Self::Failed, words))
+    }
+
+    /// The words of a failure.
+    pub fn say(self, message: impl fmt::Display) -> String {
+        format!("{}: {message}", self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_s_name_is_read_as_it_was_written() {
+        for (entry, written) in [
+            (ModelEntry::Index { ready: false }, "index"),
+            (ModelEntry::Index { ready: true }, "index/ready"),
+            (
+                ModelEntry::Statistics {
+                    model: None,
+                    version: None,
+                },
+                "statistics",
+            ),
+            (
+                ModelEntry::Statistics {
+                    model: Some("cls"),
+                    version: None,
+                },
+                "statistics/cls",
+            ),
+            (
+                ModelEntry::Statistics {
+                    model: Some("cls"),
+                    version: Some("3"),
+                },
+                "statistics/cls/3",
+            ),
+            (ModelEntry::Load("cls"), "load/cls"),
+            (ModelEntry::Unload("load"), "unload/load"),
+        ] {
+            assert_eq!(entry.to_string(), written);
+            assert_eq!(ModelEntry::parse(written), Some(entry), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_no_entry_s_is_none() {
+        for name in [
+            "",
+            "/",
+            "index/",
+            "index/READY",
+            "index/ready/",
+            "indexes",
+            "statistics/",
+            "statistics//1",
+            "statistics/cls/",
+            "statistics/cls/1/2",
+            "load",
+            "load/",
+            "load/a/b",
+            "/load/a",
+            "unload",
+            "unload/",
+            "reload/a",
+        ] {
+            assert_eq!(ModelEntry::parse(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_read_as_it_was_said_and_other_words_are_the_store_s() {
+        for fault in ModelFault::ALL {
+            for message in ["", "x", "failed: x", "a: b"] {
+                assert_eq!(ModelFault::parse(&fault.say(message)), (fault, message));
+            }
+        }
+        for words in [
+            "",
+            "gone",
+            "not_found",
+            "not_found:x",
+            "failed_preconditions: x",
+        ] {
+            assert_eq!(ModelFault::parse(words), (ModelFault::Failed, words));
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Triton's `generate` and `generate_stream`: one JSON object of inputs, one of outputs. Models here give one answer, so
+//! a stream of them is one event long; what is refused before the model runs is answered as everywhere.
+
+use super::infer;
+use super::run::{Answer, Runner, Work, item_count};
+use super::{JSON, rejected, text};
+use crate::catalogue::Opened;
+use crate::ports::{ContractPort, Ports};
+use crate::record::Response;
+use penstock_core::Problem;
+use penstock_tensor::generate::{EVENT_STREAM, event, render};
+use penstock_tensor::{InferRequest, render::Form};
+
+/// A body that meets the contract.
+struct Generate {
+    parsed: InferRequest,
+    items: u64,
+    streamed: bool,
+}
+
+/// Reads a body.
+pub(super) fn decode<P: Ports>(
+    opened: &Opened<P>,
+    body: &[u8],
+    streamed: bool,
+) -> Result<Box<dyn Work<P>>, Problem> {
+    let parsed = opened
+        .validation
+        .parse_generate(text(body)?)
+        .map_err(rejected)?;
+    Ok(Box::new(Generate {
+        items: item_count(&parsed.inputs, &opened.contract),
+        parsed,
+        streamed,
+    }))
+}
+
+impl<P: Ports> Work<P> for Generate {
+    fn items(&self) -> u64 {
+        self.items
+    }
+
+    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+        let Generate {
+            mut parsed,
+            streamed,
+            ..
+        } = *self;
+        let inputs = std::mem::take(&mut parsed.inputs);
+        let outputs = infer::run(runner, &parsed, inputs)?;
+        // A streamed answer is written and then put into its event, so it is there twice.
+        let copies = if streamed { 2 } else { 1 };
+        let capacity = runner.capacity(&outputs, Form::Items(runner.contract()), copies)?;
+        let json = render(
+            runner.model,
+            &runner.serving.version.to_string(),
+            parsed.id.as_deref(),
+            &outputs,
+            runner.contract(),
+            capacity,
+        );
+        let response = match streamed {
+            true => Response::new(200, EVENT_STREAM, event(&json)),
+            false => Response::new(200, JSON, json),
+        };
+        Ok(Answer {
+            response,
+            prediction_id: Some(runner.prediction_id()),
+        })
+    }
+}

@@ -1,0 +1,937 @@
+//! Decides what a `ModelInferRequest` means: tensors that meet the contract, the outputs that are wanted, and the line
+//! and the time the call asks for.
+//!
+//! The message is read field by field and is never made into a structure first: as one, a field of two bytes costs
+//! hundreds. What is held beside the message are at most [`MAX_LISTED`] of each thing it lists, and the tensors, which
+//! are counted before there is room made for them and are no more than the limit for decoded bodies.
+//!
+//! `raw_input_contents` and typed contents do not go together, as with Triton: either every input is raw or none.
+
+use super::wire::{self, Broken, Element, Piece, Value};
+use crate::route::{Target, shorten};
+use penstock_core::violation::{MAX_VIOLATIONS, escape_pointer_token};
+use penstock_core::{Code, Violation};
+use penstock_tensor::contract::{MAX_RANK, MAX_TENSORS, MAX_TENSOR_NAME_BYTES};
+use penstock_tensor::tensor::{elements, push_byte_string};
+use penstock_tensor::{Contract, Datatype, Rejection, Tensor, check_tensors};
+
+/// The most inputs, outputs, raw contents, or parameters of one thing that are looked at: no contract has more tensors,
+/// and there are fewer parameters.
+pub const MAX_LISTED: usize = MAX_TENSORS;
+
+/// The longest `id`, as over REST: it is repeated in the answer.
+pub const MAX_ID_BYTES: usize = 256;
+
+/// The longest version that is looked at; real ones have a few digits.
+const MAX_VERSION_BYTES: usize = 256;
+
+/// An inference request that meets the contract.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decoded {
+    /// The caller's name for the request, repeated in the answer.
+    pub id: Option<String>,
+    /// One tensor for each input, in the contract's order.
+    pub inputs: Vec<Tensor>,
+    /// The outputs asked for, in their order, each with how many classes are wanted in place of its numbers; empty for
+    /// all.
+    pub outputs: Vec<(String, u32)>,
+    /// Which of the model's lines the call waits in, 1 the first to run; `None` for the default.
+    pub priority: Option<u8>,
+    /// Microseconds the call may take; `None` for the default.
+    pub timeout_us: Option<u64>,
+}
+
+/// What a request says of itself before anybody looks at its tensors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heading {
+    /// The model, and the version where one is pinned.
+    pub target: Target,
+    /// The caller's name for the request.
+    pub id: String,
+}
+
+/// Reads what a request is about, and that it is a message at all.
+pub fn heading(message: &[u8]) -> Result<Heading, Rejection> {
+    let top = Top::read(message).map_err(malformed)?;
+    Ok(Heading {
+        target: Target {
+            model: bounded(top.model, MAX_TENSOR_NAME_BYTES),
+            version: (!top.version.is_empty()).then(|| bounded(top.version, MAX_VERSION_BYTES)),
+        },
+        id: bounded(top.id, MAX_ID_BYTES),
+    })
+}
+
+/// A stranger's name, cut where it is longer than any name may be: then it names nothing.
+fn bounded(text: &str, bytes: usize) -> String {
+    let end = text.floor_char_boundary(bytes + 1);
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
+/// Reads an inference request whose tensors may have `limit` bytes together, and checks it against the contract.
+///
+/// Errors with everything wrong at once: `MalformedProtobuf` where it is not the message, `InvalidBody` where its parts
+/// do not go together, `InvalidInputs` where a tensor does not meet the contract, `BodyTooLarge` where its tensors are
+/// larger than the limit.
+pub fn decode_infer(
+    message: &[u8],
+    contract: &Contract,
+    limit: u64,
+) -> Result<Decoded, Rejection> {
+    let top = Top::read(message).map_err(malformed)?;
+    let mut faults = Faults::default();
+    let mut decoded = Decoded::default();
+    if top.id.len() > MAX_ID_BYTES {
+        faults.form("/id", "id_too_long", || {
+            (
+                format!("at most {MAX_ID_BYTES} bytes"),
+                format!("id has {} bytes; send at most {MAX_ID_BYTES}", top.id.len()),
+            )
+        });
+    } else if !top.id.is_empty() {
+        decoded.id = Some(top.id.to_owned());
+    }
+    for (name, listed, all) in [
+        ("inputs", top.inputs.len(), top.inputs_count),
+        ("outputs", top.outputs.len(), top.outputs_count),
+        ("parameters", top.parameters.len(), top.parameters_count),
+    ] {
+        if all > listed {
+            faults.form(&format!("/{name}"), "too_many", || {
+                (
+                    format!("at most {MAX_LISTED}"),
+                    format!("there are {all} {name}; send at most {MAX_LISTED}"),
+                )
+            });
+        }
+    }
+    request_parameters(&top, contract, &mut decoded, &mut faults).map_err(malformed)?;
+    let omitted = inputs(&top, contract, limit, &mut decoded, &mut faults)?;
+    outputs(&top, contract, &mut decoded, &mut faults).map_err(malformed)?;
+    // What was left out is at fault and not missing.
+    let checked = match check_tensors(&decoded.inputs, contract) {
+        Ok(()) => Ok(()),
+        Err(rejection) => faults.join(rejection, &omitted),
+    };
+    faults.finish(checked)?;
+    let mut sorted = Vec::with_capacity(decoded.inputs.len());
+    for spec in &contract.inputs {
+        let at = decoded.inputs.iter().position(|t| t.name == spec.name);
+        sorted.extend(at.map(|at| decoded.inputs.swap_remove(at)));
+    }
+    decoded.inputs = sorted;
+    Ok(decoded)
+}
+
+/// The fields of a request, as pieces.
+#[derive(Default)]
+struct Top<'a> {
+    model: &'a str,
+    version: &'a str,
+    id: &'a str,
+    parameters: Vec<Piece<'a>>,
+    parameters_count: usize,
+    inputs: Vec<Piece<'a>>,
+    inputs_count: usize,
+    outputs: Vec<Piece<'a>>,
+    outputs_count: usize,
+    raw: Vec<Piece<'a>>,
+    raw_count: usize,
+}
+
+impl<'a> Top<'a> {
+    fn read(message: &'a [u8]) -> Result<Self, Broken> {
+        let mut top = Self::default();
+        let mut fields = Piece::whole(message).fields();
+        loop {
+            let at = fields.at();
+            let Some((number, value)) = fields.next()? else {
+                return Ok(top);
+            };
+            let list = match number {
+                1 => {
+                    top.model = piece(value, at)?.text()?;
+                    continue;
+                }
+                2 => {
+                    top.version = piece(value, at)?.text()?;
+                    continue;
+                }
+                3 => {
+                    top.id = piece(value, at)?.text()?;
+                    continue;
+                }
+                4 => (&mut top.parameters, &mut top.parameters_count),
+                5 => (&mut top.inputs, &mut top.inputs_count),
+                6 => (&mut top.outputs, &mut top.outputs_count),
+                7 => (&mut top.raw, &mut top.raw_count),
+                _ => continue,
+            };
+            list_piece(list, piece(value, at)?);
+        }
+    }
+}
+
+/// Counts a piece, and keeps it while there are few.
+fn list_piece<'a>((list, count): (&mut Vec<Piece<'a>>, &mut usize), piece: Piece<'a>) {
+    *count += 1;
+    if list.len() < MAX_LISTED {
+        list.push(piece);
+    }
+}
+
+fn piece(value: Value<'_>, at: usize) -> Result<Piece<'_>, Broken> {
+    match value {
+        Value::Piece(piece) => Ok(piece),
+        _ => Err(Broken {
+            at,
+            what: wire::WRONG_KIND,
+        }),
+    }
+}
+
+/// The value of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Parameter<'a> {
+    Nothing,
+    Bool(bool),
+    Integer(i128),
+    Number(f64),
+    Text(&'a str),
+}
+
+impl Parameter<'_> {
+    /// Whether it asks for what is done anyway.
+    fn is_nothing(self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Bool(value) => !value,
+            Self::Integer(value) => value == 0,
+            Self::Number(value) => value == 0.0,
+            Self::Text(value) => value.is_empty(),
+        }
+    }
+
+    /// A number that is not negative.
+    fn whole(self) -> Option<u64> {
+        match self {
+            Self::Integer(value) => u64::try_from(value).ok(),
+            _ => None,
+        }
+    }
+}
+
+/// One entry of a map of parameters.
+fn parameter(entry: Piece<'_>) -> Result<(&str, Parameter<'_>), Broken> {
+    let (mut name, mut parameter) = ("", Parameter::Nothing);
+    let mut fields = entry.fields();
+    loop {
+        let at = fields.at();
+        let Some((number, value)) = fields.next()? else {
+            return Ok((name, parameter));
+        };
+        match number {
+            1 => name = piece(value, at)?.text()?,
+            2 => {
+                let mut choices = piece(value, at)?.fields();
+                loop {
+                    let at = choices.at();
+                    let Some((number, value)) = choices.next()? else {
+                        break;
+                    };
+                    parameter = match (number, value) {
+                        (1, Value::Varint(value)) => Parameter::Bool(value != 0),
+                        (2, Value::Varint(value)) => {
+                            Parameter::Integer(i128::from(value.cast_signed()))
+                        }
+                        (3, Value::Piece(piece)) => Parameter::Text(piece.text()?),
+                        (4, Value::Fixed64(bytes)) => {
+                            Parameter::Number(f64::from_le_bytes(bytes))
+                        }
+                        (5, Value::Varint(value)) => Parameter::Integer(value.into()),
+                        (1..=5, _) => {
+                            return Err(Broken {
+                                at,
+                                what: wire::WRONG_KIND,
+                            });
+                        }
+                        _ => parameter,
+                    };
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Why a parameter that other servers know is not taken.
+fn unsupported(name: &str) -> Option<&'static str> {
+    if name.starts_with("shared_memory") {
+        Some("no memory is shared with callers; send the tensor's contents")
+    } else if name.starts_with("sequence_") {
+        Some("no model here keeps state between calls; send each call whole")
+    } else {
+        None
+    }
+}
+
+/// Reports a parameter that nothing acts on: one that is ignored is most often one that is misspelt.
+fn not_taken(
+    faults: &mut Faults,
+    parent: &str,
+    name: &str,
+    parameter: Parameter<'_>,
+    known: &[&str],
+) {
+    let reason = unsupported(name);
+    if reason.is_some() && parameter.is_nothing() {
+        return;
+    }
+    let at = format!("{parent}/parameters/{}", escape_pointer_token(&shorten(name)));
+    let rule = match reason {
+        Some(_) => "unsupported_parameter",
+        None => "unknown_parameter",
+    };
+    faults.form(&at, rule, || {
+        let known = match known {
+            [] => "no parameters".to_owned(),
+            known => format!("one of: {}", known.join(", ")),
+        };
+        let message = match reason {
+            Some(reason) => format!("parameter {:?} is not supported: {reason}", shorten(name)),
+            None => format!(
+                "{:?} is not a parameter here; remove it, or use {known}",
+                shorten(name)
+            ),
+        };
+        (known, message)
+    });
+}
+
+fn wrong_parameter(faults: &mut Faults, at: &str, name: &str, expected: &str) {
+    faults.form(
+        &format!("{at}/parameters/{name}"),
+        "wrong_type",
+        || {
+            (
+                expected.to_owned(),
+                format!("parameter {name:?} is not {expected}; send it as int64_param or uint64_param"),
+            )
+        },
+    );
+}
+
+fn request_parameters(
+    top: &Top<'_>,
+    contract: &Contract,
+    decoded: &mut Decoded,
+    faults: &mut Faults,
+) -> Result<(), Broken> {
+    for entry in &top.parameters {
+        let (name, value) = parameter(*entry)?;
+        match name {
+            "priority" => match value.whole() {
+                // As Triton does: 0 and a level the model has not are its default.
+                Some(level) => {
+                    let levels = 1..=contract.batching.priority_levels;
+                    let level = u8::try_from(level).ok();
+                    decoded.priority = level.filter(|level| levels.contains(level));
+                }
+                None => wrong_parameter(faults, "", name, "a level, 1 the first to run"),
+            },
+            "timeout" => match value.whole() {
+                Some(us) => decoded.timeout_us = Some(us).filter(|us| *us > 0),
+                None => wrong_parameter(faults, "", name, "a number of microseconds"),
+            },
+            // What is done anyway: outputs are bytes here, and the last answer of a call says that it is.
+            "binary_data_output" | "triton_enable_empty_final_response" => {}
+            _ => not_taken(faults, "", name, value, &["priority", "timeout"]),
+        }
+    }
+    Ok(())
+}
+
+/// An input, as pieces.
+#[derive(Default)]
+struct Input<'a> {
+    name: &'a str,
+    datatype: &'a str,
+    shape: Vec<u64>,
+    /// A length that is negative, or more of them than a tensor has axes.
+    odd_shape: bool,
+    has_contents: bool,
+    parameters: Vec<Piece<'a>>,
+    parameters_count: usize,
+}
+
+impl<'a> Input<'a> {
+    fn read(input: Piece<'a>) -> Result<Self, Broken> {
+        let mut read = Self::default();
+        let mut fields = input.fields();
+        loop {
+            let at = fields.at();
+            let Some((number, value)) = fields.next()? else {
+                return Ok(read);
+            };
+            match number {
+                1 => read.name = piece(value, at)?.text()?,
+                2 => read.datatype = piece(value, at)?.text()?,
+                3 => {
+                    let (shape, odd) = (&mut read.shape, &mut read.odd_shape);
+                    wire::varints(value, at, |length| {
+                        match u64::try_from(length.cast_signed()) {
+                            Ok(length) if shape.len() <= MAX_RANK => shape.push(length),
+                            Ok(_) => {}
+                            Err(_) => *odd = true,
+                        }
+                    })?;
+                }
+                4 => list_piece(
+                    (&mut read.parameters, &mut read.parameters_count),
+                    piece(value, at)?,
+                ),
+                5 => read.has_contents |= !piece(value, at)?.bytes.is_empty(),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Reads the inputs into `decoded`; gives the names of those that are at fault and left out.
+fn inputs<'a>(
+    top: &Top<'a>,
+    contract: &Contract,
+    limit: u64,
+    decoded: &mut Decoded,
+    faults: &mut Faults,
+) -> Result<Vec<&'a str>, Rejection> {
+    let mut omitted = Vec::new();
+    let mut room = limit;
+    let is_raw = top.raw_count > 0;
+    let counts_agree = !is_raw || top.raw_count == top.inputs_count;
+    if !counts_agree {
+        faults.form("/raw_input_contents", "wrong_count", || {
+            (
+                format!("{} raw contents", top.inputs_count),
+                format!(
+                    "there are {} raw_input_contents for {} inputs; send one for each input, in their order, or none",
+                    top.raw_count, top.inputs_count
+                ),
+            )
+        });
+    }
+    for (index, at) in top.inputs.iter().enumerate() {
+        let input = Input::read(*at).map_err(malformed)?;
+        let pointer = format!("/inputs/{index}");
+        let before = faults.count();
+        for entry in &input.parameters {
+            let (name, value) = parameter(*entry).map_err(malformed)?;
+            not_taken(faults, &pointer, name, value, &[]);
+        }
+        if input.parameters_count > input.parameters.len() {
+            faults.form(&format!("{pointer}/parameters"), "too_many", || {
+                (
+                    format!("at most {MAX_LISTED}"),
+                    format!("there are {} parameters", input.parameters_count),
+                )
+            });
+        }
+        if is_raw && input.has_contents {
+            faults.form(&format!("{pointer}/contents"), "contents_given_twice", || {
+                (
+                    "contents or raw_input_contents".to_owned(),
+                    format!(
+                        "input {:?} has contents, and the request has raw_input_contents; send all inputs in one of the \
+                         two ways",
+                        shorten(input.name)
+                    ),
+                )
+            });
+        }
+        let datatype = Datatype::parse(input.datatype);
+        if datatype.is_none() {
+            let expected = contract.input(input.name).map(|spec| spec.datatype.as_str());
+            faults.contract(&format!("{pointer}/datatype"), "wrong_datatype", || {
+                let expected = expected.unwrap_or("a datatype of the protocol");
+                (
+                    expected.to_owned(),
+                    format!(
+                        "input {:?} has datatype {:?}; send {expected}",
+                        shorten(input.name),
+                        shorten(input.datatype)
+                    ),
+                )
+            });
+        }
+        if input.odd_shape || input.shape.len() > MAX_RANK {
+            faults.contract(&format!("{pointer}/shape"), "wrong_shape", || {
+                (
+                    format!("at most {MAX_RANK} lengths, none negative"),
+                    format!(
+                        "the shape of input {:?} has a negative length, or more than {MAX_RANK} lengths",
+                        shorten(input.name)
+                    ),
+                )
+            });
+        }
+        let mut data = None;
+        if let Some(datatype) = datatype
+            && faults.count() == before
+            && counts_agree
+        {
+            let contents = Contents {
+                name: input.name,
+                datatype,
+                shape: &input.shape,
+                pointer: &pointer,
+            };
+            data = match top.raw.get(index) {
+                Some(raw) => Some(copied(raw.bytes, &mut room, limit)?),
+                None => contents.read(*at, &mut room, limit, faults)?,
+            };
+        }
+        match (data, datatype) {
+            (Some(data), Some(datatype)) => decoded.inputs.push(Tensor {
+                name: bounded(input.name, MAX_TENSOR_NAME_BYTES),
+                datatype,
+                shape: input.shape,
+                data,
+            }),
+            _ => omitted.push(input.name),
+        }
+    }
+    Ok(omitted)
+}
+
+/// Bytes of a tensor, where there is room for them.
+fn reserved(bytes: u64, room: &mut u64, limit: u64) -> Result<Vec<u8>, Rejection> {
+    let too_large = || {
+        let message = format!(
+            "the inputs are more than {limit} bytes as tensors, which is the limit for decoded bodies of this model here; \
+             send fewer items"
+        );
+        Rejection {
+            code: Code::BodyTooLarge,
+            message,
+            violations: Vec::new(),
+            omitted: 0,
+        }
+    };
+    *room = room.checked_sub(bytes).ok_or_else(too_large)?;
+    let mut data = Vec::new();
+    // The limit may be more than there is memory for.
+    usize::try_from(bytes)
+        .ok()
+        .and_then(|bytes| data.try_reserve_exact(bytes).ok())
+        .ok_or_else(too_large)?;
+    Ok(data)
+}
+
+fn copied(bytes: &[u8], room: &mut u64, limit: u64) -> Result<Vec<u8>, Rejection> {
+    let mut data = reserved(bytes.len() as u64, room, limit)?;
+    data.extend_from_slice(bytes);
+    Ok(data)
+}
+
+/// The fields of `InferTensorContents`, and how their elements are sent.
+const CONTENTS: [(&str, Option<Element>); 8] = [
+    ("bool_contents", Some(Element::Varint)),
+    ("int_contents", Some(Element::Varint)),
+    ("int64_contents", Some(Element::Varint)),
+    ("uint_contents", Some(Element::Varint)),
+    ("uint64_contents", Some(Element::Varint)),
+    ("fp32_contents", Some(Element::Fixed32)),
+    ("fp64_contents", Some(Element::Fixed64)),
+    ("bytes_contents", None),
+];
+
+/// The field a datatype's elements stand in; `None` for those that only raw contents have.
+fn field_of(datatype: Datatype) -> Option<u32> {
+    Some(match datatype {
+        Datatype::Bool => 1,
+        Datatype::Int8 | Datatype::Int16 | Datatype::Int32 => 2,
+        Datatype::Int64 => 3,
+        Datatype::Uint8 | Datatype::Uint16 | Datatype::Uint32 => 4,
+        Datatype::Uint64 => 5,
+        Datatype::Fp32 => 6,
+        Datatype::Fp64 => 7,
+        Datatype::Bytes => 8,
+        Datatype::Fp16 | Datatype::Bf16 => return None,
+    })
+}
+
+/// Typed contents of one input.
+struct Contents<'a> {
+    name: &'a str,
+    datatype: Datatype,
+    shape: &'a [u64],
+    pointer: &'a str,
+}
+
+impl Contents<'_> {
+    /// The elements as a tensor holds them; `None` where they are at fault, which has been reported.
+    fn read(
+        &self,
+        input: Piece<'_>,
+        room: &mut u64,
+        limit: u64,
+        faults: &mut Faults,
+    ) -> Result<Option<Vec<u8>>, Rejection> {
+        let own = field_of(self.datatype);
+        let (mut count, mut string_bytes, mut other) = (0u64, 0u64, None);
+        each_content(input, |number, value, at| {
+            let Some((_, element)) = CONTENTS.get(number as usize - 1) else {
+                return Ok(());
+            };
+            let found = match element {
+                Some(element) => wire::count(*element, value, at)?,
+                None => {
+                    if Some(number) == own {
+                        string_bytes += piece(value, at)?.bytes.len() as u64;
+                    }
+                    piece(value, at).map(|_| 1)?
+                }
+            };
+            if Some(number) == own {
+                count += found;
+            } else if found > 0 {
+                other = other.or(Some(number));
+            }
+            Ok(())
+        })
+        .map_err(malformed)?;
+        if other.is_some() || own.is_none() {
+            let name = |number: u32| CONTENTS.get(number as usize - 1).map_or("", |(name, _)| name);
+            faults.contract(&format!("{}/contents", self.pointer), "wrong_contents", || {
+                let expected = match own {
+                    Some(own) => name(own),
+                    None => "raw_input_contents",
+                };
+                let found = match other {
+                    Some(other) => format!("its elements stand in {}", name(other)),
+                    None => "has no typed contents".to_owned(),
+                };
+                (
+                    expected.to_owned(),
+                    format!(
+                        "input {:?} is {}, and {found}; send them in {expected}",
+                        shorten(self.name),
+                        self.datatype
+                    ),
+                )
+            });
+            return Ok(None);
+        }
+        if elements(self.shape) != Some(count) {
+            faults.contract(&format!("{}/contents", self.pointer), "wrong_count", || {
+                let expected = match elements(self.shape) {
+                    Some(count) => format!("{count} elements for its shape"),
+                    None => "the elements of its shape, which are more than can be counted".to_owned(),
+                };
+                let message = format!(
+                    "input {:?} has {count} elements; send {expected}",
+                    shorten(self.name)
+                );
+                (expected, message)
+            });
+            return Ok(None);
+        }
+        let bytes = match self.datatype.size_bytes() {
+            Some(size) => count.checked_mul(size as u64),
+            None => count
+                .checked_mul(penstock_tensor::tensor::BYTES_PREFIX_BYTES as u64)
+                .and_then(|lengths| lengths.checked_add(string_bytes)),
+        };
+        let mut data = reserved(bytes.unwrap_or(u64::MAX), room, limit)?;
+        let mut index = 0u64;
+        let mut out_of_range = Vec::new();
+        let mut beyond = 0u64;
+        each_content(input, |number, value, at| {
+            if Some(number) != own {
+                return Ok(());
+            }
+            self.copy(value, at, &mut data, |found| {
+                if let Some(found) = found {
+                    if out_of_range.len() < MAX_VIOLATIONS {
+                        out_of_range.push((index, found));
+                    } else {
+                        beyond += 1;
+                    }
+                }
+                index += 1;
+            })
+        })
+        .map_err(malformed)?;
+        for (index, found) in &out_of_range {
+            let at = format!("{}/contents/{index}", self.pointer);
+            faults.contract(&at, "out_of_range", || {
+                (
+                    format!("a value of {}", self.datatype),
+                    format!(
+                        "input {:?} has the value {found}, which is no {}",
+                        shorten(self.name),
+                        self.datatype
+                    ),
+                )
+            });
+        }
+        faults.omit(beyond);
+        Ok(out_of_range.is_empty().then_some(data))
+    }
+
+    /// Appends the elements of one field. `each` is told of every integer, and its value where the datatype has it not.
+    fn copy(
+        &self,
+        value: Value<'_>,
+        at: usize,
+        data: &mut Vec<u8>,
+        mut each: impl FnMut(Option<i64>),
+    ) -> Result<(), Broken> {
+        macro_rules! narrowed {
+            ($type:ty, $read:ty) => {
+                wire::varints(value, at, |bits| {
+                    // As protobuf has it: an integer of 32 bits is the lower half of what is sent.
+                    let wide = bits as $read;
+                    let narrow = <$type>::try_from(wide);
+                    each(narrow.is_err().then_some(i64::from(wide)));
+                    data.extend_from_slice(&narrow.unwrap_or_default().to_le_bytes());
+                })
+            };
+        }
+        match self.datatype {
+            Datatype::Bool => wire::varints(value, at, |bits| data.push(u8::from(bits != 0))),
+            Datatype::Int8 => narrowed!(i8, i32),
+            Datatype::Int16 => narrowed!(i16, i32),
+            Datatype::Int32 => narrowed!(i32, i32),
+            Datatype::Uint8 => narrowed!(u8, u32),
+            Datatype::Uint16 => narrowed!(u16, u32),
+            Datatype::Uint32 => narrowed!(u32, u32),
+            Datatype::Int64 | Datatype::Uint64 => {
+                wire::varints(value, at, |bits| data.extend_from_slice(&bits.to_le_bytes()))
+            }
+            Datatype::Fp32 | Datatype::Fp64 => {
+                // Counted, and so of the right kind and length.
+                match value {
+                    Value::Fixed32(bytes) => data.extend_from_slice(&bytes),
+                    Value::Fixed64(bytes) => data.extend_from_slice(&bytes),
+                    Value::Piece(piece) => data.extend_from_slice(piece.bytes),
+                    Value::Varint(_) | Value::Group => {}
+                }
+                Ok(())
+            }
+            Datatype::Bytes => {
+                push_byte_string(data, piece(value, at)?.bytes);
+                Ok(())
+            }
+            Datatype::Fp16 | Datatype::Bf16 => Ok(()),
+        }
+    }
+}
+
+/// Every field of an input's contents; a message that is sent in parts is all of them.
+fn each_content<'a>(
+    input: Piece<'a>,
+    mut each: impl FnMut(u32, Value<'a>, usize) -> Result<(), Broken>,
+) -> Result<(), Broken> {
+    let mut fields = input.fields();
+    while let Some((number, value)) = fields.next()? {
+        let (5, Value::Piece(contents)) = (number, value) else {
+            continue;
+        };
+        let mut contents = contents.fields();
+        loop {
+            let at = contents.at();
+            let Some((number, value)) = contents.next()? else {
+                break;
+            };
+            each(number, value, at)?;
+        }
+    }
+    Ok(())
+}
+
+fn outputs(
+    top: &Top<'_>,
+    contract: &Contract,
+    decoded: &mut Decoded,
+    faults: &mut Faults,
+) -> Result<(), Broken> {
+    for (index, at) in top.outputs.iter().enumerate() {
+        let pointer = format!("/outputs/{index}");
+        let (mut name, mut classes) = ("", 0);
+        let mut fields = at.fields();
+        let mut entries = 0;
+        loop {
+            let at = fields.at();
+            let Some((number, value)) = fields.next()? else {
+                break;
+            };
+            match number {
+                1 => name = piece(value, at)?.text()?,
+                2 => {
+                    entries += 1;
+                    let (parameter_name, value) = parameter(piece(value, at)?)?;
+                    match parameter_name {
+                        "classification" => match value.whole() {
+                            Some(wanted) => classes = u32::try_from(wanted).unwrap_or(u32::MAX),
+                            None => {
+                                wrong_parameter(faults, &pointer, parameter_name, "a number of classes");
+                            }
+                        },
+                        "binary_data" => {}
+                        _ => not_taken(
+                            faults,
+                            &pointer,
+                            parameter_name,
+                            value,
+                            &["classification"],
+                        ),
+                    }
+                }
+                _ => {}
+            }
+        }
+        if entries > MAX_LISTED {
+            faults.form(&format!("{pointer}/parameters"), "too_many", || {
+                (
+                    format!("at most {MAX_LISTED}"),
+                    format!("there are {entries} parameters"),
+                )
+            });
+        }
+        let spec = contract.outputs.iter().find(|spec| spec.name == name);
+        match spec {
+            None => faults.contract(&format!("{pointer}/name"), "unknown_output", || {
+                let known: Vec<&str> = contract.outputs.iter().map(|o| o.name.as_str()).collect();
+                (
+                    format!("one of: {}", known.join(", ")),
+                    format!(
+                        "the model has no output {:?}; its outputs are: {}",
+                        shorten(name),
+                        known.join(", ")
+                    ),
+                )
+            }),
+            Some(_) if decoded.outputs.iter().any(|(other, _)| other == name) => {
+                faults.contract(&format!("{pointer}/name"), "duplicate_output", || {
+                    (
+                        "each output once".to_owned(),
+                        format!("output {name:?} is asked for twice; ask once"),
+                    )
+                });
+            }
+            Some(spec) => decoded.outputs.push((spec.name.clone(), classes)),
+        }
+    }
+    Ok(())
+}
+
+/// A message that is not what its method takes.
+pub fn malformed(broken: Broken) -> Rejection {
+    let message = format!(
+        "the message breaks at byte {}: {}",
+        broken.at, broken.what
+    );
+    Rejection {
+        code: Code::MalformedProtobuf,
+        message: message.clone(),
+        violations: vec![Violation::new(
+            "",
+            "malformed_protobuf",
+            "a message as its definition says",
+            message,
+        )],
+        omitted: 0,
+    }
+}
+
+/// Everything that is wrong. Violations are made only while there is room for them.
+#[derive(Default)]
+struct Faults {
+    listed: Vec<(Code, Violation)>,
+    omitted: u64,
+    has_form: bool,
+}
+
+impl Faults {
+    fn count(&self) -> u64 {
+        self.listed.len() as u64 + self.omitted
+    }
+
+    fn omit(&mut self, more: u64) {
+        self.omitted += more;
+    }
+
+    fn push(
+        &mut self,
+        code: Code,
+        pointer: &str,
+        rule: &str,
+        say: impl FnOnce() -> (String, String),
+    ) {
+        self.has_form |= code == Code::InvalidBody;
+        if self.listed.len() == MAX_VIOLATIONS {
+            self.omitted += 1;
+            return;
+        }
+        let (expected, message) = say();
+        let violation = Violation::new(pointer, rule, expected, message);
+        self.listed.push((code, violation));
+    }
+
+    /// Something about the message's form.
+    fn form(&mut self, pointer: &str, rule: &str, say: impl FnOnce() -> (String, String)) {
+        self.push(Code::InvalidBody, pointer, rule, say);
+    }
+
+    /// Something the contract does not take.
+    fn contract(&mut self, pointer: &str, rule: &str, say: impl FnOnce() -> (String, String)) {
+        self.push(Code::InvalidInputs, pointer, rule, say);
+    }
+
+    /// Adds what the contract's own check found, but for inputs that are missing because they were left out.
+    fn join(&mut self, rejection: Rejection, left_out: &[&str]) -> Result<(), Rejection> {
+        if self.count() == 0 {
+            return Err(rejection);
+        }
+        let is_about = |violation: &Violation| {
+            let named = |name: &&str| violation.message.contains(&format!("{name:?}"));
+            violation.rule == "missing_input" && left_out.iter().any(named)
+        };
+        for violation in rejection.violations {
+            if !is_about(&violation) {
+                if self.listed.len() == MAX_VIOLATIONS {
+                    self.omitted += 1;
+                } else {
+                    self.listed.push((Code::InvalidInputs, violation));
+                }
+            }
+        }
+        self.omitted += rejection.omitted;
+        Ok(())
+    }
+
+    fn finish(self, checked: Result<(), Rejection>) -> Result<(), Rejection> {
+        checked?;
+        let count = self.count();
+        let code = if self.has_form {
+            Code::InvalidBody
+        } else {
+            Code::InvalidInputs
+        };
+        let speaks = self.listed.iter().find(|(kind, _)| *kind == code);
+        let Some((_, first)) = speaks.or(self.listed.first()) else {
+            return Ok(());
+        };
+        let message = match count {
+            1 => first.message.clone(),
+            _ => format!("{count} things are wrong; the first: {}", first.message),
+        };
+        Err(Rejection {
+            code,
+            message,
+            violations: self.listed.into_iter().map(|(_, v)| v).collect(),
+            omitted: self.omitted,
+        })
+    }
+}

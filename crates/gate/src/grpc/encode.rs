@@ -1,0 +1,352 @@
+//! Writes the messages of answers. Outputs are raw, as Triton sends them; what REST says as JSON is said in the same words.
+
+use penstock_proto::inference as pb;
+use penstock_tensor::Tensor;
+use prost::Message;
+use prost::bytes::Bytes;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The parameter that says a call gives no more answers, for clients of streams.
+const FINAL: &str = "triton_final_response";
+
+/// What a `ModelInferResponse` says.
+#[derive(Clone, Debug, Default)]
+pub struct Inference<'a> {
+    /// The model that answered.
+    pub model: &'a str,
+    /// Its version.
+    pub version: &'a str,
+    /// The caller's own id for the call.
+    pub id: Option<&'a str>,
+    /// More that is said of the call.
+    pub parameters: &'a [(&'a str, &'a str)],
+    /// The outputs.
+    pub outputs: Vec<Tensor>,
+}
+
+/// How an answer to an inference request goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `ModelInferResponse`.
+    Unary,
+    /// `ModelStreamInferResponse`.
+    Stream,
+}
+
+/// The message, or how many bytes it would have when there is no memory for it.
+pub fn encode_infer(said: Inference<'_>, form: Form) -> Result<Vec<u8>, u64> {
+    let mut parameters: BTreeMap<String, pb::InferParameter> = said
+        .parameters
+        .iter()
+        .map(|(name, value)| {
+            let choice = pb::infer_parameter::ParameterChoice::StringParam((*value).to_owned());
+            ((*name).to_owned(), parameter(choice))
+        })
+        .collect();
+    if form == Form::Stream {
+        let choice = pb::infer_parameter::ParameterChoice::BoolParam(true);
+        parameters.insert(FINAL.to_owned(), parameter(choice));
+    }
+    let mut response = pb::ModelInferResponse {
+        model_name: said.model.to_owned(),
+        model_version: said.version.to_owned(),
+        id: said.id.unwrap_or_default().to_owned(),
+        parameters,
+        outputs: Vec::with_capacity(said.outputs.len()),
+        raw_output_contents: Vec::with_capacity(said.outputs.len()),
+    };
+    for output in said.outputs {
+        response
+            .outputs
+            .push(pb::model_infer_response::InferOutputTensor {
+                name: output.name,
+                datatype: output.datatype.as_str().to_owned(),
+                shape: output.shape.iter().map(|l| signed(*l)).collect(),
+                parameters: BTreeMap::new(),
+                contents: None,
+            });
+        // Not copied: the bytes are the tensor's.
+        response.raw_output_contents.push(Bytes::from(output.data));
+    }
+    match form {
+        Form::Unary => written(&response),
+        Form::Stream => written(&pb::ModelStreamInferResponse {
+            error_message: String::new(),
+            infer_response: Some(response),
+        }),
+    }
+}
+
+/// What a stream is told of one request that failed.
+pub fn stream_error(message: &str, id: &str) -> Vec<u8> {
+    pb::ModelStreamInferResponse {
+        error_message: message.to_owned(),
+        infer_response: Some(pb::ModelInferResponse {
+            id: id.to_owned(),
+            parameters: BTreeMap::from([(
+                FINAL.to_owned(),
+                parameter(pb::infer_parameter::ParameterChoice::BoolParam(true)),
+            )]),
+            ..pb::ModelInferResponse::default()
+        }),
+    }
+    .encode_to_vec()
+}
+
+fn written(message: &impl Message) -> Result<Vec<u8>, u64> {
+    let bytes = message.encoded_len();
+    let mut written = Vec::new();
+    written.try_reserve_exact(bytes).map_err(|_| bytes as u64)?;
+    // There is room for all of it.
+    message.encode(&mut written).map_err(|_| bytes as u64)?;
+    Ok(written)
+}
+
+fn parameter(choice: pb::infer_parameter::ParameterChoice) -> pb::InferParameter {
+    pb::InferParameter {
+        parameter_choice: Some(choice),
+    }
+}
+
+fn signed(length: u64) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
+fn text(value: &Value, member: &str) -> String {
+    match value.get(member) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        _ => String::new(),
+    }
+}
+
+fn texts(value: &Value, member: &str) -> Vec<String> {
+    let list = value.get(member).and_then(Value::as_array);
+    let texts = list.into_iter().flatten();
+    texts
+        .filter_map(|text| text.as_str().map(str::to_owned))
+        .collect()
+}
+
+fn number(value: &Value, member: &str) -> u64 {
+    value.get(member).and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn integers(value: &Value, member: &str) -> Vec<i64> {
+    let list = value.get(member).and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(Value::as_i64).collect()
+}
+
+fn list<'a>(value: &'a Value, member: &str) -> impl Iterator<Item = &'a Value> {
+    value
+        .get(member)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+}
+
+/// `ServerMetadataResponse`, of what `/v2` says.
+pub fn server_metadata(said: &Value) -> Vec<u8> {
+    pb::ServerMetadataResponse {
+        name: text(said, "name"),
+        version: text(said, "version"),
+        extensions: texts(said, "extensions"),
+    }
+    .encode_to_vec()
+}
+
+/// `ModelMetadataResponse`, of what `/v2/models/{m}` says.
+pub fn model_metadata(said: &Value) -> Vec<u8> {
+    let tensors = |member: &str| {
+        let tensors = list(said, member).map(|tensor| pb::model_metadata_response::TensorMetadata {
+            name: text(tensor, "name"),
+            datatype: text(tensor, "datatype"),
+            shape: integers(tensor, "shape"),
+        });
+        tensors.collect()
+    };
+    pb::ModelMetadataResponse {
+        name: text(said, "name"),
+        versions: texts(said, "versions"),
+        platform: text(said, "platform"),
+        inputs: tensors("inputs"),
+        outputs: tensors("outputs"),
+    }
+    .encode_to_vec()
+}
+
+/// `ModelConfigResponse`, of what `/v2/models/{m}/config` says.
+pub fn model_config(said: &Value) -> Vec<u8> {
+    let data_type = |tensor: &Value| {
+        let name = text(tensor, "data_type");
+        pb::DataType::from_str_name(&name).map_or(0, |found| found as i32)
+    };
+    let input = list(said, "input").map(|input| pb::ModelInput {
+        name: text(input, "name"),
+        data_type: data_type(input),
+        format: pb::model_input::Format::from_str_name(&text(input, "format"))
+            .map_or(0, |found| found as i32),
+        dims: integers(input, "dims"),
+        optional: input.get("optional").and_then(Value::as_bool) == Some(true),
+    });
+    let output = list(said, "output").map(|output| pb::ModelOutput {
+        name: text(output, "name"),
+        data_type: data_type(output),
+        dims: integers(output, "dims"),
+        label_filename: text(output, "label_filename"),
+    });
+    let group = list(said, "instance_group").map(|group| pb::ModelInstanceGroup {
+        name: text(group, "name"),
+        count: number(group, "count") as i32,
+        gpus: integers(group, "gpus").iter().map(|gpu| *gpu as i32).collect(),
+        kind: pb::model_instance_group::Kind::from_str_name(&text(group, "kind"))
+            .map_or(0, |found| found as i32),
+    });
+    let batching = said.get("dynamic_batching").filter(|b| b.is_object());
+    let batching = batching.map(|batching| {
+        let policy = batching.get("default_queue_policy").filter(|p| p.is_object());
+        pb::model_config::SchedulingChoice::DynamicBatching(pb::ModelDynamicBatching {
+            preferred_batch_size: integers(batching, "preferred_batch_size")
+                .iter()
+                .map(|size| *size as i32)
+                .collect(),
+            max_queue_delay_microseconds: number(batching, "max_queue_delay_microseconds"),
+            preserve_ordering: batching.get("preserve_ordering").and_then(Value::as_bool)
+                == Some(true),
+            priority_levels: number(batching, "priority_levels"),
+            default_priority_level: number(batching, "default_priority_level"),
+            default_queue_policy: policy.map(|policy| pb::ModelQueuePolicy {
+                timeout_action: 0,
+                default_timeout_microseconds: number(policy, "default_timeout_microseconds"),
+                allow_timeout_override: policy
+                    .get("allow_timeout_override")
+                    .and_then(Value::as_bool)
+                    == Some(true),
+                max_queue_size: number(policy, "max_queue_size") as u32,
+            }),
+            priority_queue_policy: BTreeMap::new(),
+        })
+    });
+    let policy = said.get("version_policy").filter(|p| p.is_object());
+    let version_policy = policy.map(|policy| {
+        use pb::model_version_policy::{All, Latest, PolicyChoice, Specific};
+        let choice = if let Some(latest) = policy.get("latest") {
+            PolicyChoice::Latest(Latest {
+                num_versions: number(latest, "num_versions") as u32,
+            })
+        } else if let Some(specific) = policy.get("specific") {
+            PolicyChoice::Specific(Specific {
+                versions: integers(specific, "versions"),
+            })
+        } else {
+            PolicyChoice::All(All {})
+        };
+        pb::ModelVersionPolicy {
+            policy_choice: Some(choice),
+        }
+    });
+    let parameters = said.get("parameters").and_then(Value::as_object);
+    let parameters = parameters.into_iter().flatten().map(|(name, value)| {
+        let string_value = match value {
+            Value::String(text) => text.clone(),
+            other => text(other, "string_value"),
+        };
+        (name.clone(), pb::ModelParameter { string_value })
+    });
+    let flag = |member: &str, inner: &str| {
+        let found = said.get(member)?.get(inner)?.as_bool()?;
+        Some(found)
+    };
+    pb::ModelConfigResponse {
+        config: Some(pb::ModelConfig {
+            name: text(said, "name"),
+            platform: text(said, "platform"),
+            version_policy,
+            max_batch_size: said
+                .get("max_batch_size")
+                .and_then(Value::as_i64)
+                .and_then(|size| i32::try_from(size).ok())
+                .unwrap_or(0),
+            input: input.collect(),
+            output: output.collect(),
+            instance_group: group.collect(),
+            default_model_filename: text(said, "default_model_filename"),
+            cc_model_filenames: BTreeMap::new(),
+            metric_tags: BTreeMap::new(),
+            parameters: parameters.collect(),
+            backend: text(said, "backend"),
+            model_transaction_policy: flag("model_transaction_policy", "decoupled")
+                .map(|decoupled| pb::ModelTransactionPolicy { decoupled }),
+            response_cache: flag("response_cache", "enable")
+                .map(|enable| pb::ModelResponseCache { enable }),
+            runtime: text(said, "runtime"),
+            scheduling_choice: batching,
+        }),
+    }
+    .encode_to_vec()
+}
+
+/// `ModelStatisticsResponse`, of what `/v2/models/{m}/stats` says.
+pub fn statistics(said: &Value) -> Vec<u8> {
+    fn duration(value: &Value, member: &str) -> Option<pb::StatisticDuration> {
+        let duration = value.get(member)?;
+        Some(pb::StatisticDuration {
+            count: number(duration, "count"),
+            ns: number(duration, "ns"),
+        })
+    }
+    let model_stats = list(said, "model_stats").map(|model| {
+        let runs = model.get("inference_stats").filter(|s| s.is_object());
+        let batches = list(model, "batch_stats").map(|batch| pb::InferBatchStatistics {
+            batch_size: number(batch, "batch_size"),
+            compute_input: duration(batch, "compute_input"),
+            compute_infer: duration(batch, "compute_infer"),
+            compute_output: duration(batch, "compute_output"),
+        });
+        let memory = list(model, "memory_usage").map(|usage| pb::MemoryUsage {
+            r#type: text(usage, "type"),
+            id: usage.get("id").and_then(Value::as_i64).unwrap_or(0),
+            byte_size: number(usage, "byte_size"),
+        });
+        pb::ModelStatistics {
+            name: text(model, "name"),
+            version: text(model, "version"),
+            last_inference: number(model, "last_inference"),
+            inference_count: number(model, "inference_count"),
+            execution_count: number(model, "execution_count"),
+            inference_stats: runs.map(|runs| pb::InferStatistics {
+                success: duration(runs, "success"),
+                fail: duration(runs, "fail"),
+                queue: duration(runs, "queue"),
+                compute_input: duration(runs, "compute_input"),
+                compute_infer: duration(runs, "compute_infer"),
+                compute_output: duration(runs, "compute_output"),
+                cache_hit: duration(runs, "cache_hit"),
+                cache_miss: duration(runs, "cache_miss"),
+            }),
+            batch_stats: batches.collect(),
+            memory_usage: memory.collect(),
+            response_stats: BTreeMap::new(),
+        }
+    });
+    pb::ModelStatisticsResponse {
+        model_stats: model_stats.collect(),
+    }
+    .encode_to_vec()
+}
+
+/// `RepositoryIndexResponse`, of what `/v2/repository/index` says.
+pub fn index(said: &Value) -> Vec<u8> {
+    let models = said.as_array().into_iter().flatten();
+    let models = models.map(|model| pb::repository_index_response::ModelIndex {
+        name: text(model, "name"),
+        version: text(model, "version"),
+        state: text(model, "state"),
+        reason: text(model, "reason"),
+    });
+    pb::RepositoryIndexResponse {
+        models: models.collect(),
+    }
+    .encode_to_vec()
+}

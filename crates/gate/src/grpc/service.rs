@@ -1,0 +1,413 @@
+//! Decides which method a path is, and what one message of it asks for.
+
+use super::decode;
+use super::encode::Form;
+use super::wire::Broken;
+use crate::record::Request;
+use crate::route::{Target, shorten};
+use penstock_core::{Code, Problem, grpc};
+use penstock_proto::grpc::health::v1 as health;
+use penstock_proto::grpc::reflection::v1 as reflection;
+use penstock_proto::{FILES, inference as pb};
+use penstock_tensor::Rejection;
+use prost::Message;
+
+/// The largest message of a method other than inference: it holds names and little else, and as a structure many times
+/// what it weighs.
+pub const MAX_SMALL_MESSAGE_BYTES: usize = 64 << 10;
+
+/// A method of one of the services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Whether the process answers.
+    ServerLive,
+    /// Whether every model could run now.
+    ServerReady,
+    /// Whether one model could run now.
+    ModelReady,
+    /// What the server is called.
+    ServerMetadata,
+    /// What a model takes and gives.
+    ModelMetadata,
+    /// Runs a model.
+    ModelInfer,
+    /// Runs a model for one message of a stream.
+    ModelStreamInfer,
+    /// How a model is served.
+    ModelConfig,
+    /// How models did.
+    ModelStatistics,
+    /// Which models there are.
+    RepositoryIndex,
+    /// Loads a model.
+    RepositoryModelLoad,
+    /// Lets go of a model.
+    RepositoryModelUnload,
+    /// gRPC's health check.
+    HealthCheck,
+    /// The same, again and again.
+    HealthWatch,
+    /// Which services there are.
+    Reflection,
+}
+
+impl Method {
+    /// The method a path names.
+    pub fn of(path: &str) -> Option<Self> {
+        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+        Some(match (service, method) {
+            ("inference.GRPCInferenceService", method) => match method {
+                "ServerLive" => Self::ServerLive,
+                "ServerReady" => Self::ServerReady,
+                "ModelReady" => Self::ModelReady,
+                "ServerMetadata" => Self::ServerMetadata,
+                "ModelMetadata" => Self::ModelMetadata,
+                "ModelInfer" => Self::ModelInfer,
+                "ModelStreamInfer" => Self::ModelStreamInfer,
+                "ModelConfig" => Self::ModelConfig,
+                "ModelStatistics" => Self::ModelStatistics,
+                "RepositoryIndex" => Self::RepositoryIndex,
+                "RepositoryModelLoad" => Self::RepositoryModelLoad,
+                "RepositoryModelUnload" => Self::RepositoryModelUnload,
+                _ => return None,
+            },
+            ("grpc.health.v1.Health", "Check") => Self::HealthCheck,
+            ("grpc.health.v1.Health", "Watch") => Self::HealthWatch,
+            (
+                "grpc.reflection.v1.ServerReflection" | "grpc.reflection.v1alpha.ServerReflection",
+                "ServerReflectionInfo",
+            ) => Self::Reflection,
+            _ => return None,
+        })
+    }
+}
+
+/// What one message asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asked {
+    /// Whether the process answers.
+    ServerLive,
+    /// Whether every model could run now.
+    ServerReady,
+    /// Whether one model could run now.
+    ModelReady(Target),
+    /// What the server is called.
+    ServerMetadata,
+    /// What a model takes and gives.
+    ModelMetadata(Target),
+    /// To run a model. The message is read again when its contract is known.
+    Infer {
+        /// Which.
+        target: Target,
+        /// The caller's name for the request.
+        id: String,
+        /// How the answer goes out.
+        form: Form,
+    },
+    /// How a model is served.
+    ModelConfig(Target),
+    /// How one model did, or all.
+    ModelStatistics(Option<Target>),
+    /// Which models there are.
+    RepositoryIndex {
+        /// Only those that are ready.
+        ready: bool,
+    },
+    /// To load a model.
+    ModelLoad(String),
+    /// To let go of a model.
+    ModelUnload(String),
+    /// Whether the server could run every model now; of a service that there is.
+    Health,
+    /// Of a service that there is not, and whether that is an answer.
+    HealthUnknown {
+        /// Watching may begin before there is such a service.
+        watching: bool,
+    },
+    /// Which services there are.
+    Reflection(reflection::ServerReflectionRequest),
+}
+
+/// Whether a request is a call over gRPC that can be answered as one.
+pub fn is_call(request: &Request) -> bool {
+    let codec = request.header("content-type").and_then(grpc::codec);
+    codec == Some(grpc::Codec::Protobuf)
+}
+
+/// The method a request calls.
+pub fn method(path: &str) -> Result<Method, Problem> {
+    Method::of(path).ok_or_else(|| {
+        Problem::new(
+            Code::UnknownPath,
+            format!(
+                "there is no method `{}`; server reflection lists the services",
+                shorten(path)
+            ),
+        )
+    })
+}
+
+/// What a message of a method asks for.
+pub fn asked(method: Method, message: &[u8]) -> Result<Asked, Problem> {
+    Ok(match method {
+        Method::ServerLive => {
+            small::<pb::ServerLiveRequest>(message)?;
+            Asked::ServerLive
+        }
+        Method::ServerReady => {
+            small::<pb::ServerReadyRequest>(message)?;
+            Asked::ServerReady
+        }
+        Method::ModelReady => {
+            let said: pb::ModelReadyRequest = small(message)?;
+            Asked::ModelReady(target(said.name, said.version))
+        }
+        Method::ServerMetadata => {
+            small::<pb::ServerMetadataRequest>(message)?;
+            Asked::ServerMetadata
+        }
+        Method::ModelMetadata => {
+            let said: pb::ModelMetadataRequest = small(message)?;
+            Asked::ModelMetadata(target(said.name, said.version))
+        }
+        Method::ModelInfer | Method::ModelStreamInfer => {
+            let said = decode::heading(message).map_err(rejected)?;
+            Asked::Infer {
+                target: said.target,
+                id: said.id,
+                form: match method {
+                    Method::ModelInfer => Form::Unary,
+                    _ => Form::Stream,
+                },
+            }
+        }
+        Method::ModelConfig => {
+            let said: pb::ModelConfigRequest = small(message)?;
+            Asked::ModelConfig(target(said.name, said.version))
+        }
+        Method::ModelStatistics => {
+            let said: pb::ModelStatisticsRequest = small(message)?;
+            let one = !said.name.is_empty();
+            Asked::ModelStatistics(one.then(|| target(said.name, said.version)))
+        }
+        Method::RepositoryIndex => {
+            let said: pb::RepositoryIndexRequest = small(message)?;
+            one_repository(&said.repository_name)?;
+            Asked::RepositoryIndex { ready: said.ready }
+        }
+        Method::RepositoryModelLoad => {
+            let said: pb::RepositoryModelLoadRequest = small(message)?;
+            one_repository(&said.repository_name)?;
+            no_parameters(said.parameters.keys(), &[])?;
+            Asked::ModelLoad(said.model_name)
+        }
+        Method::RepositoryModelUnload => {
+            let said: pb::RepositoryModelUnloadRequest = small(message)?;
+            one_repository(&said.repository_name)?;
+            // No model here depends on another, so it changes nothing.
+            no_parameters(said.parameters.keys(), &["unload_dependents"])?;
+            Asked::ModelUnload(said.model_name)
+        }
+        Method::HealthCheck | Method::HealthWatch => {
+            let said: health::HealthCheckRequest = small(message)?;
+            let service = said.service.as_str();
+            let known = FILES.iter().any(|file| file.services.contains(&service));
+            if service.is_empty() || known {
+                Asked::Health
+            } else {
+                Asked::HealthUnknown {
+                    watching: method == Method::HealthWatch,
+                }
+            }
+        }
+        Method::Reflection => Asked::Reflection(small(message)?),
+    })
+}
+
+/// A message of a method other than inference.
+fn small<M: Message + Default>(message: &[u8]) -> Result<M, Problem> {
+    if message.len() > MAX_SMALL_MESSAGE_BYTES {
+        return Err(Problem::new(
+            Code::BodyTooLarge,
+            format!(
+                "the message has {} bytes; this method takes at most {MAX_SMALL_MESSAGE_BYTES}",
+                message.len()
+            ),
+        ));
+    }
+    // Walked first, because prost does not say where a message breaks.
+    let mut fields = super::wire::Piece::whole(message).fields();
+    while fields.next().map_err(|b| rejected(decode::malformed(b)))?.is_some() {}
+    M::decode(message).map_err(|_| {
+        rejected(decode::malformed(Broken {
+            at: 0,
+            what: "its fields are not those of the method's message",
+        }))
+    })
+}
+
+fn target(model: String, version: String) -> Target {
+    Target {
+        model,
+        version: (!version.is_empty()).then_some(version),
+    }
+}
+
+fn one_repository(name: &str) -> Result<(), Problem> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::UnknownResource,
+        format!(
+            "there is no repository `{}`; there is one, without a name",
+            shorten(name)
+        ),
+    ))
+}
+
+fn no_parameters<'a>(
+    names: impl Iterator<Item = &'a String>,
+    known: &[&str],
+) -> Result<(), Problem> {
+    for name in names {
+        if !known.contains(&name.as_str()) {
+            return Err(Problem::new(
+                Code::InvalidBody,
+                format!(
+                    "the parameter `{}` is not taken: a model is what its files in the repository are",
+                    shorten(name)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The problem a rejection is answered with.
+pub fn rejected(rejection: Rejection) -> Problem {
+    Problem::new(rejection.code, rejection.message)
+        .with_violations(rejection.violations, rejection.omitted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_of_every_service_is_known_and_no_other() {
+        let mut methods = 0;
+        for file in FILES {
+            for service in file.services {
+                let prefix = format!("{service}.");
+                for symbol in file.symbols {
+                    if let Some(method) = symbol.strip_prefix(&prefix) {
+                        let path = format!("/{service}/{method}");
+                        assert!(Method::of(&path).is_some(), "{path}");
+                        methods += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(methods, 16);
+        for path in [
+            "",
+            "/",
+            "/inference.GRPCInferenceService",
+            "/inference.GRPCInferenceService/",
+            "/inference.GRPCInferenceService/modelInfer",
+            "/inference.GRPCInferenceService/ModelInfer/",
+            "/inference.GRPCInferenceService/SystemSharedMemoryStatus",
+            "//inference.GRPCInferenceService/ModelInfer",
+            "/x/ModelInfer",
+        ] {
+            assert_eq!(method(path).unwrap_err().code, Code::UnknownPath, "{path}");
+        }
+    }
+
+    #[test]
+    fn messages_ask_for_what_their_method_is_about() {
+        let said = pb::ModelReadyRequest {
+            name: "m".into(),
+            version: String::new(),
+        };
+        let at = |version: Option<&str>| Target {
+            model: "m".into(),
+            version: version.map(str::to_owned),
+        };
+        assert_eq!(
+            asked(Method::ModelReady, &said.encode_to_vec()),
+            Ok(Asked::ModelReady(at(None)))
+        );
+        let said = pb::ModelInferRequest {
+            model_name: "m".into(),
+            model_version: "2".into(),
+            id: "7".into(),
+            ..Default::default()
+        };
+        assert_eq!(
+            asked(Method::ModelStreamInfer, &said.encode_to_vec()),
+            Ok(Asked::Infer {
+                target: at(Some("2")),
+                id: "7".into(),
+                form: Form::Stream
+            })
+        );
+        assert_eq!(
+            asked(Method::ModelStatistics, b""),
+            Ok(Asked::ModelStatistics(None))
+        );
+        let health = |service: &str| health::HealthCheckRequest {
+            service: service.into(),
+        };
+        for (service, known) in [
+            ("", true),
+            ("inference.GRPCInferenceService", true),
+            ("grpc.health.v1.Health", true),
+            ("other", false),
+        ] {
+            let found = asked(Method::HealthWatch, &health(service).encode_to_vec()).unwrap();
+            let expected = if known {
+                Asked::Health
+            } else {
+                Asked::HealthUnknown { watching: true }
+            };
+            assert_eq!(found, expected, "{service}");
+        }
+    }
+
+    #[test]
+    fn a_broken_or_a_huge_message_and_what_cannot_be_asked_is_refused() {
+        let code = |method, message: &[u8]| asked(method, message).unwrap_err().code;
+        assert_eq!(code(Method::ServerLive, &[0x0f]), Code::MalformedProtobuf);
+        assert_eq!(code(Method::ModelReady, &[0x08, 1]), Code::MalformedProtobuf);
+        assert_eq!(code(Method::ModelReady, &[0x0a, 1, 0xff]), Code::MalformedProtobuf);
+        assert_eq!(
+            code(Method::ServerLive, &vec![0; MAX_SMALL_MESSAGE_BYTES + 1]),
+            Code::BodyTooLarge
+        );
+        let mut load = pb::RepositoryModelLoadRequest {
+            repository_name: "r".into(),
+            model_name: "m".into(),
+            ..Default::default()
+        };
+        let method = Method::RepositoryModelLoad;
+        assert_eq!(code(method, &load.encode_to_vec()), Code::UnknownResource);
+        load.repository_name.clear();
+        assert_eq!(
+            asked(method, &load.encode_to_vec()),
+            Ok(Asked::ModelLoad("m".into()))
+        );
+        load.parameters.insert("config".into(), Default::default());
+        assert_eq!(code(method, &load.encode_to_vec()), Code::InvalidBody);
+        let unload = pb::RepositoryModelUnloadRequest {
+            model_name: "m".into(),
+            parameters: [("unload_dependents".to_owned(), Default::default())].into(),
+            ..Default::default()
+        };
+        assert_eq!(
+            asked(Method::RepositoryModelUnload, &unload.encode_to_vec()),
+            Ok(Asked::ModelUnload("m".into()))
+        );
+    }
+}

@@ -1,0 +1,169 @@
+//! Decides what a contract looks like as a model configuration of Triton: the members that a contract says something
+//! of, by the names and in the forms of Triton's `ModelConfig`.
+
+use crate::answer::platform;
+use penstock_core::ModelVersion;
+use penstock_tensor::contract::{Backend, dims_oip};
+use penstock_tensor::{Contract, Datatype, TensorSpec};
+use serde_json::{Value, json};
+
+/// The extensions of the protocol that are served, by the names the common servers give them in their metadata.
+pub const EXTENSIONS: [&str; 4] = [
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "schedule_policy",
+];
+
+/// A model's configuration, as `/v2/models/{m}/config` shows it.
+pub fn model_config(name: &str, versions: &[ModelVersion], contract: &Contract) -> Value {
+    let batched = contract.batch_axis().is_some();
+    let backend = match contract.engine.backend {
+        // Which one the host takes is not the contract's to say.
+        Backend::Auto => "",
+        named => named.as_str(),
+    };
+    let numbers: Vec<u32> = versions.iter().map(|version| version.get()).collect();
+    let mut config = json!({
+        "name": name,
+        "platform": platform(contract),
+        "backend": backend,
+        "version_policy": { "specific": { "versions": numbers } },
+        "max_batch_size": if batched { max_batch_size(contract) } else { 0 },
+        "input": ports(&contract.inputs, batched),
+        "output": ports(&contract.outputs, batched),
+    });
+    let batching = &contract.batching;
+    if batched && batching.enabled {
+        let levels = batching.priority_levels;
+        let mut dynamic = json!({
+            "preferred_batch_size": batching.preferred_items,
+            "priority_levels": levels,
+            "default_priority_level": batching.default_priority.unwrap_or(levels),
+        });
+        if let Some(wait_ms) = batching.max_wait_ms {
+            dynamic["max_queue_delay_microseconds"] = json!((wait_ms * 1_000.0).round() as u64);
+        }
+        config["dynamic_batching"] = dynamic;
+    }
+    config
+}
+
+/// The most items of one request, in the 32 bits that the configuration has for it.
+pub fn max_batch_size(contract: &Contract) -> i32 {
+    i32::try_from(contract.limits.max_items).unwrap_or(i32::MAX)
+}
+
+fn ports(specs: &[TensorSpec], batched: bool) -> Vec<Value> {
+    let port = |spec: &TensorSpec| {
+        let (dims, reshaped) = config_dims(spec, batched);
+        let mut port = json!({
+            "name": spec.name,
+            "data_type": data_type(spec.datatype),
+            "dims": dims,
+        });
+        if reshaped {
+            port["reshape"] = json!({ "shape": [] });
+        }
+        port
+    };
+    specs.iter().map(port).collect()
+}
+
+/// The lengths of a tensor's axes without the one that counts the items; -1 for one of any length. A configuration has
+/// one axis at least: a scalar is an axis of one element, and true says that it is to be taken away again.
+pub fn config_dims(spec: &TensorSpec, batched: bool) -> (Vec<i64>, bool) {
+    let mut dims = dims_oip(spec);
+    if batched && !dims.is_empty() {
+        dims.remove(0);
+    }
+    if dims.is_empty() {
+        return (vec![1], true);
+    }
+    (dims, false)
+}
+
+/// The name of a data type in a configuration.
+pub fn data_type(datatype: Datatype) -> &'static str {
+    match datatype {
+        Datatype::Bool => "TYPE_BOOL",
+        Datatype::Uint8 => "TYPE_UINT8",
+        Datatype::Uint16 => "TYPE_UINT16",
+        Datatype::Uint32 => "TYPE_UINT32",
+        Datatype::Uint64 => "TYPE_UINT64",
+        Datatype::Int8 => "TYPE_INT8",
+        Datatype::Int16 => "TYPE_INT16",
+        Datatype::Int32 => "TYPE_INT32",
+        Datatype::Int64 => "TYPE_INT64",
+        Datatype::Fp16 => "TYPE_FP16",
+        Datatype::Bf16 => "TYPE_BF16",
+        Datatype::Fp32 => "TYPE_FP32",
+        Datatype::Fp64 => "TYPE_FP64",
+        Datatype::Bytes => "TYPE_STRING",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Value {
+        let contract = Contract::parse(text).unwrap();
+        let versions = ["1", "3"].map(|v| ModelVersion::parse(v).unwrap());
+        model_config("m", &versions, &contract)
+    }
+
+    #[test]
+    fn a_batched_models_dims_leave_out_the_axis_that_counts_items() {
+        let found = config(
+            "description = \"\"\n[[inputs]]\nname = \"text\"\ndatatype = \"BYTES\"\nshape = [\"N\"]\n\
+             [[inputs]]\nname = \"x\"\ndatatype = \"FP32\"\nshape = [\"N\", \"T\", 3]\n\
+             [[outputs]]\nname = \"y\"\ndatatype = \"BF16\"\nshape = [\"N\", 10]\n\
+             [limits]\nmax_items = 64\n[engine]\nbackend = \"onnxruntime\"\n\
+             [batching]\npreferred_items = [4, 8]\nmax_wait_ms = 1.5\npriority_levels = 3\ndefault_priority = 2\n",
+        );
+        assert_eq!(
+            found,
+            json!({
+                "name": "m", "platform": "onnx_onnxv1", "backend": "onnxruntime",
+                "version_policy": {"specific": {"versions": [1, 3]}},
+                "max_batch_size": 64,
+                "input": [
+                    {"name": "text", "data_type": "TYPE_STRING", "dims": [1], "reshape": {"shape": []}},
+                    {"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 3]},
+                ],
+                "output": [{"name": "y", "data_type": "TYPE_BF16", "dims": [10]}],
+                "dynamic_batching": {
+                    "preferred_batch_size": [4, 8], "priority_levels": 3, "default_priority_level": 2,
+                    "max_queue_delay_microseconds": 1500,
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn a_model_without_a_batch_axis_has_whole_dims_and_joins_nothing() {
+        let found = config(
+            "description = \"\"\n[[inputs]]\nname = \"x\"\ndatatype = \"INT64\"\nshape = []\n\
+             [[outputs]]\nname = \"y\"\ndatatype = \"BOOL\"\nshape = [1, \"T\"]\n",
+        );
+        assert_eq!(
+            (&found["max_batch_size"], &found["backend"]),
+            (&json!(0), &json!(""))
+        );
+        assert_eq!(found["input"][0]["reshape"], json!({"shape": []}));
+        assert_eq!(found["output"][0]["dims"], json!([1, -1]));
+        assert_eq!(found.get("dynamic_batching"), None);
+    }
+
+    #[test]
+    fn every_datatype_is_named_like_its_own() {
+        for datatype in Datatype::ALL {
+            let name = data_type(*datatype).strip_prefix("TYPE_").unwrap();
+            match datatype {
+                Datatype::Bytes => assert_eq!(name, "STRING"),
+                other => assert_eq!(name, other.as_str()),
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Decides whether a shadow run's outputs agree with those that were answered, and how many shadow runs there may be.
+//!
+//! A shadow run is of a version that does not answer: it is given the inputs of a call that another version answered, and
+//! its outputs are compared and dropped. Nobody waits for it, so it comes after everybody who does:
+//!
+//! - It begins only where a lane is free and nobody waits; till then it waits apart from the line.
+//! - A call that has to wait drops the shadow runs that have not begun, and ends those that run where the backend can
+//!   end a run; elsewhere it waits for one run at most.
+//! - At most [`MAX_OF_MODEL`] are there for a version and [`MAX_IN_ALL`] on the server, with at most [`MAX_BYTES`] of
+//!   tensors; one more is dropped when it comes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::stats::Histogram;
+use crate::tensor::{NnTensor, TensorType, elements};
+
+/// Shadow runs of one version at once, those that have not begun included: a burst of what one gate sends, and no more
+/// than are run in the time a caller waits for an answer.
+pub const MAX_OF_MODEL: usize = 8;
+
+/// The same on the server.
+pub const MAX_IN_ALL: usize = 32;
+
+/// Bytes of tensors that shadow runs may hold together: their inputs, and the outputs they are compared with. They
+/// outlive the request they came with, so no instance's limit counts them.
+pub const MAX_BYTES: u64 = 64 << 20;
+
+/// How far floating-point elements may be apart and still agree: this part of the element that was answered, …
+pub const RELATIVE: f64 = 1e-3;
+
+/// … and this much beside.
+pub const ABSOLUTE: f64 = 1e-5;
+
+/// What became of a version's shadow runs since it was loaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ShadowStats {
+    /// Runs that came to their end.
+    pub runs: u64,
+    /// Dropped before their end, because somebody waits or there are too many.
+    pub shed: u64,
+    /// Runs that failed, and inputs the version does not take.
+    pub failed: u64,
+    /// Runs whose outputs agree with those that were answered.
+    pub agreed: u64,
+    /// Runs whose outputs do not.
+    pub differed: u64,
+    /// Rows of outputs with two axes, where the largest element is what counts.
+    pub rows: u64,
+    /// Those of them whose largest element is in the same place as in what was answered.
+    pub rows_agreed: u64,
+    /// The largest difference of two elements, of all runs. Infinite where shapes, types or names differ.
+    pub largest_difference: f64,
+    /// How long the runs took in the backend.
+    pub compute: Histogram,
+    /// Those that run or have not begun.
+    pub in_flight: usize,
+}
+
+impl ShadowStats {
+    pub(crate) fn compared(&mut self, comparison: &Comparison) {
+        if comparison.agrees {
+            self.agreed += 1;
+        } else {
+            self.differed += 1;
+        }
+        self.rows += comparison.rows;
+        self.rows_agreed += comparison.rows_agreed;
+        self.largest_difference = self.largest_difference.max(comparison.largest_difference);
+    }
+}
+
+/// What two answers to the same inputs have in common.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Comparison {
+    /// Whether all elements agree: integers are the same, floating-point numbers within [`RELATIVE`] and [`ABSOLUTE`].
+    pub agrees: bool,
+    /// The largest difference of two elements; infinite where there is nothing to compare them with.
+    pub largest_difference: f64,
+    /// Rows of floating-point outputs with two axes, the second of more than one element: scores, one a class.
+    pub rows: u64,
+    /// Those whose largest element is in the same place.
+    pub rows_agreed: u64,
+}
+
+/// Compares what ran with what was answered. Outputs that were not answered are not looked at.
+pub fn compare(expected: &[(String, NnTensor)], ran: &[(String, NnTensor)]) -> Comparison {
+    let mut whole = Comparison {
+        agrees: true,
+        largest_difference: 0.0,
+        rows: 0,
+        rows_agreed: 0,
+    };
+    for (name, expected) in expected {
+        let same = |(_, tensor): &&(String, NnTensor)| {
+            tensor.ty == expected.ty
+                && tensor.dims == expected.dims
+                && tensor.data.len() == expected.data.len()
+        };
+        let found = ran.iter().find(|(other, _)| other == name).filter(same);
+        let Some((_, ran)) = found else {
+            whole.agrees = false;
+            whole.largest_difference = f64::INFINITY;
+            continue;
+        };
+        one(expected, ran, &mut whole);
+    }
+    whole
+}
+
+/// Compares two tensors of one type and shape.
+fn one(expected: &NnTensor, ran: &NnTensor, whole: &mut Comparison) {
+    let exact = matches!(
+        expected.ty,
+        TensorType::U8 | TensorType::I32 | TensorType::I64
+    );
+    if exact && expected.data == ran.data {
+        return;
+    }
+    let (expected_elements, ran_elements) = (elements(expected), elements(ran));
+    for (expected, ran) in expected_elements.iter().zip(&ran_elements) {
+        let apart = match (expected.is_nan(), ran.is_nan()) {
+            (true, true) => 0.0,
+            (false, false) if expected == ran => 0.0,
+            (false, false) => (expected - ran).abs(),
+            _ => f64::INFINITY,
+        };
+        whole.largest_difference = whole.largest_difference.max(apart);
+        // What an infinite number allows is nothing.
+        let allowed = match (exact, expected.is_finite()) {
+            (false, true) => RELATIVE * expected.abs() + ABSOLUTE,
+            _ => 0.0,
+        };
+        whole.agrees &= apart <= allowed;
+    }
+    // Integers beyond 2^53 can differ where the numbers made of them do not.
+    whole.agrees &= !exact;
+    let row = match expected.dims[..] {
+        [_, columns] if !exact && columns > 1 => columns as usize,
+        _ => return,
+    };
+    let rows = expected_elements
+        .chunks_exact(row)
+        .zip(ran_elements.chunks_exact(row));
+    for (expected, ran) in rows {
+        whole.rows += 1;
+        whole.rows_agreed += u64::from(largest(expected) == largest(ran));
+    }
+}
+
+/// Where the largest element is, the first of several.
+fn largest(row: &[f64]) -> Option<usize> {
+    let numbers = row
+        .iter()
+        .enumerate()
+        .filter(|(_, number)| !number.is_nan());
+    numbers
+        .reduce(|best, next| if next.1 > best.1 { next } else { best })
+        .map(|(at, _)| at)
+}
+
+/// What all shadow runs of a server hold together.
+#[derive(Debug, Default)]
+pub struct Held {
+    runs: AtomicUsize,
+    bytes: AtomicU64,
+}
+
+/// A shadow run's share of what all may hold, given back when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    held: Arc<Held>,
+    bytes: u64,
+}
+
+impl Held {
+    /// A share for one more, where there is room.
+    pub fn share(self: &Arc<Self>, bytes: u64) -> Option<Share> {
+        let share = Share {
+            held: self.clone(),
+            bytes,
+        };
+        let runs = self.runs.fetch_add(1, Ordering::SeqCst);
+        let before = self.bytes.fetch_add(bytes, Ordering::SeqCst);
+        let fits = runs < MAX_IN_ALL && before.saturating_add(bytes) <= MAX_BYTES;
+        // Dropped, it gives back what was added.
+        fits.then_some(share)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.held.runs.fetch_sub(1, Ordering::SeqCst);
+        self.held.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(ty: TensorType, dims: &[u32], data: Vec<u8>) -> NnTensor {
+        NnTensor {
+            ty,
+            dims: dims.to_vec(),
+            data: data.into(),
+        }
+    }
+
+    fn floats(dims: &[u32], numbers: &[f32]) -> NnTensor {
+        let data = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+        tensor(TensorType::Fp32, dims, data)
+    }
+
+    fn wide(numbers: &[i64]) -> NnTensor {
+        let data = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+        tensor(TensorType::I64, &[numbers.len() as u32], data)
+    }
+
+    fn of(expected: NnTensor, ran: NnTensor) -> Comparison {
+        compare(&[("y".to_owned(), expected)], &[("y".to_owned(), ran)])
+    }
+
+    #[test]
+    fn floating_point_numbers_agree_within_the_tolerance_and_no_further() {
+        for (expected, ran, agrees) in [
+            (1.0, 1.0, true),
+            (1.0, 1.0009, true),
+            (1.0, 1.002, false),
+            (-100.0, -100.09, true),
+            (-100.0, -100.2, false),
+            (0.0, 9e-6, true),
+            (0.0, 2e-5, false),
+            (f32::NAN, f32::NAN, true),
+            (f32::NAN, 1.0, false),
+            (1.0, f32::NAN, false),
+            (f32::INFINITY, f32::INFINITY, true),
+            (f32::INFINITY, f32::NEG_INFINITY, false),
+            (f32::INFINITY, 1.0, false),
+            (1.0, f32::INFINITY, false),
+        ] {
+            let compared = of(floats(&[1], &[expected]), floats(&[1], &[ran]));
+            assert_eq!(compared.agrees, agrees, "{expected} and {ran}");
+            assert_eq!(compared.rows, 0, "one axis has no rows");
+        }
+        let compared = of(
+            floats(&[3], &[1.0, 2.0, 3.0]),
+            floats(&[3], &[1.0, 2.5, 2.75]),
+        );
+        assert_eq!(compared.largest_difference, 0.5);
+    }
+
+    #[test]
+    fn integers_agree_when_they_are_the_same() {
+        assert!(of(wide(&[1, -7]), wide(&[1, -7])).agrees);
+        assert!(!of(wide(&[1, -7]), wide(&[1, -6])).agrees);
+        // As floating-point numbers these are one.
+        let (one, other) = (i64::MAX, i64::MAX - 1);
+        assert!(!of(wide(&[one]), wide(&[other])).agrees);
+        let bytes = |b: u8| tensor(TensorType::U8, &[1, 2], vec![b, 0]);
+        assert!(of(bytes(4), bytes(4)).agrees);
+        let compared = of(bytes(4), bytes(5));
+        assert!(!compared.agrees && compared.rows == 0);
+        assert_eq!(compared.largest_difference, 1.0);
+    }
+
+    #[test]
+    fn rows_of_scores_agree_when_they_choose_the_same() {
+        let expected = floats(&[3, 2], &[0.9, 0.1, 0.4, 0.6, 0.5, 0.5]);
+        let ran = floats(&[3, 2], &[0.6, 0.4, 0.7, 0.3, 0.6, 0.4]);
+        let compared = of(expected, ran);
+        assert!(!compared.agrees);
+        assert_eq!((compared.rows, compared.rows_agreed), (3, 2));
+        let nothing = floats(&[1, 2], &[f32::NAN, f32::NAN]);
+        let compared = of(nothing.clone(), nothing);
+        assert_eq!((compared.rows, compared.rows_agreed), (1, 1));
+        // One column chooses nothing, and no rows at all are no rows.
+        assert_eq!(
+            of(floats(&[2, 1], &[1.0, 2.0]), floats(&[2, 1], &[3.0, 2.0])).rows,
+            0
+        );
+        assert_eq!(of(floats(&[0, 2], &[]), floats(&[0, 2], &[])).rows, 0);
+    }
+
+    #[test]
+    fn outputs_that_cannot_be_compared_differ_by_infinity() {
+        let expected = || vec![("y".to_owned(), floats(&[1, 2], &[1.0, 2.0]))];
+        for ran in [
+            vec![],
+            vec![("z".to_owned(), floats(&[1, 2], &[1.0, 2.0]))],
+            vec![("y".to_owned(), floats(&[2], &[1.0, 2.0]))],
+            vec![("y".to_owned(), floats(&[1, 2], &[1.0]))],
+            vec![("y".to_owned(), tensor(TensorType::I32, &[1, 2], vec![0; 8]))],
+        ] {
+            let compared = compare(&expected(), &ran);
+            assert!(!compared.agrees);
+            assert_eq!(compared.largest_difference, f64::INFINITY);
+        }
+        // Others beside those that were answered are nobody's affair.
+        let mut more = expected();
+        more.push(("z".to_owned(), floats(&[1], &[0.0])));
+        assert!(compare(&expected(), &more).agrees);
+        assert!(compare(&[], &more).agrees);
+    }
+
+    #[test]
+    fn what_all_hold_together_is_bounded_in_number_and_in_bytes_and_is_given_back() {
+        let held = Arc::new(Held::default());
+        let shares: Vec<_> = (0..MAX_IN_ALL).map(|_| held.share(1).unwrap()).collect();
+        assert!(held.share(1).is_none());
+        drop(shares);
+        assert!(held.share(MAX_BYTES + 1).is_none());
+        assert!(held.share(u64::MAX / 2).is_none());
+        let whole = held.share(MAX_BYTES).unwrap();
+        assert!(held.share(1).is_none());
+        drop(whole);
+        assert!(held.share(MAX_BYTES).is_some());
+    }
+}

@@ -1,0 +1,358 @@
+//! Decides what a request's `Cache-Control` asks of the cache, and what an answer says of it.
+//!
+//! Requests (RFC 9111 §5.2.1): `no-store` looks for nothing and keeps nothing, `no-cache` runs and keeps, `max-age` and
+//! `min-fresh` narrow how old a result may be, `only-if-cached` runs nothing. `max-stale` is passed over, because nothing
+//! stale is ever answered, and so is whatever else is said. Directives that contradict each other all count.
+//!
+//! Answers carry `Age` (RFC 9111 §5.1) when they were not made for the request, and `Cache-Status` (RFC 9211). They have no
+//! `max-age`: these are answers to POST, which caches on the way have no use for (RFC 9110 §9.3.3).
+
+/// The greatest number of seconds a directive can mean (RFC 9111 §1.2.2).
+const MAX_DELTA_S: u64 = 1 << 31;
+
+/// The name this cache gives itself.
+const NAME: &str = "penstock";
+
+/// What a request asks of caches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Directives {
+    /// Nothing that was kept is to answer.
+    pub no_cache: bool,
+    /// Nothing is to be kept.
+    pub no_store: bool,
+    /// Nothing is to be run.
+    pub only_if_cached: bool,
+    /// The greatest age of an answer, in seconds.
+    pub max_age_s: Option<u64>,
+    /// How much longer an answer must stay fresh, in seconds.
+    pub min_fresh_s: Option<u64>,
+}
+
+/// What the cache is to do for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Whether to look for a result.
+    pub look: bool,
+    /// Whether to keep what is run.
+    pub keep: bool,
+    /// Whether to run nothing.
+    pub only_if_cached: bool,
+    /// When a result must have been kept, in milliseconds since the Unix epoch, or later.
+    pub since_ms: u64,
+}
+
+/// Where an answer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// From a result that was there.
+    Hit {
+        /// When it was kept, in milliseconds since the Unix epoch.
+        kept_ms: u64,
+    },
+    /// From the run of another request, for which this one waited.
+    Collapsed {
+        /// When its result was kept, in milliseconds since the Unix epoch.
+        kept_ms: u64,
+    },
+    /// From a run, because nothing was there.
+    Miss {
+        /// Whether its result was kept.
+        stored: bool,
+    },
+    /// From a run, because the request asked for one.
+    Asked {
+        /// Whether its result was kept.
+        stored: bool,
+    },
+    /// From a run beside the cache: its place was taken, or its store did not answer.
+    Bypass,
+}
+
+impl Directives {
+    /// Reads the values of all `Cache-Control` fields of a request. A number that cannot be read is taken for the
+    /// strictest.
+    pub fn parse<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut directives = Self::default();
+        for field in fields {
+            for directive in split(field) {
+                directives.add(directive);
+            }
+        }
+        directives
+    }
+
+    fn add(&mut self, directive: &[u8]) {
+        let (name, argument) = match directive.iter().position(|b| *b == b'=') {
+            Some(at) => (&directive[..at], Some(&directive[at + 1..])),
+            None => (directive, None),
+        };
+        let is = |known: &str| name.trim_ascii().eq_ignore_ascii_case(known.as_bytes());
+        if is("no-cache") {
+            self.no_cache = true;
+        } else if is("no-store") {
+            self.no_store = true;
+        } else if is("only-if-cached") {
+            self.only_if_cached = true;
+        } else if is("max-age") {
+            let seconds = delta_seconds(argument).unwrap_or(0);
+            self.max_age_s = Some(self.max_age_s.map_or(seconds, |least| least.min(seconds)));
+        } else if is("min-fresh") {
+            let seconds = delta_seconds(argument).unwrap_or(MAX_DELTA_S);
+            self.min_fresh_s = Some(self.min_fresh_s.map_or(seconds, |most| most.max(seconds)));
+        }
+    }
+
+    /// What the cache is to do, where results are answered from for `ttl_s` seconds.
+    pub fn terms(&self, ttl_s: u64, now_ms: u64) -> Terms {
+        let fresh_s = ttl_s.saturating_sub(self.min_fresh_s.unwrap_or(0));
+        let age_s = self.max_age_s.unwrap_or(u64::MAX).min(fresh_s);
+        let asked_for_more = self.min_fresh_s.is_some_and(|more| more >= ttl_s);
+        Terms {
+            look: !(self.no_cache || self.no_store || asked_for_more),
+            keep: !self.no_store,
+            only_if_cached: self.only_if_cached,
+            since_ms: now_ms.saturating_sub(age_s.saturating_mul(1_000)),
+        }
+    }
+}
+
+/// The directives of one field: what stands between commas that are not in quotes.
+fn split(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut quoted = false;
+    let mut escaped = false;
+    field
+        .split(move |byte| {
+            if escaped {
+                escaped = false;
+                return false;
+            }
+            match byte {
+                b'\\' if quoted => escaped = true,
+                b'"' => quoted = !quoted,
+                b',' => return !quoted,
+                _ => {}
+            }
+            false
+        })
+        .map(<[u8]>::trim_ascii)
+}
+
+/// A number of seconds, as a token or in quotes.
+fn delta_seconds(argument: Option<&[u8]>) -> Option<u64> {
+    let text = argument?.trim_ascii();
+    let text = match text {
+        [b'"', inner @ .., b'"'] => inner,
+        other => other,
+    };
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let seconds = text.iter().try_fold(0u64, |sum, digit| {
+        sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+    });
+    Some(seconds.unwrap_or(MAX_DELTA_S).min(MAX_DELTA_S))
+}
+
+impl Served {
+    /// The headers that say so, where results are answered from for `ttl_s` seconds.
+    pub fn headers(&self, ttl_s: u64, now_ms: u64) -> Vec<(&'static str, String)> {
+        let age_s = |kept_ms: u64| now_ms.saturating_sub(kept_ms) / 1_000;
+        let stored = |stored: bool| if stored { "; stored" } else { "" };
+        let status = match *self {
+            Self::Hit { kept_ms } => {
+                let left_s = ttl_s.saturating_sub(age_s(kept_ms));
+                format!("{NAME}; hit; ttl={left_s}")
+            }
+            Self::Collapsed { .. } => format!("{NAME}; fwd=miss; collapsed"),
+            Self::Miss { stored: kept } => format!("{NAME}; fwd=miss{}", stored(kept)),
+            Self::Asked { stored: kept } => format!("{NAME}; fwd=request{}", stored(kept)),
+            Self::Bypass => format!("{NAME}; fwd=bypass"),
+        };
+        let mut headers = vec![("cache-status", status)];
+        if let Self::Hit { kept_ms } | Self::Collapsed { kept_ms } = *self {
+            headers.push(("age", age_s(kept_ms).to_string()));
+        }
+        headers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(field: &str) -> Directives {
+        Directives::parse([field.as_bytes()])
+    }
+
+    #[test]
+    fn directives_are_read_as_the_rfc_writes_them() {
+        let none = Directives::default();
+        for (field, expected) in [
+            ("", none),
+            ("max-stale=9, no-transform, x=\"no-store, no-cache\"", none),
+            ("x=\"a\\\", no-store\"", none),
+            ("no-cachet, nocache, =no-store", none),
+            (
+                "No-Cache",
+                Directives {
+                    no_cache: true,
+                    ..none
+                },
+            ),
+            (
+                "no-cache=\"x\" , no-store",
+                Directives {
+                    no_cache: true,
+                    no_store: true,
+                    ..none
+                },
+            ),
+            (
+                ",, only-if-cached",
+                Directives {
+                    only_if_cached: true,
+                    ..none
+                },
+            ),
+            (
+                "max-age=30",
+                Directives {
+                    max_age_s: Some(30),
+                    ..none
+                },
+            ),
+            (
+                "max-age = \"30\"",
+                Directives {
+                    max_age_s: Some(30),
+                    ..none
+                },
+            ),
+            (
+                "max-age=30, max-age=3",
+                Directives {
+                    max_age_s: Some(3),
+                    ..none
+                },
+            ),
+            (
+                "max-age=-1",
+                Directives {
+                    max_age_s: Some(0),
+                    ..none
+                },
+            ),
+            (
+                "max-age",
+                Directives {
+                    max_age_s: Some(0),
+                    ..none
+                },
+            ),
+            (
+                "max-age=\"",
+                Directives {
+                    max_age_s: Some(0),
+                    ..none
+                },
+            ),
+            (
+                "max-age=99999999999999999999999",
+                Directives {
+                    max_age_s: Some(MAX_DELTA_S),
+                    ..none
+                },
+            ),
+            (
+                "min-fresh=5,min-fresh=7",
+                Directives {
+                    min_fresh_s: Some(7),
+                    ..none
+                },
+            ),
+            (
+                "min-fresh=x",
+                Directives {
+                    min_fresh_s: Some(MAX_DELTA_S),
+                    ..none
+                },
+            ),
+        ] {
+            assert_eq!(parse(field), expected, "{field}");
+        }
+        let fields = [b"no-store".as_slice(), b"\xff, max-age=1"];
+        let both = Directives {
+            no_store: true,
+            max_age_s: Some(1),
+            ..none
+        };
+        assert_eq!(Directives::parse(fields), both);
+    }
+
+    #[test]
+    fn terms_follow_from_the_strictest_of_what_is_asked() {
+        let terms = |field: &str| {
+            let terms = parse(field).terms(60, 1_000_000);
+            (terms.look, terms.keep, terms.only_if_cached, terms.since_ms)
+        };
+        for (field, expected) in [
+            ("", (true, true, false, 940_000)),
+            ("no-cache", (false, true, false, 940_000)),
+            ("no-store", (false, false, false, 940_000)),
+            ("max-age=10", (true, true, false, 990_000)),
+            ("max-age=600", (true, true, false, 940_000)),
+            ("max-age=0", (true, true, false, 1_000_000)),
+            ("min-fresh=50", (true, true, false, 990_000)),
+            ("min-fresh=60", (false, true, false, 1_000_000)),
+            ("min-fresh=50, max-age=3", (true, true, false, 997_000)),
+            ("only-if-cached", (true, true, true, 940_000)),
+        ] {
+            assert_eq!(terms(field), expected, "{field}");
+        }
+        // A time to live longer than time itself.
+        assert_eq!(parse("").terms(u64::MAX, 5).since_ms, 0);
+    }
+
+    #[test]
+    fn an_answer_says_where_it_came_from_and_how_old_it_is() {
+        for (served, status, age) in [
+            (
+                Served::Hit { kept_ms: 7_100 },
+                "penstock; hit; ttl=58",
+                Some("2"),
+            ),
+            (
+                Served::Hit { kept_ms: 99_000 },
+                "penstock; hit; ttl=60",
+                Some("0"),
+            ),
+            (
+                Served::Collapsed { kept_ms: 9_900 },
+                "penstock; fwd=miss; collapsed",
+                Some("0"),
+            ),
+            (
+                Served::Miss { stored: true },
+                "penstock; fwd=miss; stored",
+                None,
+            ),
+            (Served::Miss { stored: false }, "penstock; fwd=miss", None),
+            (
+                Served::Asked { stored: true },
+                "penstock; fwd=request; stored",
+                None,
+            ),
+            (Served::Bypass, "penstock; fwd=bypass", None),
+        ] {
+            let headers = served.headers(60, 10_000);
+            let value = |name: &str| {
+                headers
+                    .iter()
+                    .find(|(n, _)| *n == name)
+                    .map(|(_, v)| v.as_str())
+            };
+            assert_eq!(value("cache-status"), Some(status));
+            assert_eq!(value("age"), age);
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Decides which version of a model answers a call.
+//!
+//! A version or alias that the caller names wins over everything. Of the others, a split by header comes first, then a
+//! split by caller, then a canary, then the default. A version past its sunset answers nobody: who names it is told its
+//! successor; canaries, splits and shadows of it are passed over.
+
+use super::{
+    Alias, Arm, LATEST, Notice, Rollout, Rollouts, SplitArm, Target, Version, WHOLE, point,
+};
+use penstock_core::ModelVersion;
+use std::borrow::Cow;
+
+/// A call, as far as its version is concerned.
+pub struct Asked<'a> {
+    /// What the caller named: a version's number or an alias, wherever it stood.
+    pub pinned: Option<&'a str>,
+    /// Who calls, always the same for the same caller; see [`super::identity`].
+    pub caller: &'a str,
+    /// The value of a header by its name in lower case.
+    pub header: &'a dyn Fn(&str) -> Option<&'a str>,
+    /// The model's versions, ascending.
+    pub versions: &'a [ModelVersion],
+    /// Whether a version could run now.
+    pub ready: &'a dyn Fn(ModelVersion) -> bool,
+    /// Whether a canary's run was ended, by its id.
+    pub tripped: &'a dyn Fn(u64) -> bool,
+    /// The time.
+    pub now_ms: u64,
+    /// Randomness, for what is decided anew with each call.
+    pub random: u64,
+}
+
+/// What answers a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Which version.
+    pub version: ModelVersion,
+    /// Why that one.
+    pub why: Why,
+    /// The run of a canary whose counters the call belongs to, and to which of its two sides.
+    pub canary: Option<(u64, Arm)>,
+    /// Which version runs beside it.
+    pub shadow: Option<ModelVersion>,
+    /// What the caller is told of the version.
+    pub notice: Option<Notice>,
+}
+
+/// Why a version answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The caller named its number.
+    Pinned,
+    /// The caller named an alias of it.
+    Alias(String),
+    /// It is what the operator gives to calls that name none.
+    Default(String),
+    /// It is the highest that is ready.
+    Latest,
+    /// The caller is among those who try it.
+    Canary(u64),
+    /// The caller is in this arm of a split.
+    Split(String),
+    /// The caller sent this header.
+    Header(String),
+}
+
+impl Why {
+    /// As the header `x-model-version-reason` says it.
+    pub fn as_str(&self) -> Cow<'static, str> {
+        match self {
+            Self::Pinned => "pinned".into(),
+            Self::Alias(alias) => format!("alias:{alias}").into(),
+            Self::Default(to) => format!("default:{to}").into(),
+            Self::Latest => LATEST.into(),
+            Self::Canary(id) => format!("canary:{id}").into(),
+            Self::Split(arm) => format!("split:{arm}").into(),
+            Self::Header(name) => format!("header:{name}").into(),
+        }
+    }
+}
+
+/// Why no version answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no such version or alias.
+    Unknown {
+        /// The versions and aliases there are.
+        available: Vec<String>,
+    },
+    /// The version answered until its sunset.
+    Gone {
+        /// Which version.
+        version: ModelVersion,
+        /// What to use in its place.
+        successor: Option<String>,
+        /// When its sunset was.
+        since_ms: u64,
+    },
+    /// What the operator named for calls like this one is not there.
+    Missing {
+        /// The version that is not there.
+        version: u32,
+        /// By what it was named, where that was an alias.
+        alias: Option<String>,
+    },
+}
+
+impl Rollouts {
+    /// Decides which version answers a call of a model.
+    ///
+    /// # Errors
+    ///
+    /// See [`Refused`].
+    pub fn choose(&self, model: &str, asked: &Asked<'_>) -> Result<Chosen, Refused> {
+        static NOTHING: Rollout = Rollout::NOTHING;
+        let rollout = self.of(model).unwrap_or(&NOTHING);
+        let choice = Choice { rollout, asked };
+        match asked.pinned {
+            Some(text) => choice.pinned(text),
+            None => choice.free(),
+        }
+    }
+}
+
+impl Rollout {
+    /// Of a model nothing was said of.
+    const NOTHING: Self = Self {
+        aliases: std::collections::BTreeMap::new(),
+        default: None,
+        canary: None,
+        split: None,
+        shadow: None,
+        deprecated: std::collections::BTreeMap::new(),
+        ended: None,
+    };
+
+    /// When a version answered for the last time, where that is over.
+    fn gone_ms(&self, version: Version, now_ms: u64) -> Option<u64> {
+        let sunset_ms = self.deprecated.get(&version)?.sunset_ms?;
+        (sunset_ms <= now_ms).then_some(sunset_ms)
+    }
+}
+
+/// One decision.
+struct Choice<'c, 'a> {
+    rollout: &'c Rollout,
+    asked: &'c Asked<'a>,
+}
+
+impl Choice<'_, '_> {
+    fn pinned(&self, text: &str) -> Result<Chosen, Refused> {
+        let unknown = || Refused::Unknown {
+            available: self.available(),
+        };
+        match Target::parse(text).ok_or_else(unknown)? {
+            Target::Version(version) => {
+                let version = self.there(version).ok_or_else(unknown)?;
+                self.not_gone(version)?;
+                Ok(self.chosen(version, Why::Pinned))
+            }
+            Target::Alias(alias) if alias.is_latest() => {
+                let version = self.latest().ok_or_else(unknown)?;
+                self.not_gone(version)?;
+                Ok(self.chosen(version, Why::Alias(LATEST.to_owned())))
+            }
+            Target::Alias(alias) => {
+                let named = *self.rollout.aliases.get(&alias).ok_or_else(unknown)?;
+                let version = self.named(named, &alias)?;
+                self.not_gone(version)?;
+                Ok(self.chosen(version, Why::Alias(alias.as_str().to_owned())))
+            }
+        }
+    }
+
+    /// For a call that names no version.
+    fn free(&self) -> Result<Chosen, Refused> {
+        let asked = self.asked;
+        let mut chosen = match self.split() {
+            Some((version, why)) => self.chosen(version, why),
+            None => self.canary_or_default()?,
+        };
+        if let Some(shadow) = &self.rollout.shadow
+            && shadow.percent.has(asked.random % u64::from(WHOLE))
+        {
+            chosen.shadow = self
+                .serves(shadow.version)
+                .filter(|version| *version != chosen.version);
+        }
+        Ok(chosen)
+    }
+
+    /// The arm of a split that the call is in.
+    fn split(&self) -> Option<(ModelVersion, Why)> {
+        let split = self.rollout.split.as_ref()?;
+        if let Some(header) = &split.header {
+            let value = (self.asked.header)(&header.name);
+            let to = value.and_then(|value| header.values.get(value.trim()));
+            if let Some(version) = to.and_then(|to| self.arm(to)) {
+                return Some((version, Why::Header(header.name.clone())));
+            }
+        }
+        let weights = split.arms.iter().map(|arm| u64::from(arm.weight));
+        let mut rest = point(split.id, self.asked.caller, weights.sum());
+        for SplitArm { to, weight } in &split.arms {
+            match rest.checked_sub(u64::from(*weight)) {
+                Some(less) => rest = less,
+                None => return Some((self.arm(to)?, Why::Split(to.to_string()))),
+            }
+        }
+        None
+    }
+
+    fn canary_or_default(&self) -> Result<Chosen, Refused> {
+        let stable = self.default();
+        let Some(canary) = &self.rollout.canary else {
+            return stable;
+        };
+        let Some(version) = self.serves(canary.version) else {
+            return stable;
+        };
+        if (self.asked.tripped)(canary.id)
+            || stable
+                .as_ref()
+                .is_ok_and(|stable| stable.version == version)
+        {
+            return stable;
+        }
+        let tries = canary
+            .percent
+            .has(point(canary.id, self.asked.caller, u64::from(WHOLE)));
+        if tries {
+            let mut chosen = self.chosen(version, Why::Canary(canary.id));
+            chosen.canary = Some((canary.id, Arm::Canary));
+            return Ok(chosen);
+        }
+        let mut stable = stable?;
+        stable.canary = Some((canary.id, Arm::Stable));
+        Ok(stable)
+    }
+
+    fn default(&self) -> Result<Chosen, Refused> {
+        let (version, why) = match &self.rollout.default {
+            Some(Target::Version(named)) => {
+                let missing = Refused::Missing {
+                    version: named.get(),
+                    alias: None,
+                };
+                let version = self.there(*named).ok_or(missing)?;
+                (version, Why::Default(named.to_string()))
+            }
+            Some(Target::Alias(alias)) if !alias.is_latest() => {
+                // Whoever takes an alias away takes care that it is nobody's default.
+                let named = self.rollout.aliases.get(alias).copied();
+                let named = named.ok_or_else(|| Refused::Missing {
+                    version: 0,
+                    alias: Some(alias.as_str().to_owned()),
+                })?;
+                let version = self.named(named, alias)?;
+                (version, Why::Default(alias.as_str().to_owned()))
+            }
+            Some(Target::Alias(_)) | None => {
+                let unknown = || Refused::Unknown {
+                    available: Vec::new(),
+                };
+                (self.latest().ok_or_else(unknown)?, Why::Latest)
+            }
+        };
+        self.not_gone(version)?;
+        Ok(self.chosen(version, why))
+    }
+
+    /// The highest version that is ready; where none is, the highest. One past its sunset only where all are.
+    fn latest(&self) -> Option<ModelVersion> {
+        let serving = || {
+            let versions = self.asked.versions.iter().rev().copied();
+            versions.filter(|version| self.gone_ms(*version).is_none())
+        };
+        let ready = |version: &ModelVersion| (self.asked.ready)(*version);
+        // One alone is not asked for: there is nothing to choose.
+        let one = serving().nth(1).is_none();
+        (if one { None } else { serving().find(ready) })
+            .or_else(|| serving().next())
+            .or(self.asked.versions.last().copied())
+    }
+
+    fn gone_ms(&self, version: ModelVersion) -> Option<u64> {
+        if self.rollout.deprecated.is_empty() {
+            return None;
+        }
+        self.rollout.gone_ms(version.into(), self.asked.now_ms)
+    }
+
+    fn not_gone(&self, version: ModelVersion) -> Result<(), Refused> {
+        let Some(since_ms) = self.gone_ms(version) else {
+            return Ok(());
+        };
+        let deprecated = self.rollout.deprecated.get(&version.into());
+        let successor = deprecated.and_then(|deprecated| deprecated.successor.as_ref());
+        Err(Refused::Gone {
+            version,
+            successor: successor.map(ToString::to_string),
+            since_ms,
+        })
+    }
+
+    /// A version, if the model has it.
+    fn there(&self, version: Version) -> Option<ModelVersion> {
+        let version = version.of_model()?;
+        self.asked.versions.binary_search(&version).ok()?;
+        Some(version)
+    }
+
+    /// A version, if the model has it and it is not past its sunset.
+    fn serves(&self, version: Version) -> Option<ModelVersion> {
+        self.there(version)
+            .filter(|version| self.gone_ms(*version).is_none())
+    }
+
+    fn named(&self, version: Version, alias: &Alias) -> Result<ModelVersion, Refused> {
+        self.there(version).ok_or_else(|| Refused::Missing {
+            version: version.get(),
+            alias: Some(alias.as_str().to_owned()),
+        })
+    }
+
+    /// The version of an arm, if it serves.
+    fn arm(&self, to: &Target) -> Option<ModelVersion> {
+        match to {
+            Target::Version(version) => self.serves(*version),
+            Target::Alias(alias) if alias.is_latest() => self.latest(),
+            Target::Alias(alias) => self.serves(*self.rollout.aliases.get(alias)?),
+        }
+    }
+
+    fn chosen(&self, version: ModelVersion, why: Why) -> Chosen {
+        let deprecated = self.rollout.deprecated.get(&version.into());
+        Chosen {
+            version,
+            why,
+            canary: None,
+            shadow: None,
+            notice: deprecated.map(Notice::of),
+        }
+    }
+
+    /// What a caller may name: versions, and aliases of versions that are there.
+    fn available(&self) -> Vec<String> {
+        let versions = self.asked.versions.iter();
+        let versions = versions.filter(|version| self.gone_ms(**version).is_none());
+        let aliases = self.rollout.aliases.iter();
+        let aliases = aliases.filter(|(_, version)| self.serves(**version).is_some());
+        versions
+            .map(ToString::to_string)
+            .chain(aliases.map(|(alias, _)| alias.to_string()))
+            .chain([LATEST.to_owned()])
+            .collect()
+    }
+}

@@ -1,0 +1,390 @@
+//! Decides whether a canary does worse than what answers beside it.
+//!
+//! Each counted call raises one counter of its side: the failed, or a bucket of how long the answer took. Both sides serve
+//! the same callers at the same time, so what troubles both (a slow machine, a full line) tells nothing.
+//!
+//! A run ends when it is all but certain that a bound is exceeded: intervals of [`SIGMAS`] standard deviations (Wilson's,
+//! for a difference Newcombe's) hold at few calls and at none that failed, which the plain normal approximation does
+//! not. They are that wide because a run is judged again and again, and each time is a chance to be wrong.
+
+use serde::{Deserialize, Serialize};
+
+/// Half the width of every interval in standard deviations: wrong about once in 30,000 judgements, one-sided.
+pub const SIGMAS: f64 = 4.0;
+/// Where no call of the other side is there to compare with: the part of failed calls that surely ends a run.
+pub const ALONE_ERROR_RATE: f64 = 0.5;
+/// Buckets of latencies with an upper bound; one more is for what lies above.
+pub const BUCKETS: usize = 40;
+/// The first bucket's bound, a tenth of a millisecond; two buckets on, it has doubled. The last is at 74 s.
+const FIRST_BOUND_NS: u64 = 100_000;
+/// Counters of one side: failed calls, and the buckets.
+const COUNTERS_PER_ARM: usize = 2 + BUCKETS;
+/// Counters of a run.
+pub const COUNTERS: u32 = 2 * COUNTERS_PER_ARM as u32;
+/// One of so many counted calls has the run judged; of the canary's failed ones one of four. By chance, so that many
+/// instances together judge no more often than one alone.
+const JUDGED_ONE_OF: u64 = 16;
+const JUDGED_FAILED_ONE_OF: u64 = 4;
+
+/// The least and the longest time counts are looked at for.
+pub const MIN_WINDOW_S: u64 = 10;
+/// The longest window: what a canary did yesterday says little of what it does now.
+pub const MAX_WINDOW_S: u64 = 86_400;
+/// The most calls that a run can be told to wait for.
+pub const MAX_MIN_CALLS: u64 = 1_000_000;
+
+/// Windows whose counters there are at a time: this one, the one before, and the one that comes.
+const WINDOWS: u64 = 3;
+
+/// A side of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arm {
+    /// What answers those who do not try the canary.
+    Stable,
+    /// The canary.
+    Canary,
+}
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was answered.
+    Served,
+    /// The model failed, took too long or was not ready. Never what the caller did wrong.
+    Failed,
+}
+
+/// When a canary ends by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bounds {
+    /// How much more of its calls may fail: 0.02 is two of a hundred.
+    pub max_error_rate_increase: Option<f64>,
+    /// How many times as long its calls may take, at the quantile.
+    pub max_latency_ratio: Option<f64>,
+    /// At which quantile latencies are compared.
+    pub quantile: f64,
+    /// How many calls of the canary are waited for.
+    pub min_calls: u64,
+    /// For how long a call counts at least, in seconds; at most for twice as long.
+    pub window_s: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            max_error_rate_increase: Some(0.02),
+            max_latency_ratio: Some(2.0),
+            quantile: 0.95,
+            min_calls: 50,
+            window_s: 600,
+        }
+    }
+}
+
+/// What is to be thought of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// There are too few calls to say.
+    TooEarly,
+    /// Nothing says that a bound is exceeded.
+    Good,
+    /// A bound is exceeded; which, in a sentence.
+    Trip(String),
+}
+
+const fn bounds_ns() -> [u64; BUCKETS] {
+    let mut bounds = [0; BUCKETS];
+    let mut n = 0;
+    while n < BUCKETS {
+        let doubled = FIRST_BOUND_NS << (n / 2);
+        // The square root of two, to five digits.
+        bounds[n] = if n % 2 == 0 {
+            doubled
+        } else {
+            doubled / 100_000 * 141_421
+        };
+        n += 1;
+    }
+    bounds
+}
+
+/// Upper bounds of the buckets, in nanoseconds.
+pub const BOUNDS_NS: [u64; BUCKETS] = bounds_ns();
+
+/// The counter that a call raises.
+pub fn counter(arm: Arm, outcome: Outcome, latency_ns: u64) -> u32 {
+    let of_arm = match outcome {
+        Outcome::Failed => 0,
+        Outcome::Served => 1 + BOUNDS_NS.partition_point(|bound| *bound < latency_ns),
+    };
+    (offset(arm) + of_arm) as u32
+}
+
+fn offset(arm: Arm) -> usize {
+    match arm {
+        Arm::Stable => 0,
+        Arm::Canary => COUNTERS_PER_ARM,
+    }
+}
+
+/// Whether to look at the counters after a call was counted.
+pub fn is_to_judge(arm: Arm, outcome: Outcome, random: u64) -> bool {
+    let one_of = match (arm, outcome) {
+        (Arm::Canary, Outcome::Failed) => JUDGED_FAILED_ONE_OF,
+        _ => JUDGED_ONE_OF,
+    };
+    random.is_multiple_of(one_of)
+}
+
+/// Under which numbers the counters of a run are kept: those of the window now, and of the one before. Numbers come
+/// again after three windows, so a run leaves a bounded number of counters however long it goes on.
+pub fn numbers(id: u64, started_ms: u64, bounds: &Bounds, now_ms: u64) -> (u64, u64) {
+    let window = now_ms.saturating_sub(started_ms) / (bounds.window_s.max(1) * 1_000);
+    let number = |window: u64| id + window % WINDOWS;
+    (number(window), number(window + WINDOWS - 1))
+}
+
+/// The number whose counters come next; whoever counts under `number` for the first time empties them.
+pub fn next_number(number: u64) -> u64 {
+    let id = number & !3;
+    id + (number - id + 1) % WINDOWS
+}
+
+/// All numbers of a run.
+pub fn all_numbers(id: u64) -> [u64; WINDOWS as usize] {
+    [id, id + 1, id + 2]
+}
+
+/// The counts of one side.
+struct Side<'a> {
+    failed: u64,
+    /// Served calls by latency.
+    buckets: &'a [u64],
+    served: u64,
+}
+
+impl<'a> Side<'a> {
+    fn of(tallies: &'a [u64], arm: Arm) -> Self {
+        let begin = offset(arm).min(tallies.len());
+        let end = (offset(arm) + COUNTERS_PER_ARM).min(tallies.len());
+        let (failed, buckets) = tallies[begin..end].split_first().unwrap_or((&0, &[]));
+        Self {
+            failed: *failed,
+            buckets,
+            served: buckets
+                .iter()
+                .fold(0, |sum, count| sum.saturating_add(*count)),
+        }
+    }
+
+    fn calls(&self) -> u64 {
+        self.served.saturating_add(self.failed)
+    }
+
+    /// How many were surely slower than a time.
+    fn slower(&self, than_ns: f64) -> u64 {
+        let counts = self.buckets.iter().enumerate();
+        let slower = counts.filter(|(bucket, _)| match bucket.checked_sub(1) {
+            None => false,
+            Some(below) => BOUNDS_NS[below.min(BUCKETS - 1)] as f64 >= than_ns,
+        });
+        slower.map(|(_, count)| *count).sum()
+    }
+
+    /// A time that the quantile surely does not exceed; `None` where there are too few calls to say.
+    fn quantile_at_most_ns(&self, quantile: f64) -> Option<u64> {
+        let calls = self.served as f64;
+        let part = quantile + SIGMAS * (quantile * (1.0 - quantile) / calls).sqrt();
+        let wanted = part * calls;
+        // NaN and infinity, of no calls, as well.
+        if !(part < 1.0) {
+            return None;
+        }
+        let mut seen = 0;
+        for (count, bound) in self.buckets.iter().zip(BOUNDS_NS) {
+            seen += count;
+            if seen as f64 >= wanted {
+                return Some(bound);
+            }
+        }
+        None
+    }
+}
+
+/// Wilson's interval of a rate.
+fn interval(count: u64, of: u64) -> (f64, f64) {
+    if of == 0 {
+        return (0.0, 1.0);
+    }
+    let (n, z2) = (of as f64, SIGMAS * SIGMAS);
+    let rate = count as f64 / n;
+    let centre = rate + z2 / (2.0 * n);
+    let spread = SIGMAS * (rate * (1.0 - rate) / n + z2 / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + z2 / n;
+    (
+        ((centre - spread) / scale).max(0.0),
+        ((centre + spread) / scale).min(1.0),
+    )
+}
+
+/// What is to be thought of a run, by its counters: those of the window now and of the one before, added.
+pub fn judge(tallies: &[u64], bounds: &Bounds) -> Verdict {
+    let (stable, canary) = (
+        Side::of(tallies, Arm::Stable),
+        Side::of(tallies, Arm::Canary),
+    );
+    if canary.calls() < bounds.min_calls.max(1) {
+        return Verdict::TooEarly;
+    }
+    let why = fails_more(&stable, &canary, bounds).or_else(|| is_slower(&stable, &canary, bounds));
+    why.map_or(Verdict::Good, Verdict::Trip)
+}
+
+fn fails_more(stable: &Side<'_>, canary: &Side<'_>, bounds: &Bounds) -> Option<String> {
+    let margin = bounds.max_error_rate_increase?;
+    let (failed, calls) = (canary.failed, canary.calls());
+    let rate = failed as f64 / calls as f64;
+    let (least, _) = interval(failed, calls);
+    if stable.calls() == 0 {
+        return (least > ALONE_ERROR_RATE.max(margin)).then(|| {
+            format!(
+                "{failed} of its {calls} calls failed, and no call of another version is there to compare them with"
+            )
+        });
+    }
+    let beside = stable.failed as f64 / stable.calls() as f64;
+    let (_, most) = interval(stable.failed, stable.calls());
+    // Newcombe's interval of a difference, from the two intervals of rates.
+    let surely = (rate - beside) - ((rate - least).powi(2) + (most - beside).powi(2)).sqrt();
+    (surely > margin).then(|| {
+        format!(
+            "{failed} of its {calls} calls failed ({:.1} %), and {} of {} beside it ({:.1} %); {:.1} points more are allowed",
+            rate * 100.0,
+            stable.failed,
+            stable.calls(),
+            beside * 100.0,
+            margin * 100.0,
+        )
+    })
+}
+
+fn is_slower(stable: &Side<'_>, canary: &Side<'_>, bounds: &Bounds) -> Option<String> {
+    let ratio = bounds.max_latency_ratio?;
+    let quantile = bounds.quantile;
+    let beside_ns = stable.quantile_at_most_ns(quantile)?;
+    let limit_ns = beside_ns as f64 * ratio;
+    let slower = canary.slower(limit_ns);
+    let (least, _) = interval(slower, canary.served);
+    (least > 1.0 - quantile).then(|| {
+        format!(
+            "{slower} of its {} answered calls took more than {:.2} ms, {ratio} times what {:.0} % of the {} calls beside it \
+             stay within",
+            canary.served,
+            limit_ns / 1e6,
+            quantile * 100.0,
+            stable.served,
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tallies(calls: &[(Arm, Outcome, u64, u64)]) -> Vec<u64> {
+        let mut tallies = vec![0; COUNTERS as usize];
+        for (arm, outcome, latency_ns, count) in calls {
+            tallies[counter(*arm, *outcome, *latency_ns) as usize] += count;
+        }
+        tallies
+    }
+
+    use Arm::{Canary, Stable};
+    use Outcome::{Failed, Served};
+
+    #[test]
+    fn every_call_has_a_counter_of_its_side() {
+        assert_eq!(counter(Stable, Failed, 5), 0);
+        assert_eq!(counter(Stable, Served, 0), 1);
+        assert_eq!(counter(Stable, Served, FIRST_BOUND_NS), 1);
+        assert_eq!(counter(Stable, Served, FIRST_BOUND_NS + 1), 2);
+        assert_eq!(counter(Canary, Served, u64::MAX), COUNTERS - 1);
+        assert_eq!(counter(Canary, Failed, 0), COUNTERS / 2);
+        assert!(BOUNDS_NS.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(BOUNDS_NS[BUCKETS - 1] > 60_000_000_000);
+    }
+
+    #[test]
+    fn a_run_is_judged_by_what_it_did_beside_the_other_side() {
+        let bounds = Bounds::default();
+        let ms = 1_000_000;
+        let judged = |calls: &[_]| judge(&tallies(calls), &bounds);
+        assert_eq!(judged(&[]), Verdict::TooEarly);
+        assert_eq!(judged(&[(Canary, Failed, 0, 49)]), Verdict::TooEarly);
+        let trips = |calls: &[_], word: &str| match judged(calls) {
+            Verdict::Trip(why) => assert!(why.contains(word), "{why}"),
+            other => panic!("{other:?}"),
+        };
+        trips(&[(Canary, Failed, 0, 50)], "no call of another version");
+        trips(
+            &[(Stable, Served, ms, 950), (Canary, Failed, 0, 50)],
+            "50 of its 50 calls failed (100.0 %)",
+        );
+        // What troubles both is nobody's fault.
+        assert_eq!(
+            judged(&[
+                (Stable, Failed, 0, 500),
+                (Stable, Served, ms, 500),
+                (Canary, Failed, 0, 50),
+                (Canary, Served, ms, 50),
+            ]),
+            Verdict::Good
+        );
+        trips(
+            &[(Stable, Served, ms, 1_000), (Canary, Served, 10 * ms, 100)],
+            "100 of its 100 answered calls took more than",
+        );
+        assert_eq!(
+            judged(&[(Stable, Served, 10 * ms, 1_000), (Canary, Served, ms, 100)]),
+            Verdict::Good
+        );
+        // Too few beside it to know how slow they may be.
+        assert_eq!(
+            judged(&[(Stable, Served, ms, 100), (Canary, Served, 10 * ms, 100)]),
+            Verdict::Good
+        );
+        // One bound alone.
+        let only_latency = Bounds {
+            max_error_rate_increase: None,
+            ..bounds.clone()
+        };
+        let failing = tallies(&[(Stable, Served, ms, 950), (Canary, Failed, 0, 50)]);
+        assert_eq!(judge(&failing, &only_latency), Verdict::Good);
+    }
+
+    #[test]
+    fn counters_of_a_shorter_list_are_none() {
+        for len in 0..COUNTERS as usize {
+            let _ = judge(&vec![1; len], &Bounds::default());
+        }
+        let huge = vec![u64::MAX / 128; COUNTERS as usize];
+        assert_eq!(judge(&huge, &Bounds::default()), Verdict::Good);
+    }
+
+    #[test]
+    fn numbers_come_again_after_three_windows() {
+        let bounds = Bounds {
+            window_s: 10,
+            ..Bounds::default()
+        };
+        let at = |s: u64| numbers(64, 1_000, &bounds, 1_000 + s * 1_000);
+        assert_eq!(at(0), (64, 66));
+        assert_eq!(at(9), (64, 66));
+        assert_eq!(at(10), (65, 64));
+        assert_eq!(at(20), (66, 65));
+        assert_eq!(at(30), (64, 66));
+        assert_eq!([64, 65, 66].map(next_number), [65, 66, 64]);
+        assert_eq!(numbers(64, 1_000, &bounds, 0), (64, 66));
+    }
+}

@@ -1,0 +1,459 @@
+//! Decides which version of a model answers a call, when a canary has to end, and how that is kept.
+//!
+//! * [`choose`]: which version answers a call, and why;
+//! * [`judge`]: whether a canary does worse than what it is to replace;
+//! * [`edit`]: what an administrator changes, and what is refused;
+//! * [`notice`]: what callers of a deprecated version are told;
+//! * [`store`]: where all of it is kept, over a store of which nothing is assumed but that `increment` is atomic.
+//!
+//! One document says everything about all models, so a change is one write: whoever reads it sees all of a change or
+//! nothing of it. Versions here are those of models and have nothing to do with versions of the API.
+
+pub mod choose;
+pub mod edit;
+pub mod judge;
+pub mod notice;
+pub mod store;
+
+pub use choose::{Asked, Chosen, Refused, Why};
+pub use judge::{Arm, Bounds, Verdict};
+pub use notice::Notice;
+
+use penstock_core::{Caller, ModelName, ModelVersion};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The largest document: every instance reads and parses it whenever it changed.
+pub const MAX_DOCUMENT_BYTES: usize = 256 << 10;
+/// The most aliases of a model: a list of them stands in the answer to a caller who named none of them.
+pub const MAX_ALIASES: usize = 32;
+/// The longest alias: a word in a path and in a header.
+pub const MAX_ALIAS_BYTES: usize = 32;
+/// The most arms of a split: all are looked through for a call.
+pub const MAX_ARMS: usize = 8;
+/// The largest weight of an arm: more would be finer than anybody measures.
+pub const MAX_WEIGHT: u32 = 10_000;
+/// The most values of a header that a split tells apart.
+pub const MAX_VALUES: usize = 64;
+/// The longest value of a header that a split looks for, and the longest name of such a header.
+pub const MAX_VALUE_BYTES: usize = 128;
+/// The longest link to what is to be read about a deprecation: it goes out with every answer.
+pub const MAX_LINK_BYTES: usize = 512;
+/// The most deprecated versions of a model.
+pub const MAX_DEPRECATED: usize = 64;
+/// The most runs that ended and whose counters are not yet deleted.
+pub const MAX_RETIRED: usize = 64;
+
+/// The alias that is always there: the highest version that is ready.
+pub const LATEST: &str = "latest";
+/// What an alias looks like, in words.
+pub const ALIAS_RULE: &str = "a lower-case letter, then at most 31 of a-z 0-9 _ -";
+
+/// The form of the document.
+const FORM: u32 = 1;
+
+/// How the versions of all models are rolled out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollouts {
+    v: u32,
+    /// How often the document was written.
+    pub generation: u64,
+    /// Models by name; one that is not here has neither aliases nor anything else.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, Rollout>,
+    /// Runs of canaries that ended and left counters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retired: Vec<Retired>,
+}
+
+/// How the versions of one model are rolled out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollout {
+    /// Names for versions. Moving one is one write.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub aliases: BTreeMap<Alias, Version>,
+    /// What calls get that name no version; without it, `latest`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<Target>,
+    /// A version that some callers try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
+    /// Versions that are compared on callers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
+    /// A version that runs beside what answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
+    /// Versions that are to go.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub deprecated: BTreeMap<Version, Deprecated>,
+    /// How the last canary ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
+}
+
+/// A version that some callers try, and what becomes of it when it does worse.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Canary {
+    /// This run of it: a number made anew with each start. Its lowest two bits are zero.
+    pub id: u64,
+    /// Which version.
+    pub version: Version,
+    /// How many of the callers get it. Who gets it at a percentage gets it at every higher one.
+    pub percent: Percent,
+    /// Since when.
+    pub started_ms: u64,
+    /// When it ends by itself; without it, never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Bounds>,
+}
+
+/// Versions that are compared on callers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Split {
+    /// Who gets which arm follows from this number and the caller.
+    pub id: u64,
+    /// The arms; a caller gets always the same while weights and arms stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arms: Vec<SplitArm>,
+    /// Which versions callers get who send a certain header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<ByHeader>,
+}
+
+/// One arm of a split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitArm {
+    /// What its callers get.
+    pub to: Target,
+    /// How many callers, beside the other arms' weights.
+    pub weight: u32,
+}
+
+/// What callers get by the value of a header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ByHeader {
+    /// The header's name, in lower case.
+    pub name: String,
+    /// What each value gets; others are not concerned.
+    pub values: BTreeMap<String, Target>,
+}
+
+/// A version that runs beside what answers, and never answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shadow {
+    /// Which version.
+    pub version: Version,
+    /// Of how many calls.
+    pub percent: Percent,
+}
+
+/// A version that is to go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deprecated {
+    /// Since when it is deprecated.
+    pub since_ms: u64,
+    /// From when on it answers no more; without it, it goes on answering.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sunset_ms: Option<u64>,
+    /// Where more is to be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+    /// What to use in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<Target>,
+}
+
+/// How a canary ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ended {
+    /// Which version it was.
+    pub version: Version,
+    /// When.
+    pub ended_ms: u64,
+    /// How, for people.
+    pub how: String,
+}
+
+/// A run that ended and left counters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retired {
+    /// The model.
+    pub model: String,
+    /// The run.
+    pub id: u64,
+    /// When it ended.
+    pub ended_ms: u64,
+}
+
+/// A model's version in the document: a number in values, its digits in names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Version(u32);
+
+impl Version {
+    /// A version by its number; 0 is none.
+    pub fn new(number: u32) -> Option<Self> {
+        (number > 0).then_some(Self(number))
+    }
+
+    /// Its number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    /// As the rest of the gate knows it; `None` for 0, which no document that was read has.
+    fn of_model(self) -> Option<ModelVersion> {
+        ModelVersion::parse(&self.0.to_string())
+    }
+}
+
+impl From<ModelVersion> for Version {
+    fn from(version: ModelVersion) -> Self {
+        Self(version.get())
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A name for a version, never a number.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Alias(String);
+
+impl Alias {
+    /// Checks and wraps a name; `None` when it breaks [`ALIAS_RULE`].
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = text.len() <= MAX_ALIAS_BYTES
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && (text.bytes()).all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is the alias that is always there.
+    pub fn is_latest(&self) -> bool {
+        self.0 == LATEST
+    }
+}
+
+impl TryFrom<String> for Alias {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("an alias is {ALIAS_RULE}"))
+    }
+}
+
+impl From<Alias> for String {
+    fn from(alias: Alias) -> Self {
+        alias.0
+    }
+}
+
+impl fmt::Display for Alias {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What names a version: its number, or an alias.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Value", into = "Value")]
+pub enum Target {
+    /// By its number.
+    Version(Version),
+    /// By an alias, [`LATEST`] among them.
+    Alias(Alias),
+}
+
+impl Target {
+    /// Reads a version's number or an alias.
+    pub fn parse(text: &str) -> Option<Self> {
+        match ModelVersion::parse(text) {
+            Some(version) => Some(Self::Version(version.into())),
+            None => Alias::parse(text).map(Self::Alias),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(version) => version.fmt(f),
+            Self::Alias(alias) => alias.fmt(f),
+        }
+    }
+}
+
+impl TryFrom<Value> for Target {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        let read = match &value {
+            Value::String(text) => Self::parse(text),
+            Value::Number(number) => number
+                .as_u64()
+                .and_then(|number| u32::try_from(number).ok())
+                .and_then(Version::new)
+                .map(Self::Version),
+            _ => None,
+        };
+        read.ok_or_else(|| format!("write a version's number or an alias: {ALIAS_RULE}"))
+    }
+}
+
+impl From<Target> for Value {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Version(version) => Self::from(version.get()),
+            Target::Alias(alias) => Self::from(alias.0),
+        }
+    }
+}
+
+/// A part of all, in hundredths of a percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Percent(u16);
+
+/// All, in hundredths of a percent.
+const WHOLE: u16 = 10_000;
+
+impl Percent {
+    /// A percentage from 0 to 100 with at most two decimals.
+    pub fn new(percent: f64) -> Option<Self> {
+        let hundredths = (percent * 100.0).round();
+        let fits = (0.0..=100.0).contains(&percent) && (percent * 100.0 - hundredths).abs() < 1e-6;
+        // In range, by the check.
+        fits.then_some(Self(hundredths as u16))
+    }
+
+    /// As a number from 0 to 100.
+    pub fn get(self) -> f64 {
+        f64::from(self.0) / 100.0
+    }
+
+    /// Whether a point, evenly spread over 0 to 9999, is among them.
+    fn has(self, point: u64) -> bool {
+        point < u64::from(self.0)
+    }
+}
+
+impl TryFrom<f64> for Percent {
+    type Error = String;
+
+    fn try_from(percent: f64) -> Result<Self, String> {
+        Self::new(percent)
+            .ok_or_else(|| "write a percentage from 0 to 100 with at most two decimals".to_owned())
+    }
+}
+
+impl From<Percent> for f64 {
+    fn from(percent: Percent) -> Self {
+        percent.get()
+    }
+}
+
+/// Who calls, as far as sticking to a version is concerned: the tenant, and within it the API key, the subject or the
+/// address. What is meant for nobody else is hashed before it is compared with anything.
+pub fn identity(caller: &Caller) -> String {
+    let who = (caller.api_key_id.as_ref().map(|id| ('k', id)))
+        .or(caller.subject.as_ref().map(|subject| ('s', subject)))
+        .or(caller.address.as_ref().map(|address| ('a', address)));
+    match who {
+        Some((kind, who)) => format!("{}\0{kind}{who}", caller.tenant),
+        None => caller.tenant.clone(),
+    }
+}
+
+impl Rollouts {
+    /// A document of no models.
+    pub fn new() -> Self {
+        Self {
+            v: FORM,
+            ..Self::default()
+        }
+    }
+
+    /// Reads what [`Rollouts::text`] wrote.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, for the operator.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > MAX_DOCUMENT_BYTES {
+            return Err(format!(
+                "the rollouts have {} bytes, more than {MAX_DOCUMENT_BYTES}",
+                text.len()
+            ));
+        }
+        let read: Self = serde_json::from_str(text)
+            .map_err(|e| format!("the rollouts in the store cannot be read: {e}"))?;
+        if read.v != FORM {
+            return Err(format!(
+                "the rollouts in the store have form {}, and this program reads form {FORM}; run the program that wrote \
+                 them",
+                read.v
+            ));
+        }
+        for (model, rollout) in &read.models {
+            if ModelName::parse(model).is_none() {
+                return Err(format!(
+                    "the rollouts name {model:?}, which is no model's name"
+                ));
+            }
+            if let Some(fault) = rollout.faults().into_iter().next() {
+                let (at, message) = (fault.pointer, fault.message);
+                return Err(format!("the rollout of `{model}` at {at}: {message}"));
+            }
+        }
+        Ok(read)
+    }
+
+    /// The document as text.
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).expect("names are texts and numbers are finite")
+    }
+
+    /// How a model is rolled out; `None` where nothing was said of it.
+    pub fn of(&self, model: &str) -> Option<&Rollout> {
+        self.models.get(model)
+    }
+
+    /// The run of a model's canary, where it ends by itself: whose calls are counted.
+    pub fn judged(&self, model: &str) -> Option<(&Canary, &Bounds)> {
+        let canary = self.of(model)?.canary.as_ref()?;
+        Some((canary, canary.rollback.as_ref()?))
+    }
+}
+
+/// A number that follows from a run and a caller, evenly spread.
+fn point(id: u64, caller: &str, bound: u64) -> u64 {
+    let mut hasher = blake3::Hasher::new_derive_key("penstock rollout 1");
+    hasher.update(&id.to_le_bytes());
+    hasher.update(caller.as_bytes());
+    let hash = hasher.finalize();
+    let first: [u8; 8] = hash.as_bytes()[..8].try_into().expect("eight of 32");
+    u64::from_le_bytes(first) % bound.max(1)
+}

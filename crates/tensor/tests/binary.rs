@@ -1,0 +1,908 @@
+//! Bodies of JSON and bytes: how they are cut, filled and refused, and outputs as bytes and classes.
+
+use penstock_core::Code;
+use penstock_tensor::binary::{Framed, fill, frame, raw};
+use penstock_tensor::classification::classify;
+use penstock_tensor::render::write_infer_response;
+use penstock_tensor::tensor::push_byte_string;
+use penstock_tensor::{
+    Contract, Datatype, InferRequest, OutputRequest, Rejection, Tensor, parse_infer,
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const TWO: &str = r#"
+description = "numbers and strings"
+[[inputs]]
+name = "s"
+datatype = "BYTES"
+shape = ["N", 1]
+[[inputs]]
+name = "x"
+datatype = "FP32"
+shape = ["N", 2]
+maximum = 10.0
+[[outputs]]
+name = "y"
+datatype = "FP32"
+shape = ["N", 3]
+labels = ["apple", "pear", "plum"]
+[[outputs]]
+name = "t"
+datatype = "BYTES"
+shape = ["N"]
+[batching]
+priority_levels = 3
+"#;
+
+fn contract(text: &str) -> Contract {
+    Contract::parse(text).unwrap()
+}
+
+fn one(datatype: &str, shape: &str, extra: &str) -> Contract {
+    contract(&format!(
+        "description = \"\"\n[[inputs]]\nname = \"x\"\ndatatype = \"{datatype}\"\nshape = {shape}\n{extra}\n\
+         [[outputs]]\nname = \"y\"\ndatatype = \"FP32\"\nshape = {}\n",
+        if shape.starts_with("[\"N\"") {
+            "[\"N\"]"
+        } else {
+            "[1]"
+        }
+    ))
+}
+
+fn floats(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn strings(values: &[&[u8]]) -> Vec<u8> {
+    let mut data = Vec::new();
+    for value in values {
+        assert!(push_byte_string(&mut data, value));
+    }
+    data
+}
+
+fn faults(rejection: &Rejection) -> Vec<(&str, &str)> {
+    let violations = rejection.violations.iter();
+    violations
+        .map(|v| (v.pointer.as_str(), v.rule.as_str()))
+        .collect()
+}
+
+/// A whole request, as the gate reads it.
+fn read(length: Option<&str>, body: &[u8], contract: &Contract) -> Result<InferRequest, Rejection> {
+    let (json, tail) = match frame(length, body)? {
+        Framed::Json { json, tail } => (json, tail),
+        Framed::Raw(body) => return raw(body, contract),
+    };
+    let mut request = parse_infer(json, tail.len() as u64, contract)?;
+    fill(&mut request.inputs, &request.binary, tail, contract)?;
+    Ok(request)
+}
+
+fn binary_input(name: &str, shape: &str, datatype: &str, bytes: &str) -> String {
+    format!(
+        "{{\"name\":\"{name}\",\"shape\":{shape},\"datatype\":\"{datatype}\",\"parameters\":{{\"binary_data_size\":{bytes}}}}}"
+    )
+}
+
+fn request(inputs: &[String], more: &str) -> String {
+    format!("{{\"inputs\":[{}]{more}}}", inputs.join(","))
+}
+
+#[test]
+fn inputs_behind_the_json_are_cut_in_the_order_sent() {
+    let contract = contract(TWO);
+    let (x, s) = (floats(&[1.0, -2.5, 3.0, 10.0]), strings(&[b"a\xFFb", b""]));
+    let json = request(
+        &[
+            binary_input("x", "[2,2]", "FP32", "16"),
+            binary_input("s", "[2,1]", "BYTES", &s.len().to_string()),
+        ],
+        "",
+    );
+    let body = [json.as_bytes(), &x, &s].concat();
+    let read = read(Some(&format!(" {} ", json.len())), &body, &contract).unwrap();
+    // The inputs are in the contract's order, and the cuts in the tail's.
+    assert_eq!(read.binary, [(1, 16), (0, 11)]);
+    let names: Vec<_> = read
+        .inputs
+        .iter()
+        .map(|t| (t.name.as_str(), &t.data))
+        .collect();
+    assert_eq!(names, [("s", &s), ("x", &x)]);
+}
+
+#[test]
+fn an_input_as_json_stands_beside_one_behind_it() {
+    let contract = contract(TWO);
+    let json = request(
+        &[
+            "{\"name\":\"s\",\"shape\":[1,1],\"datatype\":\"BYTES\",\"data\":[\"é\"]}".to_owned(),
+            binary_input("x", "[1,2]", "FP32", "8"),
+        ],
+        "",
+    );
+    let x = floats(&[1.0, 2.0]);
+    let body = [json.as_bytes(), &x].concat();
+    let read = read(Some(&json.len().to_string()), &body, &contract).unwrap();
+    assert_eq!(read.inputs[0].data, strings(&["é".as_bytes()]));
+    assert_eq!(read.inputs[1].data, x);
+}
+
+#[test]
+fn a_header_that_does_not_cut_the_body_is_refused() {
+    let body = b"{\"inputs\":[]}";
+    for length in [
+        "",
+        " ",
+        "-1",
+        "+1",
+        "1.0",
+        "0x10",
+        "1e1",
+        "twelve",
+        "12, 12",
+        "１２",
+        "14",
+        "18446744073709551616",
+        "99999999999999999999999999999999999999",
+    ] {
+        let rejection = frame(Some(length), body).unwrap_err();
+        assert_eq!(
+            (rejection.code, faults(&rejection)),
+            (Code::MalformedRequest, vec![("", "wrong_header_length")]),
+            "{length:?}"
+        );
+        assert!(
+            rejection
+                .message
+                .contains("Inference-Header-Content-Length")
+        );
+    }
+    let json = |json: &'static [u8], tail: &'static [u8]| Framed::Json { json, tail };
+    assert_eq!(frame(None, body), Ok(json(body, b"")));
+    assert_eq!(frame(Some("13"), body), Ok(json(body, b"")));
+    assert_eq!(frame(Some("012"), body), Ok(json(b"{\"inputs\":[]", b"}")));
+    assert_eq!(frame(Some("00"), body), Ok(Framed::Raw(body)));
+    assert_eq!(frame(Some("0"), b""), Ok(Framed::Raw(b"")));
+}
+
+#[test]
+fn every_lie_about_sizes_is_refused_with_its_pointer_and_rule() {
+    use Code::{InvalidBody as Form, InvalidInputs as Inputs};
+    let contract = contract(TWO);
+    let good = binary_input("s", "[1,1]", "BYTES", "5");
+    let at_size = "/inputs/1/parameters/binary_data_size";
+    type Case<'t> = (String, u64, Code, Vec<(&'t str, &'t str)>);
+    let x = |shape: &str, bytes: &str| binary_input("x", shape, "FP32", bytes);
+    let cases: Vec<Case<'_>> = vec![
+        // A tail that is cut short, and one that is too long.
+        (x("[1,2]", "8"), 12, Form, vec![("/inputs", "wrong_tail")]),
+        (x("[1,2]", "8"), 14, Form, vec![("/inputs", "wrong_tail")]),
+        (x("[1,2]", "8"), 0, Form, vec![("/inputs", "wrong_tail")]),
+        (x("[1,2]", "8"), u64::MAX, Form, vec![("/inputs", "wrong_tail")]),
+        // A size that is not the shape's.
+        (x("[1,2]", "9"), 14, Inputs, vec![(at_size, "wrong_size")]),
+        (x("[1,2]", "0"), 5, Inputs, vec![(at_size, "wrong_size")]),
+        (x("[2,2]", "8"), 13, Inputs, vec![(at_size, "wrong_size")]),
+        // Shapes whose product overflows, in elements and in bytes.
+        (x("[9223372036854775808,2]", "0"), 5, Inputs, vec![(at_size, "wrong_size")]),
+        (x("[4611686018427387904,2]", "0"), 5, Inputs, vec![(at_size, "wrong_size")]),
+        (x("[2305843009213693952,2]", "8"), 13, Inputs, vec![(at_size, "wrong_size")]),
+        (x("[18446744073709551616,2]", "8"), 13, Form, vec![("/inputs/1/shape/0", "wrong_type")]),
+        // Sizes that are none, and ones whose sum overflows.
+        (x("[1,2]", "-8"), 5, Form, vec![(at_size, "wrong_type")]),
+        (x("[1,2]", "8.0"), 13, Form, vec![(at_size, "wrong_type")]),
+        (x("[1,2]", "\"8\""), 13, Form, vec![(at_size, "wrong_type")]),
+        (x("[1,2]", "true"), 13, Form, vec![(at_size, "wrong_type")]),
+        (x("[1,2]", "null"), 5, Form, vec![(at_size, "wrong_type"), ("/inputs/1", "missing_member")]),
+        (x("[1,2]", "18446744073709551615"), 5, Form, vec![(at_size, "wrong_type")]),
+        (x("[1,2]", "1e400"), 5, Form, vec![(at_size, "number_out_of_range"), ("/inputs/1", "missing_member")]),
+        (
+            x("[1,2]", "9223372036854775807"),
+            5,
+            Form,
+            vec![(at_size, "wrong_size"), ("/inputs", "wrong_tail")],
+        ),
+        // What is wrong with an input does not hide that the tail is.
+        (
+            binary_input("z", "[1,2]", "FP32", "8"),
+            5,
+            Form,
+            vec![("/inputs/1/name", "unknown_input"), ("/inputs", "missing_input"), ("/inputs", "wrong_tail")],
+        ),
+        (
+            binary_input("s", "[1,1]", "BYTES", "5"),
+            10,
+            Inputs,
+            vec![("/inputs/1/name", "duplicate_input"), ("/inputs", "missing_input")],
+        ),
+        (
+            binary_input("x", "[1,2]", "FP64", "16"),
+            21,
+            Inputs,
+            vec![("/inputs/1/datatype", "wrong_datatype")],
+        ),
+        // Elements in both places, and in neither.
+        (
+            "{\"name\":\"x\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2],\"parameters\":{\"binary_data_size\":8}}".to_owned(),
+            13,
+            Form,
+            vec![(at_size, "data_given_twice")],
+        ),
+        (
+            "{\"name\":\"x\",\"shape\":[1,2],\"datatype\":\"FP32\",\"parameters\":{}}".to_owned(),
+            5,
+            Form,
+            vec![("/inputs/1", "missing_member")],
+        ),
+    ];
+    for (input, tail, code, expected) in cases {
+        let body = request(&[good.clone(), input], "");
+        let rejection = parse_infer(body.as_bytes(), tail, &contract).expect_err(&body);
+        // A size that cannot be used says nothing of the tail.
+        assert_eq!(
+            (rejection.code, faults(&rejection)),
+            (code, expected),
+            "{body} {tail}"
+        );
+    }
+    let rejection = parse_infer(b"{\"inputs\":[]}", 7, &contract).unwrap_err();
+    assert!(
+        rejection
+            .violations
+            .iter()
+            .any(|v| v.rule == "wrong_tail" && v.message.contains("no input has")),
+        "{rejection:?}"
+    );
+    let most = i64::MAX.to_string();
+    let body = request(
+        &[x("[1,2]", &most), x("[1,2]", &most), x("[1,2]", &most)],
+        "",
+    );
+    let rejection = parse_infer(body.as_bytes(), u64::MAX, &contract).unwrap_err();
+    let last = rejection.violations.last().unwrap();
+    assert_eq!(last.rule, "wrong_tail");
+    assert!(
+        last.message.contains("more bytes than there can be"),
+        "{last:?}"
+    );
+}
+
+#[test]
+fn byte_strings_that_are_cut_short_or_too_many_are_refused() {
+    let contract = contract(TWO);
+    let x = "{\"name\":\"x\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2]}".to_owned();
+    let cases: [&[u8]; 6] = [
+        &[9, 0, 0, 0, 1],
+        &[0xFF, 0xFF, 0xFF, 0xFF, 1],
+        &[1, 0, 0, 0, 7, 0],
+        &[0, 0, 0, 0, 0, 0, 0, 0],
+        &[1, 0, 0, 0],
+        &[1, 0, 0, 0, 7, 0, 0, 0, 0],
+    ];
+    for data in cases {
+        let s = binary_input("s", "[1,1]", "BYTES", &data.len().to_string());
+        let json = request(&[s, x.clone()], "");
+        let body = [json.as_bytes(), data].concat();
+        let rejection = read(Some(&json.len().to_string()), &body, &contract).unwrap_err();
+        assert_eq!(
+            faults(&rejection),
+            [("/inputs/s", "wrong_count")],
+            "{data:?}"
+        );
+    }
+    // Fewer bytes than the lengths alone take need no look behind the JSON.
+    let s = binary_input("s", "[1,1]", "BYTES", "3");
+    let json = request(&[s, x], "");
+    let rejection = parse_infer(json.as_bytes(), 3, &contract).unwrap_err();
+    assert_eq!(
+        faults(&rejection),
+        [("/inputs/0/parameters/binary_data_size", "wrong_size")]
+    );
+}
+
+#[test]
+fn values_behind_the_json_meet_the_same_range() {
+    let contract = contract(TWO);
+    let json = request(
+        &[
+            binary_input("s", "[2,1]", "BYTES", "8"),
+            binary_input("x", "[2,2]", "FP32", "16"),
+        ],
+        "",
+    );
+    let tail = [
+        vec![0; 8],
+        floats(&[1.0, 10.5, f32::NAN, f32::NEG_INFINITY]),
+    ]
+    .concat();
+    let body = [json.as_bytes(), &tail].concat();
+    let rejection = read(Some(&json.len().to_string()), &body, &contract).unwrap_err();
+    // No bound below: only what is greater, and what is no number.
+    assert_eq!(
+        faults(&rejection),
+        [
+            ("/inputs/x/0/1", "out_of_range"),
+            ("/inputs/x/1/0", "out_of_range")
+        ]
+    );
+    let bools = one("BOOL", "[3]", "");
+    let json = request(&[binary_input("x", "[3]", "BOOL", "3")], "");
+    let body = [json.as_bytes(), &[1, 0, 2]].concat();
+    let rejection = read(Some(&json.len().to_string()), &body, &bools).unwrap_err();
+    assert_eq!(faults(&rejection), [("/inputs/x/2", "out_of_range")]);
+}
+
+#[test]
+fn another_tail_than_was_parsed_for_is_refused() {
+    let contract = contract(TWO);
+    let tensor = Tensor {
+        name: "x".into(),
+        datatype: Datatype::Fp32,
+        shape: vec![1, 2],
+        data: Vec::new(),
+    };
+    for (binary, tail) in [
+        (vec![(0, 8)], vec![0; 7]),
+        (vec![(0, 8)], vec![0; 9]),
+        (vec![(1, 8)], vec![0; 8]),
+        (vec![(0, u64::MAX)], vec![0; 8]),
+    ] {
+        let rejection = fill(&mut [tensor.clone()], &binary, &tail, &contract).unwrap_err();
+        assert_eq!(
+            faults(&rejection),
+            [("/inputs", "wrong_tail")],
+            "{binary:?}"
+        );
+    }
+}
+
+#[test]
+fn a_raw_body_is_the_one_input_where_its_shape_can_be_told() {
+    let sixteen = floats(&[1.0, 2.0, 3.0, 4.0]);
+    for (shape, expected) in [
+        ("[4]", vec![4]),
+        ("[2, 2]", vec![2, 2]),
+        ("[\"N\", 2]", vec![2, 2]),
+        ("[\"N\", 4]", vec![1, 4]),
+        ("[\"N\", \"T\"]", vec![1, 4]),
+        ("[2, \"T\"]", vec![2, 2]),
+        ("[\"N\", \"T\", 2]", vec![1, 2, 2]),
+    ] {
+        let contract = one("FP32", shape, "");
+        let read = read(Some("0"), &sixteen, &contract).expect(shape);
+        assert_eq!(
+            (&read.inputs[0].shape, &read.inputs[0].data),
+            (&expected, &sixteen),
+            "{shape}"
+        );
+        assert!(read.binary_outputs && read.binary.is_empty() && read.outputs.is_empty());
+    }
+    for (shape, body, rule) in [
+        ("[4]", &sixteen[..12], "wrong_count"),
+        ("[4]", &sixteen[..15], "wrong_size"),
+        ("[4]", b"".as_slice(), "wrong_count"),
+        ("[\"N\", 2]", b"", "wrong_count"),
+        ("[\"N\", 3]", &sixteen, "wrong_count"),
+        ("[\"A\", \"B\"]", &sixteen, "wrong_count"),
+        ("[\"N\", \"A\", \"B\"]", &sixteen, "wrong_count"),
+    ] {
+        let contract = one("FP32", shape, "");
+        let rejection = read(Some("0"), body, &contract).expect_err(shape);
+        assert_eq!(faults(&rejection), [("", rule)], "{shape}");
+        assert_eq!(rejection.code, Code::InvalidInputs);
+    }
+    // A single element leaves no choice, however many axes are open.
+    let open = one("FP32", "[\"N\", \"A\", \"B\"]", "");
+    assert_eq!(
+        read(Some("0"), &sixteen[..4], &open).unwrap().inputs[0].shape,
+        [1, 1, 1]
+    );
+    let bounded = one("FP32", "[4]", "maximum = 3.5");
+    let rejection = read(Some("0"), &sixteen, &bounded).unwrap_err();
+    assert_eq!(faults(&rejection), [("/inputs/x/3", "out_of_range")]);
+    let many = one("UINT8", "[\"N\", 1]", "[limits]\nmax_items = 3");
+    let rejection = read(Some("0"), b"1234", &many).unwrap_err();
+    assert_eq!(faults(&rejection), [("/inputs/x", "too_many_items")]);
+}
+
+#[test]
+fn a_raw_body_is_one_byte_string_without_its_length() {
+    for (shape, expected) in [
+        ("[1]", vec![1]),
+        ("[\"N\"]", vec![1]),
+        ("[\"N\", 1]", vec![1, 1]),
+    ] {
+        for body in [b"".as_slice(), b"\xFF text"] {
+            let read = read(Some("0"), body, &one("BYTES", shape, "")).unwrap();
+            assert_eq!(
+                (&read.inputs[0].shape, &read.inputs[0].data),
+                (&expected, &strings(&[body]))
+            );
+        }
+    }
+    let rejection = read(Some("0"), b"a", &one("BYTES", "[2]", "")).unwrap_err();
+    assert_eq!(faults(&rejection), [("", "wrong_count")]);
+    let rejection = read(Some("0"), b"a", &contract(TWO)).unwrap_err();
+    assert_eq!(faults(&rejection), [("", "unsupported_raw_body")]);
+    assert!(rejection.message.contains("s, x"), "{rejection}");
+}
+
+fn asked(more: &str) -> Result<InferRequest, Rejection> {
+    let inputs = [
+        "{\"name\":\"s\",\"shape\":[1,1],\"datatype\":\"BYTES\",\"data\":[\"a\"]}".to_owned(),
+        "{\"name\":\"x\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2]}".to_owned(),
+    ];
+    parse_infer(request(&inputs, more).as_bytes(), 0, &contract(TWO))
+}
+
+#[test]
+fn what_is_asked_of_outputs_is_read_wherever_it_stands() {
+    let output = |name: &str, binary, classes| OutputRequest {
+        name: name.into(),
+        binary,
+        classes,
+    };
+    let read = asked(
+        ",\"outputs\":[{\"parameters\":{\"classification\":2},\"name\":\"y\"},{\"name\":\"t\",\"parameters\":{\"binary_data\":false}}],\
+         \"parameters\":{\"binary_data_output\":true}",
+    )
+    .unwrap();
+    assert_eq!(read.outputs, [output("y", true, 2), output("t", false, 0)]);
+    assert_eq!(
+        (read.form_of("y"), read.form_of("t"), read.form_of("z")),
+        ((true, 2), (false, 0), (true, 0))
+    );
+    // What tritonclient sends for an output that it wants as classes behind the JSON, and for all.
+    let read = asked(",\"outputs\":[{\"name\":\"y\",\"parameters\":{\"classification\":3,\"binary_data\":true}}]").unwrap();
+    assert_eq!(read.outputs, [output("y", true, 3)]);
+    let read = asked(",\"parameters\":{\"binary_data_output\":true}").unwrap();
+    assert!(read.outputs.is_empty() && read.binary_outputs);
+}
+
+#[test]
+fn priority_and_timeout_are_read_and_zero_is_the_default() {
+    for (parameters, priority, timeout_us) in [
+        ("{}", None, None),
+        ("{\"priority\":0,\"timeout\":0}", None, None),
+        ("{\"priority\":1,\"timeout\":1500}", Some(1), Some(1500)),
+        ("{\"priority\":3}", Some(3), None),
+        // Beyond the model's levels is its default, as in Triton.
+        ("{\"priority\":4}", None, None),
+        ("{\"priority\":9223372036854775807}", None, None),
+        (
+            "{\"timeout\":9223372036854775807}",
+            None,
+            Some(i64::MAX as u64),
+        ),
+        (
+            "{\"sequence_id\":0,\"sequence_start\":false,\"sequence_end\":false,\"triton_enable_empty_final_response\":false}",
+            None,
+            None,
+        ),
+    ] {
+        let read = asked(&format!(",\"parameters\":{parameters}")).expect(parameters);
+        assert_eq!(
+            (read.priority, read.timeout_us),
+            (priority, timeout_us),
+            "{parameters}"
+        );
+    }
+}
+
+#[test]
+fn every_parameter_that_nothing_acts_on_is_refused() {
+    for (more, pointer, rule) in [
+        (
+            "\"parameters\":{\"priority\":-1}",
+            "/parameters/priority",
+            "wrong_type",
+        ),
+        (
+            "\"parameters\":{\"priority\":\"1\"}",
+            "/parameters/priority",
+            "wrong_type",
+        ),
+        (
+            "\"parameters\":{\"timeout\":1.5}",
+            "/parameters/timeout",
+            "wrong_type",
+        ),
+        (
+            "\"parameters\":{\"timeout\":-1}",
+            "/parameters/timeout",
+            "wrong_type",
+        ),
+        (
+            "\"parameters\":{\"timeout\":1e30}",
+            "/parameters/timeout",
+            "wrong_type",
+        ),
+        (
+            "\"parameters\":{\"binary_data_output\":1}",
+            "/parameters/binary_data_output",
+            "wrong_type",
+        ),
+        (
+            "\"parameters\":{\"sequence_id\":7}",
+            "/parameters/sequence_id",
+            "unsupported_parameter",
+        ),
+        (
+            "\"parameters\":{\"sequence_id\":\"a\"}",
+            "/parameters/sequence_id",
+            "unsupported_parameter",
+        ),
+        (
+            "\"parameters\":{\"sequence_start\":true}",
+            "/parameters/sequence_start",
+            "unsupported_parameter",
+        ),
+        (
+            "\"parameters\":{\"headers\":\"x\"}",
+            "/parameters/headers",
+            "unsupported_parameter",
+        ),
+        (
+            "\"parameters\":{\"triton_enable_empty_final_response\":true}",
+            "/parameters/triton_enable_empty_final_response",
+            "unsupported_parameter",
+        ),
+        (
+            "\"parameters\":{\"priorty\":0}",
+            "/parameters/priorty",
+            "unknown_parameter",
+        ),
+        (
+            "\"parameters\":{\"binary_data\":false}",
+            "/parameters/binary_data",
+            "unknown_parameter",
+        ),
+        (
+            "\"parameters\":{\"a/b~\":false}",
+            "/parameters/a~1b~0",
+            "unknown_parameter",
+        ),
+        (
+            "\"outputs\":[{\"name\":\"y\",\"parameters\":{\"binary_data\":\"yes\"}}]",
+            "/outputs/0/parameters/binary_data",
+            "wrong_type",
+        ),
+        (
+            "\"outputs\":[{\"name\":\"y\",\"parameters\":{\"classification\":-1}}]",
+            "/outputs/0/parameters/classification",
+            "wrong_type",
+        ),
+        (
+            "\"outputs\":[{\"name\":\"y\",\"parameters\":{\"classification\":2.5}}]",
+            "/outputs/0/parameters/classification",
+            "wrong_type",
+        ),
+        (
+            "\"outputs\":[{\"name\":\"y\",\"parameters\":{\"classification\":65537}}]",
+            "/outputs/0/parameters/classification",
+            "number_out_of_range",
+        ),
+        (
+            "\"outputs\":[{\"name\":\"y\",\"parameters\":{\"shared_memory_region\":\"r\"}}]",
+            "/outputs/0/parameters/shared_memory_region",
+            "unsupported_parameter",
+        ),
+        (
+            "\"outputs\":[{\"name\":\"y\",\"parameters\":{\"binary_data_size\":8}}]",
+            "/outputs/0/parameters/binary_data_size",
+            "unknown_parameter",
+        ),
+    ] {
+        let rejection = asked(&format!(",{more}")).expect_err(more);
+        assert_eq!(
+            (rejection.code, faults(&rejection)),
+            (Code::InvalidBody, vec![(pointer, rule)]),
+            "{more}"
+        );
+    }
+    let rejection =
+        asked(",\"outputs\":[{\"name\":\"t\",\"parameters\":{\"classification\":1}}]").unwrap_err();
+    assert_eq!(
+        faults(&rejection),
+        [("/outputs/0/parameters/classification", "wrong_datatype")]
+    );
+    let shared = "{\"inputs\":[{\"name\":\"x\",\"shape\":[1],\"datatype\":\"FP32\",\"parameters\":{\"shared_memory_region\":\"r\",\"k\":1}}]}";
+    let rejection = parse_infer(shared.as_bytes(), 0, &one("FP32", "[1]", "")).unwrap_err();
+    assert_eq!(
+        faults(&rejection),
+        [
+            (
+                "/inputs/0/parameters/shared_memory_region",
+                "unsupported_parameter"
+            ),
+            ("/inputs/0/parameters/k", "unknown_parameter"),
+            ("/inputs/0", "missing_member"),
+        ]
+    );
+}
+
+fn output(name: &str, datatype: Datatype, shape: &[u64], data: Vec<u8>) -> Tensor {
+    Tensor {
+        name: name.into(),
+        datatype,
+        shape: shape.to_vec(),
+        data,
+    }
+}
+
+fn classes(tensor: &Tensor) -> Vec<String> {
+    let strings = penstock_tensor::tensor::ByteStrings::new(&tensor.data);
+    strings
+        .map(|s| String::from_utf8(s.to_vec()).unwrap())
+        .collect()
+}
+
+#[test]
+fn classes_are_the_greatest_elements_of_each_item_with_their_labels() {
+    let labelled = contract(TWO);
+    let y = output(
+        "y",
+        Datatype::Fp32,
+        &[2, 3],
+        floats(&[0.25, 0.5, 0.25, -0.0, f32::NAN, 0.0]),
+    );
+    let found = classify(y.clone(), &labelled, 2).unwrap();
+    assert_eq!(
+        (found.datatype, found.shape.as_slice()),
+        (Datatype::Bytes, [2, 2].as_slice())
+    );
+    assert_eq!(
+        classes(&found),
+        ["0.5:1:pear", "0.25:0:apple", "-0.0:0:apple", "0.0:2:plum"]
+    );
+    assert!(found.is_consistent());
+    // More than there are is all there are, and NaN is the last.
+    let found = classify(y.clone(), &labelled, 65_536).unwrap();
+    assert_eq!(found.shape, [2, 3]);
+    assert_eq!(classes(&found)[5], "NaN:1:pear");
+    // Without a batch axis and labels.
+    let plain = one("FP32", "[1]", "");
+    let y = output(
+        "y",
+        Datatype::Fp32,
+        &[4],
+        floats(&[1.0, 5.0, 10.0, f32::INFINITY]),
+    );
+    let found = classify(y, &plain, 2).unwrap();
+    assert_eq!(
+        (found.shape.as_slice(), classes(&found)),
+        (
+            [2].as_slice(),
+            vec!["inf:3".to_owned(), "10.0:2".to_owned()]
+        )
+    );
+    let scalar = output("y", Datatype::Int64, &[], 7i64.to_le_bytes().to_vec());
+    assert_eq!(classes(&classify(scalar, &plain, 5).unwrap()), ["7:0"]);
+}
+
+#[test]
+fn classes_compare_in_their_own_datatype() {
+    let plain = one("FP32", "[1]", "");
+    let found = |datatype, data: Vec<u8>| {
+        let size = datatype_size(datatype);
+        let shape = [(data.len() / size) as u64];
+        classes(&classify(output("y", datatype, &shape, data), &plain, 1).unwrap())
+    };
+    // Doubles would round these to one number.
+    let near = [u64::MAX - 1, u64::MAX, u64::MAX - 2];
+    assert_eq!(
+        found(
+            Datatype::Uint64,
+            near.iter().flat_map(|v| v.to_le_bytes()).collect()
+        ),
+        [format!("{}:1", u64::MAX)]
+    );
+    let near = [i64::MIN, -1, i64::MAX - 1, i64::MAX];
+    assert_eq!(
+        found(
+            Datatype::Int64,
+            near.iter().flat_map(|v| v.to_le_bytes()).collect()
+        ),
+        [format!("{}:3", i64::MAX)]
+    );
+    assert_eq!(found(Datatype::Int8, vec![0xFF, 0x80, 0x7F]), ["127:2"]);
+    assert_eq!(found(Datatype::Uint8, vec![0xFF, 0x80, 0x7F]), ["255:0"]);
+    // -2 and -1 in binary16 and bfloat16.
+    assert_eq!(
+        found(Datatype::Fp16, vec![0x00, 0xC0, 0x00, 0xBC]),
+        ["-1.0:1"]
+    );
+    assert_eq!(
+        found(Datatype::Bf16, vec![0x00, 0xC0, 0x80, 0xBF]),
+        ["-1.0:1"]
+    );
+}
+
+fn datatype_size(datatype: Datatype) -> usize {
+    datatype.size_bytes().unwrap()
+}
+
+#[test]
+fn what_has_no_classes_is_left_as_it_is() {
+    let plain = one("FP32", "[\"N\"]", "");
+    for tensor in [
+        output("y", Datatype::Bool, &[1], vec![1]),
+        output("y", Datatype::Bytes, &[1], strings(&[b"a"])),
+        output("y", Datatype::Fp32, &[u64::MAX], floats(&[1.0])),
+    ] {
+        assert_eq!(classify(tensor.clone(), &plain, 3), Ok(tensor));
+    }
+    // Items without elements have no classes, however many of them a shape claims.
+    let empty = classify(
+        output("y", Datatype::Fp32, &[u64::MAX, 0], Vec::new()),
+        &plain,
+        3,
+    )
+    .unwrap();
+    assert_eq!(
+        (empty.shape.as_slice(), empty.is_consistent()),
+        ([u64::MAX, 0].as_slice(), true)
+    );
+}
+
+#[test]
+fn outputs_behind_the_json_keep_their_order_and_state_their_size() {
+    let outputs = [
+        output("a", Datatype::Fp32, &[2], floats(&[f32::NAN, 1.0])),
+        output("b", Datatype::Int64, &[1], 5i64.to_le_bytes().to_vec()),
+        output("c", Datatype::Bytes, &[2], strings(&[b"\xFF", b"x"])),
+        output("d", Datatype::Fp32, &[9], floats(&[1.0])),
+        output("e", Datatype::Fp32, &[0], Vec::new()),
+    ];
+    let written = write_infer_response(
+        "m",
+        "1",
+        Some("7"),
+        (&outputs, &[true, false, true, true, true]),
+        &[],
+        0,
+    );
+    let (json, tail) = written.body.split_at(written.header_bytes.unwrap());
+    assert_eq!(
+        serde_json::from_slice::<Value>(json).unwrap(),
+        json!({"model_name": "m", "model_version": "1", "id": "7", "outputs": [
+            {"name": "a", "datatype": "FP32", "shape": [2], "parameters": {"binary_data_size": 8}},
+            {"name": "b", "datatype": "INT64", "shape": [1], "data": [5]},
+            {"name": "c", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": 10}},
+            {"name": "d", "datatype": "FP32", "shape": [9], "data": null},
+            {"name": "e", "datatype": "FP32", "shape": [0], "parameters": {"binary_data_size": 0}},
+        ]})
+    );
+    assert_eq!(
+        tail,
+        [outputs[0].data.as_slice(), &outputs[2].data].concat()
+    );
+}
+
+/// Tensors of every datatype with any bytes that are elements of it; those that JSON can say where it must.
+fn any_tensor(as_json: bool) -> impl Strategy<Value = Tensor> {
+    let datatype = prop::sample::select(Datatype::ALL);
+    let shape = prop::collection::vec(1u64..4, 0..4);
+    (
+        datatype,
+        shape,
+        prop::collection::vec(any::<[u8; 8]>(), 27),
+        prop::collection::vec(prop::collection::vec(any::<char>(), 0..5), 0..27),
+    )
+        .prop_map(move |(datatype, shape, random, texts)| {
+            let count: u64 = shape.iter().product();
+            let mut data = Vec::new();
+            for index in 0..count as usize {
+                let bytes = random[index % random.len()];
+                match datatype {
+                    Datatype::Bool => data.push(bytes[0] & 1),
+                    Datatype::Bytes if as_json => {
+                        let text = texts.get(index).map(|text| text.iter().collect::<String>());
+                        push_byte_string(&mut data, text.unwrap_or_default().as_bytes());
+                    }
+                    Datatype::Bytes => {
+                        push_byte_string(&mut data, &bytes[..usize::from(bytes[7] % 8)]);
+                    }
+                    Datatype::Fp16 | Datatype::Bf16 if as_json => {
+                        data.extend([bytes[0], bytes[1] & 0b1011_1111])
+                    }
+                    Datatype::Fp32 if as_json => {
+                        data.extend([bytes[0], bytes[1], bytes[2], bytes[3] & 0b1011_1111])
+                    }
+                    Datatype::Fp64 if as_json => {
+                        let mut bytes = bytes;
+                        bytes[7] &= 0b1011_1111;
+                        data.extend(bytes);
+                    }
+                    sized => data.extend(&bytes[..datatype_size(sized)]),
+                }
+            }
+            output("x", datatype, &shape, data)
+        })
+}
+
+/// A contract with this tensor as its input.
+fn contract_of(tensor: &Tensor) -> Contract {
+    one(tensor.datatype.as_str(), &format!("{:?}", tensor.shape), "")
+}
+
+/// An answer's output as a request's input.
+fn as_request(json: &[u8]) -> String {
+    let mut answer: Value = serde_json::from_slice(json).unwrap();
+    json!({"inputs": answer["outputs"].take()}).to_string()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn an_output_behind_the_json_is_read_back_byte_for_byte(tensor in any_tensor(false)) {
+        let tensors = [tensor];
+        let written = write_infer_response("m", "1", None, (&tensors, &[true]), &[], 0);
+        let (json, tail) = written.body.split_at(written.header_bytes.unwrap());
+        let json = as_request(json);
+        let body = [json.as_bytes(), tail].concat();
+        let read = read(Some(&json.len().to_string()), &body, &contract_of(&tensors[0])).unwrap();
+        prop_assert_eq!(read.inputs.as_slice(), tensors.as_slice());
+    }
+
+    #[test]
+    fn an_output_as_json_is_read_back_byte_for_byte(tensor in any_tensor(true)) {
+        let tensors = [tensor];
+        let written = write_infer_response("m", "1", None, (&tensors, &[false]), &[], 0);
+        prop_assert_eq!(written.header_bytes, None);
+        // Through serde_json a number may lose digits, so the text is cut instead.
+        let text = String::from_utf8(written.body).unwrap();
+        let outputs = text.split_once("\"outputs\":").unwrap().1;
+        let body = format!("{{\"inputs\":{outputs}");
+        let read = read(None, body.as_bytes(), &contract_of(&tensors[0])).unwrap();
+        prop_assert_eq!(read.inputs.as_slice(), tensors.as_slice());
+    }
+
+    #[test]
+    fn classes_are_what_sorting_everything_would_give(
+        values in prop::collection::vec(prop_oneof![-3i8..3, any::<i8>()], 0..200),
+        wanted in 1u32..40,
+    ) {
+        let data: Vec<u8> = values.iter().map(|v| *v as u8).collect();
+        let tensor = output("y", Datatype::Int8, &[values.len() as u64], data);
+        let found = classify(tensor, &one("FP32", "[1]", ""), wanted).unwrap();
+        let mut all: Vec<(i8, usize)> = values.iter().copied().zip(0..).collect();
+        all.sort_by_key(|(value, index)| (std::cmp::Reverse(*value), *index));
+        all.truncate(wanted as usize);
+        let expected: Vec<String> = all.iter().map(|(v, i)| format!("{v}:{i}")).collect();
+        prop_assert_eq!(classes(&found), expected);
+    }
+
+    #[test]
+    fn any_bytes_with_any_header_are_answered_and_never_panic(
+        length in prop::option::of(prop_oneof!["[0-9]{0,3}", ".{0,6}"]),
+        body in prop::collection::vec(any::<u8>(), 0..60),
+        tail in any::<u64>(),
+    ) {
+        let contract = contract(TWO);
+        let _ = read(length.as_deref(), &body, &contract);
+        let _ = parse_infer(&body, tail, &contract);
+        let _ = raw(&body, &one("FP32", "[\"N\", 2]", ""));
+    }
+
+    #[test]
+    fn a_body_cut_anywhere_is_refused(cut in any::<prop::sample::Index>()) {
+        let contract = contract(TWO);
+        let json = request(
+            &[binary_input("s", "[1,1]", "BYTES", "6"), binary_input("x", "[1,2]", "FP32", "8")],
+            "",
+        );
+        let body = [json.as_bytes(), &strings(&[b"ab"]), &floats(&[1.0, 2.0])].concat();
+        let length = json.len().to_string();
+        prop_assert!(read(Some(&length), &body, &contract).is_ok());
+        prop_assert!(read(Some(&length), &body[..cut.index(body.len())], &contract).is_err());
+        // The header may lie too.
+        let lie = cut.index(body.len() + 9);
+        prop_assert_eq!(read(Some(&lie.to_string()), &body, &contract).is_ok(), lie == json.len());
+    }
+}
