@@ -2,13 +2,13 @@
 
 #![allow(missing_docs)]
 
+use pb::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use penstock_core::Code;
 use penstock_gate::grpc::decode::{MAX_ID_BYTES, MAX_LISTED, heading};
 use penstock_gate::grpc::{Decoded, Form, Inference, decode_infer, encode_infer};
 use penstock_proto::inference as pb;
 use penstock_tensor::tensor::push_byte_string;
 use penstock_tensor::{Contract, Datatype, Rejection, Tensor};
-use pb::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use proptest::prelude::*;
 use prost::Message;
 use prost::bytes::Bytes;
@@ -111,7 +111,10 @@ fn tensors() -> impl Strategy<Value = Tensor> {
         let mut data = Vec::new();
         for word in &words {
             match datatype.size_bytes() {
-                None => assert!(push_byte_string(&mut data, &word[..usize::from(word[0] % 8)])),
+                None => assert!(push_byte_string(
+                    &mut data,
+                    &word[..usize::from(word[0] % 8)]
+                )),
                 Some(1) if datatype == Datatype::Bool => data.push(word[0] & 1),
                 Some(4) if datatype == Datatype::Fp32 => {
                     let number = f32::from(i16::from_le_bytes([word[0], word[1]]));
@@ -228,7 +231,10 @@ fn a_message_that_is_cut_is_never_taken_for_a_whole_one() {
     assert!(decode_infer(&typed, &contract, LIMIT).is_ok());
     for message in [raw, typed] {
         for end in 0..message.len() {
-            assert!(decode_infer(&message[..end], &contract, LIMIT).is_err(), "{end}");
+            assert!(
+                decode_infer(&message[..end], &contract, LIMIT).is_err(),
+                "{end}"
+            );
         }
     }
 }
@@ -278,29 +284,156 @@ fn wrong_inputs_are_refused_with_everything_that_is_wrong() {
     let bad = Code::InvalidInputs;
     let form = Code::InvalidBody;
     for (what, inputs, raw, code, rules) in [
-        ("none", vec![], &[][..], bad, &["missing_input", "missing_input"][..]),
+        (
+            "none",
+            vec![],
+            &[][..],
+            bad,
+            &["missing_input", "missing_input"][..],
+        ),
         ("one", vec![a()], &[], bad, &["missing_input"]),
-        ("unknown", vec![a(), b(), input("c", "FP32", &[0])], &[], bad, &["unknown_input"]),
-        ("twice", vec![a(), b(), a()], &[], bad, &["duplicate_tensor"]),
-        ("datatype", vec![a(), with(input("b", "INT16", &[3]), ints(&[1, 2, 3]))], &[], bad, &["wrong_datatype"]),
-        ("no datatype", vec![a(), with(input("b", "int8", &[3]), ints(&[1, 2, 3]))], &[], bad, &["wrong_datatype"]),
-        ("field", vec![a(), with(input("b", "INT8", &[3]), fp32(&[1.0]))], &[], bad, &["wrong_contents"]),
-        ("count", vec![a(), with(input("b", "INT8", &[3]), ints(&[1]))], &[], bad, &["wrong_count"]),
-        ("no contents", vec![a(), input("b", "INT8", &[3])], &[], bad, &["wrong_count"]),
-        ("values", vec![a(), with(input("b", "INT8", &[3]), ints(&[128, -129, 3]))], &[], bad, &["out_of_range", "out_of_range"]),
-        ("range", vec![a(), with(input("b", "INT8", &[3]), ints(&[1, -1, 3]))], &[], bad, &["out_of_range"]),
-        ("shape", vec![a(), with(input("b", "INT8", &[1, 3]), ints(&[1, 2, 3]))], &[], bad, &["wrong_shape"]),
-        ("negative", vec![a(), with(input("b", "INT8", &[-3]), ints(&[1, 2, 3]))], &[], bad, &["wrong_shape"]),
-        ("overflow", vec![a(), with(input("b", "INT8", &[i64::MAX, i64::MAX]), ints(&[1]))], &[], bad, &["wrong_count"]),
-        ("rank", vec![a(), with(input("b", "INT8", &[1; 40]), ints(&[1]))], &[], bad, &["wrong_shape"]),
-        ("both", vec![a(), b()], &[&[0; 8][..], &[1; 3]], form, &["contents_given_twice", "contents_given_twice"]),
-        ("few raw", vec![input("a", "FP32", &[2]), input("b", "INT8", &[3])], &[&[0; 8]], form, &["wrong_count"]),
-        ("many raw", vec![input("a", "FP32", &[2])], &[&[0; 8], &[1; 3]], form, &["wrong_count", "missing_input"]),
-        ("raw size", vec![input("a", "FP32", &[2]), input("b", "INT8", &[3])], &[&[0; 7], &[1; 4]], bad, &["wrong_count", "wrong_count"]),
-        ("several", vec![with(input("a", "FP99", &[2]), None), with(input("b", "INT8", &[3]), ints(&[1, 2, -3]))], &[], bad, &["wrong_datatype", "out_of_range"]),
+        (
+            "unknown",
+            vec![a(), b(), input("c", "FP32", &[0])],
+            &[],
+            bad,
+            &["unknown_input"],
+        ),
+        (
+            "twice",
+            vec![a(), b(), a()],
+            &[],
+            bad,
+            &["duplicate_tensor"],
+        ),
+        (
+            "datatype",
+            vec![a(), with(input("b", "INT16", &[3]), ints(&[1, 2, 3]))],
+            &[],
+            bad,
+            &["wrong_datatype"],
+        ),
+        (
+            "no datatype",
+            vec![a(), with(input("b", "int8", &[3]), ints(&[1, 2, 3]))],
+            &[],
+            bad,
+            &["wrong_datatype"],
+        ),
+        (
+            "field",
+            vec![a(), with(input("b", "INT8", &[3]), fp32(&[1.0]))],
+            &[],
+            bad,
+            &["wrong_contents"],
+        ),
+        (
+            "count",
+            vec![a(), with(input("b", "INT8", &[3]), ints(&[1]))],
+            &[],
+            bad,
+            &["wrong_count"],
+        ),
+        (
+            "no contents",
+            vec![a(), input("b", "INT8", &[3])],
+            &[],
+            bad,
+            &["wrong_count"],
+        ),
+        (
+            "values",
+            vec![a(), with(input("b", "INT8", &[3]), ints(&[128, -129, 3]))],
+            &[],
+            bad,
+            &["out_of_range", "out_of_range"],
+        ),
+        (
+            "range",
+            vec![a(), with(input("b", "INT8", &[3]), ints(&[1, -1, 3]))],
+            &[],
+            bad,
+            &["out_of_range"],
+        ),
+        (
+            "shape",
+            vec![a(), with(input("b", "INT8", &[1, 3]), ints(&[1, 2, 3]))],
+            &[],
+            bad,
+            &["wrong_shape"],
+        ),
+        (
+            "negative",
+            vec![a(), with(input("b", "INT8", &[-3]), ints(&[1, 2, 3]))],
+            &[],
+            bad,
+            &["wrong_shape"],
+        ),
+        (
+            "overflow",
+            vec![
+                a(),
+                with(input("b", "INT8", &[i64::MAX, i64::MAX]), ints(&[1])),
+            ],
+            &[],
+            bad,
+            &["wrong_count"],
+        ),
+        (
+            "rank",
+            vec![a(), with(input("b", "INT8", &[1; 40]), ints(&[1]))],
+            &[],
+            bad,
+            &["wrong_shape"],
+        ),
+        (
+            "both",
+            vec![a(), b()],
+            &[&[0; 8][..], &[1; 3]],
+            form,
+            &["contents_given_twice", "contents_given_twice"],
+        ),
+        (
+            "few raw",
+            vec![input("a", "FP32", &[2]), input("b", "INT8", &[3])],
+            &[&[0; 8]],
+            form,
+            &["wrong_count"],
+        ),
+        (
+            "many raw",
+            vec![input("a", "FP32", &[2])],
+            &[&[0; 8], &[1; 3]],
+            form,
+            &["wrong_count", "missing_input"],
+        ),
+        (
+            "raw size",
+            vec![input("a", "FP32", &[2]), input("b", "INT8", &[3])],
+            &[&[0; 7], &[1; 4]],
+            bad,
+            &["wrong_count", "wrong_count"],
+        ),
+        (
+            "several",
+            vec![
+                with(input("a", "FP99", &[2]), None),
+                with(input("b", "INT8", &[3]), ints(&[1, 2, -3])),
+            ],
+            &[],
+            bad,
+            &["wrong_datatype", "out_of_range"],
+        ),
     ] {
         let (found, found_rules) = refusal(&request(inputs, raw), &contract);
-        assert_eq!((found, found_rules.as_slice()), (code, &rules.iter().map(|r| (*r).to_owned()).collect::<Vec<_>>()[..]), "{what}");
+        assert_eq!(
+            (found, found_rules.as_slice()),
+            (
+                code,
+                &rules.iter().map(|r| (*r).to_owned()).collect::<Vec<_>>()[..]
+            ),
+            "{what}"
+        );
     }
     for datatype in [Datatype::Fp16, Datatype::Bf16] {
         let x = with(input("x", datatype.as_str(), &[1]), fp32(&[1.0]));
@@ -316,7 +449,9 @@ fn parameters_that_say_something_are_taken_and_the_others_refused() {
     let base = || request(vec![input("x", "UINT8", &[1])], &[&[1]]);
     let with = |name: &str, choice: Choice| {
         let mut request = base();
-        request.parameters.insert(name.to_owned(), parameter(choice));
+        request
+            .parameters
+            .insert(name.to_owned(), parameter(choice));
         request
     };
     let timed = read(&with("timeout", Choice::Int64Param(1_500)), &contract).unwrap();
@@ -326,7 +461,10 @@ fn parameters_that_say_something_are_taken_and_the_others_refused() {
         ("priority", Choice::Uint64Param(0)),
         ("priority", Choice::Uint64Param(u64::MAX)),
         ("binary_data_output", Choice::BoolParam(true)),
-        ("triton_enable_empty_final_response", Choice::BoolParam(true)),
+        (
+            "triton_enable_empty_final_response",
+            Choice::BoolParam(true),
+        ),
         ("sequence_id", Choice::Int64Param(0)),
         ("sequence_start", Choice::BoolParam(false)),
     ] {
@@ -336,8 +474,16 @@ fn parameters_that_say_something_are_taken_and_the_others_refused() {
     for (name, choice, rule) in [
         ("timeout", Choice::StringParam("soon".into()), "wrong_type"),
         ("timeout", Choice::Int64Param(-1), "wrong_type"),
-        ("sequence_id", Choice::Int64Param(7), "unsupported_parameter"),
-        ("shared_memory_region", Choice::StringParam("r".into()), "unsupported_parameter"),
+        (
+            "sequence_id",
+            Choice::Int64Param(7),
+            "unsupported_parameter",
+        ),
+        (
+            "shared_memory_region",
+            Choice::StringParam("r".into()),
+            "unsupported_parameter",
+        ),
         ("tiemout", Choice::Int64Param(1), "unknown_parameter"),
     ] {
         let found = refusal(&with(name, choice), &contract);
@@ -345,7 +491,9 @@ fn parameters_that_say_something_are_taken_and_the_others_refused() {
     }
     let mut shared = base();
     let region = parameter(Choice::StringParam("r".into()));
-    shared.inputs[0].parameters.insert("shared_memory_region".into(), region);
+    shared.inputs[0]
+        .parameters
+        .insert("shared_memory_region".into(), region);
     assert_eq!(refusal(&shared, &contract).1, ["unsupported_parameter"]);
     let mut long = base();
     long.id = "x".repeat(MAX_ID_BYTES + 1);
@@ -376,7 +524,10 @@ fn outputs_are_those_of_the_contract_each_once_and_with_its_classes() {
     )
     .unwrap();
     assert_eq!(found.outputs, [("z".to_owned(), 0), ("y".to_owned(), 3)]);
-    assert_eq!(refusal(&wanted(&[("q", None)]), &contract).1, ["unknown_output"]);
+    assert_eq!(
+        refusal(&wanted(&[("q", None)]), &contract).1,
+        ["unknown_output"]
+    );
     assert_eq!(
         refusal(&wanted(&[("y", None), ("y", None)]), &contract).1,
         ["duplicate_output"]

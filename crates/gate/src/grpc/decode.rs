@@ -11,7 +11,7 @@ use super::wire::{self, Broken, Element, Piece, Value};
 use crate::route::{Target, shorten};
 use penstock_core::violation::{MAX_VIOLATIONS, escape_pointer_token};
 use penstock_core::{Code, Violation};
-use penstock_tensor::contract::{MAX_RANK, MAX_TENSORS, MAX_TENSOR_NAME_BYTES};
+use penstock_tensor::contract::{MAX_RANK, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
 use penstock_tensor::tensor::{elements, push_byte_string};
 use penstock_tensor::{Contract, Datatype, Rejection, Tensor, check_tensors};
 
@@ -73,11 +73,7 @@ fn bounded(text: &str, bytes: usize) -> String {
 /// Errors with everything wrong at once: `MalformedProtobuf` where it is not the message, `InvalidBody` where its parts
 /// do not go together, `InvalidInputs` where a tensor does not meet the contract, `BodyTooLarge` where its tensors are
 /// larger than the limit.
-pub fn decode_infer(
-    message: &[u8],
-    contract: &Contract,
-    limit: u64,
-) -> Result<Decoded, Rejection> {
+pub fn decode_infer(message: &[u8], contract: &Contract, limit: u64) -> Result<Decoded, Rejection> {
     let top = Top::read(message).map_err(malformed)?;
     let mut faults = Faults::default();
     let mut decoded = Decoded::default();
@@ -245,9 +241,7 @@ fn parameter(entry: Piece<'_>) -> Result<(&str, Parameter<'_>), Broken> {
                             Parameter::Integer(i128::from(value.cast_signed()))
                         }
                         (3, Value::Piece(piece)) => Parameter::Text(piece.text()?),
-                        (4, Value::Fixed64(bytes)) => {
-                            Parameter::Number(f64::from_le_bytes(bytes))
-                        }
+                        (4, Value::Fixed64(bytes)) => Parameter::Number(f64::from_le_bytes(bytes)),
                         (5, Value::Varint(value)) => Parameter::Integer(value.into()),
                         (1..=5, _) => {
                             return Err(Broken {
@@ -287,7 +281,10 @@ fn not_taken(
     if reason.is_some() && parameter.is_nothing() {
         return;
     }
-    let at = format!("{parent}/parameters/{}", escape_pointer_token(&shorten(name)));
+    let at = format!(
+        "{parent}/parameters/{}",
+        escape_pointer_token(&shorten(name))
+    );
     let rule = match reason {
         Some(_) => "unsupported_parameter",
         None => "unknown_parameter",
@@ -309,16 +306,12 @@ fn not_taken(
 }
 
 fn wrong_parameter(faults: &mut Faults, at: &str, name: &str, expected: &str) {
-    faults.form(
-        &format!("{at}/parameters/{name}"),
-        "wrong_type",
-        || {
-            (
-                expected.to_owned(),
-                format!("parameter {name:?} is not {expected}; send it as int64_param or uint64_param"),
-            )
-        },
-    );
+    faults.form(&format!("{at}/parameters/{name}"), "wrong_type", || {
+        (
+            expected.to_owned(),
+            format!("parameter {name:?} is not {expected}; send it as int64_param or uint64_param"),
+        )
+    });
 }
 
 fn request_parameters(
@@ -450,7 +443,9 @@ fn inputs<'a>(
         }
         let datatype = Datatype::parse(input.datatype);
         if datatype.is_none() {
-            let expected = contract.input(input.name).map(|spec| spec.datatype.as_str());
+            let expected = contract
+                .input(input.name)
+                .map(|spec| spec.datatype.as_str());
             faults.contract(&format!("{pointer}/datatype"), "wrong_datatype", || {
                 let expected = expected.unwrap_or("a datatype of the protocol");
                 (
@@ -601,32 +596,42 @@ impl Contents<'_> {
         })
         .map_err(malformed)?;
         if other.is_some() || own.is_none() {
-            let name = |number: u32| CONTENTS.get(number as usize - 1).map_or("", |(name, _)| name);
-            faults.contract(&format!("{}/contents", self.pointer), "wrong_contents", || {
-                let expected = match own {
-                    Some(own) => name(own),
-                    None => "raw_input_contents",
-                };
-                let found = match other {
-                    Some(other) => format!("its elements stand in {}", name(other)),
-                    None => "has no typed contents".to_owned(),
-                };
-                (
-                    expected.to_owned(),
-                    format!(
-                        "input {:?} is {}, and {found}; send them in {expected}",
-                        shorten(self.name),
-                        self.datatype
-                    ),
-                )
-            });
+            let name = |number: u32| {
+                CONTENTS
+                    .get(number as usize - 1)
+                    .map_or("", |(name, _)| name)
+            };
+            faults.contract(
+                &format!("{}/contents", self.pointer),
+                "wrong_contents",
+                || {
+                    let expected = match own {
+                        Some(own) => name(own),
+                        None => "raw_input_contents",
+                    };
+                    let found = match other {
+                        Some(other) => format!("its elements stand in {}", name(other)),
+                        None => "has no typed contents".to_owned(),
+                    };
+                    (
+                        expected.to_owned(),
+                        format!(
+                            "input {:?} is {}, and {found}; send them in {expected}",
+                            shorten(self.name),
+                            self.datatype
+                        ),
+                    )
+                },
+            );
             return Ok(None);
         }
         if elements(self.shape) != Some(count) {
             faults.contract(&format!("{}/contents", self.pointer), "wrong_count", || {
                 let expected = match elements(self.shape) {
                     Some(count) => format!("{count} elements for its shape"),
-                    None => "the elements of its shape, which are more than can be counted".to_owned(),
+                    None => {
+                        "the elements of its shape, which are more than can be counted".to_owned()
+                    }
                 };
                 let message = format!(
                     "input {:?} has {count} elements; send {expected}",
@@ -706,9 +711,9 @@ impl Contents<'_> {
             Datatype::Uint8 => narrowed!(u8, u32),
             Datatype::Uint16 => narrowed!(u16, u32),
             Datatype::Uint32 => narrowed!(u32, u32),
-            Datatype::Int64 | Datatype::Uint64 => {
-                wire::varints(value, at, |bits| data.extend_from_slice(&bits.to_le_bytes()))
-            }
+            Datatype::Int64 | Datatype::Uint64 => wire::varints(value, at, |bits| {
+                data.extend_from_slice(&bits.to_le_bytes())
+            }),
             Datatype::Fp32 | Datatype::Fp64 => {
                 // Counted, and so of the right kind and length.
                 match value {
@@ -775,17 +780,18 @@ fn outputs(
                         "classification" => match value.whole() {
                             Some(wanted) => classes = u32::try_from(wanted).unwrap_or(u32::MAX),
                             None => {
-                                wrong_parameter(faults, &pointer, parameter_name, "a number of classes");
+                                wrong_parameter(
+                                    faults,
+                                    &pointer,
+                                    parameter_name,
+                                    "a number of classes",
+                                );
                             }
                         },
                         "binary_data" => {}
-                        _ => not_taken(
-                            faults,
-                            &pointer,
-                            parameter_name,
-                            value,
-                            &["classification"],
-                        ),
+                        _ => {
+                            not_taken(faults, &pointer, parameter_name, value, &["classification"])
+                        }
                     }
                 }
                 _ => {}
@@ -828,10 +834,7 @@ fn outputs(
 
 /// A message that is not what its method takes.
 pub fn malformed(broken: Broken) -> Rejection {
-    let message = format!(
-        "the message breaks at byte {}: {}",
-        broken.at, broken.what
-    );
+    let message = format!("the message breaks at byte {}: {}", broken.at, broken.what);
     Rejection {
         code: Code::MalformedProtobuf,
         message: message.clone(),

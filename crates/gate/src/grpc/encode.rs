@@ -135,7 +135,10 @@ fn number(value: &Value, member: &str) -> u64 {
 
 fn integers(value: &Value, member: &str) -> Vec<i64> {
     let list = value.get(member).and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(Value::as_i64).collect()
+    list.into_iter()
+        .flatten()
+        .filter_map(Value::as_i64)
+        .collect()
 }
 
 fn list<'a>(value: &'a Value, member: &str) -> impl Iterator<Item = &'a Value> {
@@ -159,11 +162,12 @@ pub fn server_metadata(said: &Value) -> Vec<u8> {
 /// `ModelMetadataResponse`, of what `/v2/models/{m}` says.
 pub fn model_metadata(said: &Value) -> Vec<u8> {
     let tensors = |member: &str| {
-        let tensors = list(said, member).map(|tensor| pb::model_metadata_response::TensorMetadata {
-            name: text(tensor, "name"),
-            datatype: text(tensor, "datatype"),
-            shape: integers(tensor, "shape"),
-        });
+        let tensors =
+            list(said, member).map(|tensor| pb::model_metadata_response::TensorMetadata {
+                name: text(tensor, "name"),
+                datatype: text(tensor, "datatype"),
+                shape: integers(tensor, "shape"),
+            });
         tensors.collect()
     };
     pb::ModelMetadataResponse {
@@ -199,13 +203,18 @@ pub fn model_config(said: &Value) -> Vec<u8> {
     let group = list(said, "instance_group").map(|group| pb::ModelInstanceGroup {
         name: text(group, "name"),
         count: number(group, "count") as i32,
-        gpus: integers(group, "gpus").iter().map(|gpu| *gpu as i32).collect(),
+        gpus: integers(group, "gpus")
+            .iter()
+            .map(|gpu| *gpu as i32)
+            .collect(),
         kind: pb::model_instance_group::Kind::from_str_name(&text(group, "kind"))
             .map_or(0, |found| found as i32),
     });
     let batching = said.get("dynamic_batching").filter(|b| b.is_object());
     let batching = batching.map(|batching| {
-        let policy = batching.get("default_queue_policy").filter(|p| p.is_object());
+        let policy = batching
+            .get("default_queue_policy")
+            .filter(|p| p.is_object());
         pb::model_config::SchedulingChoice::DynamicBatching(pb::ModelDynamicBatching {
             preferred_batch_size: integers(batching, "preferred_batch_size")
                 .iter()

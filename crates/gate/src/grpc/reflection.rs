@@ -1,11 +1,11 @@
 //! Decides what a client is told of the services here, by gRPC's server reflection. Both of its versions have the same
 //! messages under different names.
 
+use pb::server_reflection_request::MessageRequest;
+use pb::server_reflection_response::MessageResponse;
 use penstock_core::GrpcStatus;
 use penstock_proto::FILES;
 use penstock_proto::grpc::reflection::v1 as pb;
-use pb::server_reflection_request::MessageRequest;
-use pb::server_reflection_response::MessageResponse;
 use prost::Message;
 use prost::bytes::Bytes;
 
@@ -45,7 +45,10 @@ pub fn answer(request: pb::ServerReflectionRequest) -> Vec<u8> {
         }
         Some(MessageRequest::FileContainingExtension(_)) => unknown("extension"),
         Some(MessageRequest::AllExtensionNumbersOfType(name)) => {
-            if FILES.iter().any(|file| file.symbols.contains(&name.as_str())) {
+            if FILES
+                .iter()
+                .any(|file| file.symbols.contains(&name.as_str()))
+            {
                 MessageResponse::AllExtensionNumbersResponse(pb::ExtensionNumberResponse {
                     base_type_name: name.clone(),
                     extension_number: Vec::new(),
@@ -136,8 +139,14 @@ mod tests {
     fn a_symbol_comes_with_its_file_and_what_that_imports() {
         let symbol = |name: &str| MessageRequest::FileContainingSymbol(name.to_owned());
         assert_eq!(files(symbol("inference.GRPCInferenceService")), 2);
-        assert_eq!(files(symbol("inference.GRPCInferenceService.ModelInfer")), 2);
-        assert_eq!(files(symbol(".inference.ModelInferRequest.InferInputTensor")), 2);
+        assert_eq!(
+            files(symbol("inference.GRPCInferenceService.ModelInfer")),
+            2
+        );
+        assert_eq!(
+            files(symbol(".inference.ModelInferRequest.InferInputTensor")),
+            2
+        );
         assert_eq!(files(symbol("inference.ModelInput.Format")), 1);
         assert_eq!(files(symbol("google.rpc.Status")), 2);
         let named = MessageRequest::FileByFilename("model_config.proto".to_owned());

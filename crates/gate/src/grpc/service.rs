@@ -237,7 +237,11 @@ fn small<M: Message + Default>(message: &[u8]) -> Result<M, Problem> {
     }
     // Walked first, because prost does not say where a message breaks.
     let mut fields = super::wire::Piece::whole(message).fields();
-    while fields.next().map_err(|b| rejected(decode::malformed(b)))?.is_some() {}
+    while fields
+        .next()
+        .map_err(|b| rejected(decode::malformed(b)))?
+        .is_some()
+    {}
     M::decode(message).map_err(|_| {
         rejected(decode::malformed(Broken {
             at: 0,
@@ -380,8 +384,14 @@ mod tests {
     fn a_broken_or_a_huge_message_and_what_cannot_be_asked_is_refused() {
         let code = |method, message: &[u8]| asked(method, message).unwrap_err().code;
         assert_eq!(code(Method::ServerLive, &[0x0f]), Code::MalformedProtobuf);
-        assert_eq!(code(Method::ModelReady, &[0x08, 1]), Code::MalformedProtobuf);
-        assert_eq!(code(Method::ModelReady, &[0x0a, 1, 0xff]), Code::MalformedProtobuf);
+        assert_eq!(
+            code(Method::ModelReady, &[0x08, 1]),
+            Code::MalformedProtobuf
+        );
+        assert_eq!(
+            code(Method::ModelReady, &[0x0a, 1, 0xff]),
+            Code::MalformedProtobuf
+        );
         assert_eq!(
             code(Method::ServerLive, &vec![0; MAX_SMALL_MESSAGE_BYTES + 1]),
             Code::BodyTooLarge

@@ -62,10 +62,8 @@ pub fn refused_in_stream(problem: &Problem, request_id: &RequestId, id: &str) ->
 /// What programs are told of an error.
 fn details(problem: &Problem, request_id: &RequestId) -> rpc::Status {
     let end = problem.message.floor_char_boundary(grpc::MAX_MESSAGE_BYTES);
-    let mut metadata = BTreeMap::from([(
-        "http_status".to_owned(),
-        problem.code.status().to_string(),
-    )]);
+    let mut metadata =
+        BTreeMap::from([("http_status".to_owned(), problem.code.status().to_string())]);
     if !problem.available.is_empty() {
         let mut listed = problem.available.join(", ");
         listed.truncate(listed.floor_char_boundary(MAX_AVAILABLE_BYTES));
@@ -97,10 +95,9 @@ fn details(problem: &Problem, request_id: &RequestId) -> rpc::Status {
             seconds: seconds.into(),
             nanos: 0,
         });
-        status.details.push(any(
-            "google.rpc.RetryInfo",
-            &rpc::RetryInfo { retry_delay },
-        ));
+        status
+            .details
+            .push(any("google.rpc.RetryInfo", &rpc::RetryInfo { retry_delay }));
     }
     if problem.violations.is_empty() {
         return status;
@@ -218,12 +215,23 @@ mod tests {
             .with_available(vec!["m".repeat(100); 1_000]);
         let response = refused(&many, &id());
         let status = read(&response);
-        assert!(status.encoded_len() <= MAX_DETAILS_BYTES, "{}", status.encoded_len());
+        assert!(
+            status.encoded_len() <= MAX_DETAILS_BYTES,
+            "{}",
+            status.encoded_len()
+        );
         let bad: rpc::BadRequest = detail(&status, "google.rpc.BadRequest").unwrap();
         let listed = bad.field_violations.len() - 1;
         let last = bad.field_violations.last().unwrap();
-        assert_eq!(last.description, format!("{} more are not listed", 32 + 5 - listed));
-        let bytes: usize = response.headers.iter().map(|h| h.name.len() + h.value.len()).sum();
+        assert_eq!(
+            last.description,
+            format!("{} more are not listed", 32 + 5 - listed)
+        );
+        let bytes: usize = response
+            .headers
+            .iter()
+            .map(|h| h.name.len() + h.value.len())
+            .sum();
         assert!(bytes < 8 << 10, "{bytes}");
     }
 

@@ -216,6 +216,7 @@ fn predict_request(contract: &Contract) -> Value {
         "properties": {
             "inputs": inputs(contract),
             "id": reference("CallerId"),
+            "model_version": reference("Version"),
             "parameters": reference("Parameters"),
         },
         "required": ["inputs"],
@@ -324,6 +325,13 @@ pub fn generic() -> Map<String, Value> {
             }),
         ),
         (
+            "Version",
+            json!({
+                "type": "string",
+                "description": "The version that is to answer, by number or alias.",
+            }),
+        ),
+        (
             "Parameters",
             json!({
                 "type": "object",
@@ -397,6 +405,7 @@ pub fn generic() -> Map<String, Value> {
                         ],
                     },
                     "id": reference("CallerId"),
+                    "model_version": reference("Version"),
                 },
                 "required": ["content"],
                 "additionalProperties": false,
@@ -414,6 +423,7 @@ pub fn generic() -> Map<String, Value> {
                                 "description": "Values nested as the shapes say: an object of all inputs by name, or the value alone where the model has one input.",
                             },
                             "id": reference("CallerId"),
+                            "model_version": reference("Version"),
                             "parameters": reference("Parameters"),
                         },
                         "required": ["inputs"],
@@ -570,11 +580,42 @@ pub fn generic() -> Map<String, Value> {
             "GenerateRequest",
             json!({
                 "type": "object",
+                "description": "The inputs by name, nested as their shapes say or without the axis of items; `text_input` is no other than the rest.",
                 "properties": {
-                    "text_input": { "type": "string" },
                     "id": reference("CallerId"),
                     "parameters": { "type": "object" },
                 },
+            }),
+        ),
+        (
+            "GenerateResponse",
+            json!({
+                "type": "object",
+                "description": "The outputs by name.",
+                "properties": {
+                    "id": { "type": "string" },
+                    "model_name": { "type": "string" },
+                    "model_version": { "type": "string" },
+                },
+                "required": ["model_name", "model_version"],
+            }),
+        ),
+        (
+            "ModelConfig",
+            json!({
+                "type": "object",
+                "description": "The members of Triton's `ModelConfig` that a contract says something of.",
+                "properties": {
+                    "name": { "type": "string" },
+                    "platform": { "type": "string" },
+                    "backend": { "type": "string" },
+                    "version_policy": { "type": "object" },
+                    "max_batch_size": { "type": "integer" },
+                    "input": { "type": "array", "items": { "type": "object" } },
+                    "output": { "type": "array", "items": { "type": "object" } },
+                    "dynamic_batching": { "type": "object" },
+                },
+                "required": ["name", "platform", "max_batch_size", "input", "output"],
             }),
         ),
         ("EmbeddingRequest", embedding_request()),
@@ -681,30 +722,6 @@ pub fn generic() -> Map<String, Value> {
             }),
         ),
         (
-            "RepositoryIndex",
-            json!({
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "name": { "type": "string" },
-                        "version": { "type": "string" },
-                        "state": { "type": "string" },
-                        "reason": { "type": "string" },
-                    },
-                    "required": ["name"],
-                },
-            }),
-        ),
-        (
-            "ModelStatistics",
-            json!({
-                "type": "object",
-                "properties": { "model_stats": { "type": "array", "items": { "type": "object" } } },
-                "required": ["model_stats"],
-            }),
-        ),
-        (
             "Usage",
             json!({
                 "type": "object",
@@ -808,5 +825,6 @@ fn embedding_request() -> Value {
             "user": { "type": "string" },
         },
         "required": ["model", "input"],
+        "additionalProperties": false,
     })
 }
