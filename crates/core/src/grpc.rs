@@ -156,12 +156,16 @@ impl Code {
             | Code::CredentialsRevoked
             | Code::SignatureReplayed => G::Unauthenticated,
             Code::PermissionDenied | Code::TenantDisabled => G::PermissionDenied,
-            Code::UnknownModel | Code::UnknownVersion | Code::UnknownResource => G::NotFound,
+            Code::UnknownModel
+            | Code::UnknownVersion
+            | Code::VersionGone
+            | Code::UnknownResource => G::NotFound,
             // A path is a method there.
             Code::UnknownPath
             | Code::MethodNotAllowed
             | Code::NotAcceptable
-            | Code::UnsupportedMediaType => G::Unimplemented,
+            | Code::UnsupportedMediaType
+            | Code::NotSupported => G::Unimplemented,
             Code::RequestTimeout | Code::DeadlineExceeded => G::DeadlineExceeded,
             Code::IdempotencyInFlight => G::Aborted,
             Code::AlreadyExists => G::AlreadyExists,
@@ -423,7 +427,10 @@ mod tests {
     fn content_types_are_told_apart() {
         for (text, expected) in [
             ("application/grpc", Some(Codec::Protobuf)),
-            ("Application/gRPC+proto; charset=utf-8", Some(Codec::Protobuf)),
+            (
+                "Application/gRPC+proto; charset=utf-8",
+                Some(Codec::Protobuf),
+            ),
             ("application/grpc ;x=y", Some(Codec::Protobuf)),
             ("application/grpc+json", Some(Codec::Other)),
             ("application/grpc-web", Some(Codec::Other)),
@@ -507,7 +514,11 @@ mod tests {
                 whole += 1;
             }
             assert_eq!(whole, usize::from(end >= 10), "{end}");
-            assert_eq!(deframer.is_between_messages(), end == 0 || end == 10, "{end}");
+            assert_eq!(
+                deframer.is_between_messages(),
+                end == 0 || end == 10,
+                "{end}"
+            );
         }
     }
 

@@ -237,16 +237,15 @@ impl<P: Ports> Gate<P> {
             *named = target(&model_of(request).unwrap_or_default(), None);
         }
         let accept = request.header_list("accept");
-        let types = route.media_types();
-        // Who asks for JSON where events would come gets errors in it.
-        let reads_json = route != Route::Docs && negotiate::accepts_json(accept.as_deref());
-        if !reads_json && negotiate::choose(accept.as_deref(), types).is_none() {
+        let offered = route.media_types();
+        let reads_json = offered.contains(&JSON) && negotiate::accepts_json(accept.as_deref());
+        if !reads_json && negotiate::choose(accept.as_deref(), offered).is_none() {
             return Err(Problem::new(
                 Code::NotAcceptable,
                 format!(
                     "the Accept header `{}` rules out {}, which is what this path answers with",
                     shorten(accept.as_deref().unwrap_or_default()),
-                    types.join(" and ")
+                    offered.join(" and ")
                 ),
             ));
         }

@@ -78,7 +78,7 @@ impl Route {
         )
     }
 
-    /// What it may answer with, beside errors.
+    /// The media types it can answer with.
     pub fn media_types(&self) -> &'static [&'static str] {
         match self {
             Route::Docs => &["text/html"],

@@ -78,6 +78,8 @@ fn kinds(code: Code) -> &'static [Kind] {
         | Code::InvalidInputs
         | Code::ModelRejectedInputs
         | Code::InferenceFailed => &[Call],
+        // Of statistics, the repository and what a host may not have.
+        Code::NotSupported => &[Read, Control],
         // Of the admin API, which has another address, and of gRPC.
         Code::UnknownResource | Code::AlreadyExists | Code::MalformedProtobuf => &[],
     }
