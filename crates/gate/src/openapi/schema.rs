@@ -1,6 +1,7 @@
 //! Writes the schemas of bodies: those that hold for any model, and those of one model's contract.
 
 use super::Described;
+use penstock_tensor::classification::MAX_CLASSES;
 use penstock_tensor::contract::Dim;
 use penstock_tensor::{Contract, Datatype, TensorSpec};
 use serde_json::{Map, Value, json};
@@ -349,28 +350,23 @@ pub fn generic() -> Map<String, Value> {
                         "description": "Outputs that say nothing themselves come as bytes behind the JSON.",
                     },
                     "priority": {
-                        "type": "integer", "minimum": 0,
-                        "description": "Which line of the model the call waits in, 1 the first to run; the caller's tier may allow less.",
+                        "type": "integer", "minimum": 0, "maximum": i64::MAX,
+                        "description": "Which line of the model the call waits in, 1 the first to run; 0, and one it has not, is its default. The caller's tier may allow less.",
                     },
                     "timeout": {
-                        "type": "integer", "minimum": 0,
-                        "description": "Microseconds the call may take.",
+                        "type": "integer", "minimum": 0, "maximum": i64::MAX,
+                        "description": "Microseconds the call may take; 0 is as many as any may.",
                     },
                 },
-                "additionalProperties": { "type": ["string", "number", "boolean"] },
+                "additionalProperties": false,
             }),
         ),
         (
             "InputParameters",
             json!({
                 "type": "object",
-                "properties": {
-                    "binary_data_size": {
-                        "type": "integer", "minimum": 0,
-                        "description": "The input's bytes stand behind the JSON, so many; then there is no `data`.",
-                    },
-                },
-                "additionalProperties": { "type": ["string", "number", "boolean"] },
+                "description": "In a body with bytes behind its JSON, `binary_data_size` says how many of them are this input's, in place of `data`.",
+                "additionalProperties": false,
             }),
         ),
         (
@@ -383,11 +379,11 @@ pub fn generic() -> Map<String, Value> {
                         "description": "The output comes as bytes behind the JSON.",
                     },
                     "classification": {
-                        "type": "integer", "minimum": 0,
-                        "description": "So many of the greatest values, as strings `value:index:label`, in place of the tensor.",
+                        "type": "integer", "minimum": 0, "maximum": MAX_CLASSES,
+                        "description": "So many of the greatest values, as strings `value:index:label`, in place of the tensor; 0 for the tensor.",
                     },
                 },
-                "additionalProperties": { "type": ["string", "number", "boolean"] },
+                "additionalProperties": false,
             }),
         ),
         ("Part", part()),
