@@ -36,8 +36,8 @@ pub mod page;
 mod policies;
 pub mod ports;
 pub mod record;
-mod rollout;
 pub mod representation;
+mod rollout;
 pub mod route;
 pub mod trail;
 

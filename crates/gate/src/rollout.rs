@@ -191,7 +191,8 @@ pub(crate) fn problem(refused: Refused, model: &str, pinned: Option<&str>) -> Pr
                 Some(alias) => format!("`{alias}` of model `{model}` is version {version}, which"),
                 None => format!("version {version} of model `{model}`, which is its default,"),
             };
-            let message = format!("{named} is not there; the operator has to bring it back or name another");
+            let message =
+                format!("{named} is not there; the operator has to bring it back or name another");
             Problem::new(Code::ModelNotReady, message).retry_after(RETRY_MISSING_S)
         }
     }

@@ -22,8 +22,8 @@ use crate::coding::{self, Coding};
 use crate::gate::{Answered, Context, known};
 use crate::policies::{Policies, RETRY_STORE_S, quota_problem};
 use crate::ports::{
-    AdmissionPort, AuthAdmitted, FailureKind, Headers, IdempotencyPort, Ports, QuotaCall, QuotaPort,
-    UsageAmounts, UsagePort,
+    AdmissionPort, AuthAdmitted, FailureKind, Headers, IdempotencyPort, Ports, QuotaCall,
+    QuotaPort, UsageAmounts, UsagePort,
 };
 use crate::record::Request;
 use crate::rollout;
@@ -32,8 +32,8 @@ use penstock_core::{Caller, Code, Problem, Violation};
 use penstock_tensor::{Contract, Rejection};
 use replay::Begun;
 use run::{Answer, Runner, Work};
-pub(crate) use version::Serving;
 use std::borrow::Cow;
+pub(crate) use version::Serving;
 
 const JSON: &str = "application/json";
 
@@ -232,8 +232,7 @@ impl<P: Ports> Call<'_, P> {
             return Err(self.unnamed(headers));
         }
         let who = (self.caller, self.context);
-        let (model, mut serving) =
-            version::choose(ports, catalogue, target, request, None, who)?;
+        let (model, mut serving) = version::choose(ports, catalogue, target, request, None, who)?;
         let name = model.name.clone();
         meter.model = Some(name.as_str().to_owned());
         meter.serving = Some(serving.clone());
@@ -247,6 +246,7 @@ impl<P: Ports> Call<'_, P> {
         };
         let work = self.decode(opened, name.as_str(), coding)?;
         if let Some(asked) = work.model_version() {
+            meter.serving = None;
             (_, serving) = version::choose(ports, catalogue, target, request, Some(asked), who)?;
             meter.serving = Some(serving.clone());
         }
