@@ -11,6 +11,7 @@ use crate::rollout;
 use crate::route::{Target, shorten};
 use penstock_core::{Code, ModelName, ModelVersion, Problem};
 use penstock_policy::rollout::Asked;
+use penstock_policy::cache::{DIGEST_BYTES, fingerprint};
 use penstock_tensor::Contract;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ pub struct Model<P: Ports> {
 pub struct Opened<P: Ports> {
     /// The contract as the gate reads it, for metadata and limits.
     pub contract: Contract,
+    /// What tells it from any other contract.
+    pub fingerprint: [u8; DIGEST_BYTES],
     /// The contract as validation holds it.
     pub validation: P::Contract,
     /// The adapter, when the contract names one.
@@ -232,6 +235,7 @@ impl<P: Ports> Opened<P> {
         };
         Ok(Self {
             contract,
+            fingerprint: fingerprint(&text),
             validation,
             adapter,
         })

@@ -8,8 +8,10 @@
 //! cost its request and its bytes. A replay costs a request and its bytes, and no items.
 
 mod batch;
+mod cache;
 mod content;
 pub(crate) mod embeddings;
+mod explain;
 mod generate;
 pub(crate) mod infer;
 mod predict;
@@ -44,6 +46,8 @@ pub enum Method {
     Predict,
     /// `:batchPredict`.
     BatchPredict,
+    /// `:explain`.
+    Explain,
     /// The Open Inference Protocol's `infer`.
     Infer,
     /// Triton's `generate`.
@@ -58,7 +62,7 @@ impl Method {
     /// As policies call it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Predict | Self::BatchPredict => "predict",
+            Self::Predict | Self::BatchPredict | Self::Explain => "predict",
             Self::Infer | Self::Generate | Self::GenerateStream => "infer",
             Self::Embeddings => "embeddings",
         }
@@ -295,6 +299,7 @@ impl<P: Ports> Call<'_, P> {
                 prediction_id,
             }
         });
+        let cache_headers = runner.cache.headers(ports.unix_ms());
         // What did not run is not paid for; what ran and failed is.
         let ran_nothing = match &result {
             Ok(_) => meter.items == 0,
@@ -310,6 +315,7 @@ impl<P: Ports> Call<'_, P> {
             let call = (outcome, latency_ns);
             rollout::count(ports, name.as_str(), version, counted, call);
         }
+        headers.extend(cache_headers);
         match claimed {
             Some(attempt) => self.finish(&attempt, result),
             None => result,
@@ -328,6 +334,7 @@ impl<P: Ports> Call<'_, P> {
         let body = || coding::body(&self.request.body, coding, limit);
         match self.method {
             Method::Predict => predict::decode(self, opened, model, body),
+            Method::Explain => explain::decode(self, opened, model, body),
             Method::BatchPredict => batch::decode(self, opened, model, &self.json(body)?),
             Method::Infer => infer::decode(self, opened, body),
             Method::Generate => generate::decode(opened, &self.json(body)?, false),
@@ -360,7 +367,7 @@ impl<P: Ports> Call<'_, P> {
 fn was_not_run(code: Code) -> bool {
     matches!(
         code,
-        Code::ModelNotReady | Code::Overloaded | Code::DeadlineExceeded
+        Code::ModelNotReady | Code::Overloaded | Code::DeadlineExceeded | Code::NotCached
     )
 }
 

@@ -1,6 +1,7 @@
 //! Runs a model for a surface: the one place where inputs go to the engine and outputs come back, whatever the call
 //! looked like, with the limits of the call, and an adapter's runs one after the other.
 
+use super::cache::Caching;
 use super::version::Serving;
 use super::{Call, Meter};
 use crate::catalogue::Opened;
@@ -55,6 +56,7 @@ pub(crate) struct Runner<'a, P: Ports> {
     pub model: &'a str,
     pub serving: &'a Serving,
     pub meter: &'a mut Meter,
+    pub cache: Caching<'a>,
     /// How many predictions there are so far.
     predictions: u128,
 }
@@ -73,6 +75,7 @@ impl<'a, P: Ports> Runner<'a, P> {
             model,
             serving,
             meter,
+            cache: Caching::of(call, model),
             predictions: 0,
         }
     }
@@ -102,13 +105,15 @@ impl<'a, P: Ports> Runner<'a, P> {
         wishes: Wishes,
     ) -> Result<Vec<Tensor>, Problem> {
         let items = item_count(&inputs, self.contract());
-        let computed = self.compute(inputs, outputs, wishes)?;
-        self.ran(items);
-        Ok(computed)
+        let computed = self.cached(inputs, outputs, wishes)?;
+        if computed.ran {
+            self.ran(items);
+        }
+        Ok(computed.outputs)
     }
 
-    /// Runs the model once and leaves the counting to the caller.
-    fn compute(
+    /// Runs the model once, past the cache, and leaves the counting to the caller.
+    pub(super) fn compute(
         &mut self,
         inputs: Vec<Tensor>,
         outputs: &[String],
@@ -168,6 +173,7 @@ impl<'a, P: Ports> Runner<'a, P> {
     pub fn adapt(&mut self, count: usize, mut step: Step) -> Result<Vec<AdapterAnswer>, Problem> {
         let adapter = self.adapter()?;
         let mut runs = 0;
+        let mut ran = false;
         let mut answers = loop {
             let tensors = match step {
                 Step::Answers(answers) => break answers,
@@ -184,9 +190,10 @@ impl<'a, P: Ports> Runner<'a, P> {
                 // What it made of the items was checked before they were charged.
                 check_adapted(&tensors, self.contract(), self.model)?;
             }
-            let outputs = self.compute(tensors, &[], Wishes::default())?;
+            let computed = self.cached(tensors, &[], Wishes::default())?;
+            ran |= computed.ran;
             step = adapter
-                .advance(outputs)
+                .advance(computed.outputs)
                 .map_err(|message| broken_adapter(self.model, &message))?;
         };
         if answers.len() != count {
@@ -198,7 +205,10 @@ impl<'a, P: Ports> Runner<'a, P> {
         for answer in &mut answers {
             self.disclose_text(&mut answer.text)?;
         }
-        self.ran(count as u64);
+        // What was kept is answered for nothing, as a replay is.
+        if ran || runs == 0 {
+            self.ran(count as u64);
+        }
         Ok(answers)
     }
 

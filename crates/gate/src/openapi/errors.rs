@@ -67,7 +67,8 @@ fn kinds(code: Code) -> &'static [Kind] {
         | Code::IdempotencyKeyReused
         | Code::InvalidInputs
         | Code::ModelRejectedInputs
-        | Code::InferenceFailed => &[Call],
+        | Code::InferenceFailed
+        | Code::NotCached => &[Call],
         // Reading statistics and the index, and control.
         Code::NotSupported => &[Read, Control],
         // Of the admin API, which has another address, and of gRPC.
