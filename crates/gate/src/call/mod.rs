@@ -256,6 +256,7 @@ impl<P: Ports> Call<'_, P> {
         };
         let work = self.decode(opened, name.as_str(), coding)?;
         if let Some(asked) = work.model_version() {
+            meter.serving = None;
             (_, serving) = version::choose(ports, catalogue, target, request, Some(asked), who)?;
             meter.serving = Some(serving.clone());
         }
