@@ -311,7 +311,7 @@ fn a_hit_costs_its_request_and_no_items() {
         headers: vec![],
         body: vec![],
     });
-    let row = &json(&usage)["data"][0];
+    let row = &json(&usage)["usage"][0];
     assert_eq!(
         (&row["requests"], &row["items"]),
         (&json!(3), &json!(1)),
