@@ -6,12 +6,14 @@
 //! * [`route`]: path and method to route; pure;
 //! * `policies`: the operator's policies, opened;
 //! * `call`: a call of a model through all of them;
+//! * `rollout`: which version answers, and whether a canary goes on;
 //! * [`coding`]: compressed bodies;
 //! * `cors`: what browsers are told about pages of other origins;
 //! * `disclose`: how much of a model's answer goes out;
 //! * [`catalogue`]: which models and versions exist;
 //! * [`grpc`]: calls over gRPC;
 //! * [`gate`]: what each route is answered with;
+//! * `repository`: models' statistics, their index, loading and unloading;
 //! * [`trail`]: what the audit log is told;
 //! * [`oip`]: contracts as model configurations;
 //! * [`answer`]: bodies and headers of answers;
@@ -35,7 +37,9 @@ pub mod page;
 mod policies;
 pub mod ports;
 pub mod record;
+mod repository;
 pub mod representation;
+mod rollout;
 pub mod route;
 pub mod trail;
 

@@ -1,8 +1,9 @@
 //! A call of a model, through all policies: limits, version, idempotency, body checks, validation or adapter,
 //! limits on items, claim, inference, answer, record, counts.
 //!
-//! What calls look like is the surfaces' affair: [`predict`], [`batch`], [`embeddings`], [`infer`] and [`generate`] turn a
-//! body into [`Work`], which runs and writes the answer. Everything else is the same for all of them, and is here.
+//! What calls look like is the surfaces' affair: [`predict`], [`batch`], [`embeddings`], [`infer`], [`generate`] and
+//! [`grpc`] turn a body into [`Work`], which runs and writes the answer. Everything else is the same for all of them, and
+//! is here.
 //!
 //! A call that a limit refuses burns no other limit and no claim; one that is refused for its body has
 //! cost its request and its bytes. A replay costs a request and its bytes, and no items.
@@ -13,6 +14,7 @@ mod content;
 pub(crate) mod embeddings;
 mod explain;
 mod generate;
+mod grpc;
 pub(crate) mod infer;
 mod predict;
 mod replay;
@@ -22,18 +24,21 @@ mod version;
 use crate::catalogue::{Catalogue, Opened};
 use crate::coding::{self, Coding};
 use crate::gate::{Answered, Context, known};
+use crate::grpc::Form;
 use crate::policies::{Policies, RETRY_STORE_S, quota_problem};
 use crate::ports::{
-    AdmissionPort, AuthAdmitted, Headers, IdempotencyPort, Ports, QuotaCall, QuotaPort,
-    UsageAmounts, UsagePort,
+    AdmissionPort, AuthAdmitted, FailureKind, Headers, IdempotencyPort, Ports, QuotaCall,
+    QuotaPort, UsageAmounts, UsagePort,
 };
 use crate::record::Request;
+use crate::rollout;
 use crate::route::{Target, shorten};
 use penstock_core::{Caller, Code, Problem, Violation};
 use penstock_tensor::{Contract, Rejection};
 use replay::Begun;
 use run::{Answer, Runner, Work};
 use std::borrow::Cow;
+pub(crate) use version::Serving;
 
 const JSON: &str = "application/json";
 
@@ -48,6 +53,8 @@ pub enum Method {
     Explain,
     /// The Open Inference Protocol's `infer`.
     Infer,
+    /// The same over gRPC, in one of two messages.
+    Grpc(Form),
     /// Triton's `generate`.
     Generate,
     /// Triton's `generate_stream`.
@@ -60,8 +67,9 @@ impl Method {
     /// As policies call it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Predict | Self::BatchPredict | Self::Explain => "predict",
-            Self::Infer | Self::Generate | Self::GenerateStream => "infer",
+            Self::Predict | Self::BatchPredict => "predict",
+            Self::Explain => "explain",
+            Self::Infer | Self::Generate | Self::GenerateStream | Self::Grpc(_) => "infer",
             Self::Embeddings => "embeddings",
         }
     }
@@ -76,6 +84,12 @@ struct Meter {
     compute_ns: u64,
     /// The model, once it is known to exist.
     model: Option<String>,
+    /// The version that answers, once it is chosen.
+    serving: Option<Serving>,
+    /// How the last run failed, if one did and the caller did not ask for less time than it takes.
+    failed: Option<FailureKind>,
+    /// How many runs there were.
+    runs: u64,
 }
 
 /// What is the same in all steps of a call.
@@ -171,6 +185,16 @@ pub fn call<P: Ports>(
             .retry_after(RETRY_STORE_S));
         }
     }
+    if let Some(serving) = &meter.serving {
+        headers.extend(serving.notice.iter().cloned());
+        if answered.is_err() {
+            let said = [
+                ("x-model-version", serving.version.to_string()),
+                ("x-model-version-reason", serving.reason.clone()),
+            ];
+            headers.extend(said.map(|(name, value)| (name.to_owned(), value)));
+        }
+    }
     answered
 }
 
@@ -217,11 +241,11 @@ impl<P: Ports> Call<'_, P> {
         if self.method == Method::Embeddings && target.model.is_empty() {
             return Err(self.unnamed(headers));
         }
-        let model = catalogue.find(&target.model)?;
+        let who = (self.caller, self.context);
+        let (model, mut serving) = version::choose(ports, catalogue, target, request, None, who)?;
         let name = model.name.clone();
         meter.model = Some(name.as_str().to_owned());
-        let pinned = version::pinned(target, request, None)?;
-        let mut serving = version::choose(ports, model, pinned.as_deref())?;
+        meter.serving = Some(serving.clone());
         let opened = &*model.open(ports)?;
         let coding = coding::of(request, headers)?;
         check_body(request, &opened.contract)?;
@@ -232,8 +256,9 @@ impl<P: Ports> Call<'_, P> {
         };
         let work = self.decode(opened, name.as_str(), coding)?;
         if let Some(asked) = work.model_version() {
-            let pinned = version::pinned(target, request, Some(asked))?;
-            serving = version::choose(ports, model, pinned.as_deref())?;
+            meter.serving = None;
+            (_, serving) = version::choose(ports, catalogue, target, request, Some(asked), who)?;
+            meter.serving = Some(serving.clone());
         }
         let charged = admission.filter(|_| self.policies.scope.items);
         if let Some(admission) = charged {
@@ -289,6 +314,13 @@ impl<P: Ports> Call<'_, P> {
         if ran_nothing {
             refund(headers);
         }
+        if let Some(counted) = &serving.counted
+            && let Some(outcome) = rollout::outcome(meter.runs > 0, meter.failed)
+        {
+            let (version, latency_ns) = (serving.version, meter.compute_ns);
+            let call = (outcome, latency_ns);
+            rollout::count(ports, name.as_str(), version, counted, call);
+        }
         headers.extend(cache_headers);
         match claimed {
             Some(attempt) => self.finish(&attempt, result),
@@ -313,6 +345,7 @@ impl<P: Ports> Call<'_, P> {
             Method::Infer => infer::decode(self, opened, body),
             Method::Generate => generate::decode(opened, &self.json(body)?, false),
             Method::GenerateStream => generate::decode(opened, &self.json(body)?, true),
+            Method::Grpc(form) => grpc::decode(opened, &body()?, limit, form),
             Method::Embeddings => embeddings::decode(opened, model, &self.json(body)?),
         }
     }

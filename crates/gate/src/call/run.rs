@@ -7,7 +7,7 @@ use super::{Call, Meter};
 use crate::catalogue::Opened;
 use crate::disclose::disclose;
 use crate::gate::failure;
-use crate::ports::{AdapterAnswer, AdapterPort, Item, Ports, Step, Terms};
+use crate::ports::{AdapterAnswer, AdapterPort, FailureKind, Item, Ports, Step, Terms};
 use crate::record::Response;
 use penstock_core::{Code, PredictionId, Problem};
 use penstock_policy::disclosure::rules;
@@ -17,6 +17,9 @@ use penstock_tensor::{Contract, Tensor};
 
 /// The most runs one adapter may ask for to answer one call: a minute of sound in pieces of 32 ms takes 1,875.
 pub(crate) const MAX_ADAPTER_RUNS: u32 = 4_096;
+
+/// The most bytes of inputs that a version runs on beside what answers: they are copied, in the memory of the instance.
+const MAX_SHADOW_BYTES: usize = 1 << 20;
 
 /// What a caller asks of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,11 +122,27 @@ impl<'a, P: Ports> Runner<'a, P> {
         let ports = self.call.ports;
         let contract = self.contract();
         let terms = self.terms(wishes);
+        let shadow = (self.serving.shadow)
+            .filter(|_| inputs.iter().map(|t| t.data.len()).sum::<usize>() <= MAX_SHADOW_BYTES)
+            .map(|version| (version, inputs.clone()));
         let begun_ns = ports.monotonic_ns();
         let computed = ports.infer(self.model, self.serving.version, inputs, outputs, terms);
         let took_ns = ports.monotonic_ns().saturating_sub(begun_ns);
         self.meter.compute_ns = self.meter.compute_ns.saturating_add(took_ns);
-        let mut tensors = computed.map_err(|f| failure(f, Some(contract)))?;
+        self.meter.runs += 1;
+        let mut tensors = computed.map_err(|f| {
+            // Who leaves the model no time says nothing of the model.
+            let hurried = f.kind == FailureKind::DeadlineExceeded && wishes.timeout_us.is_some();
+            self.meter.failed = Some(match hurried {
+                true => FailureKind::InputsRejected,
+                false => f.kind,
+            });
+            failure(f, Some(contract))
+        })?;
+        if let Some((version, inputs)) = shadow {
+            // It comes after everybody who waits for an answer, so that it fails is nobody's affair.
+            let _ = ports.shadow(self.model, version, inputs, tensors.clone());
+        }
         // wasi:nn carries fewer data types than the contract; the contract's name for the same bytes
         // is the one callers know.
         for tensor in &mut tensors {
