@@ -182,14 +182,16 @@ impl Code {
             Code::UnknownPath
             | Code::MethodNotAllowed
             | Code::NotAcceptable
-            | Code::UnsupportedMediaType => G::Unimplemented,
+            | Code::UnsupportedMediaType
+            | Code::NotSupported => G::Unimplemented,
             Code::RequestTimeout | Code::DeadlineExceeded => G::DeadlineExceeded,
             Code::IdempotencyInFlight => G::Aborted,
             Code::AlreadyExists => G::AlreadyExists,
             Code::FailedPrecondition
             | Code::IdempotencyKeyExhausted
             | Code::IdempotencyKeyReused
-            | Code::ReplayUnavailable => G::FailedPrecondition,
+            | Code::ReplayUnavailable
+            | Code::NotCached => G::FailedPrecondition,
             Code::BodyTooLarge | Code::QuotaExceeded | Code::HeadersTooLarge => {
                 G::ResourceExhausted
             }

@@ -1,4 +1,5 @@
-//! Decides which representation an `Accept` header asks for (RFC 9110 §12.5.1).
+//! Decides which representation a request asks for: its media type by `Accept` (RFC 9110 §12.5.1) and its content
+//! coding by `Accept-Encoding` (§12.5.3).
 
 /// How an error is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,15 +39,98 @@ pub fn quality(accept: Option<&str>, media_type: &str) -> u16 {
         } else {
             continue;
         };
-        let q = parts
-            .filter_map(|p| p.split_once('='))
-            .find(|(name, _)| name.trim().eq_ignore_ascii_case("q"))
-            .map_or(1000, |(_, value)| qvalue(value.trim()));
+        let q = weight_of(parts);
         if specificity > best_specificity || (specificity == best_specificity && q > best) {
             (best, best_specificity) = (q, specificity);
         }
     }
     best
+}
+
+/// Which of the media types that can be answered a caller wants most: the one of the highest quality, the earlier of two
+/// that are equally welcome. None where `Accept` rules them all out.
+pub fn choose<'a>(accept: Option<&str>, offered: &[&'a str]) -> Option<&'a str> {
+    let mut best = None;
+    for media_type in offered {
+        let q = quality(accept, media_type);
+        if q > best.map_or(0, |(q, _)| q) {
+            best = Some((q, *media_type));
+        }
+    }
+    best.map(|(_, media_type)| media_type)
+}
+
+/// How the bytes of an answer are coded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentCoding {
+    /// As they are.
+    Identity,
+    /// `gzip` (RFC 1952).
+    Gzip,
+    /// `zstd` (RFC 8878).
+    Zstd,
+}
+
+impl ContentCoding {
+    /// As `Content-Encoding` names it; nothing is said of bytes as they are.
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Identity => None,
+            Self::Gzip => Some("gzip"),
+            Self::Zstd => Some("zstd"),
+        }
+    }
+}
+
+/// Only this many codings of an `Accept-Encoding` header are read; there are ten in the registry.
+const MAX_CODINGS: usize = 32;
+
+/// The coding an `Accept-Encoding` header wants most. No header means that none was asked for, and bytes as they are stay
+/// the answer where everything is ruled out: whoever cannot read them is helped no more by an error. `zstd` goes before
+/// `gzip` where both are as welcome, because it takes less time for fewer bytes.
+pub fn content_coding(accept_encoding: Option<&str>) -> ContentCoding {
+    let Some(list) = accept_encoding else {
+        return ContentCoding::Identity;
+    };
+    let (mut gzip, mut zstd, mut identity, mut others) = (None, None, None, None);
+    for entry in list.split(',').take(MAX_CODINGS) {
+        let mut parts = entry.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let weight = match name {
+            "*" => &mut others,
+            _ if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") => {
+                &mut gzip
+            }
+            _ if name.eq_ignore_ascii_case("zstd") => &mut zstd,
+            _ if name.eq_ignore_ascii_case("identity") => &mut identity,
+            _ => continue,
+        };
+        *weight = Some(weight_of(parts));
+    }
+    let weight = |named: Option<u16>| named.or(others).unwrap_or(0);
+    // Where it is not named, anything that is asked for is wanted more.
+    let mut best = (identity.unwrap_or(0), ContentCoding::Identity);
+    for (q, coding) in [
+        (weight(zstd), ContentCoding::Zstd),
+        (weight(gzip), ContentCoding::Gzip),
+    ] {
+        let wins = match best.1 {
+            ContentCoding::Identity => q > 0 && q >= best.0,
+            _ => q > best.0,
+        };
+        if wins {
+            best = (q, coding);
+        }
+    }
+    best.1
+}
+
+/// The weight among the parameters of a range or a coding; none is 1.
+fn weight_of<'a>(parameters: impl Iterator<Item = &'a str>) -> u16 {
+    parameters
+        .filter_map(|p| p.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("q"))
+        .map_or(1000, |(_, value)| qvalue(value.trim()))
 }
 
 /// A weight in thousandths; an unreadable one counts as 1, as if it had not been sent.
@@ -117,6 +201,65 @@ mod tests {
             (Some("application/json;q=nonsense"), 1000),
         ] {
             assert_eq!(quality(accept, "application/json"), expected, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn the_most_wanted_of_what_is_offered_is_chosen_and_the_first_of_equals() {
+        const TENSORS: [&str; 2] = ["application/json", "application/octet-stream"];
+        for (accept, expected) in [
+            (None, Some(TENSORS[0])),
+            (Some("*/*"), Some(TENSORS[0])),
+            (
+                Some("application/octet-stream, application/json"),
+                Some(TENSORS[0]),
+            ),
+            (Some("application/octet-stream"), Some(TENSORS[1])),
+            (
+                Some("application/json;q=0.5, application/octet-stream"),
+                Some(TENSORS[1]),
+            ),
+            (
+                Some("application/octet-stream, */*;q=0.1"),
+                Some(TENSORS[1]),
+            ),
+            (
+                Some("application/*;q=0.2, application/json;q=0"),
+                Some(TENSORS[1]),
+            ),
+            (Some("text/html"), None),
+            (Some("application/json;q=0"), None),
+        ] {
+            assert_eq!(choose(accept, &TENSORS), expected, "{accept:?}");
+        }
+        let many = "text/x, ".repeat(1_000_000) + "application/json";
+        assert_eq!(choose(Some(&many), &TENSORS), None);
+    }
+
+    #[test]
+    fn the_content_coding_is_the_one_of_the_highest_weight() {
+        use ContentCoding::*;
+        for (accept, expected) in [
+            (None, Identity),
+            (Some(""), Identity),
+            (Some("br"), Identity),
+            (Some("gzip"), Gzip),
+            (Some("x-gzip"), Gzip),
+            (Some("GZIP;Q=0.1"), Gzip),
+            (Some("gzip, deflate, br, zstd"), Zstd),
+            (Some("gzip;q=1, zstd;q=0.5"), Gzip),
+            (Some("*"), Zstd),
+            (Some("*, zstd;q=0"), Gzip),
+            (Some("*;q=0"), Identity),
+            (Some("gzip;q=0"), Identity),
+            (Some("identity"), Identity),
+            (Some("identity, gzip"), Gzip),
+            (Some("identity, gzip;q=0.5"), Identity),
+            (Some("identity;q=0"), Identity),
+            (Some("identity;q=0.5, *;q=0"), Identity),
+            (Some("gzip;q=nonsense"), Gzip),
+        ] {
+            assert_eq!(content_coding(accept), expected, "{accept:?}");
         }
     }
 

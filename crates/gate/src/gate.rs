@@ -10,6 +10,8 @@ use crate::cors::{self, Cors};
 use crate::grpc::serve::{self, Rpc};
 use crate::grpc::service;
 use crate::oip;
+use crate::openapi;
+use crate::page;
 use crate::policies::{Policies, RETRY_STORE_S, auth_problem, authenticate};
 use crate::ports::{
     AdmissionPort, AuthPort, AuthRefusal, Failure, FailureKind, Headers, Ports, QuotaCall,
@@ -17,6 +19,7 @@ use crate::ports::{
 };
 use crate::record::{Request, Response};
 use crate::repository;
+use crate::representation::{Representation, finish};
 use crate::route::{Route, Target, route, shorten, target};
 use crate::trail::Trail;
 use penstock_core::clock::days_from_date;
@@ -151,6 +154,7 @@ impl<P: Ports> Gate<P> {
         let audits = host.audits;
         let connection = Connection::of(request, host.token.as_deref());
         let mut trail = Trail::default();
+        let mut representation = Representation::Result;
         let read = match service::is_call(request) {
             true => serve::read(request).map(Some),
             false => Ok(None),
@@ -169,6 +173,7 @@ impl<P: Ports> Gate<P> {
                     &connection,
                     &mut headers,
                     &mut trail,
+                    &mut representation,
                     audits,
                 );
                 let rpc = call.as_ref().map(|(_, rpc)| rpc);
@@ -194,6 +199,11 @@ impl<P: Ports> Gate<P> {
             }
         }
         response.push("x-request-id", context.request_id.as_str());
+        // Messages are bytes to everybody but who sent for them.
+        if service::is_call(request) {
+            representation = Representation::Opaque;
+        }
+        let mut response = finish(request, response, representation);
         self.cors.add(&self.ports, request, &mut response);
         // What one caller is answered is not for a cache to tell the next, which shows another header.
         if (trail.personal
@@ -244,6 +254,7 @@ impl<P: Ports> Gate<P> {
         connection: &Connection,
         headers: &mut Headers,
         trail: &mut Trail,
+        representation: &mut Representation,
         audits: bool,
     ) -> Result<Answered, Problem> {
         let mut route = match rpc {
@@ -258,22 +269,19 @@ impl<P: Ports> Gate<P> {
             *named = target(&model_of(request).unwrap_or_default(), None);
         }
         let accept = request.header_list("accept");
-        let types = route.media_types();
-        let accepted = rpc.is_some()
-            || negotiate::accepts_json(accept.as_deref())
-            || types
-                .iter()
-                .any(|media_type| negotiate::quality(accept.as_deref(), media_type) > 0);
-        if !accepted {
+        let offered = route.media_types();
+        let reads_json = offered.contains(&JSON) && negotiate::accepts_json(accept.as_deref());
+        if rpc.is_none() && !reads_json && negotiate::choose(accept.as_deref(), offered).is_none() {
             return Err(Problem::new(
                 Code::NotAcceptable,
                 format!(
                     "the Accept header `{}` rules out {}, which is what this path answers with",
                     shorten(accept.as_deref().unwrap_or_default()),
-                    types.join(" and ")
+                    offered.join(" and ")
                 ),
             ));
         }
+        *representation = Representation::of(&route, false);
         let Self {
             ports,
             policies,
@@ -315,6 +323,7 @@ impl<P: Ports> Gate<P> {
             }
         };
         trail.personal = !admitted.caller.anonymous;
+        *representation = Representation::of(&route, trail.personal);
         if audits {
             trail.caller = Some(admitted.caller.clone());
         }
@@ -329,6 +338,7 @@ impl<P: Ports> Gate<P> {
         let called = match &route {
             Route::Predict(target) => Some((Method::Predict, target)),
             Route::BatchPredict(target) => Some((Method::BatchPredict, target)),
+            Route::Explain(target) => Some((Method::Explain, target)),
             Route::Embeddings(target) => Some((Method::Embeddings, target)),
             Route::Infer(target) => Some((
                 match rpc {
@@ -385,7 +395,9 @@ fn settle<P: Ports>(
 /// What a route is to scopes and limits: its kind, and the model it is about.
 fn asked(route: &Route) -> (&'static str, Option<&str>) {
     match route {
-        Route::Predict(target) | Route::BatchPredict(target) => ("predict", Some(&target.model)),
+        Route::Predict(target) | Route::BatchPredict(target) | Route::Explain(target) => {
+            ("predict", Some(&target.model))
+        }
         Route::Embeddings(target) => (
             "embeddings",
             (!target.model.is_empty()).then_some(target.model.as_str()),
@@ -476,6 +488,8 @@ fn unlimited<P: Ports>(
                 ),
             )),
         },
+        // It says nothing of any model: what it shows, it asks for with the credentials that are typed in.
+        Route::Docs => Ok(Answered::whole(page::response())),
         Route::ServerReady => Ok(readiness(ports, known(catalogue, ports), route, None)),
         _ => return None,
     })
@@ -507,6 +521,16 @@ fn limited<P: Ports>(
                 });
             }
             Ok(Answered::json(200, &json!({ "models": models })))
+        }
+        Route::OpenApi => {
+            let about = openapi::About {
+                needs_credentials: !caller.anonymous,
+                counts_usage: policies.counts,
+            };
+            let sees = |names: &[String]| policies.auth.sees(caller, names);
+            let catalogue = known(catalogue, ports);
+            let document = openapi::serve(ports, catalogue, request, &sees, &about)?;
+            Ok(Answered::json(200, &document))
         }
         Route::Model(target) => describe(ports, known(catalogue, ports), target, answer::model),
         Route::ModelMetadata(target) => describe(

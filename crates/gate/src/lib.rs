@@ -6,6 +6,7 @@
 //! * [`route`]: path and method to route; pure;
 //! * `policies`: the operator's policies, opened;
 //! * `call`: a call of a model through all of them;
+//! * `rollout`: which version answers, and whether a canary goes on;
 //! * [`coding`]: compressed bodies;
 //! * `cors`: what browsers are told about pages of other origins;
 //! * `disclose`: how much of a model's answer goes out;
@@ -16,6 +17,9 @@
 //! * [`trail`]: what the audit log is told;
 //! * [`oip`]: contracts as model configurations;
 //! * [`answer`]: bodies and headers of answers;
+//! * [`representation`]: how answers go out: compressed, tagged, or not at all;
+//! * [`openapi`]: the description of the API, made from contracts;
+//! * [`page`]: the page to read and try the API;
 //! * [`ports`]: what the gate needs from outside.
 
 pub mod answer;
@@ -28,10 +32,14 @@ mod disclose;
 pub mod gate;
 pub mod grpc;
 pub mod oip;
+pub mod openapi;
+pub mod page;
 mod policies;
 pub mod ports;
 pub mod record;
 mod repository;
+pub mod representation;
+mod rollout;
 pub mod route;
 pub mod trail;
 

@@ -16,6 +16,10 @@ pub enum Route {
     ErrorCatalogue,
     /// `/errors/{code}`: one entry of it.
     ErrorEntry(String),
+    /// `/openapi.json`: what the API is.
+    OpenApi,
+    /// `/docs`: a page to read it and to try it.
+    Docs,
     /// `/v1/usage`: the caller's own use.
     Usage,
     /// `/v1/models`.
@@ -26,6 +30,8 @@ pub enum Route {
     Predict(Target),
     /// `/v1/models/{m}[/versions/{v}]:batchPredict`.
     BatchPredict(Target),
+    /// `/v1/models/{m}[/versions/{v}]:explain`.
+    Explain(Target),
     /// `/v1/embeddings`; the model is named in the body.
     Embeddings(Target),
     /// `/v2`.
@@ -78,6 +84,7 @@ impl Route {
             self,
             Route::Predict(_)
                 | Route::BatchPredict(_)
+                | Route::Explain(_)
                 | Route::Embeddings(_)
                 | Route::Infer(_)
                 | Route::Generate(_)
@@ -85,9 +92,10 @@ impl Route {
         )
     }
 
-    /// What it may answer with, beside errors.
+    /// The media types it can answer with.
     pub fn media_types(&self) -> &'static [&'static str] {
         match self {
+            Route::Docs => &["text/html"],
             Route::Infer(_) => &["application/json", "application/octet-stream"],
             Route::GenerateStream(_) => &["text/event-stream"],
             _ => &["application/json"],
@@ -146,6 +154,8 @@ fn find(path: &str) -> Result<Option<Route>, Problem> {
         ["ready"] => Some(Route::Ready),
         ["errors"] => Some(Route::ErrorCatalogue),
         ["errors", code] => Some(Route::ErrorEntry((*code).to_owned())),
+        ["openapi.json"] => Some(Route::OpenApi),
+        ["docs"] => Some(Route::Docs),
         ["v1", "usage"] => Some(Route::Usage),
         ["v1", "embeddings"] => Some(Route::Embeddings(target("", None))),
         ["v1", "models"] => Some(Route::ModelList),
@@ -192,6 +202,7 @@ fn v1_model(last: &str, model: Option<&str>) -> Option<Route> {
         None => Some(Route::Model(target)),
         Some("predict") => Some(Route::Predict(target)),
         Some("batchPredict") => Some(Route::BatchPredict(target)),
+        Some("explain") => Some(Route::Explain(target)),
         Some(_) => None,
     }
 }
@@ -210,12 +221,9 @@ pub fn target(model: &str, version: Option<&str>) -> Target {
     }
 }
 
-/// Decodes `%XX` in one path segment (RFC 3986 §2.1).
-fn percent_decode(segment: &str) -> Result<String, Problem> {
-    if !segment.contains('%') {
-        return Ok(segment.to_owned());
-    }
-    let malformed = || {
+/// Decodes `%XX` in one path segment.
+pub(crate) fn percent_decode(segment: &str) -> Result<String, Problem> {
+    percent_decoded(segment).ok_or_else(|| {
         Problem::new(
             Code::MalformedRequest,
             format!(
@@ -223,16 +231,21 @@ fn percent_decode(segment: &str) -> Result<String, Problem> {
                 shorten(segment)
             ),
         )
-    };
-    let bytes = segment.as_bytes();
+    })
+}
+
+/// Decodes `%XX` (RFC 3986 §2.1); `None` where that is not UTF-8, or no percent-encoding.
+pub(crate) fn percent_decoded(text: &str) -> Option<String> {
+    if !text.contains('%') {
+        return Some(text.to_owned());
+    }
+    let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
         if bytes[at] == b'%' {
             let hex = |b: Option<&u8>| b.and_then(|&b| char::from(b).to_digit(16));
-            let (Some(high), Some(low)) = (hex(bytes.get(at + 1)), hex(bytes.get(at + 2))) else {
-                return Err(malformed());
-            };
+            let (high, low) = (hex(bytes.get(at + 1))?, hex(bytes.get(at + 2))?);
             out.push((high * 16 + low) as u8);
             at += 3;
         } else {
@@ -240,7 +253,7 @@ fn percent_decode(segment: &str) -> Result<String, Problem> {
             at += 1;
         }
     }
-    String::from_utf8(out).map_err(|_| malformed())
+    String::from_utf8(out).ok()
 }
 
 /// How much of something a stranger sent is repeated in a message.
@@ -275,6 +288,8 @@ mod tests {
                 "/errors/internal",
                 Route::ErrorEntry("internal".into()),
             ),
+            ("GET", "/openapi.json", Route::OpenApi),
+            ("HEAD", "/docs", Route::Docs),
             ("GET", "/v1/models", Route::ModelList),
             ("GET", "/v1/models/m", Route::Model(at("m", None))),
             (
@@ -301,6 +316,11 @@ mod tests {
                 "POST",
                 "/v1/models/m:batchPredict",
                 Route::BatchPredict(at("m", None)),
+            ),
+            (
+                "POST",
+                "/v1/models/m:explain",
+                Route::Explain(at("m", None)),
             ),
             ("POST", "/v1/embeddings", Route::Embeddings(at("", None))),
             (

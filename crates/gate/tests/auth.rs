@@ -97,6 +97,12 @@ fn key_of(ports: &InMemory, tenant: &str, scopes: &[&str], tier: &str) -> String
 }
 
 fn send(ports: &InMemory, target: &str, headers: &[(&str, &str)]) -> (Response, Value) {
+    let response = send_raw(ports, target, headers);
+    let value = serde_json::from_slice(&response.body).expect("every body is JSON");
+    (response, value)
+}
+
+fn send_raw(ports: &InMemory, target: &str, headers: &[(&str, &str)]) -> Response {
     let calls = target.contains("predict") || target.contains("infer");
     let header = |(name, value): &(&str, &str)| Header {
         name: (*name).into(),
@@ -108,9 +114,7 @@ fn send(ports: &InMemory, target: &str, headers: &[(&str, &str)]) -> (Response, 
         headers: headers.iter().map(header).collect(),
         body: if calls { BODY.to_vec() } else { Vec::new() },
     };
-    let response = Gate::new(ports.clone()).handle(&request);
-    let value = serde_json::from_slice(&response.body).expect("every body is JSON");
-    (response, value)
+    Gate::new(ports.clone()).handle(&request)
 }
 
 const ROUTES: [&str; 9] = [
@@ -315,19 +319,19 @@ fn answers_for_one_caller_are_not_for_caches() {
         "{POLICY}[auth.anonymous]\nfrom = \"anywhere\"\nscopes = [\"*\"]\n"
     ));
     let text = key(&ports, "acme", &["*"]);
-    for path in [
-        "/v1/models",
-        "/v1/models/m:predict",
-        "/v1/models/nothing",
-        "/ready",
+    // Metadata may be kept by the caller itself, who asks again with its credentials before each use.
+    for (path, known, unknown) in [
+        ("/v1/models", "private, no-cache", Some("no-cache")),
+        ("/v1/models/m:predict", "no-store", None),
+        ("/v1/models/nothing", "no-store", None),
+        ("/ready", "no-store", None),
     ] {
-        let (response, _) = send(&ports, path, &[("api-key", &text)]);
-        assert_eq!(response.header("cache-control"), Some("no-store"), "{path}");
-        assert_eq!(
-            send(&ports, path, &[]).0.header("cache-control"),
-            None,
-            "{path}"
-        );
+        let control = |headers: &[(&str, &str)]| {
+            let (response, _) = send(&ports, path, headers);
+            response.header("cache-control").map(str::to_owned)
+        };
+        assert_eq!(control(&[("api-key", &text)]).as_deref(), Some(known));
+        assert_eq!(control(&[]).as_deref(), unknown, "{path}");
     }
 }
 
@@ -477,4 +481,57 @@ fn a_certificate_counts_only_when_the_host_vouches_for_it() {
         .borrow_mut()
         .insert("PENSTOCK_HOST_TOKEN".into(), "another".into());
     assert_eq!(send(&ports, "/v1/models/m:predict", &with).0.status, 401);
+}
+
+#[test]
+fn the_description_tells_a_caller_of_no_model_it_may_not_know_of() {
+    let ports = ports(POLICY);
+    let acme = format!("Bearer {}", key(&ports, "acme", &["*"]));
+    let other = format!("Bearer {}", key(&ports, "other", &["*"]));
+    let (mine, _) = send(&ports, "/openapi.json", &[("authorization", &acme)]);
+    assert!(String::from_utf8(mine.body).unwrap().contains("acme-x"));
+    let (theirs, document) = send(&ports, "/openapi.json", &[("authorization", &other)]);
+    assert_eq!(theirs.status, 200);
+    assert!(!String::from_utf8(theirs.body).unwrap().contains("acme-x"));
+    assert!(document["paths"]["/v1/models/m:predict"].is_object());
+    let (hidden, hidden_body) = send(
+        &ports,
+        "/openapi.json?model=acme-x",
+        &[("authorization", &other)],
+    );
+    let (missing, missing_body) = send(
+        &ports,
+        "/openapi.json?model=acme-y",
+        &[("authorization", &other)],
+    );
+    assert_eq!((hidden.status, missing.status), (404, 404));
+    assert_eq!(
+        hidden_body["error"]["available"],
+        missing_body["error"]["available"]
+    );
+    let (nobody, _) = send(&ports, "/openapi.json", &[]);
+    assert_eq!(nobody.status, 401);
+    // The page says nothing of models, so it needs no credentials.
+    assert_eq!(send_raw(&ports, "/docs", &[]).status, 200);
+}
+
+#[test]
+fn a_copy_of_what_one_caller_is_told_is_for_nobody_else() {
+    let ports = ports(POLICY);
+    let acme = format!("Bearer {}", key(&ports, "acme", &["*"]));
+    let other = format!("Bearer {}", key(&ports, "other", &["*"]));
+    for target in ["/v1/models", "/openapi.json"] {
+        let (first, _) = send(&ports, target, &[("authorization", &acme)]);
+        assert_eq!(first.header("cache-control"), Some("private, no-cache"));
+        let tag = first.header("etag").unwrap();
+        let again = |who: &str| {
+            let headers = [("authorization", who), ("if-none-match", tag)];
+            send_raw(&ports, target, &headers)
+        };
+        assert_eq!(again(&acme).status, 304);
+        assert_eq!(again(&other).status, 200, "what it is told differs");
+        assert_eq!(again("Bearer nonsense").status, 401);
+    }
+    let (usage, _) = send(&ports, "/ready", &[("authorization", &acme)]);
+    assert_eq!(usage.header("cache-control"), Some("no-store"));
 }

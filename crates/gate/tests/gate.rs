@@ -535,3 +535,75 @@ fn the_engines_own_wait_is_told_in_whole_seconds_and_the_default_where_it_has_no
         assert_eq!(response.header("retry-after"), Some(seconds));
     }
 }
+
+#[test]
+fn metadata_is_tagged_and_compressed_and_calls_are_compressed_only() {
+    let get = |target: &str, headers: &[(&str, &str)]| {
+        Gate::new(ports()).handle(&request("GET", target, headers, b""))
+    };
+    for target in [
+        "/v1/models",
+        "/v1/models/identity",
+        "/v2",
+        "/v2/models/identity",
+        "/errors",
+        "/errors/internal",
+        "/openapi.json",
+        "/openapi.json?model=identity",
+        "/docs",
+    ] {
+        let first = get(target, &[("accept-encoding", "gzip")]);
+        assert_eq!(first.status, 200, "{target}");
+        let tag = first.header("etag").expect(target);
+        assert_eq!(first.header("cache-control"), Some("no-cache"), "{target}");
+        let headers = [("accept-encoding", "gzip"), ("if-none-match", tag)];
+        let again = get(target, &headers);
+        assert_eq!((again.status, again.body.len()), (304, 0), "{target}");
+        assert!(again.header("x-request-id").is_some());
+        assert_ne!(get(target, &[("if-none-match", "\"x\"")]).status, 304);
+    }
+    for target in [
+        "/healthz",
+        "/ready",
+        "/v2/models/identity/ready",
+        "/v1/nothing",
+    ] {
+        assert_eq!(get(target, &[]).header("etag"), None, "{target}");
+    }
+    let rows = vec!["[1,2,3,4]"; 100].join(",");
+    let body = format!(r#"{{"inputs":{{"a":[{rows}]}}}}"#);
+    let headers = [
+        ("content-type", "application/json"),
+        ("accept-encoding", "zstd"),
+        ("if-none-match", "*"),
+    ];
+    let target = "/v1/models/identity:predict";
+    let response = Gate::new(ports()).handle(&request("POST", target, &headers, body.as_bytes()));
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("content-encoding"), Some("zstd"));
+    assert_eq!(response.header("etag"), None);
+    let whole = zstd::decode_all(response.body.as_slice()).unwrap();
+    let value: Value = serde_json::from_slice(&whole).unwrap();
+    assert_eq!(value["predictions"].as_array().map(Vec::len), Some(100));
+}
+
+#[test]
+fn each_path_says_what_it_can_answer_with() {
+    for (target, accept, status) in [
+        ("/docs", "text/html", 200),
+        ("/docs", "text/html,application/xhtml+xml,*/*;q=0.8", 200),
+        ("/docs", "application/json", 406),
+        ("/openapi.json", "application/json", 200),
+        ("/openapi.json", "application/problem+json", 200),
+        ("/openapi.json", "text/html", 406),
+        ("/openapi.json?model=nothing", "*/*", 404),
+        ("/openapi.json?model=identity&model=adapted", "*/*", 400),
+        ("/openapi.json?other=1", "*/*", 400),
+        ("/openapi.json?model=%ff", "*/*", 400),
+        ("/openapi.json?model=broken", "*/*", 200),
+    ] {
+        let request = request("GET", target, &[("accept", accept)], b"");
+        let response = Gate::new(ports()).handle(&request);
+        assert_eq!(response.status, status, "{target} {accept}");
+    }
+}

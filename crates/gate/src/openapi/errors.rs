@@ -1,0 +1,239 @@
+//! Says which errors an operation can be answered with: every code of the catalogue, sorted by what asks.
+
+use super::schema::reference;
+use penstock_core::Code;
+use serde_json::{Map, Value, json};
+
+/// What kind of operation it is, as far as its errors are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Says how things stand, and asks nobody who they are.
+    Probe,
+    /// Reads what is known of models, errors or use.
+    Read,
+    /// Runs a model.
+    Call,
+    /// Loads or unloads a model.
+    Control,
+}
+
+const ALL: [Kind; 4] = [Kind::Probe, Kind::Read, Kind::Call, Kind::Control];
+
+/// Which kinds of operations are answered with a code. Exhaustive, so that a new code has its place before it compiles.
+fn kinds(code: Code) -> &'static [Kind] {
+    use Kind::{Call, Control, Read};
+    const EVERY: &[Kind] = &ALL;
+    const KNOWN: &[Kind] = &[Read, Call, Control];
+    const BODIES: &[Kind] = &[Call, Control];
+    match code {
+        Code::MalformedRequest
+        | Code::UnknownPath
+        | Code::MethodNotAllowed
+        | Code::NotAcceptable
+        | Code::IncompleteBody
+        | Code::RequestTimeout
+        | Code::BodyTooLarge
+        | Code::TargetTooLong
+        | Code::HeadersTooLarge
+        | Code::Internal
+        | Code::Overloaded
+        | Code::DeadlineExceeded => EVERY,
+        Code::CredentialsMissing
+        | Code::CredentialsMalformed
+        | Code::CredentialsAmbiguous
+        | Code::CredentialsInvalid
+        | Code::CredentialsExpired
+        | Code::CredentialsRevoked
+        | Code::SignatureReplayed
+        | Code::PermissionDenied
+        | Code::TenantDisabled
+        | Code::UnknownModel
+        | Code::UnknownVersion
+        | Code::VersionGone
+        | Code::InvalidParameter
+        | Code::QuotaExceeded
+        | Code::ModelNotReady
+        | Code::StoreUnavailable => KNOWN,
+        Code::MalformedJson
+        | Code::InvalidBody
+        | Code::InvalidContentCoding
+        | Code::UnsupportedMediaType
+        | Code::FailedPrecondition => BODIES,
+        Code::IdempotencyKeyMissing
+        | Code::IdempotencyKeyInvalid
+        | Code::IdempotencyInFlight
+        | Code::IdempotencyKeyExhausted
+        | Code::ReplayUnavailable
+        | Code::IdempotencyKeyReused
+        | Code::InvalidInputs
+        | Code::ModelRejectedInputs
+        | Code::InferenceFailed
+        | Code::NotCached => &[Call],
+        // Reading statistics and the index, and control.
+        Code::NotSupported => &[Read, Control],
+        // Of the admin API, which has another address, and of gRPC.
+        Code::UnknownResource | Code::AlreadyExists | Code::MalformedProtobuf => &[],
+    }
+}
+
+/// The codes an operation of a kind is answered with, of one status.
+fn codes(kind: Kind, status: u16) -> Vec<Code> {
+    let wanted = |code: &Code| code.status() == status && kinds(*code).contains(&kind);
+    Code::ALL.iter().copied().filter(wanted).collect()
+}
+
+/// The statuses of errors an operation of a kind is answered with.
+fn statuses(kind: Kind) -> Vec<u16> {
+    let mut statuses: Vec<u16> = Code::ALL
+        .iter()
+        .filter(|code| kinds(**code).contains(&kind))
+        .map(|code| code.status())
+        .collect();
+    statuses.sort_unstable();
+    statuses.dedup();
+    statuses
+}
+
+fn name(kind: Kind, oip: bool, status: u16) -> String {
+    format!("{kind:?}{}{status}", if oip { "Oip" } else { "" })
+}
+
+/// References to the errors of one operation, by status.
+pub fn of(kind: Kind, oip: bool) -> Map<String, Value> {
+    statuses(kind)
+        .into_iter()
+        .map(|status| {
+            let place = format!("#/components/responses/{}", name(kind, oip, status));
+            (status.to_string(), json!({ "$ref": place }))
+        })
+        .collect()
+}
+
+/// All responses that [`of`] refers to.
+pub fn responses() -> Map<String, Value> {
+    let mut all = Map::new();
+    for kind in ALL {
+        for status in statuses(kind) {
+            for oip in [false, true] {
+                all.insert(name(kind, oip, status), response(kind, oip, status));
+            }
+        }
+    }
+    all
+}
+
+fn response(kind: Kind, oip: bool, status: u16) -> Value {
+    let codes = codes(kind, status);
+    let lines: Vec<String> = codes
+        .iter()
+        .map(|code| format!("`{}`: {}. {}", code.as_str(), code.title(), code.remedy()))
+        .collect();
+    let words: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
+    let of_status = json!({ "code": { "enum": words }, "status": { "const": status } });
+    let refined = |schema: &str, properties: Value| json!({ "allOf": [reference(schema)], "properties": properties });
+    let own = if oip {
+        refined("OipError", of_status.clone())
+    } else {
+        refined("Error", json!({ "error": { "properties": of_status } }))
+    };
+    let problem = refined("Problem", of_status);
+    let mut headers = json!({ "X-Request-Id": { "$ref": "#/components/headers/X-Request-Id" } });
+    let more: &[&str] = match status {
+        401 => &["WWW-Authenticate"],
+        405 => &["Allow"],
+        409 | 503 => &["Retry-After"],
+        415 => &["Accept-Encoding"],
+        429 => &["Retry-After", "RateLimit", "RateLimit-Policy"],
+        _ => &[],
+    };
+    for header in more {
+        headers[*header] = json!({ "$ref": format!("#/components/headers/{header}") });
+    }
+    json!({
+        "description": lines.join("\n\n"),
+        "headers": headers,
+        "content": {
+            "application/json": { "schema": own },
+            "application/problem+json": { "schema": problem },
+        },
+    })
+}
+
+/// The three forms of an error, in the codes' own schemas narrowed to those of a status.
+pub fn schemas() -> Map<String, Value> {
+    let with = |members: Value, required: &[&str]| {
+        let mut schema = json!({
+            "type": "object",
+            "properties": {
+                "code": { "type": "string", "description": "A stable word for programs." },
+                "status": { "type": "integer" },
+                "details": { "type": "array", "items": reference("Violation") },
+                "available": {
+                    "type": "array", "items": { "type": "string" },
+                    "description": "What there is in place of what was not found.",
+                },
+                "request_id": { "type": "string" },
+                "timestamp": { "type": "string", "format": "date-time" },
+            },
+            "required": required,
+        });
+        if let (Some(properties), Value::Object(members)) =
+            (schema["properties"].as_object_mut(), members)
+        {
+            properties.extend(members);
+        }
+        schema
+    };
+    let text = || json!({ "type": "string" });
+    let error = with(
+        json!({ "message": text() }),
+        &["code", "message", "status", "request_id", "timestamp"],
+    );
+    let error =
+        json!({ "type": "object", "properties": { "error": error }, "required": ["error"] });
+    let oip = with(
+        json!({ "error": text() }),
+        &["error", "code", "status", "request_id"],
+    );
+    let problem = with(
+        json!({
+            "type": { "type": "string", "format": "uri-reference" },
+            "title": text(),
+            "detail": text(),
+        }),
+        &["type", "title", "status", "detail", "code", "request_id"],
+    );
+    [("Error", error), ("OipError", oip), ("Problem", problem)]
+        .map(|(name, schema)| (name.to_owned(), schema))
+        .into_iter()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_a_caller_can_meet_is_described_with_its_remedy() {
+        let all = responses();
+        let text = Value::Object(all).to_string();
+        for code in Code::ALL {
+            let described = text.contains(&format!("`{}`: ", code.as_str()));
+            assert_eq!(described, !kinds(*code).is_empty(), "{}", code.as_str());
+        }
+    }
+
+    #[test]
+    fn every_status_of_a_kind_is_there_in_both_forms() {
+        let all = responses();
+        for kind in ALL {
+            for oip in [false, true] {
+                for (status, reference) in of(kind, oip) {
+                    let place = reference["$ref"].as_str().unwrap();
+                    let name = place.rsplit('/').next().unwrap();
+                    assert!(all.contains_key(name), "{kind:?} {status}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! Decides how an answer goes out once it is written: whether its bytes are compressed, which entity tag it has, and
+//! whether a conditional request is answered with 304 (RFC 9110 §8.4, §8.8.3, §13.1.2).
+//!
+//! Compressing costs the instance time, so it is done where it pays: from [`MIN_ENCODED_BYTES`] on, up to
+//! [`MAX_ENCODED_BYTES`], and, of long bodies, only where a piece of them shrinks. The levels are those at which the time
+//! that is spent is the least for the bytes that are saved (`examples/coding.rs` measures them; docs/PERFORMANCE.md).
+//!
+//! **What lengths tell.** The length of a compressed answer tells whether something in it repeats something else (BREACH):
+//! where an answer repeats what the caller sent beside something the caller may not read, who can make the caller send
+//! requests can guess that. Errors repeat names that were sent beside names that exist, so errors are never compressed;
+//! other answers repeat an `id` beside the model's answer to the same request. Nothing this crate answers holds a
+//! credential.
+//!
+//! **Tags.** A tag is a digest of the body, so it is strong, and each coding has its own. What is kept must be asked for
+//! again before each use (`no-cache`), with the credentials of whoever wants it, so a copy never outlives the right to read
+//! it; what one caller is told is kept by nobody but its own client (`private`).
+
+use crate::record::{Request, Response};
+use crate::route::Route;
+use penstock_core::negotiate::{ContentCoding, content_coding};
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+use structured_zstd::encoding::{CompressionLevel, FrameCompressor};
+use zlib_rs::{Deflate, DeflateFlush, Status};
+
+/// The smallest body that is compressed: one that goes in one packet whatever it is.
+pub const MIN_ENCODED_BYTES: usize = 1 << 10;
+/// The largest body that is compressed: it is in memory twice while that happens, and takes a tenth of a second.
+pub const MAX_ENCODED_BYTES: usize = 16 << 20;
+/// Of a longer body, so much is compressed to see whether it shrinks.
+pub const SAMPLE_BYTES: usize = 32 << 10;
+
+/// Of gzip: 1 is twice as fast and leaves a third more bytes; 6 takes two to three times as long for a twentieth fewer.
+const GZIP_LEVEL: i32 = 2;
+/// Of zstd: as fast as gzip's 1 and as small as gzip's 6.
+const ZSTD_LEVEL: CompressionLevel = CompressionLevel::Level(1);
+/// `gzip` with the largest window there is, in the terms of zlib.
+const GZIP_WINDOW_BITS: u8 = 16 + 15;
+/// Bytes of the digest that make a tag: nobody finds two bodies by chance that share 128 bits.
+const TAG_BYTES: usize = 16;
+
+/// What an answer is, as far as its going out is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Representation {
+    /// What came of one call, or how things stand this moment: nobody asks for it again.
+    Result,
+    /// What changes seldom and is the same for everybody.
+    Public,
+    /// What changes seldom and is for who asked.
+    Personal,
+    /// Events that go out as they come, or bytes that are compressed already.
+    Opaque,
+}
+
+impl Representation {
+    /// What a route's answers are; `personal` where it is known who asked.
+    pub fn of(route: &Route, personal: bool) -> Self {
+        match route {
+            Route::ErrorCatalogue | Route::ErrorEntry(_) | Route::Docs => Self::Public,
+            Route::OpenApi
+            | Route::ModelList
+            | Route::Model(_)
+            | Route::ServerMetadata
+            | Route::ModelMetadata(_) => {
+                if personal {
+                    Self::Personal
+                } else {
+                    Self::Public
+                }
+            }
+            _ => Self::Result,
+        }
+    }
+
+    /// How long it may be kept: never without asking again.
+    fn cache_control(self) -> Option<&'static str> {
+        match self {
+            Self::Public => Some("no-cache"),
+            Self::Personal => Some("private, no-cache"),
+            Self::Result | Self::Opaque => None,
+        }
+    }
+}
+
+/// Makes an answer ready to go out.
+pub fn finish(request: &Request, mut response: Response, kind: Representation) -> Response {
+    if !matches!(response.status, 200 | 207) || kind == Representation::Opaque {
+        return response;
+    }
+    let chosen = if is_encodable(&response) {
+        response.push("vary", "accept-encoding");
+        content_coding(request.header_list("accept-encoding").as_deref())
+    } else {
+        ContentCoding::Identity
+    };
+    let Some(cache_control) = kind.cache_control() else {
+        encode(&mut response, chosen);
+        return response;
+    };
+    if response.header("cache-control").is_none() {
+        response.push("cache-control", cache_control);
+    }
+    let tag = tag(&response.body);
+    let reads = matches!(request.method.as_str(), "GET" | "HEAD");
+    let held = request.header_list("if-none-match").filter(|_| reads);
+    if let Some(matched) = held.and_then(|list| matching(&list, &tag, chosen)) {
+        response.status = 304;
+        response.body = Vec::new();
+        response
+            .headers
+            .retain(|header| header.name != "content-type");
+        response.push("etag", matched);
+        return response;
+    }
+    let coding = encode(&mut response, chosen);
+    response.push("etag", tagged(&tag, coding));
+    response
+}
+
+/// Whether an answer is one to compress for who can read it.
+fn is_encodable(response: &Response) -> bool {
+    let content_type = response.header("content-type").unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let shrinks = matches!(
+        essence,
+        "application/json" | "application/octet-stream" | "text/html" | "text/plain"
+    );
+    shrinks
+        && (MIN_ENCODED_BYTES..=MAX_ENCODED_BYTES).contains(&response.body.len())
+        && response.header("content-encoding").is_none()
+}
+
+/// Compresses a body where that makes it smaller; says what became of it.
+fn encode(response: &mut Response, coding: ContentCoding) -> ContentCoding {
+    let Some(name) = coding.name() else {
+        return ContentCoding::Identity;
+    };
+    // Numbers hardly shrink, and a long body of them would take long.
+    let sample = response.body.get(..SAMPLE_BYTES);
+    if let Some(sample) = sample
+        && response.body.len() > 2 * SAMPLE_BYTES
+        && encoded(sample, coding).is_none_or(|short| short.len() > SAMPLE_BYTES / 8 * 7)
+    {
+        return ContentCoding::Identity;
+    }
+    match encoded(&response.body, coding) {
+        Some(short) if short.len() < response.body.len() => {
+            response.body = short;
+            response.push("content-encoding", name);
+            coding
+        }
+        _ => ContentCoding::Identity,
+    }
+}
+
+/// A body in a coding; `None` where the encoder fails, and then it goes out as it is.
+pub fn encoded(body: &[u8], coding: ContentCoding) -> Option<Vec<u8>> {
+    match coding {
+        ContentCoding::Identity => None,
+        ContentCoding::Gzip => gzip(body, GZIP_LEVEL),
+        ContentCoding::Zstd => Some(zstd(body, ZSTD_LEVEL)),
+    }
+}
+
+/// `gzip` at a level of zlib's, 1 to 9.
+pub fn gzip(body: &[u8], level: i32) -> Option<Vec<u8>> {
+    let mut encoder = Deflate::new(level, true, GZIP_WINDOW_BITS);
+    let mut out = vec![0; body.len() / 2 + 64];
+    loop {
+        let (taken, given) = (encoder.total_in() as usize, encoder.total_out() as usize);
+        let status = encoder
+            .compress(
+                body.get(taken..)?,
+                out.get_mut(given..)?,
+                DeflateFlush::Finish,
+            )
+            .ok()?;
+        let given = encoder.total_out() as usize;
+        if status == Status::StreamEnd {
+            out.truncate(given);
+            return Some(out);
+        }
+        // What does not fit in the body's own length is not wanted.
+        if out.len() > body.len() {
+            return None;
+        }
+        out.resize(body.len() + 1, 0);
+    }
+}
+
+/// `zstd` at a level of its own, with a checksum.
+pub fn zstd(body: &[u8], level: CompressionLevel) -> Vec<u8> {
+    let mut encoder: FrameCompressor<&[u8], Vec<u8>> = FrameCompressor::new(level);
+    encoder.set_content_checksum(true);
+    encoder.compress_independent_frame(body)
+}
+
+/// The digest of a body, in hexadecimal.
+fn tag(body: &[u8]) -> String {
+    let digest = Sha256::digest(body);
+    let mut tag = String::with_capacity(2 * TAG_BYTES);
+    for byte in digest.iter().take(TAG_BYTES) {
+        // Writing to a string cannot fail.
+        let _ = write!(tag, "{byte:02x}");
+    }
+    tag
+}
+
+/// The entity tag of a body in a coding.
+fn tagged(tag: &str, coding: ContentCoding) -> String {
+    match coding.name() {
+        None => format!("\"{tag}\""),
+        Some(name) => format!("\"{tag}-{name}\""),
+    }
+}
+
+/// The tag of the copy that is still good: one that `If-None-Match` lists, in any coding the caller holds it in. Compared
+/// weakly, as §13.1.2 has it: a proxy that changed the coding marks tags as weak.
+fn matching(list: &str, tag: &str, chosen: ContentCoding) -> Option<String> {
+    if list.trim() == "*" {
+        return Some(tagged(tag, chosen));
+    }
+    let codings = [
+        ContentCoding::Identity,
+        ContentCoding::Gzip,
+        ContentCoding::Zstd,
+    ];
+    list.split(',').find_map(|listed| {
+        let listed = listed.trim();
+        let opaque = listed.strip_prefix("W/").unwrap_or(listed);
+        codings
+            .into_iter()
+            .map(|coding| tagged(tag, coding))
+            .find(|own| own == opaque)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coding::{self, Coding, Decoded};
+    use crate::record::Header;
+
+    fn asking(method: &str, headers: &[(&str, &str)]) -> Request {
+        Request {
+            method: method.to_owned(),
+            target: "/v1/models".to_owned(),
+            headers: headers
+                .iter()
+                .map(|(name, value)| Header {
+                    name: (*name).to_owned(),
+                    value: value.as_bytes().to_vec(),
+                })
+                .collect(),
+            body: Vec::new(),
+        }
+    }
+
+    fn answer(bytes: usize) -> Response {
+        let body = br#"{"name":"digits","ready":true},"#.iter().copied();
+        Response::new(200, "application/json", body.cycle().take(bytes).collect())
+    }
+
+    fn decoded(response: &Response) -> Vec<u8> {
+        let coding = match response.header("content-encoding") {
+            None => return response.body.clone(),
+            Some("gzip") => Coding::Gzip,
+            Some("zstd") => Coding::Zstd,
+            Some(other) => panic!("{other}"),
+        };
+        let mut decoded = Decoded::new(u64::MAX);
+        coding::decode(coding, &response.body, &mut decoded).unwrap();
+        decoded.bytes
+    }
+
+    /// Bytes that no encoder makes shorter.
+    fn noise(bytes: usize) -> Vec<u8> {
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
+            (state >> 33) as u8
+        };
+        (0..bytes).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn a_body_is_compressed_as_asked_and_decodes_to_what_it_was() {
+        for bytes in [MIN_ENCODED_BYTES, 5_000, 100_000, 1 << 20] {
+            for (accept, coding) in [("gzip", "gzip"), ("zstd", "zstd"), ("gzip, zstd", "zstd")] {
+                let plain = answer(bytes);
+                let request = asking("POST", &[("accept-encoding", accept)]);
+                let response = finish(&request, plain.clone(), Representation::Result);
+                assert_eq!(response.header("content-encoding"), Some(coding));
+                assert_eq!(response.header("vary"), Some("accept-encoding"));
+                assert_eq!(response.header("etag"), None);
+                assert!(response.body.len() < bytes / 2);
+                assert_eq!(decoded(&response), plain.body);
+            }
+        }
+    }
+
+    #[test]
+    fn what_would_gain_nothing_or_tell_too_much_goes_out_as_it_is() {
+        let request = asking("POST", &[("accept-encoding", "gzip, zstd")]);
+        let mut error = answer(5_000);
+        error.status = 404;
+        let mut coded = answer(5_000);
+        coded.push("content-encoding", "gzip");
+        let image = Response::new(200, "image/png", answer(5_000).body);
+        let events = Response::new(200, "text/event-stream", answer(5_000).body);
+        for response in [answer(MIN_ENCODED_BYTES - 1), error, coded, image, events] {
+            let finished = finish(&request, response.clone(), Representation::Result);
+            assert_eq!(finished, response);
+        }
+        let opaque = finish(&request, answer(5_000), Representation::Opaque);
+        assert_eq!(opaque, answer(5_000));
+        for bytes in [2_000, 4 * SAMPLE_BYTES] {
+            let noise = Response::new(200, "application/octet-stream", noise(bytes));
+            let finished = finish(&request, noise.clone(), Representation::Result);
+            assert_eq!(finished.body, noise.body);
+            assert_eq!(finished.header("content-encoding"), None);
+        }
+    }
+
+    #[test]
+    fn a_copy_that_is_still_good_is_answered_with_304_and_no_body() {
+        for kind in [Representation::Public, Representation::Personal] {
+            for accept in ["identity", "gzip", "zstd"] {
+                let first = finish(
+                    &asking("GET", &[("accept-encoding", accept)]),
+                    answer(5_000),
+                    kind,
+                );
+                let tag = first.header("etag").unwrap().to_owned();
+                assert!(tag.starts_with('"') && tag.ends_with('"'));
+                for (list, status) in [
+                    (tag.clone(), 304),
+                    (format!("W/{tag}"), 304),
+                    (format!("\"x\", {tag}"), 304),
+                    ("*".to_owned(), 304),
+                    ("\"x\"".to_owned(), 200),
+                    (tag.trim_matches('"').to_owned(), 200),
+                    (String::new(), 200),
+                ] {
+                    for method in ["GET", "HEAD"] {
+                        let headers = [
+                            ("accept-encoding", accept),
+                            ("if-none-match", list.as_str()),
+                        ];
+                        let again = finish(&asking(method, &headers), answer(5_000), kind);
+                        assert_eq!(again.status, status, "{list}");
+                        assert_eq!(again.header("etag"), Some(tag.as_str()));
+                        assert_eq!(again.header("vary"), Some("accept-encoding"));
+                        let kept = again.header("cache-control").unwrap();
+                        assert!(kept.ends_with("no-cache"));
+                        assert_eq!(kept.contains("private"), kind == Representation::Personal);
+                        assert_eq!(again.body.is_empty(), status == 304);
+                        assert_eq!(again.header("content-type").is_none(), status == 304);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_coding_has_a_tag_of_its_own_and_each_body_too() {
+        let tag = |accept: &str, bytes| {
+            let request = asking("GET", &[("accept-encoding", accept)]);
+            let response = finish(&request, answer(bytes), Representation::Public);
+            response.header("etag").unwrap().to_owned()
+        };
+        let tags = [
+            tag("identity", 5_000),
+            tag("gzip", 5_000),
+            tag("zstd", 5_000),
+            tag("identity", 5_001),
+            tag("gzip", 5_001),
+        ];
+        for (place, one) in tags.iter().enumerate() {
+            assert_eq!(tags.iter().position(|other| other == one), Some(place));
+        }
+    }
+
+    #[test]
+    fn a_call_is_never_answered_with_304() {
+        let request = asking("POST", &[("if-none-match", "*")]);
+        let response = finish(&request, answer(5_000), Representation::Result);
+        assert_eq!(response.status, 200);
+    }
+}

@@ -1,0 +1,386 @@
+//! The description of the API against what serves: every example runs, every path has its route, every reference leads
+//! somewhere, and what the schemas refuse the parsers refuse too.
+
+use penstock_core::ModelVersion;
+use penstock_gate::openapi::{About, Described, MAX_DOCUMENT_BYTES, document};
+use penstock_gate::route::route;
+use penstock_tensor::{Contract, parse_infer, parse_predict};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// The contracts in the repository, and some that have what those lack.
+fn contracts() -> Vec<(String, Contract)> {
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models");
+    let mut contracts = Vec::new();
+    for folder in std::fs::read_dir(models).unwrap() {
+        let folder = folder.unwrap();
+        let Ok(text) = std::fs::read_to_string(folder.path().join("model.toml")) else {
+            continue;
+        };
+        let name = folder.file_name().into_string().unwrap();
+        contracts.push((name, Contract::parse(&text).unwrap()));
+    }
+    assert!(contracts.len() >= 6, "the models are gone");
+    for (name, text) in [
+        ("every-type", EVERY_TYPE),
+        ("far-ranges", FAR_RANGES),
+        ("long", LONG),
+    ] {
+        contracts.push((name.to_owned(), Contract::parse(text).unwrap()));
+    }
+    contracts.sort_by(|(a, _), (b, _)| a.cmp(b));
+    contracts
+}
+
+const EVERY_TYPE: &str = r#"
+description = "one input of each type"
+inputs = [
+    { name = "bool", datatype = "BOOL", shape = ["N", 2] },
+    { name = "u8", datatype = "UINT8", shape = ["N"] },
+    { name = "u64", datatype = "UINT64", shape = ["N", "M"] },
+    { name = "i64", datatype = "INT64", shape = ["N", 1, 1] },
+    { name = "half", datatype = "FP16", shape = ["N", 3] },
+    { name = "brain", datatype = "BF16", shape = ["N", 3] },
+    { name = "double", datatype = "FP64", shape = ["N"] },
+    { name = "bytes", datatype = "BYTES", shape = ["N", 2] },
+]
+outputs = [{ name = "class", datatype = "INT32", shape = ["N", 2], labels = ["a", "a"] }]
+[axes]
+N = { min = 2, max = 5 }
+M = { min = 3 }
+"#;
+
+const FAR_RANGES: &str = r#"
+description = "ranges without 1, scalars, no items"
+inputs = [
+    { name = "above", datatype = "FP32", shape = [], minimum = 2.5 },
+    { name = "below", datatype = "INT8", shape = [2, 2], maximum = -3 },
+]
+outputs = [{ name = "y", datatype = "FP32", shape = [] }]
+"#;
+
+const LONG: &str = r#"
+description = "too long for an example"
+inputs = [{ name = "x", datatype = "UINT8", shape = ["N", 224, 224, 3] }]
+outputs = [{ name = "y", datatype = "FP32", shape = ["N"] }]
+"#;
+
+fn whole(contracts: &[(String, Contract)]) -> Value {
+    let versions = [ModelVersion::parse("1").unwrap()];
+    let models: Vec<Described<'_>> = contracts
+        .iter()
+        .map(|(name, contract)| Described {
+            name,
+            versions: &versions,
+            contract,
+        })
+        .collect();
+    document(
+        &models,
+        &About {
+            counts_usage: true,
+            ..About::default()
+        },
+    )
+}
+
+/// What is wrong with a value under a schema, or nothing. Knows the keywords the document uses, and stops at others.
+fn wrong(document: &Value, schema: &Value, value: &Value) -> Option<String> {
+    let Value::Object(keywords) = schema else {
+        return (schema == &json!(false)).then(|| "nothing may be here".to_owned());
+    };
+    let each = |schemas: &Value| -> Vec<Option<String>> {
+        let schemas = schemas.as_array().unwrap().iter();
+        schemas.map(|one| wrong(document, one, value)).collect()
+    };
+    for (keyword, says) in keywords {
+        let fault = match keyword.as_str() {
+            "$ref" => {
+                let place = says.as_str().unwrap().strip_prefix('#').unwrap();
+                wrong(document, document.pointer(place).expect(place), value)
+            }
+            "type" => {
+                let names = match says {
+                    Value::Array(names) => names.clone(),
+                    one => vec![one.clone()],
+                };
+                let fits = names.iter().any(|name| match name.as_str().unwrap() {
+                    "object" => value.is_object(),
+                    "array" => value.is_array(),
+                    "string" => value.is_string(),
+                    "boolean" => value.is_boolean(),
+                    "number" => value.is_number(),
+                    "integer" => value.as_f64().is_some_and(|n| n.fract() == 0.0),
+                    "null" => value.is_null(),
+                    other => panic!("type {other}"),
+                });
+                (!fits).then(|| format!("{value} is no {says}"))
+            }
+            "enum" => {
+                (!says.as_array().unwrap().contains(value)).then(|| format!("{value} of {says}"))
+            }
+            "const" => (says != value).then(|| format!("{value} for {says}")),
+            "anyOf" => {
+                let faults = each(says);
+                faults
+                    .iter()
+                    .all(Option::is_some)
+                    .then(|| format!("{faults:?}"))
+            }
+            "oneOf" => {
+                let faults = each(says);
+                let fitting = faults.iter().filter(|fault| fault.is_none()).count();
+                (fitting != 1).then(|| format!("{fitting} fit: {faults:?}"))
+            }
+            "allOf" => each(says).into_iter().flatten().next(),
+            "required" => value.as_object().and_then(|members| {
+                let names = says.as_array().unwrap().iter().map(|n| n.as_str().unwrap());
+                let mut missing = names.filter(|name| !members.contains_key(*name));
+                missing.next().map(|name| format!("no {name}"))
+            }),
+            "properties" => value.as_object().and_then(|members| {
+                let known = says.as_object().unwrap().iter();
+                known
+                    .filter_map(|(name, schema)| Some((schema, members.get(name)?)))
+                    .find_map(|(schema, value)| wrong(document, schema, value))
+            }),
+            "additionalProperties" => value.as_object().and_then(|members| {
+                let known = schema.get("properties").and_then(Value::as_object);
+                let known = |name: &String| known.is_some_and(|known| known.contains_key(name));
+                let mut others = members.iter().filter(|(name, _)| !known(name));
+                others.find_map(|(_, value)| wrong(document, says, value))
+            }),
+            "items" => value.as_array().and_then(|elements| {
+                let first = schema.get("prefixItems").and_then(Value::as_array);
+                let mut rest = elements.iter().skip(first.map_or(0, Vec::len));
+                rest.find_map(|element| wrong(document, says, element))
+            }),
+            "prefixItems" => value.as_array().and_then(|elements| {
+                let mut pairs = says.as_array().unwrap().iter().zip(elements);
+                pairs.find_map(|(schema, element)| wrong(document, schema, element))
+            }),
+            "minItems" | "maxItems" => value.as_array().and_then(|elements| {
+                let (length, bound) = (elements.len() as u64, says.as_u64().unwrap());
+                let fits = if keyword == "minItems" {
+                    length >= bound
+                } else {
+                    length <= bound
+                };
+                (!fits).then(|| format!("{length} elements, {keyword} {bound}"))
+            }),
+            "minimum" | "maximum" => value.as_f64().and_then(|number| {
+                let bound = says.as_f64().unwrap();
+                let fits = if keyword == "minimum" {
+                    number >= bound
+                } else {
+                    number <= bound
+                };
+                (!fits).then(|| format!("{number}, {keyword} {bound}"))
+            }),
+            "minLength" | "maxLength" => value.as_str().and_then(|text| {
+                let (length, bound) = (text.chars().count() as u64, says.as_u64().unwrap());
+                let fits = if keyword == "minLength" {
+                    length >= bound
+                } else {
+                    length <= bound
+                };
+                (!fits).then(|| format!("{length} characters, {keyword} {bound}"))
+            }),
+            "description" | "title" | "examples" | "format" | "contentEncoding" => None,
+            other => panic!("the check does not know the keyword {other}"),
+        };
+        if fault.is_some() {
+            return fault;
+        }
+    }
+    None
+}
+
+/// Walks over every value of a document.
+fn walk(value: &Value, visit: &mut impl FnMut(&Value)) {
+    visit(value);
+    match value {
+        Value::Array(elements) => elements.iter().for_each(|one| walk(one, visit)),
+        Value::Object(members) => members.values().for_each(|one| walk(one, visit)),
+        _ => {}
+    }
+}
+
+/// The JSON example and schema of an operation's body.
+fn example(document: &Value, path: &str) -> Option<(Value, Value)> {
+    let body = &document["paths"][path]["post"]["requestBody"]["content"]["application/json"];
+    let (_, example) = body.get("examples")?.as_object()?.iter().next()?;
+    Some((body["schema"].clone(), example["value"].clone()))
+}
+
+#[test]
+fn every_example_meets_its_schema_and_is_taken_by_the_parser() {
+    let contracts = contracts();
+    let document = whole(&contracts);
+    let mut ran = 0;
+    for (name, contract) in &contracts {
+        for verb in ["predict", "infer", "batchPredict"] {
+            let path = match verb {
+                "infer" => format!("/v2/models/{name}/infer"),
+                verb => format!("/v1/models/{name}:{verb}"),
+            };
+            let Some((schema, body)) = example(&document, &path) else {
+                assert_eq!(name, "long");
+                continue;
+            };
+            assert_eq!(wrong(&document, &schema, &body), None, "{path}");
+            let text = |body: &Value| body.to_string().into_bytes();
+            match verb {
+                "infer" => drop(parse_infer(&text(&body), 0, contract).unwrap()),
+                "predict" => drop(parse_predict(&text(&body), contract).unwrap()),
+                _ => drop(parse_predict(&text(&body["requests"][0]), contract).unwrap()),
+            }
+            ran += 1;
+        }
+    }
+    assert_eq!(ran, 3 * (contracts.len() - 1));
+}
+
+#[test]
+fn what_the_schema_of_inputs_refuses_the_parser_refuses_too() {
+    let contracts = contracts();
+    let document = whole(&contracts);
+    for (name, contract) in &contracts {
+        let path = format!("/v1/models/{name}:predict");
+        let Some((_, body)) = example(&document, &path) else {
+            continue;
+        };
+        let schema = json!({ "$ref": format!("#/components/schemas/{name}.PredictRequest") });
+        for spec in &contract.inputs {
+            let mut bad: Vec<Value> = vec![json!({}), json!("x"), json!([]), json!(1e300)];
+            let good = &body["inputs"][&spec.name];
+            bad.extend([json!([good]), json!([good, good, [good]])]);
+            if let Value::Array(rows) = good {
+                bad.push(Value::Array([rows.as_slice(), &[Value::Null]].concat()));
+                bad.push(json!(vec![rows.first().unwrap(); 1_000]));
+            }
+            for value in bad {
+                let mut body = body.clone();
+                body["inputs"][&spec.name] = value;
+                let refused = parse_predict(body.to_string().as_bytes(), contract).is_err();
+                let text = body.to_string();
+                let faulty = wrong(&document, &schema, &body).is_some();
+                // The schema knows less: it may let pass what the parser refuses, never the other way round.
+                assert!(
+                    refused || !faulty,
+                    "{name} {}: {}",
+                    spec.name,
+                    &text[..text.len().min(200)]
+                );
+            }
+        }
+        for (member, value) in [
+            ("other", json!(1)),
+            ("id", json!(5)),
+            ("parameters", json!([])),
+            ("parameters", json!({ "a": {} })),
+            ("inputs", json!(null)),
+            ("inputs", json!({})),
+            ("inputs", json!({ "no such": 1 })),
+        ] {
+            let mut body = body.clone();
+            body[member] = value;
+            assert!(wrong(&document, &schema, &body).is_some(), "{body}");
+            assert!(parse_predict(body.to_string().as_bytes(), contract).is_err());
+        }
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere_and_every_component_is_used() {
+    let document = whole(&contracts());
+    let mut used = BTreeSet::new();
+    walk(&document, &mut |value| {
+        if let Some(place) = value.get("$ref").and_then(Value::as_str) {
+            let place = place.strip_prefix('#').unwrap();
+            assert!(document.pointer(place).is_some(), "{place}");
+            used.insert(place.to_owned());
+        }
+    });
+    for kind in ["schemas", "parameters", "headers", "responses"] {
+        for name in document["components"][kind].as_object().unwrap().keys() {
+            let place = format!("/components/{kind}/{name}");
+            assert!(used.contains(&place), "nothing refers to {place}");
+        }
+    }
+}
+
+#[test]
+fn every_path_has_a_route_that_takes_exactly_the_methods_described() {
+    let document = whole(&contracts());
+    let mut ids = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let real = path
+            .replace("{model}", "digits")
+            .replace("{version}", "1")
+            .replace("{code}", "internal");
+        assert!(!real.contains('{'), "{path}");
+        for method in ["GET", "POST", "PUT", "DELETE", "PATCH"] {
+            let described = item.get(method.to_lowercase()).is_some();
+            let found = route(method, &real);
+            assert_eq!(described, found.is_ok(), "{method} {path}: {found:?}");
+        }
+        for operation in item.as_object().unwrap().values() {
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(ids.insert(id.to_owned()), "{id} twice");
+            let in_path: BTreeSet<&str> = path
+                .split('{')
+                .skip(1)
+                .map(|rest| rest.split('}').next().unwrap())
+                .collect();
+            let parameters = operation["parameters"].as_array().unwrap().iter();
+            let declared: BTreeSet<&str> = parameters
+                .map(|one| match one.get("$ref").and_then(Value::as_str) {
+                    Some(place) => document.pointer(&place[1..]).unwrap(),
+                    None => one,
+                })
+                .filter(|one| one["in"] == "path")
+                .map(|one| one["name"].as_str().unwrap())
+                .collect();
+            assert_eq!(in_path, declared, "{path}");
+            assert!(operation["responses"]["404"].is_object(), "{path}");
+        }
+    }
+}
+
+#[test]
+fn the_document_stays_within_its_bound_however_many_models_there_are() {
+    let (_, contract) = contracts()
+        .into_iter()
+        .find(|(name, _)| name == "magika")
+        .unwrap();
+    let many: Vec<(String, Contract)> = (0..1_024)
+        .map(|i| (format!("model-{i:04}"), contract.clone()))
+        .collect();
+    let document = whole(&many);
+    let bytes = document.to_string().len();
+    assert!(bytes < MAX_DOCUMENT_BYTES + (300 << 10), "{bytes}");
+    let left_out = document["info"]["x-models-left-out"]["models"]
+        .as_array()
+        .unwrap();
+    let described = document["paths"].as_object().unwrap();
+    for (name, _) in &many {
+        let path = format!("/v1/models/{name}:predict");
+        assert_ne!(
+            described.contains_key(&path),
+            left_out.contains(&json!(name))
+        );
+    }
+    let alone = whole(&many[1_000..1_001]);
+    assert!(
+        alone["paths"]
+            .get("/v1/models/model-1000:predict")
+            .is_some()
+    );
+    let small = whole(&[]);
+    println!(
+        "{bytes} bytes for all that fit, {} for one model, {} for none",
+        alone.to_string().len(),
+        small.to_string().len()
+    );
+}

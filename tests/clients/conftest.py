@@ -1,0 +1,154 @@
+"""Starts the built server, once for all tests, and tells where it listens."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import numpy
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+START_TIMEOUT_S = 180
+
+OPEN = """
+[auth.anonymous]
+scopes = ["*"]
+from = "anywhere"
+[auth.tiers.free]
+priority = 2
+"""
+# Nobody without a key, and few calls with one.
+CLOSED = """
+[auth.tiers.free]
+priority = 2
+[[limits]]
+name = "few"
+per = ["tenant"]
+algorithm = "fixed-window"
+limit = 30
+window_s = 3600
+"""
+
+
+class Server:
+    """A process of `penstock up`, on a free port, with stores of its own."""
+
+    def __init__(self, folder, policy, key_of=None):
+        self.folder = folder
+        self.log = []
+        (folder / "penstock.toml").write_text(policy)
+        (folder / "runtime.toml").write_text(
+            f'[key_value_store.default]\ntype = "penstock"\npath = "{folder / "default.kv"}"\n'
+        )
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PENSTOCK_", "SPIN_VARIABLE_", "RUST_LOG"))
+        }
+        command = [os.environ["PENSTOCK_BINARY"], "up", "--listen", "127.0.0.1:0", "--admin-listen", "off"]
+        command += ["--models", os.environ.get("PENSTOCK_MODELS", str(ROOT / "models"))]
+        command += ["--policy", str(folder / "penstock.toml")]
+        # Servers share what they compiled and nothing else.
+        places = ["--app", os.environ.get("PENSTOCK_APP", str(ROOT / "spin.toml"))]
+        places += ["--runtime-config-file", str(folder / "runtime.toml")]
+        places += ["--state-dir", str(ROOT / "target" / "penstock-client-state")]
+        command += places
+        if library := os.environ.get("PENSTOCK_ONNXRUNTIME"):
+            command += ["--onnxruntime", library]
+        self.api_key = None
+        if key_of:
+            self._run(environment, places, "tenants", "create", key_of)
+            options = ["--tenant", key_of, "--tier", "free", "--scope", "*"]
+            printed = self._run(environment, places, "keys", "create", *options)
+            self.api_key = re.search(r"pnst_[A-Za-z0-9_]+", printed)[0]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        threading.Thread(target=self._read, daemon=True).start()
+        self.address = self._wait_for(r"serving http://(127\.0\.0\.1:\d+)")
+        self.url = f"http://{self.address}"
+        self._wait_until_ready()
+
+    @staticmethod
+    def _run(environment, places, *arguments):
+        command = [os.environ["PENSTOCK_BINARY"], *arguments, "--offline", *places]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.log.append(line)
+
+    def _wait_for(self, pattern):
+        until = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < until:
+            for line in list(self.log):
+                if found := re.search(pattern, line):
+                    return found[1]
+            assert self.process.poll() is None, "the server ended:\n" + "".join(self.log)
+            time.sleep(0.05)
+        raise AssertionError("the server did not start:\n" + "".join(self.log))
+
+    def _wait_until_ready(self):
+        until = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < until:
+            try:
+                urllib.request.urlopen(f"{self.url}/ready", timeout=10)
+                return
+            except urllib.error.HTTPError as answer:
+                # Without credentials it says only whether all is ready.
+                assert answer.code == 503, answer
+            time.sleep(0.1)
+        raise AssertionError("the models are not ready:\n" + "".join(self.log))
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Running:
+    """A server that somebody else started."""
+
+    def __init__(self, url):
+        self.url = url.rstrip("/")
+        self.address = self.url.removeprefix("http://")
+        self.log = []
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A server that lets everybody in."""
+    if url := os.environ.get("PENSTOCK_URL"):
+        yield Running(url)
+        return
+    started = Server(tmp_path_factory.mktemp("open"), OPEN)
+    yield started
+    started.stop()
+    panics = [line for line in started.log if "panicked" in line or "trap" in line]
+    assert not panics, "".join(panics)
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory):
+    """A server that wants API keys, and one of them."""
+    if "PENSTOCK_URL" in os.environ:
+        pytest.skip("needs a server of its own, and PENSTOCK_URL names another")
+    started = Server(tmp_path_factory.mktemp("closed"), CLOSED, key_of="acme")
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Digits the model was not trained on: pixels, and what they show."""
+    rows = numpy.loadtxt(ROOT / "tests/data/digits-heldout.csv", delimiter=",", dtype=numpy.float32)
+    return rows[:, 1:], rows[:, 0].astype(int)
