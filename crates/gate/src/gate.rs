@@ -155,7 +155,8 @@ impl<P: Ports> Gate<P> {
         let connection = Connection::of(request, host.token.as_deref());
         let mut trail = Trail::default();
         let mut representation = Representation::Result;
-        let read = match service::is_call(request) {
+        let is_rpc = service::is_call(request);
+        let read = match is_rpc {
             true => serve::read(request).map(Some),
             false => Ok(None),
         };
@@ -199,11 +200,11 @@ impl<P: Ports> Gate<P> {
             }
         }
         response.push("x-request-id", context.request_id.as_str());
-        // Messages are bytes to everybody but who sent for them.
-        if service::is_call(request) {
-            representation = Representation::Opaque;
-        }
-        let mut response = finish(request, response, representation);
+        // gRPC has codings of its own.
+        let mut response = match is_rpc {
+            true => response,
+            false => finish(request, response, representation),
+        };
         self.cors.add(&self.ports, request, &mut response);
         // What one caller is answered is not for a cache to tell the next, which shows another header.
         if (trail.personal
@@ -271,7 +272,9 @@ impl<P: Ports> Gate<P> {
         let accept = request.header_list("accept");
         let offered = route.media_types();
         let reads_json = offered.contains(&JSON) && negotiate::accepts_json(accept.as_deref());
-        if rpc.is_none() && !reads_json && negotiate::choose(accept.as_deref(), offered).is_none() {
+        let accepted =
+            rpc.is_some() || reads_json || negotiate::choose(accept.as_deref(), offered).is_some();
+        if !accepted {
             return Err(Problem::new(
                 Code::NotAcceptable,
                 format!(
@@ -395,9 +398,8 @@ fn settle<P: Ports>(
 /// What a route is to scopes and limits: its kind, and the model it is about.
 fn asked(route: &Route) -> (&'static str, Option<&str>) {
     match route {
-        Route::Predict(target) | Route::BatchPredict(target) | Route::Explain(target) => {
-            ("predict", Some(&target.model))
-        }
+        Route::Explain(target) => ("explain", Some(&target.model)),
+        Route::Predict(target) | Route::BatchPredict(target) => ("predict", Some(&target.model)),
         Route::Embeddings(target) => (
             "embeddings",
             (!target.model.is_empty()).then_some(target.model.as_str()),

@@ -67,7 +67,8 @@ impl Method {
     /// As policies call it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Predict | Self::BatchPredict | Self::Explain => "predict",
+            Self::Predict | Self::BatchPredict => "predict",
+            Self::Explain => "explain",
             Self::Infer | Self::Generate | Self::GenerateStream | Self::Grpc(_) => "infer",
             Self::Embeddings => "embeddings",
         }
@@ -255,6 +256,7 @@ impl<P: Ports> Call<'_, P> {
         };
         let work = self.decode(opened, name.as_str(), coding)?;
         if let Some(asked) = work.model_version() {
+            meter.serving = None;
             (_, serving) = version::choose(ports, catalogue, target, request, Some(asked), who)?;
             meter.serving = Some(serving.clone());
         }

@@ -9,6 +9,7 @@
 //! The document is bounded by [`MAX_DOCUMENT_BYTES`]: models that find no room are named in `info`, and
 //! `/openapi.json?model=<name>` describes one of them alone. Lists of labels and examples have bounds of their own.
 
+mod content;
 mod errors;
 mod example;
 mod paths;
@@ -67,6 +68,7 @@ pub fn document(models: &[Described<'_>], about: &About) -> Value {
         }
         room = room.saturating_sub(bytes);
         all_paths.extend(own_paths);
+        paths::offer_embeddings(&mut all_paths, model);
         schemas.extend(own_schemas);
     }
     let mut document = json!({

@@ -1,5 +1,6 @@
 //! Writes the operations: those of any model, and those of one.
 
+use super::content::taken;
 use super::errors::{self, Kind};
 use super::schema::{component, reference};
 use super::{About, Described, example};
@@ -76,6 +77,7 @@ impl Operation {
         match self.kind {
             Kind::Call => names.extend([
                 "X-Model-Version",
+                "X-Model-Version-Reason",
                 "X-Prediction-Id",
                 "Idempotency-Replayed",
                 "RateLimit",
@@ -506,6 +508,42 @@ fn v2() -> Vec<Operation> {
             .with(parameters)
             .answering("200", "It could.", object()),
         );
+        operations.push(read(
+            "/config",
+            "modelConfig",
+            "A model's configuration in Triton's form",
+            "ModelConfig",
+        ));
+        let events = json!({ "text/event-stream": { "schema": { "type": "string" } } });
+        for (verb, id, summary, content) in [
+            (
+                "generate",
+                "generate",
+                "Run the model on inputs by name",
+                named("GenerateResponse"),
+            ),
+            (
+                "generate_stream",
+                "generateStream",
+                "The same, answered with server-sent events",
+                events,
+            ),
+        ] {
+            operations.push(
+                operation(
+                    ("post", &format!("{base}/{verb}")),
+                    &format!("{id}{of}"),
+                    "oip",
+                    summary,
+                    Kind::Call,
+                )
+                .saying("Triton's generate extension: one object of inputs, one of outputs.")
+                .with(parameters)
+                .with(&CALL_PARAMETERS)
+                .taking(named("GenerateRequest"))
+                .answering("200", "It ran.", content),
+            );
+        }
         operations.push(
             operation(
                 ("post", &format!("{base}/infer")),
@@ -529,28 +567,54 @@ fn v2() -> Vec<Operation> {
     operations
 }
 
+/// Adds a model that gives embeddings to those that `/v1/embeddings` has an example for.
+pub fn offer_embeddings(paths: &mut Map<String, Value>, model: &Described<'_>) {
+    let adapter = model.contract.adapter.as_ref();
+    if !adapter.is_some_and(|adapter| taken(&adapter.name).is_some_and(|taken| taken.embeds)) {
+        return;
+    }
+    let input = ["A cat sat on the mat.", "A dog lay on the rug."];
+    let body = json!({ "model": model.name, "input": input });
+    if let Some(path) = paths.get_mut("/v1/embeddings") {
+        let content = &mut path["post"]["requestBody"]["content"]["application/json"];
+        content["examples"][model.name] = json!({ "value": body });
+    }
+}
+
 /// The operations of one model.
 pub fn of_model(model: &Described<'_>, about: &About) -> Map<String, Value> {
     let Described { name, contract, .. } = *model;
     let base = format!("/v1/models/{name}");
     let described = format!("{}\n\n{TENSOR_NOTE}", contract.description);
-    let example =
-        |value: Option<Value>| value.map(|value| json!({ "tensors": { "value": value } }));
     let mut predict = named(&component(name, "PredictRequest"));
     let mut infer = tensors_content(reference(&component(name, "InferRequest")));
     let mut batch = named(&component(name, "BatchPredictRequest"));
+    let mut examples = Map::new();
     if let Some(body) = example::predict(contract) {
         let requests = json!({ "requests": [&body] });
         batch["application/json"]["examples"] = json!({ "one": { "value": requests } });
-        predict["application/json"]["examples"] = json!({ "tensors": { "value": body } });
+        examples.insert("tensors".to_owned(), json!({ "value": body }));
     }
-    if let Some(examples) = example(example::infer(contract)) {
-        infer["application/json"]["examples"] = examples;
+    if let Some(body) = example::infer(contract) {
+        infer["application/json"]["examples"] = json!({ "tensors": { "value": body } });
     }
     if let Some(adapter) = &contract.adapter {
-        predict["*/*"] = json!({
-            "schema": { "description": format!("Content as it is, for the adapter `{}`.", adapter.name) },
-        });
+        let description = format!("Content as it is, for the adapter `{}`.", adapter.name);
+        let schema = json!({ "schema": { "description": description } });
+        let media_types = match taken(&adapter.name) {
+            Some(taken) => {
+                let body = json!({ "content": [(taken.part)()] });
+                examples.insert("content".to_owned(), json!({ "value": body }));
+                taken.media_types
+            }
+            None => &["*/*"],
+        };
+        for media_type in media_types {
+            predict[*media_type] = schema.clone();
+        }
+    }
+    if !examples.is_empty() {
+        predict["application/json"]["examples"] = Value::Object(examples);
     }
     let call = |path: String, verb: &str, tag: &'static str| {
         operation(
@@ -614,7 +678,10 @@ pub fn parameters() -> Value {
         "Idempotency-Key": {
             "name": "Idempotency-Key", "in": "header",
             "description": "Chosen once for each call and repeated with each retry; the call is made once, and retries get its answer.",
-            "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[A-Za-z0-9_.:-]+$" },
+            "schema": {
+                "type": "string",
+                "pattern": "^([!#-+\\--:<-~]{1,255}|\"([ !#-\\[\\]-~]|\\\\[\"\\\\]){1,255}\")$",
+            },
         },
         "If-None-Match": {
             "name": "If-None-Match", "in": "header",
@@ -636,6 +703,7 @@ pub fn headers() -> Value {
     json!({
         "X-Request-Id": text("Names the request; to be told to the operator."),
         "X-Model-Version": text("The version that answered."),
+        "X-Model-Version-Reason": text("Why that version, in a word."),
         "X-Prediction-Id": text("Names the prediction for good."),
         "Idempotency-Replayed": text("`true` where the call was made before and this is its answer."),
         "RateLimit": text("How each limit stands: `\"name\";r=<left>;t=<seconds>`."),

@@ -1,6 +1,7 @@
 //! Writes the schemas of bodies: those that hold for any model, and those of one model's contract.
 
 use super::Described;
+use penstock_tensor::classification::MAX_CLASSES;
 use penstock_tensor::contract::Dim;
 use penstock_tensor::{Contract, Datatype, TensorSpec};
 use serde_json::{Map, Value, json};
@@ -216,6 +217,7 @@ fn predict_request(contract: &Contract) -> Value {
         "properties": {
             "inputs": inputs(contract),
             "id": reference("CallerId"),
+            "model_version": reference("Version"),
             "parameters": reference("Parameters"),
         },
         "required": ["inputs"],
@@ -324,6 +326,13 @@ pub fn generic() -> Map<String, Value> {
             }),
         ),
         (
+            "Version",
+            json!({
+                "type": "string",
+                "description": "The version that is to answer, by number or alias.",
+            }),
+        ),
+        (
             "Parameters",
             json!({
                 "type": "object",
@@ -341,28 +350,23 @@ pub fn generic() -> Map<String, Value> {
                         "description": "Outputs that say nothing themselves come as bytes behind the JSON.",
                     },
                     "priority": {
-                        "type": "integer", "minimum": 0,
-                        "description": "Which line of the model the call waits in, 1 the first to run; the caller's tier may allow less.",
+                        "type": "integer", "minimum": 0, "maximum": i64::MAX,
+                        "description": "Which line of the model the call waits in, 1 the first to run; 0, and one it has not, is its default. The caller's tier may allow less.",
                     },
                     "timeout": {
-                        "type": "integer", "minimum": 0,
-                        "description": "Microseconds the call may take.",
+                        "type": "integer", "minimum": 0, "maximum": i64::MAX,
+                        "description": "Microseconds the call may take; 0 is as many as any may.",
                     },
                 },
-                "additionalProperties": { "type": ["string", "number", "boolean"] },
+                "additionalProperties": false,
             }),
         ),
         (
             "InputParameters",
             json!({
                 "type": "object",
-                "properties": {
-                    "binary_data_size": {
-                        "type": "integer", "minimum": 0,
-                        "description": "The input's bytes stand behind the JSON, so many; then there is no `data`.",
-                    },
-                },
-                "additionalProperties": { "type": ["string", "number", "boolean"] },
+                "description": "In a body with bytes behind its JSON, `binary_data_size` says how many of them are this input's, in place of `data`.",
+                "additionalProperties": false,
             }),
         ),
         (
@@ -375,11 +379,11 @@ pub fn generic() -> Map<String, Value> {
                         "description": "The output comes as bytes behind the JSON.",
                     },
                     "classification": {
-                        "type": "integer", "minimum": 0,
-                        "description": "So many of the greatest values, as strings `value:index:label`, in place of the tensor.",
+                        "type": "integer", "minimum": 0, "maximum": MAX_CLASSES,
+                        "description": "So many of the greatest values, as strings `value:index:label`, in place of the tensor; 0 for the tensor.",
                     },
                 },
-                "additionalProperties": { "type": ["string", "number", "boolean"] },
+                "additionalProperties": false,
             }),
         ),
         ("Part", part()),
@@ -397,6 +401,7 @@ pub fn generic() -> Map<String, Value> {
                         ],
                     },
                     "id": reference("CallerId"),
+                    "model_version": reference("Version"),
                 },
                 "required": ["content"],
                 "additionalProperties": false,
@@ -414,6 +419,7 @@ pub fn generic() -> Map<String, Value> {
                                 "description": "Values nested as the shapes say: an object of all inputs by name, or the value alone where the model has one input.",
                             },
                             "id": reference("CallerId"),
+                            "model_version": reference("Version"),
                             "parameters": reference("Parameters"),
                         },
                         "required": ["inputs"],
@@ -570,11 +576,42 @@ pub fn generic() -> Map<String, Value> {
             "GenerateRequest",
             json!({
                 "type": "object",
+                "description": "The inputs by name, nested as their shapes say or without the axis of items; `text_input` is no other than the rest.",
                 "properties": {
-                    "text_input": { "type": "string" },
                     "id": reference("CallerId"),
                     "parameters": { "type": "object" },
                 },
+            }),
+        ),
+        (
+            "GenerateResponse",
+            json!({
+                "type": "object",
+                "description": "The outputs by name.",
+                "properties": {
+                    "id": { "type": "string" },
+                    "model_name": { "type": "string" },
+                    "model_version": { "type": "string" },
+                },
+                "required": ["model_name", "model_version"],
+            }),
+        ),
+        (
+            "ModelConfig",
+            json!({
+                "type": "object",
+                "description": "The members of Triton's `ModelConfig` that a contract says something of.",
+                "properties": {
+                    "name": { "type": "string" },
+                    "platform": { "type": "string" },
+                    "backend": { "type": "string" },
+                    "version_policy": { "type": "object" },
+                    "max_batch_size": { "type": "integer" },
+                    "input": { "type": "array", "items": { "type": "object" } },
+                    "output": { "type": "array", "items": { "type": "object" } },
+                    "dynamic_batching": { "type": "object" },
+                },
+                "required": ["name", "platform", "max_batch_size", "input", "output"],
             }),
         ),
         ("EmbeddingRequest", embedding_request()),
@@ -681,30 +718,6 @@ pub fn generic() -> Map<String, Value> {
             }),
         ),
         (
-            "RepositoryIndex",
-            json!({
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "name": { "type": "string" },
-                        "version": { "type": "string" },
-                        "state": { "type": "string" },
-                        "reason": { "type": "string" },
-                    },
-                    "required": ["name"],
-                },
-            }),
-        ),
-        (
-            "ModelStatistics",
-            json!({
-                "type": "object",
-                "properties": { "model_stats": { "type": "array", "items": { "type": "object" } } },
-                "required": ["model_stats"],
-            }),
-        ),
-        (
             "Usage",
             json!({
                 "type": "object",
@@ -808,5 +821,6 @@ fn embedding_request() -> Value {
             "user": { "type": "string" },
         },
         "required": ["model", "input"],
+        "additionalProperties": false,
     })
 }

@@ -69,7 +69,7 @@ const offers = (surface, model) => {
   const content = bodyOf(surface, model.name);
   if (!content) return false;
   if (surface === 'file' || surface === 'content') return Boolean(model.adapter);
-  if (surface === 'embeddings') return Boolean(model.embeddings ?? (model.adapter && dig(described, 'x-embeddings')?.includes(model.name)));
+  if (surface === 'embeddings') return hasOwn(dig(content, 'application/json', 'examples'), model.name);
   return true;
 };
 const pretty = value => {
@@ -78,10 +78,10 @@ const pretty = value => {
   return text.replace(/\[\s+([^[\]{}]*?)\s+\]/g, (_, inner) => '[' + inner.replace(/\s*\n\s*/g, ' ') + ']');
 };
 const exampleOf = (surface, model) => {
-  if (surface === 'content') return { content: [{ type: 'text', text: 'What is this?' }] };
-  if (surface === 'embeddings') return { model: model.name, input: ['The first text', 'and the second'] };
   const examples = dig(bodyOf(surface, model.name), 'application/json', 'examples') ?? {};
-  return Object.values(examples)[0]?.value;
+  if (surface === 'content') return examples.content?.value ?? { content: [{ type: 'text', text: '' }] };
+  if (surface === 'embeddings') return examples[model.name]?.value;
+  return (examples.tensors ?? examples.one ?? Object.values(examples)[0])?.value;
 };
 
 const showPorts = model => {

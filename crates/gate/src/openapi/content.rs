@@ -1,0 +1,72 @@
+//! Says what content the adapters that come with the server take, with an example of each that runs. Of others it is known
+//! only that they take some.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+/// What an adapter takes.
+pub struct Taken {
+    /// The media types of a body that is the content itself.
+    pub media_types: &'static [&'static str],
+    /// Whether `/v1/embeddings` is for models with it.
+    pub embeds: bool,
+    /// A part of content.
+    pub part: fn() -> Value,
+}
+
+/// A line that stands upright: 16 by 16 grey pixels.
+const PICTURE: &str = "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAAAAAA6mKC9AAAAH0lEQVR42mP8z4AKmND4DCxQmpGB4T92FUNHgJGgbwEluwMf3+ftsgAAAABJRU5ErkJggg==";
+
+/// Samples of silence in the example: a little more than the model hears at once.
+const SAMPLES: usize = 640;
+/// Samples a second.
+const RATE_HZ: u32 = 16_000;
+
+/// What the adapter of this name takes.
+pub fn taken(adapter: &str) -> Option<Taken> {
+    let (media_types, embeds, part): (_, _, fn() -> Value) = match adapter {
+        "magika" => (&["application/octet-stream"][..], false, bytes),
+        "image" | "digits" => (&["image/png", "image/jpeg"][..], false, picture),
+        "silero-vad" => (&["audio/wav"][..], false, silence),
+        "sentence" => (&["text/plain"][..], true, text),
+        _ => return None,
+    };
+    Some(Taken {
+        media_types,
+        embeds,
+        part,
+    })
+}
+
+fn text() -> Value {
+    json!({ "type": "text", "text": "A cat sat on the mat." })
+}
+
+fn bytes() -> Value {
+    json!({ "type": "bytes", "data": STANDARD.encode("#!/bin/sh\necho hello\n") })
+}
+
+fn picture() -> Value {
+    json!({ "type": "image", "media_type": "image/png", "data": PICTURE })
+}
+
+/// A recording in which nobody speaks: RIFF, one channel, 16 bits.
+fn silence() -> Value {
+    let bytes = (SAMPLES * 2) as u32;
+    let mut wav = Vec::with_capacity(44 + SAMPLES * 2);
+    wav.extend_from_slice(b"RIFF");
+    wav.extend_from_slice(&(36 + bytes).to_le_bytes());
+    wav.extend_from_slice(b"WAVEfmt ");
+    wav.extend_from_slice(&16u32.to_le_bytes());
+    wav.extend_from_slice(&1u16.to_le_bytes());
+    wav.extend_from_slice(&1u16.to_le_bytes());
+    wav.extend_from_slice(&RATE_HZ.to_le_bytes());
+    wav.extend_from_slice(&(RATE_HZ * 2).to_le_bytes());
+    wav.extend_from_slice(&2u16.to_le_bytes());
+    wav.extend_from_slice(&16u16.to_le_bytes());
+    wav.extend_from_slice(b"data");
+    wav.extend_from_slice(&bytes.to_le_bytes());
+    wav.resize(44 + SAMPLES * 2, 0);
+    json!({ "type": "audio", "media_type": "audio/wav", "data": STANDARD.encode(&wav) })
+}

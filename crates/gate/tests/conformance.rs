@@ -1,0 +1,77 @@
+//! docs/CONFORMANCE.md against what there is: every test it names exists, every path and method that is served is in it.
+
+use penstock_gate::openapi::{About, document};
+use std::path::Path;
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+fn page() -> String {
+    std::fs::read_to_string(root().join("docs/CONFORMANCE.md")).unwrap()
+}
+
+#[test]
+fn every_test_that_the_page_names_exists() {
+    let page = page();
+    let mut named = 0;
+    // What stands between backquotes, every second piece.
+    for piece in page.split('`').skip(1).step_by(2) {
+        let Some((file, name)) = piece.split_once("::") else {
+            continue;
+        };
+        let text = std::fs::read_to_string(root().join(file))
+            .unwrap_or_else(|e| panic!("{piece}: {file}: {e}"));
+        let (declared, marked) = if file.ends_with(".py") {
+            (format!("def {name}("), name.starts_with("test_"))
+        } else {
+            let declared = format!("fn {name}(");
+            let before = text.split(&declared).next().unwrap_or_default();
+            // Within `proptest!` too, tests are marked right before they are declared.
+            let last = before.rsplit("#[test]").next().unwrap_or_default();
+            let marked = before.contains("#[test]") && !last.contains("fn ");
+            (declared, marked)
+        };
+        assert!(
+            text.contains(&declared) && marked,
+            "there is no test {piece}"
+        );
+        named += 1;
+    }
+    assert!(named > 50, "{named}");
+}
+
+#[test]
+fn every_path_of_the_protocol_that_is_served_is_in_the_page() {
+    let page = page();
+    let document = document(&[], &About::default());
+    let mut found = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let of_protocol = path.starts_with("/v2") || path == "/v1/embeddings";
+        if !of_protocol || path.contains("/versions/") {
+            continue;
+        }
+        for method in item.as_object().unwrap().keys() {
+            let entry = format!("`{} {path}`", method.to_uppercase());
+            assert!(page.contains(&entry), "{entry} is not in the page");
+            found += 1;
+        }
+    }
+    assert!(found >= 8, "{found}");
+}
+
+#[test]
+fn every_method_of_the_grpc_service_is_in_the_page() {
+    let proto = root().join("crates/proto/proto/grpc_predict_v2.proto");
+    let proto = std::fs::read_to_string(proto).unwrap();
+    let page = page();
+    let methods: Vec<&str> = proto
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("rpc "))
+        .filter_map(|rest| rest.split('(').next())
+        .collect();
+    assert!(methods.len() >= 12);
+    for method in methods {
+        assert!(page.contains(&format!("`{method}`")), "{method}");
+    }
+}
