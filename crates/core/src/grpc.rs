@@ -172,7 +172,8 @@ impl Code {
             Code::FailedPrecondition
             | Code::IdempotencyKeyExhausted
             | Code::IdempotencyKeyReused
-            | Code::ReplayUnavailable => G::FailedPrecondition,
+            | Code::ReplayUnavailable
+            | Code::NotCached => G::FailedPrecondition,
             Code::BodyTooLarge | Code::QuotaExceeded | Code::HeadersTooLarge => {
                 G::ResourceExhausted
             }

@@ -176,6 +176,9 @@ catalogue! {
     /// The store that a policy needs does not answer, or could not make durable what the answer rests on.
     StoreUnavailable = "store_unavailable", 503, "Store not available",
         "Try again after Retry-After seconds, with the same idempotency key if you sent one; what the call did may or may not last.";
+    /// The call was not to run anything, and nothing was kept that answers it.
+    NotCached = "not_cached", 504, "Not kept in the cache",
+        "Leave only-if-cached out of Cache-Control to have the model run.";
     /// The request took longer than its deadline.
     DeadlineExceeded = "deadline_exceeded", 504, "Deadline exceeded",
         "Send fewer items, or raise the deadline; the message names the limit.";

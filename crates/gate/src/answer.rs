@@ -24,10 +24,12 @@ pub struct Prediction<'a> {
     pub model: &'a str,
     /// Its version.
     pub version: ModelVersion,
-    /// A JSON array, already written.
-    pub predictions: &'a [u8],
+    /// A JSON array, already written; none where only an explanation is asked for.
+    pub predictions: Option<&'a [u8]>,
     /// Numbers in it that JSON cannot say and that stand as `null`.
     pub non_finite: u64,
+    /// What the prediction rests on, a JSON object that is already written.
+    pub explanation: Option<&'a [u8]>,
     /// Nanoseconds since the request came in.
     pub latency_ns: u64,
     /// Names the request.
@@ -43,10 +45,12 @@ pub fn prediction(said: &Prediction<'_>) -> Vec<u8> {
         version,
         predictions,
         non_finite,
+        explanation,
         latency_ns,
         request_id,
     } = *said;
-    let mut body = Vec::with_capacity(predictions.len() + 256);
+    let written = predictions.map_or(0, <[u8]>::len) + explanation.map_or(0, <[u8]>::len);
+    let mut body = Vec::with_capacity(written + 256);
     body.extend_from_slice(b"{\"prediction_id\":");
     render::write_string(&mut body, id.as_str());
     if let Some(caller_id) = caller_id {
@@ -57,10 +61,16 @@ pub fn prediction(said: &Prediction<'_>) -> Vec<u8> {
     render::write_string(&mut body, model);
     body.extend_from_slice(b",\"model_version\":");
     render::write_string(&mut body, &version.to_string());
-    body.extend_from_slice(b",\"predictions\":");
-    body.extend_from_slice(predictions);
+    if let Some(predictions) = predictions {
+        body.extend_from_slice(b",\"predictions\":");
+        body.extend_from_slice(predictions);
+    }
     if non_finite > 0 {
         body.extend_from_slice(format!(",\"non_finite\":{non_finite}").as_bytes());
+    }
+    if let Some(explanation) = explanation {
+        body.extend_from_slice(b",\"explanation\":");
+        body.extend_from_slice(explanation);
     }
     body.extend_from_slice(b",\"latency_ms\":");
     let latency_us = latency_ns / 1_000;
@@ -84,6 +94,9 @@ pub fn model(name: &str, versions: &[ModelVersion], contract: &Contract) -> Valu
         "limits": contract.limits,
         "predict": format!("/v1/models/{name}:predict"),
     });
+    if let Some(explain) = &contract.explain {
+        value["explain"] = json!(explain);
+    }
     if let Some(adapter) = &contract.adapter {
         value["adapter"] = json!(adapter.name);
     }

@@ -1,13 +1,19 @@
 //! Which models and versions exist, and each model's contract, read from the models directory.
 //!
 //! The listing is read once per instance; contracts and adapters are opened on a model's first call
-//! and kept. The directory can change after the engine loaded it, so a call that pins no version goes
-//! to the highest one that is ready, not to the highest that is there.
+//! and kept. The directory can change after the engine loaded it, so a call that pins no version, and of which the
+//! rollouts say nothing, goes to the highest one that is ready, not to the highest that is there.
 
+use crate::call::Serving;
 use crate::ports::Ports;
+use crate::record::Request;
+use crate::rollout;
 use crate::route::{Target, shorten};
 use penstock_core::{Code, ModelName, ModelVersion, Problem};
+use penstock_policy::cache::{DIGEST_BYTES, fingerprint};
+use penstock_policy::rollout::Asked;
 use penstock_tensor::Contract;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -34,6 +40,8 @@ pub struct Model<P: Ports> {
 pub struct Opened<P: Ports> {
     /// The contract as the gate reads it, for metadata and limits.
     pub contract: Contract,
+    /// What tells it from any other contract.
+    pub fingerprint: [u8; DIGEST_BYTES],
     /// The contract as validation holds it.
     pub validation: P::Contract,
     /// The adapter, when the contract names one.
@@ -43,6 +51,7 @@ pub struct Opened<P: Ports> {
 /// The models of one instance.
 pub struct Catalogue<P: Ports> {
     models: BTreeMap<String, Model<P>>,
+    read: rollout::Read,
 }
 
 impl<P: Ports> Catalogue<P> {
@@ -75,7 +84,10 @@ impl<P: Ports> Catalogue<P> {
                 },
             );
         }
-        Self { models }
+        Self {
+            models,
+            read: rollout::Read::default(),
+        }
     }
 
     /// The models, by name.
@@ -103,61 +115,85 @@ impl<P: Ports> Catalogue<P> {
         .with_available(others.cloned().collect())
     }
 
-    /// Finds the model and the version a target means: the pinned one, else the highest that is
+    /// Finds the model and the version somebody gets: the pinned one, else what the rollouts say, else the highest that is
     /// ready, else the highest.
-    pub fn resolve(
+    pub(crate) fn choose(
         &mut self,
         ports: &P,
         target: &Target,
-    ) -> Result<(&mut Model<P>, ModelVersion), Problem> {
-        let model = self.find(&target.model)?;
-        let version = model.version(ports, target.version.as_deref())?;
-        Ok((model, version))
-    }
-
-    /// Finds the model a target means.
-    pub fn find(&mut self, name: &str) -> Result<&mut Model<P>, Problem> {
-        if !self.contains(name) {
-            return Err(self.unknown(name));
+        seeker: &Seeker<'_>,
+    ) -> Result<(&mut Model<P>, Serving), Problem> {
+        if !self.contains(&target.model) {
+            return Err(self.unknown(&target.model));
         }
-        Ok(self
-            .models
-            .get_mut(name)
-            .expect("present, by the check above"))
+        let Self { models, read } = self;
+        let model = models
+            .get_mut(&target.model)
+            .expect("present, by the check above");
+        let name = model.name.as_str();
+        let now_ms = seeker.now_ms;
+        let pinned = target.version.as_deref();
+        if let Err(problem) = read.now(ports, now_ms) {
+            // What a number means is known without the store.
+            if pinned.and_then(ModelVersion::parse).is_none() {
+                return Err(problem);
+            }
+        }
+        if seeker.calls {
+            read.check(ports, name, now_ms);
+        }
+        let read = &*read;
+        let rollouts = read.known();
+        let (before, found) = (model.serving, Cell::new(model.serving));
+        // Once one was ready it stays, so that a call costs no question to the engine.
+        let ready = |version: ModelVersion| {
+            if before.is_some_and(|before| before <= version) {
+                return before == Some(version);
+            }
+            let ready = ports.ready(name, version).is_ok();
+            if ready {
+                found.set(Some(version));
+            }
+            ready
+        };
+        let request = seeker.request;
+        let asked = Asked {
+            pinned,
+            caller: seeker.caller,
+            header: &|name| request.and_then(|request| rollout::header(request, name)),
+            versions: &model.versions,
+            ready: &ready,
+            tripped: &|id| read.is_tripped(name, id),
+            now_ms,
+            random: seeker.random,
+        };
+        let chosen = match seeker.calls {
+            true => rollouts.choose(name, &asked),
+            false => rollouts.describe(name, &asked),
+        };
+        let chosen = chosen.map_err(|refused| rollout::problem(refused, name, pinned))?;
+        let path = request.map_or("", Request::path);
+        let serving = rollout::serving(rollouts, name, chosen, path);
+        model.serving = found.get();
+        Ok((model, serving))
     }
 }
 
+/// Who seeks a version.
+pub(crate) struct Seeker<'a> {
+    /// Always the same for the same caller.
+    pub caller: &'a str,
+    /// What they sent.
+    pub request: Option<&'a Request>,
+    /// Whether they call the model, and do not only ask of it.
+    pub calls: bool,
+    /// The time.
+    pub now_ms: u64,
+    /// Randomness.
+    pub random: u64,
+}
+
 impl<P: Ports> Model<P> {
-    /// The version that is meant: the pinned one, else the highest that is ready, else the highest.
-    pub fn version(&mut self, ports: &P, pinned: Option<&str>) -> Result<ModelVersion, Problem> {
-        let version = match pinned {
-            None => self.serving(ports),
-            Some(text) => ModelVersion::parse(text).filter(|v| self.versions.contains(v)),
-        };
-        version.ok_or_else(|| {
-            Problem::new(
-                Code::UnknownVersion,
-                format!(
-                    "model `{}` has no version `{}`",
-                    self.name,
-                    shorten(pinned.unwrap_or_default())
-                ),
-            )
-            .with_available(self.versions.iter().map(ToString::to_string).collect())
-        })
-    }
-
-    /// The version for calls that pin none. Once one was ready it stays, so that a call costs no
-    /// question to the engine.
-    fn serving(&mut self, ports: &P) -> Option<ModelVersion> {
-        if self.serving.is_none() && self.versions.len() > 1 {
-            let ready =
-                |version: &&ModelVersion| ports.ready(self.name.as_str(), **version).is_ok();
-            self.serving = self.versions.iter().rev().find(ready).copied();
-        }
-        self.serving.or_else(|| self.versions.last().copied())
-    }
-
     /// The contract and what belongs to it, opened on first use. A model whose contract or adapter
     /// cannot be opened is there but not ready: its operator has to mend it, so callers get 503, and
     /// the next call tries again.
@@ -199,6 +235,7 @@ impl<P: Ports> Opened<P> {
         };
         Ok(Self {
             contract,
+            fingerprint: fingerprint(&text),
             validation,
             adapter,
         })

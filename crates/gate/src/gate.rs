@@ -306,6 +306,7 @@ impl<P: Ports> Gate<P> {
         let called = match &route {
             Route::Predict(target) => Some((Method::Predict, target)),
             Route::BatchPredict(target) => Some((Method::BatchPredict, target)),
+            Route::Explain(target) => Some((Method::Explain, target)),
             Route::Embeddings(target) => Some((Method::Embeddings, target)),
             Route::Infer(target) => Some((Method::Infer, target)),
             Route::Generate(target) => Some((Method::Generate, target)),
@@ -356,7 +357,9 @@ fn settle<P: Ports>(
 /// What a route is to scopes and limits: its kind, and the model it is about.
 fn asked(route: &Route) -> (&'static str, Option<&str>) {
     match route {
-        Route::Predict(target) | Route::BatchPredict(target) => ("predict", Some(&target.model)),
+        Route::Predict(target) | Route::BatchPredict(target) | Route::Explain(target) => {
+            ("predict", Some(&target.model))
+        }
         Route::Embeddings(target) => (
             "embeddings",
             (!target.model.is_empty()).then_some(target.model.as_str()),

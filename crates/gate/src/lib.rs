@@ -6,6 +6,7 @@
 //! * [`route`]: path and method to route; pure;
 //! * `policies`: the operator's policies, opened;
 //! * `call`: a call of a model through all of them;
+//! * `rollout`: which version answers, and whether a canary goes on;
 //! * [`coding`]: compressed bodies;
 //! * `cors`: what browsers are told about pages of other origins;
 //! * `disclose`: how much of a model's answer goes out;
@@ -36,6 +37,7 @@ mod policies;
 pub mod ports;
 pub mod record;
 pub mod representation;
+mod rollout;
 pub mod route;
 pub mod trail;
 

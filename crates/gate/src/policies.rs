@@ -9,6 +9,7 @@ use crate::ports::{
 use crate::record::Request;
 use penstock_core::headers::{CREDENTIALS, SIGNATURE};
 use penstock_core::{Code, Problem};
+use penstock_policy::cache::CacheEntry;
 use penstock_policy::disclosure::Disclosure;
 use penstock_policy::document;
 use sha2::{Digest, Sha256};
@@ -34,6 +35,8 @@ pub struct Policies<P: Ports> {
     pub counts: bool,
     /// How much of models' answers goes out.
     pub disclosure: Vec<Disclosure>,
+    /// Whose results are kept.
+    pub cache: Vec<CacheEntry>,
     /// The most bytes of any body, decoded.
     pub body_limit: u64,
 }
@@ -69,6 +72,7 @@ impl<P: Ports> Policies<P> {
             counts: usage.enabled(),
             auth,
             disclosure: document::disclosure(&text).map_err(broken)?,
+            cache: document::cache(&text).map_err(broken)?,
             body_limit: document::body_limit(&text).map_err(broken)?,
             quota,
             idempotency,

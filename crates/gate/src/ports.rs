@@ -109,7 +109,7 @@ pub trait Ports {
         waiting_since_ms: Option<u64>,
         now_ms: u64,
     ) -> Result<CacheLooked, String>;
-    /// Keeps a result.
+    /// Keeps a result. Who ran without having looked has no ticket, which is 0.
     fn cache_keep(
         &self,
         at: &CacheAddress<'_>,
@@ -161,6 +161,8 @@ pub struct CacheAddress<'a> {
     pub places: u32,
     /// What the result is of.
     pub digest: &'a [u8],
+    /// Milliseconds a run may take before who waits for it takes its runner for dead.
+    pub lease_ms: u32,
 }
 
 /// What came of looking for a result.

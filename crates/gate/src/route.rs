@@ -30,6 +30,8 @@ pub enum Route {
     Predict(Target),
     /// `/v1/models/{m}[/versions/{v}]:batchPredict`.
     BatchPredict(Target),
+    /// `/v1/models/{m}[/versions/{v}]:explain`.
+    Explain(Target),
     /// `/v1/embeddings`; the model is named in the body.
     Embeddings(Target),
     /// `/v2`.
@@ -71,6 +73,7 @@ impl Route {
             self,
             Route::Predict(_)
                 | Route::BatchPredict(_)
+                | Route::Explain(_)
                 | Route::Embeddings(_)
                 | Route::Infer(_)
                 | Route::Generate(_)
@@ -188,6 +191,7 @@ fn v1_model(last: &str, model: Option<&str>) -> Option<Route> {
         None => Some(Route::Model(target)),
         Some("predict") => Some(Route::Predict(target)),
         Some("batchPredict") => Some(Route::BatchPredict(target)),
+        Some("explain") => Some(Route::Explain(target)),
         Some(_) => None,
     }
 }
@@ -206,12 +210,9 @@ pub fn target(model: &str, version: Option<&str>) -> Target {
     }
 }
 
-/// Decodes `%XX` in one path segment (RFC 3986 §2.1).
+/// Decodes `%XX` in one path segment.
 pub(crate) fn percent_decode(segment: &str) -> Result<String, Problem> {
-    if !segment.contains('%') {
-        return Ok(segment.to_owned());
-    }
-    let malformed = || {
+    percent_decoded(segment).ok_or_else(|| {
         Problem::new(
             Code::MalformedRequest,
             format!(
@@ -219,16 +220,21 @@ pub(crate) fn percent_decode(segment: &str) -> Result<String, Problem> {
                 shorten(segment)
             ),
         )
-    };
-    let bytes = segment.as_bytes();
+    })
+}
+
+/// Decodes `%XX` (RFC 3986 §2.1); `None` where that is not UTF-8, or no percent-encoding.
+pub(crate) fn percent_decoded(text: &str) -> Option<String> {
+    if !text.contains('%') {
+        return Some(text.to_owned());
+    }
+    let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
         if bytes[at] == b'%' {
             let hex = |b: Option<&u8>| b.and_then(|&b| char::from(b).to_digit(16));
-            let (Some(high), Some(low)) = (hex(bytes.get(at + 1)), hex(bytes.get(at + 2))) else {
-                return Err(malformed());
-            };
+            let (high, low) = (hex(bytes.get(at + 1))?, hex(bytes.get(at + 2))?);
             out.push((high * 16 + low) as u8);
             at += 3;
         } else {
@@ -236,7 +242,7 @@ pub(crate) fn percent_decode(segment: &str) -> Result<String, Problem> {
             at += 1;
         }
     }
-    String::from_utf8(out).map_err(|_| malformed())
+    String::from_utf8(out).ok()
 }
 
 /// How much of something a stranger sent is repeated in a message.
@@ -299,6 +305,11 @@ mod tests {
                 "POST",
                 "/v1/models/m:batchPredict",
                 Route::BatchPredict(at("m", None)),
+            ),
+            (
+                "POST",
+                "/v1/models/m:explain",
+                Route::Explain(at("m", None)),
             ),
             ("POST", "/v1/embeddings", Route::Embeddings(at("", None))),
             (

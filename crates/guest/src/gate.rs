@@ -429,6 +429,7 @@ fn address(at: &ports::CacheAddress<'_>) -> wit_cache::Address {
         space: at.space.to_owned(),
         places: at.places,
         digest: at.digest.to_vec(),
+        lease_ms: at.lease_ms,
     }
 }
 

@@ -44,6 +44,17 @@ impl WitKv {
         }
     }
 
+    /// Whether there is such a store: the host has one of the labels and grants it.
+    pub fn is_granted(&self) -> bool {
+        let refused = |label: &&str| {
+            matches!(
+                store::open(label),
+                Err(store::Error::NoSuchStore | store::Error::AccessDenied)
+            )
+        };
+        self.opened.get().is_some() || !self.labels.iter().all(refused)
+    }
+
     fn bucket(&self) -> Result<&store::Bucket, KvError> {
         if let Some(bucket) = self.opened.get() {
             return Ok(bucket);

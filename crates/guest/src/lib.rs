@@ -17,10 +17,13 @@ pub mod inference;
     feature = "auth",
     feature = "cache",
     feature = "idempotency",
+    feature = "models",
     feature = "quota",
     feature = "usage"
 ))]
 pub mod kv;
+#[cfg(feature = "models")]
+pub mod models;
 #[cfg(feature = "nn")]
 pub mod nn;
 #[cfg(feature = "quota")]

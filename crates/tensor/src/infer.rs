@@ -44,6 +44,9 @@ pub struct InferRequest {
     pub timeout_us: Option<u64>,
 }
 
+/// Which inputs stand behind the JSON, and their bytes, in their order there.
+type Behind = Vec<(usize, u64)>;
+
 /// An output that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputRequest {
@@ -231,7 +234,7 @@ impl<'a, 'c> Request<'a, 'c> {
         &mut self,
         scanner: &mut Scanner<'a>,
         tail_bytes: u64,
-    ) -> Scan<(Vec<Tensor>, Vec<(usize, u64)>)> {
+    ) -> Scan<(Vec<Tensor>, Behind)> {
         let kind = scanner.kind()?;
         if kind != Kind::Array {
             self.sink

@@ -8,8 +8,10 @@
 //! cost its request and its bytes. A replay costs a request and its bytes, and no items.
 
 mod batch;
+mod cache;
 mod content;
 pub(crate) mod embeddings;
+mod explain;
 mod generate;
 pub(crate) mod infer;
 mod predict;
@@ -22,16 +24,18 @@ use crate::coding::{self, Coding};
 use crate::gate::{Answered, Context, known};
 use crate::policies::{Policies, RETRY_STORE_S, quota_problem};
 use crate::ports::{
-    AdmissionPort, AuthAdmitted, Headers, IdempotencyPort, Ports, QuotaCall, QuotaPort,
-    UsageAmounts, UsagePort,
+    AdmissionPort, AuthAdmitted, FailureKind, Headers, IdempotencyPort, Ports, QuotaCall,
+    QuotaPort, UsageAmounts, UsagePort,
 };
 use crate::record::Request;
+use crate::rollout;
 use crate::route::{Target, shorten};
 use penstock_core::{Caller, Code, Problem, Violation};
 use penstock_tensor::{Contract, Rejection};
 use replay::Begun;
 use run::{Answer, Runner, Work};
 use std::borrow::Cow;
+pub(crate) use version::Serving;
 
 const JSON: &str = "application/json";
 
@@ -42,6 +46,8 @@ pub enum Method {
     Predict,
     /// `:batchPredict`.
     BatchPredict,
+    /// `:explain`.
+    Explain,
     /// The Open Inference Protocol's `infer`.
     Infer,
     /// Triton's `generate`.
@@ -56,7 +62,7 @@ impl Method {
     /// As policies call it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Predict | Self::BatchPredict => "predict",
+            Self::Predict | Self::BatchPredict | Self::Explain => "predict",
             Self::Infer | Self::Generate | Self::GenerateStream => "infer",
             Self::Embeddings => "embeddings",
         }
@@ -72,6 +78,12 @@ struct Meter {
     compute_ns: u64,
     /// The model, once it is known to exist.
     model: Option<String>,
+    /// The version that answers, once it is chosen.
+    serving: Option<Serving>,
+    /// How the last run failed, if one did and the caller did not ask for less time than it takes.
+    failed: Option<FailureKind>,
+    /// How many runs there were.
+    runs: u64,
 }
 
 /// What is the same in all steps of a call.
@@ -167,6 +179,16 @@ pub fn call<P: Ports>(
             .retry_after(RETRY_STORE_S));
         }
     }
+    if let Some(serving) = &meter.serving {
+        headers.extend(serving.notice.iter().cloned());
+        if answered.is_err() {
+            let said = [
+                ("x-model-version", serving.version.to_string()),
+                ("x-model-version-reason", serving.reason.clone()),
+            ];
+            headers.extend(said.map(|(name, value)| (name.to_owned(), value)));
+        }
+    }
     answered
 }
 
@@ -213,11 +235,11 @@ impl<P: Ports> Call<'_, P> {
         if self.method == Method::Embeddings && target.model.is_empty() {
             return Err(self.unnamed(headers));
         }
-        let model = catalogue.find(&target.model)?;
+        let who = (self.caller, self.context);
+        let (model, mut serving) = version::choose(ports, catalogue, target, request, None, who)?;
         let name = model.name.clone();
         meter.model = Some(name.as_str().to_owned());
-        let pinned = version::pinned(target, request, None)?;
-        let mut serving = version::choose(ports, model, pinned.as_deref())?;
+        meter.serving = Some(serving.clone());
         let opened = &*model.open(ports)?;
         let coding = coding::of(request, headers)?;
         check_body(request, &opened.contract)?;
@@ -228,8 +250,8 @@ impl<P: Ports> Call<'_, P> {
         };
         let work = self.decode(opened, name.as_str(), coding)?;
         if let Some(asked) = work.model_version() {
-            let pinned = version::pinned(target, request, Some(asked))?;
-            serving = version::choose(ports, model, pinned.as_deref())?;
+            (_, serving) = version::choose(ports, catalogue, target, request, Some(asked), who)?;
+            meter.serving = Some(serving.clone());
         }
         let charged = admission.filter(|_| self.policies.scope.items);
         if let Some(admission) = charged {
@@ -276,6 +298,7 @@ impl<P: Ports> Call<'_, P> {
                 prediction_id,
             }
         });
+        let cache_headers = runner.cache.headers(ports.unix_ms());
         // What did not run is not paid for; what ran and failed is.
         let ran_nothing = match &result {
             Ok(_) => meter.items == 0,
@@ -284,6 +307,14 @@ impl<P: Ports> Call<'_, P> {
         if ran_nothing {
             refund(headers);
         }
+        if let Some(counted) = &serving.counted
+            && let Some(outcome) = rollout::outcome(meter.runs > 0, meter.failed)
+        {
+            let (version, latency_ns) = (serving.version, meter.compute_ns);
+            let call = (outcome, latency_ns);
+            rollout::count(ports, name.as_str(), version, counted, call);
+        }
+        headers.extend(cache_headers);
         match claimed {
             Some(attempt) => self.finish(&attempt, result),
             None => result,
@@ -302,6 +333,7 @@ impl<P: Ports> Call<'_, P> {
         let body = || coding::body(&self.request.body, coding, limit);
         match self.method {
             Method::Predict => predict::decode(self, opened, model, body),
+            Method::Explain => explain::decode(self, opened, model, body),
             Method::BatchPredict => batch::decode(self, opened, model, &self.json(body)?),
             Method::Infer => infer::decode(self, opened, body),
             Method::Generate => generate::decode(opened, &self.json(body)?, false),
@@ -334,7 +366,7 @@ impl<P: Ports> Call<'_, P> {
 fn was_not_run(code: Code) -> bool {
     matches!(
         code,
-        Code::ModelNotReady | Code::Overloaded | Code::DeadlineExceeded
+        Code::ModelNotReady | Code::Overloaded | Code::DeadlineExceeded | Code::NotCached
     )
 }
 

@@ -1,6 +1,7 @@
 //! `:predict`: named inputs in JSON, a body of content for the model's adapter, or a bare body as one part of it.
 
 use super::content::{self, Content, OwnedPart};
+use super::explain;
 use super::run::{Answer, Runner, Wishes, Work, item_count, prepare};
 use super::{BodyKind, Call, JSON, body_kind, rejected, text};
 use crate::answer;
@@ -13,11 +14,11 @@ use std::borrow::Cow;
 
 /// Inputs that may be run, or content that an adapter has begun with.
 pub(super) struct Predict {
-    said: Said,
-    begun: Begun,
+    pub said: Said,
+    pub begun: Begun,
 }
 
-enum Begun {
+pub(super) enum Begun {
     Tensors { inputs: Vec<Tensor>, items: u64 },
     Adapted(Step),
 }
@@ -31,13 +32,28 @@ pub(super) struct Said {
     pub model_version: Option<String>,
 }
 
-/// Reads a body.
+/// Reads a body, and sees to it that it is explained where the request asks for that.
 pub(super) fn decode<'b, P: Ports>(
     call: &Call<'_, P>,
     opened: &Opened<P>,
     model: &str,
     body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
 ) -> Result<Box<dyn Work<P>>, Problem> {
+    let explained = explain::is_wanted(call.request)?;
+    let read = read(call, opened, model, body)?;
+    match explained {
+        true => explain::beside(call, opened, model, read),
+        false => Ok(Box::new(read)),
+    }
+}
+
+/// Reads a body.
+pub(super) fn read<'b, P: Ports>(
+    call: &Call<'_, P>,
+    opened: &Opened<P>,
+    model: &str,
+    body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
+) -> Result<Predict, Problem> {
     let content_type = call.request.header_text("content-type");
     let kind = body_kind(content_type, opened.adapter.is_some())?;
     let body = body()?;
@@ -46,10 +62,10 @@ pub(super) fn decode<'b, P: Ports>(
             parts: vec![bare(content_type, &body)],
         };
         let step = prepare(adapter, &opened.contract, model, &[item])?;
-        return Ok(Box::new(Predict {
+        return Ok(Predict {
             said: Said::default(),
             begun: Begun::Adapted(step),
-        }));
+        });
     }
     let (read, said) = read_json(opened, &body)?;
     let begun = match read {
@@ -59,7 +75,7 @@ pub(super) fn decode<'b, P: Ports>(
         },
         Read::Parts(parts) => Begun::Adapted(content::begin(opened, model, &parts)?),
     };
-    Ok(Box::new(Predict { said, begun }))
+    Ok(Predict { said, begun })
 }
 
 /// A body that is the content itself, as its type has it.
@@ -113,8 +129,9 @@ impl<P: Ports> Work<P> for Predict {
             caller_id: caller_id.as_deref(),
             model: runner.model,
             version: runner.serving.version,
-            predictions: &predictions,
+            predictions: Some(&predictions),
             non_finite,
+            explanation: None,
             latency_ns: ports.monotonic_ns().saturating_sub(context.started_ns),
             request_id: &context.request_id,
         });

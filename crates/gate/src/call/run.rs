@@ -1,12 +1,13 @@
 //! Runs a model for a surface: the one place where inputs go to the engine and outputs come back, whatever the call
 //! looked like, with the limits of the call, and an adapter's runs one after the other.
 
+use super::cache::Caching;
 use super::version::Serving;
 use super::{Call, Meter};
 use crate::catalogue::Opened;
 use crate::disclose::disclose;
 use crate::gate::failure;
-use crate::ports::{AdapterAnswer, AdapterPort, Item, Ports, Step, Terms};
+use crate::ports::{AdapterAnswer, AdapterPort, FailureKind, Item, Ports, Step, Terms};
 use crate::record::Response;
 use penstock_core::{Code, PredictionId, Problem};
 use penstock_policy::disclosure::rules;
@@ -16,6 +17,9 @@ use penstock_tensor::{Contract, Tensor};
 
 /// The most runs one adapter may ask for to answer one call: a minute of sound in pieces of 32 ms takes 1,875.
 pub(crate) const MAX_ADAPTER_RUNS: u32 = 4_096;
+
+/// The most bytes of inputs that a version runs on beside what answers: they are copied, in the memory of the instance.
+const MAX_SHADOW_BYTES: usize = 1 << 20;
 
 /// What a caller asks of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +56,7 @@ pub(crate) struct Runner<'a, P: Ports> {
     pub model: &'a str,
     pub serving: &'a Serving,
     pub meter: &'a mut Meter,
+    pub cache: Caching<'a>,
     /// How many predictions there are so far.
     predictions: u128,
 }
@@ -70,6 +75,7 @@ impl<'a, P: Ports> Runner<'a, P> {
             model,
             serving,
             meter,
+            cache: Caching::of(call, model),
             predictions: 0,
         }
     }
@@ -99,13 +105,15 @@ impl<'a, P: Ports> Runner<'a, P> {
         wishes: Wishes,
     ) -> Result<Vec<Tensor>, Problem> {
         let items = item_count(&inputs, self.contract());
-        let computed = self.compute(inputs, outputs, wishes)?;
-        self.ran(items);
-        Ok(computed)
+        let computed = self.cached(inputs, outputs, wishes)?;
+        if computed.ran {
+            self.ran(items);
+        }
+        Ok(computed.outputs)
     }
 
-    /// Runs the model once and leaves the counting to the caller.
-    fn compute(
+    /// Runs the model once, past the cache, and leaves the counting to the caller.
+    pub(super) fn compute(
         &mut self,
         inputs: Vec<Tensor>,
         outputs: &[String],
@@ -114,11 +122,27 @@ impl<'a, P: Ports> Runner<'a, P> {
         let ports = self.call.ports;
         let contract = self.contract();
         let terms = self.terms(wishes);
+        let shadow = (self.serving.shadow)
+            .filter(|_| inputs.iter().map(|t| t.data.len()).sum::<usize>() <= MAX_SHADOW_BYTES)
+            .map(|version| (version, inputs.clone()));
         let begun_ns = ports.monotonic_ns();
         let computed = ports.infer(self.model, self.serving.version, inputs, outputs, terms);
         let took_ns = ports.monotonic_ns().saturating_sub(begun_ns);
         self.meter.compute_ns = self.meter.compute_ns.saturating_add(took_ns);
-        let mut tensors = computed.map_err(|f| failure(f, Some(contract)))?;
+        self.meter.runs += 1;
+        let mut tensors = computed.map_err(|f| {
+            // Who leaves the model no time says nothing of the model.
+            let hurried = f.kind == FailureKind::DeadlineExceeded && wishes.timeout_us.is_some();
+            self.meter.failed = Some(match hurried {
+                true => FailureKind::InputsRejected,
+                false => f.kind,
+            });
+            failure(f, Some(contract))
+        })?;
+        if let Some((version, inputs)) = shadow {
+            // It comes after everybody who waits for an answer, so that it fails is nobody's affair.
+            let _ = ports.shadow(self.model, version, inputs, tensors.clone());
+        }
         // wasi:nn carries fewer data types than the contract; the contract's name for the same bytes
         // is the one callers know.
         for tensor in &mut tensors {
@@ -149,6 +173,7 @@ impl<'a, P: Ports> Runner<'a, P> {
     pub fn adapt(&mut self, count: usize, mut step: Step) -> Result<Vec<AdapterAnswer>, Problem> {
         let adapter = self.adapter()?;
         let mut runs = 0;
+        let mut ran = false;
         let mut answers = loop {
             let tensors = match step {
                 Step::Answers(answers) => break answers,
@@ -165,9 +190,10 @@ impl<'a, P: Ports> Runner<'a, P> {
                 // What it made of the items was checked before they were charged.
                 check_adapted(&tensors, self.contract(), self.model)?;
             }
-            let outputs = self.compute(tensors, &[], Wishes::default())?;
+            let computed = self.cached(tensors, &[], Wishes::default())?;
+            ran |= computed.ran;
             step = adapter
-                .advance(outputs)
+                .advance(computed.outputs)
                 .map_err(|message| broken_adapter(self.model, &message))?;
         };
         if answers.len() != count {
@@ -179,7 +205,10 @@ impl<'a, P: Ports> Runner<'a, P> {
         for answer in &mut answers {
             self.disclose_text(&mut answer.text)?;
         }
-        self.ran(count as u64);
+        // What was kept is answered for nothing, as a replay is.
+        if ran || runs == 0 {
+            self.ran(count as u64);
+        }
         Ok(answers)
     }
 

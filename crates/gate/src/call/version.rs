@@ -1,38 +1,57 @@
 //! Decides which version answers a call, and what the answer says of it.
 
-use crate::catalogue::Model;
-use crate::ports::Ports;
+use crate::catalogue::{Catalogue, Model, Seeker};
+use crate::gate::Context;
+use crate::ports::{Headers, Ports};
 use crate::record::Request;
+use crate::rollout::Counted;
 use crate::route::{Target, shorten};
-use penstock_core::{Code, ModelVersion, Problem};
+use penstock_core::{Caller, Code, ModelVersion, Problem};
+use penstock_policy::rollout::identity;
 
 /// The version that answers, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Serving {
     pub version: ModelVersion,
     /// In a word, for callers.
     pub reason: String,
+    /// The run of a canary that the call is counted for.
+    pub counted: Option<Counted>,
+    /// The version that runs beside it for comparison.
+    pub shadow: Option<ModelVersion>,
+    /// What callers are told of a version that is to go.
+    pub notice: Headers,
 }
 
 /// What a request says of the version it wants beside its path.
 const VERSION: &str = "x-model-version";
 
-/// The version of a model that answers: the one that is asked for, else the highest that is ready, else the highest.
-pub(crate) fn choose<P: Ports>(
+/// Finds the model and the version a call means; `body` is the version its body names.
+pub(crate) fn choose<'c, P: Ports>(
     ports: &P,
-    model: &mut Model<P>,
-    pinned: Option<&str>,
-) -> Result<Serving, Problem> {
-    let version = model.version(ports, pinned)?;
-    let reason = if pinned.is_some() { "pinned" } else { "latest" };
-    Ok(Serving {
-        version,
-        reason: reason.to_owned(),
-    })
+    catalogue: &'c mut Catalogue<P>,
+    target: &Target,
+    request: &Request,
+    body: Option<&str>,
+    (caller, context): (&Caller, &Context),
+) -> Result<(&'c mut Model<P>, Serving), Problem> {
+    let target = Target {
+        model: target.model.clone(),
+        version: pinned(target, request, body)?,
+    };
+    let seeker = Seeker {
+        caller: &identity(caller),
+        request: Some(request),
+        calls: true,
+        now_ms: context.unix_ms,
+        // Other bits than those that ids are made of.
+        random: (context.random >> 64) as u64,
+    };
+    catalogue.choose(ports, &target, &seeker)
 }
 
 /// The version that path, header and body ask for; they must not contradict each other.
-pub(crate) fn pinned(
+fn pinned(
     target: &Target,
     request: &Request,
     body: Option<&str>,

@@ -77,8 +77,9 @@ fn kinds(code: Code) -> &'static [Kind] {
         | Code::IdempotencyKeyReused
         | Code::InvalidInputs
         | Code::ModelRejectedInputs
-        | Code::InferenceFailed => &[Call],
-        // Of statistics, the repository and what a host may not have.
+        | Code::InferenceFailed
+        | Code::NotCached => &[Call],
+        // Reading statistics and the index, and control.
         Code::NotSupported => &[Read, Control],
         // Of the admin API, which has another address, and of gRPC.
         Code::UnknownResource | Code::AlreadyExists | Code::MalformedProtobuf => &[],

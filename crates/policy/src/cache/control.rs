@@ -64,8 +64,30 @@ pub enum Served {
         /// Whether its result was kept.
         stored: bool,
     },
-    /// From a run beside the cache: its place was taken, or its store did not answer.
-    Bypass,
+    /// From a run beside the cache.
+    Bypass(Why),
+}
+
+/// Why a run was made beside the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Another run had the place, or one for the same question took too long.
+    Busy,
+    /// Results of this question are too large to keep.
+    TooLarge,
+    /// The store did not answer.
+    StoreFailure,
+}
+
+impl Why {
+    /// As `Cache-Status` says it.
+    fn detail(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::TooLarge => "too-large",
+            Self::StoreFailure => "store-failure",
+        }
+    }
 }
 
 impl Directives {
@@ -154,6 +176,40 @@ fn delta_seconds(argument: Option<&[u8]>) -> Option<u64> {
 }
 
 impl Served {
+    /// What an answer made of several says: what is least of a hit, and the age of the oldest.
+    pub fn and(self, other: Self) -> Self {
+        let rank = |served: &Self| match served {
+            Self::Hit { .. } => 0,
+            Self::Collapsed { .. } => 1,
+            Self::Miss { .. } => 2,
+            Self::Asked { .. } => 3,
+            Self::Bypass(_) => 4,
+        };
+        let (one, other) = match rank(&self) >= rank(&other) {
+            true => (self, other),
+            false => (other, self),
+        };
+        let older = |kept_ms: u64| match other {
+            Self::Hit { kept_ms: other } | Self::Collapsed { kept_ms: other } => kept_ms.min(other),
+            _ => kept_ms,
+        };
+        match (one, other) {
+            (Self::Hit { kept_ms }, _) => Self::Hit {
+                kept_ms: older(kept_ms),
+            },
+            (Self::Collapsed { kept_ms }, _) => Self::Collapsed {
+                kept_ms: older(kept_ms),
+            },
+            (Self::Miss { stored }, Self::Miss { stored: other }) => Self::Miss {
+                stored: stored && other,
+            },
+            (Self::Asked { stored }, Self::Asked { stored: other }) => Self::Asked {
+                stored: stored && other,
+            },
+            (one, _) => one,
+        }
+    }
+
     /// The headers that say so, where results are answered from for `ttl_s` seconds.
     pub fn headers(&self, ttl_s: u64, now_ms: u64) -> Vec<(&'static str, String)> {
         let age_s = |kept_ms: u64| now_ms.saturating_sub(kept_ms) / 1_000;
@@ -166,7 +222,7 @@ impl Served {
             Self::Collapsed { .. } => format!("{NAME}; fwd=miss; collapsed"),
             Self::Miss { stored: kept } => format!("{NAME}; fwd=miss{}", stored(kept)),
             Self::Asked { stored: kept } => format!("{NAME}; fwd=request{}", stored(kept)),
-            Self::Bypass => format!("{NAME}; fwd=bypass"),
+            Self::Bypass(why) => format!("{NAME}; fwd=bypass; detail={}", why.detail()),
         };
         let mut headers = vec![("cache-status", status)];
         if let Self::Hit { kept_ms } | Self::Collapsed { kept_ms } = *self {
@@ -342,7 +398,11 @@ mod tests {
                 "penstock; fwd=request; stored",
                 None,
             ),
-            (Served::Bypass, "penstock; fwd=bypass", None),
+            (
+                Served::Bypass(Why::StoreFailure),
+                "penstock; fwd=bypass; detail=store-failure",
+                None,
+            ),
         ] {
             let headers = served.headers(60, 10_000);
             let value = |name: &str| {
@@ -353,6 +413,31 @@ mod tests {
             };
             assert_eq!(value("cache-status"), Some(status));
             assert_eq!(value("age"), age);
+        }
+    }
+
+    #[test]
+    fn an_answer_of_several_is_as_old_as_its_oldest_and_no_hit_unless_all_are() {
+        let hit = |kept_ms| Served::Hit { kept_ms };
+        let collapsed = |kept_ms| Served::Collapsed { kept_ms };
+        let miss = |stored| Served::Miss { stored };
+        for (one, other, both) in [
+            (hit(5), hit(3), hit(3)),
+            (collapsed(5), hit(3), collapsed(3)),
+            (hit(3), miss(true), miss(true)),
+            (miss(false), miss(true), miss(false)),
+            (
+                miss(true),
+                Served::Bypass(Why::Busy),
+                Served::Bypass(Why::Busy),
+            ),
+            (
+                Served::Asked { stored: true },
+                Served::Asked { stored: false },
+                Served::Asked { stored: false },
+            ),
+        ] {
+            assert_eq!((one.and(other), other.and(one)), (both, both));
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct Question<'a> {
     pub model: &'a str,
     /// Its version.
     pub version: u32,
+    /// The [`fingerprint`] of its contract: results of an earlier one may not meet it.
+    pub contract: &'a [u8],
     /// The inputs, in the contract's order.
     pub inputs: &'a [Tensor],
     /// The outputs asked for; empty for all.
@@ -41,6 +43,7 @@ impl Question<'_> {
         }
         hash.text(self.model);
         hash.number(u64::from(self.version));
+        hash.bytes(self.contract);
         hash.number(self.inputs.len() as u64);
         for tensor in self.inputs {
             hash.text(&tensor.name);
@@ -57,6 +60,11 @@ impl Question<'_> {
         }
         *hash.0.finalize().as_bytes()
     }
+}
+
+/// What tells a contract from any other.
+pub fn fingerprint(contract: &str) -> [u8; DIGEST_BYTES] {
+    *blake3::hash(contract.as_bytes()).as_bytes()
 }
 
 struct Hash(blake3::Hasher);
@@ -134,6 +142,7 @@ mod tests {
                         tenant,
                         model,
                         version,
+                        contract: b"c",
                         inputs,
                         outputs,
                     };
@@ -144,5 +153,14 @@ mod tests {
             }
         }
         assert_eq!(seen.len(), asked);
+        let another = Question {
+            tenant: None,
+            model: "m",
+            version: 1,
+            contract: b"d",
+            inputs: &inputs[0],
+            outputs: &outputs[0],
+        };
+        assert!(seen.insert(another.digest()));
     }
 }

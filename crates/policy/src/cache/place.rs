@@ -26,8 +26,8 @@
 //! the ring had used before. That one is behind all who may still be looked at: nobody looks further than
 //! [`MAX_DEAD`] flights past the last one that is known.
 //!
-//! So within a lease one caller runs what a place is asked for, as long as no operation of the store takes longer than the lease.
-//! One that does can lead to a second run, and to nothing worse.
+//! So within a lease one caller runs what a place is asked for, as long as the store answers what one look asks of it
+//! within the lease. Where it does not, there can be a second run, and nothing worse.
 
 use super::settings::MAX_RESULT_BYTES;
 use crate::idempotency::claim::claimed_ms;

@@ -112,13 +112,31 @@ impl Rollouts {
     ///
     /// See [`Refused`].
     pub fn choose(&self, model: &str, asked: &Asked<'_>) -> Result<Chosen, Refused> {
-        static NOTHING: Rollout = Rollout::NOTHING;
-        let rollout = self.of(model).unwrap_or(&NOTHING);
-        let choice = Choice { rollout, asked };
+        let choice = self.choice(model, asked);
         match asked.pinned {
             Some(text) => choice.pinned(text),
             None => choice.free(),
         }
+    }
+
+    /// The same for who asks of a model and does not call it: nobody in particular, so that no canary and no split is
+    /// meant.
+    ///
+    /// # Errors
+    ///
+    /// See [`Refused`].
+    pub fn describe(&self, model: &str, asked: &Asked<'_>) -> Result<Chosen, Refused> {
+        let choice = self.choice(model, asked);
+        match asked.pinned {
+            Some(text) => choice.pinned(text),
+            None => choice.default(),
+        }
+    }
+
+    fn choice<'c, 'a>(&'c self, model: &str, asked: &'c Asked<'a>) -> Choice<'c, 'a> {
+        static NOTHING: Rollout = Rollout::NOTHING;
+        let rollout = self.of(model).unwrap_or(&NOTHING);
+        Choice { rollout, asked }
     }
 }
 

@@ -1,0 +1,249 @@
+//! `:explain`, and `:predict?explain=true`: how much of an answer each group of an input's features accounts for.
+//!
+//! What is asked of the model and what follows from its answers is [`penstock_tensor::explain`]'s to decide. Only what the
+//! caller may be told of scores goes into it, so an explanation tells no more than the caller's own calls with something hidden
+//! would. It costs as many items as the model is asked about.
+
+use super::predict::{self, Begun, Predict, Said};
+use super::run::{Answer, Runner, Wishes, Work};
+use super::{Call, JSON, rejected};
+use crate::answer;
+use crate::catalogue::Opened;
+use crate::ports::{Ports, Step};
+use crate::record::{Request, Response};
+use crate::route::{percent_decoded, shorten};
+use penstock_core::{Code, Problem};
+use penstock_tensor::Tensor;
+use penstock_tensor::batch::split;
+use penstock_tensor::explain::Plan;
+use std::borrow::Cow;
+
+/// One item that is to be explained.
+struct Explain {
+    inputs: Vec<Tensor>,
+    said: Said,
+    /// The class whose value is explained, where the caller names one.
+    target: Option<String>,
+    also: Also,
+    items: u64,
+}
+
+/// What is answered beside the explanation.
+enum Also {
+    Nothing,
+    /// The prediction on the item as it is.
+    Prediction,
+    /// The same, by the adapter that made the item.
+    Adapted(Step),
+}
+
+/// Whether a request asks for an explanation beside its prediction.
+pub(super) fn is_wanted(request: &Request) -> Result<bool, Problem> {
+    match parameter(request, "explain")?.as_deref() {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(Problem::new(
+            Code::InvalidParameter,
+            format!(
+                "the parameter `explain` is `{}`; write true or false",
+                shorten(other)
+            ),
+        )),
+    }
+}
+
+/// Reads a body of `:explain`, which is one of `:predict` with one item.
+pub(super) fn decode<'b, P: Ports>(
+    call: &Call<'_, P>,
+    opened: &Opened<P>,
+    model: &str,
+    body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
+) -> Result<Box<dyn Work<P>>, Problem> {
+    if opened.contract.explain.is_none() {
+        return Err(Problem::new(
+            Code::UnknownPath,
+            format!("model `{model}` is not explained; its contract has no [explain]"),
+        ));
+    }
+    let read = predict::read(call, opened, model, body)?;
+    begin(call, opened, model, read, false)
+}
+
+/// Explains what was read of a body of `:predict`, and predicts it too.
+pub(super) fn beside<P: Ports>(
+    call: &Call<'_, P>,
+    opened: &Opened<P>,
+    model: &str,
+    read: Predict,
+) -> Result<Box<dyn Work<P>>, Problem> {
+    if opened.contract.explain.is_none() {
+        return Err(Problem::new(
+            Code::InvalidParameter,
+            format!(
+                "model `{model}` is not explained, its contract has no [explain]; leave the parameter `explain` out"
+            ),
+        ));
+    }
+    begin(call, opened, model, read, true)
+}
+
+fn begin<P: Ports>(
+    call: &Call<'_, P>,
+    opened: &Opened<P>,
+    model: &str,
+    read: Predict,
+    predicts: bool,
+) -> Result<Box<dyn Work<P>>, Problem> {
+    let target = parameter(call.request, "target")?;
+    let Predict { said, begun } = read;
+    let (inputs, also) = match begun {
+        Begun::Tensors { inputs, .. } => {
+            let also = match predicts {
+                true => Also::Prediction,
+                false => Also::Nothing,
+            };
+            (inputs, also)
+        }
+        Begun::Adapted(step) => {
+            let Step::Tensors(inputs) = &step else {
+                return Err(Problem::new(
+                    Code::InvalidInputs,
+                    format!(
+                        "model `{model}` is not asked about this content, so there is nothing to explain"
+                    ),
+                ));
+            };
+            let inputs = inputs.clone();
+            let also = match predicts {
+                true => Also::Adapted(step),
+                false => Also::Nothing,
+            };
+            (inputs, also)
+        }
+    };
+    let items = plan(opened, &inputs, target.as_deref())?.items();
+    let items = items + u64::from(matches!(also, Also::Adapted(_)));
+    Ok(Box::new(Explain {
+        inputs,
+        said,
+        target,
+        also,
+        items,
+    }))
+}
+
+fn plan<'a, P: Ports>(
+    opened: &'a Opened<P>,
+    inputs: &'a [Tensor],
+    target: Option<&str>,
+) -> Result<Plan<'a>, Problem> {
+    match Plan::new(&opened.contract, inputs, target) {
+        Some(plan) => plan.map_err(rejected),
+        None => Err(Problem::new(
+            Code::UnknownPath,
+            "the model's contract has no [explain]",
+        )),
+    }
+}
+
+impl<P: Ports> Work<P> for Explain {
+    fn items(&self) -> u64 {
+        self.items
+    }
+
+    fn model_version(&self) -> Option<&str> {
+        self.said.model_version.as_deref()
+    }
+
+    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+        let Self {
+            inputs,
+            said,
+            target,
+            also,
+            ..
+        } = *self;
+        let failed = || {
+            Problem::new(
+                Code::InferenceFailed,
+                "the model's outputs are not one row for each item",
+            )
+        };
+        let opened = runner.opened;
+        let plan = plan(opened, &inputs, target.as_deref())?;
+        let explained = [plan.output().to_owned()];
+        let mut class = None;
+        let mut predicted = None;
+        let mut outputs = Vec::new();
+        for batch in plan.batches() {
+            let is_first = class.is_none();
+            let all = is_first && matches!(also, Also::Prediction);
+            let rows = batch.first().and_then(|tensor| tensor.shape.first());
+            let rows = rows.copied().unwrap_or(1);
+            let asked: &[String] = if all { &[] } else { &explained };
+            let mut answered = runner.infer(batch, asked, Wishes::default())?;
+            if is_first {
+                class = Some(plan.class(&answered).map_err(rejected)?);
+            }
+            if all {
+                let parts = split(answered.clone(), &[1, rows.saturating_sub(1)]);
+                let item = parts.and_then(|parts| parts.into_iter().next());
+                predicted = Some(predict::write(runner, item.ok_or_else(failed)?)?);
+            }
+            answered.retain(|tensor| explained.contains(&tensor.name));
+            runner.disclose(&mut answered);
+            outputs.push(answered);
+        }
+        let explanation = class.and_then(|class| plan.attribute(class, &outputs));
+        let mut written = Vec::new();
+        explanation.ok_or_else(failed)?.write_json(&mut written);
+        if let Also::Adapted(step) = also {
+            let answers = runner.adapt(1, step)?;
+            let text = answers.into_iter().next().map_or(String::new(), |a| a.text);
+            predicted = Some((format!("[{text}]").into_bytes(), 0));
+        }
+        let prediction_id = runner.prediction_id();
+        let call = runner.call;
+        let (context, ports) = (call.context, call.ports);
+        let (predictions, non_finite) = predicted.unzip();
+        let body = answer::prediction(&answer::Prediction {
+            id: &prediction_id,
+            caller_id: said.id.as_deref(),
+            model: runner.model,
+            version: runner.serving.version,
+            predictions: predictions.as_deref(),
+            non_finite: non_finite.unwrap_or(0),
+            explanation: Some(&written),
+            latency_ns: ports.monotonic_ns().saturating_sub(context.started_ns),
+            request_id: &context.request_id,
+        });
+        Ok(Answer {
+            response: Response::new(200, JSON, body),
+            prediction_id: Some(prediction_id),
+        })
+    }
+}
+
+/// A parameter of the query, decoded; the last where it is there several times.
+fn parameter(request: &Request, name: &str) -> Result<Option<String>, Problem> {
+    let query = request
+        .target
+        .split_once('?')
+        .map_or("", |(_, query)| query);
+    let mut found = None;
+    for pair in query.split('&') {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if key == name {
+            found = Some(percent_decoded(&value.replace('+', " ")).ok_or_else(|| {
+                Problem::new(
+                    Code::InvalidParameter,
+                    format!(
+                        "the parameter `{name}` is `{}`, which is not valid percent-encoded UTF-8; write `%` as `%25`",
+                        shorten(value)
+                    ),
+                )
+            })?);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,270 @@
+//! Which version answers a call, as the operator's rollouts have it, and whether a canary goes on. The document is read at
+//! most once a second; a model that it says nothing of costs a look into a map.
+
+use crate::call::Serving;
+use crate::catalogue::Catalogue;
+use crate::ports::{ControlFailureKind, FailureKind, Headers, Ports};
+use crate::record::Request;
+use crate::route::shorten;
+use penstock_core::{Code, ModelVersion, Problem};
+use penstock_policy::rollout::judge::{self, Outcome, counter, is_to_judge, judge, numbers};
+use penstock_policy::rollout::notice::http_date;
+use penstock_policy::rollout::{Arm, Bounds, Chosen, Refused, Rollouts, Verdict};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+/// How long what was read is believed: the longest that a moved alias or an ended canary goes unnoticed.
+pub const REFRESH_MS: u64 = 1_000;
+/// Seconds a caller is told to wait for a store that does not answer.
+const RETRY_STORE_S: u32 = 2;
+/// Seconds a caller is told to wait for a version that the operator has to bring back.
+const RETRY_MISSING_S: u32 = 60;
+
+/// What an instance has read of the rollouts.
+#[derive(Default)]
+pub struct Read {
+    read_ms: Option<u64>,
+    text: Option<String>,
+    rollouts: Option<Rollouts>,
+    /// By model: a canary's run, when it was asked for, and whether it was ended.
+    tripped: BTreeMap<String, (u64, u64, bool)>,
+}
+
+/// Whether something is to be asked for again.
+fn is_due(read_ms: Option<u64>, now_ms: u64) -> bool {
+    // A clock that was put back must not make it believed for ever.
+    read_ms.is_none_or(|read_ms| now_ms < read_ms || now_ms - read_ms >= REFRESH_MS)
+}
+
+impl Read {
+    /// Reads the rollouts, where that was not done within a second.
+    pub fn now<P: Ports>(&mut self, ports: &P, now_ms: u64) -> Result<(), Problem> {
+        match is_due(self.read_ms, now_ms) {
+            true => self.refresh(ports, now_ms),
+            false => Ok(()),
+        }
+    }
+
+    /// What was read last.
+    pub fn known(&self) -> &Rollouts {
+        static NONE: LazyLock<Rollouts> = LazyLock::new(Rollouts::new);
+        self.rollouts.as_ref().unwrap_or(&NONE)
+    }
+
+    fn refresh<P: Ports>(&mut self, ports: &P, now_ms: u64) -> Result<(), Problem> {
+        let unread = |message: &str| {
+            Problem::new(
+                Code::StoreUnavailable,
+                format!("which version is to answer cannot be read: {message}"),
+            )
+            .retry_after(RETRY_STORE_S)
+        };
+        match ports.rollouts() {
+            Ok(text) => {
+                if self.rollouts.is_none() || text != self.text {
+                    let read = text.as_deref().map_or(Ok(Rollouts::new()), Rollouts::parse);
+                    match read {
+                        Ok(rollouts) => self.rollouts = Some(rollouts),
+                        Err(message) => {
+                            ports.log(&message);
+                            if self.rollouts.is_none() {
+                                return Err(unread("it was written in another form"));
+                            }
+                        }
+                    }
+                    self.text = text;
+                }
+            }
+            Err(failure) if failure.kind == ControlFailureKind::Unsupported => {}
+            // What was read last holds on; who has read nothing must not guess.
+            Err(failure) if self.rollouts.is_none() => return Err(unread(&failure.message)),
+            Err(failure) => ports.log(&format!(
+                "the rollouts cannot be read, and stay what they were: {}",
+                failure.message
+            )),
+        }
+        self.read_ms = Some(now_ms);
+        Ok(())
+    }
+
+    /// Asks whether a model's canary was ended by itself.
+    pub fn check<P: Ports>(&mut self, ports: &P, model: &str, now_ms: u64) {
+        let rollouts = self.rollouts.as_ref();
+        let Some((canary, _)) = rollouts.and_then(|rollouts| rollouts.judged(model)) else {
+            return;
+        };
+        let id = canary.id;
+        let known = self.tripped.get(model).filter(|(of, _, _)| *of == id);
+        let (read_ms, before) = match known {
+            // Once ended it stays so.
+            Some((_, _, true)) => return,
+            Some((_, read_ms, before)) => (Some(*read_ms), *before),
+            None => (None, false),
+        };
+        if !is_due(read_ms, now_ms) {
+            return;
+        }
+        let tripped = match ports.tripped(model, id) {
+            Ok(why) => why.is_some(),
+            Err(_) => before,
+        };
+        self.tripped.insert(model.to_owned(), (id, now_ms, tripped));
+    }
+
+    /// Whether a run was ended, as far as this instance knows.
+    pub fn is_tripped(&self, model: &str, id: u64) -> bool {
+        matches!(self.tripped.get(model), Some((of, _, true)) if *of == id)
+    }
+}
+
+/// The run of a canary that a call is counted for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Counted {
+    id: u64,
+    arm: Arm,
+    started_ms: u64,
+    bounds: Bounds,
+}
+
+/// What a choice comes to for a call.
+pub(crate) fn serving(rollouts: &Rollouts, model: &str, chosen: Chosen, path: &str) -> Serving {
+    let counted = chosen.canary.and_then(|(id, arm)| {
+        let (canary, bounds) = rollouts.judged(model)?;
+        Some(Counted {
+            id,
+            arm,
+            started_ms: canary.started_ms,
+            bounds: bounds.clone(),
+        })
+    });
+    let api = if path.starts_with("/v2") { "v2" } else { "v1" };
+    let at = |version: &str| format!("/{api}/models/{model}/versions/{version}");
+    Serving {
+        version: chosen.version,
+        reason: chosen.why.as_str().into_owned(),
+        counted,
+        shadow: chosen.shadow,
+        notice: (chosen.notice).map_or_else(Headers::new, |notice| notice.headers(at)),
+    }
+}
+
+/// The value of a header that is there once, as text.
+pub(crate) fn header<'r>(request: &'r Request, name: &str) -> Option<&'r str> {
+    let mut found = request.headers.iter().filter(|header| header.name == name);
+    let (one, None) = (found.next()?, found.next()) else {
+        return None;
+    };
+    std::str::from_utf8(&one.value).ok()
+}
+
+/// The problem a refusal is answered with.
+pub(crate) fn problem(refused: Refused, model: &str, pinned: Option<&str>) -> Problem {
+    match refused {
+        Refused::Unknown { available } => Problem::new(
+            Code::UnknownVersion,
+            format!(
+                "model `{model}` has no version `{}`",
+                shorten(pinned.unwrap_or_default())
+            ),
+        )
+        .with_available(available),
+        Refused::Gone {
+            version,
+            successor,
+            since_ms,
+        } => {
+            let instead = match &successor {
+                Some(successor) => format!("use `{successor}`"),
+                None => "leave the version out, or use another".to_owned(),
+            };
+            Problem::new(
+                Code::VersionGone,
+                format!(
+                    "version {version} of model `{model}` answered until {}; {instead}",
+                    http_date(since_ms)
+                ),
+            )
+            .with_available(successor.into_iter().collect())
+        }
+        Refused::Missing { version, alias } => {
+            let named = match alias {
+                Some(alias) => format!("`{alias}` of model `{model}` is version {version}, which"),
+                None => format!("version {version} of model `{model}`, which is its default,"),
+            };
+            let message =
+                format!("{named} is not there; the operator has to bring it back or name another");
+            Problem::new(Code::ModelNotReady, message).retry_after(RETRY_MISSING_S)
+        }
+    }
+}
+
+/// What a run's end says of the version: `None` where it says nothing, as when the caller was wrong or the line was full.
+pub(crate) fn outcome(ran: bool, failed: Option<FailureKind>) -> Option<Outcome> {
+    match failed {
+        Some(FailureKind::Failed | FailureKind::DeadlineExceeded | FailureKind::NotReady) => {
+            Some(Outcome::Failed)
+        }
+        Some(FailureKind::Overloaded | FailureKind::InputsRejected) => None,
+        None => ran.then_some(Outcome::Served),
+    }
+}
+
+/// Counts a call for its run, and ends the run where it does worse than it may.
+pub(crate) fn count<P: Ports>(
+    ports: &P,
+    model: &str,
+    version: ModelVersion,
+    counted: &Counted,
+    (outcome, latency_ns): (Outcome, u64),
+) {
+    let Counted {
+        id,
+        arm,
+        started_ms,
+        bounds,
+    } = counted;
+    let (number, before) = numbers(*id, *started_ms, bounds, ports.unix_ms());
+    let counter = counter(*arm, outcome, latency_ns);
+    // A call that was answered is not refused because it could not be counted.
+    if ports.tally(model, number, counter).is_err()
+        || !is_to_judge(*arm, outcome, ports.random() as u64)
+    {
+        return;
+    }
+    let tallies = |number| ports.tallies(model, number, judge::COUNTERS);
+    let (Ok(mut sums), Ok(earlier)) = (tallies(number), tallies(before)) else {
+        return;
+    };
+    for (sum, more) in sums.iter_mut().zip(earlier) {
+        *sum = sum.saturating_add(more);
+    }
+    if let Verdict::Trip(why) = judge(&sums, bounds) {
+        match ports.trip(model, *id, &why) {
+            Ok(true) => ports.log(&format!("model {model}: the canary was ended, run {id}: {why}")),
+            Ok(false) => {}
+            Err(failure) => ports.log(&format!(
+                "model {model}: the canary of run {id} is to be ended and could not be, by a call of version {version}: {}",
+                failure.message
+            )),
+        }
+    }
+}
+
+impl<P: Ports> Catalogue<P> {
+    /// The model, and which of its versions somebody gets who asks of it and does not call it.
+    pub fn resolve(
+        &mut self,
+        ports: &P,
+        target: &crate::route::Target,
+    ) -> Result<(&mut crate::catalogue::Model<P>, ModelVersion), Problem> {
+        let caller = crate::catalogue::Seeker {
+            caller: "",
+            request: None,
+            calls: false,
+            now_ms: ports.unix_ms(),
+            random: 0,
+        };
+        let (model, serving) = self.choose(ports, target, &caller)?;
+        Ok((model, serving.version))
+    }
+}

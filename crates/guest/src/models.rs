@@ -1,0 +1,192 @@
+//! `penstock:models`: rollouts and the counters of canaries over `penstock-policy`, and what the host says of its models and
+//! does with them, which it offers as a store.
+//!
+//! | entry of that store | what it is |
+//! |---|---|
+//! | `index`, `index/ready` | the index of the repository, as JSON text |
+//! | `statistics[/<model>[/<version>]]` | statistics, as JSON text; none where there is no such model |
+//! | `load/<model>`, `unload/<model>` | written, does so; it comes back when that is done |
+
+use crate::kv::{COUNTERS, DEFAULT, WitKv, store};
+use penstock_core::ModelName;
+use penstock_core::kv::run_ready;
+use penstock_policy::rollout::store as rollouts;
+use penstock_policy::rollout::store::Tallies;
+use std::cell::RefCell;
+
+#[allow(missing_docs)]
+#[doc(hidden)]
+pub mod bindings {
+    wit_bindgen::generate!({
+        world: "penstock:models/component",
+        path: ["../../wit/deps/keyvalue", "../../wit/models"],
+        with: {
+            "wasi:keyvalue/store@0.2.0-draft2": crate::kv::store,
+            "wasi:keyvalue/atomics@0.2.0-draft2": crate::kv::atomics,
+        },
+        pub_export_macro: true,
+        default_bindings_module: "penstock_guest::models::bindings",
+    });
+}
+
+use bindings::exports::penstock::models::models as wit;
+
+/// The label of the store that the host's models are behind.
+const CONTROL: &str = "models";
+
+/// The component.
+pub struct Component;
+
+/// What an instance has open.
+struct State {
+    kv: WitKv,
+    counters: WitKv,
+    tallies: RefCell<Tallies>,
+    control: RefCell<Option<store::Bucket>>,
+}
+
+thread_local! {
+    static STATE: State = State {
+        kv: WitKv::new(&[DEFAULT]),
+        counters: WitKv::new(&[COUNTERS, DEFAULT]),
+        tallies: RefCell::default(),
+        control: RefCell::default(),
+    };
+}
+
+fn failure(kind: wit::FailureKind, message: impl Into<String>) -> wit::Failure {
+    wit::Failure {
+        kind,
+        message: message.into(),
+    }
+}
+
+fn failed(error: penstock_core::KvError) -> wit::Failure {
+    failure(wit::FailureKind::Failed, error.message)
+}
+
+impl wit::Guest for Component {
+    fn rollouts() -> Result<Option<String>, wit::Failure> {
+        STATE.with(|state| {
+            let read = run_ready(rollouts::read_text(&state.kv));
+            read.map_err(|error| match state.kv.is_granted() {
+                true => failed(error),
+                false => failure(wit::FailureKind::Unsupported, error.message),
+            })
+        })
+    }
+
+    fn tally(model: String, canary: u64, counter: u32) -> Result<(), wit::Failure> {
+        STATE.with(|state| {
+            let mut tallies = state.tallies.borrow_mut();
+            run_ready(tallies.tally(&state.counters, &model, canary, counter)).map_err(failed)
+        })
+    }
+
+    fn tallies(model: String, canary: u64, counters: u32) -> Result<Vec<u64>, wit::Failure> {
+        STATE.with(|state| {
+            run_ready(rollouts::tallies(&state.counters, &model, canary, counters)).map_err(failed)
+        })
+    }
+
+    fn trip(model: String, canary: u64, why: String) -> Result<bool, wit::Failure> {
+        STATE.with(|state| {
+            run_ready(rollouts::trip(&state.kv, &model, canary, &why)).map_err(failed)
+        })
+    }
+
+    fn tripped(model: String, canary: u64) -> Result<Option<String>, wit::Failure> {
+        STATE.with(|state| {
+            run_ready(rollouts::tripped(&state.kv, &model, canary)).map_err(failed)
+        })
+    }
+
+    fn statistics(model: Option<String>, version: Option<u32>) -> Result<String, wit::Failure> {
+        let mut entry = "statistics".to_owned();
+        if let Some(model) = &model {
+            entry = format!("{entry}/{}", named(model)?);
+            if let Some(version) = version {
+                entry = format!("{entry}/{version}");
+            }
+        }
+        match read(&entry)? {
+            Some(text) => Ok(text),
+            None => Err(missing(&model.unwrap_or_default())),
+        }
+    }
+
+    fn index(ready: bool) -> Result<String, wit::Failure> {
+        let entry = if ready { "index/ready" } else { "index" };
+        let none = || failure(wit::FailureKind::Failed, "the host gives no index of its models");
+        read(entry)?.ok_or_else(none)
+    }
+
+    fn load(model: String) -> Result<(), wit::Failure> {
+        write(&format!("load/{}", named(&model)?))
+    }
+
+    fn unload(model: String) -> Result<(), wit::Failure> {
+        write(&format!("unload/{}", named(&model)?))
+    }
+}
+
+fn missing(model: &str) -> wit::Failure {
+    let message = format!("there is no model `{model}`, or no such version of it");
+    failure(wit::FailureKind::NotFound, message)
+}
+
+/// A model's name, which can stand in an entry's.
+fn named(model: &str) -> Result<ModelName, wit::Failure> {
+    ModelName::parse(model).ok_or_else(|| missing("of this name"))
+}
+
+fn read(entry: &str) -> Result<Option<String>, wit::Failure> {
+    let found = control(|bucket| bucket.get(entry))?;
+    let text = found.map(String::from_utf8).transpose();
+    text.map_err(|_| failure(wit::FailureKind::Failed, "what the host says of its models is no text"))
+}
+
+fn write(entry: &str) -> Result<(), wit::Failure> {
+    control(|bucket| bucket.set(entry, &[]))
+}
+
+/// Asks the host, with the store opened once.
+fn control<T>(
+    ask: impl FnOnce(&store::Bucket) -> Result<T, store::Error>,
+) -> Result<T, wit::Failure> {
+    STATE.with(|state| {
+        let mut control = state.control.borrow_mut();
+        let bucket = match &*control {
+            Some(bucket) => bucket,
+            None => match store::open(CONTROL) {
+                Ok(bucket) => &*control.insert(bucket),
+                Err(store::Error::NoSuchStore | store::Error::AccessDenied) => {
+                    return Err(failure(
+                        wit::FailureKind::Unsupported,
+                        "this host does not let components see or change which models are in memory",
+                    ));
+                }
+                Err(store::Error::Other(message)) => return Err(control_failure(&message)),
+            },
+        };
+        ask(bucket).map_err(|error| match error {
+            store::Error::Other(message) => control_failure(&message),
+            store::Error::NoSuchStore | store::Error::AccessDenied => failure(
+                wit::FailureKind::Failed,
+                "the host no longer lets components see its models",
+            ),
+        })
+    })
+}
+
+/// A failure as the host words it: which kind, a colon, and what happened.
+fn control_failure(text: &str) -> wit::Failure {
+    let (kind, message) = text.split_once(':').unwrap_or(("failed", text));
+    let kind = match kind.trim() {
+        "not_found" => wit::FailureKind::NotFound,
+        "failed_precondition" => wit::FailureKind::FailedPrecondition,
+        "failed" => wit::FailureKind::Failed,
+        _ => return failure(wit::FailureKind::Failed, text),
+    };
+    failure(kind, message.trim())
+}
