@@ -1,5 +1,7 @@
 //! The `penstock` command.
 
+mod models;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use penstock_host::admin::AdminListen;
 use penstock_host::admin::action::Action;
@@ -31,6 +33,8 @@ enum Command {
     Keys(KeysArgs),
     /// Create, list, show, disable and enable tenants.
     Tenants(TenantsArgs),
+    /// Say which version of a model answers: aliases, canaries, splits, shadows, deprecations.
+    Models(Box<models::ModelsArgs>),
     /// Print the version and what is built in.
     Version,
 }
@@ -387,6 +391,7 @@ fn main() -> ExitCode {
         }),
         Command::Keys(args) => administer_keys(args),
         Command::Tenants(args) => administer_tenants(args),
+        Command::Models(args) => models::administer(*args),
         Command::Up(args) => {
             penstock_host::log::init(matches!(args.log, Log::Json));
             up::run(up::UpOptions {

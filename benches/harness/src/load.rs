@@ -67,7 +67,7 @@ impl Measured {
 }
 
 /// How long runs before what is measured.
-const WARM_UP: Duration = Duration::from_secs(1);
+pub const WARM_UP: Duration = Duration::from_secs(1);
 
 impl Load {
     /// Runs the loop; any answer but 200 is an error.

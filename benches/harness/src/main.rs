@@ -10,6 +10,7 @@ mod direct;
 mod echo;
 mod engine;
 mod load;
+mod protocols;
 mod server;
 mod soak;
 
@@ -46,6 +47,9 @@ struct Cli {
     /// Measure the inference engine only: batching, beside ONNX Runtime called directly and a FastAPI server.
     #[arg(long)]
     engine: bool,
+    /// Measure one model by every protocol only, beside ONNX Runtime called directly.
+    #[arg(long)]
+    protocols: bool,
     /// Measure what knowing who calls costs only.
     #[arg(long)]
     auth: bool,
@@ -71,6 +75,9 @@ fn main() -> anyhow::Result<()> {
 async fn measure(cli: &Cli) -> anyhow::Result<()> {
     if cli.engine {
         return engine::measure(cli).await;
+    }
+    if cli.protocols {
+        return protocols::measure(cli).await;
     }
     if cli.auth {
         return auth::measure(cli).await;

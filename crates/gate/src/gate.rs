@@ -7,6 +7,8 @@ use crate::call::{Method, admit, call};
 use crate::catalogue::Catalogue;
 use crate::connection::Connection;
 use crate::cors::{self, Cors};
+use crate::grpc::serve::{self, Rpc};
+use crate::grpc::service;
 use crate::oip;
 use crate::openapi;
 use crate::page;
@@ -16,6 +18,7 @@ use crate::ports::{
     QuotaPort, UsagePort,
 };
 use crate::record::{Request, Response};
+use crate::repository;
 use crate::representation::{Representation, finish};
 use crate::route::{Route, Target, route, shorten, target};
 use crate::trail::Trail;
@@ -76,7 +79,7 @@ pub(crate) struct Answered {
 }
 
 impl Answered {
-    fn json(status: u16, value: &Value) -> Self {
+    pub fn json(status: u16, value: &Value) -> Self {
         let body = value.to_string().into_bytes();
         Self::whole(Response::new(status, JSON, body))
     }
@@ -152,17 +155,39 @@ impl<P: Ports> Gate<P> {
         let connection = Connection::of(request, host.token.as_deref());
         let mut trail = Trail::default();
         let mut representation = Representation::Result;
-        let answered = self.answer(
-            request,
-            &context,
-            &connection,
-            &mut headers,
-            &mut trail,
-            &mut representation,
-            audits,
-        );
-        let mut response = match answered {
-            Ok(answered) => answered.stamped(),
+        let is_rpc = service::is_call(request);
+        let read = match is_rpc {
+            true => serve::read(request).map(Some),
+            false => Ok(None),
+        };
+        let mut response = match read {
+            Ok(Some(serve::Read::Answered(response))) => response,
+            Ok(read) => {
+                let call = match read {
+                    Some(serve::Read::Routed(route, rpc)) => Some((route, rpc)),
+                    _ => None,
+                };
+                let answered = self.answer(
+                    request,
+                    &call,
+                    &context,
+                    &connection,
+                    &mut headers,
+                    &mut trail,
+                    &mut representation,
+                    audits,
+                );
+                let rpc = call.as_ref().map(|(_, rpc)| rpc);
+                match (answered, rpc) {
+                    (Ok(answered), Some(rpc)) => rpc.translate(answered.stamped()),
+                    (Ok(answered), None) => answered.stamped(),
+                    (Err(problem), rpc) => {
+                        trail.code = Some(problem.code);
+                        rpc.and_then(|rpc| rpc.soften(&problem))
+                            .unwrap_or_else(|| render_problem(&problem, request, &context))
+                    }
+                }
+            }
             Err(problem) => {
                 trail.code = Some(problem.code);
                 render_problem(&problem, request, &context)
@@ -175,7 +200,11 @@ impl<P: Ports> Gate<P> {
             }
         }
         response.push("x-request-id", context.request_id.as_str());
-        let mut response = finish(request, response, representation);
+        // gRPC has codings of its own.
+        let mut response = match is_rpc {
+            true => response,
+            false => finish(request, response, representation),
+        };
         self.cors.add(&self.ports, request, &mut response);
         // What one caller is answered is not for a cache to tell the next, which shows another header.
         if (trail.personal
@@ -221,6 +250,7 @@ impl<P: Ports> Gate<P> {
     fn answer(
         &mut self,
         request: &Request,
+        rpc: &Option<(Route, Rpc)>,
         context: &Context,
         connection: &Connection,
         headers: &mut Headers,
@@ -228,7 +258,10 @@ impl<P: Ports> Gate<P> {
         representation: &mut Representation,
         audits: bool,
     ) -> Result<Answered, Problem> {
-        let mut route = route(&request.method, request.path())?;
+        let mut route = match rpc {
+            Some((route, _)) => route.clone(),
+            None => route(&request.method, request.path())?,
+        };
         if request.method == "OPTIONS" {
             return Ok(Answered::whole(cors::options(route.allow())));
         }
@@ -239,7 +272,9 @@ impl<P: Ports> Gate<P> {
         let accept = request.header_list("accept");
         let offered = route.media_types();
         let reads_json = offered.contains(&JSON) && negotiate::accepts_json(accept.as_deref());
-        if !reads_json && negotiate::choose(accept.as_deref(), offered).is_none() {
+        let accepted =
+            rpc.is_some() || reads_json || negotiate::choose(accept.as_deref(), offered).is_some();
+        if !accepted {
             return Err(Problem::new(
                 Code::NotAcceptable,
                 format!(
@@ -308,7 +343,13 @@ impl<P: Ports> Gate<P> {
             Route::BatchPredict(target) => Some((Method::BatchPredict, target)),
             Route::Explain(target) => Some((Method::Explain, target)),
             Route::Embeddings(target) => Some((Method::Embeddings, target)),
-            Route::Infer(target) => Some((Method::Infer, target)),
+            Route::Infer(target) => Some((
+                match rpc {
+                    Some((_, rpc)) => Method::Grpc(rpc.form()),
+                    None => Method::Infer,
+                },
+                target,
+            )),
             Route::Generate(target) => Some((Method::Generate, target)),
             Route::GenerateStream(target) => Some((Method::GenerateStream, target)),
             _ => None,
@@ -357,9 +398,8 @@ fn settle<P: Ports>(
 /// What a route is to scopes and limits: its kind, and the model it is about.
 fn asked(route: &Route) -> (&'static str, Option<&str>) {
     match route {
-        Route::Predict(target) | Route::BatchPredict(target) | Route::Explain(target) => {
-            ("predict", Some(&target.model))
-        }
+        Route::Explain(target) => ("explain", Some(&target.model)),
+        Route::Predict(target) | Route::BatchPredict(target) => ("predict", Some(&target.model)),
         Route::Embeddings(target) => (
             "embeddings",
             (!target.model.is_empty()).then_some(target.model.as_str()),
@@ -367,10 +407,14 @@ fn asked(route: &Route) -> (&'static str, Option<&str>) {
         Route::Infer(target) | Route::Generate(target) | Route::GenerateStream(target) => {
             ("infer", Some(&target.model))
         }
+        Route::RepositoryLoad(model) | Route::RepositoryUnload(model) => {
+            ("repository", Some(model))
+        }
         Route::Model(target)
         | Route::ModelMetadata(target)
         | Route::ModelConfig(target)
-        | Route::ModelReady(target) => ("models", Some(&target.model)),
+        | Route::ModelReady(target)
+        | Route::Statistics(Some(target)) => ("models", Some(&target.model)),
         Route::Usage => ("usage", None),
         Route::Ready => ("ready", None),
         _ => ("models", None),
@@ -510,6 +554,16 @@ fn limited<P: Ports>(
             answered.version = Some(version);
             Ok(answered)
         }
+        Route::Statistics(target) => {
+            let sees = |names: &[String]| policies.auth.sees(caller, names);
+            repository::statistics(ports, known(catalogue, ports), target.as_ref(), &sees)
+        }
+        Route::RepositoryIndex { ready } => {
+            let sees = |names: &[String]| policies.auth.sees(caller, names);
+            repository::index(ports, *ready, &sees)
+        }
+        Route::RepositoryLoad(model) => repository::load(ports, model),
+        Route::RepositoryUnload(model) => repository::unload(ports, model),
         _ => unreachable!("the other routes are answered before"),
     }
 }
@@ -713,6 +767,9 @@ fn has_open_axis(contract: &Contract) -> bool {
 }
 
 pub(crate) fn render_problem(problem: &Problem, request: &Request, context: &Context) -> Response {
+    if service::is_call(request) {
+        return serve::refused(problem, request, &context.request_id);
+    }
     let style = negotiate::error_style(request.path(), request.header_list("accept").as_deref());
     let (content_type, body) = problem.render(style, &context.request_id, context.unix_ms);
     let mut response = Response::new(problem.code.status(), content_type, body);

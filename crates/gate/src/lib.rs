@@ -13,6 +13,7 @@
 //! * [`catalogue`]: which models and versions exist;
 //! * [`grpc`]: calls over gRPC;
 //! * [`gate`]: what each route is answered with;
+//! * `repository`: models' statistics, their index, loading and unloading;
 //! * [`trail`]: what the audit log is told;
 //! * [`oip`]: contracts as model configurations;
 //! * [`answer`]: bodies and headers of answers;
@@ -36,6 +37,10 @@ pub mod page;
 mod policies;
 pub mod ports;
 pub mod record;
+<<<<<<< HEAD
+=======
+mod repository;
+>>>>>>> main
 pub mod representation;
 mod rollout;
 pub mod route;

@@ -52,6 +52,17 @@ pub enum Route {
     Generate(Target),
     /// `/v2/models/{m}[/versions/{v}]/generate_stream`.
     GenerateStream(Target),
+    /// How one model did, or all.
+    Statistics(Option<Target>),
+    /// Which models there are, and in which state.
+    RepositoryIndex {
+        /// Only those that are ready.
+        ready: bool,
+    },
+    /// Loads a model, or loads it anew.
+    RepositoryLoad(String),
+    /// Lets go of a model.
+    RepositoryUnload(String),
 }
 
 /// A model, and a version where one is pinned; as sent.

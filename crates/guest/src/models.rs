@@ -96,9 +96,7 @@ impl wit::Guest for Component {
     }
 
     fn tripped(model: String, canary: u64) -> Result<Option<String>, wit::Failure> {
-        STATE.with(|state| {
-            run_ready(rollouts::tripped(&state.kv, &model, canary)).map_err(failed)
-        })
+        STATE.with(|state| run_ready(rollouts::tripped(&state.kv, &model, canary)).map_err(failed))
     }
 
     fn statistics(model: Option<String>, version: Option<u32>) -> Result<String, wit::Failure> {
@@ -117,7 +115,12 @@ impl wit::Guest for Component {
 
     fn index(ready: bool) -> Result<String, wit::Failure> {
         let entry = if ready { "index/ready" } else { "index" };
-        let none = || failure(wit::FailureKind::Failed, "the host gives no index of its models");
+        let none = || {
+            failure(
+                wit::FailureKind::Failed,
+                "the host gives no index of its models",
+            )
+        };
         read(entry)?.ok_or_else(none)
     }
 
@@ -143,7 +146,12 @@ fn named(model: &str) -> Result<ModelName, wit::Failure> {
 fn read(entry: &str) -> Result<Option<String>, wit::Failure> {
     let found = control(|bucket| bucket.get(entry))?;
     let text = found.map(String::from_utf8).transpose();
-    text.map_err(|_| failure(wit::FailureKind::Failed, "what the host says of its models is no text"))
+    text.map_err(|_| {
+        failure(
+            wit::FailureKind::Failed,
+            "what the host says of its models is no text",
+        )
+    })
 }
 
 fn write(entry: &str) -> Result<(), wit::Failure> {

@@ -1,12 +1,14 @@
-//! Decides who may administer keys and tenants, on a listener of its own that shares no limit with the public one.
+//! Decides who may administer keys, tenants and versions of models, on a listener of its own that shares no limit with the public one.
 //!
 //! Whoever has the token may do everything, so what comes with a browser is refused before the token is looked at:
 //! an `Origin`, and a `Host` that is a name somebody may have pointed here (DNS rebinding).
 //!
-//! * [`action`]: what can be asked for;
+//! * [`action`]: what can be asked for about keys and tenants;
+//! * [`rollouts`]: what can be asked for about versions of models;
 //! * [`store`]: the store that keys are kept in, as policies see stores.
 
 pub mod action;
+pub mod rollouts;
 pub mod store;
 
 use crate::app::Manifest;
@@ -24,6 +26,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use penstock_core::{Code, Problem, RequestId, negotiate};
 use penstock_policy::auth::api_key::{Pepper, hex};
 use penstock_policy::auth::registry::MAX_OPERATION_MS;
+use rollouts::{Means, Models, RolloutAction};
 use sha2::{Digest, Sha256};
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -39,6 +42,9 @@ use tokio::task::JoinHandle;
 
 /// The store that keys and tenants are kept in.
 pub const STORE: &str = "default";
+
+/// The store that calls of canaries are counted in, where there is one; it may be lost at a crash.
+const COUNTERS: &str = "counters";
 
 /// The largest body: a key with all its scopes takes less than ten kilobytes.
 const MAX_BODY_BYTES: usize = 64 << 10;
@@ -97,6 +103,10 @@ pub fn exposed(address: SocketAddr) -> Option<String> {
 /// What is needed to answer.
 struct Shared {
     kv: StoreKv,
+    counters: StoreKv,
+    models: Models,
+    /// Held while the rollouts are changed.
+    changing: tokio::sync::Mutex<()>,
     pepper: Pepper,
     token_digest: [u8; 32],
     /// The first digits of the token's digest: who acts, as far as that is known.
@@ -117,7 +127,7 @@ pub struct Administrating {
 }
 
 impl Admin {
-    /// Listens, with the secrets it needs and the store it keeps keys in.
+    /// Listens, with the secrets it needs, the store it keeps keys in and the models there are.
     ///
     /// # Errors
     ///
@@ -126,6 +136,7 @@ impl Admin {
         listen: SocketAddr,
         manifest: &Manifest,
         stores: &Stores,
+        models: Models,
         state_dir: &Path,
     ) -> anyhow::Result<Self> {
         let store = stores.store(STORE).with_context(|| {
@@ -161,6 +172,10 @@ impl Admin {
             listener,
             context: Arc::new(Shared {
                 kv: StoreKv::new(store.clone()),
+                // As the models component chooses.
+                counters: StoreKv::new(stores.store(COUNTERS).unwrap_or(store).clone()),
+                models,
+                changing: tokio::sync::Mutex::default(),
                 pepper,
                 token_digest,
                 token_name,
@@ -317,8 +332,21 @@ impl Shared {
         }
         let now_ms = unix_ms();
         let (path, query) = (parts.uri.path(), parts.uri.query());
-        let action = Action::of(parts.method.as_str(), path, query, &body, now_ms)?;
-        let performed = action.perform(&self.kv, &self.pepper, now_ms);
+        let method = parts.method.as_str();
+        let performed = async {
+            if rollouts::is_path(path) {
+                let means = Means {
+                    kv: &self.kv,
+                    counters: &self.counters,
+                    models: &self.models,
+                    changing: &self.changing,
+                };
+                let action = RolloutAction::of(method, path, query, &body, now_ms)?;
+                return action.perform(&means, now_ms).await;
+            }
+            let action = Action::of(method, path, query, &body, now_ms)?;
+            action.perform(&self.kv, &self.pepper, now_ms).await
+        };
         match tokio::time::timeout(OPERATION_TIME, performed).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Problem::new(

@@ -60,7 +60,8 @@ pub fn print_record(new: &NewKey, as_json: bool) -> ExitCode {
     finish(async { record(new, as_json, &mut std::io::stdout().lock()) })
 }
 
-fn finish(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+/// Works on a runtime of its own and says how it ended.
+pub(crate) fn finish(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

@@ -13,7 +13,7 @@
 //! * [`admin`]: the connections and requests of who administers keys;
 //! * [`audit`]: who asked for what, for later;
 //! * [`jwks`]: the key sets of those who issue tokens;
-//! * [`up`], [`check`], [`usage`], [`keys`]: the commands.
+//! * [`up`], [`check`], [`usage`], [`keys`], [`rollouts`]: the commands.
 
 pub mod access;
 pub mod admin;
@@ -31,6 +31,7 @@ pub mod kv;
 pub mod log;
 mod nn;
 pub mod proxies;
+pub mod rollouts;
 pub mod secrets;
 pub mod server;
 pub mod settings;

@@ -106,6 +106,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
         component,
         mut source,
         repository,
+        models,
         backends,
         runs_models,
         compiled,
@@ -135,7 +136,11 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let admin = match admin_listen {
         Some(listen) => {
             let state_dir = options.app.state_dir();
-            Some(Admin::open(listen, &manifest, &source.stores, &state_dir).await?)
+            let models = admin::rollouts::Models {
+                repository: repository.clone(),
+                directory: models.clone(),
+            };
+            Some(Admin::open(listen, &manifest, &source.stores, models, &state_dir).await?)
         }
         None => None,
     };
@@ -379,6 +384,8 @@ pub struct Prepared {
     pub source: InstanceSource,
     /// The models.
     pub repository: Arc<Repository>,
+    /// The directory they are in.
+    pub models: PathBuf,
     /// The inference backends, each with its version.
     pub backends: Vec<(&'static str, String)>,
     /// Whether the application asks this host to run models; if not, none are loaded.
@@ -499,6 +506,7 @@ pub async fn prepare_with(
         component,
         source,
         repository,
+        models,
         backends,
         runs_models,
         compiled,

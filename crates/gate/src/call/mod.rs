@@ -1,8 +1,9 @@
 //! A call of a model, through all policies: limits, version, idempotency, body checks, validation or adapter,
 //! limits on items, claim, inference, answer, record, counts.
 //!
-//! What calls look like is the surfaces' affair: [`predict`], [`batch`], [`embeddings`], [`infer`] and [`generate`] turn a
-//! body into [`Work`], which runs and writes the answer. Everything else is the same for all of them, and is here.
+//! What calls look like is the surfaces' affair: [`predict`], [`batch`], [`embeddings`], [`infer`], [`generate`] and
+//! [`grpc`] turn a body into [`Work`], which runs and writes the answer. Everything else is the same for all of them, and
+//! is here.
 //!
 //! A call that a limit refuses burns no other limit and no claim; one that is refused for its body has
 //! cost its request and its bytes. A replay costs a request and its bytes, and no items.
@@ -13,6 +14,7 @@ mod content;
 pub(crate) mod embeddings;
 mod explain;
 mod generate;
+mod grpc;
 pub(crate) mod infer;
 mod predict;
 mod replay;
@@ -22,6 +24,7 @@ mod version;
 use crate::catalogue::{Catalogue, Opened};
 use crate::coding::{self, Coding};
 use crate::gate::{Answered, Context, known};
+use crate::grpc::Form;
 use crate::policies::{Policies, RETRY_STORE_S, quota_problem};
 use crate::ports::{
     AdmissionPort, AuthAdmitted, FailureKind, Headers, IdempotencyPort, Ports, QuotaCall,
@@ -50,6 +53,8 @@ pub enum Method {
     Explain,
     /// The Open Inference Protocol's `infer`.
     Infer,
+    /// The same over gRPC, in one of two messages.
+    Grpc(Form),
     /// Triton's `generate`.
     Generate,
     /// Triton's `generate_stream`.
@@ -62,8 +67,9 @@ impl Method {
     /// As policies call it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Predict | Self::BatchPredict | Self::Explain => "predict",
-            Self::Infer | Self::Generate | Self::GenerateStream => "infer",
+            Self::Predict | Self::BatchPredict => "predict",
+            Self::Explain => "explain",
+            Self::Infer | Self::Generate | Self::GenerateStream | Self::Grpc(_) => "infer",
             Self::Embeddings => "embeddings",
         }
     }
@@ -250,6 +256,7 @@ impl<P: Ports> Call<'_, P> {
         };
         let work = self.decode(opened, name.as_str(), coding)?;
         if let Some(asked) = work.model_version() {
+            meter.serving = None;
             (_, serving) = version::choose(ports, catalogue, target, request, Some(asked), who)?;
             meter.serving = Some(serving.clone());
         }
@@ -338,6 +345,7 @@ impl<P: Ports> Call<'_, P> {
             Method::Infer => infer::decode(self, opened, body),
             Method::Generate => generate::decode(opened, &self.json(body)?, false),
             Method::GenerateStream => generate::decode(opened, &self.json(body)?, true),
+            Method::Grpc(form) => grpc::decode(opened, &body()?, limit, form),
             Method::Embeddings => embeddings::decode(opened, model, &self.json(body)?),
         }
     }

@@ -3,6 +3,7 @@
 use super::{Attempt, Call};
 use crate::coding::{self, Coding};
 use crate::gate::{Answered, render_problem};
+use crate::grpc::serve;
 use crate::policies::idempotency_problem;
 use crate::ports::{
     AttemptPort, Claimed, Completed, IdempotencyPort, IdempotentCall, Kept, Looked, Ports,
@@ -69,6 +70,10 @@ impl<P: Ports> Call<'_, P> {
             .target
             .split_once('?')
             .unwrap_or((&request.target, ""));
+        // Requests of one stream share its metadata: each is a call of its own by its id.
+        let streamed =
+            serve::is_streamed(request).then(|| format!("{route}#{}", serve::call_id(request)));
+        let route = streamed.as_deref().unwrap_or(route);
         let content_type = request.header_text("content-type").unwrap_or_default();
         let mut described = coding::described(content_type, coding).into_owned();
         for name in DESCRIBING {

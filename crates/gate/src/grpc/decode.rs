@@ -52,14 +52,17 @@ pub struct Heading {
 
 /// Reads what a request is about, and that it is a message at all.
 pub fn heading(message: &[u8]) -> Result<Heading, Rejection> {
-    let top = Top::read(message).map_err(malformed)?;
-    Ok(Heading {
-        target: Target {
-            model: bounded(top.model, MAX_TENSOR_NAME_BYTES),
-            version: (!top.version.is_empty()).then(|| bounded(top.version, MAX_VERSION_BYTES)),
-        },
-        id: bounded(top.id, MAX_ID_BYTES),
-    })
+    let mut top = Top::default();
+    top.read_on(message).map_err(malformed)?;
+    Ok(top.heading())
+}
+
+/// The same of a message of which only the front is there; `None` where that names no model.
+pub fn heading_of_front(front: &[u8]) -> Option<Heading> {
+    let mut top = Top::default();
+    // It breaks off somewhere; what stood before that was read.
+    let _ = top.read_on(front);
+    (!top.model.is_empty()).then(|| top.heading())
 }
 
 /// A stranger's name, cut where it is longer than any name may be: then it names nothing.
@@ -138,32 +141,48 @@ struct Top<'a> {
 impl<'a> Top<'a> {
     fn read(message: &'a [u8]) -> Result<Self, Broken> {
         let mut top = Self::default();
+        top.read_on(message)?;
+        Ok(top)
+    }
+
+    fn read_on(&mut self, message: &'a [u8]) -> Result<(), Broken> {
         let mut fields = Piece::whole(message).fields();
         loop {
             let at = fields.at();
             let Some((number, value)) = fields.next()? else {
-                return Ok(top);
+                return Ok(());
             };
             let list = match number {
                 1 => {
-                    top.model = piece(value, at)?.text()?;
+                    self.model = piece(value, at)?.text()?;
                     continue;
                 }
                 2 => {
-                    top.version = piece(value, at)?.text()?;
+                    self.version = piece(value, at)?.text()?;
                     continue;
                 }
                 3 => {
-                    top.id = piece(value, at)?.text()?;
+                    self.id = piece(value, at)?.text()?;
                     continue;
                 }
-                4 => (&mut top.parameters, &mut top.parameters_count),
-                5 => (&mut top.inputs, &mut top.inputs_count),
-                6 => (&mut top.outputs, &mut top.outputs_count),
-                7 => (&mut top.raw, &mut top.raw_count),
+                4 => (&mut self.parameters, &mut self.parameters_count),
+                5 => (&mut self.inputs, &mut self.inputs_count),
+                6 => (&mut self.outputs, &mut self.outputs_count),
+                7 => (&mut self.raw, &mut self.raw_count),
                 _ => continue,
             };
             list_piece(list, piece(value, at)?);
+        }
+    }
+
+    fn heading(&self) -> Heading {
+        Heading {
+            target: Target {
+                model: bounded(self.model, MAX_TENSOR_NAME_BYTES),
+                version: (!self.version.is_empty())
+                    .then(|| bounded(self.version, MAX_VERSION_BYTES)),
+            },
+            id: bounded(self.id, MAX_ID_BYTES),
         }
     }
 }

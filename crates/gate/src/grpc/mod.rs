@@ -3,6 +3,7 @@
 //! who called the door frames it and ends the call (`penstock_core::grpc`).
 //!
 //! * [`service`]: which method a path is, and what a message of it asks for;
+//! * `serve`: which route that is, and its answer as a message;
 //! * [`decode`]: an inference request to tensors, over [`wire`];
 //! * [`encode`]: answers to messages;
 //! * [`status`]: errors to statuses;
@@ -11,6 +12,7 @@
 pub mod decode;
 pub mod encode;
 pub mod reflection;
+pub(crate) mod serve;
 pub mod service;
 pub mod status;
 pub mod wire;

@@ -15,11 +15,11 @@ use serde_json::{Map, Value, json};
 use std::fmt;
 
 /// What all paths begin with.
-const BASE: &str = "/admin/v1/";
+pub(super) const BASE: &str = "/admin/v1/";
 /// Characters of a name that does not exist that are repeated to who asked for it.
 const MAX_ECHO_CHARS: usize = 64;
 /// Seconds after which a store that failed may be back.
-const RETRY_AFTER_S: u32 = 1;
+pub(super) const RETRY_AFTER_S: u32 = 1;
 
 /// What an administrator asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -392,7 +392,7 @@ pub fn problem(refused: Refused) -> Problem {
     }
 }
 
-fn invalid(faults: Vec<Violation>) -> Problem {
+pub(super) fn invalid(faults: Vec<Violation>) -> Problem {
     let message = match faults.as_slice() {
         [one] => format!("the body is not as it must be: {}", one.message),
         several => format!(
@@ -470,10 +470,10 @@ fn tenant_json(record: &TenantRecord) -> Value {
 }
 
 /// The parameters of a query. Names, ids and tokens need no percent-encoding, so none is read.
-struct Query<'q>(Vec<(&'q str, &'q str)>);
+pub(super) struct Query<'q>(Vec<(&'q str, &'q str)>);
 
 impl<'q> Query<'q> {
-    fn of(query: Option<&'q str>, known: &[&str]) -> Result<Self, Problem> {
+    pub(super) fn of(query: Option<&'q str>, known: &[&str]) -> Result<Self, Problem> {
         let mut found: Vec<(&str, &str)> = Vec::new();
         for pair in query.unwrap_or("").split('&').filter(|p| !p.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -517,14 +517,14 @@ impl<'q> Query<'q> {
 }
 
 /// The members of a body that are still to be read, and what was wrong with those that were.
-struct Body {
+pub(super) struct Body {
     members: Map<String, Value>,
     faults: Vec<Violation>,
 }
 
 impl Body {
     /// An empty body is one without members.
-    fn of(bytes: &[u8]) -> Result<Self, Problem> {
+    pub(super) fn of(bytes: &[u8]) -> Result<Self, Problem> {
         let mut faults = Vec::new();
         if bytes.iter().all(u8::is_ascii_whitespace) {
             let members = Map::new();
@@ -559,14 +559,14 @@ impl Body {
         Ok(Self { members, faults })
     }
 
-    fn wrong(&mut self, name: &str, expected: &str) {
+    pub(super) fn wrong(&mut self, name: &str, expected: &str) {
         let message = format!("`{name}` has another type");
         let fault = Violation::new(pointer(name), "wrong_type", expected, message);
         self.faults.push(fault);
     }
 
     /// Notes a member that is missing.
-    fn must(&mut self, name: &str) {
+    pub(super) fn must(&mut self, name: &str) {
         if !self.members.contains_key(name) {
             let message = format!("`{name}` is missing");
             let fault = Violation::new(pointer(name), "missing", "the member", message);
@@ -588,12 +588,54 @@ impl Body {
         }
     }
 
-    fn number(&mut self, name: &str) -> Option<u64> {
+    pub(super) fn number(&mut self, name: &str) -> Option<u64> {
         let value = self.members.remove(name)?;
         if value.as_u64().is_none() {
             self.wrong(name, "a whole number, not negative");
         }
         value.as_u64()
+    }
+
+    /// A member that is read as a whole, `null` as if it were not there; `expected` says what it is to be.
+    pub(super) fn read<T: serde::de::DeserializeOwned>(
+        &mut self,
+        name: &str,
+        expected: &str,
+    ) -> Option<T> {
+        let value = self.members.remove(name).filter(|value| !value.is_null())?;
+        match serde_json::from_value(value) {
+            Ok(read) => Some(read),
+            Err(e) => {
+                let message = format!("`{name}` cannot be read: {e}");
+                let fault = Violation::new(pointer(name), "wrong_type", expected, message);
+                self.faults.push(fault);
+                None
+            }
+        }
+    }
+
+    /// The same of a member that must be there.
+    pub(super) fn required<T: serde::de::DeserializeOwned>(
+        &mut self,
+        name: &str,
+        expected: &str,
+    ) -> Option<T> {
+        match self.is_null(name) {
+            true => {
+                self.members.remove(name);
+                self.wrong(name, expected);
+                None
+            }
+            false => {
+                self.must(name);
+                self.read(name, expected)
+            }
+        }
+    }
+
+    /// Whether a member is there and is `null`.
+    pub(super) fn is_null(&self, name: &str) -> bool {
+        matches!(self.members.get(name), Some(Value::Null))
     }
 
     fn flag(&mut self, name: &str) -> bool {
@@ -637,7 +679,7 @@ impl Body {
     }
 
     /// All that is wrong: with the form, with what was read, and that there is more than was read.
-    fn end(mut self, of_values: Vec<Violation>) -> Result<(), Problem> {
+    pub(super) fn end(mut self, of_values: Vec<Violation>) -> Result<(), Problem> {
         for name in self.members.keys() {
             let message = "the member is not one that is taken here";
             let fault = Violation::new(pointer(name), "unknown_member", "no such member", message);

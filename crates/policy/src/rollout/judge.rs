@@ -212,6 +212,14 @@ impl<'a> Side<'a> {
     }
 }
 
+/// Calls and failed calls of both sides, for people: of the stable side first.
+pub fn calls(tallies: &[u64]) -> [(u64, u64); 2] {
+    [Arm::Stable, Arm::Canary].map(|arm| {
+        let side = Side::of(tallies, arm);
+        (side.calls(), side.failed)
+    })
+}
+
 /// Wilson's interval of a rate.
 fn interval(count: u64, of: u64) -> (f64, f64) {
     if of == 0 {

@@ -1,0 +1,309 @@
+//! One model by every protocol it is served in: `cls` with 27,648 floats as JSON, as binary tensors over HTTP/1.1, and over
+//! gRPC, each beside ONNX Runtime called directly. Rows take turns, so that a slow minute hits all of them; what is
+//! compared are ratios within a round. Every caller has a connection of its own.
+
+use crate::load::{Measured, WARM_UP};
+use crate::{CLS_NUMBERS, Cli, ROUNDS, Random, cls_body, direct, row, server};
+use anyhow::{Context, bail, ensure};
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use penstock_proto::inference::model_infer_request::InferInputTensor;
+use penstock_proto::inference::{ModelInferRequest, ModelInferResponse};
+use prost::Message;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+
+/// Callers at once.
+const CALLERS: [usize; 2] = [1, 8];
+/// Batches of which the direct call's best is taken where there are several callers; there are no more to join.
+const BATCHES: [usize; 4] = [1, 2, 4, 8];
+const SHAPE: [u32; 4] = [1, 3, 48, 192];
+
+/// How a call is written.
+#[derive(Clone)]
+struct Protocol {
+    name: &'static str,
+    path: &'static str,
+    headers: Vec<(&'static str, String)>,
+    body: Bytes,
+    grpc: bool,
+}
+
+fn numbers() -> Vec<f32> {
+    let mut random = Random(11);
+    (0..CLS_NUMBERS).map(|_| random.unit()).collect()
+}
+
+fn raw() -> Bytes {
+    numbers().iter().flat_map(|n| n.to_le_bytes()).collect()
+}
+
+fn protocols() -> [Protocol; 4] {
+    let json_type = || vec![("content-type", "application/json".to_owned())];
+    let flat = json!({
+        "inputs": [{ "name": "x", "datatype": "FP32", "shape": SHAPE, "data": numbers() }],
+    });
+    let raw = raw();
+    let head = json!({
+        "inputs": [{
+            "name": "x", "datatype": "FP32", "shape": SHAPE,
+            "parameters": { "binary_data_size": raw.len() },
+        }],
+        "parameters": { "binary_data_output": true },
+    })
+    .to_string();
+    let message = ModelInferRequest {
+        model_name: "cls".to_owned(),
+        inputs: vec![InferInputTensor {
+            name: "x".to_owned(),
+            datatype: "FP32".to_owned(),
+            shape: SHAPE.map(i64::from).to_vec(),
+            ..InferInputTensor::default()
+        }],
+        raw_input_contents: vec![raw.to_vec().into()],
+        ..ModelInferRequest::default()
+    };
+    [
+        Protocol {
+            name: "JSON, :predict",
+            path: "/v1/models/cls:predict",
+            headers: json_type(),
+            body: cls_body().into(),
+            grpc: false,
+        },
+        Protocol {
+            name: "JSON, /infer",
+            path: "/v2/models/cls/infer",
+            headers: json_type(),
+            body: flat.to_string().into(),
+            grpc: false,
+        },
+        Protocol {
+            name: "binary, /infer",
+            path: "/v2/models/cls/infer",
+            headers: vec![
+                ("content-type", "application/octet-stream".to_owned()),
+                ("inference-header-content-length", head.len().to_string()),
+            ],
+            body: [head.as_bytes(), &raw].concat().into(),
+            grpc: false,
+        },
+        Protocol {
+            name: "gRPC, ModelInfer",
+            path: "/inference.GRPCInferenceService/ModelInfer",
+            headers: vec![
+                ("content-type", "application/grpc".to_owned()),
+                ("te", "trailers".to_owned()),
+            ],
+            body: framed(&message),
+            grpc: true,
+        },
+    ]
+}
+
+/// A message behind its five bytes: not compressed, and its length.
+fn framed(message: &ModelInferRequest) -> Bytes {
+    let mut body = BytesMut::new();
+    body.put_u8(0);
+    body.put_u32(message.encoded_len() as u32);
+    body.put_slice(&message.encode_to_vec());
+    body.freeze()
+}
+
+/// Prints the table.
+pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
+    let span = Duration::from_secs(cli.seconds);
+    let penstock =
+        server::Penstock::start(cli, "direct", "[idempotency]\nenabled = false\n").await?;
+    let graph = cli.models.join("cls/1/model.onnx");
+    let protocols = protocols();
+    println!(
+        "cls, {CLS_NUMBERS} numbers, {} s a row, {ROUNDS} rounds",
+        cli.seconds
+    );
+    for protocol in &protocols {
+        println!("    {}: body {} bytes", protocol.name, protocol.body.len());
+    }
+    for callers in CALLERS {
+        println!("\n{callers} callers");
+        let mut ratios = vec![Vec::new(); protocols.len()];
+        for _ in 0..ROUNDS {
+            let floor = floor(cli, &graph, callers, span)?;
+            println!(
+                "{:<52} {floor:>9.0} calls/s",
+                "ONNX Runtime called directly"
+            );
+            for (protocol, ratios) in protocols.iter().zip(&mut ratios) {
+                let measured = run(protocol, penstock.address, callers, span)
+                    .await
+                    .with_context(|| protocol.name)?;
+                row(protocol.name, &measured, None);
+                ratios.push(measured.rps / floor);
+            }
+        }
+        for (protocol, mut ratios) in protocols.iter().zip(ratios) {
+            ratios.sort_by(f64::total_cmp);
+            println!(
+                "    {}: {:.2} of the direct call (median of {ROUNDS} rounds, {:.2} to {:.2})",
+                protocol.name,
+                ratios[ROUNDS / 2],
+                ratios[0],
+                ratios[ROUNDS - 1]
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Calls a second of ONNX Runtime on tensors that are ready: one after the other for one caller, and the best of its
+/// batches and threads for several.
+fn floor(
+    cli: &Cli,
+    graph: &std::path::Path,
+    callers: usize,
+    span: Duration,
+) -> anyhow::Result<f64> {
+    let inputs = |batch: usize| {
+        let [_, channels, height, width] = SHAPE.map(|length| length as usize);
+        vec![direct::Input::floats(
+            "x",
+            &[batch, channels, height, width],
+        )]
+    };
+    let rate = |batch: usize, sessions, threads, span| {
+        let library = &cli.onnxruntime;
+        direct::batches(library, graph, &inputs, batch, sessions, threads, span)
+            .map(|measured| measured.rps * batch as f64)
+    };
+    if callers == 1 {
+        return rate(1, 1, 1, span);
+    }
+    let cores = std::thread::available_parallelism()?.get();
+    let mut best = 0.0;
+    for (sessions, threads) in [(1, cores), (cores, 1)] {
+        for batch in BATCHES {
+            let measured = rate(batch, sessions, threads, span / BATCHES.len() as u32)?;
+            best = f64::max(best, measured);
+        }
+    }
+    Ok(best)
+}
+
+async fn run(
+    protocol: &Protocol,
+    address: SocketAddr,
+    callers: usize,
+    span: Duration,
+) -> anyhow::Result<Measured> {
+    let start = Instant::now() + WARM_UP;
+    let tasks: Vec<_> = (0..callers)
+        .map(|_| tokio::spawn(caller(protocol.clone(), address, start, start + span)))
+        .collect();
+    let mut latencies = Vec::new();
+    for task in tasks {
+        latencies.extend(task.await??);
+    }
+    Ok(Measured::of(latencies, span))
+}
+
+type Body = Full<Bytes>;
+
+/// A connection of one kind or the other.
+enum Sender {
+    One(hyper::client::conn::http1::SendRequest<Body>),
+    Two(hyper::client::conn::http2::SendRequest<Body>),
+}
+
+impl Sender {
+    async fn open(address: SocketAddr, grpc: bool) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let stream = TokioIo::new(stream);
+        if grpc {
+            let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+            let (sender, connection) = builder.handshake(stream).await?;
+            tokio::spawn(connection);
+            return Ok(Self::Two(sender));
+        }
+        let (sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+        tokio::spawn(connection);
+        Ok(Self::One(sender))
+    }
+
+    async fn send(
+        &mut self,
+        request: hyper::Request<Body>,
+    ) -> hyper::Result<hyper::Response<hyper::body::Incoming>> {
+        match self {
+            Self::One(sender) => sender.send_request(request).await,
+            Self::Two(sender) => sender.send_request(request).await,
+        }
+    }
+}
+
+async fn caller(
+    protocol: Protocol,
+    address: SocketAddr,
+    start: Instant,
+    end: Instant,
+) -> anyhow::Result<Vec<Duration>> {
+    let mut sender = Sender::open(address, protocol.grpc).await?;
+    // HTTP/2 takes the authority from the target, HTTP/1.1 from `Host`.
+    let target = match protocol.grpc {
+        true => format!("http://{address}{}", protocol.path),
+        false => protocol.path.to_owned(),
+    };
+    let mut latencies = Vec::new();
+    loop {
+        let sent = Instant::now();
+        if sent >= end {
+            return Ok(latencies);
+        }
+        let mut request = hyper::Request::post(&target);
+        if !protocol.grpc {
+            request = request.header("host", "localhost");
+        }
+        for (name, value) in &protocol.headers {
+            request = request.header(*name, value);
+        }
+        let response = sender
+            .send(request.body(Full::new(protocol.body.clone()))?)
+            .await?;
+        let (head, body) = response.into_parts();
+        let collected = body.collect().await?;
+        let status = collected
+            .trailers()
+            .or(Some(&head.headers))
+            .and_then(|trailers| trailers.get("grpc-status"))
+            .cloned();
+        let body = collected.to_bytes();
+        ensure!(
+            head.status == 200,
+            "{}: {}",
+            head.status,
+            String::from_utf8_lossy(&body)
+        );
+        if protocol.grpc {
+            answered(status.as_ref().map(|status| status.as_bytes()), &body)?;
+        }
+        if sent >= start {
+            latencies.push(sent.elapsed());
+        }
+    }
+}
+
+/// That a call over gRPC went well and brought outputs.
+fn answered(status: Option<&[u8]>, body: &[u8]) -> anyhow::Result<()> {
+    if status != Some(b"0") {
+        bail!("grpc-status {:?}", status.map(String::from_utf8_lossy));
+    }
+    let (_, message) = body
+        .split_at_checked(5)
+        .context("an answer without a message")?;
+    let answer = ModelInferResponse::decode(message)?;
+    ensure!(!answer.outputs.is_empty(), "an answer without outputs");
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! The Open Inference Protocol's inference over gRPC: the same call as [`super::infer`], in messages.
+
+use super::rejected;
+use super::run::{Answer, Runner, Wishes, Work, item_count};
+use crate::catalogue::Opened;
+use crate::grpc::{Decoded, Form, Inference, decode_infer, encode_infer, status};
+use crate::ports::Ports;
+use penstock_core::{Code, Problem};
+use penstock_tensor::Tensor;
+use penstock_tensor::classification::classify;
+
+/// A message that meets the contract.
+struct Infer {
+    decoded: Decoded,
+    items: u64,
+    form: Form,
+}
+
+/// Reads a message whose tensors may have `limit` bytes together.
+pub(super) fn decode<P: Ports>(
+    opened: &Opened<P>,
+    message: &[u8],
+    limit: u64,
+    form: Form,
+) -> Result<Box<dyn Work<P>>, Problem> {
+    let decoded = decode_infer(message, &opened.contract, limit).map_err(rejected)?;
+    Ok(Box::new(Infer {
+        items: item_count(&decoded.inputs, &opened.contract),
+        decoded,
+        form,
+    }))
+}
+
+impl<P: Ports> Work<P> for Infer {
+    fn items(&self) -> u64 {
+        self.items
+    }
+
+    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+        let Decoded {
+            id,
+            inputs,
+            outputs: wanted,
+            priority,
+            timeout_us,
+        } = self.decoded;
+        let names: Vec<String> = wanted.iter().map(|(name, _)| name.clone()).collect();
+        let wishes = Wishes {
+            priority,
+            timeout_us,
+        };
+        let mut outputs = runner.infer(inputs, &names, wishes)?;
+        // Classes are made of what is left, so they tell no more.
+        runner.disclose(&mut outputs);
+        let outputs: Result<Vec<Tensor>, usize> = outputs
+            .into_iter()
+            .map(|tensor| {
+                let asked = wanted.iter().find(|(name, _)| *name == tensor.name);
+                match asked {
+                    Some((_, classes)) if *classes > 0 => {
+                        classify(tensor, runner.contract(), *classes)
+                    }
+                    _ => Ok(tensor),
+                }
+            })
+            .collect();
+        let outputs = outputs.map_err(|bytes| too_much(bytes as u64))?;
+        let prediction_id = runner.prediction_id();
+        let said = Inference {
+            model: runner.model,
+            version: &runner.serving.version.to_string(),
+            id: id.as_deref(),
+            parameters: &[("prediction_id", prediction_id.as_str())],
+            outputs,
+        };
+        let message = encode_infer(said, self.form).map_err(too_much)?;
+        Ok(Answer {
+            response: status::succeeded(message),
+            prediction_id: Some(prediction_id),
+        })
+    }
+}
+
+/// The model answered, and nobody can hold it.
+fn too_much(bytes: u64) -> Problem {
+    Problem::new(
+        Code::ModelRejectedInputs,
+        format!(
+            "the model answered, and its outputs are {bytes} bytes, more than there is memory for; send fewer items"
+        ),
+    )
+}
