@@ -771,7 +771,7 @@ fn credentials_come_in_metadata_and_end_a_stream_that_has_none() {
         "--scope",
         "infer:identity",
     ]);
-    let api_key = made["key"].as_str().expect("shown once").to_owned();
+    let api_key = made["api_key"].as_str().expect("shown once").to_owned();
     runtime().block_on(async {
         let mut client = Client::to(&server).await;
         let request = row("7", [0.0; 4]);
