@@ -79,7 +79,7 @@ fn kinds(code: Code) -> &'static [Kind] {
         | Code::ModelRejectedInputs
         | Code::InferenceFailed
         | Code::NotCached => &[Call],
-        // Of statistics, the repository and what a host may not have.
+        // Reading statistics and the index, and control.
         Code::NotSupported => &[Read, Control],
         // Of the admin API, which has another address, and of gRPC.
         Code::UnknownResource | Code::AlreadyExists | Code::MalformedProtobuf => &[],

@@ -330,7 +330,7 @@ struct V1Call {
     response: &'static str,
 }
 
-const V1_CALLS: [V1Call; 2] = [
+const V1_CALLS: [V1Call; 3] = [
     V1Call {
         verb: "predict",
         id: "predict",
@@ -347,7 +347,19 @@ const V1_CALLS: [V1Call; 2] = [
         request: "BatchPredictRequest",
         response: "BatchPredictResponse",
     },
+    V1Call {
+        verb: "explain",
+        id: "explain",
+        summary: "How much each group of an input's features accounts for",
+        description: EXPLAIN_NOTE,
+        request: "PredictRequest",
+        response: "ExplainResponse",
+    },
 ];
+
+const EXPLAIN_NOTE: &str = "For models whose contract has `[explain]`, one item at a time. Each group of features is hidden \
+in turn by a baseline; its attribution is by how much the value of the class falls. It costs as many items as there are groups, \
+and one.";
 
 fn v1_models() -> Vec<Operation> {
     let mut operations = vec![
@@ -388,7 +400,7 @@ fn v1_models() -> Vec<Operation> {
             let path = format!("/v1/models/{{model}}{below}:{}", call.verb);
             let id = format!("{}{}", call.id, if pinned { "Version" } else { "" });
             let mut content = named(call.request);
-            if call.verb == "predict" {
+            if call.verb != "batchPredict" {
                 content["*/*"] = json!({
                     "schema": { "description": "Content as it is, for models with an adapter." },
                 });
@@ -401,6 +413,11 @@ fn v1_models() -> Vec<Operation> {
                     .with(&CALL_PARAMETERS)
                     .taking(content)
                     .answering("200", "It ran.", named(call.response));
+            operation = match call.verb {
+                "predict" => operation.with(&["explain", "target"]),
+                "explain" => operation.with(&["target"]),
+                _ => operation,
+            };
             if call.verb == "batchPredict" {
                 operation = operation.answering(
                     "207",
@@ -629,9 +646,16 @@ pub fn of_model(model: &Described<'_>, about: &About) -> Map<String, Value> {
         .with(&CALL_PARAMETERS)
     };
     let response = component(name, "PredictResponse");
-    let operations = vec![
+    let explains = contract.explain.is_some();
+    let asked: &[&str] = if explains {
+        &["explain", "target"]
+    } else {
+        &[]
+    };
+    let mut operations = vec![
         call(format!("{base}:predict"), "predict", "predict")
-            .taking(predict)
+            .with(asked)
+            .taking(predict.clone())
             .answering("200", "It ran.", named(&response)),
         call(format!("{base}:batchPredict"), "batchPredict", "predict")
             .taking(batch)
@@ -650,6 +674,16 @@ pub fn of_model(model: &Described<'_>, about: &About) -> Map<String, Value> {
                 tensors_content(reference("InferResponse")),
             ),
     ];
+    if explains {
+        let explain = call(format!("{base}:explain"), "explain", "predict");
+        operations.push(
+            explain
+                .saying(EXPLAIN_NOTE)
+                .with(&["target"])
+                .taking(predict)
+                .answering("200", "It ran.", named("ExplainResponse")),
+        );
+    }
     written(operations, about)
 }
 
@@ -663,6 +697,16 @@ pub fn parameters() -> Value {
         "version": {
             "name": "version", "in": "path", "required": true,
             "description": "One of the model's versions, or an alias of one.",
+            "schema": { "type": "string" },
+        },
+        "explain": {
+            "name": "explain", "in": "query",
+            "description": "Whether the answer has an `explanation` beside its prediction.",
+            "schema": { "enum": ["true", "false"] },
+        },
+        "target": {
+            "name": "target", "in": "query",
+            "description": "The class whose value is explained, by label or number; the likeliest where it is left out.",
             "schema": { "type": "string" },
         },
         "X-Request-Id": {

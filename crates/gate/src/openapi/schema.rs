@@ -439,6 +439,7 @@ pub fn generic() -> Map<String, Value> {
                     "model": { "type": "string" },
                     "model_version": { "type": "string" },
                     "predictions": { "type": "array", "description": "One for each item, in order." },
+                    "explanation": reference("Explanation"),
                     "non_finite": {
                         "type": "integer", "minimum": 1,
                         "description": "How many numbers are `null` because JSON has no NaN and no infinity.",
@@ -447,6 +448,51 @@ pub fn generic() -> Map<String, Value> {
                     "request_id": { "type": "string" },
                 },
                 "required": ["prediction_id", "model", "model_version", "predictions", "latency_ms", "request_id"],
+            }),
+        ),
+        (
+            "Explanation",
+            json!({
+                "type": "object",
+                "properties": {
+                    "method": { "const": "occlusion" },
+                    "output": { "type": "string" },
+                    "target": { "type": ["string", "integer"] },
+                    "target_index": { "type": "integer" },
+                    "base_score": { "type": ["number", "null"] },
+                    "baseline": { "type": "object" },
+                    "items": { "type": "integer" },
+                    "attributions": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "properties": {
+                                "name": { "type": "string" },
+                                "input": { "type": "string" },
+                                "attribution": { "type": ["number", "null"] },
+                            },
+                            "required": ["name", "input", "attribution"],
+                        },
+                    },
+                    "sum": { "type": ["number", "null"] },
+                },
+                "required": ["method", "output", "target", "base_score", "attributions"],
+            }),
+        ),
+        (
+            "ExplainResponse",
+            json!({
+                "type": "object",
+                "properties": {
+                    "prediction_id": { "type": "string" },
+                    "id": { "type": "string" },
+                    "model": { "type": "string" },
+                    "model_version": { "type": "string" },
+                    "explanation": reference("Explanation"),
+                    "latency_ms": { "type": "number" },
+                    "request_id": { "type": "string" },
+                },
+                "required": ["prediction_id", "model", "model_version", "explanation"],
             }),
         ),
         (
