@@ -37,10 +37,7 @@ pub mod page;
 mod policies;
 pub mod ports;
 pub mod record;
-<<<<<<< HEAD
-=======
 mod repository;
->>>>>>> main
 pub mod representation;
 mod rollout;
 pub mod route;
