@@ -363,7 +363,13 @@ impl<P: Ports> Gate<P> {
         let caller = &admitted.caller;
         let call = quota_call(caller, &route, request);
         let admission = admit(ports, policies, context, &call, headers)?;
-        let answered = limited(ports, policies, catalogue, &route, request, caller, context)
+        // What is asked of the repository is in the body; over gRPC it was read with the route.
+        let read = match rpc {
+            Some(_) => Ok(route.clone()),
+            None => repository::read(&route, request),
+        };
+        let answered = read
+            .and_then(|route| limited(ports, policies, catalogue, &route, request, caller, context))
             .map_err(|problem| withhold(policies, Some(caller), problem));
         settle(ports, policies, admission.as_ref());
         answered
@@ -562,8 +568,8 @@ fn limited<P: Ports>(
             let sees = |names: &[String]| policies.auth.sees(caller, names);
             repository::index(ports, *ready, &sees)
         }
-        Route::RepositoryLoad(model) => repository::load(ports, model),
-        Route::RepositoryUnload(model) => repository::unload(ports, model),
+        Route::RepositoryLoad(model) => repository::load(ports, known(catalogue, ports), model),
+        Route::RepositoryUnload(model) => repository::unload(ports, known(catalogue, ports), model),
         _ => unreachable!("the other routes are answered before"),
     }
 }

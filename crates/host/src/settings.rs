@@ -5,6 +5,7 @@
 use crate::app::finding::{Finding, Place};
 use crate::proxies::{ForwardedHeader, Network};
 use penstock_policy::auth::settings::AuthSettings;
+use penstock_policy::cache::CacheEntry;
 use penstock_policy::cors::CorsSettings;
 use penstock_policy::disclosure::{self, Disclosure};
 use penstock_policy::document::{DEFAULT_MAX_BODY_BYTES, DEFAULT_MEMORY_BYTES, MEMORY_PER_BODY};
@@ -41,6 +42,8 @@ pub struct Settings {
     pub idempotency: IdempotencySettings,
     /// `[usage]`: what is counted. Acted upon by the component of that name.
     pub usage: UsageSettings,
+    /// `[[cache]]`: results that are kept. Acted upon by the gate and the component of that name.
+    pub cache: Vec<CacheEntry>,
     /// `[cors]`: pages of other origins. Acted upon by the gate.
     pub cors: CorsSettings,
     /// `[[disclosure]]`: how much of models' scores goes out. Acted upon by the gate.
@@ -430,6 +433,7 @@ impl Settings {
             backoff,
             idempotency,
             usage,
+            cache,
             cors,
             disclosure,
             // An address is one, or the file cannot be read.
@@ -438,6 +442,7 @@ impl Settings {
         let mut faults = limit_faults(limits);
         faults.extend(backoff.faults());
         faults.extend(disclosure::faults(disclosure));
+        faults.extend(penstock_policy::cache::settings::faults(cache));
         for (at, limit) in limits.iter().enumerate() {
             let waiting = most_waiting(limit);
             let allowed = u64::from(instances.count / PACED_SHARE).max(1);

@@ -28,10 +28,11 @@ pub const DEFAULT_MAX_AGE_S: u32 = 600;
 pub const MAX_MAX_AGE_S: u32 = 86_400;
 
 /// What callers of this API send.
-const REQUEST_HEADERS: [&str; 12] = [
+const REQUEST_HEADERS: [&str; 13] = [
     "accept",
     "api-key",
     "authorization",
+    "cache-control",
     "content-digest",
     "content-encoding",
     "content-type",
@@ -44,9 +45,11 @@ const REQUEST_HEADERS: [&str; 12] = [
 ];
 
 /// What answers of this API say in headers.
-const ANSWER_HEADERS: [&str; 14] = [
+const ANSWER_HEADERS: [&str; 16] = [
     "accept-encoding",
+    "age",
     "allow",
+    "cache-status",
     "idempotency-replayed",
     "inference-header-content-length",
     "ratelimit",

@@ -16,6 +16,7 @@ use penstock_policy::auth::api_key::Pepper;
 use penstock_policy::auth::{
     Authenticator, CertificateShown, CredentialKind, Presented, RefusalKind, Secrets,
 };
+use penstock_policy::cache;
 use penstock_policy::document;
 use penstock_policy::idempotency as policy;
 use penstock_policy::usage::{Amounts, Usage, Who};
@@ -67,13 +68,13 @@ pub struct InMemory {
     pub shadowed: Rc<RefCell<Vec<ModelVersion>>>,
     /// What the host says of its models; without it, it has no such thing.
     pub control: Option<Rc<Control>>,
-    /// Kept results, by space and digest, each with when it was kept.
-    pub kept: Rc<RefCell<KeptResults>>,
+    /// What happens elsewhere while the gate waits.
+    pub meanwhile: Meanwhile,
     random: Rc<Cell<u128>>,
 }
 
-/// Kept results, by space and digest, each with when it was kept.
-pub type KeptResults = BTreeMap<(String, Vec<u8>), (Vec<u8>, u64)>;
+/// What happens elsewhere while the gate waits; called after each pause.
+pub type Meanwhile = Rc<RefCell<Option<Box<dyn Fn(&InMemory)>>>>;
 
 /// What a host says of its models, and what it was asked to do.
 #[derive(Debug, Default)]
@@ -124,7 +125,7 @@ impl InMemory {
             tripped: Rc::default(),
             shadowed: Rc::default(),
             control: None,
-            kept: Rc::default(),
+            meanwhile: Rc::default(),
             random: Rc::default(),
         }
     }
@@ -164,6 +165,9 @@ impl Ports for InMemory {
     fn sleep_ms(&self, ms: u32) {
         self.slept_ms.set(self.slept_ms.get() + u64::from(ms));
         self.clock.advance_ms(u64::from(ms));
+        if let Some(meanwhile) = self.meanwhile.borrow().as_ref() {
+            meanwhile(self);
+        }
     }
 
     fn policy_text(&self) -> Result<String, String> {
@@ -321,35 +325,36 @@ impl Ports for InMemory {
         &self,
         at: &CacheAddress<'_>,
         since_ms: u64,
-        _waiting_since_ms: Option<u64>,
-        _now_ms: u64,
+        waiting_since_ms: Option<u64>,
+        now_ms: u64,
     ) -> Result<CacheLooked, String> {
-        let kept = self.kept.borrow();
-        let found = kept.get(&(at.space.to_owned(), at.digest.to_vec()));
-        Ok(match found {
-            Some((value, kept_ms)) if *kept_ms >= since_ms => {
-                CacheLooked::Hit(value.clone(), *kept_ms)
-            }
-            _ => CacheLooked::Run(1),
+        let at = address(at)?;
+        let looked = run_ready(at.look(&self.kv, since_ms, waiting_since_ms, now_ms));
+        Ok(match looked.map_err(|e| e.message)? {
+            cache::Looked::Hit(kept) => CacheLooked::Hit(kept.value, kept.kept_ms),
+            cache::Looked::Run(ticket) => CacheLooked::Run(ticket),
+            cache::Looked::Wait => CacheLooked::Wait,
+            cache::Looked::Bypass => CacheLooked::Bypass,
         })
     }
 
     fn cache_keep(
         &self,
         at: &CacheAddress<'_>,
-        _ticket: u64,
+        ticket: u64,
         value: &[u8],
         now_ms: u64,
     ) -> Result<(), String> {
-        let place = (at.space.to_owned(), at.digest.to_vec());
-        let mut kept = self.kept.borrow_mut();
-        kept.insert(place, (value.to_vec(), now_ms));
-        Ok(())
+        run_ready(address(at)?.keep(&self.kv, ticket, value, now_ms)).map_err(|e| e.message)
     }
 
-    fn cache_release(&self, _at: &CacheAddress<'_>, _ticket: u64) -> Result<(), String> {
-        Ok(())
+    fn cache_release(&self, at: &CacheAddress<'_>, ticket: u64) -> Result<(), String> {
+        run_ready(address(at)?.release(&self.kv, ticket)).map_err(|e| e.message)
     }
+}
+
+fn address(at: &CacheAddress<'_>) -> Result<cache::Address, String> {
+    cache::Address::new(at.space, at.places, at.digest, at.lease_ms)
 }
 
 /// The `[auth]` by which anybody may do anything.
