@@ -72,6 +72,11 @@ impl Operation {
         self
     }
 
+    fn taking_if_any(mut self, content: Value) -> Self {
+        self.body = Some(json!({ "content": content }));
+        self
+    }
+
     fn answering(mut self, status: &'static str, description: &str, content: Value) -> Self {
         let mut names = vec!["X-Request-Id"];
         match self.kind {
@@ -485,6 +490,7 @@ fn v2() -> Vec<Operation> {
             object(),
         ),
     ];
+    operations.extend(repository());
     for pinned in [false, true] {
         let base = if pinned {
             "/v2/models/{model}/versions/{version}"
@@ -530,6 +536,12 @@ fn v2() -> Vec<Operation> {
             "modelConfig",
             "A model's configuration in Triton's form",
             "ModelConfig",
+        ));
+        operations.push(read(
+            "/stats",
+            "modelStatistics",
+            "How often a model ran, and for how long",
+            "ModelStatistics",
         ));
         let events = json!({ "text/event-stream": { "schema": { "type": "string" } } });
         for (verb, id, summary, content) in [
@@ -582,6 +594,38 @@ fn v2() -> Vec<Operation> {
         );
     }
     operations
+}
+
+/// What is told of the repository of models, and done to it.
+fn repository() -> Vec<Operation> {
+    let control = |verb: &'static str, id: &str, summary: &str| {
+        let path = format!("/v2/repository/models/{{model}}/{verb}");
+        operation(("post", &path), id, "oip", summary, Kind::Control)
+            .with(&["model"])
+            .taking_if_any(named("RepositoryControl"))
+            .answering("200", "It is done.", Value::Null)
+    };
+    vec![
+        operation(
+            ("get", "/v2/models/stats"),
+            "statistics",
+            "oip",
+            "How often all models ran, and for how long",
+            Kind::Read,
+        )
+        .answering("200", "What was asked for.", named("ModelStatistics")),
+        operation(
+            ("post", "/v2/repository/index"),
+            "repositoryIndex",
+            "oip",
+            "The models there are, and in which state",
+            Kind::Control,
+        )
+        .taking_if_any(named("RepositoryIndexRequest"))
+        .answering("200", "One entry for each version.", named("RepositoryIndex")),
+        control("load", "loadModel", "Load a model, or load it anew"),
+        control("unload", "unloadModel", "Let go of a model"),
+    ]
 }
 
 /// Adds a model that gives embeddings to those that `/v1/embeddings` has an example for.

@@ -764,6 +764,50 @@ pub fn generic() -> Map<String, Value> {
             }),
         ),
         (
+            "RepositoryIndex",
+            json!({
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "name": { "type": "string" },
+                        "version": { "type": "string" },
+                        "state": { "type": "string" },
+                        "reason": { "type": "string" },
+                    },
+                    "required": ["name"],
+                },
+            }),
+        ),
+        (
+            "ModelStatistics",
+            json!({
+                "type": "object",
+                "properties": { "model_stats": { "type": "array", "items": { "type": "object" } } },
+                "required": ["model_stats"],
+            }),
+        ),
+        (
+            "RepositoryIndexRequest",
+            json!({
+                "type": "object",
+                "properties": {
+                    "ready": { "type": "boolean", "description": "Only what is ready." },
+                },
+                "additionalProperties": false,
+            }),
+        ),
+        (
+            "RepositoryControl",
+            json!({
+                "type": "object",
+                "properties": {
+                    "parameters": { "type": "object", "description": "`unload_dependents`, for unloading." },
+                },
+                "additionalProperties": false,
+            }),
+        ),
+        (
             "Usage",
             json!({
                 "type": "object",
