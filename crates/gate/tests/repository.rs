@@ -33,14 +33,13 @@ fn ports() -> InMemory {
 fn controlled() -> InMemory {
     let entry =
         |name: &str| json!({ "name": name, "version": "1", "state": "READY", "reason": "" });
-    InMemory {
-        control: Some(Rc::new(Control {
-            statistics: json!({ "model_stats": [entry("identity"), entry("hidden")] }).to_string(),
-            index: json!([entry("identity"), entry("hidden")]).to_string(),
-            ..Control::default()
-        })),
-        ..ports()
-    }
+    let mut ports = ports();
+    ports.control = Some(Rc::new(Control {
+        statistics: json!({ "model_stats": [entry("identity"), entry("hidden")] }).to_string(),
+        index: json!([entry("identity"), entry("hidden")]).to_string(),
+        ..Control::default()
+    }));
+    ports
 }
 
 fn ask(
@@ -221,8 +220,8 @@ fn what_is_told_is_what_the_host_says_of_models_that_the_caller_may_know_of() {
         let path = format!("/v2/repository/models/identity/{what}");
         refused(
             &ask(&ports, "POST", &path, &[], b""),
-            403,
-            "permission_denied",
+            401,
+            "credentials_missing",
         );
     }
     assert!(asked(&ports).is_empty());
