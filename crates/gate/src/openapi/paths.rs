@@ -2,7 +2,7 @@
 
 use super::content::taken;
 use super::errors::{self, Kind};
-use super::schema::{component, reference};
+use super::schema::{self, component, reference};
 use super::{About, Described, example};
 use penstock_core::Code;
 use serde_json::{Map, Value, json};
@@ -330,7 +330,7 @@ struct V1Call {
     response: &'static str,
 }
 
-const V1_CALLS: [V1Call; 2] = [
+const V1_CALLS: [V1Call; 3] = [
     V1Call {
         verb: "predict",
         id: "predict",
@@ -338,6 +338,14 @@ const V1_CALLS: [V1Call; 2] = [
         description: TENSOR_NOTE,
         request: "PredictRequest",
         response: "PredictResponse",
+    },
+    V1Call {
+        verb: "explain",
+        id: "explain",
+        summary: "Say how much of the answer each group of features accounts for",
+        description: "Takes one item, and models whose contract has `explain`. Costs an item for each group beside it.",
+        request: "PredictRequest",
+        response: "ExplainResponse",
     },
     V1Call {
         verb: "batchPredict",
@@ -388,7 +396,7 @@ fn v1_models() -> Vec<Operation> {
             let path = format!("/v1/models/{{model}}{below}:{}", call.verb);
             let id = format!("{}{}", call.id, if pinned { "Version" } else { "" });
             let mut content = named(call.request);
-            if call.verb == "predict" {
+            if call.verb != "batchPredict" {
                 content["*/*"] = json!({
                     "schema": { "description": "Content as it is, for models with an adapter." },
                 });
@@ -401,6 +409,17 @@ fn v1_models() -> Vec<Operation> {
                     .with(&CALL_PARAMETERS)
                     .taking(content)
                     .answering("200", "It ran.", named(call.response));
+            match call.verb {
+                "predict" => operation.parameters.push(json!({
+                    "name": "explain", "in": "query",
+                    "description": "Whether the prediction is explained too: of one item, for models whose contract has `explain`.",
+                    "schema": { "type": "boolean" },
+                })),
+                "explain" => operation
+                    .parameters
+                    .push(target(json!({ "type": "string" }))),
+                _ => {}
+            }
             if call.verb == "batchPredict" {
                 operation = operation.answering(
                     "207",
@@ -629,10 +648,19 @@ pub fn of_model(model: &Described<'_>, about: &About) -> Map<String, Value> {
         .with(&CALL_PARAMETERS)
     };
     let response = component(name, "PredictResponse");
-    let operations = vec![
-        call(format!("{base}:predict"), "predict", "predict")
-            .taking(predict)
-            .answering("200", "It ran.", named(&response)),
+    let predicted = call(format!("{base}:predict"), "predict", "predict")
+        .taking(predict)
+        .answering("200", "It ran.", named(&response));
+    let mut explained = None;
+    if let Some(classes) = schema::classes(contract) {
+        let mut operation = call(format!("{base}:explain"), "explain", "predict")
+            .taking(named(&component(name, "ExplainRequest")))
+            .answering("200", "It ran.", named("ExplainResponse"));
+        operation.parameters.push(target(classes));
+        explained = Some(operation);
+    }
+    let mut operations = vec![
+        predicted,
         call(format!("{base}:batchPredict"), "batchPredict", "predict")
             .taking(batch)
             .answering("200", "All requests ran.", named("BatchPredictResponse"))
@@ -650,7 +678,17 @@ pub fn of_model(model: &Described<'_>, about: &About) -> Map<String, Value> {
                 tensors_content(reference("InferResponse")),
             ),
     ];
+    operations.extend(explained);
     written(operations, about)
+}
+
+/// The class whose value is explained.
+fn target(classes: Value) -> Value {
+    json!({
+        "name": "target", "in": "query",
+        "description": "The class that is explained: a label where the output has labels, else an index; the most likely one where it is left out.",
+        "schema": classes,
+    })
 }
 
 pub fn parameters() -> Value {

@@ -312,7 +312,25 @@ pub fn of_model(model: &Described<'_>) -> Map<String, Value> {
         }),
     );
     put("InferRequest", infer_request(contract));
+    if contract.explain.is_some() {
+        let mut one = (*contract).clone();
+        one.limits.max_items = 1;
+        put("ExplainRequest", predict_request(&one));
+    }
     schemas
+}
+
+/// The classes that can be explained, where the model's answers are.
+pub fn classes(contract: &Contract) -> Option<Value> {
+    let output = contract.output(&contract.explain.as_ref()?.target)?;
+    Some(match (&output.labels, output.shape.as_slice()) {
+        (Some(labels), _) => json!({ "enum": labels }),
+        (None, [_, .., Dim::Fixed(length)]) => {
+            json!({ "type": "integer", "minimum": 0, "maximum": length - 1 })
+        }
+        (None, [_, .., _]) => json!({ "type": "integer", "minimum": 0 }),
+        (None, _) => json!({ "const": 0 }),
+    })
 }
 
 /// The schemas that hold for every model.
@@ -439,6 +457,7 @@ pub fn generic() -> Map<String, Value> {
                     "model": { "type": "string" },
                     "model_version": { "type": "string" },
                     "predictions": { "type": "array", "description": "One for each item, in order." },
+                    "explanation": reference("Explanation"),
                     "non_finite": {
                         "type": "integer", "minimum": 1,
                         "description": "How many numbers are `null` because JSON has no NaN and no infinity.",
@@ -447,6 +466,65 @@ pub fn generic() -> Map<String, Value> {
                     "request_id": { "type": "string" },
                 },
                 "required": ["prediction_id", "model", "model_version", "predictions", "latency_ms", "request_id"],
+            }),
+        ),
+        (
+            "Explanation",
+            json!({
+                "type": "object",
+                "properties": {
+                    "method": { "const": "occlusion" },
+                    "output": { "type": "string", "description": "The output that is explained." },
+                    "target": { "type": ["string", "integer"], "description": "The class that is explained." },
+                    "target_index": { "type": "integer", "minimum": 0 },
+                    "base_score": { "type": ["number", "null"], "description": "Its value with nothing hidden." },
+                    "baseline": {
+                        "type": "object",
+                        "description": "What stood in place of what was hidden, by input.",
+                        "additionalProperties": {
+                            "type": "object",
+                            "properties": { "kind": { "enum": ["constant", "mean"] }, "value": { "type": "number" } },
+                        },
+                    },
+                    "items": { "type": "integer", "minimum": 1, "description": "Items the model was asked about." },
+                    "attributions": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "properties": {
+                                "name": { "type": "string" },
+                                "input": { "type": "string" },
+                                "rows": { "type": "array", "items": { "type": "integer" } },
+                                "columns": { "type": "array", "items": { "type": "integer" } },
+                                "attribution": {
+                                    "type": ["number", "null"],
+                                    "description": "By how much the value falls when the group is hidden.",
+                                },
+                            },
+                            "required": ["name", "input", "attribution"],
+                        },
+                    },
+                    "sum": { "type": ["number", "null"], "description": "Of all attributions." },
+                },
+                "required": [
+                    "method", "output", "target", "target_index", "base_score", "baseline", "items", "attributions", "sum",
+                ],
+            }),
+        ),
+        (
+            "ExplainResponse",
+            json!({
+                "type": "object",
+                "properties": {
+                    "prediction_id": { "type": "string" },
+                    "id": { "type": "string" },
+                    "model": { "type": "string" },
+                    "model_version": { "type": "string" },
+                    "explanation": reference("Explanation"),
+                    "latency_ms": { "type": "number" },
+                    "request_id": { "type": "string" },
+                },
+                "required": ["prediction_id", "model", "model_version", "explanation", "latency_ms", "request_id"],
             }),
         ),
         (
