@@ -4,6 +4,7 @@
     models/identity/1/model.onnx   hands its input back: for tests and for measuring everything but the model
     models/digits/1/model.onnx     reads a handwritten digit: 64-64-10 perceptron, trained here in seconds
     tests/data/slow/1/model.onnx   computes for some hundred milliseconds: for tests of calls that meet
+    tests/data/digits-failing/model.onnx  a version of digits that loads and then fails on ink: for tests of rollouts
     tests/data/digits-heldout.csv  the digits it was not trained on, one a line: label, then 64 pixels
 
 Made with these versions (any Python that runs them will do):
@@ -145,6 +146,32 @@ def slow():
     return model(graph, "Multiplies large matrices for a while.")
 
 
+def failing():
+    """A version of digits that answers a blank sheet and fails on any other: it gives one number the shape of as many as the
+    darkest pixel is dark, and one."""
+    constants = {
+        "weight": np.zeros((64, 10), dtype=np.float32),
+        "number": np.zeros(1, dtype=np.float32),
+        "one": np.ones(1, dtype=np.int64),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMax", ["pixels"], ["darkest"], axes=[0, 1], keepdims=0),
+            helper.make_node("Cast", ["darkest"], ["dark"], to=TensorProto.INT64),
+            helper.make_node("Add", ["dark", "one"], ["size"]),
+            helper.make_node("Reshape", ["number", "size"], ["bias"]),
+            helper.make_node("MatMul", ["pixels", "weight"], ["products"]),
+            helper.make_node("Add", ["products", "bias"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        ],
+        "failing",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["N", 64])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 10])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return model(graph, "Fails on any sheet that is not blank.")
+
+
 def digits():
     """The trained perceptron, the accuracy of the exported graph, and the held-out digits as text."""
     data = load_digits()
@@ -193,6 +220,7 @@ def main():
         "models/identity/1/model.onnx": identity(),
         "models/digits/1/model.onnx": made,
         "tests/data/slow/1/model.onnx": slow(),
+        "tests/data/digits-failing/model.onnx": failing(),
         "tests/data/digits-heldout.csv": held_out,
     }
     different = 0

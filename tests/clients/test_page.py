@@ -40,9 +40,19 @@ def page(browser, server):
     context.close()
 
 
+def until(page, expression, arg=None):
+    """Waits until an expression holds. Playwright's own way of doing that evaluates text within the page, which its policy
+    forbids."""
+    for _ in range(1500):
+        if page.evaluate(expression, arg):
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(f"it never came to be that {expression}")
+
+
 def opened(page, server):
     page.goto(f"{server.url}/docs")
-    page.wait_for_function("document.getElementById('body').value.length > 0 || !document.getElementById('with-file').hidden")
+    until(page, "document.getElementById('body').value.length > 0 || !document.getElementById('with-file').hidden")
     return page
 
 
@@ -51,11 +61,12 @@ def choose(page, model, surface=None):
         page.select_option("#model", model)
     loaded.value.finished()
     if surface:
-        page.wait_for_function(
+        until(
+            page,
             "([m, s]) => document.getElementById('model').value === m"
             " && [...document.getElementById('surface').options].some(o => o.value === s)"
             " && document.getElementById('ports').children.length > 0",
-            arg=[model, surface],
+            [model, surface],
         )
         page.select_option("#surface", surface)
 
@@ -63,7 +74,7 @@ def choose(page, model, surface=None):
 def send(page):
     page.locator("#status").evaluate("element => element.textContent = ''")
     page.click("#send")
-    page.wait_for_function("/^(\\d{3}|No answer)/.test(document.getElementById('status').textContent)")
+    until(page, "/^(\\d{3}|No answer)/.test(document.getElementById('status').textContent)")
     return page.inner_text("#status"), page.inner_text("#answer")
 
 
@@ -157,6 +168,8 @@ def test_embeddings_are_offered_where_a_model_has_them(page, server):
 
 def test_everything_can_be_done_with_the_keyboard(page, server):
     opened(page, server)
+    choose(page, "digits", "predict")
+    page.focus(".skip")
     seen = []
     for _ in range(40):
         page.keyboard.press("Tab")
@@ -168,7 +181,7 @@ def test_everything_can_be_done_with_the_keyboard(page, server):
         one for one in seen if one in ("key", "use", "model", "version", "surface", "body", "idempotency")
     ]
     page.keyboard.press("Enter")
-    page.wait_for_function("/^\\d{3}/.test(document.getElementById('status').textContent)")
+    until(page, "/^\\d{3}/.test(document.getElementById('status').textContent)")
     unnamed = page.eval_on_selector_all(
         "input, select, textarea, button",
         "all => all.filter(e => !(e.labels?.length || e.textContent.trim() || e.getAttribute('aria-label'))).map(e => e.id)",
@@ -178,11 +191,12 @@ def test_everything_can_be_done_with_the_keyboard(page, server):
 
 def test_the_api_is_there_to_be_read(page, server):
     opened(page, server)
-    page.wait_for_function("document.querySelectorAll('#api details').length > 10")
+    until(page, "document.querySelectorAll('#api details').length > 10")
     operation = page.locator("#api details", has_text="/v1/models/{model}:predict").first
     operation.locator("summary").click()
+    operation.locator("h4", has_text="Answers").wait_for()
     text = operation.inner_text()
-    assert "Idempotency-Key" in text and "invalid_inputs" in text and "PredictRequest" not in text.split("Answers")[0][:40]
+    assert "Idempotency-Key" in text and "invalid_inputs" in text and "prediction_id" in text
     assert page.said == []
 
 
@@ -194,7 +208,7 @@ def test_an_api_key_is_used_and_kept_nowhere(browser, guarded):
     assert "401" in page.inner_text("#trouble")
     page.fill("#key", guarded.api_key)
     page.keyboard.press("Enter")
-    page.wait_for_function("document.getElementById('model').options.length > 3")
+    until(page, "document.getElementById('model').options.length > 3")
     choose(page, "digits", "predict")
     status, answer = send(page)
     assert status.startswith("200"), answer
@@ -225,7 +239,7 @@ def test_what_the_server_says_never_becomes_markup(page, server):
     page.route("**/openapi.json*", lambda route: route.fulfill(json=document))
     page.route("**/*:predict", lambda route: route.fulfill(status=200, json={evil: evil}, headers={"x-evil": evil}))
     page.goto(f"{server.url}/docs")
-    page.wait_for_function("document.querySelectorAll('#api details').length > 0")
+    until(page, "document.querySelectorAll('#api details').length > 0")
     for summary in page.locator("summary").all():
         if summary.is_visible():
             summary.click()

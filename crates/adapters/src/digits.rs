@@ -3,7 +3,7 @@
 //!
 //! * Dark paper is told by its edge: where that is darker than half, light is ink and dark is paper.
 //! * An image of 8 by 8 pixels is taken as it is.
-//! * Of a larger one, what is drawn is cut out and scaled to the full height or width, whichever comes first,
+//! * Of any other, what is drawn is cut out and scaled to the full height or width, whichever comes first,
 //!   in the middle; the darkest of that becomes 16.
 
 use crate::outputs::{classified, config, floats, tensor};
@@ -21,6 +21,10 @@ const INK: f32 = 16.0;
 const INPUT: &str = "pixels";
 /// How many digits there are.
 const DIGITS: usize = 10;
+/// Rows and columns that a drawing is scaled to before.
+const SHEET: usize = 64;
+/// How dark ink is at least, of the darkest there is; what is fainter does not count for where the drawing ends.
+const FAINTEST: f32 = 0.2;
 /// Paper and ink must differ by this much of all there is between black and white; less is a blank sheet.
 const MIN_CONTRAST: f32 = 0.1;
 
@@ -100,39 +104,58 @@ fn seen(picture: &Picture) -> Result<[f32; SIDE * SIDE], RefusalKind> {
         }
         return Ok(seen);
     }
-    // Paper is not quite white and its grain is not ink.
-    let half = least + (most - least) / 2;
+    // Paper is not quite white, and its grain is not ink.
     ink.bytes
         .iter_mut()
         .for_each(|value| *value = value.saturating_sub(least));
-    let drawn = |(_, value): &(usize, &u8)| **value > half - least;
-    let places = ink.bytes.iter().enumerate().filter(drawn);
+    let faintest = f32::from(most - least) * FAINTEST;
     let (mut left, mut right, mut top, mut bottom) = (width, 0, height, 0);
-    for (at, _) in places {
-        (left, right) = (left.min(at % width), right.max(at % width));
-        (top, bottom) = (top.min(at / width), bottom.max(at / width));
+    for (at, value) in ink.bytes.iter().enumerate() {
+        if f32::from(*value) >= faintest {
+            (left, right) = (left.min(at % width), right.max(at % width));
+            (top, bottom) = (top.min(at / width), bottom.max(at / width));
+        }
     }
     let (box_width, box_height) = (right - left + 1, bottom - top + 1);
-    let longer = box_width.max(box_height) as f64;
-    let side = |length: usize| {
-        let scaled = (length as f64 * SIDE as f64 / longer).round() as usize;
-        scaled.clamp(1, SIDE)
-    };
-    let (to_width, to_height) = (side(box_width), side(box_height));
     let area = Area {
         x: left as f64,
         y: top as f64,
         width: box_width as f64,
         height: box_height as f64,
     };
-    let scaled = ink.scaled(area, to_width, to_height);
-    let darkest = scaled.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
-    let (x, y) = ((SIDE - to_width) / 2, (SIDE - to_height) / 2);
-    for (row, values) in scaled.chunks_exact(to_width).enumerate() {
-        for (column, value) in values.iter().enumerate() {
-            // Rounding must not leave the contract's bounds.
-            seen[(y + row) * SIDE + x + column] = (value * INK / darkest).clamp(0.0, INK);
+    // First into the middle of a sheet, as large as that holds it, and then with the sheet to the model's size: at
+    // once, widths would be rounded to eighths.
+    let longer = box_width.max(box_height) as f64;
+    let side = |length: usize| {
+        let scaled = (length as f64 * SHEET as f64 / longer).round() as usize;
+        scaled.clamp(1, SHEET)
+    };
+    let (to_width, to_height) = (side(box_width), side(box_height));
+    let (x, y) = ((SHEET - to_width) / 2, (SHEET - to_height) / 2);
+    let mut sheet = Picture {
+        width: SHEET,
+        height: SHEET,
+        channels: 1,
+        bytes: vec![0; SHEET * SHEET],
+    };
+    let drawn = ink.scaled(area, to_width, to_height);
+    for (row, values) in drawn.chunks_exact(to_width).enumerate() {
+        let at = (y + row) * SHEET + x;
+        for (to, value) in sheet.bytes[at..at + to_width].iter_mut().zip(values) {
+            *to = value.round() as u8;
         }
+    }
+    let whole = Area {
+        x: 0.0,
+        y: 0.0,
+        width: SHEET as f64,
+        height: SHEET as f64,
+    };
+    let scaled = sheet.scaled(whole, SIDE, SIDE);
+    let darkest = scaled.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+    for (to, value) in seen.iter_mut().zip(scaled) {
+        // Rounding must not leave the contract's bounds.
+        *to = (value * INK / darkest).clamp(0.0, INK);
     }
     Ok(seen)
 }

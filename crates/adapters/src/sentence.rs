@@ -199,13 +199,13 @@ impl Sentence {
             Part::Tokens(tokens) => {
                 let wrong = tokens
                     .iter()
-                    .position(|id| *id as usize >= vocabulary.len());
+                    .position(|id| *id as usize >= vocabulary.size());
                 if let Some(at) = wrong {
                     return Err(refused(format!(
                         "Token {} at place {at} is not in the model's vocabulary of {} pieces, 0 to {}.",
                         tokens[at],
-                        vocabulary.len(),
-                        vocabulary.len() - 1
+                        vocabulary.size(),
+                        vocabulary.size() - 1
                     )));
                 }
                 // Who took the text apart may have put them there already.

@@ -102,7 +102,7 @@ impl Vocabulary {
     }
 
     /// How many pieces there are.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.pieces.len()
     }
 
@@ -356,7 +356,7 @@ pub(crate) mod tests {
         assert!(small("a\n##\n##a\n").is_ok());
         let windows = Vocabulary::new("[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\nab\r\n".into()).unwrap();
         assert_eq!(windows.encode("ab", 9).ids, [4]);
-        assert_eq!(windows.len(), 5);
+        assert_eq!(windows.size(), 5);
     }
 
     proptest! {
@@ -365,7 +365,7 @@ pub(crate) mod tests {
             let vocabulary = small("a\nb\n##a\n1\n.\n").unwrap();
             let encoded = vocabulary.encode(&text, 50);
             prop_assert!(encoded.ids.len() <= 50 && encoded.ids.len() <= encoded.count);
-            prop_assert!(encoded.ids.iter().all(|id| (*id as usize) < vocabulary.len()));
+            prop_assert!(encoded.ids.iter().all(|id| (*id as usize) < vocabulary.size()));
         }
     }
 }

@@ -110,6 +110,24 @@ impl GrpcStatus {
         }
     }
 
+    /// The HTTP status that says the same, for who counts those.
+    pub const fn to_http(self) -> u16 {
+        match self {
+            Self::Ok => 200,
+            Self::Cancelled => 499,
+            Self::InvalidArgument | Self::FailedPrecondition | Self::OutOfRange => 400,
+            Self::Unauthenticated => 401,
+            Self::PermissionDenied => 403,
+            Self::NotFound => 404,
+            Self::AlreadyExists | Self::Aborted => 409,
+            Self::ResourceExhausted => 429,
+            Self::Unknown | Self::Internal | Self::DataLoss => 500,
+            Self::Unimplemented => 501,
+            Self::Unavailable => 503,
+            Self::DeadlineExceeded => 504,
+        }
+    }
+
     /// What an HTTP status means to a caller of gRPC where nobody said a status of its own, after the specification's
     /// mapping.
     pub const fn of_http(status: u16) -> Self {

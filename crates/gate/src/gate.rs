@@ -3,7 +3,7 @@
 
 use crate::answer;
 use crate::call::embeddings::model_of;
-use crate::call::{Method, admit, call};
+use crate::call::{Method, admit, call, explains};
 use crate::catalogue::Catalogue;
 use crate::connection::Connection;
 use crate::cors::{self, Cors};
@@ -300,7 +300,11 @@ impl<P: Ports> Gate<P> {
             Some(policies) => &*policies,
             None => &*policies.insert(Policies::open(ports)?),
         };
-        let (kind, model) = asked(&route);
+        let (mut kind, model) = asked(&route);
+        // A prediction with its explanation is for who may have explanations.
+        if matches!(route, Route::Predict(_)) && explains(request) {
+            kind = "explain";
+        }
         trail.route = Some(kind);
         trail.model = model.map(str::to_owned);
         let times = (context.unix_ms, context.random as u64);
@@ -363,7 +367,13 @@ impl<P: Ports> Gate<P> {
         let caller = &admitted.caller;
         let call = quota_call(caller, &route, request);
         let admission = admit(ports, policies, context, &call, headers)?;
-        let answered = limited(ports, policies, catalogue, &route, request, caller, context)
+        // What is asked of the repository is in the body; over gRPC it was read with the route.
+        let read = match rpc {
+            Some(_) => Ok(route.clone()),
+            None => repository::read(&route, request),
+        };
+        let answered = read
+            .and_then(|route| limited(ports, policies, catalogue, &route, request, caller, context))
             .map_err(|problem| withhold(policies, Some(caller), problem));
         settle(ports, policies, admission.as_ref());
         answered
@@ -562,8 +572,8 @@ fn limited<P: Ports>(
             let sees = |names: &[String]| policies.auth.sees(caller, names);
             repository::index(ports, *ready, &sees)
         }
-        Route::RepositoryLoad(model) => repository::load(ports, model),
-        Route::RepositoryUnload(model) => repository::unload(ports, model),
+        Route::RepositoryLoad(model) => repository::load(ports, known(catalogue, ports), model),
+        Route::RepositoryUnload(model) => repository::unload(ports, known(catalogue, ports), model),
         _ => unreachable!("the other routes are answered before"),
     }
 }

@@ -8,11 +8,13 @@ use penstock_tensor::{Contract, Datatype, TensorSpec};
 use serde_json::{Value, json};
 
 /// The extensions of the protocol that are served, by the names the common servers give them in their metadata.
-pub const EXTENSIONS: [&str; 4] = [
+pub const EXTENSIONS: [&str; 6] = [
     "binary_tensor_data",
     "classification",
     "model_configuration",
+    "model_repository",
     "schedule_policy",
+    "statistics",
 ];
 
 /// A model's configuration, as `/v2/models/{m}/config` shows it.

@@ -52,16 +52,16 @@ pub enum Route {
     Generate(Target),
     /// `/v2/models/{m}[/versions/{v}]/generate_stream`.
     GenerateStream(Target),
-    /// How one model did, or all.
+    /// `/v2/models[/{m}[/versions/{v}]]/stats`: how one model did, or all.
     Statistics(Option<Target>),
-    /// Which models there are, and in which state.
+    /// `/v2/repository/index`: which models there are, and in which state. What is asked for is in the body.
     RepositoryIndex {
         /// Only those that are ready.
         ready: bool,
     },
-    /// Loads a model, or loads it anew.
+    /// `/v2/repository/models/{m}/load`: loads a model, or loads it anew.
     RepositoryLoad(String),
-    /// Lets go of a model.
+    /// `/v2/repository/models/{m}/unload`: lets go of a model.
     RepositoryUnload(String),
 }
 
@@ -106,6 +106,9 @@ impl Route {
     pub fn allow(&self) -> &'static str {
         match self {
             route if route.is_call() => CALL,
+            Route::RepositoryIndex { .. }
+            | Route::RepositoryLoad(_)
+            | Route::RepositoryUnload(_) => CALL,
             _ => READ,
         }
     }
@@ -164,6 +167,15 @@ fn find(path: &str) -> Result<Option<Route>, Problem> {
         ["v2"] | ["v2", ""] => Some(Route::ServerMetadata),
         ["v2", "health", "live"] => Some(Route::ServerLive),
         ["v2", "health", "ready"] => Some(Route::ServerReady),
+        // The protocol's own path, so no model of this name has one for its metadata.
+        ["v2", "models", "stats"] => Some(Route::Statistics(None)),
+        ["v2", "repository", "index"] => Some(Route::RepositoryIndex { ready: false }),
+        ["v2", "repository", "models", model, "load"] => {
+            Some(Route::RepositoryLoad((*model).to_owned()))
+        }
+        ["v2", "repository", "models", model, "unload"] => {
+            Some(Route::RepositoryUnload((*model).to_owned()))
+        }
         ["v2", "models", model] => Some(Route::ModelMetadata(target(model, None))),
         ["v2", "models", model, what] => v2_model(target(model, None), what),
         ["v2", "models", model, "versions", version] => {
@@ -181,6 +193,7 @@ fn v2_model(target: Target, what: &str) -> Option<Route> {
     match what {
         "ready" => Some(Route::ModelReady(target)),
         "config" => Some(Route::ModelConfig(target)),
+        "stats" => Some(Route::Statistics(Some(target))),
         "infer" => Some(Route::Infer(target)),
         "generate" => Some(Route::Generate(target)),
         "generate_stream" => Some(Route::GenerateStream(target)),
@@ -328,6 +341,32 @@ mod tests {
                 "/v1/models/m/versions/2:predict",
                 Route::Predict(at("m", Some("2"))),
             ),
+            ("GET", "/v2/models/stats", Route::Statistics(None)),
+            (
+                "GET",
+                "/v2/models/m/stats",
+                Route::Statistics(Some(at("m", None))),
+            ),
+            (
+                "GET",
+                "/v2/models/m/versions/2/stats",
+                Route::Statistics(Some(at("m", Some("2")))),
+            ),
+            (
+                "POST",
+                "/v2/repository/index",
+                Route::RepositoryIndex { ready: false },
+            ),
+            (
+                "POST",
+                "/v2/repository/models/m/load",
+                Route::RepositoryLoad("m".into()),
+            ),
+            (
+                "POST",
+                "/v2/repository/models/..%2Fm/unload",
+                Route::RepositoryUnload("../m".into()),
+            ),
             ("GET", "/v2", Route::ServerMetadata),
             ("GET", "/v2/", Route::ServerMetadata),
             ("GET", "/v2/health/live", Route::ServerLive),
@@ -404,6 +443,9 @@ mod tests {
             ("GET", "/v1/models/m:predict", "POST"),
             ("POST", "/v1/models/m", "GET, HEAD"),
             ("DELETE", "/v2/models/m/infer", "POST"),
+            ("POST", "/v2/models/stats", "GET, HEAD"),
+            ("GET", "/v2/repository/index", "POST"),
+            ("GET", "/v2/repository/models/m/load", "POST"),
             ("get", "/healthz", "GET, HEAD"),
         ] {
             let problem = route(method, path).unwrap_err();

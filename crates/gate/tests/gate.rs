@@ -330,7 +330,7 @@ fn what_exists_is_named_when_what_was_asked_for_does_not() {
         json!(["adapted", "broken", "identity"])
     );
     let (_, value) = call("GET", "/v2/models/identity/versions/9", &[], b"");
-    assert_eq!(value["available"], json!(["1", "2", "10"]));
+    assert_eq!(value["available"], json!(["1", "2", "10", "latest"]));
     let (response, _) = call("DELETE", "/v1/models", &[], b"");
     assert_eq!(response.header("allow"), Some("GET, HEAD"));
 }

@@ -468,7 +468,11 @@ fn generate_takes_and_gives_one_object() {
     );
     assert_eq!(json_of(&response), expected);
     assert!(response.header("x-prediction-id").is_some());
-    for accept in ["text/event-stream", "*/*", "application/json"] {
+    for accept in [
+        "text/event-stream",
+        "*/*",
+        "application/json, text/event-stream",
+    ] {
         let response = post(
             &ports(),
             "/v2/models/text/versions/1/generate_stream",
@@ -496,6 +500,9 @@ fn generate_takes_and_gives_one_object() {
         .status,
         406
     );
+    let json = [("accept", "application/json")];
+    let refused = post(&ports(), "/v2/models/text/generate_stream", &json, body);
+    assert_eq!(refused.status, 406);
     let m = post(
         &ports(),
         "/v2/models/m/generate",

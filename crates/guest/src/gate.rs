@@ -8,7 +8,8 @@ use crate::types::{
     tensors_from_wit, tensors_to_wit,
 };
 use http_body_util::BodyExt;
-use penstock_core::{Caller, Code, ModelVersion, Problem};
+use penstock_core::{Caller, Code, ModelVersion, Problem, grpc};
+use penstock_gate::grpc::service::is_call;
 use penstock_gate::ports::{
     self, AdapterPort, AdmissionPort, AttemptPort, AuthPort, ContractPort, Failure, FailureKind,
     IdempotencyPort, ParsedBody, Ports, QuotaPort, UsagePort,
@@ -16,7 +17,6 @@ use penstock_gate::ports::{
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::infer::OutputRequest;
 use penstock_tensor::{InferRequest, Rejection, Tensor};
-use spin_sdk::http::FullBody;
 use std::cell::RefCell;
 
 #[allow(missing_docs)]
@@ -108,7 +108,102 @@ impl bindings::exports::penstock::gate::door::Guest for Door {
 }
 
 /// What the HTTP door gives back to the SDK.
-pub type HttpResponse = spin_sdk::http::Response<FullBody<bytes::Bytes>>;
+pub type HttpResponse = spin_sdk::http::Response<HttpBody>;
+
+/// The body of an answer: data, and what follows it.
+pub struct HttpBody {
+    data: Option<bytes::Bytes>,
+    trailers: Option<http::HeaderMap>,
+}
+
+impl HttpBody {
+    fn whole(data: Vec<u8>) -> Self {
+        Self {
+            data: (!data.is_empty()).then(|| data.into()),
+            trailers: None,
+        }
+    }
+}
+
+impl http_body::Body for HttpBody {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        let data = self.data.take().map(http_body::Frame::data);
+        let frame = data.or_else(|| self.trailers.take().map(http_body::Frame::trailers));
+        std::task::Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_none() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        let bytes = self.data.as_ref().map_or(0, bytes::Bytes::len);
+        match self.trailers {
+            // Its end are the trailers, and no length.
+            Some(_) => http_body::SizeHint::default(),
+            None => http_body::SizeHint::with_exact(bytes as u64),
+        }
+    }
+}
+
+/// How Penstock's own host says that the body of a call over gRPC is one message without its frame. Other hosts hand
+/// over what came.
+const UNFRAMED: &str = "penstock-grpc";
+
+/// A call over gRPC as another host hands it over: one message in its frame.
+fn unframe(request: &mut Request) -> Result<(), Problem> {
+    let compressed = {
+        let mut deframer = grpc::Deframer::new(MAX_HTTP_DOOR_BODY_BYTES as u64);
+        let mut rest: &[u8] = &request.body;
+        let message = deframer
+            .next(&mut rest)
+            .map_err(|fault| Problem::new(fault.code(), fault.to_string()))?;
+        let message = message.filter(|_| rest.is_empty()).ok_or_else(|| {
+            Problem::new(
+                Code::MalformedRequest,
+                "the body is not one message; behind this host calls have one each way, and no streams",
+            )
+        })?;
+        request.body = message.bytes;
+        message.compressed
+    };
+    let encoding = request.header_text("grpc-encoding").map(str::to_owned);
+    request.headers.retain(|h| h.name != "content-encoding");
+    if compressed {
+        // The gate decodes it, and refuses what it cannot.
+        let coding = encoding.unwrap_or_else(|| "none that is named".to_owned());
+        request.headers.push(Header {
+            name: "content-encoding".to_owned(),
+            value: coding.into_bytes(),
+        });
+    }
+    Ok(())
+}
+
+/// Puts a message into its frame and its status behind it. An error is headers alone.
+fn frame(response: Response) -> (Response, Option<http::HeaderMap>) {
+    let succeeded = response.header(grpc::STATUS) == Some("0");
+    let head = grpc::frame_head(response.body.len());
+    let (true, Some(head)) = (succeeded, head) else {
+        return (response, None);
+    };
+    let mut framed = Response {
+        status: response.status,
+        headers: response.headers,
+        body: head.to_vec(),
+    };
+    framed.headers.retain(|h| h.name != grpc::STATUS);
+    framed.body.extend_from_slice(&response.body);
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert(grpc::STATUS, http::HeaderValue::from_static("0"));
+    (framed, Some(trailers))
+}
 
 /// The HTTP door: collects the body and answers as the direct door does.
 pub async fn answer_http(request: spin_sdk::http::Request) -> HttpResponse {
@@ -131,24 +226,33 @@ pub async fn answer_http(request: spin_sdk::http::Request) -> HttpResponse {
         headers,
         body: Vec::new(),
     };
-    let response = match collect(body).await {
-        Ok(bytes) => {
+    let collected = collect(body).await;
+    let framed = is_call(&record) && record.header(UNFRAMED).is_none();
+    let response = collected
+        .and_then(|bytes| {
             record.body = bytes;
-            answer(&record)
-        }
-        Err(problem) => GATE.with_borrow(|gate| gate.refuse(&record, &problem)),
+            match framed {
+                true => unframe(&mut record),
+                false => Ok(()),
+            }
+        })
+        .map(|()| answer(&record))
+        .unwrap_or_else(|problem| GATE.with_borrow(|gate| gate.refuse(&record, &problem)));
+    let (response, trailers) = match framed {
+        true => frame(response),
+        false => (response, None),
     };
     let mut builder = spin_sdk::http::Response::builder().status(response.status);
     for header in &response.headers {
         builder = builder.header(&header.name, header.value.as_slice());
     }
-    builder
-        .body(FullBody::new(response.body.into()))
-        .unwrap_or_else(|_| {
-            let mut broken = HttpResponse::new(FullBody::new(bytes::Bytes::new()));
-            *broken.status_mut() = spin_sdk::http::StatusCode::INTERNAL_SERVER_ERROR;
-            broken
-        })
+    let mut body = HttpBody::whole(response.body);
+    body.trailers = trailers;
+    builder.body(body).unwrap_or_else(|_| {
+        let mut broken = HttpResponse::new(HttpBody::whole(Vec::new()));
+        *broken.status_mut() = spin_sdk::http::StatusCode::INTERNAL_SERVER_ERROR;
+        broken
+    })
 }
 
 async fn collect<B>(body: B) -> Result<Vec<u8>, Problem>

@@ -1,15 +1,10 @@
 //! `penstock:models`: rollouts and the counters of canaries over `penstock-policy`, and what the host says of its models and
-//! does with them, which it offers as a store.
-//!
-//! | entry of that store | what it is |
-//! |---|---|
-//! | `index`, `index/ready` | the index of the repository, as JSON text |
-//! | `statistics[/<model>[/<version>]]` | statistics, as JSON text; none where there is no such model |
-//! | `load/<model>`, `unload/<model>` | written, does so; it comes back when that is done |
+//! does with them, which it offers as a store ([`penstock_core::model_store`]).
 
 use crate::kv::{COUNTERS, DEFAULT, WitKv, store};
 use penstock_core::ModelName;
 use penstock_core::kv::run_ready;
+use penstock_core::model_store::{LABEL, ModelEntry, ModelFault};
 use penstock_policy::rollout::store as rollouts;
 use penstock_policy::rollout::store::Tallies;
 use std::cell::RefCell;
@@ -30,9 +25,6 @@ pub mod bindings {
 }
 
 use bindings::exports::penstock::models::models as wit;
-
-/// The label of the store that the host's models are behind.
-const CONTROL: &str = "models";
 
 /// The component.
 pub struct Component;
@@ -100,36 +92,34 @@ impl wit::Guest for Component {
     }
 
     fn statistics(model: Option<String>, version: Option<u32>) -> Result<String, wit::Failure> {
-        let mut entry = "statistics".to_owned();
-        if let Some(model) = &model {
-            entry = format!("{entry}/{}", named(model)?);
-            if let Some(version) = version {
-                entry = format!("{entry}/{version}");
-            }
-        }
-        match read(&entry)? {
+        let name = model.as_deref().map(named).transpose()?;
+        let version = version.map(|version| version.to_string());
+        let entry = ModelEntry::Statistics {
+            model: name.as_ref().map(ModelName::as_str),
+            version: version.as_deref(),
+        };
+        match read(entry)? {
             Some(text) => Ok(text),
             None => Err(missing(&model.unwrap_or_default())),
         }
     }
 
     fn index(ready: bool) -> Result<String, wit::Failure> {
-        let entry = if ready { "index/ready" } else { "index" };
         let none = || {
             failure(
                 wit::FailureKind::Failed,
                 "the host gives no index of its models",
             )
         };
-        read(entry)?.ok_or_else(none)
+        read(ModelEntry::Index { ready })?.ok_or_else(none)
     }
 
     fn load(model: String) -> Result<(), wit::Failure> {
-        write(&format!("load/{}", named(&model)?))
+        write(ModelEntry::Load(named(&model)?.as_str()))
     }
 
     fn unload(model: String) -> Result<(), wit::Failure> {
-        write(&format!("unload/{}", named(&model)?))
+        write(ModelEntry::Unload(named(&model)?.as_str()))
     }
 }
 
@@ -143,8 +133,8 @@ fn named(model: &str) -> Result<ModelName, wit::Failure> {
     ModelName::parse(model).ok_or_else(|| missing("of this name"))
 }
 
-fn read(entry: &str) -> Result<Option<String>, wit::Failure> {
-    let found = control(|bucket| bucket.get(entry))?;
+fn read(entry: ModelEntry<'_>) -> Result<Option<String>, wit::Failure> {
+    let found = control(|bucket| bucket.get(&entry.to_string()))?;
     let text = found.map(String::from_utf8).transpose();
     text.map_err(|_| {
         failure(
@@ -154,8 +144,8 @@ fn read(entry: &str) -> Result<Option<String>, wit::Failure> {
     })
 }
 
-fn write(entry: &str) -> Result<(), wit::Failure> {
-    control(|bucket| bucket.set(entry, &[]))
+fn write(entry: ModelEntry<'_>) -> Result<(), wit::Failure> {
+    control(|bucket| bucket.set(&entry.to_string(), &[]))
 }
 
 /// Asks the host, with the store opened once.
@@ -166,7 +156,7 @@ fn control<T>(
         let mut control = state.control.borrow_mut();
         let bucket = match &*control {
             Some(bucket) => bucket,
-            None => match store::open(CONTROL) {
+            None => match store::open(LABEL) {
                 Ok(bucket) => &*control.insert(bucket),
                 Err(store::Error::NoSuchStore | store::Error::AccessDenied) => {
                     return Err(failure(
@@ -187,14 +177,13 @@ fn control<T>(
     })
 }
 
-/// A failure as the host words it: which kind, a colon, and what happened.
-fn control_failure(text: &str) -> wit::Failure {
-    let (kind, message) = text.split_once(':').unwrap_or(("failed", text));
-    let kind = match kind.trim() {
-        "not_found" => wit::FailureKind::NotFound,
-        "failed_precondition" => wit::FailureKind::FailedPrecondition,
-        "failed" => wit::FailureKind::Failed,
-        _ => return failure(wit::FailureKind::Failed, text),
+/// A failure as the host words it.
+fn control_failure(words: &str) -> wit::Failure {
+    let (fault, message) = ModelFault::parse(words);
+    let kind = match fault {
+        ModelFault::NotFound => wit::FailureKind::NotFound,
+        ModelFault::FailedPrecondition => wit::FailureKind::FailedPrecondition,
+        ModelFault::Failed => wit::FailureKind::Failed,
     };
-    failure(kind, message.trim())
+    failure(kind, message)
 }

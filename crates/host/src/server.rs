@@ -24,13 +24,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::TlsStream;
 
 mod activity;
 mod addresses;
 mod framing;
+mod grpc;
 mod io;
 
 use activity::{Activity, Answer, Limits, Verdict};
@@ -367,9 +368,18 @@ impl Server {
                 let (server, activity) = (server.clone(), watched.clone());
                 let caller = caller.clone();
                 async move {
-                    let _working = activity.request();
-                    let response = server.respond(request, &caller, Seen::Clear).await;
-                    Ok::<_, Infallible>(response.map(|body| activity.answer(body)))
+                    let working = activity.request();
+                    let is_grpc = grpc::codec(request.headers())
+                        == Some(penstock_core::grpc::Codec::Protobuf);
+                    let response = if is_grpc {
+                        server
+                            .respond_grpc(request, &caller, &activity, working)
+                            .await
+                    } else {
+                        let response = server.respond(request, &caller, Seen::Clear).await;
+                        response.map(|body| activity.answer(body))
+                    };
+                    Ok::<_, Infallible>(response)
                 }
             });
             let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
@@ -555,6 +565,7 @@ impl Server {
                  one of them",
             ));
         }
+        grpc::admissible(parts)?;
         let method_bytes = parts.method.as_str().len();
         if method_bytes > MAX_METHOD_BYTES {
             return Err(Problem::new(
@@ -642,19 +653,10 @@ impl Server {
         asked: &Asked,
         address: IpAddr,
     ) -> Result<Response<Bytes>, Problem> {
-        // Bodies on their way are counted apart from requests that run, so that slow senders cannot
-        // keep a request without a body, such as a health check, from being answered.
-        let body = if body.is_end_stream() {
-            Bytes::new()
-        } else {
-            let Ok(_receiving) = self.receiving.try_acquire() else {
-                discard(body).await;
-                return Err(self.overloaded());
-            };
-            let asks_first = parts.headers.contains_key(header::EXPECT);
-            self.collect(body, deadline, asks_first, &asked.received, address)
-                .await?
-        };
+        let asks_first = parts.headers.contains_key(header::EXPECT);
+        let body = self
+            .received(body, deadline, asks_first, asked, address)
+            .await?;
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return Err(self.overloaded());
         };
@@ -665,6 +667,38 @@ impl Server {
                 .headers
                 .insert(HeaderName::from_static("x-request-id"), id);
         }
+        self.pass((parts, body), deadline, asked).await
+    }
+
+    /// Reads a whole body, where there is room for one more on its way.
+    async fn received(
+        &self,
+        body: Incoming,
+        deadline: Instant,
+        asks_first: bool,
+        asked: &Asked,
+        address: IpAddr,
+    ) -> Result<Bytes, Problem> {
+        // Bodies on their way are counted apart from requests that run, so that slow senders cannot
+        // keep a request without a body, such as a health check, from being answered.
+        if body.is_end_stream() {
+            return Ok(Bytes::new());
+        }
+        let Ok(_receiving) = self.receiving.try_acquire() else {
+            discard(body).await;
+            return Err(self.overloaded());
+        };
+        self.collect(body, deadline, asks_first, &asked.received, address)
+            .await
+    }
+
+    /// Passes a request through the door.
+    async fn pass(
+        &self,
+        (parts, body): (http::request::Parts, Bytes),
+        deadline: Instant,
+        asked: &Asked,
+    ) -> Result<Response<Bytes>, Problem> {
         let request = DoorRequest {
             parts,
             body,
@@ -699,6 +733,36 @@ impl Server {
         }
     }
 
+    /// A place among bodies that take long.
+    fn dawdle(&self, address: IpAddr) -> Result<Dawdling<'_>, Problem> {
+        let most = (self.settings.max_in_flight / DAWDLING_SHARE).max(MIN_DAWDLING);
+        let counted = self.dawdling.admit(address, most);
+        let place = self.all_dawdling.try_acquire().ok();
+        counted.zip(place).ok_or_else(|| {
+            Problem::new(
+                Code::RequestTimeout,
+                format!(
+                    "there are as many slow bodies on their way as there may be ({most} from one address); send this one \
+                     again, within {} ms",
+                    DAWDLING.as_millis()
+                ),
+            )
+        })
+    }
+
+    /// Counts some more bytes of a body on its way.
+    fn hold(&self, held: &mut Held<'_>, bytes: u64) -> Result<(), Problem> {
+        let most = MIN_ARRIVING_BYTES.max(self.settings.max_body_bytes.saturating_mul(4));
+        if held.take(bytes, most) {
+            return Ok(());
+        }
+        Err(Problem::new(
+            Code::Overloaded,
+            format!("the server holds {most} bytes of bodies on their way; this one was not run"),
+        )
+        .retry_after(RETRY_AFTER_S))
+    }
+
     /// Reads a whole body, within the limits on its size, its pauses and its time. Of a body that is
     /// too large a bounded rest is read and thrown away, because a caller that is still sending when
     /// its connection closes never sees why.
@@ -725,12 +789,7 @@ impl Server {
             return Err(too_large());
         }
         let mut received: u64 = 0;
-        let mut held = Held {
-            all: &self.arriving,
-            own: 0,
-        };
-        let most_held = MIN_ARRIVING_BYTES.max(limit.saturating_mul(4));
-        let most_dawdling = (self.settings.max_in_flight / DAWDLING_SHARE).max(MIN_DAWDLING);
+        let mut held = Held::new(&self.arriving);
         let mut dawdling = None;
         let dawdles_at = Instant::now() + DAWDLING;
         let mut last = Instant::now();
@@ -743,18 +802,7 @@ impl Server {
             }
             // A body is late once, and from then on counted; before, it is not asked whose it is.
             if dawdling.is_none() && Instant::now() >= dawdles_at {
-                let counted = self.dawdling.admit(address, most_dawdling);
-                let place = self.all_dawdling.try_acquire().ok();
-                dawdling = Some(counted.zip(place).ok_or_else(|| {
-                    Problem::new(
-                        Code::RequestTimeout,
-                        format!(
-                            "there are as many slow bodies on their way as there may be ({most_dawdling} from one address); \
-                             send this one again, within {} ms",
-                            DAWDLING.as_millis()
-                        ),
-                    )
-                })?);
+                dawdling = Some(self.dawdle(address)?);
             }
             let until = deadline.min(last + pause);
             let woken = match dawdling {
@@ -788,12 +836,8 @@ impl Server {
             last = Instant::now();
             received += data.len() as u64;
             counted.store(received, Ordering::Relaxed);
-            if !discarding && !held.take(data.len() as u64, most_held) {
-                return Err(Problem::new(
-                    Code::Overloaded,
-                    format!("the server holds {most_held} bytes of bodies on their way; this one was not run"),
-                )
-                .retry_after(RETRY_AFTER_S));
+            if !discarding {
+                self.hold(&mut held, data.len() as u64)?;
             }
             if discarding || received > limit {
                 discarding = true;
@@ -846,13 +890,28 @@ async fn drained(draining: &mut watch::Receiver<bool>) {
     let _ = draining.wait_for(|draining| *draining).await.map(drop);
 }
 
+/// A place among bodies that take long: of its address, and of all.
+type Dawdling<'s> = (Counted, SemaphorePermit<'s>);
+
+/// Resolves at that time; never where there is none.
+async fn at(time: Option<Instant>) {
+    match time {
+        None => std::future::pending().await,
+        Some(time) => tokio::time::sleep_until(time).await,
+    }
+}
+
 /// Bytes of one body that are counted while it arrives.
 struct Held<'a> {
     all: &'a AtomicU64,
     own: u64,
 }
 
-impl Held<'_> {
+impl<'a> Held<'a> {
+    fn new(all: &'a AtomicU64) -> Self {
+        Self { all, own: 0 }
+    }
+
     /// Counts some more; whether there was room.
     fn take(&mut self, bytes: u64, most: u64) -> bool {
         self.own += bytes;

@@ -20,13 +20,14 @@ pub enum Kind {
 const ALL: [Kind; 4] = [Kind::Probe, Kind::Read, Kind::Call, Kind::Control];
 
 /// Which kinds of operations there are in which of the two forms.
-const FORMS: [(Kind, bool); 6] = [
+const FORMS: [(Kind, bool); 7] = [
     (Kind::Probe, false),
     (Kind::Probe, true),
     (Kind::Read, false),
     (Kind::Read, true),
     (Kind::Call, false),
     (Kind::Call, true),
+    (Kind::Control, true),
 ];
 
 /// Which kinds of operations are answered with a code. Exhaustive, so that a new code has its place before it compiles.
@@ -79,7 +80,7 @@ fn kinds(code: Code) -> &'static [Kind] {
         | Code::ModelRejectedInputs
         | Code::InferenceFailed
         | Code::NotCached => &[Call],
-        // Of statistics, the repository and what a host may not have.
+        // Reading statistics and the index, and control.
         Code::NotSupported => &[Read, Control],
         // Of the admin API, which has another address, and of gRPC.
         Code::UnknownResource | Code::AlreadyExists | Code::MalformedProtobuf => &[],

@@ -2,7 +2,7 @@
 
 use super::content::taken;
 use super::errors::{self, Kind};
-use super::schema::{self, component, reference};
+use super::schema::{component, reference};
 use super::{About, Described, example};
 use penstock_core::Code;
 use serde_json::{Map, Value, json};
@@ -69,6 +69,11 @@ impl Operation {
 
     fn taking(mut self, content: Value) -> Self {
         self.body = Some(json!({ "required": true, "content": content }));
+        self
+    }
+
+    fn taking_if_any(mut self, content: Value) -> Self {
+        self.body = Some(json!({ "content": content }));
         self
     }
 
@@ -340,14 +345,6 @@ const V1_CALLS: [V1Call; 3] = [
         response: "PredictResponse",
     },
     V1Call {
-        verb: "explain",
-        id: "explain",
-        summary: "Say how much of the answer each group of features accounts for",
-        description: "Takes one item, and models whose contract has `explain`. Costs an item for each group beside it.",
-        request: "PredictRequest",
-        response: "ExplainResponse",
-    },
-    V1Call {
         verb: "batchPredict",
         id: "batchPredict",
         summary: "Run the model on several requests, each answered for itself",
@@ -355,7 +352,19 @@ const V1_CALLS: [V1Call; 3] = [
         request: "BatchPredictRequest",
         response: "BatchPredictResponse",
     },
+    V1Call {
+        verb: "explain",
+        id: "explain",
+        summary: "How much each group of an input's features accounts for",
+        description: EXPLAIN_NOTE,
+        request: "PredictRequest",
+        response: "ExplainResponse",
+    },
 ];
+
+const EXPLAIN_NOTE: &str = "For models whose contract has `[explain]`, one item at a time. Each group of features is hidden \
+in turn by a baseline; its attribution is by how much the value of the class falls. It costs as many items as there are groups, \
+and one.";
 
 fn v1_models() -> Vec<Operation> {
     let mut operations = vec![
@@ -409,17 +418,11 @@ fn v1_models() -> Vec<Operation> {
                     .with(&CALL_PARAMETERS)
                     .taking(content)
                     .answering("200", "It ran.", named(call.response));
-            match call.verb {
-                "predict" => operation.parameters.push(json!({
-                    "name": "explain", "in": "query",
-                    "description": "Whether the prediction is explained too: of one item, for models whose contract has `explain`.",
-                    "schema": { "type": "boolean" },
-                })),
-                "explain" => operation
-                    .parameters
-                    .push(target(json!({ "type": "string" }))),
-                _ => {}
-            }
+            operation = match call.verb {
+                "predict" => operation.with(&["explain", "target"]),
+                "explain" => operation.with(&["target"]),
+                _ => operation,
+            };
             if call.verb == "batchPredict" {
                 operation = operation.answering(
                     "207",
@@ -487,6 +490,7 @@ fn v2() -> Vec<Operation> {
             object(),
         ),
     ];
+    operations.extend(repository());
     for pinned in [false, true] {
         let base = if pinned {
             "/v2/models/{model}/versions/{version}"
@@ -532,6 +536,12 @@ fn v2() -> Vec<Operation> {
             "modelConfig",
             "A model's configuration in Triton's form",
             "ModelConfig",
+        ));
+        operations.push(read(
+            "/stats",
+            "modelStatistics",
+            "How often a model ran, and for how long",
+            "ModelStatistics",
         ));
         let events = json!({ "text/event-stream": { "schema": { "type": "string" } } });
         for (verb, id, summary, content) in [
@@ -584,6 +594,42 @@ fn v2() -> Vec<Operation> {
         );
     }
     operations
+}
+
+/// What is told of the repository of models, and done to it.
+fn repository() -> Vec<Operation> {
+    let control = |verb: &'static str, id: &str, summary: &str| {
+        let path = format!("/v2/repository/models/{{model}}/{verb}");
+        operation(("post", &path), id, "oip", summary, Kind::Control)
+            .with(&["model"])
+            .taking_if_any(named("RepositoryControl"))
+            .answering("200", "It is done.", Value::Null)
+    };
+    vec![
+        operation(
+            ("get", "/v2/models/stats"),
+            "statistics",
+            "oip",
+            "How often all models ran, and for how long",
+            Kind::Read,
+        )
+        .answering("200", "What was asked for.", named("ModelStatistics")),
+        operation(
+            ("post", "/v2/repository/index"),
+            "repositoryIndex",
+            "oip",
+            "The models there are, and in which state",
+            Kind::Control,
+        )
+        .taking_if_any(named("RepositoryIndexRequest"))
+        .answering(
+            "200",
+            "One entry for each version.",
+            named("RepositoryIndex"),
+        ),
+        control("load", "loadModel", "Load a model, or load it anew"),
+        control("unload", "unloadModel", "Let go of a model"),
+    ]
 }
 
 /// Adds a model that gives embeddings to those that `/v1/embeddings` has an example for.
@@ -648,19 +694,17 @@ pub fn of_model(model: &Described<'_>, about: &About) -> Map<String, Value> {
         .with(&CALL_PARAMETERS)
     };
     let response = component(name, "PredictResponse");
-    let predicted = call(format!("{base}:predict"), "predict", "predict")
-        .taking(predict)
-        .answering("200", "It ran.", named(&response));
-    let mut explained = None;
-    if let Some(classes) = schema::classes(contract) {
-        let mut operation = call(format!("{base}:explain"), "explain", "predict")
-            .taking(named(&component(name, "ExplainRequest")))
-            .answering("200", "It ran.", named("ExplainResponse"));
-        operation.parameters.push(target(classes));
-        explained = Some(operation);
-    }
+    let explains = contract.explain.is_some();
+    let asked: &[&str] = if explains {
+        &["explain", "target"]
+    } else {
+        &[]
+    };
     let mut operations = vec![
-        predicted,
+        call(format!("{base}:predict"), "predict", "predict")
+            .with(asked)
+            .taking(predict.clone())
+            .answering("200", "It ran.", named(&response)),
         call(format!("{base}:batchPredict"), "batchPredict", "predict")
             .taking(batch)
             .answering("200", "All requests ran.", named("BatchPredictResponse"))
@@ -678,17 +722,17 @@ pub fn of_model(model: &Described<'_>, about: &About) -> Map<String, Value> {
                 tensors_content(reference("InferResponse")),
             ),
     ];
-    operations.extend(explained);
+    if explains {
+        let explain = call(format!("{base}:explain"), "explain", "predict");
+        operations.push(
+            explain
+                .saying(EXPLAIN_NOTE)
+                .with(&["target"])
+                .taking(predict)
+                .answering("200", "It ran.", named("ExplainResponse")),
+        );
+    }
     written(operations, about)
-}
-
-/// The class whose value is explained.
-fn target(classes: Value) -> Value {
-    json!({
-        "name": "target", "in": "query",
-        "description": "The class that is explained: a label where the output has labels, else an index; the most likely one where it is left out.",
-        "schema": classes,
-    })
 }
 
 pub fn parameters() -> Value {
@@ -701,6 +745,16 @@ pub fn parameters() -> Value {
         "version": {
             "name": "version", "in": "path", "required": true,
             "description": "One of the model's versions, or an alias of one.",
+            "schema": { "type": "string" },
+        },
+        "explain": {
+            "name": "explain", "in": "query",
+            "description": "Whether the answer has an `explanation` beside its prediction.",
+            "schema": { "enum": ["true", "false"] },
+        },
+        "target": {
+            "name": "target", "in": "query",
+            "description": "The class whose value is explained, by label or number; the likeliest where it is left out.",
             "schema": { "type": "string" },
         },
         "X-Request-Id": {

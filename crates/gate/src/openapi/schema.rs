@@ -312,25 +312,7 @@ pub fn of_model(model: &Described<'_>) -> Map<String, Value> {
         }),
     );
     put("InferRequest", infer_request(contract));
-    if contract.explain.is_some() {
-        let mut one = (*contract).clone();
-        one.limits.max_items = 1;
-        put("ExplainRequest", predict_request(&one));
-    }
     schemas
-}
-
-/// The classes that can be explained, where the model's answers are.
-pub fn classes(contract: &Contract) -> Option<Value> {
-    let output = contract.output(&contract.explain.as_ref()?.target)?;
-    Some(match (&output.labels, output.shape.as_slice()) {
-        (Some(labels), _) => json!({ "enum": labels }),
-        (None, [_, .., Dim::Fixed(length)]) => {
-            json!({ "type": "integer", "minimum": 0, "maximum": length - 1 })
-        }
-        (None, [_, .., _]) => json!({ "type": "integer", "minimum": 0 }),
-        (None, _) => json!({ "const": 0 }),
-    })
 }
 
 /// The schemas that hold for every model.
@@ -474,19 +456,12 @@ pub fn generic() -> Map<String, Value> {
                 "type": "object",
                 "properties": {
                     "method": { "const": "occlusion" },
-                    "output": { "type": "string", "description": "The output that is explained." },
-                    "target": { "type": ["string", "integer"], "description": "The class that is explained." },
-                    "target_index": { "type": "integer", "minimum": 0 },
-                    "base_score": { "type": ["number", "null"], "description": "Its value with nothing hidden." },
-                    "baseline": {
-                        "type": "object",
-                        "description": "What stood in place of what was hidden, by input.",
-                        "additionalProperties": {
-                            "type": "object",
-                            "properties": { "kind": { "enum": ["constant", "mean"] }, "value": { "type": "number" } },
-                        },
-                    },
-                    "items": { "type": "integer", "minimum": 1, "description": "Items the model was asked about." },
+                    "output": { "type": "string" },
+                    "target": { "type": ["string", "integer"] },
+                    "target_index": { "type": "integer" },
+                    "base_score": { "type": ["number", "null"] },
+                    "baseline": { "type": "object" },
+                    "items": { "type": "integer" },
                     "attributions": {
                         "type": "array",
                         "items": {
@@ -494,21 +469,14 @@ pub fn generic() -> Map<String, Value> {
                             "properties": {
                                 "name": { "type": "string" },
                                 "input": { "type": "string" },
-                                "rows": { "type": "array", "items": { "type": "integer" } },
-                                "columns": { "type": "array", "items": { "type": "integer" } },
-                                "attribution": {
-                                    "type": ["number", "null"],
-                                    "description": "By how much the value falls when the group is hidden.",
-                                },
+                                "attribution": { "type": ["number", "null"] },
                             },
                             "required": ["name", "input", "attribution"],
                         },
                     },
-                    "sum": { "type": ["number", "null"], "description": "Of all attributions." },
+                    "sum": { "type": ["number", "null"] },
                 },
-                "required": [
-                    "method", "output", "target", "target_index", "base_score", "baseline", "items", "attributions", "sum",
-                ],
+                "required": ["method", "output", "target", "base_score", "attributions"],
             }),
         ),
         (
@@ -524,7 +492,7 @@ pub fn generic() -> Map<String, Value> {
                     "latency_ms": { "type": "number" },
                     "request_id": { "type": "string" },
                 },
-                "required": ["prediction_id", "model", "model_version", "explanation", "latency_ms", "request_id"],
+                "required": ["prediction_id", "model", "model_version", "explanation"],
             }),
         ),
         (
@@ -793,6 +761,50 @@ pub fn generic() -> Map<String, Value> {
                     "extensions": { "type": "array", "items": { "type": "string" } },
                 },
                 "required": ["name", "version", "extensions"],
+            }),
+        ),
+        (
+            "RepositoryIndex",
+            json!({
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "name": { "type": "string" },
+                        "version": { "type": "string" },
+                        "state": { "type": "string" },
+                        "reason": { "type": "string" },
+                    },
+                    "required": ["name"],
+                },
+            }),
+        ),
+        (
+            "ModelStatistics",
+            json!({
+                "type": "object",
+                "properties": { "model_stats": { "type": "array", "items": { "type": "object" } } },
+                "required": ["model_stats"],
+            }),
+        ),
+        (
+            "RepositoryIndexRequest",
+            json!({
+                "type": "object",
+                "properties": {
+                    "ready": { "type": "boolean", "description": "Only what is ready." },
+                },
+                "additionalProperties": false,
+            }),
+        ),
+        (
+            "RepositoryControl",
+            json!({
+                "type": "object",
+                "properties": {
+                    "parameters": { "type": "object", "description": "`unload_dependents`, for unloading." },
+                },
+                "additionalProperties": false,
             }),
         ),
         (

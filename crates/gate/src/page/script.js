@@ -101,12 +101,10 @@ const showPorts = model => {
 };
 
 const showSurface = () => {
-  const model = chosen();
   const byFile = at('surface').value === 'file';
   at('with-file').hidden = !byFile;
   at('with-text').hidden = byFile;
   at('example').click();
-  at('body-note').textContent = model ? 'JSON' : '';
   showRequest();
 };
 const showModel = async () => {
@@ -184,7 +182,7 @@ const showAnswer = async (response, ms) => {
 };
 const send = async () => {
   const { headers, body } = prepared();
-  if (body === null) { at('status').textContent = 'Choose a file first.'; at('file').focus(); return; }
+  if (body === null) { at('status').textContent = 'Choose a file first.'; at('drop').focus(); return; }
   at('send').disabled = true;
   at('status').textContent = 'Waiting…';
   const began = performance.now();

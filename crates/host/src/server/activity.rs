@@ -2,10 +2,11 @@
 //! an answer its caller does not take. HTTP/1 connections have hyper's header timeout and the socket's
 //! write timeout; on HTTP/2 pings keep a socket moving while its streams stand still.
 
+use super::grpc::Stream;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -109,17 +110,22 @@ impl Activity {
 
     /// Counts an answer until its body went out or was given up.
     pub fn answer(self: &Arc<Self>, body: Bytes) -> Answer {
+        Answer {
+            body: Content::Whole(Full::new(body)),
+            _sending: Some(self.ready()),
+        }
+    }
+
+    /// Counts something that is ready to go out until the guard goes.
+    pub fn ready(self: &Arc<Self>) -> Sending {
         let mut state = self.state();
         let number = state.next_answer;
         state.next_answer += 1;
         state.answers.insert(number, Instant::now());
         drop(state);
-        Answer {
-            body: Full::new(body),
-            _sending: Some(Sending {
-                activity: self.clone(),
-                number,
-            }),
+        Sending {
+            activity: self.clone(),
+            number,
         }
     }
 }
@@ -136,8 +142,9 @@ impl Drop for Working {
     }
 }
 
+/// Something that is ready to go out.
 #[derive(Debug)]
-struct Sending {
+pub struct Sending {
     activity: Arc<Activity>,
     number: u64,
 }
@@ -150,18 +157,43 @@ impl Drop for Sending {
     }
 }
 
-/// A whole answer's body, which knows when it is on its way.
+/// An answer's body, which knows when it is on its way.
 #[derive(Debug)]
 pub struct Answer {
-    body: Full<Bytes>,
+    body: Content,
     _sending: Option<Sending>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Whole(Full<Bytes>),
+    /// Frames that are all there: a message over gRPC, and its trailers.
+    Frames(VecDeque<Frame<Bytes>>),
+    /// Frames as they become ready, each counted by itself.
+    Stream(Stream),
 }
 
 impl Answer {
     /// A body nobody watches.
     pub fn unwatched(body: Bytes) -> Self {
         Self {
-            body: Full::new(body),
+            body: Content::Whole(Full::new(body)),
+            _sending: None,
+        }
+    }
+
+    /// A body of frames.
+    pub fn frames(frames: VecDeque<Frame<Bytes>>, sending: Sending) -> Self {
+        Self {
+            body: Content::Frames(frames),
+            _sending: Some(sending),
+        }
+    }
+
+    /// A body whose frames are still to come.
+    pub fn stream(stream: Stream) -> Self {
+        Self {
+            body: Content::Stream(stream),
             _sending: None,
         }
     }
@@ -175,15 +207,27 @@ impl Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        match &mut self.body {
+            Content::Whole(body) => Pin::new(body).poll_frame(cx),
+            Content::Frames(frames) => Poll::Ready(frames.pop_front().map(Ok)),
+            Content::Stream(stream) => Pin::new(stream).poll_frame(cx),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.body {
+            Content::Whole(body) => body.is_end_stream(),
+            Content::Frames(frames) => frames.is_empty(),
+            Content::Stream(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.body {
+            Content::Whole(body) => body.size_hint(),
+            // Without a length: what ends such an answer are its trailers.
+            Content::Frames(_) | Content::Stream(_) => SizeHint::default(),
+        }
     }
 }
 
