@@ -294,7 +294,7 @@ fn a_models_description_says_how_it_is_explained() {
 fn explanations_are_for_who_may_have_them_in_either_form() {
     let ports = ports();
     let one = br#"{"inputs":{"a":[[1,2,3]]}}"#;
-    for (scope, plain, explained) in [("predict", 200, 403), ("*", 200, 200)] {
+    for (scope, plain, explained) in [("predict", 200, 401), ("*", 200, 200)] {
         ports.set_policy(&format!(
             "[auth.anonymous]\nscopes = [\"{scope}\"]\nfrom = \"anywhere\"\n"
         ));
