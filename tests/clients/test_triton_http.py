@@ -200,7 +200,7 @@ def test_many_clients_at_once_are_answered_each_with_its_own(server):
         ("nothing", "a", FOUR, "FP32", "404", "nothing"),
         ("identity", "x", FOUR, "FP32", "422", "no input"),
         ("identity", "a", FOUR[:, :3], "FP32", "422", "shape"),
-        ("identity", "a", FOUR.astype(numpy.int32), "INT32", "422", "datatype"),
+        ("identity", "a", numpy.ones((2, 4), numpy.int32), "INT32", "422", "datatype"),
         ("digits", "pixels", numpy.full((1, 64), 17, numpy.float32), "FP32", "422", "17"),
         ("identity", "a", numpy.zeros((0, 4), numpy.float32), "FP32", "422", "empty"),
     ],

@@ -3,7 +3,7 @@
 
 use crate::answer;
 use crate::call::embeddings::model_of;
-use crate::call::{Method, admit, call};
+use crate::call::{Method, admit, call, explains};
 use crate::catalogue::Catalogue;
 use crate::connection::Connection;
 use crate::cors::{self, Cors};
@@ -300,7 +300,11 @@ impl<P: Ports> Gate<P> {
             Some(policies) => &*policies,
             None => &*policies.insert(Policies::open(ports)?),
         };
-        let (kind, model) = asked(&route);
+        let (mut kind, model) = asked(&route);
+        // A prediction with its explanation is for who may have explanations.
+        if matches!(route, Route::Predict(_)) && explains(request) {
+            kind = "explain";
+        }
         trail.route = Some(kind);
         trail.model = model.map(str::to_owned);
         let times = (context.unix_ms, context.random as u64);

@@ -147,7 +147,7 @@ fn an_item_is_explained_in_batches_that_cost_an_item_for_each_group() {
     assert_eq!(ports.runs.get(), 2);
     let log = ports.quota.log.borrow().join("; ");
     assert!(log.contains("charge 4") && !log.contains("refund"), "{log}");
-    assert!(log.contains("admit predict m"), "{log}");
+    assert!(log.contains("admit explain m"), "{log}");
 }
 
 #[test]
@@ -288,4 +288,23 @@ fn a_models_description_says_how_it_is_explained() {
         value["explain"],
         json!({ "target": "y", "baseline": { "a": 1 } })
     );
+}
+
+#[test]
+fn explanations_are_for_who_may_have_them_in_either_form() {
+    let ports = ports();
+    let one = br#"{"inputs":{"a":[[1,2,3]]}}"#;
+    for (scope, plain, explained) in [("predict", 200, 401), ("*", 200, 200)] {
+        ports.set_policy(&format!(
+            "[auth.anonymous]\nscopes = [\"{scope}\"]\nfrom = \"anywhere\"\n"
+        ));
+        for (target, status) in [
+            ("/v1/models/m:predict", plain),
+            (PREDICT, explained),
+            (EXPLAIN, explained),
+        ] {
+            let (response, value) = send(&ports, target, "application/json", one);
+            assert_eq!(response.status, status, "{scope} {target}: {value}");
+        }
+    }
 }

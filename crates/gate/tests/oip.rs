@@ -468,7 +468,11 @@ fn generate_takes_and_gives_one_object() {
     );
     assert_eq!(json_of(&response), expected);
     assert!(response.header("x-prediction-id").is_some());
-    for accept in ["text/event-stream", "*/*", "application/json, text/event-stream"] {
+    for accept in [
+        "text/event-stream",
+        "*/*",
+        "application/json, text/event-stream",
+    ] {
         let response = post(
             &ports(),
             "/v2/models/text/versions/1/generate_stream",

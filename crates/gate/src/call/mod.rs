@@ -198,6 +198,11 @@ pub fn call<P: Ports>(
     answered
 }
 
+/// Whether a call of `:predict` asks for an explanation too.
+pub fn explains(request: &Request) -> bool {
+    explain::is_wanted(request).unwrap_or(false)
+}
+
 /// Decides the limits on calls, and waits where one of them paces.
 pub fn admit<P: Ports>(
     ports: &P,

@@ -622,7 +622,11 @@ fn repository() -> Vec<Operation> {
             Kind::Control,
         )
         .taking_if_any(named("RepositoryIndexRequest"))
-        .answering("200", "One entry for each version.", named("RepositoryIndex")),
+        .answering(
+            "200",
+            "One entry for each version.",
+            named("RepositoryIndex"),
+        ),
         control("load", "loadModel", "Load a model, or load it anew"),
         control("unload", "unloadModel", "Let go of a model"),
     ]
