@@ -485,21 +485,25 @@ async fn administrate(sim: Sim, kv: SimKv, told: Rc<RefCell<Told>>, skew_ms: u64
         let number = 1 + sim.below(3) as u32;
         told.borrow_mut().asked += 1;
         let now_ms = sim.now_ms() + skew_ms;
-        let changed = store::change(&kv, &kv, now_ms, async |rollouts: &mut Rollouts| {
-            let around = Surroundings {
-                versions: &versions(),
-                tripped: None,
-                now_ms,
-                random: 0,
-            };
-            let set = Change::SetAlias {
-                alias: alias(name),
-                version: version(number),
-            };
-            rollouts
-                .change("m", set, &around)
-                .map_err(store::Refused::Change)
-        });
+        let changed = store::change(
+            &kv,
+            &kv,
+            "m",
+            now_ms,
+            |rollouts: &mut Rollouts, _: Option<&str>| {
+                let around = Surroundings {
+                    versions: &versions(),
+                    tripped: None,
+                    now_ms,
+                    random: 0,
+                };
+                let set = Change::SetAlias {
+                    alias: alias(name),
+                    version: version(number),
+                };
+                rollouts.change("m", set, &around)
+            },
+        );
         if let Ok(rollouts) = changed.await {
             let before =
                 (told.borrow_mut().done).insert(rollouts.generation, (name.to_owned(), number));
@@ -607,14 +611,20 @@ fn no_call_gets_a_wrong_version_after_an_alias_moved() {
             async move {
                 for n in 0..6 {
                     let now_ms = sim.now_ms();
-                    let moved = store::change(&kv, &kv, now_ms, async |rollouts: &mut Rollouts| {
-                        let set = Change::SetAlias {
-                            alias: alias("stable"),
-                            version: version(1 + n % 3),
-                        };
-                        change(rollouts, set, 0);
-                        Ok(())
-                    });
+                    let moved = store::change(
+                        &kv,
+                        &kv,
+                        "m",
+                        now_ms,
+                        |rollouts: &mut Rollouts, _: Option<&str>| {
+                            let set = Change::SetAlias {
+                                alias: alias("stable"),
+                                version: version(1 + n % 3),
+                            };
+                            change(rollouts, set, 0);
+                            Ok(())
+                        },
+                    );
                     moved.await.unwrap();
                     sim.sleep(1_000 + sim.below(2_000)).await;
                 }

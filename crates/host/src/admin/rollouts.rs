@@ -475,24 +475,16 @@ async fn change(
         let changed = store::change(
             means.kv,
             means.counters,
+            model,
             now_ms,
-            async |rollouts: &mut Rollouts| {
-                let tripped = match rollouts
-                    .of(model)
-                    .and_then(|rollout| rollout.canary.as_ref())
-                {
-                    Some(canary) => store::tripped(means.kv, model, canary.id).await?,
-                    None => None,
-                };
+            |rollouts: &mut Rollouts, tripped: Option<&str>| {
                 let around = Surroundings {
                     versions: &numbers,
-                    tripped: tripped.as_deref(),
+                    tripped,
                     now_ms,
                     random: rand::random(),
                 };
-                rollouts
-                    .change(model, change.clone(), &around)
-                    .map_err(Refused::Change)
+                rollouts.change(model, change.clone(), &around)
             },
         );
         match changed.await {

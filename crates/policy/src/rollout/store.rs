@@ -97,8 +97,8 @@ pub async fn read<K: Kv>(kv: &K) -> Result<Rollouts, KvError> {
     }
 }
 
-/// Changes the document, after whoever else does. `counters` is where calls are counted, for the counters of runs that
-/// ended.
+/// Changes what the document says of a model, after whoever else changes it. The change is told why the model's canary was
+/// ended by itself, where it was. `counters` is where calls are counted, for the counters of runs that ended.
 ///
 /// # Errors
 ///
@@ -106,8 +106,9 @@ pub async fn read<K: Kv>(kv: &K) -> Result<Rollouts, KvError> {
 pub async fn change<K: Kv, C: Kv>(
     kv: &K,
     counters: &C,
+    model: &str,
     now_ms: u64,
-    change: impl AsyncFnOnce(&mut Rollouts) -> Result<(), Refused>,
+    change: impl FnOnce(&mut Rollouts, Option<&str>) -> Result<(), edit::Refused>,
 ) -> Result<Rollouts, Refused> {
     let window = now_ms / CLAIM_WINDOW_MS;
     let own = claim_name(window);
@@ -121,7 +122,7 @@ pub async fn change<K: Kv, C: Kv>(
             return Err(busy(now_ms));
         }
     }
-    let changed = changed(kv, counters, now_ms, change).await;
+    let changed = changed(kv, counters, model, now_ms, change).await;
     let written = match &changed {
         Ok(text) => kv
             .set(DOCUMENT, text.1.as_bytes())
@@ -146,11 +147,19 @@ fn busy(now_ms: u64) -> Refused {
 async fn changed<K: Kv, C: Kv>(
     kv: &K,
     counters: &C,
+    model: &str,
     now_ms: u64,
-    change: impl AsyncFnOnce(&mut Rollouts) -> Result<(), Refused>,
+    change: impl FnOnce(&mut Rollouts, Option<&str>) -> Result<(), edit::Refused>,
 ) -> Result<(Rollouts, String), Refused> {
     let mut rollouts = read(kv).await?;
-    change(&mut rollouts).await?;
+    let run = rollouts
+        .of(model)
+        .and_then(|rollout| rollout.canary.as_ref());
+    let ended = match run.map(|canary| canary.id) {
+        Some(id) => tripped(kv, model, id).await?,
+        None => None,
+    };
+    change(&mut rollouts, ended.as_deref()).map_err(Refused::Change)?;
     rollouts.generation += 1;
     let due = |retired: &Retired| retired.ended_ms.saturating_add(RETIRED_MS) <= now_ms;
     for _ in 0..SWEPT_AT_ONCE {
