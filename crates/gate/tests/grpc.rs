@@ -4,7 +4,7 @@
 
 use pb::model_infer_request::InferInputTensor;
 use penstock_core::ModelVersion;
-use penstock_gate::ports::Failure;
+use penstock_gate::ports::{Failure, FailureKind};
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_proto::grpc::health::v1 as health;
 use penstock_proto::inference as pb;
@@ -262,4 +262,48 @@ fn health_is_told_of_every_service_there_is() {
     assert_eq!(status(&ask("Check", "other")), "5");
     let said: health::HealthCheckResponse = answer(&ask("Watch", "other"));
     assert_eq!(said.status(), ServingStatus::ServiceUnknown);
+}
+
+#[test]
+fn a_replay_has_the_status_of_the_answer_it_repeats() {
+    fn fails(_: &str, _: ModelVersion, _: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
+        Err(Failure {
+            kind: FailureKind::Failed,
+            message: "out of order".into(),
+            retry_after_ms: None,
+        })
+    }
+    type Run = fn(&str, ModelVersion, Vec<Tensor>) -> Result<Vec<Tensor>, Failure>;
+    let runs: [(Run, &str); 2] = [(echo, "0"), (fails, "13")];
+    for (run, expected) in runs {
+        let mut gate = Gate::new(InMemory::new(&[("m", CONTRACT, &["1"])], run));
+        let mut call = |method: &str, message: &pb::ModelInferRequest| {
+            let headers = [("idempotency-key", "once")];
+            let path = format!("{SERVICE}/{method}");
+            gate.handle(&request(&path, &headers, &message.encode_to_vec()))
+        };
+        let first = call("ModelInfer", &infer(&[1.0, 2.0]));
+        assert_eq!(status(&first), expected);
+        let again = call("ModelInfer", &infer(&[1.0, 2.0]));
+        assert_eq!(again.header("idempotency-replayed"), Some("true"));
+        assert_eq!(status(&again), expected);
+        assert_eq!(first.body, again.body);
+        for name in ["grpc-message", "grpc-status-details-bin"] {
+            assert_eq!(first.header(name), again.header(name));
+        }
+        let other = call("ModelInfer", &infer(&[3.0, 4.0]));
+        assert_eq!(status(&other), "9");
+        // Requests of a stream are told apart by their ids.
+        for id in ["a", "b"] {
+            let mut one = infer(&[1.0, 2.0]);
+            one.id = id.into();
+            for replayed in [None, Some("true")] {
+                let answered = call("ModelStreamInfer", &one);
+                assert_eq!(answered.header("idempotency-replayed"), replayed, "{id}");
+                let said: pb::ModelStreamInferResponse = answer(&answered);
+                assert_eq!(said.infer_response.unwrap().id, id);
+                assert_eq!(said.error_message.is_empty(), expected == "0");
+            }
+        }
+    }
 }

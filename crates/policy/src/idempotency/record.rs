@@ -17,6 +17,10 @@ pub const REPLAYED_HEADERS: &[&str] = &[
     "deprecation",
     "sunset",
     "link",
+    // Over gRPC these are the answer's status; without them a failure would be replayed as an empty success.
+    "grpc-status",
+    "grpc-message",
+    "grpc-status-details-bin",
 ];
 
 /// The form of records this release writes.
