@@ -8,7 +8,6 @@
 
 use super::activity::{Activity, Answer, Sending, Working};
 use super::{Asked, Caller, Held, RETRY_AFTER_S, Server, at, drained, strip};
-use crate::doors::DoorRequest;
 use crate::proxies::Client;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header, request::Parts};
