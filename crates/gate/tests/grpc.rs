@@ -245,6 +245,18 @@ fn the_other_methods_say_what_rest_says() {
 }
 
 #[test]
+fn a_model_or_version_that_is_not_there_is_not_ready() {
+    for (name, version) in [("other", ""), ("m", "99")] {
+        let named = pb::ModelReadyRequest {
+            name: name.into(),
+            version: version.into(),
+        };
+        let said: pb::ModelReadyResponse = answer(&call("ModelReady", &named));
+        assert!(!said.ready, "{name} {version}");
+    }
+}
+
+#[test]
 fn health_is_told_of_every_service_there_is() {
     use health::health_check_response::ServingStatus;
     let ask = |method: &str, service: &str| {

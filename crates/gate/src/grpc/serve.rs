@@ -144,9 +144,14 @@ impl Rpc {
         response
     }
 
-    /// The answer where the route's is an error and the method's is none: a model that is not ready is one that says so.
+    /// The answer where the route's is an error and the method's is none: asked whether a model is ready, one that is not,
+    /// or is not there, is answered with no. Triton does so too, and its clients wait for models this way.
     pub fn soften(&self, problem: &Problem) -> Option<Response> {
-        if self.method == Method::ModelReady && problem.code == Code::ModelNotReady {
+        let not_ready = matches!(
+            problem.code,
+            Code::ModelNotReady | Code::UnknownModel | Code::UnknownVersion | Code::VersionGone
+        );
+        if self.method == Method::ModelReady && not_ready {
             let message = pb::ModelReadyResponse { ready: false }.encode_to_vec();
             return Some(status::succeeded(message));
         }
