@@ -65,6 +65,7 @@ fn ports() -> InMemory {
             ("identity", IDENTITY, &["1", "2"]),
             ("lengths", &adapted("length"), &["1"]),
             ("vectors", &adapted("vectors"), &["1"]),
+            ("pictures", &adapted("pictures"), &["1"]),
         ],
         echo,
     )
@@ -394,6 +395,8 @@ fn embeddings_that_cannot_be_given_are_refused_with_the_place() {
         ),
         (json!({ "input": "a", "model": "identity" }), 422, "/model"),
         (json!({ "input": "a", "model": "lengths" }), 422, "/model"),
+        (json!({ "input": "a", "model": "pictures" }), 422, "/model"),
+        (json!({ "input": [1], "model": "pictures" }), 422, "/model"),
         (
             json!({ "input": ["a", "b", "c", "d", ""], "model": "vectors" }),
             422,

@@ -234,8 +234,9 @@ impl Ports for InMemory {
 
     fn open_adapter(&self, name: &str, _config: &[u8]) -> Result<LengthAdapter, String> {
         match name {
-            "length" | "vectors" => Ok(LengthAdapter {
+            "length" | "vectors" | "pictures" => Ok(LengthAdapter {
                 embeds: name == "vectors",
+                pictures: name == "pictures",
                 ..LengthAdapter::default()
             }),
             _ => Err(format!("no adapter `{name}`")),
@@ -453,12 +454,14 @@ impl ContractPort for NativeValidation {
 
 /// An adapter that makes FP32 `[N, 1]` input `x` of the lengths of what its items hold; refuses images and empty
 /// content, and answers for the text `known` without a model. The text `twice` is run twice. Under the name `vectors` it
-/// gives embeddings.
+/// gives embeddings, under the name `pictures` it refuses text.
 #[derive(Default)]
 pub struct LengthAdapter {
     again: Cell<bool>,
     /// Whether it gives embeddings too.
     embeds: bool,
+    /// Whether it refuses text.
+    pictures: bool,
 }
 
 impl LengthAdapter {
@@ -494,6 +497,14 @@ impl LengthAdapter {
 
 impl AdapterPort for LengthAdapter {
     fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+        if self.pictures {
+            let message = "this adapter takes images, not text".into();
+            return Err(Refusal {
+                item: 0,
+                part: Some(0),
+                kind: AdapterRefusalKind::UnsupportedMediaType(message),
+            });
+        }
         let whole = |item: &Item<'_>| match item.parts.first() {
             Some(Part::Text(text)) => text.as_bytes().to_vec(),
             Some(Part::Bytes(blob)) => blob.body.to_vec(),

@@ -103,7 +103,11 @@ pub(super) fn decode<P: Ports>(
     let mut begun = None;
     for (index, chunk) in request.inputs.chunks(at_once).enumerate() {
         let step = prepare(adapter, contract, model, &items(chunk));
-        let step = step.map_err(|problem| in_chunk(problem, index * at_once))?;
+        let step = step.map_err(|problem| match problem.code {
+            // The body's own type is taken; what takes neither text nor tokens has no embeddings of them.
+            Code::UnsupportedMediaType => no_embeddings(model),
+            _ => in_chunk(problem, index * at_once),
+        })?;
         begun = Some(step);
     }
     Ok(Box::new(Embeddings {
