@@ -10,7 +10,10 @@ import pytest
 
 @pytest.fixture(scope="module")
 def client(server):
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="nobody-asks", max_retries=0, default_headers={"authorization": ""})
+    # The client does not go without an API key, and one that the server does not know is refused even where none is needed.
+    if not server.api_key:
+        pytest.skip("needs an API key of the server, and PENSTOCK_API_KEY names none")
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.api_key, max_retries=0)
 
 
 CAT, DOG, TAX = "A cat sat on the mat.", "A dog lay on the rug.", "The tax return is due in April."
