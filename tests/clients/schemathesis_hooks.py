@@ -11,3 +11,14 @@ def before_call(context, case, kwargs):
     headers = case.headers or {}
     if "Idempotency-Key" in headers and case.meta and case.meta.generation.mode.is_positive:
         headers["Idempotency-Key"] = str(uuid.uuid4())
+
+
+@schemathesis.check
+def a_batch_counts_what_failed(ctx, response, case):
+    if not case.operation.path.endswith(":batchPredict") or response.status_code not in (200, 207):
+        return
+    said = response.json()
+    failed = [one for one in said["results"] if one["status"] != 200]
+    assert len(failed) == said["failed"] and len(said["results"]) == said["failed"] + said["succeeded"]
+    assert (response.status_code == 207) == bool(failed), "207 where some failed, 200 where none did"
+    assert all(one["error"]["message"] for one in failed)
