@@ -43,7 +43,7 @@ window_s = 3600
 class Server:
     """A process of `penstock up`, on a free port, with stores of its own."""
 
-    def __init__(self, folder, policy, key_of=None):
+    def __init__(self, folder, policy, tenants):
         self.folder = folder
         self.log = []
         (folder / "penstock.toml").write_text(policy)
@@ -65,12 +65,13 @@ class Server:
         command += places
         if library := os.environ.get("PENSTOCK_ONNXRUNTIME"):
             command += ["--onnxruntime", library]
-        self.api_key = None
-        if key_of:
-            self._run(environment, places, "tenants", "create", key_of)
-            options = ["--tenant", key_of, "--tier", "free", "--scope", "*"]
+        self.api_keys = {}
+        for tenant in tenants:
+            self._run(environment, places, "tenants", "create", tenant)
+            options = ["--tenant", tenant, "--tier", "free", "--scope", "*"]
             printed = self._run(environment, places, "keys", "create", *options)
-            self.api_key = re.search(r"pnst_[A-Za-z0-9_]+", printed)[0]
+            self.api_keys[tenant] = re.search(r"pnst_[A-Za-z0-9_]+", printed)[0]
+        self.api_key = self.api_keys[tenants[0]]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         threading.Thread(target=self._read, daemon=True).start()
         self.address = self._wait_for(r"serving http://(127\.0\.0\.1:\d+)")
@@ -135,7 +136,7 @@ def server(tmp_path_factory):
     if url := os.environ.get("PENSTOCK_URL"):
         yield Running(url)
         return
-    started = Server(tmp_path_factory.mktemp("open"), OPEN, key_of="acme")
+    started = Server(tmp_path_factory.mktemp("open"), OPEN, ["acme"])
     yield started
     started.stop()
     # The last line counts the requests that trapped.
@@ -145,10 +146,10 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def guarded(tmp_path_factory):
-    """A server that wants API keys, and one of them."""
+    """A server that wants API keys, and one of them for each of two tenants: `greedy` is the one to use up limits with."""
     if "PENSTOCK_URL" in os.environ:
         pytest.skip("needs a server of its own, and PENSTOCK_URL names another")
-    started = Server(tmp_path_factory.mktemp("closed"), CLOSED, key_of="acme")
+    started = Server(tmp_path_factory.mktemp("closed"), CLOSED, ["acme", "greedy"])
     yield started
     started.stop()
 

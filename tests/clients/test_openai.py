@@ -10,7 +10,6 @@ import pytest
 
 @pytest.fixture(scope="module")
 def client(server):
-    # The client does not go without an API key, and one that the server does not know is refused even where none is needed.
     if not server.api_key:
         pytest.skip("needs an API key of the server, and PENSTOCK_API_KEY names none")
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.api_key, max_retries=0)
@@ -96,6 +95,15 @@ def test_errors_become_the_clients_own_with_our_message(client, arguments, kind)
     assert refused.value.request_id, "from x-request-id"
 
 
+def test_an_api_key_is_left_out_where_nobody_asks_for_one_and_a_made_up_one_is_refused(server):
+    own = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    answer = own.embeddings.create(model="minilm", input=CAT, extra_headers={"Authorization": openai.omit})
+    assert len(answer.data) == 1
+    with pytest.raises(openai.AuthenticationError) as refused:
+        own.embeddings.create(model="minilm", input=CAT)
+    assert refused.value.body["code"] == "credentials_malformed"
+
+
 def test_credentials_are_the_clients_api_key(guarded):
     def ask(api_key):
         own = openai.OpenAI(base_url=f"{guarded.url}/v1", api_key=api_key, max_retries=0)
@@ -108,7 +116,7 @@ def test_credentials_are_the_clients_api_key(guarded):
 
 
 def test_a_limit_that_is_used_up_is_the_clients_rate_limit_error(guarded):
-    own = openai.OpenAI(base_url=f"{guarded.url}/v1", api_key=guarded.api_key, max_retries=0)
+    own = openai.OpenAI(base_url=f"{guarded.url}/v1", api_key=guarded.api_keys["greedy"], max_retries=0)
     with pytest.raises(openai.RateLimitError) as refused:
         for _ in range(40):
             own.embeddings.create(model="minilm", input=CAT)
