@@ -123,8 +123,8 @@ fn in_chunk(problem: Problem, first: usize) -> Problem {
 }
 
 fn items(inputs: &[Input]) -> Vec<Item<'_>> {
-    let part = |input| match input {
-        &Input::Text(ref text) => Part::Text(text),
+    let part = |input: &'_ Input| match input {
+        Input::Text(text) => Part::Text(text),
         Input::Tokens(tokens) => Part::Tokens(tokens),
     };
     inputs
