@@ -123,16 +123,16 @@ fn in_chunk(problem: Problem, first: usize) -> Problem {
 }
 
 fn items(inputs: &[Input]) -> Vec<Item<'_>> {
-    let part = |input: &'_ Input| match input {
-        Input::Text(text) => Part::Text(text),
-        Input::Tokens(tokens) => Part::Tokens(tokens),
+    fn part(input: &Input) -> Part<'_> {
+        match input {
+            Input::Text(text) => Part::Text(text),
+            Input::Tokens(tokens) => Part::Tokens(tokens),
+        }
+    }
+    let one = |input| Item {
+        parts: vec![part(input)],
     };
-    inputs
-        .iter()
-        .map(|input| Item {
-            parts: vec![part(input)],
-        })
-        .collect()
+    inputs.iter().map(one).collect()
 }
 
 fn no_embeddings(model: &str) -> Problem {
