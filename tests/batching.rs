@@ -75,7 +75,9 @@ fn models() -> tempfile::TempDir {
     let contract = std::fs::read_to_string(from.join("model.toml")).unwrap();
     let padding = "[batching.padding]\naxis = \"S\"\nmax_tokens = 4096\n";
     std::fs::write(to.join("model.toml"), format!("{contract}\n{padding}")).unwrap();
-    std::fs::copy(from.join("1/model.onnx"), to.join("1/model.onnx")).unwrap();
+    for file in ["1/model.onnx", "sentence.json"] {
+        std::fs::copy(from.join(file), to.join(file)).unwrap();
+    }
     folder
 }
 

@@ -743,7 +743,7 @@ fn a_limit_that_is_used_up_says_when_to_come_back() {
 #[test]
 fn credentials_come_in_metadata_and_end_a_stream_that_has_none() {
     let server = Server::start_with(Options {
-        policy_text: Some("[admin]\nlisten = \"127.0.0.1:0\"\n[auth]\n".to_owned()),
+        policy_text: Some("[admin]\nlisten = \"127.0.0.1:0\"\n[auth.tiers.free]\n".to_owned()),
         ..Options::default()
     });
     let line = server.logged("admin API on http://");

@@ -128,7 +128,12 @@ fn start(kind: Kind, slow: &str) -> Host {
         nn: penstock_host::app::Nn::Native,
         state_dir: Some(root().join("target/penstock-test-state")),
     };
-    let settings = Settings::default();
+    let mut settings = Settings::default();
+    if kind == Kind::InWebAssembly {
+        // The slow model takes seconds of computing there, and its compilation with it.
+        settings.instances.cpu_time_ms = 120_000;
+        settings.server.total_timeout_ms = 120_000;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

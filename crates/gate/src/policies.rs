@@ -39,6 +39,8 @@ pub struct Policies<P: Ports> {
     pub cache: Vec<CacheEntry>,
     /// The most bytes of any body, decoded.
     pub body_limit: u64,
+    /// Whether some tier has a priority.
+    pub ranks_tiers: bool,
 }
 
 impl<P: Ports> Policies<P> {
@@ -74,6 +76,7 @@ impl<P: Ports> Policies<P> {
             disclosure: document::disclosure(&text).map_err(broken)?,
             cache: document::cache(&text).map_err(broken)?,
             body_limit: document::body_limit(&text).map_err(broken)?,
+            ranks_tiers: document::ranks_tiers(&text).map_err(broken)?,
             quota,
             idempotency,
             usage,

@@ -94,6 +94,7 @@ impl graph::Guest for Nn {
             version,
             terms,
         } = GraphName::parse(&name);
+        let opened = opened(model, version)?;
         if terms.shadow {
             return Err(raised(NnError::new(
                 penstock_nn::ErrorCode::UnsupportedOperation,
@@ -101,7 +102,6 @@ impl graph::Guest for Nn {
                  own host",
             )));
         }
-        let opened = opened(model, version)?;
         Ok(graph::Graph::new(Graph {
             model: opened.model().to_owned(),
             version: opened.version(),

@@ -24,6 +24,7 @@ pub mod audit;
 pub mod check;
 pub mod doors;
 pub mod engine;
+mod guest_log;
 mod https;
 pub mod jwks;
 pub mod keys;

@@ -3,6 +3,7 @@
 
 use crate::audience::Audience;
 use crate::engine::EPOCH_TICK;
+use crate::guest_log::GuestLog;
 use crate::kv::{Ledger, Stores};
 use crate::variables::Variables;
 use penstock_nn::{Repository, Snapshot};
@@ -120,6 +121,7 @@ impl InstanceState {
         // Instances read a few small files when they start and none after; handing each read to
         // another thread costs more than the read.
         wasi.allow_blocking_current_thread(true);
+        wasi.stderr(GuestLog::default());
         for mount in &source.mounts {
             wasi.preopened_dir(&mount.host, &mount.guest, FsPerms::ReadOnly)?;
         }

@@ -108,6 +108,14 @@ pub const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
 /// eight bytes for each two of JSON, and those tensors a second time as blocks.
 pub const MEMORY_PER_BODY: u64 = 16;
 
+/// Whether some tier of the policy has a priority.
+pub fn ranks_tiers(text: &str) -> Result<bool, String> {
+    let document: toml::Table = toml::from_str(text).map_err(|e| e.to_string())?;
+    let tiers = document.get("auth").and_then(|auth| auth.get("tiers"));
+    let tiers = tiers.and_then(toml::Value::as_table);
+    Ok(tiers.is_some_and(|tiers| tiers.values().any(|tier| tier.get("priority").is_some())))
+}
+
 /// The largest body that is taken, before and after it is decoded: what `[server]` allows, and no more than an
 /// instance has the memory for. The host reads both sections whole; here the rest of them is passed over.
 pub fn body_limit(text: &str) -> Result<u64, String> {

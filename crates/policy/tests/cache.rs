@@ -384,7 +384,11 @@ fn simulate(seed: u64) -> Told {
     let places = 1 + (seed / 3 % 2) as u32;
     let digests = 1 + (seed / 5 % 4) as u8;
     // Machines' clocks differ by up to a tenth of a second.
-    let skews: [i64; 3] = if seed % 2 == 0 { [0; 3] } else { [0, 50, -50] };
+    let skews: [i64; 3] = if seed.is_multiple_of(2) {
+        [0; 3]
+    } else {
+        [0, 50, -50]
+    };
     let sim = Sim::new(seed, NOON_MS, faults);
     let ledger = Rc::new(RefCell::new(Ledger::default()));
     let callers = 2 + seed % 11;

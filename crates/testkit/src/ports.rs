@@ -61,7 +61,7 @@ pub struct InMemory {
     /// How calls are spread over versions.
     pub rollouts: Rc<RefCell<Option<String>>>,
     /// Calls counted, by model, canary and counter.
-    pub tallies: Rc<RefCell<BTreeMap<(String, u64, u32), u64>>>,
+    pub tallies: Rc<RefCell<Tallies>>,
     /// Canaries that were ended, and why.
     pub tripped: Rc<RefCell<BTreeMap<(String, u64), String>>>,
     /// Versions that were run for comparison.
@@ -75,6 +75,9 @@ pub struct InMemory {
 
 /// What happens elsewhere while the gate waits; called after each pause.
 pub type Meanwhile = Rc<RefCell<Option<Box<dyn Fn(&InMemory)>>>>;
+
+/// Calls counted, by model, canary and counter.
+pub type Tallies = BTreeMap<(String, u64, u32), u64>;
 
 /// What a host says of its models, and what it was asked to do.
 #[derive(Debug, Default)]
@@ -155,7 +158,12 @@ impl Ports for InMemory {
 
     fn random(&self) -> u128 {
         self.random.set(self.random.get() + 1);
-        self.random.get()
+        // Spread over all bits, so that every few of them differ from one to the next.
+        let spread = self
+            .random
+            .get()
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        spread.rotate_left(64)
     }
 
     fn log(&self, message: &str) {

@@ -18,6 +18,10 @@ use penstock_tensor::{Contract, Rejection, Tensor, render};
 use serde_json::json;
 use std::ops::Range;
 
+/// What adapters may take to read the content of one batch, of the ten seconds of computing an instance has for a request:
+/// each image or recording is within its own limits, and many of them together are not.
+const MAX_PREPARING_NS: u64 = 3_000_000_000;
+
 /// One request of the batch, read.
 struct Entry {
     caller_id: Option<String>,
@@ -183,12 +187,25 @@ impl<P: Ports> Work<P> for Batch {
                 outcomes[index].result = result;
             }
         }
+        let mut prepared_ns = 0;
         for (index, parts) in adapted {
+            if prepared_ns > MAX_PREPARING_NS {
+                outcomes[index].result = Err(Problem::new(
+                    Code::Overloaded,
+                    "reading the content of the requests before this one took all the time a batch may take for it; send it \
+                     in another call",
+                ));
+                continue;
+            }
             let item = Item {
                 parts: parts.iter().map(|part| part.part()).collect(),
             };
-            outcomes[index].result = run_adapted(runner, item);
+            outcomes[index].result = run_adapted(runner, item, &mut prepared_ns);
         }
+        runner.meter.is_to_forget = outcomes.iter().all(|outcome| {
+            let problem = outcome.result.as_ref().err();
+            problem.is_some_and(|problem| super::was_not_run(problem.code))
+        });
         Ok(write(runner, outcomes))
     }
 }
@@ -244,7 +261,8 @@ fn run_group<P: Ports>(runner: &mut Runner<'_, P>, group: Group) -> Vec<(usize, 
                 let places = group.into_iter().map(|(index, _)| index);
                 return places.map(|index| (index, Err(problem.clone()))).collect();
             }
-            Err(_) => {}
+            // It is held against the version only where each fails by itself.
+            Err(_) => runner.meter.failed = None,
         }
     }
     let mut ran = Vec::with_capacity(group.len());
@@ -261,12 +279,15 @@ fn finished<P: Ports>(runner: &mut Runner<'_, P>, outputs: Vec<Tensor>) -> Ran {
     Ok((runner.prediction_id(), predictions, non_finite))
 }
 
-fn run_adapted<P: Ports>(runner: &mut Runner<'_, P>, item: Item<'_>) -> Ran {
+fn run_adapted<P: Ports>(runner: &mut Runner<'_, P>, item: Item<'_>, prepared_ns: &mut u64) -> Ran {
     let Some(adapter) = &runner.opened.adapter else {
         return Err(super::content::no_adapter(runner.model));
     };
-    let step = prepare(adapter, runner.contract(), runner.model, &[item])?;
-    let answers = runner.adapt(1, step)?;
+    let ports = runner.call.ports;
+    let begun_ns = ports.monotonic_ns();
+    let step = prepare(adapter, runner.contract(), runner.model, &[item]);
+    *prepared_ns += ports.monotonic_ns().saturating_sub(begun_ns);
+    let answers = runner.adapt(1, step?)?;
     let text = answers.into_iter().next().map_or(String::new(), |a| a.text);
     Ok((runner.prediction_id(), format!("[{text}]").into_bytes(), 0))
 }

@@ -1,17 +1,15 @@
 //! Decides what content a body carries: the body itself as one part, or `{"content":[…]}` with parts of several types.
 
-use super::rejected;
 use super::run::prepare;
+use super::{rejected, taken};
 use crate::catalogue::Opened;
 use crate::ports::{Blob, ContractPort, Item, Part, Ports, Refusal, RefusalKind, Step};
 use crate::route::shorten;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use penstock_core::{Code, Problem, Violation};
-use penstock_tensor::json::{Kind, Names, Scanner};
-use penstock_tensor::{MAX_ID_BYTES, Rejection, Tensor};
-use serde::Deserialize;
-use serde_json::Value;
+use penstock_tensor::json::{Names, Scanner};
+use penstock_tensor::{MAX_ID_BYTES, Tensor};
 
 /// The most parts of one item.
 pub(crate) const MAX_PARTS: usize = 64;
@@ -64,21 +62,57 @@ pub(crate) struct ContentBody {
     pub content: Content,
 }
 
-/// One part as JSON has it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    #[serde(rename = "type")]
+/// The most token ids of one part: models read some hundreds.
+pub(super) const MAX_TOKENS: usize = 65_536;
+
+/// One part as it is written, each member as its text.
+#[derive(Default)]
+struct Written<'t> {
     kind: String,
-    text: Option<String>,
-    tokens: Option<Vec<u32>>,
-    /// In base64 for images, audio and bytes; elements for tensors.
-    data: Option<Value>,
+    text: Option<&'t str>,
+    tokens: Option<&'t str>,
+    data: Option<&'t str>,
     media_type: Option<String>,
-    url: Option<String>,
-    name: Option<String>,
-    datatype: Option<String>,
-    shape: Option<Vec<u64>>,
+    url: Option<&'t str>,
+    name: Option<&'t str>,
+    datatype: Option<&'t str>,
+    shape: Option<&'t str>,
+}
+
+impl<'t> Written<'t> {
+    fn read(at: &str, text: &'t str) -> Result<Self, Problem> {
+        if taken::kind(text) != b'{' {
+            return Err(invalid(
+                at,
+                "invalid_part",
+                "a part of content, which is an object",
+            ));
+        }
+        let mut part = Self::default();
+        let string = |name: &str, value: &str| {
+            taken::of::<String>(value)
+                .ok_or_else(|| invalid(&format!("{at}/{name}"), "wrong_type", "a string"))
+        };
+        for (name, value) in taken::members(text)? {
+            match name.as_str() {
+                "type" => part.kind = string("type", value)?,
+                "media_type" => part.media_type = Some(string("media_type", value)?),
+                "text" => part.text = Some(value),
+                "tokens" => part.tokens = Some(value),
+                "data" => part.data = Some(value),
+                "url" => part.url = Some(value),
+                "name" => part.name = Some(value),
+                "datatype" => part.datatype = Some(value),
+                "shape" => part.shape = Some(value),
+                other => {
+                    let expected =
+                        format!("a part of content; there is no member `{}`", shorten(other));
+                    return Err(invalid(at, "invalid_part", &expected));
+                }
+            }
+        }
+        Ok(part)
+    }
 }
 
 /// Whether a JSON body is one of content; decided by its first member that tells, so that large inputs are not read twice.
@@ -107,32 +141,18 @@ pub(crate) fn is_content(body: &[u8]) -> bool {
 
 /// Reads a body of content.
 pub(crate) fn read<P: Ports>(opened: &Opened<P>, body: &str) -> Result<ContentBody, Problem> {
-    let bytes = body.as_bytes();
-    let syntax = |error| rejected(Rejection::from(error));
-    let mut scanner = Scanner::new(bytes);
-    let mut names = Names::default();
-    let (mut id, mut model_version) = (None, None);
-    let mut parts = None;
-    if scanner.kind().map_err(|e| syntax(*e))? != Kind::Object {
-        return Err(invalid("", "object", "an object with \"content\""));
-    }
-    let mut member = scanner.open_object(&mut names).map_err(|e| syntax(*e))?;
-    while let Some(name) = member {
-        // Leading blanks belong to no value.
-        scanner.kind().map_err(|e| syntax(*e))?;
-        let from = scanner.offset();
-        scanner.skip_value().map_err(|e| syntax(*e))?;
-        let value = &body[from..scanner.offset()];
-        match name.as_ref() {
+    let (mut id, mut model_version, mut parts) = (None, None, None);
+    for (name, value) in taken::members(body)? {
+        match name.as_str() {
             "id" | "model_version" => {
                 let at = format!("/{name}");
-                let word = serde_json::from_str::<String>(value.trim())
-                    .map_err(|_| invalid(&at, "wrong_type", "a string"))?;
+                let word = taken::of::<String>(value)
+                    .ok_or_else(|| invalid(&at, "wrong_type", "a string"))?;
                 if word.len() > MAX_ID_BYTES {
                     let expected = format!("at most {MAX_ID_BYTES} bytes");
                     return Err(invalid(&at, "too_long", &expected));
                 }
-                match name.as_ref() {
+                match name.as_str() {
                     "id" => id = Some(word),
                     _ => model_version = Some(word),
                 }
@@ -149,11 +169,9 @@ pub(crate) fn read<P: Ports>(opened: &Opened<P>, body: &str) -> Result<ContentBo
                 ));
             }
         }
-        member = scanner.next_member(&mut names).map_err(|e| syntax(*e))?;
     }
-    scanner.finish().map_err(|e| syntax(*e))?;
     let content = parts.map_or(Ok(Content::Parts(Vec::new())), |parts| {
-        read_parts(opened, parts.trim())
+        read_parts(opened, parts)
     })?;
     Ok(ContentBody {
         id,
@@ -163,36 +181,40 @@ pub(crate) fn read<P: Ports>(opened: &Opened<P>, body: &str) -> Result<ContentBo
 }
 
 fn read_parts<P: Ports>(opened: &Opened<P>, text: &str) -> Result<Content, Problem> {
-    // A bare part is an array of one.
-    let written: Vec<Value> = match serde_json::from_str(text) {
-        Ok(Value::Array(parts)) => parts,
-        Ok(part @ Value::Object(_)) => vec![part],
-        Ok(Value::String(text)) => vec![serde_json::json!({ "type": "text", "text": text })],
+    // A bare part is an array of one, and a bare string a text.
+    let written = match taken::kind(text) {
+        b'[' => taken::elements(text, MAX_PARTS)?,
+        b'{' => Some(vec![text]),
+        b'"' => {
+            let text = taken::of::<String>(text)
+                .ok_or_else(|| invalid("/content", "wrong_type", "an array of parts"))?;
+            return Ok(Content::Parts(vec![OwnedPart::Text(text)]));
+        }
         _ => return Err(invalid("/content", "wrong_type", "an array of parts")),
     };
-    if written.is_empty() || written.len() > MAX_PARTS {
-        return Err(invalid(
-            "/content",
-            "part_count",
-            &format!("1 to {MAX_PARTS} parts, not {}", written.len()),
-        ));
-    }
+    let Some(written) = written.filter(|written| !written.is_empty()) else {
+        let expected = format!("1 to {MAX_PARTS} parts");
+        return Err(invalid("/content", "part_count", &expected));
+    };
     let mut parts = Vec::with_capacity(written.len());
-    let mut tensors = Vec::new();
-    for (index, value) in written.into_iter().enumerate() {
+    let mut tensors = String::new();
+    for (index, text) in written.into_iter().enumerate() {
         let at = format!("/content/{index}");
-        let part: Written = serde_json::from_value(value)
-            .map_err(|e| invalid(&at, "invalid_part", &format!("a part of content ({e})")))?;
+        let part = Written::read(&at, text)?;
         match part.kind.as_str() {
-            "tensor" => tensors.push(tensor(&at, part)?),
+            "tensor" => tensor(&mut tensors, &at, &part)?,
             _ => parts.push(owned(&at, part)?),
         }
     }
     match (tensors.is_empty(), parts.is_empty()) {
         (true, _) => Ok(Content::Parts(parts)),
         (false, true) => {
-            let body = serde_json::json!({ "inputs": tensors }).to_string();
-            let parsed = opened.validation.parse_infer(&body, 0).map_err(rejected)?;
+            tensors.insert_str(0, "{\"inputs\":[");
+            tensors.push_str("]}");
+            let parsed = opened
+                .validation
+                .parse_infer(&tensors, 0)
+                .map_err(rejected)?;
             Ok(Content::Tensors(parsed.inputs))
         }
         (false, false) => Err(invalid(
@@ -203,8 +225,8 @@ fn read_parts<P: Ports>(opened: &Opened<P>, text: &str) -> Result<Content, Probl
     }
 }
 
-/// A tensor as the Open Inference Protocol writes it.
-fn tensor(at: &str, part: Written) -> Result<Value, Problem> {
+/// Adds a tensor as the Open Inference Protocol writes it.
+fn tensor(tensors: &mut String, at: &str, part: &Written<'_>) -> Result<(), Problem> {
     let (Some(name), Some(datatype), Some(shape), Some(data)) =
         (part.name, part.datatype, part.shape, part.data)
     else {
@@ -214,23 +236,58 @@ fn tensor(at: &str, part: Written) -> Result<Value, Problem> {
             "`name`, `datatype`, `shape` and `data` in a part of type tensor",
         ));
     };
-    Ok(serde_json::json!({ "name": name, "datatype": datatype, "shape": shape, "data": data }))
+    if !tensors.is_empty() {
+        tensors.push(',');
+    }
+    for (before, value) in [
+        ("{\"name\":", name),
+        (",\"datatype\":", datatype),
+        (",\"shape\":", shape),
+        (",\"data\":", data),
+        ("}", ""),
+    ] {
+        tensors.push_str(before);
+        tensors.push_str(value);
+    }
+    Ok(())
 }
 
-fn owned(at: &str, part: Written) -> Result<OwnedPart, Problem> {
+/// Token ids, no more than a model could read.
+pub(super) fn tokens(at: &str, text: &str) -> Result<Vec<u32>, Problem> {
+    let ids = "an array of token ids";
+    if taken::kind(text) != b'[' {
+        return Err(invalid(at, "wrong_type", ids));
+    }
+    let Some(written) = taken::elements(text, MAX_TOKENS)? else {
+        let expected = format!("at most {MAX_TOKENS} token ids");
+        return Err(invalid(at, "too_many_tokens", &expected));
+    };
+    let each = written.iter().enumerate();
+    each.map(|(index, id)| {
+        id.parse()
+            .map_err(|_| invalid(&format!("{at}/{index}"), "wrong_type", "a token id"))
+    })
+    .collect()
+}
+
+fn owned(at: &str, part: Written<'_>) -> Result<OwnedPart, Problem> {
     let Written {
         kind,
         text,
-        tokens,
+        tokens: ids,
         data,
         media_type,
         url,
         ..
     } = part;
+    let string = |name: &str, value: &str| {
+        taken::of::<String>(value)
+            .ok_or_else(|| invalid(&format!("{at}/{name}"), "wrong_type", "a string"))
+    };
     if kind == "text" {
-        return match (text, tokens) {
-            (Some(text), None) => Ok(OwnedPart::Text(text)),
-            (None, Some(tokens)) => Ok(OwnedPart::Tokens(tokens)),
+        return match (text, ids) {
+            (Some(text), None) => string("text", text).map(OwnedPart::Text),
+            (None, Some(ids)) => tokens(&format!("{at}/tokens"), ids).map(OwnedPart::Tokens),
             _ => Err(invalid(
                 at,
                 "missing_member",
@@ -249,8 +306,12 @@ fn owned(at: &str, part: Written) -> Result<OwnedPart, Problem> {
         ));
     }
     let (media_type, body) = match (data, url) {
-        (Some(Value::String(data)), None) => (media_type, decoded(&format!("{at}/data"), &data)?),
+        (Some(data), None) => {
+            let data = string("data", data)?;
+            (media_type, decoded(&format!("{at}/data"), &data)?)
+        }
         (None, Some(url)) => {
+            let url = string("url", url)?;
             let (stated, body) = by_url(&format!("{at}/url"), &url)?;
             (media_type.or(stated), body)
         }

@@ -1,7 +1,7 @@
 //! `/v1/embeddings` in OpenAI's shape: texts or token ids in, vectors out, for models whose adapter gives embeddings.
 
-use super::run::{Answer, Runner, Work, broken_adapter, prepare};
-use super::{JSON, text};
+use super::run::{Answer, Runner, Work, broken_adapter, prepare, too_much};
+use super::{JSON, content, taken, text};
 use crate::catalogue::Opened;
 use crate::coding;
 use crate::ports::{Item, Part, Ports, Step};
@@ -12,7 +12,6 @@ use base64::engine::general_purpose::STANDARD;
 use penstock_core::{Code, Problem, Violation};
 use penstock_tensor::json::{Names, Scanner};
 use penstock_tensor::render;
-use serde_json::Value;
 
 /// The most inputs of one call, as OpenAI has it.
 pub(crate) const MAX_INPUTS: usize = 2_048;
@@ -127,16 +126,16 @@ fn in_chunk(problem: Problem, first: usize) -> Problem {
 }
 
 fn items(inputs: &[Input]) -> Vec<Item<'_>> {
-    let part = |input| match input {
-        &Input::Text(ref text) => Part::Text(text),
-        Input::Tokens(tokens) => Part::Tokens(tokens),
+    fn part(input: &Input) -> Part<'_> {
+        match input {
+            Input::Text(text) => Part::Text(text),
+            Input::Tokens(tokens) => Part::Tokens(tokens),
+        }
+    }
+    let one = |input| Item {
+        parts: vec![part(input)],
     };
-    inputs
-        .iter()
-        .map(|input| Item {
-            parts: vec![part(input)],
-        })
-        .collect()
+    inputs.iter().map(one).collect()
 }
 
 fn no_embeddings(model: &str) -> Problem {
@@ -166,14 +165,6 @@ fn refuse(
 
 /// Checks the body's members; what OpenAI takes and we do not is refused by name.
 fn read(body: &str) -> Result<Embeddings, Problem> {
-    let value: Value = {
-        // Strict, so that a member that is there twice is seen.
-        let mut scanner = Scanner::new(body.as_bytes());
-        let checked = scanner.skip_value().and_then(|()| scanner.finish());
-        checked.map_err(|e| super::rejected(penstock_tensor::Rejection::from(*e)))?;
-        serde_json::from_str(body)
-            .map_err(|e| Problem::new(Code::MalformedJson, format!("the body is not JSON: {e}")))?
-    };
     let form = |pointer: &str, rule: &'static str, expected: &str, found: &str| {
         refuse(
             Code::InvalidBody,
@@ -183,30 +174,31 @@ fn read(body: &str) -> Result<Embeddings, Problem> {
             format!("`{pointer}` is {found}; it has to be {expected}"),
         )
     };
-    let Value::Object(members) = value else {
+    if taken::kind(body) != b'{' {
+        // What is no JSON at all is told so.
+        taken::members(body)?;
         return Err(form("", "wrong_type", "an object", "something else"));
-    };
+    }
     let (mut input, mut encoding, mut dimensions) = (None, Encoding::Float, None);
-    for (name, value) in members {
+    for (name, value) in taken::members(body)? {
         match name.as_str() {
             // Who calls and what is asked was read before.
-            "model" if value.is_string() => {}
-            "user" if value.is_string() => {}
+            "model" | "user" if taken::kind(value) == b'"' => {}
             "input" => input = Some(value),
             "encoding_format" => {
-                encoding = match value.as_str() {
+                encoding = match taken::of::<String>(value).as_deref() {
                     Some("float") => Encoding::Float,
                     Some("base64") => Encoding::Base64,
                     _ => {
-                        let found = shorten(&value.to_string());
+                        let found = shorten(value);
                         let expected = "\"float\" or \"base64\"";
                         return Err(form("/encoding_format", "unknown_value", expected, &found));
                     }
                 }
             }
             "dimensions" => {
-                let Some(number) = value.as_u64().filter(|number| *number > 0) else {
-                    let found = shorten(&value.to_string());
+                let Some(number) = taken::of::<u64>(value).filter(|number| *number > 0) else {
+                    let found = shorten(value);
                     return Err(form(
                         "/dimensions",
                         "wrong_type",
@@ -248,17 +240,16 @@ fn read(body: &str) -> Result<Embeddings, Problem> {
     })
 }
 
-fn inputs(value: Value) -> Result<Vec<Input>, Problem> {
-    let wrong = |pointer: String, found: &Value| {
+fn inputs(text: &str) -> Result<Vec<Input>, Problem> {
+    let wrong = |pointer: String, found: &str| {
         let expected = "a string, or token ids as whole numbers";
-        let kind = match found {
-            Value::Null => "null",
-            Value::Bool(_) => "a boolean",
-            Value::Number(_) => "a number that is no token id",
-            Value::String(_) => "a string among other things",
-            Value::Array(list) if list.is_empty() => "empty",
-            Value::Array(_) => "an array of other things",
-            Value::Object(_) => "an object",
+        let kind = match taken::kind(found) {
+            b'n' => "null",
+            b't' | b'f' => "a boolean",
+            b'"' => "a string among other things",
+            b'[' => "empty, or an array of other things",
+            b'{' => "an object",
+            _ => "a number among other things",
         };
         refuse(
             Code::InvalidBody,
@@ -268,39 +259,46 @@ fn inputs(value: Value) -> Result<Vec<Input>, Problem> {
             format!("`{pointer}` is {kind}; each input has to be {expected}"),
         )
     };
-    let token = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    let tokens = |list: &[Value], at: &str| -> Result<Vec<u32>, Problem> {
-        let each = list.iter().enumerate();
-        each.map(|(i, value)| token(value).ok_or_else(|| wrong(format!("{at}/{i}"), value)))
-            .collect()
-    };
-    let list = match value {
-        Value::String(text) => return Ok(vec![Input::Text(text)]),
-        Value::Array(list) if !list.is_empty() => list,
-        other => return Err(wrong("/input".to_owned(), &other)),
-    };
-    if list[0].is_number() {
-        return Ok(vec![Input::Tokens(tokens(&list, "/input")?)]);
+    match taken::kind(text) {
+        b'"' => {
+            let text = taken::of(text).ok_or_else(|| wrong("/input".to_owned(), text))?;
+            return Ok(vec![Input::Text(text)]);
+        }
+        b'[' => {}
+        _ => return Err(wrong("/input".to_owned(), text)),
     }
-    if list.len() > MAX_INPUTS {
+    let first = text.trim_start().get(1..).map_or(0, taken::kind);
+    if first == b'-' || first.is_ascii_digit() {
+        return Ok(vec![Input::Tokens(content::tokens("/input", text)?)]);
+    }
+    let Some(list) = taken::elements(text, MAX_INPUTS)? else {
         return Err(refuse(
             Code::InvalidInputs,
             "/input",
             "too_many_items",
             &format!("at most {MAX_INPUTS} inputs"),
             format!(
-                "`/input` has {} inputs; at most {MAX_INPUTS} are taken in one call",
-                list.len()
+                "`/input` has more than {MAX_INPUTS} inputs, the most that are taken in one call"
             ),
         ));
+    };
+    if list.is_empty() {
+        return Err(wrong("/input".to_owned(), text));
     }
     let each = list.into_iter().enumerate();
-    each.map(|(index, value)| match value {
-        Value::String(text) => Ok(Input::Text(text)),
-        Value::Array(list) if !list.is_empty() => {
-            tokens(&list, &format!("/input/{index}")).map(Input::Tokens)
+    each.map(|(index, value)| {
+        let at = format!("/input/{index}");
+        match taken::kind(value) {
+            b'"' => match taken::of(value) {
+                Some(text) => Ok(Input::Text(text)),
+                None => Err(wrong(at, value)),
+            },
+            b'[' => match content::tokens(&at, value)? {
+                ids if ids.is_empty() => Err(wrong(at, value)),
+                ids => Ok(Input::Tokens(ids)),
+            },
+            _ => Err(wrong(at, value)),
         }
-        other => Err(wrong(format!("/input/{index}"), &other)),
     })
     .collect()
 }
@@ -386,6 +384,9 @@ fn write(
     dimensions: Option<u64>,
     model: &str,
 ) -> Result<(), Problem> {
+    // With what is written around it, and never less than the vector in base64.
+    body.try_reserve(vector.len() + 256)
+        .map_err(|_| too_much(body.len()))?;
     if encoding == Encoding::Float && dimensions.is_none() {
         body.extend_from_slice(vector.as_bytes());
         return Ok(());

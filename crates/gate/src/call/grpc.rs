@@ -3,8 +3,10 @@
 use super::rejected;
 use super::run::{Answer, Runner, Wishes, Work, item_count};
 use crate::catalogue::Opened;
+use crate::grpc::decode::heading;
 use crate::grpc::{Decoded, Form, Inference, decode_infer, encode_infer, status};
 use crate::ports::Ports;
+use crate::route::Target;
 use penstock_core::{Code, Problem};
 use penstock_tensor::Tensor;
 use penstock_tensor::classification::classify;
@@ -20,9 +22,18 @@ struct Infer {
 pub(super) fn decode<P: Ports>(
     opened: &Opened<P>,
     message: &[u8],
-    limit: u64,
+    (target, limit): (&Target, u64),
     form: Form,
 ) -> Result<Box<dyn Work<P>>, Problem> {
+    // Of a compressed message only the front was looked at before.
+    let said = heading(message).map_err(rejected)?;
+    if said.target != *target {
+        return Err(Problem::new(
+            Code::InvalidBody,
+            "`model_name` or `model_version` stands behind the tensors of a compressed message; write them first, or send the \
+             message uncompressed",
+        ));
+    }
     let decoded = decode_infer(message, &opened.contract, limit).map_err(rejected)?;
     Ok(Box::new(Infer {
         items: item_count(&decoded.inputs, &opened.contract),

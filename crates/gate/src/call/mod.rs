@@ -19,6 +19,7 @@ pub(crate) mod infer;
 mod predict;
 mod replay;
 mod run;
+mod taken;
 mod version;
 
 use crate::catalogue::{Catalogue, Opened};
@@ -27,8 +28,8 @@ use crate::gate::{Answered, Context, known};
 use crate::grpc::Form;
 use crate::policies::{Policies, RETRY_STORE_S, quota_problem};
 use crate::ports::{
-    AdmissionPort, AuthAdmitted, FailureKind, Headers, IdempotencyPort, Ports, QuotaCall,
-    QuotaPort, UsageAmounts, UsagePort,
+    AdmissionPort, AttemptPort, AuthAdmitted, FailureKind, Headers, IdempotencyPort, Ports,
+    QuotaCall, QuotaPort, UsageAmounts, UsagePort,
 };
 use crate::record::Request;
 use crate::rollout;
@@ -90,6 +91,10 @@ struct Meter {
     failed: Option<FailureKind>,
     /// How many runs there were.
     runs: u64,
+    /// Whether something ran to its end in vain: it is paid for.
+    ran_and_failed: bool,
+    /// Whether nothing was run for now, although the answer is no error: it is not to be replayed.
+    is_to_forget: bool,
 }
 
 /// What is the same in all steps of a call.
@@ -101,6 +106,8 @@ struct Call<'a, P: Ports> {
     caller: &'a Caller,
     priority: Option<u8>,
     method: Method,
+    /// The method as policies call it.
+    kind: &'static str,
 }
 
 /// The quota's part of a call.
@@ -131,6 +138,10 @@ pub fn call<P: Ports>(
         caller,
         priority: *priority,
         method,
+        kind: match method {
+            Method::Predict if explains(request) => Method::Explain.name(),
+            method => method.name(),
+        },
     };
     let admission = admit(
         ports,
@@ -138,7 +149,7 @@ pub fn call<P: Ports>(
         context,
         &QuotaCall {
             caller,
-            route: method.name(),
+            route: call.kind,
             model: Some(&target.model),
             body_bytes: request.body.len() as u64,
         },
@@ -257,9 +268,13 @@ impl<P: Ports> Call<'_, P> {
         let attempt = match self.begin(coding)? {
             Begun::Unkeyed => None,
             Begun::Free(attempt) => Some(attempt),
-            Begun::Done(kept) => return replay::replay(kept),
+            Begun::Done(kept) => {
+                // What is said of a version is for the one that answered then.
+                meter.serving = None;
+                return replay::replay(kept);
+            }
         };
-        let work = self.decode(opened, name.as_str(), coding)?;
+        let work = self.decode(opened, (name.as_str(), target), coding)?;
         if let Some(asked) = work.model_version() {
             meter.serving = None;
             (_, serving) = version::choose(ports, catalogue, target, request, Some(asked), who)?;
@@ -289,6 +304,7 @@ impl<P: Ports> Call<'_, P> {
                 Ok(replay::Claim::Granted(attempt)) => Some(attempt),
                 Ok(replay::Claim::Done(kept)) => {
                     refund(headers);
+                    meter.serving = None;
                     return replay::replay(kept);
                 }
                 Err(problem) => {
@@ -313,7 +329,7 @@ impl<P: Ports> Call<'_, P> {
         let cache_headers = runner.cache.headers(ports.unix_ms());
         // What did not run is not paid for; what ran and failed is.
         let ran_nothing = match &result {
-            Ok(_) => meter.items == 0,
+            Ok(_) => meter.items == 0 && !meter.ran_and_failed,
             Err(problem) => meter.items == 0 && was_not_run(problem.code),
         };
         if ran_nothing {
@@ -328,6 +344,10 @@ impl<P: Ports> Call<'_, P> {
         }
         headers.extend(cache_headers);
         match claimed {
+            Some(attempt) if meter.is_to_forget => {
+                attempt.release();
+                result
+            }
             Some(attempt) => self.finish(&attempt, result),
             None => result,
         }
@@ -337,7 +357,7 @@ impl<P: Ports> Call<'_, P> {
     fn decode(
         &self,
         opened: &Opened<P>,
-        model: &str,
+        (model, target): (&str, &Target),
         coding: Option<Coding>,
     ) -> Result<Box<dyn Work<P>>, Problem> {
         let limit = opened.contract.limits.max_body_bytes;
@@ -350,7 +370,7 @@ impl<P: Ports> Call<'_, P> {
             Method::Infer => infer::decode(self, opened, body),
             Method::Generate => generate::decode(opened, &self.json(body)?, false),
             Method::GenerateStream => generate::decode(opened, &self.json(body)?, true),
-            Method::Grpc(form) => grpc::decode(opened, &body()?, limit, form),
+            Method::Grpc(form) => grpc::decode(opened, &body()?, (target, limit), form),
             Method::Embeddings => embeddings::decode(opened, model, &self.json(body)?),
         }
     }

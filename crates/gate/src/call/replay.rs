@@ -1,6 +1,6 @@
 //! A call that may be a repetition: looks for the earlier one, claims it, and keeps its answer.
 
-use super::{Attempt, Call};
+use super::{Attempt, Call, Method};
 use crate::coding::{self, Coding};
 use crate::gate::{Answered, render_problem};
 use crate::grpc::serve;
@@ -9,7 +9,7 @@ use crate::ports::{
     AttemptPort, Claimed, Completed, IdempotencyPort, IdempotentCall, Kept, Looked, Ports,
 };
 use crate::record::Response;
-use penstock_core::{Code, Problem};
+use penstock_core::{Code, Problem, negotiate};
 use penstock_policy::idempotency::key::{Call as CallParts, Fingerprint};
 
 /// The header that says an answer is a replay. Not in the draft; the name most services use.
@@ -54,7 +54,7 @@ impl<P: Ports> Call<'_, P> {
             .map(|header| header.value.as_slice())
             .collect();
         if idempotency_keys.is_empty() {
-            let method = self.method.name();
+            let method = self.kind;
             if policies.rules.required.iter().any(|r| r == method) {
                 return Err(Problem::new(
                     Code::IdempotencyKeyMissing,
@@ -80,6 +80,11 @@ impl<P: Ports> Call<'_, P> {
             if let Some(value) = request.header_list(name) {
                 described.push_str(&format!("\0{name}={value}"));
             }
+        }
+        // There the form of the answer is the header's to choose.
+        let accept = request.header_list("accept");
+        if self.method == Method::Infer && !negotiate::accepts_json(accept.as_deref()) {
+            described.push_str("\0bytes");
         }
         // What one tier may be told must not be replayed to another.
         if policies

@@ -21,6 +21,10 @@ pub(crate) const MAX_ADAPTER_RUNS: u32 = 4_096;
 /// The most bytes of inputs that a version runs on beside what answers: they are copied, in the memory of the instance.
 const MAX_SHADOW_BYTES: usize = 1 << 20;
 
+/// How long a caller has to wait for a run to be held against the version that it did not end: whoever hangs up sooner, or
+/// gives a call less time, would end canaries that are well.
+const PATIENCE_NS: u64 = 1_000_000_000;
+
 /// What a caller asks of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wishes {
@@ -131,13 +135,19 @@ impl<'a, P: Ports> Runner<'a, P> {
         self.meter.compute_ns = self.meter.compute_ns.saturating_add(took_ns);
         self.meter.runs += 1;
         let mut tensors = computed.map_err(|f| {
-            // Who leaves the model no time says nothing of the model.
-            let hurried = f.kind == FailureKind::DeadlineExceeded && wishes.timeout_us.is_some();
-            self.meter.failed = Some(match hurried {
-                true => FailureKind::InputsRejected,
-                false => f.kind,
+            // Who leaves the model no time, or goes at once, says nothing of the model.
+            let hurried = f.kind == FailureKind::DeadlineExceeded
+                && (wishes.timeout_us.is_some() || took_ns < PATIENCE_NS);
+            let kind = f.kind;
+            let problem = failure(f, Some(contract));
+            self.meter.failed = Some(match problem.code {
+                // What the caller has to mend, neither.
+                Code::ModelRejectedInputs => FailureKind::InputsRejected,
+                _ if hurried => FailureKind::InputsRejected,
+                _ => kind,
             });
-            failure(f, Some(contract))
+            self.meter.ran_and_failed |= !super::was_not_run(problem.code);
+            problem
         })?;
         if let Some((version, inputs)) = shadow {
             // It comes after everybody who waits for an answer, so that it fails is nobody's affair.
@@ -157,8 +167,14 @@ impl<'a, P: Ports> Runner<'a, P> {
 
     /// On whose terms a call runs: nobody comes before the place of their tier.
     fn terms(&self, wishes: Wishes) -> Terms {
+        let batching = &self.contract().batching;
+        let usual = batching
+            .default_priority
+            .unwrap_or(batching.priority_levels);
         let priority = match (self.call.priority, wishes.priority) {
             (Some(tier), Some(asked)) => Some(tier.max(asked)),
+            // Among tiers that have one, a tier without a priority stands where the model puts it.
+            (None, Some(asked)) if self.call.policies.ranks_tiers => Some(asked.max(usual)),
             (tier, asked) => tier.or(asked),
         };
         let ms = |us: u64| u32::try_from(us.div_ceil(1_000)).unwrap_or(u32::MAX);
@@ -192,9 +208,10 @@ impl<'a, P: Ports> Runner<'a, P> {
             }
             let computed = self.cached(tensors, &[], Wishes::default())?;
             ran |= computed.ran;
-            step = adapter
-                .advance(computed.outputs)
-                .map_err(|message| broken_adapter(self.model, &message))?;
+            step = adapter.advance(computed.outputs).map_err(|message| {
+                self.meter.ran_and_failed |= ran;
+                broken_adapter(self.model, &message)
+            })?;
         };
         if answers.len() != count {
             return Err(broken_adapter(

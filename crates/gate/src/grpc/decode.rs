@@ -149,7 +149,7 @@ impl<'a> Top<'a> {
         let mut fields = Piece::whole(message).fields();
         loop {
             let at = fields.at();
-            let Some((number, value)) = fields.next()? else {
+            let Some((number, value)) = fields.field()? else {
                 return Ok(());
             };
             let list = match number {
@@ -242,7 +242,7 @@ fn parameter(entry: Piece<'_>) -> Result<(&str, Parameter<'_>), Broken> {
     let mut fields = entry.fields();
     loop {
         let at = fields.at();
-        let Some((number, value)) = fields.next()? else {
+        let Some((number, value)) = fields.field()? else {
             return Ok((name, parameter));
         };
         match number {
@@ -251,7 +251,7 @@ fn parameter(entry: Piece<'_>) -> Result<(&str, Parameter<'_>), Broken> {
                 let mut choices = piece(value, at)?.fields();
                 loop {
                     let at = choices.at();
-                    let Some((number, value)) = choices.next()? else {
+                    let Some((number, value)) = choices.field()? else {
                         break;
                     };
                     parameter = match (number, value) {
@@ -382,7 +382,7 @@ impl<'a> Input<'a> {
         let mut fields = input.fields();
         loop {
             let at = fields.at();
-            let Some((number, value)) = fields.next()? else {
+            let Some((number, value)) = fields.field()? else {
                 return Ok(read);
             };
             match number {
@@ -758,14 +758,14 @@ fn each_content<'a>(
     mut each: impl FnMut(u32, Value<'a>, usize) -> Result<(), Broken>,
 ) -> Result<(), Broken> {
     let mut fields = input.fields();
-    while let Some((number, value)) = fields.next()? {
+    while let Some((number, value)) = fields.field()? {
         let (5, Value::Piece(contents)) = (number, value) else {
             continue;
         };
         let mut contents = contents.fields();
         loop {
             let at = contents.at();
-            let Some((number, value)) = contents.next()? else {
+            let Some((number, value)) = contents.field()? else {
                 break;
             };
             each(number, value, at)?;
@@ -787,7 +787,7 @@ fn outputs(
         let mut entries = 0;
         loop {
             let at = fields.at();
-            let Some((number, value)) = fields.next()? else {
+            let Some((number, value)) = fields.field()? else {
                 break;
             };
             match number {

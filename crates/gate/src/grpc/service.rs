@@ -238,7 +238,7 @@ fn small<M: Message + Default>(message: &[u8]) -> Result<M, Problem> {
     // Walked first, because prost does not say where a message breaks.
     let mut fields = super::wire::Piece::whole(message).fields();
     while fields
-        .next()
+        .field()
         .map_err(|b| rejected(decode::malformed(b)))?
         .is_some()
     {}

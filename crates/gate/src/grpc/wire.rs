@@ -98,7 +98,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The next field and its number; `None` at the end.
-    pub fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, Broken> {
+    pub fn field(&mut self) -> Result<Option<(u32, Value<'a>)>, Broken> {
         let rest = &mut self.rest;
         if rest.bytes.is_empty() {
             return Ok(None);
@@ -210,7 +210,7 @@ mod tests {
         ];
         let mut fields = Piece::whole(&message).fields();
         let mut found = Vec::new();
-        while let Some(field) = fields.next().unwrap() {
+        while let Some(field) = fields.field().unwrap() {
             found.push(field);
         }
         assert_eq!(
@@ -256,7 +256,7 @@ mod tests {
                 1,
             ),
         ] {
-            let broken = Piece::whole(message).fields().next().unwrap_err();
+            let broken = Piece::whole(message).fields().field().unwrap_err();
             assert_eq!(broken.at, at, "{message:?} {broken:?}");
         }
     }
@@ -265,6 +265,6 @@ mod tests {
     fn groups_within_groups_end_at_prosts_limit() {
         let mut message = vec![0x0b; 100_000];
         message.extend(vec![0x0c; 100_000]);
-        assert!(Piece::whole(&message).fields().next().is_err());
+        assert!(Piece::whole(&message).fields().field().is_err());
     }
 }

@@ -401,15 +401,14 @@ impl Server {
             };
             match answered.map(|answered| answered.map(Answered::from_door)) {
                 None => {}
-                Some(Ok(answered)) if answered.is_ok() => {
-                    if told.as_ref() != Some(&answered.message) {
-                        told = Some(answered.message.clone());
-                        for frame in answered.into_message() {
-                            out.send(frame).await?;
-                        }
+                Some(Ok(answered)) if !answered.is_ok() => return Ok(answered.trailers),
+                Some(Ok(answered)) if told.as_ref() == Some(&answered.message) => {}
+                Some(Ok(answered)) => {
+                    told = Some(answered.message.clone());
+                    for frame in answered.into_message() {
+                        out.send(frame).await?;
                     }
                 }
-                Some(Ok(answered)) => return Ok(answered.trailers),
                 Some(Err(problem)) => return Ok(trailers(&self.late(problem, call))),
             }
             tokio::select! {

@@ -13,6 +13,7 @@ pub const REPLAYED_HEADERS: &[&str] = &[
     "content-language",
     "inference-header-content-length",
     "x-model-version",
+    "x-model-version-reason",
     "x-prediction-id",
     "deprecation",
     "sunset",

@@ -198,7 +198,7 @@ impl<'a> Side<'a> {
         let part = quantile + SIGMAS * (quantile * (1.0 - quantile) / calls).sqrt();
         let wanted = part * calls;
         // NaN and infinity, of no calls, as well.
-        if !(part < 1.0) {
+        if part.is_nan() || part >= 1.0 {
             return None;
         }
         let mut seen = 0;
