@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use penstock_host::keys::duration_s;
 use penstock_host::rollouts::{
-    self, Alias, Bounds, ByHeader, Change, Deprecated, Percent, RolloutAction, RolloutOptions,
-    Shadow, SplitArm, Target, Version,
+    self, Alias, Bounds, BoundsPatch, ByHeader, Change, Deprecated, Percent, RolloutAction,
+    RolloutOptions, Shadow, SplitArm, Target, Version,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -214,32 +214,16 @@ struct BoundsArgs {
 }
 
 impl BoundsArgs {
-    /// The bounds, where any was given.
-    fn given(&self) -> Option<Bounds> {
-        let Self {
-            max_error_increase,
-            max_latency_ratio,
-            quantile,
-            min_calls,
-            window,
-            ..
-        } = self;
-        let none = max_error_increase.is_none()
-            && max_latency_ratio.is_none()
-            && quantile.is_none()
-            && min_calls.is_none()
-            && window.is_none();
-        if none {
-            return None;
-        }
-        let usual = Bounds::default();
-        Some(Bounds {
-            max_error_rate_increase: max_error_increase.or(usual.max_error_rate_increase),
-            max_latency_ratio: max_latency_ratio.or(usual.max_latency_ratio),
-            quantile: quantile.unwrap_or(usual.quantile),
-            min_calls: min_calls.unwrap_or(usual.min_calls),
-            window_s: window.unwrap_or(usual.window_s),
-        })
+    /// What is given of the bounds; `None` where nothing is.
+    fn given(&self) -> Option<BoundsPatch> {
+        let given = BoundsPatch {
+            max_error_rate_increase: self.max_error_increase.map(Some),
+            max_latency_ratio: self.max_latency_ratio.map(Some),
+            quantile: self.quantile,
+            min_calls: self.min_calls,
+            window_s: self.window,
+        };
+        (given != BoundsPatch::default()).then_some(given)
     }
 }
 
@@ -310,7 +294,7 @@ fn action(command: Command) -> RolloutAction {
         }) => {
             let rollback = match bounds.no_rollback {
                 true => None,
-                false => Some(bounds.given().unwrap_or_default()),
+                false => Some(bounds.given().unwrap_or_default().onto(&Bounds::default())),
             };
             let start = Change::StartCanary {
                 version,

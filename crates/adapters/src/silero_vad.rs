@@ -27,8 +27,14 @@ const STATE: usize = 128;
 /// How far below the threshold speech ends.
 const HYSTERESIS: f32 = 0.15;
 /// The longest the recordings of a call may be together, whatever a configuration says of one: they are held
-/// as samples of 4 bytes, 37 MiB, and take 18,750 chunks.
+/// as samples of 4 bytes, 37 MiB, and take 18,750 chunks, side by side.
 const MAX_CALL_SECONDS: u32 = 600;
+
+/// Runs that the gate lets an adapter ask for to answer one call (its `MAX_ADAPTER_RUNS`): a recording takes one for each
+/// of its chunks.
+const MAX_RUNS: u32 = 4_096;
+/// The longest a configuration may let one recording be: whole seconds of as many chunks.
+const MAX_RECORDING_SECONDS: u32 = MAX_RUNS * CHUNK as u32 / RATE_HZ;
 
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -114,9 +120,10 @@ impl Adapter for SileroVad {
                 "the configuration of adapter `{name}` is wrong: `threshold` must be {HYSTERESIS} to 1"
             ));
         }
-        if !(1..=MAX_CALL_SECONDS).contains(&config.max_seconds) {
+        if !(1..=MAX_RECORDING_SECONDS).contains(&config.max_seconds) {
             return Err(format!(
-                "the configuration of adapter `{name}` is wrong: `max_seconds` must be 1 to {MAX_CALL_SECONDS}"
+                "the configuration of adapter `{name}` is wrong: `max_seconds` must be 1 to {MAX_RECORDING_SECONDS}, since a \
+                 call may take {MAX_RUNS} runs of 32 ms"
             ));
         }
         Ok(Self {
@@ -491,7 +498,7 @@ mod tests {
             r#"{"threshold":1.5}"#,
             r#"{"threshold":0}"#,
             r#"{"max_seconds":0}"#,
-            r#"{"max_seconds":100000}"#,
+            r#"{"max_seconds":132}"#,
             r#"{"min_speech_ms":-1}"#,
             r#"{"treshold":0.5}"#,
             "{",

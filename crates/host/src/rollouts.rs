@@ -10,7 +10,7 @@ use penstock_core::ModelName;
 use penstock_core::clock::rfc3339;
 pub use penstock_policy::rollout::edit::Change;
 pub use penstock_policy::rollout::{
-    Alias, Bounds, ByHeader, Deprecated, Percent, Shadow, SplitArm, Target, Version,
+    Alias, Bounds, BoundsPatch, ByHeader, Deprecated, Percent, Shadow, SplitArm, Target, Version,
 };
 use serde_json::Value;
 use std::io::Write;

@@ -28,7 +28,7 @@ pub const DEFAULT_MAX_AGE_S: u32 = 600;
 pub const MAX_MAX_AGE_S: u32 = 86_400;
 
 /// What callers of this API send.
-const REQUEST_HEADERS: [&str; 13] = [
+const REQUEST_HEADERS: [&str; 15] = [
     "accept",
     "api-key",
     "authorization",
@@ -37,26 +37,33 @@ const REQUEST_HEADERS: [&str; 13] = [
     "content-encoding",
     "content-type",
     "idempotency-key",
+    "if-none-match",
     "inference-header-content-length",
     "signature",
     "signature-input",
     "x-api-key",
+    "x-model-version",
     "x-request-id",
 ];
 
 /// What answers of this API say in headers.
-const ANSWER_HEADERS: [&str; 16] = [
+const ANSWER_HEADERS: [&str; 21] = [
     "accept-encoding",
     "age",
     "allow",
     "cache-status",
+    "deprecation",
+    "etag",
     "idempotency-replayed",
     "inference-header-content-length",
+    "link",
     "ratelimit",
     "ratelimit-policy",
     "retry-after",
+    "sunset",
     "www-authenticate",
     "x-model-version",
+    "x-model-version-reason",
     "x-prediction-id",
     "x-ratelimit-limit",
     "x-ratelimit-remaining",
@@ -347,7 +354,17 @@ mod tests {
             assert_eq!(value(&headers, "vary"), Some("origin"));
             assert_eq!(value(&headers, "access-control-allow-credentials"), None);
             let exposed = value(&headers, "access-control-expose-headers").unwrap();
-            assert!(exposed.contains("x-request-id") && exposed.contains("retry-after"));
+            for name in [
+                "x-request-id",
+                "retry-after",
+                "x-model-version-reason",
+                "deprecation",
+                "sunset",
+                "link",
+                "etag",
+            ] {
+                assert!(exposed.split(", ").any(|one| one == name), "{name}");
+            }
         }
         for origin in [
             &b"https://app.example.evil.example"[..],
@@ -410,6 +427,8 @@ mod tests {
             "x-api-key",
             "content-type",
             "idempotency-key",
+            "if-none-match",
+            "x-model-version",
         ] {
             assert!(allowed.split(", ").any(|one| one == name), "{name}");
         }

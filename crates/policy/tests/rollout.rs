@@ -5,8 +5,8 @@
 use penstock_core::ModelVersion;
 use penstock_policy::rollout::edit::{Change, Refused as EditRefused, Surroundings};
 use penstock_policy::rollout::{
-    Alias, Arm, Asked, Bounds, ByHeader, Chosen, Deprecated, Percent, Refused, Rollouts, Shadow,
-    SplitArm, Target, Version, Why,
+    Alias, Arm, Asked, Bounds, BoundsPatch, ByHeader, Chosen, Deprecated, Percent, Refused,
+    Rollouts, Shadow, SplitArm, Target, Version, Why,
 };
 use std::collections::BTreeMap;
 
@@ -314,6 +314,153 @@ fn a_canary_gets_its_callers_until_it_trips_and_is_promoted_or_rolled_back() {
     model.change(Change::Promote { alias: None });
     assert_eq!(model.says(None), said(3, "default:3"));
     assert_eq!(model.says(Some("stable")), said(2, "alias:stable"));
+}
+
+#[test]
+fn a_change_of_one_bound_leaves_the_others_and_never_has_a_canary_end_that_must_not() {
+    let mut model = Model::new();
+    model.set_default("1");
+    let patch = |text: &str| Change::SetCanary {
+        percent: None,
+        rollback: Some(Some(serde_json::from_str::<BoundsPatch>(text).unwrap())),
+    };
+    let bounds = |model: &Model| model.rollouts.judged("m").map(|(_, bounds)| bounds.clone());
+    let started = Bounds {
+        max_error_rate_increase: Some(0.1),
+        max_latency_ratio: None,
+        quantile: 0.9,
+        min_calls: 70,
+        window_s: 60,
+    };
+    model.change(Change::StartCanary {
+        version: version(2),
+        percent: percent(5.0),
+        rollback: Some(started.clone()),
+    });
+    model.change(Change::SetCanary {
+        percent: Some(percent(10.0)),
+        rollback: None,
+    });
+    model.change(patch("{}"));
+    assert_eq!(bounds(&model), Some(started.clone()));
+    model.change(patch(r#"{"min_calls":7}"#));
+    let mut expected = Bounds {
+        min_calls: 7,
+        ..started
+    };
+    assert_eq!(bounds(&model), Some(expected.clone()));
+    model.change(patch(
+        r#"{"max_error_rate_increase":null,"max_latency_ratio":3.5}"#,
+    ));
+    (expected.max_error_rate_increase, expected.max_latency_ratio) = (None, Some(3.5));
+    assert_eq!(bounds(&model), Some(expected.clone()));
+    let refused = model.try_change(patch(r#"{"quantile":2}"#));
+    assert!(
+        matches!(refused, Err(EditRefused::Invalid(v)) if v[0].pointer == "/rollback/quantile")
+    );
+    assert_eq!(bounds(&model), Some(expected));
+    for text in [
+        r#"{"quantile":null}"#,
+        r#"{"min_calls":null}"#,
+        r#"{"window_s":null}"#,
+        r#"{"percent":1}"#,
+    ] {
+        assert!(serde_json::from_str::<BoundsPatch>(text).is_err(), "{text}");
+    }
+    model.change(Change::SetCanary {
+        percent: None,
+        rollback: Some(None),
+    });
+    model.change(Change::SetCanary {
+        percent: Some(percent(20.0)),
+        rollback: None,
+    });
+    for text in [
+        "{}",
+        r#"{"min_calls":100}"#,
+        r#"{"window_s":60,"quantile":0.9}"#,
+        r#"{"max_latency_ratio":null}"#,
+    ] {
+        let refused = model.try_change(patch(text));
+        assert!(
+            matches!(&refused, Err(EditRefused::Conflict(why)) if why.contains("never ends by itself")),
+            "{text}: {refused:?}"
+        );
+        assert_eq!(bounds(&model), None, "{text}");
+    }
+    model.change(patch(r#"{"max_latency_ratio":4,"window_s":60}"#));
+    let alone = Bounds {
+        max_error_rate_increase: None,
+        max_latency_ratio: Some(4.0),
+        window_s: 60,
+        ..Bounds::default()
+    };
+    assert_eq!(bounds(&model), Some(alone));
+}
+
+#[test]
+fn of_a_model_that_is_gone_everything_can_be_taken_back_and_nothing_is_left() {
+    let mut model = Model::new();
+    model.set_alias("stable", 1);
+    model.set_default("stable");
+    model.start(2, 5.0).unwrap();
+    model.change(Change::SetShadow {
+        shadow: Some(Shadow {
+            version: version(3),
+            percent: percent(1.0),
+        }),
+    });
+    model.change(Change::SetSplit {
+        split: Some((
+            Vec::new(),
+            Some(ByHeader {
+                name: "x-plan".into(),
+                values: BTreeMap::from([("gold".to_owned(), target("3"))]),
+            }),
+        )),
+    });
+    model.change(Change::Deprecate {
+        version: version(2),
+        deprecated: Deprecated {
+            since_ms: NOW_MS,
+            sunset_ms: None,
+            link: None,
+            successor: None,
+        },
+    });
+    model.versions.clear();
+    for change in [
+        Change::Promote { alias: None },
+        Change::SetDefault {
+            to: Some(target("1")),
+        },
+    ] {
+        let refused = model.try_change(change);
+        assert!(
+            matches!(&refused, Err(EditRefused::Invalid(v)) if v[0].expected.contains("has none")),
+            "{refused:?}"
+        );
+    }
+    for change in [
+        Change::Rollback,
+        Change::SetShadow { shadow: None },
+        Change::SetSplit { split: None },
+        Change::Undeprecate {
+            version: version(2),
+        },
+        Change::SetDefault { to: None },
+        Change::RemoveAlias {
+            alias: alias("stable"),
+        },
+    ] {
+        model.change(change);
+    }
+    assert_eq!(model.rollouts.of("m"), None);
+    assert_eq!(
+        model.rollouts.retired.len(),
+        1,
+        "its counters are deleted later"
+    );
 }
 
 #[test]

@@ -16,6 +16,7 @@ use penstock_tensor::render::{self, Ranking};
 use penstock_tensor::{Contract, Tensor};
 
 /// The most runs one adapter may ask for to answer one call: a minute of sound in pieces of 32 ms takes 1,875.
+/// `MAX_RUNS` of the adapter `silero-vad` follows it.
 pub(crate) const MAX_ADAPTER_RUNS: u32 = 4_096;
 
 /// The most bytes of inputs that a version runs on beside what answers: they are copied, in the memory of the instance.

@@ -8,8 +8,8 @@ use penstock_nn::Repository;
 use penstock_policy::rollout::edit::{self, Change, Surroundings};
 use penstock_policy::rollout::store::{self, Refused};
 use penstock_policy::rollout::{
-    ALIAS_RULE, Alias, Bounds, ByHeader, Deprecated, Percent, Rollouts, Shadow, SplitArm, Target,
-    Version, judge,
+    ALIAS_RULE, Alias, Bounds, BoundsPatch, ByHeader, Deprecated, Percent, Rollouts, Shadow,
+    SplitArm, Target, Version, judge,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -260,7 +260,7 @@ impl RolloutAction {
                 let mut body = Body::of(body)?;
                 let percent: Option<Percent> = body.read("percent", PERCENTAGE);
                 let never = body.is_null("rollback");
-                let bounds: Option<Bounds> = body.read("rollback", BOUNDS);
+                let bounds: Option<BoundsPatch> = body.read("rollback", BOUNDS);
                 body.end(Vec::new())?;
                 let rollback = match never {
                     true => Some(None),
@@ -412,7 +412,8 @@ impl RolloutAction {
     }
 
     async fn act(self, means: &Means<'_>, now_ms: u64) -> Result<Done, Problem> {
-        let models = means.models.list();
+        let rollouts = read(means).await?;
+        let models = with_rolled_out(means.models.list(), &rollouts);
         let ok = |body: Value, said: String| Done {
             status: 200,
             body,
@@ -428,7 +429,6 @@ impl RolloutAction {
         };
         match self {
             Self::List => {
-                let rollouts = read(means).await?;
                 let mut listed = Vec::new();
                 for (name, versions) in &models {
                     listed.push(show(means, &rollouts, name, versions, now_ms).await?);
@@ -441,7 +441,6 @@ impl RolloutAction {
             }
             Self::Show(model) => {
                 let versions = known(&model)?;
-                let rollouts = read(means).await?;
                 let body = show(means, &rollouts, &model, &versions, now_ms).await?;
                 Ok(ok(body, format!("showed the model {model}")))
             }
@@ -454,6 +453,18 @@ impl RolloutAction {
             }
         }
     }
+}
+
+/// The models by name, those without a version among them of which something is said: a folder may go before what was said
+/// of it is taken back.
+fn with_rolled_out(
+    mut models: BTreeMap<String, Versions>,
+    rollouts: &Rollouts,
+) -> BTreeMap<String, Versions> {
+    for name in rollouts.models.keys() {
+        models.entry(name.clone()).or_default();
+    }
+    models
 }
 
 /// Names of models that are listed where one is none.
@@ -631,10 +642,10 @@ mod tests {
             }),
             change(Change::SetCanary {
                 percent: None,
-                rollback: Some(Some(Bounds {
-                    max_latency_ratio: None,
-                    min_calls: 7,
-                    ..Bounds::default()
+                rollback: Some(Some(BoundsPatch {
+                    max_latency_ratio: Some(None),
+                    min_calls: Some(7),
+                    ..BoundsPatch::default()
                 })),
             }),
             change(Change::StopCanary),
@@ -680,6 +691,17 @@ mod tests {
             let body = body.map_or(String::new(), |body| body.to_string());
             assert_eq!(of(method, &target, &body), Ok(action));
         }
+    }
+
+    #[test]
+    fn a_model_whose_folder_is_gone_is_known_as_long_as_something_is_said_of_it() {
+        let ready = vec![(ModelVersion::parse("1").unwrap(), "ready")];
+        let here = BTreeMap::from([("here".to_owned(), ready.clone())]);
+        let text = r#"{"v":1,"generation":0,"models":{"gone":{"default":1},"here":{"default":1}}}"#;
+        let known = with_rolled_out(here.clone(), &Rollouts::parse(text).unwrap());
+        let gone = ("gone".to_owned(), Vec::new());
+        assert_eq!(known, BTreeMap::from([gone, ("here".to_owned(), ready)]));
+        assert_eq!(with_rolled_out(here.clone(), &Rollouts::new()), here);
     }
 
     #[test]
@@ -730,6 +752,12 @@ mod tests {
                 "PUT",
                 "/m/canary",
                 "{\"version\":1,\"percent\":1,\"rollback\":{\"x\":1}}",
+                Code::InvalidBody,
+            ),
+            (
+                "PATCH",
+                "/m/canary",
+                "{\"rollback\":{\"min_calls\":null}}",
                 Code::InvalidBody,
             ),
             ("PATCH", "/m/canary", "{\"version\":1}", Code::InvalidBody),

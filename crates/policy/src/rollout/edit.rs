@@ -3,9 +3,10 @@
 
 use super::judge::{MAX_MIN_CALLS, MAX_WINDOW_S, MIN_WINDOW_S};
 use super::{
-    ALIAS_RULE, Alias, Bounds, ByHeader, Canary, Deprecated, Ended, MAX_ALIASES, MAX_ARMS,
-    MAX_DEPRECATED, MAX_DOCUMENT_BYTES, MAX_LINK_BYTES, MAX_RETIRED, MAX_VALUE_BYTES, MAX_VALUES,
-    MAX_WEIGHT, Percent, Retired, Rollout, Rollouts, Shadow, Split, SplitArm, Target, Version,
+    ALIAS_RULE, Alias, Bounds, BoundsPatch, ByHeader, Canary, Deprecated, Ended, MAX_ALIASES,
+    MAX_ARMS, MAX_DEPRECATED, MAX_DOCUMENT_BYTES, MAX_LINK_BYTES, MAX_RETIRED, MAX_VALUE_BYTES,
+    MAX_VALUES, MAX_WEIGHT, Percent, Retired, Rollout, Rollouts, Shadow, Split, SplitArm, Target,
+    Version,
 };
 use penstock_core::{ModelVersion, Violation};
 
@@ -45,8 +46,8 @@ pub enum Change {
     SetCanary {
         /// Who tries it.
         percent: Option<Percent>,
-        /// When it ends by itself: not changed, never, or then.
-        rollback: Option<Option<Bounds>>,
+        /// When it ends by itself: not changed, never, or what is changed of that.
+        rollback: Option<Option<BoundsPatch>>,
     },
     /// Ends a run, without saying that the version is bad.
     StopCanary,
@@ -154,6 +155,10 @@ impl Rollouts {
                 ended_ms: around.now_ms,
             });
         }
+        // How a canary of a model ended that is there no more is nobody's business.
+        if around.versions.is_empty() && rollout.canary.is_none() {
+            rollout.ended = None;
+        }
         match rollout == Rollout::default() {
             true => changed.models.remove(model),
             false => changed.models.insert(model.to_owned(), rollout),
@@ -255,8 +260,20 @@ impl Rollout {
             Change::SetCanary { percent, rollback } => {
                 let canary = self.running(around)?;
                 canary.percent = percent.unwrap_or(canary.percent);
-                if let Some(rollback) = rollback {
-                    canary.rollback = rollback;
+                match (rollback, &canary.rollback) {
+                    (None, _) => {}
+                    (Some(None), _) => canary.rollback = None,
+                    (Some(Some(patch)), Some(bounds)) => canary.rollback = Some(patch.onto(bounds)),
+                    // Who said that it must not end by itself has to say what is to end it now.
+                    (Some(Some(patch)), None) => {
+                        canary.rollback = Some(patch.alone().ok_or_else(|| {
+                            Refused::Conflict(
+                                "the canary never ends by itself, as it was told; give max_error_rate_increase or \
+                                 max_latency_ratio as well to have it end"
+                                    .to_owned(),
+                            )
+                        })?);
+                    }
                 }
             }
             Change::StopCanary => {
@@ -655,10 +672,15 @@ fn exists(version: Version, at: &str, around: &Surroundings<'_>) -> Result<(), R
         return Ok(());
     }
     let versions: Vec<String> = around.versions.iter().map(ToString::to_string).collect();
+    let expected = match versions.is_empty() {
+        true => "a version, and the model has none; what is said of it can only be taken back"
+            .to_owned(),
+        false => format!("one of {}", versions.join(", ")),
+    };
     Err(invalid(
         at,
         "unknown_version",
-        format!("one of {}", versions.join(", ")),
+        expected,
         format!("the model has no version {version}"),
     ))
 }

@@ -7,7 +7,7 @@
 //! for a difference Newcombe's) hold at few calls and at none that failed, which the plain normal approximation does
 //! not. They are that wide because a run is judged again and again, and each time is a chance to be wrong.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Half the width of every interval in standard deviations: wrong about once in 30,000 judgements, one-sided.
 pub const SIGMAS: f64 = 4.0;
@@ -79,6 +79,58 @@ impl Default for Bounds {
             min_calls: 50,
             window_s: 600,
         }
+    }
+}
+
+/// What is to be changed of [`Bounds`]; what is not here stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BoundsPatch {
+    /// `Some(None)` to hold it against nothing.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub max_error_rate_increase: Option<Option<f64>>,
+    /// `Some(None)` to hold it against nothing.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub max_latency_ratio: Option<Option<f64>>,
+    /// See [`Bounds`].
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub quantile: Option<f64>,
+    /// See [`Bounds`].
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub min_calls: Option<u64>,
+    /// See [`Bounds`].
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub window_s: Option<u64>,
+}
+
+/// A member that is there, `null` as well where that is a value.
+fn given<'d, D: Deserializer<'d>, T: Deserialize<'d>>(member: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(member).map(Some)
+}
+
+impl BoundsPatch {
+    /// The bounds after the change.
+    pub fn onto(&self, bounds: &Bounds) -> Bounds {
+        Bounds {
+            max_error_rate_increase: (self.max_error_rate_increase)
+                .unwrap_or(bounds.max_error_rate_increase),
+            max_latency_ratio: self.max_latency_ratio.unwrap_or(bounds.max_latency_ratio),
+            quantile: self.quantile.unwrap_or(bounds.quantile),
+            min_calls: self.min_calls.unwrap_or(bounds.min_calls),
+            window_s: self.window_s.unwrap_or(bounds.window_s),
+        }
+    }
+
+    /// The bounds of a run that had none: those that are named and no others. `None` where none is, for the rest says only
+    /// how they are held.
+    pub fn alone(&self) -> Option<Bounds> {
+        let bounds = self.onto(&Bounds {
+            max_error_rate_increase: None,
+            max_latency_ratio: None,
+            ..Bounds::default()
+        });
+        let ends = bounds.max_error_rate_increase.is_some() || bounds.max_latency_ratio.is_some();
+        ends.then_some(bounds)
     }
 }
 

@@ -16,7 +16,7 @@ pub mod notice;
 pub mod store;
 
 pub use choose::{Asked, Chosen, Refused, Why};
-pub use judge::{Arm, Bounds, Verdict};
+pub use judge::{Arm, Bounds, BoundsPatch, Verdict};
 pub use notice::Notice;
 
 use penstock_core::{Caller, ModelName, ModelVersion};
