@@ -57,7 +57,11 @@ impl Trail {
     /// Tells the host, in the answer.
     pub fn tell(&self, response: &mut Response) {
         let caller = self.caller.as_ref();
-        let refused = matches!(response.status, 401 | 403 | 429);
+        // Over gRPC the answer's own status says nothing: what was refused is told by its code.
+        let told = self.code.map(Code::status);
+        let refused = [Some(response.status), told]
+            .into_iter()
+            .any(|status| matches!(status, Some(401 | 403 | 429)));
         let version = response.header("x-model-version").map(str::to_owned);
         let said = Said {
             decision: match (self.admitted, refused) {
@@ -126,5 +130,25 @@ mod tests {
                 .unwrap()
                 .starts_with("J\u{f6}rg \u{1f600}")
         );
+    }
+
+    #[test]
+    fn what_is_refused_over_grpc_is_told_by_its_code() {
+        for (code, decision) in [
+            (None, "admitted"),
+            (Some(Code::InvalidBody), "admitted"),
+            (Some(Code::QuotaExceeded), "refused"),
+        ] {
+            let mut response = Response::new(200, "application/grpc", Vec::new());
+            let trail = Trail {
+                admitted: true,
+                code,
+                ..Trail::default()
+            };
+            trail.tell(&mut response);
+            let line = response.header(HEADER).unwrap();
+            let said: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(said["decision"], decision, "{code:?}");
+        }
     }
 }

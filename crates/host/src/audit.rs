@@ -132,7 +132,15 @@ fn shortened(text: &str) -> String {
 
 /// Whether a path is asked for by machines that watch the server, every few seconds.
 fn is_probe(path: &str) -> bool {
-    matches!(path, "/healthz" | "/ready") || path.starts_with("/v2/health/")
+    path.starts_with("/v2/health/")
+        || matches!(
+            path,
+            "/healthz"
+                | "/ready"
+                | "/grpc.health.v1.Health/Check"
+                | "/inference.GRPCInferenceService/ServerLive"
+                | "/inference.GRPCInferenceService/ServerReady"
+        )
 }
 
 /// What is renamed when the log is rotated, in this order; what the first replaces is the oldest and goes.

@@ -73,6 +73,11 @@ const DAWDLING: Duration = Duration::from_millis(250);
 /// one part in so many may be one address's, but for a few.
 const ALL_DAWDLING_SHARE: u32 = 2;
 const DAWDLING_SHARE: u32 = 8;
+/// One part in so many of the requests in flight may be messages of streams, so that there is always room for others.
+const STREAMED_SHARE: u32 = 2;
+/// Calls that watch the server's health: a few for each balancer before it, and few enough that asking for all of them
+/// every second costs next to nothing.
+const MAX_WATCHES: usize = 256;
 const MIN_DAWDLING: u32 = 8;
 /// What bodies on their way may hold together: sixteen of the largest by default. They are held before anybody knows
 /// whose they are.
@@ -142,6 +147,10 @@ pub struct Server {
     addresses: Arc<Addresses>,
     connections: Arc<Semaphore>,
     in_flight: Semaphore,
+    /// Places of messages of streams, from their first byte to their answer. Streams wait for them, and for nothing else
+    /// that others need.
+    streamed: Arc<Semaphore>,
+    watches: Semaphore,
     receiving: Semaphore,
     /// Whose bodies take long.
     dawdling: Arc<Addresses>,
@@ -170,6 +179,10 @@ impl Server {
             addresses: Arc::default(),
             connections: Arc::new(Semaphore::new(settings.max_connections as usize)),
             in_flight: Semaphore::new(settings.max_in_flight as usize),
+            streamed: Arc::new(Semaphore::new(
+                (settings.max_in_flight / STREAMED_SHARE).max(1) as usize,
+            )),
+            watches: Semaphore::new(MAX_WATCHES),
             receiving: Semaphore::new(settings.max_in_flight as usize),
             dawdling: Arc::default(),
             all_dawdling: Semaphore::new(
@@ -373,7 +386,7 @@ impl Server {
                         == Some(penstock_core::grpc::Codec::Protobuf);
                     let response = if is_grpc {
                         server
-                            .respond_grpc(request, &caller, &activity, working)
+                            .respond_grpc(request, &caller, until, &activity, working)
                             .await
                     } else {
                         let response = server.respond(request, &caller, Seen::Clear).await;

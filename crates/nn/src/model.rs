@@ -40,7 +40,7 @@ use crate::schedule::{
     Ask, CallId, Class, Entered, Finished, Left, Limits, Nanos, Refused, RunId, Scheduler, Todo,
     Waiting,
 };
-use crate::shadow::{self, ShadowStats, compare};
+use crate::shadow::{self, Held, ShadowStats, Waits, compare};
 pub use crate::stats::{BatchStats, Histogram, Refusals, Stats};
 use crate::tensor::{NnTensor, elements};
 
@@ -86,6 +86,8 @@ struct State {
     shadows: VecDeque<(Ask, Job)>,
     /// Shadow runs that go on, and whether each was told to end.
     shadow_runs: Vec<(RunId, bool)>,
+    /// Those who wait, here and for the other models.
+    waits: Waits,
 }
 
 /// A place for a lane; empty where it has to be made anew before its next use.
@@ -180,6 +182,22 @@ impl Model {
         graph: &GraphSource,
         options: &LoadOptions,
     ) -> Result<Self, NnError> {
+        Self::load_beside(name, version, backend, graph, options, &Arc::default())
+    }
+
+    /// The same for one of several models, whose shadow runs make way for those who wait for any of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Model::load`].
+    pub fn load_beside(
+        name: &str,
+        version: &str,
+        backend: &dyn Backend,
+        graph: &GraphSource,
+        options: &LoadOptions,
+        held: &Arc<Held>,
+    ) -> Result<Self, NnError> {
         let session = backend.load(graph, options)?;
         call::carried(&*session)?;
         let lane_count = options.lane_count();
@@ -226,6 +244,7 @@ impl Model {
                 inline,
                 shadows: VecDeque::new(),
                 shadow_runs: Vec::new(),
+                waits: Waits::of(held),
             }),
         })))
     }
@@ -441,8 +460,8 @@ impl Model {
     }
 
     /// Runs the model for nobody, and counts whether its outputs agree with those that were answered to the same
-    /// inputs. Returns at once; `held` is dropped when the run is over. One that comes while somebody waits, or one too
-    /// many, is dropped and counted as shed.
+    /// inputs. Returns at once; `held` is dropped when the run is over. One that comes while somebody waits for this
+    /// model or one beside it, or one too many, is dropped and counted as shed.
     ///
     /// # Errors
     ///
@@ -474,7 +493,7 @@ impl Model {
         let mut state = inner.lock();
         let there = state.shadows.len() + state.shadow_runs.len();
         let closed = state.scheduler.is_closed();
-        if closed || state.scheduler.waiting() > 0 || there >= shadow::MAX_OF_MODEL {
+        if closed || state.waits.anybody() || there >= shadow::MAX_OF_MODEL {
             state.stats.shadow.shed += 1;
             return Ok(());
         }
@@ -590,6 +609,8 @@ impl Waiter<'_> {
         self.answer.close();
         let mut state = self.inner.lock();
         let left = state.scheduler.leave(self.id);
+        let waiting = state.scheduler.waiting();
+        state.waits.set(waiting);
         if let Left::Abandoned(run) = left {
             let interrupt = state.interrupts.iter().find(|(id, _)| *id == run);
             // Under the lock: its lane cannot begin another run before it is told.
@@ -650,6 +671,9 @@ impl State {
     /// Takes lanes that would be idle for shadow runs.
     fn start_shadows(&mut self, now: Nanos) -> Vec<Start> {
         let mut starts = Vec::new();
+        if self.waits.anybody() {
+            self.drop_shadows();
+        }
         while let Some((ask, _)) = self.shadows.front() {
             let Some((id, run)) = self.scheduler.start_alone(ask, now) else {
                 break;
@@ -663,10 +687,15 @@ impl State {
         starts
     }
 
-    /// Makes way for a call: drops the shadow runs that have not begun, and ends those that can be ended.
-    fn shed_shadows(&mut self) {
+    /// Drops the shadow runs that have not begun.
+    fn drop_shadows(&mut self) {
         self.stats.shadow.shed += self.shadows.len() as u64;
         self.shadows.clear();
+    }
+
+    /// Makes way for a call: drops the shadow runs that have not begun, and ends those that can be ended.
+    fn shed_shadows(&mut self) {
+        self.drop_shadows();
         for (run, told) in &mut self.shadow_runs {
             let interrupt = self.interrupts.iter().find(|(id, _)| id == run);
             if let (false, Some((_, interrupt))) = (*told, interrupt) {
@@ -753,6 +782,7 @@ impl Inner {
     /// Asks what there is to do, takes lanes for it, and sees to it that somebody looks again.
     fn look(self: &Arc<Self>, state: &mut State, now: Nanos) -> Vec<Start> {
         let Todo { late, runs, wake } = state.scheduler.next(now);
+        state.waits.set(state.scheduler.waiting());
         for call in late {
             state.stats.refusals.deadline += 1;
             let error = self.late(state, "while the call waited for the model");

@@ -3,9 +3,11 @@
 //! A shadow run is of a version that does not answer: it is given the inputs of a call that another version answered, and
 //! its outputs are compared and dropped. Nobody waits for it, so it comes after everybody who does:
 //!
-//! - It begins only where a lane is free and nobody waits; till then it waits apart from the line.
-//! - A call that has to wait drops the shadow runs that have not begun, and ends those that run where the backend can
-//!   end a run; elsewhere it waits for one run at most.
+//! - It begins only where a lane is free and nobody waits for any model of the repository; till then it waits apart from
+//!   the line.
+//! - A call that has to wait drops its version's shadow runs that have not begun, and ends those that run where the backend
+//!   can end a run; elsewhere it waits for one run at most. Those of other versions that run go on; those that have not
+//!   begun are dropped when their turn comes, if somebody waits still.
 //! - At most [`MAX_OF_MODEL`] are there for a version and [`MAX_IN_ALL`] on the server, with at most [`MAX_BYTES`] of
 //!   tensors; one more is dropped when it comes.
 
@@ -159,11 +161,50 @@ fn largest(row: &[f64]) -> Option<usize> {
         .map(|(at, _)| at)
 }
 
-/// What all shadow runs of a server hold together.
+/// What all shadow runs of a repository hold together, and who waits meanwhile.
 #[derive(Debug, Default)]
 pub struct Held {
     runs: AtomicUsize,
     bytes: AtomicU64,
+    /// Calls that wait in the lines of all models.
+    waiting: AtomicUsize,
+}
+
+/// One model's part of the calls that wait, taken back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Waits {
+    held: Arc<Held>,
+    own: usize,
+}
+
+impl Waits {
+    pub fn of(held: &Arc<Held>) -> Self {
+        Self {
+            held: held.clone(),
+            own: 0,
+        }
+    }
+
+    /// Notes how many wait for this model now.
+    pub fn set(&mut self, own: usize) {
+        if own > self.own {
+            (self.held.waiting).fetch_add(own - self.own, Ordering::Relaxed);
+        } else if own < self.own {
+            (self.held.waiting).fetch_sub(self.own - own, Ordering::Relaxed);
+        }
+        self.own = own;
+    }
+
+    /// Whether somebody waits for any model.
+    pub fn anybody(&self) -> bool {
+        self.held.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 /// A shadow run's share of what all may hold, given back when it is dropped.

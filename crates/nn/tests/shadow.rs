@@ -7,19 +7,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use penstock_nn::backend::scripted::{Scripted, Step};
-use penstock_nn::shadow::{MAX_OF_MODEL, ShadowStats};
+use penstock_nn::shadow::{Held, MAX_OF_MODEL, ShadowStats};
 use penstock_nn::{ErrorCode, GraphSource, LoadOptions, Model, NnError, NnTensor, Stats};
 use support::{Gate, as_fp32, fp32, until};
 use tokio::task::JoinSet;
 
 fn model(backend: &Scripted, lanes: usize) -> Model {
+    beside(backend, lanes, &Arc::default())
+}
+
+/// One of the models that share what their shadow runs hold.
+fn beside(backend: &Scripted, lanes: usize, held: &Arc<Held>) -> Model {
     let options = LoadOptions {
         lanes: Some(lanes),
         queue_max: 16,
         ..LoadOptions::default()
     };
     let graph = GraphSource::Bytes(Default::default());
-    Model::load("m", "1", backend, &graph, &options).expect("a script loads")
+    Model::load_beside("m", "1", backend, &graph, &options, held).expect("a script loads")
 }
 
 fn input(value: f32) -> Vec<(String, NnTensor)> {
@@ -148,6 +153,52 @@ async fn no_shadow_run_begins_while_somebody_waits() {
     waits.await.unwrap().unwrap();
     assert_eq!(over(&model, &held).await.runs, 0);
     assert_eq!(backend.calls(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_shadow_run_begins_while_somebody_waits_for_another_model() {
+    let gated = || {
+        let gate = Gate::default();
+        let passed = gate.clone();
+        let backend = Scripted::new(move |_, _| {
+            passed.pass();
+            Step::Echo
+        });
+        (gate, backend)
+    };
+    let all = Arc::default();
+    let (gate, backend) = gated();
+    let serves = beside(&backend, 1, &all);
+    let (other_gate, other_backend) = gated();
+    let shadowed = beside(&other_backend, 1, &all);
+    let call = |model: &Model| {
+        let model = model.clone();
+        tokio::spawn(async move { model.infer(input(1.0)).await })
+    };
+    let held = Arc::new(());
+    let own = call(&shadowed);
+    until("its lane is busy", || shadowed.stats().in_flight == 1).await;
+    shadow(&shadowed, -1.0, -1.0, &held);
+    assert_eq!(shadowed.stats().shadow.in_flight, 1, "nobody waits yet");
+    let runs = call(&serves);
+    until("one runs", || serves.stats().in_flight == 1).await;
+    let waits = call(&serves);
+    until("one waits", || serves.stats().waiting == 1).await;
+    shadow(&shadowed, -1.0, -1.0, &held);
+    assert_eq!(shadowed.stats().shadow.shed, 1, "a new one is not taken");
+    other_gate.open();
+    own.await.unwrap().unwrap();
+    let counted = over(&shadowed, &held).await;
+    assert_eq!((counted.shed, counted.runs), (2, 0), "nor begins the older");
+    gate.open();
+    runs.await.unwrap().unwrap();
+    waits.await.unwrap().unwrap();
+    shadow(&shadowed, 1.0, 1.0, &held);
+    assert_eq!(
+        over(&shadowed, &held).await.agreed,
+        1,
+        "when all have theirs"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

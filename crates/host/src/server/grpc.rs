@@ -4,10 +4,11 @@
 //! Every call is a sequence of messages. Each goes through the door as a request of its own, whose body is the message
 //! without its frame; what comes back is one message with the status among its headers, which becomes the trailers. A
 //! unary call has one message. A stream has as many as its client sends: a few run at once, so that the engine can join
-//! them, and answers go out in order. Between messages a stream holds nothing but its place on the connection.
+//! them, and answers go out in order. Between messages a stream holds nothing but its place on the connection. A message
+//! that finds no room is not read on, so that its client waits and nothing is held for it.
 
 use super::activity::{Activity, Answer, Sending, Working};
-use super::{Asked, Caller, Held, RETRY_AFTER_S, Server, at, drained, strip};
+use super::{Asked, Caller, Held, MAX_WATCHES, RETRY_AFTER_S, Server, at, over, strip};
 use crate::proxies::Client;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header, request::Parts};
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
@@ -34,6 +35,10 @@ const MAX_RUNNING: usize = 8;
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Frames that are ready before the connection takes them.
 const READY_FRAMES: usize = 1;
+/// How soon a message looks again for a place among the requests in flight, at first and at most. It does not stand in
+/// line for one: a line would be served before everybody who only looks.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// Tells the gate's other door that a body is one message without its frame.
 const UNFRAMED: HeaderName = HeaderName::from_static("penstock-grpc");
@@ -98,6 +103,8 @@ struct Call {
     asked: Asked,
     /// When the whole call is of no more use to its client.
     deadline: Option<Instant>,
+    /// When the connection has lasted as long as it may.
+    until: Option<Instant>,
     /// Whether messages may be compressed.
     gzip: bool,
 }
@@ -108,6 +115,7 @@ impl Server {
         self: Arc<Self>,
         request: Request<Incoming>,
         caller: &Caller,
+        until: Option<Instant>,
         activity: &Arc<Activity>,
         working: Working,
     ) -> Response<Answer> {
@@ -118,7 +126,7 @@ impl Server {
         let asked = Asked::of(&parts);
         let shape = Shape::of(parts.uri.path());
         let call = match self.call_of(parts, client, asked, caller, begun) {
-            Ok(call) => call,
+            Ok(call) => Call { until, ..call },
             Err((problem, parts, asked)) => {
                 let audited = self.audited(&parts, &asked, client);
                 super::discard(body).await;
@@ -216,6 +224,7 @@ impl Server {
             asked,
             // A time beyond what can be counted is none.
             deadline: timeout.and_then(|timeout| begun.checked_add(timeout)),
+            until: None,
             gzip,
         })
     }
@@ -293,24 +302,16 @@ impl Server {
             {
                 return Ok(match end {
                     None => trailers_ok(),
-                    Some(problem) => trailers(&problem),
+                    Some(problem) => self.ended(&call, &problem),
                 });
             }
+            let rests = running.is_empty();
             tokio::select! {
                 biased;
-                () = drained(&mut draining), if ending.is_none() => {
-                    let problem = Problem::new(
-                        Code::Overloaded,
-                        "the server is about to stop; open the stream again, and repeat what has no answer",
-                    );
-                    ending = Some(Some(problem.retry_after(RETRY_AFTER_S)));
+                () = over(&mut draining, call.until), if ending.is_none() => {
+                    ending = Some(Some(leaving()));
                 }
-                () = at(call.deadline) => {
-                    return Ok(trailers(&Problem::new(
-                        Code::DeadlineExceeded,
-                        "the stream's own grpc-timeout is over",
-                    )));
-                }
+                () = at(call.deadline) => return Ok(self.ended(&call, &own_time_over())),
                 answered = first(&mut running) => {
                     running.pop_front();
                     match answered {
@@ -325,13 +326,13 @@ impl Server {
                     }
                     messages.rest();
                 }
-                message = messages.next(), if ending.is_none() && running.len() < MAX_RUNNING => {
+                message = messages.next(rests), if ending.is_none() && running.len() < MAX_RUNNING => {
                     match message {
-                        Ok(Some(message)) => {
+                        Ok(Some((message, place))) => {
                             let begun = Instant::now();
                             let (server, call) = (self.clone(), call.clone());
                             running.push_back(Ends(tokio::spawn(async move {
-                                server.one_of_many(&call, message, begun).await
+                                server.one_of_many(&call, message, place, begun).await
                             })));
                         }
                         Ok(None) => ending = Some(None),
@@ -342,21 +343,43 @@ impl Server {
         }
     }
 
-    /// One message of a stream. It waits for its turn among the server's requests, and the stream with it.
+    /// How a stream ends with an error of this side's own, which the audit log is told of.
+    fn ended(&self, call: &Call, problem: &Problem) -> HeaderMap {
+        if let Some(audited) = self.audited(&call.parts, &call.asked, call.client) {
+            audited.close(|entry| {
+                entry.status = problem.code.status();
+                entry.code = Some(problem.code.as_str());
+            });
+        }
+        trailers(problem)
+    }
+
+    /// One message of a stream, which has its place until it is answered.
     async fn one_of_many(
         &self,
         call: &Call,
         message: Message,
+        _place: Place,
         begun: Instant,
     ) -> Result<Answered, Problem> {
         let audited = self.audited(&call.parts, &call.asked, call.client);
         let bytes = message.bytes.len() as u64;
         let due = self.due(call, begun);
         let answered = async {
-            let permit = timeout_at(due, self.in_flight.acquire()).await;
-            let Ok(Ok(_permit)) = permit else {
-                return Err(self.overloaded());
+            let mut held = Held::new(&self.arriving);
+            self.hold(&mut held, bytes)?;
+            let mut look = FIRST_LOOK;
+            let _permit = loop {
+                if let Ok(permit) = self.in_flight.try_acquire() {
+                    break permit;
+                }
+                if Instant::now() >= due {
+                    return Err(self.overloaded());
+                }
+                tokio::time::sleep_until(due.min(Instant::now() + look)).await;
+                look = LAST_LOOK.min(look * 2);
             };
+            drop(held);
             let body = (message.compressed, Bytes::from(message.bytes));
             self.pass(request(call, body)?, due, &call.asked).await
         }
@@ -373,16 +396,25 @@ impl Server {
     ) -> Result<HeaderMap, Gone> {
         let begun = Instant::now();
         let due = self.due(call, begun);
+        let Ok(_place) = self.watches.try_acquire() else {
+            let problem = Problem::new(
+                Code::Overloaded,
+                format!(
+                    "{MAX_WATCHES} calls watch the server's health already; ask with Check instead"
+                ),
+            );
+            return Ok(self.ended(call, &problem.retry_after(RETRY_AFTER_S)));
+        };
         let body = match self
             .received(body, due, false, &call.asked, call.client.address)
             .await
         {
             Ok(body) => body,
-            Err(problem) => return Ok(trailers(&self.late(problem, call))),
+            Err(problem) => return Ok(self.ended(call, &self.late(problem, call))),
         };
         let message = match only_message(&body, self.settings.max_body_bytes) {
             Ok(message) => message,
-            Err(problem) => return Ok(trailers(&problem)),
+            Err(problem) => return Ok(self.ended(call, &problem)),
         };
         let mut draining = self.draining.subscribe();
         let mut told: Option<Bytes> = None;
@@ -409,23 +441,31 @@ impl Server {
                         out.send(frame).await?;
                     }
                 }
-                Some(Err(problem)) => return Ok(trailers(&self.late(problem, call))),
+                Some(Err(problem)) => return Ok(self.ended(call, &self.late(problem, call))),
             }
             tokio::select! {
                 () = tokio::time::sleep(WATCH_INTERVAL) => {}
-                () = drained(&mut draining) => {
-                    let problem = Problem::new(Code::Overloaded, "the server is about to stop");
-                    return Ok(trailers(&problem.retry_after(RETRY_AFTER_S)));
-                }
-                () = at(call.deadline) => {
-                    return Ok(trailers(&Problem::new(
-                        Code::DeadlineExceeded,
-                        "the stream's own grpc-timeout is over",
-                    )));
-                }
+                () = over(&mut draining, call.until) => return Ok(self.ended(call, &leaving())),
+                () = at(call.deadline) => return Ok(self.ended(call, &own_time_over())),
             }
         }
     }
+}
+
+/// Why a stream ends that its client did not end.
+fn leaving() -> Problem {
+    Problem::new(
+        Code::Overloaded,
+        "the connection is about to end; open the stream again on another, and repeat what has no answer",
+    )
+    .retry_after(RETRY_AFTER_S)
+}
+
+fn own_time_over() -> Problem {
+    Problem::new(
+        Code::DeadlineExceeded,
+        "the stream's own grpc-timeout is over",
+    )
 }
 
 /// How long a call's client waits, and whether it may compress its messages.
@@ -606,7 +646,8 @@ fn conclude(
             entry.bytes_in = bytes_in;
             match &mut answered {
                 Ok(answered) => {
-                    entry.status = answered.http_status();
+                    let told = answered.told.as_ref().and_then(told_status);
+                    entry.status = told.unwrap_or_else(|| answered.http_status());
                     entry.bytes_out = answered.message.len() as u64;
                     entry.told = answered.told.take();
                 }
@@ -618,6 +659,14 @@ fn conclude(
         });
     }
     answered
+}
+
+/// The status of the code that the gate tells the audit log, which says more than gRPC's.
+fn told_status(told: &HeaderValue) -> Option<u16> {
+    let told: serde_json::Value = serde_json::from_slice(told.as_bytes()).ok()?;
+    let word = told.get("code")?.as_str()?;
+    let code = Code::ALL.iter().find(|code| code.as_str() == word)?;
+    Some(code.status())
 }
 
 /// A refusal of this side's own, in headers alone.
@@ -659,6 +708,9 @@ fn trailers(problem: &Problem) -> HeaderMap {
     trailers
 }
 
+/// A message's place among those of streams. One that has bytes has one.
+type Place = Option<OwnedSemaphorePermit>;
+
 /// The messages of a stream, as they come. It may be dropped while it waits for one.
 struct Messages<'s> {
     server: &'s Server,
@@ -671,6 +723,8 @@ struct Messages<'s> {
     last: Instant,
     /// What one message that has come in part is counted with.
     partial: Option<Partial<'s>>,
+    /// The place of the message that has begun to come.
+    place: Place,
 }
 
 struct Partial<'s> {
@@ -690,6 +744,7 @@ impl<'s> Messages<'s> {
             piece: Bytes::new(),
             last: Instant::now(),
             partial: None,
+            place: None,
         }
     }
 
@@ -698,36 +753,59 @@ impl<'s> Messages<'s> {
         self.last = Instant::now();
     }
 
-    /// The next message; `None` when there are no more.
-    async fn next(&mut self) -> Result<Option<Message>, Problem> {
+    /// A place for the message that begins to come. Until there is one nothing more is read.
+    async fn take_place(&mut self) -> Result<(), Problem> {
+        if self.place.is_none() && !self.piece.is_empty() {
+            let server = self.server;
+            let until = self.last + Duration::from_millis(server.settings.total_timeout_ms);
+            let place = timeout_at(until, server.streamed.clone().acquire_owned()).await;
+            let Ok(Ok(place)) = place else {
+                return Err(server.overloaded());
+            };
+            self.place = Some(place);
+            self.rest();
+        }
+        Ok(())
+    }
+
+    /// The next message with its place; `None` when there are no more. A stream of which nothing runs, or a message that
+    /// has come in part, may pause for so long only.
+    async fn next(&mut self, rests: bool) -> Result<Option<(Message, Place)>, Problem> {
         let pause = Duration::from_millis(self.server.settings.body_idle_timeout_ms);
         loop {
+            self.take_place().await?;
             let mut rest: &[u8] = &self.piece;
             let found = self.deframer.next(&mut rest).map_err(misframed)?;
             let taken = self.piece.len() - rest.len();
             bytes::Buf::advance(&mut self.piece, taken);
-            if found.is_some() {
+            if let Some(message) = found {
                 self.partial = None;
-                return Ok(found);
+                return Ok(Some((message, self.place.take())));
             }
             self.count_partial()?;
-            let until = self.last + pause;
-            let woken = match &self.partial {
+            let until = (rests || self.partial.is_some()).then(|| self.last + pause);
+            let dawdles_at = match &self.partial {
                 Some(Partial {
                     since,
                     dawdling: None,
                     ..
-                }) => until.min(*since + super::DAWDLING),
-                _ => until,
+                }) => Some(*since + super::DAWDLING),
+                _ => None,
             };
-            match timeout_at(woken, self.body.frame()).await {
-                Err(_) if woken < until => {
+            let woken = [until, dawdles_at].into_iter().flatten().min();
+            let frame = tokio::select! {
+                biased;
+                frame = self.body.frame() => Ok(frame),
+                () = at(woken) => Err(()),
+            };
+            match frame {
+                Err(()) if woken < until => {
                     let place = self.server.dawdle(self.address)?;
                     if let Some(partial) = &mut self.partial {
                         partial.dawdling = Some(place);
                     }
                 }
-                Err(_) => {
+                Err(()) => {
                     return Err(Problem::new(
                         Code::RequestTimeout,
                         format!(
@@ -759,6 +837,7 @@ impl<'s> Messages<'s> {
     fn count_partial(&mut self) -> Result<(), Problem> {
         if self.deframer.is_between_messages() {
             self.partial = None;
+            self.place = None;
             return Ok(());
         }
         let server = self.server;

@@ -258,7 +258,7 @@ impl Handle {
 
 impl Handle {
     /// Runs what serves for nobody, and compares its outputs with those that were answered to the same inputs; see
-    /// [`crate::shadow`]. Returns at once. What rests is not brought back for it.
+    /// [`crate::shadow`]. Returns at once. What rests is not brought back for it, and nothing is kept from resting.
     ///
     /// # Errors
     ///
@@ -270,7 +270,7 @@ impl Handle {
     ) -> Result<(), NnError> {
         let version = self.version.map(|version| version.to_string());
         let cell = self.core.find(&self.name, version.as_deref())?;
-        let Some(loaded) = cell.serving(self.terms, self.core.now_ms()) else {
+        let Some(loaded) = cell.loaded(self.terms) else {
             return Err(cell.unavailable().into());
         };
         let lease = self.core.lease(loaded);

@@ -90,6 +90,13 @@ impl Cell {
 
     /// What serves, under these terms where that is still to be had; with that it is in use.
     pub fn serving(&self, terms: Option<Stamp>, now_ms: u64) -> Option<Arc<Loaded>> {
+        let serving = self.loaded(terms)?;
+        self.last_used_ms.store(now_ms, Ordering::Relaxed);
+        Some(serving)
+    }
+
+    /// The same for a run that nobody asked for: it keeps nothing from resting.
+    pub fn loaded(&self, terms: Option<Stamp>) -> Option<Arc<Loaded>> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let meant = |loaded: &&Arc<Loaded>| Some(loaded.contract) == terms;
         let previous = view.previous.as_ref().filter(meant);
@@ -99,7 +106,6 @@ impl Cell {
             Now::Failed(_) | Now::Gone => previous?,
             Now::Waiting | Now::Resting | Now::Down => return None,
         };
-        self.last_used_ms.store(now_ms, Ordering::Relaxed);
         Some(serving.clone())
     }
 
@@ -328,7 +334,7 @@ pub(super) struct Core {
     pub started: AtomicBool,
     /// Batches of graphs that are being given back.
     pub discarding: AtomicUsize,
-    /// What shadow runs hold together.
+    /// What shadow runs hold together, and who waits meanwhile.
     pub shadows: Arc<Held>,
     published: RwLock<Option<Arc<Snapshot>>>,
     pub generation: watch::Sender<u64>,
@@ -653,12 +659,13 @@ impl Core {
         let backend =
             (self.backends).choose_for(contract.engine.backend.as_str(), contract.format)?;
         let options = contract_check::options(contract, self.settings.queue_max);
-        let model = Model::load(
+        let model = Model::load_beside(
             name,
             &version.to_string(),
             &*backend,
             &GraphSource::from(path.as_path()),
             &options,
+            &self.shadows,
         )?;
         layout::agrees(contract, version, model.inputs(), model.outputs())?;
         model
