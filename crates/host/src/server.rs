@@ -73,12 +73,12 @@ const DAWDLING: Duration = Duration::from_millis(250);
 /// one part in so many may be one address's, but for a few.
 const ALL_DAWDLING_SHARE: u32 = 2;
 const DAWDLING_SHARE: u32 = 8;
+const MIN_DAWDLING: u32 = 8;
 /// One part in so many of the requests in flight may be messages of streams, so that there is always room for others.
 const STREAMED_SHARE: u32 = 2;
 /// Calls that watch the server's health: a few for each balancer before it, and few enough that asking for all of them
 /// every second costs next to nothing.
 const MAX_WATCHES: usize = 256;
-const MIN_DAWDLING: u32 = 8;
 /// What bodies on their way may hold together: sixteen of the largest by default. They are held before anybody knows
 /// whose they are.
 const MIN_ARRIVING_BYTES: u64 = 256 << 20;

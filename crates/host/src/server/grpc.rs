@@ -971,6 +971,16 @@ mod tests {
     }
 
     #[test]
+    fn the_audit_log_has_the_status_of_the_code_that_the_gate_tells() {
+        let status = |told| told_status(&HeaderValue::from_static(told));
+        let quota = r#"{"decision":"refused","code":"quota_exceeded"}"#;
+        assert_eq!(status(quota), Some(429));
+        for told in ["", "{}", r#"{"code":7}"#, r#"{"code":"unheard_of"}"#] {
+            assert_eq!(status(told), None, "{told}");
+        }
+    }
+
+    #[test]
     fn what_the_door_answers_becomes_metadata_a_message_and_trailers() {
         let mut response = Response::new(Bytes::from_static(b"hi"));
         let headers = response.headers_mut();
