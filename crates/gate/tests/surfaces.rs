@@ -6,6 +6,8 @@ use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
 use penstock_testkit::InMemory;
 use serde_json::{Value, json};
+use std::cell::Cell;
+use std::rc::Rc;
 
 const IDENTITY: &str = r#"
 description = "gives back what it gets"
@@ -501,4 +503,73 @@ fn a_version_may_be_named_in_the_body_and_must_be_the_one_of_the_path() {
     let body = json!({ "requests": [{ "inputs": { "a": [[1, 2]] }, "model_version": "1" }] });
     let (status, value) = call("/v1/models/identity:batchPredict", &body);
     assert_eq!((status, &value["results"][0]["status"]), (207, &json!(400)));
+}
+
+#[test]
+fn however_much_a_body_holds_no_more_of_it_is_built_than_is_taken() {
+    let ids = |count: usize| format!("[{}]", vec!["7"; count].join(","));
+    let lists = format!("[{}]", vec!["[0]"; 2_049].join(","));
+    for (target, body, status, rule) in [
+        (
+            "/v1/models/lengths:predict",
+            format!(
+                "{{\"content\":{{\"type\":\"text\",\"tokens\":{}}}}}",
+                ids(65_537)
+            ),
+            400,
+            "too_many_tokens",
+        ),
+        (
+            "/v1/models/lengths:predict",
+            format!("{{\"content\":{}}}", ids(1_000_000)),
+            400,
+            "part_count",
+        ),
+        (
+            "/v1/embeddings",
+            format!("{{\"model\":\"vectors\",\"input\":{lists}}}"),
+            422,
+            "too_many_items",
+        ),
+        (
+            "/v1/embeddings",
+            format!("{{\"model\":\"vectors\",\"input\":{}}}", ids(65_537)),
+            400,
+            "too_many_tokens",
+        ),
+    ] {
+        let response = call_at(&ports(), target, &[], body.as_bytes());
+        let value: Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!(response.status, status, "{value}");
+        assert_eq!(value["error"]["details"][0]["rule"], rule, "{value}");
+    }
+}
+
+#[test]
+fn a_batch_of_which_nothing_ran_is_made_again_with_the_same_idempotency_key() {
+    let full = Rc::new(Cell::new(true));
+    let is_full = full.clone();
+    let ports = InMemory::new(&[("identity", IDENTITY, &["1"])], move |m, v, inputs| {
+        if is_full.get() {
+            return Err(Failure {
+                kind: FailureKind::Overloaded,
+                message: "the line is full".into(),
+                retry_after_ms: None,
+            });
+        }
+        echo(m, v, inputs)
+    });
+    ports.set_policy("[idempotency]\nenabled = true\n");
+    let body = json!({ "requests": [{ "inputs": { "a": [[1, 2]] } }] }).to_string();
+    let again = || {
+        let key = [("idempotency-key", "one")];
+        let target = "/v1/models/identity:batchPredict";
+        call_at(&ports, target, &key, body.as_bytes())
+    };
+    assert_eq!(again().status, 207);
+    full.set(false);
+    let response = again();
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("idempotency-replayed"), None);
+    assert_eq!(again().header("idempotency-replayed"), Some("true"));
 }
