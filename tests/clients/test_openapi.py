@@ -112,6 +112,8 @@ def test_schemathesis_finds_nothing(server):
         command = [str(program)]
     command += ["--config-file", str(HERE / "schemathesis.toml"), "run", f"{server.url}/openapi.json"]
     command += ["--checks", "all", "--max-examples", MAX_EXAMPLES, "--seed", SEED, "--workers", "2"]
+    # How quickly a busy machine makes up calls says nothing of the server.
+    command += ["--suppress-health-check", "all"]
     command += ["--report", "junit", "--report-dir", str(REPORTS), "--no-color"]
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
     done = subprocess.run(command, cwd=REPORTS, env=environment, capture_output=True, text=True, timeout=600)
