@@ -50,6 +50,15 @@ def until(page, expression, arg=None):
     raise AssertionError(f"it never came to be that {expression}")
 
 
+def shown(page, selector):
+    """Waits until something can be seen: a picture has no size before it is decoded."""
+    for _ in range(1500):
+        if page.is_visible(selector):
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(f"{selector} was never seen")
+
+
 def opened(page, server):
     page.goto(f"{server.url}/docs")
     until(page, "document.getElementById('body').value.length > 0 || !document.getElementById('with-file').hidden")
@@ -147,7 +156,7 @@ def test_a_file_is_dropped_shown_and_sent(page, server):
         }""",
         picture,
     )
-    assert page.is_visible("#preview")
+    shown(page, "#preview")
     assert page.input_value("#type") == "image/png"
     status, answer = send(page)
     assert status.startswith("200"), answer
