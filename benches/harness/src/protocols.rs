@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use penstock_adapters::{Adapter, Builtin, Item, Part, Step};
 use penstock_proto::inference::model_infer_request::InferInputTensor;
 use penstock_proto::inference::{ModelInferRequest, ModelInferResponse};
 use prost::Message;
@@ -113,6 +114,72 @@ fn framed(message: &ModelInferRequest) -> Bytes {
     body.freeze()
 }
 
+/// A sentence, and its tokens with those that begin and end it.
+const SENTENCE: &str = "The quick brown fox jumps over the lazy dog near the bank of the river.";
+const SENTENCE_TOKENS: usize = 18;
+
+/// Embeddings of one sentence a call, beside the tokenizer alone and the model alone on as many tokens.
+async fn embeddings(cli: &Cli, address: SocketAddr, span: Duration) -> anyhow::Result<()> {
+    let config = std::fs::read(cli.models.join("minilm/sentence.json"))?;
+    let adapter = Builtin::open("sentence", &config).map_err(anyhow::Error::msg)?;
+    let item = || Item {
+        parts: vec![Part::Text(SENTENCE)],
+    };
+    let counted = match adapter.prepare(&[item()]) {
+        Ok(Step::Tensors(tensors)) => tensors[0].shape.clone(),
+        other => bail!("the sentence came out as {other:?}"),
+    };
+    ensure!(
+        counted == [1, SENTENCE_TOKENS as u64],
+        "the sentence has {counted:?} tokens"
+    );
+    let (begun, mut tokenized) = (Instant::now(), 0u64);
+    while begun.elapsed() < Duration::from_secs(1) {
+        ensure!(adapter.prepare(&[item()]).is_ok());
+        tokenized += 1;
+    }
+    println!(
+        "\nembeddings of one sentence of {SENTENCE_TOKENS} tokens\n    {:<48} {:>9.0} calls/s",
+        "tokenizer alone, natively",
+        tokenized as f64 / begun.elapsed().as_secs_f64()
+    );
+    let graph = cli.models.join("minilm/1/model.onnx");
+    let body = json!({ "model": "minilm", "input": SENTENCE, "encoding_format": "base64" });
+    let protocol = Protocol {
+        name: "/v1/embeddings",
+        path: "/v1/embeddings",
+        headers: vec![("content-type", "application/json".to_owned())],
+        body: body.to_string().into(),
+        grpc: false,
+    };
+    for callers in CALLERS {
+        let mut ratios = Vec::new();
+        for _ in 0..ROUNDS {
+            let inputs = |batch: usize| {
+                let of = |name, value: i64| {
+                    direct::Input::integers(name, &[batch, SENTENCE_TOKENS], move |_| value)
+                };
+                vec![
+                    of("input_ids", 2_000),
+                    of("attention_mask", 1),
+                    of("token_type_ids", 0),
+                ]
+            };
+            let floor = floor(cli, &graph, &inputs, callers, span)?;
+            println!("{callers} callers: model alone {floor:>9.0} calls/s");
+            let measured = run(&protocol, address, callers, span).await?;
+            row(protocol.name, &measured, None);
+            ratios.push(measured.rps / floor);
+        }
+        ratios.sort_by(f64::total_cmp);
+        println!(
+            "    {callers} callers: {:.2} of the model alone (median of {ROUNDS} rounds)",
+            ratios[ROUNDS / 2]
+        );
+    }
+    Ok(())
+}
+
 /// Prints the table.
 pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
     let span = Duration::from_secs(cli.seconds);
@@ -131,7 +198,14 @@ pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
         println!("\n{callers} callers");
         let mut ratios = vec![Vec::new(); protocols.len()];
         for _ in 0..ROUNDS {
-            let floor = floor(cli, &graph, callers, span)?;
+            let inputs = |batch: usize| {
+                let [_, channels, height, width] = SHAPE.map(|length| length as usize);
+                vec![direct::Input::floats(
+                    "x",
+                    &[batch, channels, height, width],
+                )]
+            };
+            let floor = floor(cli, &graph, &inputs, callers, span)?;
             println!(
                 "{:<52} {floor:>9.0} calls/s",
                 "ONNX Runtime called directly"
@@ -155,7 +229,7 @@ pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
             );
         }
     }
-    Ok(())
+    embeddings(cli, penstock.address, span).await
 }
 
 /// Calls a second of ONNX Runtime on tensors that are ready: one after the other for one caller, and the best of its
@@ -163,19 +237,13 @@ pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
 fn floor(
     cli: &Cli,
     graph: &std::path::Path,
+    inputs: &dyn Fn(usize) -> Vec<direct::Input>,
     callers: usize,
     span: Duration,
 ) -> anyhow::Result<f64> {
-    let inputs = |batch: usize| {
-        let [_, channels, height, width] = SHAPE.map(|length| length as usize);
-        vec![direct::Input::floats(
-            "x",
-            &[batch, channels, height, width],
-        )]
-    };
     let rate = |batch: usize, sessions, threads, span| {
         let library = &cli.onnxruntime;
-        direct::batches(library, graph, &inputs, batch, sessions, threads, span)
+        direct::batches(library, graph, inputs, batch, sessions, threads, span)
             .map(|measured| measured.rps * batch as f64)
     };
     if callers == 1 {
