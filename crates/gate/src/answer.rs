@@ -72,13 +72,17 @@ pub fn prediction(said: &Prediction<'_>) -> Vec<u8> {
         body.extend_from_slice(b",\"explanation\":");
         body.extend_from_slice(explanation);
     }
-    body.extend_from_slice(b",\"latency_ms\":");
-    let latency_us = latency_ns / 1_000;
-    body.extend_from_slice(format!("{}.{:03}", latency_us / 1_000, latency_us % 1_000).as_bytes());
+    write_latency(&mut body, latency_ns);
     body.extend_from_slice(b",\"request_id\":");
     render::write_string(&mut body, request_id.as_str());
     body.push(b'}');
     body
+}
+
+/// Writes the member `latency_ms`.
+pub fn write_latency(body: &mut Vec<u8>, latency_ns: u64) {
+    let us = latency_ns / 1_000;
+    body.extend_from_slice(format!(",\"latency_ms\":{}.{:03}", us / 1_000, us % 1_000).as_bytes());
 }
 
 /// One model as `/v1/models` shows it.

@@ -5,7 +5,7 @@
 
 use super::predict::{self, Read};
 use super::run::{Answer, Runner, Wishes, Work, item_count, prepare};
-use super::{Call, JSON, rejected, text};
+use super::{JSON, rejected, text};
 use crate::answer;
 use crate::catalogue::Opened;
 use crate::ports::{Item, Ports};
@@ -42,9 +42,7 @@ struct Batch {
 
 /// Reads a body. Only what is wrong with the whole refuses it.
 pub(super) fn decode<P: Ports>(
-    _call: &Call<'_, P>,
     opened: &Opened<P>,
-    _model: &str,
     body: &[u8],
 ) -> Result<Box<dyn Work<P>>, Problem> {
     let most = opened.contract.limits.max_items;
@@ -354,15 +352,8 @@ fn write<P: Ports>(runner: &Runner<'_, P>, outcomes: Vec<Outcome>) -> Answer {
     let told = told.to_string();
     body.extend_from_slice(b"],");
     body.extend_from_slice(&told.as_bytes()[1..told.len() - 1]);
-    let latency_us = (runner.call.ports.monotonic_ns()).saturating_sub(context.started_ns) / 1_000;
-    body.extend_from_slice(
-        format!(
-            ",\"latency_ms\":{}.{:03}",
-            latency_us / 1_000,
-            latency_us % 1_000
-        )
-        .as_bytes(),
-    );
+    let now_ns = runner.call.ports.monotonic_ns();
+    answer::write_latency(&mut body, now_ns.saturating_sub(context.started_ns));
     body.extend_from_slice(b",\"request_id\":");
     render::write_string(&mut body, context.request_id.as_str());
     body.push(b'}');

@@ -366,7 +366,7 @@ impl<P: Ports> Call<'_, P> {
         match self.method {
             Method::Predict => predict::decode(self, opened, model, body),
             Method::Explain => explain::decode(self, opened, model, body),
-            Method::BatchPredict => batch::decode(self, opened, model, &self.json(body)?),
+            Method::BatchPredict => batch::decode(opened, &self.json(body)?),
             Method::Infer => infer::decode(self, opened, body),
             Method::Generate => generate::decode(opened, &self.json(body)?, false),
             Method::GenerateStream => generate::decode(opened, &self.json(body)?, true),
