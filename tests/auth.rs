@@ -555,3 +555,67 @@ fn the_server_s_own_address_does_not_make_a_public_listener_local() {
         (401, "credentials_missing")
     );
 }
+
+#[test]
+fn every_name_by_which_the_server_is_addressed_must_be_of_this_machine() {
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    let server = Server::start_with(Options {
+        policy: Some("[auth.anonymous]\nscopes = [\"*\"]\n"),
+        ..Options::default()
+    });
+    server.ready();
+    let port = server.address.port();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let request = |target: &str, host: Option<&str>| {
+        let request = hyper::Request::get(target);
+        let request = match host {
+            Some(host) => request.header("host", host),
+            None => request,
+        };
+        request.body(Empty::<bytes::Bytes>::new()).unwrap()
+    };
+    let local = format!("http://localhost:{port}/v1/models");
+    let evil = "http://evil.example/v1/models";
+    for (target, host, status) in [
+        (local.as_str(), None, 200),
+        (local.as_str(), Some("127.0.0.1"), 200),
+        (local.as_str(), Some("evil.example"), 401),
+        (evil, Some("localhost"), 401),
+        (evil, None, 401),
+    ] {
+        runtime.block_on(async {
+            let stream = tokio::net::TcpStream::connect(server.address)
+                .await
+                .unwrap();
+            let (mut sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                    .await
+                    .unwrap();
+            tokio::spawn(connection);
+            let answer = sender.send_request(request(target, host)).await.unwrap();
+            assert_eq!(answer.status(), status, "HTTP/2 {target} {host:?}");
+            let _ = answer.into_body().collect().await;
+
+            // In absolute form over HTTP/1.1, which has a Host in any case.
+            let stream = tokio::net::TcpStream::connect(server.address)
+                .await
+                .unwrap();
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                    .await
+                    .unwrap();
+            tokio::spawn(connection);
+            let host = host.unwrap_or("localhost");
+            let answer = sender
+                .send_request(request(target, Some(host)))
+                .await
+                .unwrap();
+            assert_eq!(answer.status(), status, "HTTP/1.1 {target} {host}");
+        });
+    }
+}

@@ -87,6 +87,8 @@ pub enum RefusalKind {
     UnsupportedMediaType(String),
     /// The content is not what its type says, or the model cannot use it.
     InvalidContent(String),
+    /// The content is longer than the model can read.
+    TooLong(String),
 }
 
 /// A refusal, with its place.
@@ -107,6 +109,12 @@ pub trait Adapter: Sized + 'static {
     fn open(name: &str, config: &[u8]) -> Result<Self, String>;
     /// Begins with some items, at least one; what it was doing before is forgotten.
     fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal>;
+    /// As [`Adapter::prepare`], with every text of more tokens cut at its end to `tokens`, those around it included, or
+    /// to as many as the model can read where that is less. An adapter that counts no tokens ignores the number.
+    fn prepare_cut(&self, items: &[Item<'_>], tokens: u32) -> Result<Step, Refusal> {
+        let _ = tokens;
+        self.prepare(items)
+    }
     /// Goes on with the outputs of the run it asked for; the error is a sentence for the operator.
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String>;
 }
@@ -131,6 +139,10 @@ macro_rules! builtin {
 
             fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
                 match self { $(Self::$variant(adapter) => adapter.prepare(items),)* }
+            }
+
+            fn prepare_cut(&self, items: &[Item<'_>], tokens: u32) -> Result<Step, Refusal> {
+                match self { $(Self::$variant(adapter) => adapter.prepare_cut(items, tokens),)* }
             }
 
             fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {

@@ -1,8 +1,9 @@
 //! Decides what a sentence becomes for a model of BERT's kind, and what vector its outputs are: word pieces in
 //! a batch as long as its longest text, and the mean of the tokens' vectors, as long as 1.
 //!
-//! A text that has more tokens than the model has places is refused and not cut: a vector of its beginning
-//! would pass for one of the whole. So is a text without any token.
+//! A text that has more tokens than the model has places is refused: a vector of its beginning would pass for one
+//! of the whole. It is cut only where the caller or the model's contract asks for it. A text without any token is
+//! refused too.
 
 use crate::outputs::{config, floats, json};
 use crate::wordpiece::Vocabulary;
@@ -98,9 +99,42 @@ impl Adapter for Sentence {
     }
 
     fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+        self.begin(items, None)
+    }
+
+    fn prepare_cut(&self, items: &[Item<'_>], tokens: u32) -> Result<Step, Refusal> {
+        self.begin(items, Some(tokens as usize))
+    }
+
+    fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
+        let running = self.running.take();
+        let Some(longest) = running.iter().copied().max() else {
+            return Err("there are outputs, but no run was asked for".into());
+        };
+        let shape = [running.len() as u64, longest as u64, self.dimensions as u64];
+        let vectors = floats(&outputs, Some(OUTPUT), &shape)?;
+        let answers = vectors
+            .chunks_exact(longest * self.dimensions)
+            .zip(running)
+            .map(|(vectors, tokens)| {
+                let embedding = self.pooled(&vectors[..tokens * self.dimensions]);
+                Ok(Answer {
+                    text: json(&Embedding {
+                        embedding: &embedding,
+                    })?,
+                    units: tokens as u64,
+                })
+            });
+        answers.collect::<Result<_, String>>().map(Step::Answers)
+    }
+}
+
+impl Sentence {
+    /// Makes tensors of items, of which longer ones are cut to `cut_to` tokens where that is given.
+    fn begin(&self, items: &[Item<'_>], cut_to: Option<usize>) -> Result<Step, Refusal> {
         let mut longest = 0;
         let texts = each(items, |item| {
-            let tokens = self.tokens(item)?;
+            let tokens = self.tokens(item, cut_to)?;
             longest = longest.max(tokens.len());
             Ok(tokens)
         })?;
@@ -143,35 +177,17 @@ impl Adapter for Sentence {
         ]))
     }
 
-    fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
-        let running = self.running.take();
-        let Some(longest) = running.iter().copied().max() else {
-            return Err("there are outputs, but no run was asked for".into());
-        };
-        let shape = [running.len() as u64, longest as u64, self.dimensions as u64];
-        let vectors = floats(&outputs, Some(OUTPUT), &shape)?;
-        let answers = vectors
-            .chunks_exact(longest * self.dimensions)
-            .zip(running)
-            .map(|(vectors, tokens)| {
-                let embedding = self.pooled(&vectors[..tokens * self.dimensions]);
-                Ok(Answer {
-                    text: json(&Embedding {
-                        embedding: &embedding,
-                    })?,
-                    units: tokens as u64,
-                })
-            });
-        answers.collect::<Result<_, String>>().map(Step::Answers)
-    }
-}
-
-impl Sentence {
     /// The tokens of an item, with those that stand around them.
-    fn tokens(&self, item: &Item<'_>) -> Result<Vec<u32>, Refused> {
+    fn tokens(&self, item: &Item<'_>, cut_to: Option<usize>) -> Result<Vec<u32>, Refused> {
         let refused = |text: String| (Some(0), RefusalKind::InvalidContent(text));
         let vocabulary = &self.vocabulary;
-        let most = self.max_tokens - AROUND;
+        let places = self.max_tokens - AROUND;
+        let most = cut_to.map_or(places, |cut_to| cut_to.saturating_sub(AROUND).min(places));
+        if most == 0 {
+            return Err(refused(format!(
+                "A text cannot be cut to {AROUND} tokens or fewer: {AROUND} always stand around it."
+            )));
+        }
         let around = |inner: &[u32]| {
             let mut tokens = Vec::with_capacity(inner.len() + AROUND);
             tokens.push(vocabulary.begin);
@@ -179,20 +195,22 @@ impl Sentence {
             tokens.push(vocabulary.end);
             tokens
         };
+        // Clients look for these words to tell that a text is too long.
         let too_long = |count: usize| {
-            refused(format!(
-                "The text has {} tokens, with the two that stand around it; at most {} are taken. Send it in \
-                 pieces.",
+            let text = format!(
+                "The text has {} tokens, with the two that stand around it; this model's maximum context length is \
+                 {} tokens. Send it in pieces.",
                 count + AROUND,
                 self.max_tokens
-            ))
+            );
+            (Some(0), RefusalKind::TooLong(text))
         };
         match only_part(item, "a text, or its tokens")? {
             Part::Text(text) => {
                 let encoded = vocabulary.encode(text, most);
                 match encoded.count {
                     0 => Err(refused("The text is empty.".into())),
-                    count if count > most => Err(too_long(count)),
+                    count if count > most && cut_to.is_none() => Err(too_long(count)),
                     _ => Ok(around(&encoded.ids)),
                 }
             }
@@ -219,8 +237,8 @@ impl Sentence {
                 };
                 match inner.len() {
                     0 => Err(refused("There are no tokens.".into())),
-                    count if count > most => Err(too_long(count)),
-                    _ => Ok(around(inner)),
+                    count if count > most && cut_to.is_none() => Err(too_long(count)),
+                    count => Ok(around(&inner[..count.min(most)])),
                 }
             }
             Part::Image(_) | Part::Audio(_) | Part::Bytes(_) => Err((
@@ -299,6 +317,7 @@ mod tests {
         assert_eq!((refusal.item, refusal.part), (1, Some(0)));
         match refusal.kind {
             RefusalKind::InvalidContent(text) => text,
+            RefusalKind::TooLong(text) => format!("too long: {text}"),
             RefusalKind::UnsupportedMediaType(text) => format!("415: {text}"),
         }
     }
@@ -370,9 +389,42 @@ mod tests {
     }
 
     #[test]
+    fn a_text_is_cut_at_its_end_where_that_is_asked_for() {
+        let cut = |item: Item<'_>, tokens: u32| {
+            let Ok(Step::Tensors(tensors)) = sentence().prepare_cut(&[item], tokens) else {
+                panic!("no tensors");
+            };
+            numbers(&tensors[0])
+        };
+        let long = "hello hello hello world world world";
+        assert_eq!(cut(text(long), u32::MAX), [2, 4, 4, 4, 5, 3]);
+        assert_eq!(cut(text(long), 6), [2, 4, 4, 4, 5, 3]);
+        assert_eq!(cut(text(long), 3), [2, 4, 3]);
+        assert_eq!(cut(text("world"), 3), [2, 5, 3]);
+        assert_eq!(
+            cut(tokens(&[4, 5, 4, 5, 4, 5]), u32::MAX),
+            [2, 4, 5, 4, 5, 3]
+        );
+        assert_eq!(cut(tokens(&[2, 4, 5, 4, 5, 4, 3]), 4), [2, 4, 5, 3]);
+        for tokens in [0, 1, 2] {
+            assert!(sentence().prepare_cut(&[text("hello")], tokens).is_err());
+        }
+        // Nothing else passes for being cut.
+        assert!(sentence().prepare_cut(&[text("")], u32::MAX).is_err());
+    }
+
+    #[test]
     fn what_the_model_cannot_use_is_refused_with_its_place() {
-        assert!(refused(text("hello hello hello world world")).contains("has 7 tokens"));
-        assert!(refused(tokens(&[4; 5])).contains("at most 6"));
+        let long = refused(text("hello hello hello world world"));
+        assert!(
+            long.starts_with("too long: The text has 7 tokens"),
+            "{long}"
+        );
+        let long = refused(tokens(&[4; 5]));
+        assert!(
+            long.contains("this model's maximum context length is 6 tokens"),
+            "{long}"
+        );
         assert!(refused(text("")).contains("empty"));
         assert!(refused(text(" \n\u{200b} ")).contains("empty"));
         assert!(refused(tokens(&[])).contains("no tokens"));

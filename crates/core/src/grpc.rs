@@ -158,6 +158,7 @@ impl Code {
             | Code::MalformedJson
             | Code::MalformedProtobuf
             | Code::InvalidBody
+            | Code::ContextLengthExceeded
             | Code::IncompleteBody
             | Code::InvalidContentCoding
             | Code::IdempotencyKeyMissing

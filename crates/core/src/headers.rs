@@ -6,6 +6,10 @@ pub const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 /// Those that say a request is signed (RFC 9421).
 pub const SIGNATURE: [&str; 2] = ["signature", "signature-input"];
 
+/// Where doors put the authority of the request's target: `:authority` of HTTP/2, or the one in an absolute-form target.
+/// No client can send a header of this name.
+pub const AUTHORITY: &str = ":authority";
+
 /// Those by which proxies say that they passed a request on.
 pub const FORWARDING: [&str; 9] = [
     "forwarded",

@@ -1,6 +1,8 @@
 //! Decides which representation a request asks for: its media type by `Accept` (RFC 9110 §12.5.1) and its content
 //! coding by `Accept-Encoding` (§12.5.3).
 
+use std::borrow::Cow;
+
 /// How an error is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorStyle {
@@ -8,6 +10,8 @@ pub enum ErrorStyle {
     Penstock,
     /// RFC 9457 `application/problem+json`, when `Accept` prefers it.
     ProblemJson,
+    /// Penstock's own form with OpenAI's members `type` and `param`, on `/v1/embeddings`.
+    OpenAi,
     /// `{"error":"message",…}`: the Open Inference Protocol's form, on `/v2`.
     OpenInference,
 }
@@ -159,11 +163,42 @@ pub fn error_style(path: &str, accept: Option<&str>) -> ErrorStyle {
     };
     if problem > 0 && problem >= explicit_json_quality(accept) {
         ErrorStyle::ProblemJson
-    } else if path == "/v2" || path.starts_with("/v2/") {
-        ErrorStyle::OpenInference
     } else {
-        ErrorStyle::Penstock
+        let path = spelt_plainly(path);
+        match &*path {
+            "/v2" => ErrorStyle::OpenInference,
+            path if path.starts_with("/v2/") => ErrorStyle::OpenInference,
+            "/v1/embeddings" => ErrorStyle::OpenAi,
+            _ => ErrorStyle::Penstock,
+        }
     }
+}
+
+/// A path with its percent-encoded ASCII characters decoded, all but `/`: however a client spells a path, it is the same
+/// one (RFC 3986 §6.2.2.2).
+fn spelt_plainly(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let mut plain = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('%') {
+        plain.push_str(before);
+        let digits = after.get(..2);
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match byte.filter(|byte| byte.is_ascii_graphic() && *byte != b'/') {
+            Some(byte) => {
+                plain.push(char::from(byte));
+                rest = &after[2..];
+            }
+            None => {
+                plain.push('%');
+                rest = after;
+            }
+        }
+    }
+    plain.push_str(rest);
+    Cow::Owned(plain)
 }
 
 /// The weight of `application/json` where it is named; a wildcard beside a named
@@ -294,6 +329,17 @@ mod tests {
                 ProblemJson,
             ),
             ("/v2x", None, Penstock),
+            ("/%762/models/x/infer", None, OpenInference),
+            ("/v2%2Fmodels", None, Penstock),
+            ("/v1/embeddings", None, OpenAi),
+            ("/v1/%65mbeddings", None, OpenAi),
+            ("/v1/embeddings%", None, Penstock),
+            ("/v1/embeddings%zz%\u{e4}", None, Penstock),
+            (
+                "/v1/embeddings",
+                Some("application/problem+json"),
+                ProblemJson,
+            ),
         ] {
             assert_eq!(error_style(path, accept), style, "{path} {accept:?}");
         }

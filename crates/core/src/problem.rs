@@ -53,6 +53,9 @@ catalogue! {
     /// The body is JSON, but not of the form this method takes.
     InvalidBody = "invalid_body", 400, "Wrong form of body",
         "Send the members the method documents, with their types; the details list each that is wrong.";
+    /// A text has more tokens than the model can read.
+    ContextLengthExceeded = "context_length_exceeded", 400, "Text too long for the model",
+        "Send the text in pieces, or have it cut with `truncate_prompt_tokens`; the message names the most tokens.";
     /// The body ended before its announced length.
     IncompleteBody = "incomplete_body", 400, "Incomplete body",
         "Send as many bytes as Content-Length announces, or end the last chunk.";
@@ -184,6 +187,10 @@ catalogue! {
         "Send fewer items, or raise the deadline; the message names the limit.";
 }
 
+/// The OpenAI and Anthropic clients take a `Retry-After` of this many seconds or more for nonsense, and come back within
+/// a second instead. `x-should-retry: false` stops them. openai-python honours 60 s itself and openai-node does not.
+pub const LONGEST_HONOURED_WAIT_S: u32 = 60;
+
 /// One error on its way to a caller.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
@@ -261,6 +268,10 @@ impl Problem {
         let mut headers = Vec::new();
         if let Some(seconds) = self.retry_after_s {
             headers.push(("retry-after", seconds.to_string()));
+            let waits = matches!(self.code.status(), 429 | 503);
+            if waits && seconds >= LONGEST_HONOURED_WAIT_S {
+                headers.push(("x-should-retry", "false".to_owned()));
+            }
         }
         if let Some(allow) = self.allow {
             headers.push(("allow", allow.to_owned()));
@@ -273,6 +284,21 @@ impl Problem {
             headers.push(("cache-control", "no-store".to_owned()));
         }
         headers
+    }
+
+    /// What OpenAI calls the kind of error.
+    fn openai_type(&self) -> &'static str {
+        match self.code.status() {
+            429 => "rate_limit_error",
+            ..500 => "invalid_request_error",
+            _ => "server_error",
+        }
+    }
+
+    /// The member of the body that is wrong, if it is one of them.
+    fn openai_param(&self) -> Option<&str> {
+        let pointer = self.violations.first()?.pointer.strip_prefix('/')?;
+        pointer.split('/').next()
     }
 
     /// The content type and the body in the given style.
@@ -308,10 +334,14 @@ impl Problem {
                 members.insert("status".into(), json!(self.code.status()));
                 "application/json"
             }
-            ErrorStyle::Penstock => {
+            ErrorStyle::Penstock | ErrorStyle::OpenAi => {
                 members.insert("code".into(), json!(self.code.as_str()));
                 members.insert("message".into(), json!(self.message));
                 members.insert("status".into(), json!(self.code.status()));
+                if style == ErrorStyle::OpenAi {
+                    members.insert("type".into(), json!(self.openai_type()));
+                    members.insert("param".into(), json!(self.openai_param()));
+                }
                 "application/json"
             }
         };
@@ -322,7 +352,7 @@ impl Problem {
         members.insert("request_id".into(), json!(request_id.as_str()));
         members.insert("timestamp".into(), json!(rfc3339(unix_ms)));
         let body = match style {
-            ErrorStyle::Penstock => json!({ "error": members }),
+            ErrorStyle::Penstock | ErrorStyle::OpenAi => json!({ "error": members }),
             ErrorStyle::ProblemJson | ErrorStyle::OpenInference => Value::Object(members),
         };
         (content_type, body.to_string().into_bytes())
@@ -342,6 +372,24 @@ mod tests {
             assert!((400..600).contains(&code.status()));
             assert!(code.remedy().ends_with('.') && !code.title().ends_with('.'));
         }
+    }
+
+    #[test]
+    fn clients_that_honour_no_long_wait_are_told_not_to_retry() {
+        for (code, seconds, told) in [
+            (Code::QuotaExceeded, 59, false),
+            (Code::QuotaExceeded, 60, true),
+            (Code::QuotaExceeded, 2_700, true),
+            (Code::ModelNotReady, 60, true),
+            (Code::IdempotencyInFlight, 60, false),
+            (Code::CredentialsInvalid, 60, false),
+        ] {
+            let headers = Problem::new(code, "").retry_after(seconds).headers();
+            let said = headers.contains(&("x-should-retry", "false".to_owned()));
+            assert_eq!(said, told, "{code:?} {seconds}");
+        }
+        let headers = Problem::new(Code::QuotaExceeded, "").headers();
+        assert!(headers.iter().all(|(name, _)| *name != "x-should-retry"));
     }
 
     #[test]
@@ -372,6 +420,11 @@ mod tests {
             (&rfc["type"], &rfc["status"]),
             (&json!("/errors/invalid_inputs"), &json!(422))
         );
+        let (kind, openai) = read(ErrorStyle::OpenAi);
+        assert_eq!(kind, "application/json");
+        assert_eq!(openai["error"]["code"], "invalid_inputs");
+        assert_eq!(openai["error"]["type"], "invalid_request_error");
+        assert_eq!(openai["error"]["param"], "inputs");
         let (_, oip) = read(ErrorStyle::OpenInference);
         assert_eq!(oip["error"], "2 inputs are wrong");
         assert_eq!(oip["request_id"], "r1");

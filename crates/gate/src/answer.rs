@@ -1,6 +1,7 @@
 //! Writes the bodies of answers. Everything a caller reads on success is shaped here.
 
-use crate::ports::UsageRow;
+use crate::catalogue::Opened;
+use crate::ports::{Ports, UsageRow};
 use penstock_core::clock::rfc3339;
 use penstock_core::{Code, ModelVersion, PredictionId, Problem, RequestId};
 use penstock_tensor::{Contract, render};
@@ -85,9 +86,16 @@ pub fn write_latency(body: &mut Vec<u8>, latency_ns: u64) {
     body.extend_from_slice(format!(",\"latency_ms\":{}.{:03}", us / 1_000, us % 1_000).as_bytes());
 }
 
+/// One model as OpenAI's clients read it. `created` is when the contract in force was written.
+pub fn openai_model(name: &str, created_s: u64) -> Value {
+    json!({ "id": name, "object": "model", "created": created_s, "owned_by": "penstock" })
+}
+
 /// One model as `/v1/models` shows it.
-pub fn model(name: &str, versions: &[ModelVersion], contract: &Contract) -> Value {
-    let mut value = json!({
+pub fn model<P: Ports>(name: &str, versions: &[ModelVersion], opened: &Opened<P>) -> Value {
+    let contract = &opened.contract;
+    let mut value = openai_model(name, opened.written_s);
+    let more = json!({
         "name": name,
         "description": contract.description,
         "versions": version_names(versions),
@@ -98,6 +106,9 @@ pub fn model(name: &str, versions: &[ModelVersion], contract: &Contract) -> Valu
         "limits": contract.limits,
         "predict": format!("/v1/models/{name}:predict"),
     });
+    if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
+        value.extend(more);
+    }
     if let Some(explain) = &contract.explain {
         value["explain"] = json!(explain);
     }
@@ -108,7 +119,12 @@ pub fn model(name: &str, versions: &[ModelVersion], contract: &Contract) -> Valu
 }
 
 /// A model's metadata in the Open Inference Protocol's form.
-pub fn model_metadata(name: &str, versions: &[ModelVersion], contract: &Contract) -> Value {
+pub fn model_metadata<P: Ports>(
+    name: &str,
+    versions: &[ModelVersion],
+    opened: &Opened<P>,
+) -> Value {
+    let contract = &opened.contract;
     let ports = |specs: &[penstock_tensor::TensorSpec]| -> Vec<Value> {
         specs
             .iter()

@@ -44,6 +44,8 @@ pub struct Opened<P: Ports> {
     pub fingerprint: [u8; DIGEST_BYTES],
     /// The contract as validation holds it.
     pub validation: P::Contract,
+    /// When the contract was written, in seconds since the Unix epoch; 0 where that is not known.
+    pub written_s: u64,
     /// The adapter, when the contract names one.
     pub adapter: Option<P::Adapter>,
 }
@@ -235,6 +237,9 @@ impl<P: Ports> Opened<P> {
         };
         Ok(Self {
             contract,
+            written_s: ports
+                .model_file_written_s(model, CONTRACT_FILE)
+                .unwrap_or(0),
             fingerprint: fingerprint(&text),
             validation,
             adapter,

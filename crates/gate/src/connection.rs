@@ -5,7 +5,7 @@
 //! know; what a client sends under that name it takes away. On a host that has no such token the header means nothing.
 
 use crate::record::Request;
-use penstock_core::headers::FORWARDING;
+use penstock_core::headers::{AUTHORITY, FORWARDING};
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 
@@ -83,7 +83,7 @@ impl Connection {
     }
 }
 
-/// Whether a request was addressed to a name other than `localhost`, or comes from a page that has one.
+/// Whether a request was addressed by any name other than `localhost`, or comes from a page that has one.
 fn named(request: &Request) -> bool {
     let own = |authority: &str| {
         // An IPv6 address stands in brackets, and a port may follow.
@@ -105,7 +105,11 @@ fn named(request: &Request) -> bool {
             .split_once("://")
             .is_some_and(|(_, authority)| own(authority))
     };
-    lines("host").any(|header| !own(&String::from_utf8_lossy(&header.value)))
+    // The target of a request over HTTP/2, or in absolute form, names the server too, and may differ from `host`.
+    ["host", AUTHORITY]
+        .into_iter()
+        .flat_map(lines)
+        .any(|header| !own(&String::from_utf8_lossy(&header.value)))
         || lines("origin").any(|header| !origin(&header.value))
 }
 
@@ -185,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_network_are_seen_in_host_and_origin() {
+    fn names_of_the_network_are_seen_in_host_authority_and_origin() {
         for (headers, named) in [
             (vec![], false),
             (vec![("host", "127.0.0.1:3000")], false),
@@ -194,6 +198,18 @@ mod tests {
             (vec![("host", "evil.example:3000")], true),
             (vec![("host", "127.0.0.1.evil.example")], true),
             (vec![("host", "")], true),
+            (vec![(":authority", "127.0.0.1:3000")], false),
+            (vec![(":authority", "evil.example:3000")], true),
+            (
+                vec![("host", "localhost"), (":authority", "evil.example")],
+                true,
+            ),
+            (
+                vec![("host", "evil.example"), (":authority", "localhost")],
+                true,
+            ),
+            (vec![(":authority", "localhost@evil.example")], true),
+            (vec![(":authority", "127.0.0.1@evil.example:80")], true),
             (
                 vec![("host", "localhost"), ("origin", "http://127.0.0.1:3000")],
                 false,

@@ -4,7 +4,7 @@
 use crate::answer;
 use crate::call::embeddings::model_of;
 use crate::call::{Method, admit, call, explains};
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Opened};
 use crate::connection::Connection;
 use crate::cors::{self, Cors};
 use crate::grpc::serve::{self, Rpc};
@@ -521,18 +521,23 @@ fn limited<P: Ports>(
         Route::Usage => usage(policies, request, caller, context),
         Route::ServerMetadata => Ok(Answered::json(200, &answer::server_metadata())),
         Route::ModelList => {
-            let mut models = Vec::new();
+            let (mut models, mut data) = (Vec::new(), Vec::new());
             let names: Vec<String> = known(catalogue, ports).names();
             let seen = policies.auth.sees(caller, &names);
             let listed = known(catalogue, ports).iter_mut().zip(seen);
             for (model, _) in listed.filter(|(_, seen)| *seen) {
                 let (name, versions) = (model.name.clone(), model.versions.clone());
                 models.push(match model.open(ports) {
-                    Ok(opened) => answer::model(name.as_str(), &versions, &opened.contract),
+                    Ok(opened) => {
+                        data.push(answer::openai_model(name.as_str(), opened.written_s));
+                        answer::model(name.as_str(), &versions, &opened)
+                    }
                     Err(problem) => json!({ "name": name, "error": problem.message }),
                 });
             }
-            Ok(Answered::json(200, &json!({ "models": models })))
+            // OpenAI's clients read `data`, which has no place for what is wrong with a model.
+            let body = json!({ "object": "list", "data": data, "models": models });
+            Ok(Answered::json(200, &body))
         }
         Route::OpenApi => {
             let about = openapi::About {
@@ -544,15 +549,20 @@ fn limited<P: Ports>(
             let document = openapi::serve(ports, catalogue, request, &sees, &about)?;
             Ok(Answered::json(200, &document))
         }
-        Route::Model(target) => describe(ports, known(catalogue, ports), target, answer::model),
+        Route::Model(target) => {
+            describe(ports, known(catalogue, ports), target, answer::model::<P>)
+        }
         Route::ModelMetadata(target) => describe(
             ports,
             known(catalogue, ports),
             target,
-            answer::model_metadata,
+            answer::model_metadata::<P>,
         ),
         Route::ModelConfig(target) => {
-            describe(ports, known(catalogue, ports), target, oip::model_config)
+            let write = |name: &str, versions: &[ModelVersion], opened: &Opened<P>| {
+                oip::model_config(name, versions, &opened.contract)
+            };
+            describe(ports, known(catalogue, ports), target, write)
         }
         Route::ModelReady(target) => {
             let (model, version) = known(catalogue, ports).resolve(ports, target)?;
@@ -590,12 +600,12 @@ fn describe<P: Ports>(
     ports: &P,
     catalogue: &mut Catalogue<P>,
     target: &Target,
-    write: fn(&str, &[ModelVersion], &Contract) -> Value,
+    write: impl Fn(&str, &[ModelVersion], &Opened<P>) -> Value,
 ) -> Result<Answered, Problem> {
     let (model, version) = catalogue.resolve(ports, target)?;
     let (name, versions) = (model.name.clone(), model.versions.clone());
     let opened = model.open(ports)?;
-    let mut answered = Answered::json(200, &write(name.as_str(), &versions, &opened.contract));
+    let mut answered = Answered::json(200, &write(name.as_str(), &versions, &opened));
     answered.version = Some(version);
     Ok(answered)
 }

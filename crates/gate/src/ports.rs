@@ -53,6 +53,9 @@ pub trait Ports {
     /// Reads one small file of a model's folder; the error is a sentence for the operator.
     fn read_model_file(&self, model: &str, file: &str) -> Result<Vec<u8>, String>;
 
+    /// When a file of a model's folder was written, in seconds since the Unix epoch; `None` where that is not known.
+    fn model_file_written_s(&self, model: &str, file: &str) -> Option<u64>;
+
     /// Parses a contract in validation.
     fn open_contract(&self, text: &str) -> Result<Self::Contract, String>;
     /// Opens an adapter by the name and configuration a contract gives.
@@ -255,6 +258,8 @@ pub enum RefusalKind {
     UnsupportedMediaType(String),
     /// The content is not usable.
     InvalidContent(String),
+    /// The content is longer than the model can read.
+    TooLong(String),
 }
 
 /// A refusal by an adapter.
@@ -270,8 +275,9 @@ pub struct Refusal {
 
 /// An adapter, opened for one model.
 pub trait AdapterPort {
-    /// Begins with some items, at least one; what it was doing before is forgotten.
-    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal>;
+    /// Begins with some items, at least one; what it was doing before is forgotten. A text of more tokens than `cut_to`,
+    /// or than the model can read, is cut where `cut_to` is given.
+    fn prepare(&self, items: &[Item<'_>], cut_to: Option<u32>) -> Result<Step, Refusal>;
     /// Goes on with the outputs of the run it asked for; the error is a sentence for the operator.
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String>;
 }

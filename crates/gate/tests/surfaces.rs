@@ -5,6 +5,7 @@ use penstock_gate::ports::{Failure, FailureKind};
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
 use penstock_testkit::InMemory;
+use penstock_testkit::ports::LONGEST;
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -43,6 +44,12 @@ max_items = 4
     )
 }
 
+/// An adapter for which the contract says more.
+fn adapted_with(adapter: &str, more: &str) -> String {
+    let name = format!("name = \"{adapter}\"\n");
+    adapted(adapter).replace(&name, &format!("{name}{more}\n"))
+}
+
 /// Hands inputs back; what has a 666 in it cannot be run, nor what is run with it.
 fn echo(_: &str, _: ModelVersion, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
     let poison = 666f32.to_le_bytes();
@@ -67,6 +74,16 @@ fn ports() -> InMemory {
             ("identity", IDENTITY, &["1", "2"]),
             ("lengths", &adapted("length"), &["1"]),
             ("vectors", &adapted("vectors"), &["1"]),
+            (
+                "ids",
+                &adapted_with("vectors", "tokens = \"accept\""),
+                &["1"],
+            ),
+            (
+                "cuts",
+                &adapted_with("vectors", "too_long = \"truncate\""),
+                &["1"],
+            ),
             ("pictures", &adapted("pictures"), &["1"]),
         ],
         echo,
@@ -336,7 +353,7 @@ fn embeddings_come_in_the_shape_of_openai_in_order_and_in_either_encoding() {
     assert_eq!(value["usage"]["total_tokens"], 45);
 
     for (input, count) in [(json!([1, 2, 3]), 1), (json!([[1, 2], [3]]), 2)] {
-        let (status, value) = ask(json!({ "input": input, "model": "vectors@1", "dimensions": 2 }));
+        let (status, value) = ask(json!({ "input": input, "model": "ids@1", "dimensions": 2 }));
         assert_eq!(status, 200, "{value}");
         assert_eq!(value["data"].as_array().unwrap().len(), count);
     }
@@ -398,11 +415,28 @@ fn embeddings_that_cannot_be_given_are_refused_with_the_place() {
         (json!({ "input": "a", "model": "identity" }), 422, "/model"),
         (json!({ "input": "a", "model": "lengths" }), 422, "/model"),
         (json!({ "input": "a", "model": "pictures" }), 422, "/model"),
-        (json!({ "input": [1], "model": "pictures" }), 422, "/model"),
+        (json!({ "input": [1], "model": "pictures" }), 422, "/input"),
         (
             json!({ "input": ["a", "b", "c", "d", ""], "model": "vectors" }),
             422,
-            "/content/0",
+            "/input/4",
+        ),
+        (json!({ "input": "", "model": "vectors" }), 422, "/input"),
+        (
+            json!({ "input": [""], "model": "vectors" }),
+            422,
+            "/input/0",
+        ),
+        (json!({ "input": null, "model": "vectors" }), 400, "/input"),
+        (
+            json!({ "input": "a", "model": "vectors", "truncate_prompt_tokens": 0 }),
+            400,
+            "/truncate_prompt_tokens",
+        ),
+        (
+            json!({ "input": "a", "model": "vectors", "truncate_prompt_tokens": true }),
+            400,
+            "/truncate_prompt_tokens",
         ),
     ] {
         let (got, value) = call("/v1/embeddings", &body);
@@ -422,6 +456,255 @@ fn embeddings_that_cannot_be_given_are_refused_with_the_place() {
     );
     let response = call_at(&ports(), "/v1/embeddings", &[], b"{\"input\":\"a\",");
     assert_eq!(response.status, 400);
+}
+
+#[test]
+fn null_is_absent_for_every_optional_member_of_embeddings() {
+    let (status, value) = call(
+        "/v1/embeddings",
+        &json!({
+            "input": "hello", "model": "vectors", "encoding_format": null, "dimensions": null,
+            "user": null, "truncate_prompt_tokens": null, "input_type": null,
+        }),
+    );
+    assert_eq!(status, 200, "{value}");
+    assert_eq!(value["data"][0]["embedding"], json!([5, 0.5]));
+}
+
+#[test]
+fn null_is_absent_for_every_optional_member_of_content() {
+    let (status, value) = call(
+        "/v1/models/lengths:predict",
+        &json!({
+            "id": null, "model_version": null,
+            "content": [{ "type": "text", "text": "hello", "tokens": null, "media_type": null, "data": null }],
+        }),
+    );
+    assert_eq!(status, 200, "{value}");
+    assert_eq!(value["predictions"][0]["length"], 5);
+}
+
+#[test]
+fn a_fault_in_the_thirty_sixth_text_is_told_at_input_35_in_openais_form() {
+    let mut texts = vec!["x"; 40];
+    texts[35] = "";
+    let (status, value) = call(
+        "/v1/embeddings",
+        &json!({ "input": texts, "model": "vectors" }),
+    );
+    let error = &value["error"];
+    assert_eq!((status, &error["code"]), (422, &json!("invalid_inputs")));
+    assert_eq!(error["details"][0]["pointer"], "/input/35");
+    assert_eq!(error["message"], "`/input/35`: the content is empty");
+    assert_eq!(error["type"], "invalid_request_error");
+    assert_eq!(error["param"], "input");
+}
+
+#[test]
+fn token_ids_are_refused_unless_the_contract_says_whose_they_are() {
+    for (input, pointer) in [
+        (json!([1, 2, 3]), "/input"),
+        (json!([[1, 2], [3]]), "/input/0"),
+        (json!(["a", [3]]), "/input/1"),
+    ] {
+        let ports = ports();
+        let body = json!({ "input": input, "model": "vectors" }).to_string();
+        let response = call_at(&ports, "/v1/embeddings", &[], body.as_bytes());
+        let value: Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!((response.status, ports.runs.get()), (422, 0), "{value}");
+        let detail = &value["error"]["details"][0];
+        assert_eq!(
+            (&detail["rule"], &detail["pointer"]),
+            (&json!("tokens_not_accepted"), &json!(pointer))
+        );
+        let message = value["error"]["message"].as_str().unwrap();
+        assert!(
+            message.contains("check_embedding_ctx_length=False"),
+            "{message}"
+        );
+    }
+    // In content they are said to be of the model's vocabulary.
+    let (status, value) = call(
+        "/v1/models/lengths:predict",
+        &json!({ "content": [{ "type": "text", "tokens": [1, 2] }] }),
+    );
+    assert_eq!(status, 200, "{value}");
+}
+
+#[test]
+fn a_text_that_is_too_long_is_refused_as_openai_does_or_cut_where_that_is_asked_for() {
+    let long = "x".repeat(LONGEST + 1);
+    let ask = |model: &str, cut: Value| {
+        let body = json!({ "input": ["a", long], "model": model, "truncate_prompt_tokens": cut });
+        call("/v1/embeddings", &body)
+    };
+    let (status, value) = ask("vectors", Value::Null);
+    let error = &value["error"];
+    assert_eq!(
+        (status, &error["code"], &error["param"]),
+        (400, &json!("context_length_exceeded"), &json!("input"))
+    );
+    assert_eq!(error["details"][0]["pointer"], "/input/1");
+    for (model, cut, length) in [
+        ("vectors", json!(-1), LONGEST),
+        ("vectors", json!(10), 10),
+        ("cuts", Value::Null, LONGEST),
+        ("cuts", json!(10), 10),
+    ] {
+        let (status, value) = ask(model, cut);
+        assert_eq!(status, 200, "{value}");
+        assert_eq!(value["data"][1]["embedding"][0], length, "{model}");
+    }
+    let content = json!({ "content": long });
+    let (status, value) = call("/v1/models/lengths:predict", &content);
+    assert_eq!(
+        (status, &value["error"]["code"]),
+        (422, &json!("invalid_inputs"))
+    );
+    let (status, value) = call("/v1/models/cuts:predict", &content);
+    assert_eq!(status, 200, "{value}");
+}
+
+#[test]
+fn openais_clients_find_the_models() {
+    let get = |target: &str| {
+        let response = Gate::new(ports()).handle(&Request {
+            method: "GET".into(),
+            target: target.into(),
+            headers: Vec::new(),
+            body: Vec::new(),
+        });
+        serde_json::from_slice::<Value>(&response.body).unwrap()
+    };
+    let list = get("/v1/models");
+    assert_eq!(list["object"], "list");
+    let ids = list["data"].as_array().unwrap().iter();
+    let ids: Vec<&str> = ids.map(|model| model["id"].as_str().unwrap()).collect();
+    let names = list["models"].as_array().unwrap().iter();
+    let names: Vec<&str> = names.map(|model| model["name"].as_str().unwrap()).collect();
+    assert_eq!(ids, names);
+    let one = get("/v1/models/vectors");
+    for member in ["id", "object", "created", "owned_by"] {
+        let listed = list["data"].as_array().unwrap().iter();
+        let listed = listed
+            .clone()
+            .find(|model| model["id"] == "vectors")
+            .unwrap();
+        assert_eq!(one[member], listed[member], "{member}");
+    }
+    assert_eq!(
+        (&one["object"], &one["created"]),
+        (&json!("model"), &json!(1_767_225_600))
+    );
+}
+
+#[test]
+fn one_idempotency_key_runs_once_however_the_path_is_spelt() {
+    let body = br#"{"inputs":{"a":[[1,2]]}}"#;
+    let keyed = [("idempotency-key", "k")];
+    let version = [("idempotency-key", "k"), ("x-model-version", "1")];
+    // Each list is one call in several spellings.
+    let spellings: [&[(&str, &[(&str, &str)])]; 4] = [
+        &[
+            ("/v1/models/identity:predict", &keyed),
+            ("/v1/models/identity%3Apredict", &keyed),
+            ("/v1/models/identity%3apredict", &keyed),
+            ("/v1/models/%69dentity:predict", &keyed),
+            ("/%76%31/models/identity:%70redict", &keyed),
+            ("/v1/models/identity:predict?", &keyed),
+        ],
+        &[
+            ("/v1/models/identity@1:predict", &keyed),
+            ("/v1/models/identity%401:predict", &keyed),
+            ("/v1/models/identity/versions/1:predict", &keyed),
+            ("/v1/models/identity/versions/%31%3Apredict", &keyed),
+            ("/v1/models/identity:predict", &version),
+        ],
+        &[
+            ("/v1/models/identity:predict?a=1&b=2", &keyed),
+            ("/v1/models/identity:predict?b=2&a=1", &keyed),
+            ("/v1/models/identity:predict?%62=%32&a=1&", &keyed),
+        ],
+        &[
+            ("/v1/models/identity:predict?a=%26b%3D1", &keyed),
+            ("/v1/models/identity:predict?%61=%26b=1", &keyed),
+        ],
+    ];
+    for call in spellings {
+        let ports = ports();
+        ports.set_policy("[idempotency]\nenabled = true\n");
+        for (at, (target, headers)) in call.iter().enumerate() {
+            let response = call_at(&ports, target, headers, body);
+            assert_eq!(response.status, 200, "{target}");
+            let replayed = response.header("idempotency-replayed");
+            assert_eq!(replayed, (at > 0).then_some("true"), "{target}");
+        }
+        assert_eq!(ports.runs.get(), 1);
+    }
+    // What asks for something else is refused, and does not run either.
+    let ports = ports();
+    ports.set_policy("[idempotency]\nenabled = true\n");
+    let first = call_at(&ports, "/v1/models/identity:predict", &keyed, body);
+    assert_eq!(first.status, 200);
+    for target in [
+        "/v1/models/identity@1:predict",
+        "/v1/models/identity/versions/2:predict",
+        "/v1/models/identity:predict?a=1",
+    ] {
+        assert_eq!(
+            call_at(&ports, target, &keyed, body).status,
+            422,
+            "{target}"
+        );
+    }
+    assert_eq!(
+        call_at(&ports, "/v1/models/identity:predict?%zz", &keyed, body).status,
+        400
+    );
+    assert_eq!(ports.runs.get(), 1);
+}
+
+#[test]
+fn limits_by_route_and_model_count_a_call_however_its_path_is_spelt() {
+    let ports = ports();
+    ports.set_policy(
+        "[[limits]]\nname = \"l\"\nper = [\"route\", \"model\"]\nlimit = 2\nwindow_s = 60\nalgorithm = \"fixed-window\"\n",
+    );
+    let body = br#"{"inputs":{"a":[[1,2]]}}"#;
+    for (target, status) in [
+        ("/v1/models/identity:predict", 200),
+        ("/v1/models/%69dentity%3apredict", 200),
+        ("/v1/models/identity%3Apredict", 429),
+        ("/v1/models/identity@1:predict", 429),
+    ] {
+        assert_eq!(
+            call_at(&ports, target, &[], body).status,
+            status,
+            "{target}"
+        );
+    }
+}
+
+#[test]
+fn a_wait_that_openais_clients_do_not_honour_says_not_to_retry() {
+    let body = br#"{"input":"a","model":"vectors"}"#;
+    for (window_s, told) in [(30, None), (600, Some("false"))] {
+        let ports = ports();
+        ports.set_policy(&format!(
+            "[[limits]]\nname = \"l\"\nlimit = 1\nalgorithm = \"fixed-window\"\nwindow_s = {window_s}\n\
+             [cors]\nallowed_origins = [\"https://app.example\"]\n"
+        ));
+        let headers = [("origin", "https://app.example")];
+        assert_eq!(
+            call_at(&ports, "/v1/embeddings", &headers, body).status,
+            200
+        );
+        let refused = call_at(&ports, "/v1/embeddings", &headers, body);
+        assert_eq!(refused.status, 429);
+        assert_eq!(refused.header("x-should-retry"), told, "{window_s}");
+        let exposed = refused.header("access-control-expose-headers").unwrap();
+        assert!(exposed.contains("x-should-retry"), "{exposed}");
+    }
 }
 
 #[test]
@@ -534,7 +817,7 @@ fn however_much_a_body_holds_no_more_of_it_is_built_than_is_taken() {
         ),
         (
             "/v1/embeddings",
-            format!("{{\"model\":\"vectors\",\"input\":{}}}", ids(65_537)),
+            format!("{{\"model\":\"ids\",\"input\":{}}}", ids(65_537)),
             400,
             "too_many_tokens",
         ),

@@ -33,9 +33,17 @@ impl<A: Adapter> wit::GuestAdapter for Resource<A> {
         A::open(&name, &config).map(|adapter| wit::Adapter::new(Resource(adapter)))
     }
 
-    fn prepare(&self, items: Vec<wit::Item>) -> Result<wit::Step, wit::Refusal> {
+    fn prepare(
+        &self,
+        items: Vec<wit::Item>,
+        cut_to: Option<u32>,
+    ) -> Result<wit::Step, wit::Refusal> {
         let items: Vec<Item<'_>> = items.iter().map(item).collect();
-        self.0.prepare(&items).map(step).map_err(refusal)
+        let begun = match cut_to {
+            None => self.0.prepare(&items),
+            Some(tokens) => self.0.prepare_cut(&items, tokens),
+        };
+        begun.map(step).map_err(refusal)
     }
 
     fn advance(&self, outputs: Vec<tensors::Tensor>) -> Result<wit::Step, String> {
@@ -88,6 +96,7 @@ fn refusal(refusal: Refusal) -> wit::Refusal {
         kind: match refusal.kind {
             RefusalKind::UnsupportedMediaType(text) => wit::RefusalKind::UnsupportedMediaType(text),
             RefusalKind::InvalidContent(text) => wit::RefusalKind::InvalidContent(text),
+            RefusalKind::TooLong(text) => wit::RefusalKind::TooLong(text),
         },
     }
 }

@@ -143,7 +143,8 @@ impl Policy {
             challenge: refusal.challenge(&self.realm),
             kind: match refusal.kind {
                 Kind::Missing => wit::RefusalKind::Missing,
-                Kind::Malformed => wit::RefusalKind::Malformed,
+                // One code for callers; the challenge tells them apart.
+                Kind::Malformed | Kind::Unreadable => wit::RefusalKind::Malformed,
                 Kind::Ambiguous => wit::RefusalKind::Ambiguous,
                 Kind::Invalid => wit::RefusalKind::Invalid,
                 Kind::Expired => wit::RefusalKind::Expired,

@@ -8,6 +8,7 @@ use crate::types::{
     tensors_from_wit, tensors_to_wit,
 };
 use http_body_util::BodyExt;
+use penstock_core::headers::AUTHORITY;
 use penstock_core::{Caller, Code, ModelVersion, Problem, grpc};
 use penstock_gate::grpc::service::is_call;
 use penstock_gate::ports::{
@@ -208,14 +209,15 @@ fn frame(response: Response) -> (Response, Option<http::HeaderMap>) {
 /// The HTTP door: collects the body and answers as the direct door does.
 pub async fn answer_http(request: spin_sdk::http::Request) -> HttpResponse {
     let (parts, body) = request.into_parts();
-    let headers = parts
-        .headers
-        .iter()
-        .map(|(name, value)| Header {
-            name: name.as_str().to_owned(),
-            value: value.as_bytes().to_vec(),
-        })
-        .collect();
+    let authority = parts.uri.authority().map(|authority| Header {
+        name: AUTHORITY.to_owned(),
+        value: authority.as_str().as_bytes().to_vec(),
+    });
+    let headers = parts.headers.iter().map(|(name, value)| Header {
+        name: name.as_str().to_owned(),
+        value: value.as_bytes().to_vec(),
+    });
+    let headers = headers.chain(authority).collect();
     let mut record = Request {
         method: parts.method.as_str().to_owned(),
         target: parts
@@ -406,6 +408,13 @@ impl Ports for WitPorts {
             ));
         }
         std::fs::read(&path).map_err(|e| format!("cannot read {file}: {e}"))
+    }
+
+    fn model_file_written_s(&self, model: &str, file: &str) -> Option<u64> {
+        let path = format!("{MODELS_DIRECTORY}/{model}/{file}");
+        let written = std::fs::metadata(&path).ok()?.modified().ok()?;
+        let since = written.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(since.as_secs())
     }
 
     fn open_contract(&self, text: &str) -> Result<Self::Contract, String> {
@@ -616,14 +625,18 @@ fn infer_from_wit(parsed: wit_validation::InferRequest) -> InferRequest {
 }
 
 impl AdapterPort for wit_adapter::Adapter {
-    fn prepare(&self, items: &[ports::Item<'_>]) -> Result<ports::Step, ports::Refusal> {
+    fn prepare(
+        &self,
+        items: &[ports::Item<'_>],
+        cut_to: Option<u32>,
+    ) -> Result<ports::Step, ports::Refusal> {
         let items: Vec<wit_adapter::Item> = items
             .iter()
             .map(|item| wit_adapter::Item {
                 parts: item.parts.iter().map(part).collect(),
             })
             .collect();
-        self.prepare(&items)
+        self.prepare(&items, cut_to)
             .map(step)
             .map_err(|refusal| ports::Refusal {
                 item: refusal.item,
@@ -635,6 +648,7 @@ impl AdapterPort for wit_adapter::Adapter {
                     wit_adapter::RefusalKind::InvalidContent(text) => {
                         ports::RefusalKind::InvalidContent(text)
                     }
+                    wit_adapter::RefusalKind::TooLong(text) => ports::RefusalKind::TooLong(text),
                 },
             })
     }

@@ -47,7 +47,7 @@ const REQUEST_HEADERS: [&str; 15] = [
 ];
 
 /// What answers of this API say in headers.
-const ANSWER_HEADERS: [&str; 21] = [
+const ANSWER_HEADERS: [&str; 22] = [
     "accept-encoding",
     "age",
     "allow",
@@ -69,6 +69,7 @@ const ANSWER_HEADERS: [&str; 21] = [
     "x-ratelimit-remaining",
     "x-ratelimit-reset",
     "x-request-id",
+    "x-should-retry",
 ];
 
 /// Headers of an answer.

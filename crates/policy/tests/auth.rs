@@ -203,7 +203,7 @@ fn each_way_a_key_can_be_wrong_has_its_own_refusal_and_unknown_and_wrong_look_al
         (&both, Some(RefusalKind::Revoked)),
         (&closed, Some(RefusalKind::TenantDisabled)),
         (&odd_tier, Some(RefusalKind::Denied)),
-        (&good[..50], Some(RefusalKind::Malformed)),
+        (&good[..50], Some(RefusalKind::Unreadable)),
     ] {
         let mut auth = authenticator(POLICY);
         let call = Call {
@@ -420,7 +420,7 @@ fn a_wrong_credential_is_refused_where_none_would_do() {
     let unknown = put_key(&MemoryKv::default(), 10, |_| {});
     for (bearer, expected) in [
         (unknown.as_str(), RefusalKind::Invalid),
-        ("nonsense", RefusalKind::Malformed),
+        ("nonsense", RefusalKind::Unreadable),
         ("a.b.c", RefusalKind::Invalid),
     ] {
         let call = Call {
@@ -433,6 +433,70 @@ fn a_wrong_credential_is_refused_where_none_would_do() {
             "{bearer}"
         );
     }
+}
+
+#[test]
+fn a_made_up_key_counts_as_none_only_where_the_policy_says_so() {
+    let policy =
+        |more: &str| format!("[auth.anonymous]\nscopes = [\"*\"]\nfrom = \"anywhere\"\n{more}");
+    let (off, on) = (
+        policy(""),
+        policy("ignore_unrecognised_credentials = true\n"),
+    );
+    let unknown = put_key(&MemoryKv::default(), 10, |_| {});
+    let long = format!("{unknown}x");
+    for (bearer, without, with) in [
+        ("none", Some(RefusalKind::Unreadable), None),
+        ("sk-proj-1234", Some(RefusalKind::Unreadable), None),
+        ("a.b", Some(RefusalKind::Unreadable), None),
+        ("", Some(RefusalKind::Unreadable), None),
+        // Meant as ours, or as a token: wrong with either setting.
+        (
+            unknown.as_str(),
+            Some(RefusalKind::Invalid),
+            Some(RefusalKind::Invalid),
+        ),
+        (
+            &long,
+            Some(RefusalKind::Unreadable),
+            Some(RefusalKind::Unreadable),
+        ),
+        (
+            "pnst_",
+            Some(RefusalKind::Unreadable),
+            Some(RefusalKind::Unreadable),
+        ),
+        (
+            "a.b.c",
+            Some(RefusalKind::Invalid),
+            Some(RefusalKind::Invalid),
+        ),
+        (
+            "two words",
+            Some(RefusalKind::Malformed),
+            Some(RefusalKind::Malformed),
+        ),
+    ] {
+        for (policy, expected) in [(&off, without), (&on, with)] {
+            let call = Call {
+                bearer: Some(bearer),
+                ..Call::default()
+            };
+            let outcome = admit(&mut authenticator(policy), &store(), &call);
+            assert_eq!(kind(&outcome), expected, "{bearer} {policy}");
+            if let Ok(admitted) = outcome {
+                assert!(admitted.caller.anonymous);
+            }
+        }
+    }
+    // Where callers without credentials are not let in, the made-up key is what is wrong.
+    let loopback = on.replace("anywhere", "loopback");
+    let call = Call {
+        bearer: Some("none"),
+        ..Call::default()
+    };
+    let outcome = admit(&mut authenticator(&loopback), &store(), &call);
+    assert_eq!(kind(&outcome), Some(RefusalKind::Unreadable));
 }
 
 #[test]

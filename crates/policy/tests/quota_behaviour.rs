@@ -627,7 +627,8 @@ fn a_refused_flood_costs_no_trips() {
                 RefusalKind::UsedUp => waits.push(refusal.retry_after_s),
                 RefusalKind::BackOff => {
                     blocked_at.get_or_insert(n);
-                    assert!(refusal.retry_after_s <= 120);
+                    // The block ends sooner, and the limit would refuse the call then.
+                    assert!(refusal.retry_after_s > 3_000);
                 }
                 other => panic!("{other:?}"),
             }

@@ -165,6 +165,33 @@ pub struct AdapterSpec {
     /// A file beside `model.toml` that is handed to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
+    /// What becomes of token ids in `/v1/embeddings`.
+    pub tokens: Tokens,
+    /// What becomes of a text with more tokens than the model can read.
+    pub too_long: TooLong,
+}
+
+/// What becomes of token ids where a client sends them in place of a text. OpenAI's clients take a text apart by one of
+/// OpenAI's vocabularies, also for models they do not know; ids of another vocabulary give a wrong vector and no error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tokens {
+    /// They are refused.
+    #[default]
+    Refuse,
+    /// They are ids of the model's own vocabulary.
+    Accept,
+}
+
+/// What becomes of a text with more tokens than the model can read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TooLong {
+    /// It is refused: the answer for its beginning would pass for one for the whole.
+    #[default]
+    Refuse,
+    /// It is cut at its end.
+    Truncate,
 }
 
 /// How much one request may bring.
@@ -928,10 +955,20 @@ impl<'i> Reader<'i> {
         let config = members
             .take("config")
             .and_then(|value| self.plain_name(value, "the adapter's config file", b"-_."));
+        let tokens = members.take("tokens").and_then(|value| {
+            let words = [("refuse", Tokens::Refuse), ("accept", Tokens::Accept)];
+            self.word(value, "tokens", &words)
+        });
+        let too_long = members.take("too_long").and_then(|value| {
+            let words = [("refuse", TooLong::Refuse), ("truncate", TooLong::Truncate)];
+            self.word(value, "too_long", &words)
+        });
         self.unknown_members(members);
         Some(AdapterSpec {
             name: name?,
             config,
+            tokens: tokens.unwrap_or_default(),
+            too_long: too_long.unwrap_or_default(),
         })
     }
 

@@ -234,6 +234,11 @@ impl Ports for InMemory {
         found.cloned().ok_or_else(|| format!("no file {file}"))
     }
 
+    fn model_file_written_s(&self, model: &str, file: &str) -> Option<u64> {
+        let files = self.models.get(model)?;
+        files.contains_key(file).then_some(1_767_225_600)
+    }
+
     fn open_contract(&self, text: &str) -> Result<NativeValidation, String> {
         Contract::parse(text)
             .map(NativeValidation)
@@ -460,6 +465,9 @@ impl ContractPort for NativeValidation {
     }
 }
 
+/// The longest content that [`LengthAdapter`] takes.
+pub const LONGEST: usize = 1 << 20;
+
 /// An adapter that makes FP32 `[N, 1]` input `x` of the lengths of what its items hold; refuses images and empty
 /// content, and answers for the text `known` without a model. The text `twice` is run twice. Under the name `vectors` it
 /// gives embeddings, under the name `pictures` it refuses text.
@@ -473,7 +481,7 @@ pub struct LengthAdapter {
 }
 
 impl LengthAdapter {
-    fn length(item: u32, content: &Item<'_>) -> Result<f32, Refusal> {
+    fn length(item: u32, content: &Item<'_>, cut_to: Option<u32>) -> Result<f32, Refusal> {
         let refusal = |part: usize, kind| Refusal {
             item,
             part: Some(part as u32),
@@ -498,13 +506,18 @@ impl LengthAdapter {
                 let kind = AdapterRefusalKind::InvalidContent("the content is empty".into());
                 return Err(refusal(at, kind));
             }
+            if length > LONGEST && cut_to.is_none() {
+                let message = format!("the content is longer than {LONGEST}");
+                return Err(refusal(at, AdapterRefusalKind::TooLong(message)));
+            }
         }
-        Ok(length as f32)
+        let most = cut_to.map_or(LONGEST, |cut_to| LONGEST.min(cut_to as usize));
+        Ok(length.min(most) as f32)
     }
 }
 
 impl AdapterPort for LengthAdapter {
-    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+    fn prepare(&self, items: &[Item<'_>], cut_to: Option<u32>) -> Result<Step, Refusal> {
         if self.pictures {
             let message = "this adapter takes images, not text".into();
             return Err(Refusal {
@@ -531,7 +544,7 @@ impl AdapterPort for LengthAdapter {
         }
         let each = items.iter().zip(0..);
         let lengths: Vec<f32> = each
-            .map(|(item, at)| Self::length(at, item))
+            .map(|(item, at)| Self::length(at, item, cut_to))
             .collect::<Result<_, _>>()?;
         Ok(Step::Tensors(vec![Tensor {
             name: "x".into(),

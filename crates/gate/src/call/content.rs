@@ -93,7 +93,7 @@ impl<'t> Written<'t> {
             taken::of::<String>(value)
                 .ok_or_else(|| invalid(&format!("{at}/{name}"), "wrong_type", "a string"))
         };
-        for (name, value) in taken::members(text)? {
+        for (name, value) in taken::present(text)? {
             match name.as_str() {
                 "type" => part.kind = string("type", value)?,
                 "media_type" => part.media_type = Some(string("media_type", value)?),
@@ -144,6 +144,7 @@ pub(crate) fn read<P: Ports>(opened: &Opened<P>, body: &str) -> Result<ContentBo
     let (mut id, mut model_version, mut parts) = (None, None, None);
     for (name, value) in taken::members(body)? {
         match name.as_str() {
+            "id" | "model_version" if taken::kind(value) == b'n' => {}
             "id" | "model_version" => {
                 let at = format!("/{name}");
                 let word = taken::of::<String>(value)
@@ -375,7 +376,7 @@ pub(crate) fn refused(refusal: Refusal) -> Problem {
         RefusalKind::UnsupportedMediaType(message) => {
             Problem::new(Code::UnsupportedMediaType, message)
         }
-        RefusalKind::InvalidContent(message) => {
+        RefusalKind::InvalidContent(message) | RefusalKind::TooLong(message) => {
             let pointer = match part {
                 Some(part) => format!("/content/{part}"),
                 None => String::new(),

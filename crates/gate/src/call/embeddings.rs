@@ -1,15 +1,17 @@
 //! `/v1/embeddings` in OpenAI's shape: texts or token ids in, vectors out, for models whose adapter gives embeddings.
 
-use super::run::{Answer, Runner, Work, broken_adapter, prepare, too_much};
+use super::run::{Answer, Runner, Unprepared, Work, broken_adapter, cut_to, prepare_cut, too_much};
 use super::{JSON, content, taken, text};
 use crate::catalogue::Opened;
 use crate::coding;
-use crate::ports::{Item, Part, Ports, Step};
+use crate::ports::{AdapterPort, Item, Part, Ports, Refusal, RefusalKind, Step};
 use crate::record::{Request, Response};
 use crate::route::shorten;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use penstock_core::{Code, Problem, Violation};
+use penstock_tensor::Contract;
+use penstock_tensor::contract::{AdapterSpec, Tokens};
 use penstock_tensor::json::{Names, Scanner};
 use penstock_tensor::render;
 
@@ -19,6 +21,10 @@ pub(crate) const MAX_INPUTS: usize = 2_048;
 /// The largest body in which the model's name is looked for before anybody knows who sent it. The largest call OpenAI
 /// takes, 2,048 inputs of 300,000 tokens together, has some 2 MB.
 pub(crate) const MAX_PEEKED_BYTES: usize = 4 << 20;
+
+/// What a body may have. `truncate_prompt_tokens` is vLLM's; the others are OpenAI's.
+const MEMBERS: &str =
+    "`input`, `model`, `encoding_format`, `dimensions`, `user` and `truncate_prompt_tokens`";
 
 /// How vectors are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +42,12 @@ enum Input {
 
 struct Embeddings {
     inputs: Vec<Input>,
+    /// Whether `input` is one text or one list of tokens, and no array of them.
+    is_single: bool,
     encoding: Encoding,
     dimensions: Option<u64>,
+    /// To how many tokens longer texts are cut; `None` where they are refused.
+    cut_to: Option<u32>,
     /// What the adapter made of the inputs, where they fit into one run.
     begun: Option<Step>,
     /// Inputs of one run.
@@ -98,31 +108,93 @@ pub(super) fn decode<P: Ports>(
         return Err(no_embeddings(model));
     };
     let contract = &opened.contract;
-    let at_once = usize::try_from(contract.limits.max_items).unwrap_or(usize::MAX);
+    let takes_tokens = |adapter: &AdapterSpec| adapter.tokens == Tokens::Accept;
+    if !contract.adapter.as_ref().is_some_and(takes_tokens) {
+        let mut inputs = request.inputs.iter();
+        if let Some(at) = inputs.position(|input| matches!(input, Input::Tokens(_))) {
+            return Err(no_tokens(model, &pointer(at, request.is_single)));
+        }
+    }
+    let request = Embeddings {
+        cut_to: request.cut_to.or_else(|| cut_to(contract)),
+        at_once: usize::try_from(contract.limits.max_items).unwrap_or(usize::MAX),
+        ..request
+    };
     let mut begun = None;
-    for (index, chunk) in request.inputs.chunks(at_once).enumerate() {
-        let step = prepare(adapter, contract, model, &items(chunk));
-        let step = step.map_err(|problem| match problem.code {
-            // The body's own type is taken; what takes neither text nor tokens has no embeddings of them.
-            Code::UnsupportedMediaType => no_embeddings(model),
-            _ => in_chunk(problem, index * at_once),
-        })?;
-        begun = Some(step);
+    for (index, chunk) in request.inputs.chunks(request.at_once).enumerate() {
+        begun = Some(request.begin(adapter, contract, model, (index * request.at_once, chunk))?);
     }
     Ok(Box::new(Embeddings {
-        begun: begun.filter(|_| request.inputs.len() <= at_once),
-        at_once,
+        begun: begun.filter(|_| request.inputs.len() <= request.at_once),
         ..request
     }))
 }
 
-/// Says of which chunk an item was.
-fn in_chunk(problem: Problem, first: usize) -> Problem {
-    if first == 0 {
-        return problem;
+impl Embeddings {
+    /// Has the adapter begin with some inputs, the first of which is number `first`.
+    fn begin<A: AdapterPort>(
+        &self,
+        adapter: &A,
+        contract: &Contract,
+        model: &str,
+        (first, chunk): (usize, &[Input]),
+    ) -> Result<Step, Problem> {
+        let step = prepare_cut(adapter, contract, model, &items(chunk), self.cut_to);
+        step.map_err(|unprepared| match unprepared {
+            Unprepared::Broken(problem) => problem,
+            Unprepared::Refused(refusal) => {
+                // An adapter may refuse an item there is none of.
+                let item = (refusal.item as usize).min(chunk.len().saturating_sub(1));
+                refused(refusal, model, &pointer(first + item, self.is_single))
+            }
+        })
     }
-    let message = format!("of the inputs from {first} on, {}", problem.message);
-    Problem { message, ..problem }
+}
+
+/// Where an input stands in the body.
+fn pointer(index: usize, is_single: bool) -> String {
+    match is_single {
+        true => "/input".to_owned(),
+        false => format!("/input/{index}"),
+    }
+}
+
+/// What an adapter refused, with the input's place in the body.
+fn refused(refusal: Refusal, model: &str, pointer: &str) -> Problem {
+    match refusal.kind {
+        // The body's own type is taken; what takes neither text nor tokens has no embeddings of them.
+        RefusalKind::UnsupportedMediaType(_) => no_embeddings(model),
+        RefusalKind::InvalidContent(message) => refuse(
+            Code::InvalidInputs,
+            pointer,
+            "invalid_content",
+            "content the adapter can read",
+            format!("`{pointer}`: {message}"),
+        ),
+        RefusalKind::TooLong(message) => refuse(
+            Code::ContextLengthExceeded,
+            pointer,
+            "context_length_exceeded",
+            "no more tokens than the model can read",
+            format!("`{pointer}`: {message} Or have it cut, with `truncate_prompt_tokens`: -1."),
+        ),
+    }
+}
+
+/// Why token ids are refused. Clients that send them by default name this setting.
+fn no_tokens(model: &str, pointer: &str) -> Problem {
+    refuse(
+        Code::InvalidInputs,
+        pointer,
+        "tokens_not_accepted",
+        "a text",
+        format!(
+            "`{pointer}` has token ids, and model `{model}` takes texts here: ids of another vocabulary than the model's \
+             would give a wrong vector and no error. Send the text itself; with langchain-openai, set \
+             check_embedding_ctx_length=False. The operator allows ids of the model's own vocabulary with \
+             `tokens = \"accept\"` under [adapter] in model.toml."
+        ),
+    )
 }
 
 fn items(inputs: &[Input]) -> Vec<Item<'_>> {
@@ -179,8 +251,10 @@ fn read(body: &str) -> Result<Embeddings, Problem> {
         taken::members(body)?;
         return Err(form("", "wrong_type", "an object", "something else"));
     }
-    let (mut input, mut encoding, mut dimensions) = (None, Encoding::Float, None);
-    for (name, value) in taken::members(body)? {
+    let (mut input, mut encoding) = (None, Encoding::Float);
+    let (mut dimensions, mut cut_to) = (None, None);
+    // Clients write null for what is not set.
+    for (name, value) in taken::present(body)? {
         match name.as_str() {
             // Who calls and what is asked was read before.
             "model" | "user" if taken::kind(value) == b'"' => {}
@@ -208,6 +282,20 @@ fn read(body: &str) -> Result<Embeddings, Problem> {
                 };
                 dimensions = Some(number);
             }
+            "truncate_prompt_tokens" => {
+                cut_to = Some(match taken::of::<i64>(value) {
+                    // As many as the model can read.
+                    Some(-1) => u32::MAX,
+                    Some(number @ 1..) => u32::try_from(number).unwrap_or(u32::MAX - 1),
+                    _ => {
+                        let found = shorten(value);
+                        let expected =
+                            "a whole number above 0, or -1 for as many as the model can read";
+                        let pointer = "/truncate_prompt_tokens";
+                        return Err(form(pointer, "wrong_type", expected, &found));
+                    }
+                });
+            }
             "model" | "user" => {
                 let pointer = format!("/{name}");
                 return Err(form(&pointer, "wrong_type", "a string", "something else"));
@@ -217,9 +305,9 @@ fn read(body: &str) -> Result<Embeddings, Problem> {
                     Code::InvalidBody,
                     "",
                     "unknown_member",
-                    "`input`, `model`, `encoding_format`, `dimensions` and `user`",
+                    MEMBERS,
                     format!(
-                        "there is no member `{}`; the members are `input`, `model`, `encoding_format`, `dimensions` and `user`",
+                        "there is no member `{}`; the members are {MEMBERS}",
                         shorten(&name)
                     ),
                 ));
@@ -231,16 +319,20 @@ fn read(body: &str) -> Result<Embeddings, Problem> {
             "a string, an array of strings, an array of token ids or an array of such arrays";
         return Err(form("/input", "missing_member", expected, "missing"));
     };
+    let (inputs, is_single) = inputs(input)?;
     Ok(Embeddings {
-        inputs: inputs(input)?,
+        inputs,
+        is_single,
         encoding,
         dimensions,
+        cut_to,
         begun: None,
         at_once: 0,
     })
 }
 
-fn inputs(text: &str) -> Result<Vec<Input>, Problem> {
+/// The inputs, and whether `input` is itself the one there is.
+fn inputs(text: &str) -> Result<(Vec<Input>, bool), Problem> {
     let wrong = |pointer: String, found: &str| {
         let expected = "a string, or token ids as whole numbers";
         let kind = match taken::kind(found) {
@@ -262,14 +354,14 @@ fn inputs(text: &str) -> Result<Vec<Input>, Problem> {
     match taken::kind(text) {
         b'"' => {
             let text = taken::of(text).ok_or_else(|| wrong("/input".to_owned(), text))?;
-            return Ok(vec![Input::Text(text)]);
+            return Ok((vec![Input::Text(text)], true));
         }
         b'[' => {}
         _ => return Err(wrong("/input".to_owned(), text)),
     }
     let first = text.trim_start().get(1..).map_or(0, taken::kind);
     if first == b'-' || first.is_ascii_digit() {
-        return Ok(vec![Input::Tokens(content::tokens("/input", text)?)]);
+        return Ok((vec![Input::Tokens(content::tokens("/input", text)?)], true));
     }
     let Some(list) = taken::elements(text, MAX_INPUTS)? else {
         return Err(refuse(
@@ -286,7 +378,7 @@ fn inputs(text: &str) -> Result<Vec<Input>, Problem> {
         return Err(wrong("/input".to_owned(), text));
     }
     let each = list.into_iter().enumerate();
-    each.map(|(index, value)| {
+    let each = each.map(|(index, value)| {
         let at = format!("/input/{index}");
         match taken::kind(value) {
             b'"' => match taken::of(value) {
@@ -299,8 +391,8 @@ fn inputs(text: &str) -> Result<Vec<Input>, Problem> {
             },
             _ => Err(wrong(at, value)),
         }
-    })
-    .collect()
+    });
+    Ok((each.collect::<Result<_, _>>()?, false))
 }
 
 /// The vector in the answer of an adapter that gives embeddings.
@@ -326,24 +418,19 @@ impl<P: Ports> Work<P> for Embeddings {
         self.inputs.len() as u64
     }
 
-    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
-        let Self {
-            inputs,
-            encoding,
-            dimensions,
-            mut begun,
-            at_once,
-        } = *self;
+    fn run(mut self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+        let (encoding, dimensions) = (self.encoding, self.dimensions);
+        let mut begun = self.begun.take();
         let mut body = Vec::with_capacity(4096);
         body.extend_from_slice(b"{\"object\":\"list\",\"data\":[");
         let (mut index, mut units) = (0, 0u64);
-        for chunk in inputs.chunks(at_once) {
+        for chunk in self.inputs.chunks(self.at_once) {
             let step = match begun.take() {
                 Some(step) => step,
                 None => {
                     let adapter = runner.opened.adapter.as_ref();
                     let adapter = adapter.ok_or_else(|| no_embeddings(runner.model))?;
-                    prepare(adapter, runner.contract(), runner.model, &items(chunk))?
+                    self.begin(adapter, runner.contract(), runner.model, (index, chunk))?
                 }
             };
             for answer in runner.adapt(chunk.len(), step)? {

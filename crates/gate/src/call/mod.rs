@@ -74,6 +74,21 @@ impl Method {
             Self::Embeddings => "embeddings",
         }
     }
+
+    /// A word of its own: the part of a path that says which call it is, however the path is spelt.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Predict => "predict",
+            Self::BatchPredict => "batchPredict",
+            Self::Explain => "explain",
+            Self::Infer => "infer",
+            Self::Grpc(Form::Unary) => "ModelInfer",
+            Self::Grpc(Form::Stream) => "ModelStreamInfer",
+            Self::Generate => "generate",
+            Self::GenerateStream => "generate_stream",
+            Self::Embeddings => "embeddings",
+        }
+    }
 }
 
 /// What a call has cost so far.
@@ -265,7 +280,7 @@ impl<P: Ports> Call<'_, P> {
         let opened = &*model.open(ports)?;
         let coding = coding::of(request, headers)?;
         check_body(request, &opened.contract)?;
-        let attempt = match self.begin(coding)? {
+        let attempt = match self.begin((name.as_str(), target), coding)? {
             Begun::Unkeyed => None,
             Begun::Free(attempt) => Some(attempt),
             Begun::Done(kept) => {

@@ -1,6 +1,6 @@
 //! A call that may be a repetition: looks for the earlier one, claims it, and keeps its answer.
 
-use super::{Attempt, Call, Method};
+use super::{Attempt, Call, Method, version};
 use crate::coding::{self, Coding};
 use crate::gate::{Answered, render_problem};
 use crate::grpc::serve;
@@ -9,14 +9,16 @@ use crate::ports::{
     AttemptPort, Claimed, Completed, IdempotencyPort, IdempotentCall, Kept, Looked, Ports,
 };
 use crate::record::Response;
+use crate::route::{Target, percent_decoded, shorten};
 use penstock_core::{Code, Problem, negotiate};
 use penstock_policy::idempotency::key::{Call as CallParts, Fingerprint};
 
 /// The header that says an answer is a replay. Not in the draft; the name most services use.
 const REPLAYED: &str = "idempotency-replayed";
 
-/// Headers that decide, beside the body, what is run and how it is read.
-const DESCRIBING: [&str; 2] = ["x-model-version", "inference-header-content-length"];
+/// A header that decides, beside the body, how it is read. The version that a header names counts with the one in the
+/// path.
+const DESCRIBING: &str = "inference-header-content-length";
 
 /// What came of claiming a call.
 pub(super) enum Claim<A> {
@@ -39,8 +41,13 @@ impl<P: Ports> Call<'_, P> {
         }
     }
 
-    /// Looks for an earlier call with the same idempotency key.
-    pub(super) fn begin(&self, coding: Option<Coding>) -> Result<Begun<Attempt<P>>, Problem> {
+    /// Looks for an earlier call with the same idempotency key. `model` and the version in `target` are those the router
+    /// found: how a client spells the path says nothing about what it asks for.
+    pub(super) fn begin(
+        &self,
+        (model, target): (&str, &Target),
+        coding: Option<Coding>,
+    ) -> Result<Begun<Attempt<P>>, Problem> {
         let Self {
             policies, request, ..
         } = self;
@@ -66,20 +73,22 @@ impl<P: Ports> Call<'_, P> {
             }
             return Ok(Begun::Unkeyed);
         }
-        let (route, query) = request
-            .target
-            .split_once('?')
-            .unwrap_or((&request.target, ""));
+        let mut route = format!("{} {model}", self.method.word());
         // Requests of one stream share its metadata: each is a call of its own by its id.
-        let streamed =
-            serve::is_streamed(request).then(|| format!("{route}#{}", serve::call_id(request)));
-        let route = streamed.as_deref().unwrap_or(route);
+        if serve::is_streamed(request) {
+            route.push('#');
+            route.push_str(&serve::call_id(request));
+        }
+        let route = route.as_str();
+        let query = parameters(&request.target)?;
         let content_type = request.header_text("content-type").unwrap_or_default();
         let mut described = coding::described(content_type, coding).into_owned();
-        for name in DESCRIBING {
-            if let Some(value) = request.header_list(name) {
-                described.push_str(&format!("\0{name}={value}"));
-            }
+        if let Some(value) = request.header_list(DESCRIBING) {
+            described.push_str(&format!("\0{DESCRIBING}={value}"));
+        }
+        // The same whether it stands in the path, behind the name or in a header.
+        if let Some(version) = version::pinned(target, request, None)? {
+            described.push_str(&format!("\0version={version}"));
         }
         // There the form of the answer is the header's to choose.
         let accept = request.header_list("accept");
@@ -99,7 +108,7 @@ impl<P: Ports> Call<'_, P> {
             tenant: &self.caller.tenant,
             method: &request.method,
             route,
-            query,
+            query: &query,
             content_type: &described,
             body: &request.body,
         });
@@ -163,6 +172,35 @@ impl<P: Ports> Call<'_, P> {
             Err(refusal) => Err(idempotency_problem(refusal)),
         }
     }
+}
+
+/// The parameters of a query, decoded, in the order of their names: neither their order nor how they are spelt says
+/// anything. Those of one name stay in their order.
+fn parameters(target: &str) -> Result<String, Problem> {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let decoded = |text: &str| {
+        percent_decoded(&text.replace('+', " ")).ok_or_else(|| {
+            Problem::new(
+                Code::InvalidParameter,
+                format!(
+                    "the query has `{}`, which is not valid percent-encoded UTF-8; write `%` as `%25`",
+                    shorten(text)
+                ),
+            )
+        })
+    };
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let pairs = pairs.map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Ok((decoded(name)?, decoded(value)?))
+    });
+    let mut pairs = pairs.collect::<Result<Vec<(String, String)>, Problem>>()?;
+    pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
+    // Lengths keep two parameters from reading like one.
+    let written = pairs
+        .iter()
+        .map(|(name, value)| format!("{}:{name}{}:{value}", name.len(), value.len()));
+    Ok(written.collect())
 }
 
 /// What a look for an earlier call found.

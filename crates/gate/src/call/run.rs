@@ -7,11 +7,11 @@ use super::{Call, Meter};
 use crate::catalogue::Opened;
 use crate::disclose::disclose;
 use crate::gate::failure;
-use crate::ports::{AdapterAnswer, AdapterPort, FailureKind, Item, Ports, Step, Terms};
+use crate::ports::{AdapterAnswer, AdapterPort, FailureKind, Item, Ports, Refusal, Step, Terms};
 use crate::record::Response;
 use penstock_core::{Code, PredictionId, Problem};
 use penstock_policy::disclosure::rules;
-use penstock_tensor::contract::Dim;
+use penstock_tensor::contract::{Dim, TooLong};
 use penstock_tensor::render::{self, Ranking};
 use penstock_tensor::{Contract, Tensor};
 
@@ -282,6 +282,20 @@ pub(crate) fn too_much(bytes: usize) -> Problem {
     )
 }
 
+/// Why items could not be prepared.
+pub(crate) enum Unprepared {
+    /// The adapter refuses one of them.
+    Refused(Refusal),
+    /// The adapter is broken.
+    Broken(Problem),
+}
+
+/// To how many tokens the contract has longer texts cut.
+pub(crate) fn cut_to(contract: &Contract) -> Option<u32> {
+    let adapter = contract.adapter.as_ref()?;
+    (adapter.too_long == TooLong::Truncate).then_some(u32::MAX)
+}
+
 /// Turns items into what the model is to run on first, checked like a stranger's: the adapter is a component of its own.
 pub(crate) fn prepare<A: AdapterPort>(
     adapter: &A,
@@ -289,9 +303,25 @@ pub(crate) fn prepare<A: AdapterPort>(
     model: &str,
     items: &[Item<'_>],
 ) -> Result<Step, Problem> {
-    let step = adapter.prepare(items).map_err(super::content::refused)?;
+    prepare_cut(adapter, contract, model, items, cut_to(contract)).map_err(|e| match e {
+        Unprepared::Refused(refusal) => super::content::refused(refusal),
+        Unprepared::Broken(problem) => problem,
+    })
+}
+
+/// The same, with longer texts cut to so many tokens; the caller words what the adapter refuses.
+pub(crate) fn prepare_cut<A: AdapterPort>(
+    adapter: &A,
+    contract: &Contract,
+    model: &str,
+    items: &[Item<'_>],
+    cut_to: Option<u32>,
+) -> Result<Step, Unprepared> {
+    let step = adapter
+        .prepare(items, cut_to)
+        .map_err(Unprepared::Refused)?;
     if let Step::Tensors(tensors) = &step {
-        check_adapted(tensors, contract, model)?;
+        check_adapted(tensors, contract, model).map_err(Unprepared::Broken)?;
     }
     Ok(step)
 }

@@ -25,6 +25,14 @@ pub(super) fn members(text: &str) -> Result<Vec<(String, &str)>, Problem> {
     read().map_err(|error| rejected(Rejection::from(*error)))
 }
 
+/// The same without members whose value is `null`: many clients write every optional member, and `null` for those that
+/// are not set.
+pub(super) fn present(text: &str) -> Result<Vec<(String, &str)>, Problem> {
+    let mut found = members(text)?;
+    found.retain(|(_, value)| kind(value) != b'n');
+    Ok(found)
+}
+
 /// The elements of an array, of which no more than `most` are looked at; `None` where there are more. `text` must be an
 /// array.
 pub(super) fn elements(text: &str, most: usize) -> Result<Option<Vec<&str>>, Problem> {

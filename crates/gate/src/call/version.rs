@@ -51,7 +51,7 @@ pub(crate) fn choose<'c, P: Ports>(
 }
 
 /// The version that path, header and body ask for; they must not contradict each other.
-fn pinned(
+pub(super) fn pinned(
     target: &Target,
     request: &Request,
     body: Option<&str>,

@@ -76,6 +76,7 @@ fn kinds(code: Code) -> &'static [Kind] {
         | Code::IdempotencyKeyExhausted
         | Code::ReplayUnavailable
         | Code::IdempotencyKeyReused
+        | Code::ContextLengthExceeded
         | Code::InvalidInputs
         | Code::ModelRejectedInputs
         | Code::InferenceFailed

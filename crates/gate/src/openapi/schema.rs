@@ -703,6 +703,13 @@ pub fn generic() -> Map<String, Value> {
                 "type": "object",
                 "properties": {
                     "name": { "type": "string" },
+                    "id": { "type": "string", "description": "The name, as OpenAI's clients read it." },
+                    "object": { "const": "model" },
+                    "created": {
+                        "type": "integer", "minimum": 0,
+                        "description": "When the contract in force was written, in seconds since the Unix epoch.",
+                    },
+                    "owned_by": { "type": "string" },
                     "description": { "type": "string" },
                     "versions": { "type": "array", "items": { "type": "string" } },
                     "format": { "type": "string" },
@@ -721,8 +728,25 @@ pub fn generic() -> Map<String, Value> {
             "ModelList",
             json!({
                 "type": "object",
-                "properties": { "models": { "type": "array", "items": reference("Model") } },
-                "required": ["models"],
+                "properties": {
+                    "object": { "const": "list" },
+                    "data": {
+                        "type": "array",
+                        "description": "The models that can be used, as OpenAI's clients read them.",
+                        "items": {
+                            "type": "object",
+                            "properties": {
+                                "id": { "type": "string" },
+                                "object": { "const": "model" },
+                                "created": { "type": "integer", "minimum": 0 },
+                                "owned_by": { "type": "string" },
+                            },
+                            "required": ["id", "object", "created", "owned_by"],
+                        },
+                    },
+                    "models": { "type": "array", "items": reference("Model") },
+                },
+                "required": ["object", "data", "models"],
             }),
         ),
         (
@@ -903,12 +927,17 @@ fn embedding_request() -> Value {
                     { "type": "array", "items": tokens, "minItems": 1 },
                 ],
             },
-            "encoding_format": { "enum": ["float", "base64"] },
+            "encoding_format": { "enum": ["float", "base64", null] },
             "dimensions": {
-                "type": "integer", "minimum": 1,
+                "type": ["integer", "null"], "minimum": 1,
                 "description": "Only what the model gives anyway: its vectors cannot be cut.",
             },
-            "user": { "type": "string" },
+            "user": { "type": ["string", "null"] },
+            "truncate_prompt_tokens": {
+                "type": ["integer", "null"], "minimum": -1,
+                "description": "Cuts each text at its end to so many tokens; -1 means as many as the model can read. \
+                                Without it, a longer text is refused unless the model's contract says otherwise.",
+            },
         },
         "required": ["model", "input"],
         "additionalProperties": false,

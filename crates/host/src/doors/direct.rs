@@ -12,6 +12,7 @@ use crate::audience::Audience;
 use crate::state::{InstanceSource, InstanceState, RequestTerms};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
+use penstock_core::headers::AUTHORITY;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -175,14 +176,16 @@ impl Direct {
         instance.store.data_mut().begin_request(terms);
         instance.store.set_epoch_deadline(1);
         let DoorRequest { parts, body, .. } = &request;
-        let headers: Vec<wit::HeaderParam<'_>> = parts
-            .headers
-            .iter()
-            .map(|(name, value)| wit::HeaderParam {
-                name: name.as_str(),
-                value: value.as_bytes(),
-            })
-            .collect();
+        // Over HTTP/2 there may be no `host`, and an absolute-form target may name another server than it does.
+        let authority = parts.uri.authority().map(|authority| wit::HeaderParam {
+            name: AUTHORITY,
+            value: authority.as_str().as_bytes(),
+        });
+        let headers = parts.headers.iter().map(|(name, value)| wit::HeaderParam {
+            name: name.as_str(),
+            value: value.as_bytes(),
+        });
+        let headers: Vec<wit::HeaderParam<'_>> = headers.chain(authority).collect();
         let record = wit::Request {
             method: parts.method.as_str(),
             target: parts.uri.path_and_query().map_or("/", |t| t.as_str()),

@@ -286,7 +286,15 @@ impl Authenticator {
         now_ms: u64,
         random: u64,
     ) -> Result<Admitted, Refusal> {
+        let ignores = (self.settings.anonymous.as_ref())
+            .is_some_and(|anonymous| anonymous.ignore_unrecognised_credentials);
         let recognised = match credential::find(shown.headers)? {
+            Credential::Unrecognised(refusal) if !ignores => return Err(refusal),
+            // Where nothing is not enough, the caller is told what is wrong with what it showed.
+            Credential::Unrecognised(refusal) => match shown.certificate {
+                Some(certificate) => self.by_certificate(certificate)?,
+                None => self.by_nothing(shown).map_err(|_| refusal)?,
+            },
             Credential::ApiKey(api_key) => self.by_api_key(kv, api_key, now_ms).await?,
             Credential::Token(token) => self.by_token(kv, token, shown.address, now_ms).await?,
             Credential::Signature => self.by_signature(kv, shown, now_ms, random).await?,
@@ -640,7 +648,7 @@ impl Authenticator {
                     }
                 }
                 let kind = match refusal.fault {
-                    Fault::Malformed => RefusalKind::Malformed,
+                    Fault::Malformed => RefusalKind::Unreadable,
                     Fault::Invalid | Fault::UnknownKey { .. } => RefusalKind::Invalid,
                     Fault::Expired => RefusalKind::Expired,
                     Fault::NoKeys { .. } => RefusalKind::StoreFailed,

@@ -4,6 +4,9 @@
 //! * `Authorization: Bearer …` (RFC 6750): an API key or a token;
 //! * `X-API-Key: …`, `api-key: …`: an API key;
 //! * `Signature` and `Signature-Input` (RFC 9421): the request is signed.
+//!
+//! A value in one of these places that is neither shaped like an API key of ours nor like a token is
+//! [`Credential::Unrecognised`]. It is an error, unless the policy lets it count as nothing.
 
 use super::api_key::{self, ApiKey};
 use super::token::Issuers;
@@ -14,10 +17,12 @@ use penstock_core::headers::CREDENTIALS;
 pub const MAX_CREDENTIAL_BYTES: usize = 8 << 10;
 
 /// What a request shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential<'a> {
     /// Nothing.
     Nothing,
+    /// Nothing that has the form of a credential of ours; and what to refuse it with where that matters.
+    Unrecognised(Refusal),
     /// An API key with its parts in place.
     ApiKey(ApiKey<'a>),
     /// Something that has the form of a token.
@@ -29,20 +34,24 @@ pub enum Credential<'a> {
 /// Finds it. Names of headers are in lower case.
 pub fn find<'a>(headers: &'a [(&str, &[u8])]) -> Result<Credential<'a>, Refusal> {
     let mut found: Option<(&str, &str)> = None;
+    // Several made-up keys are no two callers: only what could be somebody's must not differ.
+    let (mut some_recognised, mut differ) = (false, None);
     let signed = signature::is_meant(headers);
     for (name, value) in headers {
         if !CREDENTIALS.contains(name) {
             continue;
         }
         let text = carried(name, value)?;
+        some_recognised |= is_recognised(text);
         match found {
-            Some((before, other)) if other != text => {
-                return Err(ambiguous(format!(
-                    "`{before}` and `{name}` carry different credentials"
-                )));
-            }
+            Some((before, other)) if other != text => differ = Some((before, name)),
             _ => found = Some((name, text)),
         }
+    }
+    if let Some((before, name)) = differ.filter(|_| some_recognised) {
+        return Err(ambiguous(format!(
+            "`{before}` and `{name}` carry different credentials"
+        )));
     }
     match (found, signed) {
         (Some((name, _)), true) => Err(ambiguous(format!(
@@ -52,18 +61,37 @@ pub fn find<'a>(headers: &'a [(&str, &[u8])]) -> Result<Credential<'a>, Refusal>
         (None, false) => Ok(Credential::Nothing),
         (Some((name, text)), false) if api_key::is_meant(text) => match api_key::parse(text) {
             Ok(key) => Ok(Credential::ApiKey(key)),
-            Err(why) => Err(malformed(format!("{why} (in `{name}`)"))),
+            Err(why) => Err(unreadable(format!("{why} (in `{name}`)"))),
         },
         (Some(("authorization", text)), false) if Issuers::is_meant(text) => {
             Ok(Credential::Token(text))
         }
-        (Some(("authorization", _)), false) => Err(malformed(
-            "`authorization` carries neither an API key, which begins with `pnst_`, nor a token of three parts".to_owned(),
-        )),
-        (Some((name, _)), false) => Err(malformed(format!(
-            "`{name}` carries no API key; one begins with `pnst_`, and tokens go into `authorization`"
-        ))),
+        (Some((name, text)), false) => {
+            let refusal = unreadable(match (name, text) {
+                (_, "") => format!("`{name}` is empty"),
+                ("authorization", _) => {
+                    "`authorization` carries neither an API key, which begins with `pnst_`, nor a token of three parts"
+                        .to_owned()
+                }
+                _ => format!(
+                    "`{name}` carries no API key; one begins with `pnst_`, and tokens go into `authorization`"
+                ),
+            });
+            match is_recognised(text) {
+                true => Err(refusal),
+                false => Ok(Credential::Unrecognised(refusal)),
+            }
+        }
     }
+}
+
+/// Whether a text could be meant as a credential of ours, however broken: an API key, or a JWT (RFC 7519), which has
+/// three parts when it is signed and five when it is encrypted.
+fn is_recognised(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let parts = text.split('.').count();
+    let is_jwt = matches!(parts, 3 | 5) && text.bytes().all(fits);
+    is_jwt || text.to_ascii_lowercase().contains(api_key::PREFIX)
 }
 
 /// The credential in one header.
@@ -91,9 +119,6 @@ fn carried<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Refusal> {
     } else {
         text
     };
-    if text.is_empty() {
-        return Err(malformed(format!("`{name}` is empty")));
-    }
     if text.contains([' ', ',']) {
         return Err(malformed(format!(
             "`{name}` carries several words; a credential is one"
@@ -106,6 +131,10 @@ fn malformed(message: String) -> Refusal {
     Refusal::new(RefusalKind::Malformed, message)
 }
 
+fn unreadable(message: String) -> Refusal {
+    Refusal::new(RefusalKind::Unreadable, message)
+}
+
 fn ambiguous(message: String) -> Refusal {
     Refusal::new(RefusalKind::Ambiguous, format!("{message}; send one"))
 }
@@ -113,7 +142,7 @@ fn ambiguous(message: String) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use RefusalKind::{Ambiguous, Malformed};
+    use RefusalKind::{Ambiguous, Malformed, Unreadable};
 
     fn key(seed: u8) -> String {
         let mut next = seed;
@@ -156,20 +185,59 @@ mod tests {
                 Err(Ambiguous),
             ),
             (vec![("authorization", bearer("a.b.c"))], Ok("token")),
-            (vec![("x-api-key", "a.b.c".to_owned())], Err(Malformed)),
-            (vec![("authorization", bearer("a.b"))], Err(Malformed)),
+            (vec![("x-api-key", "a.b.c".to_owned())], Err(Unreadable)),
+            (
+                vec![("authorization", bearer("a.b.c.d.e"))],
+                Err(Unreadable),
+            ),
+            (vec![("authorization", bearer("a.b"))], Ok("unrecognised")),
+            (vec![("authorization", bearer("none"))], Ok("unrecognised")),
+            (vec![("api-key", "sk-1234".to_owned())], Ok("unrecognised")),
+            (
+                vec![
+                    ("authorization", bearer("none")),
+                    ("x-api-key", "other".to_owned()),
+                ],
+                Ok("unrecognised"),
+            ),
+            (
+                vec![
+                    ("authorization", bearer("none")),
+                    ("x-api-key", one.clone()),
+                ],
+                Err(Ambiguous),
+            ),
+            (
+                vec![
+                    ("authorization", bearer("none")),
+                    ("signature", "s".to_owned()),
+                ],
+                Err(Ambiguous),
+            ),
+            // A key in quotes, and one in capitals, are meant as keys.
+            (
+                vec![("authorization", bearer(&format!("\"{one}\"")))],
+                Err(Unreadable),
+            ),
+            (
+                vec![("x-api-key", one.to_ascii_uppercase())],
+                Err(Unreadable),
+            ),
             (
                 vec![("authorization", "Basic dTpw".to_owned())],
                 Err(Malformed),
             ),
-            (vec![("authorization", "Bearer".to_owned())], Err(Malformed)),
+            (
+                vec![("authorization", "Bearer".to_owned())],
+                Ok("unrecognised"),
+            ),
             (
                 vec![("authorization", bearer(&format!("{one} {two}")))],
                 Err(Malformed),
             ),
             (vec![("x-api-key", format!("{one},{two}"))], Err(Malformed)),
-            (vec![("x-api-key", String::new())], Err(Malformed)),
-            (vec![("x-api-key", one[..40].to_owned())], Err(Malformed)),
+            (vec![("x-api-key", String::new())], Ok("unrecognised")),
+            (vec![("x-api-key", one[..40].to_owned())], Err(Unreadable)),
             (vec![("x-api-key", "\u{e4}".to_owned())], Err(Malformed)),
             (
                 vec![("authorization", bearer(&"a".repeat(9_000)))],
@@ -188,6 +256,10 @@ mod tests {
                 .collect();
             let found = find(&headers).map(|credential| match credential {
                 Credential::Nothing => "nothing",
+                Credential::Unrecognised(refusal) => {
+                    assert_eq!(refusal.kind, Unreadable);
+                    "unrecognised"
+                }
                 Credential::ApiKey(_) => "key",
                 Credential::Token(_) => "token",
                 Credential::Signature => "signature",

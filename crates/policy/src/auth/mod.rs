@@ -31,8 +31,10 @@ use penstock_core::Caller;
 pub enum RefusalKind {
     /// Nothing was shown, and that is not enough.
     Missing,
-    /// What was shown is no credential.
+    /// Credentials are not shown the way they must be: another scheme, several words, bytes no header may have.
     Malformed,
+    /// What was shown in the right place is no credential of ours: a broken API key or token.
+    Unreadable,
     /// Several different credentials were shown.
     Ambiguous,
     /// Nobody has this credential.
@@ -88,7 +90,10 @@ impl Refusal {
         let error = match self.kind {
             Kind::Missing => return Some(format!("Bearer realm=\"{realm}\"")),
             Kind::Malformed | Kind::Ambiguous => "invalid_request",
-            Kind::Invalid | Kind::Expired | Kind::Revoked | Kind::Replayed => "invalid_token",
+            // RFC 6750 §3.1: "expired, revoked, malformed, or invalid for other reasons".
+            Kind::Unreadable | Kind::Invalid | Kind::Expired | Kind::Revoked | Kind::Replayed => {
+                "invalid_token"
+            }
             Kind::Denied | Kind::TenantDisabled => "insufficient_scope",
             Kind::Hidden | Kind::Throttled | Kind::StoreFailed => return None,
         };

@@ -81,6 +81,9 @@ pub struct Anonymous {
     pub scopes: Vec<Scope>,
     /// From where.
     pub from: From,
+    /// Whether a credential that is neither an API key of ours nor a token counts as none. Many clients cannot
+    /// send nothing and want a made-up key.
+    pub ignore_unrecognised_credentials: bool,
 }
 
 impl Default for Anonymous {
@@ -89,6 +92,7 @@ impl Default for Anonymous {
             tier: ANONYMOUS.to_owned(),
             scopes: Vec::new(),
             from: From::Loopback,
+            ignore_unrecognised_credentials: false,
         }
     }
 }

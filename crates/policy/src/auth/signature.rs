@@ -7,7 +7,7 @@
 
 use super::api_key;
 use hmac::{Hmac, Mac};
-use penstock_core::headers::SIGNATURE;
+use penstock_core::headers::{AUTHORITY, SIGNATURE};
 use sfv::{BareItem, Dictionary, FieldType, InnerList, ListEntry, Parser};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -278,10 +278,14 @@ fn field_value(headers: &[(&str, &[u8])], name: &str, what: &str) -> Result<Stri
 }
 
 /// The authority as it is signed (RFC 9421, 2.2.3): in lower case, without the port that its scheme has anyway. Which
-/// scheme the caller used is not known behind a proxy, so neither port is signed.
+/// scheme the caller used is not known behind a proxy, so neither port is signed. A request over HTTP/2 has it in
+/// `:authority` and often no `host`.
 fn authority(headers: &[(&str, &[u8])]) -> Result<String, Refusal> {
-    let named = |name: &str| name.eq_ignore_ascii_case("host") || name == ":authority";
-    let mut hosts = headers.iter().filter(|(name, _)| named(name));
+    let lines = |wanted: &'static str| {
+        (headers.iter()).filter(move |(name, _)| name.eq_ignore_ascii_case(wanted))
+    };
+    let mut hosts =
+        lines("host").chain(lines(AUTHORITY).filter(|_| lines("host").next().is_none()));
     let (Some((_, host)), None) = (hosts.next(), hosts.next()) else {
         return malformed(
             "the signature covers \"@authority\", and the request has not one `host`",

@@ -50,6 +50,22 @@ pub struct Offender {
     pub clear_until_ms: u64,
     /// Everything is refused until then.
     pub blocked_until_ms: u64,
+    /// The waits that were announced and are not over.
+    told: Vec<Told>,
+}
+
+/// The most announced waits an instance remembers of a caller: one for each of a few limits and costs.
+const MAX_TOLD: usize = 16;
+
+/// A wait that a caller was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    /// The limit's place among all.
+    limit: usize,
+    /// What the call would have cost.
+    cost: u64,
+    /// When the wait ends.
+    until_ms: u64,
 }
 
 impl Offender {
@@ -60,9 +76,39 @@ impl Offender {
                 minute,
                 untold: self.untold,
                 blocked_until_ms: self.blocked_until_ms,
+                told: std::mem::take(&mut self.told),
                 ..Self::default()
             };
         }
+    }
+
+    /// Until when the caller was told to wait with a call of `cost` that a limit refused; 0 for never.
+    pub fn told_until_ms(&self, limit: usize, cost: u64) -> u64 {
+        let told = self.told.iter();
+        let told = told.filter(|told| told.limit == limit && told.cost <= cost);
+        told.map(|told| told.until_ms).max().unwrap_or(0)
+    }
+
+    /// Remembers a wait. Where there is no room, the one that ends first goes.
+    pub fn tell(&mut self, limit: usize, cost: u64, until_ms: u64, now_ms: u64) {
+        self.told
+            .retain(|told| told.until_ms > now_ms && (told.limit, told.cost) != (limit, cost));
+        if self.told.len() == MAX_TOLD
+            && let Some(first) = (0..MAX_TOLD).min_by_key(|&at| self.told[at].until_ms)
+        {
+            self.told.swap_remove(first);
+        }
+        self.told.push(Told {
+            limit,
+            cost,
+            until_ms,
+        });
+    }
+
+    /// A call of `cost` passed a limit, so what was announced for such calls is of no more use.
+    pub fn passed(&mut self, limit: usize, cost: u64) {
+        self.told
+            .retain(|told| told.limit != limit || told.cost > cost);
     }
 }
 
@@ -103,6 +149,32 @@ mod tests {
         assert_eq!(blocked_until_ms(&settings, 10, 4), None);
         assert_eq!(blocked_until_ms(&settings, 10, 5), Some(12 * MINUTE_MS));
         assert_eq!(blocked_until_ms(&Backoff::default(), 10, 1000), None);
+    }
+
+    #[test]
+    fn what_was_told_is_bounded_and_counts_for_calls_that_cost_as_much() {
+        let mut offender = Offender::default();
+        for cost in 1..=100 {
+            offender.tell(0, cost, 1_000 + cost, 0);
+        }
+        assert_eq!(offender.told.len(), MAX_TOLD);
+        assert_eq!(offender.told_until_ms(0, 100), 1_100);
+        assert_eq!(
+            offender.told_until_ms(0, 50),
+            0,
+            "a smaller call was told nothing"
+        );
+        assert_eq!(offender.told_until_ms(1, 100), 0, "another limit");
+        offender.passed(0, 99);
+        assert_eq!(
+            (
+                offender.told_until_ms(0, 99),
+                offender.told_until_ms(0, 100)
+            ),
+            (0, 1_100)
+        );
+        offender.tell(1, 1, 9_999, 5_000);
+        assert_eq!(offender.told.len(), 1, "waits that are over are forgotten");
     }
 
     proptest! {

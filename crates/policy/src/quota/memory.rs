@@ -1,5 +1,6 @@
 //! Decides what an instance remembers between calls: bounded, and never needed for correctness.
 
+use super::gcra::State;
 use std::collections::BTreeMap;
 
 /// Subjects an instance remembers at most, over all its limits: about a hundred bytes each, so half a
@@ -39,11 +40,33 @@ impl<V: Default> Memory<V> {
         self.recent.get_mut(&subject).expect("inserted above")
     }
 
+    /// What is remembered of a subject, if anything is.
+    pub fn known(&mut self, subject: u128) -> Option<&mut V> {
+        match self.recent.get_mut(&subject) {
+            Some(known) => Some(known),
+            None => self.older.get_mut(&subject),
+        }
+    }
+
     /// How many subjects are remembered.
     #[cfg(test)]
     fn len(&self) -> usize {
         self.recent.len() + self.older.len()
     }
+}
+
+/// The counters of a subject, as an instance last saw them. Its own charges and refunds since then are included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// The counters of the window before and of this one.
+    Window {
+        /// The older one, 0 where windows do not slide.
+        before: i64,
+        /// This window's.
+        count: i64,
+    },
+    /// A bucket's value.
+    Bucket(State),
 }
 
 /// What an instance remembers of one subject of one limit.
@@ -57,16 +80,14 @@ pub struct Local {
     pub before: Option<i64>,
     /// Units taken ahead and not used yet.
     pub tokens: u64,
-    /// Whether the store was asked about it.
-    pub seen: bool,
-    /// Units that were left when the store was last asked.
-    pub left: u64,
+    /// The counters, once the store was asked.
+    pub seen: Option<Seen>,
+    /// When the store was last asked.
+    pub seen_ms: u64,
     /// Nothing of [`Local::denied_cost`] or more is asked for before this time.
     pub denied_until_ms: u64,
     /// What was denied.
     pub denied_cost: u64,
-    /// When what was denied has a chance.
-    pub retry_at_ms: u64,
 }
 
 impl Local {
@@ -75,9 +96,6 @@ impl Local {
         if self.span != span {
             *self = Self {
                 span,
-                denied_until_ms: self.denied_until_ms,
-                denied_cost: self.denied_cost,
-                retry_at_ms: self.retry_at_ms,
                 ..Self::default()
             };
         }

@@ -61,7 +61,7 @@ use limits::{Algorithm, OnStoreFailure, Unit};
 use memory::Memory;
 use penstock_core::{Kv, KvError};
 use register::Register;
-use rule::{Over, Passed, REFUSED_FROM_MEMORY_MS, Receipt, Rule};
+use rule::{Charged, Over, Passed, REFUSED_FROM_MEMORY_MS, Receipt, Rule};
 use swap::Verdict;
 
 /// How far clocks of two machines may differ, in milliseconds: each by two seconds from the true time,
@@ -133,8 +133,17 @@ pub struct Admission {
 #[derive(Debug)]
 struct Held {
     rule: usize,
-    amount: u64,
+    charged: Charged,
     receipt: Receipt,
+}
+
+/// The limit that a refusal names.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    rule: usize,
+    cost: u64,
+    sound: bool,
+    over: Over,
 }
 
 /// A limit that counts differently from what the document asks for.
@@ -253,15 +262,33 @@ impl Quota {
         cost: Cost,
     ) -> Result<Admission, Refusal> {
         let accountable = subject::accountable(call);
-        if let Some(until_ms) = self.blocked(ask, accountable).await {
-            self.tally.backed_off += 1;
-            return Err(blocked_refusal(until_ms.saturating_sub(ask.now_ms)));
-        }
+        let cost_of = |unit| match unit {
+            Unit::Requests => Some(cost.requests),
+            Unit::Bytes => Some(cost.bytes),
+            // What it will cost is not known; whether anything is left is asked.
+            Unit::ComputeMs => Some(0),
+            Unit::Items => None,
+        };
         let applies = self.rules.iter().enumerate();
-        let applies = applies
+        let applies: Vec<(usize, u128)> = applies
             .filter(|(_, rule)| subject::applies(&rule.limit, call))
             .map(|(at, rule)| (at, subject::subject(&rule.family, rule.per(), call)))
             .collect();
+        if let Some(until_ms) = self.blocked(ask, accountable).await {
+            self.tally.backed_off += 1;
+            // A limit may have announced a longer wait before the block began.
+            let rules = &self.rules;
+            let known = self.offenders.known(accountable);
+            let told_ms = known.map_or(0, |known| {
+                let told = applies.iter().filter_map(|&(at, _)| {
+                    let cost = cost_of(rules[at].limit.unit)?;
+                    Some(known.told_until_ms(at, cost))
+                });
+                told.max().unwrap_or(0)
+            });
+            let until_ms = until_ms.max(told_ms);
+            return Err(blocked_refusal(until_ms.saturating_sub(ask.now_ms)));
+        }
         let mut admission = Admission {
             statuses: Vec::new(),
             wait_ms: 0,
@@ -270,16 +297,7 @@ impl Quota {
             accountable,
             over: false,
         };
-        let charged = self
-            .charge_all(ask, &mut admission, |unit| match unit {
-                Unit::Requests => Some(cost.requests),
-                Unit::Bytes => Some(cost.bytes),
-                // What it will cost is not known; whether anything is left is asked.
-                Unit::ComputeMs => Some(0),
-                Unit::Items => None,
-            })
-            .await;
-        match charged {
+        match self.charge_all(ask, &mut admission, cost_of).await {
             Ok(()) => {
                 self.tally.admitted += 1;
                 Ok(admission)
@@ -318,10 +336,7 @@ impl Quota {
             }
             rule.refund(ask, &held.receipt, &mut self.tally.store_failures)
                 .await;
-            let name = &rule.limit.name;
-            if let Some(status) = admission.statuses.iter_mut().find(|s| s.name == *name) {
-                status.remaining = (status.remaining + held.amount).min(status.limit);
-            }
+            rule.restate(&mut admission.statuses, held.charged, ask.now_ms);
         }
         admission.held = kept;
     }
@@ -401,37 +416,152 @@ impl Quota {
                     return Err(self.undo(ask, admission, refusal).await);
                 }
             };
-            let status = rule.status(&answer, sound, ask.now_ms);
+            let over = answer.outcome.is_err();
+            let status = (answer.standing).map(|s| rule.status(s, over, sound, ask.now_ms));
             match answer.outcome {
                 Ok(Passed { receipt, wait_ms }) => {
-                    admission.statuses.push(status);
+                    admission.statuses.extend(status);
                     admission.held.extend(receipt.map(|receipt| Held {
                         rule: rule_at,
-                        amount: cost,
+                        charged: Charged {
+                            subject,
+                            amount: cost,
+                            sound,
+                        },
                         receipt,
                     }));
                     if !rule.limit.shadow {
                         admission.wait_ms = admission.wait_ms.max(wait_ms);
                     }
+                    if let Some(known) = self.offenders.known(admission.accountable) {
+                        known.passed(rule_at, cost);
+                    }
                 }
                 Err(_) if rule.limit.shadow => {
                     self.tally.shadow_refusals += 1;
-                    admission.statuses.push(status);
+                    admission.statuses.extend(status);
                 }
                 Err(over) => {
+                    let first = Refused {
+                        rule: rule_at,
+                        cost,
+                        sound,
+                        over,
+                    };
+                    let later = at + 1..admission.applies.len();
+                    let (refused, mut statuses) =
+                        self.longest(ask, admission, later, first, &cost_of).await;
+                    if let Some(status) = status {
+                        statuses.insert(0, status);
+                    }
                     self.tally.refused += 1;
                     self.tally.refused_from_memory += u64::from(over.from_memory);
-                    let who = admission.accountable;
-                    let refusals = self.count_refusal(ask, who, over.from_memory).await;
-                    let rule = &self.rules[rule_at];
-                    let refusal = limit_refusal(rule, status, &over, cost, |asked_s| {
-                        backoff::retry_after_s(&self.backoff, asked_s, refusals)
-                    });
+                    let mut refusal = self
+                        .limit_refusal(ask, admission.accountable, refused, over.from_memory)
+                        .await;
+                    refusal.statuses = statuses;
                     return Err(self.undo(ask, admission, refusal).await);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Which of the limits makes a refused call wait longest: the one that refused, or one of those that were
+    /// not asked yet. Waiting for the first alone would end in the next refusal. Adds how the others stand.
+    /// A store that does not answer here changes nothing: it will refuse when the call comes back.
+    async fn longest<K: Kv>(
+        &mut self,
+        ask: Ask<'_, K>,
+        admission: &Admission,
+        later: std::ops::Range<usize>,
+        first: Refused,
+        cost_of: &impl Fn(Unit) -> Option<u64>,
+    ) -> (Refused, Vec<Status>) {
+        let mut longest = first;
+        let mut statuses = Vec::new();
+        for &(rule_at, subject) in &admission.applies[later] {
+            let limit = &self.rules[rule_at].limit;
+            let Some(cost) = cost_of(limit.unit) else {
+                continue;
+            };
+            let counts = cost > 0 || limit.unit == Unit::ComputeMs;
+            if longest.over.too_large || limit.shadow || !counts {
+                continue;
+            }
+            let Ok(sound) = self.sound_for(ask, rule_at).await else {
+                continue;
+            };
+            let rule = &mut self.rules[rule_at];
+            let too_large = cost > rule.capacity(sound, ask.now_ms);
+            let Ok(standing) = rule.look(ask, subject, cost, sound).await else {
+                continue;
+            };
+            let retry_ms = standing.map_or(0, |s| s.retry_ms);
+            let over = too_large || retry_ms > 0;
+            statuses.extend(standing.map(|s| rule.status(s, over, sound, ask.now_ms)));
+            if too_large || retry_ms > longest.over.retry_ms {
+                longest = Refused {
+                    rule: rule_at,
+                    cost,
+                    sound,
+                    over: Over {
+                        retry_ms,
+                        too_large,
+                        from_memory: false,
+                    },
+                };
+            }
+        }
+        (longest, statuses)
+    }
+
+    /// Counts a refusal and words it. What it announces never ends before what the same caller was told for
+    /// the same limit before.
+    async fn limit_refusal<K: Kv>(
+        &mut self,
+        ask: Ask<'_, K>,
+        who: u128,
+        refused: Refused,
+        from_memory: bool,
+    ) -> Refusal {
+        let refusals = self.count_refusal(ask, who, from_memory).await;
+        let Refused {
+            rule,
+            cost,
+            sound,
+            over,
+        } = refused;
+        let words = self.rules[rule].words(sound, ask.now_ms);
+        let limit = &self.rules[rule].limit;
+        let (name, unit) = (limit.name.clone(), limit.unit);
+        let refusal = |kind, retry_after_s, message| Refusal {
+            kind,
+            limit: Some(name.clone()),
+            unit: Some(unit),
+            retry_after_s,
+            message,
+            statuses: Vec::new(),
+        };
+        if over.too_large {
+            let message = format!(
+                "this call's {cost} {} are more than limit `{name}` of {words} ever allows; send less at once",
+                unit.words()
+            );
+            return refusal(RefusalKind::TooLarge, 1, message);
+        }
+        let asked_s = over.retry_ms.div_ceil(1000);
+        let natural_s = backoff::retry_after_s(&self.backoff, asked_s, refusals);
+        let known = self.offenders.of(who);
+        // The block that this refusal begins lasts longer than the limit.
+        let until_ms = (ask.now_ms.saturating_add(natural_s.saturating_mul(1000)))
+            .max(known.blocked_until_ms)
+            .max(known.told_until_ms(rule, cost));
+        known.tell(rule, cost, until_ms, ask.now_ms);
+        let retry_after_s = until_ms.saturating_sub(ask.now_ms).div_ceil(1000).max(1);
+        let message =
+            format!("limit `{name}` of {words} is used up; try again in {retry_after_s} s");
+        refusal(RefusalKind::UsedUp, retry_after_s, message)
     }
 
     /// Whether the compare-and-swap can be trusted, as far as a rule needs to know.
@@ -461,9 +591,7 @@ impl Quota {
             let rule = &mut self.rules[held.rule];
             rule.refund(ask, &held.receipt, &mut self.tally.store_failures)
                 .await;
-            if let Some(status) = statuses.iter_mut().find(|s| s.name == rule.limit.name) {
-                status.remaining = (status.remaining + held.amount).min(status.limit);
-            }
+            rule.restate(&mut statuses, held.charged, ask.now_ms);
         }
         statuses.append(&mut refusal.statuses);
         refusal.statuses = statuses;
@@ -560,42 +688,6 @@ impl Quota {
             self.tally.store_failures.registrations += self.refusals.add(ask, name).await;
         }
         counted_now
-    }
-}
-
-fn limit_refusal(
-    rule: &Rule,
-    status: Status,
-    over: &Over,
-    cost: u64,
-    retry_after_s: impl Fn(u64) -> u64,
-) -> Refusal {
-    let name = &rule.limit.name;
-    let words = rule.words(&status);
-    let (kind, retry_after_s, message) = if over.too_large {
-        (
-            RefusalKind::TooLarge,
-            over.retry_ms.div_ceil(1000).max(1),
-            format!(
-                "this call's {cost} {} are more than limit `{name}` of {words} ever allows; send less at once",
-                rule.limit.unit.words()
-            ),
-        )
-    } else {
-        let retry_after_s = retry_after_s(over.retry_ms.div_ceil(1000));
-        (
-            RefusalKind::UsedUp,
-            retry_after_s,
-            format!("limit `{name}` of {words} is used up; try again in {retry_after_s} s"),
-        )
-    };
-    Refusal {
-        kind,
-        limit: Some(name.clone()),
-        unit: Some(rule.limit.unit),
-        retry_after_s,
-        message,
-        statuses: vec![status],
     }
 }
 

@@ -10,7 +10,7 @@ use super::gcra::{self, Bucket, Charge, Shape, State};
 use super::limits::{
     Algorithm, DEFAULT_LEASE_S, DEFAULT_MAX_WAIT_MS, Dimension, Limit, Period, Unit,
 };
-use super::memory::{Local, Memory};
+use super::memory::{Local, Memory, Seen};
 use super::register::Register;
 use super::status::{Status, StoreFailures};
 use super::{Ask, CLOCK_SPREAD_MS, SETTLED_MS, concurrency, window};
@@ -101,10 +101,31 @@ impl At {
 pub struct Answer {
     /// What to give back later, or when to try again.
     pub outcome: Result<Passed, Over>,
-    /// Units left.
+    /// How the limit stands afterwards for another call of the same cost; `None` where the store did not
+    /// say.
+    pub standing: Option<Standing>,
+}
+
+/// How a limit stands at a moment, for a call of some cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Units left: a call of that cost passes, and one of more does not.
     pub left: u64,
+    /// Milliseconds until a call of the cost passes if nobody else calls; 0 where it passes now.
+    pub retry_ms: u64,
     /// Milliseconds until the window ends or the bucket is full.
     pub reset_ms: u64,
+}
+
+impl Standing {
+    /// What a client is told to wait: until the call passes, or, where it passes now, until the window
+    /// ends or the bucket is full.
+    pub fn told_ms(&self) -> u64 {
+        match self.retry_ms {
+            0 => self.reset_ms,
+            retry_ms => retry_ms,
+        }
+    }
 }
 
 /// A charge that passed.
@@ -127,13 +148,26 @@ pub struct Over {
     pub from_memory: bool,
 }
 
+/// A charge, as far as its status is concerned.
+#[derive(Clone, Copy, Debug)]
+pub struct Charged {
+    /// Whose.
+    pub subject: u128,
+    /// Units.
+    pub amount: u64,
+    /// Whether the compare-and-swap was trusted.
+    pub sound: bool,
+}
+
 /// What was charged, so that it can be undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Receipt {
     /// Added to a counter.
     Counter {
-        /// The counter.
-        name: String,
+        /// Whose.
+        subject: u128,
+        /// The window.
+        span: u64,
         /// Units.
         amount: u64,
         /// When nobody reads the counter any more.
@@ -249,9 +283,24 @@ impl Rule {
         matches!(self.kind, Kind::Bucket { .. })
     }
 
-    /// How the limit stands, for the answer to a charge.
-    pub fn status(&mut self, answer: &Answer, sound: bool, now_ms: u64) -> Status {
-        let (limit, window_ms) = match &self.kind {
+    /// How the limit stands, for the answer to a call.
+    pub fn status(&mut self, standing: Standing, over: bool, sound: bool, now_ms: u64) -> Status {
+        let (limit, window_ms) = self.extent(sound, now_ms);
+        Status {
+            name: self.limit.name.clone(),
+            limit,
+            window_s: window_ms.map(|ms| ms.div_ceil(1000).max(1)),
+            remaining: standing.left.min(limit),
+            reset_s: standing.told_ms().div_ceil(1000),
+            unit: self.limit.unit,
+            shadow: self.limit.shadow,
+            over,
+        }
+    }
+
+    /// Units and, where there is one, the window's length in milliseconds.
+    fn extent(&mut self, sound: bool, now_ms: u64) -> (u64, Option<u64>) {
+        match &self.kind {
             Kind::Concurrency { .. } => (self.limit.limit, None),
             Kind::Bucket { bucket, .. } if sound => {
                 let window_ms = match bucket.shape {
@@ -264,31 +313,161 @@ impl Rule {
                 let at = self.at(now_ms);
                 (at.limit, Some(at.width_ms()))
             }
+        }
+    }
+
+    /// The bucket, where it counts as one.
+    fn bucket(&self, sound: bool) -> Option<Bucket> {
+        match &self.kind {
+            Kind::Bucket { bucket, .. } if sound => Some(*bucket),
+            _ => None,
+        }
+    }
+
+    /// The most units a call may ever cost. `sound`: whether compare-and-swap can be trusted.
+    pub fn capacity(&mut self, sound: bool, now_ms: u64) -> u64 {
+        match self.bucket(sound) {
+            Some(bucket) => bucket.capacity(),
+            None => self.at(now_ms).limit,
+        }
+    }
+
+    /// How the limit stands for a call of `cost`, by what this instance last saw of it; `None` where it
+    /// saw nothing, and for calls at once, of which nobody knows when they end.
+    pub fn standing(
+        &mut self,
+        subject: u128,
+        cost: u64,
+        sound: bool,
+        now_ms: u64,
+    ) -> Option<Standing> {
+        if let Some(bucket) = self.bucket(sound) {
+            let Some(Seen::Bucket(state)) = self.memory.known(subject)?.seen else {
+                return None;
+            };
+            let idle = bucket.decide(state, now_ms, 0);
+            return Some(Standing {
+                left: idle.left,
+                retry_ms: bucket
+                    .decide(state, now_ms, cost)
+                    .outcome
+                    .err()
+                    .unwrap_or(0),
+                reset_ms: idle.full_in_ms,
+            });
+        }
+        if matches!(self.kind, Kind::Concurrency { .. }) {
+            return None;
+        }
+        let at = self.at(now_ms);
+        let local = self.memory.known(subject)?;
+        local.turn(at.span.id);
+        let Some(Seen::Window { before, count }) = local.seen else {
+            return None;
         };
-        let reset_ms = match answer.outcome {
-            Ok(_) => answer.reset_ms,
-            Err(over) => over.retry_ms,
+        let leased = local.tokens;
+        let (elapsed_ms, width_ms) = (at.elapsed_ms(now_ms), at.width_ms());
+        // What compute time a call takes is known afterwards; it passes while anything is left.
+        let (cost, left) = match self.limit.unit {
+            Unit::ComputeMs => {
+                let left = window::peek(at.limit, before, count, elapsed_ms, width_ms).left;
+                (1, left)
+            }
+            _ => {
+                let left = window::decide(at.limit, before, count, 0, elapsed_ms, width_ms).left;
+                (cost, left.saturating_add(leased).min(at.limit))
+            }
         };
-        Status {
-            name: self.limit.name.clone(),
-            limit,
-            window_s: window_ms.map(|ms| ms.div_ceil(1000).max(1)),
-            remaining: answer.left.min(limit),
-            reset_s: reset_ms.div_ceil(1000),
-            unit: self.limit.unit,
-            shadow: self.limit.shadow,
-            over: answer.outcome.is_err(),
+        let retry_ms = match cost <= left {
+            true => 0,
+            false => window::retry_ms(
+                at.limit, before, count, cost, leased, elapsed_ms, width_ms, at.sliding,
+            ),
+        };
+        Some(Standing {
+            left,
+            retry_ms,
+            reset_ms: at.span.end_ms.saturating_sub(now_ms),
+        })
+    }
+
+    /// How the limit stands for a call of `cost` that is not charged: from memory where the store was
+    /// asked within [`REFUSED_FROM_MEMORY_MS`], so that a flood of refusals costs no trips.
+    pub async fn look<K: Kv>(
+        &mut self,
+        ask: Ask<'_, K>,
+        subject: u128,
+        cost: u64,
+        sound: bool,
+    ) -> Result<Option<Standing>, KvError> {
+        let fresh = self
+            .memory
+            .known(subject)
+            .is_some_and(|l| ask.now_ms.abs_diff(l.seen_ms) < REFUSED_FROM_MEMORY_MS);
+        if fresh && let Some(standing) = self.standing(subject, cost, sound, ask.now_ms) {
+            return Ok(Some(standing));
+        }
+        let seen = match self.bucket(sound) {
+            Some(bucket) => Seen::Bucket(self.read_bucket(ask, bucket, subject).await?),
+            None if matches!(self.kind, Kind::Concurrency { .. }) => return Ok(None),
+            None => {
+                let at = self.at(ask.now_ms);
+                self.memory.of(subject).turn(at.span.id);
+                Seen::Window {
+                    count: read(ask.kv, &self.name(subject, "", at.span.id)).await?,
+                    before: self.before(ask, subject, &at).await?,
+                }
+            }
+        };
+        self.saw(subject, seen, ask.now_ms);
+        Ok(self.standing(subject, cost, sound, ask.now_ms))
+    }
+
+    fn saw(&mut self, subject: u128, seen: Seen, now_ms: u64) {
+        let local = self.memory.of(subject);
+        local.seen = Some(seen);
+        local.seen_ms = now_ms;
+    }
+
+    /// Notes a change this instance made to the counter of a window that it knows.
+    fn moved(&mut self, subject: u128, span: u64, by: i64) {
+        if let Some(local) = self.memory.known(subject)
+            && local.span == span
+            && let Some(Seen::Window { count, .. }) = &mut local.seen
+        {
+            *count = count.saturating_add(by);
         }
     }
 
     /// The limit in words, as in "100 requests in 60 s".
-    pub fn words(&self, status: &Status) -> String {
-        let limit = status.limit;
+    pub fn words(&mut self, sound: bool, now_ms: u64) -> String {
+        let (limit, window_ms) = self.extent(sound, now_ms);
         let units = self.limit.unit.words();
-        match (&self.kind, status.window_s) {
+        match (&self.kind, window_ms) {
             (Kind::Concurrency { .. }, _) | (_, None) => format!("{limit} calls at once"),
             (Kind::Calendar { period, .. }, _) => format!("{limit} {units} a {}", period.as_str()),
-            (_, Some(window_s)) => format!("{limit} {units} in {window_s} s"),
+            (_, Some(ms)) => format!("{limit} {units} in {} s", ms.div_ceil(1000).max(1)),
+        }
+    }
+
+    /// Brings what was said of a charge that was given back to how the limit stands now.
+    pub fn restate(&mut self, statuses: &mut [Status], charge: Charged, now_ms: u64) {
+        let Charged {
+            subject,
+            amount,
+            sound,
+        } = charge;
+        let standing = self.standing(subject, amount, sound, now_ms);
+        let mut told = statuses.iter_mut();
+        let Some(told) = told.find(|status| status.name == self.limit.name) else {
+            return;
+        };
+        match standing {
+            Some(standing) => {
+                let over = told.over;
+                *told = self.status(standing, over, sound, now_ms);
+            }
+            None => told.remaining = (told.remaining + amount).min(told.limit),
         }
     }
 
@@ -353,53 +532,44 @@ impl Rule {
         sound: bool,
         failures: &mut StoreFailures,
     ) -> Result<Answer, KvError> {
-        let bucket = match &self.kind {
-            Kind::Concurrency { lease_ms } => {
-                let lease_ms = *lease_ms;
-                return self.take_place(ask, subject, lease_ms, failures).await;
-            }
-            Kind::Bucket { bucket, .. } if sound => Some(*bucket),
-            _ => None,
-        };
-        let capacity = match bucket {
-            Some(bucket) => bucket.capacity(),
-            None => self.at(ask.now_ms).limit,
-        };
-        if cost > capacity {
-            // Refused without asking, so that what is in flight stays far from overflowing. What is
-            // left is as last seen, if it was.
-            let retry_ms = match bucket {
-                Some(bucket) => bucket.drain_ms(),
-                None => {
-                    let at = self.at(ask.now_ms);
-                    at.span.end_ms - ask.now_ms
-                }
-            };
-            let local = self.memory.of(subject);
+        if let Kind::Concurrency { lease_ms } = self.kind {
+            return self.take_place(ask, subject, lease_ms, failures).await;
+        }
+        if cost > self.capacity(sound, ask.now_ms) {
+            // Nothing is added for it, so that what is in flight stays far from overflowing. It is too
+            // large whether or not the store says how the limit stands.
+            let standing = self.look(ask, subject, cost, sound).await;
             return Ok(Answer {
-                left: if local.seen { local.left } else { capacity },
-                reset_ms: retry_ms,
                 outcome: Err(Over {
-                    retry_ms,
+                    retry_ms: 0,
                     too_large: true,
-                    from_memory: true,
+                    from_memory: false,
+                }),
+                standing: standing.unwrap_or(None).map(|standing| Standing {
+                    // It never passes.
+                    retry_ms: 0,
+                    ..standing
                 }),
             });
         }
-        let local = self.memory.of(subject);
-        if ask.now_ms < local.denied_until_ms && cost >= local.denied_cost {
-            let retry_ms = local.retry_at_ms.saturating_sub(ask.now_ms).max(1);
+        let denied = self
+            .memory
+            .known(subject)
+            .is_some_and(|l| ask.now_ms < l.denied_until_ms && cost >= l.denied_cost);
+        if denied
+            && let Some(standing) = self.standing(subject, cost, sound, ask.now_ms)
+            && standing.retry_ms > 0
+        {
             return Ok(Answer {
-                left: local.left,
-                reset_ms: retry_ms,
                 outcome: Err(Over {
-                    retry_ms,
+                    retry_ms: standing.retry_ms,
                     too_large: false,
                     from_memory: true,
                 }),
+                standing: Some(standing),
             });
         }
-        let answer = match bucket {
+        let passed = match self.bucket(sound) {
             Some(bucket) => {
                 self.fill_bucket(ask, bucket, subject, cost, failures)
                     .await?
@@ -407,47 +577,58 @@ impl Rule {
             None if self.limit.unit == Unit::ComputeMs => self.peek_window(ask, subject).await?,
             None => self.charge_window(ask, subject, cost, failures).await?,
         };
-        let local = self.memory.of(subject);
-        local.seen = true;
-        if let Err(over) = answer.outcome {
-            local.denied_until_ms = ask.now_ms + over.retry_ms.min(REFUSED_FROM_MEMORY_MS);
+        let standing = self.standing(subject, cost, sound, ask.now_ms);
+        let outcome = passed.ok_or_else(|| {
+            let retry_ms = standing.map_or(0, |standing| standing.retry_ms).max(1);
+            let local = self.memory.of(subject);
+            local.denied_until_ms = ask.now_ms + retry_ms.min(REFUSED_FROM_MEMORY_MS);
             local.denied_cost = cost;
-            local.retry_at_ms = ask.now_ms + over.retry_ms;
-            local.left = answer.left;
-        }
-        Ok(answer)
+            Over {
+                retry_ms,
+                too_large: false,
+                from_memory: false,
+            }
+        });
+        Ok(Answer { outcome, standing })
     }
 
+    /// Charges a window, or says with `None` that it does not fit.
     async fn charge_window<K: Kv>(
         &mut self,
         ask: Ask<'_, K>,
         subject: u128,
         cost: u64,
         failures: &mut StoreFailures,
-    ) -> Result<Answer, KvError> {
+    ) -> Result<Option<Passed>, KvError> {
         let at = self.at(ask.now_ms);
-        let reset_ms = at.span.end_ms.saturating_sub(ask.now_ms);
+        let span = at.span.id;
         let lease_tokens = self.limit.lease_tokens;
         let local = self.memory.of(subject);
-        local.turn(at.span.id);
+        local.turn(span);
         if local.tokens >= cost && lease_tokens > 0 {
             local.tokens -= cost;
-            return Ok(Answer {
-                left: local.left + local.tokens,
-                reset_ms,
-                outcome: Ok(Passed {
-                    receipt: Some(Receipt::Leased {
-                        subject,
-                        span: at.span.id,
-                        amount: cost,
-                    }),
-                    wait_ms: 0,
+            return Ok(Some(Passed {
+                receipt: Some(Receipt::Leased {
+                    subject,
+                    span,
+                    amount: cost,
                 }),
-            });
+                wait_ms: 0,
+            }));
         }
-        let ahead = lease_tokens.min(local.left / LEASE_SHARE);
-        let taken = cost + ahead;
-        let name = self.name(subject, "", at.span.id);
+        let last_left = match local.seen {
+            Some(Seen::Window { before, count }) => {
+                let (elapsed_ms, width_ms) = (at.elapsed_ms(ask.now_ms), at.width_ms());
+                window::decide(at.limit, before, count, 0, elapsed_ms, width_ms).left
+            }
+            _ => 0,
+        };
+        // What is leased already pays first; it is counted.
+        let leased = local.tokens;
+        let missing = cost - leased;
+        let ahead = lease_tokens.min(last_left / LEASE_SHARE);
+        let taken = missing + ahead;
+        let name = self.name(subject, "", span);
         let mut count = self.count(ask, subject, &name, taken, failures).await?;
         let before = match self.before(ask, subject, &at).await {
             Ok(before) => before,
@@ -458,53 +639,35 @@ impl Rule {
             }
         };
         let (elapsed_ms, width_ms) = (at.elapsed_ms(ask.now_ms), at.width_ms());
-        let decide = |count: i64, part: u64| {
-            window::decide(at.limit, before, count, part, elapsed_ms, width_ms)
+        let fits = |count: i64, part: u64| {
+            window::decide(at.limit, before, count, part, elapsed_ms, width_ms).fits
         };
-        let mut decision = decide(count, taken);
         let mut kept = ahead;
-        if !decision.fits && ahead > 0 && decide(count - ahead as i64, cost).fits {
+        let mut passes = fits(count, taken);
+        if !passes && ahead > 0 && fits(count - ahead as i64, missing) {
             self.give_back(ask, &name, ahead, failures).await;
             count -= ahead as i64;
-            decision = decide(count, cost);
             kept = 0;
+            passes = true;
         }
-        let local = self.memory.of(subject);
-        local.left = decision.left;
-        if decision.fits {
-            local.tokens += kept;
-            return Ok(Answer {
-                left: decision.left + kept,
-                reset_ms,
-                outcome: Ok(Passed {
-                    receipt: Some(Receipt::Counter {
-                        name,
-                        amount: cost,
-                        matters_until_ms: at.matters_until_ms(),
-                    }),
-                    wait_ms: 0,
-                }),
-            });
+        if !passes {
+            self.give_back(ask, &name, taken, failures).await;
+            count -= taken as i64;
         }
-        self.give_back(ask, &name, taken, failures).await;
-        let retry_ms = window::retry_ms(
-            at.limit,
-            before,
-            count - taken as i64,
-            cost,
-            elapsed_ms,
-            width_ms,
-            at.sliding,
-        );
-        Ok(Answer {
-            left: decision.left,
-            reset_ms,
-            outcome: Err(Over {
-                retry_ms,
-                too_large: false,
-                from_memory: false,
+        self.saw(subject, Seen::Window { before, count }, ask.now_ms);
+        if !passes {
+            return Ok(None);
+        }
+        self.memory.of(subject).tokens = kept;
+        Ok(Some(Passed {
+            receipt: Some(Receipt::Counter {
+                subject,
+                span,
+                amount: cost,
+                matters_until_ms: at.matters_until_ms(),
             }),
-        })
+            wait_ms: 0,
+        }))
     }
 
     /// Whether anything is left, for a cost that is known only afterwards.
@@ -512,34 +675,18 @@ impl Rule {
         &mut self,
         ask: Ask<'_, K>,
         subject: u128,
-    ) -> Result<Answer, KvError> {
+    ) -> Result<Option<Passed>, KvError> {
         let at = self.at(ask.now_ms);
         self.memory.of(subject).turn(at.span.id);
         let count = read(ask.kv, &self.name(subject, "", at.span.id)).await?;
         let before = self.before(ask, subject, &at).await?;
+        self.saw(subject, Seen::Window { before, count }, ask.now_ms);
         let (elapsed_ms, width_ms) = (at.elapsed_ms(ask.now_ms), at.width_ms());
         let decision = window::peek(at.limit, before, count, elapsed_ms, width_ms);
-        self.memory.of(subject).left = decision.left;
-        let outcome = if decision.fits {
-            Ok(Passed {
-                receipt: None,
-                wait_ms: 0,
-            })
-        } else {
-            let sliding = at.sliding;
-            Err(Over {
-                retry_ms: window::retry_ms(
-                    at.limit, before, count, 1, elapsed_ms, width_ms, sliding,
-                ),
-                too_large: false,
-                from_memory: false,
-            })
-        };
-        Ok(Answer {
-            outcome,
-            left: decision.left,
-            reset_ms: at.span.end_ms.saturating_sub(ask.now_ms),
-        })
+        Ok(decision.fits.then_some(Passed {
+            receipt: None,
+            wait_ms: 0,
+        }))
     }
 
     /// Charges compute time that was used, whatever is left.
@@ -555,6 +702,11 @@ impl Rule {
         let name = self.name(subject, "", at.span.id);
         self.count(ask, subject, &name, compute_ms, failures)
             .await?;
+        self.moved(
+            subject,
+            at.span.id,
+            i64::try_from(compute_ms).unwrap_or(i64::MAX),
+        );
         Ok(())
     }
 
@@ -602,16 +754,17 @@ impl Rule {
         Ok(before)
     }
 
+    /// Takes units off a counter; whether the store confirmed it.
     async fn give_back<K: Kv>(
         &self,
         ask: Ask<'_, K>,
         name: &str,
         amount: u64,
         failures: &mut StoreFailures,
-    ) {
-        if ask.kv.increment(name, -(amount as i64)).await.is_err() {
-            failures.refunds += 1;
-        }
+    ) -> bool {
+        let given = ask.kv.increment(name, -(amount as i64)).await.is_ok();
+        failures.refunds += u64::from(!given);
+        given
     }
 
     async fn take_place<K: Kv>(
@@ -641,6 +794,12 @@ impl Rule {
             }
         };
         let (fits, left) = concurrency::decide(self.limit.limit, own, before, after);
+        let standing = Some(Standing {
+            left,
+            // When a call ends is not known; a second is as good a guess as any.
+            retry_ms: if left == 0 { 1000 } else { 0 },
+            reset_ms: 1000,
+        });
         let outcome = if fits {
             Ok(Passed {
                 receipt: Some(Receipt::Place {
@@ -651,18 +810,13 @@ impl Rule {
             })
         } else {
             self.give_back(ask, &name, 1, failures).await;
-            // When a call ends is not known; a second is as good a guess as any.
             Err(Over {
                 retry_ms: 1000,
                 too_large: false,
                 from_memory: false,
             })
         };
-        Ok(Answer {
-            outcome,
-            left,
-            reset_ms: 1000,
-        })
+        Ok(Answer { outcome, standing })
     }
 
     async fn fill_bucket<K: Kv>(
@@ -672,7 +826,7 @@ impl Rule {
         subject: u128,
         cost: u64,
         failures: &mut StoreFailures,
-    ) -> Result<Answer, KvError> {
+    ) -> Result<Option<Passed>, KvError> {
         let mut generation = ask.now_ms / bucket.generation_ms();
         for _ in 0..gcra::MAX_SWAPS {
             let name = self.name(subject, "g", generation);
@@ -693,27 +847,17 @@ impl Rule {
                 continue;
             }
             let decision = bucket.decide(state, ask.now_ms, cost);
-            let answer = |outcome| Answer {
-                outcome,
-                left: decision.left,
-                reset_ms: decision.full_in_ms,
-            };
-            let (after, wait_ms) = match decision.outcome {
-                Ok(passed) => passed,
-                Err(retry_ms) => {
-                    return Ok(answer(Err(Over {
-                        retry_ms,
-                        too_large: false,
-                        from_memory: false,
-                    })));
-                }
+            let Ok((after, wait_ms)) = decision.outcome else {
+                self.saw(subject, Seen::Bucket(state), ask.now_ms);
+                return Ok(None);
             };
             let swapped = ask.kv.swap(swap, &after.to_bytes()).await;
             if made && !matches!(swapped, Ok(false)) {
                 failures.registrations += self.register.add(ask, name).await;
             }
             if swapped? {
-                return Ok(answer(Ok(Passed {
+                self.saw(subject, Seen::Bucket(after), ask.now_ms);
+                return Ok(Some(Passed {
                     receipt: Some(Receipt::Bucket {
                         subject,
                         generation,
@@ -721,10 +865,38 @@ impl Rule {
                         matters_until_ms: ask.now_ms + decision.full_in_ms + CLOCK_SPREAD_MS,
                     }),
                     wait_ms,
-                })));
+                }));
             }
         }
         Err(KvError::new("other callers were faster every time"))
+    }
+
+    /// A bucket's value, read and not changed.
+    async fn read_bucket<K: Kv>(
+        &self,
+        ask: Ask<'_, K>,
+        bucket: Bucket,
+        subject: u128,
+    ) -> Result<State, KvError> {
+        let generation = ask.now_ms / bucket.generation_ms();
+        let parsed = |value: Vec<u8>| State::from_bytes(&value).unwrap_or_default();
+        let read = async |generation| {
+            let value = ask.kv.get(&self.name(subject, "g", generation)).await?;
+            Ok::<_, KvError>(value.map(parsed))
+        };
+        let state = match read(generation).await? {
+            // A caller whose clock is ahead has begun the next.
+            Some(closed) if closed.closed => read(generation + 1).await?.unwrap_or(closed),
+            Some(state) => state,
+            None => match generation.checked_sub(1) {
+                Some(before) => read(before).await?.unwrap_or_default(),
+                None => State::default(),
+            },
+        };
+        Ok(State {
+            closed: false,
+            ..state
+        })
     }
 
     /// What a generation begins with: the value of the one before, closed to everybody else while some
@@ -779,13 +951,18 @@ impl Rule {
     ) {
         match receipt {
             Receipt::Counter {
-                name,
+                subject,
+                span,
                 amount,
                 matters_until_ms,
             } => {
                 // A counter nobody reads may be gone, and would be made again.
                 if ask.now_ms < *matters_until_ms {
-                    self.give_back(ask, name, *amount, failures).await;
+                    let name = self.name(*subject, "", *span);
+                    if self.give_back(ask, &name, *amount, failures).await {
+                        let back = i64::try_from(*amount).unwrap_or(i64::MAX);
+                        self.moved(*subject, *span, -back);
+                    }
                 }
             }
             Receipt::Leased {
@@ -849,6 +1026,7 @@ impl Rule {
                 return Ok(());
             };
             if ask.kv.swap(swap, &refunded.to_bytes()).await? {
+                self.saw(subject, Seen::Bucket(refunded), ask.now_ms);
                 return Ok(());
             }
         }
