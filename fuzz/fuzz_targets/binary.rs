@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use penstock_tensor::binary::{Framed, fill, frame, raw};
 use penstock_tensor::classification::classify;
 use penstock_tensor::render::write_infer_response;
-use penstock_tensor::{Contract, InferRequest, Tensor, check_tensors, parse_infer};
+use penstock_tensor::{Contract, InferRequest, Tensor, Unknown, check_tensors, parse_infer};
 use std::sync::LazyLock;
 
 static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
@@ -25,7 +25,7 @@ fn read(length: Option<&str>, body: &[u8]) -> Option<(InferRequest, &'static Con
     let (request, contract) = match frame(length, body).ok()? {
         Framed::Raw(body) => (raw(body, &ONE).ok()?, &*ONE),
         Framed::Json { json, tail } => {
-            let mut request = parse_infer(json, tail.len() as u64, &CONTRACT).ok()?;
+            let mut request = parse_infer(json, tail.len() as u64, &CONTRACT, Unknown::Ignore).ok()?;
             fill(&mut request.inputs, &request.binary, tail, &CONTRACT).ok()?;
             (request, &*CONTRACT)
         }

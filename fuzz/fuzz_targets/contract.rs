@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use penstock_tensor::{
-    Contract, binary::raw, contract::dims_oip, generate, parse_infer, parse_predict,
+    Contract, Unknown, binary::raw, contract::dims_oip, generate, parse_infer, parse_predict,
 };
 
 fuzz_target!(|text: &str| {
@@ -20,7 +20,7 @@ fuzz_target!(|text: &str| {
         }
         Ok(contract) => {
             for spec in contract.inputs.iter().chain(&contract.outputs) {
-                assert_eq!(dims_oip(spec).len(), spec.shape.len());
+                assert_eq!(dims_oip(spec).len(), spec.shape.len().max(1));
                 let body = format!("{{\"inputs\":{{{:?}:[[1,2],[3]]}}}}", spec.name);
                 let _ = parse_predict(body.as_bytes(), &contract);
             }
@@ -29,9 +29,10 @@ fuzz_target!(|text: &str| {
                 b"{\"inputs\":[{\"name\":\"x\",\"shape\":[2],\"data\":[1,2]}]}",
                 0,
                 &contract,
+                Unknown::Ignore,
             );
             let _ = raw(b"01234567", &contract);
-            let _ = generate::parse(b"{\"x\":[[1,2],[3,4]]}", &contract);
+            let _ = generate::parse(b"{\"x\":[[1,2],[3,4]]}", &contract, Unknown::Ignore);
             let _ = contract.batch_axis();
             serde_json::to_string(&contract).expect("a contract is serialisable");
         }

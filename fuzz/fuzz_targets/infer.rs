@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use penstock_tensor::render::{write_flat, write_nested, write_string};
-use penstock_tensor::{Contract, Tensor, check_tensors, parse_infer};
+use penstock_tensor::{Contract, Tensor, Unknown, check_tensors, parse_infer};
 use std::sync::LazyLock;
 
 static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
@@ -47,12 +47,17 @@ fn request(tensors: &[Tensor], nested: bool, data_first: bool) -> Vec<u8> {
 }
 
 fuzz_target!(|body: &[u8]| {
-    let Ok(parsed) = parse_infer(body, 0, &CONTRACT) else {
+    let Ok(parsed) = parse_infer(body, 0, &CONTRACT, Unknown::Ignore) else {
         return;
     };
     check_tensors(&parsed.inputs, &CONTRACT).expect("what was parsed meets the contract");
     for (nested, data_first) in [(false, false), (true, true)] {
-        let again = parse_infer(&request(&parsed.inputs, nested, data_first), 0, &CONTRACT);
+        let again = parse_infer(
+            &request(&parsed.inputs, nested, data_first),
+            0,
+            &CONTRACT,
+            Unknown::Refuse,
+        );
         assert_eq!(
             again.expect("what was written is taken").inputs,
             parsed.inputs

@@ -112,7 +112,7 @@ def test_a_stream_answers_each_request_and_goes_on_after_an_error(server):
         own.stop_stream()
 
 
-@pytest.mark.parametrize("algorithm", ["gzip", None])
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate", None])
 def test_messages_may_be_compressed(client, algorithm):
     many = numpy.tile(FOUR, (100, 1))
     result = client.infer("identity", [tensor("a", many)], compression_algorithm=algorithm)

@@ -4,26 +4,35 @@
 use serde::Serialize;
 use std::fmt;
 
-/// Longest model name: it is a folder name and a path segment, and longer ones help nobody.
-pub const MAX_MODEL_NAME_BYTES: usize = 64;
-/// Longest version: a decimal number that fits `u32` has at most 10 digits.
-pub const MAX_MODEL_VERSION_DIGITS: usize = 10;
+/// Longest model name: it is a folder name, a path segment, and part of keys in the store, which have 512 bytes.
+pub const MAX_MODEL_NAME_BYTES: usize = 128;
+/// Longest version: a decimal number that fits `u64` has at most 20 digits.
+pub const MAX_MODEL_VERSION_DIGITS: usize = 20;
 /// Longest `x-request-id` taken from a caller; it is copied to every log line of the request.
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// A model's name: 1 to 64 of `a-z 0-9 - _ .`, starting with a letter or digit.
+/// A model's name: 1 to 128 of `A-Z a-z 0-9 - _ .`, not beginning with a dot.
+///
+/// Triton and KServe take these names too. The rule keeps a name to one step of a path and hides no file (no `/`, no leading
+/// dot, so neither `.` nor `..`), and out of what our own notations mark: `@ # ~ !` in graphs' names, `:` in paths and in the
+/// store's keys. Names are compared byte by byte: `Cls` and `cls` are two models. Where a file system takes them for one, the
+/// listing of the folder decides which there is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ModelName(String);
 
 impl ModelName {
+    /// The rule in words, for messages.
+    pub const RULE: &str =
+        "1 to 128 letters (A-Z, a-z), digits, '-', '_' and '.', not beginning with '.'";
+
     /// Checks and wraps a name; `None` when it breaks the rule above.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
-        let fits = matches!(bytes.first(), Some(b'a'..=b'z' | b'0'..=b'9'))
-            && bytes.len() <= MAX_MODEL_NAME_BYTES
+        let fits = (1..=MAX_MODEL_NAME_BYTES).contains(&bytes.len())
+            && bytes.first() != Some(&b'.')
             && bytes
                 .iter()
-                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'));
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
         fits.then(|| Self(text.to_owned()))
     }
 
@@ -41,10 +50,10 @@ impl fmt::Display for ModelName {
 
 /// A model's version: a positive decimal number without leading zeros, as its folder is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct ModelVersion(u32);
+pub struct ModelVersion(u64);
 
 impl ModelVersion {
-    /// Checks and wraps a version; `None` when it is not a positive decimal `u32` in its one
+    /// Checks and wraps a version; `None` when it is not a positive decimal `u64` in its one
     /// spelling.
     pub fn parse(text: &str) -> Option<Self> {
         let canonical = !text.is_empty()
@@ -58,7 +67,7 @@ impl ModelVersion {
     }
 
     /// The version as a number.
-    pub fn get(self) -> u32 {
+    pub fn get(self) -> u64 {
         self.0
     }
 }
@@ -139,12 +148,43 @@ mod tests {
 
     #[test]
     fn a_model_name_cannot_leave_its_folder() {
-        for good in ["magika", "cls", "a", "0", "resnet-50_v1.5"] {
+        let longest = "a".repeat(MAX_MODEL_NAME_BYTES);
+        for good in [
+            "magika",
+            "cls",
+            "a",
+            "0",
+            "resnet-50_v1.5",
+            "MyModel",
+            "_under",
+            "-dash",
+            "a..b",
+            "A.",
+            &longest,
+        ] {
             assert!(ModelName::parse(good).is_some(), "{good}");
         }
         let long = "a".repeat(MAX_MODEL_NAME_BYTES + 1);
         for bad in [
-            "", ".", "..", "../x", "a/b", "-a", "_a", "A", "ä", "a b", "a\0", &long,
+            "",
+            ".",
+            "..",
+            "...",
+            ".git",
+            "../x",
+            "a/b",
+            "a\\b",
+            "ä",
+            "a b",
+            "a\0",
+            "a@1",
+            "a:predict",
+            "a#1",
+            "a~1",
+            "a!shadow",
+            "a%2e",
+            "a*",
+            &long,
         ] {
             assert!(ModelName::parse(bad).is_none(), "{bad:?}");
         }
@@ -155,8 +195,13 @@ mod tests {
         assert_eq!(ModelVersion::parse("1").map(ModelVersion::get), Some(1));
         assert_eq!(
             ModelVersion::parse("4294967295").map(ModelVersion::get),
-            Some(u32::MAX)
+            Some(4_294_967_295)
         );
+        // Times as versions, which TensorFlow Serving's exporters make.
+        for large in ["20251129021500", "1764382500123", "18446744073709551615"] {
+            let version = ModelVersion::parse(large).unwrap();
+            assert_eq!(version.to_string(), large);
+        }
         for bad in [
             "",
             "0",
@@ -165,8 +210,8 @@ mod tests {
             "-1",
             "1.0",
             "v1",
-            "4294967296",
-            "99999999999",
+            "18446744073709551616",
+            "100000000000000000000",
         ] {
             assert!(ModelVersion::parse(bad).is_none(), "{bad:?}");
         }

@@ -71,6 +71,8 @@ pub enum ContentCoding {
     Identity,
     /// `gzip` (RFC 1952).
     Gzip,
+    /// `deflate`, which is the zlib format (RFC 9110 §8.4.1.2).
+    Deflate,
     /// `zstd` (RFC 8878).
     Zstd,
 }
@@ -81,6 +83,7 @@ impl ContentCoding {
         match self {
             Self::Identity => None,
             Self::Gzip => Some("gzip"),
+            Self::Deflate => Some("deflate"),
             Self::Zstd => Some("zstd"),
         }
     }
@@ -96,7 +99,8 @@ pub fn content_coding(accept_encoding: Option<&str>) -> ContentCoding {
     let Some(list) = accept_encoding else {
         return ContentCoding::Identity;
     };
-    let (mut gzip, mut zstd, mut identity, mut others) = (None, None, None, None);
+    let (mut gzip, mut deflate, mut zstd) = (None, None, None);
+    let (mut identity, mut others) = (None, None);
     for entry in list.split(',').take(MAX_CODINGS) {
         let mut parts = entry.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default();
@@ -105,6 +109,7 @@ pub fn content_coding(accept_encoding: Option<&str>) -> ContentCoding {
             _ if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") => {
                 &mut gzip
             }
+            _ if name.eq_ignore_ascii_case("deflate") => &mut deflate,
             _ if name.eq_ignore_ascii_case("zstd") => &mut zstd,
             _ if name.eq_ignore_ascii_case("identity") => &mut identity,
             _ => continue,
@@ -117,6 +122,8 @@ pub fn content_coding(accept_encoding: Option<&str>) -> ContentCoding {
     for (q, coding) in [
         (weight(zstd), ContentCoding::Zstd),
         (weight(gzip), ContentCoding::Gzip),
+        // Only where it is named: some clients mean another format by it, and none wants it most.
+        (deflate.unwrap_or(0), ContentCoding::Deflate),
     ] {
         let wins = match best.1 {
             ContentCoding::Identity => q > 0 && q >= best.0,
@@ -278,6 +285,10 @@ mod tests {
             (None, Identity),
             (Some(""), Identity),
             (Some("br"), Identity),
+            (Some("deflate"), Deflate),
+            (Some("gzip, deflate"), Gzip),
+            (Some("gzip;q=0.5, deflate"), Deflate),
+            (Some("*, zstd;q=0, gzip;q=0"), Identity),
             (Some("gzip"), Gzip),
             (Some("x-gzip"), Gzip),
             (Some("GZIP;Q=0.1"), Gzip),

@@ -148,7 +148,7 @@ impl<'a> GraphName<'a> {
     }
 
     /// Puts a name together.
-    pub fn write(model: &str, version: u32, terms: GraphTerms) -> String {
+    pub fn write(model: &str, version: u64, terms: GraphTerms) -> String {
         let mut name = format!("{model}@{version}");
         let GraphTerms {
             priority,
@@ -300,7 +300,7 @@ mod tests {
         for priority in priorities {
             for timeout_ms in timeouts {
                 for shadow in [false, true] {
-                    for version in [0, 3, 10, u32::MAX] {
+                    for version in [0, 3, 10, u64::MAX] {
                         let terms = GraphTerms {
                             priority,
                             timeout_ms,

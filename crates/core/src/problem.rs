@@ -167,9 +167,9 @@ catalogue! {
     /// The model's runtime failed on inputs that meet its contract.
     InferenceFailed = "inference_failed", 500, "The model failed",
         "Try again; if it persists, report the request id to the operator.";
-    /// This host has no such thing.
+    /// This host does not do what was asked for.
     NotSupported = "not_supported", 501, "Not supported here",
-        "Use a host that has it: Penstock's own has everything the API documents.";
+        "Leave out what the message names; or use a host that has it: Penstock's own has everything the API documents.";
     /// The model exists and is not ready: loading, or failed to load.
     ModelNotReady = "model_not_ready", 503, "Model not ready",
         "Try again after Retry-After seconds; GET /ready lists what is missing.";

@@ -20,6 +20,9 @@ use std::rc::Rc;
 /// The most models one server lists. Each costs an open contract in every instance.
 pub const MAX_MODELS: usize = 1024;
 
+/// The most folders that are listed as skipped: an operator who finds one looks at all of them.
+const MAX_SKIPPED: usize = 64;
+
 /// Seconds a caller is told to wait for a model that somebody has to mend.
 const RETRY_BROKEN_S: u32 = 60;
 
@@ -50,19 +53,44 @@ pub struct Opened<P: Ports> {
     pub adapter: Option<P::Adapter>,
 }
 
+/// A folder of the models directory that is no model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The folder's name.
+    pub folder: String,
+    /// Why it is no model, and what to do.
+    pub reason: String,
+}
+
 /// The models of one instance.
 pub struct Catalogue<P: Ports> {
     models: BTreeMap<String, Model<P>>,
+    skipped: Vec<Skipped>,
     read: rollout::Read,
 }
 
 impl<P: Ports> Catalogue<P> {
     /// Reads the listing: folders whose name is a model name, that hold a contract and at least one
-    /// version folder. Others are not models and are passed over.
+    /// version folder. Others are not models and are skipped; `/ready` says so.
     pub fn read(ports: &P) -> Self {
         let mut models = BTreeMap::new();
+        let mut skipped = Vec::new();
         for (folder, entries) in ports.list_models() {
+            // Tools keep their own folders there: `.git`, `.cache`.
+            if folder.starts_with('.') {
+                continue;
+            }
+            let mut skip = |folder: String, reason: String| {
+                if skipped.len() < MAX_SKIPPED {
+                    skipped.push(Skipped { folder, reason });
+                }
+            };
             let Some(name) = ModelName::parse(&folder) else {
+                let rule = ModelName::RULE;
+                skip(
+                    folder,
+                    format!("this is no name for a model; rename the folder to {rule}"),
+                );
                 continue;
             };
             let mut versions: Vec<ModelVersion> = entries
@@ -70,11 +98,22 @@ impl<P: Ports> Catalogue<P> {
                 .filter_map(|e| ModelVersion::parse(e))
                 .collect();
             versions.sort_unstable();
-            if versions.is_empty() || !entries.iter().any(|e| e == CONTRACT_FILE) {
+            if !entries.iter().any(|e| e == CONTRACT_FILE) {
+                skip(folder, format!("it has no {CONTRACT_FILE}; write one"));
+                continue;
+            }
+            if versions.is_empty() {
+                let reason =
+                    "it has no version; name the graph's folder 1, 2, 3, …, without leading zeros";
+                skip(folder, reason.to_owned());
                 continue;
             }
             if models.len() == MAX_MODELS {
-                break;
+                skip(
+                    folder,
+                    format!("a server has at most {MAX_MODELS} models; serve it elsewhere"),
+                );
+                continue;
             }
             models.insert(
                 folder,
@@ -88,6 +127,7 @@ impl<P: Ports> Catalogue<P> {
         }
         Self {
             models,
+            skipped,
             read: rollout::Read::default(),
         }
     }
@@ -100,6 +140,11 @@ impl<P: Ports> Catalogue<P> {
     /// Their names, in the order of [`Catalogue::iter_mut`].
     pub fn names(&self) -> Vec<String> {
         self.models.keys().cloned().collect()
+    }
+
+    /// The folders that are no models, and why; at most some.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
     }
 
     /// Whether there is such a model.
@@ -128,7 +173,7 @@ impl<P: Ports> Catalogue<P> {
         if !self.contains(&target.model) {
             return Err(self.unknown(&target.model));
         }
-        let Self { models, read } = self;
+        let Self { models, read, .. } = self;
         let model = models
             .get_mut(&target.model)
             .expect("present, by the check above");

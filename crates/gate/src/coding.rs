@@ -1,10 +1,10 @@
-//! Decides what a compressed body is decoded to: `content-encoding: gzip` or `zstd` (RFC 9110 §8.4, RFC 8878),
+//! Decides what a compressed body is decoded to: `content-encoding: gzip`, `deflate` or `zstd` (RFC 9110 §8.4, RFC 8878),
 //! up to the size a body may have anyway. It happens here and not in the server, so that what decodes
 //! strangers' bytes runs in a component, after the caller is known and limits have been asked.
 //!
-//! `deflate` is left out, because half of the clients that send it mean something else by it, and so are several
-//! codings one over the other, which only those send who want work done. What a decoder may hold, and how
-//! often it may start anew, has a bound that does not depend on what the body claims.
+//! `deflate` is the zlib format (RFC 9110 §8.4.1.2, RFC 1950); Triton's clients send it. Bare deflate data, which some clients
+//! send under that name, is refused. So are several codings one over the other: they only make work. What a decoder may hold,
+//! and how often it may start anew, has a bound that does not depend on what the body claims.
 
 use crate::ports::Headers;
 use crate::record::Request;
@@ -16,7 +16,7 @@ use structured_zstd::decoding::{BlockDecodingStrategy, ContentChecksum, FrameDec
 use zlib_rs::{Inflate, InflateFlush, Status};
 
 /// What a 415 names in `Accept-Encoding` (RFC 9110 §12.5.3): the codings that are taken.
-pub const ACCEPTED: &str = "gzip, zstd";
+pub const ACCEPTED: &str = "gzip, deflate, zstd";
 
 /// Bytes that are decoded at once, and so the most that a body exceeds its limit by before that is seen: the
 /// largest block of zstd.
@@ -31,7 +31,9 @@ pub const MAX_PARTS: usize = 4_096;
 pub const MAX_BLOCKS: usize = 65_536;
 
 /// `gzip` with the largest window there is, in the terms of zlib.
-const GZIP_WINDOW_BITS: u8 = 16 + 15;
+const GZIP_WINDOW_BITS: u8 = 16 + ZLIB_WINDOW_BITS;
+/// The same of the zlib format.
+const ZLIB_WINDOW_BITS: u8 = 15;
 /// How often in a row a decoder may take nothing and give nothing: it holds up to 64 bits, and a block is one at least.
 const MAX_IDLE: u32 = 64;
 
@@ -40,6 +42,8 @@ const MAX_IDLE: u32 = 64;
 pub enum Coding {
     /// `gzip` (RFC 1952).
     Gzip,
+    /// `deflate`, which is the zlib format (RFC 1950).
+    Deflate,
     /// `zstd` (RFC 8878).
     Zstd,
 }
@@ -49,6 +53,7 @@ impl Coding {
     pub fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
             Self::Zstd => "zstd",
         }
     }
@@ -82,6 +87,7 @@ pub fn of(request: &Request, headers: &mut Headers) -> Result<Option<Coding>, Pr
             "identity" => return Ok(None),
             // The second name is what the first was called before it was registered (RFC 9110 §8.4.1.3).
             "gzip" | "x-gzip" => return Ok(Some(Coding::Gzip)),
+            "deflate" => return Ok(Some(Coding::Deflate)),
             "zstd" => return Ok(Some(Coding::Zstd)),
             _ => format!(
                 "the content coding `{}` is not taken; send the body with one of {ACCEPTED}, or uncompressed",
@@ -175,7 +181,8 @@ impl Decoded {
 /// Decodes a whole body. No bytes are none, whatever their coding.
 pub fn decode(coding: Coding, body: &[u8], decoded: &mut Decoded) -> Result<(), Fault> {
     match coding {
-        Coding::Gzip => gunzip(body, decoded),
+        Coding::Gzip => inflate(GZIP_WINDOW_BITS, body, decoded),
+        Coding::Deflate => inflate(ZLIB_WINDOW_BITS, body, decoded),
         Coding::Zstd => unzstd(body, decoded),
     }
 }
@@ -192,25 +199,31 @@ fn next_block(blocks: &mut usize) -> Result<(), Fault> {
 }
 
 /// Counts the parts of a body, each of which sets a decoder up.
-fn next_part(parts: &mut usize, what: &str) -> Result<(), Fault> {
+fn next_part(parts: &mut usize, what: &str, most: usize) -> Result<(), Fault> {
     *parts += 1;
-    if *parts > MAX_PARTS {
-        return Err(Fault::Malformed(format!(
-            "it has more than {MAX_PARTS} {what}; compress it as one"
-        )));
+    if *parts > most {
+        return Err(Fault::Malformed(match most {
+            1 => "there are bytes behind its end; send one stream of the zlib format".to_owned(),
+            _ => format!("it has more than {most} {what}; compress it as one"),
+        }));
     }
     Ok(())
 }
 
-fn gunzip(mut rest: &[u8], decoded: &mut Decoded) -> Result<(), Fault> {
+/// Decodes members of gzip, or one stream of the zlib format.
+fn inflate(window_bits: u8, mut rest: &[u8], decoded: &mut Decoded) -> Result<(), Fault> {
     let whole = rest.len();
+    let most = match window_bits {
+        GZIP_WINDOW_BITS => MAX_PARTS,
+        _ => 1,
+    };
     let mut step = Vec::new();
     let (mut parts, mut blocks) = (0, 0);
     while !rest.is_empty() {
-        next_part(&mut parts, "members")?;
+        next_part(&mut parts, "members", most)?;
         let at = whole - rest.len();
         step.resize(STEP_BYTES, 0);
-        let mut member = Inflate::new(true, GZIP_WINDOW_BITS);
+        let mut member = Inflate::new(true, window_bits);
         let mut idle = 0;
         loop {
             let (taken, given) = (member.total_in(), member.total_out());
@@ -219,7 +232,12 @@ fn gunzip(mut rest: &[u8], decoded: &mut Decoded) -> Result<(), Fault> {
                 .decompress(rest, &mut step, InflateFlush::Block)
                 .map_err(|e| {
                     let what = member.error_message().unwrap_or(e.as_str());
-                    Fault::Malformed(format!("the member at byte {at} is broken ({what})"))
+                    Fault::Malformed(match window_bits {
+                        GZIP_WINDOW_BITS => format!("the member at byte {at} is broken ({what})"),
+                        _ => format!(
+                            "the stream is broken ({what}); `deflate` is the zlib format (RFC 1950)"
+                        ),
+                    })
                 })?;
             let taken = (member.total_in() - taken) as usize;
             let given = (member.total_out() - given) as usize;
@@ -252,7 +270,7 @@ fn unzstd(mut rest: &[u8], decoded: &mut Decoded) -> Result<(), Fault> {
         .map_err(|e| Fault::Malformed(e.to_string()))?;
     let (mut parts, mut blocks) = (0, 0);
     while !rest.is_empty() {
-        next_part(&mut parts, "frames")?;
+        next_part(&mut parts, "frames", MAX_PARTS)?;
         let at = whole - rest.len();
         let broken = |e: Error| Fault::Malformed(format!("the frame at byte {at} is broken ({e})"));
         match decoder.init(&mut rest) {

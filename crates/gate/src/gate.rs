@@ -19,7 +19,7 @@ use crate::ports::{
 };
 use crate::record::{Request, Response};
 use crate::repository;
-use crate::representation::{Representation, finish};
+use crate::representation::{MIN_ENCODED_BYTES, Representation, encoded_from_bytes, finish};
 use crate::route::{Route, Target, route, shorten, target};
 use crate::trail::Trail;
 use penstock_core::clock::days_from_date;
@@ -155,6 +155,7 @@ impl<P: Ports> Gate<P> {
         let connection = Connection::of(request, host.token.as_deref());
         let mut trail = Trail::default();
         let mut representation = Representation::Result;
+        let mut encoded_from = MIN_ENCODED_BYTES;
         let is_rpc = service::is_call(request);
         let read = match is_rpc {
             true => serve::read(request).map(Some),
@@ -174,7 +175,7 @@ impl<P: Ports> Gate<P> {
                     &connection,
                     &mut headers,
                     &mut trail,
-                    &mut representation,
+                    (&mut representation, &mut encoded_from),
                     audits,
                 );
                 let rpc = call.as_ref().map(|(_, rpc)| rpc);
@@ -203,7 +204,7 @@ impl<P: Ports> Gate<P> {
         // gRPC has codings of its own.
         let mut response = match is_rpc {
             true => response,
-            false => finish(request, response, representation),
+            false => finish(request, response, representation, encoded_from),
         };
         self.cors.add(&self.ports, request, &mut response);
         // What one caller is answered is not for a cache to tell the next, which shows another header.
@@ -255,7 +256,7 @@ impl<P: Ports> Gate<P> {
         connection: &Connection,
         headers: &mut Headers,
         trail: &mut Trail,
-        representation: &mut Representation,
+        (representation, encoded_from): (&mut Representation, &mut usize),
         audits: bool,
     ) -> Result<Answered, Problem> {
         let mut route = match rpc {
@@ -285,6 +286,7 @@ impl<P: Ports> Gate<P> {
             ));
         }
         *representation = Representation::of(&route, false);
+        *encoded_from = encoded_from_bytes(&route);
         let Self {
             ports,
             policies,
@@ -370,7 +372,7 @@ impl<P: Ports> Gate<P> {
         // What is asked of the repository is in the body; over gRPC it was read with the route.
         let read = match rpc {
             Some(_) => Ok(route.clone()),
-            None => repository::read(&route, request),
+            None => repository::read(&route, request, policies.unknown),
         };
         let answered = read
             .and_then(|route| limited(ports, policies, catalogue, &route, request, caller, context))
@@ -503,6 +505,7 @@ fn unlimited<P: Ports>(
         // It says nothing of any model: what it shows, it asks for with the credentials that are typed in.
         Route::Docs => Ok(Answered::whole(page::response())),
         Route::ServerReady => Ok(readiness(ports, known(catalogue, ports), route, None)),
+        Route::Extension(extension) => Err(extension.refusal()),
         _ => return None,
     })
 }
@@ -649,7 +652,14 @@ fn readiness<P: Ports>(
     }
     let status = if all_ready { 200 } else { 503 };
     let body = match (route, sees) {
-        (Route::Ready, Some(_)) => json!({ "ready": all_ready, "models": models }),
+        (Route::Ready, Some(sees)) => {
+            let mut body = json!({ "ready": all_ready, "models": models });
+            let skipped = skipped(catalogue, sees);
+            if !skipped.is_empty() {
+                body["skipped"] = Value::Array(skipped);
+            }
+            body
+        }
         _ => json!({ "ready": all_ready }),
     };
     let mut answered = Answered::json(status, &body);
@@ -659,6 +669,16 @@ fn readiness<P: Ports>(
             .push("retry-after", RETRY_NOT_READY_S.to_string());
     }
     answered
+}
+
+/// The folders of the models directory that are no models, of those that the caller may know of.
+fn skipped<P: Ports>(catalogue: &Catalogue<P>, sees: Sees<'_>) -> Vec<Value> {
+    let skipped = catalogue.skipped();
+    let folders: Vec<String> = skipped.iter().map(|one| one.folder.clone()).collect();
+    let shown = skipped.iter().zip(sees(&folders)).filter(|(_, seen)| *seen);
+    shown
+        .map(|(one, _)| json!({ "folder": shorten(&one.folder), "reason": one.reason }))
+        .collect()
 }
 
 /// `/v1/usage`: the caller's own counts by day, model and API key.

@@ -19,13 +19,13 @@ pub const EXTENSIONS: [&str; 6] = [
 
 /// A model's configuration, as `/v2/models/{m}/config` shows it.
 pub fn model_config(name: &str, versions: &[ModelVersion], contract: &Contract) -> Value {
-    let batched = contract.batch_axis().is_some();
+    let batched = is_batched(contract);
     let backend = match contract.engine.backend {
         // Which one the host takes is not the contract's to say.
         Backend::Auto => "",
         named => named.as_str(),
     };
-    let numbers: Vec<u32> = versions.iter().map(|version| version.get()).collect();
+    let numbers: Vec<u64> = versions.iter().map(|version| version.get()).collect();
     let mut config = json!({
         "name": name,
         "platform": platform(contract),
@@ -51,6 +51,13 @@ pub fn model_config(name: &str, versions: &[ModelVersion], contract: &Contract) 
     config
 }
 
+/// Whether a configuration may leave the batch axis out of its dims: where every tensor has another axis, as a configuration
+/// has no dims without one. Otherwise dims are whole shapes, and say the same as metadata and answers.
+fn is_batched(contract: &Contract) -> bool {
+    let mut tensors = contract.inputs.iter().chain(&contract.outputs);
+    contract.batch_axis().is_some() && tensors.all(|spec| spec.shape.len() > 1)
+}
+
 /// The most items of one request, in the 32 bits that the configuration has for it.
 pub fn max_batch_size(contract: &Contract) -> i32 {
     i32::try_from(contract.limits.max_items).unwrap_or(i32::MAX)
@@ -58,13 +65,13 @@ pub fn max_batch_size(contract: &Contract) -> i32 {
 
 fn ports(specs: &[TensorSpec], batched: bool) -> Vec<Value> {
     let port = |spec: &TensorSpec| {
-        let (dims, reshaped) = config_dims(spec, batched);
         let mut port = json!({
             "name": spec.name,
             "data_type": data_type(spec.datatype),
-            "dims": dims,
+            "dims": config_dims(spec, batched),
         });
-        if reshaped {
+        // Callers send one axis of one element, and the model gets none.
+        if spec.shape.is_empty() {
             port["reshape"] = json!({ "shape": [] });
         }
         port
@@ -72,17 +79,14 @@ fn ports(specs: &[TensorSpec], batched: bool) -> Vec<Value> {
     specs.iter().map(port).collect()
 }
 
-/// The lengths of a tensor's axes without the one that counts the items; -1 for one of any length. A configuration has
-/// one axis at least: a scalar is an axis of one element, and true says that it is to be taken away again.
-pub fn config_dims(spec: &TensorSpec, batched: bool) -> (Vec<i64>, bool) {
+/// The lengths of a tensor's axes, without the one that counts the items where the model is `batched`; -1 for one of any
+/// length. A scalar is an axis of one element.
+pub fn config_dims(spec: &TensorSpec, batched: bool) -> Vec<i64> {
     let mut dims = dims_oip(spec);
-    if batched && !dims.is_empty() {
+    if batched {
         dims.remove(0);
     }
-    if dims.is_empty() {
-        return (vec![1], true);
-    }
-    (dims, false)
+    dims
 }
 
 /// The name of a data type in a configuration.
@@ -118,7 +122,7 @@ mod tests {
     #[test]
     fn a_batched_models_dims_leave_out_the_axis_that_counts_items() {
         let found = config(
-            "description = \"\"\n[[inputs]]\nname = \"text\"\ndatatype = \"BYTES\"\nshape = [\"N\"]\n\
+            "description = \"\"\n[[inputs]]\nname = \"text\"\ndatatype = \"BYTES\"\nshape = [\"N\", 1]\n\
              [[inputs]]\nname = \"x\"\ndatatype = \"FP32\"\nshape = [\"N\", \"T\", 3]\n\
              [[outputs]]\nname = \"y\"\ndatatype = \"BF16\"\nshape = [\"N\", 10]\n\
              [limits]\nmax_items = 64\n[engine]\nbackend = \"onnxruntime\"\n\
@@ -131,7 +135,7 @@ mod tests {
                 "version_policy": {"specific": {"versions": [1, 3]}},
                 "max_batch_size": 64,
                 "input": [
-                    {"name": "text", "data_type": "TYPE_STRING", "dims": [1], "reshape": {"shape": []}},
+                    {"name": "text", "data_type": "TYPE_STRING", "dims": [1]},
                     {"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 3]},
                 ],
                 "output": [{"name": "y", "data_type": "TYPE_BF16", "dims": [10]}],
@@ -156,6 +160,18 @@ mod tests {
         assert_eq!(found["input"][0]["reshape"], json!({"shape": []}));
         assert_eq!(found["output"][0]["dims"], json!([1, -1]));
         assert_eq!(found.get("dynamic_batching"), None);
+    }
+
+    #[test]
+    fn a_tensor_of_the_batch_axis_alone_has_whole_dims_like_its_metadata() {
+        let found = config(
+            "description = \"\"\n[[inputs]]\nname = \"x\"\ndatatype = \"FP32\"\nshape = [\"N\", 4]\n\
+             [[outputs]]\nname = \"label\"\ndatatype = \"INT64\"\nshape = [\"N\"]\n",
+        );
+        assert_eq!(found["max_batch_size"], json!(0));
+        assert_eq!(found["input"][0]["dims"], json!([-1, 4]));
+        assert_eq!(found["output"][0]["dims"], json!([-1]));
+        assert_eq!(found["output"][0].get("reshape"), None);
     }
 
     #[test]

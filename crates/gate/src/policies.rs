@@ -12,6 +12,7 @@ use penstock_core::{Code, Problem};
 use penstock_policy::cache::CacheEntry;
 use penstock_policy::disclosure::Disclosure;
 use penstock_policy::document;
+use penstock_tensor::Unknown;
 use sha2::{Digest, Sha256};
 
 /// Seconds a caller is told to wait for a store: it reconnects within seconds.
@@ -41,6 +42,8 @@ pub struct Policies<P: Ports> {
     pub body_limit: u64,
     /// Whether some tier has a priority.
     pub ranks_tiers: bool,
+    /// What happens to members and parameters that nothing here knows.
+    pub unknown: Unknown,
 }
 
 impl<P: Ports> Policies<P> {
@@ -77,6 +80,7 @@ impl<P: Ports> Policies<P> {
             cache: document::cache(&text).map_err(broken)?,
             body_limit: document::body_limit(&text).map_err(broken)?,
             ranks_tiers: document::ranks_tiers(&text).map_err(broken)?,
+            unknown: document::validation(&text).map_err(broken)?.unknown(),
             quota,
             idempotency,
             usage,

@@ -2,7 +2,7 @@
 //! implement them in memory.
 
 use penstock_core::{Caller, Code, ModelVersion};
-use penstock_tensor::{InferRequest, Rejection, Tensor};
+use penstock_tensor::{InferRequest, Rejection, Tensor, Unknown};
 
 /// Everything the gate is given.
 pub trait Ports {
@@ -197,9 +197,14 @@ pub trait ContractPort {
     /// Parses the body of `:predict`.
     fn parse_predict(&self, body: &str) -> Result<ParsedBody, Rejection>;
     /// Parses the JSON of the Open Inference Protocol's `infer`, behind which so many bytes of tensors stand.
-    fn parse_infer(&self, body: &str, tail_bytes: u64) -> Result<InferRequest, Rejection>;
+    fn parse_infer(
+        &self,
+        body: &str,
+        tail_bytes: u64,
+        unknown: Unknown,
+    ) -> Result<InferRequest, Rejection>;
     /// Parses the body of `generate`.
-    fn parse_generate(&self, body: &str) -> Result<InferRequest, Rejection>;
+    fn parse_generate(&self, body: &str, unknown: Unknown) -> Result<InferRequest, Rejection>;
 }
 
 /// A file, an image or a recording.

@@ -1,6 +1,7 @@
 //! Decides what is told of the repository of models, and to whom, and what is done to it. The Open Inference Protocol's
 //! extensions for statistics and for the repository, over REST and gRPC.
 
+use crate::call::rejected;
 use crate::catalogue::Catalogue;
 use crate::coding;
 use crate::gate::Answered;
@@ -8,8 +9,8 @@ use crate::ports::{ControlFailure, ControlFailureKind, Headers, Ports};
 use crate::record::{Request, Response};
 use crate::route::{Route, Target, shorten};
 use penstock_core::{Code, Problem};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use penstock_tensor::json::{Scan, Scanner};
+use penstock_tensor::{Rejection, Unknown};
 use serde_json::{Map, Value};
 
 /// Which of some models are to be shown.
@@ -73,55 +74,65 @@ fn done() -> Answered {
 /// The largest body of a request to the repository; what it may have takes a hundred bytes.
 const MAX_BODY_BYTES: u64 = 64 << 10;
 
-/// The body of a request for the index.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct IndexBody {
-    ready: bool,
-}
-
-/// The body of a request to load or unload.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct ControlBody {
-    parameters: Map<String, Value>,
-}
+/// The members that an index has, and those of a load or an unload.
+const INDEX_MEMBERS: [&str; 1] = ["ready"];
+const CONTROL_MEMBERS: [&str; 1] = ["parameters"];
 
 /// What an unload may be told. Nothing here depends on another model, so it changes nothing.
 const UNLOAD_DEPENDENTS: &str = "unload_dependents";
 
-/// The route with what its body asks; of a route that is not the repository's, as it is.
-pub(crate) fn read(route: &Route, request: &Request) -> Result<Route, Problem> {
+/// Whether a parameter of a load would change what is loaded: the contract, or the model's files.
+pub(crate) fn replaces_model(name: &str) -> bool {
+    name == "config" || name.starts_with("file:")
+}
+
+/// The route with what its body asks; of a route that is not the repository's, as it is. What nothing here knows is ignored,
+/// or refused where the operator wants that.
+pub(crate) fn read(route: &Route, request: &Request, unknown: Unknown) -> Result<Route, Problem> {
+    let wrong = |name: &str, expected: &str| {
+        let message = format!("`{name}` is not {expected}; send that, or leave it out");
+        Problem::new(Code::InvalidBody, message)
+    };
     match route {
         Route::RepositoryIndex { .. } => {
-            let IndexBody { ready } = body(request)?;
+            let body = body(request, &INDEX_MEMBERS, unknown)?;
+            let ready = match body.get("ready") {
+                None => false,
+                Some(Value::Bool(ready)) => *ready,
+                Some(_) => return Err(wrong("ready", "true or false")),
+            };
             return Ok(Route::RepositoryIndex { ready });
         }
-        Route::RepositoryLoad(_) => {
-            let ControlBody { parameters } = body(request)?;
-            if let Some(name) = parameters.keys().next() {
-                return Err(Problem::new(
-                    Code::InvalidBody,
-                    format!(
-                        "`parameters.{}` is not taken: a model's files and contract are the operator's; send no parameters",
-                        shorten(name)
-                    ),
-                ));
-            }
-        }
-        Route::RepositoryUnload(_) => {
-            let ControlBody { parameters } = body(request)?;
-            let other = |(name, value): &(&String, &Value)| {
-                *name != UNLOAD_DEPENDENTS || !value.is_boolean()
+        Route::RepositoryLoad(_) | Route::RepositoryUnload(_) => {
+            let loads = matches!(route, Route::RepositoryLoad(_));
+            let body = body(request, &CONTROL_MEMBERS, unknown)?;
+            let none = Map::new();
+            let parameters = match body.get("parameters") {
+                None => &none,
+                Some(Value::Object(parameters)) => parameters,
+                Some(_) => return Err(wrong("parameters", "an object")),
             };
-            if let Some((name, _)) = parameters.iter().find(other) {
-                return Err(Problem::new(
-                    Code::InvalidBody,
-                    format!(
-                        "`parameters.{}` is not taken; the one there is is `{UNLOAD_DEPENDENTS}`, true or false",
-                        shorten(name)
-                    ),
-                ));
+            for (name, value) in parameters.iter().filter(|(_, value)| !value.is_null()) {
+                let shown = shorten(name);
+                if loads && replaces_model(name) {
+                    return Err(Problem::new(
+                        Code::NotSupported,
+                        format!(
+                            "`parameters.{shown}` is not supported: a model's files and contract are the operator's; send no \
+                             parameters"
+                        ),
+                    ));
+                }
+                let is_known = !loads && name == UNLOAD_DEPENDENTS;
+                if is_known && !value.is_boolean() {
+                    return Err(wrong("parameters.unload_dependents", "true or false"));
+                }
+                if !is_known && unknown == Unknown::Refuse {
+                    return Err(Problem::new(
+                        Code::InvalidBody,
+                        format!("`parameters.{shown}` is not a parameter of this call; remove it"),
+                    ));
+                }
             }
         }
         _ => {}
@@ -129,8 +140,12 @@ pub(crate) fn read(route: &Route, request: &Request) -> Result<Route, Problem> {
     Ok(route.clone())
 }
 
-/// A body that is an object of this form, or nothing.
-fn body<T: DeserializeOwned + Default>(request: &Request) -> Result<T, Problem> {
+/// The members of a body that is an object, or nothing; those that are `null` are left out.
+fn body(
+    request: &Request,
+    known: &[&str],
+    unknown: Unknown,
+) -> Result<Map<String, Value>, Problem> {
     let coding = coding::of(request, &mut Headers::new())?;
     let too_large = || {
         Problem::new(
@@ -144,19 +159,34 @@ fn body<T: DeserializeOwned + Default>(request: &Request) -> Result<T, Problem> 
     let body = coding::body(&request.body, coding, MAX_BODY_BYTES)?;
     let text = body.trim_ascii();
     if text.is_empty() {
-        return Ok(T::default());
+        return Ok(Map::new());
     }
     let refused = |code, what: &dyn std::fmt::Display| {
         Problem::new(code, format!("the body cannot be read: {what}"))
     };
+    // Syntax, and members that are there twice, which a value no longer shows.
+    let read = || -> Scan<()> {
+        let mut scanner = Scanner::new(text);
+        scanner.skip_value()?;
+        scanner.finish()
+    };
+    read().map_err(|error| rejected(Rejection::from(*error)))?;
     let value: Value =
         serde_json::from_slice(text).map_err(|error| refused(Code::MalformedJson, &error))?;
-    // Members by their place are no members.
-    if !value.is_object() {
+    let Value::Object(mut members) = value else {
         return Err(refused(Code::InvalidBody, &"it is JSON and no object"));
+    };
+    members.retain(|_, value| !value.is_null());
+    let other = members.keys().find(|name| !known.contains(&name.as_str()));
+    if let Some(name) = other.filter(|_| unknown == Unknown::Refuse) {
+        let what = format!(
+            "it has no member `{}`, but {}",
+            shorten(name),
+            known.join(", ")
+        );
+        return Err(refused(Code::InvalidBody, &what));
     }
-    // From the text again: a value no longer shows that a member was there twice.
-    serde_json::from_slice(text).map_err(|error| refused(Code::InvalidBody, &error))
+    Ok(members)
 }
 
 /// Leaves in a list what is about models that are to be shown.

@@ -25,6 +25,9 @@ use zlib_rs::{Deflate, DeflateFlush, Status};
 
 /// The smallest body that is compressed: one that goes in one packet whatever it is.
 pub const MIN_ENCODED_BYTES: usize = 1 << 10;
+/// The same for what `/v2` says of models. `tritonclient.http.aio` asks for gzip on every call and inflates only the answers of
+/// `infer`; longer answers than this are compressed all the same, because most clients gain by it.
+pub const MIN_ENCODED_V2_BYTES: usize = 64 << 10;
 /// The largest body that is compressed: it is in memory twice while that happens, and takes a tenth of a second.
 pub const MAX_ENCODED_BYTES: usize = 16 << 20;
 /// Of a longer body, so much is compressed to see whether it shrinks.
@@ -35,7 +38,9 @@ const GZIP_LEVEL: i32 = 2;
 /// Of zstd: as fast as gzip's 1 and as small as gzip's 6.
 const ZSTD_LEVEL: CompressionLevel = CompressionLevel::Level(1);
 /// `gzip` with the largest window there is, in the terms of zlib.
-const GZIP_WINDOW_BITS: u8 = 16 + 15;
+const GZIP_WINDOW_BITS: u8 = 16 + ZLIB_WINDOW_BITS;
+/// The same of the zlib format, which `deflate` is (RFC 9110 §8.4.1.2).
+const ZLIB_WINDOW_BITS: u8 = 15;
 /// Bytes of the digest that make a tag: nobody finds two bodies by chance that share 128 bits.
 const TAG_BYTES: usize = 16;
 
@@ -82,12 +87,34 @@ impl Representation {
     }
 }
 
-/// Makes an answer ready to go out.
-pub fn finish(request: &Request, mut response: Response, kind: Representation) -> Response {
+/// The bytes from which a route's answers are compressed.
+pub fn encoded_from_bytes(route: &Route) -> usize {
+    match route {
+        Route::ServerMetadata
+        | Route::ServerReady
+        | Route::ServerLive
+        | Route::ModelMetadata(_)
+        | Route::ModelReady(_)
+        | Route::ModelConfig(_)
+        | Route::Statistics(_)
+        | Route::RepositoryIndex { .. }
+        | Route::RepositoryLoad(_)
+        | Route::RepositoryUnload(_) => MIN_ENCODED_V2_BYTES,
+        _ => MIN_ENCODED_BYTES,
+    }
+}
+
+/// Makes an answer ready to go out; it is compressed where it has `encoded_from` bytes or more.
+pub fn finish(
+    request: &Request,
+    mut response: Response,
+    kind: Representation,
+    encoded_from: usize,
+) -> Response {
     if !matches!(response.status, 200 | 207) || kind == Representation::Opaque {
         return response;
     }
-    let chosen = if is_encodable(&response) {
+    let chosen = if is_encodable(&response, encoded_from) {
         response.push("vary", "accept-encoding");
         content_coding(request.header_list("accept-encoding").as_deref())
     } else {
@@ -118,7 +145,7 @@ pub fn finish(request: &Request, mut response: Response, kind: Representation) -
 }
 
 /// Whether an answer is one to compress for who can read it.
-fn is_encodable(response: &Response) -> bool {
+fn is_encodable(response: &Response, encoded_from: usize) -> bool {
     let content_type = response.header("content-type").unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     let shrinks = matches!(
@@ -126,7 +153,7 @@ fn is_encodable(response: &Response) -> bool {
         "application/json" | "application/octet-stream" | "text/html" | "text/plain"
     );
     shrinks
-        && (MIN_ENCODED_BYTES..=MAX_ENCODED_BYTES).contains(&response.body.len())
+        && (encoded_from..=MAX_ENCODED_BYTES).contains(&response.body.len())
         && response.header("content-encoding").is_none()
 }
 
@@ -157,14 +184,20 @@ fn encode(response: &mut Response, coding: ContentCoding) -> ContentCoding {
 pub fn encoded(body: &[u8], coding: ContentCoding) -> Option<Vec<u8>> {
     match coding {
         ContentCoding::Identity => None,
-        ContentCoding::Gzip => gzip(body, GZIP_LEVEL),
+        ContentCoding::Gzip => deflate(body, GZIP_LEVEL, GZIP_WINDOW_BITS),
+        ContentCoding::Deflate => deflate(body, GZIP_LEVEL, ZLIB_WINDOW_BITS),
         ContentCoding::Zstd => Some(zstd(body, ZSTD_LEVEL)),
     }
 }
 
 /// `gzip` at a level of zlib's, 1 to 9.
 pub fn gzip(body: &[u8], level: i32) -> Option<Vec<u8>> {
-    let mut encoder = Deflate::new(level, true, GZIP_WINDOW_BITS);
+    deflate(body, level, GZIP_WINDOW_BITS)
+}
+
+/// `gzip` or the zlib format, as the window's bits tell.
+fn deflate(body: &[u8], level: i32, window_bits: u8) -> Option<Vec<u8>> {
+    let mut encoder = Deflate::new(level, true, window_bits);
     let mut out = vec![0; body.len() / 2 + 64];
     loop {
         let (taken, given) = (encoder.total_in() as usize, encoder.total_out() as usize);
@@ -223,6 +256,7 @@ fn matching(list: &str, tag: &str, chosen: ContentCoding) -> Option<String> {
     let codings = [
         ContentCoding::Identity,
         ContentCoding::Gzip,
+        ContentCoding::Deflate,
         ContentCoding::Zstd,
     ];
     list.split(',').find_map(|listed| {
@@ -240,6 +274,10 @@ mod tests {
     use super::*;
     use crate::coding::{self, Coding, Decoded};
     use crate::record::Header;
+
+    fn finish(request: &Request, response: Response, kind: Representation) -> Response {
+        super::finish(request, response, kind, MIN_ENCODED_BYTES)
+    }
 
     fn asking(method: &str, headers: &[(&str, &str)]) -> Request {
         Request {
@@ -265,6 +303,7 @@ mod tests {
         let coding = match response.header("content-encoding") {
             None => return response.body.clone(),
             Some("gzip") => Coding::Gzip,
+            Some("deflate") => Coding::Deflate,
             Some("zstd") => Coding::Zstd,
             Some(other) => panic!("{other}"),
         };
@@ -286,7 +325,13 @@ mod tests {
     #[test]
     fn a_body_is_compressed_as_asked_and_decodes_to_what_it_was() {
         for bytes in [MIN_ENCODED_BYTES, 5_000, 100_000, 1 << 20] {
-            for (accept, coding) in [("gzip", "gzip"), ("zstd", "zstd"), ("gzip, zstd", "zstd")] {
+            for (accept, coding) in [
+                ("gzip", "gzip"),
+                ("deflate", "deflate"),
+                ("gzip, deflate", "gzip"),
+                ("zstd", "zstd"),
+                ("gzip, zstd", "zstd"),
+            ] {
                 let plain = answer(bytes);
                 let request = asking("POST", &[("accept-encoding", accept)]);
                 let response = finish(&request, plain.clone(), Representation::Result);
@@ -379,6 +424,35 @@ mod tests {
         for (place, one) in tags.iter().enumerate() {
             assert_eq!(tags.iter().position(|other| other == one), Some(place));
         }
+    }
+
+    #[test]
+    fn what_v2_says_of_models_is_compressed_from_64_kib_on() {
+        let request = asking("GET", &[("accept-encoding", "gzip")]);
+        let target = || crate::route::target("m", None);
+        for route in [
+            Route::ServerMetadata,
+            Route::ModelMetadata(target()),
+            Route::ModelConfig(target()),
+            Route::Statistics(None),
+            Route::RepositoryIndex { ready: false },
+        ] {
+            let from = encoded_from_bytes(&route);
+            for (bytes, coding) in [(from - 1, None), (from, Some("gzip"))] {
+                let finished = super::finish(
+                    &request,
+                    answer(bytes),
+                    Representation::of(&route, false),
+                    from,
+                );
+                assert_eq!(finished.header("content-encoding"), coding, "{route:?}");
+            }
+        }
+        assert_eq!(
+            encoded_from_bytes(&Route::Infer(target())),
+            MIN_ENCODED_BYTES
+        );
+        assert_eq!(encoded_from_bytes(&Route::ModelList), MIN_ENCODED_BYTES);
     }
 
     #[test]

@@ -63,6 +63,42 @@ pub enum Route {
     RepositoryLoad(String),
     /// `/v2/repository/models/{m}/unload`: lets go of a model.
     RepositoryUnload(String),
+    /// A path of an extension of Triton's that is not served.
+    Extension(Extension),
+}
+
+/// An extension of Triton's that lets callers reach into the server's machine, or change it for everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extension {
+    /// `/v2/systemsharedmemory/…`.
+    SystemSharedMemory,
+    /// `/v2/cudasharedmemory/…`.
+    CudaSharedMemory,
+    /// `/v2/trace/setting` and `/v2/models/{m}/trace/setting`.
+    Trace,
+    /// `/v2/logging`.
+    Logging,
+}
+
+impl Extension {
+    /// Why it is not there, and what to do instead.
+    pub fn refusal(self) -> Problem {
+        let message = match self {
+            Self::SystemSharedMemory => {
+                "the system shared memory extension is not supported; send and ask for tensors in the body"
+            }
+            Self::CudaSharedMemory => {
+                "the CUDA shared memory extension is not supported; send and ask for tensors in the body"
+            }
+            Self::Trace => {
+                "the trace extension is not supported; send a `traceparent` header, and find the call in the server's log"
+            }
+            Self::Logging => {
+                "the logging extension is not supported; the operator sets the log with RUST_LOG when the server starts"
+            }
+        };
+        Problem::new(Code::NotSupported, message)
+    }
 }
 
 /// A model, and a version where one is pinned; as sent.
@@ -76,6 +112,7 @@ pub struct Target {
 
 const READ: &str = "GET, HEAD";
 const CALL: &str = "POST";
+const BOTH: &str = "GET, HEAD, POST";
 
 impl Route {
     /// Whether it calls a model.
@@ -109,6 +146,7 @@ impl Route {
             Route::RepositoryIndex { .. }
             | Route::RepositoryLoad(_)
             | Route::RepositoryUnload(_) => CALL,
+            Route::Extension(_) => BOTH,
             _ => READ,
         }
     }
@@ -176,6 +214,14 @@ fn find(path: &str) -> Result<Option<Route>, Problem> {
         ["v2", "repository", "models", model, "unload"] => {
             Some(Route::RepositoryUnload((*model).to_owned()))
         }
+        ["v2", "systemsharedmemory", ..] => Some(Route::Extension(Extension::SystemSharedMemory)),
+        ["v2", "cudasharedmemory", ..] => Some(Route::Extension(Extension::CudaSharedMemory)),
+        ["v2", "trace", "setting"]
+        | ["v2", "models", _, "trace", "setting"]
+        | ["v2", "models", _, "versions", _, "trace", "setting"] => {
+            Some(Route::Extension(Extension::Trace))
+        }
+        ["v2", "logging"] => Some(Route::Extension(Extension::Logging)),
         ["v2", "models", model] => Some(Route::ModelMetadata(target(model, None))),
         ["v2", "models", model, what] => v2_model(target(model, None), what),
         ["v2", "models", model, "versions", version] => {
@@ -415,6 +461,31 @@ mod tests {
             ),
         ] {
             assert_eq!(route(method, path), Ok(expected), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn an_extension_that_is_not_served_is_named_whatever_is_asked_of_it() {
+        use Extension::*;
+        for (path, extension) in [
+            ("/v2/systemsharedmemory/status", SystemSharedMemory),
+            (
+                "/v2/systemsharedmemory/region/r/register",
+                SystemSharedMemory,
+            ),
+            ("/v2/systemsharedmemory/unregister", SystemSharedMemory),
+            ("/v2/cudasharedmemory/region/r/status", CudaSharedMemory),
+            ("/v2/cudasharedmemory/region/r/unregister", CudaSharedMemory),
+            ("/v2/trace/setting", Trace),
+            ("/v2/models/m/trace/setting", Trace),
+            ("/v2/models/m/versions/1/trace/setting", Trace),
+            ("/v2/logging", Logging),
+        ] {
+            for method in ["GET", "HEAD", "POST", "OPTIONS"] {
+                let found = route(method, path);
+                assert_eq!(found, Ok(Route::Extension(extension)), "{method} {path}");
+            }
+            assert_eq!(extension.refusal().code, Code::NotSupported);
         }
     }
 

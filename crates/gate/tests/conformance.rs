@@ -42,6 +42,22 @@ fn every_test_that_the_page_names_exists() {
 }
 
 #[test]
+fn every_parameter_that_is_not_supported_is_in_the_page_with_its_reason() {
+    let page = page();
+    for refused in penstock_tensor::parameters::NOT_SUPPORTED {
+        let value = match refused.value {
+            Some(value) => format!("`{value}`"),
+            None => "any value".to_owned(),
+        };
+        let row = format!("| `{}` | {value} | {} |", refused.name, refused.why);
+        assert!(page.contains(&row), "{row}");
+    }
+    let rows = page.split("## Parameters that are refused").nth(1).unwrap();
+    let rows = rows.split("## ").next().unwrap().matches("\n| `").count();
+    assert_eq!(rows, penstock_tensor::parameters::NOT_SUPPORTED.len());
+}
+
+#[test]
 fn every_path_of_the_protocol_that_is_served_is_in_the_page() {
     let page = page();
     let document = document(&[], &About::default());

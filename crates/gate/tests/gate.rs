@@ -54,7 +54,7 @@ fn ports() -> InMemory {
             ("adapted", ADAPTED, &["1"]),
             ("broken", "description = 3", &["1"]),
             ("empty", IDENTITY, &[]),
-            ("Not-A-Model", IDENTITY, &["1"]),
+            ("Not A Model", IDENTITY, &["1"]),
         ],
         echo,
     )
@@ -391,6 +391,67 @@ fn a_runtime_failure_on_sizes_the_caller_chose_is_the_callers() {
     let body = br#"{"inputs":{"a":[[1,2,3,4,5]]}}"#;
     let response = Gate::new(ports).handle(&request("POST", "/v1/models/open:predict", JSON, body));
     assert_eq!(response.status, 422);
+}
+
+#[test]
+fn ready_names_the_folders_that_are_no_models_to_callers_who_may_know() {
+    let models: &[(&str, &str, &[&str])] = &[
+        (
+            "MyModel",
+            IDENTITY,
+            &["20251129021500", "18446744073709551615"],
+        ),
+        ("_under", IDENTITY, &["1"]),
+        ("-dash", IDENTITY, &["1"]),
+        ("two words", IDENTITY, &["1"]),
+        ("versionless", IDENTITY, &["01", "v2"]),
+        (".git", IDENTITY, &["1"]),
+    ];
+    let ports = InMemory::new(models, echo);
+    let ask = |method: &str, target: &str, body: &[u8]| {
+        Gate::new(ports.clone()).handle(&request(method, target, &[], body))
+    };
+    let of = |response: &Response| -> Value { serde_json::from_slice(&response.body).unwrap() };
+    let ready = of(&ask("GET", "/ready", b""));
+    let skipped = ready["skipped"].as_array().unwrap();
+    let folders: Vec<&Value> = skipped.iter().map(|one| &one["folder"]).collect();
+    assert_eq!(folders, ["two words", "versionless"]);
+    assert!(
+        skipped[0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("rename the folder")
+    );
+    assert!(
+        skipped[1]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("without leading zeros")
+    );
+    let body = br#"{"inputs":{"a":[[1,2,3,4]]}}"#;
+    for (target, version) in [
+        ("/v1/models/MyModel:predict", "18446744073709551615"),
+        (
+            "/v1/models/MyModel@20251129021500:predict",
+            "20251129021500",
+        ),
+        ("/v1/models/_under:predict", "1"),
+        ("/v1/models/-dash:predict", "1"),
+    ] {
+        let response = ask("POST", target, body);
+        assert_eq!(response.status, 200, "{target}");
+        assert_eq!(
+            response.header("x-model-version"),
+            Some(version),
+            "{target}"
+        );
+    }
+    // Names are compared byte by byte.
+    assert_eq!(ask("POST", "/v1/models/mymodel:predict", body).status, 404);
+    let scoped =
+        "[auth.anonymous]\nscopes = [\"ready\", \"models:MyModel\"]\nfrom = \"anywhere\"\n";
+    scoped.clone_into(&mut ports.policy.borrow_mut());
+    assert_eq!(of(&ask("GET", "/ready", b"")).get("skipped"), None);
 }
 
 #[test]

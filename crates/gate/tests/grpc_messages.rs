@@ -5,15 +5,20 @@
 use pb::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use penstock_core::Code;
 use penstock_gate::grpc::decode::{MAX_ID_BYTES, MAX_LISTED, heading};
-use penstock_gate::grpc::{Decoded, Form, Inference, decode_infer, encode_infer};
+use penstock_gate::grpc::{self, Decoded, Form, Inference, encode_infer};
 use penstock_proto::inference as pb;
 use penstock_tensor::tensor::push_byte_string;
-use penstock_tensor::{Contract, Datatype, Rejection, Tensor};
+use penstock_tensor::{Contract, Datatype, Rejection, Tensor, Unknown};
 use proptest::prelude::*;
 use prost::Message;
 use prost::bytes::Bytes;
 
 const LIMIT: u64 = 1 << 20;
+
+/// What nothing here knows is refused, so that every place of it is seen.
+fn decode_infer(message: &[u8], contract: &Contract, limit: u64) -> Result<Decoded, Rejection> {
+    grpc::decode_infer(message, contract, limit, Unknown::Refuse)
+}
 
 /// A model with one input `x` of the datatype and open length, and one output `y`.
 fn contract(datatype: Datatype) -> Contract {
@@ -474,30 +479,122 @@ fn parameters_that_say_something_are_taken_and_the_others_refused() {
     for (name, choice, rule) in [
         ("timeout", Choice::StringParam("soon".into()), "wrong_type"),
         ("timeout", Choice::Int64Param(-1), "wrong_type"),
-        (
-            "sequence_id",
-            Choice::Int64Param(7),
-            "unsupported_parameter",
-        ),
+        ("sequence_id", Choice::Int64Param(7), "not_supported"),
         (
             "shared_memory_region",
             Choice::StringParam("r".into()),
-            "unsupported_parameter",
+            "not_supported",
         ),
         ("tiemout", Choice::Int64Param(1), "unknown_parameter"),
     ] {
+        let code = match rule {
+            "not_supported" => Code::NotSupported,
+            _ => Code::InvalidBody,
+        };
         let found = refusal(&with(name, choice), &contract);
-        assert_eq!(found, (Code::InvalidBody, vec![rule.to_owned()]), "{name}");
+        assert_eq!(found, (code, vec![rule.to_owned()]), "{name}");
+    }
+    // 4.0 is 4, as in JSON.
+    for (number, expected) in [(4.0, Some(4)), (0.0, None)] {
+        let found = read(&with("timeout", Choice::DoubleParam(number)), &contract);
+        assert_eq!(found.unwrap().timeout_us, expected);
+    }
+    for number in [4.5, -4.0, f64::NAN, f64::INFINITY, 1e300] {
+        let found = refusal(&with("timeout", Choice::DoubleParam(number)), &contract);
+        assert_eq!(found.1, ["wrong_type"], "{number}");
     }
     let mut shared = base();
     let region = parameter(Choice::StringParam("r".into()));
     shared.inputs[0]
         .parameters
         .insert("shared_memory_region".into(), region);
-    assert_eq!(refusal(&shared, &contract).1, ["unsupported_parameter"]);
+    assert_eq!(refusal(&shared, &contract).1, ["not_supported"]);
     let mut long = base();
     long.id = "x".repeat(MAX_ID_BYTES + 1);
     assert_eq!(refusal(&long, &contract).1, ["id_too_long"]);
+}
+
+#[test]
+fn parameters_that_nothing_acts_on_are_ignored_unless_they_would_change_the_result() {
+    use pb::infer_parameter::ParameterChoice as Choice;
+    let contract = contract(Datatype::Uint8);
+    let lenient = |request: &pb::ModelInferRequest| {
+        grpc::decode_infer(&request.encode_to_vec(), &contract, LIMIT, Unknown::Ignore)
+    };
+    let base = request(vec![input("x", "UINT8", &[2])], &[&[1, 2]]);
+    let plain = lenient(&base).unwrap();
+    // KServe's client states the size of raw bytes, and MLServer's codecs how they were made.
+    let mut kserve = base.clone();
+    for (name, choice) in [
+        ("binary_data_size", Choice::Int64Param(2)),
+        ("content_type", Choice::StringParam("np".into())),
+        ("layout", Choice::StringParam("C".into())),
+    ] {
+        let parameters = &mut kserve.inputs[0].parameters;
+        parameters.insert(name.to_owned(), parameter(choice));
+    }
+    kserve
+        .parameters
+        .insert("headers".to_owned(), parameter(Choice::BoolParam(true)));
+    // A parameter without a value.
+    kserve
+        .parameters
+        .insert("priority".to_owned(), Default::default());
+    assert_eq!(lenient(&kserve).as_ref(), Ok(&plain));
+    assert_eq!(refusal(&kserve, &contract).0, Code::InvalidBody);
+    for (name, choice, code) in [
+        (
+            "binary_data_size",
+            Choice::Int64Param(3),
+            Code::InvalidInputs,
+        ),
+        (
+            "binary_data_size",
+            Choice::StringParam("2".into()),
+            Code::InvalidBody,
+        ),
+        (
+            "shared_memory_region",
+            Choice::StringParam("r".into()),
+            Code::NotSupported,
+        ),
+        (
+            "content_type",
+            Choice::StringParam("base64".into()),
+            Code::NotSupported,
+        ),
+        ("classification", Choice::Int64Param(3), Code::NotSupported),
+    ] {
+        let mut request = base.clone();
+        let parameters = &mut request.inputs[0].parameters;
+        parameters.insert(name.to_owned(), parameter(choice));
+        let rejection = lenient(&request).unwrap_err();
+        assert_eq!(rejection.code, code, "{name}");
+        assert_eq!(
+            rejection.violations[0].pointer,
+            format!("/inputs/0/parameters/{name}")
+        );
+    }
+}
+
+#[test]
+fn a_fault_of_a_tensor_points_to_its_place_in_the_message() {
+    let contract = two_inputs();
+    let good = [0u8; 8];
+    let message = request(
+        vec![input("b", "INT8", &[3]), input("a", "FP32", &[2])],
+        &[&[1, 2, 255], &good],
+    );
+    let rejection = read(&message, &contract).unwrap_err();
+    let violation = &rejection.violations[0];
+    assert_eq!(
+        (violation.pointer.as_str(), violation.rule.as_str()),
+        ("/inputs/0", "out_of_range")
+    );
+    assert!(
+        violation.message.contains("the value -1 at [2]"),
+        "{violation:?}"
+    );
 }
 
 #[test]

@@ -527,14 +527,14 @@ fn what_generate_refuses_is_answered_as_an_error_before_any_event() {
             ("{}", 422, "invalid_inputs"),
             ("{\"text_input\":\"a\"}", 422, "invalid_inputs"),
             (
-                "{\"text_input\":\"a\",\"temperature\":1,\"parameters\":{\"max_tokens\":5}}",
+                "{\"text_input\":\"a\",\"temperature\":1,\"parameters\":{\"priority\":\"x\"}}",
                 400,
                 "invalid_body",
             ),
             (
-                "{\"text_input\":\"a\",\"temperature\":1,\"stop\":\"x\"}",
-                422,
-                "invalid_inputs",
+                "{\"text_input\":\"a\",\"temperature\":1,\"sequence_id\":7}",
+                501,
+                "not_supported",
             ),
         ] {
             let response = post(&ports(), target, &[], body.as_bytes());
@@ -562,16 +562,23 @@ fn a_models_configuration_is_shown_for_each_version() {
         );
         assert_eq!(
             (&config["name"], &config["max_batch_size"]),
-            (&json!("m"), &json!(8))
+            (&json!("m"), &json!(0))
         );
+        // `count` has the batch axis alone, so dims are whole shapes, and the same as in the metadata.
         assert_eq!(
             config["input"],
-            json!([{"name": "x", "data_type": "TYPE_FP32", "dims": [3]}])
+            json!([{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 3]}])
         );
         assert_eq!(
             config["output"][1],
-            json!({"name": "count", "data_type": "TYPE_INT64", "dims": [1], "reshape": {"shape": []}})
+            json!({"name": "count", "data_type": "TYPE_INT64", "dims": [-1]})
         );
+        let metadata = json_of(&get(target.trim_end_matches("/config")));
+        for (kind, named) in [("input", "inputs"), ("output", "outputs")] {
+            for at in 0..metadata[named].as_array().unwrap().len() {
+                assert_eq!(config[kind][at]["dims"], metadata[named][at]["shape"]);
+            }
+        }
         assert_eq!(
             config["version_policy"],
             json!({"specific": {"versions": [1, 2]}})
@@ -591,6 +598,181 @@ fn a_models_configuration_is_shown_for_each_version() {
             .unwrap()
             .contains(&json!("binary_tensor_data"))
     );
+}
+
+const SCALAR: &str = r#"
+description = "gives back a scalar"
+[[inputs]]
+name = "sr"
+datatype = "INT64"
+shape = []
+[[outputs]]
+name = "sr"
+datatype = "INT64"
+shape = []
+"#;
+
+#[test]
+fn metadata_configuration_requests_and_answers_agree_on_a_scalar() {
+    let echo = |_: &str, _: ModelVersion, inputs: Vec<Tensor>| Ok(inputs);
+    let ports = InMemory::new(&[("scalar", SCALAR, &["1"])], echo);
+    let get =
+        |target: &str| json_of(&Gate::new(ports.clone()).handle(&request("GET", target, &[], b"")));
+    let metadata = get("/v2/models/scalar");
+    let config = get("/v2/models/scalar/config");
+    for (kind, named) in [("input", "inputs"), ("output", "outputs")] {
+        assert_eq!(metadata[named][0]["shape"], json!([1]));
+        assert_eq!(config[kind][0]["dims"], json!([1]));
+        assert_eq!(config[kind][0]["reshape"], json!({"shape": []}));
+    }
+    for shape in ["[1]", "[]"] {
+        let body = format!(
+            r#"{{"inputs":[{{"name":"sr","shape":{shape},"datatype":"INT64","data":[16000]}}]}}"#
+        );
+        let response = post(&ports, "/v2/models/scalar/infer", &[], body.as_bytes());
+        let output = &json_of(&response)["outputs"][0];
+        assert_eq!(output["shape"], json!([1]), "{shape}");
+        assert_eq!(output["data"], json!([16000]));
+    }
+}
+
+const PLAIN: &str = r#""inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","data":[1,2,3]}]"#;
+
+#[test]
+fn a_model_and_version_in_the_body_must_agree_with_the_path() {
+    let ask = |target: &str, more: &str| {
+        post(
+            &ports(),
+            target,
+            &[],
+            format!("{{{more}{PLAIN}}}").as_bytes(),
+        )
+    };
+    let path = "/v2/models/m/infer";
+    for (target, more, version) in [
+        (path, "\"model_name\":\"m\",", "2"),
+        (path, "\"model_name\":null,\"model_version\":null,", "2"),
+        (path, "\"model_name\":\"\",\"model_version\":\"\",", "2"),
+        (path, "\"model_version\":\"1\",", "1"),
+        (
+            "/v2/models/m/versions/1/infer",
+            "\"model_version\":\"1\",",
+            "1",
+        ),
+    ] {
+        let response = ask(target, more);
+        assert_eq!(response.status, 200, "{more}");
+        assert_eq!(response.header("x-model-version"), Some(version), "{more}");
+    }
+    let other = ask(path, "\"model_name\":\"text\",");
+    let error = json_of(&other);
+    assert_eq!(
+        (other.status, &error["code"]),
+        (400, &json!("invalid_body"))
+    );
+    assert_eq!(error["details"][0]["pointer"], "/model_name");
+    let other = ask("/v2/models/m/versions/1/infer", "\"model_version\":\"2\",");
+    assert_eq!(
+        (other.status, &json_of(&other)["code"]),
+        (400, &json!("invalid_parameter"))
+    );
+    assert_eq!(ask(path, "\"model_version\":\"9\",").status, 404);
+    let generate = br#"{"x":[1,2,3],"model_name":"text"}"#;
+    assert_eq!(
+        post(&ports(), "/v2/models/m/generate", &[], generate).status,
+        400
+    );
+}
+
+#[test]
+fn what_other_servers_clients_send_is_ignored_unless_the_operator_wants_it_refused() {
+    let body = format!(
+        "{{\"id\":null,\"parameters\":{{\"content_type\":\"np\",\"headers\":{{\"a\":1}}}},\"outputs\":null,\"raw\":1,{PLAIN}}}"
+    );
+    let lenient = ports();
+    assert_eq!(
+        post(&lenient, "/v2/models/m/infer", &[], body.as_bytes()).status,
+        200
+    );
+    let strict = ports();
+    let policy = strict.policy.borrow().clone();
+    let policy = format!("{policy}\n[validation]\nunknown_members = \"refuse\"\n");
+    *strict.policy.borrow_mut() = policy;
+    let response = post(&strict, "/v2/models/m/infer", &[], body.as_bytes());
+    assert_eq!(response.status, 400);
+    let error = json_of(&response);
+    let details = error["details"].as_array().unwrap();
+    let pointers: Vec<&Value> = details.iter().map(|detail| &detail["pointer"]).collect();
+    assert_eq!(pointers, ["/parameters/headers", "/raw"]);
+    for (target, body) in [
+        (
+            "/v2/models/text/generate",
+            r#"{"text_input":"a","temperature":1,"stream":false}"#,
+        ),
+        ("/v2/repository/index", r#"{"ready":null,"more":1}"#),
+    ] {
+        let status = |ports| post(ports, target, &[], body.as_bytes()).status;
+        assert!(status(&strict) >= 400 && status(&strict) < 500, "{target}");
+        assert_ne!(status(&lenient), status(&strict), "{target}");
+    }
+    for ports in [&lenient, &strict] {
+        let body = format!("{{\"parameters\":{{\"sequence_id\":7}},{PLAIN}}}");
+        let response = post(ports, "/v2/models/m/infer", &[], body.as_bytes());
+        assert_eq!(
+            (response.status, &json_of(&response)["code"]),
+            (501, &json!("not_supported"))
+        );
+    }
+}
+
+#[test]
+fn an_extension_that_is_not_served_is_501_and_named() {
+    for (method, path, word) in [
+        (
+            "GET",
+            "/v2/systemsharedmemory/status",
+            "system shared memory",
+        ),
+        (
+            "POST",
+            "/v2/systemsharedmemory/region/r/register",
+            "system shared memory",
+        ),
+        ("GET", "/v2/cudasharedmemory/status", "CUDA shared memory"),
+        ("GET", "/v2/trace/setting", "trace"),
+        ("POST", "/v2/models/m/trace/setting", "trace"),
+        ("POST", "/v2/logging", "logging"),
+    ] {
+        let response = Gate::new(ports()).handle(&request(method, path, &[], b"{}"));
+        let error = json_of(&response);
+        assert_eq!(
+            (response.status, &error["code"]),
+            (501, &json!("not_supported"))
+        );
+        assert!(error["error"].as_str().unwrap().contains(word), "{error}");
+    }
+}
+
+#[test]
+fn what_v2_says_of_models_is_not_compressed_for_clients_that_inflate_only_inference() {
+    let many: Vec<String> = (0..200).map(|n| format!("\"label{n}\"")).collect();
+    let text = format!(
+        "description = \"\"\n[[inputs]]\nname = \"x\"\ndatatype = \"FP32\"\nshape = [\"N\", 200]\n\
+         [[outputs]]\nname = \"x\"\ndatatype = \"FP32\"\nshape = [\"N\", 200]\nlabels = [{}]\n",
+        many.join(",")
+    );
+    let echo = |_: &str, _: ModelVersion, inputs: Vec<Tensor>| Ok(inputs);
+    let versions: Vec<String> = (1..300).map(|n| n.to_string()).collect();
+    let versions: Vec<&str> = versions.iter().map(String::as_str).collect();
+    let ports = InMemory::new(&[("m", text.as_str(), versions.as_slice())], echo);
+    let asks = [("accept-encoding", "gzip, deflate")];
+    let get = |path: &str| Gate::new(ports.clone()).handle(&request("GET", path, &asks, b""));
+    for path in ["/v2/models/m", "/v2/models/m/config"] {
+        let response = get(path);
+        assert!(response.body.len() > 1024, "{path}");
+        assert_eq!(response.header("content-encoding"), None, "{path}");
+    }
+    assert_eq!(get("/v1/models").header("content-encoding"), Some("gzip"));
 }
 
 proptest! {

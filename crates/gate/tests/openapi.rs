@@ -4,7 +4,7 @@
 use penstock_core::ModelVersion;
 use penstock_gate::openapi::{About, Described, MAX_DOCUMENT_BYTES, document};
 use penstock_gate::route::route;
-use penstock_tensor::{Contract, parse_infer, parse_predict};
+use penstock_tensor::{Contract, Unknown, parse_infer, parse_predict};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -231,7 +231,7 @@ fn every_example_meets_its_schema_and_is_taken_by_the_parser() {
             assert_eq!(wrong(&document, &schema, &body), None, "{path}");
             let text = |body: &Value| body.to_string().into_bytes();
             match verb {
-                "infer" => drop(parse_infer(&text(&body), 0, contract).unwrap()),
+                "infer" => drop(parse_infer(&text(&body), 0, contract, Unknown::Refuse).unwrap()),
                 "predict" => drop(parse_predict(&text(&body), contract).unwrap()),
                 _ => drop(parse_predict(&text(&body["requests"][0]), contract).unwrap()),
             }

@@ -17,7 +17,7 @@ use penstock_gate::ports::{
 };
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::infer::OutputRequest;
-use penstock_tensor::{InferRequest, Rejection, Tensor};
+use penstock_tensor::{BinaryInput, InferRequest, Rejection, Tensor, Unknown};
 use std::cell::RefCell;
 
 #[allow(missing_docs)]
@@ -390,9 +390,11 @@ impl Ports for WitPorts {
         };
         names(MODELS_DIRECTORY)
             .into_iter()
-            .map(|folder| {
-                let inside = names(&format!("{MODELS_DIRECTORY}/{folder}"));
-                (folder, inside)
+            .filter_map(|folder| {
+                let path = format!("{MODELS_DIRECTORY}/{folder}");
+                // A file beside the models (a README) is none.
+                let is_folder = std::fs::metadata(&path).is_ok_and(|found| found.is_dir());
+                is_folder.then(|| (folder, names(&path)))
             })
             .collect()
     }
@@ -589,16 +591,28 @@ impl ContractPort for wit_validation::Contract {
         })
     }
 
-    fn parse_infer(&self, body: &str, tail_bytes: u64) -> Result<InferRequest, Rejection> {
-        self.parse_infer(body, tail_bytes)
+    fn parse_infer(
+        &self,
+        body: &str,
+        tail_bytes: u64,
+        unknown: Unknown,
+    ) -> Result<InferRequest, Rejection> {
+        self.parse_infer(body, tail_bytes, unknown_to_wit(unknown))
             .map(infer_from_wit)
             .map_err(rejection_from_wit)
     }
 
-    fn parse_generate(&self, body: &str) -> Result<InferRequest, Rejection> {
-        self.parse_generate(body)
+    fn parse_generate(&self, body: &str, unknown: Unknown) -> Result<InferRequest, Rejection> {
+        self.parse_generate(body, unknown_to_wit(unknown))
             .map(infer_from_wit)
             .map_err(rejection_from_wit)
+    }
+}
+
+fn unknown_to_wit(unknown: Unknown) -> wit_validation::Unknown {
+    match unknown {
+        Unknown::Ignore => wit_validation::Unknown::Ignore,
+        Unknown::Refuse => wit_validation::Unknown::Refuse,
     }
 }
 
@@ -607,9 +621,15 @@ fn infer_from_wit(parsed: wit_validation::InferRequest) -> InferRequest {
     let outputs = parsed.outputs.into_iter();
     InferRequest {
         id: parsed.id,
+        model_name: parsed.model_name,
+        model_version: parsed.model_version,
         inputs: tensors_from_wit(parsed.inputs),
         binary: binary
-            .map(|(index, bytes)| (index as usize, bytes))
+            .map(|one| BinaryInput {
+                input: one.input as usize,
+                index: one.index as usize,
+                bytes: one.bytes,
+            })
             .collect(),
         outputs: outputs
             .map(|output| OutputRequest {

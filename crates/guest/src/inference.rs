@@ -42,12 +42,12 @@ thread_local! {
 }
 
 /// What a context was opened for: model, version and how its calls are treated.
-type Opened = (String, u32, GraphTerms);
+type Opened = (String, u64, GraphTerms);
 
 impl wit::Guest for Inference {
     fn infer(
         model: String,
-        version: u32,
+        version: u64,
         inputs: Vec<tensors::Tensor>,
         outputs: Vec<String>,
         terms: wit::Terms,
@@ -70,7 +70,7 @@ impl wit::Guest for Inference {
 
     fn shadow(
         model: String,
-        version: u32,
+        version: u64,
         inputs: Vec<tensors::Tensor>,
         expected: Vec<tensors::Tensor>,
     ) -> Result<(), wit::Failure> {
@@ -92,7 +92,7 @@ impl wit::Guest for Inference {
         compute(model, version, terms, named).map(drop)
     }
 
-    fn ready(model: String, version: u32) -> Result<(), wit::Failure> {
+    fn ready(model: String, version: u64) -> Result<(), wit::Failure> {
         // Not from the kept contexts: a model can stop being ready after it was opened.
         load_by_name(&GraphName::write(&model, version, GraphTerms::default()))
             .map(drop)
@@ -102,7 +102,7 @@ impl wit::Guest for Inference {
 
 fn compute(
     model: String,
-    version: u32,
+    version: u64,
     terms: GraphTerms,
     named: Vec<(String, NnTensor)>,
 ) -> Result<Vec<(String, NnTensor)>, wit::Failure> {

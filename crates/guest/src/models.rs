@@ -91,7 +91,7 @@ impl wit::Guest for Component {
         STATE.with(|state| run_ready(rollouts::tripped(&state.kv, &model, canary)).map_err(failed))
     }
 
-    fn statistics(model: Option<String>, version: Option<u32>) -> Result<String, wit::Failure> {
+    fn statistics(model: Option<String>, version: Option<u64>) -> Result<String, wit::Failure> {
         let name = model.as_deref().map(named).transpose()?;
         let version = version.map(|version| version.to_string());
         let entry = ModelEntry::Statistics {

@@ -141,6 +141,7 @@ pub fn rejection_to_wit(rejection: Rejection) -> tensors::Rejection {
         kind: match rejection.code {
             Code::MalformedJson => tensors::RejectionKind::MalformedJson,
             Code::InvalidBody => tensors::RejectionKind::InvalidBody,
+            Code::NotSupported => tensors::RejectionKind::NotSupported,
             _ => tensors::RejectionKind::InvalidInputs,
         },
         message: rejection.message,
@@ -164,6 +165,7 @@ pub fn rejection_from_wit(rejection: tensors::Rejection) -> Rejection {
         code: match rejection.kind {
             tensors::RejectionKind::MalformedJson => Code::MalformedJson,
             tensors::RejectionKind::InvalidBody => Code::InvalidBody,
+            tensors::RejectionKind::NotSupported => Code::NotSupported,
             tensors::RejectionKind::InvalidInputs => Code::InvalidInputs,
         },
         message: rejection.message,

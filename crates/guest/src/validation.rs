@@ -1,7 +1,7 @@
 //! `penstock:validation` over `penstock-tensor`: the component that parses strangers' bytes.
 
 use crate::types::{rejection_to_wit, tensors, tensors_to_wit};
-use penstock_tensor::{Contract, generate, infer, predict};
+use penstock_tensor::{Contract, Unknown, generate, infer, predict};
 
 #[allow(missing_docs)]
 #[doc(hidden)]
@@ -52,28 +52,48 @@ impl wit::GuestContract for Opened {
         &self,
         body: String,
         tail_bytes: u64,
+        unknown: wit::Unknown,
     ) -> Result<wit::InferRequest, tensors::Rejection> {
-        infer::parse_infer(body.as_bytes(), tail_bytes, &self.0)
+        infer::parse_infer(body.as_bytes(), tail_bytes, &self.0, of_wit(unknown))
             .map(infer_to_wit)
             .map_err(rejection_to_wit)
     }
 
-    fn parse_generate(&self, body: String) -> Result<wit::InferRequest, tensors::Rejection> {
-        generate::parse(body.as_bytes(), &self.0)
+    fn parse_generate(
+        &self,
+        body: String,
+        unknown: wit::Unknown,
+    ) -> Result<wit::InferRequest, tensors::Rejection> {
+        generate::parse(body.as_bytes(), &self.0, of_wit(unknown))
             .map(infer_to_wit)
             .map_err(rejection_to_wit)
+    }
+}
+
+fn of_wit(unknown: wit::Unknown) -> Unknown {
+    match unknown {
+        wit::Unknown::Ignore => Unknown::Ignore,
+        wit::Unknown::Refuse => Unknown::Refuse,
     }
 }
 
 fn infer_to_wit(parsed: infer::InferRequest) -> wit::InferRequest {
     wit::InferRequest {
         id: parsed.id,
+        model_name: parsed.model_name,
+        model_version: parsed.model_version,
         inputs: tensors_to_wit(parsed.inputs),
         binary: parsed
             .binary
             .into_iter()
             // A contract has far fewer inputs than a u32 counts.
-            .filter_map(|(index, bytes)| Some((u32::try_from(index).ok()?, bytes)))
+            .filter_map(|one| {
+                Some(wit::BinaryInput {
+                    input: u32::try_from(one.input).ok()?,
+                    index: u32::try_from(one.index).ok()?,
+                    bytes: one.bytes,
+                })
+            })
             .collect(),
         outputs: parsed
             .outputs

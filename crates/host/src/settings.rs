@@ -14,6 +14,7 @@ use penstock_policy::quota::limits::{
     Algorithm, Backoff, DEFAULT_MAX_WAIT_MS, Limit, limit_faults,
 };
 use penstock_policy::usage::UsageSettings;
+use penstock_policy::validation::ValidationSettings;
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -44,6 +45,8 @@ pub struct Settings {
     pub usage: UsageSettings,
     /// `[[cache]]`: results that are kept. Acted upon by the gate and the component of that name.
     pub cache: Vec<CacheEntry>,
+    /// `[validation]`: bodies of the Open Inference Protocol. Acted upon by the gate.
+    pub validation: ValidationSettings,
     /// `[cors]`: pages of other origins. Acted upon by the gate.
     pub cors: CorsSettings,
     /// `[[disclosure]]`: how much of models' scores goes out. Acted upon by the gate.
@@ -436,6 +439,8 @@ impl Settings {
             cache,
             cors,
             disclosure,
+            // One of two words, or the file cannot be read.
+            validation: _,
             // An address is one, or the file cannot be read.
             admin: _,
         } = self;

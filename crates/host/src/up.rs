@@ -362,6 +362,7 @@ fn note(event: &Event) {
             tracing::info!("model {model} version {version}: {text}");
         }
         EventKind::Failed => tracing::error!("model {model}: not served: {text}"),
+        EventKind::Skipped => tracing::warn!("model {model}: {text}"),
         EventKind::Kept if *version == 0 => {
             tracing::error!("model {model}: what served before does so still: {text}");
         }

@@ -15,6 +15,7 @@ use std::io::Read;
 use std::path::Path;
 
 use penstock_tensor::contract::{Contract, Format};
+use penstock_tensor::{ModelName, ModelVersion};
 
 use crate::backend::Port;
 use crate::contract_check;
@@ -37,9 +38,6 @@ pub const fn graph_file(format: Format) -> &'static str {
         Format::Openvino => OPENVINO_GRAPH_FILE,
     }
 }
-
-/// Longest name of a model: it stands in paths, headers, metrics and messages.
-pub const MAX_NAME_BYTES: usize = 64;
 
 /// The largest contract that is read. Real ones are a few KiB; long lists of labels are the rest.
 pub const MAX_CONTRACT_BYTES: u64 = 1 << 20;
@@ -132,30 +130,29 @@ impl Unavailable {
     }
 }
 
-/// Whether a name may be a model's: one word that is one step in a path, and not a hidden one.
+/// Whether a name may be a model's.
 pub(crate) fn is_model_name(name: &str) -> bool {
-    name.len() <= MAX_NAME_BYTES
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    ModelName::parse(name).is_some()
 }
 
-/// A version is a positive decimal number, written one way only, so that one version has one name.
+/// The number of a version, as its folder is named.
 pub(crate) fn version_number(text: &str) -> Option<u64> {
-    let digits = !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_digit())
-        && !text.starts_with('0');
-    if digits { text.parse().ok() } else { None }
+    ModelVersion::parse(text).map(ModelVersion::get)
+}
+
+/// Whether a folder is named as if it held a version, and no version is named so: `0`, `007`, or a number too large.
+pub(crate) fn is_no_version(name: &str) -> bool {
+    let digits = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    digits && version_number(name).is_none()
 }
 
 /// Reads a model's contract.
 pub(crate) fn contract(name: &str, dir: &Path) -> Result<Contract, String> {
     if !is_model_name(name) {
         return Err(format!(
-            "{} is no name for a model; use up to {MAX_NAME_BYTES} letters, digits, '-', '_' and '.', beginning with \
-             a letter or digit",
-            quoted(name)
+            "{} is no name for a model; rename its folder to {}",
+            quoted(name),
+            ModelName::RULE
         ));
     }
     let unreadable = |error: std::io::Error| match error.kind() {

@@ -10,6 +10,7 @@ use crate::idempotency::IdempotencySettings;
 use crate::quota::QuotaDocument;
 use crate::quota::limits::{Backoff, Limit};
 use crate::usage::UsageSettings;
+use crate::validation::ValidationSettings;
 use serde::Deserialize;
 
 /// Reads `[[limits]]` and `[backoff]`; the error is a sentence for the operator.
@@ -98,6 +99,17 @@ pub fn usage(text: &str) -> Result<UsageSettings, String> {
     }
     let Document { usage } = read(text)?;
     checked("usage", usage.faults(), usage)
+}
+
+/// Reads `[validation]`; the error is a sentence for the operator.
+pub fn validation(text: &str) -> Result<ValidationSettings, String> {
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(default)]
+        validation: ValidationSettings,
+    }
+    let Document { validation } = read(text)?;
+    Ok(validation)
 }
 
 /// Bytes of a body where `[server]` says nothing.
@@ -219,6 +231,7 @@ fn checked<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use penstock_tensor::Unknown;
 
     #[test]
     fn a_policy_reads_its_own_section_and_passes_over_the_others() {
@@ -232,6 +245,14 @@ mod tests {
         assert_eq!(disclosure(text).map(|d| d.len()), Ok(1));
         assert_eq!(cors("").map(|s| s.allowed_origins.len()), Ok(0));
         assert_eq!(disclosure(""), Ok(Vec::new()));
+        let unknown = |text| validation(text).map(|settings| settings.unknown());
+        assert_eq!(unknown(""), Ok(Unknown::Ignore));
+        let refused = unknown("[validation]\nunknown_members = \"refuse\"\n");
+        assert_eq!(refused, Ok(Unknown::Refuse));
+        for text in ["unknown_members = \"maybe\"", "unknown_member = \"refuse\""] {
+            let error = validation(&format!("[validation]\n{text}\n")).unwrap_err();
+            assert!(error.starts_with("line 2: unknown "), "{error}");
+        }
     }
 
     #[test]

@@ -24,3 +24,4 @@ pub mod quota;
 pub mod rollout;
 pub mod sweep;
 pub mod usage;
+pub mod validation;

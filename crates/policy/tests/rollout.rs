@@ -12,12 +12,12 @@ use std::collections::BTreeMap;
 
 const NOW_MS: u64 = 1_795_262_400_000;
 
-fn versions(numbers: &[u32]) -> Vec<ModelVersion> {
-    let read = |n: &u32| ModelVersion::parse(&n.to_string()).unwrap();
+fn versions(numbers: &[u64]) -> Vec<ModelVersion> {
+    let read = |n: &u64| ModelVersion::parse(&n.to_string()).unwrap();
     numbers.iter().map(read).collect()
 }
 
-fn version(number: u32) -> Version {
+fn version(number: u64) -> Version {
     Version::new(number).unwrap()
 }
 
@@ -37,7 +37,7 @@ fn percent(number: f64) -> Percent {
 struct Model {
     rollouts: Rollouts,
     versions: Vec<ModelVersion>,
-    ready: Vec<u32>,
+    ready: Vec<u64>,
     tripped: Option<String>,
     now_ms: u64,
 }
@@ -71,7 +71,7 @@ impl Model {
         self.try_change(change).unwrap();
     }
 
-    fn set_alias(&mut self, name: &str, number: u32) {
+    fn set_alias(&mut self, name: &str, number: u64) {
         self.change(Change::SetAlias {
             alias: alias(name),
             version: version(number),
@@ -84,7 +84,7 @@ impl Model {
         });
     }
 
-    fn start(&mut self, number: u32, percentage: f64) -> Result<(), EditRefused> {
+    fn start(&mut self, number: u64, percentage: f64) -> Result<(), EditRefused> {
         self.try_change(Change::StartCanary {
             version: version(number),
             percent: percent(percentage),
@@ -113,13 +113,13 @@ impl Model {
         )
     }
 
-    fn says(&self, pinned: Option<&str>) -> (u32, String) {
+    fn says(&self, pinned: Option<&str>) -> (u64, String) {
         let chosen = self.ask(pinned, "somebody", None).unwrap();
         (chosen.version.get(), chosen.why.as_str().into_owned())
     }
 }
 
-fn said(number: u32, why: &str) -> (u32, String) {
+fn said(number: u64, why: &str) -> (u64, String) {
     (number, why.to_owned())
 }
 
@@ -590,7 +590,7 @@ fn a_deprecated_version_says_so_and_after_its_sunset_names_its_successor() {
         panic!("refused")
     };
     assert_eq!(available, ["1", "2", "stable", "latest"]);
-    let own = |number: u32, successor: &str| Change::Deprecate {
+    let own = |number: u64, successor: &str| Change::Deprecate {
         version: version(number),
         deprecated: Deprecated {
             since_ms: 0,

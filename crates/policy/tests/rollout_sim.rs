@@ -31,7 +31,7 @@ fn versions() -> Vec<ModelVersion> {
         .to_vec()
 }
 
-fn version(number: u32) -> Version {
+fn version(number: u64) -> Version {
     Version::new(number).unwrap()
 }
 
@@ -473,7 +473,7 @@ fn instances_that_read_late_and_die_end_a_bad_canary_once_and_a_good_one_never()
 #[derive(Default)]
 struct Told {
     /// By generation, what was done.
-    done: BTreeMap<u64, (String, u32)>,
+    done: BTreeMap<u64, (String, u64)>,
     asked: u64,
 }
 
@@ -482,7 +482,7 @@ async fn administrate(sim: Sim, kv: SimKv, told: Rc<RefCell<Told>>, skew_ms: u64
         // Around the end of a window of claims.
         sim.sleep(sim.below(9_000)).await;
         let name = ["a", "b", "c"][sim.below(3) as usize];
-        let number = 1 + sim.below(3) as u32;
+        let number = 1 + sim.below(3) as u64;
         told.borrow_mut().asked += 1;
         let now_ms = sim.now_ms() + skew_ms;
         let changed = store::change(
@@ -604,8 +604,8 @@ fn no_call_gets_a_wrong_version_after_an_alias_moved() {
             },
         );
         // When the alias named what, as the store has it.
-        let named = Rc::new(RefCell::new(Vec::<(u64, u32)>::new()));
-        let served = Rc::new(RefCell::new(Vec::<(u64, u64, u32)>::new()));
+        let named = Rc::new(RefCell::new(Vec::<(u64, u64)>::new()));
+        let served = Rc::new(RefCell::new(Vec::<(u64, u64, u64)>::new()));
         sim.spawn(NOON_MS, {
             let (sim, kv) = (sim.clone(), sim.kv());
             async move {

@@ -1,7 +1,7 @@
 //! Nanoseconds per number of parsing and writing an image-sized tensor, beside serde_json and the
 //! standard library in the same run. Run with `cargo bench -p penstock-tensor`.
 
-use penstock_tensor::{Contract, Datatype, Tensor, parse_infer, parse_predict, render};
+use penstock_tensor::{Contract, Datatype, Tensor, Unknown, parse_infer, parse_predict, render};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -100,8 +100,13 @@ fn parse(name: &str, datatype: Datatype, numbers: &[String], separator: &str) {
         "{{\"inputs\":[{{\"name\":\"x\",\"shape\":[1,3,48,192],\"datatype\":\"{datatype}\",\"data\":[{flat}]}}]}}"
     );
     let oip = best_ns_per_number(|| {
-        black_box(parse_infer(black_box(infer.as_bytes()), 0, &contract))
-            .expect("the bench's body fits");
+        black_box(parse_infer(
+            black_box(infer.as_bytes()),
+            0,
+            &contract,
+            Unknown::Ignore,
+        ))
+        .expect("the bench's body fits");
     });
     let tree = best_ns_per_number(|| {
         black_box(through_serde_json(black_box(&body), datatype));

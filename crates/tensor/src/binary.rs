@@ -9,10 +9,9 @@
 use crate::check::{self, Role};
 use crate::contract::{Contract, Dim, TensorSpec};
 use crate::datatype::Datatype;
-use crate::infer::InferRequest;
+use crate::infer::{BinaryInput, InferRequest};
 use crate::rejection::{Rejection, Violations, excerpt};
 use crate::tensor::{Tensor, elements, push_byte_string};
-use penstock_core::violation::escape_pointer_token;
 use penstock_core::{Code, Violation};
 
 /// The header that gives the length of the JSON, in lower case.
@@ -80,16 +79,16 @@ fn misframed(expected: impl Into<String>, message: String) -> Rejection {
 /// behind the JSON. What was filled is held against the contract; the rest was when it was parsed.
 pub fn fill(
     inputs: &mut [Tensor],
-    binary: &[(usize, u64)],
+    binary: &[BinaryInput],
     mut tail: &[u8],
     contract: &Contract,
 ) -> Result<(), Rejection> {
     let mut sink = Violations::default();
-    for (index, bytes) in binary {
-        let cut = usize::try_from(*bytes)
+    for one in binary {
+        let cut = usize::try_from(one.bytes)
             .ok()
             .and_then(|bytes| tail.split_at_checked(bytes));
-        let (Some(tensor), Some((data, rest))) = (inputs.get_mut(*index), cut) else {
+        let (Some(tensor), Some((data, rest))) = (inputs.get_mut(one.input), cut) else {
             return Err(misplaced(tail.len()));
         };
         tensor.data = data.to_vec();
@@ -97,9 +96,9 @@ pub fn fill(
         let Some(spec) = contract.input(&tensor.name) else {
             continue;
         };
-        let at = || format!("/inputs/{}", escape_pointer_token(&excerpt(&spec.name)));
+        let at = || format!("/inputs/{}", one.index);
         if check::consistent(tensor, Role::Input, &mut sink, at) {
-            check::elements(spec, tensor, Role::Input, &mut sink, at);
+            check::elements(spec, tensor, Role::Input, &mut sink, true, at);
         }
     }
     if !tail.is_empty() {
@@ -178,7 +177,8 @@ pub fn raw(body: &[u8], contract: &Contract) -> Result<InferRequest, Rejection> 
         shape,
         data,
     }];
-    crate::check_tensors(&inputs, contract)?;
+    // There is no JSON to point into.
+    crate::check_tensors_at(&inputs, contract, &|_| String::new())?;
     Ok(InferRequest {
         inputs,
         binary_outputs: true,

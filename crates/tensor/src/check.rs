@@ -13,14 +13,24 @@ use penstock_core::violation::escape_pointer_token;
 /// their datatypes, shapes, axes and value ranges. Pointers are `/inputs/<name>/…`. Errors with
 /// `InvalidInputs`.
 pub fn check_tensors(tensors: &[Tensor], contract: &Contract) -> Result<(), Rejection> {
-    check(tensors, contract, Role::Input)
+    check(tensors, contract, Role::Input, None)
+}
+
+/// Checks the inputs of a call like [`check_tensors`], where the client sent each as bytes. `place` points to a tensor in what
+/// the client sent, by its place in `tensors`. A pointer ends there, and the message says which element is wrong.
+pub fn check_tensors_at(
+    tensors: &[Tensor],
+    contract: &Contract,
+    place: &dyn Fn(usize) -> String,
+) -> Result<(), Rejection> {
+    check(tensors, contract, Role::Input, Some(place))
 }
 
 /// Checks a model's outputs like [`check_tensors`] does inputs. An axis may be empty (a detector may
 /// find nothing), and neither `[axes]` nor `limits.max_items` applies: those bound what callers send.
 /// Pointers are `/outputs/<name>/…`.
 pub fn check_outputs(tensors: &[Tensor], contract: &Contract) -> Result<(), Rejection> {
-    check(tensors, contract, Role::Output)
+    check(tensors, contract, Role::Output, None)
 }
 
 /// Whether tensors go into a model or come out of it.
@@ -39,27 +49,37 @@ impl Role {
     }
 }
 
-fn check(tensors: &[Tensor], contract: &Contract, role: Role) -> Result<(), Rejection> {
+fn check(
+    tensors: &[Tensor],
+    contract: &Contract,
+    role: Role,
+    place: Option<&dyn Fn(usize) -> String>,
+) -> Result<(), Rejection> {
     let specs = match role {
         Role::Input => &contract.inputs,
         Role::Output => &contract.outputs,
     };
     let word = role.word();
-    let pointer = |name: &str| format!("/{word}s/{}", escape_pointer_token(&excerpt(name)));
+    let pointer = |index: usize, name: &str| match place {
+        Some(place) => place(index),
+        None => format!("/{word}s/{}", escape_pointer_token(&excerpt(name))),
+    };
     let mut sink = Violations::default();
     let mut shaped: Vec<Shaped<'_>> = Vec::new();
-    for tensor in tensors {
+    for (index, tensor) in tensors.iter().enumerate() {
         if !specs.iter().any(|spec| spec.name == tensor.name) {
-            sink.contract(|| unknown_tensor(pointer(&tensor.name), &tensor.name, specs, role));
+            let at = || pointer(index, &tensor.name);
+            sink.contract(|| unknown_tensor(at(), &tensor.name, specs, role));
         }
     }
     for spec in specs {
-        let mut of_name = tensors.iter().filter(|tensor| tensor.name == spec.name);
-        let Some(tensor) = of_name.next() else {
+        let placed = tensors.iter().enumerate();
+        let mut of_name = placed.filter(|(_, tensor)| tensor.name == spec.name);
+        let Some((index, tensor)) = of_name.next() else {
             sink.contract(|| missing_tensor(format!("/{word}s"), spec, role));
             continue;
         };
-        let at = || pointer(&spec.name);
+        let at = || pointer(index, &spec.name);
         if of_name.next().is_some() {
             sink.contract(|| {
                 let message = format!(
@@ -84,7 +104,7 @@ fn check(tensors: &[Tensor], contract: &Contract, role: Role) -> Result<(), Reje
                 pointer: at(),
             });
         }
-        elements(spec, tensor, role, &mut sink, at);
+        elements(spec, tensor, role, &mut sink, place.is_some(), at);
     }
     axes(contract, &shaped, role, &mut sink);
     sink.finish()
@@ -124,35 +144,57 @@ pub(crate) fn consistent(
     consistent
 }
 
-/// Checks the values of a consistent tensor's elements.
+/// Where an element stands in what the client sent.
+pub(crate) struct At {
+    pointer: String,
+    /// Which element it is, where it is one of many bytes that the pointer leads to: ` at [0, 3]`.
+    element: String,
+}
+
+impl From<String> for At {
+    fn from(pointer: String) -> Self {
+        Self {
+            pointer,
+            element: String::new(),
+        }
+    }
+}
+
+/// Checks the values of a consistent tensor's elements. Those that were sent `as_bytes` have no pointers of their own.
 pub(crate) fn elements(
     spec: &TensorSpec,
     tensor: &Tensor,
     role: Role,
     sink: &mut Violations,
+    as_bytes: bool,
     pointer: impl Fn() -> String,
 ) {
+    let at = |index: u64| match as_bytes {
+        false => format!("{}{}", pointer(), nested_index(index, &tensor.shape)).into(),
+        true => {
+            let path = nested_index(index, &tensor.shape);
+            let path = path.trim_start_matches('/').replace('/', ", ");
+            At {
+                pointer: pointer(),
+                element: format!(" at [{path}]"),
+            }
+        }
+    };
     if tensor.datatype == Datatype::Bool
         && let Some(index) = tensor.data.iter().position(|byte| *byte > 1)
     {
         sink.contract(|| {
+            let At { pointer, element } = at(index as u64);
             let message = format!(
-                "{} {:?} holds the byte {} as a BOOL; write 0 or 1",
+                "{} {:?} holds the byte {}{element} as a BOOL; write 0 or 1",
                 role.word(),
                 spec.name,
                 tensor.data.get(index).copied().unwrap_or_default()
             );
-            Violation::new(
-                format!("{}/{index}", pointer()),
-                "out_of_range",
-                "0 or 1",
-                message,
-            )
+            Violation::new(pointer, "out_of_range", "0 or 1", message)
         });
     }
-    range(spec, &tensor.data, role, sink, |index| {
-        format!("{}{}", pointer(), nested_index(index, &tensor.shape))
-    });
+    range(spec, &tensor.data, role, sink, at);
 }
 
 /// A tensor whose rank and fixed axes are right.
@@ -335,7 +377,7 @@ pub(crate) fn range(
     data: &[u8],
     role: Role,
     sink: &mut Violations,
-    pointer: impl Fn(u64) -> String,
+    at: impl Fn(u64) -> At,
 ) {
     if !spec.has_range() {
         return;
@@ -343,12 +385,13 @@ pub(crate) fn range(
     let mut report = |index: usize, found: String| {
         sink.contract(|| {
             let expected = range_text(spec);
+            let At { pointer, element } = at(index as u64);
             let message = format!(
-                "{} {:?} has the value {found}; send {expected}",
+                "{} {:?} has the value {found}{element}; send {expected}",
                 role.word(),
                 spec.name
             );
-            Violation::new(pointer(index as u64), "out_of_range", expected, message)
+            Violation::new(pointer, "out_of_range", expected, message)
         });
     };
     macro_rules! integers {

@@ -258,13 +258,26 @@ impl TensorSpec {
     }
 }
 
-/// The shape as the Open Inference Protocol's metadata gives it: `-1` for an axis of variable length.
+/// A shape as the Open Inference Protocol carries it: a scalar is an axis of one element, because a model's configuration has no
+/// tensor without axes (Triton's `reshape`).
+pub fn wire_shape(shape: &[u64]) -> &[u64] {
+    match shape {
+        [] => &[1],
+        shape => shape,
+    }
+}
+
+/// The shape as the Open Inference Protocol's metadata gives it: `-1` for an axis of variable length, `[1]` for a scalar as in
+/// [`wire_shape`].
 pub fn dims_oip(spec: &TensorSpec) -> Vec<i64> {
     let length = |dim: &Dim| match dim {
         Dim::Fixed(length) => i64::try_from(*length).unwrap_or(i64::MAX),
         Dim::Symbol(_) => -1,
     };
-    spec.shape.iter().map(length).collect()
+    match spec.shape.as_slice() {
+        [] => vec![1],
+        shape => shape.iter().map(length).collect(),
+    }
 }
 
 impl Contract {

@@ -3,38 +3,45 @@
 //!
 //! An input's value is nested as the contract's shape; or without the batch axis, for one item; or it is one flat
 //! array, or a bare value, where that tells the shape (as for [`crate::binary::raw`]). Members named `id` and
-//! `parameters` are never inputs. Inputs may also stand in `parameters`, beside those that a request has; a member
-//! that is neither is refused, where Triton hands it to the model unasked.
+//! `parameters` are never inputs. Inputs may also stand in `parameters`, beside those that a request has. A member that is
+//! neither counts as a parameter, as in Triton.
 
 use crate::binary;
 use crate::check::{self, Role};
 use crate::contract::{Contract, TensorSpec};
-use crate::infer::{Asked, InferRequest, not_taken};
+use crate::infer::{Asked, InferRequest, taken};
 use crate::json::{Kind, Names, Scan, Scanner};
+use crate::parameters::{self, Of, Unknown};
 use crate::predict::{Read, assemble};
 use crate::rejection::{Rejection, Violations, excerpt};
 use crate::render::{write_name, write_string, write_value};
 use crate::tensor::Tensor;
-use crate::values::{self, Place, Values, read_id, read_parameter, wrong_type};
+use crate::values::{self, Place, Values, read_id, read_model_name, read_version, wrong_type};
 use penstock_core::Violation;
-use penstock_core::violation::escape_pointer_token;
 
 /// The media type of [`event`].
 pub const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 
-const PARAMETERS: [&str; 2] = ["priority", "timeout"];
-
 /// Parses the body of `generate` or `generate_stream` and checks it against the contract.
 ///
 /// Errors like [`crate::parse_infer`].
-pub fn parse(body: &[u8], contract: &Contract) -> Result<InferRequest, Rejection> {
+pub fn parse(
+    body: &[u8],
+    contract: &Contract,
+    unknown: Unknown,
+) -> Result<InferRequest, Rejection> {
     let mut sink = Violations::default();
-    let request = read_body(body, contract, &mut sink)?;
+    let request = read_body(body, contract, unknown, &mut sink)?;
     sink.finish()?;
     Ok(request)
 }
 
-fn read_body(body: &[u8], contract: &Contract, sink: &mut Violations) -> Scan<InferRequest> {
+fn read_body(
+    body: &[u8],
+    contract: &Contract,
+    unknown: Unknown,
+    sink: &mut Violations,
+) -> Scan<InferRequest> {
     let mut scanner = Scanner::new(body);
     let mut request = InferRequest::default();
     let kind = scanner.kind()?;
@@ -52,19 +59,43 @@ fn read_body(body: &[u8], contract: &Contract, sink: &mut Violations) -> Scan<In
         match name.as_ref() {
             "id" => request.id = read_id(&mut scanner, sink)?,
             "parameters" => {
-                read_parameters(&mut scanner, contract, &mut asked, &mut read, sink)?;
+                read_parameters(
+                    &mut scanner,
+                    (contract, unknown),
+                    &mut asked,
+                    &mut read,
+                    sink,
+                )?;
             }
             _ => match contract.input(&name) {
                 Some(spec) => {
                     let place = Place::Member(&name);
                     read_once(&mut scanner, contract, spec, place, &mut read, sink)?;
                 }
-                None => {
+                None if name == "model_name" => {
+                    request.model_name = read_model_name(&mut scanner, sink)?;
+                }
+                None if name == "model_version" => {
+                    request.model_version = read_version(&mut scanner, sink)?;
+                }
+                // A member that nobody knows may be an input that is misspelt, and strict callers are told which there are.
+                None if unknown == Unknown::Refuse && !parameters::is_known(&name) => {
                     sink.contract(|| {
-                        let pointer = format!("/{}", escape_pointer_token(&excerpt(&name)));
+                        let pointer = Place::Member(&excerpt(&name)).pointer();
                         check::unknown_tensor(pointer, &name, &contract.inputs, Role::Input)
                     });
                     scanner.skip_value()?;
+                }
+                None => {
+                    let at = String::new;
+                    read_parameter(
+                        &mut scanner,
+                        (contract, unknown),
+                        &name,
+                        &mut asked,
+                        at,
+                        sink,
+                    )?;
                 }
             },
         }
@@ -79,11 +110,14 @@ fn read_body(body: &[u8], contract: &Contract, sink: &mut Violations) -> Scan<In
 
 fn read_parameters<'c>(
     scanner: &mut Scanner<'_>,
-    contract: &'c Contract,
+    (contract, unknown): (&'c Contract, Unknown),
     asked: &mut Asked,
     read: &mut Vec<Read<'c>>,
     sink: &mut Violations,
 ) -> Scan<()> {
+    if scanner.skip_null()? {
+        return Ok(());
+    }
     let at = || "/parameters".to_owned();
     let kind = scanner.kind()?;
     if kind != Kind::Object {
@@ -93,17 +127,32 @@ fn read_parameters<'c>(
     let mut names = Names::default();
     let mut member = scanner.open_object(&mut names)?;
     while let Some(name) = member {
-        if let Some(spec) = contract.input(&name) {
-            let place = Place::Parameter(&name);
-            read_once(scanner, contract, spec, place, read, sink)?;
-        } else if let Some(value) = read_parameter(scanner, sink, &name, at)?
-            // Outputs go back as JSON, whatever is asked.
-            && (name == "binary_data_output" || !asked.take(contract, sink, at, &name, &value))
-        {
-            not_taken(sink, at, &name, &value, "a generate request", &PARAMETERS);
+        match contract.input(&name) {
+            // A parameter may be left out, and so may be null; the input then stands beside `parameters`.
+            Some(_) if scanner.skip_null()? => {}
+            Some(spec) => {
+                let place = Place::Parameter(&name);
+                read_once(scanner, contract, spec, place, read, sink)?;
+            }
+            None => read_parameter(scanner, (contract, unknown), &name, asked, at, sink)?,
         }
         member = scanner.next_member(&mut names)?;
     }
+    Ok(())
+}
+
+fn read_parameter(
+    scanner: &mut Scanner<'_>,
+    (contract, unknown): (&Contract, Unknown),
+    name: &str,
+    asked: &mut Asked,
+    at: impl Fn() -> String + Copy,
+    sink: &mut Violations,
+) -> Scan<()> {
+    let Some(value) = taken(scanner, sink, name, (Of::Generate, unknown), at)? else {
+        return Ok(());
+    };
+    asked.take(contract, sink, at, name, &value);
     Ok(())
 }
 
@@ -138,7 +187,7 @@ fn read_once<'c>(
         None => false,
     };
     check::range(spec, &values.data, Role::Input, sink, |index| {
-        format!("{pointer}{}", check::nested_index(index, &as_sent))
+        format!("{pointer}{}", check::nested_index(index, &as_sent)).into()
     });
     read.push(Read {
         spec,

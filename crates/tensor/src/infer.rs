@@ -8,18 +8,21 @@
 //!
 //! Of Triton's extensions, the ones about binary tensors, classification and scheduling are understood.
 //! An input whose elements stand behind the JSON says so in `binary_data_size`; everything about sizes is
-//! decided here, and nothing behind the JSON is looked at ([`crate::binary`] does that). A parameter that
-//! nothing here acts on is refused: one that is ignored is most often one that is misspelt.
+//! decided here, and nothing behind the JSON is looked at ([`crate::binary`] does that).
+//!
+//! Clients send members and parameters that mean nothing here. They are ignored, or refused where the operator wants that
+//! ([`Unknown`]); [`crate::parameters`] has those that are always refused. `null` means that a member was left out.
 
 use crate::check::{self, Role, Shaped, shape_text};
 use crate::classification::{self, MAX_CLASSES};
 use crate::contract::{Contract, MAX_RANK, TensorSpec};
 use crate::json::{Kind, Names, Scan, Scanner};
+use crate::parameters::{self, Of, Unknown, Verdict};
 use crate::rejection::{Rejection, Violations, excerpt};
 use crate::tensor::{BYTES_PREFIX_BYTES, Tensor, elements};
 use crate::values::{
-    self, ParameterValue, Place, Values, missing_member, read_id, read_parameters, unknown_member,
-    wrong_type,
+    self, ParameterValue, Place, Values, missing_member, read_id, read_model_name, read_parameter,
+    read_version, unknown_member, wrong_type,
 };
 use penstock_core::Violation;
 use penstock_core::violation::escape_pointer_token;
@@ -29,11 +32,15 @@ use penstock_core::violation::escape_pointer_token;
 pub struct InferRequest {
     /// The caller's name for the request, repeated in the answer.
     pub id: Option<String>,
+    /// The model that the body names beside the path. The two must agree.
+    pub model_name: Option<String>,
+    /// The version that is to answer, by number or alias, where the body names one.
+    pub model_version: Option<String>,
     /// One tensor for each input, in the contract's order. Those whose elements stand behind the JSON have no
     /// data yet.
     pub inputs: Vec<Tensor>,
-    /// The inputs whose elements stand behind the JSON, in their order there: which of `inputs`, and its bytes.
-    pub binary: Vec<(usize, u64)>,
+    /// The inputs whose elements stand behind the JSON, in their order there.
+    pub binary: Vec<BinaryInput>,
     /// The outputs asked for, in the body's order; empty for all.
     pub outputs: Vec<OutputRequest>,
     /// Whether outputs are wanted as bytes that no [`OutputRequest`] is about.
@@ -44,8 +51,16 @@ pub struct InferRequest {
     pub timeout_us: Option<u64>,
 }
 
-/// Which inputs stand behind the JSON, and their bytes, in their order there.
-type Behind = Vec<(usize, u64)>;
+/// An input whose elements stand behind the JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BinaryInput {
+    /// Which of [`InferRequest::inputs`] it is.
+    pub input: usize,
+    /// Which of the body's `inputs` it is.
+    pub index: usize,
+    /// Its bytes behind the JSON.
+    pub bytes: u64,
+}
 
 /// An output that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,28 +83,34 @@ impl InferRequest {
     }
 }
 
-const MEMBERS: [&str; 4] = ["id", "parameters", "inputs", "outputs"];
+const MEMBERS: [&str; 6] = [
+    "id",
+    "parameters",
+    "inputs",
+    "outputs",
+    "model_name",
+    "model_version",
+];
 const INPUT_MEMBERS: [&str; 5] = ["name", "shape", "datatype", "parameters", "data"];
 const OUTPUT_MEMBERS: [&str; 2] = ["name", "parameters"];
-
-const PARAMETERS: [&str; 3] = ["binary_data_output", "priority", "timeout"];
-const INPUT_PARAMETERS: [&str; 1] = ["binary_data_size"];
-const OUTPUT_PARAMETERS: [&str; 2] = ["binary_data", "classification"];
 
 /// Parses an inference request and checks it against the contract; `tail_bytes` bytes of tensors stand behind it.
 /// No memory is taken on the word of a claimed shape or size: only for elements that have arrived.
 ///
 /// Errors with everything wrong at once: `MalformedJson` where it is not JSON, `InvalidBody` where
-/// its form is wrong, `InvalidInputs` where a tensor does not meet the contract.
+/// its form is wrong, `NotSupported` where it asks for what is not done here, `InvalidInputs` where a tensor does not
+/// meet the contract.
 pub fn parse_infer(
     body: &[u8],
     tail_bytes: u64,
     contract: &Contract,
+    unknown: Unknown,
 ) -> Result<InferRequest, Rejection> {
     let mut sink = Violations::default();
     let request = Request {
         body,
         contract,
+        unknown,
         tail: Tail {
             claims: 0,
             unsized_claims: 0,
@@ -105,6 +126,7 @@ pub fn parse_infer(
 struct Request<'a, 'c> {
     body: &'a [u8],
     contract: &'c Contract,
+    unknown: Unknown,
     tail: Tail,
     sink: &'c mut Violations,
 }
@@ -135,6 +157,8 @@ struct Read<'c> {
     spec: &'c TensorSpec,
     shape: Vec<u64>,
     data: Vec<u8>,
+    /// Which of the body's inputs it is.
+    index: usize,
     /// Its bytes behind the JSON, where they stand there.
     binary: Option<u64>,
     pointer: String,
@@ -162,20 +186,25 @@ impl<'a, 'c> Request<'a, 'c> {
                 "id" => request.id = read_id(&mut scanner, self.sink)?,
                 "parameters" => {
                     let at = || "/parameters".to_owned();
-                    let asked = parameters(&mut scanner, self.contract, self.sink, at)?;
+                    let asked = self.parameters(&mut scanner, at)?;
                     request.binary_outputs = asked.binary_outputs;
                     request.priority = asked.priority;
                     request.timeout_us = asked.timeout_us;
                 }
+                "model_name" => {
+                    request.model_name = read_model_name(&mut scanner, self.sink)?;
+                }
+                "model_version" => request.model_version = read_version(&mut scanner, self.sink)?,
                 "inputs" => {
+                    if scanner.skip_null()? {
+                        member = scanner.next_member(&mut names)?;
+                        continue;
+                    }
                     has_inputs = true;
                     (request.inputs, request.binary) = self.inputs(&mut scanner, tail_bytes)?;
                 }
                 "outputs" => outputs = self.outputs(&mut scanner)?,
-                _ => {
-                    self.sink.form(|| unknown_member("", &name, &MEMBERS));
-                    scanner.skip_value()?;
-                }
+                _ => self.unknown_member(&mut scanner, "", &name, &MEMBERS)?,
             }
             member = scanner.next_member(&mut names)?;
         }
@@ -234,7 +263,7 @@ impl<'a, 'c> Request<'a, 'c> {
         &mut self,
         scanner: &mut Scanner<'a>,
         tail_bytes: u64,
-    ) -> Scan<(Vec<Tensor>, Behind)> {
+    ) -> Scan<(Vec<Tensor>, Vec<BinaryInput>)> {
         let kind = scanner.kind()?;
         if kind != Kind::Array {
             self.sink
@@ -282,7 +311,13 @@ impl<'a, 'c> Request<'a, 'c> {
         };
         let binary = read
             .iter()
-            .filter_map(|one| Some((place(&one.spec.name)?, one.binary?)))
+            .filter_map(|one| {
+                Some(BinaryInput {
+                    input: place(&one.spec.name)?,
+                    index: one.index,
+                    bytes: one.binary?,
+                })
+            })
             .collect();
         let mut tensors = Vec::with_capacity(self.contract.inputs.len());
         for spec in &self.contract.inputs {
@@ -349,6 +384,11 @@ impl<'a, 'c> Request<'a, 'c> {
                 }
                 "parameters" => binary = self.input_parameters(scanner, index)?,
                 "data" => {
+                    // As if it were not there; the elements stand behind the JSON, or are missing.
+                    if scanner.skip_null()? {
+                        member = scanner.next_member(&mut names)?;
+                        continue;
+                    }
                     let kind = scanner.kind()?;
                     let start = scanner.offset();
                     let stated: Option<&str> = stated_datatype.as_deref();
@@ -376,11 +416,7 @@ impl<'a, 'c> Request<'a, 'c> {
                         };
                     }
                 }
-                _ => {
-                    self.sink
-                        .form(|| unknown_member(&here(), &name, &INPUT_MEMBERS));
-                    scanner.skip_value()?;
-                }
+                _ => self.unknown_member(scanner, &here(), &name, &INPUT_MEMBERS)?,
             }
             member = scanner.next_member(&mut names)?;
         }
@@ -423,6 +459,10 @@ impl<'a, 'c> Request<'a, 'c> {
             });
         }
         let at_shape = || format!("{}/shape", here());
+        // A model's configuration has no scalars: there they are an axis of one element (Triton's `reshape`).
+        if spec.shape.is_empty() && shape.as_deref() == Some(&[1]) {
+            shape = Some(Vec::new());
+        }
         let fits = match &shape {
             Some(shape) => check::shape(spec, shape, Role::Input, self.sink, at_shape),
             None => false,
@@ -437,6 +477,7 @@ impl<'a, 'c> Request<'a, 'c> {
                 spec,
                 shape,
                 data: Vec::new(),
+                index,
                 binary: Some(bytes),
                 pointer: at_shape(),
                 fits: fits && agrees,
@@ -451,13 +492,14 @@ impl<'a, 'c> Request<'a, 'c> {
         let agrees = self.count(&values, &shape, spec, index);
         check::range(spec, &values.data, Role::Input, self.sink, |element| {
             let nested = values.shape.as_deref().unwrap_or_default();
-            format!("{}/data{}", here(), check::nested_index(element, nested))
+            format!("{}/data{}", here(), check::nested_index(element, nested)).into()
         });
         let pointer = at_shape();
         Ok(Some(Read {
             spec,
             shape,
             data: values.data,
+            index,
             binary: None,
             pointer,
             fits: fits && agrees,
@@ -468,30 +510,28 @@ impl<'a, 'c> Request<'a, 'c> {
     fn input_parameters(&mut self, scanner: &mut Scanner<'a>, index: usize) -> Scan<Binary> {
         let at = || format!("/inputs/{index}/parameters");
         let mut binary = Binary::Absent;
-        for (name, value) in read_parameters(scanner, self.sink, at)? {
-            if name != "binary_data_size" {
-                not_taken(self.sink, at, &name, &value, "an input", &INPUT_PARAMETERS);
-                continue;
-            }
-            self.tail.claims += 1;
-            binary = match whole(
-                self.sink,
-                at,
-                &name,
-                &value,
-                "the bytes of the input behind the JSON",
-            ) {
-                Some(bytes) => {
-                    let sum = self.tail.bytes;
-                    self.tail.bytes = sum.and_then(|sum| sum.checked_add(bytes));
-                    Binary::Bytes(bytes)
-                }
-                None => {
-                    self.tail.unsized_claims += 1;
-                    Binary::Useless
-                }
-            };
-        }
+        let (sink, tail) = (&mut *self.sink, &mut self.tail);
+        each_parameter(
+            scanner,
+            sink,
+            Of::Input,
+            self.unknown,
+            at,
+            |sink, name, value| {
+                tail.claims += 1;
+                let what = "the bytes of the input behind the JSON";
+                binary = match whole(sink, at, name, &value, what) {
+                    Some(bytes) => {
+                        tail.bytes = tail.bytes.and_then(|sum| sum.checked_add(bytes));
+                        Binary::Bytes(bytes)
+                    }
+                    None => {
+                        tail.unsized_claims += 1;
+                        Binary::Useless
+                    }
+                };
+            },
+        )?;
         Ok(binary)
     }
 
@@ -673,6 +713,9 @@ impl<'a, 'c> Request<'a, 'c> {
 
     fn outputs(&mut self, scanner: &mut Scanner<'a>) -> Scan<Vec<Output>> {
         let mut outputs: Vec<Output> = Vec::new();
+        if scanner.skip_null()? {
+            return Ok(outputs);
+        }
         let kind = scanner.kind()?;
         if kind != Kind::Array {
             self.sink.form(|| {
@@ -751,11 +794,7 @@ impl<'a, 'c> Request<'a, 'c> {
                 ("parameters", _) => {
                     (binary, classes) = self.output_parameters(scanner, index)?;
                 }
-                _ => {
-                    self.sink
-                        .form(|| unknown_member(&here(), &name, &OUTPUT_MEMBERS));
-                    scanner.skip_value()?;
-                }
+                _ => self.unknown_member(scanner, &here(), &name, &OUTPUT_MEMBERS)?,
             }
             member = scanner.next_member(&mut names)?;
         }
@@ -786,41 +825,70 @@ impl<'a, 'c> Request<'a, 'c> {
     ) -> Scan<(Option<bool>, u32)> {
         let at = || format!("/outputs/{index}/parameters");
         let (mut binary, mut classes) = (None, 0);
-        for (name, value) in read_parameters(scanner, self.sink, at)? {
-            match name.as_str() {
-                "binary_data" => binary = truth(self.sink, at, &name, &value),
-                "classification" => {
-                    let most = u64::from(MAX_CLASSES);
-                    let what = "how many classes are wanted";
-                    match whole(self.sink, at, &name, &value, what) {
-                        Some(count) if count <= most => {
-                            classes = u32::try_from(count).unwrap_or(MAX_CLASSES);
-                        }
-                        Some(count) => self.sink.form(|| {
-                            let message =
-                                format!("{count} classes are asked for; ask for at most {most}");
-                            let at = format!("{}/{name}", at());
-                            Violation::new(
-                                at,
-                                "number_out_of_range",
-                                format!("at most {most}"),
-                                message,
-                            )
-                        }),
-                        None => {}
-                    }
+        let sink = &mut *self.sink;
+        each_parameter(
+            scanner,
+            sink,
+            Of::Output,
+            self.unknown,
+            at,
+            |sink, name, value| {
+                if name == "binary_data" {
+                    binary = truth(sink, at, name, &value);
+                    return;
                 }
-                _ => not_taken(
-                    self.sink,
-                    at,
-                    &name,
-                    &value,
-                    "an output",
-                    &OUTPUT_PARAMETERS,
-                ),
-            }
-        }
+                let most = u64::from(MAX_CLASSES);
+                match whole(sink, at, name, &value, "how many classes are wanted") {
+                    Some(count) if count <= most => {
+                        classes = u32::try_from(count).unwrap_or(MAX_CLASSES);
+                    }
+                    Some(count) => sink.form(|| {
+                        let message =
+                            format!("{count} classes are asked for; ask for at most {most}");
+                        let at = format!("{}/{name}", at());
+                        let expected = format!("at most {most}");
+                        Violation::new(at, "number_out_of_range", expected, message)
+                    }),
+                    None => {}
+                }
+            },
+        )?;
         Ok((binary, classes))
+    }
+
+    /// Reads the parameters of the whole request.
+    fn parameters(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+        at: impl Fn() -> String + Copy,
+    ) -> Scan<Asked> {
+        let mut asked = Asked::default();
+        let (contract, sink) = (self.contract, &mut *self.sink);
+        each_parameter(
+            scanner,
+            sink,
+            Of::Request,
+            self.unknown,
+            at,
+            |sink, name, value| {
+                asked.take(contract, sink, at, name, &value);
+            },
+        )?;
+        Ok(asked)
+    }
+
+    /// Passes over a member that this form has not, and reports it where the operator wants that.
+    fn unknown_member(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+        parent: &str,
+        name: &str,
+        known: &[&str],
+    ) -> Scan<()> {
+        if self.unknown == Unknown::Refuse {
+            self.sink.form(|| unknown_member(parent, name, known));
+        }
+        scanner.skip_value()
     }
 }
 
@@ -846,7 +914,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Takes one parameter; false where it is none that a request has.
+    /// Takes one of the parameters that a request has.
     pub(crate) fn take(
         &mut self,
         contract: &Contract,
@@ -854,7 +922,7 @@ impl Asked {
         at: impl Fn() -> String,
         name: &str,
         value: &ParameterValue,
-    ) -> bool {
+    ) {
         match name {
             "binary_data_output" => {
                 self.binary_outputs = truth(sink, at, name, value).unwrap_or_default();
@@ -870,25 +938,94 @@ impl Asked {
                 let us = whole(sink, at, name, value, "microseconds");
                 self.timeout_us = us.filter(|us| *us > 0);
             }
-            _ => return false,
+            _ => {}
         }
-        true
     }
 }
 
-fn parameters(
+/// Reads an object of parameters, and gives `take` each that is acted on there, with its value. `null` is no object.
+fn each_parameter(
     scanner: &mut Scanner<'_>,
-    contract: &Contract,
     sink: &mut Violations,
+    of: Of,
+    unknown: Unknown,
     at: impl Fn() -> String + Copy,
-) -> Scan<Asked> {
-    let mut asked = Asked::default();
-    for (name, value) in read_parameters(scanner, sink, at)? {
-        if !asked.take(contract, sink, at, &name, &value) {
-            not_taken(sink, at, &name, &value, "a request", &PARAMETERS);
-        }
+    mut take: impl FnMut(&mut Violations, &str, ParameterValue),
+) -> Scan<()> {
+    if scanner.skip_null()? {
+        return Ok(());
     }
-    Ok(asked)
+    let kind = scanner.kind()?;
+    if kind != Kind::Object {
+        sink.form(|| wrong_type(at(), "parameters", "an object", kind));
+        return scanner.skip_value();
+    }
+    let mut names = Names::default();
+    let mut member = scanner.open_object(&mut names)?;
+    while let Some(name) = member {
+        if let Some(value) = taken(scanner, sink, &name, (of, unknown), at)? {
+            take(sink, &name, value);
+        }
+        member = scanner.next_member(&mut names)?;
+    }
+    Ok(())
+}
+
+/// Reads the value of one parameter, and gives it where something acts on it. `at` is where the parameter's parent stands.
+pub(crate) fn taken(
+    scanner: &mut Scanner<'_>,
+    sink: &mut Violations,
+    name: &str,
+    (of, unknown): (Of, Unknown),
+    at: impl Fn() -> String + Copy,
+) -> Scan<Option<ParameterValue>> {
+    // What nothing here knows may have any value, and is passed over.
+    if !parameters::is_known(name) {
+        if unknown == Unknown::Refuse {
+            sink.form(|| unknown_parameter(&at(), name, of));
+        }
+        scanner.skip_value()?;
+        return Ok(None);
+    }
+    let Some(value) = read_parameter(scanner, sink, name, at)? else {
+        return Ok(None);
+    };
+    let (reason, of) = match parameters::verdict(name, of, value.is_nothing(), value.as_text()) {
+        Verdict::Taken => return Ok(Some(value)),
+        Verdict::Unknown => return Ok(None),
+        Verdict::NotSupported(why) => (why.to_owned(), of),
+        Verdict::Misplaced(place) => {
+            let place = place.name();
+            (format!("it is a parameter of {place}; send it there"), of)
+        }
+    };
+    sink.unsupported(|| {
+        let expected = format!("one of: {}", parameters::taken(of));
+        let of = of.name();
+        let message = format!("parameter {name:?} of {of} is not supported: {reason}");
+        Violation::new(
+            parameter_pointer(&at(), name),
+            "not_supported",
+            expected,
+            message,
+        )
+    });
+    Ok(None)
+}
+
+fn unknown_parameter(parent: &str, name: &str, of: Of) -> Violation {
+    let known = format!("one of: {}", parameters::taken(of));
+    let message = format!(
+        "{:?} is not a parameter of {} here; remove it, or use {known}",
+        excerpt(name),
+        of.name()
+    );
+    Violation::new(
+        parameter_pointer(parent, name),
+        "unknown_parameter",
+        known,
+        message,
+    )
 }
 
 fn parameter_pointer(parent: &str, name: &str) -> String {
@@ -936,56 +1073,4 @@ fn whole(
         Violation::new(at, "wrong_type", expected, message)
     });
     None
-}
-
-/// Why a parameter that the protocol's servers know is not acted on here; `None` for one that nobody knows.
-fn unsupported(name: &str) -> Option<&'static str> {
-    if name.starts_with("shared_memory") {
-        return Some(
-            "callers share no memory with this server; send and ask for tensors in the body",
-        );
-    }
-    match name {
-        "sequence_id" | "sequence_start" | "sequence_end" => Some(
-            "models here keep nothing from one call to the next; send what the model needs in each",
-        ),
-        "headers" => Some("headers do not become parameters here; remove it"),
-        _ if name.starts_with("triton_") => {
-            Some("it is about answers in several parts; models here give one")
-        }
-        _ => None,
-    }
-}
-
-/// Refuses a parameter that nothing acts on. A known one may be sent where it asks for nothing.
-pub(crate) fn not_taken(
-    sink: &mut Violations,
-    parent: impl Fn() -> String,
-    name: &str,
-    value: &ParameterValue,
-    of: &str,
-    known: &[&str],
-) {
-    let reason = unsupported(name);
-    if reason.is_some() && value.is_nothing() {
-        return;
-    }
-    sink.form(|| {
-        let at = parameter_pointer(&parent(), name);
-        let known = format!("one of: {}", known.join(", "));
-        let shown = excerpt(name);
-        match reason {
-            Some(reason) => Violation::new(
-                at,
-                "unsupported_parameter",
-                known,
-                format!("parameter {shown:?} is not supported: {reason}"),
-            ),
-            None => {
-                let message =
-                    format!("{shown:?} is not a parameter of {of} here; remove it, or use {known}");
-                Violation::new(at, "unknown_parameter", known, message)
-            }
-        }
-    });
 }

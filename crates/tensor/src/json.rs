@@ -83,6 +83,15 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Reads a text that is one JSON number and an integer from 0 on. `4`, `4.0` and `4e0` are the same integer, as they are
+/// everywhere a request holds one.
+pub fn whole_number(text: &str) -> Option<u64> {
+    let mut scanner = Scanner::new(text.as_bytes());
+    let number = scanner.number().ok()?.to_u64().ok()?;
+    scanner.finish().ok()?;
+    Some(number)
+}
+
 /// The names of one object's members so far, to find one that repeats. They are sorted once at the
 /// object's end, so an object with many members costs n log n, whatever its names.
 #[derive(Debug, Default)]
@@ -180,7 +189,7 @@ impl<'a> Scanner<'a> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let (expected, found) = match rest.first() {
             None if self.bytes.is_empty() => ("a JSON text", "an empty body"),
-            Some(b'N') => ("a finite number or null (JSON has no NaN)", "'N'"),
+            Some(b'N') => ("a finite number (JSON has no NaN)", "'N'"),
             Some(b'I') => ("a finite number (JSON has no Infinity)", "'I'"),
             Some(b'+') => ("a number without a plus sign", "'+'"),
             Some(b'.') => ("a digit before the decimal point", "'.'"),
@@ -396,6 +405,14 @@ impl<'a> Scanner<'a> {
             Some(b't') => self.word(b"true", "true").map(|()| true),
             _ => self.word(b"false", "true or false").map(|()| false),
         }
+    }
+
+    /// Whether the next value is `null`, which is then consumed. A member that may be left out may be `null` as well.
+    pub fn skip_null(&mut self) -> Scan<bool> {
+        if self.peek() != Some(b'n') {
+            return Ok(false);
+        }
+        self.null().map(|()| true)
     }
 
     /// Consumes `null`.

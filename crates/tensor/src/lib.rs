@@ -28,16 +28,20 @@ pub mod generate;
 pub mod infer;
 pub mod json;
 pub mod number;
+pub mod parameters;
 pub mod predict;
 pub mod rejection;
 pub mod render;
 pub mod tensor;
 mod values;
 
-pub use check::{check_outputs, check_tensors};
+pub use penstock_core::{ModelName, ModelVersion};
+
+pub use check::{check_outputs, check_tensors, check_tensors_at};
 pub use contract::{Contract, ContractFault, TensorSpec};
 pub use datatype::Datatype;
-pub use infer::{InferRequest, OutputRequest, parse_infer};
+pub use infer::{BinaryInput, InferRequest, OutputRequest, parse_infer};
+pub use parameters::Unknown;
 pub use predict::{PredictRequest, parse_predict};
 pub use rejection::Rejection;
 pub use tensor::Tensor;

@@ -648,6 +648,16 @@ impl<'a> Decimal<'a> {
         u64::try_from(self.to_i128_slowly()?).map_err(|_| NumberFault::OutOfRange)
     }
 
+    /// The value as an integer of at most 20 digits. `4`, `4.0` and `4e0` are the same integer.
+    #[inline]
+    pub fn to_i128(&self) -> Result<i128, NumberFault> {
+        if self.exact && self.exponent == 0 {
+            let magnitude = i128::from(self.mantissa);
+            return Ok(if self.negative { -magnitude } else { magnitude });
+        }
+        self.to_i128_slowly()
+    }
+
     /// The integer, when it is one of at most 20 digits: enough for 64 bits.
     #[cold]
     fn to_i128_slowly(&self) -> Result<i128, NumberFault> {

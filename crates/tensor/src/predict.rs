@@ -1,5 +1,5 @@
 //! Decides what a `:predict` body means: `{"inputs": {"<name>": <nested arrays>, …}}`, with optional
-//! `parameters`, `id` and `model_version`. A model of one input also takes its value directly: `{"inputs": [[…]]}`.
+//! `parameters`, `id` and `model_version`, each of which may be `null` too. A model of one input also takes its value directly: `{"inputs": [[…]]}`.
 
 use crate::check::{self, Role, Shaped};
 use crate::contract::{Contract, TensorSpec};
@@ -54,6 +54,10 @@ fn read_body(body: &[u8], contract: &Contract, sink: &mut Violations) -> Scan<Pr
     while let Some(name) = member {
         match name.as_ref() {
             "inputs" => {
+                if scanner.skip_null()? {
+                    member = scanner.next_member(&mut names)?;
+                    continue;
+                }
                 has_inputs = true;
                 request.inputs = read_inputs(&mut scanner, contract, sink)?;
             }
@@ -63,6 +67,8 @@ fn read_body(body: &[u8], contract: &Contract, sink: &mut Violations) -> Scan<Pr
             }
             "id" => request.id = read_id(&mut scanner, sink)?,
             "model_version" => request.model_version = read_version(&mut scanner, sink)?,
+            // The other form of a body, left out.
+            "content" if scanner.skip_null()? => {}
             _ => {
                 sink.form(|| unknown_member("", &name, &MEMBERS));
                 scanner.skip_value()?;

@@ -13,8 +13,8 @@ pub const MAX_EXCERPT_BYTES: usize = 64;
 /// Why a body is refused, and everything found wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// `MalformedJson` (the body is not JSON), `InvalidBody` (JSON of the wrong form) or
-    /// `InvalidInputs` (the right form, but not what the model takes).
+    /// `MalformedJson` (the body is not JSON), `InvalidBody` (JSON of the wrong form), `NotSupported` (it asks for what this
+    /// server does not do) or `InvalidInputs` (the right form, but not what the model takes).
     pub code: Code,
     /// The violation's own message when there is one, else their number and the first.
     pub message: String,
@@ -49,6 +49,8 @@ impl From<SyntaxError> for Rejection {
 pub(crate) enum Kind {
     /// The body's form: members and their JSON types.
     Form,
+    /// It asks for what this server does not do.
+    Unsupported,
     /// The model's contract.
     Contract,
 }
@@ -60,6 +62,7 @@ pub(crate) struct Violations {
     listed: Vec<Violation>,
     kinds: Vec<Kind>,
     form: u64,
+    unsupported: u64,
     contract: u64,
 }
 
@@ -74,6 +77,7 @@ impl Violations {
     pub(crate) fn push(&mut self, kind: Kind, build: impl FnOnce() -> Violation) {
         match kind {
             Kind::Form => self.form += 1,
+            Kind::Unsupported => self.unsupported += 1,
             Kind::Contract => self.contract += 1,
         }
         if self.listed.len() < MAX_VIOLATIONS {
@@ -86,13 +90,17 @@ impl Violations {
         self.push(Kind::Form, build);
     }
 
+    pub(crate) fn unsupported(&mut self, build: impl FnOnce() -> Violation) {
+        self.push(Kind::Unsupported, build);
+    }
+
     pub(crate) fn contract(&mut self, build: impl FnOnce() -> Violation) {
         self.push(Kind::Contract, build);
     }
 
     /// How many were found so far.
     pub(crate) fn count(&self) -> u64 {
-        self.form + self.contract
+        self.form + self.unsupported + self.contract
     }
 
     pub(crate) fn mark(&self) -> Mark {
@@ -128,17 +136,12 @@ impl Violations {
         if count == 0 {
             return Ok(());
         }
-        let code = if self.form > 0 {
-            Code::InvalidBody
-        } else {
-            Code::InvalidInputs
+        let (code, kind) = match (self.form, self.unsupported) {
+            (0, 0) => (Code::InvalidInputs, Kind::Contract),
+            (0, _) => (Code::NotSupported, Kind::Unsupported),
+            _ => (Code::InvalidBody, Kind::Form),
         };
         // The sentence speaks of what the code is about, where that was listed.
-        let kind = if self.form > 0 {
-            Kind::Form
-        } else {
-            Kind::Contract
-        };
         let first = self.kinds.iter().position(|k| *k == kind).unwrap_or(0);
         let first = self
             .listed

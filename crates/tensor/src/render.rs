@@ -1,7 +1,7 @@
 //! Decides how tensors are written as JSON: numbers in the shortest form that reads back bit for bit,
 //! and `null` for what JSON cannot say (NaN, infinities), counted so that the caller can tell of it.
 
-use crate::contract::{Contract, TensorSpec};
+use crate::contract::{Contract, TensorSpec, wire_shape};
 use crate::datatype::Datatype;
 use crate::tensor::{ByteStrings, Tensor};
 
@@ -492,7 +492,7 @@ pub fn write_infer_response(
         write_string(&mut out, tensor.datatype.as_str());
         write_name(&mut out, "shape");
         out.push(b'[');
-        for (axis, length) in tensor.shape.iter().enumerate() {
+        for (axis, length) in wire_shape(&tensor.shape).iter().enumerate() {
             if axis > 0 {
                 out.push(b',');
             }

@@ -9,6 +9,7 @@ use crate::number::{Decimal, NumberFault, Short};
 use crate::rejection::{Violations, excerpt};
 use crate::tensor::push_byte_string;
 use penstock_core::Violation;
+use penstock_core::ids::MAX_MODEL_NAME_BYTES;
 use penstock_core::violation::escape_pointer_token;
 use std::fmt::Write;
 
@@ -20,8 +21,8 @@ const MAX_NUMBER_EXCERPT_BYTES: usize = 40;
 pub enum ParameterValue {
     /// `true` or `false`.
     Bool(bool),
-    /// A number that is an `i64`.
-    Integer(i64),
+    /// A number that is an integer of at most 20 digits, however it is written: `4`, `4.0` or `4e0`.
+    Integer(i128),
     /// Any other number; finite.
     Number(f64),
     /// A string.
@@ -36,6 +37,14 @@ impl ParameterValue {
             Self::Integer(value) => *value == 0,
             Self::Number(value) => *value == 0.0,
             Self::String(value) => value.is_empty(),
+        }
+    }
+
+    /// The value, where it is a string.
+    pub(crate) fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            _ => None,
         }
     }
 
@@ -601,18 +610,22 @@ pub(crate) fn check_nested(
     };
     let fits = check::shape(spec, shape, Role::Input, sink, || place.pointer());
     check::range(spec, &values.data, Role::Input, sink, |index| {
-        format!("{}{}", place.pointer(), check::nested_index(index, shape))
+        let index = check::nested_index(index, shape);
+        format!("{}{index}", place.pointer()).into()
     });
     fits
 }
 
-/// Reads a `parameters` object: members whose values are scalars. `pointer` names the object.
+/// Reads a `parameters` object: members whose values are scalars; `null` is none. `pointer` names the object.
 pub(crate) fn read_parameters<'a>(
     scanner: &mut Scanner<'a>,
     sink: &mut Violations,
     pointer: impl Fn() -> String,
 ) -> Scan<Vec<(String, ParameterValue)>> {
     let mut parameters = Vec::new();
+    if scanner.skip_null()? {
+        return Ok(parameters);
+    }
     let kind = scanner.kind()?;
     if kind != Kind::Object {
         sink.form(|| wrong_type(pointer(), "parameters", "an object", kind));
@@ -630,7 +643,7 @@ pub(crate) fn read_parameters<'a>(
     Ok(parameters)
 }
 
-/// Reads the value of one parameter: a scalar. `pointer` names the object it is in.
+/// Reads the value of one parameter: a scalar, or `null` for none. `pointer` names the object it is in.
 pub(crate) fn read_parameter(
     scanner: &mut Scanner<'_>,
     sink: &mut Violations,
@@ -639,15 +652,17 @@ pub(crate) fn read_parameter(
 ) -> Scan<Option<ParameterValue>> {
     let at = || format!("{}/{}", pointer(), escape_pointer_token(&excerpt(name)));
     Ok(match scanner.kind()? {
+        Kind::Null => {
+            scanner.null()?;
+            None
+        }
         Kind::String => Some(ParameterValue::String(scanner.string()?.into_owned())),
         Kind::Boolean => Some(ParameterValue::Bool(scanner.boolean()?)),
         Kind::Number => {
             let decimal = scanner.number()?;
-            let value = match decimal.to_i64() {
-                Ok(integer) if !decimal.text.contains(&b'.') => {
-                    Ok(ParameterValue::Integer(integer))
-                }
-                _ => decimal.to_f64().map(ParameterValue::Number),
+            let value = match decimal.to_i128() {
+                Ok(integer) => Ok(ParameterValue::Integer(integer)),
+                Err(_) => decimal.to_f64().map(ParameterValue::Number),
             };
             if value.is_err() {
                 sink.form(|| {
@@ -679,7 +694,7 @@ pub(crate) fn read_parameter(
 /// Longest `id` of a request, in bytes: it is repeated in the answer and in logs.
 pub const MAX_ID_BYTES: usize = 256;
 
-/// Reads an `id`: a string of at most [`MAX_ID_BYTES`].
+/// Reads an `id`: a string of at most [`MAX_ID_BYTES`], or `null` for none.
 pub(crate) fn read_id(scanner: &mut Scanner<'_>, sink: &mut Violations) -> Scan<Option<String>> {
     read_word(scanner, sink, "id", "id_too_long", MAX_ID_BYTES)
 }
@@ -695,7 +710,16 @@ pub(crate) fn read_version(
     read_word(scanner, sink, name, rule, MAX_VERSION_BYTES)
 }
 
-/// A string of bounded length.
+/// Reads the `model_name` that clients repeat in the body.
+pub(crate) fn read_model_name(
+    scanner: &mut Scanner<'_>,
+    sink: &mut Violations,
+) -> Scan<Option<String>> {
+    let (name, rule) = ("model_name", "model_name_too_long");
+    read_word(scanner, sink, name, rule, MAX_MODEL_NAME_BYTES)
+}
+
+/// A string of bounded length; `null` is none.
 fn read_word(
     scanner: &mut Scanner<'_>,
     sink: &mut Violations,
@@ -703,6 +727,9 @@ fn read_word(
     rule: &'static str,
     most_bytes: usize,
 ) -> Scan<Option<String>> {
+    if scanner.skip_null()? {
+        return Ok(None);
+    }
     let kind = scanner.kind()?;
     if kind != Kind::String {
         sink.form(|| wrong_type(format!("/{name}"), name, "a string", kind));

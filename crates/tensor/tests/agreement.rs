@@ -1,8 +1,17 @@
 //! What is JSON here is JSON to serde_json and the other way round, and no bytes make a parser panic.
 
 use penstock_core::Code;
-use penstock_tensor::{Contract, parse_infer, parse_predict};
+use penstock_tensor::{Contract, InferRequest, Rejection, Unknown, parse_predict};
 use proptest::prelude::*;
+
+/// What nothing here knows is refused, so that every place of it is seen; `lenient.rs` has the other mode.
+fn parse_infer(
+    body: &[u8],
+    tail_bytes: u64,
+    contract: &Contract,
+) -> Result<InferRequest, Rejection> {
+    penstock_tensor::parse_infer(body, tail_bytes, contract, Unknown::Refuse)
+}
 
 const CONTRACT: &str = r#"
 description = "inputs of several kinds"

@@ -1,7 +1,18 @@
 //! Every number is rounded as the datatype asks, on the fast road and on the slow one.
 
-use penstock_tensor::{Contract, Datatype, Rejection, Tensor, parse_infer, parse_predict, render};
+use penstock_tensor::{
+    Contract, Datatype, InferRequest, Rejection, Tensor, Unknown, parse_predict, render,
+};
 use proptest::prelude::*;
+
+/// What nothing here knows is refused, so that every place of it is seen; `lenient.rs` has the other mode.
+fn parse_infer(
+    body: &[u8],
+    tail_bytes: u64,
+    contract: &Contract,
+) -> Result<InferRequest, Rejection> {
+    penstock_tensor::parse_infer(body, tail_bytes, contract, Unknown::Refuse)
+}
 
 fn contract(datatype: Datatype) -> Contract {
     let text = format!(

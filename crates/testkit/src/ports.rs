@@ -20,7 +20,9 @@ use penstock_policy::cache;
 use penstock_policy::document;
 use penstock_policy::idempotency as policy;
 use penstock_policy::usage::{Amounts, Usage, Who};
-use penstock_tensor::{Contract, InferRequest, Rejection, Tensor, generate, infer, predict};
+use penstock_tensor::{
+    Contract, InferRequest, Rejection, Tensor, Unknown, generate, infer, predict,
+};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -456,12 +458,17 @@ impl ContractPort for NativeValidation {
         })
     }
 
-    fn parse_infer(&self, body: &str, tail_bytes: u64) -> Result<InferRequest, Rejection> {
-        infer::parse_infer(body.as_bytes(), tail_bytes, &self.0)
+    fn parse_infer(
+        &self,
+        body: &str,
+        tail_bytes: u64,
+        unknown: Unknown,
+    ) -> Result<InferRequest, Rejection> {
+        infer::parse_infer(body.as_bytes(), tail_bytes, &self.0, unknown)
     }
 
-    fn parse_generate(&self, body: &str) -> Result<InferRequest, Rejection> {
-        generate::parse(body.as_bytes(), &self.0)
+    fn parse_generate(&self, body: &str, unknown: Unknown) -> Result<InferRequest, Rejection> {
+        generate::parse(body.as_bytes(), &self.0, unknown)
     }
 }
 

@@ -8,8 +8,8 @@ use crate::route::shorten;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use penstock_core::{Code, Problem, Violation};
-use penstock_tensor::json::{Names, Scanner};
-use penstock_tensor::{MAX_ID_BYTES, Tensor};
+use penstock_tensor::json::{Names, Scan, Scanner, whole_number};
+use penstock_tensor::{MAX_ID_BYTES, Rejection, Tensor, Unknown};
 
 /// The most parts of one item.
 pub(crate) const MAX_PARTS: usize = 64;
@@ -117,26 +117,25 @@ impl<'t> Written<'t> {
 
 /// Whether a JSON body is one of content; decided by its first member that tells, so that large inputs are not read twice.
 pub(crate) fn is_content(body: &[u8]) -> bool {
-    let mut scanner = Scanner::new(body);
-    let mut names = Names::default();
-    let Ok(mut member) = scanner.open_object(&mut names) else {
-        return false;
+    let read = || -> Scan<bool> {
+        let mut scanner = Scanner::new(body);
+        let mut names = Names::default();
+        let mut member = scanner.open_object(&mut names)?;
+        while let Some(name) = member {
+            // One that is null tells nothing: it counts as left out.
+            if !scanner.skip_null()? {
+                match name.as_ref() {
+                    "content" => return Ok(true),
+                    "inputs" => return Ok(false),
+                    _ => scanner.skip_value()?,
+                }
+            }
+            member = scanner.next_member(&mut names)?;
+        }
+        Ok(false)
     };
-    while let Some(name) = member {
-        match name.as_ref() {
-            "content" => return true,
-            "inputs" => return false,
-            _ => {}
-        }
-        if scanner.skip_value().is_err() {
-            return false;
-        }
-        member = match scanner.next_member(&mut names) {
-            Ok(member) => member,
-            Err(_) => return false,
-        };
-    }
-    false
+    // What is no JSON is said by the parser of inputs.
+    read().unwrap_or(false)
 }
 
 /// Reads a body of content.
@@ -214,8 +213,8 @@ fn read_parts<P: Ports>(opened: &Opened<P>, text: &str) -> Result<Content, Probl
             tensors.push_str("]}");
             let parsed = opened
                 .validation
-                .parse_infer(&tensors, 0)
-                .map_err(rejected)?;
+                .parse_infer(&tensors, 0, Unknown::Refuse)
+                .map_err(|rejection| rejected(in_content(rejection)))?;
             Ok(Content::Tensors(parsed.inputs))
         }
         (false, false) => Err(invalid(
@@ -224,6 +223,16 @@ fn read_parts<P: Ports>(opened: &Opened<P>, text: &str) -> Result<Content, Probl
             "either parts of type tensor or parts for the adapter, not both",
         )),
     }
+}
+
+/// The same with pointers into what was sent: the parts are the inputs, in their order.
+fn in_content(mut rejection: Rejection) -> Rejection {
+    for violation in &mut rejection.violations {
+        if let Some(rest) = violation.pointer.strip_prefix("/inputs") {
+            violation.pointer = format!("/content{rest}");
+        }
+    }
+    rejection
 }
 
 /// Adds a tensor as the Open Inference Protocol writes it.
@@ -265,8 +274,8 @@ pub(super) fn tokens(at: &str, text: &str) -> Result<Vec<u32>, Problem> {
     };
     let each = written.iter().enumerate();
     each.map(|(index, id)| {
-        id.parse()
-            .map_err(|_| invalid(&format!("{at}/{index}"), "wrong_type", "a token id"))
+        let read = whole_number(id).and_then(|id| u32::try_from(id).ok());
+        read.ok_or_else(|| invalid(&format!("{at}/{index}"), "wrong_type", "a token id"))
     })
     .collect()
 }

@@ -3,7 +3,7 @@
 
 use super::infer;
 use super::run::{Answer, Runner, Work, item_count};
-use super::{JSON, rejected, text};
+use super::{Call, JSON, names_model, rejected, text};
 use crate::catalogue::Opened;
 use crate::ports::{ContractPort, Ports};
 use crate::record::Response;
@@ -20,14 +20,16 @@ struct Generate {
 
 /// Reads a body.
 pub(super) fn decode<P: Ports>(
+    call: &Call<'_, P>,
     opened: &Opened<P>,
-    body: &[u8],
-    streamed: bool,
+    model: &str,
+    (body, streamed): (&[u8], bool),
 ) -> Result<Box<dyn Work<P>>, Problem> {
     let parsed = opened
         .validation
-        .parse_generate(text(body)?)
+        .parse_generate(text(body)?, call.policies.unknown)
         .map_err(rejected)?;
+    names_model(&parsed, model)?;
     Ok(Box::new(Generate {
         items: item_count(&parsed.inputs, &opened.contract),
         parsed,
@@ -38,6 +40,10 @@ pub(super) fn decode<P: Ports>(
 impl<P: Ports> Work<P> for Generate {
     fn items(&self) -> u64 {
         self.items
+    }
+
+    fn model_version(&self) -> Option<&str> {
+        infer::said_version(&self.parsed)
     }
 
     fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {

@@ -1,7 +1,7 @@
 //! The Open Inference Protocol's inference over gRPC: the same call as [`super::infer`], in messages.
 
-use super::rejected;
 use super::run::{Answer, Runner, Wishes, Work, item_count};
+use super::{Call, rejected};
 use crate::catalogue::Opened;
 use crate::grpc::decode::heading;
 use crate::grpc::{Decoded, Form, Inference, decode_infer, encode_infer, status};
@@ -20,6 +20,7 @@ struct Infer {
 
 /// Reads a message whose tensors may have `limit` bytes together.
 pub(super) fn decode<P: Ports>(
+    call: &Call<'_, P>,
     opened: &Opened<P>,
     message: &[u8],
     (target, limit): (&Target, u64),
@@ -34,7 +35,8 @@ pub(super) fn decode<P: Ports>(
              message uncompressed",
         ));
     }
-    let decoded = decode_infer(message, &opened.contract, limit).map_err(rejected)?;
+    let decoded =
+        decode_infer(message, &opened.contract, limit, call.policies.unknown).map_err(rejected)?;
     Ok(Box::new(Infer {
         items: item_count(&decoded.inputs, &opened.contract),
         decoded,

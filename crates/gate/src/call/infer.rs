@@ -5,7 +5,7 @@
 //! `application/octet-stream` and no JSON gets every output as bytes, whatever the body asks.
 
 use super::run::{Answer, Runner, Wishes, Work, item_count, too_much};
-use super::{Call, JSON, is_json, rejected, text};
+use super::{Call, JSON, is_json, names_model, rejected, text};
 use crate::catalogue::Opened;
 use crate::ports::{ContractPort, Ports};
 use crate::record::Response;
@@ -31,6 +31,7 @@ struct Infer {
 pub(super) fn decode<'b, P: Ports>(
     call: &Call<'_, P>,
     opened: &Opened<P>,
+    model: &str,
     body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
 ) -> Result<Box<dyn Work<P>>, Problem> {
     let request = call.request;
@@ -45,8 +46,9 @@ pub(super) fn decode<'b, P: Ports>(
             let json = text(json)?;
             let mut parsed = opened
                 .validation
-                .parse_infer(json, tail.len() as u64)
+                .parse_infer(json, tail.len() as u64, call.policies.unknown)
                 .map_err(rejected)?;
+            names_model(&parsed, model)?;
             binary::fill(&mut parsed.inputs, &parsed.binary, tail, contract).map_err(rejected)?;
             parsed
         }
@@ -80,6 +82,10 @@ fn check_type(content_type: Option<&str>) -> Result<(), Problem> {
 impl<P: Ports> Work<P> for Infer {
     fn items(&self) -> u64 {
         self.items
+    }
+
+    fn model_version(&self) -> Option<&str> {
+        said_version(&self.parsed)
     }
 
     fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
@@ -131,6 +137,12 @@ impl<P: Ports> Work<P> for Infer {
             prediction_id: Some(prediction_id),
         })
     }
+}
+
+/// The version that the body names; clients send an empty one for none.
+pub(super) fn said_version(parsed: &InferRequest) -> Option<&str> {
+    let version = parsed.model_version.as_deref();
+    version.filter(|version| !version.is_empty())
 }
 
 /// Runs the model on a request's terms, and leaves in its outputs what the caller may be told. Classes are made of

@@ -35,7 +35,7 @@ use crate::record::Request;
 use crate::rollout;
 use crate::route::{Target, shorten};
 use penstock_core::{Caller, Code, Problem, Violation};
-use penstock_tensor::{Contract, Rejection};
+use penstock_tensor::{Contract, InferRequest, Rejection};
 use replay::Begun;
 use run::{Answer, Runner, Work};
 use std::borrow::Cow;
@@ -382,10 +382,12 @@ impl<P: Ports> Call<'_, P> {
             Method::Predict => predict::decode(self, opened, model, body),
             Method::Explain => explain::decode(self, opened, model, body),
             Method::BatchPredict => batch::decode(opened, &self.json(body)?),
-            Method::Infer => infer::decode(self, opened, body),
-            Method::Generate => generate::decode(opened, &self.json(body)?, false),
-            Method::GenerateStream => generate::decode(opened, &self.json(body)?, true),
-            Method::Grpc(form) => grpc::decode(opened, &body()?, (target, limit), form),
+            Method::Infer => infer::decode(self, opened, model, body),
+            Method::Generate => generate::decode(self, opened, model, (&self.json(body)?, false)),
+            Method::GenerateStream => {
+                generate::decode(self, opened, model, (&self.json(body)?, true))
+            }
+            Method::Grpc(form) => grpc::decode(self, opened, &body()?, (target, limit), form),
             Method::Embeddings => embeddings::decode(opened, model, &self.json(body)?),
         }
     }
@@ -431,6 +433,22 @@ fn check_body(request: &Request, contract: &Contract) -> Result<(), Problem> {
         ));
     }
     Ok(())
+}
+
+/// Checks the model that a body names beside the path: clients repeat it there, and another one would be another call.
+fn names_model(parsed: &InferRequest, model: &str) -> Result<(), Problem> {
+    match parsed.model_name.as_deref() {
+        None | Some("") => Ok(()),
+        Some(named) if named == model => Ok(()),
+        Some(named) => {
+            let message = format!(
+                "model_name is `{}`, and the path names model `{model}`; send the same name, or leave model_name out",
+                shorten(named)
+            );
+            let violation = Violation::new("/model_name", "wrong_model", model, message.clone());
+            Err(Problem::new(Code::InvalidBody, message).with_violations(vec![violation], 0))
+        }
+    }
 }
 
 /// What the content type says a body is.
@@ -481,7 +499,7 @@ fn is_json(essence: &str) -> bool {
             && essence[essence.len() - 5..].eq_ignore_ascii_case("+json"))
 }
 
-fn rejected(rejection: Rejection) -> Problem {
+pub(crate) fn rejected(rejection: Rejection) -> Problem {
     Problem::new(rejection.code, rejection.message)
         .with_violations(rejection.violations, rejection.omitted)
 }

@@ -7,7 +7,8 @@ use penstock_tensor::Rejection;
 use penstock_tensor::json::{Names, Scan, Scanner};
 use serde::de::DeserializeOwned;
 
-/// The members of an object, each with its name and its text; `text` must be an object.
+/// The members of an object, each with its name and its text; `text` must be an object. A member that is `null` counts as
+/// left out.
 pub(super) fn members(text: &str) -> Result<Vec<(String, &str)>, Problem> {
     let read = || -> Scan<Vec<(String, &str)>> {
         let mut scanner = Scanner::new(text.as_bytes());
@@ -15,8 +16,9 @@ pub(super) fn members(text: &str) -> Result<Vec<(String, &str)>, Problem> {
         let mut found = Vec::new();
         let mut member = scanner.open_object(&mut names)?;
         while let Some(name) = member {
-            let value = value(&mut scanner, text)?;
-            found.push((name.into_owned(), value));
+            if !scanner.skip_null()? {
+                found.push((name.into_owned(), value(&mut scanner, text)?));
+            }
             member = scanner.next_member(&mut names)?;
         }
         scanner.finish()?;

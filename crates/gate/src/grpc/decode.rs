@@ -12,8 +12,9 @@ use crate::route::{Target, shorten};
 use penstock_core::violation::{MAX_VIOLATIONS, escape_pointer_token};
 use penstock_core::{Code, Violation};
 use penstock_tensor::contract::{MAX_RANK, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
+use penstock_tensor::parameters::{self, Of, Verdict};
 use penstock_tensor::tensor::{elements, push_byte_string};
-use penstock_tensor::{Contract, Datatype, Rejection, Tensor, check_tensors};
+use penstock_tensor::{Contract, Datatype, Rejection, Tensor, Unknown, check_tensors_at};
 
 /// The most inputs, outputs, raw contents, or parameters of one thing that are looked at: no contract has more tensors,
 /// and there are fewer parameters.
@@ -74,11 +75,19 @@ fn bounded(text: &str, bytes: usize) -> String {
 /// Reads an inference request whose tensors may have `limit` bytes together, and checks it against the contract.
 ///
 /// Errors with everything wrong at once: `MalformedProtobuf` where it is not the message, `InvalidBody` where its parts
-/// do not go together, `InvalidInputs` where a tensor does not meet the contract, `BodyTooLarge` where its tensors are
-/// larger than the limit.
-pub fn decode_infer(message: &[u8], contract: &Contract, limit: u64) -> Result<Decoded, Rejection> {
+/// do not go together, `NotSupported` where it asks for what is not done here, `InvalidInputs` where a tensor does not meet
+/// the contract, `BodyTooLarge` where its tensors are larger than the limit.
+pub fn decode_infer(
+    message: &[u8],
+    contract: &Contract,
+    limit: u64,
+    unknown: Unknown,
+) -> Result<Decoded, Rejection> {
     let top = Top::read(message).map_err(malformed)?;
-    let mut faults = Faults::default();
+    let mut faults = Faults {
+        unknown,
+        ..Faults::default()
+    };
     let mut decoded = Decoded::default();
     if top.id.len() > MAX_ID_BYTES {
         faults.form("/id", "id_too_long", || {
@@ -105,10 +114,14 @@ pub fn decode_infer(message: &[u8], contract: &Contract, limit: u64) -> Result<D
         }
     }
     request_parameters(&top, contract, &mut decoded, &mut faults).map_err(malformed)?;
-    let omitted = inputs(&top, contract, limit, &mut decoded, &mut faults)?;
+    let Listed { places, omitted } = inputs(&top, contract, limit, &mut decoded, &mut faults)?;
     outputs(&top, contract, &mut decoded, &mut faults).map_err(malformed)?;
     // What was left out is at fault and not missing.
-    let checked = match check_tensors(&decoded.inputs, contract) {
+    let place = |index: usize| {
+        let place = places.get(index).copied().unwrap_or_default();
+        format!("/inputs/{place}")
+    };
+    let checked = match check_tensors_at(&decoded.inputs, contract, &place) {
         Ok(()) => Ok(()),
         Err(rejection) => faults.join(rejection, &omitted),
     };
@@ -205,6 +218,9 @@ fn piece(value: Value<'_>, at: usize) -> Result<Piece<'_>, Broken> {
     }
 }
 
+/// The greatest integer below which every integer is a double.
+const EXACT: f64 = (1u64 << 53) as f64;
+
 /// The value of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Parameter<'a> {
@@ -227,10 +243,22 @@ impl Parameter<'_> {
         }
     }
 
-    /// A number that is not negative.
+    /// A number that is an integer and not negative. As in JSON, 4.0 is 4.
     fn whole(self) -> Option<u64> {
         match self {
             Self::Integer(value) => u64::try_from(value).ok(),
+            // Every integer below is a double, so nothing is rounded.
+            Self::Number(value) if value.fract() == 0.0 && (0.0..=EXACT).contains(&value) => {
+                Some(value as u64)
+            }
+            _ => None,
+        }
+    }
+
+    /// The value, where it is a string.
+    fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
             _ => None,
         }
     }
@@ -277,51 +305,51 @@ fn parameter(entry: Piece<'_>) -> Result<(&str, Parameter<'_>), Broken> {
     }
 }
 
-/// Why a parameter that other servers know is not taken.
-fn unsupported(name: &str) -> Option<&'static str> {
-    if name.starts_with("shared_memory") {
-        Some("no memory is shared with callers; send the tensor's contents")
-    } else if name.starts_with("sequence_") {
-        Some("no model here keeps state between calls; send each call whole")
-    } else {
-        None
-    }
-}
-
-/// Reports a parameter that nothing acts on: one that is ignored is most often one that is misspelt.
-fn not_taken(
+/// Whether a parameter is one that this server acts on there. One that would change the result and is not acted on is
+/// reported, and one that nothing here knows where the operator wants that.
+fn is_taken(
     faults: &mut Faults,
-    parent: &str,
+    (parent, of): (&str, Of),
     name: &str,
     parameter: Parameter<'_>,
-    known: &[&str],
-) {
-    let reason = unsupported(name);
-    if reason.is_some() && parameter.is_nothing() {
-        return;
-    }
-    let at = format!(
-        "{parent}/parameters/{}",
-        escape_pointer_token(&shorten(name))
-    );
-    let rule = match reason {
-        Some(_) => "unsupported_parameter",
-        None => "unknown_parameter",
+) -> bool {
+    let verdict = parameters::verdict(name, of, parameter.is_nothing(), parameter.as_text());
+    let at = || {
+        let name = escape_pointer_token(&shorten(name));
+        format!("{parent}/parameters/{name}")
     };
-    faults.form(&at, rule, || {
-        let known = match known {
-            [] => "no parameters".to_owned(),
-            known => format!("one of: {}", known.join(", ")),
-        };
-        let message = match reason {
-            Some(reason) => format!("parameter {:?} is not supported: {reason}", shorten(name)),
-            None => format!(
-                "{:?} is not a parameter here; remove it, or use {known}",
-                shorten(name)
-            ),
-        };
-        (known, message)
+    let expected = || format!("one of: {}", parameters::taken(of));
+    let reason = match verdict {
+        Verdict::Taken => return true,
+        Verdict::Unknown => {
+            let refused = faults.unknown == Unknown::Refuse;
+            if refused && !parameters::is_known(name) {
+                faults.form(&at(), "unknown_parameter", || {
+                    let message = format!(
+                        "{:?} is not a parameter of {} here; remove it, or use {}",
+                        shorten(name),
+                        of.name(),
+                        expected()
+                    );
+                    (expected(), message)
+                });
+            }
+            return false;
+        }
+        Verdict::NotSupported(why) => why.to_owned(),
+        Verdict::Misplaced(place) => {
+            format!("it is a parameter of {}; send it there", place.name())
+        }
+    };
+    faults.push(Code::NotSupported, &at(), "not_supported", || {
+        let of = of.name();
+        let message = format!(
+            "parameter {:?} of {of} is not supported: {reason}",
+            shorten(name)
+        );
+        (expected(), message)
     });
+    false
 }
 
 fn wrong_parameter(faults: &mut Faults, at: &str, name: &str, expected: &str) {
@@ -341,6 +369,9 @@ fn request_parameters(
 ) -> Result<(), Broken> {
     for entry in &top.parameters {
         let (name, value) = parameter(*entry)?;
+        if value == Parameter::Nothing || !is_taken(faults, ("", Of::Request), name, value) {
+            continue;
+        }
         match name {
             "priority" => match value.whole() {
                 // As Triton does: 0 and a level the model has not are its default.
@@ -355,9 +386,8 @@ fn request_parameters(
                 Some(us) => decoded.timeout_us = Some(us).filter(|us| *us > 0),
                 None => wrong_parameter(faults, "", name, "a number of microseconds"),
             },
-            // What is done anyway: outputs are bytes here, and the last answer of a call says that it is.
-            "binary_data_output" | "triton_enable_empty_final_response" => {}
-            _ => not_taken(faults, "", name, value, &["priority", "timeout"]),
+            // Outputs are bytes here anyway.
+            _ => {}
         }
     }
     Ok(())
@@ -409,15 +439,41 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Reads the inputs into `decoded`; gives the names of those that are at fault and left out.
+/// Which inputs of a message were read.
+struct Listed<'a> {
+    /// The place in the message of each that was read.
+    places: Vec<usize>,
+    /// The names of those that are at fault and left out.
+    omitted: Vec<&'a str>,
+}
+
+/// Compares the bytes that an input states with its raw bytes, where it has some.
+fn stated_size(faults: &mut Faults, at: &str, stated: Parameter<'_>, raw: Option<u64>) {
+    let name = "binary_data_size";
+    let Some(stated) = stated.whole() else {
+        wrong_parameter(faults, at, name, "a number of bytes");
+        return;
+    };
+    if let Some(raw) = raw.filter(|raw| *raw != stated) {
+        faults.contract(&format!("{at}/parameters/{name}"), "wrong_size", || {
+            let message = format!(
+                "the input has {raw} bytes in raw_input_contents, and {name} is {stated}; send the same, or leave {name} \
+                 out"
+            );
+            (format!("{raw} bytes"), message)
+        });
+    }
+}
+
+/// Reads the inputs into `decoded`.
 fn inputs<'a>(
     top: &Top<'a>,
     contract: &Contract,
     limit: u64,
     decoded: &mut Decoded,
     faults: &mut Faults,
-) -> Result<Vec<&'a str>, Rejection> {
-    let mut omitted = Vec::new();
+) -> Result<Listed<'a>, Rejection> {
+    let (mut places, mut omitted) = (Vec::new(), Vec::new());
     let mut room = limit;
     let is_raw = top.raw_count > 0;
     let counts_agree = !is_raw || top.raw_count == top.inputs_count;
@@ -438,7 +494,16 @@ fn inputs<'a>(
         let before = faults.count();
         for entry in &input.parameters {
             let (name, value) = parameter(*entry).map_err(malformed)?;
-            not_taken(faults, &pointer, name, value, &[]);
+            if value != Parameter::Nothing && is_taken(faults, (&pointer, Of::Input), name, value) {
+                // The one there is: KServe's client sends over gRPC what its REST form needs.
+                let raw = top.raw.get(index).filter(|_| counts_agree);
+                stated_size(
+                    faults,
+                    &pointer,
+                    value,
+                    raw.map(|raw| raw.bytes.len() as u64),
+                );
+            }
         }
         if input.parameters_count > input.parameters.len() {
             faults.form(&format!("{pointer}/parameters"), "too_many", || {
@@ -505,16 +570,25 @@ fn inputs<'a>(
             };
         }
         match (data, datatype) {
-            (Some(data), Some(datatype)) => decoded.inputs.push(Tensor {
-                name: bounded(input.name, MAX_TENSOR_NAME_BYTES),
-                datatype,
-                shape: input.shape,
-                data,
-            }),
+            (Some(data), Some(datatype)) => {
+                let spec = contract.input(input.name);
+                let is_scalar = spec.is_some_and(|spec| spec.shape.is_empty());
+                decoded.inputs.push(Tensor {
+                    name: bounded(input.name, MAX_TENSOR_NAME_BYTES),
+                    datatype,
+                    // As over REST: a model's configuration has no scalars, but axes of one element.
+                    shape: match input.shape.as_slice() {
+                        [1] if is_scalar => Vec::new(),
+                        _ => input.shape,
+                    },
+                    data,
+                });
+                places.push(index);
+            }
             _ => omitted.push(input.name),
         }
     }
-    Ok(omitted)
+    Ok(Listed { places, omitted })
 }
 
 /// Bytes of a tensor, where there is room for them.
@@ -795,6 +869,10 @@ fn outputs(
                 2 => {
                     entries += 1;
                     let (parameter_name, value) = parameter(piece(value, at)?)?;
+                    let of = (pointer.as_str(), Of::Output);
+                    if value == Parameter::Nothing || !is_taken(faults, of, parameter_name, value) {
+                        continue;
+                    }
                     match parameter_name {
                         "classification" => match value.whole() {
                             Some(wanted) => classes = u32::try_from(wanted).unwrap_or(u32::MAX),
@@ -807,10 +885,8 @@ fn outputs(
                                 );
                             }
                         },
-                        "binary_data" => {}
-                        _ => {
-                            not_taken(faults, &pointer, parameter_name, value, &["classification"])
-                        }
+                        // Outputs are bytes here anyway.
+                        _ => {}
                     }
                 }
                 _ => {}
@@ -873,6 +949,9 @@ struct Faults {
     listed: Vec<(Code, Violation)>,
     omitted: u64,
     has_form: bool,
+    has_unsupported: bool,
+    /// What happens to parameters that nothing here knows.
+    unknown: Unknown,
 }
 
 impl Faults {
@@ -892,6 +971,7 @@ impl Faults {
         say: impl FnOnce() -> (String, String),
     ) {
         self.has_form |= code == Code::InvalidBody;
+        self.has_unsupported |= code == Code::NotSupported;
         if self.listed.len() == MAX_VIOLATIONS {
             self.omitted += 1;
             return;
@@ -936,10 +1016,10 @@ impl Faults {
     fn finish(self, checked: Result<(), Rejection>) -> Result<(), Rejection> {
         checked?;
         let count = self.count();
-        let code = if self.has_form {
-            Code::InvalidBody
-        } else {
-            Code::InvalidInputs
+        let code = match (self.has_form, self.has_unsupported) {
+            (true, _) => Code::InvalidBody,
+            (false, true) => Code::NotSupported,
+            (false, false) => Code::InvalidInputs,
         };
         let speaks = self.listed.iter().find(|(kind, _)| *kind == code);
         let Some((_, first)) = speaks.or(self.listed.first()) else {

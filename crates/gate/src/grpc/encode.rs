@@ -2,6 +2,7 @@
 
 use penstock_proto::inference as pb;
 use penstock_tensor::Tensor;
+use penstock_tensor::contract::wire_shape;
 use prost::Message;
 use prost::bytes::Bytes;
 use serde_json::Value;
@@ -62,7 +63,9 @@ pub fn encode_infer(said: Inference<'_>, form: Form) -> Result<Vec<u8>, u64> {
             .push(pb::model_infer_response::InferOutputTensor {
                 name: output.name,
                 datatype: output.datatype.as_str().to_owned(),
-                shape: output.shape.iter().map(|l| signed(*l)).collect(),
+                shape: (wire_shape(&output.shape).iter())
+                    .map(|length| signed(*length))
+                    .collect(),
                 parameters: BTreeMap::new(),
                 contents: None,
             });

@@ -198,14 +198,13 @@ pub fn asked(method: Method, message: &[u8]) -> Result<Asked, Problem> {
         Method::RepositoryModelLoad => {
             let said: pb::RepositoryModelLoadRequest = small(message)?;
             one_repository(&said.repository_name)?;
-            no_parameters(said.parameters.keys(), &[])?;
+            keeps_files(said.parameters.keys())?;
             Asked::ModelLoad(said.model_name)
         }
         Method::RepositoryModelUnload => {
             let said: pb::RepositoryModelUnloadRequest = small(message)?;
             one_repository(&said.repository_name)?;
-            // No model here depends on another, so it changes nothing.
-            no_parameters(said.parameters.keys(), &["unload_dependents"])?;
+            // No model here depends on another, so its one parameter changes nothing.
             Asked::ModelUnload(said.model_name)
         }
         Method::HealthCheck | Method::HealthWatch => {
@@ -270,22 +269,18 @@ fn one_repository(name: &str) -> Result<(), Problem> {
     ))
 }
 
-fn no_parameters<'a>(
-    names: impl Iterator<Item = &'a String>,
-    known: &[&str],
-) -> Result<(), Problem> {
-    for name in names {
-        if !known.contains(&name.as_str()) {
-            return Err(Problem::new(
-                Code::InvalidBody,
-                format!(
-                    "the parameter `{}` is not taken: a model is what its files in the repository are",
-                    shorten(name)
-                ),
-            ));
-        }
-    }
-    Ok(())
+/// Checks that a load brings no contract and no files of its own; other parameters change nothing, and are ignored.
+fn keeps_files<'a>(mut names: impl Iterator<Item = &'a String>) -> Result<(), Problem> {
+    let Some(name) = names.find(|name| crate::repository::replaces_model(name)) else {
+        return Ok(());
+    };
+    Err(Problem::new(
+        Code::NotSupported,
+        format!(
+            "the parameter `{}` is not supported: a model's files and contract are the operator's; send no parameters",
+            shorten(name)
+        ),
+    ))
 }
 
 /// The problem a rejection is answered with.
@@ -409,7 +404,13 @@ mod tests {
             Ok(Asked::ModelLoad("m".into()))
         );
         load.parameters.insert("config".into(), Default::default());
-        assert_eq!(code(method, &load.encode_to_vec()), Code::InvalidBody);
+        assert_eq!(code(method, &load.encode_to_vec()), Code::NotSupported);
+        load.parameters.clear();
+        load.parameters.insert("other".into(), Default::default());
+        assert_eq!(
+            asked(method, &load.encode_to_vec()),
+            Ok(Asked::ModelLoad("m".into()))
+        );
         let unload = pb::RepositoryModelUnloadRequest {
             model_name: "m".into(),
             parameters: [("unload_dependents".to_owned(), Default::default())].into(),

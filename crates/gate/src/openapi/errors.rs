@@ -81,8 +81,8 @@ fn kinds(code: Code) -> &'static [Kind] {
         | Code::ModelRejectedInputs
         | Code::InferenceFailed
         | Code::NotCached => &[Call],
-        // Reading statistics and the index, and control.
-        Code::NotSupported => &[Read, Control],
+        // Reading statistics and the index, control, and parameters of a call.
+        Code::NotSupported => &[Read, Control, Call],
         // Of the admin API, which has another address, and of gRPC.
         Code::UnknownResource | Code::AlreadyExists | Code::MalformedProtobuf => &[],
     }

@@ -159,12 +159,12 @@ fn named_tensor(spec: &TensorSpec, contract: &Contract) -> Value {
         "properties": {
             "name": { "const": spec.name },
             "datatype": { "const": spec.datatype.as_str() },
-            "shape": if rank == 0 { json!({ "type": "array", "maxItems": 0 }) } else { shape },
+            "shape": if rank == 0 { json!({ "type": "array", "items": { "const": 1 }, "maxItems": 1 }) } else { shape },
             "parameters": reference("InputParameters"),
             "data": data,
         },
         "required": ["name", "shape", "datatype", "data"],
-        "additionalProperties": false,
+        "additionalProperties": true,
     });
     described(schema, spec)
 }
@@ -190,7 +190,7 @@ fn infer_request(contract: &Contract) -> Value {
             "parameters": reference("InferParameters"),
             "inputs": { "type": "array", "items": one, "minItems": count, "maxItems": count },
             "outputs": {
-                "type": "array",
+                "type": ["array", "null"],
                 "description": "The outputs that are wanted; all where there are none.",
                 "items": {
                     "type": "object",
@@ -199,13 +199,13 @@ fn infer_request(contract: &Contract) -> Value {
                         "parameters": reference("OutputParameters"),
                     },
                     "required": ["name"],
-                    "additionalProperties": false,
+                    "additionalProperties": true,
                 },
                 "maxItems": contract.outputs.len(),
             },
         },
         "required": ["inputs"],
-        "additionalProperties": false,
+        "additionalProperties": true,
     })
 }
 
@@ -321,69 +321,69 @@ pub fn generic() -> Map<String, Value> {
         (
             "CallerId",
             json!({
-                "type": "string", "maxLength": 256,
+                "type": ["string", "null"], "maxLength": 256,
                 "description": "The caller's own name for the call, at most 256 bytes; repeated in the answer.",
             }),
         ),
         (
             "Version",
             json!({
-                "type": "string",
+                "type": ["string", "null"],
                 "description": "The version that is to answer, by number or alias.",
             }),
         ),
         (
             "Parameters",
             json!({
-                "type": "object",
+                "type": ["object", "null"],
                 "description": "Passed over unless the method documents them.",
-                "additionalProperties": { "type": ["string", "number", "boolean"] },
+                "additionalProperties": { "type": ["string", "number", "boolean", "null"] },
             }),
         ),
         (
             "InferParameters",
             json!({
-                "type": "object",
+                "type": ["object", "null"],
                 "properties": {
                     "binary_data_output": {
-                        "type": "boolean",
+                        "type": ["boolean", "null"],
                         "description": "Outputs that say nothing themselves come as bytes behind the JSON.",
                     },
                     "priority": {
-                        "type": "integer", "minimum": 0, "maximum": i64::MAX,
+                        "type": ["integer", "null"], "minimum": 0, "maximum": i64::MAX,
                         "description": "Which line of the model the call waits in, 1 the first to run; 0, and one it has not, is its default. The caller's tier may allow less.",
                     },
                     "timeout": {
-                        "type": "integer", "minimum": 0, "maximum": i64::MAX,
+                        "type": ["integer", "null"], "minimum": 0, "maximum": i64::MAX,
                         "description": "Microseconds the call may take; 0 is as many as any may.",
                     },
                 },
-                "additionalProperties": false,
+                "additionalProperties": true,
             }),
         ),
         (
             "InputParameters",
             json!({
-                "type": "object",
+                "type": ["object", "null"],
                 "description": "In a body with bytes behind its JSON, `binary_data_size` says how many of them are this input's, in place of `data`.",
-                "additionalProperties": false,
+                "additionalProperties": true,
             }),
         ),
         (
             "OutputParameters",
             json!({
-                "type": "object",
+                "type": ["object", "null"],
                 "properties": {
                     "binary_data": {
-                        "type": "boolean",
+                        "type": ["boolean", "null"],
                         "description": "The output comes as bytes behind the JSON.",
                     },
                     "classification": {
-                        "type": "integer", "minimum": 0, "maximum": MAX_CLASSES,
+                        "type": ["integer", "null"], "minimum": 0, "maximum": MAX_CLASSES,
                         "description": "So many of the greatest values, as strings `value:index:label`, in place of the tensor; 0 for the tensor.",
                     },
                 },
-                "additionalProperties": false,
+                "additionalProperties": true,
             }),
         ),
         ("Part", part()),
@@ -565,11 +565,11 @@ pub fn generic() -> Map<String, Value> {
                                 "data": { "type": "array", "description": "Elements in row-major order, flat or nested." },
                             },
                             "required": ["name", "shape", "datatype"],
-                            "additionalProperties": false,
+                            "additionalProperties": true,
                         },
                     },
                     "outputs": {
-                        "type": "array",
+                        "type": ["array", "null"],
                         "items": {
                             "type": "object",
                             "properties": {
@@ -577,12 +577,12 @@ pub fn generic() -> Map<String, Value> {
                                 "parameters": reference("OutputParameters"),
                             },
                             "required": ["name"],
-                            "additionalProperties": false,
+                            "additionalProperties": true,
                         },
                     },
                 },
                 "required": ["inputs"],
-                "additionalProperties": false,
+                "additionalProperties": true,
             }),
         ),
         (
@@ -816,9 +816,9 @@ pub fn generic() -> Map<String, Value> {
             json!({
                 "type": "object",
                 "properties": {
-                    "ready": { "type": "boolean", "description": "Only what is ready." },
+                    "ready": { "type": ["boolean", "null"], "description": "Only what is ready." },
                 },
-                "additionalProperties": false,
+                "additionalProperties": true,
             }),
         ),
         (
@@ -826,9 +826,9 @@ pub fn generic() -> Map<String, Value> {
             json!({
                 "type": "object",
                 "properties": {
-                    "parameters": { "type": "object", "description": "`unload_dependents`, for unloading." },
+                    "parameters": { "type": ["object", "null"], "description": "`unload_dependents`, for unloading." },
                 },
-                "additionalProperties": false,
+                "additionalProperties": true,
             }),
         ),
         (

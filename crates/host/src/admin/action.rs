@@ -9,6 +9,7 @@ use penstock_policy::auth::record::TenantRecord;
 use penstock_policy::auth::registry::{self, Made, NewKey, NewTenant, PageToken, Refused, Shown};
 use penstock_policy::auth::scopes::Scope;
 use penstock_policy::auth::settings::is_name;
+use penstock_tensor::json::whole_number;
 use rand::RngCore;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
@@ -590,10 +591,15 @@ impl Body {
 
     pub(super) fn number(&mut self, name: &str) -> Option<u64> {
         let value = self.members.remove(name)?;
-        if value.as_u64().is_none() {
+        // 4.0 is 4, as in every other body.
+        let number = match &value {
+            Value::Number(number) => whole_number(&number.to_string()),
+            _ => None,
+        };
+        if number.is_none() {
             self.wrong(name, "a whole number, not negative");
         }
-        value.as_u64()
+        number
     }
 
     /// A member that is read as a whole, `null` as if it were not there; `expected` says what it is to be.

@@ -141,7 +141,7 @@ const A_TARGET: &str = "a version's number or an alias";
 const BOUNDS: &str = "an object with any of max_error_rate_increase, max_latency_ratio, quantile, min_calls, window_s";
 
 /// What stands for a member that was missing or wrong, until the whole is refused.
-const NOTHING: u32 = 1;
+const NOTHING: u64 = 1;
 
 fn version(body: &mut Body, name: &str) -> Version {
     body.must(name);
@@ -149,7 +149,7 @@ fn version(body: &mut Body, name: &str) -> Version {
     let Some(number) = body.number(name) else {
         return nothing;
     };
-    let version = u32::try_from(number).ok().and_then(Version::new);
+    let version = Version::new(number);
     version.unwrap_or_else(|| {
         body.wrong(name, A_VERSION);
         nothing

@@ -45,7 +45,7 @@ const UNFRAMED: HeaderName = HeaderName::from_static("penstock-grpc");
 const TIMEOUT: &str = "grpc-timeout";
 const ENCODING: &str = "grpc-encoding";
 /// The codings of messages that are taken.
-const ACCEPTED_ENCODINGS: HeaderValue = HeaderValue::from_static("identity, gzip");
+const ACCEPTED_ENCODINGS: HeaderValue = HeaderValue::from_static("identity, gzip, deflate");
 const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const GRPC_TYPE: HeaderValue = HeaderValue::from_static(grpc::CONTENT_TYPE);
 /// What clients are told in trailers, and in headers where nothing else is.
@@ -105,8 +105,8 @@ struct Call {
     deadline: Option<Instant>,
     /// When the connection has lasted as long as it may.
     until: Option<Instant>,
-    /// Whether messages may be compressed.
-    gzip: bool,
+    /// How messages are compressed, where they may be.
+    coding: Option<&'static str>,
 }
 
 impl Server {
@@ -198,7 +198,7 @@ impl Server {
         let taken = self
             .admissible(&parts, super::Seen::Clear)
             .and_then(|()| terms(&parts.headers));
-        let (timeout, gzip) = match taken {
+        let (timeout, coding) = match taken {
             Ok(terms) => terms,
             Err(problem) => return Err((problem, parts, asked)),
         };
@@ -225,7 +225,7 @@ impl Server {
             // A time beyond what can be counted is none.
             deadline: timeout.and_then(|timeout| begun.checked_add(timeout)),
             until: None,
-            gzip,
+            coding,
         })
     }
 
@@ -468,8 +468,8 @@ fn own_time_over() -> Problem {
     )
 }
 
-/// How long a call's client waits, and whether it may compress its messages.
-fn terms(headers: &HeaderMap) -> Result<(Option<Duration>, bool), Problem> {
+/// How long a call's client waits, and how it compresses its messages, as `Content-Encoding` has it.
+fn terms(headers: &HeaderMap) -> Result<(Option<Duration>, Option<&'static str>), Problem> {
     let timeout = match headers.get(TIMEOUT) {
         None => None,
         Some(value) => Some(grpc::timeout(value.as_bytes()).ok_or_else(|| {
@@ -479,9 +479,11 @@ fn terms(headers: &HeaderMap) -> Result<(Option<Duration>, bool), Problem> {
             )
         })?),
     };
-    let gzip = match headers.get(ENCODING).map(HeaderValue::as_bytes) {
-        None | Some(b"identity") => false,
-        Some(b"gzip") => true,
+    let coding = match headers.get(ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => None,
+        Some(b"gzip") => Some("gzip"),
+        // The zlib format, under the same name as in HTTP.
+        Some(b"deflate") => Some("deflate"),
         Some(_) => {
             return Err(Problem::new(
                 Code::UnsupportedMediaType,
@@ -489,7 +491,7 @@ fn terms(headers: &HeaderMap) -> Result<(Option<Duration>, bool), Problem> {
             ));
         }
     };
-    Ok((timeout, gzip))
+    Ok((timeout, coding))
 }
 
 /// The one message of a unary call, and whether it is compressed.
@@ -534,15 +536,15 @@ fn misframed(fault: FrameFault) -> Problem {
 fn request(call: &Call, (compressed, message): (bool, Bytes)) -> Result<(Parts, Bytes), Problem> {
     let mut parts = call.parts.clone();
     if compressed {
-        if !call.gzip {
+        let Some(coding) = call.coding else {
             return Err(Problem::new(
                 Code::MalformedRequest,
                 "a message is marked as compressed, and grpc-encoding does not say how; send `grpc-encoding: gzip`",
             ));
-        }
+        };
         // The gate decodes it, as it does other bodies, with their bounds.
-        let gzip = HeaderValue::from_static("gzip");
-        parts.headers.insert(header::CONTENT_ENCODING, gzip);
+        let coding = HeaderValue::from_static(coding);
+        parts.headers.insert(header::CONTENT_ENCODING, coding);
     }
     Ok((parts, message))
 }
@@ -959,14 +961,18 @@ mod tests {
             headers.insert(name, HeaderValue::from_static(value));
             terms(&headers).map_err(|problem| problem.code)
         };
-        assert_eq!(terms(&HeaderMap::new()), Ok((None, false)));
+        assert_eq!(terms(&HeaderMap::new()), Ok((None, None)));
         assert_eq!(
             with("grpc-timeout", "2S"),
-            Ok((Some(Duration::from_secs(2)), false))
+            Ok((Some(Duration::from_secs(2)), None))
         );
         assert_eq!(with("grpc-timeout", "soon"), Err(Code::MalformedRequest));
-        assert_eq!(with("grpc-encoding", "identity"), Ok((None, false)));
-        assert_eq!(with("grpc-encoding", "gzip"), Ok((None, true)));
+        assert_eq!(with("grpc-encoding", "identity"), Ok((None, None)));
+        assert_eq!(with("grpc-encoding", "gzip"), Ok((None, Some("gzip"))));
+        assert_eq!(
+            with("grpc-encoding", "deflate"),
+            Ok((None, Some("deflate")))
+        );
         assert_eq!(with("grpc-encoding", "br"), Err(Code::UnsupportedMediaType));
     }
 

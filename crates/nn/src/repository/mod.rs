@@ -37,7 +37,7 @@ use crate::tensor::NnTensor;
 use perform::{Cell, Core, Now, OVER_BUDGET, TICK, Waits};
 use plan::{Phase, Stamp};
 
-pub use crate::layout::{CONTRACT_FILE, GRAPH_FILE, MAX_NAME_BYTES, Unavailable};
+pub use crate::layout::{CONTRACT_FILE, GRAPH_FILE, Unavailable};
 pub use perform::{DRAIN_MAX, Lease};
 pub use publish::Snapshot;
 
@@ -193,6 +193,8 @@ pub enum EventKind {
     Unloaded,
     /// It was put to rest for the budget.
     Rested,
+    /// A folder in its directory is named like a version, and is none.
+    Skipped,
     /// Its files are gone, and so is it.
     Removed,
     /// The files could not be looked at, or the catalogue not be written; everything goes on as it was.

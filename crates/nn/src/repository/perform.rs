@@ -5,7 +5,7 @@
 //! loaded or run. Callers do not take it: each version has a [`Cell`] they read, and the lookup from names to
 //! cells is replaced whole when it changes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -297,6 +297,9 @@ pub(super) struct Inner {
     told: BTreeMap<(String, u64), Told>,
     told_refused: BTreeMap<String, Reason>,
     told_fault: Option<String>,
+    /// The folders of each model that are named like versions and are none, now and as they were told.
+    no_versions: BTreeMap<String, BTreeSet<String>>,
+    told_no_versions: BTreeMap<String, BTreeSet<String>>,
     events: Option<mpsc::UnboundedSender<Event>>,
     snapshots: Vec<Weak<Snapshot>>,
     next_load: u64,
@@ -372,6 +375,8 @@ impl Core {
                 told: BTreeMap::new(),
                 told_refused: BTreeMap::new(),
                 told_fault: None,
+                no_versions: BTreeMap::new(),
+                told_no_versions: BTreeMap::new(),
                 events: None,
                 snapshots: Vec::new(),
                 next_load: 1,
@@ -531,8 +536,15 @@ impl Core {
     /// Tells the book what is on disk. The looker is locked meanwhile, so that news come in order.
     fn learn(&self, news: Vec<(String, Option<Look>)>, later: bool) {
         for (name, look) in news {
+            let no_versions = look.as_ref().map(|look| look.no_versions.clone());
             let found = look.map(|look| scan::read(&self.root, &name, look));
             let mut inner = self.lock();
+            match no_versions {
+                Some(folders) if !folders.is_empty() => {
+                    inner.no_versions.insert(name.clone(), folders);
+                }
+                _ => drop(inner.no_versions.remove(&name)),
+            }
             let (seen, reading) = found.unzip();
             if let Some(reading) = reading {
                 let readings = inner.readings.entry(name.clone()).or_default();
@@ -897,12 +909,21 @@ impl Inner {
 
     /// The catalogue as guests are to see it.
     fn listing(&self) -> Vec<Listed> {
-        let listed = self
-            .book
-            .models
-            .iter()
-            .filter(|(name, _)| layout::is_model_name(name));
+        // One whose name is no model's is an empty folder there, so that `/ready` can say that it is skipped. Longer names than
+        // this were not read as they are, and may not be written as they are.
+        const MAX_SKIPPED_NAME_BYTES: usize = 200;
+        let listed = self.book.models.iter();
+        let listed = listed.filter(|(name, _)| name.len() <= MAX_SKIPPED_NAME_BYTES);
         let listed = listed.map(|(name, model)| {
+            if !layout::is_model_name(name) {
+                return Listed {
+                    name: name.clone(),
+                    contract: model.terms.stamp,
+                    text: None,
+                    config: None,
+                    versions: Vec::new(),
+                };
+            }
             let readings = self.readings.get(name).into_iter().flatten();
             let reading = readings
                 .clone()
@@ -942,6 +963,18 @@ impl Inner {
         let mut told = BTreeMap::new();
         let mut refused = BTreeMap::new();
         let mut changed = false;
+        for (name, folders) in &self.no_versions {
+            if self.told_no_versions.get(name) == Some(folders) {
+                continue;
+            }
+            let folders: Vec<&str> = folders.iter().map(String::as_str).collect();
+            let text = format!(
+                "the folders {} are skipped; a version is named 1 to 18446744073709551615, without leading zeros",
+                folders.join(", ")
+            );
+            self.say(name, 0, EventKind::Skipped, text);
+        }
+        self.told_no_versions = self.no_versions.clone();
         for (name, model) in &self.book.models {
             if let Some(reason) = fault(model) {
                 let now = Told {

@@ -7,7 +7,7 @@
 //! - **A change counts when two looks in a row see the same**, so that what is still being copied is left alone.
 //!   A copy that pauses for longer than that is loaded too early, fails, and is loaded again when it goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::Path;
@@ -42,7 +42,12 @@ pub(super) struct Reading {
 pub(super) struct Look {
     contract: Stamp,
     versions: BTreeMap<u64, Graph>,
+    /// Folders that are named like versions and are none, a few of them.
+    pub(super) no_versions: BTreeSet<String>,
 }
+
+/// The most folders of a model that are said to be no versions.
+const MAX_NO_VERSIONS: usize = 8;
 
 /// Looks at a models directory, and remembers what it takes to look again.
 #[derive(Default)]
@@ -89,7 +94,9 @@ impl Looker {
 
     /// One model's directory now, taken for what it is to be: somebody said so.
     pub(super) fn at_once(&mut self, root: &Path, name: &str) -> Option<Look> {
-        if !layout::is_model_name(name) {
+        // A file system that takes `Cls` for `cls` would have two models of one folder.
+        let mut listed = std::fs::read_dir(root).ok()?.flatten();
+        if !layout::is_model_name(name) || !listed.any(|item| item.file_name() == *name) {
             return None;
         }
         let look = self.look_at(&root.join(name), name).ok()?;
@@ -118,13 +125,22 @@ impl Looker {
 
     fn look_at(&mut self, dir: &Path, name: &str) -> io::Result<Look> {
         let mut versions = BTreeMap::new();
+        let mut no_versions = BTreeSet::new();
         for item in std::fs::read_dir(dir)? {
             let item = item?;
-            let number = item.file_name().to_str().and_then(layout::version_number);
-            if let Some(number) = number
-                && item.path().is_dir()
-            {
-                versions.insert(number, graph(&item.path()));
+            let name = item.file_name();
+            let Some(name) = name.to_str() else { continue };
+            match layout::version_number(name) {
+                Some(number) if item.path().is_dir() => {
+                    versions.insert(number, graph(&item.path()));
+                }
+                None if layout::is_no_version(name) && item.path().is_dir() => {
+                    no_versions.insert(name.to_owned());
+                    if no_versions.len() > MAX_NO_VERSIONS {
+                        no_versions.pop_last();
+                    }
+                }
+                _ => {}
             }
         }
         let own = digest(
@@ -150,7 +166,11 @@ impl Looker {
                 Stamp(hasher.finish())
             }
         };
-        Ok(Look { contract, versions })
+        Ok(Look {
+            contract,
+            versions,
+            no_versions,
+        })
     }
 }
 

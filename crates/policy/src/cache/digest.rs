@@ -20,7 +20,7 @@ pub struct Question<'a> {
     /// The model.
     pub model: &'a str,
     /// Its version.
-    pub version: u32,
+    pub version: u64,
     /// The [`fingerprint`] of its contract: results of an earlier one may not meet it.
     pub contract: &'a [u8],
     /// The inputs, in the contract's order.
@@ -42,7 +42,7 @@ impl Question<'_> {
             None => hash.number(0),
         }
         hash.text(self.model);
-        hash.number(u64::from(self.version));
+        hash.number(self.version);
         hash.bytes(self.contract);
         hash.number(self.inputs.len() as u64);
         for tensor in self.inputs {

@@ -99,7 +99,7 @@ pub enum Refused {
     /// What the operator named for calls like this one is not there.
     Missing {
         /// The version that is not there.
-        version: u32,
+        version: u64,
         /// By what it was named, where that was an alias.
         alias: Option<String>,
     },

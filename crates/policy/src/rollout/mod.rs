@@ -20,6 +20,7 @@ pub use judge::{Arm, Bounds, BoundsPatch, Verdict};
 pub use notice::Notice;
 
 use penstock_core::{Caller, ModelName, ModelVersion};
+use penstock_tensor::json::whole_number;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -201,16 +202,16 @@ pub struct Retired {
 /// A model's version in the document: a number in values, its digits in names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Version(u32);
+pub struct Version(u64);
 
 impl Version {
     /// A version by its number; 0 is none.
-    pub fn new(number: u32) -> Option<Self> {
+    pub fn new(number: u64) -> Option<Self> {
         (number > 0).then_some(Self(number))
     }
 
     /// Its number.
-    pub fn get(self) -> u32 {
+    pub fn get(self) -> u64 {
         self.0
     }
 
@@ -312,9 +313,7 @@ impl TryFrom<Value> for Target {
     fn try_from(value: Value) -> Result<Self, String> {
         let read = match &value {
             Value::String(text) => Self::parse(text),
-            Value::Number(number) => number
-                .as_u64()
-                .and_then(|number| u32::try_from(number).ok())
+            Value::Number(number) => whole_number(&number.to_string())
                 .and_then(Version::new)
                 .map(Self::Version),
             _ => None,

@@ -1,0 +1,220 @@
+//! Decides what becomes of a parameter of the Open Inference Protocol: this server acts on it, refuses it, or ignores it.
+//! REST and gRPC read the same tables.
+//!
+//! Other servers and clients send parameters that mean nothing here, and expect them to be ignored. A parameter is refused
+//! only where leaving it out would change the result, or the form of the answer.
+
+/// What happens to members and parameters that this server knows nothing of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unknown {
+    /// They are ignored, as Triton and KServe do.
+    #[default]
+    Ignore,
+    /// They are refused: most of them are misspelt.
+    Refuse,
+}
+
+/// What a parameter belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// The whole request.
+    Request,
+    /// A request of the generate extension, whose answer is always JSON.
+    Generate,
+    /// An input.
+    Input,
+    /// An output that is asked for.
+    Output,
+}
+
+impl Of {
+    /// As messages name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Request => "a request",
+            Self::Generate => "a generate request",
+            Self::Input => "an input",
+            Self::Output => "an output",
+        }
+    }
+}
+
+/// The parameters that this server acts on, and what they belong to.
+pub const TAKEN: [(&str, Of); 8] = [
+    ("binary_data_output", Of::Request),
+    ("priority", Of::Request),
+    ("timeout", Of::Request),
+    ("priority", Of::Generate),
+    ("timeout", Of::Generate),
+    ("binary_data_size", Of::Input),
+    ("binary_data", Of::Output),
+    ("classification", Of::Output),
+];
+
+/// A parameter of other servers that would change the result, and that nothing here acts on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotSupported {
+    /// Its name.
+    pub name: &'static str,
+    /// The one value that is refused; `None` where every value is but 0, `false` and the empty string.
+    pub value: Option<&'static str>,
+    /// Why it is refused, and what to do instead.
+    pub why: &'static str,
+}
+
+const NO_STATE: &str = "models here keep no state between calls; send the state as an input";
+const NO_SHARED_MEMORY: &str =
+    "callers share no memory with this server; send and ask for tensors in the body";
+
+/// Every parameter that is refused with `not_supported`. docs/CONFORMANCE.md repeats this table, and a test compares the two.
+pub const NOT_SUPPORTED: [NotSupported; 7] = [
+    NotSupported {
+        name: "sequence_id",
+        value: None,
+        why: NO_STATE,
+    },
+    NotSupported {
+        name: "sequence_start",
+        value: None,
+        why: NO_STATE,
+    },
+    NotSupported {
+        name: "sequence_end",
+        value: None,
+        why: NO_STATE,
+    },
+    NotSupported {
+        name: "shared_memory_region",
+        value: None,
+        why: NO_SHARED_MEMORY,
+    },
+    NotSupported {
+        name: "shared_memory_byte_size",
+        value: None,
+        why: NO_SHARED_MEMORY,
+    },
+    NotSupported {
+        name: "shared_memory_offset",
+        value: None,
+        why: NO_SHARED_MEMORY,
+    },
+    NotSupported {
+        name: "content_type",
+        value: Some("base64"),
+        why: "elements are not decoded from base64 here; send the bytes themselves as binary data",
+    },
+];
+
+/// Parameters that ask for what every call does anyway: the last answer of a call says that it is the last.
+pub const DONE_ANYWAY: [&str; 1] = ["triton_enable_empty_final_response"];
+
+/// What becomes of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// This server acts on it there.
+    Taken,
+    /// Leaving it out would change the result; why it is not acted on.
+    NotSupported(&'static str),
+    /// This server acts on it, but as a parameter of something else.
+    Misplaced(Of),
+    /// This server knows nothing of it.
+    Unknown,
+}
+
+/// What becomes of a parameter of `of`. `asks_nothing` says that its value is 0, `false` or empty; `text` is its value where
+/// that is a string.
+pub fn verdict(name: &str, of: Of, asks_nothing: bool, text: Option<&str>) -> Verdict {
+    if TAKEN.contains(&(name, of)) {
+        return Verdict::Taken;
+    }
+    if let Some((_, place)) = TAKEN.iter().find(|(known, _)| *known == name) {
+        return match asks_nothing {
+            true => Verdict::Unknown,
+            false => Verdict::Misplaced(*place),
+        };
+    }
+    let refused = NOT_SUPPORTED.iter().find(|refused| refused.name == name);
+    match refused {
+        Some(refused) if refused.value.is_some() => match refused.value == text {
+            true => Verdict::NotSupported(refused.why),
+            false => Verdict::Unknown,
+        },
+        Some(refused) if !asks_nothing => Verdict::NotSupported(refused.why),
+        _ => Verdict::Unknown,
+    }
+}
+
+/// Whether its value is looked at: strict servers take it where it asks for nothing.
+pub fn is_known(name: &str) -> bool {
+    DONE_ANYWAY.contains(&name)
+        || TAKEN.iter().any(|(known, _)| *known == name)
+        || NOT_SUPPORTED.iter().any(|refused| refused.name == name)
+}
+
+/// The parameters that `of` may have, as messages list them.
+pub fn taken(of: Of) -> String {
+    let names = TAKEN.iter().filter(|(_, place)| *place == of);
+    let names: Vec<&str> = names.map(|(name, _)| *name).collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_is_refused_only_where_leaving_it_out_would_change_the_result() {
+        use Verdict::*;
+        for (name, of, asks_nothing, text, expected) in [
+            ("priority", Of::Request, false, None, Taken),
+            ("priority", Of::Input, false, None, Misplaced(Of::Request)),
+            ("priority", Of::Generate, false, None, Taken),
+            (
+                "binary_data_output",
+                Of::Generate,
+                false,
+                None,
+                Misplaced(Of::Request),
+            ),
+            ("classification", Of::Output, false, None, Taken),
+            (
+                "classification",
+                Of::Request,
+                false,
+                None,
+                Misplaced(Of::Output),
+            ),
+            ("binary_data", Of::Request, true, None, Unknown),
+            ("sequence_id", Of::Request, true, None, Unknown),
+            (
+                "sequence_id",
+                Of::Request,
+                false,
+                None,
+                NotSupported(NO_STATE),
+            ),
+            (
+                "shared_memory_region",
+                Of::Output,
+                false,
+                Some("x"),
+                NotSupported(NO_SHARED_MEMORY),
+            ),
+            ("content_type", Of::Input, false, Some("np"), Unknown),
+            ("content_type", Of::Input, false, None, Unknown),
+            ("headers", Of::Request, false, None, Unknown),
+            ("prioritty", Of::Request, false, None, Unknown),
+        ] {
+            assert_eq!(verdict(name, of, asks_nothing, text), expected, "{name}");
+        }
+        let base64 = verdict("content_type", Of::Input, false, Some("base64"));
+        assert!(matches!(base64, NotSupported(_)));
+    }
+
+    #[test]
+    fn no_parameter_is_both_acted_on_and_refused() {
+        for refused in NOT_SUPPORTED {
+            assert!(TAKEN.iter().all(|(name, _)| *name != refused.name));
+        }
+    }
+}
