@@ -309,6 +309,8 @@ pub struct ModelsSettings {
     pub memory_budget_bytes: Option<u64>,
     /// Models loaded at the same time.
     pub load_at_once: u32,
+    /// Bytes that one run may hold, weights and inputs not counted.
+    pub run_memory_bytes: u64,
     /// Whether callers with the scope for it may load and unload models.
     pub control: bool,
 }
@@ -319,6 +321,7 @@ impl Default for ModelsSettings {
             poll_interval_ms: 1_000,
             memory_budget_bytes: None,
             load_at_once: penstock_nn::repository::LOAD_AT_ONCE as u32,
+            run_memory_bytes: penstock_nn::RUN_MEMORY_BYTES as u64,
             // Who unloads a model takes it from everybody.
             control: false,
         }
@@ -331,6 +334,9 @@ const MIN_POLL_INTERVAL_MS: u64 = 50;
 /// The longest: beyond it, who copies a model in waits long enough to think that it is not seen.
 const MAX_POLL_INTERVAL_MS: u64 = 3_600_000;
 
+/// The least a run may be given: runtimes take some of it for themselves.
+const MIN_RUN_MEMORY_BYTES: u64 = 1 << 20;
+
 /// The most loads at once: each takes about twice its graph in memory, and a core.
 const MAX_LOAD_AT_ONCE: u32 = 64;
 
@@ -340,6 +346,7 @@ impl ModelsSettings {
             poll_interval_ms,
             memory_budget_bytes,
             load_at_once,
+            run_memory_bytes,
             control: _,
         } = self;
         let mut faults = Vec::new();
@@ -357,6 +364,10 @@ impl ModelsSettings {
             let message = format!("must be from 1 to {MAX_LOAD_AT_ONCE}");
             faults.push(("load_at_once", message));
         }
+        if *run_memory_bytes < MIN_RUN_MEMORY_BYTES {
+            let message = format!("must be at least {MIN_RUN_MEMORY_BYTES}");
+            faults.push(("run_memory_bytes", message));
+        }
         faults
     }
 
@@ -365,6 +376,7 @@ impl ModelsSettings {
         penstock_nn::Settings {
             load_at_once: self.load_at_once as usize,
             memory_budget_bytes: self.memory_budget_bytes,
+            run_memory_bytes: usize::try_from(self.run_memory_bytes).unwrap_or(usize::MAX),
             publish,
             ..penstock_nn::Settings::default()
         }
@@ -625,6 +637,7 @@ mod tests {
             ("[models]\npoll_interval_ms = 5\n", 2, "50"),
             ("[models]\nmemory_budget_bytes = 0\n", 2, "no budget"),
             ("[models]\nload_at_once = 0\n", 2, "64"),
+            ("[models]\nrun_memory_bytes = 1000\n", 2, "1048576"),
             ("[tls]\n\ncertificate = \"a.pem\"\n", 3, "tls.private_key"),
             ("[tls]\nclient_ca = \"a.pem\"\n", 2, "no TLS"),
             (

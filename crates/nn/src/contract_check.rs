@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use penstock_tensor::contract::{Bound, Contract, Dim as Axis, TensorSpec};
 use penstock_tensor::datatype::Datatype;
 
-use crate::backend::{Dim, LoadOptions, Port, PortType};
+use crate::backend::{Dim, LoadOptions, Port, PortType, RUN_MEMORY_BYTES};
 use crate::error::{NnError, listed, quoted};
 #[cfg(feature = "native")]
 use crate::join::{Joining, MAX_TOKENS, Padding};
@@ -111,7 +111,7 @@ pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
         default_priority: contract.batching.default_priority,
         #[cfg(feature = "native")]
         joining: joining(contract),
-        working_bytes: None,
+        working_bytes: Some(RUN_MEMORY_BYTES),
     }
 }
 

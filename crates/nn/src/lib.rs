@@ -41,7 +41,8 @@ pub mod stats;
 pub mod tensor;
 
 pub use backend::{
-    Backend, Backends, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Session,
+    Backend, Backends, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType,
+    RUN_MEMORY_BYTES, Session,
 };
 pub use error::{ErrorCode, NnError, Refusal};
 pub use layout::Unavailable;

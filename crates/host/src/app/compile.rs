@@ -83,8 +83,19 @@ pub fn compile(
     {
         return Ok((component, outcome(Cached::Hit)));
     }
+    // This takes seconds of every core, so the log must not be silent meanwhile.
+    tracing::info!(
+        "compiling the components to machine code ({} of WebAssembly); this uses every core for some seconds, and happens \
+         once: later starts of this build load the code from `{}`",
+        megabytes(bytes.len()),
+        cache_dir.display()
+    );
     let component = Component::new(engine, bytes)
         .map_err(|error| anyhow!("the engine does not accept the component: {error:?}"))?;
+    tracing::info!(
+        "compiled the components in {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
     let kept = usable.and_then(|()| {
         let code = component
             .serialize()
@@ -104,6 +115,10 @@ pub fn compile(
         }
     };
     Ok((component, outcome(cached)))
+}
+
+fn megabytes(bytes: usize) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 /// A digest of all that decides the machine code.

@@ -139,14 +139,20 @@ pub struct LoadOptions {
     /// How calls share runs, or why they do not.
     #[cfg(feature = "native")]
     pub joining: Result<crate::join::Joining, String>,
-    /// Bytes one run may need for the values between its operators; `None` for as many as it takes. A backend
-    /// that can tell beforehand refuses a call that needs more; tract can.
+    /// Bytes that one run may hold together, outputs and the values between its operators, weights and inputs not
+    /// counted; `None` for as many as it takes. A run that needs more fails with `TooLarge`. ONNX Runtime and tract
+    /// refuse before they take the memory; OpenVINO can only look at its outputs afterwards.
     pub working_bytes: Option<usize>,
 }
 
 /// Default of [`LoadOptions::queue_max`]: at a millisecond a call and two lanes the last in line waits an
 /// eighth of a second, which is about where a caller is better served by a refusal it can retry elsewhere.
 pub const QUEUE_MAX: usize = 256;
+
+/// Default of [`LoadOptions::working_bytes`]. The largest answer a guest may have is a quarter of its memory, 64 MiB by
+/// default; a run holds more only between its operators. A batch of 32 texts of 512 tokens on MiniLM, the largest that
+/// is usual, takes about 0.9 GB in its attention layers.
+pub const RUN_MEMORY_BYTES: usize = 1 << 30;
 
 impl Default for LoadOptions {
     fn default() -> Self {
@@ -161,7 +167,7 @@ impl Default for LoadOptions {
             default_priority: None,
             #[cfg(feature = "native")]
             joining: Err("it was not asked for".into()),
-            working_bytes: None,
+            working_bytes: Some(RUN_MEMORY_BYTES),
         }
     }
 }
@@ -380,6 +386,14 @@ pub(crate) fn select_outputs(
     }
     outputs.retain(|port| wanted.contains(&port.name));
     Ok(())
+}
+
+/// Why a run was ended that wanted to hold `wanted` bytes.
+pub(crate) fn too_much_memory(wanted: usize, most: usize) -> NnError {
+    NnError::too_large(format!(
+        "the model's run needs {wanted} bytes of memory and may use {most}: send fewer or smaller items, or ask the \
+         operator to raise models.run_memory_bytes, or run_memory_bytes of [engine] in model.toml"
+    ))
 }
 
 /// Refuses a device for a backend that computes on the processor: what is asked for must not be dropped in silence.

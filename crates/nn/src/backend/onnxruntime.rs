@@ -18,6 +18,7 @@
 //! - **The precision the graph has.** TF32 is off on CUDA, and no provider is told to use FP16: which device a server
 //!   has must not change its answers.
 //! - **A run can be ended early**, between two operators, by its own run options.
+//! - **A run's memory is bounded** ([`LoadOptions::working_bytes`]) and given back: see [`allocator`].
 //! - **Inputs are borrowed, outputs copied at most once.** ONNX Runtime reads a guest's bytes where they lie,
 //!   or in an aligned copy where they lie badly. Small outputs are copied out; from [`LEND_OUTPUT_BYTES`] on
 //!   the caller gets ONNX Runtime's own buffer, released when the last reference to it goes.
@@ -45,6 +46,8 @@ use super::{
 use crate::error::{ErrorCode, NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
 
+mod allocator;
+
 /// The name `model.toml` knows the backend by.
 pub const NAME: &str = super::ONNXRUNTIME;
 
@@ -68,6 +71,8 @@ pub struct OnnxRuntime {
     path: PathBuf,
     /// Describes CPU memory to `CreateTensorWithDataAsOrtValue`; made once, never released.
     cpu: CpuMemory,
+    /// Whether sessions take their memory from [`allocator`].
+    counts_memory: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -114,7 +119,7 @@ impl OnnxRuntime {
             ))
         };
         let made = catch_unwind(AssertUnwindSafe(
-            || -> Result<(Environment, CpuMemory), String> {
+            || -> Result<(Environment, CpuMemory, bool), String> {
                 let environment = ort::init_from(&absolute)
                     .map_err(|error| error.to_string())?
                     .with_name("penstock")
@@ -126,18 +131,21 @@ impl OnnxRuntime {
                 if std::env::var_os("ORT_LOG").is_none() {
                     environment.set_log_level(LogLevel::Fatal);
                 }
-                let mut cpu = ptr::null_mut();
-                // SAFETY: the call writes one pointer to where it is told.
-                let status = ortsys![unsafe CreateCpuMemoryInfo(
-                    sys::OrtAllocatorType::OrtArenaAllocator,
-                    sys::OrtMemType::OrtMemTypeDefault,
-                    &mut cpu,
-                )];
-                check(status).map_err(|error| error.message)?;
-                Ok((environment, CpuMemory(cpu)))
+                let cpu = cpu_memory(sys::OrtAllocatorType::OrtArenaAllocator)?;
+                let device = cpu_memory(sys::OrtAllocatorType::OrtDeviceAllocator)?;
+                let counting = allocator::make(&absolute, device);
+                if let Some(allocator) = counting {
+                    // SAFETY: environment and allocator live as long as the process.
+                    let status = ortsys![unsafe RegisterAllocator(
+                        environment.ptr().cast_mut(),
+                        allocator
+                    )];
+                    check(status).map_err(|error| error.message)?;
+                }
+                Ok((environment, CpuMemory(cpu), counting.is_some()))
             },
         ));
-        let (environment, cpu) = match made {
+        let (environment, cpu, counts_memory) = match made {
             Ok(Ok(made)) => made,
             Ok(Err(error)) => return Err(failed(error)),
             Err(panic) => return Err(failed(panic_text(&*panic))),
@@ -147,6 +155,7 @@ impl OnnxRuntime {
             version,
             path: absolute,
             cpu,
+            counts_memory,
         });
         *loaded = Some(runtime.clone());
         Ok(runtime)
@@ -172,6 +181,11 @@ impl OnnxRuntime {
             .with_inter_threads(1)
             .map_err(text)?
             .with_execution_providers(providers)
+            .map_err(text)?
+            .with_config_entry(
+                "session.use_env_allocators",
+                if self.counts_memory { "1" } else { "0" },
+            )
             .map_err(text)
     }
 
@@ -237,8 +251,22 @@ impl OnnxRuntime {
             inputs,
             outputs,
             cpu: self.cpu,
+            most_bytes: options.working_bytes.unwrap_or(usize::MAX),
         }))
     }
+}
+
+/// What describes the processor's memory to ONNX Runtime, never released.
+fn cpu_memory(kind: sys::OrtAllocatorType) -> Result<*const sys::OrtMemoryInfo, String> {
+    let mut info = ptr::null_mut();
+    // SAFETY: the call writes one pointer to where it is told.
+    let status = ortsys![unsafe CreateCpuMemoryInfo(
+        kind,
+        sys::OrtMemType::OrtMemTypeDefault,
+        &mut info,
+    )];
+    check(status).map_err(|error| error.message)?;
+    Ok(info)
 }
 
 /// Looks at a library without calling anything on it but its version, and returns that.
@@ -484,6 +512,8 @@ struct Shared {
     output_names: Vec<CString>,
     elements: Vec<Element>,
     cpu: CpuMemory,
+    /// Bytes a run may hold: outputs, and values between operators.
+    most_bytes: usize,
 }
 
 impl Session for OrtSession {
@@ -632,19 +662,22 @@ impl Lane for OrtLane {
         // SAFETY: `Value` is one pointer, `Run` reads `inputs` and writes one owned value for each output
         // name; concurrent calls on one session are allowed (see the module's page). The session pointer is
         // `*mut` in C and not written through.
-        let status = ortsys![unsafe Run(
-            shared.session.ptr().cast_mut(),
-            self.run.options.cast_const(),
-            self.input_names.as_ptr(),
-            values.as_ptr().cast::<*const sys::OrtValue>(),
-            values.len(),
-            self.output_names.as_ptr(),
-            self.output_names.len(),
-            outputs.as_mut_ptr().cast::<*mut sys::OrtValue>(),
-        )];
-        check(status).map_err(|error| match error.message.contains(TERMINATED) {
-            true => NnError::runtime("the run was ended early"),
-            false => error,
+        let (status, usage) = allocator::metered(shared.most_bytes, || {
+            ortsys![unsafe Run(
+                shared.session.ptr().cast_mut(),
+                self.run.options.cast_const(),
+                self.input_names.as_ptr(),
+                values.as_ptr().cast::<*const sys::OrtValue>(),
+                values.len(),
+                self.output_names.as_ptr(),
+                self.output_names.len(),
+                outputs.as_mut_ptr().cast::<*mut sys::OrtValue>(),
+            )]
+        });
+        check(status).map_err(|error| match usage.wanted {
+            _ if error.message.contains(TERMINATED) => NnError::runtime("the run was ended early"),
+            Some(wanted) => super::too_much_memory(wanted, shared.most_bytes),
+            None => error,
         })?;
         // The memory inputs were read from; an output that lies in it (a graph may hand an input straight
         // through) must be copied, because that memory goes with the call.

@@ -58,6 +58,10 @@ const NEEDED: &str = "2026.4";
 /// Outputs may have more dimensions than inputs may, but not without end.
 const MAX_OUTPUT_RANK: i64 = 64;
 
+/// Outputs beyond which a lane's request is made anew, so that what one large run took is given back. Making one takes
+/// about a millisecond, and computing so many bytes far longer.
+const KEPT_OUTPUT_BYTES: usize = 32 << 20;
+
 /// How often a call is run when others spoil the compiled model it runs on, each time on a new one. Several callers
 /// would have to send what fails within each of its runs.
 const MAX_TRIES: usize = 3;
@@ -270,6 +274,7 @@ impl OpenVino {
             inputs,
             outputs,
             output_at,
+            most_bytes: options.working_bytes.unwrap_or(usize::MAX),
         };
         let compiled = graph.compile(&model).map_err(|status| {
             let mut error = cannot(status);
@@ -612,6 +617,8 @@ struct Graph {
     elements: Vec<Element>,
     /// Where each of `outputs` stands among all the graph has.
     output_at: Vec<usize>,
+    /// Bytes that the outputs of a run may have together. What is between the operators cannot be bounded here.
+    most_bytes: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -836,9 +843,18 @@ impl Lane for OvLane {
                     return Err(error);
                 }
                 Ok(()) => {
-                    return (graph.outputs.iter().zip(&graph.output_at))
-                        .map(|(port, index)| read(&self.request, *index, port))
-                        .collect();
+                    let mut left = graph.most_bytes;
+                    let outputs: Result<Vec<NnTensor>, NnError> =
+                        (graph.outputs.iter().zip(&graph.output_at))
+                            .map(|(port, index)| {
+                                read(&self.request, *index, port, graph.most_bytes, &mut left)
+                            })
+                            .collect();
+                    if outputs.is_err() || graph.most_bytes - left > KEPT_OUTPUT_BYTES {
+                        // A request holds its outputs and what it computed them from until its next run.
+                        self.request = self.compiled.request()?;
+                    }
+                    return outputs;
                 }
             }
         }
@@ -960,7 +976,15 @@ fn within_32_bits(tensor: &NnTensor, port: &Port) -> Result<(), NnError> {
 }
 
 /// Copies an output out of its request.
-fn read(request: &Request, index: usize, port: &Port) -> Result<NnTensor, NnError> {
+///
+/// `left` is what the outputs may still take of `most` bytes in all.
+fn read(
+    request: &Request,
+    index: usize,
+    port: &Port,
+    most: usize,
+    left: &mut usize,
+) -> Result<NnTensor, NnError> {
     let wrong = |what: &str| NnError::runtime(format!("output {} {what}", quoted(&port.name)));
     let failed = |_: Status| wrong("cannot be read");
     let ty = port
@@ -993,6 +1017,9 @@ fn read(request: &Request, index: usize, port: &Port) -> Result<NnTensor, NnErro
             return Err(wrong("came with another type than the graph declares"));
         }
         check(ov::ov_tensor_get_byte_size(tensor.0, &mut len)).map_err(failed)?;
+        *left = left
+            .checked_sub(len)
+            .ok_or_else(|| super::too_much_memory(most - *left + len, most))?;
         match check(ov::ov_tensor_get_shape(tensor.0, &mut shape)) {
             Ok(()) => {}
             // The C API has no shape without dimensions, which is a scalar's.

@@ -16,8 +16,9 @@
 //!   bounded memory ([`LoadOptions::working_bytes`]) refuses a call instead of ending in the middle of it. It is
 //!   counted once for each new set of input shapes.
 //! - **What tract has no type for is refused at load.** That is bfloat16, among wasi:nn's types.
+//! - **What tract answers wrong is refused at load**: see [`refused`].
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,8 +28,8 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as DimValue;
 use tract_onnx::pb::{self, type_proto};
 use tract_onnx::prelude::{
-    DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable,
-    SymbolScope, SymbolValues, TDim, TValue, TVec, Tensor, TractError, TypedRunnableModel,
+    DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, OutletId,
+    SymbolScope, TDim, TValue, TVec, Tensor, TractError, TypedRunnableModel,
 };
 
 use super::{
@@ -37,6 +38,9 @@ use super::{
 use crate::error::{ErrorCode, NnError, listed, quoted};
 use crate::on_demand::room;
 use crate::tensor::{NnTensor, TensorType};
+
+mod memory;
+mod refused;
 
 /// The name `model.toml` knows the backend by.
 pub const NAME: &str = "tract";
@@ -50,8 +54,8 @@ pub const MAX_PLANS: usize = 8;
 /// and cannot make it grow.
 pub const MAX_VETTED_SHAPES: usize = 1024;
 
-/// The release this crate is built with; tract does not export its own.
-const VERSION: &str = "0.23";
+/// The release this crate is built with; tract does not export its own. A test compares it with Cargo.lock.
+pub const VERSION: &str = "0.23.9";
 
 /// The backend; it has no state of its own.
 #[derive(Debug, Clone, Copy)]
@@ -71,15 +75,53 @@ impl Backend for Tract {
         graph: &GraphSource,
         options: &LoadOptions,
     ) -> Result<Arc<dyn Session>, NnError> {
-        // tract asserts in places about graphs it has not met.
-        match catch_unwind(AssertUnwindSafe(|| open(graph, options))) {
-            Ok(Ok(graph)) => Ok(Arc::new(TractSession(Arc::new(graph)))),
-            Ok(Err(error)) => Err(error),
-            Err(panic) => Err(NnError::unsupported(format!(
-                "tract gives up on the graph ({}); load it with backend = \"onnxruntime\"",
-                panic_text(&*panic)
-            ))),
-        }
+        load(graph, options, Refusals::Act)
+    }
+}
+
+/// tract without the refusals of what it gets wrong. For finding out what that is, and for nothing else.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+pub struct AsItIs;
+
+impl Backend for AsItIs {
+    fn name(&self) -> &'static str {
+        "tract-as-it-is"
+    }
+
+    fn version(&self) -> String {
+        VERSION.into()
+    }
+
+    fn load(
+        &self,
+        graph: &GraphSource,
+        options: &LoadOptions,
+    ) -> Result<Arc<dyn Session>, NnError> {
+        load(graph, options, Refusals::Ignore)
+    }
+}
+
+/// What is done about graphs that tract gets wrong.
+#[derive(Clone, Copy, PartialEq)]
+enum Refusals {
+    Act,
+    Ignore,
+}
+
+fn load(
+    graph: &GraphSource,
+    options: &LoadOptions,
+    refusals: Refusals,
+) -> Result<Arc<dyn Session>, NnError> {
+    // tract asserts in places about graphs it has not met.
+    match catch_unwind(AssertUnwindSafe(|| open(graph, options, refusals))) {
+        Ok(Ok(graph)) => Ok(Arc::new(TractSession(Arc::new(graph)))),
+        Ok(Err(error)) => Err(error),
+        Err(panic) => Err(NnError::unsupported(format!(
+            "tract gives up on the graph ({}); load it with backend = \"onnxruntime\"",
+            panic_text(&*panic)
+        ))),
     }
 }
 
@@ -92,6 +134,8 @@ struct Graph {
     outputs: Vec<Port>,
     plans: Plans,
     working_bytes: Option<usize>,
+    /// Whether the size of every value follows from the shapes of the inputs. Else each run is watched.
+    sizes_follow_from_shapes: bool,
 }
 
 enum Plans {
@@ -131,9 +175,12 @@ impl Lane for TractLane {
         let values = (inputs.iter().zip(&graph.inputs))
             .map(|(tensor, port)| to_tract(tensor, port))
             .collect::<Result<TVec<TValue>, _>>()?;
-        let outputs = plan
-            .run(values)
-            .map_err(|error| NnError::runtime(format!("tract: {}", text_of(&error))))?;
+        let outputs = match (graph.working_bytes, graph.sizes_follow_from_shapes) {
+            (Some(most), false) => memory::run(&plan, values, most),
+            // The shapes were judged when the plan was chosen.
+            _ => plan.run(values),
+        };
+        let outputs = outputs.map_err(|error| graph.failed(&error))?;
         if outputs.len() != graph.outputs.len() {
             return Err(NnError::runtime(
                 "tract produced another number of outputs than the graph has",
@@ -203,14 +250,18 @@ impl Graph {
         let Some(most) = self.working_bytes else {
             return Ok(());
         };
-        let needed = working_bytes(plan, shapes);
+        let needed = memory::needed(plan, shapes);
         if needed <= most && room(needed) {
             return Ok(());
         }
-        Err(NnError::too_large(format!(
-            "a run on inputs of these shapes takes about {needed} bytes; at most {most} may be used: send fewer or \
-             smaller items"
-        )))
+        Err(super::too_much_memory(needed, most))
+    }
+
+    fn failed(&self, error: &TractError) -> NnError {
+        match (error.downcast_ref::<memory::TooMuch>(), self.working_bytes) {
+            (Some(too_much), Some(most)) => super::too_much_memory(too_much.wanted, most),
+            _ => NnError::runtime(format!("tract: {}", text_of(error))),
+        }
     }
 
     /// The graph with numbers for its inputs' dimensions. Weights are shared with the original.
@@ -231,52 +282,6 @@ impl Graph {
     }
 }
 
-/// Bytes of the values that are alive together at the worst moment of a run, weights not counted. A value whose
-/// length only the run will tell counts for nothing.
-fn working_bytes(plan: &Plan, shapes: &Shapes) -> usize {
-    let model = plan.model();
-    let mut values = SymbolValues::default();
-    for (outlet, shape) in (model.input_outlets().into_iter().flatten()).zip(shapes) {
-        let Ok(fact) = model.outlet_fact(*outlet) else {
-            continue;
-        };
-        for (dim, length) in fact.shape.iter().zip(shape) {
-            if let TDim::Sym(symbol) = dim {
-                values.set(symbol, i64::from(*length));
-            }
-        }
-    }
-    let order = plan.order_without_consts();
-    let mut last_use = vec![0; model.nodes().len()];
-    for (step, node) in order.iter().enumerate() {
-        for input in &model.node(*node).inputs {
-            last_use[input.node] = step;
-        }
-    }
-    for outlet in model.output_outlets().into_iter().flatten() {
-        last_use[outlet.node] = order.len();
-    }
-    let made = |node: usize| -> usize {
-        (model.node(node).outputs.iter())
-            .map(|output| output.fact.mem_size().eval(&values).to_i64().unwrap_or(0))
-            .map(|bytes| usize::try_from(bytes).unwrap_or(0))
-            .fold(0, usize::saturating_add)
-    };
-    let mut alive = vec![0; model.nodes().len()];
-    let (mut total, mut most) = (0usize, 0usize);
-    for (step, node) in order.iter().enumerate() {
-        alive[*node] = made(*node);
-        total = total.saturating_add(alive[*node]);
-        most = most.max(total);
-        for done in (model.node(*node).inputs.iter().map(|input| input.node)).chain([*node]) {
-            if last_use[done] <= step {
-                total = total.saturating_sub(std::mem::take(&mut alive[done]));
-            }
-        }
-    }
-    most
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
@@ -290,7 +295,7 @@ fn misfit(error: TractError) -> NnError {
     ))
 }
 
-fn open(source: &GraphSource, options: &LoadOptions) -> Result<Graph, NnError> {
+fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Result<Graph, NnError> {
     super::only_the_processor(NAME, options)?;
     super::onnx_file::examine(source)?;
     // What a file notes about the values between its nodes names open dimensions, and those would contradict the
@@ -348,6 +353,19 @@ fn open(source: &GraphSource, options: &LoadOptions) -> Result<Graph, NnError> {
     }
 
     let parsed = onnx.parse(&proto, dir).map_err(unsupported)?;
+    if refusals == Refusals::Act {
+        let mut analysed = None;
+        refused::check(&proto, |name| {
+            // Only graphs with an operator of the table come here.
+            let model = analysed.get_or_insert_with(|| {
+                let mut model = parsed.model.clone();
+                // What was found until a fault is still right.
+                let _ = model.analyse(true);
+                model
+            });
+            known(&parsed.outlets_by_name, model, name)
+        })?;
+    }
     // The weights have been copied out of it, and what comes next copies them again.
     drop(proto);
     let mut model = parsed.model;
@@ -407,13 +425,36 @@ fn open(source: &GraphSource, options: &LoadOptions) -> Result<Graph, NnError> {
         Some(plan) => Plans::Symbolic(plan, Mutex::default()),
         None => Plans::PerShape(Mutex::default()),
     };
-    Ok(Graph {
+    let sizes_follow_from_shapes = match &plans {
+        Plans::Fixed(plan) | Plans::Symbolic(plan, _) => memory::follows_from_shapes(plan),
+        // Not all of the plans are known.
+        Plans::PerShape(_) => false,
+    };
+    let graph = Graph {
         model,
         inputs,
         outputs,
         plans,
         working_bytes: options.working_bytes,
-    })
+        sizes_follow_from_shapes,
+    };
+    if let Plans::Fixed(plan) = &graph.plans {
+        graph.affordable(plan, &Shapes::new())?;
+    }
+    Ok(graph)
+}
+
+/// What analysis found out about a value.
+fn known(
+    outlets: &HashMap<String, OutletId>,
+    model: &InferenceModel,
+    name: &str,
+) -> refused::Known {
+    let fact = (outlets.get(name)).and_then(|outlet| model.outlet_fact(*outlet).ok());
+    refused::Known {
+        ty: fact.and_then(|fact| fact.datum_type.concretize()),
+        value: fact.and_then(|fact| fact.value.concretize()),
+    }
 }
 
 /// Gives every dimension the graph leaves open a symbol, also those it has no name for.

@@ -28,7 +28,7 @@ use penstock_tensor::contract::Contract;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::backend::{Backends, QUEUE_MAX};
+use crate::backend::{Backends, QUEUE_MAX, RUN_MEMORY_BYTES};
 use crate::error::NnError;
 use crate::layout::version_number;
 use crate::model::{Model, Stats};
@@ -55,6 +55,8 @@ pub struct Settings {
     /// Bytes that loaded models may hold together; without it, all that is there is loaded. What is pinned or in
     /// use stays even so, and what replaces a version is in memory beside it for a moment.
     pub memory_budget_bytes: Option<u64>,
+    /// Bytes that one run may hold where a contract says nothing else. See [`crate::LoadOptions::working_bytes`].
+    pub run_memory_bytes: usize,
     /// Whether to keep a [`Snapshot`] of the catalogue for guests.
     pub publish: bool,
 }
@@ -65,6 +67,7 @@ impl Default for Settings {
             queue_max: QUEUE_MAX,
             load_at_once: LOAD_AT_ONCE,
             memory_budget_bytes: None,
+            run_memory_bytes: RUN_MEMORY_BYTES,
             publish: false,
         }
     }

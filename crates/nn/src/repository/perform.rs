@@ -670,7 +670,12 @@ impl Core {
         }
         let backend =
             (self.backends).choose_for(contract.engine.backend.as_str(), contract.format)?;
-        let options = contract_check::options(contract, self.settings.queue_max);
+        let mut options = contract_check::options(contract, self.settings.queue_max);
+        options.working_bytes = Some(
+            (contract.engine.run_memory_bytes).map_or(self.settings.run_memory_bytes, |bytes| {
+                usize::try_from(bytes).unwrap_or(usize::MAX)
+            }),
+        );
         let model = Model::load_beside(
             name,
             &version.to_string(),

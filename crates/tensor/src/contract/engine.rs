@@ -40,10 +40,16 @@ pub struct Engine {
     /// Calls that may wait; the host's choice when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_max: Option<u32>,
+    /// Bytes that one run may hold, weights and inputs not counted; the host's choice when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_memory_bytes: Option<u64>,
     /// Whether it stays in memory whatever the budget.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
 }
+
+/// The least a run may be given: runtimes take some of it for themselves.
+const MIN_RUN_MEMORY_BYTES: i64 = 1 << 20;
 
 /// An inference runtime.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -194,6 +200,12 @@ impl Reader<'_> {
         engine.queue_max = members
             .take("queue_max")
             .and_then(|value| self.upto(value, "queue_max", MAX_QUEUE));
+        engine.run_memory_bytes = members
+            .take("run_memory_bytes")
+            .and_then(|value| {
+                self.integer(value, "run_memory_bytes", (MIN_RUN_MEMORY_BYTES, i64::MAX))
+            })
+            .and_then(|bytes| u64::try_from(bytes).ok());
         if let Some(value) = members.take("pinned") {
             engine.pinned = self.boolean(value, "pinned").unwrap_or_default();
         }
