@@ -4,8 +4,9 @@
 use crate::AppOptions;
 use crate::app::{self, Finding, Manifest, Nn, Place, Severity};
 use crate::kv::RuntimeConfig;
-use crate::settings::Settings;
+use crate::settings::{ModelsSettings, Settings};
 use crate::{access, tls, up};
+use penstock_nn::repository::{EventKind, LOAD_GIVEN_UP};
 use penstock_nn::{Repository, State};
 use penstock_tensor::Contract;
 use std::path::{Path, PathBuf};
@@ -23,11 +24,11 @@ pub fn run(options: &AppOptions) -> ExitCode {
         .count();
     let warnings = findings.len() - errors;
     println!("{errors} errors, {warnings} warnings");
-    if errors == 0 {
+    crate::ending::with(if errors == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    }
+    })
 }
 
 /// All findings, in the order: policy, certificate, runtime configuration, manifest, composition, stores, models.
@@ -95,8 +96,7 @@ pub fn findings(options: &AppOptions) -> Vec<Finding> {
         }
     }
     let models = up::models_directory(options, &mut mounts);
-    let budget = settings.models.memory_budget_bytes;
-    let found = models_findings(options, &models, budget);
+    let found = models_findings(options, &models, &settings.models);
     findings.extend(found);
     findings
 }
@@ -126,7 +126,8 @@ fn as_elsewhere(options: &AppOptions, native: &Manifest, root: &str) -> Vec<Find
 
 /// What is wrong with the models: each contract by itself, then each graph against its contract, then all of them
 /// against the memory they may have.
-fn models_findings(options: &AppOptions, models: &Path, budget_bytes: Option<u64>) -> Vec<Finding> {
+fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSettings) -> Vec<Finding> {
+    let budget_bytes = settings.memory_budget_bytes;
     let backends = match up::backends(options) {
         Ok(backends) => backends,
         Err(error) => {
@@ -150,7 +151,11 @@ fn models_findings(options: &AppOptions, models: &Path, budget_bytes: Option<u64
         }
     };
     // Without a budget: everything is loaded once, and then it is known what it takes.
-    let repository = match Repository::open(models, backends, penstock_nn::Settings::default()) {
+    let unbounded = penstock_nn::Settings {
+        memory_budget_bytes: None,
+        ..settings.repository(false)
+    };
+    let repository = match Repository::open(models, backends, unbounded) {
         Ok(repository) => repository,
         Err(error) => {
             return vec![Finding::error(
@@ -175,6 +180,16 @@ fn models_findings(options: &AppOptions, models: &Path, budget_bytes: Option<u64
             )];
         }
     };
+    let mut events = repository.events();
+    runtime.spawn(async move {
+        while let Some(event) = events.recv().await {
+            if event.kind == EventKind::Slow {
+                // Beside the findings, which are on standard output.
+                let (model, version) = (event.model, event.version);
+                eprintln!("model {model} version {version}: {}", event.text);
+            }
+        }
+    });
     let mut findings = Vec::new();
     runtime.block_on(repository.load_all(|report| {
         let State::Failed(reason) = &report.state else { return };
@@ -185,6 +200,13 @@ fn models_findings(options: &AppOptions, models: &Path, budget_bytes: Option<u64
                 let place = Place { line: fault.line, column: fault.column };
                 Finding::error(&file, Some(place), fault.message, fault.remedy)
             })),
+            Ok(_) if reason.contains(LOAD_GIVEN_UP) => findings.push(Finding::error(
+                &file,
+                None,
+                reason.to_string(),
+                "run the graph once in its runtime by itself, with the least input model.toml allows, and mend what \
+                 does not end; or raise models.load_timeout_ms",
+            )),
             Ok(_) => findings.push(Finding::error(
                 &file,
                 place_of_name(&text, reason),

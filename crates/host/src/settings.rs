@@ -18,6 +18,7 @@ use penstock_policy::validation::ValidationSettings;
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -311,6 +312,8 @@ pub struct ModelsSettings {
     pub load_at_once: u32,
     /// Bytes that one run may hold, weights and inputs not counted.
     pub run_memory_bytes: u64,
+    /// Milliseconds that loading a version may take, its first runs included.
+    pub load_timeout_ms: u64,
     /// Whether callers with the scope for it may load and unload models.
     pub control: bool,
 }
@@ -322,6 +325,7 @@ impl Default for ModelsSettings {
             memory_budget_bytes: None,
             load_at_once: penstock_nn::repository::LOAD_AT_ONCE as u32,
             run_memory_bytes: penstock_nn::RUN_MEMORY_BYTES as u64,
+            load_timeout_ms: penstock_nn::repository::LOAD_TIMEOUT.as_millis() as u64,
             // Who unloads a model takes it from everybody.
             control: false,
         }
@@ -340,6 +344,12 @@ const MIN_RUN_MEMORY_BYTES: u64 = 1 << 20;
 /// The most loads at once: each takes about twice its graph in memory, and a core.
 const MAX_LOAD_AT_ONCE: u32 = 64;
 
+/// The shortest time for a load: less, and a busy machine gives up models that are well.
+const MIN_LOAD_TIMEOUT_MS: u64 = 1_000;
+
+/// The longest: beyond it, a load that never ends is not noticed.
+const MAX_LOAD_TIMEOUT_MS: u64 = 3_600_000;
+
 impl ModelsSettings {
     fn faults(&self) -> Vec<(&'static str, String)> {
         let Self {
@@ -347,6 +357,7 @@ impl ModelsSettings {
             memory_budget_bytes,
             load_at_once,
             run_memory_bytes,
+            load_timeout_ms,
             control: _,
         } = self;
         let mut faults = Vec::new();
@@ -368,6 +379,10 @@ impl ModelsSettings {
             let message = format!("must be at least {MIN_RUN_MEMORY_BYTES}");
             faults.push(("run_memory_bytes", message));
         }
+        if !(MIN_LOAD_TIMEOUT_MS..=MAX_LOAD_TIMEOUT_MS).contains(load_timeout_ms) {
+            let message = format!("must be from {MIN_LOAD_TIMEOUT_MS} to {MAX_LOAD_TIMEOUT_MS}");
+            faults.push(("load_timeout_ms", message));
+        }
         faults
     }
 
@@ -375,6 +390,7 @@ impl ModelsSettings {
     pub fn repository(&self, publish: bool) -> penstock_nn::Settings {
         penstock_nn::Settings {
             load_at_once: self.load_at_once as usize,
+            load_timeout: Duration::from_millis(self.load_timeout_ms),
             memory_budget_bytes: self.memory_budget_bytes,
             run_memory_bytes: usize::try_from(self.run_memory_bytes).unwrap_or(usize::MAX),
             publish,
@@ -638,6 +654,7 @@ mod tests {
             ("[models]\nmemory_budget_bytes = 0\n", 2, "no budget"),
             ("[models]\nload_at_once = 0\n", 2, "64"),
             ("[models]\nrun_memory_bytes = 1000\n", 2, "1048576"),
+            ("[models]\nload_timeout_ms = 10\n", 2, "1000"),
             ("[tls]\n\ncertificate = \"a.pem\"\n", 3, "tls.private_key"),
             ("[tls]\nclient_ca = \"a.pem\"\n", 2, "no TLS"),
             (

@@ -6,6 +6,7 @@ use crate::admin::{self, Admin, AdminListen};
 use crate::app::{self, Cached, Finding, Manifest};
 use crate::audit::Audit;
 use crate::doors::{Direct, DoorKind, DoorSettings, Http, RETAINED_BYTES, link};
+use crate::ending;
 use crate::engine::{self, Ticker};
 use crate::jwks;
 use crate::kv::{self, Durability, ModelStore, RuntimeConfig, StoreConfig, Stores};
@@ -77,15 +78,18 @@ pub fn run(options: UpOptions) -> ExitCode {
     };
     let served = runtime.block_on(serve(options));
     // What is still running after a drain is not waited for.
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    match served {
+    runtime.shutdown_timeout(CLOSING);
+    ending::with(match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
-    }
+    })
 }
+
+/// The longest that tasks are waited for after a drain.
+const CLOSING: Duration = Duration::from_millis(500);
 
 async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let started = Instant::now();
@@ -184,6 +188,9 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let retiring = retire_with(&door, &repository);
     let mut server_settings = settings.server.clone();
     server_settings.max_body_bytes = settings.body_limit();
+    let drain = Duration::from_millis(settings.server.drain_timeout_ms);
+    let for_requests = drain - ending::closing(drain);
+    server_settings.drain_timeout_ms = u64::try_from(for_requests.as_millis()).unwrap_or(u64::MAX);
     if server_settings.max_body_bytes < settings.server.max_body_bytes {
         tracing::warn!(
             "bodies of more than {} bytes are refused, although server.max_body_bytes is {}: an instance of \
@@ -242,6 +249,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
             tokio::join!(served, followed);
         }
     });
+    ending::watch(drain)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = async move {
@@ -361,6 +369,7 @@ fn note(event: &Event) {
         EventKind::Ready | EventKind::Rested | EventKind::Unloaded | EventKind::Removed => {
             tracing::info!("model {model} version {version}: {text}");
         }
+        EventKind::Slow => tracing::warn!("model {model} version {version}: {text}"),
         EventKind::Failed => tracing::error!("model {model}: not served: {text}"),
         EventKind::Skipped => tracing::warn!("model {model}: {text}"),
         EventKind::Kept if *version == 0 => {

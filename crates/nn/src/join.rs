@@ -154,6 +154,20 @@ impl Plan {
         }
     }
 
+    /// The shapes of one run's inputs of several calls'.
+    pub(crate) fn shapes(&self, calls: &[&[NnTensor]], longest: u32) -> Vec<Vec<u32>> {
+        (self.inputs.iter().enumerate())
+            .map(|(input, filled)| {
+                let mut dims = calls[0][input].dims.clone();
+                dims[0] = calls.iter().map(|call| call[input].dims[0]).sum();
+                if let Some((axis, _)) = filled {
+                    dims[*axis] = longest;
+                }
+                dims
+            })
+            .collect()
+    }
+
     /// One run's inputs of several calls'.
     pub(crate) fn join(&self, calls: &[&[NnTensor]], longest: u32) -> Vec<NnTensor> {
         (self.inputs.iter().enumerate())
@@ -365,6 +379,8 @@ mod tests {
             joined[0],
             bytes(&[3, 2, 2], &[1, 2, 9, 9, 3, 4, 5, 6, 7, 8, 9, 10])
         );
+        let calls = [std::slice::from_ref(&short), std::slice::from_ref(&long)];
+        assert_eq!(plan.shapes(&calls, 2), [vec![3, 2, 2]]);
         let per_item = bytes(&[3], &[20, 21, 22]);
         let split = plan
             .split(&[joined[0].clone(), per_item], &[(1, 1), (2, 2)], 2)

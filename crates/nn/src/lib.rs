@@ -9,6 +9,7 @@
 //! - [`schedule`]: which calls run when, and which together; pure.
 //! - [`join`]: one run's tensors of several calls', and back.
 //! - [`model`]: a loaded model; does what the schedule says, on lanes. [`stats`]: what is counted.
+//! - [`overdue`]: the threads that models run on, and runs that do not end in time.
 //! - [`shadow`]: runs beside the served ones: when there may be one, and whether it agrees.
 //! - [`protocol`]: statistics and index as the Open Inference Protocol's extensions write them.
 //! - [`repository`]: the models of a server; versions, loading and unloading, what changes on disk, the memory budget.
@@ -29,6 +30,8 @@ pub mod layout;
 pub mod model;
 pub mod on_demand;
 #[cfg(feature = "native")]
+pub mod overdue;
+#[cfg(feature = "native")]
 pub mod protocol;
 #[cfg(feature = "native")]
 pub mod repository;
@@ -41,7 +44,7 @@ pub mod stats;
 pub mod tensor;
 
 pub use backend::{
-    Backend, Backends, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType,
+    Backend, Backends, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType,
     RUN_MEMORY_BYTES, Session,
 };
 pub use error::{ErrorCode, NnError, Refusal};

@@ -6,12 +6,15 @@
 //! - **Lanes.** A model runs at most as many runs at once as it has lanes. While all are busy, calls wait, and
 //!   those that agree share the next run ([`crate::join`]).
 //! - **Short runs stay on the task.** Handing a run to another thread and back costs more than a small model's
-//!   run. While recent runs predict at most [`INLINE_BUDGET`], a run that begins when a call arrives happens on
-//!   the task that asked, and one that begins when another ends on a task of its own; longer ones on the
-//!   blocking pool, where a thread goes on with the next run of the line as long as there is one.
+//!   run. A run that cannot take long, whatever is in its inputs ([`crate::schedule::quick`]), and that recent runs
+//!   predict to take at most [`INLINE_BUDGET`], happens on the task that asked where it begins when a call arrives,
+//!   and on a task of its own where it begins when another ends. All others happen on threads for models
+//!   ([`crate::overdue`]), where a thread goes on with the next run of the line as long as there is one.
+//! - **Every run has a bound.** One that nobody waits for any more is interrupted, and given up where that does not
+//!   help; its lane is made anew.
 //! - **Cancelling is safe at every point.** A caller that goes while it waits leaves the line. One that goes
 //!   while its call runs leaves the others of that run alone; when nobody waits for a run any more it is ended
-//!   early where the backend can, and else goes on to its end with its lane.
+//!   early.
 //! - **Shadow runs are nobody's.** They wait apart from the line, begin where a lane would be idle, and make way
 //!   ([`crate::shadow`]); what they do is counted apart.
 //! - **One bad call fails alone.** A run of several that fails is tried again by halves
@@ -29,13 +32,15 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::backend::{
-    Backend, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, Session, panic_text,
+    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, Session, panic_text,
 };
 use crate::call;
 use crate::error::{NnError, Refusal, quoted};
 use crate::join::{Joining, Part, Plan};
+use crate::overdue::{self, GRACE, LONGEST_CALL, LONGEST_SHADOW, MAX_LOST_OF_MODEL};
 use crate::schedule::isolate::Isolate;
 pub use crate::schedule::pace::INLINE_BUDGET;
+use crate::schedule::quick::Quick;
 use crate::schedule::{
     Ask, CallId, Class, Entered, Finished, Left, Limits, Nanos, Refused, RunId, Scheduler, Todo,
     Waiting,
@@ -68,26 +73,61 @@ struct Inner {
     plan: Result<Plan, String>,
     epoch: Instant,
     state: Mutex<State>,
+    /// How many runs of all models are lost.
+    lost: Arc<overdue::Count>,
 }
 
 struct State {
     scheduler: Scheduler<Job>,
     /// Free lanes: as many as the scheduler has.
     lanes: Vec<Slot>,
-    /// What ends the runs that go on.
-    interrupts: Vec<(RunId, Arc<dyn Interrupt>)>,
+    /// The runs that go on, lost ones included.
+    going: Vec<Going>,
+    /// Nothing begins any more: loading was given up.
+    given_up: bool,
     /// When somebody will look at the line next.
     wake: Option<Nanos>,
     stats: Stats,
     joins: Joins,
-    /// Whether short runs may happen on a server's thread.
-    inline: bool,
+    /// Which runs may happen on a server thread.
+    quick: Quick,
     /// Shadow runs that have not begun, oldest first.
     shadows: VecDeque<(Ask, Job)>,
-    /// Shadow runs that go on, and whether each was told to end.
-    shadow_runs: Vec<(RunId, bool)>,
+    /// Shadow runs that go on.
+    shadow_runs: Vec<ShadowRun>,
+    /// Runs that were interrupted and that nobody watches yet.
+    unwatched: Vec<RunId>,
     /// Those who wait, here and for the other models.
     waits: Waits,
+}
+
+/// A run that goes on.
+struct Going {
+    run: RunId,
+    began: Instant,
+    calls: usize,
+    interrupt: Option<Arc<dyn Interrupt>>,
+    overdue: Overdue,
+}
+
+/// How far a run is beyond its time; see [`crate::overdue`].
+enum Overdue {
+    /// It is not.
+    No,
+    /// It was interrupted.
+    Interrupted,
+    /// It went on for the grace, and keeps its lane because too many are lost.
+    Stuck,
+    /// It went on, and its lane was given away.
+    Lost { _place: overdue::Place },
+}
+
+/// A shadow run that goes on.
+struct ShadowRun {
+    run: RunId,
+    began: Instant,
+    /// It was told to end.
+    told: bool,
 }
 
 /// A place for a lane; empty where it has to be made anew before its next use.
@@ -126,8 +166,37 @@ struct Start {
     run: RunId,
     calls: Vec<Waiting<Job>>,
     slot: Slot,
-    /// Whether it is expected to be quick enough for a server's thread.
+    /// Whether it may happen on a server thread.
     quick: bool,
+    /// The shapes of its inputs, where it is of several calls.
+    joined: Option<Vec<Vec<u32>>>,
+}
+
+impl Start {
+    fn shapes(&self) -> Shapes<'_> {
+        match &self.joined {
+            Some(shapes) => Shapes::Joined(shapes.iter()),
+            None => Shapes::One(self.calls[0].payload.inputs.iter()),
+        }
+    }
+}
+
+/// The shapes of a run's inputs.
+#[derive(Clone)]
+enum Shapes<'a> {
+    One(std::slice::Iter<'a, NnTensor>),
+    Joined(std::slice::Iter<'a, Vec<u32>>),
+}
+
+impl<'a> Iterator for Shapes<'a> {
+    type Item = &'a [u32];
+
+    fn next(&mut self) -> Option<&'a [u32]> {
+        match self {
+            Self::One(tensors) => tensors.next().map(|tensor| &tensor.dims[..]),
+            Self::Joined(shapes) => shapes.next().map(|shape| &shape[..]),
+        }
+    }
 }
 
 /// Whether calls share runs.
@@ -219,7 +288,7 @@ impl Model {
             Err(reason) => Joins::No(reason.clone()),
         };
         let last_level = limits.levels - 1;
-        let inline = session.may_run_inline();
+        let quick = Quick::new(&session.cost());
         Ok(Self(Arc::new(Inner {
             name: name.into(),
             version: version.into(),
@@ -237,15 +306,18 @@ impl Model {
             state: Mutex::new(State {
                 scheduler: Scheduler::new(limits),
                 lanes,
-                interrupts: Vec::new(),
+                going: Vec::new(),
+                given_up: false,
                 wake: None,
                 stats: Stats::default(),
                 joins,
-                inline,
+                quick,
                 shadows: VecDeque::new(),
                 shadow_runs: Vec::new(),
+                unwatched: Vec::new(),
                 waits: Waits::of(held),
             }),
+            lost: held.lost.clone(),
         })))
     }
 
@@ -279,6 +351,11 @@ impl Model {
         self.0.lane_count
     }
 
+    /// What the time of a run follows from.
+    pub fn cost(&self) -> Cost {
+        self.0.session.cost()
+    }
+
     /// Bytes the loaded graph holds, where its runtime tells.
     pub fn memory_bytes(&self) -> Option<u64> {
         self.0.session.memory_bytes()
@@ -303,6 +380,9 @@ impl Model {
             waiting: scheduler.waiting(),
             hold: Duration::from_nanos(scheduler.tempo.hold(&scheduler.pace)),
             most_items: scheduler.tempo.most_items(),
+            overdue: (state.going.iter())
+                .filter(|going| matches!(going.overdue, Overdue::Stuck | Overdue::Lost { .. }))
+                .count(),
             shadow: ShadowStats {
                 in_flight: state.shadows.len() + state.shadow_runs.len(),
                 ..state.stats.shadow
@@ -316,6 +396,19 @@ impl Model {
         let mut state = self.0.lock();
         state.scheduler.close();
         state.shed_shadows();
+        self.0.watch_interrupted(state);
+    }
+
+    /// Ends what [`Model::warm_up`] and [`Model::try_joining`] run on another thread, and lets them begin nothing
+    /// more. Where the backend cannot be interrupted, what runs goes on.
+    pub fn give_up_loading(&self) {
+        let mut state = self.0.lock();
+        state.given_up = true;
+        for going in &state.going {
+            if let Some(interrupt) = &going.interrupt {
+                interrupt.interrupt();
+            }
+        }
     }
 
     /// Runs every lane once on `inputs`, so that the first caller does not pay for what a backend does on a
@@ -331,7 +424,7 @@ impl Model {
         let mut best = None;
         let ran = slots.iter_mut().try_for_each(|slot| {
             let started = Instant::now();
-            let outputs = self.0.on_lane(slot, &inputs)?;
+            let outputs = self.0.trial(slot, &inputs)?;
             let took = nanos(started.elapsed());
             best = Some(best.map_or(took, |best: Nanos| best.min(took)));
             call::label(self.outputs(), outputs).map(drop)
@@ -340,6 +433,10 @@ impl Model {
         state.lanes.append(&mut slots);
         if let Some(best) = best {
             state.scheduler.pace.start(best, total_bytes(&inputs));
+            // The first run of a lane may take long for reasons of its own; the best of them tells of the model.
+            state
+                .quick
+                .ran(Shapes::One(inputs.iter()), best, ran.is_ok());
         }
         drop(state);
         ran
@@ -437,6 +534,12 @@ impl Model {
             .inspect_err(|_| inner.lock().stats.refusals.invalid += 1)?;
         // A task that only ever makes short calls would otherwise never give way to the others.
         tokio::task::consume_budget().await;
+        let terms = Terms {
+            deadline: terms
+                .deadline
+                .or_else(|| Some(Instant::now() + LONGEST_CALL)),
+            ..terms
+        };
         let ask = inner.ask(&inputs, &terms);
         let (reply, answer) = oneshot::channel();
         let job = Job {
@@ -498,12 +601,19 @@ impl Model {
             return Ok(());
         }
         state.shadows.push_back((ask, job));
-        let starts = state.start_shadows(inner.now());
+        let starts = state.start_shadows(&inner, inner.now());
         drop(state);
         starts.into_iter().for_each(|start| inner.launch(start));
         let judge = async move {
+            let mut answer = answer;
+            let outcome = loop {
+                match tokio::time::timeout(LONGEST_SHADOW, &mut answer).await {
+                    Ok(outcome) => break outcome,
+                    Err(_) => inner.end_long_shadows(),
+                }
+            };
             // It was counted where it failed or was dropped.
-            let Ok(Ok(outputs)) = answer.await else {
+            let Ok(Ok(outputs)) = outcome else {
                 return;
             };
             let judged = tokio::task::spawn_blocking(move || {
@@ -612,12 +722,10 @@ impl Waiter<'_> {
         let waiting = state.scheduler.waiting();
         state.waits.set(waiting);
         if let Left::Abandoned(run) = left {
-            let interrupt = state.interrupts.iter().find(|(id, _)| *id == run);
             // Under the lock: its lane cannot begin another run before it is told.
-            if let Some((_, interrupt)) = interrupt {
-                interrupt.interrupt();
-            }
+            state.interrupt(run);
         }
+        self.inner.watch_interrupted(state);
         left
     }
 }
@@ -635,13 +743,19 @@ impl Drop for Waiter<'_> {
 
 impl State {
     /// Takes a lane for a run.
-    fn start(&mut self, run: RunId, calls: Vec<Waiting<Job>>) -> Start {
+    fn start(&mut self, inner: &Inner, run: RunId, calls: Vec<Waiting<Job>>) -> Start {
         // The scheduler begins no more runs than there are lanes; a missing one is made.
         let slot = self.lanes.pop().unwrap_or_else(Slot::empty);
         if let Some(interrupt) = &slot.interrupt {
             interrupt.reset();
-            self.interrupts.push((run, interrupt.clone()));
         }
+        self.going.push(Going {
+            run,
+            began: Instant::now(),
+            calls: calls.len(),
+            interrupt: slot.interrupt.clone(),
+            overdue: Overdue::No,
+        });
         if !self.is_shadow(run) {
             self.stats.in_flight += calls.len();
         }
@@ -651,16 +765,87 @@ impl State {
             }
         }
         let bytes = calls.iter().map(|call| call.ask.bytes).sum();
-        Start {
+        let mut start = Start {
             run,
             slot,
-            quick: self.inline && self.scheduler.pace.predict(bytes) <= nanos(INLINE_BUDGET),
+            joined: inner.joined_shapes(&calls),
+            quick: false,
             calls,
-        }
+        };
+        start.quick = self.quick.allows(start.shapes())
+            && self.scheduler.pace.predict(bytes) <= nanos(INLINE_BUDGET);
+        start
     }
 
     fn is_shadow(&self, run: RunId) -> bool {
-        self.shadow_runs.iter().any(|(id, _)| *id == run)
+        self.shadow_runs.iter().any(|shadow| shadow.run == run)
+    }
+
+    /// Tells a run to end. Somebody has to watch whether it does: [`Inner::watch_interrupted`].
+    fn interrupt(&mut self, run: RunId) {
+        let Some(going) = self.going.iter_mut().find(|going| going.run == run) else {
+            return;
+        };
+        if let Some(interrupt) = &going.interrupt {
+            interrupt.interrupt();
+        }
+        if let Overdue::No = going.overdue {
+            going.overdue = Overdue::Interrupted;
+            self.unwatched.push(run);
+        }
+    }
+
+    /// Gives up a run that was interrupted and goes on, where there is a place for one more.
+    fn lose(&mut self, run: RunId, inner: &Inner) -> Lost {
+        let lost = |going: &&Going| matches!(going.overdue, Overdue::Lost { .. });
+        let of_model = self.going.iter().filter(lost).count();
+        let Some(going) = self.going.iter_mut().find(|going| going.run == run) else {
+            return Lost::Ended;
+        };
+        let place = (of_model < MAX_LOST_OF_MODEL)
+            .then(|| inner.lost.place())
+            .flatten();
+        let (name, version) = (quoted(&inner.name), &inner.version);
+        let ran_for = going.began.elapsed().as_millis();
+        let Some(place) = place else {
+            if !matches!(going.overdue, Overdue::Stuck) {
+                tracing::warn!(
+                    "model {name} version {version}: a run that nobody waits for goes on after {ran_for} ms and cannot \
+                     be interrupted; it keeps its lane, because {of_model} runs of this model are lost already, or \
+                     too many of all models; calls are refused while no lane is left"
+                );
+            }
+            going.overdue = Overdue::Stuck;
+            return Lost::Stays;
+        };
+        tracing::warn!(
+            "model {name} version {version}: a run that nobody waits for goes on after {ran_for} ms and cannot be \
+             interrupted; its thread is left to it, and its lane is made anew"
+        );
+        going.overdue = Overdue::Lost { _place: place };
+        let calls = going.calls;
+        match (self.shadow_runs.iter()).position(|shadow| shadow.run == run) {
+            Some(at) => {
+                self.shadow_runs.swap_remove(at);
+                self.stats.shadow.shed += 1;
+            }
+            None => {
+                self.stats.in_flight -= calls;
+                self.stats.failures += calls as u64;
+                self.stats.failed_executions += 1;
+            }
+        }
+        self.stats.lost += 1;
+        self.lanes.push(Slot::empty());
+        self.scheduler.finish(
+            run,
+            Finished {
+                took: None,
+                bytes: 0,
+                items: 0,
+            },
+        );
+        Lost::GivenUp
     }
 
     fn stop_joining(&mut self, reason: String) {
@@ -669,7 +854,7 @@ impl State {
     }
 
     /// Takes lanes that would be idle for shadow runs.
-    fn start_shadows(&mut self, now: Nanos) -> Vec<Start> {
+    fn start_shadows(&mut self, inner: &Inner, now: Nanos) -> Vec<Start> {
         let mut starts = Vec::new();
         if self.waits.anybody() {
             self.drop_shadows();
@@ -681,8 +866,12 @@ impl State {
             let Some((ask, job)) = self.shadows.pop_front() else {
                 break;
             };
-            self.shadow_runs.push((run, false));
-            starts.push(self.start(run, vec![waiting(id, ask, now, job)]));
+            self.shadow_runs.push(ShadowRun {
+                run,
+                began: Instant::now(),
+                told: false,
+            });
+            starts.push(self.start(inner, run, vec![waiting(id, ask, now, job)]));
         }
         starts
     }
@@ -696,16 +885,33 @@ impl State {
     /// Makes way for a call: drops the shadow runs that have not begun, and ends those that can be ended.
     fn shed_shadows(&mut self) {
         self.drop_shadows();
-        for (run, told) in &mut self.shadow_runs {
-            let interrupt = self.interrupts.iter().find(|(id, _)| id == run);
-            if let (false, Some((_, interrupt))) = (*told, interrupt) {
-                // Under the lock, as where a caller gives up.
-                interrupt.interrupt();
-                self.scheduler.ends_soon(*run);
-                *told = true;
-            }
+        self.end_shadows(|_| true);
+    }
+
+    /// Tells shadow runs to end. Under the lock, as where a caller gives up.
+    fn end_shadows(&mut self, which: impl Fn(&ShadowRun) -> bool) {
+        let told: Vec<RunId> = (self.shadow_runs.iter_mut())
+            .filter(|shadow| !shadow.told && which(shadow))
+            .map(|shadow| {
+                shadow.told = true;
+                shadow.run
+            })
+            .collect();
+        for run in told {
+            self.interrupt(run);
+            self.scheduler.ends_soon(run);
         }
     }
+}
+
+/// What became of a run that was to be given up.
+enum Lost {
+    /// It had ended.
+    Ended,
+    /// It goes on, and keeps its lane.
+    Stays,
+    /// It goes on, and its lane is free.
+    GivenUp,
 }
 
 impl Inner {
@@ -754,19 +960,27 @@ impl Inner {
         // Under the lock, so that to the scheduler time does not go back.
         let now = self.now();
         if let Some((id, run)) = state.scheduler.start_alone(&ask, now) {
-            let start = state.start(run, vec![waiting(id, ask, now, job)]);
+            let start = state.start(self, run, vec![waiting(id, ask, now, job)]);
             drop(state);
             self.launch_here(start);
             return Ok(id);
         }
+        let stuck = |going: &&Going| matches!(going.overdue, Overdue::Stuck);
+        if state.going.iter().filter(stuck).count() >= self.lane_count {
+            return Err(self.without_a_lane(&mut state));
+        }
         state.shed_shadows();
         let Entered { id, displaced } = match state.scheduler.enter(ask, job, now) {
             Ok(entered) => entered,
-            Err((refused, _)) => return Err(self.refused(&mut state, refused, now)),
+            Err((refused, _)) => {
+                let error = self.refused(&mut state, refused, now);
+                self.watch_interrupted(state);
+                return Err(error);
+            }
         };
         let mut ready = self.look(&mut state, now);
         let displaced = displaced.map(|call| (call, self.displaced(&mut state, now)));
-        drop(state);
+        self.watch_interrupted(state);
         if let Some((call, error)) = displaced {
             let _ = call.payload.reply.send(Err(error));
         }
@@ -807,8 +1021,56 @@ impl Inner {
             });
         }
         runs.into_iter()
-            .map(|(run, calls)| state.start(run, calls))
+            .map(|(run, calls)| state.start(self, run, calls))
             .collect()
+    }
+
+    /// The shapes of a run of several calls.
+    fn joined_shapes(&self, calls: &[Waiting<Job>]) -> Option<Vec<Vec<u32>>> {
+        let plan = self.plan.as_ref().ok().filter(|_| calls.len() > 1)?;
+        let tensors: Vec<&[NnTensor]> = calls.iter().map(|call| &call.payload.inputs[..]).collect();
+        let longest = calls.iter().map(|call| call.ask.length).max().unwrap_or(1);
+        Some(plan.shapes(&tensors, longest))
+    }
+
+    /// Lets go of the lock, and sees to it that runs that were interrupted end, or are given up.
+    fn watch_interrupted(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        if state.unwatched.is_empty() {
+            return;
+        }
+        let runs = std::mem::take(&mut state.unwatched);
+        drop(state);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            // The process ends.
+            return;
+        };
+        for run in runs {
+            let inner = self.clone();
+            runtime.spawn(async move {
+                loop {
+                    tokio::time::sleep(GRACE).await;
+                    let mut state = inner.lock();
+                    match state.lose(run, &inner) {
+                        Lost::Ended => return,
+                        // Another may end, and leave its place to this one.
+                        Lost::Stays => continue,
+                        Lost::GivenUp => {}
+                    }
+                    let now = inner.now();
+                    let ready = inner.look(&mut state, now);
+                    drop(state);
+                    ready.into_iter().for_each(|start| inner.launch(start));
+                    return;
+                }
+            });
+        }
+    }
+
+    /// Ends shadow runs that take too long.
+    fn end_long_shadows(self: &Arc<Self>) {
+        let mut state = self.lock();
+        state.end_shadows(|shadow| shadow.began.elapsed() >= LONGEST_SHADOW);
+        self.watch_interrupted(state);
     }
 
     /// Runs on this task what is quick enough, and what is not elsewhere.
@@ -831,7 +1093,9 @@ impl Inner {
         if start.quick {
             runtime.spawn(async move { inner.launch_here(start) });
         } else {
-            runtime.spawn_blocking(move || {
+            overdue::spawn(move || {
+                // What follows from the run's end happens on the server's runtime.
+                let _server = runtime.enter();
                 let mut next = Some(start);
                 while let Some(start) = next.take() {
                     let mut ready = inner.perform(start);
@@ -844,17 +1108,35 @@ impl Inner {
 
     /// Runs, answers, and says what to run next.
     fn perform(self: &Arc<Self>, start: Start) -> Vec<Start> {
-        let Start {
-            run,
-            calls,
-            mut slot,
-            ..
-        } = start;
+        let mut start = start;
+        let run = start.run;
         let began = self.now();
-        let mut outcome = self.execute(&mut slot, &calls);
+        let mut slot = std::mem::replace(&mut start.slot, Slot::empty());
+        if slot.lane.is_none() {
+            self.make_lane(&mut slot, run);
+        }
+        let mut outcome = self.execute(&mut slot, &start.calls);
         let mut state = self.lock();
         let now = self.now();
-        state.interrupts.retain(|(id, _)| *id != run);
+        let going = state.going.iter().position(|going| going.run == run);
+        let going = going.map(|at| state.going.swap_remove(at));
+        state.quick.ran(start.shapes(), now - began, outcome.sound);
+        let calls = start.calls;
+        if let Some(Going {
+            overdue: Overdue::Lost { .. },
+            ..
+        }) = &going
+        {
+            // It was counted when it was given up, and its lane is another's; what it leaves is dropped.
+            drop(state);
+            tracing::info!(
+                "model {} version {}: a run that was given up ended after {} ms",
+                quoted(&self.name),
+                self.version,
+                (now - began) / 1_000_000
+            );
+            return Vec::new();
+        }
         state.lanes.push(slot);
         state.scheduler.finish(
             run,
@@ -867,19 +1149,37 @@ impl Inner {
         if let Some(reason) = outcome.unjoinable.take() {
             state.stop_joining(reason);
         }
-        let shadow = (state.shadow_runs.iter()).position(|(id, _)| *id == run);
+        let shadow = (state.shadow_runs.iter()).position(|shadow| shadow.run == run);
         match shadow.map(|at| state.shadow_runs.swap_remove(at)) {
-            Some((_, told)) => state.stats.ran_shadow(&outcome, told),
+            Some(shadow) => state.stats.ran_shadow(&outcome, shadow.told),
             None => state.stats.ran_calls(&calls, &outcome, began, now),
         }
         let ready = self.look(&mut state, now);
-        let shadows = state.start_shadows(now);
+        let shadows = state.start_shadows(self, now);
         drop(state);
         shadows.into_iter().for_each(|start| self.launch(start));
         for (call, answer) in calls.into_iter().zip(outcome.answers) {
             let _ = call.payload.reply.send(answer);
         }
         ready
+    }
+
+    /// Makes a run's lane before the run, so that the run can be interrupted. Where it cannot be made, the run itself
+    /// fails with the reason.
+    fn make_lane(&self, slot: &mut Slot, run: RunId) {
+        let made = catch_unwind(AssertUnwindSafe(|| self.session.lane()));
+        let Ok(Ok(lane)) = made else { return };
+        *slot = Slot::of(lane);
+        let mut state = self.lock();
+        if let Some(going) = state.going.iter_mut().find(|going| going.run == run) {
+            going.interrupt = slot.interrupt.clone();
+            // Nobody waits for it any more, since before there was anything to interrupt.
+            if let (Some(interrupt), false) =
+                (&slot.interrupt, matches!(going.overdue, Overdue::No))
+            {
+                interrupt.interrupt();
+            }
+        }
     }
 
     /// Runs calls together; where that fails, in parts.
@@ -1019,6 +1319,35 @@ impl Inner {
         }
     }
 
+    /// Runs on a lane before the model serves, so that [`Model::give_up_loading`] can end it.
+    fn trial(&self, slot: &mut Slot, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError> {
+        // The scheduler's own runs are counted from 1.
+        const TRIAL: RunId = RunId(0);
+        let given_up = || Err(NnError::runtime("loading was given up"));
+        let mut state = self.lock();
+        if state.given_up {
+            return given_up();
+        }
+        if let Some(interrupt) = &slot.interrupt {
+            interrupt.reset();
+        }
+        state.going.push(Going {
+            run: TRIAL,
+            began: Instant::now(),
+            calls: 0,
+            interrupt: slot.interrupt.clone(),
+            overdue: Overdue::No,
+        });
+        drop(state);
+        let ran = self.on_lane(slot, inputs);
+        let mut state = self.lock();
+        state.going.retain(|going| going.run != TRIAL);
+        match state.given_up {
+            true => given_up(),
+            false => ran,
+        }
+    }
+
     /// By how much two calls' answers differ between running alone and together; the inner error where they
     /// cannot run together.
     fn compare(
@@ -1028,15 +1357,12 @@ impl Inner {
         calls: &[Vec<NnTensor>; 2],
         parts: &[Part; 2],
     ) -> Result<Result<f64, NnError>, NnError> {
-        let alone = [
-            self.on_lane(slot, &calls[0])?,
-            self.on_lane(slot, &calls[1])?,
-        ];
+        let alone = [self.trial(slot, &calls[0])?, self.trial(slot, &calls[1])?];
         let shares: Vec<(u32, u32)> = parts.iter().map(|part| (part.items, part.length)).collect();
         let longest = parts[0].length.max(parts[1].length);
         let joined = plan.join(&[&calls[0], &calls[1]], longest);
-        let together = (self.on_lane(slot, &joined))
-            .and_then(|outputs| plan.split(&outputs, &shares, longest));
+        let together =
+            (self.trial(slot, &joined)).and_then(|outputs| plan.split(&outputs, &shares, longest));
         Ok(together.map(|together| {
             let pairs = alone.iter().flatten().zip(together.iter().flatten());
             pairs.map(|(a, b)| difference(a, b)).fold(0.0, f64::max)
@@ -1063,6 +1389,18 @@ impl Inner {
             .wait_estimate(now)
             .saturating_add(scheduler.pace.mean());
         Duration::from_nanos(wait).max(LEAST_RETRY)
+    }
+
+    /// That no lane is left, because runs do not end.
+    fn without_a_lane(&self, state: &mut State) -> NnError {
+        state.stats.refusals.not_ready += 1;
+        let text = format!(
+            "all {} lanes of model {} are held by runs that do not end; the call was not run: try again later, or \
+             restart the server",
+            self.lane_count,
+            quoted(&self.name)
+        );
+        NnError::refused(Refusal::NotReady, text).retry_after(GRACE)
     }
 
     fn displaced(&self, state: &mut State, now: Nanos) -> NnError {

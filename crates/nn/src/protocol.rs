@@ -73,6 +73,8 @@ fn version_stats(version: &VersionStats) -> Value {
         "refusals": refusals(&stats.refusals),
         "in_flight": stats.in_flight,
         "waiting": stats.waiting,
+        "lost": stats.lost,
+        "overdue": stats.overdue,
         "shadow": shadow(&stats.shadow),
     })
 }
@@ -283,6 +285,8 @@ mod tests {
                 },
                 "in_flight": 2,
                 "waiting": 1,
+                "lost": 0,
+                "overdue": 0,
                 "shadow": {
                     "runs": 2, "shed": 9, "failed": 1, "agreed": 1, "differed": 0, "rows": 0, "rows_agreed": 0,
                     "largest_difference": 0.25,

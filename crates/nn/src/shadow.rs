@@ -168,6 +168,8 @@ pub struct Held {
     bytes: AtomicU64,
     /// Calls that wait in the lines of all models.
     waiting: AtomicUsize,
+    /// Runs of all models that do not end.
+    pub(crate) lost: Arc<crate::overdue::Count>,
 }
 
 /// One model's part of the calls that wait, taken back when it is dropped.

@@ -168,6 +168,10 @@ pub struct Stats {
     pub hold: Duration,
     /// Most items of a joined run at present; 1 where calls are not joined.
     pub most_items: u32,
+    /// Runs that did not end although they were interrupted, and whose lane another took; see [`crate::overdue`].
+    pub lost: u64,
+    /// Runs that do not end at present: lost ones, and those that keep their lane because too many are lost.
+    pub overdue: usize,
     /// Runs that nobody waits for; none of the above counts them.
     pub shadow: ShadowStats,
 }

@@ -180,6 +180,7 @@ fn a_model_in_the_directory_answers_by_name_and_version() {
         }
         let model = repository.get("double", None).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
             .build()
             .unwrap();
         let outputs = runtime

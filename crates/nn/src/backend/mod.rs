@@ -12,6 +12,9 @@ use penstock_tensor::contract::{Format, Provider};
 use crate::error::{NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
 
+pub use cost::Cost;
+
+mod cost;
 mod onnx_file;
 #[cfg(feature = "native")]
 pub mod onnxruntime;
@@ -208,10 +211,11 @@ pub trait Session: Send + Sync {
     /// A lane of its own: whatever one call at a time needs beside the weights.
     fn lane(&self) -> Result<Box<dyn Lane>, NnError>;
 
-    /// Whether a run that is expected to be short may happen on a server's thread, in a guest's fiber. Not where a
-    /// run can turn into something long and deep, such as compiling the graph anew.
-    fn may_run_inline(&self) -> bool {
-        true
+    /// What the time of a run follows from. Only where values have no part in it may short runs happen on a server
+    /// thread, in a guest's fiber. A run that can turn into something long and deep, such as compiling the graph
+    /// anew, must not.
+    fn cost(&self) -> Cost {
+        Cost::default()
     }
 
     /// Bytes the loaded graph holds, where the runtime tells; else its file's size is taken for it.

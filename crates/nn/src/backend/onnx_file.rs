@@ -1,5 +1,5 @@
-//! What an ONNX file says of itself, read before a runtime sees it: the graph's ports, and which other files it
-//! would have a runtime open.
+//! What an ONNX file says of itself, read before a runtime sees it: the graph's ports, which other files it would
+//! have a runtime open, and what the time of a run follows from.
 //!
 //! Decisions:
 //!
@@ -7,14 +7,15 @@
 //!   path, and runtimes have followed `../`, absolute paths and words with a meaning of their own. A model file may
 //!   come from anywhere, so the names are looked at here, the same for every backend, whatever a runtime does about
 //!   them itself. A link that the operator put into the folder is the operator's and is followed.
-//! - **Weights are skipped, not read.** The walk keeps the ports, the names of the initializers and nothing else, so
-//!   that a file of two gigabytes costs no memory here.
+//! - **Weights are skipped, not read.** The walk keeps the ports, the names of the initializers and the operators with
+//!   their names, so that a file of two gigabytes costs little memory here.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::{Component, Path};
 
+use super::cost::{self, Cost, Function, Node};
 use super::{Dim, GraphSource, Port, PortType};
 use crate::error::{ErrorCode, NnError, quoted};
 use crate::tensor::TensorType;
@@ -36,6 +37,8 @@ pub(crate) struct Declared {
     pub outputs: Vec<Port>,
     /// The files its tensors are kept in.
     pub files: BTreeSet<String>,
+    /// What the time of a run follows from.
+    pub cost: Cost,
 }
 
 /// Reads what `graph` declares, and refuses it when it would have a runtime open a file that is not beside it.
@@ -110,10 +113,19 @@ fn read(source: impl BufRead + Seek) -> Result<Declared, NnError> {
         source,
         at: 0,
         declared: Declared::default(),
+        nodes: Vec::new(),
+        functions: Vec::new(),
     };
     let end = walk.length().map_err(not_onnx)?;
-    walk.model(end).map_err(not_onnx)?;
-    Ok(walk.declared)
+    let initialized = walk.model(end).map_err(not_onnx)?;
+    let Walk {
+        mut declared,
+        nodes,
+        functions,
+        ..
+    } = walk;
+    declared.cost = cost::cost(&nodes, initialized, &functions);
+    Ok(declared)
 }
 
 fn not_onnx(Malformed(what): Malformed) -> NnError {
@@ -146,6 +158,9 @@ struct Walk<R> {
     source: R,
     at: u64,
     declared: Declared,
+    /// The operators of the outermost graph.
+    nodes: Vec<Node>,
+    functions: Vec<Function>,
 }
 
 /// The numbers of the fields that are read, by message, as `onnx.proto` has them.
@@ -155,14 +170,22 @@ mod field {
     pub const MODEL_FUNCTIONS: u64 = 25;
     pub const TRAINING_INITIALIZATION: u64 = 1;
     pub const TRAINING_ALGORITHM: u64 = 2;
+    pub const FUNCTION_NAME: u64 = 1;
+    pub const FUNCTION_INPUT: u64 = 4;
+    pub const FUNCTION_OUTPUT: u64 = 5;
     pub const FUNCTION_NODE: u64 = 7;
+    pub const FUNCTION_DOMAIN: u64 = 10;
     pub const FUNCTION_ATTRIBUTE: u64 = 11;
     pub const GRAPH_NODE: u64 = 1;
     pub const GRAPH_INITIALIZER: u64 = 5;
     pub const GRAPH_INPUT: u64 = 11;
     pub const GRAPH_OUTPUT: u64 = 12;
     pub const GRAPH_SPARSE_INITIALIZER: u64 = 15;
+    pub const NODE_INPUT: u64 = 1;
+    pub const NODE_OUTPUT: u64 = 2;
+    pub const NODE_OPERATOR: u64 = 4;
     pub const NODE_ATTRIBUTE: u64 = 5;
+    pub const NODE_DOMAIN: u64 = 7;
     pub const ATTRIBUTE_TENSOR: u64 = 5;
     pub const ATTRIBUTE_GRAPH: u64 = 6;
     pub const ATTRIBUTE_TENSORS: u64 = 10;
@@ -264,7 +287,8 @@ impl<R: BufRead + Seek> Walk<R> {
         String::from_utf8(bytes).map_err(|_| Malformed("it holds a name that is not UTF-8"))
     }
 
-    fn model(&mut self, end: u64) -> Walked<()> {
+    /// The whole file; returns the names of the outermost graph's initializers.
+    fn model(&mut self, end: u64) -> Walked<HashSet<String>> {
         let mut initialized = HashSet::new();
         while let Some((field, item)) = self.next(end)? {
             let Item::Until(until) = item else { continue };
@@ -283,25 +307,32 @@ impl<R: BufRead + Seek> Walk<R> {
                     }
                 }
                 field::MODEL_FUNCTIONS => {
-                    while let Some((field, item)) = self.next(until)? {
-                        match (field, item) {
-                            (field::FUNCTION_NODE, Item::Until(until)) => {
-                                self.node(until, MAX_DEPTH)?;
-                            }
-                            (field::FUNCTION_ATTRIBUTE, Item::Until(until)) => {
-                                self.attribute(until, MAX_DEPTH)?;
-                            }
-                            (_, Item::Until(until)) => self.skip_to(until)?,
-                            _ => {}
-                        }
-                    }
+                    let function = self.function(until)?;
+                    self.functions.push(function);
                 }
                 _ => self.skip_to(until)?,
             }
         }
         let Declared { inputs, .. } = &mut self.declared;
         inputs.retain(|port| !initialized.contains(&port.name));
-        Ok(())
+        Ok(initialized)
+    }
+
+    fn function(&mut self, end: u64) -> Walked<Function> {
+        let mut function = Function::default();
+        while let Some((field, item)) = self.next(end)? {
+            let Item::Until(until) = item else { continue };
+            match field {
+                field::FUNCTION_NAME => function.name = self.text(until)?,
+                field::FUNCTION_DOMAIN => function.domain = self.text(until)?,
+                field::FUNCTION_INPUT => function.inputs.push(self.text(until)?),
+                field::FUNCTION_OUTPUT => function.outputs.push(self.text(until)?),
+                field::FUNCTION_NODE => function.nodes.push(self.node(until, MAX_DEPTH)?),
+                field::FUNCTION_ATTRIBUTE => drop(self.attribute(until, MAX_DEPTH)?),
+                _ => self.skip_to(until)?,
+            }
+        }
+        Ok(function)
     }
 
     /// A graph; `initialized` is where the outermost one's initializers are noted, and tells it from the others.
@@ -317,7 +348,13 @@ impl<R: BufRead + Seek> Walk<R> {
         while let Some((field, item)) = self.next(end)? {
             let Item::Until(until) = item else { continue };
             match field {
-                field::GRAPH_NODE => self.node(until, depth)?,
+                field::GRAPH_NODE => {
+                    let node = self.node(until, depth)?;
+                    // Graphs inside of operators are looked at for the files they name alone.
+                    if initialized.is_some() {
+                        self.nodes.push(node);
+                    }
+                }
                 field::GRAPH_INITIALIZER | field::GRAPH_SPARSE_INITIALIZER => {
                     let name = if field == field::GRAPH_INITIALIZER {
                         self.tensor(until)?
@@ -342,30 +379,38 @@ impl<R: BufRead + Seek> Walk<R> {
         Ok(())
     }
 
-    fn node(&mut self, end: u64, depth: usize) -> Walked<()> {
+    fn node(&mut self, end: u64, depth: usize) -> Walked<Node> {
+        let mut node = Node::default();
         while let Some((field, item)) = self.next(end)? {
-            match (field, item) {
-                (field::NODE_ATTRIBUTE, Item::Until(until)) => self.attribute(until, depth)?,
-                (_, Item::Until(until)) => self.skip_to(until)?,
-                _ => {}
+            let Item::Until(until) = item else { continue };
+            match field {
+                field::NODE_INPUT => node.inputs.push(self.text(until)?),
+                field::NODE_OUTPUT => node.outputs.push(self.text(until)?),
+                field::NODE_OPERATOR => node.op = self.text(until)?,
+                field::NODE_DOMAIN => node.domain = self.text(until)?,
+                field::NODE_ATTRIBUTE => node.has_graphs |= self.attribute(until, depth)?,
+                _ => self.skip_to(until)?,
             }
         }
-        Ok(())
+        Ok(node)
     }
 
-    fn attribute(&mut self, end: u64, depth: usize) -> Walked<()> {
+    /// An attribute; returns whether it is a graph or several.
+    fn attribute(&mut self, end: u64, depth: usize) -> Walked<bool> {
+        let mut has_graphs = false;
         while let Some((field, item)) = self.next(end)? {
             let Item::Until(until) = item else { continue };
             match field {
                 field::ATTRIBUTE_TENSOR | field::ATTRIBUTE_TENSORS => drop(self.tensor(until)?),
                 field::ATTRIBUTE_SPARSE | field::ATTRIBUTE_SPARSES => drop(self.sparse(until)?),
                 field::ATTRIBUTE_GRAPH | field::ATTRIBUTE_GRAPHS => {
+                    has_graphs = true;
                     self.graph(until, None, depth)?;
                 }
                 _ => self.skip_to(until)?,
             }
         }
-        Ok(())
+        Ok(has_graphs)
     }
 
     fn sparse(&mut self, end: u64) -> Walked<Option<String>> {
@@ -622,6 +667,63 @@ mod tests {
             error.code == ErrorCode::NotFound && error.message.contains("\"absent\""),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_a_run_costs_is_read_with_the_operators_of_graph_and_functions() {
+        let node = |operator: &str, domain: &str, inputs: &[&str], more: &[u8]| {
+            let inputs = inputs
+                .iter()
+                .map(|name| part(field::NODE_INPUT, name.as_bytes()));
+            [
+                inputs.collect::<Vec<_>>().concat(),
+                part(field::NODE_OUTPUT, b"y"),
+                part(field::NODE_OPERATOR, operator.as_bytes()),
+                part(field::NODE_DOMAIN, domain.as_bytes()),
+                more.to_vec(),
+            ]
+            .concat()
+        };
+        let cost = |node: Vec<u8>, more: Vec<u8>| {
+            let shape = part(field::GRAPH_INITIALIZER, &part(field::TENSOR_NAME, b"c"));
+            let bytes = [
+                graph([shape, part(field::GRAPH_NODE, &node)].concat()),
+                more,
+            ]
+            .concat();
+            examine(&GraphSource::Bytes(bytes.into()))
+                .expect("sound")
+                .cost
+        };
+        assert_eq!(cost(node("Relu", "", &["x"], b""), vec![]), Cost::Shapes);
+        assert_eq!(
+            cost(node("Reshape", "", &["x", "c"], b""), vec![]),
+            Cost::Shapes
+        );
+        let subgraph = part(field::NODE_ATTRIBUTE, &part(field::ATTRIBUTE_GRAPH, b""));
+        for unsafe_node in [
+            node("Reshape", "", &["x", "z"], b""),
+            node("Relu", "elsewhere", &["x"], b""),
+            node("Relu", "", &["x"], &subgraph),
+        ] {
+            assert!(matches!(cost(unsafe_node, vec![]), Cost::Values(_)));
+        }
+        let function = |body: &str| {
+            part(
+                field::MODEL_FUNCTIONS,
+                &[
+                    part(field::FUNCTION_NAME, b"Own"),
+                    part(field::FUNCTION_DOMAIN, b"own"),
+                    part(field::FUNCTION_INPUT, b"x"),
+                    part(field::FUNCTION_OUTPUT, b"y"),
+                    part(field::FUNCTION_NODE, &node(body, "", &["x"], b"")),
+                ]
+                .concat(),
+            )
+        };
+        let call = || node("Own", "own", &["x"], b"");
+        assert_eq!(cost(call(), function("Relu")), Cost::Shapes);
+        assert!(matches!(cost(call(), function("Loop")), Cost::Values(_)));
     }
 
     #[test]

@@ -40,8 +40,8 @@ use ort::{AsPointer, ep, ortsys};
 use penstock_tensor::contract::Provider;
 
 use super::{
-    Backend, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Session, onnx_file,
-    panic_text, presentable,
+    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Session,
+    onnx_file, panic_text, presentable,
 };
 use crate::error::{ErrorCode, NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
@@ -190,7 +190,17 @@ impl OnnxRuntime {
     }
 
     fn open(&self, graph: &GraphSource, options: &LoadOptions) -> Result<Arc<Shared>, NnError> {
-        onnx_file::examine(graph)?;
+        let cost = match options.provider {
+            Provider::Cpu => onnx_file::examine(graph)?.cost,
+            provider => {
+                onnx_file::examine(graph)?;
+                // They build kernels and plans for new shapes during a run, and wait for a device that others use.
+                Cost::Values(format!(
+                    "provider {} may prepare itself in a run",
+                    provider.as_str()
+                ))
+            }
+        };
         let asked = asked_providers(options)?;
         let available = available_providers()?;
         for provider in &asked {
@@ -252,6 +262,7 @@ impl OnnxRuntime {
             outputs,
             cpu: self.cpu,
             most_bytes: options.working_bytes.unwrap_or(usize::MAX),
+            cost,
         }))
     }
 }
@@ -514,6 +525,7 @@ struct Shared {
     cpu: CpuMemory,
     /// Bytes a run may hold: outputs, and values between operators.
     most_bytes: usize,
+    cost: Cost,
 }
 
 impl Session for OrtSession {
@@ -523,6 +535,10 @@ impl Session for OrtSession {
 
     fn outputs(&self) -> &[Port] {
         &self.0.outputs
+    }
+
+    fn cost(&self) -> Cost {
+        self.0.cost.clone()
     }
 
     fn lane(&self) -> Result<Box<dyn Lane>, NnError> {

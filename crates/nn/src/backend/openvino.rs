@@ -40,8 +40,8 @@ use openvino_sys::{ov_element_type_e as Element, ov_status_e as Status};
 use penstock_tensor::contract::Provider;
 
 use super::{
-    Backend, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Session, onnx_file,
-    panic_text, presentable,
+    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Session,
+    onnx_file, panic_text, presentable,
 };
 use crate::error::{ErrorCode, NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
@@ -233,13 +233,16 @@ impl OpenVino {
         };
         let model = self.read(graph, own_format, &cannot)?;
         let found = Found::of(&model).map_err(&cannot)?;
-        let (inputs, all_outputs) = match declared {
+        let (inputs, all_outputs, cost) = match declared {
             Some(declared) => {
                 found.inputs.agree("inputs", &declared.inputs)?;
                 found.outputs.agree("outputs", &declared.outputs)?;
-                (declared.inputs, declared.outputs)
+                (declared.inputs, declared.outputs, declared.cost)
             }
-            None => (found.inputs.0, found.outputs.0),
+            None => {
+                let unread = Cost::Values("its operators are in OpenVINO's own format".into());
+                (found.inputs.0, found.outputs.0, unread)
+            }
         };
         if all_outputs.is_empty() {
             // The library reads a description of nothing as a graph of nothing.
@@ -275,6 +278,7 @@ impl OpenVino {
             outputs,
             output_at,
             most_bytes: options.working_bytes.unwrap_or(usize::MAX),
+            cost,
         };
         let compiled = graph.compile(&model).map_err(|status| {
             let mut error = cannot(status);
@@ -619,6 +623,7 @@ struct Graph {
     output_at: Vec<usize>,
     /// Bytes that the outputs of a run may have together. What is between the operators cannot be bounded here.
     most_bytes: usize,
+    cost: Cost,
 }
 
 #[derive(Clone, Copy)]
@@ -726,9 +731,11 @@ impl Session for OvSession {
         &self.0.outputs
     }
 
-    fn may_run_inline(&self) -> bool {
-        // A run that fails on open shapes compiles the graph anew: long, and deep for a guest's fiber.
-        !self.0.open_shapes
+    fn cost(&self) -> Cost {
+        match self.0.open_shapes {
+            true => Cost::Values("a run that fails on open shapes compiles the graph anew".into()),
+            false => self.0.cost.clone(),
+        }
     }
 
     fn lane(&self) -> Result<Box<dyn Lane>, NnError> {

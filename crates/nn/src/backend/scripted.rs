@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use super::{Backend, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Session};
+use super::{
+    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Session,
+};
 use crate::error::NnError;
 use crate::tensor::{NnTensor, TensorType};
 
@@ -25,6 +27,8 @@ pub enum Step {
     Panic(&'static str),
     /// Runs until it is ended early, or for as long as [`PATIENCE`].
     UntilInterrupted,
+    /// Holds its lane for so long, whatever it is told, then fails.
+    Deaf(Duration),
 }
 
 /// Longest a run waits to be ended early; only a test that fails reaches it.
@@ -40,6 +44,7 @@ pub struct Scripted {
     script: Arc<Script>,
     calls: Arc<AtomicUsize>,
     loads: Result<(), NnError>,
+    cost: Cost,
 }
 
 impl Scripted {
@@ -57,6 +62,7 @@ impl Scripted {
             script: Arc::new(script),
             calls: Arc::default(),
             loads: Ok(()),
+            cost: Cost::Shapes,
         }
     }
 
@@ -70,6 +76,13 @@ impl Scripted {
     pub fn with_ports(mut self, inputs: Vec<Port>, outputs: Vec<Port>) -> Self {
         self.inputs = inputs;
         self.outputs = outputs;
+        self
+    }
+
+    /// The same with another cost.
+    #[must_use]
+    pub fn costing(mut self, cost: Cost) -> Self {
+        self.cost = cost;
         self
     }
 
@@ -114,6 +127,10 @@ impl Session for Scripted {
 
     fn outputs(&self) -> &[Port] {
         &self.outputs
+    }
+
+    fn cost(&self) -> Cost {
+        self.cost.clone()
     }
 
     fn lane(&self) -> Result<Box<dyn Lane>, NnError> {
@@ -163,6 +180,10 @@ impl Lane for ScriptedLane {
                 Step::Answer(outputs) => return Ok(outputs),
                 Step::Fail(error) => return Err(error),
                 Step::Panic(message) => panic!("{message}"),
+                Step::Deaf(time) => {
+                    std::thread::sleep(time);
+                    return Err(NnError::runtime("nobody could end it"));
+                }
                 Step::UntilInterrupted => {
                     let (ended, _) = (self.stop.1)
                         .wait_timeout_while(stopped(), PATIENCE, |stopped| !*stopped)

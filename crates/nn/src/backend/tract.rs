@@ -21,6 +21,7 @@
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -33,7 +34,8 @@ use tract_onnx::prelude::{
 };
 
 use super::{
-    Backend, Dim, GraphSource, Lane, LoadOptions, Port, PortType, Session, panic_text, presentable,
+    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Session,
+    panic_text, presentable,
 };
 use crate::error::{ErrorCode, NnError, listed, quoted};
 use crate::on_demand::room;
@@ -133,6 +135,7 @@ struct Graph {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     plans: Plans,
+    cost: Cost,
     working_bytes: Option<usize>,
     /// Whether the size of every value follows from the shapes of the inputs. Else each run is watched.
     sizes_follow_from_shapes: bool,
@@ -161,12 +164,30 @@ impl Session for TractSession {
         &self.0.outputs
     }
 
+    fn cost(&self) -> Cost {
+        self.0.cost.clone()
+    }
+
     fn lane(&self) -> Result<Box<dyn Lane>, NnError> {
-        Ok(Box::new(TractLane(self.0.clone())))
+        Ok(Box::new(TractLane(self.0.clone(), Arc::default())))
     }
 }
 
-struct TractLane(Arc<Graph>);
+struct TractLane(Arc<Graph>, Arc<Stop>);
+
+/// Ends a run between two operators of the plan. An operator itself, and the body of a `Scan`, run to their end.
+#[derive(Default)]
+struct Stop(AtomicBool);
+
+impl Interrupt for Stop {
+    fn interrupt(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn reset(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
 
 impl Lane for TractLane {
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError> {
@@ -175,12 +196,17 @@ impl Lane for TractLane {
         let values = (inputs.iter().zip(&graph.inputs))
             .map(|(tensor, port)| to_tract(tensor, port))
             .collect::<Result<TVec<TValue>, _>>()?;
-        let outputs = match (graph.working_bytes, graph.sizes_follow_from_shapes) {
-            (Some(most), false) => memory::run(&plan, values, most),
-            // The shapes were judged when the plan was chosen.
-            _ => plan.run(values),
-        };
-        let outputs = outputs.map_err(|error| graph.failed(&error))?;
+        // Where sizes follow from shapes, they were judged when the plan was chosen.
+        let most = graph
+            .working_bytes
+            .filter(|_| !graph.sizes_follow_from_shapes);
+        let stop = &self.1.0;
+        let outputs = memory::run(&plan, values, most, stop).map_err(|error| {
+            match stop.load(Ordering::Relaxed) {
+                true => NnError::runtime(memory::ENDED_EARLY),
+                false => graph.failed(&error),
+            }
+        })?;
         if outputs.len() != graph.outputs.len() {
             return Err(NnError::runtime(
                 "tract produced another number of outputs than the graph has",
@@ -191,6 +217,10 @@ impl Lane for TractLane {
             .zip(&graph.outputs)
             .map(|(value, port)| from_tract(&value, port))
             .collect()
+    }
+
+    fn interrupt(&self) -> Option<Arc<dyn Interrupt>> {
+        Some(self.1.clone())
     }
 }
 
@@ -297,7 +327,7 @@ fn misfit(error: TractError) -> NnError {
 
 fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Result<Graph, NnError> {
     super::only_the_processor(NAME, options)?;
-    super::onnx_file::examine(source)?;
+    let cost = super::onnx_file::examine(source)?.cost;
     // What a file notes about the values between its nodes names open dimensions, and those would contradict the
     // numbers of a call.
     let onnx = tract_onnx::onnx().with_ignore_value_info(true);
@@ -430,11 +460,17 @@ fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Resu
         // Not all of the plans are known.
         Plans::PerShape(_) => false,
     };
+    let cost = match (&plans, cost) {
+        (Plans::Symbolic(..), Cost::Shapes) => Cost::EachShape,
+        (Plans::PerShape(_), _) => Cost::Values("a run on a new shape makes a new plan".into()),
+        (_, cost) => cost,
+    };
     let graph = Graph {
         model,
         inputs,
         outputs,
         plans,
+        cost,
         working_bytes: options.working_bytes,
         sizes_follow_from_shapes,
     };

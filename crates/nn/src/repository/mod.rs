@@ -10,11 +10,14 @@
 //! - **A call that names no version gets the highest that answers**, and where none does the failure of the highest.
 //!   A broken version never takes the place of a good one, at start as later; which one answered stands in every
 //!   answer, and what failed in the listing.
+//! - **A load has a deadline.** It says what it is doing when it takes long, and is given up when it takes longer than
+//!   [`Settings::load_timeout`]; meanwhile it keeps no other back.
 //! - **What is decided is apart from what is done**: [`plan`] is pure, [`perform`] acts, [`scan`] looks at files,
 //!   [`publish`] makes what guests see.
 
 mod perform;
 mod plan;
+mod progress;
 mod publish;
 mod scan;
 
@@ -38,12 +41,17 @@ use perform::{Cell, Core, Now, OVER_BUDGET, TICK, Waits};
 use plan::{Phase, Stamp};
 
 pub use crate::layout::{CONTRACT_FILE, GRAPH_FILE, Unavailable};
-pub use perform::{DRAIN_MAX, Lease};
+pub use perform::{DRAIN_MAX, LOAD_GIVEN_UP, Lease};
+pub use progress::Stage;
 pub use publish::Snapshot;
 
 /// Default of [`Settings::load_at_once`]. While it is loaded and optimised a graph takes about twice its
 /// size in memory, and a second one keeps the disk and the processor both busy.
 pub const LOAD_AT_ONCE: usize = 2;
+
+/// Default of [`Settings::load_timeout`]. A graph of some gigabytes is read in half a minute and optimised in less than
+/// one; engines for TensorRT are built for minutes, and need more.
+pub const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How the repository treats its models.
 #[derive(Debug, Clone)]
@@ -52,6 +60,8 @@ pub struct Settings {
     pub queue_max: usize,
     /// Models loaded at the same time.
     pub load_at_once: usize,
+    /// How long a version may take until it has run for the first time; then it has failed.
+    pub load_timeout: Duration,
     /// Bytes that loaded models may hold together; without it, all that is there is loaded. What is pinned or in
     /// use stays even so, and what replaces a version is in memory beside it for a moment.
     pub memory_budget_bytes: Option<u64>,
@@ -66,6 +76,7 @@ impl Default for Settings {
         Self {
             queue_max: QUEUE_MAX,
             load_at_once: LOAD_AT_ONCE,
+            load_timeout: LOAD_TIMEOUT,
             memory_budget_bytes: None,
             run_memory_bytes: RUN_MEMORY_BYTES,
             publish: false,
@@ -192,6 +203,8 @@ pub enum EventKind {
     Failed,
     /// Something new on disk could not be taken; what answered before does so still.
     Kept,
+    /// Loading it takes long.
+    Slow,
     /// It was unloaded by request.
     Unloaded,
     /// It was put to rest for the budget.

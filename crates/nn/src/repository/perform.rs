@@ -1,4 +1,4 @@
-//! Performs what [`super::plan`] decides: looks at files, loads graphs on blocking threads, hands what serves to
+//! Performs what [`super::plan`] decides: looks at files, loads graphs on threads of their own, hands what serves to
 //! callers, and lets go of what does not.
 //!
 //! One lock holds the book and everything that goes with it; it is held for decisions and never while a graph is
@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use penstock_tensor::contract::Contract;
 use tokio::sync::{mpsc, watch};
 
-use super::plan::{Action, Book, Job, Phase, Reason, Stamp, Usage};
+use super::plan::{Action, Book, Job, Phase, Reason, SLOW_LOAD_MS, Stamp, Usage};
+use super::progress::{Progress, Stage};
 use super::publish::{Listed, Snapshot};
 use super::scan::{self, Look, Looker, Reading};
 use super::{Event, EventKind, Settings};
@@ -24,11 +25,25 @@ use crate::contract_check;
 use crate::error::{NnError, quoted};
 use crate::layout::{self, Unavailable, version_number};
 use crate::model::Model;
+use crate::overdue::Working;
 use crate::shadow::Held;
 
 /// How often somebody who waits for time to pass looks again. Changes wake everybody at once; this is for what no
 /// change announces, and bounds how late it is noticed.
 pub(super) const TICK: Duration = Duration::from_millis(50);
+
+/// How often the log tells again of a load that takes long.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
+
+/// How often a load that was given up is told to end.
+const END_AGAIN: Duration = Duration::from_secs(1);
+
+/// While so many loads that were given up go on, no load begins: each uses a core and up to twice its graph in memory,
+/// for nobody. Those that had begun may be given up as well, so there are fewer than this and those at once together.
+pub(super) const MAX_ABANDONED_LOADS: usize = 4;
+
+/// What the reason of a load that was given up has in it.
+pub const LOAD_GIVEN_UP: &str = "the load was given up";
 
 /// The longest that what was replaced or unloaded is waited for: longer than any request may take by default.
 /// After it, its memory comes back when the last of its calls ends, and nobody waits for that.
@@ -337,6 +352,8 @@ pub(super) struct Core {
     pub started: AtomicBool,
     /// Batches of graphs that are being given back.
     pub discarding: AtomicUsize,
+    /// Loads that were given up and go on.
+    abandoned_loads: AtomicUsize,
     /// What shadow runs hold together, and who waits meanwhile.
     pub shadows: Arc<Held>,
     published: RwLock<Option<Arc<Snapshot>>>,
@@ -393,6 +410,7 @@ impl Core {
             driven_ms: AtomicU64::new(0),
             started: AtomicBool::new(false),
             discarding: AtomicUsize::new(0),
+            abandoned_loads: AtomicUsize::new(0),
             shadows: Arc::default(),
             published: RwLock::new(None),
             generation: watch::Sender::new(0),
@@ -601,8 +619,93 @@ impl Core {
         drop(inner);
         self.discard(trash);
         for start in starts {
-            let core = self.clone();
-            tokio::task::spawn_blocking(move || core.perform(&start));
+            self.begin(start);
+        }
+    }
+
+    /// Begins a load on a thread of its own: one that never ends must not take a thread that others need.
+    fn begin(self: &Arc<Self>, start: Start) {
+        let (name, version, job) = (start.name.clone(), start.version, start.job);
+        let progress = Arc::new(Progress::new());
+        let runtime = tokio::runtime::Handle::current();
+        let (core, shared, server) = (self.clone(), progress.clone(), runtime.clone());
+        let thread = std::thread::Builder::new().name("penstock-load".into());
+        let spawned = thread.spawn(move || {
+            let _server = server.enter();
+            let _working = Working::begin();
+            core.perform(&start, &shared);
+        });
+        match spawned {
+            Ok(_) => {
+                let core = self.clone();
+                runtime.spawn(async move { core.watch(&name, version, job, &progress).await });
+            }
+            Err(error) => {
+                let reason = format!("no thread can be made to load it ({error})");
+                let now = self.now_ms();
+                self.lock()
+                    .book
+                    .finished(&name, version, job, Err(reason.into()), now);
+                self.turn.send_modify(|turn| *turn += 1);
+            }
+        }
+    }
+
+    /// Says what a load that takes long is doing, and gives it up when its time is over.
+    async fn watch(self: &Arc<Self>, name: &str, version: u64, job: Job, progress: &Progress) {
+        let began = Instant::now();
+        let limit = self.settings.load_timeout;
+        let mut next = Duration::from_millis(SLOW_LOAD_MS);
+        loop {
+            let left = limit.saturating_sub(began.elapsed());
+            let wait = next.saturating_sub(began.elapsed()).min(left);
+            if tokio::time::timeout(wait, progress.ended()).await.is_ok() {
+                return;
+            }
+            if began.elapsed() >= limit {
+                break;
+            }
+            let text = format!(
+                "still loading after {} s: {}; it is given up after {} s (models.load_timeout_ms)",
+                began.elapsed().as_secs(),
+                progress.stage(),
+                limit.as_secs_f64()
+            );
+            self.lock().say(name, version, EventKind::Slow, text);
+            // It no longer keeps others back.
+            self.drive();
+            next = began.elapsed() + TELL_AGAIN;
+        }
+        {
+            let mut inner = self.lock();
+            // It ended in this moment.
+            if progress.has_ended() {
+                return;
+            }
+            let reason = format!(
+                "version {version} takes longer than {} ms to load and is still {}; {LOAD_GIVEN_UP}: correct the \
+                 graph, or raise models.load_timeout_ms",
+                limit.as_millis(),
+                progress.stage()
+            );
+            self.abandoned_loads.fetch_add(1, Ordering::SeqCst);
+            progress.give_up();
+            let now = self.now_ms();
+            inner
+                .took
+                .insert((name.to_owned(), version), began.elapsed());
+            inner
+                .book
+                .finished(name, version, job, Err(reason.into()), now);
+        }
+        self.turn.send_modify(|turn| *turn += 1);
+        self.drive();
+        while tokio::time::timeout(END_AGAIN, progress.ended())
+            .await
+            .is_err()
+        {
+            // Again, because it may have come just before a run began.
+            progress.give_up();
         }
     }
 
@@ -620,15 +723,28 @@ impl Core {
     }
 
     /// Loads one version, whatever happens. Blocks.
-    fn perform(self: &Arc<Self>, start: &Start) {
+    fn perform(self: &Arc<Self>, start: &Start, progress: &Progress) {
         let began = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.load(start))).unwrap_or_else(|panic| {
+        let load = AssertUnwindSafe(|| self.load(start, progress));
+        let outcome = catch_unwind(load).unwrap_or_else(|panic| {
             Err(NnError::runtime(format!(
                 "loading it panicked ({}); this is a fault of the server",
                 panic_text(&*panic)
             )))
         });
         let mut inner = self.lock();
+        progress.end();
+        if progress.is_given_up() {
+            let text = format!(
+                "the load that was given up ended after {} s",
+                began.elapsed().as_secs()
+            );
+            inner.say(&start.name, start.version, EventKind::Slow, text);
+            drop(inner);
+            drop(outcome);
+            self.abandoned_loads.fetch_sub(1, Ordering::SeqCst);
+            return;
+        }
         let outcome = match outcome {
             Ok(model) => {
                 let id = inner.next_load;
@@ -658,11 +774,18 @@ impl Core {
     }
 
     /// Loads one version, holds it against its contract and runs it once on every lane.
-    fn load(&self, start: &Start) -> Result<Model, NnError> {
+    fn load(&self, start: &Start, progress: &Progress) -> Result<Model, NnError> {
         let (name, version) = (&start.name, start.version);
         let contract = start.contract.as_deref().ok_or_else(|| {
             NnError::runtime("its contract changed while it was read; it is read again")
         })?;
+        let abandoned = self.abandoned_loads.load(Ordering::SeqCst);
+        if abandoned >= MAX_ABANDONED_LOADS {
+            return Err(NnError::runtime(format!(
+                "version {version} was not loaded: {abandoned} loads that were given up go on, which is as many as \
+                 may; correct their graphs, and restart the server"
+            )));
+        }
         let dir = self.root.join(name).join(version.to_string());
         let path = dir.join(layout::graph_file(contract.format));
         if !path.is_file() {
@@ -676,6 +799,7 @@ impl Core {
                 usize::try_from(bytes).unwrap_or(usize::MAX)
             }),
         );
+        progress.at(Stage::Compiling);
         let model = Model::load_beside(
             name,
             &version.to_string(),
@@ -684,11 +808,15 @@ impl Core {
             &options,
             &self.shadows,
         )?;
+        progress.compiled(&model);
         layout::agrees(contract, version, model.inputs(), model.outputs())?;
+        progress.at(Stage::WarmingUp);
         model
             .warm_up(contract_check::example(contract)?)
             .map_err(|error| layout::first_run(version, error))?;
+        progress.at(Stage::TryingJoins);
         try_joining(&model, contract);
+        progress.at(Stage::Reading);
         if scan::graph(&dir).stamp != start.job.graph {
             return Err(NnError::runtime(format!(
                 "version {version}'s files changed while they were loaded; they are loaded again when they rest"

@@ -15,6 +15,8 @@
 //! - **The budget is of what serves.** While a version is replaced, the old and the new one are both in memory; that
 //!   overlap is bounded by the number of loads at once and does not count, because a model larger than half of
 //!   the budget could never be replaced otherwise.
+//! - **A load that takes long keeps no other back.** After [`SLOW_LOAD_MS`] it no longer counts among the loads at once;
+//!   [`super::perform`] gives it up when its time is over.
 //! - **No thrashing.** A version that was called since it came up stays [`MIN_STAY_MS`] at least; calls of another
 //!   that needs its place wait so long. So with two models that do not fit side by side, one load a second is the
 //!   most there is.
@@ -25,6 +27,13 @@ use std::sync::Arc;
 /// The least time a version that is called stays once it was brought up: long against a call, short against what a
 /// caller waits for, and with loads of tens of milliseconds a few percent of the machine.
 pub(crate) const MIN_STAY_MS: u64 = 1_000;
+
+/// From this age on a load no longer counts among those that go on at once, so that one that takes long, or never
+/// ends, does not keep the others back. Most models are loaded in less; it is also when the log says that one is slow.
+pub(crate) const SLOW_LOAD_MS: u64 = 5_000;
+
+/// Loads of that age. Each may hold about twice its graph, so their number is bounded as well.
+pub(crate) const MAX_SLOW_LOADS: usize = 4;
 
 /// Why something is as it is, in words for an operator.
 pub(crate) type Reason = Arc<str>;
@@ -78,6 +87,7 @@ pub(crate) struct Job {
     file_bytes: u64,
     /// Whether it takes the place of what serves.
     beside: bool,
+    began_ms: u64,
 }
 
 impl Job {
@@ -591,8 +601,7 @@ impl Book {
             }
         }
         for wish in self.wishes() {
-            let running = self.jobs().count();
-            if running >= self.load_at_once {
+            if !self.may_load_one_more(now_ms) {
                 break;
             }
             let model = &self.models[&wish.name];
@@ -630,6 +639,7 @@ impl Book {
                 bytes,
                 file_bytes: version.graph.bytes,
                 beside: wish.beside,
+                began_ms: now_ms,
             };
             self.version(&wish.name, wish.version)
                 .expect("wished for")
@@ -646,6 +656,12 @@ impl Book {
             });
         }
         plan
+    }
+
+    fn may_load_one_more(&self, now_ms: u64) -> bool {
+        let slow = |job: &Job| now_ms.saturating_sub(job.began_ms) >= SLOW_LOAD_MS;
+        let (all, slow) = (self.jobs().count(), self.jobs().filter(slow).count());
+        all - slow < self.load_at_once && all < self.load_at_once + MAX_SLOW_LOADS
     }
 
     fn jobs(&self) -> impl Iterator<Item = Job> {

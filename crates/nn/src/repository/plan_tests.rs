@@ -522,9 +522,11 @@ fn whatever_happens_what_answers_goes_on_answering_and_the_budget_holds() {
             room.plan();
             assert!(room.running.len() <= 2 + 8, "loads that were given up on");
             let running = room.book.jobs().count();
+            let slow = |job: &Job| room.now_ms - job.began_ms >= SLOW_LOAD_MS;
+            let slow = room.book.jobs().filter(slow).count();
             assert!(
-                running <= 2,
-                "seed {seed}, step {step}: {running} loads at once"
+                running - slow <= 2 && running <= 2 + MAX_SLOW_LOADS,
+                "seed {seed}, step {step}: {running} loads at once, {slow} of them slow"
             );
             if !room.running.is_empty() && dice.roll(2) == 0 {
                 let at = dice.roll(room.running.len() as u64) as usize;
@@ -577,4 +579,36 @@ fn whatever_happens_what_answers_goes_on_answering_and_the_budget_holds() {
             );
         }
     }
+}
+
+#[test]
+fn a_load_that_takes_long_keeps_no_other_back_and_so_many_go_on_at_most() {
+    let mut room = Room::new(None);
+    let names: Vec<String> = (0..20).map(|number| format!("m{number:02}")).collect();
+    for name in &names {
+        room.book.seen(name, seen(1, &[(1, 1)]), false);
+    }
+    let mut running = Vec::new();
+    for _ in 0..10 {
+        room.plan();
+        running.push(room.running.len());
+        room.now_ms += SLOW_LOAD_MS - 1;
+        room.plan();
+        assert_eq!(
+            running.last(),
+            Some(&room.running.len()),
+            "none is slow yet"
+        );
+        room.now_ms += 1;
+    }
+    assert_eq!(running[..3], [2, 4, 6]);
+    assert!(
+        running[3..]
+            .iter()
+            .all(|at_once| *at_once == 2 + MAX_SLOW_LOADS)
+    );
+    // One that ends makes room for one.
+    room.finish(0);
+    room.plan();
+    assert_eq!(room.running.len(), 2 + MAX_SLOW_LOADS);
 }

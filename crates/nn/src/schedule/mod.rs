@@ -17,6 +17,7 @@
 pub mod cut;
 pub mod isolate;
 pub mod pace;
+pub mod quick;
 pub mod tempo;
 
 use std::collections::VecDeque;

@@ -3,6 +3,8 @@
 
 #![allow(dead_code)] // each suite uses its own part
 
+pub mod graphs;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};

@@ -13,6 +13,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tract_onnx::prelude::{
     SymbolValues, TDim, TValue, TVec, Tensor, TractError, TractResult, TypedRunnableModel,
@@ -91,27 +92,38 @@ pub fn needed(plan: &TypedRunnableModel, shapes: &[Vec<u32>]) -> usize {
     most
 }
 
-/// Runs a plan, and stops before the node that would make it hold more than `most` bytes, with a [`TooMuch`].
+/// What a run says that was ended early.
+pub const ENDED_EARLY: &str = "the run was ended early";
+
+/// Runs a plan. It stops before the node that would make it hold more than `most` bytes, with a [`TooMuch`], and
+/// before the next node once `stop` is set. An operator itself, and the body of a `Scan`, run to their end.
 pub fn run(
     plan: &std::sync::Arc<TypedRunnableModel>,
     inputs: TVec<TValue>,
-    most: usize,
+    most: Option<usize>,
+    stop: &AtomicBool,
 ) -> TractResult<TVec<TValue>> {
-    let mut alive = Alive::of(plan);
-    let check = |wanted: usize| match wanted > most {
+    let mut watched = most.map(|most| (most, Alive::of(plan)));
+    let check = |most: usize, wanted: usize| match wanted > most {
         true => Err(TractError::new(TooMuch { wanted })),
         false => Ok(()),
     };
     plan.spawn()?
         .run_plan_with_eval(inputs, |context, state, node, inputs| {
+            if stop.load(Ordering::Relaxed) {
+                return Err(TractError::msg(ENDED_EARLY));
+            }
+            let Some((most, alive)) = &mut watched else {
+                return eval(context, state, node, inputs);
+            };
             let expected = expected(node, &inputs, context.symbols);
-            check(alive.total.saturating_add(expected))?;
+            check(*most, alive.total.saturating_add(expected))?;
             let outputs = eval(context, state, node, inputs)?;
             let made = outputs
                 .iter()
                 .map(|value| bytes(value))
                 .fold(0, usize::saturating_add);
-            check(alive.total.saturating_add(made))?;
+            check(*most, alive.total.saturating_add(made))?;
             alive.made(plan, node.id, made);
             Ok::<_, TractError>(outputs)
         })

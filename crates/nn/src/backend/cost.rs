@@ -1,0 +1,537 @@
+//! Decides from a graph's operators whether the time of a run follows from the shapes of its inputs alone. Pure.
+//!
+//! A run may happen on a server thread only if nothing that a caller writes into a tensor can make it long. So this
+//! is a list of operators that are known to be safe. Everything else counts as unsafe: control flow, operators whose
+//! output grows with a value, random numbers, sequences, text, operators of other domains, and operators that a
+//! later version of ONNX adds.
+//!
+//! The values of a graph are of two kinds. *Known* values follow from constants and from shapes (an initializer, the
+//! output of `Shape`, arithmetic on both). All others are *data*. An operator such as `Reshape` or `Expand` is safe
+//! where the input that says the new shape is known. By induction every value then has a shape that follows from the
+//! shapes of the inputs, and so has every operator's work.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+/// What the time of a run follows from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cost {
+    /// From the shapes of the inputs. A run on shorter inputs takes no longer.
+    Shapes,
+    /// From the shapes of the inputs, and the backend prepares itself for each new set of shapes, which takes long.
+    EachShape,
+    /// From values in the inputs as well, or nobody can tell; with the reason.
+    Values(String),
+}
+
+impl Default for Cost {
+    fn default() -> Self {
+        Self::Values("its operators are not known".into())
+    }
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shapes => f.write_str("its time follows from the shapes of its inputs"),
+            Self::EachShape => f.write_str("its time follows from shapes, each prepared once"),
+            Self::Values(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// An operator of a graph, as far as the decision needs it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Node {
+    pub op: String,
+    pub domain: String,
+    /// Names of its inputs; an empty name is an input that is left out.
+    pub inputs: Vec<String>,
+    pub outputs: Vec<String>,
+    /// Whether it holds graphs, as `If` and `Loop` do.
+    pub has_graphs: bool,
+}
+
+/// An operator that the file itself defines.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Function {
+    pub domain: String,
+    pub name: String,
+    pub inputs: Vec<String>,
+    pub outputs: Vec<String>,
+    pub nodes: Vec<Node>,
+}
+
+/// Most operators that are looked at. Functions may call functions, so a small file can stand for a graph without
+/// end. The largest exported graphs have some ten thousand operators.
+const MAX_STEPS: usize = 1 << 18;
+
+/// Most functions that may be inside one another.
+const MAX_FUNCTION_DEPTH: usize = 16;
+
+/// Which inputs of an operator decide the shape of its output, and so must be known.
+enum Shaped {
+    /// None: the shapes of the inputs decide.
+    Free,
+    /// Those from this index to the other, both included.
+    By(usize, usize),
+}
+
+/// The inputs that must be known for an operator of ONNX to be safe; `None` where it never is.
+fn shaped(domain: &str, op: &str) -> Option<Shaped> {
+    use Shaped::{By, Free};
+    const ALL: usize = usize::MAX;
+    Some(match domain {
+        "" | "ai.onnx" => match op {
+            "Abs"
+            | "Acos"
+            | "Acosh"
+            | "Add"
+            | "And"
+            | "ArgMax"
+            | "ArgMin"
+            | "Asin"
+            | "Asinh"
+            | "Atan"
+            | "Atanh"
+            | "Attention"
+            | "AveragePool"
+            | "BatchNormalization"
+            | "BitShift"
+            | "BitwiseAnd"
+            | "BitwiseNot"
+            | "BitwiseOr"
+            | "BitwiseXor"
+            | "Cast"
+            | "CastLike"
+            | "Ceil"
+            | "Celu"
+            | "Clip"
+            | "Concat"
+            | "Constant"
+            | "Conv"
+            | "ConvInteger"
+            | "ConvTranspose"
+            | "Cos"
+            | "Cosh"
+            | "CumSum"
+            | "DepthToSpace"
+            | "DequantizeLinear"
+            | "Det"
+            | "Div"
+            | "Dropout"
+            | "DynamicQuantizeLinear"
+            | "Einsum"
+            | "Elu"
+            | "Equal"
+            | "Erf"
+            | "Exp"
+            | "EyeLike"
+            | "Flatten"
+            | "Floor"
+            | "GRU"
+            | "Gather"
+            | "GatherElements"
+            | "GatherND"
+            | "Gelu"
+            | "Gemm"
+            | "GlobalAveragePool"
+            | "GlobalLpPool"
+            | "GlobalMaxPool"
+            | "Greater"
+            | "GreaterOrEqual"
+            | "GridSample"
+            | "GroupNormalization"
+            | "HardSigmoid"
+            | "HardSwish"
+            | "Hardmax"
+            | "Identity"
+            | "InstanceNormalization"
+            | "IsInf"
+            | "IsNaN"
+            | "LRN"
+            | "LSTM"
+            | "LayerNormalization"
+            | "LeakyRelu"
+            | "Less"
+            | "LessOrEqual"
+            | "Log"
+            | "LogSoftmax"
+            | "LpNormalization"
+            | "LpPool"
+            | "MatMul"
+            | "MatMulInteger"
+            | "Max"
+            | "MaxPool"
+            | "Mean"
+            | "MeanVarianceNormalization"
+            | "Min"
+            | "Mish"
+            | "Mod"
+            | "Mul"
+            | "Neg"
+            | "Not"
+            | "Or"
+            | "PRelu"
+            | "Pow"
+            | "QLinearConv"
+            | "QLinearMatMul"
+            | "QuantizeLinear"
+            | "RMSNormalization"
+            | "RNN"
+            | "Reciprocal"
+            | "Relu"
+            | "ReverseSequence"
+            | "RotaryEmbedding"
+            | "Round"
+            | "Scatter"
+            | "ScatterElements"
+            | "ScatterND"
+            | "Selu"
+            | "Shape"
+            | "Shrink"
+            | "Sigmoid"
+            | "Sign"
+            | "Sin"
+            | "Sinh"
+            | "Size"
+            | "Softmax"
+            | "Softplus"
+            | "Softsign"
+            | "SpaceToDepth"
+            | "Sqrt"
+            | "Sub"
+            | "Sum"
+            | "Swish"
+            | "Tan"
+            | "Tanh"
+            | "ThresholdedRelu"
+            | "Transpose"
+            | "Trilu"
+            | "Where"
+            | "Xor" => Free,
+            "CenterCropPad" | "Expand" | "OneHot" | "ReduceL1" | "ReduceL2" | "ReduceLogSum"
+            | "ReduceLogSumExp" | "ReduceMax" | "ReduceMean" | "ReduceMin" | "ReduceProd"
+            | "ReduceSum" | "ReduceSumSquare" | "Reshape" | "Split" | "Squeeze" | "TopK"
+            | "Unsqueeze" | "Upsample" => By(1, 1),
+            "Pad" | "Resize" | "Slice" | "Tile" => By(1, ALL),
+            // Safe where they work on constants and shapes, as exporters have them do.
+            "Compress" | "ConstantOfShape" | "NonZero" | "Range" => By(0, ALL),
+            _ => return None,
+        },
+        "ai.onnx.ml" => match op {
+            "ArrayFeatureExtractor"
+            | "Binarizer"
+            | "FeatureVectorizer"
+            | "Imputer"
+            | "LabelEncoder"
+            | "LinearClassifier"
+            | "LinearRegressor"
+            | "Normalizer"
+            | "OneHotEncoder"
+            | "SVMClassifier"
+            | "SVMRegressor"
+            | "Scaler"
+            | "TreeEnsemble"
+            | "TreeEnsembleClassifier"
+            | "TreeEnsembleRegressor"
+            | "ZipMap" => Free,
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+/// What the time of a run of a graph with these operators follows from. `known` are the names that have a value
+/// already: the initializers.
+pub(crate) fn cost(nodes: &[Node], known: HashSet<String>, functions: &[Function]) -> Cost {
+    let mut walk = Walk {
+        functions: functions
+            .iter()
+            .map(|function| ((function.domain.as_str(), function.name.as_str()), function))
+            .collect(),
+        steps: 0,
+    };
+    match walk.nodes(nodes, known, MAX_FUNCTION_DEPTH) {
+        Ok(_) => Cost::Shapes,
+        Err(reason) => Cost::Values(reason),
+    }
+}
+
+struct Walk<'a> {
+    functions: HashMap<(&'a str, &'a str), &'a Function>,
+    steps: usize,
+}
+
+impl Walk<'_> {
+    /// Goes through operators in their order; returns the names of all known values.
+    fn nodes(
+        &mut self,
+        nodes: &[Node],
+        mut known: HashSet<String>,
+        depth: usize,
+    ) -> Result<HashSet<String>, String> {
+        for node in nodes {
+            self.steps += 1;
+            if self.steps > MAX_STEPS {
+                return Err(format!("the graph has more than {MAX_STEPS} operators"));
+            }
+            let is_known: Vec<bool> = (node.inputs.iter())
+                .map(|name| name.is_empty() || known.contains(name))
+                .collect();
+            let named = node.outputs.iter().filter(|name| !name.is_empty());
+            let called = (node.domain.as_str(), node.op.as_str());
+            if let Some(function) = self.functions.get(&called).copied() {
+                let given = self.call(function, &is_known, depth)?;
+                let known_outputs = named.zip(given).filter(|(_, is_known)| *is_known);
+                known.extend(known_outputs.map(|(name, _)| name.clone()));
+                continue;
+            }
+            let unsafe_here = |why: &str| {
+                let shown: String = node.op.chars().take(MAX_SHOWN_CHARS).collect();
+                Err(format!("operator {shown} {why}"))
+            };
+            if node.has_graphs {
+                return unsafe_here("decides at run time what else is run");
+            }
+            match shaped(&node.domain, &node.op) {
+                None => return unsafe_here("is not among those whose time follows from shapes"),
+                Some(Shaped::By(from, to)) => {
+                    let mut deciding = is_known
+                        .iter()
+                        .skip(from)
+                        .take(to.saturating_sub(from).saturating_add(1));
+                    if deciding.any(|is_known| !is_known) {
+                        return unsafe_here("has a size that is computed from values");
+                    }
+                }
+                Some(Shaped::Free) => {}
+            }
+            let measures = matches!(node.op.as_str(), "Shape" | "Size")
+                && matches!(node.domain.as_str(), "" | "ai.onnx");
+            if measures || is_known.iter().all(|is_known| *is_known) {
+                known.extend(named.cloned());
+            }
+        }
+        Ok(known)
+    }
+
+    /// A call of a function of the file; returns which of its outputs are known.
+    fn call(
+        &mut self,
+        function: &Function,
+        arguments: &[bool],
+        depth: usize,
+    ) -> Result<Vec<bool>, String> {
+        let depth = depth
+            .checked_sub(1)
+            .ok_or_else(|| "the graph's functions are too deep inside one another".to_owned())?;
+        let given = function.inputs.iter().enumerate();
+        let known = given
+            // What a call leaves out has no value, like an input with an empty name.
+            .filter(|(index, _)| arguments.get(*index).is_none_or(|is_known| *is_known))
+            .map(|(_, name)| name.clone())
+            .collect();
+        let known = self.nodes(&function.nodes, known, depth)?;
+        Ok((function.outputs.iter())
+            .map(|name| known.contains(name))
+            .collect())
+    }
+}
+
+/// The most of an operator's name that a reason repeats.
+const MAX_SHOWN_CHARS: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> Node {
+        let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Node {
+            op: op.to_owned(),
+            inputs: own(inputs),
+            outputs: own(outputs),
+            ..Node::default()
+        }
+    }
+
+    /// `x` is the graph's input, `c` an initializer.
+    fn judged(nodes: &[Node]) -> Cost {
+        cost(nodes, HashSet::from(["c".to_owned()]), &[])
+    }
+
+    fn of_values(cost: Cost, word: &str) {
+        match cost {
+            Cost::Values(reason) => assert!(reason.contains(word), "{reason}"),
+            other => panic!("{word}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn plain_layers_cost_what_their_shapes_say() {
+        let layers = [
+            node("MatMul", &["x", "c"], &["a"]),
+            node("Add", &["a", "c"], &["b"]),
+            node("Relu", &["b"], &["d"]),
+            node("Softmax", &["d"], &["y"]),
+        ];
+        assert_eq!(judged(&layers), Cost::Shapes);
+        let forest = Node {
+            domain: "ai.onnx.ml".into(),
+            ..node("TreeEnsembleClassifier", &["x"], &["label", "p"])
+        };
+        assert_eq!(judged(&[forest]), Cost::Shapes);
+    }
+
+    #[test]
+    fn a_size_may_come_from_constants_and_shapes_and_not_from_values() {
+        for (op, at) in [
+            ("Reshape", 1),
+            ("Expand", 1),
+            ("Tile", 1),
+            ("OneHot", 1),
+            ("TopK", 1),
+            ("Squeeze", 1),
+            ("Unsqueeze", 1),
+            ("ReduceMean", 1),
+            ("Split", 1),
+            ("Pad", 1),
+            ("Slice", 2),
+            ("Resize", 3),
+            ("ConstantOfShape", 0),
+            ("Range", 1),
+            ("NonZero", 0),
+            ("Compress", 1),
+        ] {
+            let with = |name: &str| {
+                let mut inputs = vec!["c"; at + 1];
+                inputs[at] = name;
+                let measured = [
+                    node("Shape", &["x"], &["s"]),
+                    node("Gather", &["s", "c"], &["d"]),
+                    node("Concat", &["d", "c"], &["size"]),
+                    node(op, &inputs, &["y"]),
+                ];
+                judged(&measured)
+            };
+            assert_eq!(with("c"), Cost::Shapes, "{op} of a constant");
+            assert_eq!(with("size"), Cost::Shapes, "{op} of a shape");
+            assert_eq!(with(""), Cost::Shapes, "{op} without it");
+            of_values(with("x"), op);
+        }
+    }
+
+    #[test]
+    fn a_value_that_was_only_computed_from_data_is_data() {
+        let nodes = [
+            node("Cast", &["x"], &["n"]),
+            node("Add", &["n", "c"], &["m"]),
+            node("Expand", &["c", "m"], &["y"]),
+        ];
+        of_values(judged(&nodes), "Expand");
+        let unordered = [
+            node("Expand", &["x", "later"], &["y"]),
+            node("Identity", &["c"], &["later"]),
+        ];
+        of_values(judged(&unordered), "Expand");
+    }
+
+    #[test]
+    fn control_flow_chance_text_and_everything_unknown_are_never_safe() {
+        for op in [
+            "If",
+            "Loop",
+            "Scan",
+            "RandomNormal",
+            "RandomUniformLike",
+            "Multinomial",
+            "Bernoulli",
+            "SequenceAt",
+            "SplitToSequence",
+            "SequenceMap",
+            "Unique",
+            "NonMaxSuppression",
+            "StringSplit",
+            "StringNormalizer",
+            "RegexFullMatch",
+            "TfIdfVectorizer",
+            "RoiAlign",
+            "MaxRoiPool",
+            "OfTomorrow",
+            "",
+        ] {
+            of_values(judged(&[node(op, &["c"], &["y"])]), op);
+        }
+        let foreign = Node {
+            domain: "com.example".into(),
+            ..node("Relu", &["x"], &["y"])
+        };
+        of_values(judged(&[foreign]), "Relu");
+        let nested = Node {
+            has_graphs: true,
+            ..node("Relu", &["x"], &["y"])
+        };
+        of_values(judged(&[nested]), "Relu");
+    }
+
+    #[test]
+    fn a_function_of_the_file_is_judged_by_its_body_and_by_what_it_is_given() {
+        let own = |op: &str, inputs: &[&str], outputs: &[&str]| Node {
+            domain: "own".into(),
+            ..node(op, inputs, outputs)
+        };
+        let grow = Function {
+            domain: "own".into(),
+            name: "Grow".into(),
+            inputs: vec!["a".into(), "size".into()],
+            outputs: vec!["b".into()],
+            nodes: vec![node("Expand", &["a", "size"], &["b"])],
+        };
+        let judged = |nodes: &[Node], functions: &[Function]| {
+            cost(nodes, HashSet::from(["c".to_owned()]), functions)
+        };
+        let functions = std::slice::from_ref(&grow);
+        let safe = judged(&[own("Grow", &["x", "c"], &["y"])], functions);
+        assert_eq!(safe, Cost::Shapes);
+        of_values(
+            judged(&[own("Grow", &["c", "x"], &["y"])], functions),
+            "Expand",
+        );
+        // Known inputs give known outputs.
+        let twice = [
+            own("Grow", &["c", "c"], &["d"]),
+            own("Grow", &["x", "d"], &["y"]),
+        ];
+        assert_eq!(judged(&twice, functions), Cost::Shapes);
+        // A function may stand in for an operator of ONNX; its body counts then.
+        let relu = Function {
+            domain: String::new(),
+            name: "Relu".into(),
+            inputs: vec!["a".into()],
+            outputs: vec!["b".into()],
+            nodes: vec![node("Loop", &["a"], &["b"])],
+        };
+        of_values(judged(&[node("Relu", &["x"], &["y"])], &[relu]), "Loop");
+    }
+
+    #[test]
+    fn functions_without_end_are_not_followed_without_end() {
+        let call =
+            |name: &str, times: usize| -> Vec<Node> { vec![node(name, &["a"], &["b"]); times] };
+        let function = |name: &str, nodes: Vec<Node>| Function {
+            domain: String::new(),
+            name: name.into(),
+            inputs: vec!["a".into()],
+            outputs: vec!["b".into()],
+            nodes,
+        };
+        let itself = function("F", call("F", 1));
+        of_values(cost(&call("F", 1), HashSet::new(), &[itself]), "too deep");
+        let wide: Vec<Function> = (0..12)
+            .map(|level| function(&format!("F{level}"), call(&format!("F{}", level + 1), 9)))
+            .chain([function("F12", call("Relu", 1))])
+            .collect();
+        of_values(cost(&call("F0", 1), HashSet::new(), &wide), "more than");
+    }
+}

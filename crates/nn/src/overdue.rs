@@ -1,0 +1,120 @@
+//! Threads that models run on, and what happens to a run that does not end in time.
+//!
+//! Models run on threads of their own ([`spawn`]). The threads of the server, and those that it reads files, resolves
+//! names and opens stores on, never wait for a model.
+//!
+//! A run is *overdue* when nobody waits for it any more: all its deadlines have passed, or its callers have left. It
+//! is then interrupted. Not every backend can be interrupted everywhere, so a run that goes on for [`GRACE`] after
+//! that is *lost*: its model gets another lane, and the thread is left to itself. A lost run still uses a core and
+//! memory, so their number is bounded, for each model and for all. Beyond the bound a run keeps its lane, and a
+//! model without a lane refuses calls until a run ends.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+
+/// How long a run may go on after it was interrupted. Backends look between two operators, and few operators take
+/// longer.
+pub const GRACE: Duration = Duration::from_secs(1);
+
+/// Lost runs of one model: enough for a rare input that a backend takes for ever on, and too few for one model to
+/// use up what all have.
+pub const MAX_LOST_OF_MODEL: usize = 2;
+
+/// Lost runs of all models of a repository. Each uses a core; with more, the rest of the server would crawl.
+pub const MAX_LOST: usize = 8;
+
+/// The longest a call without a deadline of its own is waited for. Requests bring theirs.
+pub const LONGEST_CALL: Duration = Duration::from_secs(3600);
+
+/// The longest a shadow run goes on, which nobody waits for: as long as a call may take by default.
+pub const LONGEST_SHADOW: Duration = Duration::from_secs(30);
+
+/// Most threads that models run on. Each runs one lane or holds a lost run; models with more lanes in all wait for
+/// one another.
+pub const MAX_THREADS: usize = 512;
+
+static AT_WORK: AtomicUsize = AtomicUsize::new(0);
+
+/// Threads of this process that run or load a model at present.
+pub fn at_work() -> usize {
+    AT_WORK.load(Ordering::SeqCst)
+}
+
+/// A thread that runs or loads a model, while this lives.
+pub(crate) struct Working(());
+
+impl Working {
+    pub fn begin() -> Self {
+        AT_WORK.fetch_add(1, Ordering::SeqCst);
+        Self(())
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        AT_WORK.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Does `work` on a thread for models; waits for one where all are busy.
+pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) {
+    static THREADS: OnceLock<Option<Runtime>> = OnceLock::new();
+    let threads = THREADS.get_or_init(|| {
+        // A runtime of its own for its pool of threads alone: it is never driven, and never shut down, which would
+        // wait for runs that do not end.
+        let mut builder = Builder::new_current_thread();
+        builder.max_blocking_threads(MAX_THREADS);
+        builder.thread_name("penstock-model");
+        builder.build().ok()
+    });
+    let work = move || {
+        let _working = Working::begin();
+        work();
+    };
+    match threads {
+        Some(threads) => drop(threads.spawn_blocking(work)),
+        None => drop(tokio::task::spawn_blocking(work)),
+    }
+}
+
+/// How many runs are lost, of all models of a repository.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicUsize);
+
+/// One lost run's place in the count, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<Count>);
+
+impl Count {
+    /// A place for one more, where there is one.
+    pub fn place(self: &Arc<Self>) -> Option<Place> {
+        let place = Place(self.clone());
+        let before = self.0.fetch_add(1, Ordering::SeqCst);
+        // Dropped, it gives back what was added.
+        (before < MAX_LOST).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_so_many_places_and_each_comes_back() {
+        let count = Arc::new(Count::default());
+        let mut places: Vec<Place> = (0..MAX_LOST).filter_map(|_| count.place()).collect();
+        assert_eq!(places.len(), MAX_LOST);
+        assert!(count.place().is_none());
+        places.pop();
+        assert!(count.place().is_some());
+    }
+}

@@ -1,0 +1,109 @@
+//! How far a load is, for the line that tells an operator what takes long, and what ends a load that takes too long.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::model::Model;
+
+/// What a load is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It looks at the version's files.
+    Reading,
+    /// The backend reads and optimises the graph.
+    Compiling,
+    /// Every lane runs once.
+    WarmingUp,
+    /// Two calls run alone and together.
+    TryingJoins,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reading => "reading its files",
+            Self::Compiling => "compiling the graph",
+            Self::WarmingUp => "warming up (the first runs)",
+            Self::TryingJoins => "trying joins (two calls in one run)",
+        })
+    }
+}
+
+/// One load's progress, shared by the thread that loads and the task that watches it.
+pub(super) struct Progress {
+    inner: Mutex<Inner>,
+    ended: watch::Sender<bool>,
+}
+
+struct Inner {
+    stage: Stage,
+    /// The model, from the moment that it can be interrupted.
+    model: Option<Model>,
+    given_up: bool,
+}
+
+impl Progress {
+    pub fn new() -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                stage: Stage::Reading,
+                model: None,
+                given_up: false,
+            }),
+            ended: watch::Sender::new(false),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn at(&self, stage: Stage) {
+        self.lock().stage = stage;
+    }
+
+    pub fn stage(&self) -> Stage {
+        self.lock().stage
+    }
+
+    /// The graph is loaded; what runs from here on can be interrupted.
+    pub fn compiled(&self, model: &Model) {
+        let mut inner = self.lock();
+        inner.model = Some(model.clone());
+        if inner.given_up {
+            model.give_up_loading();
+        }
+    }
+
+    /// Nobody waits for the load any more.
+    pub fn give_up(&self) {
+        let mut inner = self.lock();
+        inner.given_up = true;
+        if let Some(model) = &inner.model {
+            model.give_up_loading();
+        }
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        self.lock().given_up
+    }
+
+    /// The thread is done.
+    pub fn end(&self) {
+        self.lock().model = None;
+        self.ended.send_replace(true);
+    }
+
+    pub fn has_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
+    /// Returns when the thread is done.
+    pub async fn ended(&self) {
+        let mut ended = self.ended.subscribe();
+        // The sender is this value's own, so the channel cannot close.
+        let _ = ended.wait_for(|ended| *ended).await.map(drop);
+    }
+}
