@@ -118,57 +118,79 @@ need_rust_component() {
         fail "$1 is missing" "Run \`rustup component add $1\`, or install your distribution's package for it."
 }
 
-# need_redis: `redis-server` is on the PATH, for the tests that start servers of their own. If it is not, Debian's
-# package is installed, or, without the right to install, unpacked into .runtime/redis/ with what it needs.
+# need_redis: `redis-server` is on the PATH, for the tests that start servers of their own. Where the right to install is
+# there, Debian's package is installed, otherwise unpacked.
 need_redis() {
     command -v redis-server >/dev/null 2>&1 && return 0
-    local here="$RUNTIME_DIR/redis" remedy package packages log
-    remedy="Install Redis 6 or newer (Debian and Ubuntu: apt-get install redis-server) and run this again."
-    if [[ ! -x "$here/bin/redis-server" ]]; then
+    if [[ "$(id -u)" -eq 0 && ! -x "$RUNTIME_DIR/redis-server/bin/redis-server" ]] && command -v apt-get >/dev/null 2>&1; then
         say "redis-server"
-        command -v apt-get >/dev/null 2>&1 || fail "\`redis-server\` is not on the PATH" "$remedy"
+        local log install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends redis-server)
         log="$(mktemp)"
-        if [[ "$(id -u)" -eq 0 ]]; then
-            local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends redis-server)
-            "${install[@]}" >"$log" 2>&1 || { apt-get update && "${install[@]}"; } >"$log" 2>&1 || {
-                tail -n 3 "$log" | sed 's/^/      /' >&2
-                rm -f "$log"
-                fail "the package redis-server cannot be installed" "$remedy"
-            }
+        "${install[@]}" >"$log" 2>&1 || { apt-get update && "${install[@]}"; } >"$log" 2>&1 || {
+            tail -n 3 "$log" | sed 's/^/      /' >&2
             rm -f "$log"
-            return 0
-        fi
+            fail "the package redis-server cannot be installed" \
+                "Install Redis 6 or newer (Debian and Ubuntu: apt-get install redis-server) and run this again."
+        }
+        rm -f "$log"
+        return 0
+    fi
+    need_program redis-server redis-server
+}
+
+# need_program <program> <package>: the program is on the PATH, or in /usr/sbin. If it is not, Debian's package is unpacked
+# into .runtime/<package>/ with what it needs. It is not installed, because packages of servers start them.
+need_program() {
+    local program="$1" package="$2" here="$RUNTIME_DIR/$2" remedy one packages log
+    command -v "$program" >/dev/null 2>&1 && return 0
+    [[ -x "/usr/sbin/$program" ]] && return 0
+    remedy="Install it (Debian and Ubuntu: apt-get install $package) and run this again."
+    if [[ ! -x "$here/bin/$program" ]]; then
+        say "$program"
+        command -v apt-get >/dev/null 2>&1 || fail "\`$program\` is not on the PATH" "$remedy"
+        log="$(mktemp)"
+        if [[ "$(id -u)" -eq 0 && -z "$(apt-cache pkgnames "$package" 2>/dev/null)" ]]; then apt-get update >"$log" 2>&1 || true; fi
         # Everything it depends on that is not installed; what is left out is on every Debian.
         mapfile -t packages < <(
             apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
-                --no-replaces --no-enhances redis-server 2>/dev/null | grep -E '^[a-z0-9]' | sort -u |
-                while read -r package; do
-                    [[ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" == installed ]] ||
-                        echo "$package"
+                --no-replaces --no-enhances "$package" 2>/dev/null | grep -E '^[a-z0-9]' | sort -u |
+                while read -r one; do
+                    [[ "$(dpkg-query -W -f '${db:Status-Status}' "$one" 2>/dev/null)" == installed ]] ||
+                        echo "$one"
                 done
         )
         rm -rf "$here"
         mkdir -p "$here/packages" "$here/bin"
-        for package in "${packages[@]}"; do
+        # apt fetches as a user of its own, which must be able to write here.
+        if [[ "$(id -u)" -eq 0 ]]; then chmod 777 "$here/packages"; fi
+        for one in "${packages[@]}"; do
             # Alternatives that are not wanted, and virtual packages, cannot be had; the last check tells.
-            (cd "$here/packages" && apt-get download "$package") >"$log" 2>&1 || true
+            (cd "$here/packages" && apt-get download "$one") >"$log" 2>&1 || true
         done
-        for package in "$here"/packages/*.deb; do
-            if [[ -f "$package" ]]; then dpkg -x "$package" "$here/root"; fi
+        for one in "$here"/packages/*.deb; do
+            if [[ -f "$one" ]]; then dpkg -x "$one" "$here/root"; fi
         done
         rm -rf "$here/packages"
-        cat >"$here/bin/redis-server" <<'END'
+        cat >"$here/bin/$program" <<END
 #!/usr/bin/env bash
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../root" && pwd)"
+root="$here/root"
+END
+        cat >>"$here/bin/$program" <<'END'
 libraries="$(find "$root" -name '*.so*' -exec dirname {} + | sort -u | tr '\n' ':')"
 export LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:-}"
-exec "$root/usr/bin/redis-server" "$@"
+name="$(basename "${BASH_SOURCE[0]}")"
+for folder in usr/bin usr/sbin; do
+    if [[ -x "$root/$folder/$name" ]]; then exec "$root/$folder/$name" "$@"; fi
+done
+echo "$name is not in its package" >&2
+exit 127
 END
-        chmod +x "$here/bin/redis-server"
-        if ! "$here/bin/redis-server" --version >>"$log" 2>&1; then
+        chmod +x "$here/bin/$program"
+        # Each prints its version for one of these.
+        if ! "$here/bin/$program" --version >>"$log" 2>&1 && ! "$here/bin/$program" -v >>"$log" 2>&1; then
             tail -n 3 "$log" | sed 's/^/      /' >&2
             rm -rf "$log" "$here"
-            fail "the package redis-server cannot be had" "$remedy"
+            fail "the package $package cannot be had" "$remedy"
         fi
         rm -f "$log"
     fi

@@ -483,7 +483,9 @@ fn a_stream_answers_in_order_and_goes_on_after_an_error() {
 
 #[test]
 fn a_stream_on_which_nothing_comes_ends_and_many_of_them_keep_nobody_out() {
-    let server = server("[server]\nbody_idle_timeout_ms = 1500\nmax_in_flight = 8\n");
+    let server = server(
+        "[server]\nbody_idle_timeout_ms = 1500\nstream_idle_timeout_ms = 1500\nmax_in_flight = 8\n",
+    );
     runtime().block_on(async {
         let mut client = Client::to(&server).await;
         let mut open = Vec::new();
@@ -505,6 +507,72 @@ fn a_stream_on_which_nothing_comes_ends_and_many_of_them_keep_nobody_out() {
             let trailers = stream.next().await.unwrap_err();
             let status = trailers["grpc-status"].to_str().unwrap();
             assert!(matches!(status, "4" | "14"), "{trailers:?}");
+        }
+    });
+}
+
+#[test]
+fn a_stream_may_pause_between_messages_for_longer_than_within_one() {
+    let server = server("[server]\nbody_idle_timeout_ms = 400\nstream_idle_timeout_ms = 2500\n");
+    runtime().block_on(async {
+        let mut client = Client::to(&server).await;
+        let mut stream = client.open(STREAM, &[]).await;
+        for n in 0..3 {
+            stream.send(&row(&n.to_string(), [0.0; 4]));
+            assert!(stream.next().await.is_ok(), "{n}");
+            tokio::time::sleep(Duration::from_millis(1000)).await;
+        }
+        let started = Instant::now();
+        let trailers = stream.next().await.unwrap_err();
+        assert_eq!(trailers["grpc-status"], "4");
+        let took = started.elapsed();
+        assert!(took > Duration::from_millis(1000), "{took:?}");
+        let mut stream = client.open(STREAM, &[]).await;
+        let started = Instant::now();
+        let sender = stream.sender.as_ref().unwrap();
+        sender.send(Bytes::from_static(b"\0\0\0\x10\0abc")).unwrap();
+        let trailers = stream.next().await.unwrap_err();
+        assert_eq!(trailers["grpc-status"], "4");
+        let took = started.elapsed();
+        assert!(took < Duration::from_millis(2000), "{took:?}");
+    });
+}
+
+#[test]
+fn a_connection_without_calls_is_kept_for_the_keep_alive_time_and_longer_by_its_clients_pings() {
+    let server = server("[server]\nheader_timeout_ms = 300\nkeep_alive_timeout_ms = 1200\n");
+    runtime().block_on(async {
+        for pings in [false, true] {
+            let stream = tokio::net::TcpStream::connect(server.address)
+                .await
+                .unwrap();
+            let (client, mut connection) = h2::client::handshake(stream).await.unwrap();
+            let mut pinger = connection.ping_pong().unwrap();
+            let ended = tokio::spawn(connection);
+            let ask = || async {
+                let request = Request::get(format!("http://{}/healthz", server.address));
+                let request = request.body(()).unwrap();
+                let mut client = client.clone().ready().await?;
+                let (response, _) = client.send_request(request, true)?;
+                response.await.map(|response| response.status())
+            };
+            assert_eq!(ask().await.unwrap(), 200);
+            // Longer than a head may take.
+            tokio::time::sleep(Duration::from_millis(800)).await;
+            assert_eq!(ask().await.unwrap(), 200);
+            let started = Instant::now();
+            while pings && started.elapsed() < Duration::from_millis(4000) {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                pinger.ping(h2::Ping::opaque()).await.unwrap();
+            }
+            if pings {
+                assert_eq!(ask().await.unwrap(), 200);
+            }
+            let quiet = Instant::now();
+            let ended = tokio::time::timeout(Duration::from_secs(6), ended).await;
+            assert!(ended.is_ok(), "it was never ended");
+            let took = quiet.elapsed();
+            assert!(took > Duration::from_millis(900), "{took:?}");
         }
     });
 }
@@ -563,7 +631,7 @@ fn compressed_messages_are_taken_in_the_coding_that_is_offered() {
 
 #[test]
 fn health_is_told_once_and_again_when_the_server_stops_and_services_are_listed() {
-    let mut server = server("[server]\ndrain_timeout_ms = 10000\n");
+    let mut server = server("[server]\ndrain_timeout_ms = 10000\ndrain_delay_ms = 1500\n");
     let address = server.address;
     let runtime = runtime();
     let (mut client, mut watched, mut stream) =
@@ -618,6 +686,21 @@ fn health_is_told_once_and_again_when_the_server_stops_and_services_are_listed()
         });
     let stopping = std::thread::spawn(move || server.terminate());
     runtime.block_on(async {
+        // Watchers hear of it first, and calls go on meanwhile.
+        let said = health::HealthCheckResponse::decode(watched.next().await.unwrap()).unwrap();
+        assert_eq!(said.status, 2);
+        let asked = health::HealthCheckRequest::default();
+        let check = "/grpc.health.v1.Health/Check";
+        let said: health::HealthCheckResponse = client.unary(check, &[], &asked).await.one();
+        assert_eq!(said.status, 2);
+        let ready = format!("{SERVICE}/ServerReady");
+        let said: pb::ServerReadyResponse = client
+            .unary(&ready, &[], &pb::ServerReadyRequest {})
+            .await
+            .one();
+        assert!(!said.ready);
+        stream.send(&row("2", [0.0; 4]));
+        assert!(stream.next().await.is_ok());
         for open in [&mut watched, &mut stream] {
             let trailers = open.next().await.unwrap_err();
             assert_eq!(trailers["grpc-status"], "14", "{address}");

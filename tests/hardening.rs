@@ -455,6 +455,58 @@ fn a_header_block_without_end_ends_its_connection_and_keeps_no_memory() {
 }
 
 #[test]
+fn a_stopping_server_says_goodbye_twice_and_answers_what_was_on_its_way() {
+    let mut server = server("[server]\ndrain_timeout_ms = 8000\n");
+    let mut stream = http2(&server);
+    until(&mut stream, SETTINGS).expect("the server's settings");
+    stream.write_all(&frame(SETTINGS, ACK, 0, &[])).unwrap();
+    let stopping = std::thread::spawn(move || server.terminate());
+    let (_, payload) = until(&mut stream, GOAWAY).expect("a first");
+    let last = |payload: &[u8]| u32::from_be_bytes(payload[..4].try_into().unwrap());
+    assert_eq!(last(&payload), (1 << 31) - 1);
+    let (_, ping) = until(&mut stream, PING).expect("its round trip is measured");
+    // It crossed the first on its way.
+    stream
+        .write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, GET))
+        .unwrap();
+    stream.write_all(&frame(PING, ACK, 0, &ping)).unwrap();
+    let (mut goodbye, mut answered) = (None, false);
+    while goodbye.is_none() || !answered {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).expect("a frame");
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).unwrap();
+        match head[3] {
+            GOAWAY => goodbye = Some(last(&payload)),
+            HEADERS => answered = true,
+            _ => {}
+        }
+    }
+    assert_eq!(goodbye, Some(1), "the last that is answered");
+    assert_eq!(stopping.join().unwrap().0, Some(0));
+}
+
+#[test]
+fn a_head_over_http2_that_does_not_come_to_its_end_ends_its_connection() {
+    let server = server("[server]\nheader_timeout_ms = 500\n");
+    let mut stream = http2(&server);
+    until(&mut stream, SETTINGS).expect("the server's settings");
+    stream
+        .write_all(&frame(HEADERS, END_STREAM, 1, &GET[..3]))
+        .unwrap();
+    let started = Instant::now();
+    // Pings do not keep it.
+    while started.elapsed() < Duration::from_secs(5) {
+        if stream.write_all(&frame(PING, 0, 0, &[7; 8])[..5]).is_err() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(started.elapsed() < Duration::from_secs(4));
+}
+
+#[test]
 fn floods_of_pings_and_settings_whose_answers_nobody_reads_stop_and_keep_no_memory() {
     let server = server("[server]\nwrite_timeout_ms = 1000\n");
     let started = server.resident_kib();

@@ -282,6 +282,53 @@ fn listed(server: &Server, model: &str) -> bool {
 }
 
 #[test]
+fn one_broken_model_does_not_keep_a_server_from_being_ready_unless_it_is_required_or_the_only_one()
+{
+    let models = Models::new();
+    let graph = file("models/digits/1/model.onnx");
+    let write = |name: &str, graph: &[u8]| {
+        models.write(&format!("{name}/model.toml"), digits_contract());
+        models.write(&format!("{name}/1/model.onnx"), graph);
+    };
+    write("broken", b"no graph");
+    let server = models.serve("direct", "");
+    let answer = server.get("/ready");
+    assert_eq!(answer.status, 503, "a new image with a broken model");
+    assert_eq!(answer.json()["reason"], "every model failed to load");
+    assert_eq!(server.get("/v2/health/ready").status, 503);
+    drop(server);
+    write("digits", &graph);
+    for (policy, status) in [
+        ("", 200),
+        ("[models]\nrequired = [\"digits\"]\n", 200),
+        ("[models]\nrequired = [\"broken\"]\n", 503),
+        ("[models]\nrequired = [\"*\"]\n", 503),
+    ] {
+        let server = models.serve("direct", policy);
+        let answer = server.get("/ready");
+        assert_eq!(answer.status, status, "{policy}");
+        let said = answer.json();
+        let of = |name: &str| {
+            let mut models = said["models"].as_array().unwrap().iter();
+            models.find(|model| model["name"] == name).cloned().unwrap()
+        };
+        assert_eq!(of("digits")["ready"], true);
+        assert_eq!(of("broken")["ready"], false);
+        assert!(
+            of("broken")["reason"]
+                .as_str()
+                .is_some_and(|r| !r.is_empty())
+        );
+        assert_eq!(server.get("/v2/health/ready").status, status, "{policy}");
+        let listed = server.get("/v1/models").json();
+        let ready: Vec<bool> = (listed["models"].as_array().unwrap().iter())
+            .map(|model| model["ready"].as_bool().unwrap())
+            .collect();
+        assert_eq!(ready, [false, true]);
+    }
+}
+
+#[test]
 fn a_model_that_is_removed_gives_its_memory_back() {
     const SIZE: usize = 192 * MIB;
     let models = Models::new();

@@ -444,3 +444,289 @@ fn an_http2_caller_whose_window_never_opens_is_let_go() {
     );
     assert!(took < Duration::from_secs(6), "{took:?}");
 }
+
+/// Reads one answer with a length off a connection that stays open.
+fn read_one(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    let mut byte = [0];
+    loop {
+        match stream.read(&mut byte) {
+            Ok(1) => text.push(char::from(byte[0])),
+            other => panic!("{other:?} after {text:?}"),
+        }
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let head = head.to_ascii_lowercase();
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = length.map_or(0, |length| length.parse().unwrap());
+        if body.len() >= length {
+            return text;
+        }
+    }
+}
+
+const HEALTHZ: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+
+#[test]
+fn a_connection_rests_for_a_time_of_its_own_that_answers_tell_and_heads_keep_theirs() {
+    let server = Server::start_with(Options {
+        policy: Some("[server]\nheader_timeout_ms = 500\nkeep_alive_timeout_ms = 3000\n"),
+        ..Options::default()
+    });
+    let mut stream = connect(&server);
+    for _ in 0..2 {
+        stream.write_all(HEALTHZ).unwrap();
+        let answer = read_one(&mut stream);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("keep-alive: timeout=3\r\n"), "{answer}");
+        // Longer than a head may take.
+        std::thread::sleep(Duration::from_millis(1500));
+    }
+    let started = Instant::now();
+    assert_eq!(read_to_end(&mut stream), "");
+    let took = started.elapsed();
+    assert!(took >= Duration::from_millis(800), "{took:?}");
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    // A head that has begun has no more time on a connection that was used.
+    let mut stream = connect(&server);
+    stream.write_all(HEALTHZ).unwrap();
+    read_one(&mut stream);
+    let started = Instant::now();
+    stream.write_all(b"GET /hea").unwrap();
+    assert_eq!(read_to_end(&mut stream), "");
+    let took = started.elapsed();
+    assert!(took < Duration::from_millis(2500), "{took:?}");
+    // HTTP/1.0 has no such header, and a connection that closes is not kept.
+    for (version, connection) in [("1.0", "keep-alive"), ("1.1", "close")] {
+        let mut stream = connect(&server);
+        let ask =
+            format!("GET /healthz HTTP/{version}\r\nhost: x\r\nconnection: {connection}\r\n\r\n");
+        stream.write_all(ask.as_bytes()).unwrap();
+        let answer = read_one(&mut stream);
+        assert_eq!(
+            answer.contains("timeout="),
+            version == "1.1" && connection != "close",
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn connections_that_rest_make_way_where_there_are_no_others_left() {
+    let server = Server::start_with(Options {
+        policy: Some(
+            "[server]\nmax_connections = 4\nheader_timeout_ms = 500\nkeep_alive_timeout_ms = 60000\n",
+        ),
+        ..Options::default()
+    });
+    let mut held = Vec::new();
+    eventually(|| {
+        let mut stream = connect(&server);
+        let _ = stream.write_all(HEALTHZ);
+        let answer = read_one(&mut stream);
+        held.push(stream);
+        answer.starts_with("HTTP/1.1 503")
+    });
+    eventually(|| {
+        let mut stream = connect(&server);
+        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        read_to_end(&mut stream).starts_with("HTTP/1.1 200")
+    });
+}
+
+#[test]
+fn health_checks_fail_before_the_listener_closes_and_what_comes_meanwhile_is_answered() {
+    let mut server = Server::start_with(Options {
+        policy: Some("[server]\ndrain_delay_ms = 1500\ndrain_timeout_ms = 8000\n"),
+        ..Options::default()
+    });
+    server.ready();
+    let address = server.address;
+    let open = || {
+        let stream = TcpStream::connect(address).ok()?;
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        Some(stream)
+    };
+    let ask = |stream: &mut TcpStream, path: &str| {
+        let ask = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        stream.write_all(ask.as_bytes()).unwrap();
+        read_one(stream)
+    };
+    let mut resting = open().unwrap();
+    let answer = ask(&mut resting, "/healthz");
+    assert!(!answer.contains("connection: close"), "{answer}");
+    let stopping = std::thread::spawn(move || server.terminate());
+    // A client that knows no health checks is answered, and told to come back on another connection.
+    eventually(|| ask(&mut open().unwrap(), "/ready").starts_with("HTTP/1.1 503"));
+    for (path, status) in [
+        ("/v2/health/ready", 503),
+        ("/ready", 503),
+        ("/healthz", 200),
+        ("/v2/models/identity", 200),
+    ] {
+        let mut stream = open().unwrap();
+        let answer = ask(&mut stream, path);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        assert_eq!(read_to_end(&mut stream), "", "it is closed");
+    }
+    // Connections that wait to be accepted when the listener closes are served.
+    let mut answered = 0;
+    let begun = Instant::now();
+    while let Some(mut stream) = open() {
+        let answer = ask(&mut stream, "/healthz");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answered += 1;
+        assert!(
+            begun.elapsed() < Duration::from_secs(6),
+            "the listener stays open"
+        );
+    }
+    assert!(answered > 5, "{answered}");
+    // One that rested all the time has a moment more.
+    let answer = ask(&mut resting, "/healthz");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    let (code, took) = stopping.join().unwrap();
+    assert_eq!(code, Some(0));
+    assert!(took >= Duration::from_millis(1400), "{took:?}");
+    assert!(took < Duration::from_secs(7), "{took:?}");
+}
+
+#[test]
+fn a_second_signal_ends_the_wait_for_balancers() {
+    let mut server = Server::start_with(Options {
+        policy: Some("[server]\ndrain_delay_ms = 15000\n"),
+        ..Options::default()
+    });
+    server.ready();
+    let pid = server.pid().to_string();
+    let second = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(1000));
+        let sent = std::process::Command::new("kill")
+            .args(["-TERM", &pid])
+            .status();
+        assert!(sent.is_ok_and(|status| status.success()));
+    });
+    let (code, took) = server.terminate();
+    second.join().unwrap();
+    assert_eq!(code, Some(0));
+    assert!(took >= Duration::from_millis(900), "{took:?}");
+    assert!(took < Duration::from_secs(8), "{took:?}");
+}
+
+/// Two calls an hour for everybody, who needs a key under `/v1/models/cls`.
+const EXPECTING: &str = "
+[[limits]]
+name = \"calls\"
+per = [\"tenant\"]
+algorithm = \"fixed-window\"
+limit = 2
+window_s = 3600
+[server]
+max_body_bytes = 100000
+";
+const ONE_ITEM: &str = r#"{"inputs":{"a":[[1,2,3,4]]}}"#;
+
+/// What is asked with a body that is announced only, and how it is answered before any of it is sent.
+const ANNOUNCED: [(&str, &str, usize, u16); 6] = [
+    ("POST", "/v1/models/nope:predict", 10, 404),
+    ("POST", "/nowhere", 10, 404),
+    ("PUT", "/v1/models/identity:predict", 10, 405),
+    ("POST", "/v1/models/identity:predict", 100_001, 413),
+    ("POST", "/v1/models/identity:predict?key", 10, 401),
+    ("POST", "/v1/models/identity:predict", ONE_ITEM.len(), 100),
+];
+
+#[test]
+fn a_body_that_was_only_announced_is_judged_before_it_is_asked_for() {
+    let server = Server::start_with(Options {
+        policy: Some(EXPECTING),
+        ..Options::default()
+    });
+    server.ready();
+    for (method, target, length, status) in ANNOUNCED {
+        let (target, key) = match target.strip_suffix("?key") {
+            Some(target) => (target, "x-api-key: pk_nonsense\r\n"),
+            None => (target, ""),
+        };
+        let mut stream = connect(&server);
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{key}content-length: {length}\r\nexpect: 100-continue\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let answer = read_one(&mut stream);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{target} {answer}"
+        );
+        if status == 100 {
+            stream.write_all(ONE_ITEM.as_bytes()).unwrap();
+            let answer = read_one(&mut stream);
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            assert!(!answer.contains("connection: close"), "{answer}");
+        } else {
+            assert!(answer.contains("connection: close"), "{answer}");
+        }
+    }
+    // The unknown model and the one call were charged, each once.
+    let answer = server.post_json("/v1/models/identity:predict", ONE_ITEM);
+    assert_eq!(answer.status, 429);
+}
+
+#[test]
+fn over_http2_too_a_body_that_was_only_announced_is_judged_before_it_is_asked_for() {
+    let server = Server::start_with(Options {
+        policy: Some(EXPECTING),
+        ..Options::default()
+    });
+    server.ready();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(server.address)
+            .await
+            .unwrap();
+        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        for (method, target, length, status) in ANNOUNCED {
+            let mut client = client.clone().ready().await.unwrap();
+            let (target, key) = match target.strip_suffix("?key") {
+                Some(target) => (target, Some("pk_nonsense")),
+                None => (target, None),
+            };
+            let mut request = hyper::Request::builder()
+                .method(method)
+                .uri(format!("http://{}{target}", server.address))
+                .header("content-type", "application/json")
+                .header("content-length", length)
+                .header("expect", "100-continue");
+            if let Some(key) = key {
+                request = request.header("x-api-key", key);
+            }
+            let request = request.body(()).unwrap();
+            let (mut response, mut body) = client.send_request(request, false).unwrap();
+            let soon = Duration::from_secs(5);
+            if status == 100 {
+                let informed = std::future::poll_fn(|cx| response.poll_informational(cx));
+                let informed = tokio::time::timeout(soon, informed).await.expect("at once");
+                assert_eq!(informed.unwrap().unwrap().status(), 100);
+                body.send_data(bytes_of(ONE_ITEM.to_owned()), true).unwrap();
+                assert_eq!(response.await.unwrap().status(), 200);
+            } else {
+                let answer = tokio::time::timeout(soon, response).await.expect("at once");
+                assert_eq!(answer.unwrap().status(), status, "{target}");
+            }
+        }
+    });
+}

@@ -467,7 +467,7 @@ pub(crate) mod tests {
 
     fn said(result: Result<Picture, RefusalKind>) -> String {
         match result.err().expect("refused") {
-            RefusalKind::InvalidContent(text) => text,
+            RefusalKind::InvalidContent(text) | RefusalKind::TooLong(text) => text,
             RefusalKind::UnsupportedMediaType(text) => format!("415: {text}"),
         }
     }

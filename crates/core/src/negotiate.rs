@@ -22,12 +22,16 @@ const MAX_MEDIA_RANGES: usize = 32;
 /// The quality (0 to 1000) an `Accept` header gives `type/subtype`; the most specific range wins.
 /// No header means everything is acceptable.
 pub fn quality(accept: Option<&str>, media_type: &str) -> u16 {
-    let Some(accept) = accept else { return 1000 };
-    if accept.trim().is_empty() {
-        return 1000;
+    match accept.filter(|accept| !accept.trim().is_empty()) {
+        None => 1000,
+        Some(accept) => range_quality(accept, media_type).unwrap_or(0),
     }
+}
+
+/// The quality that the most specific matching range gives `type/subtype`; `None` where no range matches it.
+fn range_quality(accept: &str, media_type: &str) -> Option<u16> {
     let main = media_type.split('/').next().unwrap_or_default();
-    let (mut best, mut best_specificity) = (0, 0);
+    let (mut best, mut best_specificity) = (None, 0);
     for range in accept.split(',').take(MAX_MEDIA_RANGES) {
         let mut parts = range.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default();
@@ -43,7 +47,7 @@ pub fn quality(accept: Option<&str>, media_type: &str) -> u16 {
         } else {
             continue;
         };
-        let q = weight_of(parts);
+        let q = Some(weight_of(parts));
         if specificity > best_specificity || (specificity == best_specificity && q > best) {
             (best, best_specificity) = (q, specificity);
         }
@@ -147,15 +151,32 @@ fn weight_of<'a>(parameters: impl Iterator<Item = &'a str>) -> u16 {
 /// A weight in thousandths; an unreadable one counts as 1, as if it had not been sent.
 fn qvalue(text: &str) -> u16 {
     match text.parse::<f32>() {
-        Ok(q) if (0.0..=1.0).contains(&q) => (q * 1000.0) as u16,
+        Ok(q) if (0.0..=1.0).contains(&q) => (q * 1000.0).round() as u16,
         _ => 1000,
     }
 }
 
-/// Whether the caller accepts a JSON answer at all. Naming `application/problem+json` counts: who
-/// asks for errors in that form reads JSON.
+const JSON: &str = "application/json";
+const PROBLEM: &str = "application/problem+json";
+
+/// Whether the caller accepts a JSON answer at all. A range that matches `application/json` decides. Without one, a named
+/// `application/problem+json` counts: a caller that reads errors in that form reads JSON.
 pub fn accepts_json(accept: Option<&str>) -> bool {
-    quality(accept, "application/json") > 0 || quality(accept, "application/problem+json") > 0
+    let Some(accept) = accept.filter(|accept| !accept.trim().is_empty()) else {
+        return true;
+    };
+    range_quality(accept, JSON)
+        .or_else(|| range_quality(accept, PROBLEM))
+        .is_some_and(|q| q > 0)
+}
+
+/// Whether `media_type` is JSON: `application/json`, any `+json`, or `text/json`, which older clients send (the WHATWG
+/// MIME Sniffing Standard, §4.6, counts it). Parameters are not part of `media_type`.
+pub fn is_json(media_type: &str) -> bool {
+    let suffix = media_type.rsplit_once('+').map(|(_, suffix)| suffix);
+    media_type.eq_ignore_ascii_case(JSON)
+        || media_type.eq_ignore_ascii_case("text/json")
+        || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("json"))
 }
 
 /// The style of an error for a request to `path` with this `Accept` header. An error is always
@@ -241,8 +262,50 @@ mod tests {
             (Some("text/html"), 0),
             (Some("APPLICATION/JSON; q=0.3"), 300),
             (Some("application/json;q=nonsense"), 1000),
+            (Some("application/json;q=0.29"), 290),
         ] {
             assert_eq!(quality(accept, "application/json"), expected, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn json_that_the_most_specific_range_excludes_is_not_accepted() {
+        for (accept, expected) in [
+            (None, true),
+            (Some(" "), true),
+            (Some("*/*"), true),
+            (Some("application/json"), true),
+            (Some("text/html, application/*;q=0.1"), true),
+            (Some("application/problem+json"), true),
+            (Some("text/html, application/problem+json;q=0.5"), true),
+            (Some("text/html"), false),
+            (Some("application/json;q=0, */*"), false),
+            (Some("*/*, application/json; q=0.0"), false),
+            (Some("application/*;q=0, */*"), false),
+            (Some("*/*;q=0, application/json"), true),
+            (
+                Some("application/json;q=0, application/problem+json"),
+                false,
+            ),
+            (Some("application/problem+json, */*;q=0"), false),
+        ] {
+            assert_eq!(accepts_json(accept), expected, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn json_has_several_media_types() {
+        for (media_type, expected) in [
+            ("application/json", true),
+            ("Application/JSON", true),
+            ("text/json", true),
+            ("application/vnd.x+JSON", true),
+            ("image/svg+xml", false),
+            ("text/plain", false),
+            ("json", false),
+            ("", false),
+        ] {
+            assert_eq!(is_json(media_type), expected, "{media_type}");
         }
     }
 

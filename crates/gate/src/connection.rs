@@ -27,6 +27,17 @@ pub struct Connection {
     pub certificate: Option<Certificate>,
     /// What the server says of itself, for `/ready`.
     pub server: Option<serde_json::Value>,
+    /// Why the server as a whole takes no new work, whatever its models do; told to health checks.
+    pub not_ready: Option<String>,
+    /// The length that is announced of a body that has not been sent: the host asks whether it would be taken.
+    pub asks: Option<Announced>,
+}
+
+/// What is announced of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Announced {
+    /// Its bytes; `None` where it comes in chunks.
+    pub bytes: Option<u64>,
 }
 
 /// A client's certificate, verified by the host.
@@ -45,6 +56,8 @@ struct Said {
     forwarded: bool,
     certificate: Option<Certificate>,
     server: Option<serde_json::Value>,
+    not_ready: Option<String>,
+    asks: Option<Announced>,
 }
 
 impl Connection {
@@ -79,6 +92,8 @@ impl Connection {
             named: named(request),
             certificate: said.certificate,
             server: said.server,
+            not_ready: said.not_ready,
+            asks: said.asks,
         }
     }
 }

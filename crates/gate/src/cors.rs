@@ -25,6 +25,14 @@ pub fn options(allow: &str) -> Response {
     response
 }
 
+/// What `OPTIONS *` is told (RFC 9110 §9.3.7): the methods that some path of the server takes.
+const EVERY_METHOD: &str = "GET, HEAD, POST, OPTIONS";
+
+/// The answer to a request about the server as a whole; `None` where the request is about one path.
+pub fn options_of_server(request: &Request) -> Option<Response> {
+    (request.method == "OPTIONS" && request.target == "*").then(|| options(EVERY_METHOD))
+}
+
 impl Cors {
     /// Adds what browsers want to know to an answer, whatever it says.
     pub fn add<P: Ports>(&self, ports: &P, request: &Request, response: &mut Response) {

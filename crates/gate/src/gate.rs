@@ -4,15 +4,16 @@
 use crate::answer;
 use crate::call::embeddings::model_of;
 use crate::call::{Method, admit, call, explains};
-use crate::catalogue::{Catalogue, Opened};
-use crate::connection::Connection;
+use crate::catalogue::{Catalogue, Model, Opened};
+use crate::coding;
+use crate::connection::{Announced, Connection};
 use crate::cors::{self, Cors};
 use crate::grpc::serve::{self, Rpc};
 use crate::grpc::service;
 use crate::oip;
 use crate::openapi;
 use crate::page;
-use crate::policies::{Policies, RETRY_STORE_S, auth_problem, authenticate};
+use crate::policies::{Policies, RETRY_STORE_S, auth_problem, authenticate, is_signed};
 use crate::ports::{
     AdmissionPort, AuthPort, AuthRefusal, Failure, FailureKind, Headers, Ports, QuotaCall,
     QuotaPort, UsagePort,
@@ -24,10 +25,12 @@ use crate::route::{Route, Target, route, shorten, target};
 use crate::trail::Trail;
 use penstock_core::clock::days_from_date;
 use penstock_core::{Caller, Code, ModelVersion, PredictionId, Problem, RequestId, negotiate};
+use penstock_policy::document;
 use penstock_policy::usage::{DAY_MS, MAX_DAYS};
 use penstock_tensor::Contract;
 use penstock_tensor::contract::Dim;
 use serde_json::{Value, json};
+use std::cell::OnceCell;
 
 /// Seconds a caller is told to wait for a model that is loading: loading takes seconds, not minutes.
 const RETRY_NOT_READY_S: u32 = 2;
@@ -46,6 +49,25 @@ pub struct Gate<P: Ports> {
     catalogue: Option<Catalogue<P>>,
     host: Option<Host>,
     cors: Cors,
+    required: Required,
+}
+
+/// The models that readiness waits for, read by the first health check.
+#[derive(Default)]
+struct Required(OnceCell<Vec<String>>);
+
+impl Required {
+    /// Stands for every model that is there.
+    const ALL: &'static str = "*";
+
+    /// A policy that cannot be read requires none; calls report it.
+    fn of<P: Ports>(&self, ports: &P) -> &[String] {
+        self.0.get_or_init(|| {
+            let text = ports.policy_text();
+            text.and_then(|text| document::required_models(&text))
+                .unwrap_or_default()
+        })
+    }
 }
 
 /// What the host says of itself.
@@ -55,6 +77,9 @@ struct Host {
     /// Whether it keeps an audit log.
     audits: bool,
 }
+
+/// The header by which the host hears that the body of a request may be sent.
+const GO_ON: &str = "penstock-go-on";
 
 /// The variable that holds the host's token.
 const HOST_TOKEN: &str = "PENSTOCK_HOST_TOKEN";
@@ -134,6 +159,7 @@ impl<P: Ports> Gate<P> {
             catalogue: None,
             host: None,
             cors: Cors::default(),
+            required: Required::default(),
         }
     }
 
@@ -259,6 +285,9 @@ impl<P: Ports> Gate<P> {
         (representation, encoded_from): (&mut Representation, &mut usize),
         audits: bool,
     ) -> Result<Answered, Problem> {
+        if let Some(response) = cors::options_of_server(request) {
+            return Ok(Answered::whole(response));
+        }
         let mut route = match rpc {
             Some((route, _)) => route.clone(),
             None => route(&request.method, request.path())?,
@@ -291,12 +320,20 @@ impl<P: Ports> Gate<P> {
             ports,
             policies,
             catalogue,
+            required,
             ..
         } = self;
         let ports: &P = ports;
         // Probes are answered whatever the policy is.
-        if let Some(answered) = unlimited(ports, catalogue, &route) {
+        if route == Route::ServerReady {
+            return Ok(readiness(ports, catalogue, required, connection, None));
+        }
+        if let Some(answered) = unlimited(&route) {
             return answered;
+        }
+        // A signature may cover the body.
+        if connection.asks.is_some() && is_signed(request) {
+            return Ok(go_on());
         }
         let policies = match policies {
             Some(policies) => &*policies,
@@ -315,7 +352,7 @@ impl<P: Ports> Gate<P> {
             Ok(admitted) => admitted,
             Err(refusal) if route == Route::Ready => {
                 trail.caller = refusal.caller;
-                return Ok(readiness(ports, known(catalogue, ports), &route, None));
+                return Ok(readiness(ports, catalogue, required, connection, None));
             }
             Err(refusal) => {
                 let problem = refused(ports, catalogue, model, &refusal);
@@ -340,7 +377,7 @@ impl<P: Ports> Gate<P> {
         trail.admitted = true;
         if route == Route::Ready {
             let sees = |names: &[String]| policies.auth.sees(&admitted.caller, names);
-            let mut answered = readiness(ports, known(catalogue, ports), &route, Some(&sees));
+            let mut answered = readiness(ports, catalogue, required, connection, Some(&sees));
             answered.tell_server(connection);
             return Ok(answered);
         }
@@ -360,6 +397,18 @@ impl<P: Ports> Gate<P> {
             Route::GenerateStream(target) => Some((Method::GenerateStream, target)),
             _ => None,
         };
+        if let Some(announced) = connection.asks {
+            let judged = match called {
+                None => Some(Ok(go_on())),
+                Some((_, target)) => {
+                    judge(ports, known(catalogue, ports), request, target, announced)
+                }
+            };
+            // An unknown model is charged for like any call of one, so that asking does not reveal hidden models.
+            if let Some(judged) = judged {
+                return judged;
+            }
+        }
         if let Some(called) = called {
             return call(
                 ports, policies, catalogue, request, context, &admitted, called, headers,
@@ -380,6 +429,47 @@ impl<P: Ports> Gate<P> {
         settle(ports, policies, admission.as_ref());
         answered
     }
+}
+
+/// Tells the host that nothing speaks against the body of a request.
+fn go_on() -> Answered {
+    let mut response = Response {
+        status: 204,
+        headers: Vec::with_capacity(2),
+        body: Vec::new(),
+    };
+    response.push(GO_ON, "1");
+    Answered::whole(response)
+}
+
+/// Judges a call whose body was announced and not sent; `None` where there is no such model. Nothing is charged: the call
+/// itself is, when its body has come.
+fn judge<P: Ports>(
+    ports: &P,
+    catalogue: &mut Catalogue<P>,
+    request: &Request,
+    target: &Target,
+    announced: Announced,
+) -> Option<Result<Answered, Problem>> {
+    let checked = |limit: Option<u64>| {
+        request.content_type()?;
+        coding::of(request, &mut Headers::new())?;
+        match (announced.bytes, limit) {
+            (Some(bytes), Some(limit)) if bytes > limit => Err(Problem::new(
+                Code::BodyTooLarge,
+                format!("the body is to have {bytes} bytes; this model takes at most {limit}"),
+            )),
+            _ => Ok(go_on()),
+        }
+    };
+    // The body names the model.
+    if target.model.is_empty() {
+        return Some(checked(None));
+    }
+    let mut models = catalogue.iter_mut();
+    let model = models.find(|model| model.name.as_str() == target.model)?;
+    let opened = model.open(ports);
+    Some(opened.and_then(|opened| checked(Some(opened.contract.limits.max_body_bytes))))
 }
 
 /// A request as limits see it.
@@ -480,11 +570,7 @@ fn withhold<P: Ports>(
 type Sees<'a> = &'a dyn Fn(&[String]) -> Vec<bool>;
 
 /// Routes that no limit applies to.
-fn unlimited<P: Ports>(
-    ports: &P,
-    catalogue: &mut Option<Catalogue<P>>,
-    route: &Route,
-) -> Option<Result<Answered, Problem>> {
+fn unlimited(route: &Route) -> Option<Result<Answered, Problem>> {
     Some(match route {
         Route::Healthz => Ok(Answered::json(200, &json!({ "status": "ok" }))),
         Route::ServerLive => Ok(Answered::json(200, &json!({ "live": true }))),
@@ -504,7 +590,6 @@ fn unlimited<P: Ports>(
         },
         // It says nothing of any model: what it shows, it asks for with the credentials that are typed in.
         Route::Docs => Ok(Answered::whole(page::response())),
-        Route::ServerReady => Ok(readiness(ports, known(catalogue, ports), route, None)),
         Route::Extension(extension) => Err(extension.refusal()),
         _ => return None,
     })
@@ -533,9 +618,14 @@ fn limited<P: Ports>(
                 models.push(match model.open(ports) {
                     Ok(opened) => {
                         data.push(answer::openai_model(name.as_str(), opened.written_s));
-                        answer::model(name.as_str(), &versions, &opened)
+                        let mut said = answer::model(name.as_str(), &versions, &opened);
+                        let mut states = versions.iter().map(|v| ports.ready(name.as_str(), *v));
+                        said["ready"] = json!(states.any(|state| state.is_ok()));
+                        said
                     }
-                    Err(problem) => json!({ "name": name, "error": problem.message }),
+                    Err(problem) => {
+                        json!({ "name": name, "ready": false, "error": problem.message })
+                    }
                 });
             }
             // OpenAI's clients read `data`, which has no place for what is wrong with a model.
@@ -613,62 +703,88 @@ fn describe<P: Ports>(
     Ok(answered)
 }
 
-/// `/ready` and `/v2/health/ready`: ready when every version of every model could run now. Which models those are is told
-/// to who may know of them.
+/// `/ready` and `/v2/health/ready`: whether the server takes new work. It does unless the host says why not, or a model
+/// that the operator requires has no version that could run now. Callers that may know of models (`sees`) are told how
+/// each of them is.
 fn readiness<P: Ports>(
     ports: &P,
-    catalogue: &mut Catalogue<P>,
-    route: &Route,
+    catalogue: &mut Option<Catalogue<P>>,
+    required: &Required,
+    connection: &Connection,
     sees: Option<Sees<'_>>,
 ) -> Answered {
-    let names = catalogue.names();
-    let shown = sees.map_or_else(Vec::new, |sees| sees(&names));
-    let shown = |name: &str| {
-        let at = names.iter().position(|known| known == name);
-        at.is_some_and(|at| shown.get(at) == Some(&true))
-    };
-    let mut all_ready = true;
+    let required = required.of(ports);
+    let not_ready = connection.not_ready.as_deref();
+    let mut is_ready = not_ready.is_none();
     let mut models = Vec::new();
-    for model in catalogue.iter_mut() {
-        let name = model.name.clone();
-        let broken = model.open(ports).err();
-        for version in &model.versions {
-            let state = match &broken {
-                Some(problem) => Err(problem.message.clone()),
-                None => ports.ready(name.as_str(), *version).map_err(|f| f.message),
-            };
-            all_ready &= state.is_ok();
-            if !shown(name.as_str()) {
+    if sees.is_some() || !required.is_empty() {
+        let catalogue = known(catalogue, ports);
+        let requires = |name: &str| required.iter().any(|r| r == name || r == Required::ALL);
+        let mut names = catalogue.names();
+        let there = names.len();
+        let missing = required.iter().filter(|name| *name != Required::ALL);
+        names.extend(missing.filter(|name| !catalogue.contains(name)).cloned());
+        let shown = sees.map_or_else(|| vec![false; names.len()], |sees| sees(&names));
+        for (model, shown) in catalogue.iter_mut().zip(&shown) {
+            let is_required = requires(model.name.as_str());
+            if !*shown && !is_required {
                 continue;
             }
-            let mut entry = json!({
-                "name": name, "version": version.to_string(), "ready": state.is_ok(),
-            });
-            if let Err(reason) = state {
-                entry["reason"] = json!(reason);
+            let states = states(ports, model);
+            let could_run = states.iter().any(|(_, state)| state.is_ok());
+            is_ready &= could_run || !is_required;
+            for (version, state) in states.into_iter().filter(|_| *shown) {
+                let mut entry = json!({
+                    "name": model.name, "version": version.to_string(), "ready": state.is_ok(),
+                    "required": is_required,
+                });
+                if let Err(reason) = state {
+                    entry["reason"] = json!(reason);
+                }
+                models.push(entry);
             }
-            models.push(entry);
+        }
+        for (name, shown) in names.iter().zip(&shown).skip(there) {
+            is_ready = false;
+            if *shown {
+                models.push(json!({
+                    "name": name, "ready": false, "required": true,
+                    "reason": "there is no such model; add it, or take its name out of `[models] required`",
+                }));
+            }
         }
     }
-    let status = if all_ready { 200 } else { 503 };
-    let body = match (route, sees) {
-        (Route::Ready, Some(sees)) => {
-            let mut body = json!({ "ready": all_ready, "models": models });
-            let skipped = skipped(catalogue, sees);
-            if !skipped.is_empty() {
-                body["skipped"] = Value::Array(skipped);
-            }
-            body
+    let status = if is_ready { 200 } else { 503 };
+    let mut body = json!({ "ready": is_ready });
+    if let Some(sees) = sees {
+        body["models"] = json!(models);
+        if let Some(reason) = not_ready {
+            body["reason"] = json!(reason);
         }
-        _ => json!({ "ready": all_ready }),
-    };
+        let skipped = skipped(known(catalogue, ports), sees);
+        if !skipped.is_empty() {
+            body["skipped"] = Value::Array(skipped);
+        }
+    }
     let mut answered = Answered::json(status, &body);
-    if !all_ready {
+    if !is_ready {
         answered
             .response
             .push("retry-after", RETRY_NOT_READY_S.to_string());
     }
     answered
+}
+
+/// Each version of a model, and why it could not run now.
+fn states<P: Ports>(ports: &P, model: &mut Model<P>) -> Vec<(ModelVersion, Result<(), String>)> {
+    let broken = model.open(ports).err();
+    let state = |version: &ModelVersion| match &broken {
+        Some(problem) => Err(problem.message.clone()),
+        None => ports
+            .ready(model.name.as_str(), *version)
+            .map_err(|f| f.message),
+    };
+    model.versions.iter().map(|v| (*v, state(v))).collect()
 }
 
 /// The folders of the models directory that are no models, of those that the caller may know of.
@@ -813,6 +929,8 @@ pub(crate) fn render_problem(problem: &Problem, request: &Request, context: &Con
     let style = negotiate::error_style(request.path(), request.header_list("accept").as_deref());
     let (content_type, body) = problem.render(style, &context.request_id, context.unix_ms);
     let mut response = Response::new(problem.code.status(), content_type, body);
+    // The same request with another Accept is answered in another form.
+    response.push("vary", "accept");
     for (name, value) in problem.headers() {
         response.push(name, value);
     }

@@ -91,6 +91,12 @@ impl<P: Ports> Policies<P> {
 /// The variable by which a host says that others than this machine reach it.
 const LISTENER: &str = "PENSTOCK_LISTENER";
 
+/// Whether a request carries a signature.
+pub(crate) fn is_signed(request: &Request) -> bool {
+    let mut headers = request.headers.iter();
+    headers.any(|header| SIGNATURE.contains(&header.name.as_str()))
+}
+
 /// Who calls, and whether they may.
 pub fn authenticate<P: Ports>(
     policies: &Policies<P>,
@@ -100,8 +106,7 @@ pub fn authenticate<P: Ports>(
     (now_ms, random): (u64, u64),
 ) -> Result<AuthAdmitted, AuthRefusal> {
     let has = |names: &[&str], name: &str| names.contains(&name);
-    let mut headers = request.headers.iter();
-    let signed = headers.any(|header| has(&SIGNATURE, &header.name));
+    let signed = is_signed(request);
     let headers = request.headers.iter();
     let call = AuthCall {
         method: if signed { &request.method } else { "" },

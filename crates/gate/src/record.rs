@@ -1,5 +1,7 @@
 //! A whole request and a whole answer, as both doors hand them over.
 
+use penstock_core::{Code, Problem};
+
 /// One header; the name in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -39,6 +41,32 @@ impl Request {
     /// The first header of this name, when it is UTF-8.
     pub fn header_text(&self, name: &str) -> Option<&str> {
         self.header(name).and_then(|v| std::str::from_utf8(v).ok())
+    }
+
+    /// The content type, where there is one. RFC 9110 §8.3 allows one value: taking either of two that differ would let a
+    /// proxy and this server read the body as two things.
+    pub fn content_type(&self) -> Result<Option<&str>, Problem> {
+        let mut lines = self
+            .headers
+            .iter()
+            .filter(|h| h.name == "content-type")
+            .map(|h| h.value.trim_ascii());
+        let Some(first) = lines.next() else {
+            return Ok(None);
+        };
+        if lines.any(|line| line != first) {
+            return Err(Problem::new(
+                Code::MalformedRequest,
+                "the request has several Content-Type headers that differ; send one",
+            ));
+        }
+        let text = std::str::from_utf8(first).map_err(|_| {
+            Problem::new(
+                Code::UnsupportedMediaType,
+                "the Content-Type header is not text; send `content-type: application/json`, or the type of the content",
+            )
+        })?;
+        Ok(Some(text))
     }
 
     /// All headers of this name joined with commas, as RFC 9110 §5.3 lets a recipient do.

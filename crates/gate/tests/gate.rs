@@ -454,44 +454,268 @@ fn ready_names_the_folders_that_are_no_models_to_callers_who_may_know() {
     assert_eq!(of(&ask("GET", "/ready", b"")).get("skipped"), None);
 }
 
-#[test]
-fn ready_is_503_until_every_version_of_every_model_could_run() {
+/// Two models, of which `b` cannot run, and a policy.
+fn one_of_two(policy: &str) -> InMemory {
     let mut ports = InMemory::new(&[("a", IDENTITY, &["1"]), ("b", IDENTITY, &["1"])], echo);
-    let ask = |ports: &InMemory, target: &str| {
-        Gate::new(ports.clone()).handle(&request("GET", target, &[], b""))
-    };
-    assert_eq!(ask(&ports, "/ready").status, 200);
-    ports.ready = std::rc::Rc::new(|model| {
-        if model == "b" {
-            Err(Failure {
-                kind: FailureKind::NotReady,
-                message: "loading".into(),
-                retry_after_ms: None,
-            })
-        } else {
-            Ok(())
-        }
+    ports.ready = std::rc::Rc::new(|model| match model {
+        "b" => Err(Failure {
+            kind: FailureKind::NotReady,
+            message: "loading".into(),
+            retry_after_ms: None,
+        }),
+        _ => Ok(()),
     });
-    let response = ask(&ports, "/ready");
-    let value: Value = serde_json::from_slice(&response.body).unwrap();
+    ports.set_policy(policy);
+    ports
+}
+
+fn ask(ports: &InMemory, target: &str, headers: &[(&str, &str)]) -> (Response, Value) {
+    let response = Gate::new(ports.clone()).handle(&request("GET", target, headers, b""));
+    let value = serde_json::from_slice(&response.body).unwrap();
+    (response, value)
+}
+
+#[test]
+fn one_model_that_cannot_run_is_told_and_does_not_keep_the_server_from_being_ready() {
+    let ports = one_of_two("");
+    let (response, value) = ask(&ports, "/ready", &[]);
+    assert_eq!((response.status, &value["ready"]), (200, &json!(true)));
     assert_eq!(
-        (response.status, response.header("retry-after")),
-        (503, Some("2"))
+        value["models"],
+        json!([
+            {"name":"a","version":"1","ready":true,"required":false},
+            {"name":"b","version":"1","ready":false,"required":false,"reason":"loading"},
+        ])
     );
-    assert_eq!(
-        value["models"][1],
-        json!({"name":"b","version":"1","ready":false,"reason":"loading"})
-    );
+    let (_, listed) = ask(&ports, "/v1/models", &[]);
+    let ready = |at: usize| listed["models"][at]["ready"].clone();
+    assert_eq!((ready(0), ready(1)), (json!(true), json!(false)));
     for (target, status) in [
-        ("/v2/health/ready", 503),
+        ("/v2/health/ready", 200),
         ("/v2/health/live", 200),
         ("/healthz", 200),
         ("/v2/models/a/ready", 200),
         ("/v2/models/b/ready", 503),
         ("/v2/models/c/ready", 404),
     ] {
-        assert_eq!(ask(&ports, target).status, status, "{target}");
+        assert_eq!(ask(&ports, target, &[]).0.status, status, "{target}");
     }
+}
+
+#[test]
+fn ready_waits_for_the_models_that_the_operator_requires() {
+    for (required, status) in [
+        ("[]", 200),
+        ("[\"a\"]", 200),
+        ("[\"b\"]", 503),
+        ("[\"a\", \"b\"]", 503),
+        ("[\"*\"]", 503),
+        ("[\"c\"]", 503),
+    ] {
+        let ports = one_of_two(&format!("[models]\nrequired = {required}\n"));
+        for target in ["/ready", "/v2/health/ready"] {
+            let (response, value) = ask(&ports, target, &[]);
+            assert_eq!(response.status, status, "{required} {target}");
+            assert_eq!(value["ready"], status == 200);
+            let retry = (status == 503).then_some("2");
+            assert_eq!(response.header("retry-after"), retry);
+        }
+    }
+    let ports = one_of_two("[models]\nrequired = [\"c\"]\n");
+    let (_, value) = ask(&ports, "/ready", &[]);
+    assert_eq!(value["models"][2]["name"], "c");
+    assert_eq!(value["models"][2]["required"], true);
+    let reason = value["models"][2]["reason"].as_str().unwrap();
+    assert!(reason.contains("no such model"), "{reason}");
+    assert_eq!(
+        ask(&ports, "/v2/health/ready", &[]).1,
+        json!({"ready": false})
+    );
+}
+
+/// What the host says of a connection, with its token.
+fn told(ports: &InMemory, facts: &str) -> [(&'static str, String); 1] {
+    let token = "0123456789abcdef0123456789abcdef";
+    ports
+        .environment
+        .borrow_mut()
+        .insert("PENSTOCK_HOST_TOKEN".into(), token.into());
+    [("penstock-connection", format!("{token} {facts}"))]
+}
+
+fn borrowed<'a>(headers: &'a [(&'a str, String)]) -> Vec<(&'a str, &'a str)> {
+    headers.iter().map(|(n, v)| (*n, v.as_str())).collect()
+}
+
+#[test]
+fn a_host_that_takes_no_new_work_is_not_ready_and_says_why_to_callers_that_may_know() {
+    let ports = one_of_two("");
+    let facts = told(&ports, r#"{"not_ready":"the server is stopping"}"#);
+    let (response, value) = ask(&ports, "/ready", &borrowed(&facts));
+    assert_eq!(response.status, 503);
+    assert_eq!(value["reason"], "the server is stopping");
+    assert_eq!(value["models"][0]["ready"], true);
+    let (response, value) = ask(&ports, "/v2/health/ready", &borrowed(&facts));
+    assert_eq!((response.status, value), (503, json!({"ready": false})));
+    assert_eq!(ask(&ports, "/healthz", &borrowed(&facts)).0.status, 200);
+    let forged = [("penstock-connection", r#"x {"not_ready":"x"}"#)];
+    assert_eq!(ask(&ports, "/ready", &forged).0.status, 200);
+}
+
+#[test]
+fn a_body_that_was_only_announced_is_judged_and_nothing_is_run_or_charged() {
+    let ports = ports();
+    for (method, target, header, announced, status) in [
+        (
+            "POST",
+            "/v1/models/identity:predict",
+            ("x", "y"),
+            "100",
+            204,
+        ),
+        (
+            "POST",
+            "/v1/models/identity:predict",
+            ("x", "y"),
+            "null",
+            204,
+        ),
+        ("POST", "/v2/models/identity/infer", ("x", "y"), "4096", 204),
+        ("POST", "/v1/embeddings", ("x", "y"), "100000", 204),
+        ("POST", "/v2/repository/index", ("x", "y"), "10", 204),
+        ("POST", "/v2/models/identity/infer", ("x", "y"), "4097", 413),
+        ("POST", "/v1/models/nope:predict", ("x", "y"), "10", 404),
+        ("POST", "/nowhere", ("x", "y"), "10", 404),
+        ("PUT", "/v2/models/identity/infer", ("x", "y"), "10", 405),
+        ("POST", "/v1/models/broken:predict", ("x", "y"), "10", 503),
+        (
+            "POST",
+            "/v1/models/identity:predict",
+            ("accept", "text/html"),
+            "10",
+            406,
+        ),
+        (
+            "POST",
+            "/v1/models/identity:predict",
+            ("content-encoding", "br"),
+            "10",
+            415,
+        ),
+        (
+            "POST",
+            "/v1/models/identity:predict",
+            ("x-api-key", "pk_nonsense"),
+            "10",
+            401,
+        ),
+        // It may cover the body, which nobody has.
+        (
+            "POST",
+            "/v1/models/identity:predict",
+            ("signature", "s=:AA==:"),
+            "10",
+            204,
+        ),
+    ] {
+        let facts = told(&ports, &format!(r#"{{"asks":{{"bytes":{announced}}}}}"#));
+        let mut headers = borrowed(&facts);
+        headers.push(header);
+        let response = Gate::new(ports.clone()).handle(&request(method, target, &headers, b""));
+        assert_eq!(response.status, status, "{target} {header:?}");
+        let goes_on = response.header("penstock-go-on").is_some();
+        assert_eq!(goes_on, status == 204, "{target}");
+    }
+    assert_eq!(ports.runs.get(), 0);
+}
+
+#[test]
+fn a_content_type_is_one_readable_value_or_the_body_is_not_read() {
+    let body = br#"{"inputs":[[1,2,3,4]]}"#;
+    let send = |lines: &[&[u8]], target: &str| {
+        let mut request = request("POST", target, &[], body);
+        request.headers = (lines.iter())
+            .map(|line| Header {
+                name: "content-type".into(),
+                value: line.to_vec(),
+            })
+            .collect();
+        let response = Gate::new(ports()).handle(&request);
+        let value: Value = serde_json::from_slice(&response.body).unwrap();
+        let code = value["error"]["code"].as_str().map(str::to_owned);
+        (response.status, code.unwrap_or_default())
+    };
+    let predict = "/v1/models/identity:predict";
+    for (lines, status, code) in [
+        (&[][..], 200, ""),
+        (&[&b"application/json"[..]][..], 200, ""),
+        (&[b"text/json"], 200, ""),
+        (&[b"Text/JSON; charset=utf-8"], 200, ""),
+        (&[b"application/json", b" application/json"], 200, ""),
+        (
+            &[b"application/json", b"text/plain"],
+            400,
+            "malformed_request",
+        ),
+        (
+            &[b"text/plain", b"application/json"],
+            400,
+            "malformed_request",
+        ),
+        (
+            &[b"application/json", b"application/json;a=b"],
+            400,
+            "malformed_request",
+        ),
+        (&[b"application/\xffjson"], 415, "unsupported_media_type"),
+        (&[b"\x80"], 415, "unsupported_media_type"),
+        (&[b"text/plain"], 415, "unsupported_media_type"),
+    ] {
+        assert_eq!(send(lines, predict), (status, code.into()), "{lines:?}");
+    }
+    // A model with an adapter takes any content that says what it is.
+    let adapted = "/v1/models/adapted:predict";
+    for (lines, status) in [
+        (&[&b"text/plain"[..]][..], 200),
+        (&[b"text/plain", b"text/html"], 400),
+        (&[b"\xff"], 415),
+    ] {
+        assert_eq!(send(lines, adapted).0, status, "{lines:?}");
+    }
+}
+
+#[test]
+fn json_that_accept_excludes_is_406_and_errors_say_that_they_differ_by_accept() {
+    for (accept, status) in [
+        ("application/json;q=0, */*", 406),
+        ("*/*, application/json;q=0", 406),
+        ("application/json;q=0, application/problem+json", 406),
+        ("application/problem+json", 200),
+        ("*/*;q=0.1", 200),
+    ] {
+        let (response, _) = call("GET", "/v1/models", &[("accept", accept)], b"");
+        assert_eq!(response.status, status, "{accept}");
+    }
+    for (method, target) in [
+        ("GET", "/nowhere"),
+        ("GET", "/v1/models/nope"),
+        ("DELETE", "/v1/models"),
+        ("POST", "/v1/models/identity:predict"),
+        ("GET", "/v2/models/nope"),
+    ] {
+        let (response, _) = call(method, target, &[], b"");
+        assert!(response.status >= 400);
+        let vary = |h: &&Header| h.name == "vary" && h.value == b"accept";
+        assert_eq!(response.headers.iter().filter(vary).count(), 1, "{target}");
+    }
+}
+
+#[test]
+fn options_of_the_whole_server_lists_the_methods_that_some_path_takes() {
+    let response = Gate::new(ports()).handle(&request("OPTIONS", "*", &[], b""));
+    assert_eq!((response.status, response.body.len()), (204, 0));
+    assert_eq!(response.header("allow"), Some("GET, HEAD, POST, OPTIONS"));
+    assert_eq!(call("GET", "*", &[], b"").0.status, 404);
 }
 
 #[test]

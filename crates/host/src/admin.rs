@@ -289,6 +289,7 @@ impl Shared {
                 let style = negotiate::error_style(&path, accept.as_deref());
                 let (content_type, body) = problem.render(style, &request_id, unix_ms());
                 let mut extra = problem.headers();
+                extra.push(("vary", "accept".to_owned()));
                 if problem.code.status() == 401 {
                     let challenge = "Bearer realm=\"penstock-admin\"".to_owned();
                     extra.push(("www-authenticate", challenge));

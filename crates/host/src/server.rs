@@ -14,7 +14,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use penstock_core::{Code, Problem, RequestId, negotiate};
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
@@ -30,13 +30,21 @@ use tokio_rustls::server::TlsStream;
 
 mod activity;
 mod addresses;
+mod body;
+mod drain;
+mod frames;
 mod framing;
 mod grpc;
+mod http2;
 mod io;
+mod rest;
 
-use activity::{Activity, Answer, Limits, Verdict};
+use activity::Answer;
 use addresses::{Addresses, Counted};
+use body::Inbound;
+use drain::{Phase, Phases};
 use framing::Seen;
+use rest::Heads;
 
 /// Seconds a caller refused for load is told to wait.
 const RETRY_AFTER_S: u32 = 1;
@@ -48,8 +56,25 @@ const CONNECTION: HeaderName = HeaderName::from_static("penstock-connection");
 const AUDIT: HeaderName = HeaderName::from_static("penstock-audit");
 /// What headers between the server and its components begin with. A client's are thrown away.
 const OWN_PREFIX: &str = "penstock-";
+/// What a component answers to the head of a request whose body may be sent. No client sees it.
+const GO_ON: HeaderName = HeaderName::from_static("penstock-go-on");
+/// How long a connection is kept that is not used, in seconds (RFC 9112 appendix C.2.2).
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// Where the state of the certificate is told.
 const READINESS: [&str; 2] = ["/ready", "/v2/health/ready"];
+/// Where it is asked whether the server takes new work: over REST and gRPC.
+const HEALTH: [&str; 5] = [
+    READINESS[0],
+    READINESS[1],
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+    "/inference.GRPCInferenceService/ServerReady",
+];
+/// Why it takes none once it was told to stop.
+const STOPPING: &str = "the server is stopping";
+/// One part in so many of the connections is free, or connections that are not used are kept only as long as a head may
+/// take: those that somebody uses go first.
+const CROWDED_SHARE: usize = 4;
 /// HTTP/2 streams open at once on one connection; the in-flight cap is for all of them together.
 const MAX_STREAMS: u32 = 128;
 /// Streams that were opened and reset before anybody worked for them; one more ends the connection (CVE-2023-44487). A
@@ -135,7 +160,12 @@ pub struct Fittings {
     /// What the header `penstock-connection` begins with, so that components can tell that it is this server's. Components
     /// have it from their environment; without it they are told nothing.
     pub token: Option<String>,
+    /// Says why the server takes no new work, where it takes none, in plain ASCII. Asked for each health check.
+    pub not_ready: Option<NotReady>,
 }
+
+/// Says why a server takes no new work.
+pub type NotReady = Box<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
 /// A server over one door.
 pub struct Server {
@@ -158,8 +188,12 @@ pub struct Server {
     /// Bytes of bodies that have arrived in part.
     arriving: AtomicU64,
     refusing: Arc<Semaphore>,
-    draining: watch::Sender<bool>,
+    /// gRPC streams that are open.
+    open_streams: AtomicU64,
+    phase: watch::Sender<Phase>,
     open: AtomicU64,
+    /// What HTTP/1.1 answers say of the connection: as a rule, and where connections are scarce.
+    keep_alive: [Option<HeaderValue>; 2],
 }
 
 impl Server {
@@ -171,6 +205,11 @@ impl Server {
     /// The same, with fittings.
     pub fn with(door: Door, settings: ServerSettings, fittings: Fittings) -> Arc<Self> {
         let hsts = fittings.tls.as_ref().and_then(|tls| tls.hsts_max_age_s());
+        let header_ms = settings.header_timeout_ms;
+        let kept_ms = [
+            settings.keep_alive_timeout_ms,
+            settings.keep_alive_timeout_ms.min(header_ms),
+        ];
         Arc::new(Self {
             door,
             proxies: Proxies::new(settings.trusted_proxies.clone(), settings.forwarded_header),
@@ -191,8 +230,10 @@ impl Server {
             arriving: AtomicU64::new(0),
             refusing: Arc::new(Semaphore::new(MAX_REFUSING)),
             settings,
-            draining: watch::Sender::new(false),
+            open_streams: AtomicU64::new(0),
+            phase: watch::Sender::new(Phase::Serving),
             open: AtomicU64::new(0),
+            keep_alive: kept_ms.map(kept_for),
         })
     }
 
@@ -201,18 +242,60 @@ impl Server {
         &self.door
     }
 
-    /// Accepts connections until `stop` resolves, then drains: no new connections, requests in
-    /// flight finish, idle connections close. Returns how many connections were still open when the
-    /// drain's time ran out.
+    /// Accepts connections until `stop` resolves, then drains; see [`Server::serve_until`].
     pub async fn serve(
         self: &Arc<Self>,
         listener: TcpListener,
         stop: impl Future<Output = ()>,
     ) -> u64 {
-        let mut stop = std::pin::pin!(stop);
+        self.serve_until(listener, stop, std::future::pending())
+            .await
+    }
+
+    /// Accepts connections until `stop` resolves, then drains: health checks fail while everything else goes on, until the
+    /// drain's delay is over or `hurry` resolves; then there are no new connections, requests in flight finish, and
+    /// connections without requests close. Returns how many were still open when the drain's time ran out.
+    pub async fn serve_until(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        stop: impl Future<Output = ()>,
+        hurry: impl Future<Output = ()>,
+    ) -> u64 {
+        self.accept(&listener, stop).await;
+        let deadline = Instant::now() + Duration::from_millis(self.settings.drain_timeout_ms);
+        self.phase.send_replace(Phase::Leaving);
+        let on_loopback = listener
+            .local_addr()
+            .is_ok_and(|address| address.ip().is_loopback());
+        let delay = self.settings.drain_delay(on_loopback);
+        if !delay.is_zero() {
+            tracing::info!(
+                "health checks fail from now on; the server stops taking connections in {} ms",
+                delay.as_millis()
+            );
+            let over = async {
+                tokio::select! {
+                    () = tokio::time::sleep(delay) => {}
+                    () = hurry => {}
+                }
+            };
+            self.accept(&listener, over).await;
+        }
+        self.accept_the_rest(listener);
+        self.phase.send_replace(Phase::Closing(Instant::now()));
+        let all = self.settings.max_connections;
+        match timeout_at(deadline, self.connections.acquire_many(all)).await {
+            Ok(_) => 0,
+            Err(_) => self.open.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Accepts connections until `over` resolves.
+    async fn accept(self: &Arc<Self>, listener: &TcpListener, over: impl Future<Output = ()>) {
+        let mut over = std::pin::pin!(over);
         loop {
             let accepted = tokio::select! {
-                () = &mut stop => break,
+                () = &mut over => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -223,13 +306,52 @@ impl Server {
                 }
             }
         }
-        drop(listener);
-        self.draining.send_replace(true);
-        let deadline = Instant::now() + Duration::from_millis(self.settings.drain_timeout_ms);
-        let all = self.settings.max_connections;
-        match timeout_at(deadline, self.connections.acquire_many(all)).await {
-            Ok(_) => 0,
-            Err(_) => self.open.load(Ordering::Relaxed),
+    }
+
+    /// Accepts what waits to be accepted, and closes the listener: the kernel resets what waits when it is closed.
+    fn accept_the_rest(self: &Arc<Self>, listener: TcpListener) {
+        let Ok(listener) = listener.into_std() else {
+            return;
+        };
+        // As many as there may be; one that is refused has been answered too.
+        for _ in 0..self.settings.max_connections {
+            let accepted = listener.accept().and_then(|(stream, peer)| {
+                stream.set_nonblocking(true)?;
+                Ok((TcpStream::from_std(stream)?, peer))
+            });
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Whether so few connections are left that those nobody uses are closed early.
+    fn is_crowded(&self) -> bool {
+        let free = self.connections.available_permits();
+        free < self.settings.max_connections as usize / CROWDED_SHARE
+    }
+
+    /// How long a connection is kept between two requests.
+    fn idle_time(&self) -> Duration {
+        let kept_ms = self.settings.keep_alive_timeout_ms;
+        Duration::from_millis(match self.is_crowded() {
+            true => kept_ms.min(self.settings.header_timeout_ms),
+            false => kept_ms,
+        })
+    }
+
+    /// Tells a client of HTTP/1 what becomes of its connection after this answer. `may_keep` is whether the client may keep
+    /// it, as far as its request says.
+    fn tell_of_connection<B>(&self, response: &mut Response<B>, may_keep: bool) {
+        let headers = response.headers_mut();
+        if headers.contains_key(header::CONNECTION) {
+            return;
+        }
+        if self.phase.borrow().is_leaving() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        } else if may_keep && let Some(kept) = &self.keep_alive[usize::from(self.is_crowded())] {
+            headers.insert(KEEP_ALIVE, kept.clone());
         }
     }
 
@@ -299,17 +421,15 @@ impl Server {
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, _place: Place) {
         self.open.fetch_add(1, Ordering::Relaxed);
         let by = Instant::now() + Duration::from_millis(self.settings.header_timeout_ms);
-        let mut draining = self.draining.subscribe();
+        let mut phases = Phases::of(&self.phase);
         let opened = tokio::select! {
             opened = timeout_at(by, self.opened(stream)) => opened.ok(),
-            () = drained(&mut draining) => None,
+            () = too_late(&mut phases) => None,
         };
         let result = match opened {
             Some(Ok(Opened::Plain { stream, is_http2 })) => {
                 let caller = Caller::plain(peer);
-                self.clone()
-                    .serve_on(stream, is_http2, caller, draining)
-                    .await
+                self.clone().serve_on(stream, is_http2, caller).await
             }
             Some(Ok(Opened::Secure(stream))) => {
                 let (_, session) = stream.get_ref();
@@ -320,9 +440,7 @@ impl Server {
                     secure: true,
                     certificate: shown.map(|shown| tls::certificate(shown)),
                 };
-                self.clone()
-                    .serve_on(*stream, is_http2, caller, draining)
-                    .await
+                self.clone().serve_on(*stream, is_http2, caller).await
             }
             Some(Ok(Opened::Plaintext(stream))) => {
                 let message =
@@ -362,113 +480,106 @@ impl Server {
         stream: S,
         is_http2: bool,
         caller: Caller,
-        mut draining: watch::Receiver<bool>,
     ) -> Result<(), Broken>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let header_timeout = Duration::from_millis(self.settings.header_timeout_ms);
         let write_timeout = Duration::from_millis(self.settings.write_timeout_ms);
         let until = caller.certificate.as_ref();
         let until = until.map(|_| Instant::now() + CERTIFICATE_TIME);
-        let caller = Arc::new(caller);
         let stream = io::WriteTimeout::new(stream, write_timeout);
-        let server = self.clone();
         if is_http2 {
-            let activity = Activity::new(Instant::now());
-            let watched = activity.clone();
-            let service = service_fn(move |request: Request<Incoming>| {
-                let (server, activity) = (server.clone(), watched.clone());
-                let caller = caller.clone();
-                async move {
-                    let working = activity.request();
-                    let is_grpc = grpc::codec(request.headers())
-                        == Some(penstock_core::grpc::Codec::Protobuf);
-                    let response = if is_grpc {
-                        server
-                            .respond_grpc(request, &caller, until, &activity, working)
-                            .await
-                    } else {
-                        let response = server.respond(request, &caller, Seen::Clear).await;
-                        response.map(|body| activity.answer(body))
-                    };
-                    Ok::<_, Infallible>(response)
-                }
-            });
-            let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            builder
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(MAX_STREAMS)
-                .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
-                .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
-                .max_header_list_size(self.settings.max_header_bytes)
-                .keep_alive_interval(PING_INTERVAL)
-                .keep_alive_timeout(PING_TIMEOUT);
-            let io = TokioIo::new(stream);
-            let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-            let limits = Limits {
-                idle: header_timeout,
-                write: write_timeout,
-            };
-            let mut leaving_since = None;
-            loop {
-                let again = match activity.verdict(Instant::now(), limits, leaving_since) {
-                    // An answer may become ready meanwhile, and it has its own limit.
-                    Verdict::Wait(again) => again.min(Instant::now() + limits.write),
-                    Verdict::Leave => {
-                        connection.as_mut().graceful_shutdown();
-                        leaving_since = Some(Instant::now());
-                        continue;
-                    }
-                    Verdict::End => return Ok(()),
-                };
-                tokio::select! {
-                    result = connection.as_mut() => return result.map_err(Broken::from),
-                    () = over(&mut draining, until), if leaving_since.is_none() => {
-                        connection.as_mut().graceful_shutdown();
-                        leaving_since = Some(Instant::now());
-                    }
-                    () = tokio::time::sleep_until(again) => {}
-                }
-            }
+            http2::serve(self, stream, Arc::new(caller), until).await
+        } else {
+            self.serve_http1(stream, Arc::new(caller), until).await
         }
+    }
+
+    async fn serve_http1<S>(
+        self: Arc<Self>,
+        stream: S,
+        caller: Arc<Caller>,
+        until: Option<Instant>,
+    ) -> Result<(), Broken>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (target, headers) = (
             self.settings.max_target_bytes,
             self.settings.max_header_bytes,
         );
-        let heads = io::Heads::new(REQUEST_LINE_BYTES + target as usize + headers as usize);
-        let stream = io::Followed::new(stream, heads.clone());
+        let max_head_bytes = REQUEST_LINE_BYTES + target as usize + headers as usize;
+        let heads = Heads::new(max_head_bytes, Instant::now());
+        let read = heads.clone();
+        let stream = io::Followed::new(stream, move |bytes: &[u8]| {
+            read.read(bytes, Instant::now());
+        });
+        let (server, asked) = (self.clone(), heads.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let (server, caller) = (server.clone(), caller.clone());
-            let seen = heads.next();
+            let (seen, working) = asked.request();
             async move {
-                let response = server.respond(request, &caller, seen).await;
+                let _working = working;
+                let may_keep = may_keep(&request);
+                let request = request.map(Inbound::Http1);
+                let mut response = server.respond(request, &caller, seen).await;
+                server.tell_of_connection(&mut response, may_keep);
                 Ok::<_, Infallible>(response.map(Answer::unwatched))
             }
         });
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(header_timeout)
+            // It would bound how long a connection rests, too; `rest` tells the two apart.
+            .header_read_timeout(None::<Duration>)
             .max_headers(MAX_HEADERS)
             .max_buf_size(READ_BUFFER_BYTES.max(headers as usize))
             .half_close(false);
         let mut connection =
             std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = over(&mut draining, until) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let mut phases = Phases::of(&self.phase);
+        let mut closed_at = None;
+        loop {
+            let now = Instant::now();
+            let limits = rest::Limits {
+                head: Duration::from_millis(self.settings.header_timeout_ms),
+                idle: self.idle_time(),
+            };
+            let closing_since = phases.now().closing_since();
+            let again = match heads.verdict(now, limits, closing_since) {
+                rest::Verdict::End => return Ok(()),
+                // A head may begin meanwhile, and it has its own limit.
+                rest::Verdict::Wait(again) => again.min(now + limits.head),
+                rest::Verdict::Close => match closed_at {
+                    None => {
+                        connection.as_mut().graceful_shutdown();
+                        closed_at = Some(now);
+                        now + limits.head
+                    }
+                    // It had time for what it still had to send.
+                    Some(closed_at) if now >= closed_at + limits.head => return Ok(()),
+                    Some(closed_at) => closed_at + limits.head,
+                },
+            };
+            let ends = until.filter(|_| closed_at.is_none());
+            tokio::select! {
+                // What has arrived is read before the time is looked at.
+                biased;
+                result = connection.as_mut() => return result.map_err(Broken::from),
+                () = phases.changed() => {}
+                () = at(ends) => {
+                    connection.as_mut().graceful_shutdown();
+                    closed_at = Some(now);
+                }
+                () = tokio::time::sleep_until(again) => {}
             }
-        };
-        result.map_err(Broken::from)
+        }
     }
 
     /// Answers one request, whatever happens.
     async fn respond(
         &self,
-        request: Request<Incoming>,
+        request: Request<Inbound>,
         caller: &Caller,
         seen: Seen,
     ) -> Response<Bytes> {
@@ -485,12 +596,14 @@ impl Server {
             matches!(seen, Seen::Ambiguous | Seen::TooLong) || (seen == Seen::Unknown && chunked);
         let answered = match self.admissible(&parts, seen) {
             Ok(()) => {
-                self.tell(&mut parts, caller, client);
-                self.handle(parts, body, deadline, &asked, client.address)
+                self.handle(parts, body, deadline, &asked, (caller, client))
                     .await
             }
             Err(problem) => {
-                discard(body).await;
+                // Reading it would ask for it.
+                if !asks_first(&parts) {
+                    discard(body).await;
+                }
                 Err(problem)
             }
         };
@@ -550,8 +663,23 @@ impl Server {
         Some(audit::Open::new(audit, entry?))
     }
 
-    /// Tells components who the client is, in place of whatever it calls itself, and what else this side knows.
-    fn tell(&self, parts: &mut http::request::Parts, caller: &Caller, client: Client) {
+    /// Why the server takes no new work, where it takes none.
+    fn not_ready(&self) -> Option<&'static str> {
+        if self.phase.borrow().is_leaving() {
+            return Some(STOPPING);
+        }
+        self.fittings.not_ready.as_ref().and_then(|why| why())
+    }
+
+    /// Tells components who the client is, in place of whatever it calls itself, and what else this side knows. `asks` is
+    /// the length that is announced of a body, where only the head of the request is to be judged.
+    fn tell(
+        &self,
+        parts: &mut http::request::Parts,
+        caller: &Caller,
+        client: Client,
+        asks: Option<Option<u64>>,
+    ) {
         let address = HeaderValue::from_str(&client.text()).expect("an address is plain ASCII");
         parts.headers.insert(CLIENT_ADDRESS, address);
         let Some(token) = &self.fittings.token else {
@@ -559,7 +687,15 @@ impl Server {
         };
         let tls = self.fittings.tls.as_ref();
         let tls = tls.filter(|_| READINESS.contains(&parts.uri.path()));
-        let facts = facts(client, caller, tls.map(|tls| tls.told()));
+        let mut facts = facts(client, caller, tls.map(|tls| tls.told()));
+        if HEALTH.contains(&parts.uri.path())
+            && let Some(why) = self.not_ready()
+        {
+            facts.insert("not_ready".to_owned(), why.into());
+        }
+        if let Some(bytes) = asks {
+            facts.insert("asks".to_owned(), json!({ "bytes": bytes }));
+        }
         if facts.is_empty() {
             return;
         }
@@ -661,18 +797,11 @@ impl Server {
     async fn handle(
         &self,
         mut parts: http::request::Parts,
-        body: Incoming,
+        mut body: Inbound,
         deadline: Instant,
         asked: &Asked,
-        address: IpAddr,
+        (caller, client): (&Caller, Client),
     ) -> Result<Response<Bytes>, Problem> {
-        let asks_first = parts.headers.contains_key(header::EXPECT);
-        let body = self
-            .received(body, deadline, asks_first, asked, address)
-            .await?;
-        let Ok(_permit) = self.in_flight.try_acquire() else {
-            return Err(self.overloaded());
-        };
         // The id is made here, so that a request that traps has one as well.
         if asked.made_id {
             let id = HeaderValue::from_str(asked.request_id.as_str()).expect("visible ASCII");
@@ -680,13 +809,65 @@ impl Server {
                 .headers
                 .insert(HeaderName::from_static("x-request-id"), id);
         }
+        let asks_first = asks_first(&parts) && !body.is_end_stream();
+        if asks_first {
+            let announced = body.size_hint().exact();
+            if announced.is_some_and(|bytes| bytes > self.settings.max_body_bytes) {
+                return Err(self.too_large());
+            }
+            let mut head = parts.clone();
+            self.tell(&mut head, caller, client, Some(announced));
+            if let Some(refused) = self.judged(head, deadline, asked).await? {
+                return Ok(refused);
+            }
+            body.go_on();
+        }
+        self.tell(&mut parts, caller, client, None);
+        let body = self
+            .received(body, deadline, asks_first, asked, client.address)
+            .await?;
+        let Ok(_permit) = self.in_flight.try_acquire() else {
+            return Err(self.overloaded());
+        };
         self.pass((parts, body), deadline, asked).await
+    }
+
+    /// Asks components whether they would take a request of which only the head has come (RFC 9110 §10.1.1); gives the
+    /// answer where they would not. Without a token they cannot be asked, and the body is.
+    async fn judged(
+        &self,
+        head: http::request::Parts,
+        deadline: Instant,
+        asked: &Asked,
+    ) -> Result<Option<Response<Bytes>>, Problem> {
+        if self.fittings.token.is_none() {
+            return Ok(None);
+        }
+        let Ok(_permit) = self.in_flight.try_acquire() else {
+            return Err(self.overloaded());
+        };
+        let mut answered = self.pass((head, Bytes::new()), deadline, asked).await?;
+        if answered.headers().contains_key(&GO_ON) {
+            return Ok(None);
+        }
+        // The client may have begun to send all the same, and what it sent would be taken for the next request.
+        let close = HeaderValue::from_static("close");
+        answered.headers_mut().insert(header::CONNECTION, close);
+        Ok(Some(answered))
+    }
+
+    fn too_large(&self) -> Problem {
+        let limit = self.settings.max_body_bytes;
+        Problem::new(
+            Code::BodyTooLarge,
+            format!("the body has more than {limit} bytes, the limit"),
+        )
     }
 
     /// Reads a whole body, where there is room for one more on its way.
     async fn received(
         &self,
-        body: Incoming,
+        body: Inbound,
         deadline: Instant,
         asks_first: bool,
         asked: &Asked,
@@ -698,11 +879,12 @@ impl Server {
             return Ok(Bytes::new());
         }
         let Ok(_receiving) = self.receiving.try_acquire() else {
-            discard(body).await;
+            if !asks_first {
+                discard(body).await;
+            }
             return Err(self.overloaded());
         };
-        self.collect(body, deadline, asks_first, &asked.received, address)
-            .await
+        self.collect(body, deadline, &asked.received, address).await
     }
 
     /// Passes a request through the door.
@@ -781,24 +963,18 @@ impl Server {
     /// its connection closes never sees why.
     async fn collect(
         &self,
-        mut body: Incoming,
+        mut body: Inbound,
         deadline: Instant,
-        asks_first: bool,
         counted: &AtomicU64,
         address: IpAddr,
     ) -> Result<Bytes, Problem> {
         let limit = self.settings.max_body_bytes;
-        let too_large = || {
-            Problem::new(
-                Code::BodyTooLarge,
-                format!("the body has more than {limit} bytes, the limit"),
-            )
-        };
+        let too_large = || self.too_large();
         let announced = body.size_hint().exact();
         let hopeless = limit.saturating_add(MAX_DISCARD_BYTES);
         let mut discarding = announced.is_some_and(|bytes| bytes > limit);
-        // A caller that asks before it sends, or would send without end, is told at once.
-        if discarding && (asks_first || announced.is_some_and(|bytes| bytes > hopeless)) {
+        // A caller that would send without end is told at once.
+        if discarding && announced.is_some_and(|bytes| bytes > hopeless) {
             return Err(too_large());
         }
         let mut received: u64 = 0;
@@ -884,23 +1060,36 @@ impl Server {
     }
 }
 
-/// Resolves when the server drains, or when a connection has lasted as long as it may.
-async fn over(draining: &mut watch::Receiver<bool>, until: Option<Instant>) {
-    match until {
-        None => drained(draining).await,
-        Some(until) => {
-            tokio::select! {
-                () = drained(draining) => {}
-                () = tokio::time::sleep_until(until) => {}
-            }
-        }
+/// Resolves when the listener is closed, or when a connection has lasted as long as it may.
+async fn over(phases: &mut Phases, until: Option<Instant>) {
+    tokio::select! {
+        _ = phases.closing() => {}
+        () = at(until) => {}
     }
 }
 
-/// Resolves when the server drains.
-async fn drained(draining: &mut watch::Receiver<bool>) {
-    // The guard that comes back must not be held over an await.
-    let _ = draining.wait_for(|draining| *draining).await.map(drop);
+/// Resolves when a new connection has sent nothing for too long after the listener was closed.
+async fn too_late(phases: &mut Phases) {
+    let since = phases.closing().await;
+    tokio::time::sleep_until(since + drain::FRESH).await;
+}
+
+/// Whether a client of HTTP/1.1 may send another request on its connection. HTTP/1.0 keeps none unless it is asked to, and
+/// knows nothing of `Keep-Alive` in answers that it can rely on.
+fn may_keep<B>(request: &Request<B>) -> bool {
+    let mut options = request.headers().get_all(header::CONNECTION).iter();
+    let closes = |value: &HeaderValue| {
+        let mut options = value.as_bytes().split(|b| *b == b',');
+        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+    };
+    request.version() == http::Version::HTTP_11 && !options.any(closes)
+}
+
+/// What `Keep-Alive` says of a time. It has whole seconds; a shorter one is not told.
+fn kept_for(ms: u64) -> Option<HeaderValue> {
+    let seconds = Duration::from_millis(ms).as_secs();
+    let value = HeaderValue::from_str(&format!("timeout={seconds}")).ok()?;
+    (seconds > 0).then_some(value)
 }
 
 /// A place among bodies that take long: of its address, and of all.
@@ -945,6 +1134,8 @@ struct Asked {
     head: bool,
     request_id: RequestId,
     made_id: bool,
+    /// Whether the client waits before it sends its body.
+    asks_first: bool,
     /// Bytes of its body that have arrived.
     received: AtomicU64,
 }
@@ -966,6 +1157,7 @@ impl Asked {
             accept: (!lines.is_empty()).then(|| lines.join(", ")),
             head: parts.method == http::Method::HEAD,
             made_id: own.is_none(),
+            asks_first: asks_first(parts),
             request_id: own.unwrap_or_else(|| RequestId::generate(unix_ms(), rand::random())),
             received: AtomicU64::new(0),
         }
@@ -979,6 +1171,8 @@ impl Asked {
             .expect("the catalogue's are statuses");
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        // The same request with another Accept is answered in another form.
+        headers.insert(header::VARY, HeaderValue::from_static("accept"));
         headers.insert(
             HeaderName::from_static("x-request-id"),
             HeaderValue::from_str(self.request_id.as_str()).expect("visible ASCII"),
@@ -989,17 +1183,26 @@ impl Asked {
             }
         }
         // The rest of a body nobody read would be taken for the next request.
-        if matches!(
-            problem.code,
-            Code::BodyTooLarge
-                | Code::RequestTimeout
-                | Code::IncompleteBody
-                | Code::MalformedRequest
-        ) {
+        if self.asks_first
+            || matches!(
+                problem.code,
+                Code::BodyTooLarge
+                    | Code::RequestTimeout
+                    | Code::IncompleteBody
+                    | Code::MalformedRequest
+            )
+        {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
+}
+
+/// Whether a client waits to be told that its body may come. Over HTTP/1.0 nobody can be told (RFC 9110 §10.1.1).
+fn asks_first(parts: &http::request::Parts) -> bool {
+    parts.version > http::Version::HTTP_10
+        && (parts.headers.get(header::EXPECT))
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Throws away what only the server may say to its components.
@@ -1103,7 +1306,7 @@ fn refuse_connection(
 }
 
 /// Reads and throws away a little of a body nobody wants, so that its sender hears the answer.
-async fn discard(mut body: Incoming) {
+async fn discard(mut body: Inbound) {
     let until = Instant::now() + DISCARD_TIME;
     let mut left = REFUSED_DISCARD_BYTES;
     while let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await {

@@ -4,6 +4,7 @@
 
 use crate::app::finding::{Finding, Place};
 use crate::proxies::{ForwardedHeader, Network};
+use penstock_core::ModelName;
 use penstock_policy::auth::settings::AuthSettings;
 use penstock_policy::cache::CacheEntry;
 use penstock_policy::cors::CorsSettings;
@@ -93,16 +94,39 @@ pub struct ServerSettings {
     pub forwarded_header: ForwardedHeader,
     /// Requests in flight at once; one more is answered 503.
     pub max_in_flight: u32,
-    /// Milliseconds a client has to send a request's headers.
+    /// Milliseconds a client has to send a request's headers, from their first byte; and, on a new connection, until that.
     pub header_timeout_ms: u64,
+    /// Milliseconds a connection is kept open between an answer and the next request.
+    pub keep_alive_timeout_ms: u64,
     /// Milliseconds a client may pause while it sends a body.
     pub body_idle_timeout_ms: u64,
+    /// Milliseconds a gRPC stream may pause between two messages.
+    pub stream_idle_timeout_ms: u64,
     /// Milliseconds from the end of the headers to the answer.
     pub total_timeout_ms: u64,
     /// Milliseconds a client may take none of an answer before its connection is closed.
     pub write_timeout_ms: u64,
-    /// Milliseconds requests in flight have to finish after SIGTERM.
+    /// Milliseconds from SIGTERM to the end of the process; requests in flight have until then.
     pub drain_timeout_ms: u64,
+    /// Milliseconds after SIGTERM in which health checks fail and everything else goes on; see
+    /// [`ServerSettings::drain_delay`].
+    pub drain_delay_ms: Option<u64>,
+}
+
+/// How long health checks fail before a server stops, where the settings do not say: as long as common load balancers
+/// take to look again and believe it.
+const DRAIN_DELAY: Duration = Duration::from_secs(5);
+
+impl ServerSettings {
+    /// How long a server that was told to stop takes new connections while its health checks fail. By default there is no
+    /// delay on loopback, where no balancer looks, and half of the drain's time at most is spent on it.
+    pub fn drain_delay(&self, listens_on_loopback: bool) -> Duration {
+        match self.drain_delay_ms {
+            Some(delay_ms) => Duration::from_millis(delay_ms),
+            None if listens_on_loopback => Duration::ZERO,
+            None => DRAIN_DELAY.min(Duration::from_millis(self.drain_timeout_ms / 2)),
+        }
+    }
 }
 
 impl Default for ServerSettings {
@@ -119,10 +143,15 @@ impl Default for ServerSettings {
             forwarded_header: ForwardedHeader::default(),
             max_in_flight: 512,
             header_timeout_ms: 15_000,
+            // Longer than common balancers keep a connection they do not use (60 s), so that they close it and never send
+            // on one that this side is closing.
+            keep_alive_timeout_ms: 75_000,
             body_idle_timeout_ms: 10_000,
+            stream_idle_timeout_ms: 300_000,
             total_timeout_ms: 30_000,
             write_timeout_ms: 15_000,
             drain_timeout_ms: 20_000,
+            drain_delay_ms: None,
         }
     }
 }
@@ -316,7 +345,12 @@ pub struct ModelsSettings {
     pub load_timeout_ms: u64,
     /// Whether callers with the scope for it may load and unload models.
     pub control: bool,
+    /// The models without which the server is not ready; `*` stands for all that are there. Acted upon by the gate.
+    pub required: Vec<String>,
 }
+
+/// As many as a server lists.
+const MAX_REQUIRED_MODELS: usize = 1024;
 
 impl Default for ModelsSettings {
     fn default() -> Self {
@@ -328,6 +362,7 @@ impl Default for ModelsSettings {
             load_timeout_ms: penstock_nn::repository::LOAD_TIMEOUT.as_millis() as u64,
             // Who unloads a model takes it from everybody.
             control: false,
+            required: Vec::new(),
         }
     }
 }
@@ -359,8 +394,18 @@ impl ModelsSettings {
             run_memory_bytes,
             load_timeout_ms,
             control: _,
+            required,
         } = self;
         let mut faults = Vec::new();
+        if required.len() > MAX_REQUIRED_MODELS {
+            let message = format!("must name at most {MAX_REQUIRED_MODELS} models");
+            faults.push(("required", message));
+        }
+        let is_name = |name: &&String| *name == "*" || ModelName::parse(name).is_some();
+        if let Some(name) = required.iter().find(|name| !is_name(name)) {
+            let message = format!("has `{name}`, which is no name of a model; `*` stands for all");
+            faults.push(("required", message));
+        }
         let interval = MIN_POLL_INTERVAL_MS..=MAX_POLL_INTERVAL_MS;
         if *poll_interval_ms != 0 && !interval.contains(poll_interval_ms) {
             let (least, most) = (interval.start(), interval.end());
@@ -554,6 +599,18 @@ impl Settings {
             1,
             timeout,
         );
+        at_least(
+            "keep_alive_timeout_ms",
+            server.keep_alive_timeout_ms,
+            1,
+            timeout,
+        );
+        at_least(
+            "stream_idle_timeout_ms",
+            server.stream_idle_timeout_ms,
+            1,
+            timeout,
+        );
         at_least("total_timeout_ms", server.total_timeout_ms, 1, timeout);
         at_least("write_timeout_ms", server.write_timeout_ms, 1, timeout);
         at_least("count", instances.count.into(), 1, "must be at least 1");
@@ -575,6 +632,16 @@ impl Settings {
             10,
             "must be at least 10, one interruption",
         );
+        let (delay, all) = (server.drain_delay_ms, server.drain_timeout_ms);
+        if delay.is_some_and(|delay| delay > 0 && delay >= all) {
+            faults.push((
+                "drain_delay_ms".to_owned(),
+                format!(
+                    "must be less than drain_timeout_ms ({all}), which it is a part of, or requests in flight have no time \
+                     to finish"
+                ),
+            ));
+        }
         faults
     }
 }
@@ -642,6 +709,20 @@ mod tests {
     }
 
     #[test]
+    fn health_checks_fail_for_a_while_before_a_server_stops_that_others_than_this_machine_reach() {
+        for (text, loopback, delay_ms) in [
+            ("", true, 0),
+            ("", false, 5_000),
+            ("[server]\ndrain_timeout_ms = 3000\n", false, 1_500),
+            ("[server]\ndrain_delay_ms = 250\n", true, 250),
+            ("[server]\ndrain_delay_ms = 0\n", false, 0),
+        ] {
+            let delay = load(text).unwrap().server.drain_delay(loopback);
+            assert_eq!(delay, Duration::from_millis(delay_ms), "{text}");
+        }
+    }
+
+    #[test]
     fn a_misspelt_or_impossible_setting_is_found_with_its_line() {
         for (text, line, word) in [
             ("[server]\nmax_bodi_bytes = 1\n", 2, "max_bodi_bytes"),
@@ -681,6 +762,23 @@ mod tests {
                 2,
                 "max_connections_per_address",
             ),
+            (
+                "[server]\nkeep_alive_timeout_ms = 0\n",
+                2,
+                "keep_alive_timeout_ms",
+            ),
+            (
+                "[server]\nstream_idle_timeout_ms = 0\n",
+                2,
+                "stream_idle_timeout_ms",
+            ),
+            (
+                "[server]\ndrain_delay_ms = 20000\n",
+                2,
+                "less than drain_timeout_ms (20000)",
+            ),
+            ("[models]\nrequired = [\"a b\"]\n", 2, "`a b`"),
+            ("[models]\nrequired = \"cls\"\n", 2, "invalid type"),
             ("[admin]\nlisten = \"here\"\n", 2, "socket address"),
             ("[admin]\nlissen = \"127.0.0.1:1\"\n", 2, "lissen"),
             ("[models]\npol_interval_ms = 5\n", 2, "pol_interval_ms"),

@@ -11,7 +11,7 @@ use crate::engine::{self, Ticker};
 use crate::jwks;
 use crate::kv::{self, Durability, ModelStore, RuntimeConfig, StoreConfig, Stores};
 use crate::secrets;
-use crate::server::{Door, Fittings, Server};
+use crate::server::{Door, Fittings, NotReady, Server};
 use crate::settings::Settings;
 use crate::state::InstanceSource;
 use crate::tls::Tls;
@@ -19,7 +19,7 @@ use crate::variables::{self, Variables};
 use anyhow::Context;
 use penstock_core::model_store;
 use penstock_kv::Store;
-use penstock_nn::repository::{Event, EventKind};
+use penstock_nn::repository::{Event, EventKind, Readiness};
 use penstock_nn::{Backends, Repository};
 use penstock_policy::auth::api_key::Pepper;
 use penstock_policy::auth::token::Issuers;
@@ -29,6 +29,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -202,10 +203,13 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     }
     let scheme = if tls.is_some() { "https" } else { "http" };
     let following = tls.clone().map(|tls| tokio::spawn(tls.follow()));
+    // Components that open the models themselves have none to load.
+    let loaded = Arc::new(AtomicBool::new(!runs_models));
     let fittings = Fittings {
         tls,
         audit: audit.clone(),
         token: Some(token),
+        not_ready: Some(not_ready(repository.clone(), loaded.clone())),
     };
     let server = Server::with(door, server_settings, fittings);
     tracing::info!(
@@ -231,6 +235,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
             let served = async {
                 if runs_models {
                     repository.load_all(|_| {}).await;
+                    loaded.store(true, Ordering::Relaxed);
                     for (name, version) in &backends {
                         tracing::info!("backend {name} {version}");
                     }
@@ -252,11 +257,28 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     ending::watch(drain)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut again = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let (stopped, stopping) = tokio::sync::oneshot::channel();
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
             _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
         }
+        let _ = stopped.send(());
+    };
+    let hurry = async move {
+        // These have seen the first signal, too.
+        let _ = stopping.await;
+        for _ in 0..2 {
+            tokio::select! {
+                _ = again.0.recv() => {}
+                _ = again.1.recv() => {}
+            }
+        }
+        tracing::info!("a second signal: the listener closes now");
     };
     let administrating = admin.map(Admin::serve);
     let key_sets = key_store.map(|store| {
@@ -268,7 +290,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
             .to_owned();
         tokio::spawn(jwks::keep_fresh(settings.auth.clone(), folder, store))
     });
-    let left = server.serve(listener, stop).await;
+    let left = server.serve_until(listener, stop, hurry).await;
     if let Some(administrating) = administrating {
         administrating.stop().await;
     }
@@ -296,6 +318,26 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
         counts.trapped()
     );
     Ok(())
+}
+
+/// Says why a server whose models this host runs takes no new work: it has not tried all that were there at its start, or
+/// none of those it has can answer. One that failed beside others that answer is its own callers' affair.
+fn not_ready(repository: Arc<Repository>, loaded: Arc<AtomicBool>) -> NotReady {
+    Box::new(move || {
+        if !loaded.load(Ordering::Relaxed) {
+            return Some("the server is loading its models");
+        }
+        let Readiness {
+            ready,
+            loading,
+            resting,
+            unloaded,
+            failed,
+        } = repository.readiness();
+        // What an operator unloaded is not broken.
+        let others = ready + loading + resting + unloaded;
+        (failed > 0 && others == 0).then_some("every model failed to load")
+    })
 }
 
 /// Lets go of idle instances whenever the models change. Behind the HTTP door they go by themselves.

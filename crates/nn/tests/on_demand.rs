@@ -187,7 +187,7 @@ fn what_is_too_large_is_refused_before_it_is_read_or_run() {
         working_bytes: 16,
         ..Limits::default()
     });
-    assert!(reason.contains("at most 16 may be used"), "{reason}");
+    assert!(reason.contains("and may use 16:"), "{reason}");
     let mut models = OnDemand::new(
         folder.path(),
         Limits {

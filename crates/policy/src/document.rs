@@ -167,6 +167,22 @@ pub fn body_limit(text: &str) -> Result<u64, String> {
     Ok(server.max_body_bytes.min(holdable))
 }
 
+/// The models that `/ready` waits for: `[models] required`. The host reads the section whole and judges the names.
+pub fn required_models(text: &str) -> Result<Vec<String>, String> {
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(default)]
+        models: Models,
+    }
+    #[derive(Default, Deserialize)]
+    struct Models {
+        #[serde(default)]
+        required: Vec<String>,
+    }
+    let Document { models } = read(text)?;
+    Ok(models.required)
+}
+
 /// Reads `[cors]`; the error is a sentence for the operator.
 pub fn cors(text: &str) -> Result<CorsSettings, String> {
     #[derive(Deserialize)]
@@ -285,6 +301,19 @@ mod tests {
             assert_eq!(body_limit(text), Ok(limit), "{text}");
         }
         assert!(body_limit("[server]\nmax_body_bytes = \"x\"\n").is_err());
+    }
+
+    #[test]
+    fn required_models_are_none_unless_they_are_named() {
+        for (text, required) in [
+            ("", vec![]),
+            ("[models]\npoll_interval_ms = 50\n", vec![]),
+            ("[models]\nrequired = [\"a\", \"*\"]\n", vec!["a", "*"]),
+        ] {
+            let read = required_models(text).unwrap();
+            assert_eq!(read, required, "{text}");
+        }
+        assert!(required_models("[models]\nrequired = \"a\"\n").is_err());
     }
 
     #[test]

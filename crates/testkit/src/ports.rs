@@ -421,7 +421,9 @@ impl AuthPort for NativeAuth {
             .map_err(|refusal| AuthRefusal {
                 kind: match refusal.kind {
                     RefusalKind::Missing => AuthRefusalKind::Because(Code::CredentialsMissing),
-                    RefusalKind::Malformed => AuthRefusalKind::Because(Code::CredentialsMalformed),
+                    RefusalKind::Malformed | RefusalKind::Unreadable => {
+                        AuthRefusalKind::Because(Code::CredentialsMalformed)
+                    }
                     RefusalKind::Ambiguous => AuthRefusalKind::Because(Code::CredentialsAmbiguous),
                     RefusalKind::Invalid => AuthRefusalKind::Because(Code::CredentialsInvalid),
                     RefusalKind::Expired => AuthRefusalKind::Because(Code::CredentialsExpired),

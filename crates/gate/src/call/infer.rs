@@ -5,12 +5,13 @@
 //! `application/octet-stream` and no JSON gets every output as bytes, whatever the body asks.
 
 use super::run::{Answer, Runner, Wishes, Work, item_count, too_much};
-use super::{Call, JSON, is_json, names_model, rejected, text};
+use super::{Call, JSON, names_model, rejected, text};
 use crate::catalogue::Opened;
 use crate::ports::{ContractPort, Ports};
 use crate::record::Response;
 use crate::route::shorten;
-use penstock_core::{Code, Problem, negotiate};
+use penstock_core::negotiate::{self, is_json};
+use penstock_core::{Code, Problem};
 use penstock_tensor::binary::{self, Framed, HEADER};
 use penstock_tensor::classification::classify;
 use penstock_tensor::{InferRequest, Tensor, render};
@@ -35,7 +36,7 @@ pub(super) fn decode<'b, P: Ports>(
     body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
 ) -> Result<Box<dyn Work<P>>, Problem> {
     let request = call.request;
-    check_type(request.header_text("content-type"))?;
+    check_type(request.content_type()?)?;
     let body = body()?;
     // The length counts the JSON as it is before it is compressed. Two of these headers give no number.
     let length = request.header_list(HEADER);

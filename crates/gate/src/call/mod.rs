@@ -34,6 +34,7 @@ use crate::ports::{
 use crate::record::Request;
 use crate::rollout;
 use crate::route::{Target, shorten};
+use penstock_core::negotiate::is_json;
 use penstock_core::{Caller, Code, Problem, Violation};
 use penstock_tensor::{Contract, InferRequest, Rejection};
 use replay::Begun;
@@ -278,6 +279,7 @@ impl<P: Ports> Call<'_, P> {
         meter.model = Some(name.as_str().to_owned());
         meter.serving = Some(serving.clone());
         let opened = &*model.open(ports)?;
+        request.content_type()?;
         let coding = coding::of(request, headers)?;
         check_body(request, &opened.contract)?;
         let attempt = match self.begin((name.as_str(), target), coding)? {
@@ -407,7 +409,7 @@ impl<P: Ports> Call<'_, P> {
         &self,
         body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
     ) -> Result<Cow<'b, [u8]>, Problem> {
-        body_kind(self.request.header_text("content-type"), false)?;
+        body_kind(self.request.content_type()?, false)?;
         body()
     }
 }
@@ -458,7 +460,7 @@ enum BodyKind {
 }
 
 /// Decides how a body is read. A model with an adapter takes any content as it is, and JSON tensors
-/// where `application/json` says so; a model without one takes JSON only.
+/// where the content type is JSON; a model without one takes JSON only.
 fn body_kind(content_type: Option<&str>, has_adapter: bool) -> Result<BodyKind, Problem> {
     let essence = content_type.map(|c| c.split(';').next().unwrap_or_default().trim());
     match essence {
@@ -490,13 +492,6 @@ fn text(body: &[u8]) -> Result<&str, Problem> {
             0,
         )
     })
-}
-
-fn is_json(essence: &str) -> bool {
-    essence.eq_ignore_ascii_case(JSON)
-        || (essence.len() > 5
-            && essence.is_char_boundary(essence.len() - 5)
-            && essence[essence.len() - 5..].eq_ignore_ascii_case("+json"))
 }
 
 pub(crate) fn rejected(rejection: Rejection) -> Problem {

@@ -54,7 +54,7 @@ pub(super) fn read<'b, P: Ports>(
     model: &str,
     body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
 ) -> Result<Predict, Problem> {
-    let content_type = call.request.header_text("content-type");
+    let content_type = call.request.content_type()?;
     let kind = body_kind(content_type, opened.adapter.is_some())?;
     let body = body()?;
     if let (BodyKind::Raw, Some(adapter)) = (kind, &opened.adapter) {

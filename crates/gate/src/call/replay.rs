@@ -81,7 +81,7 @@ impl<P: Ports> Call<'_, P> {
         }
         let route = route.as_str();
         let query = parameters(&request.target)?;
-        let content_type = request.header_text("content-type").unwrap_or_default();
+        let content_type = request.content_type()?.unwrap_or_default();
         let mut described = coding::described(content_type, coding).into_owned();
         if let Some(value) = request.header_list(DESCRIBING) {
             described.push_str(&format!("\0{DESCRIBING}={value}"));

@@ -232,14 +232,14 @@ fn server(about: &About) -> Vec<Operation> {
             ("get", "/ready"),
             "ready",
             "server",
-            "Whether every model could run now",
+            "Whether the server takes calls",
             Kind::Probe,
         )
-        .saying("Names the models that the caller may know of.")
-        .answering("200", "All could.", object())
+        .saying("Says how each model is that the caller may know of.")
+        .answering("200", "It does.", object())
         .answering(
             "503",
-            "Some could not, or the server is too busy to say.",
+            "It does not: it loads its models, it is stopping, it is too busy to say, or a model that the operator requires cannot run.",
             object(),
         ),
         operation(

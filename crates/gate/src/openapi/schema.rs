@@ -719,6 +719,7 @@ pub fn generic() -> Map<String, Value> {
                     "limits": { "type": "object" },
                     "predict": { "type": "string" },
                     "adapter": { "type": "string" },
+                    "ready": { "type": "boolean", "description": "In lists: whether some version could run now." },
                     "error": { "type": "string", "description": "Why the model cannot be used, where it cannot." },
                 },
                 "required": ["name"],

@@ -1,7 +1,12 @@
-//! Decides when an HTTP/2 connection is ended because nothing moves on it: no request for too long, or
-//! an answer its caller does not take. HTTP/1 connections have hyper's header timeout and the socket's
+//! Decides when an HTTP/2 connection is ended because nothing moves on it: no request for too long, a head that does not
+//! come to its end, or an answer its caller does not take. [`rest`](super::rest) does it for HTTP/1, with the socket's
 //! write timeout; on HTTP/2 pings keep a socket moving while its streams stand still.
+//!
+//! A client that pings says that it wants to keep the connection, as gRPC's clients do while they have nothing to ask. So
+//! a ping counts as a request would, for a bounded time.
 
+use super::drain;
+use super::frames::Frames;
 use super::grpc::Stream;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -14,9 +19,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a connection without streams stays open while the server drains: long enough for its
-/// last frames to leave.
-const DRAIN_IDLE: Duration = Duration::from_millis(500);
+/// How long a client may keep a connection by pings alone. It is told to leave then, and opens another when it has
+/// something to ask; without a bound, connections of clients that ask nothing would gather.
+pub const MAX_PINGED: Duration = Duration::from_secs(3600);
 
 /// What goes on on one connection.
 #[derive(Debug)]
@@ -26,17 +31,25 @@ pub struct Activity(Mutex<State>);
 struct State {
     /// Requests being worked on.
     requests: usize,
-    /// Answers on their way, by number, with the time each was ready.
+    /// Answers on their way, by number, with the time each was ready or was last taken some of.
     answers: BTreeMap<u64, Instant>,
     next_answer: u64,
     /// When the last request or answer ended.
     quiet_since: Instant,
+    /// What the client's frames say.
+    frames: Frames,
+    /// When the head that is on its way began; before the client's first frame, when the connection was opened.
+    head_since: Option<Instant>,
+    /// When the client last pinged.
+    pinged: Option<Instant>,
 }
 
 /// How long nothing may move.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Without any request.
+    /// From the first byte of a head to its last; and until the client's first frame.
+    pub head: Duration,
+    /// Without any request or ping.
     pub idle: Duration,
     /// With an answer its caller does not take.
     pub write: Duration,
@@ -61,7 +74,28 @@ impl Activity {
             answers: BTreeMap::new(),
             next_answer: 0,
             quiet_since: now,
+            frames: Frames::default(),
+            head_since: Some(now),
+            pinged: None,
         })))
+    }
+
+    /// Takes bytes that arrived.
+    pub fn read(&self, bytes: &[u8], now: Instant) {
+        let mut state = self.state();
+        let pings = state.frames.pings();
+        state.frames.read(bytes);
+        if state.frames.pings() > pings {
+            state.pinged = Some(now);
+        }
+        if !state.frames.has_begun() {
+            return;
+        }
+        if !state.frames.is_in_head() {
+            state.head_since = None;
+        } else if state.head_since.is_none() {
+            state.head_since = Some(now);
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -71,20 +105,27 @@ impl Activity {
     /// What to do with the connection. `leaving_since` is when its caller was told to leave.
     pub fn verdict(&self, now: Instant, limits: Limits, leaving_since: Option<Instant>) -> Verdict {
         let state = self.state();
-        if let Some((_, ready)) = state.answers.first_key_value() {
+        let head_ends = state.head_since.map(|since| since + limits.head);
+        if head_ends.is_some_and(|end| end <= now) {
+            return Verdict::End;
+        }
+        // A head may begin meanwhile.
+        let look = now + limits.head;
+        let look = head_ends.map_or(look, |end| end.min(look));
+        if let Some(ready) = state.answers.values().min() {
             let end = *ready + limits.write;
             return if end > now {
-                Verdict::Wait(end)
+                Verdict::Wait(end.min(look))
             } else {
                 Verdict::End
             };
         }
         if state.requests > 0 {
-            return Verdict::Wait(now + limits.idle);
+            return Verdict::Wait(look);
         }
         match leaving_since {
             Some(since) => {
-                let end = state.quiet_since.max(since) + DRAIN_IDLE;
+                let end = state.quiet_since.max(since) + drain::IDLE;
                 if end > now {
                     Verdict::Wait(end)
                 } else {
@@ -92,9 +133,12 @@ impl Activity {
                 }
             }
             None => {
-                let end = state.quiet_since + limits.idle;
+                let quiet = state.quiet_since;
+                let pinged = state.pinged.filter(|pinged| *pinged > quiet);
+                let end =
+                    pinged.map_or(quiet, |pinged| pinged.min(quiet + MAX_PINGED)) + limits.idle;
                 if end > now {
-                    Verdict::Wait(end)
+                    Verdict::Wait(end.min(look))
                 } else {
                     Verdict::Leave
                 }
@@ -112,7 +156,7 @@ impl Activity {
     pub fn answer(self: &Arc<Self>, body: Bytes) -> Answer {
         Answer {
             body: Content::Whole(Full::new(body)),
-            _sending: Some(self.ready()),
+            sending: Some(self.ready()),
         }
     }
 
@@ -149,6 +193,14 @@ pub struct Sending {
     number: u64,
 }
 
+impl Sending {
+    /// Some of it was taken just now.
+    pub fn moved(&self) {
+        let mut state = self.activity.state();
+        state.answers.insert(self.number, Instant::now());
+    }
+}
+
 impl Drop for Sending {
     fn drop(&mut self) {
         let mut state = self.activity.state();
@@ -161,7 +213,7 @@ impl Drop for Sending {
 #[derive(Debug)]
 pub struct Answer {
     body: Content,
-    _sending: Option<Sending>,
+    sending: Option<Sending>,
 }
 
 #[derive(Debug)]
@@ -178,15 +230,20 @@ impl Answer {
     pub fn unwatched(body: Bytes) -> Self {
         Self {
             body: Content::Whole(Full::new(body)),
-            _sending: None,
+            sending: None,
         }
+    }
+
+    /// Takes over what counts it as on its way; `None` where its frames are counted by themselves, or not at all.
+    pub fn take_sending(&mut self) -> Option<Sending> {
+        self.sending.take()
     }
 
     /// A body of frames.
     pub fn frames(frames: VecDeque<Frame<Bytes>>, sending: Sending) -> Self {
         Self {
             body: Content::Frames(frames),
-            _sending: Some(sending),
+            sending: Some(sending),
         }
     }
 
@@ -194,7 +251,7 @@ impl Answer {
     pub fn stream(stream: Stream) -> Self {
         Self {
             body: Content::Stream(stream),
-            _sending: None,
+            sending: None,
         }
     }
 }
@@ -236,26 +293,74 @@ mod tests {
     use super::*;
 
     const LIMITS: Limits = Limits {
-        idle: Duration::from_secs(15),
+        head: Duration::from_secs(15),
+        idle: Duration::from_secs(75),
         write: Duration::from_secs(5),
     };
+
+    const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    const HALF_A_HEAD: [u8; 11] = [0, 0, 9, 1, 4, 0, 0, 0, 1, 0x82, 0x86];
+
+    /// A connection that has sent its preface and its settings.
+    fn begun(start: Instant) -> Arc<Activity> {
+        let activity = Activity::new(start);
+        activity.read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", start);
+        activity.read(&[0, 0, 0, 4, 0, 0, 0, 0, 0], start);
+        activity
+    }
 
     #[test]
     fn a_connection_without_requests_is_told_to_leave_and_then_ended() {
         let start = Instant::now();
-        let activity = Activity::new(start);
+        let activity = begun(start);
         let verdict = |now, leaving| activity.verdict(now, LIMITS, leaving);
-        assert_eq!(verdict(start, None), Verdict::Wait(start + LIMITS.idle));
+        // A head may begin meanwhile.
+        assert_eq!(verdict(start, None), Verdict::Wait(start + LIMITS.head));
         let idle = start + LIMITS.idle;
         assert_eq!(verdict(idle, None), Verdict::Leave);
-        assert_eq!(verdict(idle, Some(idle)), Verdict::Wait(idle + DRAIN_IDLE));
-        assert_eq!(verdict(idle + DRAIN_IDLE, Some(idle)), Verdict::End);
+        assert_eq!(verdict(idle, Some(idle)), Verdict::Wait(idle + drain::IDLE));
+        assert_eq!(verdict(idle + drain::IDLE, Some(idle)), Verdict::End);
+    }
+
+    #[test]
+    fn pings_keep_a_connection_for_a_bounded_time() {
+        let start = Instant::now();
+        let activity = begun(start);
+        let minutes = |n: u64| start + Duration::from_secs(60 * n);
+        for n in 1..=70 {
+            let verdict = activity.verdict(minutes(n), LIMITS, None);
+            assert_eq!(verdict == Verdict::Leave, n > 61, "{n} min");
+            activity.read(&PING, minutes(n));
+        }
+    }
+
+    #[test]
+    fn a_head_that_does_not_come_to_its_end_ends_the_connection_whatever_else_is_asked() {
+        let start = Instant::now();
+        let activity = Activity::new(start);
+        assert_eq!(
+            activity.verdict(start + LIMITS.head, LIMITS, None),
+            Verdict::End,
+            "not even the first frame came"
+        );
+        let activity = begun(start);
+        let _working = activity.request();
+        let late = start + Duration::from_secs(100);
+        activity.read(&HALF_A_HEAD, late);
+        assert_eq!(
+            activity.verdict(late, LIMITS, None),
+            Verdict::Wait(late + LIMITS.head)
+        );
+        assert_eq!(
+            activity.verdict(late + LIMITS.head, LIMITS, None),
+            Verdict::End
+        );
     }
 
     #[test]
     fn work_keeps_a_connection_and_an_answer_nobody_takes_ends_it() {
         let start = Instant::now();
-        let activity = Activity::new(start);
+        let activity = begun(start);
         let verdict = |now, leaving| activity.verdict(now, LIMITS, leaving);
         let working = activity.request();
         let late = start + Duration::from_secs(3600);

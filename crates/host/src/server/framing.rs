@@ -80,6 +80,11 @@ impl Follower {
         self.seen.pop_front().unwrap_or(Seen::Unknown)
     }
 
+    /// Whether nothing of the next request has arrived.
+    pub fn is_between_requests(&self) -> bool {
+        self.at == At::Head && self.partial.is_empty()
+    }
+
     /// Takes bytes that arrived.
     pub fn read(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {

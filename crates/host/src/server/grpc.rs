@@ -8,20 +8,20 @@
 //! that finds no room is not read on, so that its client waits and nothing is held for it.
 
 use super::activity::{Activity, Answer, Sending, Working};
-use super::{Asked, Caller, Held, MAX_WATCHES, RETRY_AFTER_S, Server, at, over, strip};
+use super::body::Inbound;
+use super::{Asked, Caller, Held, MAX_WATCHES, Phases, RETRY_AFTER_S, Server, at, over, strip};
 use crate::proxies::Client;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header, request::Parts};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use penstock_core::grpc::{self, Codec, Deframer, FrameFault, GrpcStatus, Message};
 use penstock_core::{Code, Problem};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -33,6 +33,9 @@ use tokio::time::{Instant, timeout_at};
 const MAX_RUNNING: usize = 8;
 /// How often the state of the server is asked for those who watch it.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Streams that may pause for `stream_idle_timeout_ms` between messages. Each holds its task and its headers meanwhile, some
+/// tens of KiB. While more are open, a stream may pause for `body_idle_timeout_ms` only.
+const MANY_STREAMS: u64 = 4096;
 /// Frames that are ready before the connection takes them.
 const READY_FRAMES: usize = 1;
 /// How soon a message looks again for a place among the requests in flight, at first and at most. It does not stand in
@@ -100,6 +103,7 @@ pub(super) fn admissible(parts: &Parts) -> Result<(), Problem> {
 struct Call {
     parts: Parts,
     client: Client,
+    caller: Arc<Caller>,
     asked: Asked,
     /// When the whole call is of no more use to its client.
     deadline: Option<Instant>,
@@ -113,8 +117,8 @@ impl Server {
     /// Answers a call over gRPC, whatever happens.
     pub(super) async fn respond_grpc(
         self: Arc<Self>,
-        request: Request<Incoming>,
-        caller: &Caller,
+        request: Request<Inbound>,
+        caller: &Arc<Caller>,
         until: Option<Instant>,
         activity: &Arc<Activity>,
         working: Working,
@@ -192,7 +196,7 @@ impl Server {
         mut parts: Parts,
         client: Client,
         asked: Asked,
-        caller: &Caller,
+        caller: &Arc<Caller>,
         begun: Instant,
     ) -> Result<Call, (Problem, Parts, Asked)> {
         let taken = self
@@ -202,7 +206,7 @@ impl Server {
             Ok(terms) => terms,
             Err(problem) => return Err((problem, parts, asked)),
         };
-        self.tell(&mut parts, caller, client);
+        self.tell(&mut parts, caller, client, None);
         let headers = &mut parts.headers;
         for name in [
             ENCODING,
@@ -221,6 +225,7 @@ impl Server {
         Ok(Call {
             parts,
             client,
+            caller: caller.clone(),
             asked,
             // A time beyond what can be counted is none.
             deadline: timeout.and_then(|timeout| begun.checked_add(timeout)),
@@ -245,12 +250,7 @@ impl Server {
     }
 
     /// One message in, one out.
-    async fn unary(
-        &self,
-        call: &Call,
-        body: Incoming,
-        begun: Instant,
-    ) -> Result<Answered, Problem> {
+    async fn unary(&self, call: &Call, body: Inbound, begun: Instant) -> Result<Answered, Problem> {
         let audited = self.audited(&call.parts, &call.asked, call.client);
         let due = self.due(call, begun);
         let asked = &call.asked;
@@ -287,11 +287,12 @@ impl Server {
     async fn stream(
         self: &Arc<Self>,
         call: Call,
-        body: Incoming,
+        body: Inbound,
         out: &Out,
     ) -> Result<HeaderMap, Gone> {
         let call = Arc::new(call);
-        let mut draining = self.draining.subscribe();
+        let _open = OpenStream::of(&self.open_streams);
+        let mut phases = Phases::of(&self.phase);
         let mut messages = Messages::new(self, body, call.client.address);
         let mut running: VecDeque<Ends<Result<Answered, Problem>>> = VecDeque::new();
         // Set when no further message is taken: how the call ends once those that run are answered.
@@ -308,7 +309,7 @@ impl Server {
             let rests = running.is_empty();
             tokio::select! {
                 biased;
-                () = over(&mut draining, call.until), if ending.is_none() => {
+                () = over(&mut phases, call.until), if ending.is_none() => {
                     ending = Some(Some(leaving()));
                 }
                 () = at(call.deadline) => return Ok(self.ended(&call, &own_time_over())),
@@ -391,7 +392,7 @@ impl Server {
     async fn watch(
         self: &Arc<Self>,
         call: &Call,
-        body: Incoming,
+        body: Inbound,
         out: &Out,
     ) -> Result<HeaderMap, Gone> {
         let begun = Instant::now();
@@ -416,14 +417,18 @@ impl Server {
             Ok(message) => message,
             Err(problem) => return Ok(self.ended(call, &problem)),
         };
-        let mut draining = self.draining.subscribe();
+        let mut phases = Phases::of(&self.phase);
+        let mut again = phases.clone();
         let mut told: Option<Bytes> = None;
         loop {
             let answered = {
                 // A moment without a place is no change.
                 let permit = self.in_flight.try_acquire();
                 match (permit, request(call, message.clone())) {
-                    (Ok(_permit), Ok(request)) => {
+                    (Ok(_permit), Ok(mut request)) => {
+                        // What this side knows changes, too.
+                        request.0.headers.remove(&super::CONNECTION);
+                        self.tell(&mut request.0, &call.caller, call.client, None);
                         let due = self.due(call, Instant::now());
                         Some(self.pass(request, due, &call.asked).await)
                     }
@@ -444,8 +449,11 @@ impl Server {
                 Some(Err(problem)) => return Ok(self.ended(call, &self.late(problem, call))),
             }
             tokio::select! {
+                // Before the call ends, its client is told that the server stops.
+                biased;
+                () = again.changed() => {}
+                () = over(&mut phases, call.until) => return Ok(self.ended(call, &leaving())),
                 () = tokio::time::sleep(WATCH_INTERVAL) => {}
-                () = over(&mut draining, call.until) => return Ok(self.ended(call, &leaving())),
                 () = at(call.deadline) => return Ok(self.ended(call, &own_time_over())),
             }
         }
@@ -710,13 +718,29 @@ fn trailers(problem: &Problem) -> HeaderMap {
     trailers
 }
 
+/// A stream that is counted among those that are open.
+struct OpenStream<'s>(&'s AtomicU64);
+
+impl<'s> OpenStream<'s> {
+    fn of(open: &'s AtomicU64) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(open)
+    }
+}
+
+impl Drop for OpenStream<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A message's place among those of streams. One that has bytes has one.
 type Place = Option<OwnedSemaphorePermit>;
 
 /// The messages of a stream, as they come. It may be dropped while it waits for one.
 struct Messages<'s> {
     server: &'s Server,
-    body: Incoming,
+    body: Inbound,
     address: IpAddr,
     deframer: Deframer,
     /// What came and was not looked at yet.
@@ -737,7 +761,7 @@ struct Partial<'s> {
 }
 
 impl<'s> Messages<'s> {
-    fn new(server: &'s Server, body: Incoming, address: IpAddr) -> Self {
+    fn new(server: &'s Server, body: Inbound, address: IpAddr) -> Self {
         Self {
             server,
             body,
@@ -773,7 +797,9 @@ impl<'s> Messages<'s> {
     /// The next message with its place; `None` when there are no more. A stream of which nothing runs, or a message that
     /// has come in part, may pause for so long only.
     async fn next(&mut self, rests: bool) -> Result<Option<(Message, Place)>, Problem> {
-        let pause = Duration::from_millis(self.server.settings.body_idle_timeout_ms);
+        let settings = &self.server.settings;
+        let body_pause = Duration::from_millis(settings.body_idle_timeout_ms);
+        let stream_pause = Duration::from_millis(settings.stream_idle_timeout_ms);
         loop {
             self.take_place().await?;
             let mut rest: &[u8] = &self.piece;
@@ -785,7 +811,15 @@ impl<'s> Messages<'s> {
                 return Ok(Some((message, self.place.take())));
             }
             self.count_partial()?;
+            let crowded = self.server.open_streams.load(Ordering::Relaxed) > MANY_STREAMS;
+            let pause = match &self.partial {
+                Some(_) => body_pause,
+                None if crowded => body_pause.min(stream_pause),
+                None => stream_pause,
+            };
             let until = (rests || self.partial.is_some()).then(|| self.last + pause);
+            // Others may come meanwhile, and leave less time to this one.
+            let look = until.map(|until| until.min(Instant::now() + body_pause));
             let dawdles_at = match &self.partial {
                 Some(Partial {
                     since,
@@ -794,7 +828,7 @@ impl<'s> Messages<'s> {
                 }) => Some(*since + super::DAWDLING),
                 _ => None,
             };
-            let woken = [until, dawdles_at].into_iter().flatten().min();
+            let woken = [look, dawdles_at].into_iter().flatten().min();
             let frame = tokio::select! {
                 biased;
                 frame = self.body.frame() => Ok(frame),
@@ -802,9 +836,10 @@ impl<'s> Messages<'s> {
             };
             match frame {
                 Err(()) if woken < until => {
-                    let place = self.server.dawdle(self.address)?;
-                    if let Some(partial) = &mut self.partial {
-                        partial.dawdling = Some(place);
+                    if dawdles_at.is_some_and(|at| at <= Instant::now())
+                        && let Some(partial) = &mut self.partial
+                    {
+                        partial.dawdling = Some(self.server.dawdle(self.address)?);
                     }
                 }
                 Err(()) => {

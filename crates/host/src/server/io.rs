@@ -1,9 +1,7 @@
 //! What the server does to a connection's bytes before and beneath HTTP.
 
-use super::framing::{Follower, Seen};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -162,36 +160,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     }
 }
 
-/// What is known of the requests on a connection, for who reads along and who answers.
-#[derive(Clone, Debug)]
-pub struct Heads(Arc<Mutex<Follower>>);
-
-impl Heads {
-    /// Of a new connection.
-    pub fn new(max_head_bytes: usize) -> Self {
-        Self(Arc::new(Mutex::new(Follower::new(max_head_bytes))))
-    }
-
-    /// What was seen of the next request.
-    pub fn next(&self) -> Seen {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).next()
-    }
-}
-
 /// A stream whose reader is read along with.
-pub struct Followed<S> {
+pub struct Followed<S, F> {
     stream: S,
-    heads: Heads,
+    follow: F,
 }
 
-impl<S> Followed<S> {
-    /// Wraps a stream from which nothing was read yet.
-    pub fn new(stream: S, heads: Heads) -> Self {
-        Self { stream, heads }
+impl<S, F: FnMut(&[u8])> Followed<S, F> {
+    /// Wraps a stream from which nothing was read yet; `follow` is given what is read.
+    pub fn new(stream: S, follow: F) -> Self {
+        Self { stream, follow }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
+impl<S: AsyncRead + Unpin, F: FnMut(&[u8]) + Unpin> AsyncRead for Followed<S, F> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -200,14 +182,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
         let had = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if let Some(bytes) = buffer.filled().get(had..).filter(|b| !b.is_empty()) {
-            let mut follower = self.heads.0.lock().unwrap_or_else(PoisonError::into_inner);
-            follower.read(bytes);
+            (self.follow)(bytes);
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Followed<S> {
+impl<S: AsyncWrite + Unpin, F: Unpin> AsyncWrite for Followed<S, F> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -857,8 +857,13 @@ impl Lane for OvLane {
                                 read(&self.request, *index, port, graph.most_bytes, &mut left)
                             })
                             .collect();
+                    // A request holds its outputs until its next run, and the CPU plugin what it computed them
+                    // from for as long as the compiled model is there.
+                    if outputs.is_err() && graph.open_shapes {
+                        graph.renew(&self.compiled)?;
+                        self.compiled = graph.current()?;
+                    }
                     if outputs.is_err() || graph.most_bytes - left > KEPT_OUTPUT_BYTES {
-                        // A request holds its outputs and what it computed them from until its next run.
                         self.request = self.compiled.request()?;
                     }
                     return outputs;

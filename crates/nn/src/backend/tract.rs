@@ -32,6 +32,7 @@ use tract_onnx::prelude::{
     DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, OutletId,
     SymbolScope, TDim, TValue, TVec, Tensor, TractError, TypedRunnableModel,
 };
+use tract_onnx::tract_hir::infer::Factoid;
 
 use super::{
     Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Session,

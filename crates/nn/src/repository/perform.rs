@@ -461,7 +461,13 @@ impl Core {
 
     pub fn events(&self) -> mpsc::UnboundedReceiver<Event> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.lock().events = Some(sender);
+        let mut inner = self.lock();
+        inner.events = Some(sender);
+        // What was found wrong with the files when they were first looked at was told to nobody.
+        inner.told.retain(|(_, number), _| *number > 0);
+        inner.told_no_versions.clear();
+        inner.tell();
+        drop(inner);
         receiver
     }
 

@@ -1,0 +1,209 @@
+//! Decides when an HTTP/1 connection on which nothing is asked is closed: one that rests between two requests, and one
+//! whose request does not come to its end.
+//!
+//! hyper has one limit for both, which runs from the last answer to the end of the next head. A connection that rests is
+//! worth keeping for longer than a head may take, so hyper's is off and the bytes are read along.
+
+use super::drain;
+use super::framing::{Follower, Seen};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What is known of the requests on a connection, for the reader, the service and the timer.
+#[derive(Clone, Debug)]
+pub struct Heads(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    follower: Follower,
+    /// Requests that are worked on.
+    requests: usize,
+    /// Whether there was a request before.
+    served: bool,
+    /// When the last request ended, or the connection was opened.
+    quiet_since: Instant,
+    /// When the head that is on its way began.
+    head_since: Option<Instant>,
+}
+
+/// How long nothing may come.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From the first byte of a head to its last; and until the first byte of the first.
+    pub head: Duration,
+    /// Between an answer and the next request.
+    pub idle: Duration,
+}
+
+/// What to do with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Leave it be, and look again then. A head may begin before.
+    Wait(Instant),
+    /// Close it when its last answer has gone out.
+    Close,
+    /// End it: what it sends does not come to its end.
+    End,
+}
+
+impl State {
+    /// Notes where the connection is, after anything happened.
+    fn settle(&mut self, now: Instant) {
+        if self.requests > 0 || self.follower.is_between_requests() {
+            self.head_since = None;
+        } else if self.head_since.is_none() {
+            self.head_since = Some(now);
+        }
+    }
+
+    fn verdict(&self, now: Instant, limits: Limits, closing_since: Option<Instant>) -> Verdict {
+        let (end, verdict) = match self.head_since {
+            _ if self.requests > 0 => return Verdict::Wait(now + limits.head),
+            // What never was served has nothing to be flushed.
+            Some(since) if self.served => (since + limits.head, Verdict::Close),
+            Some(since) => (since + limits.head, Verdict::End),
+            None => {
+                let (since, limit, last) = match self.served {
+                    true => (self.quiet_since, limits.idle, drain::IDLE),
+                    false => (self.quiet_since, limits.head, drain::FRESH),
+                };
+                let end = since + limit;
+                let last = closing_since.map(|closing| since.max(closing) + last);
+                (last.map_or(end, |last| end.min(last)), Verdict::Close)
+            }
+        };
+        if end > now {
+            Verdict::Wait(end)
+        } else {
+            verdict
+        }
+    }
+}
+
+impl Heads {
+    /// Of a new connection.
+    pub fn new(max_head_bytes: usize, now: Instant) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            follower: Follower::new(max_head_bytes),
+            requests: 0,
+            served: false,
+            quiet_since: now,
+            head_since: None,
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes bytes that arrived.
+    pub fn read(&self, bytes: &[u8], now: Instant) {
+        let mut state = self.state();
+        state.follower.read(bytes);
+        state.settle(now);
+    }
+
+    /// Counts a request that is handed over until the guard goes, and says what was seen of it.
+    pub fn request(&self) -> (Seen, Working) {
+        let mut state = self.state();
+        state.requests += 1;
+        state.served = true;
+        state.head_since = None;
+        (state.follower.next(), Working(self.clone()))
+    }
+
+    /// What to do with the connection. `closing_since` is when the listener was closed.
+    pub fn verdict(&self, now: Instant, limits: Limits, closing_since: Option<Instant>) -> Verdict {
+        self.state().verdict(now, limits, closing_since)
+    }
+}
+
+/// A request that is worked on.
+#[derive(Debug)]
+pub struct Working(Heads);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let mut state = self.0.state();
+        state.requests -= 1;
+        state.quiet_since = now;
+        state.settle(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        head: Duration::from_secs(15),
+        idle: Duration::from_secs(75),
+    };
+
+    fn at(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_connection_rests_for_the_idle_time_and_a_head_has_its_own() {
+        let start = Instant::now();
+        let heads = Heads::new(1 << 10, start);
+        let verdict = |seconds| heads.verdict(at(start, seconds), LIMITS, None);
+        // New: its first byte has as long as a head.
+        assert_eq!(verdict(0), Verdict::Wait(at(start, 15)));
+        assert_eq!(verdict(15), Verdict::Close);
+        // A head in drips is measured from its first byte, whatever comes after it.
+        heads.read(b"GET / HT", at(start, 10));
+        heads.read(b"TP/1.1\r\n", at(start, 20));
+        assert_eq!(verdict(20), Verdict::Wait(at(start, 25)));
+        assert_eq!(verdict(25), Verdict::End);
+        heads.read(b"host: x\r\n\r\n", at(start, 24));
+        let (seen, working) = heads.request();
+        assert_eq!(seen, Seen::Clear);
+        assert!(
+            matches!(verdict(3_600), Verdict::Wait(_)),
+            "it is worked on"
+        );
+        drop(working);
+        let quiet = Instant::now();
+        let rests = |after: Duration| heads.verdict(quiet + after, LIMITS, None);
+        assert!(matches!(rests(Duration::from_secs(74)), Verdict::Wait(_)));
+        assert_eq!(rests(Duration::from_secs(76)), Verdict::Close);
+        // The next head.
+        heads.read(b"GET", at(quiet, 70));
+        assert!(matches!(rests(Duration::from_secs(76)), Verdict::Wait(_)));
+        assert_eq!(rests(Duration::from_secs(85)), Verdict::Close);
+    }
+
+    #[test]
+    fn a_head_that_is_not_read_along_has_no_more_time_than_others() {
+        let start = Instant::now();
+        let heads = Heads::new(64, start);
+        heads.read(&[b'x'; 200], start);
+        assert_eq!(
+            heads.verdict(at(start, 15), LIMITS, None),
+            Verdict::End,
+            "longer than it may be, and without end"
+        );
+    }
+
+    #[test]
+    fn once_the_listener_is_closed_a_connection_that_rests_has_a_moment() {
+        let start = Instant::now();
+        let closing = Some(at(start, 1));
+        let heads = Heads::new(1 << 10, start);
+        let verdict = |now| heads.verdict(now, LIMITS, closing);
+        let fresh = at(start, 1) + drain::FRESH;
+        assert_eq!(verdict(at(start, 1)), Verdict::Wait(fresh));
+        assert_eq!(verdict(fresh), Verdict::Close);
+        heads.read(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", at(start, 1));
+        drop(heads.request());
+        let quiet = Instant::now();
+        let closing = Some(quiet - Duration::from_secs(5));
+        let verdict = |now| heads.verdict(now, LIMITS, closing);
+        assert!(matches!(verdict(quiet), Verdict::Wait(_)));
+        assert_eq!(verdict(quiet + drain::IDLE * 2), Verdict::Close);
+    }
+}
