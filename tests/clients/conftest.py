@@ -10,11 +10,27 @@ import time
 import urllib.error
 import urllib.request
 
-import numpy
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 180
+
+
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="run the tests marked `all`, too: slow, or of large packages")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "all: is run with --all only")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--all"):
+        return
+    for item in items:
+        if item.get_closest_marker("all"):
+            item.add_marker(pytest.mark.skip(reason="run with scripts/clients --all"))
+
 
 OPEN = """
 [auth.anonymous]
@@ -145,6 +161,17 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """A server with the policy of the repository: callers from this machine need no API key."""
+    if url := os.environ.get("PENSTOCK_URL"):
+        yield Running(url)
+        return
+    started = Server(tmp_path_factory.mktemp("demo"), (ROOT / "penstock.toml").read_text(), ["acme"])
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
 def guarded(tmp_path_factory):
     """A server that wants API keys, and one of them for each of two tenants: `greedy` is the one to use up limits with."""
     if "PENSTOCK_URL" in os.environ:
@@ -157,5 +184,7 @@ def guarded(tmp_path_factory):
 @pytest.fixture(scope="session")
 def digits():
     """Digits the model was not trained on: pixels, and what they show."""
+    import numpy  # Not every group of clients has it.
+
     rows = numpy.loadtxt(ROOT / "tests/data/digits-heldout.csv", delimiter=",", dtype=numpy.float32)
     return rows[:, 1:], rows[:, 0].astype(int)

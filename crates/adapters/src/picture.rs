@@ -1,6 +1,9 @@
 //! Decides which images are taken and what their pixels are: PNG and JPEG, turned the way their EXIF data
 //! says, as grey or red, green and blue, what is transparent lying on white. Sizes are judged by the header,
 //! before anything is decoded or allocated.
+//!
+//! An image that is not whole is refused. Decoders make up what is missing, and a classifier would
+//! answer about that.
 
 use crate::{Blob, Part, RefusalKind};
 use png::Transformations;
@@ -27,6 +30,12 @@ const PNG_BYTES: usize = 16 << 20;
 /// What is said of content that is neither.
 const TAKES: &str = "This model takes images, as image/png or image/jpeg.";
 
+/// Ones, with a zero behind each byte of them, as the data of a JPEG hold them: more than a decoder reads ahead.
+const ONES: &[u8] = &[
+    0xff, 0, 0xff, 0, 0xff, 0, 0xff, 0, 0xff, 0, 0xff, 0, 0xff, 0, 0xff, 0,
+];
+/// The channels of a pixel with opacity.
+const RGBA: usize = 4;
 const EXTENSION: &[u8] = b"http://ns.adobe.com/xmp/extension/\0";
 
 /// A decoded image.
@@ -164,6 +173,11 @@ fn png(body: &[u8], allowance: &mut Allowance) -> Result<Picture, RefusalKind> {
     decoder.set_ignore_iccp_chunk(true);
     let header = decoder.read_header_info().map_err(broken)?;
     admit(header.width.into(), header.height.into(), allowance)?;
+    let indexed = header.color_type == png::ColorType::Indexed;
+    if indexed {
+        // The decoder makes an index that the palette lacks black. `coloured` refuses it.
+        decoder.set_transformations(Transformations::IDENTITY);
+    }
     let mut reader = decoder.read_info().map_err(broken)?;
     let size = reader
         .output_buffer_size()
@@ -171,7 +185,13 @@ fn png(body: &[u8], allowance: &mut Allowance) -> Result<Picture, RefusalKind> {
     let mut bytes = vec![0; size];
     let frame = reader.next_frame(&mut bytes).map_err(broken)?;
     reader.finish().map_err(broken)?;
-    let channels = frame.color_type.samples();
+    let info = reader.info();
+    let orientation = info.exif_metadata.as_deref().and_then(orientation);
+    let mut channels = frame.color_type.samples();
+    if indexed {
+        bytes = coloured(&bytes, &frame, info)?;
+        channels = RGBA;
+    }
     // What is transparent lies on white; the bytes move towards the front of the same memory.
     let mut to = 0;
     if let 2 | 4 = channels {
@@ -185,20 +205,52 @@ fn png(body: &[u8], allowance: &mut Allowance) -> Result<Picture, RefusalKind> {
         }
         bytes.truncate(to);
     }
-    Ok(Picture {
+    let picture = Picture {
         width: frame.width as usize,
         height: frame.height as usize,
         channels: if channels < 3 { 1 } else { 3 },
         bytes,
-    })
+    };
+    if picture.bytes.len() != picture.width * picture.height * picture.channels {
+        return Err(invalid(
+            "The PNG's first frame is not the whole image.".into(),
+        ));
+    }
+    Ok(picture.turned(orientation.unwrap_or(1)))
+}
+
+/// The pixels of an image with a palette: red, green, blue and opacity.
+fn coloured(
+    packed: &[u8],
+    frame: &png::OutputInfo,
+    info: &png::Info<'_>,
+) -> Result<Vec<u8>, RefusalKind> {
+    let (palette, _) = info.palette.as_deref().unwrap_or_default().as_chunks::<3>();
+    let opacities = info.trns.as_deref().unwrap_or_default();
+    let bits = frame.bit_depth as usize;
+    let width = frame.width as usize;
+    let mut pixels = Vec::with_capacity(width * frame.height as usize * RGBA);
+    for row in packed.chunks_exact(frame.line_size.max(1)) {
+        for x in 0..width {
+            // The first pixel is in the highest bits.
+            let shift = 8 - bits - x * bits % 8;
+            let index = usize::from(row[x * bits / 8] >> shift) & ((1 << bits) - 1);
+            let Some([r, g, b]) = palette.get(index) else {
+                return Err(invalid(format!(
+                    "The PNG uses colour {index} of a palette that has {}.",
+                    palette.len()
+                )));
+            };
+            let opacity = opacities.get(index).copied().unwrap_or(u8::MAX);
+            pixels.extend([*r, *g, *b, opacity]);
+        }
+    }
+    Ok(pixels)
 }
 
 fn jpeg(body: &[u8], allowance: &mut Allowance) -> Result<Picture, RefusalKind> {
     let broken = |e| invalid(format!("The JPEG cannot be read: {e:?}."));
-    let Head { orientation, scan } = head(body);
-    if !body[scan..].windows(2).any(|pair| pair == b"\xff\xd9") {
-        return Err(invalid("The JPEG is cut short: it has no end.".into()));
-    }
+    let Guarded { orientation, file } = guarded(body)?;
     let extensions = body
         .windows(EXTENSION.len())
         .filter(|window| *window == EXTENSION);
@@ -212,7 +264,7 @@ fn jpeg(body: &[u8], allowance: &mut Allowance) -> Result<Picture, RefusalKind> 
         .set_max_height(MAX_SIDE as usize)
         .set_strict_mode(true)
         .jpeg_set_max_scans(MAX_JPEG_SCANS);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(body), options);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&file[..]), options);
     decoder.decode_headers().map_err(broken)?;
     let (width, height) = decoder
         .dimensions()
@@ -237,40 +289,94 @@ fn jpeg(body: &[u8], allowance: &mut Allowance) -> Result<Picture, RefusalKind> 
     Ok(picture.turned(orientation))
 }
 
-/// What is found before a JPEG's first scan.
-struct Head {
+/// A JPEG that the decoder refuses if its data end early.
+struct Guarded {
     /// EXIF's orientation, 1 to 8.
     orientation: u8,
-    /// Where the scan begins, or where reading ended.
-    scan: usize,
+    file: Vec<u8>,
 }
 
-fn head(body: &[u8]) -> Head {
-    let mut head = Head {
-        orientation: 1,
-        scan: 2.min(body.len()),
-    };
-    while let Some([0xff, marker, high, low]) = body[head.scan..].first_chunk::<4>() {
-        // What stands alone has no length, and what is not one of the head's segments is the decoder's to judge.
-        let length = usize::from(u16::from_be_bytes([*high, *low]));
-        if !matches!(marker, 0xc0..=0xcf | 0xdb..=0xdd | 0xe0..=0xef | 0xfe) || length < 2 {
+/// Copies a JPEG up to its end, with [`ONES`] behind the data.
+///
+/// The decoder takes an end or a restart that comes too early for zero bits, and makes up the rest of the image. No
+/// Huffman code consists of ones only, so a decoder that is not done when it meets them finds an invalid code. One that is
+/// done passes them over. Where data end without a restart or the end of the file, zune-jpeg 0.5 has to meet the next marker
+/// at once: behind each scan of a baseline image, and behind the first scan of a progressive one. So the scans are counted.
+fn guarded(body: &[u8]) -> Result<Guarded, RefusalKind> {
+    const SEGMENT_HEADER: usize = 4;
+    let cut = || invalid("The JPEG is cut short: it has no end.".into());
+    let mut file = Vec::with_capacity(body.len() + ONES.len());
+    let mut orientation_found = None;
+    let (mut components, mut scanned): (&[u8], Vec<u8>) = (&[], Vec::new());
+    let (mut progressive, mut scans, mut in_data) = (false, 0, false);
+    let (mut at, mut copied) = (2, 0);
+    loop {
+        let next = body.get(at..).unwrap_or_default().windows(2);
+        let marker_at = at
+            + next
+                .into_iter()
+                .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff))
+                .ok_or_else(cut)?;
+        let marker = body[marker_at + 1];
+        let (ends, restarts) = (marker == 0xd9, (0xd0..=0xd7).contains(&marker));
+        let first_of_several = progressive && scans == 1;
+        if in_data && !first_of_several && (ends || restarts || progressive) {
+            file.extend(&body[copied..marker_at]);
+            file.extend(ONES);
+            copied = marker_at;
+        }
+        if ends {
+            file.extend(&body[copied..marker_at + 2]);
             break;
         }
-        let Some(segment) = body[head.scan + 4..].get(..length - 2) else {
-            break;
-        };
-        if let (0xe1, Some(tiff)) = (*marker, segment.strip_prefix(b"Exif\0\0")) {
-            head.orientation = orientation(tiff).unwrap_or(head.orientation);
+        // These stand alone.
+        if restarts || marker == 0x01 {
+            at = marker_at + 2;
+            continue;
         }
-        head.scan += 2 + length;
+        in_data = marker == 0xda;
+        let length = body
+            .get(marker_at + 2..marker_at + SEGMENT_HEADER)
+            .map(|bytes| usize::from(u16::from_be_bytes([bytes[0], bytes[1]])))
+            .ok_or_else(cut)?;
+        at = marker_at + 2 + length.max(2);
+        let segment = body.get(marker_at + SEGMENT_HEADER..at).ok_or_else(cut)?;
+        match (marker, segment) {
+            (0xe1, [b'E', b'x', b'i', b'f', 0, 0, tiff @ ..]) => {
+                orientation_found = orientation_found.or_else(|| orientation(tiff));
+            }
+            // The kind of frame: bits, height, width, and three bytes for each component.
+            (0xc0..=0xc2, [_, _, _, _, _, _, frame @ ..]) => {
+                (components, progressive) = (frame, marker == 0xc2);
+            }
+            (0xda, [count, scan @ ..]) => {
+                scans += 1;
+                let named = scan.chunks_exact(2).take(usize::from(*count));
+                scanned.extend(named.map(|component| component[0]));
+            }
+            _ => {}
+        }
     }
-    head
+    let complete = components
+        .chunks_exact(3)
+        .all(|component| scanned.contains(&component[0]));
+    // The first scan of a progressive image has one number for each block of 64 pixels.
+    if !complete || (progressive && scans < 2) {
+        return Err(invalid(
+            "The JPEG is cut short: it ends before the last of its scans.".into(),
+        ));
+    }
+    Ok(Guarded {
+        orientation: orientation_found.unwrap_or(1),
+        file,
+    })
 }
 
 /// The orientation in the first directory of EXIF data.
 fn orientation(tiff: &[u8]) -> Option<u8> {
     const ORIENTATION: u16 = 0x0112;
     const ENTRY_BYTES: usize = 12;
+    const LONG: u16 = 4;
     let little = match tiff.get(..4)? {
         b"II*\0" => true,
         b"MM\0*" => false,
@@ -292,7 +398,11 @@ fn orientation(tiff: &[u8]) -> Option<u8> {
     for entry in 0..usize::from(u16_at(directory)?) {
         let at = directory.checked_add(2 + entry * ENTRY_BYTES)?;
         if u16_at(at)? == ORIENTATION {
-            let value = u16_at(at.checked_add(8)?)?;
+            // A number of 16 bits as it should be, or one of 32, whose lower half comes last in the one order of bytes.
+            let value = match (u16_at(at.checked_add(2)?)?, little) {
+                (LONG, false) => u16_at(at.checked_add(10)?)?,
+                _ => u16_at(at.checked_add(8)?)?,
+            };
             return u8::try_from(value).ok().filter(|v| (1..=8).contains(v));
         }
     }

@@ -1,6 +1,10 @@
 //! Decides which recordings are taken and what they are as samples: WAV with whole numbers of 8, 16, 24 or 32
 //! bits or floating-point numbers of 32, of one channel or two, which become one, at any usual rate, which
 //! becomes the one that is asked for. Nothing a header says is believed before the bytes are there.
+//!
+//! A header that contradicts itself or the file is refused. Guessing would give a wrong answer that looks right:
+//! samples that a wrong size leaves out count as silence, and a wrong rate moves every segment. The one exception is the
+//! size that a program cannot know when it writes to a pipe. Such a recording is read to the end of the file.
 
 use crate::{Blob, Part, RefusalKind};
 
@@ -8,8 +12,19 @@ use crate::{Blob, Part, RefusalKind};
 pub const RATES_HZ: std::ops::RangeInclusive<u32> = 4_000..=192_000;
 /// What is said of content that is something else.
 const TAKES: &str = "This model takes recordings, as audio/wav.";
-/// The data's size where a program that wrote to a pipe did not know it: up to the end.
-const UNKNOWN_BYTES: u32 = u32::MAX;
+/// A data size from here on stands for an unknown size: programs that write to a pipe cannot come back to fill it in.
+/// FFmpeg writes 0xFFFFFFFF, SoX and eSpeak NG 0x7FFFF000 rounded down to whole frames, arecord 0x80000000. No body is as
+/// long as the least of these.
+const UNKNOWN_BYTES: u32 = 0x7fff_0000;
+/// The length of a chunk's header: its name and its size.
+const CHUNK_HEADER: usize = 8;
+/// The length of an ID3v1 tag, which some programs append to any kind of file.
+const ID3_BYTES: usize = 128;
+/// Zeros behind the last chunk are a filling up to this many, the block of a disk. More may be a part of the recording.
+const MAX_FILLING: usize = 4_096;
+/// The highest floating-point sample that is taken, as a multiple of full scale (24 dB above it). Higher ones are whole numbers
+/// that were stored as floating point without being scaled.
+const MAX_FLOAT: f32 = 16.0;
 
 /// A recording, not read yet: what its header says of bytes that are there.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,61 +70,114 @@ pub fn recording<'a>(part: &Part<'a>) -> Result<Recording<'a>, RefusalKind> {
     }
 }
 
-/// Reads the chunks of a RIFF file up to its data.
+/// Reads the chunks of a RIFF file. The size in the file's own header is not used: the chunks tell the same and more.
 fn wav(body: &[u8]) -> Result<Recording<'_>, RefusalKind> {
     let mut rest = &body[12..];
     let mut format = None;
     loop {
-        let Some((header, after)) = rest.split_first_chunk::<8>() else {
+        let Some((id, stated, after)) = chunk_header(rest) else {
             return Err(invalid(match format {
                 None => "The WAV is cut short: it has no format.",
                 Some(_) => "The WAV is cut short: it has no data.",
             }));
         };
-        let [i, j, k, l, size @ ..] = *header;
-        let stated = u32::from_le_bytes(size);
-        let id = [i, j, k, l];
         if id == *b"data" {
             let (encoding, channels, rate_hz) =
                 format.ok_or_else(|| invalid("The WAV's data come before their format."))?;
-            let data = match stated {
-                UNKNOWN_BYTES => after,
-                _ => usize::try_from(stated)
-                    .ok()
-                    .and_then(|size| after.get(..size))
-                    .ok_or_else(|| {
-                        invalid(format!(
-                            "The WAV is cut short: its header states {stated} bytes of data, and {} are there.",
-                            after.len()
-                        ))
-                    })?,
-            };
-            let recording = Recording {
+            let mut recording = Recording {
                 encoding,
                 channels,
                 rate_hz,
-                data,
+                data: &[],
             };
-            if !data.len().is_multiple_of(recording.frame_bytes()) {
-                return Err(invalid("The WAV's data end within a sample."));
-            }
+            recording.data = data(stated, after, recording.frame_bytes())?;
             return Ok(recording);
         }
-        let size = usize::try_from(stated).unwrap_or(usize::MAX);
-        let Some((chunk, after)) = after.split_at_checked(size) else {
-            return Err(invalid(format!(
+        let (chunk, after) = split(after, stated).ok_or_else(|| {
+            invalid(format!(
                 "The WAV is cut short: a part of it states {stated} bytes, and {} are there.",
                 after.len()
-            )));
-        };
-        if id == *b"fmt " {
-            format = Some(read_format(chunk)?);
+            ))
+        })?;
+        if id == *b"fmt " && format.replace(read_format(chunk)?).is_some() {
+            return Err(invalid("The WAV has two formats; one is expected."));
         }
-        // Chunks begin at even places.
-        rest = match size % 2 {
-            0 => after,
-            _ => after.get(1..).unwrap_or_default(),
+        rest = unpadded(stated, after);
+    }
+}
+
+/// The name and stated size of a chunk, and what follows them.
+fn chunk_header(bytes: &[u8]) -> Option<([u8; 4], u32, &[u8])> {
+    let ([i, j, k, l, size @ ..], after) = bytes.split_first_chunk::<CHUNK_HEADER>()?;
+    Some(([*i, *j, *k, *l], u32::from_le_bytes(*size), after))
+}
+
+/// The first `stated` bytes and the rest, where there are as many.
+fn split(bytes: &[u8], stated: u32) -> Option<(&[u8], &[u8])> {
+    bytes.split_at_checked(usize::try_from(stated).ok()?)
+}
+
+/// What follows a chunk of this size. Chunks begin at even places, so a zero fills up an odd one; some programs leave it out.
+fn unpadded(stated: u32, after: &[u8]) -> &[u8] {
+    match after {
+        [0, rest @ ..] if !stated.is_multiple_of(2) => rest,
+        _ => after,
+    }
+}
+
+/// The samples' bytes, from what follows the header of the data chunk.
+fn data(stated: u32, after: &[u8], frame_bytes: usize) -> Result<&[u8], RefusalKind> {
+    let no_chunks = |rest: &[u8]| {
+        invalid(format!(
+            "The WAV's header states {stated} bytes of data, but {} more bytes follow which are no part of a WAV. Write the size \
+         of the data, or 0xFFFFFFFF where it is not known.",
+            rest.len()
+        ))
+    };
+    if stated >= UNKNOWN_BYTES || (stated == 0 && !tail_is_known(after, stated)?) {
+        // A program that is ended while it writes to a pipe leaves a part of a frame.
+        return Ok(&after[..after.len() - after.len() % frame_bytes]);
+    }
+    let (data, rest) = split(after, stated).ok_or_else(|| {
+        invalid(format!(
+            "The WAV is cut short: its header states {stated} bytes of data, and {} are there.",
+            after.len()
+        ))
+    })?;
+    let rest = unpadded(stated, rest);
+    if !tail_is_known(rest, stated)? {
+        return Err(no_chunks(rest));
+    }
+    if !data.len().is_multiple_of(frame_bytes) {
+        return Err(invalid("The WAV's data end within a sample."));
+    }
+    Ok(data)
+}
+
+/// Whether what follows the data cannot be samples: it is too short for a chunk, or consists of whole chunks, perhaps with a
+/// filling of zeros or an ID3v1 tag behind them. A second data chunk is an error, since its samples would be left out.
+fn tail_is_known(mut rest: &[u8], stated_data: u32) -> Result<bool, RefusalKind> {
+    loop {
+        let Some((id, stated, after)) = chunk_header(rest) else {
+            return Ok(true);
         };
+        if rest.len() == ID3_BYTES && rest.starts_with(b"TAG") {
+            return Ok(true);
+        }
+        if !id.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+            // Zeros behind no data at all are a silent recording, not a filling.
+            let filling = stated_data > 0 && rest.len() < MAX_FILLING;
+            return Ok(filling && rest.iter().all(|byte| *byte == 0));
+        }
+        let Some((_, after)) = split(after, stated) else {
+            return Ok(false);
+        };
+        if let b"data" | b"fmt " | b"RIFF" = &id {
+            return Err(invalid(
+                "The WAV has a second recording behind its data. Send each recording by itself.",
+            ));
+        }
+        rest = unpadded(stated, after);
     }
 }
 
@@ -125,12 +193,20 @@ fn read_format(chunk: &[u8]) -> Result<(Encoding, usize, u32), RefusalKind> {
     };
     let word = |at: usize| u16::from_le_bytes([fixed[at], fixed[at + 1]]);
     let (mut tag, channels, block, bits) = (word(0), word(2), word(12), word(14));
-    let rate_hz = u32::from_le_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
+    let long =
+        |at: usize| u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
+    let (rate_hz, bytes_per_second) = (long(4), long(8));
     if tag == EXTENSIBLE {
         // Its own length, the bits that are used, the places of the loudspeakers, the sub-format.
-        match extension.get(8..24) {
-            Some([low, high, rest @ ..]) if rest == SUBFORMAT => {
-                tag = u16::from_le_bytes([*low, *high]);
+        match extension.get(2..24) {
+            Some([low, high, _, _, _, _, tag_low, tag_high, rest @ ..]) if rest == SUBFORMAT => {
+                tag = u16::from_le_bytes([*tag_low, *tag_high]);
+                let used = u16::from_le_bytes([*low, *high]);
+                if used > bits {
+                    return Err(invalid(format!(
+                        "The WAV's format contradicts itself: {used} bits of a sample are used, and it has {bits}."
+                    )));
+                }
             }
             _ => {
                 return Err(invalid(
@@ -166,6 +242,14 @@ fn read_format(chunk: &[u8]) -> Result<(Encoding, usize, u32), RefusalKind> {
         return Err(invalid(
             "The WAV's format contradicts itself: its blocks are not as long as its samples.",
         ));
+    }
+    // Zero says nothing. Of two rates that differ neither can be trusted.
+    if bytes_per_second != 0 && u64::from(bytes_per_second) != u64::from(rate_hz) * u64::from(block)
+    {
+        return Err(invalid(format!(
+            "The WAV's format contradicts itself: {rate_hz} samples a second of {block} bytes are not the {bytes_per_second} \
+             bytes a second that it states."
+        )));
     }
     Ok((encoding, channels.into(), rate_hz))
 }
@@ -210,6 +294,13 @@ impl Recording<'_> {
             if !mean.is_finite() {
                 return Err(invalid(format!(
                     "Sample {} of the WAV is not a finite number.",
+                    samples.len()
+                )));
+            }
+            if mean.abs() > MAX_FLOAT {
+                return Err(invalid(format!(
+                    "Sample {} of the WAV is {mean}; floating-point samples go from -1 to 1. Divide whole numbers of 16 bits \
+                     by 32768 before they are stored as floating point.",
                     samples.len()
                 )));
             }
@@ -384,10 +475,11 @@ pub(crate) mod tests {
             said(&file)
         };
         assert!(with(40, &[5, 0, 0, 0]).contains("states 5 bytes of data, and 4"));
-        assert!(with(40, &[0xfe, 0xff, 0xff, 0xff]).contains("cut short"));
+        assert!(with(40, &[0xff, 0xff, 0xfe, 0x7f]).contains("cut short"));
         assert!(with(16, &[0xff, 0xff, 0xff, 0x7f]).contains("cut short"));
         assert!(with(16, &[2, 0, 0, 0]).contains("format is cut short"));
-        assert!(with(40, &[3, 0, 0, 0]).contains("within a sample"));
+        let odd = wav_of(1, 16, 1, 16_000, &[1, 0, 2]);
+        assert!(said(&odd).contains("within a sample"));
         assert!(with(20, &[2, 0]).contains("format 2"));
         assert!(with(20, &[0xfe, 0xff]).contains("extended"));
         assert!(with(22, &[0, 0]).contains("0 channels"));
