@@ -247,10 +247,9 @@ fn what_the_schema_of_inputs_refuses_the_parser_refuses_too() {
     let document = whole(&contracts);
     for (name, contract) in &contracts {
         let path = format!("/v1/models/{name}:predict");
-        let Some((_, body)) = example(&document, &path) else {
+        let Some((schema, body)) = example(&document, &path) else {
             continue;
         };
-        let schema = json!({ "$ref": format!("#/components/schemas/{name}.PredictRequest") });
         for spec in &contract.inputs {
             let mut bad: Vec<Value> = vec![json!({}), json!("x"), json!([]), json!(1e300)];
             let good = &body["inputs"][&spec.name];
@@ -308,6 +307,217 @@ fn every_reference_leads_somewhere_and_every_component_is_used() {
             assert!(used.contains(&place), "nothing refers to {place}");
         }
     }
+}
+
+/// Visits every schema of a document, with where it stands. `named` tells those of `components.schemas` themselves.
+fn schemas(document: &Value, visit: &mut impl FnMut(&str, bool, &Value)) {
+    fn inside(
+        place: &str,
+        named: bool,
+        schema: &Value,
+        visit: &mut impl FnMut(&str, bool, &Value),
+    ) {
+        visit(place, named, schema);
+        for (keyword, value) in schema.as_object().into_iter().flatten() {
+            let place = format!("{place}/{keyword}");
+            match (keyword.as_str(), value) {
+                ("additionalProperties", Value::Bool(_)) => {}
+                ("items" | "additionalProperties", one) => inside(&place, false, one, visit),
+                ("anyOf" | "oneOf" | "allOf" | "prefixItems", Value::Array(all)) => {
+                    all.iter().for_each(|one| inside(&place, false, one, visit));
+                }
+                ("properties", Value::Object(all)) => {
+                    for (name, one) in all {
+                        inside(&format!("{place}/{name}"), false, one, visit);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        inside(name, true, schema, visit);
+    }
+    let mut others = Vec::new();
+    let mut without = document.clone();
+    without["components"]["schemas"].take();
+    walk(&without, &mut |value| {
+        if let Some(schema) = value.get("schema") {
+            others.push(schema.clone());
+        }
+    });
+    for schema in others {
+        inside("a body, parameter or header", false, &schema, visit);
+    }
+}
+
+#[test]
+fn generators_find_nothing_they_cannot_read() {
+    let document = whole(&contracts());
+    let mut seen = 0;
+    schemas(&document, &mut |place, named, schema| {
+        seen += 1;
+        assert_ne!(
+            schema,
+            &json!(false),
+            "{place}: openapi-python-client refuses it"
+        );
+        let Value::Object(keywords) = schema else {
+            return;
+        };
+        let has = |keyword: &str| keywords.contains_key(keyword);
+        if schema["type"] == json!("array") {
+            assert!(
+                has("items") || has("prefixItems"),
+                "{place}: an array of what?"
+            );
+        }
+        if has("enum") || has("const") {
+            assert!(has("type"), "{place}: the type of these values");
+        }
+        // A generator makes up the name of an object that has none, and two such names may be equal.
+        if has("properties") {
+            assert!(named, "{place}: an object with members needs a name");
+            assert!(has("description"), "{place}");
+        }
+        let choices = ["anyOf", "oneOf"].into_iter().find(|keyword| has(keyword));
+        if let Some(choices) = choices {
+            assert!(
+                !has("properties") && !has("type"),
+                "{place}: {choices} beside other keywords"
+            );
+        }
+        if let Some(place) = schema["$ref"].as_str() {
+            assert_eq!(
+                keywords.len(),
+                1,
+                "{place}: nothing stands beside a reference"
+            );
+        }
+    });
+    assert!(seen > 500, "{seen}");
+}
+
+#[test]
+fn every_operation_has_a_summary_of_its_own_a_description_and_a_tag_that_is_explained() {
+    let document = whole(&contracts());
+    let tags: BTreeSet<&str> = document["tags"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|tag| tag["description"].is_string())
+        .map(|tag| tag["name"].as_str().unwrap())
+        .collect();
+    let mut summaries = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for operation in item.as_object().unwrap().values() {
+            let summary = operation["summary"].as_str().unwrap();
+            assert!(
+                summaries.insert(summary.to_owned()),
+                "{path}: {summary} twice"
+            );
+            assert!(
+                !operation["description"].as_str().unwrap().is_empty(),
+                "{path}"
+            );
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(ids.insert(id.to_lowercase()), "{path}: {id} twice");
+            assert!(id.bytes().all(|b| b.is_ascii_alphanumeric()), "{id}");
+            if let Some(content) = operation["requestBody"]["content"].as_object() {
+                let types: Vec<&String> = content.keys().collect();
+                assert_eq!(
+                    types,
+                    ["application/json"],
+                    "{path}: orval chooses none of several"
+                );
+            }
+            let own: Vec<&str> = (operation["tags"].as_array().unwrap().iter())
+                .map(|tag| tag.as_str().unwrap())
+                .collect();
+            assert!(own.len() == 1 && tags.contains(own[0]), "{path}: {own:?}");
+        }
+    }
+}
+
+#[test]
+fn models_whose_names_differ_only_in_style_share_nothing() {
+    let (_, contract) = contracts().remove(0);
+    let names = [
+        "my-model",
+        "my_model",
+        "my.model",
+        "My-Model",
+        "MyModel",
+        "mymodel",
+        "MYMODEL",
+        "my--model",
+        "my-.model",
+        "model",
+        "model-version",
+        "Model",
+        "inputs",
+        "for-digits",
+        "batch",
+        "batch-predict",
+        "request",
+        "response",
+        "l6-v2",
+        "l6v2",
+        "l-6-v-2",
+        "a-b",
+        "ab",
+        "AB",
+        "A-B",
+        "2",
+        "number2",
+        "dot",
+        "word-dot",
+    ];
+    let many: Vec<(String, Contract)> = names
+        .iter()
+        .map(|name| ((*name).to_owned(), contract.clone()))
+        .collect();
+    let (none, one) = (whole(&[]), whole(&many[..1]));
+    let all = whole(&many);
+    let count =
+        |document: &Value, kind: &str| document["components"][kind].as_object().unwrap().len();
+    let of_one = count(&one, "schemas") - count(&none, "schemas");
+    assert_eq!(
+        count(&all, "schemas"),
+        count(&none, "schemas") + of_one * names.len()
+    );
+    let operations = |document: &Value| -> Vec<String> {
+        let paths = document["paths"].as_object().unwrap().values();
+        let operations = paths.flat_map(|item| item.as_object().unwrap().values());
+        operations
+            .map(|one| one["operationId"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let ids: BTreeSet<String> = operations(&all).into_iter().collect();
+    assert_eq!(ids.len(), operations(&all).len());
+    for name in all["components"]["schemas"].as_object().unwrap().keys() {
+        assert!(name.bytes().all(|b| b.is_ascii_alphanumeric()), "{name}");
+    }
+}
+
+#[test]
+fn generate_has_an_example_for_each_model_with_the_inputs_of_its_predict() {
+    let contracts = contracts();
+    let document = whole(&contracts);
+    let body = &document["paths"]["/v2/models/{model}/generate"]["post"]["requestBody"]["content"];
+    let examples = body["application/json"]["examples"].as_object().unwrap();
+    let mut ran = 0;
+    for (name, contract) in &contracts {
+        let Some(example) = examples.get(name) else {
+            continue;
+        };
+        let path = format!("/v1/models/{name}:predict");
+        let (_, predict) = self::example(&document, &path).unwrap();
+        assert_eq!(example["value"], predict["inputs"], "{name}: {contract:?}");
+        ran += 1;
+    }
+    assert!(ran >= 6, "{ran}");
 }
 
 #[test]

@@ -139,14 +139,10 @@ fn response(kind: Kind, oip: bool, status: u16) -> Value {
         .map(|code| format!("`{}`: {}. {}", code.as_str(), code.title(), code.remedy()))
         .collect();
     let words: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
-    let of_status = json!({ "code": { "enum": words }, "status": { "const": status } });
-    let refined = |schema: &str, properties: Value| json!({ "allOf": [reference(schema)], "properties": properties });
-    let own = if oip {
-        refined("OipError", of_status.clone())
-    } else {
-        refined("Error", json!({ "error": { "properties": of_status } }))
-    };
-    let problem = refined("Problem", of_status);
+    // The words stand beside the schemas, which are the same everywhere: one class in a generated client, not one for each
+    // status. A new code is no breaking change either.
+    let own = reference(if oip { "OipError" } else { "Error" });
+    let problem = reference("Problem");
     let mut headers = json!({ "X-Request-Id": { "$ref": "#/components/headers/X-Request-Id" } });
     let more: &[&str] = match status {
         401 => &["WWW-Authenticate"],
@@ -162,6 +158,7 @@ fn response(kind: Kind, oip: bool, status: u16) -> Value {
     json!({
         "description": lines.join("\n\n"),
         "headers": headers,
+        "x-error-codes": words,
         "content": {
             "application/json": { "schema": own },
             "application/problem+json": { "schema": problem },
@@ -171,18 +168,22 @@ fn response(kind: Kind, oip: bool, status: u16) -> Value {
 
 /// The three forms of an error, in the codes' own schemas narrowed to those of a status.
 pub fn schemas() -> Map<String, Value> {
-    let with = |members: Value, required: &[&str]| {
+    let with = |description: &str, members: Value, required: &[&str]| {
         let mut schema = json!({
             "type": "object",
+            "description": description,
             "properties": {
                 "code": { "type": "string", "description": "A stable word for programs." },
-                "status": { "type": "integer" },
-                "details": { "type": "array", "items": reference("Violation") },
+                "status": { "type": "integer", "description": "The HTTP status." },
+                "details": {
+                    "type": "array", "items": reference("Violation"),
+                    "description": "Everything that is wrong with the body.",
+                },
                 "available": {
                     "type": "array", "items": { "type": "string" },
-                    "description": "What there is in place of what was not found.",
+                    "description": "The names that exist, where the one that was sent does not.",
                 },
-                "request_id": { "type": "string" },
+                "request_id": { "type": "string", "description": "Names the request, as the header `X-Request-Id` does." },
                 "timestamp": { "type": "string", "format": "date-time" },
             },
             "required": required,
@@ -194,29 +195,41 @@ pub fn schemas() -> Map<String, Value> {
         }
         schema
     };
-    let text = || json!({ "type": "string" });
-    let error = with(
-        json!({ "message": text() }),
+    let message = || json!({ "type": "string", "description": "What is wrong, and what to do." });
+    let body = with(
+        "What is wrong.",
+        json!({ "message": message() }),
         &["code", "message", "status", "request_id", "timestamp"],
     );
-    let error =
-        json!({ "type": "object", "properties": { "error": error }, "required": ["error"] });
+    let error = json!({
+        "type": "object",
+        "description": "An error.",
+        "properties": { "error": reference("ErrorBody") },
+        "required": ["error"],
+    });
     let oip = with(
-        json!({ "error": text() }),
+        "An error in the Open Inference Protocol's form.",
+        json!({ "error": message() }),
         &["error", "code", "status", "request_id"],
     );
     let problem = with(
+        "An error as RFC 9457 has it.",
         json!({
-            "type": { "type": "string", "format": "uri-reference" },
-            "title": text(),
-            "detail": text(),
+            "type": { "type": "string", "format": "uri-reference", "description": "The entry of the catalogue." },
+            "title": { "type": "string" },
+            "detail": message(),
         }),
         &["type", "title", "status", "detail", "code", "request_id"],
     );
-    [("Error", error), ("OipError", oip), ("Problem", problem)]
-        .map(|(name, schema)| (name.to_owned(), schema))
-        .into_iter()
-        .collect()
+    [
+        ("Error", error),
+        ("ErrorBody", body),
+        ("OipError", oip),
+        ("Problem", problem),
+    ]
+    .map(|(name, schema)| (name.to_owned(), schema))
+    .into_iter()
+    .collect()
 }
 
 #[cfg(test)]

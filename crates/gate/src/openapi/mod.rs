@@ -12,6 +12,7 @@
 mod content;
 mod errors;
 mod example;
+mod names;
 mod paths;
 mod schema;
 mod serve;
@@ -57,6 +58,7 @@ pub fn document(models: &[Described<'_>], about: &About) -> Value {
     schemas.extend(errors::schemas());
     let mut room = MAX_DOCUMENT_BYTES;
     let mut left_out = Vec::new();
+    let mut shared = paths::Shared::default();
     for model in models {
         let own_paths = paths::of_model(model, about);
         let own_schemas = schema::of_model(model);
@@ -68,9 +70,10 @@ pub fn document(models: &[Described<'_>], about: &About) -> Value {
         }
         room = room.saturating_sub(bytes);
         all_paths.extend(own_paths);
-        paths::offer_embeddings(&mut all_paths, model);
+        shared.offer(model);
         schemas.extend(own_schemas);
     }
+    shared.write(&mut all_paths);
     let mut document = json!({
         "openapi": VERSION,
         "info": {

@@ -2,7 +2,8 @@
 
 use super::content::taken;
 use super::errors::{self, Kind};
-use super::schema::{component, reference};
+use super::names::{self, component};
+use super::schema::reference;
 use super::{About, Described, example};
 use penstock_core::Code;
 use serde_json::{Map, Value, json};
@@ -74,6 +75,16 @@ impl Operation {
 
     fn taking_if_any(mut self, content: Value) -> Self {
         self.body = Some(json!({ "content": content }));
+        self
+    }
+
+    /// Says which other content the body may be. It stands beside `content`: of an operation with two media types orval
+    /// chooses none, and sends JSON without its content type.
+    fn or_taking(mut self, media_types: &[&str], description: &str) -> Self {
+        if let Some(body) = &mut self.body {
+            body["description"] = json!(description);
+            body["x-content-types"] = json!(media_types);
+        }
         self
     }
 
@@ -180,31 +191,37 @@ fn named(name: &str) -> Value {
     as_json(reference(name))
 }
 
-/// An answer of `infer`: JSON, or JSON with bytes behind it.
-fn tensors_content(schema: Value) -> Value {
-    json!({
-        "application/json": { "schema": schema },
-        "application/octet-stream": {
-            "schema": {
-                "description": "JSON of `Inference-Header-Content-Length` bytes, and behind it the tensors that are sent as bytes.",
-            },
-        },
-    })
+/// An answer of `infer`: JSON, or JSON with bytes behind it. Bytes are written as OpenAPI 3.0 has them: generators know that
+/// form, and not yet what 3.1 has in its place.
+fn infer_answer() -> Value {
+    let mut content = named("InferResponse");
+    content["application/octet-stream"] = json!({
+        "schema": { "type": "string", "format": "binary", "description": BYTES_NOTE },
+    });
+    content
 }
 
+const BYTES_NOTE: &str = "JSON of `Inference-Header-Content-Length` bytes, and behind it the tensors that are sent as bytes.";
+
+/// What a body of `infer` may be besides JSON.
+const INFER_BYTES: (&[&str], &str) = (
+    &["application/octet-stream"],
+    "JSON; or, as `application/octet-stream`, JSON of `Inference-Header-Content-Length` bytes and behind it the tensors that are sent as bytes.",
+);
+
 const TENSOR_NOTE: &str = "Bodies may be compressed (`Content-Encoding: gzip` or `zstd`). Nested arrays must be equally long \
-on each level, axes of one name equally long in all inputs, and `data` must have as many elements as `shape` says; what does \
-not meet the contract is answered with 422, which lists everything that is wrong.";
+on each level, axes of one name equally long in all inputs, and `data` must have as many elements as `shape` says. A body that \
+does not meet the contract is answered with 422, which lists everything that is wrong.";
 
 const CALL_PARAMETERS: [&str; 2] = ["Idempotency-Key", "X-Model-Version"];
 
 pub fn tags() -> Value {
     json!([
-        { "name": "predict", "description": "Calls of models" },
-        { "name": "models", "description": "What models there are" },
+        { "name": "predict", "description": "Run models" },
+        { "name": "models", "description": "List models and their contracts" },
         { "name": "oip", "description": "The Open Inference Protocol v2, with Triton's extensions" },
         { "name": "openai", "description": "OpenAI's form" },
-        { "name": "server", "description": "How the server does, and what it says of itself" },
+        { "name": "server", "description": "The server's state and descriptions" },
     ])
 }
 
@@ -217,69 +234,80 @@ pub fn generic(about: &About) -> Map<String, Value> {
 }
 
 fn server(about: &About) -> Vec<Operation> {
-    let object = || as_json(json!({ "type": "object" }));
     let html = json!({ "text/html": { "schema": { "type": "string" } } });
     let mut operations = vec![
         operation(
             ("get", "/healthz"),
-            "healthz",
+            "getHealth",
             "server",
-            "Whether the process answers",
+            "Check that the process answers",
             Kind::Probe,
         )
-        .answering("200", "It does.", object()),
+        .saying("For a liveness probe. It looks at no model.")
+        .answering("200", "It answers.", named("Status")),
         operation(
             ("get", "/ready"),
-            "ready",
+            "getReady",
             "server",
-            "Whether the server takes calls",
+            "Check that the server takes calls",
             Kind::Probe,
         )
-        .saying("Says how each model is that the caller may know of.")
-        .answering("200", "It does.", object())
+        .saying("For a readiness probe. Shows the state of each model that the caller may know of.")
+        .answering("200", "It takes calls.", named("Status"))
         .answering(
             "503",
-            "It does not: it loads its models, it is stopping, it is too busy to say, or a model that the operator requires cannot run.",
-            object(),
+            "It takes no calls: it loads its models, it is stopping, it is too busy to say, or a model that the operator requires cannot run.",
+            named("Status"),
         ),
         operation(
             ("get", "/errors"),
             "listErrors",
             "server",
-            "The catalogue of errors",
+            "List the errors",
             Kind::Read,
         )
-        .answering("200", "All errors.", object()),
+        .saying("The catalogue of errors, with the remedy for each.")
+        .answering("200", "All errors.", named("ErrorCatalogue")),
         operation(
             ("get", "/errors/{code}"),
             "getError",
             "server",
-            "One error of the catalogue",
+            "Get one error of the catalogue",
             Kind::Read,
         )
-        .answering("200", "The error.", object()),
+        .saying("The `type` of an RFC 9457 error leads here.")
+        .answering("200", "The error.", named("ErrorEntry")),
         operation(
             ("get", "/openapi.json"),
             "getOpenApi",
             "server",
-            "This description",
+            "Get this description",
             Kind::Read,
         )
-        .answering("200", "An OpenAPI 3.1 document.", object()),
+        .saying("Describes the models that the caller may know of.")
+        .answering(
+            "200",
+            "An OpenAPI 3.1 document.",
+            as_json(json!({
+                "type": "object", "description": "An OpenAPI 3.1 document.", "additionalProperties": true,
+            })),
+        ),
         operation(
             ("get", "/docs"),
             "getDocs",
             "server",
-            "A page to read the API and try it",
+            "Get the page to read and try the API",
             Kind::Read,
         )
+        .saying("One HTML page that loads nothing from elsewhere.")
         .answering("200", "The page.", html),
     ];
     for operation in &mut operations {
         match operation.id.as_str() {
             "getError" => operation.parameters.push(json!({
                 "name": "code", "in": "path", "required": true,
-                "schema": { "enum": Code::ALL.iter().map(|c| c.as_str()).collect::<Vec<_>>() },
+                "description": "The error's `code`.",
+                "schema": { "type": "string", "enum": Code::ALL.iter().map(|c| c.as_str()).collect::<Vec<_>>() },
             })),
             "getOpenApi" => operation.parameters.push(json!({
                 "name": "model", "in": "query",
@@ -294,7 +322,7 @@ fn server(about: &About) -> Vec<Operation> {
             ("get", "/v1/usage"),
             "getUsage",
             "server",
-            "The caller's own use",
+            "Get the caller's own use",
             Kind::Read,
         )
         .saying("By day, model and API key; at most a year at once.")
@@ -325,46 +353,52 @@ fn server(about: &About) -> Vec<Operation> {
     operations
 }
 
-/// What every call of `:predict` and its kin is, whichever model it is of.
+/// A call of `:predict` or of a method like it, whichever model it is of.
 struct V1Call {
     verb: &'static str,
-    id: &'static str,
-    summary: &'static str,
+    /// Its summary for any model, for a version, and for one model, whose name goes in place of `{}`.
+    summaries: [&'static str; 3],
     description: &'static str,
     request: &'static str,
     response: &'static str,
 }
 
-const V1_CALLS: [V1Call; 3] = [
-    V1Call {
-        verb: "predict",
-        id: "predict",
-        summary: "Run the model",
-        description: TENSOR_NOTE,
-        request: "PredictRequest",
-        response: "PredictResponse",
-    },
-    V1Call {
-        verb: "batchPredict",
-        id: "batchPredict",
-        summary: "Run the model on several requests, each answered for itself",
-        description: "One bad request fails alone. Items of all requests together must not exceed the model's limit.",
-        request: "BatchPredictRequest",
-        response: "BatchPredictResponse",
-    },
-    V1Call {
-        verb: "explain",
-        id: "explain",
-        summary: "How much each group of an input's features accounts for",
-        description: EXPLAIN_NOTE,
-        request: "PredictRequest",
-        response: "ExplainResponse",
-    },
-];
+const PREDICT: V1Call = V1Call {
+    verb: "predict",
+    summaries: ["Run a model", "Run a version of a model", "Run {}"],
+    description: TENSOR_NOTE,
+    request: "PredictRequest",
+    response: "PredictResponse",
+};
+const BATCH_PREDICT: V1Call = V1Call {
+    verb: "batchPredict",
+    summaries: [
+        "Run a model on several requests",
+        "Run a version of a model on several requests",
+        "Run {} on several requests",
+    ],
+    description: BATCH_NOTE,
+    request: "BatchPredictRequest",
+    response: "BatchPredictResponse",
+};
+const EXPLAIN: V1Call = V1Call {
+    verb: "explain",
+    summaries: [
+        "Explain a prediction",
+        "Explain a prediction of a version",
+        "Explain a prediction of {}",
+    ],
+    description: EXPLAIN_NOTE,
+    request: "PredictRequest",
+    response: "ExplainResponse",
+};
+
+const BATCH_NOTE: &str = "Each request has its own result, in order; one that is wrong fails alone. The items of all \
+requests together must not exceed the model's limit.";
 
 const EXPLAIN_NOTE: &str = "For models whose contract has `[explain]`, one item at a time. Each group of features is hidden \
-in turn by a baseline; its attribution is by how much the value of the class falls. It costs as many items as there are groups, \
-and one.";
+in turn by a baseline; its attribution is by how much the value of the class falls. The call costs one item for each group, and \
+one for the item itself.";
 
 fn v1_models() -> Vec<Operation> {
     let mut operations = vec![
@@ -372,9 +406,10 @@ fn v1_models() -> Vec<Operation> {
             ("get", "/v1/models"),
             "listModels",
             "models",
-            "The models the caller may know of",
+            "List the models",
             Kind::Read,
         )
+        .saying("Those that the caller may know of.")
         .answering(
             "200",
             "All of them, with their contracts.",
@@ -384,49 +419,51 @@ fn v1_models() -> Vec<Operation> {
             ("get", "/v1/models/{model}"),
             "getModel",
             "models",
-            "A model's contract",
+            "Get a model's contract",
             Kind::Read,
         )
+        .saying("Inputs, outputs, ranges, labels and limits.")
         .with(&["model"])
         .answering("200", "The contract.", named("Model")),
         operation(
             ("get", "/v1/models/{model}/versions/{version}"),
             "getModelVersion",
             "models",
-            "The contract of a version",
+            "Get the contract of a version",
             Kind::Read,
         )
+        .saying("Inputs, outputs, ranges, labels and limits of one version.")
         .with(&["model", "version"])
         .answering("200", "The contract.", named("Model")),
     ];
-    for call in V1_CALLS {
+    for call in [PREDICT, BATCH_PREDICT, EXPLAIN] {
         for pinned in [false, true] {
             let below = if pinned { "/versions/{version}" } else { "" };
             let path = format!("/v1/models/{{model}}{below}:{}", call.verb);
-            let id = format!("{}{}", call.id, if pinned { "Version" } else { "" });
-            let mut content = named(call.request);
-            if call.verb != "batchPredict" {
-                content["*/*"] = json!({
-                    "schema": { "description": "Content as it is, for models with an adapter." },
-                });
+            let id = format!("{}Model{}", call.verb, if pinned { "Version" } else { "" });
+            let summary = call.summaries[usize::from(pinned)];
+            let mut operation = operation(("post", &path), &id, "predict", summary, Kind::Call)
+                .saying(call.description)
+                .with(&["model"])
+                .with(if pinned { &["version"] } else { &[] })
+                .with(&CALL_PARAMETERS)
+                .taking(named(call.request))
+                .answering("200", "It ran.", named(call.response));
+            if call.verb != BATCH_PREDICT.verb {
+                operation = operation.or_taking(
+                    &["*/*"],
+                    "JSON; or, for models with an adapter, the content as it is with its own content type.",
+                );
             }
-            let mut operation =
-                operation(("post", &path), &id, "predict", call.summary, Kind::Call)
-                    .saying(call.description)
-                    .with(&["model"])
-                    .with(if pinned { &["version"] } else { &[] })
-                    .with(&CALL_PARAMETERS)
-                    .taking(content)
-                    .answering("200", "It ran.", named(call.response));
             operation = match call.verb {
                 "predict" => operation.with(&["explain", "target"]),
                 "explain" => operation.with(&["target"]),
                 _ => operation,
             };
-            if call.verb == "batchPredict" {
+            if call.verb == BATCH_PREDICT.verb {
                 operation = operation.answering(
                     "207",
-                    "Some requests failed; each says how.",
+                    "Some requests failed; each has its own status.",
                     named(call.response),
                 );
             }
@@ -438,7 +475,7 @@ fn v1_models() -> Vec<Operation> {
             ("post", "/v1/embeddings"),
             "createEmbeddings",
             "openai",
-            "Embeddings of texts",
+            "Make vectors of texts",
             Kind::Call,
         )
         .saying("For models whose adapter makes vectors of text. `model` is the model's name.")
@@ -454,15 +491,15 @@ fn v1_models() -> Vec<Operation> {
 }
 
 fn v2() -> Vec<Operation> {
-    let object = || as_json(json!({ "type": "object" }));
     let mut operations = vec![
         operation(
             ("get", "/v2"),
-            "serverMetadata",
+            "getServerMetadata",
             "oip",
-            "What the server is",
+            "Get the server's name, version and extensions",
             Kind::Read,
         )
+        .saying("The protocol's server metadata.")
         .answering(
             "200",
             "Its name, version and extensions.",
@@ -470,130 +507,116 @@ fn v2() -> Vec<Operation> {
         ),
         operation(
             ("get", "/v2/health/live"),
-            "serverLive",
+            "getServerLive",
             "oip",
-            "Whether the server answers",
+            "Check that the server is live",
             Kind::Probe,
         )
-        .answering("200", "It does.", object()),
+        .saying("The protocol's liveness probe.")
+        .answering("200", "It is live.", named("Status")),
         operation(
             ("get", "/v2/health/ready"),
-            "serverReady",
+            "getServerReady",
             "oip",
-            "Whether every model could run now",
+            "Check that the server is ready",
             Kind::Probe,
         )
-        .answering("200", "All could.", object())
-        .answering(
-            "503",
-            "Some could not, or the server is too busy to say.",
-            object(),
-        ),
+        .saying("The protocol's readiness probe: as `/ready`, without the models.")
+        .answering("200", "It takes calls.", named("Status"))
+        .answering("503", "It takes no calls.", named("Status")),
     ];
     operations.extend(repository());
     for pinned in [false, true] {
-        let base = if pinned {
-            "/v2/models/{model}/versions/{version}"
-        } else {
-            "/v2/models/{model}"
-        };
-        let of = if pinned { "Version" } else { "" };
-        let parameters: &[&str] = if pinned {
-            &["model", "version"]
-        } else {
-            &["model"]
-        };
-        let read = |below: &str, id: &str, summary: &str, schema: &str| {
-            operation(
-                ("get", &format!("{base}{below}")),
-                &format!("{id}{of}"),
-                "oip",
-                summary,
-                Kind::Read,
-            )
-            .with(parameters)
-            .answering("200", "What was asked for.", named(schema))
-        };
-        operations.push(read(
-            "",
-            "modelMetadata",
-            "A model's inputs and outputs",
-            "ModelMetadata",
-        ));
-        operations.push(
-            operation(
-                ("get", &format!("{base}/ready")),
-                &format!("modelReady{of}"),
-                "oip",
-                "Whether a model could run now",
-                Kind::Read,
-            )
-            .with(parameters)
-            .answering("200", "It could.", object()),
-        );
-        operations.push(read(
-            "/config",
-            "modelConfig",
-            "A model's configuration in Triton's form",
-            "ModelConfig",
-        ));
-        operations.push(read(
-            "/stats",
-            "modelStatistics",
-            "How often a model ran, and for how long",
-            "ModelStatistics",
-        ));
-        let events = json!({ "text/event-stream": { "schema": { "type": "string" } } });
-        for (verb, id, summary, content) in [
-            (
-                "generate",
-                "generate",
-                "Run the model on inputs by name",
-                named("GenerateResponse"),
-            ),
-            (
-                "generate_stream",
-                "generateStream",
-                "The same, answered with server-sent events",
-                events,
-            ),
-        ] {
-            operations.push(
-                operation(
-                    ("post", &format!("{base}/{verb}")),
-                    &format!("{id}{of}"),
-                    "oip",
-                    summary,
-                    Kind::Call,
-                )
-                .saying("Triton's generate extension: one object of inputs, one of outputs.")
-                .with(parameters)
-                .with(&CALL_PARAMETERS)
-                .taking(named("GenerateRequest"))
-                .answering("200", "It ran.", content),
-            );
-        }
-        operations.push(
-            operation(
-                ("post", &format!("{base}/infer")),
-                &format!("infer{of}"),
-                "oip",
-                "Run the model",
-                Kind::Call,
-            )
-            .saying(TENSOR_NOTE)
-            .with(parameters)
-            .with(&CALL_PARAMETERS)
-            .with(&["Inference-Header-Content-Length"])
-            .taking(tensors_content(reference("InferRequest")))
-            .answering(
-                "200",
-                "It ran.",
-                tensors_content(reference("InferResponse")),
-            ),
-        );
+        operations.extend(v2_model(pinned));
     }
     operations
+}
+
+/// The operations on a model, or on a version of it.
+fn v2_model(pinned: bool) -> Vec<Operation> {
+    let (base, of, a_model, parameters): (_, _, _, &[&str]) = if pinned {
+        (
+            "/v2/models/{model}/versions/{version}",
+            "ModelVersion",
+            "a version of a model",
+            &["model", "version"],
+        )
+    } else {
+        ("/v2/models/{model}", "Model", "a model", &["model"])
+    };
+    let read = |below: &str, id: String, summary: &str, description: &str, schema: &str| {
+        let path = format!("{base}{below}");
+        let summary = summary.replace("{}", a_model);
+        operation(("get", &path), &id, "oip", &summary, Kind::Read)
+            .saying(description)
+            .with(parameters)
+            .answering("200", description, named(schema))
+    };
+    let call = |below: &str, id: String, summary: &str, description: &str| {
+        let path = format!("{base}/{below}");
+        let summary = summary.replace("{}", a_model);
+        operation(("post", &path), &id, "oip", &summary, Kind::Call)
+            .saying(description)
+            .with(parameters)
+            .with(&CALL_PARAMETERS)
+    };
+    let events = json!({ "text/event-stream": { "schema": { "type": "string" } } });
+    vec![
+        read(
+            "",
+            format!("get{of}Metadata"),
+            "Get the inputs and outputs of {}",
+            "The protocol's model metadata.",
+            "ModelMetadata",
+        ),
+        read(
+            "/ready",
+            format!("get{of}Ready"),
+            "Check that {} is ready",
+            "It is ready; otherwise the answer is 503.",
+            "Status",
+        ),
+        read(
+            "/config",
+            format!("get{of}Config"),
+            "Get the configuration of {}",
+            "The configuration in Triton's form.",
+            "ModelConfig",
+        ),
+        read(
+            "/stats",
+            format!("get{of}Statistics"),
+            "Get the statistics of {}",
+            "How often it ran, and for how long, in Triton's form.",
+            "ModelStatistics",
+        ),
+        call(
+            "generate",
+            format!("generate{of}"),
+            "Run {} on inputs by name",
+            "Triton's generate extension: one object of inputs, one of outputs.",
+        )
+        .taking(named("GenerateRequest"))
+        .answering("200", "It ran.", named("GenerateResponse")),
+        call(
+            "generate_stream",
+            format!("generateStream{of}"),
+            "Run {} and answer with an event",
+            "As `generate`; the answer is one server-sent event.",
+        )
+        .taking(named("GenerateRequest"))
+        .answering("200", "It ran.", events),
+        call(
+            "infer",
+            format!("infer{of}"),
+            "Run {} on tensors",
+            TENSOR_NOTE,
+        )
+        .with(&["Inference-Header-Content-Length"])
+        .taking(named("InferRequest"))
+        .or_taking(INFER_BYTES.0, INFER_BYTES.1)
+        .answering("200", "It ran.", infer_answer()),
+    ]
 }
 
 /// What is told of the repository of models, and done to it.
@@ -601,6 +624,7 @@ fn repository() -> Vec<Operation> {
     let control = |verb: &'static str, id: &str, summary: &str| {
         let path = format!("/v2/repository/models/{{model}}/{verb}");
         operation(("post", &path), id, "oip", summary, Kind::Control)
+            .saying("The operator allows it with `control = true` under `[models]`; otherwise the answer is 400.")
             .with(&["model"])
             .taking_if_any(named("RepositoryControl"))
             .answering("200", "It is done.", Value::Null)
@@ -608,41 +632,79 @@ fn repository() -> Vec<Operation> {
     vec![
         operation(
             ("get", "/v2/models/stats"),
-            "statistics",
+            "getStatistics",
             "oip",
-            "How often all models ran, and for how long",
+            "Get the statistics of all models",
             Kind::Read,
         )
-        .answering("200", "What was asked for.", named("ModelStatistics")),
+        .saying("Of those that the caller may know of, in Triton's form.")
+        .answering(
+            "200",
+            "How often each ran, and for how long.",
+            named("ModelStatistics"),
+        ),
         operation(
             ("post", "/v2/repository/index"),
-            "repositoryIndex",
+            "listRepository",
             "oip",
-            "The models there are, and in which state",
+            "List the models and their states",
             Kind::Control,
         )
+        .saying("Of those that the caller may know of.")
         .taking_if_any(named("RepositoryIndexRequest"))
         .answering(
             "200",
             "One entry for each version.",
             named("RepositoryIndex"),
         ),
-        control("load", "loadModel", "Load a model, or load it anew"),
-        control("unload", "unloadModel", "Let go of a model"),
+        control("load", "loadModel", "Load a model, or load it again"),
+        control("unload", "unloadModel", "Unload a model"),
     ]
 }
 
-/// Adds a model that gives embeddings to those that `/v1/embeddings` has an example for.
-pub fn offer_embeddings(paths: &mut Map<String, Value>, model: &Described<'_>) {
-    let adapter = model.contract.adapter.as_ref();
-    if !adapter.is_some_and(|adapter| taken(&adapter.name).is_some_and(|taken| taken.embeds)) {
-        return;
+/// The most bytes of the examples beside the methods that are described once for all models.
+const MAX_SHARED_EXAMPLE_BYTES: usize = 64 << 10;
+
+/// The examples of calls that are described once for all models: those of the models that find room, by their names.
+#[derive(Default)]
+pub struct Shared {
+    embeddings: Map<String, Value>,
+    generate: Map<String, Value>,
+    bytes: usize,
+}
+
+impl Shared {
+    /// Adds a model's examples, where there is room.
+    pub fn offer(&mut self, model: &Described<'_>) {
+        let Described { name, contract, .. } = *model;
+        let value = |value: Value| json!({ "value": value });
+        let generate = example::predict(contract).map(|mut body| body["inputs"].take());
+        let bytes = name.len() * 3 + generate.as_ref().map_or(0, |body| body.to_string().len());
+        if self.bytes + bytes > MAX_SHARED_EXAMPLE_BYTES {
+            return;
+        }
+        self.bytes += bytes;
+        if let Some(generate) = generate {
+            self.generate.insert(name.to_owned(), value(generate));
+        }
+        let adapter = contract.adapter.as_ref();
+        if adapter.is_some_and(|adapter| taken(&adapter.name).is_some_and(|taken| taken.embeds)) {
+            let input = ["A cat sat on the mat.", "A dog lay on the rug."];
+            let body = json!({ "model": name, "input": input });
+            self.embeddings.insert(name.to_owned(), value(body));
+        }
     }
-    let input = ["A cat sat on the mat.", "A dog lay on the rug."];
-    let body = json!({ "model": model.name, "input": input });
-    if let Some(path) = paths.get_mut("/v1/embeddings") {
-        let content = &mut path["post"]["requestBody"]["content"]["application/json"];
-        content["examples"][model.name] = json!({ "value": body });
+
+    /// Puts the examples where they belong.
+    pub fn write(&self, paths: &mut Map<String, Value>) {
+        let mut put = |path: &str, examples: &Map<String, Value>| {
+            if let Some(path) = paths.get_mut(path).filter(|_| !examples.is_empty()) {
+                let content = &mut path["post"]["requestBody"]["content"]["application/json"];
+                content["examples"] = json!(examples);
+            }
+        };
+        put("/v1/embeddings", &self.embeddings);
+        put("/v2/models/{model}/generate", &self.generate);
     }
 }
 
@@ -650,50 +712,73 @@ pub fn offer_embeddings(paths: &mut Map<String, Value>, model: &Described<'_>) {
 pub fn of_model(model: &Described<'_>, about: &About) -> Map<String, Value> {
     let Described { name, contract, .. } = *model;
     let base = format!("/v1/models/{name}");
-    let described = format!("{}\n\n{TENSOR_NOTE}", contract.description);
-    let mut predict = named(&component(name, "PredictRequest"));
-    let mut infer = tensors_content(reference(&component(name, "InferRequest")));
-    let mut batch = named(&component(name, "BatchPredictRequest"));
+    let mut predict = named(&component("PredictRequest", name));
+    let mut infer = named(&component("InferRequest", name));
+    let mut batch = named(&component("BatchPredictRequest", name));
     let mut examples = Map::new();
+    let mut raw = None;
     if let Some(body) = example::predict(contract) {
         let requests = json!({ "requests": [&body] });
-        batch["application/json"]["examples"] = json!({ "one": { "value": requests } });
-        examples.insert("tensors".to_owned(), json!({ "value": body }));
+        batch["application/json"]["examples"] =
+            json!({ "one": { "summary": "One request", "value": requests } });
+        examples.insert(
+            "tensors".to_owned(),
+            json!({ "summary": "Tensors", "value": body }),
+        );
     }
     if let Some(body) = example::infer(contract) {
-        infer["application/json"]["examples"] = json!({ "tensors": { "value": body } });
+        infer["application/json"]["examples"] =
+            json!({ "tensors": { "summary": "Tensors", "value": body } });
     }
     if let Some(adapter) = &contract.adapter {
-        let description = format!("Content as it is, for the adapter `{}`.", adapter.name);
-        let schema = json!({ "schema": { "description": description } });
-        let media_types = match taken(&adapter.name) {
+        let media_types: &[&str] = match taken(&adapter.name) {
             Some(taken) => {
                 let body = json!({ "content": [(taken.part)()] });
-                examples.insert("content".to_owned(), json!({ "value": body }));
+                examples.insert(
+                    "content".to_owned(),
+                    json!({ "summary": "Content", "value": body }),
+                );
                 taken.media_types
             }
             None => &["*/*"],
         };
-        for media_type in media_types {
-            predict[*media_type] = schema.clone();
-        }
+        let listed: Vec<String> = media_types.iter().map(|one| format!("`{one}`")).collect();
+        let note = format!(
+            "JSON; or the content as it is, for the adapter `{}`: {}.",
+            adapter.name,
+            listed.join(", ")
+        );
+        raw = Some((media_types, note));
     }
     if !examples.is_empty() {
         predict["application/json"]["examples"] = Value::Object(examples);
     }
-    let call = |path: String, verb: &str, tag: &'static str| {
+    let call = |path: String, verb: &str, tag: &'static str, summary: &str, note: &str| {
         operation(
             ("post", &path),
-            &format!("{verb}_{name}"),
+            &names::operation(verb, name),
             tag,
-            &format!("Run {name}"),
+            &summary.replace("{}", name),
             Kind::Call,
         )
-        .saying(&described)
+        .saying(&format!("{}\n\n{note}", contract.description))
         .of_model(name)
         .with(&CALL_PARAMETERS)
     };
-    let response = component(name, "PredictResponse");
+    let v1_call = |call_of: &V1Call| {
+        let path = format!("{base}:{}", call_of.verb);
+        call(
+            path,
+            call_of.verb,
+            "predict",
+            call_of.summaries[2],
+            call_of.description,
+        )
+    };
+    let or_raw = |operation: Operation| match &raw {
+        Some((media_types, note)) => operation.or_taking(media_types, note),
+        None => operation,
+    };
     let explains = contract.explain.is_some();
     let asked: &[&str] = if explains {
         &["explain", "target"]
@@ -701,35 +786,38 @@ pub fn of_model(model: &Described<'_>, about: &About) -> Map<String, Value> {
         &[]
     };
     let mut operations = vec![
-        call(format!("{base}:predict"), "predict", "predict")
-            .with(asked)
-            .taking(predict.clone())
-            .answering("200", "It ran.", named(&response)),
-        call(format!("{base}:batchPredict"), "batchPredict", "predict")
+        or_raw(v1_call(&PREDICT).with(asked).taking(predict.clone())).answering(
+            "200",
+            "It ran.",
+            named(&component("PredictResponse", name)),
+        ),
+        v1_call(&BATCH_PREDICT)
             .taking(batch)
-            .answering("200", "All requests ran.", named("BatchPredictResponse"))
+            .answering("200", "All requests ran.", named(BATCH_PREDICT.response))
             .answering(
                 "207",
-                "Some requests failed; each says how.",
-                named("BatchPredictResponse"),
+                "Some requests failed; each has its own status.",
+                named(BATCH_PREDICT.response),
             ),
-        call(format!("/v2/models/{name}/infer"), "infer", "oip")
-            .with(&["Inference-Header-Content-Length"])
-            .taking(infer)
-            .answering(
-                "200",
-                "It ran.",
-                tensors_content(reference("InferResponse")),
-            ),
+        call(
+            format!("/v2/models/{name}/infer"),
+            "infer",
+            "oip",
+            "Run {} on tensors",
+            TENSOR_NOTE,
+        )
+        .with(&["Inference-Header-Content-Length"])
+        .taking(infer)
+        .or_taking(INFER_BYTES.0, INFER_BYTES.1)
+        .answering("200", "It ran.", infer_answer()),
     ];
     if explains {
-        let explain = call(format!("{base}:explain"), "explain", "predict");
         operations.push(
-            explain
-                .saying(EXPLAIN_NOTE)
-                .with(&["target"])
-                .taking(predict)
-                .answering("200", "It ran.", named("ExplainResponse")),
+            or_raw(v1_call(&EXPLAIN).with(&["target"]).taking(predict)).answering(
+                "200",
+                "It ran.",
+                named(EXPLAIN.response),
+            ),
         );
     }
     written(operations, about)
@@ -750,7 +838,7 @@ pub fn parameters() -> Value {
         "explain": {
             "name": "explain", "in": "query",
             "description": "Whether the answer has an `explanation` beside its prediction.",
-            "schema": { "enum": ["true", "false"] },
+            "schema": { "type": "string", "enum": ["true", "false"] },
         },
         "target": {
             "name": "target", "in": "query",
