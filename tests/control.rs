@@ -261,17 +261,24 @@ fn bodies_that_are_not_what_the_repository_takes_are_400() {
             String::from_utf8_lossy(&answer.bytes)
         );
     }
+    for body in [&b"{"[..], b"[]", b"{\"parameters\":1}"] {
+        let answer = server.post("/v2/repository/models/identity/load", json_type, body);
+        assert_eq!(
+            answer.status,
+            400,
+            "{body:?}: {}",
+            String::from_utf8_lossy(&answer.bytes)
+        );
+    }
+    // What would change the model is refused by name.
     for body in [
-        &b"{"[..],
-        b"[]",
-        b"{\"parameters\":1}",
-        b"{\"parameters\":{\"config\":\"{}\"}}",
+        &b"{\"parameters\":{\"config\":\"{}\"}}"[..],
         b"{\"parameters\":{\"file:1/model.onnx\":\"AAAA\"}}",
     ] {
         let answer = server.post("/v2/repository/models/identity/load", json_type, body);
         assert_eq!(
             answer.status,
-            400,
+            501,
             "{body:?}: {}",
             String::from_utf8_lossy(&answer.bytes)
         );

@@ -355,7 +355,7 @@ fn errors_say_what_is_wrong_in_their_status_and_their_details() {
         assert_eq!((ended.status(), ended.messages.len()), (3, 0), "{ended:?}");
         assert_eq!(ended.details().code, 3);
         let bad: rpc::BadRequest = ended.detail("BadRequest");
-        assert_eq!(bad.field_violations[0].field, "inputs.a");
+        assert_eq!(bad.field_violations[0].field, "inputs[0]");
         let info: rpc::ErrorInfo = ended.detail("ErrorInfo");
         assert_eq!(info.reason, "invalid_inputs");
         let asked: rpc::RequestInfo = ended.detail("RequestInfo");
@@ -622,7 +622,10 @@ fn compressed_messages_are_taken_in_the_coding_that_is_offered() {
             .raw(INFER, &[("grpc-encoding", "snappy")], body)
             .await;
         assert_eq!(ended.status(), 12);
-        assert_eq!(ended.headers["grpc-accept-encoding"], "identity, gzip");
+        assert_eq!(
+            ended.headers["grpc-accept-encoding"],
+            "identity, gzip, deflate"
+        );
         // What a client says of HTTP's own coding is not acted upon.
         let lie = [("content-encoding", "gzip")];
         assert_eq!(client.unary(INFER, &lie, &request).await.status(), 0);

@@ -239,7 +239,11 @@ fn a_call_that_would_not_fit_is_refused_and_the_instance_lives() {
     );
     let answer = server.post_json("/v2/models/cls/infer", &body);
     assert_eq!(answer.status, 422, "{}", text(&answer));
-    assert!(text(&answer).contains("may be used"), "{}", text(&answer));
+    assert!(
+        text(&answer).contains("bytes of memory and may use"),
+        "{}",
+        text(&answer)
+    );
     let small = infer(
         &server,
         "identity",

@@ -103,10 +103,10 @@ def test_errors_become_the_clients_own_with_our_message(client, arguments, kind)
     assert refused.value.request_id, "from x-request-id"
 
 
-def test_a_made_up_api_key_counts_as_none_where_nobody_asks_for_one_and_a_wrong_one_of_ours_is_refused(server):
-    own = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+def test_a_made_up_api_key_counts_as_none_where_nobody_asks_for_one_and_a_wrong_one_of_ours_is_refused(demo):
+    own = openai.OpenAI(base_url=f"{demo.url}/v1", api_key="none", max_retries=0)
     assert len(own.embeddings.create(model="minilm", input=CAT).data) == 1
-    wrong = openai.OpenAI(base_url=f"{server.url}/v1", api_key="pnst_wrong", max_retries=0)
+    wrong = openai.OpenAI(base_url=f"{demo.url}/v1", api_key="pnst_wrong", max_retries=0)
     with pytest.raises(openai.AuthenticationError) as refused:
         wrong.embeddings.create(model="minilm", input=CAT)
     assert refused.value.body["code"] == "credentials_malformed"

@@ -209,10 +209,11 @@ fn every_answer_to_an_allowed_page_can_be_read_by_it_errors_included() {
             ("access-control-expose-headers", 3)
         );
         let response = send(ports, method, path, &[EVIL], body);
-        assert_eq!(
-            (response.status, cors(&response)),
-            (status, vec![("vary", "origin")])
-        );
+        let mut found = cors(&response);
+        if status >= 400 {
+            assert_eq!(found.remove(0), ("vary", "accept"));
+        }
+        assert_eq!((response.status, found), (status, vec![("vary", "origin")]));
     }
 }
 

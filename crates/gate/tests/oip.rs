@@ -790,7 +790,9 @@ proptest! {
         let body = if whole { good[..cut.index(good.len() + 1)].to_vec() } else { body };
         for target in ["/v2/models/m/infer", "/v2/models/text/infer", "/v2/models/text/generate"] {
             let response = post(&ports(), target, &[(LENGTH, &length)], &body);
-            prop_assert!(response.status < 500, "{} {:?}", target, response);
+            // 501 is about a parameter of the caller.
+            let fault = response.status >= 500 && response.status != 501;
+            prop_assert!(!fault, "{} {:?}", target, response);
             match response.header(LENGTH) {
                 Some(_) => { cut_is_sound(&response); }
                 None => { json_of(&response); }

@@ -59,7 +59,10 @@ fn send_with(
         ("spin-client-addr", "192.0.2.7:4711"),
     ];
     headers.extend(header);
-    let method = if target.contains("predict") || target.contains("infer") {
+    let method = if ["predict", "Predict", "infer"]
+        .iter()
+        .any(|word| target.contains(word))
+    {
         "POST"
     } else {
         "GET"
@@ -146,7 +149,19 @@ fn one_key_for_two_calls_is_refused_and_other_routes_have_their_own_keys() {
         (response.status, code(&body)),
         (422, "idempotency_key_reused")
     );
-    let (response, _) = send(&ports, "/v1/models/m/versions/1:predict", Some("k"), BODY);
+    let versioned = "/v1/models/m/versions/1:predict";
+    let (response, body) = send(&ports, versioned, Some("k"), BODY);
+    assert_eq!(
+        (response.status, code(&body)),
+        (422, "idempotency_key_reused")
+    );
+    let batch = format!(r#"{{"requests":[{}]}}"#, std::str::from_utf8(BODY).unwrap());
+    let (response, _) = send(
+        &ports,
+        "/v1/models/m:batchPredict",
+        Some("k"),
+        batch.as_bytes(),
+    );
     assert_eq!(response.status, 200);
     assert_eq!(response.header("idempotency-replayed"), None);
     assert_eq!(ports.runs.get(), 2);

@@ -295,7 +295,8 @@ fn run(raw: bool, form: &str, test: &Path) -> (&'static str, String) {
             };
             let differs = |(got, wanted): (&f64, &f64)| {
                 let same = got == wanted || (got.is_nan() && wanted.is_nan());
-                !same && !((got - wanted).abs() <= tolerance.1 + tolerance.0 * wanted.abs())
+                let close = (got - wanted).abs() <= tolerance.1 + tolerance.0 * wanted.abs();
+                !same && !close
             };
             let places = || got.iter().zip(&wanted);
             if let Some(at) = places().position(differs) {

@@ -141,6 +141,7 @@ pub(crate) fn version_number(text: &str) -> Option<u64> {
 }
 
 /// Whether a folder is named as if it held a version, and no version is named so: `0`, `007`, or a number too large.
+#[cfg(feature = "native")]
 pub(crate) fn is_no_version(name: &str) -> bool {
     let digits = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
     digits && version_number(name).is_none()

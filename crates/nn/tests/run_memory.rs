@@ -321,7 +321,8 @@ fn openvino_refuses_outputs_that_are_too_large_after_the_run_and_gives_their_mem
             before / MIB,
             after / MIB
         );
-        assert!(after < before + SLACK, "{}: {before} {after}", case.name);
+        // Its own allocators keep a part, but less than a run may take.
+        assert!(after < before + LIMIT, "{}: {before} {after}", case.name);
         assert_eq!(run(&model, &(case.inputs)(1000)).unwrap().len(), 1);
     }
 }

@@ -482,7 +482,7 @@ async fn administrate(sim: Sim, kv: SimKv, told: Rc<RefCell<Told>>, skew_ms: u64
         // Around the end of a window of claims.
         sim.sleep(sim.below(9_000)).await;
         let name = ["a", "b", "c"][sim.below(3) as usize];
-        let number = 1 + sim.below(3) as u64;
+        let number = 1 + sim.below(3);
         told.borrow_mut().asked += 1;
         let now_ms = sim.now_ms() + skew_ms;
         let changed = store::change(

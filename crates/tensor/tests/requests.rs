@@ -142,7 +142,7 @@ fn every_refusal_of_a_predict_body_has_its_pointer_and_rule() {
                 "{\"inputs\":{\"a\":[[1,2,3,4]],\"b/~\":[[1,2]]},\"parameters\":{\"p\":null,\"q\":[],\"r\":1e999}}",
                 Form,
                 &[
-                    ("/parameters/p", "wrong_type"),
+                    ("/parameters/q", "wrong_type"),
                     ("/parameters/r", "number_out_of_range"),
                 ],
             ),

@@ -873,8 +873,9 @@ fn outputs(
                     if value == Parameter::Nothing || !is_taken(faults, of, parameter_name, value) {
                         continue;
                     }
-                    match parameter_name {
-                        "classification" => match value.whole() {
+                    // Outputs are bytes here anyway, whatever `binary_data` says.
+                    if parameter_name == "classification" {
+                        match value.whole() {
                             Some(wanted) => classes = u32::try_from(wanted).unwrap_or(u32::MAX),
                             None => {
                                 wrong_parameter(
@@ -884,9 +885,7 @@ fn outputs(
                                     "a number of classes",
                                 );
                             }
-                        },
-                        // Outputs are bytes here anyway.
-                        _ => {}
+                        }
                     }
                 }
                 _ => {}

@@ -281,12 +281,13 @@ fn field_value(headers: &[(&str, &[u8])], name: &str, what: &str) -> Result<Stri
 /// scheme the caller used is not known behind a proxy, so neither port is signed. A request over HTTP/2 has it in
 /// `:authority` and often no `host`.
 fn authority(headers: &[(&str, &[u8])]) -> Result<String, Refusal> {
-    let lines = |wanted: &'static str| {
-        (headers.iter()).filter(move |(name, _)| name.eq_ignore_ascii_case(wanted))
-    };
-    let mut hosts =
-        lines("host").chain(lines(AUTHORITY).filter(|_| lines("host").next().is_none()));
-    let (Some((_, host)), None) = (hosts.next(), hosts.next()) else {
+    let mut named = (headers.iter())
+        .filter(|(name, _)| name.eq_ignore_ascii_case("host") || *name == AUTHORITY)
+        .map(|(_, value)| *value);
+    let first = named.next();
+    // A request that names two servers is signed for neither.
+    let one = first.filter(|first| named.all(|other| other.eq_ignore_ascii_case(first)));
+    let Some(host) = one else {
         return malformed(
             "the signature covers \"@authority\", and the request has not one `host`",
         );
