@@ -154,7 +154,7 @@ mod tests {
         // New: its first byte has as long as a head.
         assert_eq!(verdict(0), Verdict::Wait(at(start, 15)));
         assert_eq!(verdict(15), Verdict::Close);
-        // A head in drips is measured from its first byte, whatever comes after it.
+        // A slow head is measured from its first byte. Later bytes do not restart the clock.
         heads.read(b"GET / HT", at(start, 10));
         heads.read(b"TP/1.1\r\n", at(start, 20));
         assert_eq!(verdict(20), Verdict::Wait(at(start, 25)));
