@@ -59,6 +59,8 @@ async fn write_for_ever(directory: &Path) {
     // A trail of single writes in a known order, mostly without waiting.
     tasks.spawn(async move {
         let mut step = store.increment("trail", 0).await.unwrap();
+        // The process before may have died between the count and the deleting that follows it.
+        store.delete(&format!("trail/{}", step - 10)).await.unwrap();
         loop {
             step += 1;
             let entry = format!("trail/{step}");
