@@ -16,10 +16,11 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::backend::{Backends, GraphSource, ONNXRUNTIME, QUEUE_MAX, Session};
+use crate::backend::{Backends, Graph, GraphSource, ONNXRUNTIME, QUEUE_MAX, Session};
 use crate::call;
 use crate::contract_check;
 use crate::error::{NnError, quoted};
+use crate::first_run;
 use crate::layout::{self, GRAPH_FILE, Unavailable, is_model_name, version_number};
 use crate::tensor::NnTensor;
 
@@ -181,7 +182,7 @@ impl OnDemand {
         self.make_room(version, graph_bytes)?;
         let mut options = contract_check::options(&contract, QUEUE_MAX);
         options.working_bytes = Some(self.limits.working_bytes);
-        let session = backend.load(&GraphSource::File(path), &options)?;
+        let session = backend.load(&GraphSource::File(path.clone()), &options)?;
         call::carried(&*session)?;
         layout::agrees(&contract, version, session.inputs(), session.outputs())?;
         let opened = Opened {
@@ -192,9 +193,18 @@ impl OnDemand {
             input_bytes: self.limits.input_bytes,
             output_bytes: self.limits.output_bytes,
         };
-        opened
-            .infer(contract_check::example(&contract)?)
-            .map_err(|error| layout::first_run(version, error))?;
+        let sample = layout::sample(&contract, &dir)?;
+        let graph = Graph::of(&path);
+        // There need not be a clock here; the number of tries is bounded, and so is a request's time.
+        let elapsed = || std::time::Duration::ZERO;
+        first_run::find(
+            &contract,
+            version,
+            sample,
+            graph.as_ref(),
+            elapsed,
+            |inputs| opened.infer(inputs).map(drop),
+        )?;
         Ok(Rc::new(opened))
     }
 

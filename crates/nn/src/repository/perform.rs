@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
-use penstock_tensor::contract::Contract;
+use penstock_tensor::contract::{Contract, FirstRun};
 use tokio::sync::{mpsc, watch};
 
 use super::plan::{Action, Book, Job, Phase, Reason, SLOW_LOAD_MS, Stamp, Usage};
@@ -20,9 +20,10 @@ use super::progress::{Progress, Stage};
 use super::publish::{Listed, Snapshot};
 use super::scan::{self, Look, Looker, Reading};
 use super::{Event, EventKind, Settings};
-use crate::backend::{Backends, GraphSource, panic_text};
+use crate::backend::{Backends, Graph, GraphSource, panic_text};
 use crate::contract_check;
 use crate::error::{NnError, quoted};
+use crate::first_run;
 use crate::layout::{self, Unavailable, version_number};
 use crate::model::Model;
 use crate::overdue::Working;
@@ -817,11 +818,22 @@ impl Core {
         progress.compiled(&model);
         layout::agrees(contract, version, model.inputs(), model.outputs())?;
         progress.at(Stage::WarmingUp);
-        model
-            .warm_up(contract_check::example(contract)?)
-            .map_err(|error| layout::first_run(version, error))?;
-        progress.at(Stage::TryingJoins);
-        try_joining(&model, contract);
+        let sample = layout::sample(contract, &self.root.join(name))?;
+        let graph = Graph::of(&path);
+        let began = Instant::now();
+        let elapsed = || began.elapsed();
+        first_run::find(
+            contract,
+            version,
+            sample,
+            graph.as_ref(),
+            elapsed,
+            |inputs| model.warm_up(inputs),
+        )?;
+        if contract.engine.first_run != FirstRun::Skip {
+            progress.at(Stage::TryingJoins);
+            try_joining(&model, contract);
+        }
         progress.at(Stage::Reading);
         if scan::graph(&dir).stamp != start.job.graph {
             return Err(NnError::runtime(format!(

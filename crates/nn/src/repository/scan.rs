@@ -143,10 +143,10 @@ impl Looker {
                 _ => {}
             }
         }
+        // A sample is tried before the model serves, so that a new one is as good as a new contract.
         let own = digest(
-            [file_of(&dir.join(CONTRACT_FILE), CONTRACT_FILE)]
-                .into_iter()
-                .flatten(),
+            ([CONTRACT_FILE, layout::SAMPLE_FILE].into_iter())
+                .filter_map(|name| file_of(&dir.join(name), name)),
         );
         let config = match self.configs.get(name) {
             Some((known, config)) if *known == own => config.clone(),
