@@ -26,6 +26,9 @@ pub mod contract_check;
 pub mod error;
 pub mod first_run;
 #[cfg(feature = "native")]
+mod held;
+mod index_bounds;
+#[cfg(feature = "native")]
 pub mod join;
 pub mod layout;
 #[cfg(feature = "native")]
@@ -46,8 +49,8 @@ pub mod stats;
 pub mod tensor;
 
 pub use backend::{
-    Backend, Backends, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType,
-    RUN_MEMORY_BYTES, Session,
+    Backend, Backends, Cost, Dim, Graph, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType,
+    RUN_MEMORY_BYTES, Reads, Session,
 };
 pub use error::{ErrorCode, NnError, Refusal};
 pub use layout::Unavailable;

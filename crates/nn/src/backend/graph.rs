@@ -78,6 +78,21 @@ impl Graph {
         &self.0.facts.operators
     }
 
+    /// Lengths of the initializer of this name.
+    pub(crate) fn table(&self, name: &str) -> Option<&[u64]> {
+        self.0.tables.get(name).map(Vec::as_slice)
+    }
+
+    /// The attribute `axis` of the operator whose first output has this name.
+    pub(crate) fn axis(&self, output: &str) -> Option<i64> {
+        self.0.axes.get(output).copied()
+    }
+
+    /// Bytes of weights as 32-bit numbers: what a runtime holds that unpacks quantised weights.
+    pub fn weight_bytes(&self) -> u64 {
+        self.parameters().saturating_mul(4)
+    }
+
     /// The operators of the outermost graph.
     pub(crate) fn nodes(&self) -> &[Node] {
         &self.0.nodes

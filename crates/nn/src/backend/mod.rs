@@ -14,6 +14,7 @@ use crate::tensor::{NnTensor, TensorType};
 
 pub use cost::Cost;
 pub use graph::Graph;
+pub use versions::Reads;
 
 mod cost;
 mod graph;
@@ -22,9 +23,12 @@ mod onnx_file;
 pub mod onnxruntime;
 #[cfg(feature = "native")]
 pub mod openvino;
+#[cfg(feature = "native")]
+mod quiet;
 #[cfg(any(test, feature = "scripted"))]
 pub mod scripted;
 pub mod tract;
+pub mod versions;
 
 /// An element type of a graph's port, as ONNX names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -192,6 +196,18 @@ pub trait Backend: Send + Sync {
 
     /// The runtime's own version.
     fn version(&self) -> String;
+
+    /// Which versions of ONNX it reads; none where it is for tests and reads what it is given. Asked only of graphs for
+    /// which [`versions::is_recent`] holds, because the answer may take time.
+    fn reads(&self) -> Option<Reads> {
+        None
+    }
+
+    /// Whether what it loads lies in the memory of this process, so that the process' own account tells what a load
+    /// takes.
+    fn loads_into_this_process(&self) -> bool {
+        false
+    }
 
     /// Reads and optimises a graph. Blocks, for seconds where the graph is large.
     ///
@@ -363,6 +379,50 @@ impl Backends {
         }
     }
 
+    /// The backends that may load `graph`, the most preferred first: as [`Backends::choose_for`], without those that are
+    /// too old for it. Where the choice is left to the server there may be several. Returns with them why others, more
+    /// preferred, are left out.
+    ///
+    /// # Errors
+    ///
+    /// As [`Backends::choose_for`]; `UnsupportedOperation` when every one is too old for the graph, with the versions that
+    /// each reads.
+    pub fn choose_for_graph(
+        &self,
+        asked: &str,
+        format: Format,
+        graph: Option<&Graph>,
+    ) -> Result<(Arc<dyn Backend>, Option<String>), NnError> {
+        let chosen = self.choose_for(asked, format)?;
+        let Some(graph) =
+            graph.filter(|graph| format == Format::Onnx && versions::is_recent(graph))
+        else {
+            return Ok((chosen, None));
+        };
+        let others: &[Arc<dyn Backend>] = if asked == AUTO { &self.present } else { &[] };
+        let mut refusals: Vec<String> = Vec::new();
+        for backend in std::iter::once(&chosen).chain(others) {
+            let Some(why) = backend.reads().and_then(|reads| reads.refusal(graph)) else {
+                let refusals = (!refusals.is_empty()).then(|| refusals.join("; "));
+                return Ok((backend.clone(), refusals));
+            };
+            let why = format!("{} {} {why}", backend.name(), backend.version());
+            if !refusals.contains(&why) {
+                refusals.push(why);
+            }
+        }
+        Err(NnError::unsupported(format!(
+            "the graph is newer than the backend reads: {}; export it for an older opset, or give the server a newer \
+             library (scripts/runtime fetches ONNX Runtime)",
+            refusals.join("; ")
+        )))
+    }
+
+    /// The backends, most preferred first.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
+        self.present.iter()
+    }
+
     /// Names and versions, most preferred first, for the start-up banner.
     pub fn list(&self) -> Vec<(&'static str, String)> {
         self.present
@@ -498,6 +558,23 @@ fn cut_in_the_middle(text: String) -> String {
     let tail = &text[tail_start..];
     let tail = tail.find(' ').map_or(tail, |space| &tail[space + 1..]);
     format!("{head} … {tail}")
+}
+
+/// Whether a run failed because of a value that the caller sent: an index, as far as runtimes say so.
+pub(crate) fn blames_an_index(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    [
+        "out of bounds",
+        "out of data bounds",
+        "out of range",
+        "out-of-bounds",
+        "invalid index",
+        "invalid indices",
+        "must be less than axis length",
+        "index",
+    ]
+    .iter()
+    .any(|part| message.contains(part))
 }
 
 /// What a panic said.

@@ -45,6 +45,10 @@ pub(crate) struct Declared {
     pub nodes: Vec<Node>,
     /// The operators that the file itself defines.
     pub functions: Vec<Function>,
+    /// Lengths of the outermost graph's initializers, by name.
+    pub tables: BTreeMap<String, Vec<u64>>,
+    /// The attribute `axis` of operators that have it, by the name of their first output.
+    pub axes: BTreeMap<String, i64>,
 }
 
 /// What a file says of itself beside its ports.
@@ -65,6 +69,9 @@ pub(crate) struct Facts {
     /// Each operator that is used anywhere, by domain and name, and how often.
     pub operators: BTreeMap<(String, String), u64>,
 }
+
+/// Most lengths of a tensor that are kept; tensors have as many axes as [`crate::tensor::MAX_RANK`].
+const MAX_DIMS: usize = 64;
 
 /// Most entries of metadata that are kept; files have a handful.
 const MAX_METADATA: usize = 256;
@@ -144,6 +151,8 @@ fn read(source: impl BufRead + Seek) -> Result<Declared, NnError> {
         nodes: Vec::new(),
         functions: Vec::new(),
         elements: 0,
+        dims: Vec::new(),
+        axis: None,
     };
     let end = walk.length().map_err(not_onnx)?;
     let initialized = walk.model(end).map_err(not_onnx)?;
@@ -194,6 +203,10 @@ struct Walk<R> {
     functions: Vec<Function>,
     /// Elements of all tensors so far.
     elements: u64,
+    /// Lengths of the tensor that was read last.
+    dims: Vec<u64>,
+    /// The attribute `axis` that was read last.
+    axis: Option<i64>,
 }
 
 /// The numbers of the fields that are read, by message, as `onnx.proto` has them.
@@ -227,6 +240,8 @@ mod field {
     pub const NODE_OPERATOR: u64 = 4;
     pub const NODE_ATTRIBUTE: u64 = 5;
     pub const NODE_DOMAIN: u64 = 7;
+    pub const ATTRIBUTE_NAME: u64 = 1;
+    pub const ATTRIBUTE_NUMBER: u64 = 3;
     pub const ATTRIBUTE_TENSOR: u64 = 5;
     pub const ATTRIBUTE_GRAPH: u64 = 6;
     pub const ATTRIBUTE_TENSORS: u64 = 10;
@@ -477,6 +492,10 @@ impl<R: BufRead + Seek> Walk<R> {
                         self.sparse(until)?
                     };
                     if let (Some(names), Some(name)) = (&mut initialized, name) {
+                        let dims = std::mem::take(&mut self.dims);
+                        if field == field::GRAPH_INITIALIZER && !dims.is_empty() {
+                            self.declared.tables.insert(name.clone(), dims);
+                        }
                         names.insert(name);
                     }
                 }
@@ -496,6 +515,7 @@ impl<R: BufRead + Seek> Walk<R> {
 
     fn node(&mut self, end: u64, depth: usize) -> Walked<Node> {
         let mut node = Node::default();
+        let mut axis = None;
         while let Some((field, item)) = self.next(end)? {
             let Item::Until(until) = item else { continue };
             match field {
@@ -503,9 +523,15 @@ impl<R: BufRead + Seek> Walk<R> {
                 field::NODE_OUTPUT => node.outputs.push(self.text(until)?),
                 field::NODE_OPERATOR => node.op = self.text(until)?,
                 field::NODE_DOMAIN => node.domain = self.text(until)?,
-                field::NODE_ATTRIBUTE => node.has_graphs |= self.attribute(until, depth)?,
+                field::NODE_ATTRIBUTE => {
+                    node.has_graphs |= self.attribute(until, depth)?;
+                    axis = self.axis.take().or(axis);
+                }
                 _ => self.skip_to(until)?,
             }
+        }
+        if let (Some(axis), Some(output)) = (axis, node.outputs.first()) {
+            self.declared.axes.insert(output.clone(), axis);
         }
         if node.domain == "ai.onnx" {
             node.domain.clear();
@@ -518,9 +544,18 @@ impl<R: BufRead + Seek> Walk<R> {
     /// An attribute; returns whether it is a graph or several.
     fn attribute(&mut self, end: u64, depth: usize) -> Walked<bool> {
         let mut has_graphs = false;
+        let (mut is_axis, mut number) = (false, None);
         while let Some((field, item)) = self.next(end)? {
-            let Item::Until(until) = item else { continue };
+            let until = match (field, item) {
+                (field::ATTRIBUTE_NUMBER, Item::Number(value)) => {
+                    number = Some(value.cast_signed());
+                    continue;
+                }
+                (_, Item::Until(until)) => until,
+                _ => continue,
+            };
             match field {
+                field::ATTRIBUTE_NAME => is_axis = self.note(until)? == "axis",
                 field::ATTRIBUTE_TENSOR | field::ATTRIBUTE_TENSORS => drop(self.tensor(until)?),
                 field::ATTRIBUTE_SPARSE | field::ATTRIBUTE_SPARSES => drop(self.sparse(until)?),
                 field::ATTRIBUTE_GRAPH | field::ATTRIBUTE_GRAPHS => {
@@ -530,6 +565,7 @@ impl<R: BufRead + Seek> Walk<R> {
                 _ => self.skip_to(until)?,
             }
         }
+        self.axis = number.filter(|_| is_axis);
         Ok(has_graphs)
     }
 
@@ -551,16 +587,24 @@ impl<R: BufRead + Seek> Walk<R> {
     fn tensor(&mut self, end: u64) -> Walked<Option<String>> {
         let mut name = None;
         let mut elements = 1u64;
+        let mut dims = Vec::new();
         while let Some((field, item)) = self.next(end)? {
             let until = match (field, item) {
                 // A list of numbers is packed or one by one.
                 (field::TENSOR_DIMS, Item::Number(dim)) => {
                     elements = elements.saturating_mul(dim);
+                    if dims.len() < MAX_DIMS {
+                        dims.push(dim);
+                    }
                     continue;
                 }
                 (field::TENSOR_DIMS, Item::Until(until)) => {
                     while self.at < until {
-                        elements = elements.saturating_mul(self.varint()?);
+                        let dim = self.varint()?;
+                        elements = elements.saturating_mul(dim);
+                        if dims.len() < MAX_DIMS {
+                            dims.push(dim);
+                        }
                     }
                     if self.at > until {
                         return Err(Malformed("a part of it is longer than the whole"));
@@ -590,6 +634,7 @@ impl<R: BufRead + Seek> Walk<R> {
             }
         }
         self.elements = self.elements.saturating_add(elements);
+        self.dims = dims;
         Ok(name)
     }
 

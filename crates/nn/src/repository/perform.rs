@@ -24,6 +24,7 @@ use crate::backend::{Backends, Graph, GraphSource, panic_text};
 use crate::contract_check;
 use crate::error::{NnError, quoted};
 use crate::first_run;
+use crate::held::{self, Meter};
 use crate::layout::{self, Unavailable, version_number};
 use crate::model::Model;
 use crate::overdue::Working;
@@ -753,10 +754,9 @@ impl Core {
             return;
         }
         let outcome = match outcome {
-            Ok(model) => {
+            Ok((model, bytes)) => {
                 let id = inner.next_load;
                 inner.next_load += 1;
-                let bytes = model.memory_bytes().unwrap_or(start.job.file_bytes());
                 let loaded = Arc::new(Loaded {
                     id,
                     model,
@@ -780,8 +780,9 @@ impl Core {
         self.drive();
     }
 
-    /// Loads one version, holds it against its contract and runs it once on every lane.
-    fn load(&self, start: &Start, progress: &Progress) -> Result<Model, NnError> {
+    /// Loads one version, holds it against its contract and runs it once on every lane. Returns it with the bytes that it
+    /// holds.
+    fn load(&self, start: &Start, progress: &Progress) -> Result<(Model, u64), NnError> {
         let (name, version) = (&start.name, start.version);
         let contract = start.contract.as_deref().ok_or_else(|| {
             NnError::runtime("its contract changed while it was read; it is read again")
@@ -798,8 +799,16 @@ impl Core {
         if !path.is_file() {
             return Err(layout::no_graph(version, contract.format));
         }
-        let backend =
-            (self.backends).choose_for(contract.engine.backend.as_str(), contract.format)?;
+        let graph = Graph::of(&path);
+        let (backend, too_old) = (self.backends).choose_for_graph(
+            contract.engine.backend.as_str(),
+            contract.format,
+            graph.as_ref(),
+        )?;
+        if let Some(too_old) = too_old {
+            let text = format!("served by {}: {too_old}", backend.name());
+            self.lock().say(name, version, EventKind::Slow, text);
+        }
         let mut options = contract_check::options(contract, self.settings.queue_max);
         options.working_bytes = Some(
             (contract.engine.run_memory_bytes).map_or(self.settings.run_memory_bytes, |bytes| {
@@ -807,6 +816,7 @@ impl Core {
             }),
         );
         progress.at(Stage::Compiling);
+        let meter = Meter::begin();
         let model = Model::load_beside(
             name,
             &version.to_string(),
@@ -819,7 +829,6 @@ impl Core {
         layout::agrees(contract, version, model.inputs(), model.outputs())?;
         progress.at(Stage::WarmingUp);
         let sample = layout::sample(contract, &self.root.join(name))?;
-        let graph = Graph::of(&path);
         let began = Instant::now();
         let elapsed = || began.elapsed();
         first_run::find(
@@ -840,7 +849,12 @@ impl Core {
                 "version {version}'s files changed while they were loaded; they are loaded again when they rest"
             )));
         }
-        Ok(model)
+        let bytes = match (model.memory_bytes(), backend.loads_into_this_process()) {
+            (Some(bytes), _) => bytes,
+            (None, true) => held::held(meter.grown(), start.job.file_bytes()),
+            (None, false) => start.job.file_bytes(),
+        };
+        Ok((model, bytes))
     }
 
     /// Makes everything that callers and guests see agree with the book. Returns what nobody uses any more, to
