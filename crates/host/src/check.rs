@@ -194,6 +194,15 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
     runtime.block_on(repository.load_all(|report| {
         let State::Failed(reason) = &report.state else { return };
         let file = models.join(&report.model).join("model.toml");
+        if !file.exists() {
+            findings.push(Finding::error(
+                &file,
+                None,
+                reason.to_string(),
+                "run `penstock init` on the graph, which writes one",
+            ));
+            return;
+        }
         let text = std::fs::read_to_string(&file).unwrap_or_default();
         match Contract::parse(&text) {
             Err(faults) => findings.extend(faults.into_iter().map(|fault| {
@@ -211,7 +220,7 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
                 &file,
                 place_of_name(&text, reason),
                 reason.to_string(),
-                "make the contract say what the graph takes and gives, or put the graph it describes into place",
+                load_remedy(reason),
             )),
         }
     }));
@@ -219,6 +228,22 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
     // Models load side by side; people read in order.
     findings.sort_by(|a, b| (&a.file, a.line, &a.message).cmp(&(&b.file, b.line, &b.message)));
     findings
+}
+
+/// What helps against a load that failed. The reason itself often says more; the remedy must not send people elsewhere.
+fn load_remedy(reason: &str) -> &'static str {
+    let says = |part: &str| reason.contains(part);
+    if says("fails its first run") {
+        "do what the message says; `model.toml` may be right as it is"
+    } else if says("is not available") || says("cannot load the graph") || says("newer than") {
+        "choose a backend that reads the graph, or export the graph for this one"
+    } else if says("has no model.onnx") || says("has no model.xml") || says("has no version") {
+        "put the graph into place"
+    } else if says("not an ONNX file") || says("keeps weights in the file") {
+        "put a whole graph into place, with the files that belong to it"
+    } else {
+        "make the contract say what the graph takes and gives, or put the graph it describes into place"
+    }
 }
 
 /// Which models have no place in the memory there is for them.

@@ -4,6 +4,8 @@
 //! A contract may promise less than the graph can do (a fixed length where the graph takes any), never more.
 
 use half::{bf16, f16};
+#[cfg(feature = "native")]
+use penstock_tensor::contract::FirstRun;
 use penstock_tensor::contract::{Bound, Contract, Dim as Axis, TensorSpec};
 use penstock_tensor::datatype::Datatype;
 
@@ -119,6 +121,9 @@ pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
 #[cfg(feature = "native")]
 fn joining(contract: &Contract) -> Result<Joining, String> {
     let batching = &contract.batching;
+    if contract.engine.first_run == FirstRun::Skip {
+        return Err("model.toml has first_run = \"skip\", so that joining was not tried".into());
+    }
     if !batching.enabled {
         return Err("model.toml has batching.enabled = false".into());
     }
@@ -166,7 +171,27 @@ fn joining(contract: &Contract) -> Result<Joining, String> {
 }
 
 /// The largest tensor made up to warm a model; a contract whose least input is larger is mistaken.
-const MAX_EXAMPLE_BYTES: usize = 1 << 30;
+pub(crate) const MAX_EXAMPLE_BYTES: usize = 1 << 30;
+
+/// Most numbers of [`Fill::List`]: as many as a shape has axes.
+pub(crate) const MAX_FILL_LIST: usize = 16;
+
+/// The elements of a made-up tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Fill {
+    /// The minimum, or zero, or the maximum where zero is above it.
+    Least,
+    /// One, or the end of the range that is nearest to it.
+    Ones,
+    /// The middle of the range, or what [`Fill::Ones`] gives where it has an end alone.
+    Middle,
+    /// 0, 1, 2, …, within the range, beginning anew after 100.
+    Ramp,
+    /// What looks random within the range, the same for the same seed.
+    Random(u64),
+    /// These numbers, repeated; or one number shared among all elements, see `first_run::shared`.
+    List(Vec<f64>),
+}
 
 /// The smallest call the contract allows: symbolic axes at their minimum, every element at its minimum, or
 /// zero where none is given.
@@ -184,15 +209,87 @@ pub fn example(contract: &Contract) -> Result<Vec<(String, NnTensor)>, NnError> 
 
 fn example_of(contract: &Contract, spec: &TensorSpec) -> Result<NnTensor, NnError> {
     let least = |symbol: &str| contract.axes.get(symbol).map_or(1, |bounds| bounds.min);
+    filled(spec, &least, &Fill::Least, MAX_EXAMPLE_BYTES)
+}
+
+/// A tensor of at most `most` bytes, of the lengths `length` gives symbolic axes, whose elements are within their
+/// bounds.
+pub(crate) fn filled(
+    spec: &TensorSpec,
+    length: &dyn Fn(&str) -> u64,
+    fill: &Fill,
+    most: usize,
+) -> Result<NnTensor, NnError> {
     let (low, high) = range(spec);
-    // The minimum, or zero, or the maximum where zero is above it.
-    let value = if spec.minimum.is_some() {
-        low
-    } else {
-        high.map_or(0.0, |high| high.min(0.0))
+    let least = spec.minimum.map(|_| low);
+    let within = |value: f64| {
+        let value = least.map_or(value, |least| value.max(least));
+        high.map_or(value, |high| value.min(high))
     };
-    let element = encode(spec.datatype, value);
-    made(spec, &least, |bytes| element.repeat(bytes / element.len()))
+    let middle = match (least, high) {
+        (Some(low), Some(high)) => low + (high - low) / 2.0,
+        _ => 1.0,
+    };
+    let middle = if spec.datatype.is_float() {
+        middle
+    } else {
+        middle.floor()
+    };
+    let mut seed = match fill {
+        Fill::Random(seed) => *seed,
+        _ => 0,
+    };
+    let (from, to) = (within(low.max(0.0)), high.unwrap_or(low + 1.0));
+    made(spec, length, most, |bytes| {
+        let size = encode(spec.datatype, 0.0).len().max(1);
+        let count = bytes / size;
+        let mut element = |index: usize| match fill {
+            Fill::Least => low,
+            Fill::Ones => within(1.0),
+            Fill::Middle => within(middle),
+            Fill::Ramp => within((index % 100) as f64),
+            Fill::Random(_) => {
+                let value = from + random(&mut seed) * (to - from).clamp(0.0, SAMPLE_WIDTH);
+                if spec.datatype.is_float() {
+                    value
+                } else {
+                    value.floor()
+                }
+            }
+            Fill::List(list) => within(match crate::first_run::shared(list) {
+                Some(whole) => {
+                    let share = (whole / count as f64).floor();
+                    if index + 1 == count {
+                        whole - share * (count - 1) as f64
+                    } else {
+                        share
+                    }
+                }
+                None => list
+                    .get(index % list.len().max(1))
+                    .copied()
+                    .unwrap_or_default(),
+            }),
+        };
+        match fill {
+            // One element is repeated without being made anew: the least input may be large.
+            Fill::Least | Fill::Ones | Fill::Middle => {
+                encode(spec.datatype, element(0)).repeat(count)
+            }
+            _ => (0..count)
+                .flat_map(|index| encode(spec.datatype, element(index)))
+                .collect(),
+        }
+    })
+}
+
+/// SplitMix64, from 0 to 1: enough for numbers that must differ and nothing more.
+fn random(state: &mut u64) -> f64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// A call the contract allows, of one item and of elements that look random within their bounds, the same ones
@@ -219,14 +316,7 @@ pub fn sample(
         }
     };
     let mut state = seed;
-    // SplitMix64: enough for numbers that must differ and nothing more.
-    let mut random = move || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    };
+    let mut random = move || random(&mut state);
     (contract.inputs.iter())
         .map(|spec| {
             let (low, high) = range(spec);
@@ -235,7 +325,7 @@ pub fn sample(
                 spec.datatype,
                 Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 | Datatype::Fp64
             );
-            let tensor = made(spec, &length, |bytes| {
+            let tensor = made(spec, &length, MAX_EXAMPLE_BYTES, |bytes| {
                 let mut data = Vec::with_capacity(bytes);
                 while data.len() < bytes {
                     let value = if whole {
@@ -257,7 +347,6 @@ pub fn sample(
 const SAMPLE_LONGER: u64 = 7;
 
 /// How far apart the elements of a sample are where their bounds are far apart.
-#[cfg(feature = "native")]
 const SAMPLE_WIDTH: f64 = 65_536.0;
 
 /// The least and the greatest value of a tensor's elements; the least is zero, or the greatest if that is less,
@@ -276,6 +365,7 @@ fn range(spec: &TensorSpec) -> (f64, Option<f64>) {
 fn made(
     spec: &TensorSpec,
     length: &dyn Fn(&str) -> u64,
+    most: usize,
     fill: impl FnOnce(usize) -> Vec<u8>,
 ) -> Result<NnTensor, NnError> {
     let name = || quoted(&spec.name);
@@ -292,7 +382,7 @@ fn made(
         NnError::new(
             crate::error::ErrorCode::TooLarge,
             format!(
-                "the least shape model.toml gives input {} is over {MAX_EXAMPLE_BYTES} bytes; correct it",
+                "the shape that input {} is to have is over {most} bytes",
                 name()
             ),
         )
@@ -306,7 +396,7 @@ fn made(
         .collect::<Result<_, _>>()?;
     let bytes = (dims.iter())
         .try_fold(ty.size(), |bytes, dim| bytes.checked_mul(*dim as usize))
-        .filter(|bytes| *bytes <= MAX_EXAMPLE_BYTES)
+        .filter(|bytes| *bytes <= most)
         .ok_or_else(too_large)?;
     NnTensor::new(ty, dims, fill(bytes))
 }

@@ -14,7 +14,7 @@ use std::fmt;
 use std::io::Read;
 use std::path::Path;
 
-use penstock_tensor::contract::{Contract, Format};
+use penstock_tensor::contract::{Contract, Format, Sample, read_sample};
 use penstock_tensor::{ModelName, ModelVersion};
 
 use crate::backend::Port;
@@ -23,6 +23,13 @@ use crate::error::{ErrorCode, NnError, listed, quoted};
 
 /// The contract's file in a model's directory.
 pub const CONTRACT_FILE: &str = "model.toml";
+
+/// A file beside the contract with an input that is known to be valid, as a body of `:predict` or of the Open Inference
+/// Protocol.
+pub const SAMPLE_FILE: &str = "sample.json";
+
+/// The largest sample that is read: an image as numbers fits.
+pub const MAX_SAMPLE_BYTES: u64 = 16 << 20;
 
 /// The graph's file in a version's directory.
 pub const GRAPH_FILE: &str = "model.onnx";
@@ -181,6 +188,31 @@ pub(crate) fn contract(name: &str, dir: &Path) -> Result<Contract, String> {
     })
 }
 
+/// The sample in a model's directory, where there is one.
+pub(crate) fn sample(contract: &Contract, dir: &Path) -> Result<Option<Sample>, NnError> {
+    let wrong =
+        |what: String| NnError::invalid(format!("its {SAMPLE_FILE} {what}; correct or remove it"));
+    let file = match std::fs::File::open(dir.join(SAMPLE_FILE)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(wrong(format!("cannot be read: {error}"))),
+    };
+    let mut body = Vec::new();
+    file.take(MAX_SAMPLE_BYTES + 1)
+        .read_to_end(&mut body)
+        .map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    if body.len() as u64 > MAX_SAMPLE_BYTES {
+        return Err(wrong(format!("is over {MAX_SAMPLE_BYTES} bytes")));
+    }
+    match read_sample(&body, contract) {
+        Ok(sample) => Ok(Some(sample)),
+        Err(rejection) => {
+            let at = (rejection.violations.first()).map_or("", |first| &*first.pointer);
+            Err(wrong(format!("is no valid input, at {at:?}: {rejection}")))
+        }
+    }
+}
+
 /// The versions a model's directory has, whatever is in them.
 pub(crate) fn versions(dir: &Path) -> Result<BTreeSet<u64>, String> {
     let items = std::fs::read_dir(dir)
@@ -230,16 +262,4 @@ pub(crate) fn agrees(
         "version {version} is not what {CONTRACT_FILE} says: {}",
         faults.join("; ")
     )))
-}
-
-/// That a graph loads and cannot run.
-pub(crate) fn first_run(version: u64, error: NnError) -> NnError {
-    NnError::new(
-        error.code,
-        format!(
-            "version {version} fails its first run, on the least input {CONTRACT_FILE} allows: {}; correct the graph, \
-             or the axes and bounds in {CONTRACT_FILE}",
-            error.message
-        ),
-    )
 }

@@ -15,6 +15,7 @@
 //! - [`repository`]: the models of a server; versions, loading and unloading, what changes on disk, the memory budget.
 //! - [`on_demand`]: the models of one component instance; opened when asked for, within bounds.
 //! - [`contract_check`]: whether a graph is what its `model.toml` says.
+//! - [`first_run`]: the runs before a model serves, and the inputs that are made up for them.
 //!
 //! The engine knows no HTTP. It serves a native host's guests; without the feature `native` it is small enough to be
 //! compiled to WebAssembly itself, and then has tract and [`on_demand`] alone.
@@ -23,6 +24,10 @@ pub mod backend;
 mod call;
 pub mod contract_check;
 pub mod error;
+pub mod first_run;
+#[cfg(feature = "native")]
+mod held;
+mod index_bounds;
 #[cfg(feature = "native")]
 pub mod join;
 pub mod layout;
@@ -44,8 +49,8 @@ pub mod stats;
 pub mod tensor;
 
 pub use backend::{
-    Backend, Backends, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType,
-    RUN_MEMORY_BYTES, Session,
+    Backend, Backends, Cost, Dim, Graph, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType,
+    RUN_MEMORY_BYTES, Reads, Session,
 };
 pub use error::{ErrorCode, NnError, Refusal};
 pub use layout::Unavailable;

@@ -32,10 +32,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::backend::{
-    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, Session, panic_text,
+    Backend, Cost, Dim, Graph, GraphSource, Interrupt, Lane, LoadOptions, Port, Session, panic_text,
 };
 use crate::call;
 use crate::error::{NnError, Refusal, quoted};
+use crate::index_bounds::IndexBounds;
 use crate::join::{Joining, Part, Plan};
 use crate::overdue::{self, GRACE, LONGEST_CALL, LONGEST_SHADOW, MAX_LOST_OF_MODEL};
 use crate::schedule::isolate::Isolate;
@@ -65,6 +66,8 @@ struct Inner {
     version: String,
     backend: &'static str,
     session: Arc<dyn Session>,
+    /// Which inputs are indices, and how far these may go.
+    index_bounds: IndexBounds,
     /// Whether every input begins with a symbolic dimension, so that it counts the items of a call.
     counts_items: bool,
     lane_count: usize,
@@ -289,6 +292,13 @@ impl Model {
         };
         let last_level = limits.levels - 1;
         let quick = Quick::new(&session.cost());
+        let described = match graph {
+            GraphSource::File(path) => Graph::of(path),
+            GraphSource::Bytes(_) => None,
+        };
+        let index_bounds = described
+            .map(|graph| IndexBounds::of(&graph, session.inputs()))
+            .unwrap_or_default();
         Ok(Self(Arc::new(Inner {
             name: name.into(),
             version: version.into(),
@@ -296,6 +306,7 @@ impl Model {
             counts_items: !session.inputs().is_empty()
                 && session.inputs().iter().all(starts_symbolic),
             session,
+            index_bounds,
             lane_count,
             default_level: (options.default_priority).map_or(last_level, |priority| {
                 priority.saturating_sub(1).min(last_level)
@@ -531,6 +542,10 @@ impl Model {
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
         let inner = &self.0;
         let inputs = call::bind(&inner.name, self.inputs(), inputs)
+            .and_then(|inputs| {
+                inner.index_bounds.check(self.inputs(), &inputs)?;
+                Ok(inputs)
+            })
             .inspect_err(|_| inner.lock().stats.refusals.invalid += 1)?;
         // A task that only ever makes short calls would otherwise never give way to the others.
         tokio::task::consume_budget().await;

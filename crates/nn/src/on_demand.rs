@@ -16,10 +16,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::backend::{Backends, GraphSource, ONNXRUNTIME, QUEUE_MAX, Session};
+use crate::backend::{Backends, Graph, GraphSource, ONNXRUNTIME, QUEUE_MAX, Session};
 use crate::call;
 use crate::contract_check;
 use crate::error::{NnError, quoted};
+use crate::first_run;
+use crate::index_bounds::IndexBounds;
 use crate::layout::{self, GRAPH_FILE, Unavailable, is_model_name, version_number};
 use crate::tensor::NnTensor;
 
@@ -80,6 +82,8 @@ pub struct Opened {
     version: u64,
     graph_bytes: u64,
     session: Arc<dyn Session>,
+    /// Which inputs are indices, and how far these may go.
+    index_bounds: IndexBounds,
     input_bytes: usize,
     output_bytes: usize,
 }
@@ -181,20 +185,33 @@ impl OnDemand {
         self.make_room(version, graph_bytes)?;
         let mut options = contract_check::options(&contract, QUEUE_MAX);
         options.working_bytes = Some(self.limits.working_bytes);
-        let session = backend.load(&GraphSource::File(path), &options)?;
+        let session = backend.load(&GraphSource::File(path.clone()), &options)?;
         call::carried(&*session)?;
         layout::agrees(&contract, version, session.inputs(), session.outputs())?;
+        let graph = Graph::of(&path);
+        let index_bounds = (graph.as_ref())
+            .map(|graph| IndexBounds::of(graph, session.inputs()))
+            .unwrap_or_default();
         let opened = Opened {
             model: model.to_owned(),
             version,
             graph_bytes,
             session,
+            index_bounds,
             input_bytes: self.limits.input_bytes,
             output_bytes: self.limits.output_bytes,
         };
-        opened
-            .infer(contract_check::example(&contract)?)
-            .map_err(|error| layout::first_run(version, error))?;
+        let sample = layout::sample(&contract, &dir)?;
+        // There need not be a clock here; the number of tries is bounded, and so is a request's time.
+        let elapsed = || std::time::Duration::ZERO;
+        first_run::find(
+            &contract,
+            version,
+            sample,
+            graph.as_ref(),
+            elapsed,
+            |inputs| opened.infer(inputs).map(drop),
+        )?;
         Ok(Rc::new(opened))
     }
 
@@ -262,6 +279,7 @@ impl Opened {
             )));
         }
         let inputs = call::bind(&self.model, self.session.inputs(), inputs)?;
+        self.index_bounds.check(self.session.inputs(), &inputs)?;
         let outputs = self.session.lane()?.run(&inputs)?;
         let bytes: usize = outputs.iter().map(|tensor| tensor.data.len()).sum();
         if bytes > self.output_bytes {

@@ -16,9 +16,11 @@ use toml::de::{DeTable, DeValue};
 
 mod engine;
 mod explain;
+mod samples;
 
-pub use engine::{Backend, Batching, Engine, Padding, Provider};
+pub use engine::{Backend, Batching, Engine, FirstRun, Padding, Provider};
 pub use explain::{Baseline, Explain, Grid, Group, MAX_GROUPS};
+pub use samples::{MAX_SAMPLES, Sample, read_sample};
 
 /// Default of `limits.max_body_bytes`: a batch of images as numbers fits, a disk image does not.
 pub const DEFAULT_MAX_BODY_BYTES: u64 = 16 * 1024 * 1024;
@@ -60,6 +62,9 @@ pub struct Contract {
     pub engine: Engine,
     /// How the native host joins the calls of several callers.
     pub batching: Batching,
+    /// Inputs that are known to be valid. A server runs them before the model serves.
+    #[serde(skip)]
+    pub samples: Vec<Sample>,
 }
 
 /// The format of a model's file.
@@ -612,6 +617,7 @@ impl<'i> Reader<'i> {
             .map(|value| self.engine(value))
             .unwrap_or_default();
         let batching_value = members.take("batching");
+        let samples_value = members.take("samples");
         let batching = batching_value
             .map(|value| self.batching(value))
             .unwrap_or_default();
@@ -632,6 +638,7 @@ impl<'i> Reader<'i> {
             limits,
             engine,
             batching,
+            samples: Vec::new(),
         };
         if whole {
             self.labelled_axes(&contract, &outputs);
@@ -639,6 +646,9 @@ impl<'i> Reader<'i> {
                 self.batchable(&contract, value);
             }
             contract.explain = explain_value.and_then(|value| self.explain(&contract, value));
+            if let Some(value) = samples_value {
+                contract.samples = self.samples(&contract, value);
+            }
         }
         Some(contract)
     }

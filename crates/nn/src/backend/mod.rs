@@ -13,16 +13,22 @@ use crate::error::{NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
 
 pub use cost::Cost;
+pub use graph::Graph;
+pub use versions::Reads;
 
 mod cost;
+mod graph;
 mod onnx_file;
 #[cfg(feature = "native")]
 pub mod onnxruntime;
 #[cfg(feature = "native")]
 pub mod openvino;
+#[cfg(feature = "native")]
+mod quiet;
 #[cfg(any(test, feature = "scripted"))]
 pub mod scripted;
 pub mod tract;
+pub mod versions;
 
 /// An element type of a graph's port, as ONNX names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -190,6 +196,18 @@ pub trait Backend: Send + Sync {
 
     /// The runtime's own version.
     fn version(&self) -> String;
+
+    /// Which versions of ONNX it reads; none where it is for tests and reads what it is given. Asked only of graphs for
+    /// which [`versions::is_recent`] holds, because the answer may take time.
+    fn reads(&self) -> Option<Reads> {
+        None
+    }
+
+    /// Whether what it loads lies in the memory of this process, so that the process' own account tells what a load
+    /// takes.
+    fn loads_into_this_process(&self) -> bool {
+        false
+    }
 
     /// Reads and optimises a graph. Blocks, for seconds where the graph is large.
     ///
@@ -361,6 +379,50 @@ impl Backends {
         }
     }
 
+    /// The backends that may load `graph`, the most preferred first: as [`Backends::choose_for`], without those that are
+    /// too old for it. Where the choice is left to the server there may be several. Returns with them why others, more
+    /// preferred, are left out.
+    ///
+    /// # Errors
+    ///
+    /// As [`Backends::choose_for`]; `UnsupportedOperation` when every one is too old for the graph, with the versions that
+    /// each reads.
+    pub fn choose_for_graph(
+        &self,
+        asked: &str,
+        format: Format,
+        graph: Option<&Graph>,
+    ) -> Result<(Arc<dyn Backend>, Option<String>), NnError> {
+        let chosen = self.choose_for(asked, format)?;
+        let Some(graph) =
+            graph.filter(|graph| format == Format::Onnx && versions::is_recent(graph))
+        else {
+            return Ok((chosen, None));
+        };
+        let others: &[Arc<dyn Backend>] = if asked == AUTO { &self.present } else { &[] };
+        let mut refusals: Vec<String> = Vec::new();
+        for backend in std::iter::once(&chosen).chain(others) {
+            let Some(why) = backend.reads().and_then(|reads| reads.refusal(graph)) else {
+                let refusals = (!refusals.is_empty()).then(|| refusals.join("; "));
+                return Ok((backend.clone(), refusals));
+            };
+            let why = format!("{} {} {why}", backend.name(), backend.version());
+            if !refusals.contains(&why) {
+                refusals.push(why);
+            }
+        }
+        Err(NnError::unsupported(format!(
+            "the graph is newer than the backend reads: {}; export it for an older opset, or give the server a newer \
+             library (scripts/runtime fetches ONNX Runtime)",
+            refusals.join("; ")
+        )))
+    }
+
+    /// The backends, most preferred first.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
+        self.present.iter()
+    }
+
     /// Names and versions, most preferred first, for the start-up banner.
     pub fn list(&self) -> Vec<(&'static str, String)> {
         self.present
@@ -428,14 +490,28 @@ const NO_ONNXRUNTIME: &str =
 const NO_OPENVINO: &str = "no OpenVINO library was given; set PENSTOCK_OPENVINO to the path of libopenvino_c.so, or \
                            start with scripts/up --with openvino";
 
-/// The longest message a backend may add to an error of ours.
-const MAX_BACKEND_MESSAGE_CHARS: usize = 240;
+/// The longest message a backend may add to an error of ours. A longer one is cut in its middle: runtimes say where
+/// they were first and why they stopped last.
+const MAX_BACKEND_MESSAGE_CHARS: usize = 480;
+
+/// How many of those are the message's beginning.
+const MESSAGE_HEAD_CHARS: usize = 160;
+
+/// Bytes of a message that are looked at, from its beginning and from its end.
+const MAX_LOOKED_AT_BYTES: usize = 16 * 1024;
 
 /// A backend's own message, fit for a caller: one line, bounded, and without the places in the runtime's
 /// source or on this machine's disk that runtimes like to mention.
 pub(crate) fn presentable(message: &str) -> String {
+    let head_end = message.floor_char_boundary(MAX_LOOKED_AT_BYTES);
+    let tail_start = message.ceil_char_boundary(message.len().saturating_sub(MAX_LOOKED_AT_BYTES));
+    let whole = tail_start < head_end;
+    let (head, tail) = match whole {
+        true => (message, ""),
+        false => (&message[..head_end], &message[tail_start..]),
+    };
     let mut text = String::new();
-    for word in message.split_whitespace() {
+    for word in head.split_whitespace().chain(tail.split_whitespace()) {
         // "/onnxruntime_src/onnxruntime/core/…/tensor.cc:42" and "/srv/models/m/1/model.onnx"; a node's name
         // ("/encoder/layer.0/MatMul") is worth keeping and has no file's ending.
         let bare = word.trim_matches(|c: char| !c.is_alphanumeric() && c != '/' && c != '.');
@@ -459,13 +535,46 @@ pub(crate) fn presentable(message: &str) -> String {
             text.push(' ');
         }
         text.push_str(word);
-        if let Some((cut, _)) = text.char_indices().nth(MAX_BACKEND_MESSAGE_CHARS) {
-            text.truncate(cut);
-            text.push('…');
-            break;
-        }
     }
-    text
+    cut_in_the_middle(text)
+}
+
+/// `text` without its middle where it is too long. Words stay whole, so that a number is never cut.
+fn cut_in_the_middle(text: String) -> String {
+    let chars = text.chars().count();
+    if chars <= MAX_BACKEND_MESSAGE_CHARS {
+        return text;
+    }
+    let byte = |at: usize| {
+        text.char_indices()
+            .nth(at)
+            .map_or(text.len(), |(byte, _)| byte)
+    };
+    let tail_chars = MAX_BACKEND_MESSAGE_CHARS - MESSAGE_HEAD_CHARS;
+    let (head_end, tail_start) = (byte(MESSAGE_HEAD_CHARS), byte(chars - tail_chars));
+    // A word that is longer than its part of the message is cut all the same.
+    let head = &text[..head_end];
+    let head = head.rfind(' ').map_or(head, |space| &head[..space]);
+    let tail = &text[tail_start..];
+    let tail = tail.find(' ').map_or(tail, |space| &tail[space + 1..]);
+    format!("{head} … {tail}")
+}
+
+/// Whether a run failed because of a value that the caller sent: an index, as far as runtimes say so.
+pub(crate) fn blames_an_index(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    [
+        "out of bounds",
+        "out of data bounds",
+        "out of range",
+        "out-of-bounds",
+        "invalid index",
+        "invalid indices",
+        "must be less than axis length",
+        "index",
+    ]
+    .iter()
+    .any(|part| message.contains(part))
 }
 
 /// What a panic said.
@@ -547,9 +656,39 @@ mod tests {
             !text.contains("/onnxruntime_src") && !text.contains("/srv") && !text.contains('\n'),
             "{text}"
         );
-        assert!(presentable(&"x".repeat(10_000)).chars().count() <= 10_001);
+        assert!(presentable(&"x".repeat(100_000)).chars().count() <= MAX_BACKEND_MESSAGE_CHARS + 3);
         assert!(
-            presentable(&"x y ".repeat(10_000)).chars().count() <= MAX_BACKEND_MESSAGE_CHARS + 1
+            presentable(&"x y ".repeat(10_000)).chars().count() <= MAX_BACKEND_MESSAGE_CHARS + 3
         );
+    }
+    #[test]
+    fn a_long_message_keeps_its_cause_at_the_end_and_every_number_whole() {
+        for filler in [100, 3_000, 100_000] {
+            let message = format!(
+                "Non-zero status code returned while running Gather node. Name:'Gather_12345' {} indices element out \
+                 of data bounds, idx=123456789 must be within the inclusive range [-30522,30521]",
+                "while at it ".repeat(filler / 12)
+            );
+            let text = presentable(&message);
+            assert!(
+                text.starts_with("Non-zero status code") && text.contains("'Gather_12345'"),
+                "{text}"
+            );
+            assert!(
+                text.ends_with("idx=123456789 must be within the inclusive range [-30522,30521]"),
+                "{text}"
+            );
+            assert!(
+                text.chars().count() <= MAX_BACKEND_MESSAGE_CHARS + 3,
+                "{text}"
+            );
+        }
+        let numbers: Vec<String> = (100_000..100_200).map(|n| n.to_string()).collect();
+        let text = presentable(&numbers.join(" "));
+        assert!(
+            text.split(' ').all(|word| word == "…" || word.len() == 6),
+            "{text}"
+        );
+        assert!(text.ends_with("100199"), "{text}");
     }
 }

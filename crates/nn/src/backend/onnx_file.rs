@@ -10,7 +10,7 @@
 //! - **Weights are skipped, not read.** The walk keeps the ports, the names of the initializers and the operators with
 //!   their names, so that a file of two gigabytes costs little memory here.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::{Component, Path};
@@ -39,7 +39,42 @@ pub(crate) struct Declared {
     pub files: BTreeSet<String>,
     /// What the time of a run follows from.
     pub cost: Cost,
+    /// What the file says of itself beside its ports.
+    pub facts: Facts,
+    /// The operators of the outermost graph.
+    pub nodes: Vec<Node>,
+    /// The operators that the file itself defines.
+    pub functions: Vec<Function>,
+    /// Lengths of the outermost graph's initializers, by name.
+    pub tables: BTreeMap<String, Vec<u64>>,
+    /// The attribute `axis` of operators that have it, by the name of their first output.
+    pub axes: BTreeMap<String, i64>,
 }
+
+/// What a file says of itself beside its ports.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(crate) struct Facts {
+    /// The version of the file format; 0 where the file does not say.
+    pub ir_version: u64,
+    /// The version of each set of operators, by domain; ONNX's own is `""`.
+    pub opsets: BTreeMap<String, u64>,
+    /// The program that wrote it, and its version.
+    pub producer: String,
+    pub producer_version: String,
+    pub description: String,
+    /// Keys and values that its author added, at most [`MAX_METADATA`].
+    pub metadata: Vec<(String, String)>,
+    /// Numbers in the tensors of the outermost graph.
+    pub parameters: u64,
+    /// Each operator that is used anywhere, by domain and name, and how often.
+    pub operators: BTreeMap<(String, String), u64>,
+}
+
+/// Most lengths of a tensor that are kept; tensors have as many axes as [`crate::tensor::MAX_RANK`].
+const MAX_DIMS: usize = 64;
+
+/// Most entries of metadata that are kept; files have a handful.
+const MAX_METADATA: usize = 256;
 
 /// Reads what `graph` declares, and refuses it when it would have a runtime open a file that is not beside it.
 ///
@@ -115,6 +150,9 @@ fn read(source: impl BufRead + Seek) -> Result<Declared, NnError> {
         declared: Declared::default(),
         nodes: Vec::new(),
         functions: Vec::new(),
+        elements: 0,
+        dims: Vec::new(),
+        axis: None,
     };
     let end = walk.length().map_err(not_onnx)?;
     let initialized = walk.model(end).map_err(not_onnx)?;
@@ -125,6 +163,8 @@ fn read(source: impl BufRead + Seek) -> Result<Declared, NnError> {
         ..
     } = walk;
     declared.cost = cost::cost(&nodes, initialized, &functions);
+    declared.nodes = nodes;
+    declared.functions = functions;
     Ok(declared)
 }
 
@@ -161,11 +201,25 @@ struct Walk<R> {
     /// The operators of the outermost graph.
     nodes: Vec<Node>,
     functions: Vec<Function>,
+    /// Elements of all tensors so far.
+    elements: u64,
+    /// Lengths of the tensor that was read last.
+    dims: Vec<u64>,
+    /// The attribute `axis` that was read last.
+    axis: Option<i64>,
 }
 
 /// The numbers of the fields that are read, by message, as `onnx.proto` has them.
 mod field {
+    pub const MODEL_IR_VERSION: u64 = 1;
+    pub const MODEL_PRODUCER: u64 = 2;
+    pub const MODEL_PRODUCER_VERSION: u64 = 3;
+    pub const MODEL_DESCRIPTION: u64 = 6;
     pub const MODEL_GRAPH: u64 = 7;
+    pub const MODEL_OPSET: u64 = 8;
+    pub const MODEL_METADATA: u64 = 14;
+    pub const OPSET_DOMAIN: u64 = 1;
+    pub const OPSET_VERSION: u64 = 2;
     pub const MODEL_TRAINING: u64 = 20;
     pub const MODEL_FUNCTIONS: u64 = 25;
     pub const TRAINING_INITIALIZATION: u64 = 1;
@@ -186,6 +240,8 @@ mod field {
     pub const NODE_OPERATOR: u64 = 4;
     pub const NODE_ATTRIBUTE: u64 = 5;
     pub const NODE_DOMAIN: u64 = 7;
+    pub const ATTRIBUTE_NAME: u64 = 1;
+    pub const ATTRIBUTE_NUMBER: u64 = 3;
     pub const ATTRIBUTE_TENSOR: u64 = 5;
     pub const ATTRIBUTE_GRAPH: u64 = 6;
     pub const ATTRIBUTE_TENSORS: u64 = 10;
@@ -194,6 +250,7 @@ mod field {
     pub const ATTRIBUTE_SPARSES: u64 = 23;
     pub const SPARSE_VALUES: u64 = 1;
     pub const SPARSE_INDICES: u64 = 2;
+    pub const TENSOR_DIMS: u64 = 1;
     pub const TENSOR_NAME: u64 = 8;
     pub const TENSOR_EXTERNAL: u64 = 13;
     pub const ENTRY_KEY: u64 = 1;
@@ -291,8 +348,27 @@ impl<R: BufRead + Seek> Walk<R> {
     fn model(&mut self, end: u64) -> Walked<HashSet<String>> {
         let mut initialized = HashSet::new();
         while let Some((field, item)) = self.next(end)? {
-            let Item::Until(until) = item else { continue };
+            let until = match (field, item) {
+                (field::MODEL_IR_VERSION, Item::Number(version)) => {
+                    self.declared.facts.ir_version = version;
+                    continue;
+                }
+                (_, Item::Until(until)) => until,
+                _ => continue,
+            };
             match field {
+                field::MODEL_PRODUCER => self.declared.facts.producer = self.note(until)?,
+                field::MODEL_PRODUCER_VERSION => {
+                    self.declared.facts.producer_version = self.note(until)?;
+                }
+                field::MODEL_DESCRIPTION => self.declared.facts.description = self.note(until)?,
+                field::MODEL_OPSET => self.opset(until)?,
+                field::MODEL_METADATA => {
+                    let entry = self.entry(until)?;
+                    if self.declared.facts.metadata.len() < MAX_METADATA {
+                        self.declared.facts.metadata.push(entry);
+                    }
+                }
                 field::MODEL_GRAPH => self.graph(until, Some(&mut initialized), MAX_DEPTH)?,
                 field::MODEL_TRAINING => {
                     while let Some((field, item)) = self.next(until)? {
@@ -316,6 +392,54 @@ impl<R: BufRead + Seek> Walk<R> {
         let Declared { inputs, .. } = &mut self.declared;
         inputs.retain(|port| !initialized.contains(&port.name));
         Ok(initialized)
+    }
+
+    /// A text for people, which no walk may fail for: one that is too long or is not UTF-8 is left out.
+    fn note(&mut self, end: u64) -> Walked<String> {
+        if end - self.at > MAX_NAME_BYTES {
+            self.skip_to(end)?;
+            return Ok(String::new());
+        }
+        let mut bytes = Vec::new();
+        (&mut self.source)
+            .take(end - self.at)
+            .read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != end - self.at {
+            return Err(Malformed("it ends early or cannot be read"));
+        }
+        self.at = end;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn entry(&mut self, end: u64) -> Walked<(String, String)> {
+        let (mut key, mut value) = (String::new(), String::new());
+        while let Some((field, item)) = self.next(end)? {
+            match (field, item) {
+                (field::ENTRY_KEY, Item::Until(until)) => key = self.note(until)?,
+                (field::ENTRY_VALUE, Item::Until(until)) => value = self.note(until)?,
+                (_, Item::Until(until)) => self.skip_to(until)?,
+                _ => {}
+            }
+        }
+        Ok((key, value))
+    }
+
+    fn opset(&mut self, end: u64) -> Walked<()> {
+        let (mut domain, mut version) = (String::new(), 0);
+        while let Some((field, item)) = self.next(end)? {
+            match (field, item) {
+                (field::OPSET_DOMAIN, Item::Until(until)) => domain = self.text(until)?,
+                (field::OPSET_VERSION, Item::Number(number)) => version = number,
+                (_, Item::Until(until)) => self.skip_to(until)?,
+                _ => {}
+            }
+        }
+        // ONNX's own operators go by two names.
+        if domain == "ai.onnx" {
+            domain.clear();
+        }
+        self.declared.facts.opsets.insert(domain, version);
+        Ok(())
     }
 
     fn function(&mut self, end: u64) -> Walked<Function> {
@@ -357,11 +481,21 @@ impl<R: BufRead + Seek> Walk<R> {
                 }
                 field::GRAPH_INITIALIZER | field::GRAPH_SPARSE_INITIALIZER => {
                     let name = if field == field::GRAPH_INITIALIZER {
-                        self.tensor(until)?
+                        let before = self.elements;
+                        let name = self.tensor(until)?;
+                        if initialized.is_some() {
+                            let parameters = &mut self.declared.facts.parameters;
+                            *parameters = parameters.saturating_add(self.elements - before);
+                        }
+                        name
                     } else {
                         self.sparse(until)?
                     };
                     if let (Some(names), Some(name)) = (&mut initialized, name) {
+                        let dims = std::mem::take(&mut self.dims);
+                        if field == field::GRAPH_INITIALIZER && !dims.is_empty() {
+                            self.declared.tables.insert(name.clone(), dims);
+                        }
                         names.insert(name);
                     }
                 }
@@ -381,6 +515,7 @@ impl<R: BufRead + Seek> Walk<R> {
 
     fn node(&mut self, end: u64, depth: usize) -> Walked<Node> {
         let mut node = Node::default();
+        let mut axis = None;
         while let Some((field, item)) = self.next(end)? {
             let Item::Until(until) = item else { continue };
             match field {
@@ -388,19 +523,39 @@ impl<R: BufRead + Seek> Walk<R> {
                 field::NODE_OUTPUT => node.outputs.push(self.text(until)?),
                 field::NODE_OPERATOR => node.op = self.text(until)?,
                 field::NODE_DOMAIN => node.domain = self.text(until)?,
-                field::NODE_ATTRIBUTE => node.has_graphs |= self.attribute(until, depth)?,
+                field::NODE_ATTRIBUTE => {
+                    node.has_graphs |= self.attribute(until, depth)?;
+                    axis = self.axis.take().or(axis);
+                }
                 _ => self.skip_to(until)?,
             }
         }
+        if let (Some(axis), Some(output)) = (axis, node.outputs.first()) {
+            self.declared.axes.insert(output.clone(), axis);
+        }
+        if node.domain == "ai.onnx" {
+            node.domain.clear();
+        }
+        let operator = (node.domain.clone(), node.op.clone());
+        *self.declared.facts.operators.entry(operator).or_default() += 1;
         Ok(node)
     }
 
     /// An attribute; returns whether it is a graph or several.
     fn attribute(&mut self, end: u64, depth: usize) -> Walked<bool> {
         let mut has_graphs = false;
+        let (mut is_axis, mut number) = (false, None);
         while let Some((field, item)) = self.next(end)? {
-            let Item::Until(until) = item else { continue };
+            let until = match (field, item) {
+                (field::ATTRIBUTE_NUMBER, Item::Number(value)) => {
+                    number = Some(value.cast_signed());
+                    continue;
+                }
+                (_, Item::Until(until)) => until,
+                _ => continue,
+            };
             match field {
+                field::ATTRIBUTE_NAME => is_axis = self.note(until)? == "axis",
                 field::ATTRIBUTE_TENSOR | field::ATTRIBUTE_TENSORS => drop(self.tensor(until)?),
                 field::ATTRIBUTE_SPARSE | field::ATTRIBUTE_SPARSES => drop(self.sparse(until)?),
                 field::ATTRIBUTE_GRAPH | field::ATTRIBUTE_GRAPHS => {
@@ -410,6 +565,7 @@ impl<R: BufRead + Seek> Walk<R> {
                 _ => self.skip_to(until)?,
             }
         }
+        self.axis = number.filter(|_| is_axis);
         Ok(has_graphs)
     }
 
@@ -430,8 +586,34 @@ impl<R: BufRead + Seek> Walk<R> {
     /// a file is not asked: runtimes differ in what they ask.
     fn tensor(&mut self, end: u64) -> Walked<Option<String>> {
         let mut name = None;
+        let mut elements = 1u64;
+        let mut dims = Vec::new();
         while let Some((field, item)) = self.next(end)? {
-            let Item::Until(until) = item else { continue };
+            let until = match (field, item) {
+                // A list of numbers is packed or one by one.
+                (field::TENSOR_DIMS, Item::Number(dim)) => {
+                    elements = elements.saturating_mul(dim);
+                    if dims.len() < MAX_DIMS {
+                        dims.push(dim);
+                    }
+                    continue;
+                }
+                (field::TENSOR_DIMS, Item::Until(until)) => {
+                    while self.at < until {
+                        let dim = self.varint()?;
+                        elements = elements.saturating_mul(dim);
+                        if dims.len() < MAX_DIMS {
+                            dims.push(dim);
+                        }
+                    }
+                    if self.at > until {
+                        return Err(Malformed("a part of it is longer than the whole"));
+                    }
+                    continue;
+                }
+                (_, Item::Until(until)) => until,
+                _ => continue,
+            };
             match field {
                 field::TENSOR_NAME => name = Some(self.text(until)?),
                 field::TENSOR_EXTERNAL => {
@@ -451,6 +633,8 @@ impl<R: BufRead + Seek> Walk<R> {
                 _ => self.skip_to(until)?,
             }
         }
+        self.elements = self.elements.saturating_add(elements);
+        self.dims = dims;
         Ok(name)
     }
 

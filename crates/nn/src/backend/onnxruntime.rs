@@ -27,7 +27,7 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use ort::environment::Environment;
@@ -40,8 +40,8 @@ use ort::{AsPointer, ep, ortsys};
 use penstock_tensor::contract::Provider;
 
 use super::{
-    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Session,
-    onnx_file, panic_text, presentable,
+    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Reads, Session,
+    onnx_file, panic_text, presentable, versions,
 };
 use crate::error::{ErrorCode, NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
@@ -73,7 +73,12 @@ pub struct OnnxRuntime {
     cpu: CpuMemory,
     /// Whether sessions take their memory from [`allocator`].
     counts_memory: bool,
+    /// Which versions of ONNX it reads, found by loading the smallest graph of each.
+    reads: OnceLock<Reads>,
 }
+
+/// The largest version that is asked about; ONNX adds one or two opsets a year and had 28 in 2026.
+const MOST_PROBED: u64 = 127;
 
 #[derive(Clone, Copy)]
 struct CpuMemory(*const sys::OrtMemoryInfo);
@@ -156,6 +161,7 @@ impl OnnxRuntime {
             path: absolute,
             cpu,
             counts_memory,
+            reads: OnceLock::new(),
         });
         *loaded = Some(runtime.clone());
         Ok(runtime)
@@ -334,6 +340,26 @@ impl Backend for OnnxRuntime {
 
     fn version(&self) -> String {
         self.version.clone()
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(*self.reads.get_or_init(|| {
+            let options = LoadOptions::default();
+            let loads = |ir, opset| {
+                let graph = GraphSource::Bytes(versions::smallest(ir, opset).into());
+                self.load(&graph, &options).is_ok()
+            };
+            let (ir, opset) = (versions::ALWAYS_READ_IR, versions::ALWAYS_READ_OPSET);
+            Reads {
+                opset: versions::newest(opset, MOST_PROBED, |opset| loads(ir, opset)),
+                ir: versions::newest(ir, MOST_PROBED, |ir| loads(ir, opset)),
+                strict: true,
+            }
+        }))
+    }
+
+    fn loads_into_this_process(&self) -> bool {
+        true
     }
 
     fn load(
@@ -693,6 +719,8 @@ impl Lane for OrtLane {
         check(status).map_err(|error| match usage.wanted {
             _ if error.message.contains(TERMINATED) => NnError::runtime("the run was ended early"),
             Some(wanted) => super::too_much_memory(wanted, shared.most_bytes),
+            // Some operators report an index as a failure of their own.
+            None if super::blames_an_index(&error.message) => NnError::invalid(error.message),
             None => error,
         })?;
         // The memory inputs were read from; an output that lies in it (a graph may hand an input straight

@@ -35,7 +35,7 @@ use tract_onnx::prelude::{
 use tract_onnx::tract_hir::infer::Factoid;
 
 use super::{
-    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Session,
+    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Reads, Session,
     panic_text, presentable,
 };
 use crate::error::{ErrorCode, NnError, listed, quoted};
@@ -60,6 +60,10 @@ pub const MAX_VETTED_SHAPES: usize = 1024;
 /// The release this crate is built with; tract does not export its own. A test compares it with Cargo.lock.
 pub const VERSION: &str = "0.23.9";
 
+/// The newest opset whose operators `scripts/tract-conformance` compares with the ONNX project's own results (onnx 1.23.2).
+/// tract itself reads any.
+pub const TESTED_OPSET: u64 = 28;
+
 /// The backend; it has no state of its own.
 #[derive(Debug, Clone, Copy)]
 pub struct Tract;
@@ -71,6 +75,18 @@ impl Backend for Tract {
 
     fn version(&self) -> String {
         VERSION.into()
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads {
+            opset: TESTED_OPSET,
+            ir: u64::MAX,
+            strict: false,
+        })
+    }
+
+    fn loads_into_this_process(&self) -> bool {
+        true
     }
 
     fn load(
@@ -202,11 +218,16 @@ impl Lane for TractLane {
             .working_bytes
             .filter(|_| !graph.sizes_follow_from_shapes);
         let stop = &self.1.0;
-        let outputs = memory::run(&plan, values, most, stop).map_err(|error| {
-            match stop.load(Ordering::Relaxed) {
-                true => NnError::runtime(memory::ENDED_EARLY),
-                false => graph.failed(&error),
-            }
+        let run = || memory::run(&plan, values, most, stop);
+        #[cfg(feature = "native")]
+        let ran = super::quiet::caught(run).unwrap_or_else(|panic| {
+            Err(TractError::msg(format!("a panic: {}", panic_text(&*panic))))
+        });
+        #[cfg(not(feature = "native"))]
+        let ran = run();
+        let outputs = ran.map_err(|error| match stop.load(Ordering::Relaxed) {
+            true => NnError::runtime(memory::ENDED_EARLY),
+            false => graph.failed(&error),
         })?;
         if outputs.len() != graph.outputs.len() {
             return Err(NnError::runtime(
@@ -291,7 +312,15 @@ impl Graph {
     fn failed(&self, error: &TractError) -> NnError {
         match (error.downcast_ref::<memory::TooMuch>(), self.working_bytes) {
             (Some(too_much), Some(most)) => super::too_much_memory(too_much.wanted, most),
-            _ => NnError::runtime(format!("tract: {}", text_of(error))),
+            _ => {
+                let text = text_of(error);
+                match super::blames_an_index(&text) {
+                    true => NnError::invalid(format!(
+                        "an index in the inputs does not fit the graph: {text}"
+                    )),
+                    false => NnError::runtime(format!("tract: {text}")),
+                }
+            }
         }
     }
 

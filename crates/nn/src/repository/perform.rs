@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
-use penstock_tensor::contract::Contract;
+use penstock_tensor::contract::{Contract, FirstRun};
 use tokio::sync::{mpsc, watch};
 
 use super::plan::{Action, Book, Job, Phase, Reason, SLOW_LOAD_MS, Stamp, Usage};
@@ -20,9 +20,11 @@ use super::progress::{Progress, Stage};
 use super::publish::{Listed, Snapshot};
 use super::scan::{self, Look, Looker, Reading};
 use super::{Event, EventKind, Settings};
-use crate::backend::{Backends, GraphSource, panic_text};
+use crate::backend::{Backends, Graph, GraphSource, panic_text};
 use crate::contract_check;
 use crate::error::{NnError, quoted};
+use crate::first_run;
+use crate::held::{self, Meter};
 use crate::layout::{self, Unavailable, version_number};
 use crate::model::Model;
 use crate::overdue::Working;
@@ -752,10 +754,9 @@ impl Core {
             return;
         }
         let outcome = match outcome {
-            Ok(model) => {
+            Ok((model, bytes)) => {
                 let id = inner.next_load;
                 inner.next_load += 1;
-                let bytes = model.memory_bytes().unwrap_or(start.job.file_bytes());
                 let loaded = Arc::new(Loaded {
                     id,
                     model,
@@ -779,8 +780,9 @@ impl Core {
         self.drive();
     }
 
-    /// Loads one version, holds it against its contract and runs it once on every lane.
-    fn load(&self, start: &Start, progress: &Progress) -> Result<Model, NnError> {
+    /// Loads one version, holds it against its contract and runs it once on every lane. Returns it with the bytes that it
+    /// holds.
+    fn load(&self, start: &Start, progress: &Progress) -> Result<(Model, u64), NnError> {
         let (name, version) = (&start.name, start.version);
         let contract = start.contract.as_deref().ok_or_else(|| {
             NnError::runtime("its contract changed while it was read; it is read again")
@@ -797,8 +799,16 @@ impl Core {
         if !path.is_file() {
             return Err(layout::no_graph(version, contract.format));
         }
-        let backend =
-            (self.backends).choose_for(contract.engine.backend.as_str(), contract.format)?;
+        let graph = Graph::of(&path);
+        let (backend, too_old) = (self.backends).choose_for_graph(
+            contract.engine.backend.as_str(),
+            contract.format,
+            graph.as_ref(),
+        )?;
+        if let Some(too_old) = too_old {
+            let text = format!("served by {}: {too_old}", backend.name());
+            self.lock().say(name, version, EventKind::Slow, text);
+        }
         let mut options = contract_check::options(contract, self.settings.queue_max);
         options.working_bytes = Some(
             (contract.engine.run_memory_bytes).map_or(self.settings.run_memory_bytes, |bytes| {
@@ -806,6 +816,7 @@ impl Core {
             }),
         );
         progress.at(Stage::Compiling);
+        let meter = Meter::begin();
         let model = Model::load_beside(
             name,
             &version.to_string(),
@@ -817,18 +828,33 @@ impl Core {
         progress.compiled(&model);
         layout::agrees(contract, version, model.inputs(), model.outputs())?;
         progress.at(Stage::WarmingUp);
-        model
-            .warm_up(contract_check::example(contract)?)
-            .map_err(|error| layout::first_run(version, error))?;
-        progress.at(Stage::TryingJoins);
-        try_joining(&model, contract);
+        let sample = layout::sample(contract, &self.root.join(name))?;
+        let began = Instant::now();
+        let elapsed = || began.elapsed();
+        first_run::find(
+            contract,
+            version,
+            sample,
+            graph.as_ref(),
+            elapsed,
+            |inputs| model.warm_up(inputs),
+        )?;
+        if contract.engine.first_run != FirstRun::Skip {
+            progress.at(Stage::TryingJoins);
+            try_joining(&model, contract);
+        }
         progress.at(Stage::Reading);
         if scan::graph(&dir).stamp != start.job.graph {
             return Err(NnError::runtime(format!(
                 "version {version}'s files changed while they were loaded; they are loaded again when they rest"
             )));
         }
-        Ok(model)
+        let bytes = match (model.memory_bytes(), backend.loads_into_this_process()) {
+            (Some(bytes), _) => bytes,
+            (None, true) => held::held(meter.grown(), start.job.file_bytes()),
+            (None, false) => start.job.file_bytes(),
+        };
+        Ok((model, bytes))
     }
 
     /// Makes everything that callers and guests see agree with the book. Returns what nobody uses any more, to

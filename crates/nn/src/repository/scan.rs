@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use penstock_tensor::contract::Contract;
+use penstock_tensor::contract::{Contract, Format};
 
 use super::plan::{Graph, Reason, Seen, Stamp, Terms};
 use crate::layout::{self, CONTRACT_FILE, GRAPH_FILE};
@@ -143,10 +143,10 @@ impl Looker {
                 _ => {}
             }
         }
+        // A sample is tried before the model serves, so that a new one is as good as a new contract.
         let own = digest(
-            [file_of(&dir.join(CONTRACT_FILE), CONTRACT_FILE)]
-                .into_iter()
-                .flatten(),
+            ([CONTRACT_FILE, layout::SAMPLE_FILE].into_iter())
+                .filter_map(|name| file_of(&dir.join(name), name)),
         );
         let config = match self.configs.get(name) {
             Some((known, config)) if *known == own => config.clone(),
@@ -238,6 +238,17 @@ pub(super) fn read(root: &Path, name: &str, look: Look) -> (Seen, Reading) {
         text: bounded(&dir.join(CONTRACT_FILE), layout::MAX_CONTRACT_BYTES),
         config,
     };
+    // Only now are the graphs looked into: what they will hold decides what has a place beside them.
+    let format = contract_format(parsed.as_ref().ok());
+    let versions = (look.versions.into_iter())
+        .map(|(number, graph)| {
+            let path = dir
+                .join(number.to_string())
+                .join(layout::graph_file(format));
+            let bytes = crate::held::estimate(&path, graph.bytes);
+            (number, Graph { bytes, ..graph })
+        })
+        .collect();
     let seen = Seen {
         terms: Terms {
             stamp: look.contract,
@@ -245,9 +256,13 @@ pub(super) fn read(root: &Path, name: &str, look: Look) -> (Seen, Reading) {
                 .map(|contract| contract.engine.pinned)
                 .map_err(Reason::from),
         },
-        versions: look.versions,
+        versions,
     };
     (seen, reading)
+}
+
+fn contract_format(contract: Option<&Contract>) -> Format {
+    contract.map(|contract| contract.format).unwrap_or_default()
 }
 
 /// What is said of a model without versions.

@@ -46,6 +46,35 @@ pub struct Engine {
     /// Whether it stays in memory whatever the budget.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
+    /// Whether the model is run before it serves.
+    #[serde(skip_serializing_if = "FirstRun::is_required")]
+    pub first_run: FirstRun,
+}
+
+/// Whether a model is run before it serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FirstRun {
+    /// It is run on the contract's samples, or on inputs that the server makes up; a model that runs on none of them
+    /// does not serve.
+    #[default]
+    Required,
+    /// It is not run. The first caller finds out whether it can be, and its calls do not share runs.
+    Skip,
+}
+
+impl FirstRun {
+    fn is_required(&self) -> bool {
+        *self == FirstRun::Required
+    }
+
+    /// The name used in `model.toml`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            FirstRun::Required => "required",
+            FirstRun::Skip => "skip",
+        }
+    }
 }
 
 /// The least a run may be given: runtimes take some of it for themselves.
@@ -208,6 +237,10 @@ impl Reader<'_> {
             .and_then(|bytes| u64::try_from(bytes).ok());
         if let Some(value) = members.take("pinned") {
             engine.pinned = self.boolean(value, "pinned").unwrap_or_default();
+        }
+        if let Some(value) = members.take("first_run") {
+            let words = [FirstRun::Required, FirstRun::Skip].map(|word| (word.as_str(), word));
+            engine.first_run = self.word(value, "first_run", &words).unwrap_or_default();
         }
         self.unknown_members(members);
         engine

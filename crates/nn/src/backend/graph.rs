@@ -1,0 +1,100 @@
+//! A graph's file as it describes itself, without a runtime: ports, operators, versions.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::cost::Node;
+use super::onnx_file::{self, Declared};
+use super::{GraphSource, Port};
+use crate::error::NnError;
+
+/// What an ONNX file says of itself.
+#[derive(Debug)]
+pub struct Graph(Declared);
+
+impl Graph {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when there is no such file, `InvalidEncoding` when it is not ONNX, `Security` when it names files
+    /// outside of its folder.
+    pub fn read(path: &Path) -> Result<Self, NnError> {
+        onnx_file::examine(&GraphSource::from(path)).map(Self)
+    }
+
+    /// The same; `None` for a file that is not ONNX.
+    pub fn of(path: &Path) -> Option<Self> {
+        Self::read(path).ok()
+    }
+
+    /// What goes in, initializers left out.
+    pub fn inputs(&self) -> &[Port] {
+        &self.0.inputs
+    }
+
+    /// What comes out.
+    pub fn outputs(&self) -> &[Port] {
+        &self.0.outputs
+    }
+
+    /// The files beside it that hold weights.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.0.files.iter().map(String::as_str)
+    }
+
+    /// The version of the file format; 0 where the file does not say.
+    pub fn ir_version(&self) -> u64 {
+        self.0.facts.ir_version
+    }
+
+    /// The version of each set of operators, by domain; ONNX's own is `""`.
+    pub fn opsets(&self) -> &BTreeMap<String, u64> {
+        &self.0.facts.opsets
+    }
+
+    /// The program that wrote it, and that program's version.
+    pub fn producer(&self) -> (&str, &str) {
+        (&self.0.facts.producer, &self.0.facts.producer_version)
+    }
+
+    /// What its author wrote about it.
+    pub fn description(&self) -> &str {
+        &self.0.facts.description
+    }
+
+    /// Keys and values that its author added.
+    pub fn metadata(&self) -> &[(String, String)] {
+        &self.0.facts.metadata
+    }
+
+    /// Numbers in its initializers.
+    pub fn parameters(&self) -> u64 {
+        self.0.facts.parameters
+    }
+
+    /// Each operator that is used anywhere in it, by domain and name, and how often.
+    pub fn operators(&self) -> &BTreeMap<(String, String), u64> {
+        &self.0.facts.operators
+    }
+
+    /// Lengths of the initializer of this name.
+    pub(crate) fn table(&self, name: &str) -> Option<&[u64]> {
+        self.0.tables.get(name).map(Vec::as_slice)
+    }
+
+    /// The attribute `axis` of the operator whose first output has this name.
+    pub(crate) fn axis(&self, output: &str) -> Option<i64> {
+        self.0.axes.get(output).copied()
+    }
+
+    /// Bytes of weights as 32-bit numbers: what a runtime holds that unpacks quantised weights.
+    pub fn weight_bytes(&self) -> u64 {
+        self.parameters().saturating_mul(4)
+    }
+
+    /// The operators of the outermost graph.
+    pub(crate) fn nodes(&self) -> &[Node] {
+        &self.0.nodes
+    }
+}

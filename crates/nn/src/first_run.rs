@@ -1,0 +1,569 @@
+//! The runs before a model serves: with samples where the contract has some, else with inputs that are made up.
+//!
+//! A model need not bear every input that its contract allows: an input may be a shape, an index or a divisor, and a
+//! convolution wants a least length. So several inputs are made up and tried in turn until one runs. Which ones, and in
+//! which order, is decided here without running anything ([`tries`]); [`find`] runs them through a function that it is
+//! given.
+//!
+//! Both have bounds: [`MAX_TRIES`], [`MAX_TRY_BYTES`], and [`TIME_FOR_TRIES`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use penstock_tensor::Tensor;
+use penstock_tensor::contract::{Contract, Dim as Axis, FirstRun, Sample, TensorSpec};
+
+use crate::backend::{Graph, PortType};
+use crate::contract_check::{self, Fill};
+use crate::error::{ErrorCode, NnError, quoted};
+use crate::layout::{CONTRACT_FILE, SAMPLE_FILE};
+use crate::tensor::NnTensor;
+
+/// Most inputs that are made up for one model.
+pub const MAX_TRIES: usize = 24;
+
+/// The largest tensor of a try beyond the first, which alone is as the contract demands. Activations take many times
+/// their input, and a try must not fill memory.
+const MAX_TRY_BYTES: usize = 16 << 20;
+
+/// After this time no further try begins. Tries that fail do so at once in most graphs, because shapes and indices are
+/// looked at early.
+pub const TIME_FOR_TRIES: Duration = Duration::from_secs(15);
+
+/// Lengths that are tried for symbolic axes where the least does not run: powers of two up to the size of an image,
+/// the usual side of an image, and a second of sound at 16 kHz.
+const LENGTHS: [u64; 11] = [2, 4, 8, 16, 32, 64, 128, 224, 512, 4096, 16_000];
+
+/// Most different causes that a message repeats.
+const MAX_CAUSES: usize = 3;
+
+/// Named tensors, as a call has them.
+pub type Inputs = Vec<(String, NnTensor)>;
+
+/// An input that is made up.
+#[derive(Debug)]
+pub struct Try {
+    /// What it is, for the message.
+    pub what: String,
+    /// The input, or why it cannot be made.
+    pub inputs: Result<Inputs, NnError>,
+}
+
+/// What an operator does with one of its inputs, where not every value will do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Use {
+    /// Any value that is 0.
+    Zeros,
+    /// Any value that is 1: repeats, scales, steps, divisors, counts.
+    Ones,
+    /// 2 in every element.
+    Twos,
+    /// 0, 1, 2, …: axes.
+    Ramp,
+    /// The shape of the operator's input 0.
+    Shape,
+    /// A shape for as many elements as the operator's input 0 has.
+    Reshape,
+    /// Parts that the operator's input 0 is cut into along its first or its last axis.
+    Parts,
+    /// The numbers of a fixed list, repeated: what the operator wants there.
+    Of(&'static [f64]),
+}
+
+/// What an operator does with its input number `index`, by the ONNX specification. `None` where any value will do, or
+/// where nothing is known.
+fn use_of(operator: &str, index: usize) -> Option<Use> {
+    Some(match (operator, index) {
+        ("Reshape", 1) => Use::Reshape,
+        ("Expand" | "ConstantOfShape" | "Tile" | "TopK" | "Loop", 0 | 1)
+            if (operator == "ConstantOfShape" || operator == "Loop") == (index == 0) =>
+        {
+            Use::Ones
+        }
+        ("Upsample", 1) | ("Resize", 2) => Use::Ones,
+        ("Resize", 3) | ("CenterCropPad", 1) => Use::Shape,
+        ("Slice", 1) | ("Pad", 1) => Use::Zeros,
+        ("Slice", 2 | 4) => Use::Ones,
+        ("Slice" | "Pad", 3) => Use::Ramp,
+        ("Unsqueeze" | "Squeeze", 1) => Use::Ramp,
+        (
+            "ReduceSum" | "ReduceMean" | "ReduceMax" | "ReduceMin" | "ReduceProd" | "ReduceL1"
+            | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceSumSquare",
+            1,
+        ) => Use::Ramp,
+        (
+            "Gather" | "GatherElements" | "GatherND" | "ScatterElements" | "ScatterND" | "Scatter",
+            1,
+        ) => Use::Zeros,
+        ("CumSum" | "Trilu", 1) | ("OneHot", 0) => Use::Zeros,
+        ("OneHot", 1) => Use::Twos,
+        ("Split", 1) => Use::Parts,
+        ("Range", 0) => Use::Zeros,
+        ("Range", 1) => Use::Of(&[4.0]),
+        ("Range", 2) => Use::Ones,
+        ("Div" | "Mod", 1) | ("Clip", 2) | ("BatchNormalization", 4) => Use::Ones,
+        ("Clip", 1) => Use::Zeros,
+        ("NonMaxSuppression", 2) => Use::Ones,
+        ("AffineGrid", 1) => Use::Of(&[1.0, 1.0, 2.0, 2.0, 2.0]),
+        ("HannWindow" | "HammingWindow" | "BlackmanWindow", 0) => Use::Of(&[8.0]),
+        ("DFT", 1) => Use::Of(&[4.0]),
+        ("DFT", 2) => Use::Ones,
+        ("STFT", 1) => Use::Of(&[4.0]),
+        ("STFT", 3) => Use::Of(&[8.0]),
+        ("MelWeightMatrix", 0) => Use::Of(&[8.0]),
+        ("MelWeightMatrix", 1) => Use::Of(&[16.0]),
+        ("MelWeightMatrix", 2) => Use::Of(&[8192.0]),
+        ("MelWeightMatrix", 3) => Use::Zeros,
+        ("MelWeightMatrix", 4) => Use::Of(&[4096.0]),
+        ("QuantizeLinear" | "DequantizeLinear", 1) => Use::Ones,
+        ("SequenceAt" | "SequenceErase", 1) | ("SequenceInsert", 2) => Use::Zeros,
+        _ => return None,
+    })
+}
+
+/// Operators that hand their first input on with the same values.
+const SAME_VALUES: [&str; 7] = [
+    "Cast",
+    "Identity",
+    "Squeeze",
+    "Unsqueeze",
+    "Flatten",
+    "Reshape",
+    "CastLike",
+];
+
+/// What the graph does with each input, followed through operators that hand it on.
+fn uses(graph: &Graph, contract: &Contract) -> BTreeMap<String, (Use, Option<String>)> {
+    // The names under which each input's values go.
+    let mut named: BTreeMap<&str, &str> = (contract.inputs.iter())
+        .map(|spec| (spec.name.as_str(), spec.name.as_str()))
+        .collect();
+    let mut uses = BTreeMap::new();
+    for node in graph.nodes() {
+        for (index, name) in node.inputs.iter().enumerate() {
+            let Some(input) = named.get(name.as_str()) else {
+                continue;
+            };
+            if let Some(used) = use_of(&node.op, index).filter(|_| node.domain.is_empty()) {
+                let data = node
+                    .inputs
+                    .first()
+                    .and_then(|name| named.get(name.as_str()));
+                uses.entry((*input).to_owned())
+                    .or_insert((used, data.map(|data| (*data).to_owned())));
+            }
+        }
+        if SAME_VALUES.contains(&&*node.op)
+            && let (Some(from), Some(to)) = (node.inputs.first(), node.outputs.first())
+            && let Some(input) = named.get(from.as_str()).copied()
+        {
+            named.insert(to, input);
+        }
+    }
+    uses
+}
+
+/// Names that inputs have whose values are a shape, or a count, in graphs whose operators are not known.
+const SHAPE_NAMES: [&str; 4] = ["shape", "size", "sizes", "dims"];
+
+/// What is made up, in the order in which it is tried; at most [`MAX_TRIES`]. `graph` is none where its operators are not
+/// known.
+pub fn tries(contract: &Contract, graph: Option<&Graph>) -> impl Iterator<Item = Try> {
+    let mut plans: Vec<Plan> = Vec::new();
+    let uses = graph.map(|graph| uses(graph, contract)).unwrap_or_default();
+    let plan = |what: &str, values, lengths| Plan {
+        what: what.to_owned(),
+        values,
+        lengths,
+    };
+    plans.push(plan(
+        "the least values at the least lengths",
+        Values::Least,
+        Lengths::Least,
+    ));
+    if !uses.is_empty() {
+        plans.push(plan(
+            "values that suit the operators which read them",
+            Values::Suit,
+            Lengths::Least,
+        ));
+        if uses.values().any(|(used, _)| *used == Use::Parts) {
+            plans.push(plan(
+                "parts of the last axis",
+                Values::SuitLast,
+                Lengths::Least,
+            ));
+        }
+    } else if (contract.inputs.iter()).any(|spec| SHAPE_NAMES.contains(&&*spec.name.to_lowercase()))
+    {
+        plans.push(plan(
+            "the shape of the first input where a name says so",
+            Values::Named,
+            Lengths::Least,
+        ));
+    }
+    plans.push(plan("ones", Values::Ones, Lengths::Least));
+    if contract.inputs.iter().any(TensorSpec::has_range) {
+        plans.push(plan(
+            "the middle of each range",
+            Values::Middle,
+            Lengths::Least,
+        ));
+    }
+    plans.push(plan(
+        "0, 1, 2, … along each input",
+        Values::Ramp,
+        Lengths::Least,
+    ));
+    plans.push(plan("random values", Values::Random, Lengths::Least));
+    let symbols: BTreeSet<&str> = (contract.inputs.iter().flat_map(|spec| &spec.shape))
+        .filter_map(|axis| match axis {
+            Axis::Symbol(symbol) => Some(symbol.as_str()),
+            Axis::Fixed(_) => None,
+        })
+        .collect();
+    let batch = contract.batch_axis();
+    let open = symbols.iter().any(|symbol| Some(*symbol) != batch);
+    let values = if uses.is_empty() {
+        Values::Ones
+    } else {
+        Values::Suit
+    };
+    if open {
+        for length in LENGTHS {
+            plans.push(plan(
+                &format!("length {length}"),
+                values,
+                Lengths::All {
+                    length,
+                    batch: false,
+                },
+            ));
+        }
+    }
+    if !symbols.is_empty() {
+        for length in [2, 8] {
+            let what = format!("length {length}, also of the first axis");
+            plans.push(plan(
+                &what,
+                values,
+                Lengths::All {
+                    length,
+                    batch: true,
+                },
+            ));
+        }
+    }
+    plans.truncate(MAX_TRIES);
+    plans.into_iter().enumerate().map(move |(index, plan)| Try {
+        inputs: plan.inputs(contract, &uses, index == 0),
+        what: plan.what,
+    })
+}
+
+/// How one try is made.
+struct Plan {
+    what: String,
+    values: Values,
+    lengths: Lengths,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Values {
+    Least,
+    Suit,
+    SuitLast,
+    Named,
+    Ones,
+    Middle,
+    Ramp,
+    Random,
+}
+
+#[derive(Clone, Copy)]
+enum Lengths {
+    Least,
+    All { length: u64, batch: bool },
+}
+
+impl Plan {
+    fn inputs(
+        &self,
+        contract: &Contract,
+        uses: &BTreeMap<String, (Use, Option<String>)>,
+        is_first: bool,
+    ) -> Result<Inputs, NnError> {
+        let batch_axis = contract.batch_axis();
+        let length = |symbol: &str| {
+            let bounds = contract.axes.get(symbol);
+            let least = bounds.map_or(1, |bounds| bounds.min);
+            let most = bounds.and_then(|bounds| bounds.max).unwrap_or(u64::MAX);
+            match self.lengths {
+                Lengths::All { length, batch } if batch || Some(symbol) != batch_axis => {
+                    length.clamp(least, most)
+                }
+                _ => least,
+            }
+        };
+        let shape_of = |name: &str| -> Vec<u64> {
+            let spec = contract.input(name);
+            let axes = spec.into_iter().flat_map(|spec| &spec.shape);
+            axes.map(|axis| match axis {
+                Axis::Fixed(length) => *length,
+                Axis::Symbol(symbol) => length(symbol),
+            })
+            .collect()
+        };
+        let most = if is_first {
+            contract_check::MAX_EXAMPLE_BYTES
+        } else {
+            MAX_TRY_BYTES
+        };
+        (contract.inputs.iter().enumerate())
+            .map(|(index, spec)| {
+                let suited = match self.values {
+                    Values::Suit | Values::SuitLast => uses.get(&spec.name).map(|(used, data)| {
+                        let data = data.as_deref().map(&shape_of);
+                        suited(*used, data.as_deref(), self.values == Values::SuitLast)
+                    }),
+                    Values::Named if SHAPE_NAMES.contains(&&*spec.name.to_lowercase()) => {
+                        contract.inputs.first().map(|first| {
+                            shape_of(&first.name)
+                                .iter()
+                                .map(|dim| *dim as f64)
+                                .collect()
+                        })
+                    }
+                    _ => None,
+                };
+                let fill = match (suited, self.values) {
+                    (Some(list), _) => Fill::List(list),
+                    // What no operator is known to restrict is 1: it divides, counts and lies in most ranges.
+                    (None, Values::Suit | Values::SuitLast | Values::Named | Values::Ones) => {
+                        Fill::Ones
+                    }
+                    (None, Values::Least) => Fill::Least,
+                    (None, Values::Middle) => Fill::Middle,
+                    (None, Values::Ramp) => Fill::Ramp,
+                    (None, Values::Random) => Fill::Random(index as u64 + 1),
+                };
+                let tensor = contract_check::filled(spec, &length, &fill, most)?;
+                Ok((spec.name.clone(), tensor))
+            })
+            .collect()
+    }
+}
+
+/// The values that suit a use. A list that is shorter than the tensor is repeated.
+fn suited(used: Use, data: Option<&[u64]>, last: bool) -> Vec<f64> {
+    let shape = || {
+        data.unwrap_or(&[1])
+            .iter()
+            .map(|dim| *dim as f64)
+            .collect::<Vec<_>>()
+    };
+    match used {
+        Use::Zeros => vec![0.0],
+        Use::Ones => vec![1.0],
+        Use::Twos => vec![2.0],
+        Use::Ramp => (0..16).map(f64::from).collect(),
+        Use::Of(list) => list.to_vec(),
+        Use::Shape => shape(),
+        Use::Reshape => {
+            // All elements along the first axis, whatever the number of axes.
+            let elements: f64 = shape().iter().product();
+            let mut list = vec![1.0; contract_check::MAX_FILL_LIST];
+            list[0] = elements;
+            list
+        }
+        Use::Parts => {
+            let shape = shape();
+            let axis = if last { shape.last() } else { shape.first() };
+            let axis = axis.copied().unwrap_or(1.0);
+            vec![axis; 1].into_iter().chain([SHARE]).collect()
+        }
+    }
+}
+
+/// Stands at the end of a list whose first number is to be shared among all elements.
+const SHARE: f64 = f64::NEG_INFINITY;
+
+/// Whether a list is a number to share among a tensor's elements; see [`SHARE`].
+pub(crate) fn shared(list: &[f64]) -> Option<f64> {
+    match list {
+        [whole, SHARE] => Some(*whole),
+        _ => None,
+    }
+}
+
+/// Runs a contract's samples, or what [`tries`] makes up until one runs. `elapsed` is the time since it began.
+///
+/// # Errors
+///
+/// When a sample fails, or every try does; the message says what was tried, why it failed and what to do.
+pub fn find(
+    contract: &Contract,
+    version: u64,
+    sample_file: Option<Sample>,
+    graph: Option<&Graph>,
+    mut elapsed: impl FnMut() -> Duration,
+    mut run: impl FnMut(Inputs) -> Result<(), NnError>,
+) -> Result<(), NnError> {
+    if contract.engine.first_run == FirstRun::Skip {
+        return Ok(());
+    }
+    let given = (contract.samples.iter().enumerate())
+        .map(|(index, sample)| (format!("sample {} of {CONTRACT_FILE}", index + 1), sample))
+        .chain(
+            sample_file
+                .iter()
+                .map(|sample| (SAMPLE_FILE.to_owned(), sample)),
+        );
+    let mut has_samples = false;
+    for (name, sample) in given {
+        has_samples = true;
+        run(tensors(sample)?).map_err(|error| {
+            let remedy = match remedy(&error) {
+                Some(remedy) => remedy.to_owned(),
+                None => "correct the sample or the graph".into(),
+            };
+            let text = format!(
+                "version {version} fails its first run, on {name}: {}; {remedy}",
+                error.message
+            );
+            NnError::new(error.code, text)
+        })?;
+    }
+    if has_samples {
+        return Ok(());
+    }
+    let mut failed = Failures::default();
+    for one in tries(contract, graph) {
+        let outcome = one.inputs.and_then(&mut run);
+        let Err(error) = outcome else { return Ok(()) };
+        let ends = ends_tries(&error);
+        failed.add(one.what, error);
+        if ends || elapsed() >= TIME_FOR_TRIES {
+            break;
+        }
+    }
+    Err(failed.error(version))
+}
+
+/// Whether other inputs would make no difference.
+fn ends_tries(error: &NnError) -> bool {
+    matches!(
+        error.code,
+        ErrorCode::Timeout | ErrorCode::Security | ErrorCode::NotFound
+    ) || error.message.contains("given up")
+        || error.message.contains("does not implement")
+}
+
+/// What was tried, by what came of it.
+#[derive(Default)]
+struct Failures(Vec<(Vec<String>, NnError)>);
+
+impl Failures {
+    fn add(&mut self, what: String, error: NnError) {
+        match self
+            .0
+            .iter_mut()
+            .find(|(_, known)| known.message == error.message)
+        {
+            Some((tried, _)) => tried.push(what),
+            None => self.0.push((vec![what], error)),
+        }
+    }
+
+    fn error(self, version: u64) -> NnError {
+        let tries: usize = self.0.iter().map(|(tried, _)| tried.len()).sum();
+        let Some((_, first)) = self.0.first() else {
+            return NnError::runtime(format!("version {version} could not be tried"));
+        };
+        let code = first.code;
+        let remedy = (self.0.iter().all(|(_, error)| remedy(error).is_some()))
+            .then(|| remedy(first))
+            .flatten()
+            .unwrap_or(
+                "give an input that it takes, in [[samples]] of model.toml or in sample.json beside it; or write the \
+                 ranges of values and the least lengths of axes that it needs; or serve it untried with first_run = \
+                 \"skip\" under [engine]",
+            );
+        let many = self.0.len();
+        let causes: Vec<String> = (self.0.into_iter().take(MAX_CAUSES))
+            .map(|(tried, error)| format!("with {}: {}", shortened(&tried), error.message))
+            .collect();
+        let more = match many.saturating_sub(MAX_CAUSES) {
+            0 => String::new(),
+            more => format!("; and {more} other causes"),
+        };
+        let inputs = if tries == 1 {
+            "made-up input"
+        } else {
+            "made-up inputs"
+        };
+        NnError::new(
+            code,
+            format!(
+                "version {version} fails its first run, on {tries} {inputs}: {}{more}; {remedy}",
+                causes.join("; ")
+            ),
+        )
+    }
+}
+
+/// A few of what was tried with the same outcome.
+fn shortened(tried: &[String]) -> String {
+    match tried {
+        [first, second, rest @ ..] if !rest.is_empty() => {
+            format!("{first}, {second} and {} others", rest.len())
+        }
+        tried => tried.join(" and "),
+    }
+}
+
+/// What helps against a failure that no other input mends; `None` where another input may.
+fn remedy(error: &NnError) -> Option<&'static str> {
+    match error.code {
+        ErrorCode::TooLarge => Some("or write smaller least lengths of axes in model.toml"),
+        ErrorCode::UnsupportedOperation => {
+            Some("choose another backend in model.toml, or export the graph without that operator")
+        }
+        ErrorCode::Timeout => Some("the model may be too slow for this machine"),
+        ErrorCode::NotFound | ErrorCode::Security | ErrorCode::InvalidEncoding => {
+            Some("correct the graph")
+        }
+        _ if error.message.contains("given up") => {
+            Some("correct the graph, or raise models.load_timeout_ms")
+        }
+        _ => None,
+    }
+}
+
+/// A sample as the engine takes it.
+fn tensors(sample: &[Tensor]) -> Result<Inputs, NnError> {
+    sample
+        .iter()
+        .map(|tensor| {
+            let ty = contract_check::port_type(tensor.datatype)
+                .and_then(PortType::carried_as)
+                .ok_or_else(|| {
+                    NnError::unsupported(format!(
+                        "input {} is {}, which wasi:nn cannot carry",
+                        quoted(&tensor.name),
+                        tensor.datatype
+                    ))
+                })?;
+            let dims = (tensor.shape.iter())
+                .map(|dim| {
+                    u32::try_from(*dim)
+                        .map_err(|_| NnError::too_large("a sample has an axis beyond 2^32"))
+                })
+                .collect::<Result<Vec<u32>, _>>()?;
+            Ok((
+                tensor.name.clone(),
+                NnTensor::new(ty, dims, tensor.data.clone())?,
+            ))
+        })
+        .collect()
+}

@@ -1,0 +1,93 @@
+//! Which inputs a graph uses as indices into a table of its own, and how far these may go.
+//!
+//! ONNX Runtime refuses an index outside of the table. tract panics, and OpenVINO answers with other numbers. So an input
+//! that goes straight into `Gather` and its like is held against the table before any backend sees it: every backend then
+//! refuses it in the same words, and nothing is logged. An index that the graph computes first is left to the backend.
+
+use std::collections::BTreeMap;
+
+use crate::backend::{Graph, Port};
+use crate::error::{NnError, quoted};
+use crate::tensor::{NnTensor, TensorType};
+
+/// Operators that hand the values of their first input on as they are.
+const SAME_VALUES: [&str; 6] = [
+    "Cast",
+    "Identity",
+    "Squeeze",
+    "Unsqueeze",
+    "Flatten",
+    "Reshape",
+];
+
+/// The bounds of each input that is an index, by its place among the graph's inputs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct IndexBounds(Vec<(usize, u64)>);
+
+impl IndexBounds {
+    /// Those of `graph`, whose inputs stand in the order of `ports`.
+    pub fn of(graph: &Graph, ports: &[Port]) -> Self {
+        let mut named: BTreeMap<&str, usize> = (ports.iter().enumerate())
+            .map(|(index, port)| (port.name.as_str(), index))
+            .collect();
+        let mut bounds: BTreeMap<usize, u64> = BTreeMap::new();
+        for node in graph.nodes().iter().filter(|node| node.domain.is_empty()) {
+            let input = |at: usize| node.inputs.get(at).map(String::as_str);
+            let output = node.outputs.first().map_or("", String::as_str);
+            if matches!(&*node.op, "Gather" | "GatherElements")
+                && let (Some(table), Some(indices)) = (input(0), input(1))
+                && let (Some(lengths), Some(port)) = (graph.table(table), named.get(indices))
+            {
+                let axis = graph.axis(output).unwrap_or(0);
+                let rank = i64::try_from(lengths.len()).unwrap_or(i64::MAX);
+                let at = if axis < 0 { axis + rank } else { axis };
+                let length = usize::try_from(at).ok().and_then(|at| lengths.get(at));
+                if let Some(length) = length {
+                    let known = bounds.entry(*port).or_insert(*length);
+                    *known = (*known).min(*length);
+                }
+            }
+            if SAME_VALUES.contains(&&*node.op)
+                && let Some(port) = input(0).and_then(|name| named.get(name)).copied()
+            {
+                named.insert(output, port);
+            }
+        }
+        Self(bounds.into_iter().collect())
+    }
+
+    /// Refuses inputs with an index that is outside of its table.
+    pub fn check(&self, ports: &[Port], inputs: &[NnTensor]) -> Result<(), NnError> {
+        for (index, length) in &self.0 {
+            let (Some(port), Some(tensor)) = (ports.get(*index), inputs.get(*index)) else {
+                continue;
+            };
+            let Ok(length) = i64::try_from(*length) else {
+                continue;
+            };
+            let outside = |value: i64| !(-length..length).contains(&value);
+            let found = match tensor.ty {
+                TensorType::I64 => (tensor.data.chunks_exact(8).enumerate())
+                    .map(|(at, bytes)| {
+                        (at, i64::from_le_bytes(bytes.try_into().unwrap_or_default()))
+                    })
+                    .find(|(_, value)| outside(*value)),
+                TensorType::I32 => (tensor.data.chunks_exact(4).enumerate())
+                    .map(|(at, bytes)| {
+                        let value = i32::from_le_bytes(bytes.try_into().unwrap_or_default());
+                        (at, i64::from(value))
+                    })
+                    .find(|(_, value)| outside(*value)),
+                _ => None,
+            };
+            if let Some((at, value)) = found {
+                return Err(NnError::invalid(format!(
+                    "input {} holds {value} at element {at}, and the model looks it up in a table of {length}; send 0 to {}",
+                    quoted(&port.name),
+                    length - 1
+                )));
+            }
+        }
+        Ok(())
+    }
+}
