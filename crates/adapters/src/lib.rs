@@ -4,9 +4,10 @@
 //! * [`magika`]: bytes of a file to features, scores to a kind of content;
 //! * [`image`]: PNG and JPEG for classifiers of images, and [`digits`], for handwritten digits;
 //! * [`silero_vad`]: WAV to chunks, one run after the other, and probabilities to segments of speech;
-//! * [`sentence`]: text to tokens, and their vectors to an embedding.
+//! * [`sentence`]: text to tokens, and their vectors to an embedding;
+//! * [`text`]: texts and pairs by a `tokenizer.json`, to vectors, classes, scores and entities.
 //!
-//! Those stand on [`picture`], [`sound`] and [`wordpiece`], which know of no model.
+//! Those stand on [`picture`], [`sound`], [`wordpiece`] and `tokenizer`, which know of no model.
 //!
 //! An adapter is asked to [`Adapter::prepare`] some items, and says by a [`Step`] what is to be done:
 //! run the model on tensors, or pass answers on. The outputs of a run go to [`Adapter::advance`], which
@@ -26,6 +27,8 @@ pub mod picture;
 pub mod sentence;
 pub mod silero_vad;
 pub mod sound;
+pub mod text;
+mod tokenizer;
 pub mod wordpiece;
 
 use penstock_tensor::Tensor;
@@ -158,6 +161,10 @@ builtin! {
     "magika" => Magika(magika::Magika),
     "sentence" => Sentence(sentence::Sentence),
     "silero-vad" => SileroVad(silero_vad::SileroVad),
+    "text-embedding" => TextEmbedding(text::Text),
+    "text-classification" => TextClassification(text::Text),
+    "cross-encoder" => CrossEncoder(text::Text),
+    "token-classification" => TokenClassification(text::Text),
 }
 
 /// Why a piece of content is refused, before its place is known.

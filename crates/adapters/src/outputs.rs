@@ -76,25 +76,38 @@ fn in_order<S: serde::Serializer>(
 /// An answer for each row of scores: the best label, its score, and the best few with theirs.
 pub fn classified(scores: &[f32], labels: &[String]) -> Result<Step, String> {
     let answers = scores.chunks_exact(labels.len().max(1)).map(|row| {
-        let mut ranked: Vec<(&str, f32)> = labels
-            .iter()
-            .map(String::as_str)
-            .zip(row.iter().copied())
-            .collect();
-        // Stable, so that of equal scores the first class is the first.
-        ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
-        ranked.truncate(MAX_LISTED);
-        let (label, confidence) = ranked.first().copied().unwrap_or_default();
         Ok(Answer {
-            text: json(&Classified {
-                label,
-                confidence,
-                scores: ranked,
-            })?,
+            text: classes(row, labels, MAX_LISTED)?,
             units: 0,
         })
     });
     answers.collect::<Result<_, String>>().map(Step::Answers)
+}
+
+/// The answer for one row of scores, with the `most` best of them.
+pub fn classes(row: &[f32], labels: &[String], most: usize) -> Result<String, String> {
+    let mut ranked: Vec<(&str, f32)> = labels
+        .iter()
+        .map(String::as_str)
+        .zip(row.iter().copied())
+        .collect();
+    // Stable, so that of equal scores the first class is the first.
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+    ranked.truncate(most);
+    let (label, confidence) = ranked.first().copied().unwrap_or_default();
+    json(&Classified {
+        label,
+        confidence,
+        scores: ranked,
+    })
+}
+
+/// Numbers as shares of 1.
+pub fn softmax(numbers: &[f32]) -> Vec<f32> {
+    let most = numbers.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers = numbers.iter().map(|n| f64::from(n - most).exp());
+    let sum: f64 = powers.clone().sum();
+    powers.map(|power| (power / sum) as f32).collect()
 }
 
 /// Reads an adapter's configuration; none at all is as good as an empty one.

@@ -6,6 +6,7 @@
 //! never becomes the pieces that stand for no text: `[SEP]` typed by somebody is three words.
 //! docs/decisions/0016 says why this is not that package.
 
+use crate::tokenizer::normalize::{is_dropped, is_ideograph, is_punctuation};
 use std::ops::Range;
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory as Category, UnicodeGeneralCategory};
@@ -230,47 +231,6 @@ impl Encoder<'_> {
         }
         true
     }
-}
-
-/// What a text loses before anything else: what controls, formats or is private.
-fn is_dropped(c: char) -> bool {
-    match c {
-        '\t' | '\n' | '\r' => false,
-        '\0' | '\u{fffd}' => true,
-        _ => matches!(
-            c.general_category(),
-            Category::Control | Category::Format | Category::PrivateUse
-        ),
-    }
-}
-
-fn is_punctuation(c: char) -> bool {
-    c.is_ascii_punctuation()
-        || matches!(
-            c.general_category(),
-            Category::ConnectorPunctuation
-                | Category::DashPunctuation
-                | Category::OpenPunctuation
-                | Category::ClosePunctuation
-                | Category::InitialPunctuation
-                | Category::FinalPunctuation
-                | Category::OtherPunctuation
-        )
-}
-
-/// The blocks of ideographs that BERT knew of.
-fn is_ideograph(c: char) -> bool {
-    matches!(
-        c,
-        '\u{3400}'..='\u{4dbf}'
-            | '\u{4e00}'..='\u{9fff}'
-            | '\u{f900}'..='\u{faff}'
-            | '\u{20000}'..='\u{2a6df}'
-            | '\u{2a700}'..='\u{2b73f}'
-            | '\u{2b740}'..='\u{2b81f}'
-            | '\u{2b920}'..='\u{2ceaf}'
-            | '\u{2f800}'..='\u{2fa1f}'
-    )
 }
 
 #[cfg(test)]
