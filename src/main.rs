@@ -8,7 +8,7 @@ use penstock_host::admin::action::Action;
 use penstock_host::app::Nn;
 use penstock_host::doors::DoorKind;
 use penstock_host::keys::{NewKey, NewTenant, Scope};
-use penstock_host::{check, keys, up, usage};
+use penstock_host::{check, init, keys, up, usage};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,6 +27,10 @@ enum Command {
     Up(UpArgs),
     /// Check manifest, policy and model contracts, and say what to mend where.
     Check(Common),
+    /// Write a model's folder from its graph, run it once, and print how to call it.
+    Init(InitArgs),
+    /// Print what a graph says of itself, and which backends load it.
+    Describe(DescribeArgs),
     /// Ask a running server what was used, by day, tenant, API key and model.
     Usage(UsageArgs),
     /// Create, list, show, rotate and revoke API keys.
@@ -100,6 +104,36 @@ struct UpArgs {
     /// Where models run.
     #[arg(long, env = "PENSTOCK_NN", value_enum, default_value_t = NnArg::Native)]
     nn: NnArg,
+}
+
+#[derive(Args)]
+struct InitArgs {
+    #[command(flatten)]
+    common: Common,
+    /// The graph (.onnx, or .xml of OpenVINO), or a folder with one, such as a repository of Hugging Face.
+    #[arg(value_name = "FILE|FOLDER")]
+    from: PathBuf,
+    /// The model's name; without it, made from the file's or the folder's.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Replace files that are there.
+    #[arg(long)]
+    force: bool,
+    /// Link the graph and its weights, do not copy them.
+    #[arg(long)]
+    link: bool,
+}
+
+#[derive(Args)]
+struct DescribeArgs {
+    #[command(flatten)]
+    common: Common,
+    /// The graph (.onnx, or .xml of OpenVINO), or a folder with one.
+    #[arg(value_name = "FILE|FOLDER")]
+    from: PathBuf,
+    /// One JSON object in place of text.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -382,6 +416,22 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Check(common) => check::run(&common.app()),
+        Command::Init(args) => init::run(
+            &args.common.app(),
+            &init::InitOptions {
+                from: args.from,
+                name: args.name,
+                force: args.force,
+                link: args.link,
+            },
+        ),
+        Command::Describe(args) => init::describe(
+            &args.common.app(),
+            &init::DescribeOptions {
+                from: args.from,
+                json: args.json,
+            },
+        ),
         Command::Usage(args) => usage::run(&usage::UsageOptions {
             server: args.server,
             from: args.from,

@@ -196,7 +196,7 @@ fn models_that_do_not_fit_into_their_budget_are_found_and_so_is_a_budget_that_is
         std::fs::write(&policy, format!("{text}\n[models]\n{models}\n")).unwrap();
         check(folder.path())
     };
-    let (sound, said) = with("memory_budget_bytes = 1000000");
+    let (sound, said) = with("memory_budget_bytes = 100000000");
     assert!(sound, "{said}");
     let (sound, said) = with("memory_budget_bytes = 1000");
     let line = said
@@ -211,4 +211,22 @@ fn models_that_do_not_fit_into_their_budget_are_found_and_so_is_a_budget_that_is
     ] {
         assert!(!sound && said.contains(part), "{said}");
     }
+}
+
+#[test]
+fn a_missing_contract_is_one_finding_where_none_may_be_derived() {
+    let folder = application();
+    std::fs::remove_file(folder.path().join("models/digits/model.toml")).unwrap();
+    let policy = folder.path().join("penstock.toml");
+    let text = std::fs::read_to_string(&policy).unwrap();
+    std::fs::write(&policy, format!("{text}\n[models]\nderive = false\n")).unwrap();
+    let (passed, said) = check(folder.path());
+    assert!(!passed && said.contains("1 errors"), "{said}");
+    assert!(
+        said.contains("has no model.toml") && said.contains("penstock init"),
+        "{said}"
+    );
+    std::fs::write(&policy, text).unwrap();
+    let (passed, said) = check(folder.path());
+    assert!(passed, "derived: {said}");
 }

@@ -13,7 +13,7 @@
 //! * [`admin`]: the connections and requests of who administers keys;
 //! * [`audit`]: who asked for what, for later;
 //! * [`jwks`]: the key sets of those who issue tokens;
-//! * [`up`], [`check`], [`usage`], [`keys`], [`rollouts`]: the commands.
+//! * [`up`], [`check`], [`init`], [`usage`], [`keys`], [`rollouts`]: the commands.
 
 pub mod access;
 pub mod admin;
@@ -27,6 +27,7 @@ mod ending;
 pub mod engine;
 mod guest_log;
 mod https;
+pub mod init;
 pub mod jwks;
 pub mod keys;
 pub mod kv;

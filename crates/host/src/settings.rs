@@ -345,6 +345,10 @@ pub struct ModelsSettings {
     pub load_timeout_ms: u64,
     /// Whether callers with the scope for it may load and unload models.
     pub control: bool,
+    /// Whether a folder with a graph and without a `model.toml` serves under a contract derived from the graph. Without it:
+    /// where the server listens on the loopback address alone, because a derived contract has no bounds on values and
+    /// lengths.
+    pub derive: Option<bool>,
     /// The models without which the server is not ready; `*` stands for all that are there. Acted upon by the gate.
     pub required: Vec<String>,
 }
@@ -362,6 +366,7 @@ impl Default for ModelsSettings {
             load_timeout_ms: penstock_nn::repository::LOAD_TIMEOUT.as_millis() as u64,
             // Who unloads a model takes it from everybody.
             control: false,
+            derive: None,
             required: Vec::new(),
         }
     }
@@ -394,6 +399,7 @@ impl ModelsSettings {
             run_memory_bytes,
             load_timeout_ms,
             control: _,
+            derive: _,
             required,
         } = self;
         let mut faults = Vec::new();
@@ -438,6 +444,7 @@ impl ModelsSettings {
             load_timeout: Duration::from_millis(self.load_timeout_ms),
             memory_budget_bytes: self.memory_budget_bytes,
             run_memory_bytes: usize::try_from(self.run_memory_bytes).unwrap_or(usize::MAX),
+            derive: self.derive.unwrap_or(true),
             publish,
             ..penstock_nn::Settings::default()
         }

@@ -94,7 +94,9 @@ const CLOSING: Duration = Duration::from_millis(500);
 
 async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let started = Instant::now();
-    let settings = Settings::load(&options.app.policy).map_err(several)?;
+    let mut settings = Settings::load(&options.app.policy).map_err(several)?;
+    let is_local = options.listen.ip().is_loopback();
+    settings.models.derive.get_or_insert(is_local);
     // Before the components are compiled, because that takes longer.
     let tls = Tls::open(&settings.tls, &options.app.policy)?;
     let audit = Audit::start(&settings.audit, &options.app.state_dir())?;

@@ -436,20 +436,20 @@ pub fn port_type(datatype: Datatype) -> Option<PortType> {
     })
 }
 
-/// A port's type under the name `model.toml` has for it.
-fn datatype_text(ty: PortType) -> &'static str {
+/// The datatype that a contract has for a port; `None` where it has none.
+pub fn datatype_of(ty: PortType) -> Option<Datatype> {
     (Datatype::ALL.iter())
         .find(|datatype| port_type(**datatype) == Some(ty))
-        .map_or_else(
-            || {
-                if let PortType::Other(name) = ty {
-                    name
-                } else {
-                    "unknown"
-                }
-            },
-            |datatype| datatype.as_str(),
-        )
+        .copied()
+}
+
+/// A port's type under the name `model.toml` has for it.
+fn datatype_text(ty: PortType) -> &'static str {
+    match (datatype_of(ty), ty) {
+        (Some(datatype), _) => datatype.as_str(),
+        (None, PortType::Other(name)) => name,
+        (None, _) => "unknown",
+    }
 }
 
 #[cfg(test)]

@@ -56,6 +56,8 @@ enum Use {
     Zeros,
     /// Any value that is 1: repeats, scales, steps, divisors, counts.
     Ones,
+    /// 1, whatever else is tried: integers divided by 0 end some runtimes.
+    Divisor,
     /// 2 in every element.
     Twos,
     /// 0, 1, 2, …: axes.
@@ -101,7 +103,8 @@ fn use_of(operator: &str, index: usize) -> Option<Use> {
         ("Range", 0) => Use::Zeros,
         ("Range", 1) => Use::Of(&[4.0]),
         ("Range", 2) => Use::Ones,
-        ("Div" | "Mod", 1) | ("Clip", 2) | ("BatchNormalization", 4) => Use::Ones,
+        ("Div" | "Mod", 1) => Use::Divisor,
+        ("Clip", 2) | ("BatchNormalization", 4) => Use::Ones,
         ("Clip", 1) => Use::Zeros,
         ("NonMaxSuppression", 2) => Use::Ones,
         ("AffineGrid", 1) => Use::Of(&[1.0, 1.0, 2.0, 2.0, 2.0]),
@@ -176,11 +179,8 @@ pub fn tries(contract: &Contract, graph: Option<&Graph>) -> impl Iterator<Item =
         values,
         lengths,
     };
-    plans.push(plan(
-        "the least values at the least lengths",
-        Values::Least,
-        Lengths::Least,
-    ));
+    // An operator may not bear any value: a division by zero among integers ends some runtimes. So values that suit come
+    // first where it is known which these are.
     if !uses.is_empty() {
         plans.push(plan(
             "values that suit the operators which read them",
@@ -202,6 +202,11 @@ pub fn tries(contract: &Contract, graph: Option<&Graph>) -> impl Iterator<Item =
             Lengths::Least,
         ));
     }
+    plans.push(plan(
+        "the least values at the least lengths",
+        Values::Least,
+        Lengths::Least,
+    ));
     plans.push(plan("ones", Values::Ones, Lengths::Least));
     if contract.inputs.iter().any(TensorSpec::has_range) {
         plans.push(plan(
@@ -322,6 +327,7 @@ impl Plan {
         (contract.inputs.iter().enumerate())
             .map(|(index, spec)| {
                 let suited = match self.values {
+                    _ if matches!(uses.get(&spec.name), Some((Use::Divisor, _))) => Some(vec![1.0]),
                     Values::Suit | Values::SuitLast => uses.get(&spec.name).map(|(used, data)| {
                         let data = data.as_deref().map(&shape_of);
                         suited(*used, data.as_deref(), self.values == Values::SuitLast)
@@ -338,11 +344,10 @@ impl Plan {
                 };
                 let fill = match (suited, self.values) {
                     (Some(list), _) => Fill::List(list),
-                    // What no operator is known to restrict is 1: it divides, counts and lies in most ranges.
-                    (None, Values::Suit | Values::SuitLast | Values::Named | Values::Ones) => {
-                        Fill::Ones
+                    (None, Values::Ones) => Fill::Ones,
+                    (None, Values::Suit | Values::SuitLast | Values::Named | Values::Least) => {
+                        Fill::Least
                     }
-                    (None, Values::Least) => Fill::Least,
                     (None, Values::Middle) => Fill::Middle,
                     (None, Values::Ramp) => Fill::Ramp,
                     (None, Values::Random) => Fill::Random(index as u64 + 1),
@@ -364,7 +369,7 @@ fn suited(used: Use, data: Option<&[u64]>, last: bool) -> Vec<f64> {
     };
     match used {
         Use::Zeros => vec![0.0],
-        Use::Ones => vec![1.0],
+        Use::Ones | Use::Divisor => vec![1.0],
         Use::Twos => vec![2.0],
         Use::Ramp => (0..16).map(f64::from).collect(),
         Use::Of(list) => list.to_vec(),

@@ -56,6 +56,14 @@ impl IndexBounds {
         Self(bounds.into_iter().collect())
     }
 
+    /// The length of the table that each input leads into, by the input's name.
+    #[cfg(feature = "native")]
+    pub fn by_name(&self, ports: &[Port]) -> BTreeMap<String, u64> {
+        (self.0.iter())
+            .filter_map(|(index, length)| Some((ports.get(*index)?.name.clone(), *length)))
+            .collect()
+    }
+
     /// Refuses inputs with an index that is outside of its table.
     pub fn check(&self, ports: &[Port], inputs: &[NnTensor]) -> Result<(), NnError> {
         for (index, length) in &self.0 {

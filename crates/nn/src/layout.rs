@@ -154,18 +154,24 @@ pub(crate) fn is_no_version(name: &str) -> bool {
     digits && version_number(name).is_none()
 }
 
+fn not_a_name(name: &str) -> String {
+    format!(
+        "{} is no name for a model; rename its folder to {}",
+        quoted(name),
+        ModelName::RULE
+    )
+}
+
 /// Reads a model's contract.
 pub(crate) fn contract(name: &str, dir: &Path) -> Result<Contract, String> {
     if !is_model_name(name) {
-        return Err(format!(
-            "{} is no name for a model; rename its folder to {}",
-            quoted(name),
-            ModelName::RULE
-        ));
+        return Err(not_a_name(name));
     }
     let unreadable = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => {
-            format!("it has no {CONTRACT_FILE}; write one that describes its inputs and outputs")
+            format!(
+                "it has no {CONTRACT_FILE}, which describes its inputs and outputs; `penstock init` writes one from the graph"
+            )
         }
         _ => format!("its {CONTRACT_FILE} cannot be read: {error}"),
     };
@@ -179,7 +185,15 @@ pub(crate) fn contract(name: &str, dir: &Path) -> Result<Contract, String> {
             "its {CONTRACT_FILE} is over {MAX_CONTRACT_BYTES} bytes; shorten it"
         ));
     }
-    Contract::parse(&text).map_err(|faults| {
+    parsed(name, &text)
+}
+
+/// A contract's text, read.
+pub(crate) fn parsed(name: &str, text: &str) -> Result<Contract, String> {
+    if !is_model_name(name) {
+        return Err(not_a_name(name));
+    }
+    Contract::parse(text).map_err(|faults| {
         let faults: Vec<String> = faults
             .iter()
             .map(|fault| format!("{CONTRACT_FILE} {fault}"))

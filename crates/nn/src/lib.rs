@@ -15,6 +15,7 @@
 //! - [`repository`]: the models of a server; versions, loading and unloading, what changes on disk, the memory budget.
 //! - [`on_demand`]: the models of one component instance; opened when asked for, within bounds.
 //! - [`contract_check`]: whether a graph is what its `model.toml` says.
+//! - [`derive`]: a contract made from a graph; [`trial`]: a model run once, outside of a server.
 //! - [`first_run`]: the runs before a model serves, and the inputs that are made up for them.
 //!
 //! The engine knows no HTTP. It serves a native host's guests; without the feature `native` it is small enough to be
@@ -23,6 +24,8 @@
 pub mod backend;
 mod call;
 pub mod contract_check;
+#[cfg(feature = "native")]
+pub mod derive;
 pub mod error;
 pub mod first_run;
 #[cfg(feature = "native")]
@@ -47,6 +50,8 @@ pub mod shadow;
 #[cfg(feature = "native")]
 pub mod stats;
 pub mod tensor;
+#[cfg(feature = "native")]
+pub mod trial;
 
 pub use backend::{
     Backend, Backends, Cost, Dim, Graph, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType,

@@ -67,6 +67,8 @@ pub struct Settings {
     pub memory_budget_bytes: Option<u64>,
     /// Bytes that one run may hold where a contract says nothing else. See [`crate::LoadOptions::working_bytes`].
     pub run_memory_bytes: usize,
+    /// Whether a folder with a graph and without a contract serves under a contract that is derived from the graph.
+    pub derive: bool,
     /// Whether to keep a [`Snapshot`] of the catalogue for guests.
     pub publish: bool,
 }
@@ -79,6 +81,7 @@ impl Default for Settings {
             load_timeout: LOAD_TIMEOUT,
             memory_budget_bytes: None,
             run_memory_bytes: RUN_MEMORY_BYTES,
+            derive: false,
             publish: false,
         }
     }

@@ -563,7 +563,7 @@ impl Core {
     fn learn(&self, news: Vec<(String, Option<Look>)>, later: bool) {
         for (name, look) in news {
             let no_versions = look.as_ref().map(|look| look.no_versions.clone());
-            let found = look.map(|look| scan::read(&self.root, &name, look));
+            let found = look.map(|look| scan::read(&self.root, &name, look, self.settings.derive));
             let mut inner = self.lock();
             match no_versions {
                 Some(folders) if !folders.is_empty() => {

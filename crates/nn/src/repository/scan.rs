@@ -158,6 +158,18 @@ impl Looker {
             }
         };
         let beside = config.and_then(|config| file_of(&dir.join(&config), &config));
+        // A contract that is derived from a graph changes with it.
+        let own = match dir.join(CONTRACT_FILE).exists() {
+            true => own,
+            false => {
+                let mut hasher = DefaultHasher::new();
+                let graph = versions
+                    .last_key_value()
+                    .map(|(_, graph): (_, &Graph)| graph.stamp);
+                (own, graph).hash(&mut hasher);
+                Stamp(hasher.finish())
+            }
+        };
         let contract = match beside {
             None => own,
             Some(file) => {
@@ -219,9 +231,16 @@ fn digest(files: impl Iterator<Item = File>) -> Stamp {
 }
 
 /// Reads what a look found.
-pub(super) fn read(root: &Path, name: &str, look: Look) -> (Seen, Reading) {
+///
+/// With `derive`, a folder without a contract has one that is derived from the graph of its highest version.
+pub(super) fn read(root: &Path, name: &str, look: Look, derive: bool) -> (Seen, Reading) {
     let dir = root.join(name);
-    let parsed = layout::contract(name, &dir);
+    let derived = (derive && !dir.join(CONTRACT_FILE).exists()).then(|| derived(&dir, &look));
+    let parsed = match &derived {
+        Some(Ok(text)) => layout::parsed(name, text),
+        Some(Err(reason)) => Err(reason.clone()),
+        None => layout::contract(name, &dir),
+    };
     let contract = parsed.as_ref().ok().cloned().map(Arc::new);
     let bounded = |path: &Path, most: u64| -> Option<Arc<[u8]>> {
         let size = std::fs::metadata(path).ok()?.len();
@@ -235,7 +254,10 @@ pub(super) fn read(root: &Path, name: &str, look: Look) -> (Seen, Reading) {
     let reading = Reading {
         stamp: look.contract,
         contract,
-        text: bounded(&dir.join(CONTRACT_FILE), layout::MAX_CONTRACT_BYTES),
+        text: match derived {
+            Some(Ok(text)) => Some(text.into_bytes().into()),
+            _ => bounded(&dir.join(CONTRACT_FILE), layout::MAX_CONTRACT_BYTES),
+        },
         config,
     };
     // Only now are the graphs looked into: what they will hold decides what has a place beside them.
@@ -259,6 +281,25 @@ pub(super) fn read(root: &Path, name: &str, look: Look) -> (Seen, Reading) {
         versions,
     };
     (seen, reading)
+}
+
+/// The contract that the graph of the highest version makes.
+fn derived(dir: &Path, look: &Look) -> Result<String, String> {
+    let (version, _) = look.versions.last_key_value().ok_or_else(no_version)?;
+    let path = dir.join(version.to_string()).join(GRAPH_FILE);
+    let graph = crate::backend::Graph::read(&path).map_err(|error| {
+        format!(
+            "it has no {CONTRACT_FILE}, and none can be derived from version {version}: {}",
+            error.message
+        )
+    })?;
+    let derived = crate::derive::derive(&crate::derive::Description::of(&graph));
+    match derived.obstacles.first() {
+        Some(obstacle) => Err(format!(
+            "it has no {CONTRACT_FILE}, and none can be derived: {obstacle}"
+        )),
+        None => Ok(derived.text),
+    }
 }
 
 fn contract_format(contract: Option<&Contract>) -> Format {
@@ -328,7 +369,7 @@ mod tests {
         std::fs::write(dir.join("c.json"), "{\"a\":1}").unwrap();
         let second = looker.at_once(root.path(), "m").unwrap();
         assert_ne!(second.contract, first.contract);
-        let (_, reading) = read(root.path(), "m", second);
+        let (_, reading) = read(root.path(), "m", second, false);
         assert_eq!(reading.config.unwrap().1[..], *b"{\"a\":1}");
         assert_eq!(looker.at_once(root.path(), "../m"), None);
     }

@@ -1,0 +1,810 @@
+//! `penstock init` and `penstock describe`: a contract from a graph, and what a graph says of itself.
+//!
+//! What the contract says is decided in `penstock_nn::derive`; this module finds the graph, reads what lies beside it,
+//! writes files, runs the model once and prints.
+
+use crate::AppOptions;
+use crate::up;
+use anyhow::{Context, bail};
+use penstock_nn::backend::OPENVINO;
+use penstock_nn::derive::{Derived, Description, derive};
+use penstock_nn::layout::{CONTRACT_FILE, GRAPH_FILE, OPENVINO_GRAPH_FILE, SAMPLE_FILE};
+use penstock_nn::trial::{self, Ran};
+use penstock_nn::{Backends, Graph, NnError, Port};
+use penstock_tensor::contract::{Dim, Format};
+use penstock_tensor::render::write_nested;
+use penstock_tensor::{Contract, ModelName, Tensor};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The largest `sample.json` that is written. A model with larger inputs is called with a binary body instead.
+const MAX_SAMPLE_BYTES: usize = 4 << 20;
+
+/// Most files of a folder that are looked at for a graph.
+const MAX_ENTRIES: usize = 4096;
+
+/// Largest configuration beside a graph that is read; a tokenizer has some megabytes.
+const MAX_BESIDE_BYTES: u64 = 64 << 20;
+
+/// Most axes that are tried for an input of which the graph does not say how many it has.
+const MAX_TRIED_RANK: usize = 4;
+
+/// What `penstock init` is asked.
+#[derive(Clone, Debug)]
+pub struct InitOptions {
+    /// The graph, or a folder with one.
+    pub from: PathBuf,
+    /// The model's name; without it, made from the file's or the folder's.
+    pub name: Option<String>,
+    /// Whether files that are there are replaced.
+    pub force: bool,
+    /// Whether the graph is linked and not copied.
+    pub link: bool,
+}
+
+/// What `penstock describe` is asked.
+#[derive(Clone, Debug)]
+pub struct DescribeOptions {
+    /// The graph, or a folder with one.
+    pub from: PathBuf,
+    /// One JSON object in place of text.
+    pub json: bool,
+}
+
+/// Writes a model's folder, and says how to call it.
+pub fn run(options: &AppOptions, init: &InitOptions) -> ExitCode {
+    ended(initialise(options, init, &mut std::io::stdout().lock()))
+}
+
+/// Prints a graph.
+pub fn describe(options: &AppOptions, describe: &DescribeOptions) -> ExitCode {
+    ended(print(options, describe, &mut std::io::stdout().lock()))
+}
+
+fn ended(outcome: anyhow::Result<()>) -> ExitCode {
+    crate::ending::with(match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// The graph that a path stands for: the file itself; or in a folder `model.onnx`, `onnx/model.onnx`, the highest version
+/// of a model's folder, or the only graph that is there.
+fn find_graph(from: &Path) -> anyhow::Result<PathBuf> {
+    if from.is_file() {
+        return Ok(from.to_owned());
+    }
+    if !from.is_dir() {
+        bail!(
+            "{} is no file and no folder; name a graph, or a folder with one",
+            from.display()
+        );
+    }
+    let here = [
+        GRAPH_FILE,
+        "onnx/model.onnx",
+        OPENVINO_GRAPH_FILE,
+        "openvino_model.xml",
+    ];
+    if let Some(found) = here
+        .iter()
+        .map(|name| from.join(name))
+        .find(|path| path.is_file())
+    {
+        return Ok(found);
+    }
+    let mut graphs: Vec<PathBuf> = Vec::new();
+    let mut versions: Vec<(u64, PathBuf)> = Vec::new();
+    for folder in [from.to_owned(), from.join("onnx")] {
+        for entry in std::fs::read_dir(&folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .take(MAX_ENTRIES)
+        {
+            let path = entry.path();
+            let version = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            if let (Some(version), true) = (version, path.is_dir()) {
+                let graph = [GRAPH_FILE, OPENVINO_GRAPH_FILE].map(|name| path.join(name));
+                versions.extend(
+                    graph
+                        .into_iter()
+                        .find(|graph| graph.is_file())
+                        .map(|graph| (version, graph)),
+                );
+            }
+            if path.is_file()
+                && path
+                    .extension()
+                    .is_some_and(|extension| extension == "onnx")
+            {
+                graphs.push(path);
+            }
+        }
+    }
+    if let Some((_, newest)) = versions.into_iter().max() {
+        return Ok(newest);
+    }
+    graphs.sort();
+    match graphs.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => bail!(
+            "there is no graph in {}; name the file itself (.onnx, or .xml of OpenVINO)",
+            from.display()
+        ),
+        several => {
+            let names: Vec<String> = several
+                .iter()
+                .take(12)
+                .map(|path| path.display().to_string())
+                .collect();
+            bail!(
+                "there are several graphs: {}; name one of them",
+                names.join(", ")
+            )
+        }
+    }
+}
+
+/// A name for the model, made of the file's or the folder's.
+fn name_for(from: &Path, graph: &Path) -> anyhow::Result<String> {
+    let from = if from.is_dir() {
+        from.canonicalize().unwrap_or_else(|_| from.to_owned())
+    } else {
+        graph.with_extension("")
+    };
+    let stem = from
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let generic = ["model", "1", "onnx", ""].contains(&stem);
+    let parent = graph
+        .parent()
+        .and_then(Path::file_name)
+        .and_then(|name| name.to_str());
+    let wanted = if generic {
+        parent.unwrap_or(stem)
+    } else {
+        stem
+    };
+    let name: String = wanted
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "-_.".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let name = name.trim_start_matches('.').to_owned();
+    match ModelName::parse(&name) {
+        Some(_) => Ok(name),
+        None => bail!("no name can be made of {wanted:?}; give one with --name"),
+    }
+}
+
+/// What is known of a graph, from itself and from what lies beside it.
+fn described(path: &Path, backends: &Backends) -> anyhow::Result<(Description, Vec<PathBuf>)> {
+    let is_ir = path.extension().is_some_and(|extension| extension == "xml");
+    let (mut description, files) = if is_ir {
+        let (inputs, outputs) = trial::ports(path, backends, OPENVINO)
+            .map_err(|error| anyhow::anyhow!("{}", error.message))?;
+        let description = Description {
+            format: Format::Openvino,
+            origin: "OpenVINO's own format".into(),
+            inputs,
+            outputs,
+            ..Description::default()
+        };
+        (description, vec![path.with_extension("bin")])
+    } else {
+        let graph = Graph::read(path)
+            .map_err(|error| anyhow::anyhow!("{}: {}", path.display(), error.message))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let files = graph.files().map(|file| folder.join(file)).collect();
+        (Description::of(&graph), files)
+    };
+    let configuration = beside(path, "config.json");
+    let number = |key: &str| configuration.as_ref()?.get(key)?.as_u64();
+    let tokenized = description
+        .inputs
+        .iter()
+        .any(|port| port.name == "input_ids");
+    if tokenized {
+        description.most_tokens = number("max_position_embeddings");
+    }
+    let labels = configuration
+        .as_ref()
+        .and_then(|config| config.get("id2label")?.as_object().cloned());
+    if let Some(labels) = labels {
+        let mut numbered: Vec<(u64, String)> = (labels.iter())
+            .filter_map(|(id, label)| Some((id.parse().ok()?, label.as_str()?.to_owned())))
+            .collect();
+        numbered.sort();
+        if numbered
+            .iter()
+            .enumerate()
+            .all(|(at, (id, _))| *id == at as u64)
+        {
+            description.labels = numbered.into_iter().map(|(_, label)| label).collect();
+        }
+    }
+    Ok((description, files))
+}
+
+/// A JSON file beside the graph, or in the folder above it, as repositories of models have them.
+fn beside(graph: &Path, name: &str) -> Option<serde_json::Value> {
+    let folder = graph.parent()?;
+    let above = folder.parent().unwrap_or(folder);
+    [folder, above].iter().find_map(|folder| {
+        let path = folder.join(name);
+        let small = std::fs::metadata(&path).ok()?.len() <= MAX_BESIDE_BYTES;
+        let text = small.then(|| std::fs::read(&path).ok())??;
+        serde_json::from_slice(&text).ok()
+    })
+}
+
+/// The adapter for which there is evidence: its name, the file of its configuration, and the configuration. Or a question,
+/// where the evidence does not decide.
+fn guess_adapter(
+    graph: &Path,
+    description: &Description,
+) -> Result<Option<(String, String, String)>, String> {
+    let names: Vec<&str> = description
+        .inputs
+        .iter()
+        .map(|port| port.name.as_str())
+        .collect();
+    let reads_tokens = names.contains(&"input_ids") && names.contains(&"attention_mask");
+    if reads_tokens {
+        return sentence(graph, description);
+    }
+    let image = |port: &Port| {
+        let dims = port.dims.as_deref()?;
+        let is = |at: usize| match dims.get(at) {
+            Some(penstock_nn::Dim::Fixed(length)) => [1, 3].contains(length),
+            _ => false,
+        };
+        (dims.len() == 4 && (is(1) || is(3))).then(|| port.name.clone())
+    };
+    if let ([port], true) = (description.inputs.as_slice(), description.inputs.len() == 1)
+        && let Some(input) = image(port)
+    {
+        return Err(format!(
+            "Does {input} take an image? The adapter \"image\" (docs/ADAPTERS.md) makes it from PNG or JPEG, once its \
+             configuration says mean, std and size, which the graph does not."
+        ));
+    }
+    Ok(None)
+}
+
+/// The adapter for embeddings of text, from the tokenizer beside the graph.
+fn sentence(
+    graph: &Path,
+    description: &Description,
+) -> Result<Option<(String, String, String)>, String> {
+    let ask = |what: &str| {
+        Err(format!(
+            "The model reads tokens. Which text do they stand for? {what}; docs/ADAPTERS.md lists the adapters."
+        ))
+    };
+    let Some(tokenizer) = beside(graph, "tokenizer.json") else {
+        return ask("There is no tokenizer.json beside the graph");
+    };
+    let model = &tokenizer["model"];
+    let lowercase = tokenizer["normalizer"]["lowercase"].as_bool() == Some(true);
+    let vocabulary = model["vocab"].as_object();
+    let (Some(vocabulary), Some("WordPiece"), true) =
+        (vocabulary, model["type"].as_str(), lowercase)
+    else {
+        return ask(
+            "The adapter \"sentence\" reads uncased WordPiece, and the tokenizer.json beside the graph is another",
+        );
+    };
+    let mut pieces: Vec<(u64, &str)> = vocabulary
+        .iter()
+        .filter_map(|(piece, id)| Some((id.as_u64()?, piece.as_str())))
+        .collect();
+    pieces.sort_unstable();
+    let gapless = pieces
+        .iter()
+        .enumerate()
+        .all(|(at, (id, _))| *id == at as u64);
+    let vectors = (description.outputs.first()).and_then(|port| match port.dims.as_deref()? {
+        [_, _, penstock_nn::Dim::Fixed(width)] => Some(*width),
+        _ => None,
+    });
+    let (Some(width), true) = (vectors, gapless) else {
+        return ask("The adapter \"sentence\" wants one vector for each token");
+    };
+    let pooling = beside(graph, "1_Pooling/config.json");
+    let first = pooling
+        .as_ref()
+        .is_some_and(|pooling| pooling["pooling_mode_cls_token"] == true);
+    let lines: Vec<&str> = pieces.iter().map(|(_, piece)| *piece).collect();
+    let configuration = serde_json::json!({
+        "pooling": if first { "cls" } else { "mean" },
+        "max_tokens": description.most_tokens.unwrap_or(512),
+        "dimensions": width,
+        "vocabulary": lines.join("\n"),
+    });
+    Ok(Some((
+        "sentence".into(),
+        "sentence.json".into(),
+        configuration.to_string(),
+    )))
+}
+
+/// What came of deriving a contract and running the model under it.
+struct Made {
+    derived: Derived,
+    outcome: Result<Ran, String>,
+}
+
+/// Derives a contract, and runs the graph under it. Where the graph does not say how many axes an input has, several
+/// numbers are tried; where it ran on longer axes alone, these become the least.
+fn made(description: &Description, graph: &Path, backends: &Backends) -> Made {
+    let unranked: Vec<String> = (description.inputs.iter())
+        .filter(|port| port.dims.is_none())
+        .map(|port| port.name.clone())
+        .collect();
+    let ranks = if unranked.is_empty() {
+        2..=2
+    } else {
+        1..=MAX_TRIED_RANK
+    };
+    let mut last: Option<Made> = None;
+    // Two axes are the most frequent by far.
+    let mut order: Vec<usize> = ranks.collect();
+    order.sort_by_key(|rank| (*rank != 2, *rank));
+    for rank in order {
+        let mut described = description.clone();
+        described
+            .ranks
+            .extend(unranked.iter().map(|name| (name.clone(), rank)));
+        let derived = derive(&described);
+        let outcome = attempt(&derived, graph, backends);
+        let done = outcome.is_ok();
+        let made = Made { derived, outcome };
+        if done {
+            return with_least(&described, made, graph, backends);
+        }
+        last.get_or_insert(made);
+    }
+    last.unwrap_or_else(|| Made {
+        derived: derive(description),
+        outcome: Err("it was not run".into()),
+    })
+}
+
+fn attempt(derived: &Derived, graph: &Path, backends: &Backends) -> Result<Ran, String> {
+    let contract = parsed(&derived.text)?;
+    trial::run(&contract, graph, backends, None).map_err(|error: NnError| error.message)
+}
+
+fn parsed(text: &str) -> Result<Contract, String> {
+    Contract::parse(text).map_err(|faults| {
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        format!(
+            "the contract that was derived has faults: {}",
+            faults.join(" ")
+        )
+    })
+}
+
+/// The same with the lengths that ran as the least ones, where the least did not run.
+fn with_least(description: &Description, made: Made, graph: &Path, backends: &Backends) -> Made {
+    let (Ok(ran), Ok(contract)) = (&made.outcome, parsed(&made.derived.text)) else {
+        return made;
+    };
+    if ran.on_least {
+        return made;
+    }
+    let mut described = description.clone();
+    for (spec, tensor) in contract.inputs.iter().zip(&ran.inputs) {
+        for (dim, length) in spec.shape.iter().zip(&tensor.shape) {
+            if let (Dim::Symbol(name), true) = (dim, *length > 1) {
+                described.least.insert(name.clone(), *length);
+            }
+        }
+    }
+    if described.least.is_empty() {
+        return made;
+    }
+    described.questions.push(
+        "The lengths under [axes] are the first that ran, not the least that can: lower min where you know better.".into(),
+    );
+    let derived = derive(&described);
+    match attempt(&derived, graph, backends) {
+        Ok(ran) => Made {
+            derived,
+            outcome: Ok(ran),
+        },
+        Err(_) => made,
+    }
+}
+
+fn initialise(
+    options: &AppOptions,
+    init: &InitOptions,
+    out: &mut impl std::io::Write,
+) -> anyhow::Result<()> {
+    let graph = find_graph(&init.from)?;
+    let name = match &init.name {
+        Some(name) => name.clone(),
+        None => name_for(&init.from, &graph)?,
+    };
+    if ModelName::parse(&name).is_none() {
+        bail!("{name:?} is no name for a model; write {}", ModelName::RULE);
+    }
+    let models = match &options.models {
+        Some(models) => models.clone(),
+        None => up::models_directory(options, &mut manifest_mounts(options)),
+    };
+    let folder = models.join(&name);
+    let contract_file = folder.join(CONTRACT_FILE);
+    let is_there = contract_file.exists() || folder.join("1").exists();
+    let in_place = graph.canonicalize().ok().is_some_and(|graph| {
+        folder
+            .canonicalize()
+            .is_ok_and(|folder| graph.starts_with(folder))
+    });
+    if contract_file.exists() && !init.force || is_there && !in_place && !init.force {
+        bail!(
+            "{} exists; replace it with --force, or give another --name",
+            folder.display()
+        );
+    }
+    let backends = up::backends(options)?;
+    let (mut description, files) = described(&graph, &backends)?;
+    let mut configuration = None;
+    match guess_adapter(&graph, &description) {
+        Ok(Some((adapter, file, text))) => {
+            description.adapter = Some((adapter, file.clone()));
+            configuration = Some((file, text));
+        }
+        Ok(None) => {}
+        Err(question) => description.questions.push(question),
+    }
+    let Made { derived, outcome } = made(&description, &graph, &backends);
+    // Written whatever came of the run: the contract says what is to be answered.
+    if !in_place {
+        let version = folder.join("1");
+        std::fs::create_dir_all(&version)
+            .with_context(|| format!("cannot make {}", version.display()))?;
+        let target = match description.format {
+            Format::Onnx => GRAPH_FILE,
+            Format::Openvino => OPENVINO_GRAPH_FILE,
+        };
+        place(&graph, &version.join(target), init)?;
+        for file in &files {
+            let to = match description.format {
+                Format::Openvino => version.join("model.bin"),
+                Format::Onnx => {
+                    version.join(file.strip_prefix(graph.parent().unwrap_or(Path::new("")))?)
+                }
+            };
+            place(file, &to, init)?;
+        }
+    }
+    write(&contract_file, derived.text.as_bytes())?;
+    if let Some((file, text)) = &configuration {
+        write(&folder.join(file), text.as_bytes())?;
+    }
+    writeln!(out, "wrote {}", contract_file.display())?;
+    for question in &derived.questions {
+        writeln!(out, "  ? {question}")?;
+    }
+    for obstacle in &derived.obstacles {
+        writeln!(out, "  ! {obstacle}")?;
+    }
+    let ran = match outcome {
+        Ok(ran) => ran,
+        Err(reason) => bail!(
+            "the model does not run yet: {reason}. Answer the questions in {}, or write an input that it takes into \
+             {}, and run `penstock check`",
+            contract_file.display(),
+            folder.join(SAMPLE_FILE).display()
+        ),
+    };
+    let outputs: Vec<String> = (ran.outputs.iter())
+        .map(|(name, dims)| format!("{name} {dims:?}"))
+        .collect();
+    writeln!(
+        out,
+        "ran on {} in {:.1} ms: {}",
+        ran.backend,
+        ran.took.as_secs_f64() * 1e3,
+        outputs.join(", ")
+    )?;
+    let sample = sample_json(&ran.inputs);
+    let (command, is_sample) = call(&name, &folder, &ran.inputs, &sample);
+    if is_sample {
+        write(&folder.join(SAMPLE_FILE), &sample)?;
+    }
+    writeln!(
+        out,
+        "\nserve it with `penstock up`, and call it:\n\n  {command}"
+    )?;
+    Ok(())
+}
+
+/// The mounts of the manifest, where there is one: it says where the models are.
+fn manifest_mounts(options: &AppOptions) -> Vec<crate::app::Mount> {
+    let found = crate::app::Manifest::load(&options.app, crate::app::Nn::Native)
+        .ok()
+        .and_then(|manifest| {
+            let root = up::root_component(&manifest).ok()?.to_owned();
+            crate::app::visible(&manifest, &root, &[up::POLICY_FILE]).ok()
+        });
+    found.map(|found| found.directories).unwrap_or_default()
+}
+
+/// Copies or links a file; never over one that is there, unless that was asked for.
+fn place(from: &Path, to: &Path, init: &InitOptions) -> anyhow::Result<()> {
+    if let Some(folder) = to.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    if to.exists() && from.canonicalize()? == to.canonicalize()? {
+        return Ok(());
+    }
+    if to.symlink_metadata().is_ok() {
+        if !init.force {
+            bail!("{} exists; replace it with --force", to.display());
+        }
+        std::fs::remove_file(to)?;
+    }
+    let placed = if init.link {
+        let from = from.canonicalize()?;
+        #[cfg(unix)]
+        let linked = std::os::unix::fs::symlink(from, to);
+        #[cfg(not(unix))]
+        let linked = std::fs::copy(from, to).map(drop);
+        linked
+    } else {
+        // What is served must not be half a file.
+        let part = to.with_extension("part");
+        std::fs::copy(from, &part).and_then(|_| std::fs::rename(&part, to))
+    };
+    placed.with_context(|| format!("cannot put {} at {}", from.display(), to.display()))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let part = path.with_extension("part");
+    std::fs::write(&part, bytes)
+        .and_then(|()| std::fs::rename(&part, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A body of `:predict` with these inputs.
+fn sample_json(inputs: &[Tensor]) -> Vec<u8> {
+    let mut body = b"{\"inputs\":{".to_vec();
+    for (index, tensor) in inputs.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        penstock_tensor::render::write_string(&mut body, &tensor.name);
+        body.push(b':');
+        write_nested(&mut body, tensor);
+    }
+    body.extend_from_slice(b"}}\n");
+    body
+}
+
+/// The command that calls the model, and whether it reads `sample.json`.
+fn call(name: &str, folder: &Path, inputs: &[Tensor], sample: &[u8]) -> (String, bool) {
+    const SERVER: &str = "http://127.0.0.1:3000";
+    if sample.len() <= MAX_SAMPLE_BYTES {
+        let file = folder.join(SAMPLE_FILE);
+        let command = format!(
+            "curl -s {SERVER}/v1/models/{name}:predict -H 'content-type: application/json' -d @'{}'",
+            file.display()
+        );
+        return (command, true);
+    }
+    // Numbers as text would be several megabytes; zeros come cheaper as bytes behind the JSON.
+    let mut header = String::from("{\"inputs\":[");
+    let mut bytes = 0;
+    for (index, tensor) in inputs.iter().enumerate() {
+        let separator = if index > 0 { "," } else { "" };
+        let mut quoted = Vec::new();
+        penstock_tensor::render::write_string(&mut quoted, &tensor.name);
+        let _ = write!(
+            header,
+            "{separator}{{\"name\":{},\"datatype\":\"{}\",\"shape\":{:?},\"parameters\":{{\"binary_data_size\":{}}}}}",
+            String::from_utf8_lossy(&quoted),
+            tensor.datatype.as_str(),
+            tensor.shape,
+            tensor.data.len()
+        );
+        bytes += tensor.data.len();
+    }
+    header.push_str("]}");
+    let command = format!(
+        "(printf %s '{header}'; head -c {bytes} /dev/zero) | curl -s {SERVER}/v2/models/{name}/infer -H \
+         'Inference-Header-Content-Length: {}' --data-binary @-",
+        header.len()
+    );
+    (command, false)
+}
+
+fn print(
+    options: &AppOptions,
+    describe: &DescribeOptions,
+    out: &mut impl std::io::Write,
+) -> anyhow::Result<()> {
+    let path = find_graph(&describe.from)?;
+    let backends = up::backends(options)?;
+    let loads = trial::who_loads(&path, &backends);
+    let size = std::fs::metadata(&path)?.len();
+    let graph = match path.extension().is_some_and(|extension| extension == "xml") {
+        true => None,
+        false => Some(
+            Graph::read(&path)
+                .map_err(|error| anyhow::anyhow!("{}: {}", path.display(), error.message))?,
+        ),
+    };
+    let (inputs, outputs) = match &graph {
+        Some(graph) => (graph.inputs().to_vec(), graph.outputs().to_vec()),
+        None => trial::ports(&path, &backends, OPENVINO)
+            .map_err(|error| anyhow::anyhow!("{}", error.message))?,
+    };
+    if describe.json {
+        writeln!(
+            out,
+            "{}",
+            as_json(&path, size, graph.as_ref(), &inputs, &outputs, &loads)
+        )?;
+        return Ok(());
+    }
+    writeln!(out, "{}  {size} bytes", path.display())?;
+    if let Some(graph) = &graph {
+        let (producer, version) = graph.producer();
+        let opsets: Vec<String> = (graph.opsets().iter())
+            .map(|(domain, version)| format!("{} {version}", domain_name(domain)))
+            .collect();
+        writeln!(
+            out,
+            "format     ONNX, IR {}, opset {}",
+            graph.ir_version(),
+            opsets.join(", ")
+        )?;
+        writeln!(
+            out,
+            "written by {}",
+            printable(&format!("{producer} {version}"))
+        )?;
+        if !graph.description().is_empty() {
+            writeln!(out, "says       {}", printable(graph.description()))?;
+        }
+        writeln!(out, "parameters {}", graph.parameters())?;
+        for file in graph.files() {
+            writeln!(out, "weights in {}", printable(file))?;
+        }
+        for (key, value) in graph.metadata() {
+            writeln!(out, "metadata   {} = {}", printable(key), printable(value))?;
+        }
+    } else {
+        writeln!(out, "format     OpenVINO")?;
+    }
+    for (side, ports) in [("input", &inputs), ("output", &outputs)] {
+        for port in ports {
+            writeln!(
+                out,
+                "{side:<10} {} {} {}",
+                printable(&port.name),
+                port.ty,
+                printable(&port.shape_text())
+            )?;
+        }
+    }
+    if let Some(graph) = &graph {
+        let operators: Vec<String> = (graph.operators().iter())
+            .map(|((domain, name), count)| match domain.is_empty() {
+                true => format!("{name} {count}"),
+                false => format!("{domain}:{name} {count}"),
+            })
+            .collect();
+        writeln!(out, "operators  {}", printable(&operators.join(", ")))?;
+    }
+    for (backend, version, loaded) in &loads {
+        match loaded {
+            Ok(()) => writeln!(out, "{backend:<10} {version} loads it")?,
+            Err(reason) => writeln!(out, "{backend:<10} {version} does not: {reason}")?,
+        }
+    }
+    Ok(())
+}
+
+fn domain_name(domain: &str) -> &str {
+    if domain.is_empty() { "ai.onnx" } else { domain }
+}
+
+/// Text out of a file, fit for a terminal: no control characters, and not without end.
+fn printable(text: &str) -> String {
+    const MOST: usize = 2_000;
+    let mut shown: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MOST)
+        .collect();
+    if text.chars().nth(MOST).is_some() {
+        shown.push('…');
+    }
+    shown.trim().to_owned()
+}
+
+fn as_json(
+    path: &Path,
+    size: u64,
+    graph: Option<&Graph>,
+    inputs: &[Port],
+    outputs: &[Port],
+    loads: &[(&'static str, String, Result<(), String>)],
+) -> serde_json::Value {
+    use serde_json::json;
+    let ports = |ports: &[Port]| -> Vec<serde_json::Value> {
+        ports
+            .iter()
+            .map(|port| {
+                let shape = port.dims.as_ref().map(|dims| {
+                    dims.iter()
+                        .map(|dim| match dim {
+                            penstock_nn::Dim::Fixed(length) => json!(length),
+                            penstock_nn::Dim::Symbolic(name) => json!(name),
+                        })
+                        .collect::<Vec<_>>()
+                });
+                json!({"name": port.name, "datatype": port.ty.to_string(), "shape": shape})
+            })
+            .collect()
+    };
+    let backends: Vec<serde_json::Value> = loads
+        .iter()
+        .map(|(name, version, loaded)| {
+            json!({"name": name, "version": version, "loads": loaded.is_ok(), "reason": loaded.as_ref().err()})
+        })
+        .collect();
+    let mut document = json!({
+        "file": path.display().to_string(),
+        "bytes": size,
+        "format": if graph.is_some() { "onnx" } else { "openvino" },
+        "inputs": ports(inputs),
+        "outputs": ports(outputs),
+        "backends": backends,
+    });
+    if let Some(graph) = graph {
+        let (producer, version) = graph.producer();
+        let opsets: serde_json::Map<String, serde_json::Value> = (graph.opsets().iter())
+            .map(|(domain, version)| (domain_name(domain).to_owned(), json!(version)))
+            .collect();
+        let operators: Vec<serde_json::Value> = (graph.operators().iter())
+            .map(|((domain, name), count)| json!({"domain": domain_name(domain), "name": name, "count": count}))
+            .collect();
+        document["ir_version"] = json!(graph.ir_version());
+        document["opsets"] = json!(opsets);
+        document["producer"] = json!({"name": producer, "version": version});
+        document["description"] = json!(graph.description());
+        document["parameters"] = json!(graph.parameters());
+        document["operators"] = json!(operators);
+        document["metadata"] = graph
+            .metadata()
+            .iter()
+            .map(|(key, value)| (key.clone(), json!(value)))
+            .collect();
+        document["files"] = graph.files().collect();
+    }
+    document
+}

@@ -1,0 +1,580 @@
+//! A contract made from a graph: what its ports say, and a question for all that a graph cannot say.
+//!
+//! Pure: a [`Description`] goes in, and text comes out. `penstock init` writes the text to `model.toml`, and a server with
+//! `[models] derive = true` serves a folder without a `model.toml` under it.
+//!
+//! Decisions:
+//!
+//! - **Nothing is invented.** A name, a type and a length stand in the contract as the graph has them. What follows from
+//!   the graph in another way is written too: an index may be as large as its table. All else is a question, a line that
+//!   begins with `# ?`.
+//! - **The first axis counts items** if the graph has it open in every input and every output under one name, or under
+//!   none. Else each keeps its own name, and a question says what one name would bring.
+//! - **Outputs that no tensor carries are left out**; an input that none carries makes the model impossible to serve.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use penstock_tensor::contract::{Format, MAX_NAME_BYTES};
+
+use crate::backend::{Dim, Graph, Port};
+use crate::contract_check::datatype_of;
+use crate::index_bounds::IndexBounds;
+
+/// Longest description that is taken over from a graph, in characters.
+const MAX_DESCRIPTION_CHARS: usize = 200;
+
+/// Names that inputs have which say where a text ends: 1 for a token, 0 for padding.
+const MASKS: [&str; 3] = ["attention_mask", "input_mask", "mask"];
+
+/// What is known of a graph.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Description {
+    /// The format of its file.
+    pub format: Format,
+    /// What it is and does, in its author's words; may be empty.
+    pub text: String,
+    /// Where it comes from, for a comment.
+    pub origin: String,
+    /// What goes in.
+    pub inputs: Vec<Port>,
+    /// What comes out.
+    pub outputs: Vec<Port>,
+    /// For inputs that are indices: the length of the table they lead into.
+    pub tables: BTreeMap<String, u64>,
+    /// The number of axes of ports of which the graph does not say it, where it is known from elsewhere.
+    pub ranks: BTreeMap<String, usize>,
+    /// The least length that ran, where the graph does not run on less.
+    pub least: BTreeMap<String, u64>,
+    /// The longest text in tokens, where a configuration beside the graph says it.
+    pub most_tokens: Option<u64>,
+    /// The names of the classes, where a configuration beside the graph says them.
+    pub labels: Vec<String>,
+    /// The adapter and its configuration's file, where there is evidence for one; or a question about it.
+    pub adapter: Option<(String, String)>,
+    /// Questions that arose elsewhere.
+    pub questions: Vec<String>,
+}
+
+/// A contract made from a graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Derived {
+    /// The text of `model.toml`.
+    pub text: String,
+    /// What the graph does not say, as it stands in the text.
+    pub questions: Vec<String>,
+    /// Why it cannot be served, where it cannot.
+    pub obstacles: Vec<String>,
+}
+
+impl Description {
+    /// What an ONNX file says.
+    pub fn of(graph: &Graph) -> Self {
+        let (producer, version) = graph.producer();
+        let opset = graph.opsets().get("").copied().unwrap_or_default();
+        let by = [producer, version].join(" ");
+        Self {
+            text: graph.description().to_owned(),
+            origin: format!(
+                "opset {opset}, IR {}, written by {}",
+                graph.ir_version(),
+                or_unknown(by.trim())
+            ),
+            inputs: graph.inputs().to_vec(),
+            outputs: graph.outputs().to_vec(),
+            tables: IndexBounds::of(graph, graph.inputs()).by_name(graph.inputs()),
+            ..Self::default()
+        }
+    }
+}
+
+fn or_unknown(text: &str) -> &str {
+    if text.is_empty() {
+        "an unknown program"
+    } else {
+        text
+    }
+}
+
+/// Names for the axes that a graph leaves open.
+struct Axes {
+    /// The graph's name to the contract's.
+    names: BTreeMap<String, String>,
+    taken: BTreeSet<String>,
+    /// The name of the axis that counts items, where there is one.
+    items: Option<String>,
+}
+
+impl Axes {
+    fn of(description: &Description) -> Self {
+        let mut axes = Self {
+            names: BTreeMap::new(),
+            taken: BTreeSet::new(),
+            items: None,
+        };
+        let mut first: BTreeSet<&str> = BTreeSet::new();
+        let mut all_open = !description.inputs.is_empty();
+        for port in description.inputs.iter().chain(&description.outputs) {
+            if datatype_of(port.ty).is_none() {
+                continue;
+            }
+            match port.dims.as_deref().and_then(|dims| dims.first()) {
+                Some(Dim::Symbolic(name)) => drop(first.insert(name)),
+                _ if port.dims.is_none() => drop(first.insert("")),
+                _ => all_open = false,
+            }
+        }
+        let named: Vec<&str> = first
+            .iter()
+            .copied()
+            .filter(|name| !name.is_empty())
+            .collect();
+        if all_open && named.len() <= 1 {
+            let name = named.first().copied().unwrap_or_default();
+            let ours = axes.fresh(if name.is_empty() { "N" } else { name });
+            if !name.is_empty() {
+                axes.names.insert(name.to_owned(), ours.clone());
+            }
+            axes.items = Some(ours);
+        }
+        axes
+    }
+
+    /// A name that a contract may have, and that no other axis has.
+    fn fresh(&mut self, wanted: &str) -> String {
+        let mut name: String = wanted
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+            .collect();
+        if !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+            name.insert(0, '_');
+        }
+        // Room for a number behind it.
+        name.truncate(MAX_NAME_BYTES - 8);
+        let mut number = 2;
+        let mut free = name.clone();
+        while !self.taken.insert(free.clone()) {
+            free = format!("{name}_{number}");
+            number += 1;
+        }
+        free
+    }
+
+    fn name(&mut self, symbol: &str, at: usize) -> String {
+        if symbol.is_empty() {
+            return match (&self.items, at) {
+                (Some(items), 0) => items.clone(),
+                _ => self.fresh(["N", "A", "B", "C", "D"].get(at).copied().unwrap_or("E")),
+            };
+        }
+        if let Some(known) = self.names.get(symbol) {
+            return known.clone();
+        }
+        let ours = self.fresh(symbol);
+        self.names.insert(symbol.to_owned(), ours.clone());
+        ours
+    }
+
+    fn shape(&mut self, port: &Port, ranks: &BTreeMap<String, usize>) -> Vec<ShapeDim> {
+        let open: Vec<Dim>;
+        let dims = match &port.dims {
+            Some(dims) => dims,
+            None => {
+                let rank = ranks.get(&port.name).copied().unwrap_or(2);
+                open = vec![Dim::Symbolic(String::new()); rank];
+                &open
+            }
+        };
+        (dims.iter().enumerate())
+            .map(|(at, dim)| match dim {
+                // A contract has no axis of no elements.
+                Dim::Fixed(0) => ShapeDim::Open(self.name("", at)),
+                Dim::Fixed(length) => ShapeDim::Fixed(*length),
+                Dim::Symbolic(symbol) => ShapeDim::Open(self.name(symbol, at)),
+            })
+            .collect()
+    }
+}
+
+enum ShapeDim {
+    Fixed(u32),
+    Open(String),
+}
+
+fn shape_text(shape: &[ShapeDim]) -> String {
+    let dims: Vec<String> = shape
+        .iter()
+        .map(|dim| match dim {
+            ShapeDim::Fixed(length) => length.to_string(),
+            ShapeDim::Open(name) => format!("\"{name}\""),
+        })
+        .collect();
+    format!("[{}]", dims.join(", "))
+}
+
+/// A string as TOML writes it.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// One line of a comment: a graph's own text must not end it.
+fn comment(text: &str) -> String {
+    let text: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    text.chars().take(MAX_DESCRIPTION_CHARS).collect()
+}
+
+/// Makes a contract.
+pub fn derive(description: &Description) -> Derived {
+    let mut axes = Axes::of(description);
+    let mut questions = description.questions.clone();
+    let mut obstacles = Vec::new();
+    let mut used: Vec<String> = Vec::new();
+    let mut tables = String::new();
+    for (side, ports) in [
+        ("inputs", &description.inputs),
+        ("outputs", &description.outputs),
+    ] {
+        for port in ports {
+            let shown = comment(&port.name);
+            let Some(datatype) = datatype_of(port.ty) else {
+                let what = format!(
+                    "{} {shown} is {}, which this server does not carry",
+                    &side[..side.len() - 1],
+                    port.ty
+                );
+                match side {
+                    "inputs" => obstacles.push(what),
+                    _ => tables.push_str(&format!("\n# {what}; it is left out.\n")),
+                }
+                continue;
+            };
+            let shape = axes.shape(port, &description.ranks);
+            for dim in &shape {
+                if let ShapeDim::Open(name) = dim
+                    && !used.contains(name)
+                {
+                    used.push(name.clone());
+                }
+            }
+            tables.push_str(&format!(
+                "\n[[{side}]]\nname = {}\ndatatype = \"{}\"\nshape = {}\n",
+                quoted(&port.name),
+                datatype.as_str(),
+                shape_text(&shape)
+            ));
+            let mut ask = |question: String| {
+                tables.push_str(&format!("# ? {question}\n"));
+                questions.push(question);
+            };
+            if port.dims.is_none() && !description.ranks.contains_key(&port.name) {
+                ask(format!(
+                    "The graph does not say how many axes {shown} has: is the shape right?"
+                ));
+            }
+            if side == "inputs" {
+                match description.tables.get(&port.name) {
+                    Some(length) => {
+                        let most = length.saturating_sub(1);
+                        tables.push_str(&format!("minimum = 0\nmaximum = {most}\n"));
+                    }
+                    None if datatype.integer_range().is_some() && MASKS.contains(&&*port.name) => {
+                        tables.push_str("minimum = 0\nmaximum = 1\n");
+                    }
+                    None if datatype.is_float() || datatype.integer_range().is_some() => {
+                        ask(format!(
+                            "Which values does {shown} take? Write minimum = … and maximum = …, or leave them open."
+                        ))
+                    }
+                    None => {}
+                }
+            } else if let Some(ShapeDim::Fixed(classes)) = shape.last()
+                && description.labels.len() == *classes as usize
+                && shape.len() == 2
+                && datatype.is_float()
+                && ports
+                    .iter()
+                    .filter(|port| datatype_of(port.ty).is_some())
+                    .count()
+                    == 1
+            {
+                let labels: Vec<String> = description
+                    .labels
+                    .iter()
+                    .map(|label| quoted(label))
+                    .collect();
+                tables.push_str(&format!("labels = [{}]\n", labels.join(", ")));
+            }
+        }
+    }
+    if description.inputs.is_empty() {
+        obstacles.push("the graph has no inputs".into());
+    }
+    let of_inputs: Vec<Option<&Dim>> = (description.inputs.iter())
+        .map(|port| port.dims.as_deref().and_then(|dims| dims.first()))
+        .collect();
+    let open_first = of_inputs
+        .iter()
+        .all(|dim| matches!(dim, Some(Dim::Symbolic(_))));
+    if axes.items.is_none() && open_first && !of_inputs.is_empty() {
+        questions.push(
+            "Do the first axes count the same items? Give them one name in every input and output; then calls can share a run."
+                .into(),
+        );
+        tables.push_str(&format!("\n# ? {}\n", questions[questions.len() - 1]));
+    }
+    let mut bounds = String::new();
+    for name in &used {
+        let least = description.least.get(name).copied().unwrap_or(1);
+        let is_items = axes.items.as_ref() == Some(name);
+        // Texts are counted in tokens along the axis that masks and indices share.
+        let tokens = description.most_tokens.filter(|_| !is_items);
+        match (is_items, least, tokens) {
+            (true, 1, _) => {}
+            (_, least, Some(most)) => {
+                bounds.push_str(&format!("{name} = {{ min = {least}, max = {most} }}\n"));
+            }
+            (true, least, None) => bounds.push_str(&format!("{name} = {{ min = {least} }}\n")),
+            (false, least, None) => {
+                let question = format!(
+                    "How long may {name} be? Write max = …, or only the size of a body bounds it."
+                );
+                bounds.push_str(&format!("{name} = {{ min = {least} }} # ? {question}\n"));
+                questions.push(question);
+            }
+        }
+    }
+    let text = one_line(&description.text);
+    let described = if text.is_empty() {
+        questions.push("What does the model do? Say it in one sentence, for people.".into());
+        "description = \"A model whose contract was derived from its graph\" # ? What does the model do?\n".to_owned()
+    } else {
+        format!("description = {}\n", quoted(&text))
+    };
+    let mut out = format!(
+        "# Derived from the graph ({}). A line with `# ?` is a question that the graph does not answer.\n{described}format = \
+         \"{}\"\n{tables}",
+        comment(&description.origin),
+        description.format.as_str()
+    );
+    if !bounds.is_empty() {
+        out.push_str(&format!("\n[axes]\n{bounds}"));
+    }
+    if let Some((name, config)) = &description.adapter {
+        out.push_str(&format!(
+            "\n[adapter]\nname = {}\nconfig = {}\n",
+            quoted(name),
+            quoted(config)
+        ));
+    }
+    for question in &description.questions {
+        out.push_str(&format!("\n# ? {}\n", comment(question)));
+    }
+    Derived {
+        text: out,
+        questions,
+        obstacles,
+    }
+}
+
+/// The first line of a text, cut.
+fn one_line(text: &str) -> String {
+    let line = text
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+        .unwrap_or_default();
+    line.chars().take(MAX_DESCRIPTION_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::PortType;
+    use crate::tensor::TensorType;
+    use penstock_tensor::Contract;
+
+    const FP32: PortType = PortType::Tensor(TensorType::Fp32);
+    const I64: PortType = PortType::Tensor(TensorType::I64);
+
+    fn port(name: &str, ty: PortType, dims: &[&str]) -> Port {
+        let dims = dims.iter().map(|dim| match dim.parse() {
+            Ok(length) => Dim::Fixed(length),
+            Err(_) => Dim::Symbolic((*dim).to_owned()),
+        });
+        Port {
+            name: name.into(),
+            ty,
+            dims: Some(dims.collect()),
+        }
+    }
+
+    fn shapes(inputs: Vec<Port>, outputs: Vec<Port>) -> (Contract, Derived) {
+        let derived = derive(&Description {
+            inputs,
+            outputs,
+            ..Description::default()
+        });
+        let contract = Contract::parse(&derived.text)
+            .unwrap_or_else(|faults| panic!("{faults:?} in\n{}", derived.text));
+        (contract, derived)
+    }
+
+    #[test]
+    fn every_port_is_in_the_contract_as_the_graph_has_it() {
+        let cases: [(&[&str], &[&str], &str, &str, bool); 7] = [
+            (&["", "3"], &["", "2"], "[N, 3]", "[N, 2]", true),
+            (&["batch", "3"], &["batch"], "[batch, 3]", "[batch]", true),
+            (
+                &["batch", "3"],
+                &["", "2"],
+                "[batch, 3]",
+                "[batch, 2]",
+                true,
+            ),
+            (
+                &["batch size*2", "s"],
+                &["batch size*2", "s"],
+                "[batch_size_2, s]",
+                "[batch_size_2, s]",
+                true,
+            ),
+            (
+                &["1", "3", "h", "w"],
+                &["1", ""],
+                "[1, 3, h, w]",
+                "[1, A]",
+                false,
+            ),
+            (&["a", "3"], &["b", "2"], "[a, 3]", "[b, 2]", false),
+            (&[], &[], "[]", "[]", false),
+        ];
+        for (input, output, in_contract, out_contract, joins) in cases {
+            let (contract, derived) =
+                shapes(vec![port("x", FP32, input)], vec![port("y", FP32, output)]);
+            assert_eq!(
+                contract.inputs[0].shape_text(),
+                in_contract,
+                "{}",
+                derived.text
+            );
+            assert_eq!(
+                contract.outputs[0].shape_text(),
+                out_contract,
+                "{}",
+                derived.text
+            );
+            assert_eq!(contract.batch_axis().is_some(), joins, "{}", derived.text);
+            assert!(derived.obstacles.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_the_graph_cannot_say_is_asked_and_what_it_can_is_not() {
+        let derived = derive(&Description {
+            text: "Finds \"things\"\nand more".into(),
+            inputs: vec![
+                port("input_ids", I64, &["b", "s"]),
+                port("attention_mask", I64, &["b", "s"]),
+                Port {
+                    dims: None,
+                    ..port("x\n# [other]", FP32, &[])
+                },
+            ],
+            outputs: vec![
+                port("y", FP32, &["b", "3"]),
+                port("z", PortType::Other("a sequence"), &[]),
+            ],
+            tables: [("input_ids".to_owned(), 30522)].into(),
+            most_tokens: Some(512),
+            labels: vec!["a".into(), "\"b\"".into(), "c".into()],
+            ..Description::default()
+        });
+        let contract = Contract::parse(&derived.text)
+            .unwrap_or_else(|faults| panic!("{faults:?} in\n{}", derived.text));
+        assert_eq!(contract.description, "Finds \"things\"");
+        assert_eq!(
+            contract.inputs[0]
+                .maximum
+                .map(|max| max.to_string())
+                .as_deref(),
+            Some("30521")
+        );
+        assert_eq!(
+            contract.inputs[1]
+                .maximum
+                .map(|max| max.to_string())
+                .as_deref(),
+            Some("1")
+        );
+        assert_eq!(contract.axes["s"].max, Some(512));
+        assert_eq!(contract.outputs.len(), 1, "a sequence is left out");
+        assert_eq!(contract.outputs[0].labels.as_ref().map(Vec::len), Some(3));
+        let asked = derived.questions.join("\n");
+        assert!(
+            asked.contains("how many axes x # [other] has")
+                && asked.contains("Which values does x # [other]"),
+            "{asked}"
+        );
+        assert!(
+            !asked.contains("input_ids") && !asked.contains("attention_mask"),
+            "{asked}"
+        );
+        for question in &derived.questions {
+            assert!(derived.text.contains("# ?"), "{question}");
+        }
+    }
+
+    #[test]
+    fn an_input_that_no_tensor_carries_is_an_obstacle() {
+        let derived = derive(&Description {
+            inputs: vec![port("x", PortType::Other("a sequence"), &["1"])],
+            outputs: vec![port("y", FP32, &["1"])],
+            ..Description::default()
+        });
+        assert_eq!(
+            derived.obstacles,
+            ["input x is a sequence, which this server does not carry"]
+        );
+    }
+
+    #[test]
+    fn no_name_in_a_graph_makes_a_contract_that_does_not_parse() {
+        for name in [
+            "\"",
+            "\\",
+            "a\u{0}b",
+            "'''",
+            "é",
+            "${x}",
+            "a b",
+            "\u{202e}x",
+        ] {
+            let derived = derive(&Description {
+                text: name.into(),
+                origin: name.into(),
+                inputs: vec![port(&format!("x{name}"), FP32, &[name, "2"])],
+                outputs: vec![port(&format!("y{name}"), FP32, &[name])],
+                ..Description::default()
+            });
+            match Contract::parse(&derived.text) {
+                Ok(contract) => assert_eq!(contract.inputs[0].name, format!("x{name}")),
+                // The contract refuses the name itself, not its form.
+                Err(faults) => assert!(
+                    faults.iter().all(|fault| fault.message.contains("name is")),
+                    "{faults:?}"
+                ),
+            }
+        }
+    }
+}

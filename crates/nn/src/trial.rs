@@ -1,0 +1,128 @@
+//! A model tried once, outside of a server: what `penstock init` and `penstock describe` need of an engine.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use penstock_tensor::Contract;
+use penstock_tensor::Tensor;
+use penstock_tensor::contract::Sample;
+
+use crate::backend::{Backends, Graph, GraphSource, LoadOptions, Port, QUEUE_MAX};
+use crate::call;
+use crate::contract_check;
+use crate::error::NnError;
+use crate::first_run::{self, Inputs};
+use crate::layout;
+use crate::tensor::NnTensor;
+
+/// A run that succeeded.
+#[derive(Debug)]
+pub struct Ran {
+    /// The backend that ran it.
+    pub backend: &'static str,
+    /// What went in.
+    pub inputs: Vec<Tensor>,
+    /// What came out: name and lengths.
+    pub outputs: Vec<(String, Vec<u32>)>,
+    /// How long the run took.
+    pub took: Duration,
+    /// Whether it ran on the least input that the contract allows.
+    pub on_least: bool,
+}
+
+/// Loads the graph at `path` as a server would, and runs it once on a sample or on what is made up.
+///
+/// # Errors
+///
+/// Those that a server would report.
+pub fn run(
+    contract: &Contract,
+    path: &Path,
+    backends: &Backends,
+    sample: Option<Sample>,
+) -> Result<Ran, NnError> {
+    let graph = Graph::of(path);
+    let (backend, _) = backends.choose_for_graph(
+        contract.engine.backend.as_str(),
+        contract.format,
+        graph.as_ref(),
+    )?;
+    let options = contract_check::options(contract, QUEUE_MAX);
+    let session = backend.load(&GraphSource::from(path), &options)?;
+    call::carried(&*session)?;
+    layout::agrees(contract, 1, session.inputs(), session.outputs())?;
+    let began = Instant::now();
+    let mut tries = 0;
+    let mut ran: Option<(Inputs, Vec<(String, NnTensor)>, Duration)> = None;
+    let elapsed = || began.elapsed();
+    first_run::find(contract, 1, sample, graph.as_ref(), elapsed, |inputs| {
+        tries += 1;
+        let bound = call::bind("it", session.inputs(), inputs.clone())?;
+        let started = Instant::now();
+        let outputs = session.lane()?.run(&bound)?;
+        ran = Some((
+            inputs,
+            call::label(session.outputs(), outputs)?,
+            started.elapsed(),
+        ));
+        Ok(())
+    })?;
+    let (inputs, outputs, took) = ran.ok_or_else(|| NnError::runtime("it was not run"))?;
+    let tensor = |(name, tensor): (String, NnTensor)| -> Option<Tensor> {
+        Some(Tensor {
+            datatype: contract.input(&name)?.datatype,
+            shape: tensor.dims.iter().map(|dim| u64::from(*dim)).collect(),
+            data: tensor.data.to_vec(),
+            name,
+        })
+    };
+    Ok(Ran {
+        backend: backend.name(),
+        inputs: inputs.into_iter().filter_map(tensor).collect(),
+        outputs: (outputs.into_iter())
+            .map(|(name, tensor)| (name, tensor.dims))
+            .collect(),
+        took,
+        on_least: tries == 1,
+    })
+}
+
+/// The ports of a graph as a backend sees them: for files that only a runtime reads.
+///
+/// # Errors
+///
+/// Those of the backend.
+pub fn ports(
+    path: &Path,
+    backends: &Backends,
+    backend: &str,
+) -> Result<(Vec<Port>, Vec<Port>), NnError> {
+    let backend = backends.choose(backend)?;
+    let session = backend.load(&GraphSource::from(path), &LoadOptions::default())?;
+    Ok((session.inputs().to_vec(), session.outputs().to_vec()))
+}
+
+/// Whether each backend loads the graph: name, version, and why it does not.
+pub fn who_loads(
+    path: &Path,
+    backends: &Backends,
+) -> Vec<(&'static str, String, Result<(), String>)> {
+    let graph = Graph::of(path);
+    backends
+        .all()
+        .map(|backend| {
+            let refusal = graph
+                .as_ref()
+                .filter(|graph| crate::backend::versions::is_recent(graph))
+                .and_then(|graph| backend.reads()?.refusal(graph));
+            let loaded = match refusal {
+                Some(refusal) => Err(format!("{} {refusal}", backend.name())),
+                None => backend
+                    .load(&GraphSource::from(path), &LoadOptions::default())
+                    .map(drop)
+                    .map_err(|error| error.message),
+            };
+            (backend.name(), backend.version(), loaded)
+        })
+        .collect()
+}
