@@ -3,6 +3,7 @@
 mod models;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use penstock_host::Launcher;
 use penstock_host::admin::AdminListen;
 use penstock_host::admin::action::Action;
 use penstock_host::app::Nn;
@@ -37,6 +38,9 @@ enum Command {
     Models(Box<models::ModelsArgs>),
     /// Print the version and what is built in.
     Version,
+    /// Run one model for the server that started this.
+    #[command(hide = true)]
+    Worker,
 }
 
 #[derive(Args)]
@@ -368,6 +372,7 @@ impl Common {
             runtime_config: self.runtime_config_file.clone(),
             nn: Nn::Native,
             state_dir: self.state_dir.clone(),
+            launcher: Some(Launcher::this_program(&["worker"])),
         }
     }
 }
@@ -381,6 +386,7 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        Command::Worker => penstock_host::worker(),
         Command::Check(common) => check::run(&common.app()),
         Command::Usage(args) => usage::run(&usage::UsageOptions {
             server: args.server,

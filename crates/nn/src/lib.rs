@@ -14,6 +14,7 @@
 //! - [`protocol`]: statistics and index as the Open Inference Protocol's extensions write them.
 //! - [`repository`]: the models of a server; versions, loading and unloading, what changes on disk, the memory budget.
 //! - [`on_demand`]: the models of one component instance; opened when asked for, within bounds.
+//! - [`worker`]: engines in processes of their own.
 //! - [`contract_check`]: whether a graph is what its `model.toml` says.
 //!
 //! The engine knows no HTTP. It serves a native host's guests; without the feature `native` it is small enough to be
@@ -42,6 +43,8 @@ pub mod shadow;
 #[cfg(feature = "native")]
 pub mod stats;
 pub mod tensor;
+#[cfg(feature = "native")]
+pub mod worker;
 
 pub use backend::{
     Backend, Backends, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType,

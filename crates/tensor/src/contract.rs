@@ -17,7 +17,7 @@ use toml::de::{DeTable, DeValue};
 mod engine;
 mod explain;
 
-pub use engine::{Backend, Batching, Engine, Padding, Provider};
+pub use engine::{Backend, Batching, Engine, Isolation, Padding, Provider};
 pub use explain::{Baseline, Explain, Grid, Group, MAX_GROUPS};
 
 /// Default of `limits.max_body_bytes`: a batch of images as numbers fits, a disk image does not.

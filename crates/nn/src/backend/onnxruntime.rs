@@ -336,6 +336,10 @@ impl Backend for OnnxRuntime {
         self.version.clone()
     }
 
+    fn library(&self) -> Option<PathBuf> {
+        Some(self.path.clone())
+    }
+
     fn load(
         &self,
         graph: &GraphSource,

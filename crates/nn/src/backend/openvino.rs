@@ -470,6 +470,10 @@ impl Backend for OpenVino {
         self.version.clone()
     }
 
+    fn library(&self) -> Option<PathBuf> {
+        Some(self.path.clone())
+    }
+
     fn load(
         &self,
         graph: &GraphSource,
