@@ -3,6 +3,7 @@
 mod models;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use penstock_host::Launcher;
 use penstock_host::admin::AdminListen;
 use penstock_host::admin::action::Action;
 use penstock_host::app::Nn;
@@ -41,6 +42,9 @@ enum Command {
     Models(Box<models::ModelsArgs>),
     /// Print the version and what is built in.
     Version,
+    /// Run one model for the server that started this.
+    #[command(hide = true)]
+    Worker,
 }
 
 #[derive(Args)]
@@ -402,6 +406,7 @@ impl Common {
             runtime_config: self.runtime_config_file.clone(),
             nn: Nn::Native,
             state_dir: self.state_dir.clone(),
+            launcher: Some(Launcher::this_program(&["worker"])),
         }
     }
 }
@@ -415,6 +420,7 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        Command::Worker => penstock_host::worker(),
         Command::Check(common) => check::run(&common.app()),
         Command::Init(args) => init::run(
             &args.common.app(),

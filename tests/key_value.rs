@@ -245,6 +245,7 @@ fn application(files: &Path) -> AppOptions {
         runtime_config: Some(runtime_config),
         nn: penstock_host::app::Nn::Native,
         state_dir: Some(root().join("target/penstock-test-state")),
+        launcher: None,
     }
 }
 

@@ -127,6 +127,7 @@ fn start(kind: Kind, slow: &str) -> Host {
         runtime_config: None,
         nn: penstock_host::app::Nn::Native,
         state_dir: Some(root().join("target/penstock-test-state")),
+        launcher: None,
     };
     let mut settings = Settings::default();
     if kind == Kind::InWebAssembly {

@@ -64,6 +64,8 @@ pub struct Options {
     /// Where to listen in place of a free port of this machine's own address.
     pub listen: Option<&'static str>,
     pub tract: bool,
+    /// A copy of the server to run in place of the built one.
+    pub program: Option<PathBuf>,
     /// Run models in WebAssembly, as on a host without wasi:nn.
     pub in_webassembly: bool,
     /// Serve the admin API, on a free port.
@@ -103,7 +105,9 @@ impl Server {
         if options.hostile {
             (app, models) = hostile_app(files.path());
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
+        let program = options.program.as_deref();
+        let built = Path::new(env!("CARGO_BIN_EXE_penstock"));
+        let mut command = Command::new(program.unwrap_or(built));
         command
             .args(["up", "--listen", options.listen.unwrap_or("127.0.0.1:0")])
             .arg("--app")

@@ -153,6 +153,7 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
     // Without a budget: everything is loaded once, and then it is known what it takes.
     let unbounded = penstock_nn::Settings {
         memory_budget_bytes: None,
+        launcher: options.launcher.clone(),
         ..settings.repository(false)
     };
     let repository = match Repository::open(models, backends, unbounded) {

@@ -44,6 +44,8 @@ pub mod up;
 pub mod usage;
 pub mod variables;
 
+pub use penstock_nn::worker::Launcher;
+pub use penstock_nn::worker::main as worker;
 use std::path::{Path, PathBuf};
 
 /// What `up` and `check` look at.
@@ -65,6 +67,8 @@ pub struct AppOptions {
     pub nn: app::Nn,
     /// Where compiled components and stores are kept, where it is not beside the manifest.
     pub state_dir: Option<PathBuf>,
+    /// Starts this program as a child that runs a model; without it, models run in this process alone.
+    pub launcher: Option<Launcher>,
 }
 
 /// The folder beside the manifest where state is kept, as Spin's is `.spin`.

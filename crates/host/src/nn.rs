@@ -138,7 +138,7 @@ impl From<NnError> for Error {
         };
         let word = match error.refusal {
             Some(Refusal::QueueFull | Refusal::Shed) => Some(NnWord::QueueFull),
-            Some(Refusal::NotReady) => Some(NnWord::NotReady),
+            Some(Refusal::NotReady | Refusal::Ended) => Some(NnWord::NotReady),
             Some(Refusal::Deadline | Refusal::Gone) | None => None,
         };
         // Rounded up: who comes back too early is refused again.

@@ -16,6 +16,7 @@ use penstock_policy::quota::limits::{
 };
 use penstock_policy::usage::UsageSettings;
 use penstock_policy::validation::ValidationSettings;
+use penstock_tensor::contract::Isolation;
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -343,6 +344,10 @@ pub struct ModelsSettings {
     pub run_memory_bytes: u64,
     /// Milliseconds that loading a version may take, its first runs included.
     pub load_timeout_ms: u64,
+    /// Where runtimes run, `process` or `thread`; without it, native ones in processes of their own, tract on threads.
+    pub isolation: Option<String>,
+    /// Bytes of private memory that a model's process may map; without it, what the load took and what runs may take.
+    pub process_memory_bytes: Option<u64>,
     /// Whether callers with the scope for it may load and unload models.
     pub control: bool,
     /// Whether a folder with a graph and without a `model.toml` serves under a contract derived from the graph. Without it:
@@ -364,6 +369,8 @@ impl Default for ModelsSettings {
             load_at_once: penstock_nn::repository::LOAD_AT_ONCE as u32,
             run_memory_bytes: penstock_nn::RUN_MEMORY_BYTES as u64,
             load_timeout_ms: penstock_nn::repository::LOAD_TIMEOUT.as_millis() as u64,
+            isolation: None,
+            process_memory_bytes: None,
             // Who unloads a model takes it from everybody.
             control: false,
             derive: None,
@@ -380,6 +387,9 @@ const MAX_POLL_INTERVAL_MS: u64 = 3_600_000;
 
 /// The least a run may be given: runtimes take some of it for themselves.
 const MIN_RUN_MEMORY_BYTES: u64 = 1 << 20;
+
+/// The least a model's process may be given: a runtime's library takes a good part of it.
+const MIN_PROCESS_MEMORY_BYTES: u64 = 64 << 20;
 
 /// The most loads at once: each takes about twice its graph in memory, and a core.
 const MAX_LOAD_AT_ONCE: u32 = 64;
@@ -398,11 +408,20 @@ impl ModelsSettings {
             load_at_once,
             run_memory_bytes,
             load_timeout_ms,
+            isolation,
+            process_memory_bytes,
             control: _,
             derive: _,
             required,
         } = self;
         let mut faults = Vec::new();
+        if isolation.is_some() && self.isolated().is_none() {
+            faults.push(("isolation", "must be `process` or `thread`".to_owned()));
+        }
+        if process_memory_bytes.is_some_and(|bytes| bytes < MIN_PROCESS_MEMORY_BYTES) {
+            let message = format!("must be at least {MIN_PROCESS_MEMORY_BYTES}");
+            faults.push(("process_memory_bytes", message));
+        }
         if required.len() > MAX_REQUIRED_MODELS {
             let message = format!("must name at most {MAX_REQUIRED_MODELS} models");
             faults.push(("required", message));
@@ -437,6 +456,13 @@ impl ModelsSettings {
         faults
     }
 
+    /// Where runtimes run, where it is said and is a case.
+    fn isolated(&self) -> Option<Isolation> {
+        let named = self.isolation.as_deref()?;
+        let mut cases = Isolation::ALL.into_iter();
+        cases.find(|case| case.as_str() == named)
+    }
+
     /// What the engine is told; it publishes a catalogue where components do not read the models themselves.
     pub fn repository(&self, publish: bool) -> penstock_nn::Settings {
         penstock_nn::Settings {
@@ -445,6 +471,8 @@ impl ModelsSettings {
             memory_budget_bytes: self.memory_budget_bytes,
             run_memory_bytes: usize::try_from(self.run_memory_bytes).unwrap_or(usize::MAX),
             derive: self.derive.unwrap_or(true),
+            isolation: self.isolated(),
+            process_memory_bytes: self.process_memory_bytes,
             publish,
             ..penstock_nn::Settings::default()
         }

@@ -512,11 +512,11 @@ pub async fn prepare_with(
     let backends = engines.list();
     let runs_models = composed.imports.iter().any(|i| i.starts_with("wasi:nn/"));
     let mounted = mounts.iter().any(|mount| mount.guest == MODELS_MOUNT);
-    let repository = Arc::new(Repository::open(
-        &models,
-        engines,
-        settings.models.repository(runs_models && mounted),
-    )?);
+    let repository_settings = penstock_nn::Settings {
+        launcher: options.launcher.clone(),
+        ..settings.models.repository(runs_models && mounted)
+    };
+    let repository = Arc::new(Repository::open(&models, engines, repository_settings)?);
     // What this host runs, components see as this host has accepted it, and not as the operator is changing it.
     let catalogue = (runs_models && mounted).then(|| {
         mounts.retain(|mount| mount.guest != MODELS_MOUNT);

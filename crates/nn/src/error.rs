@@ -63,6 +63,8 @@ pub enum Refusal {
     Shed,
     /// The caller went away before the call ran.
     Gone,
+    /// The process that ran the call ended. The host answers 503 with `Retry-After`.
+    Ended,
 }
 
 /// A failed load or call.
@@ -118,7 +120,9 @@ impl NnError {
     #[cfg(feature = "native")]
     pub(crate) fn refused(refusal: Refusal, message: impl Into<String>) -> Self {
         let code = match refusal {
-            Refusal::QueueFull | Refusal::NotReady | Refusal::Shed => ErrorCode::RuntimeError,
+            Refusal::QueueFull | Refusal::NotReady | Refusal::Shed | Refusal::Ended => {
+                ErrorCode::RuntimeError
+            }
             Refusal::Deadline | Refusal::Gone => ErrorCode::Timeout,
         };
         Self {

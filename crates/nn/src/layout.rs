@@ -131,6 +131,15 @@ impl Unavailable {
         ))
     }
 
+    /// That a version's process is not there at the moment, and why.
+    #[cfg(feature = "native")]
+    pub(crate) fn down(name: &str, version: u64, reason: &str) -> Self {
+        Self::Loading(format!(
+            "model {} version {version} cannot answer at the moment: {reason}; it is started again: try again later",
+            quoted(name)
+        ))
+    }
+
     /// That a version cannot answer, and why.
     pub(crate) fn failed(name: &str, reason: &str) -> Self {
         Self::Failed(format!("model {} cannot answer: {reason}", quoted(name)))

@@ -14,6 +14,7 @@
 //! - [`protocol`]: statistics and index as the Open Inference Protocol's extensions write them.
 //! - [`repository`]: the models of a server; versions, loading and unloading, what changes on disk, the memory budget.
 //! - [`on_demand`]: the models of one component instance; opened when asked for, within bounds.
+//! - [`worker`]: engines in processes of their own.
 //! - [`contract_check`]: whether a graph is what its `model.toml` says.
 //! - [`derive`]: a contract made from a graph; [`trial`]: a model run once, outside of a server.
 //! - [`first_run`]: the runs before a model serves, and the inputs that are made up for them.
@@ -52,6 +53,8 @@ pub mod stats;
 pub mod tensor;
 #[cfg(feature = "native")]
 pub mod trial;
+#[cfg(feature = "native")]
+pub mod worker;
 
 pub use backend::{
     Backend, Backends, Cost, Dim, Graph, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType,

@@ -49,6 +49,7 @@ use crate::schedule::{
 use crate::shadow::{self, Held, ShadowStats, Waits, compare};
 pub use crate::stats::{BatchStats, Histogram, Refusals, Stats};
 use crate::tensor::{NnTensor, elements};
+use crate::worker::ProcessStats;
 
 /// How much an answer may depend on which calls share its run, as a part of the largest element. Models with
 /// weights and activations quantised by run differ by a few hundredths; one that mixes its items is far above.
@@ -137,6 +138,8 @@ struct ShadowRun {
 struct Slot {
     lane: Option<Box<dyn Lane>>,
     interrupt: Option<Arc<dyn Interrupt>>,
+    /// What the run has taken before [`Inner::execute`] began.
+    ahead: Nanos,
 }
 
 impl Slot {
@@ -144,6 +147,7 @@ impl Slot {
         Self {
             interrupt: lane.interrupt(),
             lane: Some(lane),
+            ahead: 0,
         }
     }
 
@@ -151,6 +155,7 @@ impl Slot {
         Self {
             lane: None,
             interrupt: None,
+            ahead: 0,
         }
     }
 }
@@ -372,6 +377,16 @@ impl Model {
         self.0.session.memory_bytes()
     }
 
+    /// Why no call would be answered now, where its process ended and is not back soon.
+    pub fn refuses(&self) -> Option<String> {
+        self.0.session.refuses()
+    }
+
+    /// The process that runs it, where that is not this one.
+    pub fn process(&self) -> Option<ProcessStats> {
+        self.0.session.process()
+    }
+
     /// Whether calls share runs.
     pub fn joins(&self) -> Joins {
         self.0.lock().joins.clone()
@@ -384,6 +399,7 @@ impl Model {
 
     /// What was counted so far.
     pub fn stats(&self) -> Stats {
+        let process = self.0.session.process();
         let state = self.0.lock();
         let scheduler = &state.scheduler;
         Stats {
@@ -398,6 +414,7 @@ impl Model {
                 in_flight: state.shadows.len() + state.shadow_runs.len(),
                 ..state.stats.shadow
             },
+            process,
             ..state.stats.clone()
         }
     }
@@ -411,13 +428,17 @@ impl Model {
     }
 
     /// Ends what [`Model::warm_up`] and [`Model::try_joining`] run on another thread, and lets them begin nothing
-    /// more. Where the backend cannot be interrupted, what runs goes on.
+    /// more. Where the backend cannot be interrupted, what runs goes on; in a process of its own it is ended with that
+    /// when this is called again.
     pub fn give_up_loading(&self) {
         let mut state = self.0.lock();
-        state.given_up = true;
+        let again = std::mem::replace(&mut state.given_up, true);
         for going in &state.going {
             if let Some(interrupt) = &going.interrupt {
                 interrupt.interrupt();
+                if again {
+                    interrupt.kill();
+                }
             }
         }
     }
@@ -817,6 +838,10 @@ impl State {
         let Some(going) = self.going.iter_mut().find(|going| going.run == run) else {
             return Lost::Ended;
         };
+        if (going.interrupt.as_ref()).is_some_and(|interrupt| interrupt.kill()) {
+            // Its calls fail now, and its lane comes back as after any run.
+            return Lost::Stays;
+        }
         let place = (of_model < MAX_LOST_OF_MODEL)
             .then(|| inner.lost.place())
             .flatten();
@@ -1089,13 +1114,28 @@ impl Inner {
     }
 
     /// Runs on this task what is quick enough, and what is not elsewhere.
-    fn launch_here(self: &Arc<Self>, start: Start) {
+    fn launch_here(self: &Arc<Self>, mut start: Start) {
+        start.quick = start.quick && self.begin(&mut start);
         if start.quick {
             let next = self.perform(start);
             next.into_iter().for_each(|start| self.launch(start));
         } else {
             self.launch(start);
         }
+    }
+
+    /// Hands a run to its lane's process, where it has one, and waits as long as a server thread may. False where the
+    /// rest of it is to be waited for elsewhere.
+    fn begin(&self, start: &mut Start) -> bool {
+        let began = Instant::now();
+        let ready = match (&mut start.slot.lane, &start.calls[..]) {
+            (Some(lane), [call]) => lane.begin(&call.payload.inputs, INLINE_BUDGET),
+            (Some(_), _) => self.session.process().is_none(),
+            // To make one may take long.
+            (None, _) => false,
+        };
+        start.slot.ahead = nanos(began.elapsed());
+        ready
     }
 
     /// Runs elsewhere.
@@ -1125,8 +1165,8 @@ impl Inner {
     fn perform(self: &Arc<Self>, start: Start) -> Vec<Start> {
         let mut start = start;
         let run = start.run;
-        let began = self.now();
         let mut slot = std::mem::replace(&mut start.slot, Slot::empty());
+        let began = self.now().saturating_sub(slot.ahead);
         if slot.lane.is_none() {
             self.make_lane(&mut slot, run);
         }
@@ -1224,6 +1264,14 @@ impl Inner {
                         outcome.answers[at] = Ok(answer);
                     }
                 }
+                Err(error) if error.refusal == Some(Refusal::Ended) => {
+                    // Tried again by halves it would end the process again and again. Which call it was is not known.
+                    outcome.sound = false;
+                    outcome.failed_executions += 1;
+                    for at in live {
+                        outcome.answers[at] = Err(error.clone());
+                    }
+                }
                 Err(error) => {
                     outcome.sound = false;
                     outcome.failed_executions += 1;
@@ -1232,6 +1280,9 @@ impl Inner {
                     }
                 }
             }
+        }
+        if slot.lane.as_ref().is_some_and(|lane| lane.waited()) {
+            outcome.sound = false;
         }
         outcome
     }
@@ -1244,6 +1295,7 @@ impl Inner {
         outcome: &mut Outcome,
     ) -> Result<Vec<Vec<NnTensor>>, NnError> {
         let started = Instant::now();
+        let ahead = std::mem::take(&mut slot.ahead);
         let items = calls.iter().map(|call| call.ask.items).sum();
         let mut spent = BatchStats {
             count: 1,
@@ -1252,7 +1304,7 @@ impl Inner {
         let ran = match (calls, &self.plan) {
             ([call], _) => {
                 let outputs = self.on_lane(slot, &call.payload.inputs);
-                spent.compute_infer_ns = nanos(started.elapsed());
+                spent.compute_infer_ns = ahead + nanos(started.elapsed());
                 outputs.map(|outputs| vec![outputs])
             }
             (_, Err(reason)) => Err(NnError::runtime(reason.clone())),
@@ -1298,6 +1350,7 @@ impl Inner {
                 Some(lane) => Slot {
                     lane: Some(lane),
                     interrupt: None,
+                    ahead: 0,
                 },
                 None => Slot::of(self.session.lane()?),
             };

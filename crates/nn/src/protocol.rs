@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::repository::IndexEntry;
 use crate::shadow::ShadowStats;
 use crate::stats::{Histogram, Refusals, Stats};
+use crate::worker::ProcessStats;
 
 /// What is known of one version.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +77,24 @@ fn version_stats(version: &VersionStats) -> Value {
         "lost": stats.lost,
         "overdue": stats.overdue,
         "shadow": shadow(&stats.shadow),
+        "process": stats.process.as_ref().map(process),
+    })
+}
+
+fn process(process: &ProcessStats) -> Value {
+    let ProcessStats {
+        // It is of use to the operator alone, who finds it in the log.
+        pid: _,
+        down,
+        crashes,
+        restarts,
+        resident_bytes,
+    } = process;
+    json!({
+        "down": down,
+        "crashes": crashes,
+        "restarts": restarts,
+        "resident_bytes": resident_bytes,
     })
 }
 
@@ -218,6 +237,13 @@ mod tests {
             last_inference: Some(UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)),
             in_flight: 2,
             waiting: 1,
+            process: Some(ProcessStats {
+                pid: Some(7),
+                down: None,
+                crashes: 2,
+                restarts: 1,
+                resident_bytes: Some(4096),
+            }),
             refusals: Refusals {
                 queue_full: 5,
                 ..Refusals::default()
@@ -293,6 +319,7 @@ mod tests {
                     "compute": { "count": 1, "ns": 70_000_000_000_u64, "p50_ns": null, "p99_ns": null },
                     "in_flight": 0,
                 },
+                "process": { "down": null, "crashes": 2, "restarts": 1, "resident_bytes": 4096 },
             }]})
         );
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use crate::shadow::ShadowStats;
+use crate::worker::ProcessStats;
 
 /// Upper bounds of a histogram's buckets in nanoseconds; one more bucket is for what lies above. From a tenth of
 /// the quickest model's run to the longest a caller waits.
@@ -174,6 +175,8 @@ pub struct Stats {
     pub overdue: usize,
     /// Runs that nobody waits for; none of the above counts them.
     pub shadow: ShadowStats,
+    /// The process that the model runs in, where that is not the server's.
+    pub process: Option<ProcessStats>,
 }
 
 impl Stats {

@@ -11,6 +11,11 @@ use penstock_nn::{
 };
 use support::*;
 
+#[test]
+fn worker_process() {
+    serve_as_child(&penstock_nn::worker::find);
+}
+
 fn load(backend: &dyn Backend, graph: &GraphSource) -> Result<Model, NnError> {
     Model::load(
         "m",
@@ -122,7 +127,7 @@ fn every_type_goes_through_bit_by_bit_whatever_the_shape() {
         (&[], &[]),
         (&[D::N(1)], &[1]),
     ];
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         for (onnx_ty, port, ty) in TYPES {
             for (declared, dims) in shapes {
                 let what = format!("{} {port} {dims:?}", backend.name());
@@ -171,7 +176,7 @@ fn ports_are_described_as_the_graph_declares_them() {
         ],
         &[p("sum", onnx_type::FLOAT, &[D::S("N"), D::N(4)])],
     );
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         let model = load(&*backend, &graph).expect("loads");
         let n4 = Some(vec![Dim::Symbolic("N".into()), Dim::Fixed(4)]);
         let ty = PortType::Tensor(TensorType::Fp32);
@@ -204,7 +209,7 @@ fn ports_are_described_as_the_graph_declares_them() {
 
 #[test]
 fn a_scalar_and_a_port_of_unknown_rank_are_told_apart() {
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         let scalar = load(&*backend, &identity(onnx_type::FLOAT, &[])).expect("loads");
         assert_eq!(scalar.inputs()[0].dims, Some(vec![]), "{}", backend.name());
         assert!(run(&scalar, vec![("x", fp32(&[1], &[1.0]))]).is_err());
@@ -251,7 +256,7 @@ fn inputs_are_taken_in_any_order_and_outputs_given_in_the_graphs() {
             p("difference", onnx_type::FLOAT, n),
         ],
     );
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         let model = load(&*backend, &graph).expect("loads");
         let (a, b) = (fp32(&[2], &[5.0, 7.0]), fp32(&[2], &[1.0, 2.0]));
         for inputs in [
@@ -297,7 +302,7 @@ fn inputs_are_taken_in_any_order_and_outputs_given_in_the_graphs() {
 
 #[test]
 fn one_model_takes_many_lengths_of_its_symbolic_axis() {
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         let model = load(
             &*backend,
             &identity(onnx_type::FLOAT, &[D::S("N"), D::Open]),
@@ -322,7 +327,7 @@ fn one_model_takes_many_lengths_of_its_symbolic_axis() {
 
 #[test]
 fn bytes_that_lie_at_an_odd_address_are_read_right() {
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         let model = load(&*backend, &identity(onnx_type::INT64, &[D::S("N")])).expect("loads");
         for offset in 0..8 {
             let mut buffer = BytesMut::zeroed(offset);
@@ -339,7 +344,7 @@ fn bytes_that_lie_at_an_odd_address_are_read_right() {
 
 #[test]
 fn a_large_output_stays_valid_after_its_input_its_model_and_its_backend_are_gone() {
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         let graphs = [
             identity(onnx_type::FLOAT, &[D::S("N")]),
             // The input itself is an output, without a node between them.
@@ -447,7 +452,7 @@ fn whatever_a_caller_sends_wrong_is_an_invalid_argument_that_says_what() {
             "1000000 dimensions was sent",
         ),
     ];
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         let model = load(&*backend, &graph).expect("loads");
         for (inputs, part) in &cases {
             let error = run(&model, inputs.clone()).expect_err(part);
@@ -474,7 +479,7 @@ fn whatever_a_caller_sends_wrong_is_an_invalid_argument_that_says_what() {
 
 #[test]
 fn a_bool_that_is_neither_true_nor_false_is_refused() {
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         let model = load(&*backend, &identity(onnx_type::BOOL, &[D::S("N")])).expect("loads");
         let tensor = NnTensor::new(TensorType::U8, vec![3], vec![0u8, 1, 2]).expect("sound");
         let error = run(&model, vec![("x", tensor)]).expect_err("2 is no boolean");
@@ -493,7 +498,7 @@ fn inputs_that_fit_their_ports_but_not_each_other_fail_alone_and_without_a_path_
         ],
         &[p("y", onnx_type::FLOAT, &[D::S("N"), D::S("M")])],
     );
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         let model =
             load(&*backend, &graph).unwrap_or_else(|error| panic!("{}: {error}", backend.name()));
         let error = run(
@@ -546,7 +551,7 @@ fn lengths_that_contradict_each_other_are_never_run() {
             &[p("y", onnx_type::FLOAT, &[D::Open])],
         )
     };
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         for (a, b) in [
             (D::S("N"), D::S("M")),
             (D::S("N"), D::S("N")),
@@ -604,7 +609,7 @@ fn callers_on_several_lanes_of_one_graph_do_not_see_each_others_numbers() {
         .enable_all()
         .build()
         .expect("a runtime");
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         let options = LoadOptions {
             lanes: Some(4),
             ..LoadOptions::default()
@@ -670,7 +675,7 @@ fn what_is_no_graph_does_not_load() {
             &[p("y", onnx_type::FLOAT, &[])],
         ),
     ];
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         for (index, source) in sources.iter().enumerate() {
             let error = load(&*backend, source).err();
             let error =
@@ -686,7 +691,7 @@ fn what_is_no_graph_does_not_load() {
 
 #[test]
 fn a_type_wasi_nn_cannot_carry_is_refused_at_load_with_its_name() {
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         for (ty, name) in [(onnx_type::UINT16, "UINT16"), (onnx_type::STRING, "STRING")] {
             let error = load(&*backend, &identity(ty, &[D::S("N")]))
                 .err()
@@ -723,7 +728,7 @@ fn an_input_is_only_read_because_its_bytes_may_be_anothers_too() {
             &[p("y", onnx_type::FLOAT, n)],
         )
     };
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         for graph in [
             &graph,
             &in_place("Relu"),
@@ -756,7 +761,7 @@ fn a_graph_may_keep_weights_in_its_own_folder_and_nowhere_else() {
     let path = folder.join("model.onnx");
     let absolute = root.path().join("secret");
     let absolute = absolute.to_str().expect("UTF-8");
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         for inside in ["weights.bin", "deeper/weights.bin"] {
             std::fs::write(&path, adds_weights_in(inside)).expect("written");
             let model = load(&*backend, &GraphSource::from(path.as_path()))
@@ -846,7 +851,7 @@ fn a_run_that_is_interrupted_ends_early_and_the_next_one_does_not_feel_it() {
         lanes: Some(1),
         ..LoadOptions::default()
     };
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         // What is run, and what is run after it; the whole of the first is never waited for where shapes are open.
         for (side, long, next) in [
             (D::S("N"), unit(LONGER_SIDE), unit(4)),
@@ -909,7 +914,7 @@ fn a_run_is_right_or_ended_whenever_it_is_interrupted() {
         lanes: Some(1),
         ..LoadOptions::default()
     };
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         let graph = long_graph(D::N(u64::from(SIDE)));
         let session = backend.load(&graph, &options).expect("loads");
         let mut lane = session.lane().expect("a lane");
@@ -968,7 +973,7 @@ fn runs_that_fail_in_the_middle_of_a_graph_cost_no_other_call_its_answer() {
         &[port("a", "N", "K"), port("b", "L", "M")],
         &[port("y", "N", "M")],
     );
-    for backend in every_backend() {
+    for backend in every_backend_both_ways() {
         let options = LoadOptions {
             lanes: Some(2),
             ..LoadOptions::default()

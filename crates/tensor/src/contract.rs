@@ -18,7 +18,7 @@ mod engine;
 mod explain;
 mod samples;
 
-pub use engine::{Backend, Batching, Engine, FirstRun, Padding, Provider};
+pub use engine::{Backend, Batching, Engine, FirstRun, Isolation, Padding, Provider};
 pub use explain::{Baseline, Explain, Grid, Group, MAX_GROUPS};
 pub use samples::{MAX_SAMPLES, Sample, read_sample};
 

@@ -209,6 +209,11 @@ pub trait Backend: Send + Sync {
         false
     }
 
+    /// The file the runtime comes from, where it is not built in.
+    fn library(&self) -> Option<PathBuf> {
+        None
+    }
+
     /// Reads and optimises a graph. Blocks, for seconds where the graph is large.
     ///
     /// # Errors
@@ -240,6 +245,17 @@ pub trait Session: Send + Sync {
     fn memory_bytes(&self) -> Option<u64> {
         None
     }
+
+    /// Why no call would be answered now, where the process that runs the graph ended and is not back soon.
+    fn refuses(&self) -> Option<String> {
+        None
+    }
+
+    /// The process that runs the graph, where it is not this one.
+    #[cfg(feature = "native")]
+    fn process(&self) -> Option<crate::worker::ProcessStats> {
+        None
+    }
 }
 
 /// The right to run one call at a time.
@@ -249,6 +265,19 @@ pub trait Lane: Send {
     /// `inputs` are one a port, in the port's order, of the port's type and rank, and true to their own
     /// length; the model has checked that. The answer has one tensor an output port, in that order.
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError>;
+
+    /// Hands a run to the process it happens in, and waits for at most `at_most`. True where [`Lane::run`] on the same
+    /// inputs, which must be called next, comes back at once or runs on the calling thread; false where it waits for
+    /// another process. `run` need not be called next where this was false before anything was handed over.
+    fn begin(&mut self, inputs: &[NnTensor], at_most: std::time::Duration) -> bool {
+        let _ = (inputs, at_most);
+        true
+    }
+
+    /// Whether the last run waited for its process to be started again, so that its time says nothing of the model.
+    fn waited(&self) -> bool {
+        false
+    }
 
     /// What ends a run of this lane from another thread, where the runtime has such a thing. Asked for once,
     /// when the lane is made.
@@ -265,6 +294,12 @@ pub trait Interrupt: Send + Sync {
     /// Forgets an interrupt that came too late for the run it was meant for. Called before each run that may be
     /// ended early; a run does not do it by itself, or it would forget one that came just before it.
     fn reset(&self);
+
+    /// Ends a run that goes on after [`Interrupt::interrupt`], at the cost of the process that it happens in. False
+    /// where that is this process, and nothing was done.
+    fn kill(&self) -> bool {
+        false
+    }
 }
 
 /// The backends of this process.
@@ -571,7 +606,6 @@ pub(crate) fn blames_an_index(message: &str) -> bool {
         "invalid index",
         "invalid indices",
         "must be less than axis length",
-        "index",
     ]
     .iter()
     .any(|part| message.contains(part))

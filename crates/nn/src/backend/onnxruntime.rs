@@ -362,6 +362,10 @@ impl Backend for OnnxRuntime {
         true
     }
 
+    fn library(&self) -> Option<PathBuf> {
+        Some(self.path.clone())
+    }
+
     fn load(
         &self,
         graph: &GraphSource,

@@ -486,6 +486,10 @@ impl Backend for OpenVino {
         true
     }
 
+    fn library(&self) -> Option<PathBuf> {
+        Some(self.path.clone())
+    }
+
     fn load(
         &self,
         graph: &GraphSource,

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use penstock_tensor::contract::Contract;
+use penstock_tensor::contract::{Contract, Isolation};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -37,6 +37,7 @@ use crate::layout::version_number;
 use crate::model::{Model, Stats};
 use crate::protocol::VersionStats;
 use crate::tensor::NnTensor;
+use crate::worker::Launcher;
 use perform::{Cell, Core, Now, OVER_BUDGET, TICK, Waits};
 use plan::{Phase, Stamp};
 
@@ -71,6 +72,13 @@ pub struct Settings {
     pub derive: bool,
     /// Whether to keep a [`Snapshot`] of the catalogue for guests.
     pub publish: bool,
+    /// Where runtimes run where a contract says nothing else; without it, native ones in processes of their own where
+    /// `launcher` can start them, and tract on threads.
+    pub isolation: Option<Isolation>,
+    /// Bytes of private memory that a model's process may map where a contract says nothing else.
+    pub process_memory_bytes: Option<u64>,
+    /// Starts processes for models; without it there are none.
+    pub launcher: Option<Launcher>,
 }
 
 impl Default for Settings {
@@ -83,6 +91,9 @@ impl Default for Settings {
             run_memory_bytes: RUN_MEMORY_BYTES,
             derive: false,
             publish: false,
+            isolation: None,
+            process_memory_bytes: None,
+            launcher: None,
         }
     }
 }
@@ -460,6 +471,11 @@ impl Repository {
         if !cell.answers(terms) {
             return Err(cell.unavailable());
         }
+        if let Now::Ready(loaded) = cell.now()
+            && let Some(reason) = loaded.model.refuses()
+        {
+            return Err(Unavailable::down(name, cell.version, &reason));
+        }
         Ok(Handle {
             core: self.core.clone(),
             name: name.to_owned(),
@@ -718,13 +734,14 @@ impl Repository {
     pub fn readiness(&self) -> Readiness {
         let mut readiness = Readiness::default();
         let inner = self.core.lock();
-        for model in inner.book.models.values() {
+        for (name, model) in &inner.book.models {
             if perform::fault(model).is_some() {
                 readiness.failed += 1;
                 continue;
             }
-            for version in model.versions.values() {
+            for (number, version) in &model.versions {
                 *match version.phase {
+                    Phase::Ready(_) if inner.refuses(name, *number) => &mut readiness.failed,
                     Phase::Ready(_) => &mut readiness.ready,
                     Phase::Waiting => &mut readiness.loading,
                     Phase::Resting { .. } => &mut readiness.resting,
@@ -741,7 +758,10 @@ fn state(inner: &perform::Inner, name: &str, number: u64, phase: &Phase) -> Stat
     match phase {
         Phase::Waiting => State::Loading,
         Phase::Ready(_) => match inner.cell(name, number).map(|cell| cell.now()) {
-            Some(Now::Ready(loaded)) => State::Ready(loaded.model.clone()),
+            Some(Now::Ready(loaded)) => match loaded.model.process().and_then(|child| child.down) {
+                Some(reason) => State::Failed(reason.into()),
+                None => State::Ready(loaded.model.clone()),
+            },
             // The book is ahead of what callers see by the moment the lock is held.
             _ => State::Loading,
         },

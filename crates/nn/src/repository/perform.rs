@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
-use penstock_tensor::contract::{Contract, FirstRun};
+use penstock_tensor::contract::{Contract, FirstRun, Isolation};
 use tokio::sync::{mpsc, watch};
 
 use super::plan::{Action, Book, Job, Phase, Reason, SLOW_LOAD_MS, Stamp, Usage};
@@ -20,7 +20,7 @@ use super::progress::{Progress, Stage};
 use super::publish::{Listed, Snapshot};
 use super::scan::{self, Look, Looker, Reading};
 use super::{Event, EventKind, Settings};
-use crate::backend::{Backends, Graph, GraphSource, panic_text};
+use crate::backend::{Backend, Backends, Graph, GraphSource, panic_text};
 use crate::contract_check;
 use crate::error::{NnError, quoted};
 use crate::first_run;
@@ -29,6 +29,8 @@ use crate::layout::{self, Unavailable, version_number};
 use crate::model::Model;
 use crate::overdue::Working;
 use crate::shadow::Held;
+use crate::worker::restart::Restarts;
+use crate::worker::{Isolated, Terms};
 
 /// How often somebody who waits for time to pass looks again. Changes wake everybody at once; this is for what no
 /// change announces, and bounds how late it is noticed.
@@ -815,6 +817,7 @@ impl Core {
                 usize::try_from(bytes).unwrap_or(usize::MAX)
             }),
         );
+        let backend = self.placed(backend, name, version, contract)?;
         progress.at(Stage::Compiling);
         let meter = Meter::begin();
         let model = Model::load_beside(
@@ -855,6 +858,48 @@ impl Core {
             (None, false) => start.job.file_bytes(),
         };
         Ok((model, bytes))
+    }
+
+    /// The backend where it is to run: in this process, or in one of its own.
+    fn placed(
+        &self,
+        backend: Arc<dyn Backend>,
+        name: &str,
+        version: u64,
+        contract: &Contract,
+    ) -> Result<Arc<dyn Backend>, NnError> {
+        let Settings {
+            isolation,
+            launcher,
+            load_timeout,
+            process_memory_bytes,
+            ..
+        } = &self.settings;
+        let engine = &contract.engine;
+        let isolation = match engine.isolation.or(*isolation) {
+            Some(asked) => asked,
+            // tract is memory-safe, and its panics are caught where they happen.
+            None if launcher.is_none() || backend.library().is_none() => Isolation::Thread,
+            None => Isolation::Process,
+        };
+        match (isolation, launcher) {
+            (Isolation::Thread, _) => Ok(backend),
+            (Isolation::Process, Some(launcher)) => Ok(Arc::new(Isolated::new(
+                backend,
+                launcher.clone(),
+                Terms {
+                    model: name.to_owned(),
+                    version: version.to_string(),
+                    load_timeout: *load_timeout,
+                    process_bytes: engine.process_memory_bytes.or(*process_memory_bytes),
+                    restarts: Restarts::default(),
+                },
+            ))),
+            (Isolation::Process, None) => Err(NnError::unsupported(
+                "isolation = \"process\" is asked for, and this program starts no processes; write isolation = \
+                 \"thread\"",
+            )),
+        }
     }
 
     /// Makes everything that callers and guests see agree with the book. Returns what nobody uses any more, to
@@ -1066,6 +1111,12 @@ impl Inner {
             .iter()
             .find(|reading| reading.stamp == terms.stamp)?;
         reading.contract.clone()
+    }
+
+    /// Whether a version that is loaded would answer no call now.
+    pub fn refuses(&self, name: &str, version: u64) -> bool {
+        let now = self.cell(name, version).map(|cell| cell.now());
+        matches!(now, Some(Now::Ready(loaded)) if loaded.model.refuses().is_some())
     }
 
     pub fn cell(&self, name: &str, version: u64) -> Option<&Arc<Cell>> {

@@ -3,6 +3,7 @@
 
 #![allow(dead_code)] // each suite uses its own part
 
+pub mod child;
 pub mod graphs;
 
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ use bytes::Bytes;
 use penstock_nn::backend::onnxruntime::OnnxRuntime;
 use penstock_nn::backend::openvino::OpenVino;
 use penstock_nn::backend::tract::Tract;
+use penstock_nn::worker::restart::Restarts;
+use penstock_nn::worker::{self, Find, Isolated, Launcher, Terms};
 use penstock_nn::{Backend, GraphSource, NnTensor, TensorType};
 
 /// ONNX's numbers for element types.
@@ -255,6 +258,53 @@ pub fn openvino() -> Option<Arc<dyn Backend>> {
 pub fn every_backend() -> Vec<Arc<dyn Backend>> {
     let mut backends = vec![onnxruntime(), Arc::new(Tract)];
     backends.extend(openvino());
+    backends
+}
+
+/// Set for a child that a suite starts of itself.
+const CHILD: &str = "PENSTOCK_TEST_CHILD";
+
+/// Starts this suite again, as a child that does nothing but its test `worker_process`.
+pub fn launcher() -> Launcher {
+    let arguments = [
+        "worker_process",
+        "--exact",
+        "--nocapture",
+        "--test-threads=1",
+    ];
+    let mut launcher = Launcher::this_program(&arguments);
+    launcher.environment = vec![(CHILD.into(), "1".into())];
+    launcher
+}
+
+/// What the test `worker_process` does: nothing, unless this is a child.
+pub fn serve_as_child(find: &Find) {
+    if std::env::var_os(CHILD).is_some() {
+        worker::run(find);
+    }
+}
+
+/// The backend with each of its graphs in a process of its own.
+pub fn isolated(backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
+    isolated_with(backend, Restarts::default())
+}
+
+/// The same, started again after other waits.
+pub fn isolated_with(backend: Arc<dyn Backend>, restarts: Restarts) -> Arc<dyn Backend> {
+    let terms = Terms {
+        model: "m".into(),
+        version: "1".into(),
+        load_timeout: Duration::from_secs(60),
+        process_bytes: None,
+        restarts,
+    };
+    Arc::new(Isolated::new(backend, launcher(), terms))
+}
+
+/// Every backend on threads of this process, and in processes of its own.
+pub fn every_backend_both_ways() -> Vec<Arc<dyn Backend>> {
+    let mut backends = every_backend();
+    backends.extend(every_backend().into_iter().map(isolated));
     backends
 }
 

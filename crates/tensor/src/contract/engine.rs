@@ -49,6 +49,12 @@ pub struct Engine {
     /// Whether the model is run before it serves.
     #[serde(skip_serializing_if = "FirstRun::is_required")]
     pub first_run: FirstRun,
+    /// Where its runtime runs; the host's choice when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+    /// Bytes of private memory that its process may map; the host's choice when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process_memory_bytes: Option<u64>,
 }
 
 /// Whether a model is run before it serves.
@@ -76,6 +82,32 @@ impl FirstRun {
         }
     }
 }
+
+/// Where a model's runtime runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// In a process of its own: a crash costs the model's calls and nothing else.
+    Process,
+    /// On threads of the server.
+    Thread,
+}
+
+impl Isolation {
+    /// Every case.
+    pub const ALL: [Self; 2] = [Self::Process, Self::Thread];
+
+    /// The name used in `model.toml` and `penstock.toml`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Isolation::Process => "process",
+            Isolation::Thread => "thread",
+        }
+    }
+}
+
+/// The least memory a process may be given: a runtime's library takes a good part of it.
+const MIN_PROCESS_MEMORY_BYTES: i64 = 64 << 20;
 
 /// The least a run may be given: runtimes take some of it for themselves.
 const MIN_RUN_MEMORY_BYTES: i64 = 1 << 20;
@@ -233,6 +265,17 @@ impl Reader<'_> {
             .take("run_memory_bytes")
             .and_then(|value| {
                 self.integer(value, "run_memory_bytes", (MIN_RUN_MEMORY_BYTES, i64::MAX))
+            })
+            .and_then(|bytes| u64::try_from(bytes).ok());
+        if let Some(value) = members.take("isolation") {
+            let words = Isolation::ALL.map(|i| (i.as_str(), i));
+            engine.isolation = self.word(value, "isolation", &words);
+        }
+        engine.process_memory_bytes = members
+            .take("process_memory_bytes")
+            .and_then(|value| {
+                let limits = (MIN_PROCESS_MEMORY_BYTES, i64::MAX);
+                self.integer(value, "process_memory_bytes", limits)
             })
             .and_then(|bytes| u64::try_from(bytes).ok());
         if let Some(value) = members.take("pinned") {

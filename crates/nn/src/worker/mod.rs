@@ -1,0 +1,132 @@
+//! Models whose engines run in processes of their own, so that a crash, a hang or a memory leak of a native runtime costs
+//! the calls of one model version and nothing else.
+//!
+//! Decisions:
+//!
+//! - **One child for each loaded version.** [`Isolated`] wraps a backend. Its `load` starts this program again
+//!   ([`Launcher`]) and has the child load the graph. Queues, shared runs, deadlines and counts stay in the server.
+//! - **Tensors go through shared memory** ([`shared`]), and a call is announced by a word in it. Large outputs are lent to
+//!   the caller where the child wrote them.
+//! - **A thread of the server waits for each child.** When a child ends, the calls that it ran fail at once with
+//!   [`Refusal::Ended`](crate::Refusal::Ended). The child is started again after a wait that doubles
+//!   ([`restart`]), and calls that wait meanwhile run then.
+//! - **A run that does not end is ended with its process**, so no thread is lost to it.
+//! - **A short run is waited for on the server's thread**, for at most [`crate::model::INLINE_BUDGET`]. After that the
+//!   wait goes on elsewhere. So even a stopped child holds a server thread no longer than that.
+//! - **The child is bound to its server**: it is sent SIGKILL when the server dies, and ends when its socket closes. It
+//!   is in a process group of its own and ignores SIGINT, SIGTERM and SIGHUP, so that a signal for all processes of the
+//!   server does not end it before the server has drained.
+//! - **The child has what it needs and no more**: a cut-down environment, no descriptors but the socket, no new
+//!   privileges, no core dump, a limit on its private memory.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::{Backend, ONNXRUNTIME, OPENVINO, tract};
+use crate::error::NnError;
+
+mod child;
+mod control;
+mod parent;
+pub mod restart;
+mod shared;
+mod wire;
+
+pub use child::{Find, run};
+pub use parent::{Isolated, Terms};
+
+/// How long the server looks for an answer before its thread sleeps. A short run is over by then, and the wake-up of a
+/// sleeping thread, which takes longer than such a run, is saved.
+pub(crate) const SERVER_SPIN: Duration = Duration::from_micros(20);
+
+/// How long the child looks for the next call before its thread sleeps.
+pub(crate) const CHILD_SPIN: Duration = Duration::from_micros(20);
+
+/// How a child is started.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// Variables beside those that every child gets.
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+impl Launcher {
+    /// The program that runs now, with these arguments. It is found also when its file was replaced or removed.
+    pub fn this_program(arguments: &[&str]) -> Self {
+        Self {
+            program: "/proc/self/exe".into(),
+            arguments: arguments.iter().map(Into::into).collect(),
+            environment: Vec::new(),
+        }
+    }
+}
+
+/// What is known of a child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessStats {
+    /// Its number, while there is one.
+    pub pid: Option<u32>,
+    /// Why there is none that answers at the moment.
+    pub down: Option<String>,
+    /// How often one ended that was not told to.
+    pub crashes: u64,
+    /// How often one was started again.
+    pub restarts: u64,
+    /// Private memory that it holds.
+    pub resident_bytes: Option<u64>,
+}
+
+/// The backends that are built in or come from a library.
+///
+/// # Errors
+///
+/// When the library cannot be loaded, and `NotFound` for a backend of another name.
+pub fn find(name: &str, library: Option<&Path>) -> Result<Arc<dyn Backend>, NnError> {
+    use crate::backend::{onnxruntime::OnnxRuntime, openvino::OpenVino};
+    match (name, library) {
+        (tract::NAME, _) => Ok(Arc::new(tract::Tract)),
+        (ONNXRUNTIME, Some(path)) => Ok(OnnxRuntime::load(path)?),
+        (OPENVINO, Some(path)) => Ok(OpenVino::load(path)?),
+        _ => Err(NnError::not_found(format!(
+            "a process of its own cannot load backend {name:?}"
+        ))),
+    }
+}
+
+/// Serves as a child of a server, with the backends of [`find`].
+pub fn main() -> ExitCode {
+    run(&find)
+}
+
+/// A number of kilobytes in a process's status, in bytes.
+fn status_bytes(pid: Option<u32>, field: &str) -> Option<u64> {
+    let path = match pid {
+        Some(pid) => format!("/proc/{pid}/status"),
+        None => "/proc/self/status".into(),
+    };
+    let text = std::fs::read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    let number: u64 = line
+        .trim_start_matches(':')
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()?;
+    Some(number * 1024)
+}
+
+/// Private memory of this process that is in use.
+fn resident_bytes() -> Option<u64> {
+    status_bytes(None, "RssAnon")
+}
+
+/// Private memory of this process that could be written to, in use or not.
+fn mapped_bytes() -> Option<u64> {
+    status_bytes(None, "VmData")
+}

@@ -1,0 +1,499 @@
+//! What server and child write to each other. Pure.
+//!
+//! Tensors travel as a list of descriptions with their bytes behind it, in memory that both see ([`super::shared`]).
+//! What is written once a load (how to load, what was loaded) is JSON. What one side reads may be anything that a broken
+//! process left behind, so every length is checked.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use penstock_tensor::contract::Provider;
+use serde_json::{Value, json};
+
+use crate::backend::{Cost, Dim, LoadOptions, Port, PortType};
+use crate::error::{ErrorCode, NnError};
+use crate::tensor::{NnTensor, TensorType};
+
+/// Tensors begin at multiples of this, which suits every element and the widest instructions.
+const ALIGNMENT: usize = 64;
+
+/// Most tensors in a call or an answer; a count beyond it was written by a broken process.
+const MAX_TENSORS: usize = 1 << 16;
+
+/// A type's number on the wire: its place in [`TensorType::ALL`].
+fn number(ty: TensorType) -> u32 {
+    let at = TensorType::ALL.iter().position(|other| *other == ty);
+    at.map_or(u32::MAX, |at| at as u32)
+}
+
+/// The type of a number on the wire.
+fn of_number(number: u32) -> Option<TensorType> {
+    TensorType::ALL.get(usize::try_from(number).ok()?).copied()
+}
+
+/// What a message begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Kind {
+    /// Tensors follow.
+    Tensors = 1,
+    /// An error's code and message follow.
+    Error = 2,
+}
+
+/// Where a tensor's bytes are in a message.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Element type.
+    pub ty: TensorType,
+    /// Dimensions.
+    pub dims: Vec<u32>,
+    /// Where its bytes begin.
+    pub at: usize,
+    /// How many there are.
+    pub len: usize,
+}
+
+/// A message as it was read.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Tensors, each with the place of its bytes.
+    Tensors(Vec<Placed>),
+    /// What went wrong.
+    Error(NnError),
+}
+
+/// Bytes that `tensors` take as a message.
+pub fn tensors_size(tensors: &[NnTensor]) -> usize {
+    let head: usize = tensors
+        .iter()
+        .map(|tensor| 24 + 4 * tensor.dims.len())
+        .sum();
+    tensors.iter().fold(8 + head, |at, tensor| {
+        at.next_multiple_of(ALIGNMENT) + tensor.data.len()
+    })
+}
+
+/// Writes `tensors`, which take [`tensors_size`] bytes. False where there is no room.
+pub fn put_tensors(tensors: &[NnTensor], to: &mut [u8]) -> bool {
+    let mut head = Vec::with_capacity(8 + tensors.len() * 48);
+    head.extend((Kind::Tensors as u32).to_le_bytes());
+    head.extend((tensors.len() as u32).to_le_bytes());
+    let head_len: usize = tensors
+        .iter()
+        .map(|tensor| 24 + 4 * tensor.dims.len())
+        .sum();
+    let mut at = 8 + head_len;
+    for tensor in tensors {
+        at = at.next_multiple_of(ALIGNMENT);
+        head.extend(number(tensor.ty).to_le_bytes());
+        head.extend((tensor.dims.len() as u32).to_le_bytes());
+        head.extend((at as u64).to_le_bytes());
+        head.extend((tensor.data.len() as u64).to_le_bytes());
+        tensor
+            .dims
+            .iter()
+            .for_each(|dim| head.extend(dim.to_le_bytes()));
+        let Some(place) = to.get_mut(at..at + tensor.data.len()) else {
+            return false;
+        };
+        place.copy_from_slice(&tensor.data);
+        at += tensor.data.len();
+    }
+    let Some(place) = to.get_mut(..head.len()) else {
+        return false;
+    };
+    place.copy_from_slice(&head);
+    true
+}
+
+/// An error as a message.
+pub fn error(error: &NnError) -> Vec<u8> {
+    let code = error.code.as_str();
+    [
+        &(Kind::Error as u32).to_le_bytes()[..],
+        &(code.len() as u32).to_le_bytes(),
+        code.as_bytes(),
+        error.message.as_bytes(),
+    ]
+    .concat()
+}
+
+/// Reads a message; none where it is none.
+pub fn read(bytes: &[u8]) -> Option<Message> {
+    let mut reader = Reader(bytes);
+    let kind = reader.u32()?;
+    let count = usize::try_from(reader.u32()?).ok()?;
+    if kind == Kind::Error as u32 {
+        let code = std::str::from_utf8(reader.take(count)?).ok()?;
+        let message = String::from_utf8_lossy(reader.0).into_owned();
+        return Some(Message::Error(NnError::new(code_of(code), message)));
+    }
+    if kind != Kind::Tensors as u32 || count > MAX_TENSORS {
+        return None;
+    }
+    let tensors = (0..count).map(|_| {
+        let ty = of_number(reader.u32()?)?;
+        let rank = usize::try_from(reader.u32()?).ok()?;
+        let at = usize::try_from(reader.u64()?).ok()?;
+        let len = usize::try_from(reader.u64()?).ok()?;
+        let dims = reader.take(rank.checked_mul(4)?)?;
+        let (dims, _) = dims.as_chunks::<4>();
+        let end = at.checked_add(len)?;
+        (end <= bytes.len()).then(|| Placed {
+            ty,
+            dims: dims.iter().map(|dim| u32::from_le_bytes(*dim)).collect(),
+            at,
+            len,
+        })
+    });
+    tensors.collect::<Option<_>>().map(Message::Tensors)
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        let bytes = self.take(4)?.try_into().ok()?;
+        Some(u32::from_le_bytes(bytes))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        let bytes = self.take(8)?.try_into().ok()?;
+        Some(u64::from_le_bytes(bytes))
+    }
+}
+
+fn code_of(name: &str) -> ErrorCode {
+    use ErrorCode as E;
+    let all = [
+        E::InvalidArgument,
+        E::InvalidEncoding,
+        E::Timeout,
+        E::RuntimeError,
+        E::UnsupportedOperation,
+        E::TooLarge,
+        E::NotFound,
+        E::Security,
+    ];
+    let found = all.into_iter().find(|code| code.as_str() == name);
+    found.unwrap_or(E::Unknown)
+}
+
+/// What a child is to load.
+#[derive(Debug, Clone)]
+pub struct Open {
+    /// The backend's name.
+    pub backend: String,
+    /// The backend's library, where it has one.
+    pub library: Option<PathBuf>,
+    /// The graph's file; none where its bytes come as a descriptor.
+    pub path: Option<PathBuf>,
+    /// How many bytes those are.
+    pub graph_bytes: u64,
+    /// How it is loaded.
+    pub options: LoadOptions,
+    /// Bytes of private memory that the process may map; none leaves it to what the load took and a run may take.
+    pub process_bytes: Option<u64>,
+}
+
+impl Open {
+    /// As text.
+    pub fn to_json(&self) -> String {
+        // Field by field: a backend reads the options, so a new one must not get lost on its way to the child.
+        let LoadOptions {
+            lanes,
+            intra_op_threads,
+            provider,
+            device,
+            outputs,
+            // These say how calls wait and share runs, which happens in the server.
+            queue_max: _,
+            priority_levels: _,
+            default_priority: _,
+            joining: _,
+            working_bytes,
+        } = &self.options;
+        json!({
+            "backend": self.backend,
+            "library": self.library,
+            "path": self.path,
+            "graph_bytes": self.graph_bytes,
+            "process_bytes": self.process_bytes,
+            "lanes": lanes,
+            "intra_op_threads": intra_op_threads,
+            "provider": provider.as_str(),
+            "device": device,
+            "outputs": outputs,
+            "working_bytes": working_bytes,
+        })
+        .to_string()
+    }
+
+    /// From text.
+    pub fn from_json(text: &[u8]) -> Option<Self> {
+        let value: Value = serde_json::from_slice(text).ok()?;
+        let path = |name: &str| value[name].as_str().map(PathBuf::from);
+        let size = |name: &str| value[name].as_u64().and_then(|n| usize::try_from(n).ok());
+        let provider = value["provider"].as_str()?;
+        let outputs = value["outputs"].as_array().map(|names| {
+            let names = names.iter().filter_map(Value::as_str);
+            names.map(str::to_owned).collect()
+        });
+        Some(Self {
+            backend: value["backend"].as_str()?.to_owned(),
+            library: path("library"),
+            path: path("path"),
+            graph_bytes: value["graph_bytes"].as_u64()?,
+            process_bytes: value["process_bytes"].as_u64(),
+            options: LoadOptions {
+                lanes: size("lanes"),
+                intra_op_threads: size("intra_op_threads")?,
+                provider: *Provider::ALL
+                    .iter()
+                    .find(|known| known.as_str() == provider)?,
+                device: value["device"].as_str().map(str::to_owned),
+                outputs,
+                working_bytes: size("working_bytes"),
+                ..LoadOptions::default()
+            },
+        })
+    }
+}
+
+/// What a child has loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// The version of the runtime.
+    pub version: String,
+    /// What goes in.
+    pub inputs: Vec<Port>,
+    /// What comes out.
+    pub outputs: Vec<Port>,
+    /// What the time of a run follows from.
+    pub cost: Cost,
+    /// Bytes the loaded graph holds.
+    pub memory_bytes: Option<u64>,
+}
+
+/// As text.
+pub fn opened_to_json(opened: &Result<Opened, NnError>) -> String {
+    match opened {
+        Ok(opened) => json!({
+            "version": opened.version,
+            "inputs": opened.inputs.iter().map(port).collect::<Vec<_>>(),
+            "outputs": opened.outputs.iter().map(port).collect::<Vec<_>>(),
+            "cost": match &opened.cost {
+                Cost::Shapes => json!("shapes"),
+                Cost::EachShape => json!("each_shape"),
+                Cost::Values(reason) => json!({"values": reason}),
+            },
+            "memory_bytes": opened.memory_bytes,
+        }),
+        Err(error) => json!({"error": {"code": error.code.as_str(), "message": error.message}}),
+    }
+    .to_string()
+}
+
+/// From text; none where it is no answer.
+pub fn opened_from_json(text: &[u8]) -> Option<Result<Opened, NnError>> {
+    let value: Value = serde_json::from_slice(text).ok()?;
+    if let Some(error) = value.get("error") {
+        let code = code_of(error["code"].as_str()?);
+        return Some(Err(NnError::new(code, error["message"].as_str()?)));
+    }
+    let ports =
+        |name: &str| -> Option<Vec<Port>> { value[name].as_array()?.iter().map(of_port).collect() };
+    Some(Ok(Opened {
+        version: value["version"].as_str()?.to_owned(),
+        inputs: ports("inputs")?,
+        outputs: ports("outputs")?,
+        cost: match &value["cost"] {
+            Value::String(text) if text == "shapes" => Cost::Shapes,
+            Value::String(_) => Cost::EachShape,
+            other => Cost::Values(other["values"].as_str()?.to_owned()),
+        },
+        memory_bytes: value["memory_bytes"].as_u64(),
+    }))
+}
+
+fn port(port: &Port) -> Value {
+    let dims = port.dims.as_ref().map(|dims| {
+        let dims = dims.iter().map(|dim| match dim {
+            Dim::Fixed(size) => json!(size),
+            Dim::Symbolic(name) => json!(name),
+        });
+        dims.collect::<Vec<_>>()
+    });
+    json!({"name": port.name, "type": port.ty.to_string(), "dims": dims})
+}
+
+fn of_port(value: &Value) -> Option<Port> {
+    let dims = match &value["dims"] {
+        Value::Null => None,
+        dims => {
+            let dims = dims.as_array()?.iter().map(|dim| match dim {
+                Value::String(name) => Some(Dim::Symbolic(name.clone())),
+                dim => Some(Dim::Fixed(u32::try_from(dim.as_u64()?).ok()?)),
+            });
+            Some(dims.collect::<Option<_>>()?)
+        }
+    };
+    Some(Port {
+        name: value["name"].as_str()?.to_owned(),
+        ty: port_type(value["type"].as_str()?),
+        dims,
+    })
+}
+
+/// The type of a port by its name, which is what it is displayed as.
+fn port_type(name: &str) -> PortType {
+    let tensors = TensorType::ALL.into_iter().map(PortType::Tensor);
+    let known = tensors.chain([PortType::Bool, PortType::I8]);
+    let found = known.into_iter().find(|ty| ty.to_string() == name);
+    found.unwrap_or_else(|| PortType::Other(kept(name)))
+}
+
+/// A text that lives as long as the process. There are as many as there are names of types.
+fn kept(text: &str) -> &'static str {
+    static TEXTS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    /// More were made up by a broken process.
+    const MOST: usize = 256;
+    let mut texts = TEXTS
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(known) = texts.get(text) {
+        return known;
+    }
+    if texts.len() >= MOST {
+        return "unknown";
+    }
+    let leaked: &'static str = Box::leak(text.to_owned().into_boxed_str());
+    texts.insert(leaked);
+    leaked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensors() -> Vec<NnTensor> {
+        let all = TensorType::ALL.into_iter().enumerate();
+        all.map(|(index, ty)| {
+            let dims = vec![index as u32, 3];
+            let bytes: Vec<u8> = (0..index * 3 * ty.size()).map(|at| at as u8).collect();
+            NnTensor::new(ty, dims, bytes).unwrap()
+        })
+        .chain([NnTensor::new(TensorType::I64, vec![], vec![9; 8]).unwrap()])
+        .collect()
+    }
+
+    fn written(tensors: &[NnTensor]) -> Vec<u8> {
+        let mut bytes = vec![0; tensors_size(tensors)];
+        assert!(put_tensors(tensors, &mut bytes));
+        bytes
+    }
+
+    #[test]
+    fn tensors_of_every_type_come_back_as_they_were_and_lie_well() {
+        let tensors = tensors();
+        let bytes = written(&tensors);
+        let Some(Message::Tensors(placed)) = read(&bytes) else {
+            panic!("they are tensors");
+        };
+        assert_eq!(placed.len(), tensors.len());
+        for (placed, tensor) in placed.iter().zip(&tensors) {
+            assert_eq!((placed.ty, &placed.dims), (tensor.ty, &tensor.dims));
+            assert_eq!(&bytes[placed.at..placed.at + placed.len], &tensor.data[..]);
+            assert_eq!(placed.at % ALIGNMENT, 0);
+        }
+        assert!(!put_tensors(&tensors, &mut vec![0; bytes.len() - 1]));
+    }
+
+    #[test]
+    fn whatever_a_broken_process_wrote_is_read_without_a_panic() {
+        let bytes = written(&tensors());
+        for cut in 0..bytes.len() {
+            let _ = read(&bytes[..cut]);
+        }
+        for at in 0..bytes.len().min(400) {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut broken = bytes.clone();
+                broken[at] = value;
+                if let Some(Message::Tensors(placed)) = read(&broken) {
+                    for placed in placed {
+                        assert!(placed.at + placed.len <= broken.len());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_comes_back_with_code_and_message() {
+        let sent = NnError::too_large("ü, too much");
+        assert_eq!(read(&error(&sent)), Some(Message::Error(sent)));
+    }
+
+    #[test]
+    fn what_is_asked_and_what_was_loaded_come_back_as_they_were() {
+        let open = Open {
+            backend: "tract".into(),
+            library: Some("/l.so".into()),
+            path: None,
+            graph_bytes: 12,
+            options: LoadOptions {
+                lanes: Some(3),
+                intra_op_threads: 2,
+                provider: Provider::Openvino,
+                device: Some("GPU.1".into()),
+                outputs: Some(vec!["a".into(), "b".into()]),
+                working_bytes: None,
+                ..LoadOptions::default()
+            },
+            process_bytes: Some(1 << 40),
+        };
+        let back = Open::from_json(open.to_json().as_bytes()).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{open:?}"));
+        let port = |name: &str, ty, dims| Port {
+            name: name.into(),
+            ty,
+            dims,
+        };
+        let symbolic = Dim::Symbolic(String::new());
+        let opened = Ok(Opened {
+            version: "1.2".into(),
+            inputs: vec![
+                port(
+                    "a",
+                    PortType::Tensor(TensorType::Bf16),
+                    Some(vec![symbolic, Dim::Fixed(3)]),
+                ),
+                port("b", PortType::Bool, None),
+            ],
+            outputs: vec![
+                port("c", PortType::I8, Some(vec![])),
+                port(
+                    "d",
+                    PortType::Other("a sequence"),
+                    Some(vec![Dim::Symbolic("N".into())]),
+                ),
+            ],
+            cost: Cost::Values("Loop".into()),
+            memory_bytes: Some(7),
+        });
+        let text = opened_to_json(&opened);
+        assert_eq!(opened_from_json(text.as_bytes()), Some(opened));
+        let failed = Err(NnError::unsupported("no"));
+        let text = opened_to_json(&failed);
+        assert_eq!(opened_from_json(text.as_bytes()), Some(failed));
+        assert_eq!(opened_from_json(b"{}"), None);
+    }
+}

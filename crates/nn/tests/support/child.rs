@@ -1,0 +1,148 @@
+//! A scripted backend in a process of its own, which does what the first element of a call says.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_nn::backend::scripted::{self, Scripted, Step};
+use penstock_nn::worker::restart::Restarts;
+use penstock_nn::worker::{self, ProcessStats};
+use penstock_nn::{Backend, GraphSource, LoadOptions, Model, NnError, NnTensor};
+use tokio::time::Instant;
+
+use super::{as_fp32, fp32, isolated, isolated_with};
+
+/// What the scripted child does with a call whose first element is this.
+pub mod asks {
+    pub const ECHO: f32 = 0.0;
+    /// Its own process's number.
+    pub const PID: f32 = 1.0;
+    pub const SIGSEGV: f32 = 2.0;
+    pub const SIGSTOP: f32 = 3.0;
+    /// Takes memory without end.
+    pub const BLOAT: f32 = 4.0;
+    pub const UNTIL_INTERRUPTED: f32 = 5.0;
+    /// Goes on for long, whatever it is told.
+    pub const DEAF: f32 = 6.0;
+    pub const PANIC: f32 = 7.0;
+    /// How many descriptors its process has.
+    pub const DESCRIPTORS: f32 = 8.0;
+    /// How many variables its environment has that begin with `PENSTOCK_` or `SPIN_`.
+    pub const SECRETS: f32 = 9.0;
+    /// Whether it can gain no privileges.
+    pub const NO_NEW_PRIVILEGES: f32 = 11.0;
+    /// Waits a moment.
+    pub const SLOW: f32 = 10.0;
+}
+
+pub fn signal(pid: u32, signal: i32) {
+    let status = std::process::Command::new("kill")
+        .args([format!("-{signal}"), pid.to_string()])
+        .status()
+        .expect("kill is there");
+    assert!(status.success(), "process {pid} is there");
+}
+
+pub fn script(_: usize, inputs: &[NnTensor]) -> Step {
+    let answer = |value: f32| Step::Answer(vec![fp32(&[1], &[value])]);
+    let values = as_fp32(&inputs[0]);
+    match values.first().copied().unwrap_or(asks::ECHO) {
+        asks::PID => answer(std::process::id() as f32),
+        asks::SIGSEGV => {
+            signal(std::process::id(), 11);
+            Step::Delay(Duration::from_secs(20), Box::new(Step::Echo))
+        }
+        asks::SIGSTOP => {
+            signal(std::process::id(), 19);
+            Step::Echo
+        }
+        asks::BLOAT => {
+            let mut held = Vec::new();
+            while held.len() < 4096 {
+                held.push(vec![1u8; 64 << 20]);
+            }
+            answer(held.len() as f32)
+        }
+        asks::UNTIL_INTERRUPTED => Step::UntilInterrupted,
+        asks::DEAF => Step::Deaf(Duration::from_secs(60)),
+        asks::PANIC => Step::Panic("the script says so"),
+        asks::DESCRIPTORS => {
+            let there = std::fs::read_dir("/proc/self/fd")
+                .expect("it is Linux")
+                .count();
+            answer(there as f32)
+        }
+        asks::SECRETS => {
+            let names = std::env::vars().map(|(name, _)| name);
+            let secret = |name: &String| {
+                (name.starts_with("PENSTOCK_") && name != "PENSTOCK_TEST_CHILD")
+                    || name.starts_with("SPIN_")
+            };
+            answer(names.filter(secret).count() as f32)
+        }
+        asks::NO_NEW_PRIVILEGES => {
+            let status = std::fs::read_to_string("/proc/thread-self/status").expect("it is Linux");
+            answer(f32::from(u8::from(status.contains("NoNewPrivs:\t1"))))
+        }
+        asks::SLOW => Step::Delay(Duration::from_millis(300), Box::new(Step::Echo)),
+        _ => Step::Echo,
+    }
+}
+
+pub fn find(name: &str, library: Option<&Path>) -> Result<Arc<dyn Backend>, NnError> {
+    match name {
+        scripted::NAME => Ok(Arc::new(Scripted::new(script))),
+        _ => worker::find(name, library),
+    }
+}
+
+pub fn load_with(options: LoadOptions) -> Model {
+    load_on(&*isolated(Arc::new(Scripted::new(script))), options)
+}
+
+/// A model whose process is started again at once.
+pub fn load_that_comes_back_at_once() -> Model {
+    let waits = Restarts::between(Duration::from_millis(1), Duration::from_millis(2));
+    let backend = isolated_with(Arc::new(Scripted::new(script)), waits);
+    load_on(
+        &*backend,
+        LoadOptions {
+            lanes: Some(1),
+            ..LoadOptions::default()
+        },
+    )
+}
+
+fn load_on(backend: &dyn Backend, options: LoadOptions) -> Model {
+    let graph = GraphSource::Bytes(vec![1, 2, 3].into());
+    Model::load("m", "1", backend, &graph, &options).expect("it loads")
+}
+
+pub fn load(lanes: usize) -> Model {
+    load_with(LoadOptions {
+        lanes: Some(lanes),
+        ..LoadOptions::default()
+    })
+}
+
+pub fn input(value: f32) -> Vec<(String, NnTensor)> {
+    vec![("x".into(), fp32(&[1], &[value]))]
+}
+
+pub async fn ask(model: &Model, value: f32) -> Result<f32, NnError> {
+    let deadline = Some(Instant::now() + Duration::from_secs(20));
+    let outputs = model.infer_by(input(value), deadline).await?;
+    Ok(as_fp32(&outputs[0].1)[0])
+}
+
+pub async fn pid(model: &Model) -> u32 {
+    ask(model, asks::PID).await.expect("it answers") as u32
+}
+
+pub fn process(model: &Model) -> ProcessStats {
+    model.process().expect("it is in a process of its own")
+}
+
+pub fn is_there(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}

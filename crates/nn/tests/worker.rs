@@ -1,0 +1,323 @@
+//! Engines in processes of their own: what their ends cost, and what they leave behind. The tests end, stop and bloat
+//! children from outside; no graph here makes a runtime crash.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant as Clock};
+
+use penstock_nn::overdue::GRACE;
+use penstock_nn::{GraphSource, LoadOptions, Model, Refusal, TensorType};
+use support::child::*;
+use support::*;
+use tokio::time::Instant;
+
+#[test]
+fn worker_process() {
+    serve_as_child(&find);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_costs_the_calls_that_ran_and_those_that_wait_are_answered() {
+    let model = load(1);
+    let other = load(1);
+    let (before, beside) = (pid(&model).await, pid(&other).await);
+    assert_ne!(before, std::process::id());
+    let crashing = tokio::spawn({
+        let model = model.clone();
+        async move { ask(&model, asks::SIGSEGV).await }
+    });
+    until("the call runs", || model.stats().running == 1).await;
+    let waiting: Vec<_> = (0..8)
+        .map(|_| {
+            let model = model.clone();
+            tokio::spawn(async move { ask(&model, asks::PID).await })
+        })
+        .collect();
+    let error = crashing.await.unwrap().expect_err("its process ended");
+    assert_eq!(error.refusal, Some(Refusal::Ended), "{error}");
+    assert!(error.message.contains("SIGSEGV (signal 11)"), "{error}");
+    assert!(error.retry_after.is_some());
+    for call in waiting {
+        let answered = call
+            .await
+            .unwrap()
+            .expect("it is answered after the restart");
+        assert_ne!(answered as u32, before);
+    }
+    let stats = process(&model);
+    assert_eq!((stats.down, stats.crashes, stats.restarts), (None, 1, 1));
+    assert_eq!(model.stats().failures, 1);
+    assert!(!is_there(before), "it was waited for");
+    assert_eq!((pid(&other).await, process(&other).crashes), (beside, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_share_a_run_all_fail_with_it_and_it_is_not_tried_again() {
+    let model = load_with(LoadOptions {
+        lanes: Some(1),
+        joining: Ok(penstock_nn::join::Joining {
+            max_items: 16,
+            ..Default::default()
+        }),
+        ..LoadOptions::default()
+    });
+    let slow = tokio::spawn({
+        let model = model.clone();
+        async move { ask(&model, asks::SLOW).await }
+    });
+    until("a call runs", || model.stats().running == 1).await;
+    // They wait, and run together next; the first of them ends the process.
+    let calls: Vec<_> = (0..4)
+        .map(|_| {
+            let model = model.clone();
+            tokio::spawn(async move { ask(&model, asks::SIGSEGV).await })
+        })
+        .collect();
+    slow.await.unwrap().expect("it is answered");
+    for call in calls {
+        let error = call.await.unwrap().expect_err("its process ended");
+        assert_eq!(error.refusal, Some(Refusal::Ended), "{error}");
+    }
+    until("it is back", || process(&model).down.is_none()).await;
+    assert_eq!(process(&model).crashes, 1);
+    assert_eq!(ask(&model, asks::ECHO).await, Ok(asks::ECHO));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_killed_between_calls_comes_back_by_itself() {
+    let model = load(2);
+    let before = pid(&model).await;
+    signal(before, 9);
+    until("it was seen", || process(&model).crashes == 1).await;
+    until("it is back", || process(&model).down.is_none()).await;
+    assert_ne!(pid(&model).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_process_is_ended_after_the_grace_and_the_model_goes_on() {
+    let model = load(1);
+    let before = pid(&model).await;
+    // Short runs, so that the next ones are on a server thread.
+    for _ in 0..100 {
+        assert_eq!(ask(&model, asks::ECHO).await, Ok(asks::ECHO));
+    }
+    signal(before, 19);
+    let began = Clock::now();
+    let deadline = Some(Instant::now() + Duration::from_millis(200));
+    let error = model
+        .infer_by(input(asks::ECHO), deadline)
+        .await
+        .expect_err("nobody answers");
+    assert_eq!(error.refusal, Some(Refusal::Deadline), "{error}");
+    assert!(
+        began.elapsed() < Duration::from_millis(900),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_ne!(pid(&model).await, before);
+    assert!(began.elapsed() < GRACE * 5, "{:?}", began.elapsed());
+    let stats = model.stats();
+    assert_eq!((stats.lost, stats.overdue, stats.in_flight), (0, 0, 0));
+    assert_eq!(process(&model).crashes, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_does_not_hear_is_ended_and_one_that_hears_is_not() {
+    let model = load(1);
+    let before = pid(&model).await;
+    let call = async |value: f32| {
+        let deadline = Some(Instant::now() + Duration::from_millis(200));
+        let error = model
+            .infer_by(input(value), deadline)
+            .await
+            .expect_err("too late");
+        assert_eq!(error.refusal, Some(Refusal::Deadline), "{error}");
+    };
+    for _ in 0..3 {
+        call(asks::UNTIL_INTERRUPTED).await;
+        assert_eq!(pid(&model).await, before, "it ended when it was told to");
+    }
+    call(asks::DEAF).await;
+    assert_ne!(pid(&model).await, before);
+    assert_eq!((model.stats().lost, process(&model).crashes), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_takes_memory_without_end_is_stopped_by_its_limit() {
+    let model = load_with(LoadOptions {
+        lanes: Some(1),
+        working_bytes: Some(64 << 20),
+        ..LoadOptions::default()
+    });
+    let error = ask(&model, asks::BLOAT)
+        .await
+        .expect_err("256 GiB are more than it may take");
+    assert_eq!(error.refusal, Some(Refusal::Ended), "{error}");
+    assert!(error.message.contains("SIGABRT"), "{error}");
+    assert_eq!(ask(&model, asks::ECHO).await, Ok(asks::ECHO));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_costs_its_call_and_not_the_process() {
+    let model = load(1);
+    let before = pid(&model).await;
+    let error = ask(&model, asks::PANIC).await.expect_err("it panics");
+    assert!(error.message.contains("panicked"), "{error}");
+    assert_eq!(pid(&model).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_in_a_warm_up_is_an_error_of_the_load() {
+    let model = load(2);
+    let error = model
+        .warm_up(input(asks::SIGSEGV))
+        .expect_err("its process ended");
+    assert!(error.message.contains("SIGSEGV"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_up_that_hangs_is_ended_when_loading_is_given_up() {
+    let model = load(1);
+    let loading = tokio::task::spawn_blocking({
+        let model = model.clone();
+        move || model.warm_up(input(asks::DEAF))
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    model.give_up_loading();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!loading.is_finished(), "it does not hear");
+    model.give_up_loading();
+    let error = loading.await.unwrap().expect_err("its process was ended");
+    assert!(error.message.contains("given up"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_ends_its_process_again_and_again_is_refused_at_once() {
+    let model = load(1);
+    let mut refused = None;
+    for _ in 0..40 {
+        let error = ask(&model, asks::SIGSEGV).await.expect_err("it crashes");
+        match error.refusal {
+            Some(Refusal::Ended) => {}
+            Some(Refusal::NotReady) => {
+                refused = Some(error);
+                break;
+            }
+            other => panic!("{other:?}: {error}"),
+        }
+    }
+    let error = refused.expect("in the end it is not even tried");
+    assert!(
+        error.retry_after.expect("it is known") > Duration::from_secs(1),
+        "{error:?}"
+    );
+    assert!(error.message.contains("SIGSEGV"), "{error}");
+    assert!(process(&model).crashes < 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_child_is_given_is_little() {
+    let model = load(1);
+    // Standard input, output and error, the socket, the segments of a lane, and the folder that is listed.
+    let descriptors = ask(&model, asks::DESCRIPTORS).await.unwrap();
+    assert!(descriptors <= 3.0 + 1.0 + 4.0 + 2.0, "{descriptors}");
+    assert_eq!(ask(&model, asks::SECRETS).await, Ok(0.0));
+    let before = pid(&model).await;
+    assert_eq!(ask(&model, asks::NO_NEW_PRIVILEGES).await, Ok(1.0));
+    // Of a terminal or a service manager, for all processes of the server.
+    for number in [1, 2, 15] {
+        signal(before, number);
+    }
+    assert_eq!(pid(&model).await, before);
+    let stat = std::fs::read_to_string(format!("/proc/{before}/stat")).unwrap();
+    let group = stat
+        .rsplit(") ")
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .nth(2)
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        group,
+        before.to_string(),
+        "it is in a process group of its own"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_tensors_go_through_and_come_back_while_others_are_held() {
+    let model = load(1);
+    let elements = 3 << 20;
+    let values: Vec<f32> = (0..elements).map(|index| index as f32 + 100.0).collect();
+    let mut kept = Vec::new();
+    for round in 1..=6u32 {
+        let part = &values[..(elements / round as usize)];
+        let dims = [part.len() as u32];
+        let sent = vec![("x".to_owned(), fp32(&dims, part))];
+        let outputs = model.infer(sent).await.expect("it answers");
+        kept.push((part, outputs));
+    }
+    for (part, outputs) in &kept {
+        assert_eq!(outputs[0].1.ty, TensorType::Fp32);
+        assert!(
+            as_fp32(&outputs[0].1) == *part,
+            "an answer is not overwritten by the next"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_callers_get_their_own_answers() {
+    let model = load(2);
+    let calls: Vec<_> = (0..8)
+        .map(|caller| {
+            let model = model.clone();
+            tokio::spawn(async move {
+                for call in 0..500u32 {
+                    let value = 1000.0 + (caller * 1000 + call) as f32;
+                    assert_eq!(ask(&model, value).await, Ok(value));
+                }
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+    assert_eq!(process(&model).crashes, 0);
+}
+
+#[test]
+fn a_graph_that_changed_on_disk_is_not_started_again_under_the_old_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    std::fs::write(&path, identity_bytes()).unwrap();
+    let backend = isolated(Arc::new(penstock_nn::backend::tract::Tract));
+    let model = Model::load(
+        "m",
+        "1",
+        &*backend,
+        &GraphSource::from(path.as_path()),
+        &LoadOptions::default(),
+    )
+    .expect("it loads");
+    std::fs::write(&path, b"something else").unwrap();
+    signal(process(&model).pid.expect("it runs"), 9);
+    let began = Clock::now();
+    loop {
+        let down = process(&model).down.unwrap_or_default();
+        if down.contains("changed since they were loaded") {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{down}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn identity_bytes() -> Vec<u8> {
+    match identity(onnx_type::FLOAT, &[D::S("N")]) {
+        GraphSource::Bytes(bytes) => bytes.to_vec(),
+        GraphSource::File(_) => unreachable!("it is made in memory"),
+    }
+}
