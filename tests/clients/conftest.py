@@ -59,7 +59,7 @@ window_s = 3600
 class Server:
     """A process of `penstock up`, on a free port, with stores of its own."""
 
-    def __init__(self, folder, policy, tenants):
+    def __init__(self, folder, policy, tenants, models=None):
         self.folder = folder
         self.log = []
         (folder / "penstock.toml").write_text(policy)
@@ -72,7 +72,7 @@ class Server:
             if not name.startswith(("PENSTOCK_", "SPIN_VARIABLE_", "RUST_LOG"))
         }
         command = [os.environ["PENSTOCK_BINARY"], "up", "--listen", "127.0.0.1:0", "--admin-listen", "off"]
-        command += ["--models", os.environ.get("PENSTOCK_MODELS", str(ROOT / "models"))]
+        command += ["--models", models or os.environ.get("PENSTOCK_MODELS", str(ROOT / "models"))]
         command += ["--policy", str(folder / "penstock.toml")]
         # Servers share what they compiled and nothing else.
         places = ["--app", os.environ.get("PENSTOCK_APP", str(ROOT / "spin.toml"))]
@@ -167,6 +167,17 @@ def demo(tmp_path_factory):
         yield Running(url)
         return
     started = Server(tmp_path_factory.mktemp("demo"), (ROOT / "penstock.toml").read_text(), ["acme"])
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory):
+    """A server with the models of tests/data/texts, that lets everybody in."""
+    if "PENSTOCK_URL" in os.environ:
+        pytest.skip("needs a server of its own, and PENSTOCK_URL names another")
+    models = str(ROOT / "tests/data/texts")
+    started = Server(tmp_path_factory.mktemp("texts"), (ROOT / "penstock.toml").read_text(), ["acme"], models)
     yield started
     started.stop()
 

@@ -3,6 +3,8 @@
 //!
 //! * [`magika`]: bytes of a file to features, scores to a kind of content;
 //! * [`image`]: PNG and JPEG for classifiers of images, and [`digits`], for handwritten digits;
+//! * [`objects`]: PNG and JPEG to boxes of objects;
+//! * [`lines`]: an image of a line to its text, and [`ocr`]: an image to its lines, by two models;
 //! * [`silero_vad`]: WAV to chunks, one run after the other, and probabilities to segments of speech;
 //! * [`sentence`]: text to tokens, and their vectors to an embedding;
 //! * [`text`]: texts and pairs by a `tokenizer.json`, to vectors, classes, scores and entities.
@@ -21,7 +23,10 @@
 
 pub mod digits;
 pub mod image;
+pub mod lines;
 pub mod magika;
+pub mod objects;
+pub mod ocr;
 mod outputs;
 pub mod picture;
 pub mod sentence;
@@ -79,6 +84,9 @@ pub struct Answer {
 pub enum Step {
     /// Run the model on these tensors, and hand its outputs to [`Adapter::advance`].
     Tensors(Vec<Tensor>),
+    /// Run another model on these tensors, the step of this name in the pipeline of the contract, and hand its outputs to
+    /// [`Adapter::advance`].
+    Other(String, Vec<Tensor>),
     /// These are the answers, one for each item.
     Answers(Vec<Answer>),
 }
@@ -160,6 +168,9 @@ builtin! {
     "image" => Image(image::Image),
     "magika" => Magika(magika::Magika),
     "sentence" => Sentence(sentence::Sentence),
+    "object-detection" => ObjectDetection(objects::Objects),
+    "ocr" => Ocr(ocr::Ocr),
+    "ocr-recognition" => OcrRecognition(lines::Lines),
     "silero-vad" => SileroVad(silero_vad::SileroVad),
     "text-embedding" => TextEmbedding(text::Text),
     "text-classification" => TextClassification(text::Text),

@@ -64,6 +64,9 @@ struct Classified<'a> {
     /// Scores by label, best first.
     #[serde(serialize_with = "in_order")]
     scores: Vec<(&'a str, f32)>,
+    /// Scores in the order of the classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probs: Option<&'a [f32]>,
 }
 
 fn in_order<S: serde::Serializer>(
@@ -77,15 +80,21 @@ fn in_order<S: serde::Serializer>(
 pub fn classified(scores: &[f32], labels: &[String]) -> Result<Step, String> {
     let answers = scores.chunks_exact(labels.len().max(1)).map(|row| {
         Ok(Answer {
-            text: classes(row, labels, MAX_LISTED)?,
+            text: classes(row, labels, MAX_LISTED, false)?,
             units: 0,
         })
     });
     answers.collect::<Result<_, String>>().map(Step::Answers)
 }
 
-/// The answer for one row of scores, with the `most` best of them.
-pub fn classes(row: &[f32], labels: &[String], most: usize) -> Result<String, String> {
+/// The answer for one row of scores, with the `most` best of them, and with all of them in the order of the labels where
+/// that is `wanted`.
+pub fn classes(
+    row: &[f32],
+    labels: &[String],
+    most: usize,
+    wanted: bool,
+) -> Result<String, String> {
     let mut ranked: Vec<(&str, f32)> = labels
         .iter()
         .map(String::as_str)
@@ -99,6 +108,7 @@ pub fn classes(row: &[f32], labels: &[String], most: usize) -> Result<String, St
         label,
         confidence,
         scores: ranked,
+        probs: wanted.then_some(row),
     })
 }
 

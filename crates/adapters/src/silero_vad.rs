@@ -378,6 +378,7 @@ mod tests {
                     let read = |a: &Answer| serde_json::from_str(&a.text).unwrap();
                     return (rows, answers.iter().map(read).collect());
                 }
+                Step::Other(..) => panic!("there is no pipeline"),
             };
             assert!(tensors.iter().all(Tensor::is_consistent));
             let [input, state, sr] = &tensors[..] else {

@@ -551,7 +551,7 @@ impl Text {
                     Function::Sigmoid => numbers.iter().map(|n| sigmoid(*n)).collect(),
                     Function::None => numbers.to_vec(),
                 };
-                classes(&scores, labels, MAX_LABELS)
+                classes(&scores, labels, MAX_LABELS, true)
             }
             Head::Score { function } => json(&Scored {
                 score: match function {
@@ -701,7 +701,7 @@ mod tests {
                 .iter()
                 .map(|a| serde_json::from_str(&a.text).unwrap())
                 .collect(),
-            Step::Tensors(_) => panic!("tensors"),
+            _ => panic!("tensors"),
         }
     }
 
@@ -724,7 +724,7 @@ mod tests {
         let all = answers(step);
         assert_eq!(
             all[0],
-            json!({ "label": "no", "confidence": 0.5, "scores": { "no": 0.5, "yes": 0.5 } })
+            json!({ "label": "no", "confidence": 0.5, "scores": { "no": 0.5, "yes": 0.5 }, "probs": [0.5, 0.5] })
         );
         assert_eq!(all[1]["label"], "yes");
         assert!((all[1]["confidence"].as_f64().unwrap() - 0.880797).abs() < 1e-6);

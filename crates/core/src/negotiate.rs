@@ -10,7 +10,7 @@ pub enum ErrorStyle {
     Penstock,
     /// RFC 9457 `application/problem+json`, when `Accept` prefers it.
     ProblemJson,
-    /// Penstock's own form with OpenAI's members `type` and `param`, on `/v1/embeddings`.
+    /// Penstock's own form with OpenAI's members `type` and `param`, on `/v1/embeddings` and `/v1/moderations`.
     OpenAi,
     /// `{"error":"message",…}`: the Open Inference Protocol's form, on `/v2`.
     OpenInference,
@@ -195,8 +195,10 @@ pub fn error_style(path: &str, accept: Option<&str>) -> ErrorStyle {
         let path = spelt_plainly(path);
         match &*path {
             "/v2" => ErrorStyle::OpenInference,
+            // Cohere's path, and none of the protocol's.
+            "/v2/rerank" => ErrorStyle::Penstock,
             path if path.starts_with("/v2/") => ErrorStyle::OpenInference,
-            "/v1/embeddings" => ErrorStyle::OpenAi,
+            "/v1/embeddings" | "/v1/moderations" => ErrorStyle::OpenAi,
             _ => ErrorStyle::Penstock,
         }
     }

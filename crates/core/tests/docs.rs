@@ -10,7 +10,7 @@ fn page() -> String {
          each entry at `/errors/{code}`, which is also the `type` of RFC 9457 answers. This page is written by\n\
          the tests from `crates/core/src/problem.rs` (`UPDATE_DOCS=1 cargo test -p penstock-core`).\n\n\
          An error is `{\"error\":{\"code\",\"message\",\"status\",\"details\":[{\"pointer\",\"rule\",\"expected\",\"message\"}],\n\
-         \"request_id\",\"timestamp\"}}`; on `/v1/embeddings` with OpenAI's `type` and `param` in it; on `/v2` it is `{\"error\":\"message\",\"code\",…}`; and with\n\
+         \"request_id\",\"timestamp\"}}`; on `/v1/embeddings` and `/v1/moderations` with OpenAI's `type` and `param` in it; on `/v2` it is `{\"error\":\"message\",\"code\",…}`; and with\n\
          `Accept: application/problem+json` it is RFC 9457's. `details` lists each thing wrong with a body, with\n\
          a JSON pointer; `available` lists what exists where something was not found. 503 carries `Retry-After`,\n\
          405 carries `Allow`.\n\n\

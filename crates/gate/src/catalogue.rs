@@ -51,6 +51,18 @@ pub struct Opened<P: Ports> {
     pub written_s: u64,
     /// The adapter, when the contract names one.
     pub adapter: Option<P::Adapter>,
+    /// The models that the adapter runs beside its own, by the name of the step.
+    pub steps: BTreeMap<String, StepModel>,
+}
+
+/// A model of a pipeline, as the contract of the whole pins it.
+pub struct StepModel {
+    /// Its name.
+    pub model: ModelName,
+    /// Its version.
+    pub version: ModelVersion,
+    /// What it takes and gives.
+    pub contract: Contract,
 }
 
 /// A folder of the models directory that is no model.
@@ -259,24 +271,79 @@ impl<P: Ports> Model<P> {
     }
 }
 
+/// A model's contract, and its text.
+fn contract_of<P: Ports>(ports: &P, model: &str) -> Result<(String, Contract), String> {
+    let text = String::from_utf8(ports.read_model_file(model, CONTRACT_FILE)?)
+        .map_err(|_| "model.toml is not UTF-8".to_owned())?;
+    let contract = Contract::parse(&text).map_err(|faults| {
+        let first = faults
+            .first()
+            .map(|f| format!("line {}: {}", f.line, f.message));
+        format!("model.toml has faults; {}", first.unwrap_or_default())
+    })?;
+    Ok((text, contract))
+}
+
+/// A configuration with one more member, whose value is a JSON file's content. An empty one is an empty object.
+fn with_member(config: Vec<u8>, name: &str, content: &[u8]) -> Result<Vec<u8>, String> {
+    let before = config.trim_ascii_end();
+    let before = match before {
+        [] => &b"{"[..],
+        [before @ .., b'}'] => before.trim_ascii_end(),
+        _ => return Err("the adapter's configuration is not a JSON object".to_owned()),
+    };
+    let comma = if before.ends_with(b"{") { "" } else { "," };
+    let key = format!("{comma}\"{name}\":");
+    let mut whole = Vec::with_capacity(before.len() + key.len() + content.len() + 1);
+    whole.extend_from_slice(before);
+    whole.extend_from_slice(key.as_bytes());
+    whole.extend_from_slice(content);
+    whole.push(b'}');
+    Ok(whole)
+}
+
 impl<P: Ports> Opened<P> {
     fn open(ports: &P, model: &str) -> Result<Self, String> {
-        let text = String::from_utf8(ports.read_model_file(model, CONTRACT_FILE)?)
-            .map_err(|_| "model.toml is not UTF-8".to_owned())?;
-        let contract = Contract::parse(&text).map_err(|faults| {
-            let first = faults
-                .first()
-                .map(|f| format!("line {}: {}", f.line, f.message));
-            format!("model.toml has faults; {}", first.unwrap_or_default())
-        })?;
+        let (text, contract) = contract_of(ports, model)?;
+        let mut steps = BTreeMap::new();
+        for (name, step) in &contract.pipeline {
+            let wrong = |reason: String| {
+                format!(
+                    "the step `{name}` of its pipeline needs model `{}`: {reason}",
+                    step.model
+                )
+            };
+            let model = ModelName::parse(&step.model);
+            let model = model.ok_or_else(|| wrong("that is no name for a model".to_owned()))?;
+            let version = ModelVersion::parse(&step.version.to_string());
+            let version = version.ok_or_else(|| wrong("that is no version".to_owned()))?;
+            let (_, contract) = contract_of(ports, model.as_str()).map_err(wrong)?;
+            steps.insert(
+                name.clone(),
+                StepModel {
+                    model,
+                    version,
+                    contract,
+                },
+            );
+        }
         let validation = ports.open_contract(&text)?;
         let adapter = match &contract.adapter {
             None => None,
             Some(named) => {
-                let config = match &named.config {
+                let mut config = match &named.config {
                     None => Vec::new(),
                     Some(file) => ports.read_model_file(model, file)?,
                 };
+                for (member, file) in [
+                    ("tokenizer", &named.tokenizer),
+                    ("model_config", &named.model_config),
+                ] {
+                    if let Some(file) = file {
+                        let content = ports.read_model_file(model, file)?;
+                        config = with_member(config, member, &content)?;
+                    }
+                }
                 Some(ports.open_adapter(&named.name, &config)?)
             }
         };
@@ -288,6 +355,24 @@ impl<P: Ports> Opened<P> {
             fingerprint: fingerprint(&text),
             validation,
             adapter,
+            steps,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_become_members_of_the_adapters_configuration() {
+        let with = |config: &str| {
+            let whole = with_member(config.as_bytes().to_vec(), "tokenizer", b"[1]");
+            whole.map(|bytes| String::from_utf8(bytes).unwrap())
+        };
+        assert_eq!(with("").unwrap(), r#"{"tokenizer":[1]}"#);
+        assert_eq!(with("{ }\n").unwrap(), r#"{"tokenizer":[1]}"#);
+        assert_eq!(with(r#"{"a":{}}"#).unwrap(), r#"{"a":{},"tokenizer":[1]}"#);
+        assert!(with("[1]").is_err());
     }
 }

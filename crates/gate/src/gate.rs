@@ -296,7 +296,7 @@ impl<P: Ports> Gate<P> {
             return Ok(Answered::whole(cors::options(route.allow())));
         }
         // Who may call it is asked with the model's name, which this route has in its body.
-        if let Route::Embeddings(named) = &mut route {
+        if let Some(named) = route.named_in_body() {
             *named = target(&model_of(request).unwrap_or_default(), None);
         }
         let accept = request.header_list("accept");
@@ -386,6 +386,10 @@ impl<P: Ports> Gate<P> {
             Route::BatchPredict(target) => Some((Method::BatchPredict, target)),
             Route::Explain(target) => Some((Method::Explain, target)),
             Route::Embeddings(target) => Some((Method::Embeddings, target)),
+            Route::Classify(target) => Some((Method::Classify, target)),
+            Route::Moderations(target) => Some((Method::Moderations, target)),
+            Route::Rerank(target) => Some((Method::Rerank, target)),
+            Route::Score(target) => Some((Method::Score, target)),
             Route::Infer(target) => Some((
                 match rpc {
                     Some((_, rpc)) => Method::Grpc(rpc.form()),
@@ -499,13 +503,18 @@ fn settle<P: Ports>(
 
 /// What a route is to scopes and limits: its kind, and the model it is about.
 fn asked(route: &Route) -> (&'static str, Option<&str>) {
+    let named = |target: &'_ Target| !target.model.is_empty();
     match route {
         Route::Explain(target) => ("explain", Some(&target.model)),
         Route::Predict(target) | Route::BatchPredict(target) => ("predict", Some(&target.model)),
-        Route::Embeddings(target) => (
-            "embeddings",
-            (!target.model.is_empty()).then_some(target.model.as_str()),
+        Route::Embeddings(target) => ("embeddings", named(target).then_some(target.model.as_str())),
+        Route::Classify(target) => ("classify", named(target).then_some(target.model.as_str())),
+        Route::Moderations(target) => (
+            "moderations",
+            named(target).then_some(target.model.as_str()),
         ),
+        Route::Rerank(target) => ("rerank", named(target).then_some(target.model.as_str())),
+        Route::Score(target) => ("score", named(target).then_some(target.model.as_str())),
         Route::Infer(target) | Route::Generate(target) | Route::GenerateStream(target) => {
             ("infer", Some(&target.model))
         }

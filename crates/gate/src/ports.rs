@@ -252,6 +252,8 @@ pub struct AdapterAnswer {
 pub enum Step {
     /// Run the model on these, and hand its outputs to [`AdapterPort::advance`].
     Tensors(Vec<Tensor>),
+    /// Run the model of this step of the contract's pipeline on these, and hand its outputs to [`AdapterPort::advance`].
+    Other(String, Vec<Tensor>),
     /// One answer for each item.
     Answers(Vec<AdapterAnswer>),
 }

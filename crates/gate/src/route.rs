@@ -34,6 +34,14 @@ pub enum Route {
     Explain(Target),
     /// `/v1/embeddings`; the model is named in the body.
     Embeddings(Target),
+    /// `/v1/classify`; the model is named in the body.
+    Classify(Target),
+    /// `/v1/moderations`; the same.
+    Moderations(Target),
+    /// `/v1/rerank`, and Cohere's `/v2/rerank`; the same.
+    Rerank(Target),
+    /// `/v1/score`; the same.
+    Score(Target),
     /// `/v2`.
     ServerMetadata,
     /// `/v2/health/live`.
@@ -123,10 +131,26 @@ impl Route {
                 | Route::BatchPredict(_)
                 | Route::Explain(_)
                 | Route::Embeddings(_)
+                | Route::Classify(_)
+                | Route::Moderations(_)
+                | Route::Rerank(_)
+                | Route::Score(_)
                 | Route::Infer(_)
                 | Route::Generate(_)
                 | Route::GenerateStream(_)
         )
+    }
+
+    /// The model that the body names, of a route whose path names none.
+    pub fn named_in_body(&mut self) -> Option<&mut Target> {
+        match self {
+            Route::Embeddings(target)
+            | Route::Classify(target)
+            | Route::Moderations(target)
+            | Route::Rerank(target)
+            | Route::Score(target) => Some(target),
+            _ => None,
+        }
     }
 
     /// The media types it can answer with.
@@ -199,6 +223,10 @@ fn find(path: &str) -> Result<Option<Route>, Problem> {
         ["docs"] => Some(Route::Docs),
         ["v1", "usage"] => Some(Route::Usage),
         ["v1", "embeddings"] => Some(Route::Embeddings(target("", None))),
+        ["v1", "classify"] => Some(Route::Classify(target("", None))),
+        ["v1", "moderations"] => Some(Route::Moderations(target("", None))),
+        ["v1", "rerank"] | ["v2", "rerank"] => Some(Route::Rerank(target("", None))),
+        ["v1", "score"] => Some(Route::Score(target("", None))),
         ["v1", "models"] => Some(Route::ModelList),
         ["v1", "models", model] => v1_model(model, None),
         ["v1", "models", model, "versions", version] => v1_model(version, Some(model)),
@@ -382,6 +410,11 @@ mod tests {
                 Route::Explain(at("m", None)),
             ),
             ("POST", "/v1/embeddings", Route::Embeddings(at("", None))),
+            ("POST", "/v1/classify", Route::Classify(at("", None))),
+            ("POST", "/v1/moderations", Route::Moderations(at("", None))),
+            ("POST", "/v1/rerank", Route::Rerank(at("", None))),
+            ("POST", "/v2/rerank", Route::Rerank(at("", None))),
+            ("POST", "/v1/score", Route::Score(at("", None))),
             (
                 "POST",
                 "/v1/models/m/versions/2:predict",

@@ -77,6 +77,10 @@ fn blob(blob: &wit::Blob) -> Blob<'_> {
 fn step(step: Step) -> wit::Step {
     match step {
         Step::Tensors(list) => wit::Step::Tensors(tensors_to_wit(list)),
+        Step::Other(step, inputs) => wit::Step::Other(wit::OtherRun {
+            step,
+            inputs: tensors_to_wit(inputs),
+        }),
         Step::Answers(answers) => wit::Step::Answers(
             answers
                 .into_iter()

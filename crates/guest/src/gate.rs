@@ -58,8 +58,8 @@ const MAX_POLICY_BYTES: u64 = 1 << 20;
 /// Where the manifest mounts the models directory.
 const MODELS_DIRECTORY: &str = "/models";
 
-/// The largest contract or adapter configuration that is read. Contracts are a few kilobytes.
-const MAX_MODEL_FILE_BYTES: u64 = 1 << 20;
+/// The largest contract or file of an adapter that is read.
+const MAX_MODEL_FILE_BYTES: u64 = penstock_tensor::contract::MAX_ADAPTER_FILE_BYTES;
 
 /// The largest body read through the HTTP door; the model's own limit is checked after it. It is
 /// as large as the largest contract default allows four times over, and keeps one request from
@@ -695,6 +695,7 @@ fn part(part: &ports::Part<'_>) -> wit_adapter::Part {
 fn step(step: wit_adapter::Step) -> ports::Step {
     match step {
         wit_adapter::Step::Tensors(list) => ports::Step::Tensors(tensors_from_wit(list)),
+        wit_adapter::Step::Other(run) => ports::Step::Other(run.step, tensors_from_wit(run.inputs)),
         wit_adapter::Step::Answers(answers) => ports::Step::Answers(
             answers
                 .into_iter()

@@ -16,10 +16,14 @@ use toml::de::{DeTable, DeValue};
 
 mod engine;
 mod explain;
+mod moderation;
+mod pipeline;
 mod samples;
 
 pub use engine::{Backend, Batching, Engine, FirstRun, Isolation, Padding, Provider};
 pub use explain::{Baseline, Explain, Grid, Group, MAX_GROUPS};
+pub use moderation::{Category, Moderation};
+pub use pipeline::{MAX_STEPS, PipelineStep};
 pub use samples::{MAX_SAMPLES, Sample, read_sample};
 
 /// Default of `limits.max_body_bytes`: a batch of images as numbers fits, a disk image does not.
@@ -34,6 +38,8 @@ pub const MAX_TENSORS: usize = 64;
 pub const MAX_TENSOR_NAME_BYTES: usize = 256;
 /// Longest name of a symbolic axis, an adapter or a configuration file.
 pub const MAX_NAME_BYTES: usize = 64;
+/// Largest file that an adapter reads: the tokenizer.json of a model of a hundred languages has 17 MB.
+pub const MAX_ADAPTER_FILE_BYTES: u64 = 20 << 20;
 /// Faults reported of one file; somebody who mends these reads it anew anyway.
 pub const MAX_FAULTS: usize = 100;
 
@@ -53,6 +59,12 @@ pub struct Contract {
     /// The component that turns raw content into inputs, and outputs into an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterSpec>,
+    /// Other models that its adapter runs, by the name of the step.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub pipeline: BTreeMap<String, PipelineStep>,
+    /// What its classes mean for `/v1/moderations`; without it the model moderates nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moderation: Option<Moderation>,
     /// How its answers are explained; without it they are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explain: Option<Explain>,
@@ -170,10 +182,24 @@ pub struct AdapterSpec {
     /// A file beside `model.toml` that is handed to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
+    /// A `tokenizer.json` beside `model.toml`, handed to it as the member `tokenizer` of its configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
+    /// A `config.json` as transformers writes it, handed to it as the member `model_config`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_config: Option<String>,
     /// What becomes of token ids in `/v1/embeddings`.
     pub tokens: Tokens,
     /// What becomes of a text with more tokens than the model can read.
     pub too_long: TooLong,
+}
+
+impl AdapterSpec {
+    /// The files beside `model.toml` that the adapter reads.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        let files = [&self.config, &self.tokenizer, &self.model_config];
+        files.into_iter().flatten().map(String::as_str)
+    }
 }
 
 /// What becomes of token ids where a client sends them in place of a text. OpenAI's clients take a text apart by one of
@@ -607,6 +633,23 @@ impl<'i> Reader<'i> {
         let adapter = members
             .take("adapter")
             .and_then(|value| self.adapter(value));
+        let pipeline_value = members.take("pipeline");
+        let pipeline = pipeline_value
+            .map(|value| self.pipeline(value))
+            .unwrap_or_default();
+        if adapter.is_none()
+            && let Some(value) = pipeline_value
+        {
+            let message = "there is a [pipeline] and no [adapter], which would run its steps";
+            self.fault(
+                value.span(),
+                message,
+                "Name the adapter, or leave the pipeline out.",
+            );
+        }
+        let moderation = members
+            .take("moderation")
+            .and_then(|value| self.moderation(value));
         let explain_value = members.take("explain");
         let limits = members
             .take("limits")
@@ -634,6 +677,8 @@ impl<'i> Reader<'i> {
             outputs: outputs.iter().map(|placed| placed.spec.clone()).collect(),
             axes,
             adapter,
+            pipeline,
+            moderation,
             explain: None,
             limits,
             engine,
@@ -978,6 +1023,11 @@ impl<'i> Reader<'i> {
         let config = members
             .take("config")
             .and_then(|value| self.plain_name(value, "the adapter's config file", b"-_."));
+        let mut file = |name: &'static str| {
+            let value = members.take(name)?;
+            self.plain_name(value, "the adapter's file", b"-_.")
+        };
+        let (tokenizer, model_config) = (file("tokenizer"), file("model_config"));
         let tokens = members.take("tokens").and_then(|value| {
             let words = [("refuse", Tokens::Refuse), ("accept", Tokens::Accept)];
             self.word(value, "tokens", &words)
@@ -990,6 +1040,8 @@ impl<'i> Reader<'i> {
         Some(AdapterSpec {
             name: name?,
             config,
+            tokenizer,
+            model_config,
             tokens: tokens.unwrap_or_default(),
             too_long: too_long.unwrap_or_default(),
         })

@@ -1,6 +1,8 @@
 //! Each fault of a `model.toml` is found with its line, and a sound one is read as written.
 
-use penstock_tensor::contract::{AxisBounds, Backend, Bound, Dim, Format, dims_oip};
+use penstock_tensor::contract::{
+    AxisBounds, Backend, Bound, Category, Dim, Format, PipelineStep, dims_oip,
+};
 use penstock_tensor::{Contract, Datatype};
 
 const WHOLE: &str = r#"description = "what it does"
@@ -423,4 +425,64 @@ fn text_that_is_not_toml_has_its_line_too() {
     assert_eq!((faults[0].line, faults[0].column), (2, 10), "{faults:?}");
     assert!(faults[0].message.starts_with("not TOML: "));
     assert!(Contract::parse("").is_err());
+}
+
+#[test]
+fn a_moderation_and_a_pipeline_are_read_with_what_is_usual() {
+    let more = "[moderation]\nthreshold = 0.25\n[moderation.categories]\nharassment = \"a\"\n\
+                \"hate/threatening\" = { label = \"b\", threshold = 1 }\n[pipeline]\nrecognise = \"ocr-rec@3\"\n";
+    let contract = Contract::parse(&format!("{WHOLE}{more}")).unwrap();
+    let categories = contract.moderation.unwrap().categories;
+    assert_eq!(
+        categories["harassment"],
+        Category {
+            label: "a".into(),
+            threshold: 0.25
+        }
+    );
+    assert_eq!(categories["hate/threatening"].threshold, 1.0);
+    let step = PipelineStep {
+        model: "ocr-rec".into(),
+        version: 3,
+    };
+    assert_eq!(contract.pipeline["recognise"], step);
+    let plain = Contract::parse(LEAST).unwrap();
+    assert!(plain.moderation.is_none() && plain.pipeline.is_empty());
+}
+
+#[test]
+fn a_moderation_or_a_pipeline_that_cannot_be_followed_is_refused_with_its_line() {
+    let steps: String = (0..9).map(|at| format!("s{at} = \"m@1\"\n")).collect();
+    for (more, expected) in [
+        ("[moderation]\n", "no categories"),
+        ("[moderation]\ncategories = []\n", "categories"),
+        ("[moderation.categories]\n", "0 categories"),
+        ("[moderation.categories]\nhate = 1\n", "a category"),
+        (
+            "[moderation.categories]\nhate = { threshold = 0.5 }\n",
+            "no label",
+        ),
+        (
+            "[moderation.categories]\nhate = { label = \"a\", threshold = 2 }\n",
+            "threshold",
+        ),
+        (
+            "[moderation.categories]\nhate = { label = \"a\", more = 1 }\n",
+            "more",
+        ),
+        ("[pipeline]\na = 1\n", "a step"),
+        ("[pipeline]\na = \"m\"\n", "not a model at a version"),
+        ("[pipeline]\na = \"m@latest\"\n", "not a model at a version"),
+        ("[pipeline]\na = \"m@0\"\n", "not a model at a version"),
+        ("[pipeline]\na = \"../m@1\"\n", "not a model at a version"),
+        (&format!("[pipeline]\n{steps}"), "9 steps"),
+    ] {
+        let faults = Contract::parse(&format!("{WHOLE}{more}")).expect_err(more);
+        assert!(
+            faults.iter().any(|f| f.message.contains(expected)),
+            "{more}: {faults:?}"
+        );
+    }
+    let alone = Contract::parse(&format!("{LEAST}[pipeline]\na = \"m@1\"\n")).unwrap_err();
+    assert!(alone[0].message.contains("no [adapter]"), "{alone:?}");
 }

@@ -249,11 +249,17 @@ impl Ports for InMemory {
 
     fn open_adapter(&self, name: &str, _config: &[u8]) -> Result<LengthAdapter, String> {
         match name {
-            "length" | "vectors" | "pictures" => Ok(LengthAdapter {
-                embeds: name == "vectors",
-                pictures: name == "pictures",
-                ..LengthAdapter::default()
-            }),
+            "length" | "vectors" | "pictures" | "classes" | "pairs" | "pipeline" => {
+                Ok(LengthAdapter {
+                    other: Cell::new(name == "pipeline"),
+                    pipes: name == "pipeline",
+                    embeds: name == "vectors",
+                    pictures: name == "pictures",
+                    classifies: name == "classes",
+                    scores: name == "pairs",
+                    ..LengthAdapter::default()
+                })
+            }
             _ => Err(format!("no adapter `{name}`")),
         }
     }
@@ -479,7 +485,8 @@ pub const LONGEST: usize = 1 << 20;
 
 /// An adapter that makes FP32 `[N, 1]` input `x` of the lengths of what its items hold; refuses images and empty
 /// content, and answers for the text `known` without a model. The text `twice` is run twice. Under the name `vectors` it
-/// gives embeddings, under the name `pictures` it refuses text.
+/// gives embeddings, under `classes` and `pairs` classes and scores, under `pictures` it refuses text,
+/// under `pipeline` it has the step `second` run on what the model gave.
 #[derive(Default)]
 pub struct LengthAdapter {
     again: Cell<bool>,
@@ -487,6 +494,13 @@ pub struct LengthAdapter {
     embeds: bool,
     /// Whether it refuses text.
     pictures: bool,
+    /// Whether it gives the classes `long` and `short`: a text of 100 bytes is surely long.
+    classifies: bool,
+    /// Whether it gives a score, which is the length.
+    scores: bool,
+    /// Whether it has the step `second` run on what the model gave, and whether that is still to come.
+    pipes: bool,
+    other: Cell<bool>,
 }
 
 impl LengthAdapter {
@@ -565,6 +579,11 @@ impl AdapterPort for LengthAdapter {
 
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
         let mut output = outputs.into_iter().next().ok_or("no output")?;
+        if self.other.take() {
+            output.name = "x".into();
+            return Ok(Step::Other("second".into(), vec![output]));
+        }
+        self.other.set(self.pipes);
         if self.again.take() {
             output.name = "x".into();
             return Ok(Step::Tensors(vec![output]));
@@ -573,9 +592,18 @@ impl AdapterPort for LengthAdapter {
         let answer = |bytes: &[u8; 4]| {
             let length = f32::from_le_bytes(*bytes);
             AdapterAnswer {
-                text: match self.embeds {
-                    true => format!("{{\"embedding\":[{length},0.5]}}"),
-                    false => format!("{{\"length\":{length}}}"),
+                text: match (self.embeds, self.classifies, self.scores) {
+                    (true, ..) => format!("{{\"embedding\":[{length},0.5]}}"),
+                    (_, true, _) => {
+                        let long = (length / 100.0).min(1.0);
+                        let short = 1.0 - long;
+                        let label = if long > short { "long" } else { "short" };
+                        format!(
+                            "{{\"label\":\"{label}\",\"scores\":{{\"long\":{long},\"short\":{short}}},\"probs\":[{long},{short}]}}"
+                        )
+                    }
+                    (.., true) => format!("{{\"score\":{length}}}"),
+                    _ => format!("{{\"length\":{length}}}"),
                 },
                 units: length as u64,
             }

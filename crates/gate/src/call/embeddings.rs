@@ -1,6 +1,8 @@
 //! `/v1/embeddings` in OpenAI's shape: texts or token ids in, vectors out, for models whose adapter gives embeddings.
 
-use super::run::{Answer, Runner, Unprepared, Work, broken_adapter, cut_to, prepare_cut, too_much};
+use super::run::{
+    Answer, Runner, Unprepared, Work, at_once, broken_adapter, cut_to, prepare_cut, too_much,
+};
 use super::{JSON, content, taken, text};
 use crate::catalogue::Opened;
 use crate::coding;
@@ -117,7 +119,7 @@ pub(super) fn decode<P: Ports>(
     }
     let request = Embeddings {
         cut_to: request.cut_to.or_else(|| cut_to(contract)),
-        at_once: usize::try_from(contract.limits.max_items).unwrap_or(usize::MAX),
+        at_once: at_once(contract),
         ..request
     };
     let mut begun = None;

@@ -1,8 +1,8 @@
 //! A call of a model, through all policies: limits, version, idempotency, body checks, validation or adapter,
 //! limits on items, claim, inference, answer, record, counts.
 //!
-//! What calls look like is the surfaces' affair: [`predict`], [`batch`], [`embeddings`], [`infer`], [`generate`] and
-//! [`grpc`] turn a body into [`Work`], which runs and writes the answer. Everything else is the same for all of them, and
+//! What calls look like is the surfaces' affair: [`predict`], [`batch`], [`embeddings`], [`classify`], [`moderations`], [`rerank`],
+//! [`infer`], [`generate`] and [`grpc`] turn a body into [`Work`], which runs and writes the answer. Everything else is the same for all of them, and
 //! is here.
 //!
 //! A call that a limit refuses burns no other limit and no claim; one that is refused for its body has
@@ -10,16 +10,20 @@
 
 mod batch;
 mod cache;
+mod classify;
 mod content;
 pub(crate) mod embeddings;
 mod explain;
 mod generate;
 mod grpc;
 pub(crate) mod infer;
+mod moderations;
 mod predict;
 mod replay;
+mod rerank;
 mod run;
 mod taken;
+mod texts;
 mod version;
 
 use crate::catalogue::{Catalogue, Opened};
@@ -63,6 +67,14 @@ pub enum Method {
     GenerateStream,
     /// OpenAI's `embeddings`.
     Embeddings,
+    /// vLLM's and Text Embeddings Inference's classification.
+    Classify,
+    /// OpenAI's `moderations`.
+    Moderations,
+    /// Cohere's `rerank`.
+    Rerank,
+    /// vLLM's `score`.
+    Score,
 }
 
 impl Method {
@@ -73,6 +85,10 @@ impl Method {
             Self::Explain => "explain",
             Self::Infer | Self::Generate | Self::GenerateStream | Self::Grpc(_) => "infer",
             Self::Embeddings => "embeddings",
+            Self::Classify => "classify",
+            Self::Moderations => "moderations",
+            Self::Rerank => "rerank",
+            Self::Score => "score",
         }
     }
 
@@ -88,7 +104,19 @@ impl Method {
             Self::Generate => "generate",
             Self::GenerateStream => "generate_stream",
             Self::Embeddings => "embeddings",
+            Self::Classify => "classify",
+            Self::Moderations => "moderations",
+            Self::Rerank => "rerank",
+            Self::Score => "score",
         }
+    }
+
+    /// Whether the body names the model, and not the path.
+    fn names_model_in_body(self) -> bool {
+        matches!(
+            self,
+            Self::Embeddings | Self::Classify | Self::Moderations | Self::Rerank | Self::Score
+        )
     }
 }
 
@@ -270,7 +298,7 @@ impl<P: Ports> Call<'_, P> {
         headers: &mut Headers,
     ) -> Result<Answered, Problem> {
         let (ports, request) = (self.ports, self.request);
-        if self.method == Method::Embeddings && target.model.is_empty() {
+        if self.method.names_model_in_body() && target.model.is_empty() {
             return Err(self.unnamed(headers));
         }
         let who = (self.caller, self.context);
@@ -391,6 +419,10 @@ impl<P: Ports> Call<'_, P> {
             }
             Method::Grpc(form) => grpc::decode(self, opened, &body()?, (target, limit), form),
             Method::Embeddings => embeddings::decode(opened, model, &self.json(body)?),
+            Method::Classify => classify::decode(opened, model, &self.json(body)?),
+            Method::Moderations => moderations::decode(opened, model, &self.json(body)?),
+            Method::Rerank => rerank::decode(opened, model, &self.json(body)?),
+            Method::Score => rerank::decode_score(opened, model, &self.json(body)?),
         }
     }
 
@@ -399,7 +431,8 @@ impl<P: Ports> Call<'_, P> {
         let body = coding::of(self.request, headers)
             .and_then(|coding| coding::body(&self.request.body, coding, self.policies.body_limit));
         match body {
-            Ok(body) => embeddings::unnamed(&body),
+            Ok(body) if self.method == Method::Embeddings => embeddings::unnamed(&body),
+            Ok(body) => texts::unnamed(&body),
             Err(problem) => problem,
         }
     }

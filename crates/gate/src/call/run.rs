@@ -4,7 +4,7 @@
 use super::cache::Caching;
 use super::version::Serving;
 use super::{Call, Meter};
-use crate::catalogue::Opened;
+use crate::catalogue::{Opened, StepModel};
 use crate::disclose::disclose;
 use crate::gate::failure;
 use crate::ports::{AdapterAnswer, AdapterPort, FailureKind, Item, Ports, Refusal, Step, Terms};
@@ -124,14 +124,29 @@ impl<'a, P: Ports> Runner<'a, P> {
         outputs: &[String],
         wishes: Wishes,
     ) -> Result<Vec<Tensor>, Problem> {
+        self.compute_of(None, inputs, outputs, wishes)
+    }
+
+    /// The same of another model, where one is given: on the call's terms, and without a shadow.
+    fn compute_of(
+        &mut self,
+        other: Option<&'a StepModel>,
+        inputs: Vec<Tensor>,
+        outputs: &[String],
+        wishes: Wishes,
+    ) -> Result<Vec<Tensor>, Problem> {
         let ports = self.call.ports;
-        let contract = self.contract();
+        let (model, version, contract) = match other {
+            Some(other) => (other.model.as_str(), other.version, &other.contract),
+            None => (self.model, self.serving.version, self.contract()),
+        };
         let terms = self.terms(wishes);
         let shadow = (self.serving.shadow)
+            .filter(|_| other.is_none())
             .filter(|_| inputs.iter().map(|t| t.data.len()).sum::<usize>() <= MAX_SHADOW_BYTES)
             .map(|version| (version, inputs.clone()));
         let begun_ns = ports.monotonic_ns();
-        let computed = ports.infer(self.model, self.serving.version, inputs, outputs, terms);
+        let computed = ports.infer(model, version, inputs, outputs, terms);
         let took_ns = ports.monotonic_ns().saturating_sub(begun_ns);
         self.meter.compute_ns = self.meter.compute_ns.saturating_add(took_ns);
         self.meter.runs += 1;
@@ -187,14 +202,29 @@ impl<'a, P: Ports> Runner<'a, P> {
 
     /// Has the adapter answer the items it [`prepare`]d last, with as many runs as it asks for. `count` is how many there
     /// are, `step` what it made of them.
-    pub fn adapt(&mut self, count: usize, mut step: Step) -> Result<Vec<AdapterAnswer>, Problem> {
+    pub fn adapt(&mut self, count: usize, step: Step) -> Result<Vec<AdapterAnswer>, Problem> {
+        let mut answers = self.adapt_whole(count, step)?;
+        for answer in &mut answers {
+            self.disclose_text(&mut answer.text)?;
+        }
+        Ok(answers)
+    }
+
+    /// The same with all that the adapter answered: the surface decides by it and calls [`Runner::disclose_text`] for what
+    /// it tells.
+    pub fn adapt_whole(
+        &mut self,
+        count: usize,
+        mut step: Step,
+    ) -> Result<Vec<AdapterAnswer>, Problem> {
         let adapter = self.adapter()?;
         let mut runs = 0;
         let mut ran = false;
-        let mut answers = loop {
-            let tensors = match step {
+        let answers = loop {
+            let (other, tensors) = match step {
                 Step::Answers(answers) => break answers,
-                Step::Tensors(tensors) => tensors,
+                Step::Tensors(tensors) => (None, tensors),
+                Step::Other(name, tensors) => (Some(self.step(&name)?), tensors),
             };
             if runs == MAX_ADAPTER_RUNS {
                 return Err(broken_adapter(
@@ -203,13 +233,24 @@ impl<'a, P: Ports> Runner<'a, P> {
                 ));
             }
             runs += 1;
-            if runs > 1 {
-                // What it made of the items was checked before they were charged.
-                check_adapted(&tensors, self.contract(), self.model)?;
-            }
-            let computed = self.cached(tensors, &[], Wishes::default())?;
-            ran |= computed.ran;
-            step = adapter.advance(computed.outputs).map_err(|message| {
+            let outputs = match other {
+                Some(other) => {
+                    check_adapted(&tensors, &other.contract, self.model)?;
+                    let outputs = self.compute_of(Some(other), tensors, &[], Wishes::default())?;
+                    ran = true;
+                    outputs
+                }
+                None => {
+                    if runs > 1 {
+                        // What it made of the items was checked before they were charged.
+                        check_adapted(&tensors, self.contract(), self.model)?;
+                    }
+                    let computed = self.cached(tensors, &[], Wishes::default())?;
+                    ran |= computed.ran;
+                    computed.outputs
+                }
+            };
+            step = adapter.advance(outputs).map_err(|message| {
                 self.meter.ran_and_failed |= ran;
                 broken_adapter(self.model, &message)
             })?;
@@ -220,14 +261,22 @@ impl<'a, P: Ports> Runner<'a, P> {
                 &format!("it gave {} answers for {count} items", answers.len()),
             ));
         }
-        for answer in &mut answers {
-            self.disclose_text(&mut answer.text)?;
-        }
         // What was kept is answered for nothing, as a replay is.
         if ran || runs == 0 {
             self.ran(count as u64);
         }
         Ok(answers)
+    }
+
+    /// The model of a step of the pipeline.
+    fn step(&self, name: &str) -> Result<&'a StepModel, Problem> {
+        self.opened.steps.get(name).ok_or_else(|| {
+            let message = format!(
+                "it asks for the step `{}`, which [pipeline] of its model.toml does not name",
+                crate::route::shorten(name)
+            );
+            broken_adapter(self.model, &message)
+        })
     }
 
     fn adapter(&self) -> Result<&'a P::Adapter, Problem> {
@@ -236,7 +285,7 @@ impl<'a, P: Ports> Runner<'a, P> {
     }
 
     /// Leaves in an adapter's answer what the caller may be told. It must be JSON.
-    fn disclose_text(&self, text: &mut String) -> Result<(), Problem> {
+    pub fn disclose_text(&self, text: &mut String) -> Result<(), Problem> {
         let entries = &self.call.policies.disclosure;
         if let Some(rules) = rules(entries, self.model, &self.call.caller.tier) {
             *text = rules
@@ -294,6 +343,11 @@ pub(crate) enum Unprepared {
 pub(crate) fn cut_to(contract: &Contract) -> Option<u32> {
     let adapter = contract.adapter.as_ref()?;
     (adapter.too_long == TooLong::Truncate).then_some(u32::MAX)
+}
+
+/// How many items of a call run together.
+pub(crate) fn at_once(contract: &Contract) -> usize {
+    usize::try_from(contract.limits.max_items).unwrap_or(usize::MAX)
 }
 
 /// Turns items into what the model is to run on first, checked like a stranger's: the adapter is a component of its own.

@@ -27,9 +27,12 @@ const RATE_HZ: u32 = 16_000;
 pub fn taken(adapter: &str) -> Option<Taken> {
     let (media_types, embeds, part): (_, _, fn() -> Value) = match adapter {
         "magika" => (&["application/octet-stream"][..], false, bytes),
-        "image" | "digits" => (&["image/png", "image/jpeg"][..], false, picture),
+        "image" | "digits" | "object-detection" | "ocr" | "ocr-recognition" => {
+            (&["image/png", "image/jpeg"][..], false, picture)
+        }
         "silero-vad" => (&["audio/wav"][..], false, silence),
-        "sentence" => (&["text/plain"][..], true, text),
+        "sentence" | "text-embedding" => (&["text/plain"][..], true, text),
+        "text-classification" | "token-classification" => (&["text/plain"][..], false, text),
         _ => return None,
     };
     Some(Taken {

@@ -105,7 +105,7 @@ pub fn document(models: &[Described<'_>], about: &About) -> Value {
 }
 
 const DESCRIPTION: &str = "Call a model with `POST /v1/models/{model}:predict`, in the Open Inference Protocol v2 under \
-`/v2`, or in OpenAI's form at `/v1/embeddings`. Every answer has an `x-request-id`; every error has a stable `code`, \
+`/v2`, or in OpenAI's form at `/v1/embeddings` and `/v1/moderations`. Every answer has an `x-request-id`; every error has a stable `code`, \
 described at `/errors/{code}`. Errors are RFC 9457 `application/problem+json` where `Accept` prefers that. Answers are \
 compressed with zstd or gzip where `Accept-Encoding` asks for it. Every `GET` takes `HEAD` too, and every path `OPTIONS`.";
 

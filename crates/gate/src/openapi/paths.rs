@@ -43,7 +43,8 @@ fn operation(
         summary: summary.to_owned(),
         description: String::new(),
         kind,
-        oip: path == "/v2" || path.starts_with("/v2/"),
+        // Cohere's path is none of the protocol's.
+        oip: path == "/v2" || (path.starts_with("/v2/") && path != "/v2/rerank"),
         parameters: Vec::new(),
         body: None,
         model: None,
@@ -221,6 +222,7 @@ pub fn tags() -> Value {
         { "name": "models", "description": "List models and their contracts" },
         { "name": "oip", "description": "The Open Inference Protocol v2, with Triton's extensions" },
         { "name": "openai", "description": "OpenAI's form" },
+        { "name": "texts", "description": "Classes, ranks and scores of texts, in the forms of vLLM, Text Embeddings Inference and Cohere" },
         { "name": "server", "description": "The server's state and descriptions" },
     ])
 }
@@ -487,7 +489,83 @@ fn v1_models() -> Vec<Operation> {
             named("EmbeddingResponse"),
         ),
     );
+    operations.extend(texts());
     operations
+}
+
+/// Calls over texts and pairs of texts; the model is named in the body.
+fn texts() -> Vec<Operation> {
+    let call = |(path, id, tag): (&'static str, &str, &'static str),
+                (summary, description): (&str, &str),
+                (request, response, answered): (&str, &str, &str)| {
+        operation(("post", path), id, tag, summary, Kind::Call)
+            .saying(description)
+            .with(&["Idempotency-Key"])
+            .taking(named(request))
+            .answering("200", answered, named(response))
+    };
+    let rerank = |path, id, summary| {
+        call(
+            (path, id, "texts"),
+            (
+                summary,
+                "For models whose adapter scores pairs. Takes Cohere's members, and those of vLLM, Jina and Text Embeddings Inference (`texts`).",
+            ),
+            (
+                "RerankRequest",
+                "RerankResponse",
+                "The documents, best first.",
+            ),
+        )
+    };
+    vec![
+        call(
+            ("/v1/classify", "classify", "texts"),
+            (
+                "Classify texts",
+                "For models whose adapter gives classes of texts. `input` is vLLM's form, `inputs` that of Text Embeddings Inference.",
+            ),
+            (
+                "ClassifyRequest",
+                "ClassifyResponse",
+                "The classes of each input, in order.",
+            ),
+        ),
+        call(
+            ("/v1/moderations", "createModeration", "openai"),
+            (
+                "Flag texts by categories",
+                "For models whose contract has `[moderation]`.",
+            ),
+            (
+                "ModerationRequest",
+                "ModerationResponse",
+                "A result for each input, in order.",
+            ),
+        ),
+        rerank(
+            "/v1/rerank",
+            "rerank",
+            "Rank documents by how well they fit a query",
+        ),
+        rerank(
+            "/v2/rerank",
+            "rerankV2",
+            "Rank documents, at the path of Cohere's client",
+        ),
+        call(
+            ("/v1/score", "score", "texts"),
+            (
+                "Score pairs of texts",
+                "For models whose adapter scores pairs: one text with one or several, or as many with as many.",
+            ),
+            (
+                "ScoreRequest",
+                "ScoreResponse",
+                "A score for each pair, in order.",
+            ),
+        ),
+    ]
 }
 
 fn v2() -> Vec<Operation> {

@@ -1136,7 +1136,7 @@ impl Inner {
                     name: name.clone(),
                     contract: model.terms.stamp,
                     text: None,
-                    config: None,
+                    files: Vec::new(),
                     versions: Vec::new(),
                 };
             }
@@ -1149,12 +1149,16 @@ impl Inner {
             let versions = (model.versions.iter())
                 .filter(|(_, version)| !(version.newcomer && model.answers()))
                 .map(|(number, version)| (*number, version.phase.answers()));
-            let config = reading.and_then(|reading| reading.config.clone());
+            let files = reading
+                .into_iter()
+                .flat_map(|reading| reading.files.clone());
             Listed {
                 name: name.clone(),
                 contract: model.terms.stamp,
                 text: reading.and_then(|reading| reading.text.clone()),
-                config: config.filter(|(file, _)| version_number(file).is_none()),
+                files: files
+                    .filter(|(file, _)| version_number(file).is_none())
+                    .collect(),
                 versions: versions.collect(),
             }
         });

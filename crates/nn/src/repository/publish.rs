@@ -21,7 +21,7 @@ pub(super) struct Listed {
     pub name: String,
     pub contract: Stamp,
     pub text: Option<Arc<[u8]>>,
-    pub config: Option<(String, Arc<[u8]>)>,
+    pub files: Vec<(String, Arc<[u8]>)>,
     /// Its versions, and whether each answers.
     pub versions: Vec<(u64, bool)>,
 }
@@ -103,7 +103,7 @@ fn write(models: &[Listed]) -> io::Result<TempDir> {
         if let Some(text) = &model.text {
             std::fs::write(dir.join(CONTRACT_FILE), text)?;
         }
-        if let Some((name, bytes)) = &model.config {
+        for (name, bytes) in &model.files {
             let file = dir.join(name);
             if let Some(parent) = file.parent() {
                 std::fs::create_dir_all(parent)?;

@@ -23,7 +23,7 @@ use crate::layout::{self, CONTRACT_FILE, GRAPH_FILE};
 const MAX_GRAPH_FILES: usize = 4096;
 
 /// The largest configuration of an adapter that is taken; what guests read of one file.
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
+const MAX_CONFIG_BYTES: u64 = penstock_tensor::contract::MAX_ADAPTER_FILE_BYTES;
 
 /// A contract as it was read.
 #[derive(Clone)]
@@ -34,7 +34,7 @@ pub(super) struct Reading {
     /// Its text, where there is one, for guests to read as it is.
     pub text: Option<Arc<[u8]>>,
     /// The adapter's configuration: name and content.
-    pub config: Option<(String, Arc<[u8]>)>,
+    pub files: Vec<(String, Arc<[u8]>)>,
 }
 
 /// One look at a model's directory.
@@ -152,12 +152,11 @@ impl Looker {
             Some((known, config)) if *known == own => config.clone(),
             _ => {
                 let contract = layout::contract(name, dir).ok();
-                let config = contract.as_ref().and_then(config_name);
+                let config = contract.as_ref().map(file_names).unwrap_or_default();
                 self.configs.insert(name.to_owned(), (own, config.clone()));
                 config
             }
         };
-        let beside = config.and_then(|config| file_of(&dir.join(&config), &config));
         // A contract that is derived from a graph changes with it.
         let own = match dir.join(CONTRACT_FILE).exists() {
             true => own,
@@ -170,14 +169,14 @@ impl Looker {
                 Stamp(hasher.finish())
             }
         };
-        let contract = match beside {
-            None => own,
-            Some(file) => {
+        let mut contract = own;
+        for name in config {
+            if let Some(file) = file_of(&dir.join(&name), &name) {
                 let mut hasher = DefaultHasher::new();
-                (own, file).hash(&mut hasher);
-                Stamp(hasher.finish())
+                (contract, file).hash(&mut hasher);
+                contract = Stamp(hasher.finish());
             }
-        };
+        }
         Ok(Look {
             contract,
             versions,
@@ -186,8 +185,13 @@ impl Looker {
     }
 }
 
-fn config_name(contract: &Contract) -> Option<String> {
-    contract.adapter.as_ref()?.config.clone()
+/// The files that a contract's adapter reads.
+fn file_names(contract: &Contract) -> Vec<String> {
+    let adapter = contract.adapter.iter();
+    adapter
+        .flat_map(|adapter| adapter.files())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// What a version's folder holds, by names, sizes and times.
@@ -247,10 +251,12 @@ pub(super) fn read(root: &Path, name: &str, look: Look, derive: bool) -> (Seen, 
         let bytes = (size <= most).then(|| std::fs::read(path).ok())??;
         Some(bytes.into())
     };
-    let config = contract.as_deref().and_then(config_name).and_then(|file| {
+    let names = contract.as_deref().map(file_names).unwrap_or_default();
+    let files = names.into_iter().filter_map(|file| {
         let bytes = bounded(&dir.join(&file), MAX_CONFIG_BYTES)?;
         Some((file, bytes))
     });
+    let files = files.collect();
     let reading = Reading {
         stamp: look.contract,
         contract,
@@ -258,7 +264,7 @@ pub(super) fn read(root: &Path, name: &str, look: Look, derive: bool) -> (Seen, 
             Some(Ok(text)) => Some(text.into_bytes().into()),
             _ => bounded(&dir.join(CONTRACT_FILE), layout::MAX_CONTRACT_BYTES),
         },
-        config,
+        files,
     };
     // Only now are the graphs looked into: what they will hold decides what has a place beside them.
     let format = contract_format(parsed.as_ref().ok());
@@ -370,7 +376,7 @@ mod tests {
         let second = looker.at_once(root.path(), "m").unwrap();
         assert_ne!(second.contract, first.contract);
         let (_, reading) = read(root.path(), "m", second, false);
-        assert_eq!(reading.config.unwrap().1[..], *b"{\"a\":1}");
+        assert_eq!(reading.files[0].1[..], *b"{\"a\":1}");
         assert_eq!(looker.at_once(root.path(), "../m"), None);
     }
 }

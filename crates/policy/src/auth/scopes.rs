@@ -1,18 +1,22 @@
 //! Decides what a scope allows. A scope is a kind of route, or a kind of route and a model: `predict`,
 //! `predict:magika`, `*:acme-*`. What no scope allows is denied.
 //!
-//! Routes are named as limits name them: `predict` (also of batches), `infer` (also `generate`), `embeddings`, `explain`,
-//! `models` (reading), `repository` (loading and unloading), `usage`, `ready`.
+//! Routes are named as limits name them: `predict` (also of batches), `infer` (also `generate`), `embeddings`, `classify`,
+//! `moderations`, `rerank`, `score`, `explain`, `models` (reading), `repository` (loading and unloading), `usage`, `ready`.
 
 pub use crate::pattern::Pattern;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The kinds of routes that scopes are about.
-pub const ROUTES: [&str; 8] = [
+pub const ROUTES: [&str; 12] = [
     "predict",
     "infer",
     "embeddings",
+    "classify",
+    "moderations",
+    "rerank",
+    "score",
     "explain",
     "models",
     "repository",

@@ -23,7 +23,16 @@ pub enum OnStoreFailure {
 }
 
 /// The methods that may be required to carry an idempotency key: those that run a model.
-const METHODS: [&str; 4] = ["predict", "infer", "embeddings", "explain"];
+const METHODS: [&str; 8] = [
+    "predict",
+    "infer",
+    "embeddings",
+    "classify",
+    "moderations",
+    "rerank",
+    "score",
+    "explain",
+];
 
 /// How calls with an idempotency key are treated.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

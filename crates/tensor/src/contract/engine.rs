@@ -473,7 +473,7 @@ impl Reader<'_> {
     }
 
     /// A number, whole or not, within `least..=greatest`.
-    fn number(
+    pub(super) fn number(
         &mut self,
         value: &Value<'_>,
         name: &str,

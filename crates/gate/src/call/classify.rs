@@ -1,0 +1,169 @@
+//! `/v1/classify`: classes of texts, in vLLM's shape (`input`) or in that of Text Embeddings Inference (`inputs`).
+
+use super::run::{Answer, Runner, Work};
+use super::texts::{self, Common, Texts};
+use super::{JSON, taken, text};
+use crate::catalogue::Opened;
+use crate::ports::Ports;
+use crate::record::Response;
+use penstock_core::{Code, Problem};
+use serde_json::{Map, Value, json};
+
+/// What a body may have.
+const MEMBERS: &[&str] = &[
+    "model",
+    "input",
+    "inputs",
+    "truncate",
+    "truncate_prompt_tokens",
+    "raw_scores",
+    "user",
+];
+
+/// What the model has to give.
+pub(super) const GIVES: &str = "classes of texts";
+
+struct Classify {
+    texts: Texts,
+    /// Whether the body is in the shape of Text Embeddings Inference.
+    is_tei: bool,
+    /// Whether it has one input and no list.
+    is_single: bool,
+}
+
+/// Reads a body, and has the adapter look at all of it before anything is charged or run.
+pub(super) fn decode<P: Ports>(
+    opened: &Opened<P>,
+    model: &str,
+    body: &[u8],
+) -> Result<Box<dyn Work<P>>, Problem> {
+    let (mut common, mut input, mut inputs) = (Common::default(), None, None);
+    for (name, value) in texts::members(text(body)?, MEMBERS)? {
+        match name.as_str() {
+            "input" => input = Some(value),
+            "inputs" => inputs = Some(value),
+            name => {
+                common.read(name, value)?;
+            }
+        }
+    }
+    let (rows, is_single, is_tei) = match (input, inputs) {
+        (Some(input), None) => {
+            let (all, is_list) = texts::strings("/input", input)?;
+            let rows: Vec<Vec<String>> = all.into_iter().map(|text| vec![text]).collect();
+            (rows, !is_list, false)
+        }
+        (None, Some(inputs)) => {
+            let (rows, is_single) = tei("/inputs", inputs)?;
+            (rows, is_single, true)
+        }
+        (None, None) => return Err(texts::missing("input", "a string or a list of strings")),
+        (Some(_), Some(_)) => {
+            return Err(texts::refuse(
+                Code::InvalidBody,
+                "/inputs",
+                "conflicting_members",
+                "`input` or `inputs`",
+                "there are both `input` and `inputs`; send one of them".to_owned(),
+            ));
+        }
+    };
+    let places = Box::new(move |row: usize, part: usize| match (is_tei, is_single) {
+        (false, true) => "/input".to_owned(),
+        (false, false) => format!("/input/{row}"),
+        (true, true) => "/inputs".to_owned(),
+        (true, false) => format!("/inputs/{row}/{part}"),
+    });
+    Ok(Box::new(Classify {
+        texts: Texts::new(opened, model, (rows, places), common.cut_to, GIVES)?,
+        is_tei,
+        is_single,
+    }))
+}
+
+/// `inputs`: a text, or lists of one text or two. A list of bare strings is a pair for some servers and a batch for
+/// others.
+fn tei(pointer: &str, value: &str) -> Result<(Vec<Vec<String>>, bool), Problem> {
+    let expected = "a string, or a list of lists of one string or two";
+    if taken::kind(value) == b'"' {
+        return Ok((vec![vec![texts::string(pointer, value)?]], true));
+    }
+    let each = texts::list(pointer, value, expected)?
+        .into_iter()
+        .enumerate();
+    let rows = each.map(|(at, value)| {
+        let at = format!("{pointer}/{at}");
+        if taken::kind(value) == b'"' {
+            return Err(texts::refuse(
+                Code::InvalidBody,
+                &at,
+                "wrong_type",
+                "a list of one string or two",
+                format!("`{at}` is a string; a list of strings is a pair to some servers and a batch to others: write [[\"a\"],[\"b\"]] for texts, [[\"a\",\"b\"]] for a pair"),
+            ));
+        }
+        let parts = texts::list(&at, value, "one string or two")?;
+        if parts.len() > 2 {
+            return Err(texts::wrong(&at, "a list of one string or two", value));
+        }
+        let each = parts.into_iter().enumerate();
+        let all = each.map(|(part, value)| texts::string(&format!("{at}/{part}"), value));
+        all.collect()
+    });
+    Ok((rows.collect::<Result<_, _>>()?, false))
+}
+
+/// A class and its score.
+fn listed(scores: &Map<String, Value>) -> Vec<Value> {
+    let each = scores.iter();
+    each.map(|(label, score)| json!({ "label": label, "score": score }))
+        .collect()
+}
+
+impl<P: Ports> Work<P> for Classify {
+    fn items(&self) -> u64 {
+        self.texts.count() as u64
+    }
+
+    fn run(mut self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+        let answers = self.texts.run(runner)?;
+        let units = texts::units(&answers);
+        let mut data = Vec::with_capacity(answers.len());
+        for (index, answer) in answers.into_iter().enumerate() {
+            let (_, told) = self.texts.told(runner, answer)?;
+            let (Some(label), Some(scores)) = (told["label"].as_str(), told["scores"].as_object())
+            else {
+                return Err(self.texts.lacking(runner.model));
+            };
+            let scores = listed(scores);
+            if self.is_tei {
+                data.push(Value::Array(scores));
+                continue;
+            }
+            let mut one = json!({ "index": index, "label": label, "scores": scores });
+            // In the order of the model's classes, which only the adapter knows.
+            if let Some(probs) = told["probs"].as_array() {
+                one["num_classes"] = probs.len().into();
+                one["probs"] = told["probs"].clone();
+            }
+            data.push(one);
+        }
+        let prediction_id = runner.prediction_id();
+        let body = match (self.is_tei, self.is_single) {
+            (true, true) => data.pop().unwrap_or_default(),
+            (true, false) => Value::Array(data),
+            (false, _) => json!({
+                "id": prediction_id.to_string(),
+                "object": "list",
+                "created": runner.call.context.unix_ms / 1_000,
+                "model": runner.model,
+                "data": data,
+                "usage": texts::usage(units),
+            }),
+        };
+        Ok(Answer {
+            response: Response::new(200, JSON, body.to_string().into_bytes()),
+            prediction_id: Some(prediction_id),
+        })
+    }
+}

@@ -1,0 +1,189 @@
+//! `/v1/moderations` in OpenAI's shape, for models whose contract says which classes are categories (`[moderation]`).
+
+use super::run::{Answer, Runner, Work, broken_adapter};
+use super::texts::{self, Common, Texts};
+use super::{JSON, taken, text};
+use crate::catalogue::Opened;
+use crate::ports::Ports;
+use crate::record::Response;
+use penstock_core::{Code, Problem};
+use penstock_tensor::contract::Moderation;
+use serde_json::{Map, Value, json};
+
+/// What a body may have.
+const MEMBERS: &[&str] = &[
+    "model",
+    "input",
+    "truncate",
+    "truncate_prompt_tokens",
+    "user",
+];
+
+struct Moderations {
+    texts: Texts,
+    /// Whether all texts are parts of one input, which has one result.
+    is_one: bool,
+}
+
+/// Reads a body, and has the adapter look at all of it before anything is charged or run.
+pub(super) fn decode<P: Ports>(
+    opened: &Opened<P>,
+    model: &str,
+    body: &[u8],
+) -> Result<Box<dyn Work<P>>, Problem> {
+    let (mut common, mut input) = (Common::default(), None);
+    for (name, value) in texts::members(text(body)?, MEMBERS)? {
+        match name.as_str() {
+            "input" => input = Some(value),
+            name => {
+                common.read(name, value)?;
+            }
+        }
+    }
+    let expected = "a string, a list of strings, or a list of parts of type text";
+    let input = input.ok_or_else(|| texts::missing("input", expected))?;
+    if opened.contract.moderation.is_none() {
+        return Err(texts::refuse(
+            Code::InvalidInputs,
+            "/model",
+            "wrong_model",
+            "a model whose contract has [moderation]",
+            format!(
+                "model `{model}` moderates nothing; the operator says which classes are categories with [moderation] in model.toml"
+            ),
+        ));
+    }
+    let in_parts =
+        taken::kind(input) == b'[' && input.trim_start().get(1..).map(taken::kind) == Some(b'{');
+    let (all, is_list) = match in_parts {
+        true => (parts("/input", input)?, true),
+        false => texts::strings("/input", input)?,
+    };
+    let rows = all.into_iter().map(|text| vec![text]).collect();
+    let places = Box::new(move |row: usize, _: usize| match (is_list, in_parts) {
+        (false, _) => "/input".to_owned(),
+        (true, false) => format!("/input/{row}"),
+        (true, true) => format!("/input/{row}/text"),
+    });
+    Ok(Box::new(Moderations {
+        texts: Texts::new(
+            opened,
+            model,
+            (rows, places),
+            common.cut_to,
+            super::classify::GIVES,
+        )?,
+        is_one: in_parts,
+    }))
+}
+
+/// The texts of an input in parts. Images are refused: what is not looked at must not pass for harmless.
+fn parts(pointer: &str, value: &str) -> Result<Vec<String>, Problem> {
+    let expected = "parts of the form {\"type\": \"text\", \"text\": …}";
+    let each = texts::list(pointer, value, expected)?
+        .into_iter()
+        .enumerate();
+    let all = each.map(|(at, value)| {
+        let at = format!("{pointer}/{at}");
+        if taken::kind(value) != b'{' {
+            return Err(texts::wrong(&at, expected, value));
+        }
+        let mut text = None;
+        for (name, value) in taken::present(value)? {
+            match name.as_str() {
+                "type" if taken::of::<String>(value).as_deref() == Some("text") => {}
+                "text" => text = Some(texts::string(&format!("{at}/text"), value)?),
+                _ => return Err(texts::wrong(&format!("{at}/{name}"), expected, value)),
+            }
+        }
+        text.ok_or_else(|| texts::wrong(&at, expected, value))
+    });
+    all.collect()
+}
+
+/// One result: what is flagged is decided by the whole scores, and what is told of them by what the caller may know.
+#[derive(Default)]
+struct Verdict {
+    flags: Map<String, Value>,
+    scores: Map<String, Value>,
+}
+
+impl Verdict {
+    /// Adds the scores of one text; a category has the highest of all texts.
+    fn add(
+        &mut self,
+        moderation: &Moderation,
+        (whole, told): (&Value, &Value),
+    ) -> Result<(), String> {
+        for (name, category) in &moderation.categories {
+            let score = whole["scores"][&category.label].as_f64();
+            let score = score.ok_or_else(|| {
+                format!(
+                    "its answer has no score of the label `{}`, which the category `{name}` needs",
+                    category.label
+                )
+            })?;
+            let flagged = score >= category.threshold;
+            let before = self.flags.get(name) == Some(&Value::Bool(true));
+            self.flags
+                .insert(name.clone(), Value::Bool(flagged || before));
+            let told = told["scores"][&category.label].as_f64().unwrap_or(0.0);
+            let most = self.scores.get(name).and_then(Value::as_f64).unwrap_or(0.0);
+            self.scores.insert(name.clone(), json!(told.max(most)));
+        }
+        Ok(())
+    }
+
+    fn write(self) -> Value {
+        let flagged = self.flags.values().any(|flag| *flag == Value::Bool(true));
+        let types: Map<String, Value> = self
+            .flags
+            .keys()
+            .map(|name| (name.clone(), json!(["text"])))
+            .collect();
+        json!({
+            "flagged": flagged,
+            "categories": self.flags,
+            "category_scores": self.scores,
+            "category_applied_input_types": types,
+        })
+    }
+}
+
+impl<P: Ports> Work<P> for Moderations {
+    fn items(&self) -> u64 {
+        self.texts.count() as u64
+    }
+
+    fn run(mut self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+        let answers = self.texts.run(runner)?;
+        let Some(moderation) = &runner.contract().moderation else {
+            return Err(self.texts.lacking(runner.model));
+        };
+        let mut results: Vec<Verdict> = Vec::new();
+        for answer in answers {
+            let (whole, told) = self.texts.told(runner, answer)?;
+            if !whole["scores"].is_object() {
+                return Err(self.texts.lacking(runner.model));
+            }
+            if !self.is_one || results.is_empty() {
+                results.push(Verdict::default());
+            }
+            if let Some(verdict) = results.last_mut() {
+                let added = verdict.add(moderation, (&whole, &told));
+                added.map_err(|message| broken_adapter(runner.model, &message))?;
+            }
+        }
+        let prediction_id = runner.prediction_id();
+        let results: Vec<Value> = results.into_iter().map(Verdict::write).collect();
+        let body = json!({
+            "id": prediction_id.to_string(),
+            "model": runner.model,
+            "results": results,
+        });
+        Ok(Answer {
+            response: Response::new(200, JSON, body.to_string().into_bytes()),
+            prediction_id: Some(prediction_id),
+        })
+    }
+}

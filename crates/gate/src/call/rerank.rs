@@ -1,0 +1,282 @@
+//! `/v1/rerank` in Cohere's shape, with what vLLM, Jina and Text Embeddings Inference send, and `/v1/score` in vLLM's: how
+//! well texts fit, by a model that reads both at once.
+
+use super::run::{Answer, Runner, Work};
+use super::texts::{self, Common, Texts};
+use super::{JSON, taken, text};
+use crate::catalogue::Opened;
+use crate::ports::{AdapterAnswer, Ports};
+use crate::record::Response;
+use penstock_core::{Code, Problem};
+use serde_json::{Value, json};
+
+/// What the body of a rerank may have.
+const MEMBERS: &[&str] = &[
+    "model",
+    "query",
+    "documents",
+    "texts",
+    "top_n",
+    "return_documents",
+    "return_text",
+    "truncate",
+    "truncate_prompt_tokens",
+    "raw_scores",
+    "priority",
+    "user",
+];
+/// What the body of a score may have.
+const SCORE_MEMBERS: &[&str] = &[
+    "model",
+    "text_1",
+    "text_2",
+    "truncate",
+    "truncate_prompt_tokens",
+    "user",
+];
+/// What the model has to give.
+const GIVES: &str = "scores of pairs of texts";
+
+struct Rerank {
+    pairs: Texts,
+    /// The most results; all where it is not given.
+    top_n: Option<usize>,
+    /// Whether results repeat their document.
+    repeats: bool,
+    /// Whether the body is in the shape of Text Embeddings Inference.
+    is_tei: bool,
+}
+
+/// Reads a body, and has the adapter look at all of it before anything is charged or run.
+pub(super) fn decode<P: Ports>(
+    opened: &Opened<P>,
+    model: &str,
+    body: &[u8],
+) -> Result<Box<dyn Work<P>>, Problem> {
+    let mut common = Common::default();
+    let (mut query, mut documents, mut listed) = (None, None, None);
+    let (mut top_n, mut repeats) = (None, false);
+    for (name, value) in texts::members(text(body)?, MEMBERS)? {
+        let pointer = format!("/{name}");
+        match name.as_str() {
+            "query" => query = Some(texts::string(&pointer, value)?),
+            "documents" => documents = Some(value),
+            "texts" => listed = Some(value),
+            "top_n" => {
+                let number = taken::of::<usize>(value).filter(|number| *number > 0);
+                let expected = "a whole number above 0";
+                top_n = Some(number.ok_or_else(|| texts::wrong(&pointer, expected, value))?);
+            }
+            "return_documents" | "return_text" => repeats |= texts::boolean(&pointer, value)?,
+            // Cohere's queue is its own.
+            "priority" if taken::of::<i64>(value).is_some() => {}
+            "priority" => return Err(texts::wrong(&pointer, "a whole number", value)),
+            name => {
+                common.read(name, value)?;
+            }
+        }
+    }
+    let query = query.ok_or_else(|| texts::missing("query", "a string"))?;
+    let (documents, is_tei) = match (documents, listed) {
+        (Some(value), None) => (documents_of("/documents", value)?, false),
+        (None, Some(value)) => (documents_of("/texts", value)?, true),
+        (None, None) => return Err(texts::missing("documents", "a list of strings")),
+        (Some(_), Some(_)) => {
+            return Err(texts::refuse(
+                Code::InvalidBody,
+                "/texts",
+                "conflicting_members",
+                "`documents` or `texts`",
+                "there are both `documents` and `texts`; send one of them".to_owned(),
+            ));
+        }
+    };
+    let member = if is_tei { "texts" } else { "documents" };
+    let places = Box::new(move |row: usize, part: usize| match part {
+        0 => "/query".to_owned(),
+        _ => format!("/{member}/{row}"),
+    });
+    let rows = texts::paired("/query", &query, documents)?;
+    Ok(Box::new(Rerank {
+        pairs: Texts::new(opened, model, (rows, places), common.cut_to, GIVES)?,
+        top_n,
+        repeats,
+        is_tei,
+    }))
+}
+
+/// Documents: strings, or objects with a `text`.
+fn documents_of(pointer: &str, value: &str) -> Result<Vec<String>, Problem> {
+    let expected = "strings, or objects with the one member `text`";
+    let each = texts::list(pointer, value, expected)?
+        .into_iter()
+        .enumerate();
+    let all = each.map(|(at, value)| {
+        let at = format!("{pointer}/{at}");
+        if taken::kind(value) != b'{' {
+            return texts::string(&at, value);
+        }
+        match taken::present(value)?.as_slice() {
+            [(name, text)] if name == "text" => texts::string(&format!("{at}/text"), text),
+            _ => Err(texts::wrong(&at, expected, value)),
+        }
+    });
+    all.collect()
+}
+
+/// The scores by which to rank and those to tell, in the order of the rows.
+fn scores<P: Ports>(
+    pairs: &Texts,
+    runner: &Runner<'_, P>,
+    answers: Vec<AdapterAnswer>,
+) -> Result<Vec<(f64, Value)>, Problem> {
+    let each = answers.into_iter().map(|answer| {
+        let (whole, mut told) = pairs.told(runner, answer)?;
+        let score = whole["score"].as_f64();
+        let score = score.ok_or_else(|| pairs.lacking(runner.model))?;
+        Ok((score, told["score"].take()))
+    });
+    each.collect()
+}
+
+impl<P: Ports> Work<P> for Rerank {
+    fn items(&self) -> u64 {
+        self.pairs.count() as u64
+    }
+
+    fn run(mut self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+        let answers = self.pairs.run(runner)?;
+        let units = texts::units(&answers);
+        let mut ranked: Vec<(usize, (f64, Value))> = scores(&self.pairs, runner, answers)?
+            .into_iter()
+            .enumerate()
+            .collect();
+        // Stable, so that of equal scores the document that came first is the first.
+        ranked.sort_by(|(_, (a, _)), (_, (b, _))| b.total_cmp(a));
+        ranked.truncate(self.top_n.unwrap_or(usize::MAX));
+        let document = |index: usize| self.pairs.rows()[index][1].as_str();
+        let results = ranked
+            .into_iter()
+            .map(|(index, (_, score))| match self.is_tei {
+                true => {
+                    let mut one = json!({ "index": index, "score": score });
+                    if self.repeats {
+                        one["text"] = document(index).into();
+                    }
+                    one
+                }
+                false => {
+                    let mut one = json!({ "index": index, "relevance_score": score });
+                    if self.repeats {
+                        one["document"] = json!({ "text": document(index) });
+                    }
+                    one
+                }
+            });
+        let results: Vec<Value> = results.collect();
+        let prediction_id = runner.prediction_id();
+        let body = match self.is_tei {
+            true => Value::Array(results),
+            false => json!({
+                "id": prediction_id.to_string(),
+                "model": runner.model,
+                "results": results,
+                "meta": { "api_version": { "version": "2" }, "billed_units": { "search_units": 1 } },
+                "usage": texts::usage(units),
+            }),
+        };
+        Ok(Answer {
+            response: Response::new(200, JSON, body.to_string().into_bytes()),
+            prediction_id: Some(prediction_id),
+        })
+    }
+}
+
+struct Score {
+    pairs: Texts,
+}
+
+/// Reads the body of `/v1/score`: one text with one or several others, or as many with as many.
+pub(super) fn decode_score<P: Ports>(
+    opened: &Opened<P>,
+    model: &str,
+    body: &[u8],
+) -> Result<Box<dyn Work<P>>, Problem> {
+    let mut common = Common::default();
+    let (mut first, mut second) = (None, None);
+    for (name, value) in texts::members(text(body)?, SCORE_MEMBERS)? {
+        let pointer = format!("/{name}");
+        match name.as_str() {
+            "text_1" => first = Some(texts::strings(&pointer, value)?),
+            "text_2" => second = Some(texts::strings(&pointer, value)?),
+            name => {
+                common.read(name, value)?;
+            }
+        }
+    }
+    let expected = "a string or a list of strings";
+    let (first, many_first) = first.ok_or_else(|| texts::missing("text_1", expected))?;
+    let (second, many_second) = second.ok_or_else(|| texts::missing("text_2", expected))?;
+    let count = second.len();
+    let rows: Vec<Vec<String>> = match first.as_slice() {
+        [one] => texts::paired("/text_1", one, second)?,
+        all if all.len() == count => all
+            .iter()
+            .cloned()
+            .zip(second)
+            .map(|(a, b)| vec![a, b])
+            .collect(),
+        all => {
+            return Err(texts::refuse(
+                Code::InvalidInputs,
+                "/text_2",
+                "wrong_length",
+                "one text in `text_1`, or as many as in `text_2`",
+                format!(
+                    "`/text_1` has {} texts and `/text_2` has {count}; send one text in `text_1`, or as many as in `text_2`",
+                    all.len()
+                ),
+            ));
+        }
+    };
+    let is_one = first.len() == 1;
+    let places = Box::new(move |row: usize, part: usize| match part {
+        0 if !many_first => "/text_1".to_owned(),
+        0 => format!("/text_1/{}", if is_one { 0 } else { row }),
+        _ if many_second => format!("/text_2/{row}"),
+        _ => "/text_2".to_owned(),
+    });
+    Ok(Box::new(Score {
+        pairs: Texts::new(opened, model, (rows, places), common.cut_to, GIVES)?,
+    }))
+}
+
+impl<P: Ports> Work<P> for Score {
+    fn items(&self) -> u64 {
+        self.pairs.count() as u64
+    }
+
+    fn run(mut self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+        let answers = self.pairs.run(runner)?;
+        let units = texts::units(&answers);
+        let scored = scores(&self.pairs, runner, answers)?
+            .into_iter()
+            .enumerate();
+        let data: Vec<Value> = scored
+            .map(|(index, (_, score))| json!({ "index": index, "object": "score", "score": score }))
+            .collect();
+        let prediction_id = runner.prediction_id();
+        let body = json!({
+            "id": prediction_id.to_string(),
+            "object": "list",
+            "created": runner.call.context.unix_ms / 1_000,
+            "model": runner.model,
+            "data": data,
+            "usage": texts::usage(units),
+        });
+        Ok(Answer {
+            response: Response::new(200, JSON, body.to_string().into_bytes()),
+            prediction_id: Some(prediction_id),
+        })
+    }
+}
