@@ -16,6 +16,7 @@ use penstock_policy::quota::limits::{
 };
 use penstock_policy::usage::UsageSettings;
 use penstock_policy::validation::ValidationSettings;
+use penstock_sources::{PullSettings, SourceSettings};
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -347,6 +348,10 @@ pub struct ModelsSettings {
     pub control: bool,
     /// The models without which the server is not ready; `*` stands for all that are there. Acted upon by the gate.
     pub required: Vec<String>,
+    /// `[[models.sources]]`: models that come from elsewhere.
+    pub sources: Vec<SourceSettings>,
+    /// `[models.pull]`: what pulling them may cost, and whom it trusts.
+    pub pull: PullSettings,
 }
 
 /// As many as a server lists.
@@ -363,6 +368,8 @@ impl Default for ModelsSettings {
             // Who unloads a model takes it from everybody.
             control: false,
             required: Vec::new(),
+            sources: Vec::new(),
+            pull: PullSettings::default(),
         }
     }
 }
@@ -395,6 +402,9 @@ impl ModelsSettings {
             load_timeout_ms,
             control: _,
             required,
+            // See `Settings::faults`.
+            sources: _,
+            pull: _,
         } = self;
         let mut faults = Vec::new();
         if required.len() > MAX_REQUIRED_MODELS {
@@ -547,6 +557,13 @@ impl Settings {
         faults.extend(audit.map(|(setting, message)| (named("audit", setting), message)));
         let auth = auth.faults().into_iter();
         faults.extend(auth.map(|(setting, message)| (named("auth", &setting), message)));
+        let sources = penstock_sources::settings::faults(&models.sources).into_iter();
+        faults
+            .extend(sources.map(|(at, setting, message)| {
+                (format!("models.sources[{at}].{setting}"), message)
+            }));
+        let pull = models.pull.faults().into_iter();
+        faults.extend(pull.map(|(setting, message)| (format!("models.pull.{setting}"), message)));
         let models = models.faults().into_iter();
         faults.extend(models.map(|(setting, message)| (setting.to_owned(), message)));
         let mut at_least = |setting: &str, value: u64, least: u64, message: &str| {
