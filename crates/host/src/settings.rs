@@ -796,6 +796,38 @@ mod tests {
             ),
             ("[models]\nrequired = [\"a b\"]\n", 2, "`a b`"),
             ("[models]\nrequired = \"cls\"\n", 2, "invalid type"),
+            (
+                "[[models.sources]]\nname = \"a\"\nfrom = \"x\"\n[[models.sources]]\nname = \"b\"\nfrom = \"ftp://x/y\"\n",
+                6,
+                "unknown scheme",
+            ),
+            (
+                "[[models.sources]]\nname = \"a b\"\nfrom = \"x\"\n",
+                2,
+                "letters",
+            ),
+            (
+                "[[models.sources]]\nname = \"a\"\nfrom = \"https://u:p@h/x\"\n",
+                3,
+                "credentials_env",
+            ),
+            (
+                "[[models.sources]]\nname = \"a\"\nfrom = \"x\"\nversions = [1, 2]\n",
+                4,
+                "{version}",
+            ),
+            (
+                "[[models.sources]]\nname = \"a\"\nfrom = \"x\"\n[[models.sources]]\nname = \"a\"\nfrom = \"y\"\n",
+                5,
+                "twice",
+            ),
+            (
+                "[[models.sources]]\nname = \"a\"\nfrom = \"x\"\nsha256 = \"12\"\n",
+                4,
+                "64 hexadecimal digits",
+            ),
+            ("[models.pull]\nat_once = 0\n", 2, "from 1 to 64"),
+            ("[models.pull]\nallow_http = true\n", 2, "allow_http"),
             ("[admin]\nlisten = \"here\"\n", 2, "socket address"),
             ("[admin]\nlissen = \"127.0.0.1:1\"\n", 2, "lissen"),
             ("[models]\npol_interval_ms = 5\n", 2, "pol_interval_ms"),

@@ -76,6 +76,14 @@ pub fn arrange(
     graph: Option<&str>,
     text: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Arrangement, String> {
+    // What tools hide; and a record of ours comes from nobody else.
+    let is_hidden = |path: &&str| path.split('/').any(|name| name.starts_with('.'));
+    let paths: Vec<&str> = paths
+        .iter()
+        .copied()
+        .filter(|path| !is_hidden(path))
+        .collect();
+    let paths = paths.as_slice();
     if let [only] = paths
         && graph.is_none()
         && !only.contains('/')
@@ -271,8 +279,8 @@ fn belongs(path: &str, graph: &str, folder: &str) -> bool {
     name.starts_with(own)
         || name == format!("{stem}.data")
         || name == format!("{stem}.bin")
-        || (folder != "" && !name.contains(".onnx") && !is_foreign(name))
-        || (folder == "" && name.ends_with(".data"))
+        || (!folder.is_empty() && !name.contains(".onnx") && !is_foreign(name))
+        || (folder.is_empty() && name.ends_with(".data"))
 }
 
 /// Weights of other frameworks.
@@ -503,6 +511,13 @@ mod tests {
                 MLFLOW,
                 "",
                 "graph.onnx.data<model.onnx/graph.onnx.data model.onnx<model.onnx/graph.onnx",
+            ),
+            (
+                &["model.onnx", ".penstock.json", ".git/config", "a.json"],
+                None,
+                "",
+                "",
+                "a.json model.onnx",
             ),
             (
                 &["det.xml", "det.bin"],

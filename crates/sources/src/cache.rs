@@ -213,6 +213,13 @@ impl Cache {
         }))
     }
 
+    /// Waits for a turn to install: two versions of a new model would both make its folder.
+    pub fn install_turn(&self) -> Result<Guard, Error> {
+        let file = self.open_lock(&self.root.join("locks/install"))?;
+        file.lock().map_err(|e| Error::io("lock the cache", e))?;
+        Ok(Guard { _files: vec![file] })
+    }
+
     fn open_lock(&self, path: &Path) -> Result<File, Error> {
         let opened = OpenOptions::new()
             .create(true)

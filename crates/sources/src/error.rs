@@ -1,6 +1,7 @@
 //! Why a model could not be had.
 
 use std::fmt;
+use std::time::Duration;
 
 /// What kind of failure it is; this decides whether the cache may answer instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,25 +21,33 @@ pub struct Error {
     pub kind: Kind,
     /// What was wrong, where, and what to do.
     pub message: String,
+    /// How long the server asks to wait before the next try.
+    pub after: Option<Duration>,
 }
 
 impl Error {
+    fn new(kind: Kind, message: String) -> Self {
+        let after = None;
+        Self {
+            kind,
+            message,
+            after,
+        }
+    }
+
     /// The source could not be reached.
     pub fn unreachable(message: impl Into<String>) -> Self {
-        let (kind, message) = (Kind::Unreachable, message.into());
-        Self { kind, message }
+        Self::new(Kind::Unreachable, message.into())
     }
 
     /// The source sent something that is not taken.
     pub fn refused(message: impl Into<String>) -> Self {
-        let (kind, message) = (Kind::Refused, message.into());
-        Self { kind, message }
+        Self::new(Kind::Refused, message.into())
     }
 
     /// Something on this machine failed.
     pub fn local(message: impl Into<String>) -> Self {
-        let (kind, message) = (Kind::Local, message.into());
-        Self { kind, message }
+        Self::new(Kind::Local, message.into())
     }
 
     /// A file system operation failed.

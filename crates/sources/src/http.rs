@@ -12,7 +12,7 @@ use crate::transfer::Head;
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HOST,
-    LAST_MODIFIED, LOCATION, RETRY_AFTER, USER_AGENT,
+    LAST_MODIFIED, LOCATION, USER_AGENT,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, Empty};
@@ -100,7 +100,6 @@ impl Answer {
                 .and_then(|text| text.parse().ok()),
             range: self.header(&CONTENT_RANGE),
             validator: self.header(&ETAG).or_else(|| self.header(&LAST_MODIFIED)),
-            retry_after: self.header(&RETRY_AFTER),
         }
     }
 

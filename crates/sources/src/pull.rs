@@ -409,17 +409,12 @@ impl<'a> Pull<'a> {
                 Err(error) => error,
             };
             tries = tries.and(false);
-            self.again(error, tries, None).await?;
+            self.again(error, tries).await?;
         }
     }
 
     /// Waits before the next try, or gives up with the error.
-    async fn again(
-        &self,
-        error: Error,
-        tries: Tries,
-        asked: Option<Duration>,
-    ) -> Result<(), Error> {
+    async fn again(&self, error: Error, tries: Tries) -> Result<(), Error> {
         self.check()?;
         let left = self.until.saturating_duration_since(Instant::now());
         let pause = match error.kind {
@@ -428,7 +423,7 @@ impl<'a> Pull<'a> {
             {
                 None
             }
-            Kind::Unreachable => retry::pause(tries, asked, rand::random(), left),
+            Kind::Unreachable => retry::pause(tries, error.after, rand::random(), left),
             _ => None,
         };
         let Some(pause) = pause else {
@@ -449,19 +444,27 @@ impl<'a> Pull<'a> {
         known: Option<&Known>,
         whole: bool,
     ) -> Result<Remote, Error> {
+        let same = |item: &Item| -> Option<&Downloaded> {
+            let mut known = known.into_iter().flat_map(|known| &known.items);
+            known.find(|one| {
+                let same = match item.sha256 {
+                    Some(sum) => sum == one.blob.sha256,
+                    None => item.validator.is_some() && item.validator == one.validator,
+                };
+                one.path == item.path && same
+            })
+        };
         let mut missing = Vec::new();
         self.have.clear();
+        // The download of an archive is not kept, and what came out of it is. So it need not come again where nothing changed.
+        let all: Option<Vec<&Downloaded>> = listing.items.iter().map(same).collect();
+        if let Some(all) = all.filter(|all| whole && !all.is_empty()) {
+            self.have = all.into_iter().cloned().enumerate().collect();
+            let pin = listing.pin;
+            return Ok(Remote::Listed { pin, missing });
+        }
         for (at, item) in listing.items.iter().enumerate() {
-            let before =
-                known.and_then(|known| known.items.iter().find(|one| one.path == item.path));
-            let same = before.filter(|one| match item.sha256 {
-                Some(sum) => sum == one.blob.sha256,
-                None => item.validator.is_some() && item.validator == one.validator,
-            });
-            // The download of an archive is not kept; what came out of it is.
-            if let Some(same) = same.filter(|same| {
-                self.cache().has(&same.blob) || (whole && is_packed(listing, item, known))
-            }) {
+            if let Some(same) = same(item).filter(|same| self.cache().has(&same.blob)) {
                 self.have.insert(at, same.clone());
                 continue;
             }
@@ -531,7 +534,7 @@ impl<'a> Pull<'a> {
                 immutable: item.immutable || item.sha256.is_some(),
             };
             let asked = transfer::conditions(&part, cached.as_deref());
-            let (ended, asked_to_wait) = self.transfer(item, &part, &asked, &mut partial).await;
+            let ended = self.transfer(item, &part, &asked, &mut partial).await;
             match ended {
                 Ok(Ended::Unchanged) => {
                     let Some(before) = before else {
@@ -549,7 +552,7 @@ impl<'a> Pull<'a> {
                         "{} answers with another range than was asked for",
                         self.source.from
                     ));
-                    self.again(error, tries, None).await?;
+                    self.again(error, tries).await?;
                 }
                 Ok(Ended::Complete { validator }) => {
                     let sum = partial.sum();
@@ -585,87 +588,78 @@ impl<'a> Pull<'a> {
                         partial.checkpoint()?;
                     }
                     tries = tries.and(fruitful);
-                    self.again(error, tries, asked_to_wait).await?;
+                    self.again(error, tries).await?;
                 }
             }
         }
     }
 
-    /// One request for one file. Beside an error stands how long the server asks to wait.
+    /// One request for one file.
     async fn transfer(
         &mut self,
         item: &Item,
         part: &Part,
         asked: &Conditions,
         partial: &mut crate::cache::Partial,
-    ) -> (Result<Ended, Error>, Option<Duration>) {
-        let mut wait = None;
-        let result = async {
-            let mut answer = self.adapter.open(&item.place, asked).await?;
-            let head = answer.head();
-            let total = match transfer::judge(asked, part, &head, SystemTime::now()) {
-                transfer::Answer::Unchanged => return Ok(Ended::Unchanged),
-                transfer::Answer::Forget => return Ok(Ended::Forget),
-                transfer::Answer::Complete => {
-                    return Ok(Ended::Complete {
-                        validator: part.validator.clone(),
-                    });
-                }
-                transfer::Answer::Retry { after } => {
-                    wait = after;
-                    return Err(refusal(&shown(item, self.source), answer).await);
-                }
-                transfer::Answer::Refused => {
-                    return Err(refusal(&shown(item, self.source), answer).await);
-                }
-                transfer::Answer::Append { total } => total,
-                transfer::Answer::StartOver { total } => {
-                    if answer.is_page() {
-                        return Err(Error::refused(format!(
-                            "{} answers with a page for people (text/html), not with a model; correct the address",
-                            shown(item, self.source)
-                        )));
-                    }
-                    partial.start_over(head.validator.clone())?;
-                    total
-                }
-            };
-            let total = total.or(item.bytes);
-            let most = item
-                .bytes
-                .unwrap_or(self.limits.bytes)
-                .min(self.limits.bytes);
-            if total.is_some_and(|total| total > self.limits.bytes) {
-                return Err(too_large(self.limits));
+    ) -> Result<Ended, Error> {
+        let mut answer = self.adapter.open(&item.place, asked).await?;
+        let head = answer.head();
+        let total = match transfer::judge(asked, part, &head) {
+            transfer::Answer::Unchanged => return Ok(Ended::Unchanged),
+            transfer::Answer::Forget => return Ok(Ended::Forget),
+            transfer::Answer::Complete => {
+                return Ok(Ended::Complete {
+                    validator: part.validator.clone(),
+                });
             }
-            while let Some(chunk) = answer.chunk().await? {
-                if partial.bytes() + chunk.len() as u64 > most {
-                    return Err(match item.bytes {
-                        Some(stated) => Error::refused(format!(
-                            "{} has more than the {stated} bytes that its source states",
-                            shown(item, self.source)
-                        )),
-                        None => too_large(self.limits),
-                    });
+            transfer::Answer::Retry | transfer::Answer::Refused => {
+                return Err(refusal(&shown(item, self.source), answer).await);
+            }
+            transfer::Answer::Append { total } => total,
+            transfer::Answer::StartOver { total } => {
+                if answer.is_page() {
+                    return Err(Error::refused(format!(
+                        "{} answers with a page for people (text/html), not with a model; correct the address",
+                        shown(item, self.source)
+                    )));
                 }
-                partial.write(&chunk)?;
-                self.fetched_bytes += chunk.len() as u64;
-                self.progress.bytes(&item.path, partial.bytes(), total);
-                self.check()?;
+                partial.start_over(head.validator.clone())?;
+                total
             }
-            if total.is_some_and(|total| total != partial.bytes()) {
-                return Err(Error::unreachable(format!(
-                    "{} ended after {} bytes",
-                    shown(item, self.source),
-                    partial.bytes()
-                )));
-            }
-            Ok(Ended::Complete {
-                validator: head.validator,
-            })
         };
-        let result = result.await;
-        (result, wait)
+        let total = total.or(item.bytes);
+        let most = item
+            .bytes
+            .unwrap_or(self.limits.bytes)
+            .min(self.limits.bytes);
+        if total.is_some_and(|total| total > self.limits.bytes) {
+            return Err(too_large(self.limits));
+        }
+        while let Some(chunk) = answer.chunk().await? {
+            if partial.bytes() + chunk.len() as u64 > most {
+                return Err(match item.bytes {
+                    Some(stated) => Error::refused(format!(
+                        "{} has more than the {stated} bytes that its source states",
+                        shown(item, self.source)
+                    )),
+                    None => too_large(self.limits),
+                });
+            }
+            partial.write(&chunk)?;
+            self.fetched_bytes += chunk.len() as u64;
+            self.progress.bytes(&item.path, partial.bytes(), total);
+            self.check()?;
+        }
+        if total.is_some_and(|total| total != partial.bytes()) {
+            return Err(Error::unreachable(format!(
+                "{} ended after {} bytes",
+                shown(item, self.source),
+                partial.bytes()
+            )));
+        }
+        Ok(Ended::Complete {
+            validator: head.validator,
+        })
     }
 
     /// Unpacks what was downloaded, and finds out its sum and who signed it.
@@ -955,12 +949,6 @@ enum Ended {
     Unchanged,
     Forget,
     Complete { validator: Option<String> },
-}
-
-/// Whether an item was an archive: the files that came out of it are known, and it is none of them.
-fn is_packed(listing: &Listing, item: &Item, known: Option<&Known>) -> bool {
-    let is_file = known.is_some_and(|known| known.files.contains_key(&item.path));
-    item.archive || (listing.single && !is_file)
 }
 
 fn stopped() -> Error {

@@ -53,8 +53,6 @@ pub struct Head {
     pub range: Option<String>,
     /// `ETag`, or else `Last-Modified`.
     pub validator: Option<String>,
-    /// `Retry-After`.
-    pub retry_after: Option<String>,
 }
 
 /// What to do with an answer.
@@ -77,16 +75,13 @@ pub enum Answer {
     /// Forget the part, and ask again.
     Forget,
     /// Ask again later.
-    Retry {
-        /// How long the server says to wait.
-        after: Option<Duration>,
-    },
+    Retry,
     /// It will not be had.
     Refused,
 }
 
 /// What an answer means.
-pub fn judge(asked: &Conditions, part: &Part, head: &Head, now: SystemTime) -> Answer {
+pub fn judge(asked: &Conditions, part: &Part, head: &Head) -> Answer {
     match head.status {
         200 => Answer::StartOver { total: head.length },
         206 => match (asked.from, head.range.as_deref().and_then(content_range)) {
@@ -106,9 +101,7 @@ pub fn judge(asked: &Conditions, part: &Part, head: &Head, now: SystemTime) -> A
                 _ => Answer::Forget,
             }
         }
-        408 | 425 | 429 | 500 | 502 | 503 | 504 => Answer::Retry {
-            after: head.retry_after.as_deref().and_then(|text| wait(text, now)),
-        },
+        408 | 425 | 429 | 500 | 502 | 503 | 504 => Answer::Retry,
         _ => Answer::Refused,
     }
 }
@@ -126,8 +119,8 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
     (first <= last && ends).then_some((first, total))
 }
 
-/// Retry-After: seconds, or a date.
-fn wait(text: &str, now: SystemTime) -> Option<Duration> {
+/// The wait that Retry-After asks for: seconds, or the time until a date.
+pub fn wait(text: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse::<u64>() {
         // Beyond what is waited for, the number no longer matters, and adding to it must not overflow.
         return Some(Duration::from_secs(
@@ -180,7 +173,6 @@ mod tests {
 
     #[test]
     fn each_answer_is_judged_by_what_was_asked() {
-        let now = SystemTime::UNIX_EPOCH;
         let have = part(5, Some("\"a\""));
         let asked = conditions(&have, Some("\"c\""));
         let first = conditions(&part(0, None), None);
@@ -216,11 +208,11 @@ mod tests {
             (&asked, head(416, Some("bytes */5")), Answer::Complete),
             (&asked, head(416, Some("bytes */4")), Answer::Forget),
             (&first, head(416, Some("bytes */4")), Answer::Refused),
-            (&asked, head(503, None), Answer::Retry { after: None }),
+            (&asked, head(503, None), Answer::Retry),
             (&asked, head(404, None), Answer::Refused),
             (&asked, head(101, None), Answer::Refused),
         ] {
-            assert_eq!(judge(asked, &have, &head, now), expected, "{head:?}");
+            assert_eq!(judge(asked, &have, &head), expected, "{head:?}");
         }
         for (text, after) in [
             ("7", secs(7)),
@@ -228,15 +220,7 @@ mod tests {
             ("Thu, 01 Jan 1970 00:00:09 GMT", secs(9)),
             ("soon", None),
         ] {
-            let head = Head {
-                retry_after: Some(text.to_owned()),
-                ..head(429, None)
-            };
-            assert_eq!(
-                judge(&asked, &have, &head, now),
-                Answer::Retry { after },
-                "{text}"
-            );
+            assert_eq!(wait(text, SystemTime::UNIX_EPOCH), after, "{text}");
         }
     }
 
@@ -249,7 +233,7 @@ mod tests {
             let have = part(bytes, Some("\"a\""));
             let asked = conditions(&have, None);
             let head = Head { status, range: Some(range.clone()), ..Head::default() };
-            if let Answer::Append { .. } = judge(&asked, &have, &head, SystemTime::UNIX_EPOCH) {
+            if let Answer::Append { .. } = judge(&asked, &have, &head) {
                 let start = format!("bytes {bytes}-");
                 // Leading zeros are digits, too.
                 let first: u64 = range[6..].split('-').next().unwrap().parse().unwrap();

@@ -212,6 +212,20 @@ fn artifacts_of_each_kind_become_models() {
         );
         assert_eq!(again.sha256, first.sha256);
     }
+    // Of two archives, one changes: both come again, because archives are not kept.
+    let place = Place::new();
+    let layer = |name: &str, body: &[u8]| (tarred, json!({}), tar(&[(name, body)]));
+    for body in [&b"{}"[..], b"[]"] {
+        let layers = [layer("model.onnx", &graph), layer("config.json", body)];
+        let layers: Vec<_> = layers
+            .iter()
+            .map(|(kind, notes, tar)| (*kind, notes.clone(), tar.as_slice()))
+            .collect();
+        registry.push("models/m", "two", &layers);
+        place.pull(&registry.from("models/m:two"));
+        assert_eq!(place.read("m/1/config.json"), body);
+        assert_eq!(place.read("m/1/model.onnx"), graph);
+    }
     let place = Place::new();
     assert!(
         place

@@ -11,10 +11,11 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::http::{Answer, Client, Get};
 use crate::settings::Source;
-use crate::transfer::Conditions;
-use http::header::{IF_NONE_MATCH, IF_RANGE, RANGE};
+use crate::transfer::{self, Conditions};
+use http::header::{IF_NONE_MATCH, IF_RANGE, RANGE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue};
 use std::path::PathBuf;
+use std::time::SystemTime;
 use url::Url;
 
 /// Bytes of a document that describes a source: a manifest, a list of files.
@@ -208,6 +209,8 @@ pub fn too_many(limits: Limits) -> Error {
 /// What an answer that is no success says.
 pub async fn refusal(what: &str, answer: Answer) -> Error {
     let status = answer.status.as_u16();
+    let after = answer.header(&RETRY_AFTER);
+    let after = after.and_then(|text| transfer::wait(&text, SystemTime::now()));
     let remedy = match status {
         401 | 403 => "; give credentials by credentials_env or credentials_file, or correct them",
         404 | 410 => "; correct the address",
@@ -226,7 +229,10 @@ pub async fn refusal(what: &str, answer: Answer) -> Error {
     };
     let message = format!("{what} answered {status}{said}{remedy}");
     match status {
-        408 | 425 | 429 | 500..=599 => Error::unreachable(message),
+        408 | 425 | 429 | 500..=599 => Error {
+            after,
+            ..Error::unreachable(message)
+        },
         _ => Error::refused(message),
     }
 }
