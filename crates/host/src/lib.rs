@@ -13,6 +13,7 @@
 //! * [`admin`]: the connections and requests of who administers keys;
 //! * [`audit`]: who asked for what, for later;
 //! * [`jwks`]: the key sets of those who issue tokens;
+//! * [`pulls`]: models from elsewhere;
 //! * [`up`], [`check`], [`init`], [`usage`], [`keys`], [`rollouts`]: the commands.
 
 pub mod access;
@@ -34,6 +35,7 @@ pub mod kv;
 pub mod log;
 mod nn;
 pub mod proxies;
+pub mod pulls;
 pub mod rollouts;
 pub mod secrets;
 pub mod server;

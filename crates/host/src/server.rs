@@ -17,6 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use penstock_core::{Code, Problem, RequestId, negotiate};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -165,7 +166,7 @@ pub struct Fittings {
 }
 
 /// Says why a server takes no new work.
-pub type NotReady = Box<dyn Fn() -> Option<&'static str> + Send + Sync>;
+pub type NotReady = Box<dyn Fn() -> Option<Cow<'static, str>> + Send + Sync>;
 
 /// A server over one door.
 pub struct Server {
@@ -664,9 +665,9 @@ impl Server {
     }
 
     /// Why the server takes no new work, where it takes none.
-    fn not_ready(&self) -> Option<&'static str> {
+    fn not_ready(&self) -> Option<Cow<'static, str>> {
         if self.phase.borrow().is_leaving() {
-            return Some(STOPPING);
+            return Some(STOPPING.into());
         }
         self.fittings.not_ready.as_ref().and_then(|why| why())
     }
@@ -691,7 +692,7 @@ impl Server {
         if HEALTH.contains(&parts.uri.path())
             && let Some(why) = self.not_ready()
         {
-            facts.insert("not_ready".to_owned(), why.into());
+            facts.insert("not_ready".to_owned(), why.into_owned().into());
         }
         if let Some(bytes) = asks {
             facts.insert("asks".to_owned(), json!({ "bytes": bytes }));

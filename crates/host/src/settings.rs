@@ -16,6 +16,7 @@ use penstock_policy::quota::limits::{
 };
 use penstock_policy::usage::UsageSettings;
 use penstock_policy::validation::ValidationSettings;
+use penstock_sources::{PullSettings, SourceSettings};
 use penstock_tensor::contract::Isolation;
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -356,6 +357,10 @@ pub struct ModelsSettings {
     pub derive: Option<bool>,
     /// The models without which the server is not ready; `*` stands for all that are there. Acted upon by the gate.
     pub required: Vec<String>,
+    /// `[[models.sources]]`: models that come from elsewhere.
+    pub sources: Vec<SourceSettings>,
+    /// `[models.pull]`: what pulling them may cost, and whom it trusts.
+    pub pull: PullSettings,
 }
 
 /// As many as a server lists.
@@ -375,6 +380,8 @@ impl Default for ModelsSettings {
             control: false,
             derive: None,
             required: Vec::new(),
+            sources: Vec::new(),
+            pull: PullSettings::default(),
         }
     }
 }
@@ -413,6 +420,9 @@ impl ModelsSettings {
             control: _,
             derive: _,
             required,
+            // See `Settings::faults`.
+            sources: _,
+            pull: _,
         } = self;
         let mut faults = Vec::new();
         if isolation.is_some() && self.isolated().is_none() {
@@ -582,6 +592,13 @@ impl Settings {
         faults.extend(audit.map(|(setting, message)| (named("audit", setting), message)));
         let auth = auth.faults().into_iter();
         faults.extend(auth.map(|(setting, message)| (named("auth", &setting), message)));
+        let sources = penstock_sources::settings::faults(&models.sources).into_iter();
+        faults
+            .extend(sources.map(|(at, setting, message)| {
+                (format!("models.sources[{at}].{setting}"), message)
+            }));
+        let pull = models.pull.faults().into_iter();
+        faults.extend(pull.map(|(setting, message)| (format!("models.pull.{setting}"), message)));
         let models = models.faults().into_iter();
         faults.extend(models.map(|(setting, message)| (setting.to_owned(), message)));
         let mut at_least = |setting: &str, value: u64, least: u64, message: &str| {
@@ -814,6 +831,38 @@ mod tests {
             ),
             ("[models]\nrequired = [\"a b\"]\n", 2, "`a b`"),
             ("[models]\nrequired = \"cls\"\n", 2, "invalid type"),
+            (
+                "[[models.sources]]\nname = \"a\"\nfrom = \"x\"\n[[models.sources]]\nname = \"b\"\nfrom = \"ftp://x/y\"\n",
+                6,
+                "unknown scheme",
+            ),
+            (
+                "[[models.sources]]\nname = \"a b\"\nfrom = \"x\"\n",
+                2,
+                "letters",
+            ),
+            (
+                "[[models.sources]]\nname = \"a\"\nfrom = \"https://u:p@h/x\"\n",
+                3,
+                "credentials_env",
+            ),
+            (
+                "[[models.sources]]\nname = \"a\"\nfrom = \"x\"\nversions = [1, 2]\n",
+                4,
+                "{version}",
+            ),
+            (
+                "[[models.sources]]\nname = \"a\"\nfrom = \"x\"\n[[models.sources]]\nname = \"a\"\nfrom = \"y\"\n",
+                5,
+                "twice",
+            ),
+            (
+                "[[models.sources]]\nname = \"a\"\nfrom = \"x\"\nsha256 = \"12\"\n",
+                4,
+                "64 hexadecimal digits",
+            ),
+            ("[models.pull]\nat_once = 0\n", 2, "from 1 to 64"),
+            ("[models.pull]\nallow_http = true\n", 2, "allow_http"),
             ("[admin]\nlisten = \"here\"\n", 2, "socket address"),
             ("[admin]\nlissen = \"127.0.0.1:1\"\n", 2, "lissen"),
             ("[models]\npol_interval_ms = 5\n", 2, "pol_interval_ms"),

@@ -10,6 +10,7 @@ use crate::ending;
 use crate::engine::{self, Ticker};
 use crate::jwks;
 use crate::kv::{self, Durability, ModelStore, RuntimeConfig, StoreConfig, Stores};
+use crate::pulls::{AtStart, Pulls};
 use crate::secrets;
 use crate::server::{Door, Fittings, NotReady, Server};
 use crate::settings::Settings;
@@ -119,6 +120,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
         compiled,
         ..
     } = prepared;
+    let pulls = Pulls::open(&options.app, &settings, &models)?;
     let token = format!("{:032x}", rand::random::<u128>());
     source
         .environment
@@ -211,7 +213,11 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
         tls,
         audit: audit.clone(),
         token: Some(token),
-        not_ready: Some(not_ready(repository.clone(), loaded.clone())),
+        not_ready: Some(not_ready(
+            repository.clone(),
+            loaded.clone(),
+            pulls.as_ref().map(Pulls::state),
+        )),
     };
     let server = Server::with(door, server_settings, fittings);
     tracing::info!(
@@ -224,6 +230,8 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
             "opened by the components that run them, when they are first asked for"
         },
     );
+    let pull_state = pulls.as_ref().map(Pulls::state);
+    let pulling = pulls.map(|pulls| tokio::spawn(pulls.run(repository.clone(), runs_models)));
     let events = repository.events();
     let noting = tokio::spawn(note_all(events));
     let repository_at_end = repository.clone();
@@ -296,8 +304,12 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     if let Some(administrating) = administrating {
         administrating.stop().await;
     }
+    if let Some(pulls) = pull_state {
+        pulls.stop();
+    }
     for task in [loading, noting, retiring]
         .into_iter()
+        .chain(pulling)
         .chain(following)
         .chain(key_sets)
     {
@@ -324,10 +336,17 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
 
 /// Says why a server whose models this host runs takes no new work: it has not tried all that were there at its start, or
 /// none of those it has can answer. One that failed beside others that answer is its own callers' affair.
-fn not_ready(repository: Arc<Repository>, loaded: Arc<AtomicBool>) -> NotReady {
+fn not_ready(
+    repository: Arc<Repository>,
+    loaded: Arc<AtomicBool>,
+    pulls: Option<Arc<AtStart>>,
+) -> NotReady {
     Box::new(move || {
         if !loaded.load(Ordering::Relaxed) {
-            return Some("the server is loading its models");
+            return Some("the server is loading its models".into());
+        }
+        if let Some(why) = pulls.as_ref().and_then(|pulls| pulls.not_ready()) {
+            return Some(why.into());
         }
         let Readiness {
             ready,
@@ -338,7 +357,7 @@ fn not_ready(repository: Arc<Repository>, loaded: Arc<AtomicBool>) -> NotReady {
         } = repository.readiness();
         // What an operator unloaded is not broken.
         let others = ready + loading + resting + unloaded;
-        (failed > 0 && others == 0).then_some("every model failed to load")
+        (failed > 0 && others == 0).then(|| "every model failed to load".into())
     })
 }
 

@@ -1,0 +1,254 @@
+//! Sources as they answer: each lists what it has, and opens one file of it.
+
+mod hub;
+pub mod local;
+mod oci;
+mod s3;
+
+use crate::address::{Address, redacted};
+use crate::credentials::{self, Environment, Secret};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::http::{Answer, Client, Get};
+use crate::settings::Source;
+use crate::transfer::{self, Conditions};
+use http::header::{IF_NONE_MATCH, IF_RANGE, RANGE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue};
+use std::path::PathBuf;
+use std::time::SystemTime;
+use url::Url;
+
+/// Bytes of a document that describes a source: a manifest, a list of files.
+const MAX_DOCUMENT_BYTES: usize = 8 << 20;
+
+/// Where a file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On this machine.
+    Local(PathBuf),
+    /// Behind a URL.
+    Web(Url),
+    /// The key of an object.
+    Object(String),
+    /// A blob of the registry.
+    Blob(Digest),
+}
+
+/// A file that a source has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Its path in the model, with `/`.
+    pub path: String,
+    /// Where it is.
+    pub place: Place,
+    /// Its size, where the source states it.
+    pub bytes: Option<u64>,
+    /// Its sum, where the source states it.
+    pub sha256: Option<Digest>,
+    /// What the source names its state, where it does.
+    pub validator: Option<String>,
+    /// Whether its place stands for one content for ever.
+    pub immutable: bool,
+    /// Whether it is an archive whose files are meant.
+    pub archive: bool,
+}
+
+/// What a source has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Its files.
+    pub items: Vec<Item>,
+    /// Its commit or digest, for people.
+    pub identity: Option<String>,
+    /// Its sum, where the source states one.
+    pub pin: Option<Digest>,
+    /// Whether it is one file, whose own sum is the pin and which is unpacked if it is an archive.
+    pub single: bool,
+}
+
+/// Most files and most bytes of one model.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes, downloaded and unpacked.
+    pub bytes: u64,
+    /// Files.
+    pub files: usize,
+}
+
+/// Asks one source.
+pub struct Adapter<'a> {
+    client: &'a Client,
+    source: &'a Source,
+    limits: Limits,
+    environment: &'a Environment,
+    secret: Option<Secret>,
+    bearer: Option<HeaderValue>,
+}
+
+impl<'a> Adapter<'a> {
+    /// For a source; its credentials are read here.
+    pub fn new(
+        client: &'a Client,
+        source: &'a Source,
+        limits: Limits,
+        environment: &'a Environment,
+    ) -> Result<Self, Error> {
+        let secret = credentials::named(source, environment)?;
+        Ok(Self {
+            client,
+            source,
+            limits,
+            environment,
+            secret,
+            bearer: None,
+        })
+    }
+
+    /// What the source has now.
+    pub async fn list(&mut self) -> Result<Listing, Error> {
+        let listing = match &self.source.from {
+            Address::Path(path) => local::list(path, self.limits)?,
+            Address::Web(url) => Listing {
+                items: vec![Item {
+                    path: file_name(url),
+                    place: Place::Web(url.clone()),
+                    bytes: None,
+                    sha256: None,
+                    validator: None,
+                    immutable: false,
+                    archive: false,
+                }],
+                single: true,
+                ..Listing::default()
+            },
+            Address::S3 { .. } => self.list_s3().await?,
+            Address::Oci { .. } => self.list_oci().await?,
+            Address::Hub { .. } => self.list_hub().await?,
+        };
+        let stated = listing.items.iter().filter_map(|item| item.bytes);
+        if stated.fold(0, u64::saturating_add) > self.limits.bytes {
+            return Err(too_large(self.limits));
+        }
+        if listing.items.len() > self.limits.files {
+            return Err(too_many(self.limits));
+        }
+        Ok(listing)
+    }
+
+    /// Asks for a file.
+    pub async fn open(&mut self, place: &Place, conditions: &Conditions) -> Result<Answer, Error> {
+        let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+        let mut add = |name: HeaderName, value: String| {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.push((name, value));
+            }
+        };
+        if let Some(from) = conditions.from {
+            add(RANGE, format!("bytes={from}-"));
+        }
+        if let Some(tag) = &conditions.if_range {
+            add(IF_RANGE, tag.clone());
+        }
+        if let Some(tag) = &conditions.if_none_match {
+            add(IF_NONE_MATCH, tag.clone());
+        }
+        match place {
+            Place::Local(_) => Err(Error::local("a local file is not asked for over HTTP")),
+            Place::Web(url) => {
+                let authorization = self.authorization()?;
+                self.client
+                    .get(&Get {
+                        url,
+                        authorization,
+                        headers,
+                    })
+                    .await
+            }
+            Place::Object(key) => {
+                let url = self.object_url(key)?;
+                self.client
+                    .get(&Get {
+                        headers,
+                        ..Get::new(&url)
+                    })
+                    .await
+            }
+            Place::Blob(digest) => self.open_blob(*digest, headers).await,
+        }
+    }
+
+    fn authorization(&self) -> Result<Option<HeaderValue>, Error> {
+        self.secret.as_ref().map(Secret::header).transpose()
+    }
+
+    async fn document(&self, get: &Get<'_>) -> Result<Vec<u8>, Error> {
+        let answer = self.client.get(get).await?;
+        if answer.status != http::StatusCode::OK {
+            return Err(refusal(&redacted(get.url), answer).await);
+        }
+        answer.body(MAX_DOCUMENT_BYTES).await
+    }
+}
+
+/// That a model is too large.
+pub fn too_large(limits: Limits) -> Error {
+    Error::refused(format!(
+        "it has more than {} bytes; raise max_bytes in [models.pull] if it is to",
+        limits.bytes
+    ))
+}
+
+/// That a model has too many files.
+pub fn too_many(limits: Limits) -> Error {
+    Error::refused(format!(
+        "it has more than {} files; raise max_files in [models.pull] if it is to",
+        limits.files
+    ))
+}
+
+/// What an answer that is no success says.
+pub async fn refusal(what: &str, answer: Answer) -> Error {
+    let status = answer.status.as_u16();
+    let after = answer.header(&RETRY_AFTER);
+    let after = after.and_then(|text| transfer::wait(&text, SystemTime::now()));
+    let remedy = match status {
+        401 | 403 => "; give credentials by credentials_env or credentials_file, or correct them",
+        404 | 410 => "; correct the address",
+        _ => "",
+    };
+    let said = answer.body(16 << 10).await.unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let said: String = said
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(200)
+        .collect();
+    let said = match said.trim() {
+        "" => String::new(),
+        said => format!(" (`{said}`)"),
+    };
+    let message = format!("{what} answered {status}{said}{remedy}");
+    match status {
+        408 | 425 | 429 | 500..=599 => Error {
+            after,
+            ..Error::unreachable(message)
+        },
+        _ => Error::refused(message),
+    }
+}
+
+fn file_name(url: &Url) -> String {
+    let last = url
+        .path_segments()
+        .and_then(|mut parts| parts.rfind(|part| !part.is_empty()));
+    let last = last.unwrap_or("model");
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || "._-".contains(c) {
+            c
+        } else {
+            '_'
+        }
+    };
+    let name: String = last.chars().map(plain).take(128).collect();
+    name.trim_start_matches('.').to_owned()
+}

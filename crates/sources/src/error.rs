@@ -1,0 +1,65 @@
+//! Why a model could not be had.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What kind of failure it is; this decides whether the cache may answer instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The source could not be reached, or is out of order. What was pulled before may serve.
+    Unreachable,
+    /// The source answered, and what it said or sent is not what was asked for.
+    Refused,
+    /// This machine: its disk, its settings.
+    Local,
+}
+
+/// A failure, in words for the operator. The words hold no credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// Its kind.
+    pub kind: Kind,
+    /// What was wrong, where, and what to do.
+    pub message: String,
+    /// How long the server asks to wait before the next try.
+    pub after: Option<Duration>,
+}
+
+impl Error {
+    fn new(kind: Kind, message: String) -> Self {
+        let after = None;
+        Self {
+            kind,
+            message,
+            after,
+        }
+    }
+
+    /// The source could not be reached.
+    pub fn unreachable(message: impl Into<String>) -> Self {
+        Self::new(Kind::Unreachable, message.into())
+    }
+
+    /// The source sent something that is not taken.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self::new(Kind::Refused, message.into())
+    }
+
+    /// Something on this machine failed.
+    pub fn local(message: impl Into<String>) -> Self {
+        Self::new(Kind::Local, message.into())
+    }
+
+    /// A file system operation failed.
+    pub fn io(doing: impl fmt::Display, error: std::io::Error) -> Self {
+        Self::local(format!("cannot {doing}: {error}"))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,377 @@
+//! What to do next for one source: a pure function of what is wanted, what is held and what the source answered.
+//!
+//! Decisions:
+//!
+//! - **A pin needs no network.** What is installed or cached under the pinned sum is what is wanted.
+//! - **Without a pin the source is asked every time**, and answers from before serve only while it cannot be reached.
+//! - **Nothing is installed that does not have the pinned sum and the required signature.** Only one step installs, and it
+//!   follows that comparison.
+
+use crate::digest::Digest;
+
+/// What the operator asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The sum that it must have.
+    pub pin: Option<Digest>,
+    /// Whether it must be signed.
+    pub signed: bool,
+}
+
+/// What is on this machine, installed or in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its sum.
+    pub pin: Digest,
+    /// Whether its signature was good, by the key that is wanted now.
+    pub signed: bool,
+    /// Whether all its files are there.
+    pub whole: bool,
+}
+
+/// What the source answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remote {
+    /// It was not asked.
+    NotAsked,
+    /// It could not be reached, and why.
+    Unreachable(String),
+    /// It refused, and why.
+    Refused(String),
+    /// What it has.
+    Listed {
+        /// Its sum, where the source states one.
+        pin: Option<Digest>,
+        /// The files that are not in the cache, by their place in the listing.
+        missing: Vec<usize>,
+    },
+}
+
+/// What was made of the downloads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// Its sum.
+    pub pin: Digest,
+    /// Whether its signature is good.
+    pub signed: bool,
+}
+
+/// Why nothing is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It has the pinned sum.
+    Pinned,
+    /// The source has the same.
+    Same,
+    /// The source cannot be reached.
+    Offline,
+}
+
+/// The next step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// What is installed stays.
+    Keep(Kept),
+    /// Install what is in the cache.
+    InstallCached,
+    /// Ask the source what it has.
+    Ask,
+    /// Download these.
+    Fetch(Vec<usize>),
+    /// Unpack the downloads, and check signature and sum.
+    Make,
+    /// Install what was made.
+    Install,
+    /// Give up, and say why.
+    GiveUp(String),
+}
+
+/// The next step.
+pub fn next(
+    wanted: &Wanted,
+    installed: Option<&Held>,
+    cached: Option<&Held>,
+    remote: &Remote,
+    made: Option<&Made>,
+) -> Step {
+    let good = |pin: Digest, signed: bool| {
+        wanted.pin.is_none_or(|wanted| wanted == pin) && (signed || !wanted.signed)
+    };
+    let installed = installed.filter(|held| held.whole && good(held.pin, held.signed));
+    let cached = cached.filter(|held| held.whole && good(held.pin, held.signed));
+    if let Some(made) = made {
+        return match wanted.pin {
+            Some(pin) if pin != made.pin => Step::GiveUp(not_pinned(pin, made.pin)),
+            _ if wanted.signed && !made.signed => Step::GiveUp("it is not signed".to_owned()),
+            _ if installed.is_some_and(|held| held.pin == made.pin) => Step::Keep(Kept::Same),
+            _ => Step::Install,
+        };
+    }
+    if wanted.pin.is_some() {
+        if installed.is_some() {
+            return Step::Keep(Kept::Pinned);
+        }
+        if cached.is_some() {
+            return Step::InstallCached;
+        }
+    }
+    match remote {
+        Remote::NotAsked => Step::Ask,
+        Remote::Unreachable(_) if installed.is_some() => Step::Keep(Kept::Offline),
+        Remote::Unreachable(_) if cached.is_some() => Step::InstallCached,
+        Remote::Unreachable(why) | Remote::Refused(why) => Step::GiveUp(why.clone()),
+        Remote::Listed { pin: stated, .. } if matches!((wanted.pin, stated), (Some(pin), Some(stated)) if pin != *stated) =>
+        {
+            let (pin, stated) = (wanted.pin.unwrap_or(Digest::of(b"")), stated);
+            Step::GiveUp(not_pinned(pin, stated.unwrap_or(pin)))
+        }
+        Remote::Listed { missing, .. } if !missing.is_empty() => Step::Fetch(missing.clone()),
+        Remote::Listed { .. } => Step::Make,
+    }
+}
+
+fn not_pinned(pin: Digest, got: Digest) -> String {
+    format!(
+        "its SHA-256 is {got}, and {pin} is pinned; nothing was installed. Correct the pin if the model was meant to change"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sum(of: u8) -> Digest {
+        Digest::of(&[of])
+    }
+
+    fn held(of: u8) -> Held {
+        let (pin, signed, whole) = (sum(of), false, true);
+        Held { pin, signed, whole }
+    }
+
+    fn listed(missing: &[usize]) -> Remote {
+        let missing = missing.to_vec();
+        Remote::Listed { pin: None, missing }
+    }
+
+    #[test]
+    fn each_state_has_its_next_step() {
+        let pinned = |of| Wanted {
+            pin: Some(sum(of)),
+            signed: false,
+        };
+        let any = Wanted::default();
+        let signed = Wanted {
+            pin: None,
+            signed: true,
+        };
+        let half = Held {
+            whole: false,
+            ..held(1)
+        };
+        let made = |of, signed| Made {
+            pin: sum(of),
+            signed,
+        };
+        let away = Remote::Unreachable("no route".to_owned());
+        let gone = Remote::Refused("404".to_owned());
+        let no = Remote::NotAsked;
+        let (one, two) = (held(1), held(2));
+        let up = Step::GiveUp;
+        for (at, (wanted, installed, cached, remote, made, expected)) in [
+            (&any, None, None, &no, None, Step::Ask),
+            (&any, Some(&one), Some(&one), &no, None, Step::Ask),
+            (
+                &pinned(1),
+                Some(&one),
+                None,
+                &no,
+                None,
+                Step::Keep(Kept::Pinned),
+            ),
+            (&pinned(1), Some(&two), None, &no, None, Step::Ask),
+            (&pinned(1), Some(&half), None, &no, None, Step::Ask),
+            (&pinned(1), None, Some(&one), &no, None, Step::InstallCached),
+            (&pinned(1), None, Some(&half), &no, None, Step::Ask),
+            (
+                &signed,
+                Some(&one),
+                Some(&one),
+                &away,
+                None,
+                up("no route".to_owned()),
+            ),
+            (
+                &any,
+                Some(&one),
+                None,
+                &away,
+                None,
+                Step::Keep(Kept::Offline),
+            ),
+            (&any, None, Some(&one), &away, None, Step::InstallCached),
+            (
+                &any,
+                None,
+                Some(&half),
+                &away,
+                None,
+                up("no route".to_owned()),
+            ),
+            (
+                &pinned(1),
+                None,
+                Some(&two),
+                &away,
+                None,
+                up("no route".to_owned()),
+            ),
+            (
+                &any,
+                Some(&one),
+                Some(&one),
+                &gone,
+                None,
+                up("404".to_owned()),
+            ),
+            (
+                &any,
+                None,
+                None,
+                &listed(&[0, 2]),
+                None,
+                Step::Fetch(vec![0, 2]),
+            ),
+            (&any, None, None, &listed(&[]), None, Step::Make),
+            (
+                &any,
+                None,
+                None,
+                &listed(&[]),
+                Some(made(1, false)),
+                Step::Install,
+            ),
+            (
+                &any,
+                Some(&one),
+                None,
+                &listed(&[]),
+                Some(made(1, false)),
+                Step::Keep(Kept::Same),
+            ),
+            (
+                &any,
+                Some(&half),
+                None,
+                &listed(&[]),
+                Some(made(1, false)),
+                Step::Install,
+            ),
+            (
+                &pinned(1),
+                None,
+                None,
+                &listed(&[]),
+                Some(made(2, false)),
+                up(not_pinned(sum(1), sum(2))),
+            ),
+            (
+                &signed,
+                None,
+                None,
+                &listed(&[]),
+                Some(made(2, false)),
+                up("it is not signed".to_owned()),
+            ),
+            (
+                &signed,
+                None,
+                None,
+                &listed(&[]),
+                Some(made(2, true)),
+                Step::Install,
+            ),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let step = next(wanted, installed, cached, remote, made.as_ref());
+            assert_eq!(step, expected, "row {at}");
+        }
+        let stated = Remote::Listed {
+            pin: Some(sum(2)),
+            missing: vec![0],
+        };
+        let step = next(&pinned(1), None, None, &stated, None);
+        assert_eq!(
+            step,
+            up(not_pinned(sum(1), sum(2))),
+            "before anything is downloaded"
+        );
+    }
+
+    fn helds() -> impl Strategy<Value = Option<Held>> {
+        let one = (0u8..3, any::<bool>(), any::<bool>());
+        proptest::option::of(one.prop_map(|(of, signed, whole)| Held {
+            pin: sum(of),
+            signed,
+            whole,
+        }))
+    }
+
+    proptest! {
+        /// Performs the plan against a source that holds `offered`, or is away, and looks at what comes of it.
+        #[test]
+        fn a_plan_ends_and_never_installs_what_is_not_wanted(
+            pin in proptest::option::of(0u8..3), signed in any::<bool>(), installed in helds(), cached in helds(),
+            offered in 0u8..3, offered_signed in any::<bool>(), reachable in any::<bool>(), states in any::<bool>(),
+            files in 0usize..4,
+        ) {
+            let wanted = Wanted { pin: pin.map(sum), signed };
+            let mut remote = Remote::NotAsked;
+            let mut made = None;
+            let good = |pin: Digest, is_signed: bool| {
+                wanted.pin.is_none_or(|p| p == pin) && (is_signed || !signed)
+            };
+            let mut ended = false;
+            for _ in 0..6 {
+                match next(&wanted, installed.as_ref(), cached.as_ref(), &remote, made.as_ref()) {
+                    Step::Ask => remote = if reachable {
+                        let pin = states.then(|| sum(offered));
+                        Remote::Listed { pin, missing: (0..files).collect() }
+                    } else {
+                        Remote::Unreachable("away".to_owned())
+                    },
+                    Step::Fetch(list) => {
+                        prop_assert!(!list.is_empty());
+                        let pin = states.then(|| sum(offered));
+                        remote = Remote::Listed { pin, missing: Vec::new() };
+                    }
+                    Step::Make => made = Some(Made { pin: sum(offered), signed: offered_signed }),
+                    Step::Install => {
+                        let made = made.as_ref().unwrap();
+                        prop_assert!(good(made.pin, made.signed));
+                        ended = true;
+                    }
+                    Step::InstallCached => {
+                        let held = cached.as_ref().unwrap();
+                        prop_assert!(held.whole && good(held.pin, held.signed));
+                        ended = true;
+                    }
+                    Step::Keep(_) => {
+                        let held = installed.as_ref().unwrap();
+                        prop_assert!(held.whole && good(held.pin, held.signed));
+                        ended = true;
+                    }
+                    Step::GiveUp(why) => {
+                        prop_assert!(!why.is_empty());
+                        ended = true;
+                    }
+                }
+                if ended { break }
+            }
+            prop_assert!(ended);
+        }
+    }
+}
