@@ -26,7 +26,7 @@ enum Command {
     /// Serve the application.
     Up(UpArgs),
     /// Check manifest, policy and model contracts, and say what to mend where.
-    Check(Common),
+    Check(CheckArgs),
     /// Ask a running server what was used, by day, tenant, API key and model.
     Usage(UsageArgs),
     /// Create, list, show, rotate and revoke API keys.
@@ -74,6 +74,15 @@ struct Common {
     /// the manifest.
     #[arg(long, env = "PENSTOCK_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Also run made-up calls on a second backend, and warn where it answers differently.
+    #[arg(long)]
+    compare: bool,
 }
 
 #[derive(Args)]
@@ -381,7 +390,7 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Command::Check(common) => check::run(&common.app()),
+        Command::Check(args) => check::run(&args.common.app(), args.compare),
         Command::Usage(args) => usage::run(&usage::UsageOptions {
             server: args.server,
             from: args.from,

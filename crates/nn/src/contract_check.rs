@@ -13,7 +13,8 @@ use crate::error::{NnError, listed, quoted};
 use crate::join::{Joining, MAX_TOKENS, Padding};
 use crate::tensor::{NnTensor, TensorType};
 
-/// Everything in which contract and graph differ, each with its remedy; empty when they agree.
+/// Everything in which contract and graph differ, each with its remedy; empty when they agree. The shapes of outputs are
+/// left out: runs decide about those ([`output_shape`]).
 ///
 /// `outputs` may leave out what the contract does not name.
 pub fn check(contract: &Contract, inputs: &[Port], outputs: &[Port]) -> Vec<String> {
@@ -58,8 +59,17 @@ fn side(role: &str, specs: &[TensorSpec], ports: &[Port], faults: &mut Vec<Strin
                 ty = datatype_text(port.ty)
             ));
         }
-        shape(role, spec, port, faults);
+        if role == "input" {
+            shape(role, spec, port, faults);
+        }
     }
+}
+
+/// How the shape of an output differs between contract and graph, with the remedy.
+pub fn output_shape(spec: &TensorSpec, port: &Port) -> Option<String> {
+    let mut faults = Vec::new();
+    shape("output", spec, port, &mut faults);
+    (!faults.is_empty()).then(|| faults.join("; "))
 }
 
 fn shape(role: &str, spec: &TensorSpec, port: &Port, faults: &mut Vec<String>) {
@@ -96,6 +106,8 @@ pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
         intra_op_threads: contract.engine.intra_op_threads.map_or(1, usize::from),
         provider: contract.engine.provider.unwrap_or_default(),
         device: contract.engine.device.clone(),
+        precision: contract.engine.precision,
+        non_finite: contract.inputs.iter().any(|spec| spec.allow_non_finite),
         outputs: Some(
             contract
                 .outputs
@@ -175,15 +187,28 @@ const MAX_EXAMPLE_BYTES: usize = 1 << 30;
 ///
 /// When a tensor of the contract has no wasi:nn type or is larger than memory should hold.
 pub fn example(contract: &Contract) -> Result<Vec<(String, NnTensor)>, NnError> {
+    example_of_lengths(contract, &|symbol| {
+        contract.axes.get(symbol).map_or(1, |bounds| bounds.min)
+    })
+}
+
+/// The same with other lengths of symbolic axes.
+///
+/// # Errors
+///
+/// As [`example`].
+pub(crate) fn example_of_lengths(
+    contract: &Contract,
+    length: &dyn Fn(&str) -> u64,
+) -> Result<Vec<(String, NnTensor)>, NnError> {
     contract
         .inputs
         .iter()
-        .map(|spec| Ok((spec.name.clone(), example_of(contract, spec)?)))
+        .map(|spec| Ok((spec.name.clone(), example_of(spec, length)?)))
         .collect()
 }
 
-fn example_of(contract: &Contract, spec: &TensorSpec) -> Result<NnTensor, NnError> {
-    let least = |symbol: &str| contract.axes.get(symbol).map_or(1, |bounds| bounds.min);
+fn example_of(spec: &TensorSpec, length: &dyn Fn(&str) -> u64) -> Result<NnTensor, NnError> {
     let (low, high) = range(spec);
     // The minimum, or zero, or the maximum where zero is above it.
     let value = if spec.minimum.is_some() {
@@ -192,7 +217,7 @@ fn example_of(contract: &Contract, spec: &TensorSpec) -> Result<NnTensor, NnErro
         high.map_or(0.0, |high| high.min(0.0))
     };
     let element = encode(spec.datatype, value);
-    made(spec, &least, |bytes| element.repeat(bytes / element.len()))
+    made(spec, length, |bytes| element.repeat(bytes / element.len()))
 }
 
 /// A call the contract allows, of one item and of elements that look random within their bounds, the same ones
@@ -262,7 +287,7 @@ const SAMPLE_WIDTH: f64 = 65_536.0;
 
 /// The least and the greatest value of a tensor's elements; the least is zero, or the greatest if that is less,
 /// where none is given.
-fn range(spec: &TensorSpec) -> (f64, Option<f64>) {
+pub(crate) fn range(spec: &TensorSpec) -> (f64, Option<f64>) {
     let real = |bound: Bound| match bound {
         Bound::Integer(value) => value as f64,
         Bound::Real(value) => value,
@@ -273,7 +298,7 @@ fn range(spec: &TensorSpec) -> (f64, Option<f64>) {
 }
 
 /// A tensor with one item, of the lengths `length` gives symbolic axes.
-fn made(
+pub(crate) fn made(
     spec: &TensorSpec,
     length: &dyn Fn(&str) -> u64,
     fill: impl FnOnce(usize) -> Vec<u8>,
@@ -313,7 +338,7 @@ fn made(
 
 /// One element as it lies in memory. The bounds of a contract are values of its datatype, so that nothing is cut
 /// off here.
-fn encode(datatype: Datatype, value: f64) -> Vec<u8> {
+pub(crate) fn encode(datatype: Datatype, value: f64) -> Vec<u8> {
     match datatype {
         Datatype::Fp16 => f16::from_f64(value).to_le_bytes().to_vec(),
         Datatype::Bf16 => bf16::from_f64(value).to_le_bytes().to_vec(),

@@ -12,19 +12,23 @@
 //! - [`overdue`]: the threads that models run on, and runs that do not end in time.
 //! - [`shadow`]: runs beside the served ones: when there may be one, and whether it agrees.
 //! - [`protocol`]: statistics and index as the Open Inference Protocol's extensions write them.
+//! - [`agreement`]: whether another backend answers the same.
 //! - [`repository`]: the models of a server; versions, loading and unloading, what changes on disk, the memory budget.
 //! - [`on_demand`]: the models of one component instance; opened when asked for, within bounds.
-//! - [`contract_check`]: whether a graph is what its `model.toml` says.
+//! - [`contract_check`]: whether a graph is what its `model.toml` says; `kept`: whether its first runs are.
 //!
 //! The engine knows no HTTP. It serves a native host's guests; without the feature `native` it is small enough to be
 //! compiled to WebAssembly itself, and then has tract and [`on_demand`] alone.
 
+#[cfg(feature = "native")]
+pub mod agreement;
 pub mod backend;
 mod call;
 pub mod contract_check;
 pub mod error;
 #[cfg(feature = "native")]
 pub mod join;
+mod kept;
 pub mod layout;
 #[cfg(feature = "native")]
 pub mod model;

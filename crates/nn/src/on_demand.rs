@@ -20,6 +20,7 @@ use crate::backend::{Backends, GraphSource, ONNXRUNTIME, QUEUE_MAX, Session};
 use crate::call;
 use crate::contract_check;
 use crate::error::{NnError, quoted};
+use crate::kept::{self, Run};
 use crate::layout::{self, GRAPH_FILE, Unavailable, is_model_name, version_number};
 use crate::tensor::NnTensor;
 
@@ -192,9 +193,19 @@ impl OnDemand {
             input_bytes: self.limits.input_bytes,
             output_bytes: self.limits.output_bytes,
         };
-        opened
-            .infer(contract_check::example(&contract)?)
-            .map_err(|error| layout::first_run(version, error))?;
+        let example = contract_check::example(&contract)?;
+        let first = Run::of(&example);
+        let outputs = (opened.infer(example)).map_err(|error| layout::first_run(version, error))?;
+        let mut runs = vec![first.gave(&outputs)];
+        let ports = opened.session.outputs();
+        // Here every instance opens what it runs, so the second run is left out where it decides nothing.
+        if kept::in_doubt(&contract, ports)
+            && let Some(longer) = kept::longer(&contract)
+        {
+            let second = Run::of(&longer);
+            runs.extend(opened.infer(longer).map(|outputs| second.gave(&outputs)));
+        }
+        kept::check(&contract, version, ports, &runs)?;
         Ok(Rc::new(opened))
     }
 
