@@ -27,7 +27,7 @@ enum Command {
     /// Serve the application.
     Up(UpArgs),
     /// Check manifest, policy and model contracts, and say what to mend where.
-    Check(Common),
+    Check(CheckArgs),
     /// Write a model's folder from its graph, run it once, and print how to call it.
     Init(InitArgs),
     /// Print what a graph says of itself, and which backends load it.
@@ -82,6 +82,15 @@ struct Common {
     /// the manifest.
     #[arg(long, env = "PENSTOCK_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Also run made-up calls on a second backend, and warn where it answers differently.
+    #[arg(long)]
+    compare: bool,
 }
 
 #[derive(Args)]
@@ -421,7 +430,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Worker => penstock_host::worker(),
-        Command::Check(common) => check::run(&common.app()),
+        Command::Check(args) => check::run(&args.common.app(), args.compare),
         Command::Init(args) => init::run(
             &args.common.app(),
             &init::InitOptions {

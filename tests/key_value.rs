@@ -820,7 +820,7 @@ fn check_finds_labels_and_configurations_that_are_wrong() {
     let files = tempfile::tempdir().unwrap();
     let options = application(files.path());
     let errors = || -> Vec<String> {
-        check::findings(&options)
+        check::findings(&options, false)
             .iter()
             .filter(|finding| finding.severity == Severity::Error)
             .map(ToString::to_string)

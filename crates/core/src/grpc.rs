@@ -196,7 +196,7 @@ impl Code {
             Code::BodyTooLarge | Code::QuotaExceeded | Code::HeadersTooLarge => {
                 G::ResourceExhausted
             }
-            Code::Internal | Code::InferenceFailed => G::Internal,
+            Code::Internal | Code::InferenceFailed | Code::ModelContractBroken => G::Internal,
             Code::ModelNotReady | Code::Overloaded | Code::StoreUnavailable => G::Unavailable,
         }
     }

@@ -167,6 +167,9 @@ catalogue! {
     /// The model's runtime failed on inputs that meet its contract.
     InferenceFailed = "inference_failed", 500, "The model failed",
         "Try again; if it persists, report the request id to the operator.";
+    /// What came out of the model is not what its contract says.
+    ModelContractBroken = "model_contract_broken", 500, "The model broke its contract",
+        "Report the message to the operator: it names the output that is not what model.toml says, and what to write there.";
     /// This host does not do what was asked for.
     NotSupported = "not_supported", 501, "Not supported here",
         "Leave out what the message names; or use a host that has it: Penstock's own has everything the API documents.";

@@ -31,6 +31,7 @@ use penstock_tensor::Contract;
 use penstock_tensor::contract::Dim;
 use serde_json::{Value, json};
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 
 /// Seconds a caller is told to wait for a model that is loading: loading takes seconds, not minutes.
 const RETRY_NOT_READY_S: u32 = 2;
@@ -734,6 +735,10 @@ fn readiness<P: Ports>(
         let missing = required.iter().filter(|name| *name != Required::ALL);
         names.extend(missing.filter(|name| !catalogue.contains(name)).cloned());
         let shown = sees.map_or_else(|| vec![false; names.len()], |sees| sees(&names));
+        let mut told = match shown.contains(&true) {
+            true => repository::remarks(ports),
+            false => BTreeMap::new(),
+        };
         for (model, shown) in catalogue.iter_mut().zip(&shown) {
             let is_required = requires(model.name.as_str());
             if !*shown && !is_required {
@@ -747,7 +752,12 @@ fn readiness<P: Ports>(
                     "name": model.name, "version": version.to_string(), "ready": state.is_ok(),
                     "required": is_required,
                 });
-                if let Err(reason) = state {
+                let reason = match state {
+                    Err(reason) => Some(reason),
+                    // It answers, and there is something to say all the same.
+                    Ok(()) => told.remove(&(model.name.to_string(), version.to_string())),
+                };
+                if let Some(reason) = reason {
                     entry["reason"] = json!(reason);
                 }
                 models.push(entry);

@@ -12,6 +12,7 @@ use penstock_core::{Code, Problem};
 use penstock_tensor::json::{Scan, Scanner};
 use penstock_tensor::{Rejection, Unknown};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// Which of some models are to be shown.
 type Sees<'a> = &'a dyn Fn(&[String]) -> Vec<bool>;
@@ -45,6 +46,19 @@ pub(crate) fn index<P: Ports>(ports: &P, ready: bool, sees: Sees<'_>) -> Result<
         shown(all, sees);
     }
     Ok(Answered::json(200, &said))
+}
+
+/// What the host remarks on versions that answer, by model and version; nothing where it keeps no index.
+pub(crate) fn remarks<P: Ports>(ports: &P) -> BTreeMap<(String, String), String> {
+    let said = parsed(ports.index(true)).unwrap_or_default();
+    let entries = said.as_array().into_iter().flatten();
+    let remark = |entry: &Value| {
+        let text = |name| entry.get(name).and_then(Value::as_str);
+        let reason = text("reason").filter(|reason| !reason.is_empty())?;
+        let place = (text("name")?.to_owned(), text("version")?.to_owned());
+        Some((place, reason.to_owned()))
+    };
+    entries.filter_map(remark).collect()
 }
 
 /// Loads a model, or loads it anew. The answer has no body, as in the specification.

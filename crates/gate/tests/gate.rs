@@ -891,3 +891,81 @@ fn each_path_says_what_it_can_answer_with() {
         assert_eq!(response.status, status, "{target} {accept}");
     }
 }
+
+#[test]
+fn outputs_that_break_the_contract_are_the_operators_fault_named_and_logged() {
+    let datatype = penstock_tensor::Datatype::Fp32;
+    let answers: [(&str, Vec<Tensor>, &str); 4] = [
+        (
+            "another shape",
+            vec![tensor("b", datatype, &[1, 3])],
+            "write shape = [\"N\", 3]",
+        ),
+        (
+            "another number of items",
+            vec![tensor("b", datatype, &[2, 4])],
+            "with N = 1",
+        ),
+        (
+            "another name",
+            vec![tensor("c", datatype, &[1, 4])],
+            "output \"b\" did not come",
+        ),
+        (
+            "a type of the same size",
+            vec![tensor("b", penstock_tensor::Datatype::Int32, &[1, 4])],
+            "write datatype = \"INT32\"",
+        ),
+    ];
+    for (what, outputs, told) in answers {
+        let ports = InMemory::new(&[("identity", IDENTITY, &["1"])], move |_, _, _| {
+            Ok(outputs.clone())
+        });
+        let body = br#"{"inputs":{"a":[[1,2,3,4]]}}"#;
+        let call = request("POST", "/v1/models/identity:predict", JSON, body);
+        let response = Gate::new(ports.clone()).handle(&call);
+        let value: Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!(response.status, 500, "{what}: {value}");
+        assert_eq!(value["error"]["code"], "model_contract_broken", "{what}");
+        let message = value["error"]["message"].as_str().unwrap();
+        assert!(message.contains(told), "{what}: {message}");
+        let logged = ports.logged.borrow();
+        assert_eq!(logged.len(), 1, "{what}: {logged:?}");
+        let line = "model identity version 1: output \"b\"";
+        assert!(
+            logged[0].starts_with(line) && logged[0].contains(told),
+            "{logged:?}"
+        );
+    }
+}
+
+fn tensor(name: &str, datatype: penstock_tensor::Datatype, shape: &[u64]) -> Tensor {
+    let elements: u64 = shape.iter().product();
+    Tensor {
+        name: name.into(),
+        datatype,
+        shape: shape.to_vec(),
+        data: vec![0; 4 * elements as usize],
+    }
+}
+
+#[test]
+fn ready_tells_what_the_host_remarks_on_models_that_answer() {
+    let mut ports = one_of_two("");
+    let entry = |name: &str, reason: &str| json!({ "name": name, "version": "1", "state": "READY", "reason": reason });
+    let remark = "tract answers differently";
+    let index = json!([entry("a", remark), entry("hidden", "of another")]);
+    ports.control = Some(std::rc::Rc::new(penstock_testkit::ports::Control {
+        index: index.to_string(),
+        ..penstock_testkit::ports::Control::default()
+    }));
+    let (response, value) = ask(&ports, "/ready", &[]);
+    assert_eq!(response.status, 200);
+    assert_eq!(
+        value["models"],
+        json!([
+            {"name":"a","version":"1","ready":true,"required":false,"reason":remark},
+            {"name":"b","version":"1","ready":false,"required":false,"reason":"loading"},
+        ])
+    );
+}

@@ -7,6 +7,7 @@ use penstock_core::Code;
 use penstock_gate::grpc::decode::{MAX_ID_BYTES, MAX_LISTED, heading};
 use penstock_gate::grpc::{self, Decoded, Form, Inference, encode_infer};
 use penstock_proto::inference as pb;
+use penstock_tensor::finite::any_non_finite;
 use penstock_tensor::tensor::push_byte_string;
 use penstock_tensor::{Contract, Datatype, Rejection, Tensor, Unknown};
 use proptest::prelude::*;
@@ -109,7 +110,7 @@ fn typed(tensor: &Tensor) -> Option<pb::InferTensorContents> {
     Some(contents)
 }
 
-/// Tensors of every datatype, without NaN, whose bits a float may change on its way.
+/// Tensors of every datatype, of finite numbers.
 fn tensors() -> impl Strategy<Value = Tensor> {
     let datatype = prop::sample::select(Datatype::ALL);
     (datatype, prop::collection::vec(any::<[u8; 8]>(), 1..20)).prop_map(|(datatype, words)| {
@@ -132,13 +133,66 @@ fn tensors() -> impl Strategy<Value = Tensor> {
                 Some(size) => data.extend_from_slice(&word[..size]),
             }
         }
+        let finite = !any_non_finite(datatype, &data);
         Tensor {
             name: "x".to_owned(),
+            data: if finite { data } else { vec![0; data.len()] },
             datatype,
             shape: vec![words.len() as u64],
-            data,
         }
     })
+}
+
+#[test]
+fn nan_and_infinity_are_refused_typed_and_raw_unless_the_contract_lets_them_in() {
+    let words = [1.0, f64::NAN, f64::INFINITY];
+    let sixteen = |bits: [u16; 3]| bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
+    let cases: [(Datatype, Vec<u8>); 4] = [
+        (
+            Datatype::Fp32,
+            words
+                .iter()
+                .flat_map(|word| (*word as f32).to_le_bytes())
+                .collect(),
+        ),
+        (
+            Datatype::Fp64,
+            words.iter().flat_map(|word| word.to_le_bytes()).collect(),
+        ),
+        (Datatype::Fp16, sixteen([0x3C00, 0x7E00, 0x7C00])),
+        (Datatype::Bf16, sixteen([0x3F80, 0x7FC0, 0x7F80])),
+    ];
+    for (datatype, data) in cases {
+        let raw = request(vec![input("x", datatype.as_str(), &[3])], &[&data]);
+        let mut sent = vec![raw.clone()];
+        let tensor = Tensor {
+            name: "x".to_owned(),
+            datatype,
+            shape: vec![3],
+            data,
+        };
+        if let Some(contents) = typed(&tensor) {
+            let mut message = raw;
+            message.raw_input_contents.clear();
+            message.inputs[0].contents = Some(contents);
+            sent.push(message);
+        }
+        let mut contract = contract(datatype);
+        for message in &sent {
+            let (code, rules) = refusal(message, &contract);
+            assert_eq!((code, rules.len()), (Code::InvalidInputs, 2), "{datatype}");
+            assert!(rules.iter().all(|rule| rule == "not_finite"), "{rules:?}");
+            let told = read(message, &contract).unwrap_err().message;
+            assert!(
+                told.contains("input \"x\" has the value NaN at [1]"),
+                "{told}"
+            );
+        }
+        contract.inputs[0].allow_non_finite = true;
+        for message in &sent {
+            assert!(read(message, &contract).is_ok(), "{datatype}");
+        }
+    }
 }
 
 proptest! {

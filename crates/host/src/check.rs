@@ -4,8 +4,9 @@
 use crate::AppOptions;
 use crate::app::{self, Finding, Manifest, Nn, Place, Severity};
 use crate::kv::RuntimeConfig;
-use crate::settings::{ModelsSettings, Settings};
+use crate::settings::{Compare, ModelsSettings, Settings};
 use crate::{access, tls, up};
+use penstock_nn::agreement::Agreement;
 use penstock_nn::repository::{EventKind, LOAD_GIVEN_UP};
 use penstock_nn::{Repository, State};
 use penstock_tensor::Contract;
@@ -13,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Checks and prints; fails when there is an error, not when there are only warnings.
-pub fn run(options: &AppOptions) -> ExitCode {
-    let findings = findings(options);
+pub fn run(options: &AppOptions, compare: bool) -> ExitCode {
+    let findings = findings(options, compare);
     for finding in &findings {
         println!("{finding}");
     }
@@ -31,8 +32,9 @@ pub fn run(options: &AppOptions) -> ExitCode {
     })
 }
 
-/// All findings, in the order: policy, certificate, runtime configuration, manifest, composition, stores, models.
-pub fn findings(options: &AppOptions) -> Vec<Finding> {
+/// All findings, in the order: policy, certificate, runtime configuration, manifest, composition, stores, models. With
+/// `compare`, each model is also compared with a second backend.
+pub fn findings(options: &AppOptions, compare: bool) -> Vec<Finding> {
     let (settings, mut findings) = match Settings::load(&options.policy) {
         Ok(settings) => (settings, Vec::new()),
         Err(found) => (Settings::default(), found),
@@ -96,7 +98,11 @@ pub fn findings(options: &AppOptions) -> Vec<Finding> {
         }
     }
     let models = up::models_directory(options, &mut mounts);
-    let found = models_findings(options, &models, &settings.models);
+    let mut models_settings = settings.models;
+    if compare && models_settings.compare == Compare::Off {
+        models_settings.compare = Compare::Warn;
+    }
+    let found = models_findings(options, &models, &models_settings);
     findings.extend(found);
     findings
 }
@@ -193,8 +199,11 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
     });
     let mut findings = Vec::new();
     runtime.block_on(repository.load_all(|report| {
-        let State::Failed(reason) = &report.state else { return };
         let file = models.join(&report.model).join("model.toml");
+        if let State::Ready(model) = &report.state {
+            findings.extend(model.agreement().and_then(|found| disagreement(&file, report.version, found)));
+        }
+        let State::Failed(reason) = &report.state else { return };
         if !file.exists() {
             findings.push(Finding::error(
                 &file,
@@ -245,6 +254,29 @@ fn load_remedy(reason: &str) -> &'static str {
     } else {
         "make the contract say what the graph takes and gives, or put the graph it describes into place"
     }
+}
+
+/// What is to be told of a comparison with another backend.
+fn disagreement(file: &Path, version: u64, found: &Agreement) -> Option<Finding> {
+    let remedy = match found {
+        Agreement::Differs { .. } => {
+            "run the graph in its own framework on the same input to find out which backend is right"
+        }
+        Agreement::Unknown(_) => {
+            "give --onnxruntime and --openvino to have more backends; values within declared ranges help too"
+        }
+        Agreement::Agrees { .. } => {
+            // Beside the findings, which are on standard output.
+            eprintln!("{}: version {version}: {found}", file.display());
+            return None;
+        }
+    };
+    Some(Finding::warning(
+        file,
+        None,
+        format!("version {version}: {found}"),
+        remedy,
+    ))
 }
 
 /// Which models have no place in the memory there is for them.

@@ -349,6 +349,10 @@ pub struct ModelsSettings {
     pub isolation: Option<String>,
     /// Bytes of private memory that a model's process may map; without it, what the load took and what runs may take.
     pub process_memory_bytes: Option<u64>,
+    /// Whether a second backend must answer the same, and what becomes of a model where it does not.
+    pub compare: Compare,
+    /// By how much it may differ, as a part of the output's largest element.
+    pub compare_tolerance: f64,
     /// Whether callers with the scope for it may load and unload models.
     pub control: bool,
     /// Whether a folder with a graph and without a `model.toml` serves under a contract derived from the graph. Without it:
@@ -361,6 +365,29 @@ pub struct ModelsSettings {
     pub sources: Vec<SourceSettings>,
     /// `[models.pull]`: what pulling them may cost, and whom it trusts.
     pub pull: PullSettings,
+}
+
+/// What becomes of a model that a second backend answers differently.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compare {
+    /// Nothing is compared.
+    #[default]
+    Off,
+    /// It serves, and the log, the index and `/ready` say so.
+    Warn,
+    /// It is not served.
+    Refuse,
+}
+
+impl From<Compare> for penstock_nn::agreement::Compare {
+    fn from(compare: Compare) -> Self {
+        match compare {
+            Compare::Off => Self::Off,
+            Compare::Warn => Self::Warn,
+            Compare::Refuse => Self::Refuse,
+        }
+    }
 }
 
 /// As many as a server lists.
@@ -376,6 +403,9 @@ impl Default for ModelsSettings {
             load_timeout_ms: penstock_nn::repository::LOAD_TIMEOUT.as_millis() as u64,
             isolation: None,
             process_memory_bytes: None,
+            // It loads every graph twice; docs/decisions/0029 has what that costs.
+            compare: Compare::Off,
+            compare_tolerance: penstock_nn::agreement::TOLERANCE,
             // Who unloads a model takes it from everybody.
             control: false,
             derive: None,
@@ -417,6 +447,8 @@ impl ModelsSettings {
             load_timeout_ms,
             isolation,
             process_memory_bytes,
+            compare: _,
+            compare_tolerance,
             control: _,
             derive: _,
             required,
@@ -459,6 +491,10 @@ impl ModelsSettings {
             let message = format!("must be at least {MIN_RUN_MEMORY_BYTES}");
             faults.push(("run_memory_bytes", message));
         }
+        if !(0.0..=1.0).contains(compare_tolerance) {
+            let message = "must be from 0 to 1, a part of an output's largest element".to_owned();
+            faults.push(("compare_tolerance", message));
+        }
         if !(MIN_LOAD_TIMEOUT_MS..=MAX_LOAD_TIMEOUT_MS).contains(load_timeout_ms) {
             let message = format!("must be from {MIN_LOAD_TIMEOUT_MS} to {MAX_LOAD_TIMEOUT_MS}");
             faults.push(("load_timeout_ms", message));
@@ -479,6 +515,8 @@ impl ModelsSettings {
             load_at_once: self.load_at_once as usize,
             load_timeout: Duration::from_millis(self.load_timeout_ms),
             memory_budget_bytes: self.memory_budget_bytes,
+            compare: self.compare.into(),
+            compare_tolerance: self.compare_tolerance,
             run_memory_bytes: usize::try_from(self.run_memory_bytes).unwrap_or(usize::MAX),
             derive: self.derive.unwrap_or(true),
             isolation: self.isolated(),
@@ -788,6 +826,8 @@ mod tests {
             ("[models]\nload_at_once = 0\n", 2, "64"),
             ("[models]\nrun_memory_bytes = 1000\n", 2, "1048576"),
             ("[models]\nload_timeout_ms = 10\n", 2, "1000"),
+            ("[models]\ncompare = \"on\"\n", 2, "refuse"),
+            ("[models]\ncompare_tolerance = 2.0\n", 2, "from 0 to 1"),
             ("[tls]\n\ncertificate = \"a.pem\"\n", 3, "tls.private_key"),
             ("[tls]\nclient_ca = \"a.pem\"\n", 2, "no TLS"),
             (

@@ -432,7 +432,9 @@ fn note(event: &Event) {
         EventKind::Ready | EventKind::Rested | EventKind::Unloaded | EventKind::Removed => {
             tracing::info!("model {model} version {version}: {text}");
         }
-        EventKind::Slow => tracing::warn!("model {model} version {version}: {text}"),
+        EventKind::Slow | EventKind::Differs => {
+            tracing::warn!("model {model} version {version}: {text}");
+        }
         EventKind::Failed => tracing::error!("model {model}: not served: {text}"),
         EventKind::Skipped => tracing::warn!("model {model}: {text}"),
         EventKind::Kept if *version == 0 => {

@@ -138,7 +138,7 @@ fn measure(
     longer.shapes.values_mut().for_each(|shape| shape[0] += 1);
     let other = samples(&model, &longer)?;
     let started = Instant::now();
-    let other = model.warm_up(other).map(|()| started.elapsed());
+    let other = model.warm_up(other).map(|_| started.elapsed());
 
     let session = backend.load(&graph, &LoadOptions::default())?;
     let mut lane = session.lane()?;

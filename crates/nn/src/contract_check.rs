@@ -15,7 +15,8 @@ use crate::error::{NnError, listed, quoted};
 use crate::join::{Joining, MAX_TOKENS, Padding};
 use crate::tensor::{NnTensor, TensorType};
 
-/// Everything in which contract and graph differ, each with its remedy; empty when they agree.
+/// Everything in which contract and graph differ, each with its remedy; empty when they agree. The shapes of outputs are
+/// left out: runs decide about those ([`output_shape`]).
 ///
 /// `outputs` may leave out what the contract does not name.
 pub fn check(contract: &Contract, inputs: &[Port], outputs: &[Port]) -> Vec<String> {
@@ -60,8 +61,17 @@ fn side(role: &str, specs: &[TensorSpec], ports: &[Port], faults: &mut Vec<Strin
                 ty = datatype_text(port.ty)
             ));
         }
-        shape(role, spec, port, faults);
+        if role == "input" {
+            shape(role, spec, port, faults);
+        }
     }
+}
+
+/// How the shape of an output differs between contract and graph, with the remedy.
+pub fn output_shape(spec: &TensorSpec, port: &Port) -> Option<String> {
+    let mut faults = Vec::new();
+    shape("output", spec, port, &mut faults);
+    (!faults.is_empty()).then(|| faults.join("; "))
 }
 
 fn shape(role: &str, spec: &TensorSpec, port: &Port, faults: &mut Vec<String>) {
@@ -98,6 +108,8 @@ pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
         intra_op_threads: contract.engine.intra_op_threads.map_or(1, usize::from),
         provider: contract.engine.provider.unwrap_or_default(),
         device: contract.engine.device.clone(),
+        precision: contract.engine.precision,
+        non_finite: contract.inputs.iter().any(|spec| spec.allow_non_finite),
         outputs: Some(
             contract
                 .outputs
@@ -200,16 +212,29 @@ pub(crate) enum Fill {
 ///
 /// When a tensor of the contract has no wasi:nn type or is larger than memory should hold.
 pub fn example(contract: &Contract) -> Result<Vec<(String, NnTensor)>, NnError> {
+    example_of_lengths(contract, &|symbol| {
+        contract.axes.get(symbol).map_or(1, |bounds| bounds.min)
+    })
+}
+
+/// The same with other lengths of symbolic axes.
+///
+/// # Errors
+///
+/// As [`example`].
+pub(crate) fn example_of_lengths(
+    contract: &Contract,
+    length: &dyn Fn(&str) -> u64,
+) -> Result<Vec<(String, NnTensor)>, NnError> {
     contract
         .inputs
         .iter()
-        .map(|spec| Ok((spec.name.clone(), example_of(contract, spec)?)))
+        .map(|spec| Ok((spec.name.clone(), example_of(spec, length)?)))
         .collect()
 }
 
-fn example_of(contract: &Contract, spec: &TensorSpec) -> Result<NnTensor, NnError> {
-    let least = |symbol: &str| contract.axes.get(symbol).map_or(1, |bounds| bounds.min);
-    filled(spec, &least, &Fill::Least, MAX_EXAMPLE_BYTES)
+fn example_of(spec: &TensorSpec, length: &dyn Fn(&str) -> u64) -> Result<NnTensor, NnError> {
+    filled(spec, length, &Fill::Least, MAX_EXAMPLE_BYTES)
 }
 
 /// A tensor of at most `most` bytes, of the lengths `length` gives symbolic axes, whose elements are within their
@@ -351,7 +376,7 @@ const SAMPLE_WIDTH: f64 = 65_536.0;
 
 /// The least and the greatest value of a tensor's elements; the least is zero, or the greatest if that is less,
 /// where none is given.
-fn range(spec: &TensorSpec) -> (f64, Option<f64>) {
+pub(crate) fn range(spec: &TensorSpec) -> (f64, Option<f64>) {
     let real = |bound: Bound| match bound {
         Bound::Integer(value) => value as f64,
         Bound::Real(value) => value,
@@ -362,7 +387,7 @@ fn range(spec: &TensorSpec) -> (f64, Option<f64>) {
 }
 
 /// A tensor with one item, of the lengths `length` gives symbolic axes.
-fn made(
+pub(crate) fn made(
     spec: &TensorSpec,
     length: &dyn Fn(&str) -> u64,
     most: usize,
@@ -403,7 +428,7 @@ fn made(
 
 /// One element as it lies in memory. The bounds of a contract are values of its datatype, so that nothing is cut
 /// off here.
-fn encode(datatype: Datatype, value: f64) -> Vec<u8> {
+pub(crate) fn encode(datatype: Datatype, value: f64) -> Vec<u8> {
     match datatype {
         Datatype::Fp16 => f16::from_f64(value).to_le_bytes().to_vec(),
         Datatype::Bf16 => bf16::from_f64(value).to_le_bytes().to_vec(),

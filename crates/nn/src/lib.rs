@@ -12,16 +12,19 @@
 //! - [`overdue`]: the threads that models run on, and runs that do not end in time.
 //! - [`shadow`]: runs beside the served ones: when there may be one, and whether it agrees.
 //! - [`protocol`]: statistics and index as the Open Inference Protocol's extensions write them.
+//! - [`agreement`]: whether another backend answers the same.
 //! - [`repository`]: the models of a server; versions, loading and unloading, what changes on disk, the memory budget.
 //! - [`on_demand`]: the models of one component instance; opened when asked for, within bounds.
 //! - [`worker`]: engines in processes of their own.
-//! - [`contract_check`]: whether a graph is what its `model.toml` says.
+//! - [`contract_check`]: whether a graph is what its `model.toml` says; `kept`: whether its first runs are.
 //! - [`derive`]: a contract made from a graph; [`trial`]: a model run once, outside of a server.
 //! - [`first_run`]: the runs before a model serves, and the inputs that are made up for them.
 //!
 //! The engine knows no HTTP. It serves a native host's guests; without the feature `native` it is small enough to be
 //! compiled to WebAssembly itself, and then has tract and [`on_demand`] alone.
 
+#[cfg(feature = "native")]
+pub mod agreement;
 pub mod backend;
 mod call;
 pub mod contract_check;
@@ -34,6 +37,7 @@ mod held;
 mod index_bounds;
 #[cfg(feature = "native")]
 pub mod join;
+mod kept;
 pub mod layout;
 #[cfg(feature = "native")]
 pub mod model;

@@ -25,12 +25,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::agreement::Agreement;
 use crate::backend::{
     Backend, Cost, Dim, Graph, GraphSource, Interrupt, Lane, LoadOptions, Port, Session, panic_text,
 };
@@ -79,6 +80,8 @@ struct Inner {
     state: Mutex<State>,
     /// How many runs of all models are lost.
     lost: Arc<overdue::Count>,
+    /// What came of comparing it with another backend.
+    agreement: OnceLock<Agreement>,
 }
 
 struct State {
@@ -334,6 +337,7 @@ impl Model {
                 waits: Waits::of(held),
             }),
             lost: held.lost.clone(),
+            agreement: OnceLock::new(),
         })))
     }
 
@@ -385,6 +389,16 @@ impl Model {
     /// The process that runs it, where that is not this one.
     pub fn process(&self) -> Option<ProcessStats> {
         self.0.session.process()
+    }
+
+    /// What came of comparing it with another backend; `None` where nothing was compared.
+    pub fn agreement(&self) -> Option<&Agreement> {
+        self.0.agreement.get()
+    }
+
+    /// Notes what came of comparing it. The first note stays.
+    pub(crate) fn note_agreement(&self, agreement: Agreement) {
+        let _ = self.0.agreement.set(agreement);
     }
 
     /// Whether calls share runs.
@@ -445,21 +459,24 @@ impl Model {
 
     /// Runs every lane once on `inputs`, so that the first caller does not pay for what a backend does on a
     /// first run, and so that the model's pace is known. Blocks; counts nothing. For use before the model
-    /// serves: lanes that are running meanwhile are left out.
+    /// serves: lanes that are running meanwhile are left out. Returns what the last lane answered.
     ///
     /// # Errors
     ///
     /// What a call with these inputs would get.
-    pub fn warm_up(&self, inputs: Vec<(String, NnTensor)>) -> Result<(), NnError> {
+    pub fn warm_up(
+        &self,
+        inputs: Vec<(String, NnTensor)>,
+    ) -> Result<Vec<(String, NnTensor)>, NnError> {
         let inputs = call::bind(&self.0.name, self.inputs(), inputs)?;
         let mut slots = std::mem::take(&mut self.0.lock().lanes);
         let mut best = None;
-        let ran = slots.iter_mut().try_for_each(|slot| {
+        let ran = slots.iter_mut().try_fold(Vec::new(), |_, slot| {
             let started = Instant::now();
             let outputs = self.0.trial(slot, &inputs)?;
             let took = nanos(started.elapsed());
             best = Some(best.map_or(took, |best: Nanos| best.min(took)));
-            call::label(self.outputs(), outputs).map(drop)
+            call::label(self.outputs(), outputs)
         });
         let mut state = self.0.lock();
         state.lanes.append(&mut slots);
@@ -472,6 +489,25 @@ impl Model {
         }
         drop(state);
         ran
+    }
+
+    /// Runs one lane once on `inputs`. Blocks; counts nothing. For use before the model serves.
+    ///
+    /// # Errors
+    ///
+    /// What a call with these inputs would get, and `RuntimeError` where no lane is free.
+    pub fn try_run(
+        &self,
+        inputs: Vec<(String, NnTensor)>,
+    ) -> Result<Vec<(String, NnTensor)>, NnError> {
+        let inputs = call::bind(&self.0.name, self.inputs(), inputs)?;
+        let slot = self.0.lock().lanes.pop();
+        let Some(mut slot) = slot else {
+            return Err(NnError::runtime("no lane is free"));
+        };
+        let ran = self.0.trial(&mut slot, &inputs);
+        self.0.lock().lanes.push(slot);
+        call::label(self.outputs(), ran?)
     }
 
     /// Tries whether calls may share a run: runs two alone and then together, and compares. A model whose

@@ -22,6 +22,7 @@ use crate::contract_check;
 use crate::error::{NnError, quoted};
 use crate::first_run;
 use crate::index_bounds::IndexBounds;
+use crate::kept::{self, Run};
 use crate::layout::{self, GRAPH_FILE, Unavailable, is_model_name, version_number};
 use crate::tensor::NnTensor;
 
@@ -204,14 +205,29 @@ impl OnDemand {
         let sample = layout::sample(&contract, &dir)?;
         // There need not be a clock here; the number of tries is bounded, and so is a request's time.
         let elapsed = || std::time::Duration::ZERO;
+        let mut runs = Vec::new();
         first_run::find(
             &contract,
             version,
             sample,
             graph.as_ref(),
             elapsed,
-            |inputs| opened.infer(inputs).map(drop),
+            |inputs| {
+                let run = Run::of(&inputs);
+                runs.push(run.gave(&opened.infer(inputs)?));
+                Ok(())
+            },
         )?;
+        let ports = opened.session.outputs();
+        // Here every instance opens what it runs, so the second run is left out where it decides nothing.
+        if !runs.is_empty()
+            && kept::in_doubt(&contract, ports)
+            && let Some(longer) = kept::longer(&contract)
+        {
+            let second = Run::of(&longer);
+            runs.extend(opened.infer(longer).map(|outputs| second.gave(&outputs)));
+        }
+        kept::check(&contract, version, ports, &runs)?;
         Ok(Rc::new(opened))
     }
 

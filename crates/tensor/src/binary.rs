@@ -3,8 +3,8 @@
 //! another. Where that length is 0 there is no JSON, and the whole body is the model's one input.
 //!
 //! The bytes of a tensor are what [`Tensor::data`] holds, so they are copied as they are and then checked: truth
-//! values, the lengths of byte strings, and the contract's range. NaN and infinities pass where the contract has no
-//! range, which is more than JSON can say.
+//! values, the lengths of byte strings, the contract's range, and that numbers are finite, unless the contract has
+//! `allow_non_finite = true` for the input.
 
 use crate::check::{self, Role};
 use crate::contract::{Contract, Dim, TensorSpec};

@@ -4,6 +4,7 @@
 
 use crate::contract::{Bound, Contract, Dim, TensorSpec, round_to};
 use crate::datatype::Datatype;
+use crate::finite;
 use crate::rejection::{Rejection, Violations, excerpt};
 use crate::tensor::Tensor;
 use penstock_core::Violation;
@@ -194,8 +195,32 @@ pub(crate) fn elements(
             Violation::new(pointer, "out_of_range", "0 or 1", message)
         });
     }
+    if role == Role::Input && !spec.allow_non_finite {
+        finite(spec, &tensor.data, sink, &at);
+    }
     range(spec, &tensor.data, role, sink, at);
 }
+
+/// Reports each element that is NaN or infinite.
+fn finite(spec: &TensorSpec, data: &[u8], sink: &mut Violations, at: &impl Fn(u64) -> At) {
+    if !finite::any_non_finite(spec.datatype, data) {
+        return;
+    }
+    for (index, found) in finite::non_finite(spec.datatype, data) {
+        sink.contract(|| {
+            let At { pointer, element } = at(index as u64);
+            let message = format!(
+                "input {:?} has the value {found}{element}; send a finite number. The operator can let NaN and \
+                 infinity in with allow_non_finite = true at this input in model.toml",
+                spec.name
+            );
+            Violation::new(pointer, NOT_FINITE, "a finite number", message)
+        });
+    }
+}
+
+/// The rule of a violation for an element that is NaN or infinite.
+pub const NOT_FINITE: &str = "not_finite";
 
 /// A tensor whose rank and fixed axes are right.
 pub(crate) struct Shaped<'c> {
@@ -371,7 +396,8 @@ pub(crate) fn axes(contract: &Contract, tensors: &[Shaped<'_>], role: Role, sink
 }
 
 /// Checks every element against `minimum` and `maximum`. The bounds are rounded to the datatype
-/// first, so that an FP32 element written as `0.1` meets `maximum = 0.1`. NaN meets no bound.
+/// first, so that an FP32 element written as `0.1` meets `maximum = 0.1`. NaN and infinity in an input are
+/// [`finite`]'s affair; in an output, NaN meets no bound.
 pub(crate) fn range(
     spec: &TensorSpec,
     data: &[u8],
@@ -415,7 +441,8 @@ pub(crate) fn range(
             let elements = data.as_chunks::<{ size_of::<$float>() }>().0;
             for (index, bytes) in elements.iter().enumerate() {
                 let value: f64 = $read(*bytes);
-                if !(value >= least && value <= greatest) {
+                let judged = value.is_finite() || role == Role::Output;
+                if judged && !(value >= least && value <= greatest) {
                     report(index, value.to_string());
                 }
             }

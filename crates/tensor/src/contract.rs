@@ -20,7 +20,7 @@ mod moderation;
 mod pipeline;
 mod samples;
 
-pub use engine::{Backend, Batching, Engine, FirstRun, Isolation, Padding, Provider};
+pub use engine::{Backend, Batching, Engine, FirstRun, Isolation, Padding, Precision, Provider};
 pub use explain::{Baseline, Explain, Grid, Group, MAX_GROUPS};
 pub use moderation::{Category, Moderation};
 pub use pipeline::{MAX_STEPS, PipelineStep};
@@ -115,6 +115,9 @@ pub struct TensorSpec {
     /// Greatest value of an element, inclusive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub maximum: Option<Bound>,
+    /// Inputs only: whether NaN and infinity may be sent. `minimum` and `maximum` then bound the finite elements.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_non_finite: bool,
     /// What it means, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -799,6 +802,19 @@ impl<'i> Reader<'i> {
             let message = format!("minimum {least} is greater than maximum {greatest}");
             self.fault(value.span(), message, "Swap them, or correct one.");
         }
+        let mut allow_non_finite = false;
+        if role == Role::Input
+            && let Some(value) = members.take("allow_non_finite")
+        {
+            allow_non_finite = self.boolean(value, "allow_non_finite").unwrap_or_default();
+            if allow_non_finite && datatype_known && !datatype.is_float() {
+                self.fault(
+                    value.span(),
+                    format!("allow_non_finite is given for {datatype}"),
+                    "Remove it: only floating-point numbers can be NaN or infinite.",
+                );
+            }
+        }
         let description = members
             .take("description")
             .and_then(|v| self.string(v, "description"));
@@ -816,6 +832,7 @@ impl<'i> Reader<'i> {
             shape,
             minimum: minimum.and_then(|(_, bound)| bound),
             maximum: maximum.and_then(|(_, bound)| bound),
+            allow_non_finite,
             description,
             labels,
         };

@@ -7,6 +7,7 @@
 //! * [`predict`], [`infer`]: the two request forms, parsed in one pass into tensors;
 //! * [`batch`]: requests put together, and outputs taken apart;
 //! * [`check`]: the contract checks on finished tensors, for those that come from an adapter or a model;
+//! * [`finite`]: whether numbers are finite; [`outputs`]: whether a run's outputs are what the contract says;
 //! * [`explain`]: what a model is asked so that one answer of it is explained, and what follows from the answers;
 //! * [`rejection`]: what a refused request is answered with;
 //! * [`render`]: tensors and answers written as JSON.
@@ -24,10 +25,12 @@ pub mod classification;
 pub mod contract;
 pub mod datatype;
 pub mod explain;
+pub mod finite;
 pub mod generate;
 pub mod infer;
 pub mod json;
 pub mod number;
+pub mod outputs;
 pub mod parameters;
 pub mod predict;
 pub mod rejection;

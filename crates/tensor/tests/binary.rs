@@ -341,17 +341,28 @@ fn values_behind_the_json_meet_the_same_range() {
     .concat();
     let body = [json.as_bytes(), &tail].concat();
     let rejection = read(Some(&json.len().to_string()), &body, &contract).unwrap_err();
-    // No bound below: only what is greater, and what is no number.
+    // What is not finite is said once, and not again by its range.
     assert_eq!(
         faults(&rejection),
-        [("/inputs/1", "out_of_range"), ("/inputs/1", "out_of_range")]
+        [
+            ("/inputs/1", "not_finite"),
+            ("/inputs/1", "not_finite"),
+            ("/inputs/1", "out_of_range")
+        ]
     );
-    let places = rejection.violations.iter().map(|v| v.message.as_str());
-    let expected = [
-        "input \"x\" has the value 10.5 at [0, 1]; send a value of at most 10",
-        "input \"x\" has the value NaN at [1, 0]; send a value of at most 10",
-    ];
-    assert_eq!(places.collect::<Vec<_>>(), expected);
+    let places: Vec<_> = (rejection.violations.iter())
+        .map(|v| v.message.as_str())
+        .collect();
+    let remedy = "send a finite number. The operator can let NaN and infinity in with allow_non_finite = true at this \
+                  input in model.toml";
+    assert_eq!(
+        places,
+        [
+            format!("input \"x\" has the value NaN at [1, 0]; {remedy}").as_str(),
+            format!("input \"x\" has the value -inf at [1, 1]; {remedy}").as_str(),
+            "input \"x\" has the value 10.5 at [0, 1]; send a value of at most 10",
+        ]
+    );
     let bools = one("BOOL", "[3]", "");
     let json = request(&[binary_input("x", "[3]", "BOOL", "3")], "");
     let body = [json.as_bytes(), &[1, 0, 2]].concat();
@@ -361,6 +372,50 @@ fn values_behind_the_json_meet_the_same_range() {
         rejection.message.contains("the byte 2 at [2] as a BOOL"),
         "{rejection}"
     );
+}
+
+#[test]
+fn nan_and_infinity_are_refused_unless_the_contract_lets_them_in() {
+    let sixteen = |bits: [u16; 2]| {
+        bits.iter()
+            .flat_map(|b| b.to_le_bytes())
+            .collect::<Vec<u8>>()
+    };
+    let double = [1.0, f64::NEG_INFINITY]
+        .iter()
+        .flat_map(|n| n.to_le_bytes());
+    for (datatype, data, shown) in [
+        ("FP32", floats(&[1.0, f32::NAN]), "NaN"),
+        ("FP32", floats(&[1.0, f32::INFINITY]), "inf"),
+        ("FP64", double.collect(), "-inf"),
+        ("FP16", sixteen([0x3C00, 0x7E00]), "NaN"),
+        ("BF16", sixteen([0x3F80, 0xFF80]), "-inf"),
+    ] {
+        let json = request(
+            &[binary_input("x", "[2]", datatype, &data.len().to_string())],
+            "",
+        );
+        let body = [json.as_bytes(), &data].concat();
+        let length = json.len().to_string();
+        let refused = one(datatype, "[2]", "");
+        let rejection = read(Some(&length), &body, &refused).unwrap_err();
+        assert_eq!(
+            faults(&rejection),
+            [("/inputs/0", "not_finite")],
+            "{datatype}"
+        );
+        assert_eq!(rejection.code, Code::InvalidInputs);
+        let told = format!("input \"x\" has the value {shown} at [1]; send a finite number");
+        assert!(rejection.message.starts_with(&told), "{rejection}");
+        // The same as a body without JSON.
+        let rejection = read(Some("0"), &data, &refused).unwrap_err();
+        assert_eq!(faults(&rejection), [("", "not_finite")], "{datatype}");
+        // A range binds the finite elements alone.
+        for more in ["", "minimum = 0.0\nmaximum = 1.0\n"] {
+            let allowed = one(datatype, "[2]", &format!("allow_non_finite = true\n{more}"));
+            read(Some(&length), &body, &allowed).unwrap_or_else(|r| panic!("{datatype}: {r}"));
+        }
+    }
 }
 
 #[test]
@@ -849,9 +904,17 @@ fn any_tensor(as_json: bool) -> impl Strategy<Value = Tensor> {
         })
 }
 
-/// A contract with this tensor as its input.
+/// A contract with this tensor as its input, whatever its elements.
 fn contract_of(tensor: &Tensor) -> Contract {
-    one(tensor.datatype.as_str(), &format!("{:?}", tensor.shape), "")
+    let extra = match tensor.datatype.is_float() {
+        true => "allow_non_finite = true",
+        false => "",
+    };
+    one(
+        tensor.datatype.as_str(),
+        &format!("{:?}", tensor.shape),
+        extra,
+    )
 }
 
 /// An answer's output as a request's input.

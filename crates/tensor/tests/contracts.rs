@@ -486,3 +486,19 @@ fn a_moderation_or_a_pipeline_that_cannot_be_followed_is_refused_with_its_line()
     let alone = Contract::parse(&format!("{LEAST}[pipeline]\na = \"m@1\"\n")).unwrap_err();
     assert!(alone[0].message.contains("no [adapter]"), "{alone:?}");
 }
+
+#[test]
+fn only_floating_point_inputs_may_let_in_what_is_not_finite() {
+    let contract = |datatype: &str, output: &str| {
+        Contract::parse(&format!(
+            "description = \"\"\n[[inputs]]\nname = \"x\"\ndatatype = \"{datatype}\"\nshape = [1]\n\
+             allow_non_finite = true\n[[outputs]]\nname = \"y\"\ndatatype = \"FP32\"\nshape = [1]\n{output}"
+        ))
+    };
+    assert!(contract("FP16", "").unwrap().inputs[0].allow_non_finite);
+    let faults = contract("INT64", "").unwrap_err();
+    assert_eq!((faults.len(), faults[0].line), (1, 6));
+    assert!(faults[0].message.contains("INT64"), "{faults:?}");
+    // Nothing is promised of outputs.
+    assert!(contract("FP32", "allow_non_finite = true\n").is_err());
+}

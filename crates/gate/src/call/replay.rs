@@ -212,7 +212,10 @@ pub(super) enum Begun<A> {
 
 /// Whether a failure is the call's result, to be replayed, and not a refusal to run it.
 fn is_kept(code: Code) -> bool {
-    matches!(code, Code::InferenceFailed | Code::Internal)
+    matches!(
+        code,
+        Code::InferenceFailed | Code::ModelContractBroken | Code::Internal
+    )
 }
 
 /// A kept answer, given again.

@@ -11,7 +11,9 @@ use crate::ports::{AdapterAnswer, AdapterPort, FailureKind, Item, Ports, Refusal
 use crate::record::Response;
 use penstock_core::{Code, PredictionId, Problem};
 use penstock_policy::disclosure::rules;
+use penstock_tensor::check::NOT_FINITE;
 use penstock_tensor::contract::{Dim, TooLong};
+use penstock_tensor::outputs::{Lengths, settle};
 use penstock_tensor::render::{self, Ranking};
 use penstock_tensor::{Contract, Tensor};
 
@@ -145,6 +147,8 @@ impl<'a, P: Ports> Runner<'a, P> {
             .filter(|_| other.is_none())
             .filter(|_| inputs.iter().map(|t| t.data.len()).sum::<usize>() <= MAX_SHADOW_BYTES)
             .map(|version| (version, inputs.clone()));
+        let shapes = (inputs.iter()).map(|t| (t.name.as_str(), t.shape.iter().copied()));
+        let lengths = Lengths::of(contract, shapes);
         let begun_ns = ports.monotonic_ns();
         let computed = ports.infer(model, version, inputs, outputs, terms);
         let took_ns = ports.monotonic_ns().saturating_sub(begun_ns);
@@ -165,18 +169,23 @@ impl<'a, P: Ports> Runner<'a, P> {
             self.meter.ran_and_failed |= !super::was_not_run(problem.code);
             problem
         })?;
+        if let Err(breach) = settle(contract, lengths, outputs, &mut tensors) {
+            self.meter.failed = Some(FailureKind::Failed);
+            self.meter.ran_and_failed = true;
+            ports.log(&format!(
+                "model {} version {}: {breach}; the call was answered with {}",
+                self.model,
+                self.serving.version,
+                Code::ModelContractBroken.as_str()
+            ));
+            return Err(Problem::new(
+                Code::ModelContractBroken,
+                format!("the model did not keep its contract: {breach}"),
+            ));
+        }
         if let Some((version, inputs)) = shadow {
             // It comes after everybody who waits for an answer, so that it fails is nobody's affair.
             let _ = ports.shadow(self.model, version, inputs, tensors.clone());
-        }
-        // wasi:nn carries fewer data types than the contract; the contract's name for the same bytes
-        // is the one callers know.
-        for tensor in &mut tensors {
-            if let Some(spec) = contract.outputs.iter().find(|s| s.name == tensor.name)
-                && spec.datatype.size_bytes() == tensor.datatype.size_bytes()
-            {
-                tensor.datatype = spec.datatype;
-            }
         }
         Ok(tensors)
     }
@@ -381,7 +390,21 @@ pub(crate) fn prepare_cut<A: AdapterPort>(
 }
 
 fn check_adapted(tensors: &[Tensor], contract: &Contract, model: &str) -> Result<(), Problem> {
-    penstock_tensor::check_tensors(tensors, contract).map_err(|r| broken_adapter(model, &r.message))
+    penstock_tensor::check_tensors(tensors, contract).map_err(|r| {
+        // Content can lead to such numbers: the samples of a sound, or the state of a model that they were fed to.
+        let from_content =
+            !r.violations.is_empty() && r.violations.iter().all(|v| v.rule == NOT_FINITE);
+        match from_content {
+            true => Problem::new(
+                Code::ModelRejectedInputs,
+                format!(
+                    "the content leads to numbers that the model does not take: {}",
+                    r.message
+                ),
+            ),
+            false => broken_adapter(model, &r.message),
+        }
+    })
 }
 
 /// How many items a batch has: the size of the batch axis, or one.

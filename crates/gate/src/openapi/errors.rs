@@ -80,6 +80,7 @@ fn kinds(code: Code) -> &'static [Kind] {
         | Code::InvalidInputs
         | Code::ModelRejectedInputs
         | Code::InferenceFailed
+        | Code::ModelContractBroken
         | Code::NotCached => &[Call],
         // Reading statistics and the index, control, and parameters of a call.
         Code::NotSupported => &[Read, Control, Call],

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use penstock_tensor::contract::{Format, Provider};
+use penstock_tensor::contract::{Format, Precision, Provider};
 
 use crate::error::{NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
@@ -136,6 +136,11 @@ pub struct LoadOptions {
     pub provider: Provider,
     /// Which device, in the backend's own words; its first where none is named.
     pub device: Option<String>,
+    /// Whether the runtime may compute in fewer bits than the graph says.
+    pub precision: Precision,
+    /// Whether inputs may hold NaN and infinity. A backend that would answer those with confident numbers refuses the
+    /// graph then.
+    pub non_finite: bool,
     /// Outputs to compute, by name; `None` for all. What is left out is neither computed nor checked, which
     /// lets a graph be served that also has outputs no tensor carries.
     pub outputs: Option<Vec<String>>,
@@ -170,6 +175,8 @@ impl Default for LoadOptions {
             intra_op_threads: 1,
             provider: Provider::Cpu,
             device: None,
+            precision: Precision::Exact,
+            non_finite: false,
             outputs: None,
             queue_max: QUEUE_MAX,
             priority_levels: 1,
@@ -456,6 +463,14 @@ impl Backends {
     /// The backends, most preferred first.
     pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
         self.present.iter()
+    }
+
+    /// The other backends that read a graph in `format`, most preferred first.
+    pub fn others(&self, than: &str, format: Format) -> Vec<Arc<dyn Backend>> {
+        let reads = |backend: &&Arc<dyn Backend>| {
+            backend.name() != than && (format == Format::Onnx || backend.name() == OPENVINO)
+        };
+        self.present.iter().filter(reads).cloned().collect()
     }
 
     /// Names and versions, most preferred first, for the start-up banner.

@@ -20,6 +20,8 @@ use super::{Dim, GraphSource, Port, PortType};
 use crate::error::{ErrorCode, NnError, quoted};
 use crate::tensor::TensorType;
 
+pub(crate) mod structure;
+
 /// How deep graphs may lie in one another (the branches of an `If`, the body of a `Loop`). Protocol buffers' own
 /// readers end at 100 messages, which is fewer graphs than this.
 const MAX_DEPTH: usize = 64;
@@ -144,16 +146,7 @@ fn allowed(file: &str, folder: Option<&Path>) -> Result<(), NnError> {
 }
 
 fn read(source: impl BufRead + Seek) -> Result<Declared, NnError> {
-    let mut walk = Walk {
-        source,
-        at: 0,
-        declared: Declared::default(),
-        nodes: Vec::new(),
-        functions: Vec::new(),
-        elements: 0,
-        dims: Vec::new(),
-        axis: None,
-    };
+    let mut walk = Walk::at_start(source);
     let end = walk.length().map_err(not_onnx)?;
     let initialized = walk.model(end).map_err(not_onnx)?;
     let Walk {
@@ -268,6 +261,19 @@ mod field {
 type Walked<T> = Result<T, Malformed>;
 
 impl<R: BufRead + Seek> Walk<R> {
+    fn at_start(source: R) -> Self {
+        Self {
+            source,
+            at: 0,
+            declared: Declared::default(),
+            nodes: Vec::new(),
+            functions: Vec::new(),
+            elements: 0,
+            dims: Vec::new(),
+            axis: None,
+        }
+    }
+
     fn length(&mut self) -> Walked<u64> {
         let end = self.source.seek(std::io::SeekFrom::End(0))?;
         self.source.rewind()?;

@@ -15,8 +15,9 @@
 //!   and must register; both are checked before a graph is read. Single operators that a device does not have run on
 //!   the processor, as ONNX Runtime always does it: `session.disable_cpu_ep_fallback` would refuse nearly every graph
 //!   that computes a shape.
-//! - **The precision the graph has.** TF32 is off on CUDA, and no provider is told to use FP16: which device a server
-//!   has must not change its answers.
+//! - **The precision the graph has**, unless the contract says `precision = "fast"`. TF32 is off on CUDA, no provider is
+//!   told to use FP16, and what ONNX Runtime does by itself to be faster is off ([`EXACT`]): which device a server has
+//!   must not change its answers.
 //! - **A run can be ended early**, between two operators, by its own run options.
 //! - **A run's memory is bounded** ([`LoadOptions::working_bytes`]) and given back: see [`allocator`].
 //! - **Inputs are borrowed, outputs copied at most once.** ONNX Runtime reads a guest's bytes where they lie,
@@ -37,7 +38,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::sys::{self, ONNXTensorElementDataType as Element, OrtErrorCode};
 use ort::value::{Outlet, TensorElementType, ValueType};
 use ort::{AsPointer, ep, ortsys};
-use penstock_tensor::contract::Provider;
+use penstock_tensor::contract::{Precision, Provider};
 
 use super::{
     Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Reads, Session,
@@ -60,6 +61,19 @@ pub const LEND_OUTPUT_BYTES: usize = 64 * 1024;
 
 /// Outputs may have more dimensions than inputs may, but not without end.
 const MAX_OUTPUT_RANK: usize = 64;
+
+/// The session options of the precision the graph has. Those that are ONNX Runtime's defaults today are set all the same.
+///
+/// `session.x64quantprecision` is left alone: it would keep U8 by S8 products from overflowing 16 bits on x86 processors
+/// without VNNI, and ONNX Runtime 1.29 does not survive it on some graphs.
+const EXACT: &[(&str, &str)] = &[
+    // By default DequantizeLinear with MatMul becomes MatMulNBits with 8-bit activations, up to 3e-2 off.
+    ("session.qdq_matmulnbits_accuracy_level", "0"),
+    ("mlas.enable_gemm_fastmath_arm64_bfloat16", "0"),
+    ("mlas.use_lut_gemm", "0"),
+    ("optimization.enable_gelu_approximation", "0"),
+    ("optimization.enable_cast_chain_elimination", "0"),
+];
 
 /// What ONNX Runtime says of a run that its options ended; it has no code for it.
 const TERMINATED: &str = "due to terminate flag";
@@ -173,7 +187,7 @@ impl OnnxRuntime {
         providers: &[ExecutionProviderDispatch],
     ) -> Result<SessionBuilder, String> {
         let text = |error: ort::Error<SessionBuilder>| error.to_string();
-        SessionBuilder::new(&self.environment)
+        let builder = SessionBuilder::new(&self.environment)
             .map_err(|error| error.to_string())?
             .with_optimization_level(GraphOptimizationLevel::All)
             .map_err(text)?
@@ -192,7 +206,13 @@ impl OnnxRuntime {
                 "session.use_env_allocators",
                 if self.counts_memory { "1" } else { "0" },
             )
-            .map_err(text)
+            .map_err(text)?;
+        match options.precision {
+            Precision::Exact => EXACT.iter().try_fold(builder, |builder, (key, value)| {
+                builder.with_config_entry(*key, *value).map_err(text)
+            }),
+            Precision::Fast => Ok(builder),
+        }
     }
 
     fn open(&self, graph: &GraphSource, options: &LoadOptions) -> Result<Arc<Shared>, NnError> {
@@ -407,6 +427,7 @@ fn asked_providers(options: &LoadOptions) -> Result<Vec<AskedProvider>, NnError>
         })?;
         Ok(number.to_string())
     };
+    let exact = options.precision == Precision::Exact;
     let cuda = |device: String| AskedProvider {
         provider: Provider::Cuda,
         name: "CUDAExecutionProvider",
@@ -416,7 +437,7 @@ fn asked_providers(options: &LoadOptions) -> Result<Vec<AskedProvider>, NnError>
             ("arena_extend_strategy", "kSameAsRequested".into()),
             // Its default tries every algorithm for each new shape, and batches come in all sizes.
             ("cudnn_conv_algo_search", "HEURISTIC".into()),
-            ("use_tf32", "0".into()),
+            ("use_tf32", if exact { "0" } else { "1" }.into()),
         ],
     };
     Ok(match options.provider {
@@ -443,19 +464,22 @@ fn asked_providers(options: &LoadOptions) -> Result<Vec<AskedProvider>, NnError>
                     quoted(device)
                 )));
             }
+            let mut asked = vec![
+                ("device_type", device.to_owned()),
+                (
+                    "num_of_threads",
+                    options.intra_op_threads.max(1).to_string(),
+                ),
+                // The option is one byte.
+                ("num_streams", options.lane_count().min(255).to_string()),
+            ];
+            if exact {
+                asked.push(("precision", "ACCURACY".into()));
+            }
             vec![AskedProvider {
                 provider: Provider::Openvino,
                 name: "OpenVINOExecutionProvider",
-                options: vec![
-                    ("device_type", device.to_owned()),
-                    ("precision", "ACCURACY".into()),
-                    (
-                        "num_of_threads",
-                        options.intra_op_threads.max(1).to_string(),
-                    ),
-                    // The option is one byte.
-                    ("num_streams", options.lane_count().min(255).to_string()),
-                ],
+                options: asked,
             }]
         }
     })

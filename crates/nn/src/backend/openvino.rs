@@ -8,8 +8,9 @@
 //!   before that crate sees it, as ONNX Runtime's is, because what it lacks would be a panic there.
 //! - **One compiled model, an infer request a lane.** Weights are in memory once. The model is compiled for as many
 //!   streams as it has lanes, and for no more threads than there are cores, so that lanes do not take each other's.
-//! - **The precision the graph has.** OpenVINO may compute FP32 graphs in BF16 or FP16 where a device is quicker at
-//!   it. It is told not to: which device a server has must not change its answers.
+//! - **The precision the graph has**, unless the contract says `precision = "fast"`. OpenVINO may compute FP32 graphs in
+//!   BF16 or FP16 where a device is quicker at it, and quantise activations beside 8-bit weights. It is told not to: which
+//!   device a server has must not change its answers.
 //! - **One device, and that one.** `AUTO`, `HETERO` and the other names that choose a device themselves are refused,
 //!   and so is a device that is not there.
 //! - **A run can be ended early.** It is started and waited for, and cancelled between two operators.
@@ -37,7 +38,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use openvino_sys as ov;
 use openvino_sys::{ov_element_type_e as Element, ov_status_e as Status};
-use penstock_tensor::contract::Provider;
+use penstock_tensor::contract::{Precision, Provider};
 
 use super::{
     Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Reads, Session,
@@ -45,6 +46,8 @@ use super::{
 };
 use crate::error::{ErrorCode, NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
+
+mod refused;
 
 /// The name `model.toml` knows the backend by.
 pub const NAME: &str = super::OPENVINO;
@@ -217,7 +220,11 @@ impl OpenVino {
         let declared = if own_format {
             None
         } else {
-            Some(onnx_file::examine(graph)?)
+            let declared = onnx_file::examine(graph)?;
+            if let Some(structure) = onnx_file::structure::structure(graph) {
+                refused::check(&structure, options.non_finite)?;
+            }
+            Some(declared)
         };
         let _turn = lock(&self.loading);
         let attempt = Attempt::begin();
@@ -346,7 +353,13 @@ fn is_own_format(path: &Path) -> bool {
 /// How a model is compiled: a stream a lane, and threads for all of them together.
 fn properties(device: &str, options: &LoadOptions) -> Vec<(CString, CString)> {
     let lanes = options.lane_count();
-    let mut properties = vec![(c"EXECUTION_MODE_HINT".to_owned(), c"ACCURACY".to_owned())];
+    let mode = match options.precision {
+        // The CPU plugin then also leaves activations as they are beside 8-bit weights (DYNAMIC_QUANTIZATION_GROUP_SIZE
+        // 0) and key-value caches in FP32; INFERENCE_PRECISION_HINT = f32 alone does neither.
+        Precision::Exact => c"ACCURACY",
+        Precision::Fast => c"PERFORMANCE",
+    };
+    let mut properties = vec![(c"EXECUTION_MODE_HINT".to_owned(), mode.to_owned())];
     let mut set = |key: &CStr, value: String| {
         // A number or a word of ours has no zero byte.
         properties.push((key.to_owned(), CString::new(value).unwrap_or_default()));
@@ -1075,8 +1088,23 @@ fn read(
             check(ov::ov_tensor_data(tensor.0, &mut data)).map_err(failed)?;
             Bytes::copy_from_slice(std::slice::from_raw_parts(data.cast::<u8>(), len))
         };
-        NnTensor::new(ty, dims?, bytes).map_err(|_| wrong("is not as long as its shape says"))
+        let tensor = NnTensor::new(ty, dims?, bytes)
+            .map_err(|_| wrong("is not as long as its shape says"))?;
+        match saturated(&tensor) {
+            false => Ok(tensor),
+            true => Err(wrong(
+                "holds the least number of 32 bits, with which OpenVINO stands for INT64 numbers beyond 32 bits; load \
+                 the model with backend = \"onnxruntime\"",
+            )),
+        }
     }
+}
+
+/// Whether an output of INT64 has an element that OpenVINO could not hold. It converts what is beyond 32 bits to the least
+/// number of 32 bits, which is hardly ever an answer.
+fn saturated(tensor: &NnTensor) -> bool {
+    let least = i64::from(i32::MIN).to_le_bytes();
+    tensor.ty == TensorType::I64 && tensor.data.as_chunks::<8>().0.contains(&least)
 }
 
 /// Calls begun so far, and those under way: by these an attempt knows whether the library's one last message can be

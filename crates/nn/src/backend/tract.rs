@@ -415,6 +415,9 @@ fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Resu
     let parsed = onnx.parse(&proto, dir).map_err(unsupported)?;
     if refusals == Refusals::Act {
         let mut analysed = None;
+        if options.non_finite {
+            refused::loses_nan(&proto)?;
+        }
         refused::check(&proto, |name| {
             // Only graphs with an operator of the table come here.
             let model = analysed.get_or_insert_with(|| {

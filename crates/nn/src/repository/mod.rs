@@ -31,6 +31,8 @@ use penstock_tensor::contract::{Contract, Isolation};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+pub use crate::agreement::Compare;
+use crate::agreement::{self, Agreement};
 use crate::backend::{Backends, QUEUE_MAX, RUN_MEMORY_BYTES};
 use crate::error::NnError;
 use crate::layout::version_number;
@@ -70,6 +72,10 @@ pub struct Settings {
     pub run_memory_bytes: usize,
     /// Whether a folder with a graph and without a contract serves under a contract that is derived from the graph.
     pub derive: bool,
+    /// Whether a second backend must answer the same, and what becomes of a model where it does not.
+    pub compare: Compare,
+    /// By how much it may differ, as a part of the output's largest element.
+    pub compare_tolerance: f64,
     /// Whether to keep a [`Snapshot`] of the catalogue for guests.
     pub publish: bool,
     /// Where runtimes run where a contract says nothing else; without it, native ones in processes of their own where
@@ -90,6 +96,8 @@ impl Default for Settings {
             memory_budget_bytes: None,
             run_memory_bytes: RUN_MEMORY_BYTES,
             derive: false,
+            compare: Compare::Off,
+            compare_tolerance: agreement::TOLERANCE,
             publish: false,
             isolation: None,
             process_memory_bytes: None,
@@ -219,6 +227,8 @@ pub enum EventKind {
     Kept,
     /// Loading it takes long.
     Slow,
+    /// It answers, and another backend answers differently.
+    Differs,
     /// It was unloaded by request.
     Unloaded,
     /// It was put to rest for the budget.
@@ -660,8 +670,13 @@ impl Repository {
                 let kept = version.kept_because().or(model.refused.as_ref());
                 let reason = match &state {
                     State::Failed(reason) | State::Unloaded(reason) => Some(reason.to_string()),
-                    State::Ready(_) => {
+                    State::Ready(model) => {
+                        let differs = match model.agreement() {
+                            Some(found @ Agreement::Differs { .. }) => Some(found.to_string()),
+                            _ => None,
+                        };
                         kept.map(|reason| format!("what is on disk is not served: {reason}"))
+                            .or(differs)
                     }
                     State::Loading | State::Draining => None,
                 };

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
-use penstock_tensor::contract::{Contract, FirstRun, Isolation};
+use penstock_tensor::contract::{Contract, FirstRun, Isolation, Provider};
 use tokio::sync::{mpsc, watch};
 
 use super::plan::{Action, Book, Job, Phase, Reason, SLOW_LOAD_MS, Stamp, Usage};
@@ -20,11 +20,13 @@ use super::progress::{Progress, Stage};
 use super::publish::{Listed, Snapshot};
 use super::scan::{self, Look, Looker, Reading};
 use super::{Event, EventKind, Settings};
-use crate::backend::{Backend, Backends, Graph, GraphSource, panic_text};
+use crate::agreement::{self, Agreement, Compare, Compared};
+use crate::backend::{Backend, Backends, Graph, GraphSource, LoadOptions, panic_text};
 use crate::contract_check;
 use crate::error::{NnError, quoted};
 use crate::first_run;
 use crate::held::{self, Meter};
+use crate::kept::{self, Run};
 use crate::layout::{self, Unavailable, version_number};
 use crate::model::Model;
 use crate::overdue::Working;
@@ -834,17 +836,42 @@ impl Core {
         let sample = layout::sample(contract, &self.root.join(name))?;
         let began = Instant::now();
         let elapsed = || began.elapsed();
+        let mut runs = Vec::new();
         first_run::find(
             contract,
             version,
             sample,
             graph.as_ref(),
             elapsed,
-            |inputs| model.warm_up(inputs),
+            |inputs| {
+                let run = Run::of(&inputs);
+                runs.push(run.gave(&model.warm_up(inputs)?));
+                Ok(())
+            },
         )?;
         if contract.engine.first_run != FirstRun::Skip {
+            if let Some(longer) = kept::longer(contract) {
+                // A run that fails on a made-up call of other lengths says nothing of the outputs.
+                let second = Run::of(&longer);
+                runs.extend(model.try_run(longer).map(|outputs| second.gave(&outputs)));
+            }
+            kept::check(contract, version, model.outputs(), &runs)?;
             progress.at(Stage::TryingJoins);
             try_joining(&model, contract);
+            if self.settings.compare != Compare::Off {
+                progress.at(Stage::Comparing);
+                let source = GraphSource::from(path.as_path());
+                let agreement = self.compare(&model, contract, &source, &options, progress);
+                // What runs from here on is the model's own again.
+                progress.compiled(&model);
+                let differs = matches!(agreement, Agreement::Differs { .. });
+                if differs && self.settings.compare == Compare::Refuse {
+                    return Err(NnError::runtime(format!(
+                        "version {version} is not served: {agreement}"
+                    )));
+                }
+                model.note_agreement(agreement);
+            }
         }
         progress.at(Stage::Reading);
         if scan::graph(&dir).stamp != start.job.graph {
@@ -900,6 +927,73 @@ impl Core {
                  \"thread\"",
             )),
         }
+    }
+
+    /// Runs made-up calls on the model and on the first other backend that loads its graph. Whatever goes wrong with the
+    /// other says nothing about the model.
+    fn compare(
+        &self,
+        model: &Model,
+        contract: &Contract,
+        source: &GraphSource,
+        options: &LoadOptions,
+        progress: &Progress,
+    ) -> Agreement {
+        let alone = LoadOptions {
+            lanes: Some(1),
+            provider: Provider::Cpu,
+            device: None,
+            joining: Err("it is compared with".into()),
+            ..options.clone()
+        };
+        let mut why = "this server has one backend for it".to_owned();
+        for backend in self.backends.others(model.backend(), contract.format) {
+            let load = || Model::load(model.name(), model.version(), &*backend, source, &alone);
+            let other = match catch_unwind(AssertUnwindSafe(load)) {
+                Ok(Ok(other)) => other,
+                Ok(Err(error)) => {
+                    why = error.message;
+                    continue;
+                }
+                Err(panic) => {
+                    why = format!("{} panicked: {}", backend.name(), panic_text(&*panic));
+                    continue;
+                }
+            };
+            progress.compiled(&other);
+            let (with, mut calls, mut largest) = (backend.name(), 0, 0f64);
+            for call in agreement::calls(contract) {
+                // A call that either refuses says nothing: it was made up.
+                let Ok(served) = model.try_run(call.inputs.clone()) else {
+                    continue;
+                };
+                let answered = match other.try_run(call.inputs) {
+                    Ok(answered) => answered,
+                    Err(error) => {
+                        why = format!("{with} answers no made-up call: {}", error.message);
+                        continue;
+                    }
+                };
+                match agreement::compare(&served, &answered, self.settings.compare_tolerance) {
+                    Compared::Same(apart) => {
+                        calls += 1;
+                        largest = largest.max(apart);
+                    }
+                    Compared::Other(what) => {
+                        let what = format!("{what}, for {}", call.how);
+                        return Agreement::Differs { with, what };
+                    }
+                }
+            }
+            if calls > 0 {
+                return Agreement::Agrees {
+                    with,
+                    calls,
+                    largest,
+                };
+            }
+        }
+        Agreement::Unknown(why)
     }
 
     /// Makes everything that callers and guests see agree with the book. Returns what nobody uses any more, to
@@ -1239,14 +1333,28 @@ impl Inner {
                         Said::Ready(id) => {
                             let ms = self.took.get(&key).copied().unwrap_or_default().as_millis();
                             let text = match self.loads.get(id) {
-                                Some(loaded) => format!(
-                                    "ready on {} in {ms} ms; {}",
-                                    loaded.model.backend(),
-                                    loaded.model.joins()
-                                ),
+                                Some(loaded) => {
+                                    let model = &loaded.model;
+                                    let (on, joins) = (model.backend(), model.joins());
+                                    let agreement = model.agreement();
+                                    match agreement
+                                        .filter(|a| !matches!(a, Agreement::Differs { .. }))
+                                    {
+                                        Some(agreement) => {
+                                            format!(
+                                                "ready on {on} in {ms} ms; {joins}; {agreement}"
+                                            )
+                                        }
+                                        None => format!("ready on {on} in {ms} ms; {joins}"),
+                                    }
+                                }
                                 None => format!("ready in {ms} ms"),
                             };
                             self.say(name, *number, EventKind::Ready, text);
+                            let found = self.loads.get(id).and_then(|l| l.model.agreement());
+                            if let Some(found @ Agreement::Differs { .. }) = found {
+                                self.say(name, *number, EventKind::Differs, found.to_string());
+                            }
                         }
                         Said::Resting => {
                             self.say(name, *number, EventKind::Rested, OVER_BUDGET.to_owned());

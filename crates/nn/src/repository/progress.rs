@@ -18,6 +18,8 @@ pub enum Stage {
     WarmingUp,
     /// Two calls run alone and together.
     TryingJoins,
+    /// Another backend loads the graph and runs the same calls.
+    Comparing,
 }
 
 impl fmt::Display for Stage {
@@ -27,6 +29,7 @@ impl fmt::Display for Stage {
             Self::Compiling => "compiling the graph",
             Self::WarmingUp => "warming up (the first runs)",
             Self::TryingJoins => "trying joins (two calls in one run)",
+            Self::Comparing => "comparing with another backend (models.compare)",
         })
     }
 }

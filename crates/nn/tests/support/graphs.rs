@@ -3,9 +3,9 @@
 
 #![allow(dead_code)] // each suite uses its own part
 
-const FLOAT: u64 = 1;
-const INT64: u64 = 7;
-const BOOL: u64 = 9;
+pub const FLOAT: u64 = 1;
+pub const INT64: u64 = 7;
+pub const BOOL: u64 = 9;
 
 /// Rows and columns of the matrices that [`slow_scan`] multiplies.
 const WIDTH: u64 = 512;
@@ -13,7 +13,7 @@ const WIDTH: u64 = 512;
 /// Matrix products in one step of [`slow_scan`].
 const PRODUCTS: usize = 4;
 
-fn varint(mut value: u64) -> Vec<u8> {
+pub fn varint(mut value: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value >= 0x80 {
         bytes.push(value as u8 | 0x80);
@@ -24,12 +24,12 @@ fn varint(mut value: u64) -> Vec<u8> {
 }
 
 /// A field that is a number.
-fn number(field: u64, value: u64) -> Vec<u8> {
+pub fn number(field: u64, value: u64) -> Vec<u8> {
     [varint(field << 3), varint(value)].concat()
 }
 
 /// A field that is a text or a message.
-fn part(field: u64, content: impl AsRef<[u8]>) -> Vec<u8> {
+pub fn part(field: u64, content: impl AsRef<[u8]>) -> Vec<u8> {
     let content = content.as_ref();
     [
         varint(field << 3 | 2),
@@ -40,7 +40,7 @@ fn part(field: u64, content: impl AsRef<[u8]>) -> Vec<u8> {
 }
 
 /// A graph's input or output; a length of 0 is any length.
-fn value(name: &str, ty: u64, dims: &[u64]) -> Vec<u8> {
+pub fn value(name: &str, ty: u64, dims: &[u64]) -> Vec<u8> {
     let dims = dims.iter().map(|dim| match dim {
         0 => part(1, part(2, "N")),
         dim => part(1, number(1, *dim)),
@@ -50,12 +50,19 @@ fn value(name: &str, ty: u64, dims: &[u64]) -> Vec<u8> {
     [part(1, name), part(2, part(1, tensor))].concat()
 }
 
-fn tensor(name: &str, ty: u64, dims: &[u64], raw: &[u8]) -> Vec<u8> {
+/// A FP32 input or output with two open lengths that have nothing to do with each other.
+pub fn open_matrix(name: &str) -> Vec<u8> {
+    let dims = ["N", "K"].map(|symbol| part(1, part(2, symbol)));
+    let tensor = [number(1, FLOAT), part(2, dims.concat())].concat();
+    [part(1, name), part(2, part(1, tensor))].concat()
+}
+
+pub fn tensor(name: &str, ty: u64, dims: &[u64], raw: &[u8]) -> Vec<u8> {
     let dims: Vec<u8> = dims.iter().flat_map(|dim| number(1, *dim)).collect();
     [dims, number(2, ty), part(8, name), part(9, raw)].concat()
 }
 
-fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[Vec<u8>]) -> Vec<u8> {
+pub fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[Vec<u8>]) -> Vec<u8> {
     let mut node = Vec::new();
     inputs.iter().for_each(|name| node.extend(part(1, name)));
     outputs.iter().for_each(|name| node.extend(part(2, name)));
@@ -68,11 +75,11 @@ fn body(graph: &[u8]) -> Vec<u8> {
     [part(1, "body"), part(6, graph), number(20, 5)].concat()
 }
 
-fn int(name: &str, value: u64) -> Vec<u8> {
+pub fn int(name: &str, value: u64) -> Vec<u8> {
     [part(1, name), number(3, value), number(20, 2)].concat()
 }
 
-fn graph(
+pub fn graph(
     nodes: &[Vec<u8>],
     tensors: &[Vec<u8>],
     inputs: &[Vec<u8>],
@@ -87,7 +94,12 @@ fn graph(
 }
 
 fn file(graph: &[u8]) -> Vec<u8> {
-    let opset = [part(1, ""), number(2, 17)].concat();
+    file_of(graph, 17)
+}
+
+/// A file in a version of ONNX's operators.
+pub fn file_of(graph: &[u8], opset: u64) -> Vec<u8> {
+    let opset = [part(1, ""), number(2, opset)].concat();
     [number(1, 8), part(7, graph), part(8, opset)].concat()
 }
 

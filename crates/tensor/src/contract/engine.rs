@@ -31,6 +31,9 @@ pub struct Engine {
     /// Which device of the provider or of OpenVINO: `0`, `GPU.1`, `NPU`; the first when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// Whether a runtime may trade exactness for speed.
+    #[serde(skip_serializing_if = "Precision::is_exact")]
+    pub precision: Precision,
     /// Runs in parallel; the host's choice when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lanes: Option<u16>,
@@ -142,6 +145,35 @@ impl Backend {
     }
 }
 
+/// Whether a runtime may compute in fewer bits than the graph says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// The precision the graph has.
+    #[default]
+    Exact,
+    /// What the runtime does by itself: 8-bit activations beside 8-bit weights, BF16, TF32.
+    Fast,
+}
+
+impl Precision {
+    /// Every case.
+    pub const ALL: [Self; 2] = [Self::Exact, Self::Fast];
+
+    /// The name used in `model.toml`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Precision::Exact => "exact",
+            Precision::Fast => "fast",
+        }
+    }
+
+    /// Whether it is the default.
+    pub fn is_exact(&self) -> bool {
+        *self == Self::Exact
+    }
+}
+
 /// What ONNX Runtime computes on. One that is asked for and not there is an error, never the processor instead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -248,6 +280,10 @@ impl Reader<'_> {
                     "Only ONNX Runtime has providers: remove it, or write backend = \"onnxruntime\".",
                 );
             }
+        }
+        if let Some(value) = members.take("precision") {
+            let words = Precision::ALL.map(|p| (p.as_str(), p));
+            engine.precision = self.word(value, "precision", &words).unwrap_or_default();
         }
         if let Some(value) = members.take("device") {
             engine.device = self.plain_name(value, "device", b"-_.:,");
@@ -462,7 +498,7 @@ impl Reader<'_> {
         u32::try_from(number).ok()
     }
 
-    fn boolean(&mut self, value: &Value<'_>, name: &str) -> Option<bool> {
+    pub(super) fn boolean(&mut self, value: &Value<'_>, name: &str) -> Option<bool> {
         match value.get_ref() {
             DeValue::Boolean(boolean) => Some(*boolean),
             _ => {

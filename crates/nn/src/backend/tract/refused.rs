@@ -138,6 +138,56 @@ pub fn check(model: &ModelProto, mut known: impl FnMut(&str) -> Known) -> Result
     Ok(())
 }
 
+/// Operators that answer NaN with a number; `refused.txt` says why the table leaves them out.
+const LOSES_NAN: &[&str] = &[
+    "Relu",
+    "Clip",
+    "HardSigmoid",
+    "Celu",
+    "Max",
+    "Min",
+    "Sigmoid",
+    "Tanh",
+    // They have Sigmoid and Tanh inside.
+    "LSTM",
+    "GRU",
+    "RNN",
+];
+
+/// Refuses a graph that answers NaN with a number, for a model whose callers may send NaN.
+///
+/// # Errors
+///
+/// `UnsupportedOperation`, naming the operator, the node and what to do.
+pub fn loses_nan(model: &ModelProto) -> Result<(), NnError> {
+    let graph = model.graph.iter().flat_map(|graph| &graph.node);
+    let functions = (model.functions.iter()).flat_map(|function| &function.node);
+    let mut left: Vec<&NodeProto> = graph.chain(functions).collect();
+    while let Some(node) = left.pop() {
+        let ours = matches!(&*node.domain, "" | "ai.onnx");
+        if ours && LOSES_NAN.contains(&&*node.op_type) {
+            return Err(NnError::unsupported(format!(
+                "tract {} answers NaN with a number in the operator {}, at the node {}, and model.toml has \
+                 allow_non_finite = true; load the graph with backend = \"onnxruntime\"",
+                RULES.tract,
+                node.op_type,
+                quoted(place(node))
+            )));
+        }
+        let bodies = (node.attribute.iter())
+            .flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
+        left.extend(bodies.flat_map(|body| &body.node));
+    }
+    Ok(())
+}
+
+fn place(node: &NodeProto) -> &str {
+    match node.name.is_empty() {
+        true => node.output.first().map_or("", String::as_str),
+        false => &node.name,
+    }
+}
+
 fn unknown(_: &str) -> Known {
     Known {
         ty: None,
@@ -165,16 +215,11 @@ fn refusal(rule: &Rule, node: &NodeProto) -> NnError {
         "" => String::new(),
         shown => format!(" with {shown}"),
     };
-    let place = if node.name.is_empty() {
-        node.output.first().map_or("", String::as_str)
-    } else {
-        &node.name
-    };
     NnError::unsupported(format!(
         "tract {} gets the operator {}{form} wrong, at the node {}: it {}; load the graph with backend = \"onnxruntime\"",
         RULES.tract,
         rule.operator,
-        quoted(place),
+        quoted(place(node)),
         rule.fault
     ))
 }

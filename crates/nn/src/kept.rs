@@ -1,0 +1,268 @@
+//! Whether what came out of a model's first runs is what its contract says. Graphs declare shapes that their own runs do
+//! not keep: CatBoost's regressors declare `[N]` and answer `[N,1]`, LightGBM's classifiers declare `[1]` and answer `[N]`.
+//! So for outputs a run decides, and the graph's declaration counts where no run contradicts it.
+
+use penstock_tensor::contract::{AxisBounds, Contract};
+use penstock_tensor::outputs::{self, Lengths};
+
+use crate::backend::{Dim, Port, PortType};
+use crate::contract_check;
+use crate::error::{NnError, quoted};
+use crate::layout::CONTRACT_FILE;
+use crate::tensor::{NnTensor, TensorType};
+
+/// The shapes of one run.
+#[derive(Debug)]
+pub(crate) struct Run {
+    inputs: Vec<(String, Vec<u64>)>,
+    outputs: Vec<(String, TensorType, Vec<u64>)>,
+}
+
+impl Run {
+    /// What is to be kept of a run with these inputs, which are about to go.
+    pub(crate) fn of(inputs: &[(String, NnTensor)]) -> Self {
+        Self {
+            inputs: inputs
+                .iter()
+                .map(|(name, tensor)| (name.clone(), wide(&tensor.dims)))
+                .collect(),
+            outputs: Vec::new(),
+        }
+    }
+
+    /// The same with what came out of it.
+    pub(crate) fn gave(mut self, outputs: &[(String, NnTensor)]) -> Self {
+        self.outputs = outputs
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.ty, wide(&tensor.dims)))
+            .collect();
+        self
+    }
+}
+
+fn wide(dims: &[u32]) -> Vec<u64> {
+    dims.iter().copied().map(u64::from).collect()
+}
+
+/// Refuses a version whose outputs are not what the contract says. `ports` are the graph's outputs.
+///
+/// # Errors
+///
+/// `InvalidArgument`, naming each output, what was expected, what came and what to write.
+pub(crate) fn check(
+    contract: &Contract,
+    version: u64,
+    ports: &[Port],
+    runs: &[Run],
+) -> Result<(), NnError> {
+    let faults = faults(contract, ports, runs);
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(NnError::invalid(format!(
+        "version {version} does not answer what {CONTRACT_FILE} says: {}",
+        faults.join("; ")
+    )))
+}
+
+fn faults(contract: &Contract, ports: &[Port], runs: &[Run]) -> Vec<String> {
+    let mut faults = Vec::new();
+    // The last is the longest: only there one item is told from an axis of one element.
+    for run in runs.iter().rev() {
+        faults = of_run(contract, run);
+        // Another run would say the same of the same outputs in other numbers.
+        if !faults.is_empty() {
+            return faults;
+        }
+    }
+    for spec in &contract.outputs {
+        let Some(port) = ports.iter().find(|port| port.name == spec.name) else {
+            continue;
+        };
+        let contradicted = runs
+            .iter()
+            .flat_map(|run| &run.outputs)
+            .any(|(name, _, shape)| *name == spec.name && !declares(port, shape));
+        if !contradicted {
+            faults.extend(contract_check::output_shape(spec, port));
+        }
+    }
+    faults
+}
+
+/// What is wrong with the outputs of one run.
+fn of_run(contract: &Contract, run: &Run) -> Vec<String> {
+    let inputs = (run.inputs.iter()).map(|(name, shape)| (name.as_str(), shape.iter().copied()));
+    let mut lengths = Lengths::of(contract, inputs);
+    let mut faults = Vec::new();
+    for spec in &contract.outputs {
+        let found = run.outputs.iter().find(|(name, ..)| *name == spec.name);
+        let Some((_, ty, shape)) = found else {
+            faults.push(format!("output {} did not come", quoted(&spec.name)));
+            continue;
+        };
+        let carried = contract_check::port_type(spec.datatype).and_then(PortType::carried_as);
+        if carried.is_some_and(|carried| carried != *ty) {
+            faults.push(format!(
+                "output {} came as {ty}, and it is {} there; correct the datatype, or the graph",
+                quoted(&spec.name),
+                spec.datatype
+            ));
+            continue;
+        }
+        faults.extend(outputs::shape(spec, shape, &mut lengths));
+    }
+    faults
+}
+
+/// Whether a port declares this shape among others.
+fn declares(port: &Port, shape: &[u64]) -> bool {
+    let Some(dims) = &port.dims else { return true };
+    dims.len() == shape.len()
+        && (dims.iter().zip(shape)).all(|(dim, length)| match dim {
+            Dim::Fixed(fixed) => u64::from(*fixed) == *length,
+            Dim::Symbolic(_) => true,
+        })
+}
+
+/// Whether the contract and the graph differ in the shape of an output, so that a run of other lengths is worth its
+/// time.
+pub(crate) fn in_doubt(contract: &Contract, ports: &[Port]) -> bool {
+    contract.outputs.iter().any(|spec| {
+        let port = ports.iter().find(|port| port.name == spec.name);
+        port.is_some_and(|port| contract_check::output_shape(spec, port).is_some())
+    })
+}
+
+/// A call that is longer by one along every open axis that has room. It tells an output of one element from one of an
+/// element an item. `None` where no axis has room.
+pub(crate) fn longer(contract: &Contract) -> Option<Vec<(String, NnTensor)>> {
+    let batch = contract.batch_axis();
+    let length = |axis: &str| {
+        let bounds = contract.axes.get(axis);
+        let AxisBounds { min, max, .. } = bounds.cloned().unwrap_or(AxisBounds {
+            min: 1,
+            max: None,
+            description: None,
+        });
+        let items = contract.limits.max_items;
+        let most = max.unwrap_or(u64::MAX);
+        let most = if batch == Some(axis) {
+            most.min(items)
+        } else {
+            most
+        };
+        (min, (min + 1).min(most).max(min))
+    };
+    let axes = contract.inputs.iter().flat_map(|spec| &spec.shape);
+    let room = axes.clone().any(|dim| match dim {
+        penstock_tensor::contract::Dim::Symbol(axis) => {
+            let (least, longer) = length(axis);
+            longer > least
+        }
+        penstock_tensor::contract::Dim::Fixed(_) => false,
+    });
+    if !room {
+        return None;
+    }
+    contract_check::example_of_lengths(contract, &|axis| length(axis).1).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contract(output: &str, more: &str) -> Contract {
+        let text = format!(
+            "description = \"for tests\"\n[[inputs]]\nname = \"x\"\ndatatype = \"FP32\"\nshape = [\"N\", 3]\n\
+             [[outputs]]\nname = \"y\"\ndatatype = \"FP32\"\nshape = {output}\n{more}"
+        );
+        Contract::parse(&text).unwrap_or_else(|faults| panic!("{faults:?}"))
+    }
+
+    fn port(dims: &[Option<u32>]) -> Port {
+        let dim = |dim: &Option<u32>| match dim {
+            Some(length) => Dim::Fixed(*length),
+            None => Dim::Symbolic("n".into()),
+        };
+        Port {
+            name: "y".into(),
+            ty: PortType::Tensor(TensorType::Fp32),
+            dims: Some(dims.iter().map(dim).collect()),
+        }
+    }
+
+    fn run(items: u64, output: &[u64]) -> Run {
+        Run {
+            inputs: vec![("x".into(), vec![items, 3])],
+            outputs: vec![("y".into(), TensorType::Fp32, output.to_vec())],
+        }
+    }
+
+    #[test]
+    fn what_comes_out_decides_and_not_what_the_graph_declares() {
+        // declared, first run, second run, and which contracts are true of them.
+        type Case<'a> = (&'a [Option<u32>], &'a [u64], &'a [u64], &'a [&'a str]);
+        let cases: [Case<'_>; 5] = [
+            // CatBoost: [N] is declared and [N, 1] comes.
+            (&[None], &[1, 1], &[2, 1], &["[\"N\", 1]"]),
+            // LightGBM: [1] is declared and [N] comes.
+            (&[Some(1)], &[1], &[2], &["[\"N\"]"]),
+            // A graph that keeps its word.
+            (&[None], &[1], &[2], &["[\"N\"]"]),
+            (&[Some(1)], &[1], &[1], &["[1]"]),
+            (
+                &[None, None],
+                &[1, 3],
+                &[2, 3],
+                &["[\"N\", 3]", "[\"N\", \"K\"]"],
+            ),
+        ];
+        let shapes = [
+            "[]",
+            "[1]",
+            "[\"N\"]",
+            "[\"N\", 1]",
+            "[1, 1]",
+            "[\"N\", 2]",
+            "[\"N\", 3]",
+            "[\"N\", \"K\"]",
+        ];
+        for (declared, first, second, right) in cases {
+            for shape in shapes {
+                let contract = contract(shape, "");
+                let runs = [run(1, first), run(2, second)];
+                let faults = faults(&contract, &[port(declared)], &runs);
+                let open = shape == "[\"N\", \"K\"]" && first.len() == 2;
+                let expected = right.contains(&shape) || open;
+                assert_eq!(faults.is_empty(), expected, "{first:?} {shape}: {faults:?}");
+                if !expected {
+                    let told = right
+                        .iter()
+                        .any(|right| faults[0].contains(&format!("write shape = {right}")));
+                    assert!(told, "{first:?} {shape}: {faults:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_fixed_dimension_that_no_run_contradicts_is_written_as_a_number() {
+        let contract = contract("[\"N\", \"K\"]", "");
+        let ports = [port(&[None, Some(3)])];
+        let faults = faults(&contract, &ports, &[run(1, &[1, 3])]);
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].contains("fixed at 3"), "{faults:?}");
+        assert!(in_doubt(&contract, &ports));
+    }
+
+    #[test]
+    fn a_longer_call_is_longer_where_there_is_room() {
+        let dims =
+            |more: &str| longer(&contract("[\"N\"]", more)).map(|call| call[0].1.dims.clone());
+        assert_eq!(dims(""), Some(vec![2, 3]));
+        assert_eq!(dims("[axes]\nN = { min = 4 }\n"), Some(vec![5, 3]));
+        assert_eq!(dims("[axes]\nN = { min = 4, max = 4 }\n"), None);
+        assert_eq!(dims("[limits]\nmax_items = 1\n"), None);
+    }
+}
