@@ -53,7 +53,7 @@ const MAX_NO_VERSIONS: usize = 8;
 #[derive(Default)]
 pub(super) struct Looker {
     /// Which file beside a contract belongs to it, by the contract's own stamp.
-    configs: BTreeMap<String, (Stamp, Option<String>)>,
+    configs: BTreeMap<String, (Stamp, Vec<String>)>,
     last: BTreeMap<String, Look>,
     told: BTreeMap<String, Look>,
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use penstock_tensor::contract::Provider;
+use penstock_tensor::contract::{Precision, Provider};
 use serde_json::{Value, json};
 
 use crate::backend::{Cost, Dim, LoadOptions, Port, PortType};
@@ -220,6 +220,8 @@ impl Open {
             default_priority: _,
             joining: _,
             working_bytes,
+            precision,
+            non_finite,
         } = &self.options;
         json!({
             "backend": self.backend,
@@ -233,6 +235,8 @@ impl Open {
             "device": device,
             "outputs": outputs,
             "working_bytes": working_bytes,
+            "precision": precision.as_str(),
+            "non_finite": non_finite,
         })
         .to_string()
     }
@@ -243,6 +247,7 @@ impl Open {
         let path = |name: &str| value[name].as_str().map(PathBuf::from);
         let size = |name: &str| value[name].as_u64().and_then(|n| usize::try_from(n).ok());
         let provider = value["provider"].as_str()?;
+        let precision = value["precision"].as_str()?;
         let outputs = value["outputs"].as_array().map(|names| {
             let names = names.iter().filter_map(Value::as_str);
             names.map(str::to_owned).collect()
@@ -262,6 +267,10 @@ impl Open {
                 device: value["device"].as_str().map(str::to_owned),
                 outputs,
                 working_bytes: size("working_bytes"),
+                precision: *Precision::ALL
+                    .iter()
+                    .find(|known| known.as_str() == precision)?,
+                non_finite: value["non_finite"].as_bool()?,
                 ..LoadOptions::default()
             },
         })
