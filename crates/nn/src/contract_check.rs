@@ -20,7 +20,14 @@ use crate::tensor::{NnTensor, TensorType};
 /// `outputs` may leave out what the contract does not name.
 pub fn check(contract: &Contract, inputs: &[Port], outputs: &[Port]) -> Vec<String> {
     let mut faults = Vec::new();
-    side("input", &contract.inputs, inputs, &mut faults);
+    // An axis of outputs alone promises nothing about its length, so that a fixed one keeps the promise.
+    let free = |symbol: &str| {
+        let of_inputs = contract.inputs.iter().flat_map(|spec| &spec.shape);
+        of_inputs
+            .into_iter()
+            .all(|axis| !matches!(axis, Axis::Symbol(name) if name == symbol))
+    };
+    side("input", &contract.inputs, inputs, &|_| false, &mut faults);
     for port in inputs
         .iter()
         .filter(|port| contract.input(&port.name).is_none())
@@ -32,11 +39,17 @@ pub fn check(contract: &Contract, inputs: &[Port], outputs: &[Port]) -> Vec<Stri
             port.shape_text()
         ));
     }
-    side("output", &contract.outputs, outputs, &mut faults);
+    side("output", &contract.outputs, outputs, &free, &mut faults);
     faults
 }
 
-fn side(role: &str, specs: &[TensorSpec], ports: &[Port], faults: &mut Vec<String>) {
+fn side(
+    role: &str,
+    specs: &[TensorSpec],
+    ports: &[Port],
+    free: &dyn Fn(&str) -> bool,
+    faults: &mut Vec<String>,
+) {
     for spec in specs {
         let name = quoted(&spec.name);
         if port_type(spec.datatype).is_none() {
@@ -60,11 +73,17 @@ fn side(role: &str, specs: &[TensorSpec], ports: &[Port], faults: &mut Vec<Strin
                 ty = datatype_text(port.ty)
             ));
         }
-        shape(role, spec, port, faults);
+        shape(role, spec, port, free, faults);
     }
 }
 
-fn shape(role: &str, spec: &TensorSpec, port: &Port, faults: &mut Vec<String>) {
+fn shape(
+    role: &str,
+    spec: &TensorSpec,
+    port: &Port,
+    free: &dyn Fn(&str) -> bool,
+    faults: &mut Vec<String>,
+) {
     let name = quoted(&spec.name);
     let Some(dims) = &port.dims else { return };
     if dims.len() != spec.shape.len() {
@@ -82,11 +101,11 @@ fn shape(role: &str, spec: &TensorSpec, port: &Port, faults: &mut Vec<String>) {
             Axis::Fixed(promised) if *promised != u64::from(*length) => faults.push(format!(
                 "{role} {name}: dimension {index} is {promised} in model.toml and {length} in the graph; write {length}"
             )),
-            Axis::Symbol(symbol) => faults.push(format!(
+            Axis::Symbol(symbol) if !free(symbol) => faults.push(format!(
                 "{role} {name}: dimension {index} is {symbol:?} in model.toml, any length, and fixed at {length} in \
                  the graph; write {length}, or export the model with a dynamic axis there"
             )),
-            Axis::Fixed(_) => {}
+            Axis::Fixed(_) | Axis::Symbol(_) => {}
         }
     }
 }
