@@ -22,10 +22,8 @@ pub fn check(contract: &Contract, inputs: &[Port], outputs: &[Port]) -> Vec<Stri
     let mut faults = Vec::new();
     // An axis of outputs alone promises nothing about its length, so that a fixed one keeps the promise.
     let free = |symbol: &str| {
-        let of_inputs = contract.inputs.iter().flat_map(|spec| &spec.shape);
-        of_inputs
-            .into_iter()
-            .all(|axis| !matches!(axis, Axis::Symbol(name) if name == symbol))
+        let mut of_inputs = contract.inputs.iter().flat_map(|spec| &spec.shape);
+        of_inputs.all(|axis| !matches!(axis, Axis::Symbol(name) if name == symbol))
     };
     side("input", &contract.inputs, inputs, &|_| false, &mut faults);
     for port in inputs
