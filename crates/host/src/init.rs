@@ -419,6 +419,18 @@ fn with_least(description: &Description, made: Made, graph: &Path, backends: &Ba
     if described.least.is_empty() {
         return made;
     }
+    // All axes were made longer together; those that need not be are left as short as they may be.
+    let runs = |described: &Description| {
+        let derived = derive(described);
+        matches!(attempt(&derived, graph, backends), Ok(ran) if ran.on_least)
+    };
+    for name in described.least.keys().cloned().collect::<Vec<_>>() {
+        let mut shorter = described.clone();
+        shorter.least.remove(&name);
+        if runs(&shorter) {
+            described = shorter;
+        }
+    }
     described.questions.push(
         "The lengths under [axes] are the first that ran, not the least that can: lower min where you know better.".into(),
     );

@@ -62,19 +62,30 @@ fn side(role: &str, specs: &[TensorSpec], ports: &[Port], faults: &mut Vec<Strin
             ));
         }
         if role == "input" {
-            shape(role, spec, port, faults);
+            shape(role, spec, port, &|_| false, faults);
         }
     }
 }
 
 /// How the shape of an output differs between contract and graph, with the remedy.
-pub fn output_shape(spec: &TensorSpec, port: &Port) -> Option<String> {
+pub fn output_shape(contract: &Contract, spec: &TensorSpec, port: &Port) -> Option<String> {
+    // An axis of outputs alone promises nothing about its length, so that a fixed one keeps the promise.
+    let free = |symbol: &str| {
+        let mut of_inputs = contract.inputs.iter().flat_map(|spec| &spec.shape);
+        of_inputs.all(|axis| !matches!(axis, Axis::Symbol(name) if name == symbol))
+    };
     let mut faults = Vec::new();
-    shape("output", spec, port, &mut faults);
+    shape("output", spec, port, &free, &mut faults);
     (!faults.is_empty()).then(|| faults.join("; "))
 }
 
-fn shape(role: &str, spec: &TensorSpec, port: &Port, faults: &mut Vec<String>) {
+fn shape(
+    role: &str,
+    spec: &TensorSpec,
+    port: &Port,
+    free: &dyn Fn(&str) -> bool,
+    faults: &mut Vec<String>,
+) {
     let name = quoted(&spec.name);
     let Some(dims) = &port.dims else { return };
     if dims.len() != spec.shape.len() {
@@ -92,11 +103,11 @@ fn shape(role: &str, spec: &TensorSpec, port: &Port, faults: &mut Vec<String>) {
             Axis::Fixed(promised) if *promised != u64::from(*length) => faults.push(format!(
                 "{role} {name}: dimension {index} is {promised} in model.toml and {length} in the graph; write {length}"
             )),
-            Axis::Symbol(symbol) => faults.push(format!(
+            Axis::Symbol(symbol) if !free(symbol) => faults.push(format!(
                 "{role} {name}: dimension {index} is {symbol:?} in model.toml, any length, and fixed at {length} in \
                  the graph; write {length}, or export the model with a dynamic axis there"
             )),
-            Axis::Fixed(_) => {}
+            Axis::Fixed(_) | Axis::Symbol(_) => {}
         }
     }
 }

@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use penstock_tensor::contract::{Format, MAX_NAME_BYTES};
+use penstock_tensor::contract::{Format, MAX_NAME_BYTES, MAX_TENSOR_NAME_BYTES};
 
 use crate::backend::{Dim, Graph, Port};
 use crate::contract_check::datatype_of;
@@ -22,6 +22,9 @@ use crate::index_bounds::IndexBounds;
 
 /// Longest description that is taken over from a graph, in characters.
 const MAX_DESCRIPTION_CHARS: usize = 200;
+
+/// The input that holds the numbers of a text's tokens.
+const TOKENS: &str = "input_ids";
 
 /// Names that inputs have which say where a text ends: 1 for a token, 0 for padding.
 const MASKS: [&str; 3] = ["attention_mask", "input_mask", "mask"];
@@ -113,13 +116,18 @@ impl Axes {
         };
         let mut first: BTreeSet<&str> = BTreeSet::new();
         let mut all_open = !description.inputs.is_empty();
-        for port in description.inputs.iter().chain(&description.outputs) {
+        let sides = [(true, &description.inputs), (false, &description.outputs)];
+        let ports = sides
+            .iter()
+            .flat_map(|(is_input, ports)| ports.iter().map(move |port| (*is_input, port)));
+        for (is_input, port) in ports {
             if datatype_of(port.ty).is_none() {
                 continue;
             }
             match port.dims.as_deref().and_then(|dims| dims.first()) {
                 Some(Dim::Symbolic(name)) => drop(first.insert(name)),
-                _ if port.dims.is_none() => drop(first.insert("")),
+                // An output of which nothing is known need not count items.
+                _ if port.dims.is_none() && is_input => drop(first.insert("")),
                 _ => all_open = false,
             }
         }
@@ -240,6 +248,7 @@ pub fn derive(description: &Description) -> Derived {
     let mut questions = description.questions.clone();
     let mut obstacles = Vec::new();
     let mut used: Vec<String> = Vec::new();
+    let mut of_tokens: BTreeSet<String> = BTreeSet::new();
     let mut tables = String::new();
     for (side, ports) in [
         ("inputs", &description.inputs),
@@ -259,12 +268,22 @@ pub fn derive(description: &Description) -> Derived {
                 }
                 continue;
             };
+            let fits = (1..=MAX_TENSOR_NAME_BYTES).contains(&port.name.len());
+            if !fits || port.name.chars().any(char::is_control) {
+                obstacles.push(format!(
+                    "{} {shown} has a name that is empty, too long or holds control characters; rename it in the graph",
+                    &side[..side.len() - 1]
+                ));
+            }
             let shape = axes.shape(port, &description.ranks);
             for dim in &shape {
-                if let ShapeDim::Open(name) = dim
-                    && !used.contains(name)
-                {
-                    used.push(name.clone());
+                if let ShapeDim::Open(name) = dim {
+                    if port.name == TOKENS {
+                        of_tokens.insert(name.clone());
+                    }
+                    if !used.contains(name) {
+                        used.push(name.clone());
+                    }
                 }
             }
             tables.push_str(&format!(
@@ -337,8 +356,8 @@ pub fn derive(description: &Description) -> Derived {
     for name in &used {
         let least = description.least.get(name).copied().unwrap_or(1);
         let is_items = axes.items.as_ref() == Some(name);
-        // Texts are counted in tokens along the axis that masks and indices share.
-        let tokens = description.most_tokens.filter(|_| !is_items);
+        // Texts are counted in tokens along the axes of their indices.
+        let tokens = (description.most_tokens).filter(|_| !is_items && of_tokens.contains(name));
         match (is_items, least, tokens) {
             (true, 1, _) => {}
             (_, least, Some(most)) => {
@@ -488,7 +507,7 @@ mod tests {
                 port("attention_mask", I64, &["b", "s"]),
                 Port {
                     dims: None,
-                    ..port("x\n# [other]", FP32, &[])
+                    ..port("x# [other]", FP32, &[])
                 },
             ],
             outputs: vec![
@@ -522,8 +541,8 @@ mod tests {
         assert_eq!(contract.outputs[0].labels.as_ref().map(Vec::len), Some(3));
         let asked = derived.questions.join("\n");
         assert!(
-            asked.contains("how many axes x # [other] has")
-                && asked.contains("Which values does x # [other]"),
+            asked.contains("how many axes x# [other] has")
+                && asked.contains("Which values does x# [other]"),
             "{asked}"
         );
         assert!(

@@ -84,7 +84,7 @@ fn faults(contract: &Contract, ports: &[Port], runs: &[Run]) -> Vec<String> {
             .flat_map(|run| &run.outputs)
             .any(|(name, _, shape)| *name == spec.name && !declares(port, shape));
         if !contradicted {
-            faults.extend(contract_check::output_shape(spec, port));
+            faults.extend(contract_check::output_shape(contract, spec, port));
         }
     }
     faults
@@ -130,7 +130,7 @@ fn declares(port: &Port, shape: &[u64]) -> bool {
 pub(crate) fn in_doubt(contract: &Contract, ports: &[Port]) -> bool {
     contract.outputs.iter().any(|spec| {
         let port = ports.iter().find(|port| port.name == spec.name);
-        port.is_some_and(|port| contract_check::output_shape(spec, port).is_some())
+        port.is_some_and(|port| contract_check::output_shape(contract, spec, port).is_some())
     })
 }
 
