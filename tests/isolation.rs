@@ -222,6 +222,9 @@ fn a_stopped_process_is_replaced_and_its_callers_are_told_in_time() {
     }
     let child = process_of(&server, "identity");
     signal(child, "-STOP");
+    until("it stands still", || {
+        stat(child).is_some_and(|(_, state)| state == 'T')
+    });
     std::thread::scope(|scope| {
         let calls: Vec<_> = (0..4)
             .map(|_| scope.spawn(|| (identity(&server), Instant::now())))
@@ -296,11 +299,14 @@ fn a_process_that_ends_in_its_warm_up_is_a_model_that_failed_and_the_others_serv
         "",
     );
     let models = models(&contract, graphs::endless_loop());
-    let server = Server::start_with(Options {
-        policy: Some(POLICY),
-        models: Some(models.path().to_owned()),
-        ..Options::default()
-    });
+    let aside = tempfile::tempdir().unwrap();
+    let (there, later) = (models.path().join("heavy"), aside.path().join("heavy"));
+    std::fs::rename(&there, &later).unwrap();
+    // A server says that it serves after it has tried the models that are there.
+    let server = serve(&models, POLICY);
+    for file in ["model.toml", "1/model.onnx"] {
+        write(&there, file, std::fs::read(later.join(file)).unwrap());
+    }
     server.logged("model \"heavy\" version 1: runs in process");
     std::thread::sleep(Duration::from_millis(500));
     signal(process_of(&server, "heavy"), "-ABRT");
