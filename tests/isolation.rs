@@ -7,7 +7,7 @@ mod common;
 #[path = "../crates/nn/tests/support/graphs.rs"]
 mod graphs;
 
-use common::{Answer, Options, Server, root};
+use common::{Answer, Options, Server, children, root, stat};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -100,24 +100,6 @@ fn process_of(server: &Server, model: &str) -> u32 {
         .collect::<String>()
         .parse()
         .unwrap()
-}
-
-/// The parent of a process and the letter of its state.
-fn stat(pid: u32) -> Option<(u32, char)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut after = stat.rsplit(") ").next()?.split_whitespace();
-    let state = after.next()?.chars().next()?;
-    Some((after.next()?.parse().ok()?, state))
-}
-
-fn children(of: u32) -> Vec<(u32, char)> {
-    let items = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = items.filter_map(|item| item.file_name().to_str()?.parse::<u32>().ok());
-    let stats = pids.filter_map(|pid| stat(pid).map(|stat| (pid, stat)));
-    stats
-        .filter(|(_, (parent, _))| *parent == of)
-        .map(|(pid, (_, state))| (pid, state))
-        .collect()
 }
 
 fn descriptors(of: u32) -> usize {
