@@ -746,6 +746,10 @@ impl Session for IsolatedSession {
         self.0.opened.memory_bytes
     }
 
+    fn is_elsewhere(&self) -> bool {
+        true
+    }
+
     fn refuses(&self) -> Option<String> {
         if self.0.up.load(Ordering::SeqCst) != 0 {
             return None;
