@@ -89,17 +89,30 @@ fn signal(pid: u32, signal: &str) {
 
 /// The process that a model runs in at present, as the log says.
 fn process_of(server: &Server, model: &str) -> u32 {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(pid) = last_process_of(server, model)
+            && stat(pid).is_some_and(|(parent, state)| parent == server.pid() && state != 'Z')
+        {
+            return pid;
+        }
+        assert!(Instant::now() < deadline, "{model} runs in no process");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The process that the log told of last. The log is a moment behind.
+fn last_process_of(server: &Server, model: &str) -> Option<u32> {
     let wanted = format!("model \"{model}\" version 1: runs ");
     let log = server.log.lock().unwrap();
-    let line = log.iter().rev().find(|line| line.contains(&wanted));
-    let line = line.unwrap_or_else(|| panic!("{}", log.join("\n")));
-    let number = line.rsplit("in process ").next().unwrap();
+    let line = log.iter().rev().find(|line| line.contains(&wanted))?;
+    let number = line.rsplit("in process ").next()?;
     number
         .chars()
         .take_while(char::is_ascii_digit)
         .collect::<String>()
         .parse()
-        .unwrap()
+        .ok()
 }
 
 fn descriptors(of: u32) -> usize {
@@ -242,8 +255,10 @@ fn a_model_that_ends_again_and_again_is_not_ready_and_the_others_are() {
     assert_eq!(readiness_of(&server, "heavy")["ready"], true);
     let mut last = 0;
     while readiness_of(&server, "heavy")["ready"] == true {
-        let child = process_of(&server, "heavy");
-        if child != last && stat(child).is_some() {
+        if let Some(child) = last_process_of(&server, "heavy")
+            && child != last
+            && stat(child).is_some()
+        {
             signal(child, "-KILL");
             last = child;
         }
@@ -298,7 +313,7 @@ fn a_process_that_ends_in_its_warm_up_is_a_model_that_failed_and_the_others_serv
     until("nothing of it is left", || {
         children(server.pid()).len() == 1
     });
-    let answer = heavy(&server, 2);
+    let answer = server.post_json("/v1/models/heavy:predict", r#"{"inputs":{"x":[0.5]}}"#);
     assert_eq!(answer.status, 503, "{}", text(&answer));
 }
 
