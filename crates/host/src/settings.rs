@@ -764,6 +764,8 @@ mod tests {
             ("[models]\nload_at_once = 0\n", 2, "64"),
             ("[models]\nrun_memory_bytes = 1000\n", 2, "1048576"),
             ("[models]\nload_timeout_ms = 10\n", 2, "1000"),
+            ("[models]\nisolation = \"vm\"\n", 2, "`thread`"),
+            ("[models]\nprocess_memory_bytes = 1\n", 2, "67108864"),
             ("[tls]\n\ncertificate = \"a.pem\"\n", 3, "tls.private_key"),
             ("[tls]\nclient_ca = \"a.pem\"\n", 2, "no TLS"),
             (
