@@ -7,7 +7,7 @@ mod common;
 #[path = "../crates/nn/tests/support/graphs.rs"]
 mod graphs;
 
-use common::{Answer, Options, Server, root};
+use common::{Answer, Options, Server, children, root, stat};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -89,35 +89,30 @@ fn signal(pid: u32, signal: &str) {
 
 /// The process that a model runs in at present, as the log says.
 fn process_of(server: &Server, model: &str) -> u32 {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(pid) = last_process_of(server, model)
+            && stat(pid).is_some_and(|(parent, state)| parent == server.pid() && state != 'Z')
+        {
+            return pid;
+        }
+        assert!(Instant::now() < deadline, "{model} runs in no process");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The process that the log told of last. The log is a moment behind.
+fn last_process_of(server: &Server, model: &str) -> Option<u32> {
     let wanted = format!("model \"{model}\" version 1: runs ");
     let log = server.log.lock().unwrap();
-    let line = log.iter().rev().find(|line| line.contains(&wanted));
-    let line = line.unwrap_or_else(|| panic!("{}", log.join("\n")));
-    let number = line.rsplit("in process ").next().unwrap();
+    let line = log.iter().rev().find(|line| line.contains(&wanted))?;
+    let number = line.rsplit("in process ").next()?;
     number
         .chars()
         .take_while(char::is_ascii_digit)
         .collect::<String>()
         .parse()
-        .unwrap()
-}
-
-/// The parent of a process and the letter of its state.
-fn stat(pid: u32) -> Option<(u32, char)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut after = stat.rsplit(") ").next()?.split_whitespace();
-    let state = after.next()?.chars().next()?;
-    Some((after.next()?.parse().ok()?, state))
-}
-
-fn children(of: u32) -> Vec<(u32, char)> {
-    let items = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = items.filter_map(|item| item.file_name().to_str()?.parse::<u32>().ok());
-    let stats = pids.filter_map(|pid| stat(pid).map(|stat| (pid, stat)));
-    stats
-        .filter(|(_, (parent, _))| *parent == of)
-        .map(|(pid, (_, state))| (pid, state))
-        .collect()
+        .ok()
 }
 
 fn descriptors(of: u32) -> usize {
@@ -222,6 +217,9 @@ fn a_stopped_process_is_replaced_and_its_callers_are_told_in_time() {
     }
     let child = process_of(&server, "identity");
     signal(child, "-STOP");
+    until("it stands still", || {
+        stat(child).is_some_and(|(_, state)| state == 'T')
+    });
     std::thread::scope(|scope| {
         let calls: Vec<_> = (0..4)
             .map(|_| scope.spawn(|| (identity(&server), Instant::now())))
@@ -257,8 +255,10 @@ fn a_model_that_ends_again_and_again_is_not_ready_and_the_others_are() {
     assert_eq!(readiness_of(&server, "heavy")["ready"], true);
     let mut last = 0;
     while readiness_of(&server, "heavy")["ready"] == true {
-        let child = process_of(&server, "heavy");
-        if child != last && stat(child).is_some() {
+        if let Some(child) = last_process_of(&server, "heavy")
+            && child != last
+            && stat(child).is_some()
+        {
             signal(child, "-KILL");
             last = child;
         }
@@ -296,11 +296,14 @@ fn a_process_that_ends_in_its_warm_up_is_a_model_that_failed_and_the_others_serv
         "",
     );
     let models = models(&contract, graphs::endless_loop());
-    let server = Server::start_with(Options {
-        policy: Some(POLICY),
-        models: Some(models.path().to_owned()),
-        ..Options::default()
-    });
+    let aside = tempfile::tempdir().unwrap();
+    let (there, later) = (models.path().join("heavy"), aside.path().join("heavy"));
+    std::fs::rename(&there, &later).unwrap();
+    // A server says that it serves after it has tried the models that are there.
+    let server = serve(&models, POLICY);
+    for file in ["model.toml", "1/model.onnx"] {
+        write(&there, file, std::fs::read(later.join(file)).unwrap());
+    }
     server.logged("model \"heavy\" version 1: runs in process");
     std::thread::sleep(Duration::from_millis(500));
     signal(process_of(&server, "heavy"), "-ABRT");
@@ -310,7 +313,7 @@ fn a_process_that_ends_in_its_warm_up_is_a_model_that_failed_and_the_others_serv
     until("nothing of it is left", || {
         children(server.pid()).len() == 1
     });
-    let answer = heavy(&server, 2);
+    let answer = server.post_json("/v1/models/heavy:predict", r#"{"inputs":{"x":[0.5]}}"#);
     assert_eq!(answer.status, 503, "{}", text(&answer));
 }
 

@@ -193,11 +193,16 @@ impl Server {
         self.child.id()
     }
 
-    /// Resident memory in KiB.
+    /// Resident memory in KiB, with that of the processes of its models.
     pub fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        let resident = |pid: u32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        };
+        let own = resident(self.pid()).expect("it runs");
+        let children = children(self.pid()).into_iter();
+        own + children.filter_map(|(pid, _)| resident(pid)).sum::<u64>()
     }
 
     /// Sends SIGTERM and waits; gives the exit code and how long it took.
@@ -267,6 +272,24 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The parent of a process and the letter of its state.
+pub fn stat(pid: u32) -> Option<(u32, char)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut after = stat.rsplit(") ").next()?.split_whitespace();
+    let state = after.next()?.chars().next()?;
+    Some((after.next()?.parse().ok()?, state))
+}
+
+/// The children of a process, with the letters of their states.
+pub fn children(of: u32) -> Vec<(u32, char)> {
+    let items = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = items.filter_map(|item| item.file_name().to_str()?.parse::<u32>().ok());
+    let stats = pids.filter_map(|pid| stat(pid).map(|stat| (pid, stat)));
+    (stats.filter(|(_, (parent, _))| *parent == of))
+        .map(|(pid, (_, state))| (pid, state))
+        .collect()
 }
 
 /// Sends a request and reads the whole answer.

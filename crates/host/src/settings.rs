@@ -828,6 +828,8 @@ mod tests {
             ("[models]\nload_timeout_ms = 10\n", 2, "1000"),
             ("[models]\ncompare = \"on\"\n", 2, "refuse"),
             ("[models]\ncompare_tolerance = 2.0\n", 2, "from 0 to 1"),
+            ("[models]\nisolation = \"vm\"\n", 2, "`thread`"),
+            ("[models]\nprocess_memory_bytes = 1\n", 2, "67108864"),
             ("[tls]\n\ncertificate = \"a.pem\"\n", 3, "tls.private_key"),
             ("[tls]\nclient_ca = \"a.pem\"\n", 2, "no TLS"),
             (

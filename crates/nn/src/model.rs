@@ -1166,7 +1166,7 @@ impl Inner {
         let began = Instant::now();
         let ready = match (&mut start.slot.lane, &start.calls[..]) {
             (Some(lane), [call]) => lane.begin(&call.payload.inputs, INLINE_BUDGET),
-            (Some(_), _) => self.session.process().is_none(),
+            (Some(_), _) => !self.session.is_elsewhere(),
             // To make one may take long.
             (None, _) => false,
         };

@@ -103,6 +103,7 @@ async fn a_stopped_process_is_ended_after_the_grace_and_the_model_goes_on() {
         assert_eq!(ask(&model, asks::ECHO).await, Ok(asks::ECHO));
     }
     signal(before, 19);
+    until("it stands still", || is_stopped(before)).await;
     let began = Clock::now();
     let deadline = Some(Instant::now() + Duration::from_millis(200));
     let error = model

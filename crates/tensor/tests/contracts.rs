@@ -1,7 +1,7 @@
 //! Each fault of a `model.toml` is found with its line, and a sound one is read as written.
 
 use penstock_tensor::contract::{
-    AxisBounds, Backend, Bound, Category, Dim, Format, PipelineStep, dims_oip,
+    AxisBounds, Backend, Bound, Category, Dim, Format, Isolation, PipelineStep, dims_oip,
 };
 use penstock_tensor::{Contract, Datatype};
 
@@ -36,6 +36,8 @@ max_items = 64
 backend = "tract"
 lanes = 2
 intra_op_threads = 1
+isolation = "process"
+process_memory_bytes = 1073741824
 "#;
 
 const LEAST: &str = r#"description = ""
@@ -80,6 +82,13 @@ fn a_whole_contract_is_read_as_written() {
         (contract.engine.backend, contract.engine.lanes),
         (Backend::Tract, Some(2))
     );
+    assert_eq!(
+        (
+            contract.engine.isolation,
+            contract.engine.process_memory_bytes
+        ),
+        (Some(Isolation::Process), Some(1 << 30))
+    );
     assert_eq!(contract.labelled_output().unwrap().1, ["a", "b"]);
     let metadata = serde_json::to_value(&contract).unwrap();
     assert_eq!(
@@ -99,6 +108,7 @@ fn what_is_left_out_has_its_default() {
         (16 * 1024 * 1024, 256)
     );
     assert_eq!(contract.engine.backend, Backend::Auto);
+    assert_eq!(contract.engine.isolation, None);
     assert_eq!((contract.batch_axis(), contract.engine.lanes), (None, None));
 }
 
@@ -380,6 +390,18 @@ minimum = 0",
             "backend is \"cuda\"",
         ),
         ("lanes = 2", "lanes = 65536", 30, "lanes is 65536"),
+        (
+            "\"process\"",
+            "\"container\"",
+            32,
+            "isolation is \"container\"",
+        ),
+        (
+            "= 1073741824",
+            "= 1048576",
+            33,
+            "process_memory_bytes is 1048576",
+        ),
         (
             "[engine]",
             "[engines]",

@@ -253,6 +253,11 @@ pub trait Session: Send + Sync {
         None
     }
 
+    /// Whether runs happen in another process.
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+
     /// Why no call would be answered now, where the process that runs the graph ended and is not back soon.
     fn refuses(&self) -> Option<String> {
         None

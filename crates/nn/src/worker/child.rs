@@ -21,7 +21,7 @@ use penstock_tensor::contract::Provider;
 use super::control::{Control, Kind, Note};
 use super::shared::{self, BODY, Header, Segment, Slice};
 use super::wire::{self, Message, Open, Opened};
-use super::{CHILD_SPIN, mapped_bytes, resident_bytes};
+use super::{CHILD_SPIN, mapped_bytes};
 use crate::backend::{Backend, GraphSource, Interrupt, Lane, LoadOptions, Session, panic_text};
 use crate::error::NnError;
 use crate::tensor::NnTensor;
@@ -214,7 +214,7 @@ fn load(
         inputs: session.inputs().to_vec(),
         outputs: session.outputs().to_vec(),
         cost: session.cost(),
-        memory_bytes: session.memory_bytes().or_else(resident_bytes),
+        memory_bytes: session.memory_bytes(),
     };
     Ok((opened, session))
 }

@@ -121,11 +121,6 @@ fn status_bytes(pid: Option<u32>, field: &str) -> Option<u64> {
     Some(number * 1024)
 }
 
-/// Private memory of this process that is in use.
-fn resident_bytes() -> Option<u64> {
-    status_bytes(None, "RssAnon")
-}
-
 /// Private memory of this process that could be written to, in use or not.
 fn mapped_bytes() -> Option<u64> {
     status_bytes(None, "VmData")

@@ -40,6 +40,10 @@ const LANE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a waiting thread looks without being woken. Wake-ups are not lost; this bounds what a fault would cost.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How often a call that waits for a restart looks whether it was interrupted: well within the grace after which its
+/// process would be ended.
+const LOOK_FOR_INTERRUPT: Duration = Duration::from_millis(100);
+
 /// Variables that a child is given where the server has them: what native runtimes read, and no secret.
 const VARIABLES: [&str; 12] = [
     "HOME",
@@ -259,6 +263,8 @@ impl Start {
         unsafe { mailbox.bytes_mut(text.len()) }.copy_from_slice(text.as_bytes());
         let mut command = Command::new(&self.launcher.program);
         command
+            // As lists of processes show it.
+            .arg0("penstock")
             .args(&self.launcher.arguments)
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| is_for_children(name)))
@@ -740,6 +746,10 @@ impl Session for IsolatedSession {
         self.0.opened.memory_bytes
     }
 
+    fn is_elsewhere(&self) -> bool {
+        true
+    }
+
     fn refuses(&self) -> Option<String> {
         if self.0.up.load(Ordering::SeqCst) != 0 {
             return None;
@@ -884,7 +894,7 @@ impl IsolatedLane {
             if shared.is_interrupted() {
                 return Err(NnError::runtime("the run was ended early"));
             }
-            let waited = process.changed.wait_timeout(state, LOOK_AGAIN);
+            let waited = process.changed.wait_timeout(state, LOOK_FOR_INTERRUPT);
             state = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
         };
         self.attached = state.incarnation;

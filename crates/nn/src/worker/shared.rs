@@ -319,8 +319,8 @@ mod tests {
         assert!(!theirs.holds(far));
         ours.grow(far).unwrap();
         // SAFETY: one thread, one slice at a time.
-        unsafe { ours.bytes_mut(far) }
-        [far - 1] = 7;
+        let bytes = unsafe { ours.bytes_mut(far) };
+        bytes[far - 1] = 7;
         assert!(theirs.holds(far));
         let slice = Slice::of(&theirs, far - 1, 1).unwrap();
         assert_eq!(slice.as_ref(), [7]);

@@ -143,6 +143,14 @@ pub fn process(model: &Model) -> ProcessStats {
     model.process().expect("it is in a process of its own")
 }
 
+/// Whether a process stands still.
+pub fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ")
+        .next()
+        .is_some_and(|after| after.starts_with('T'))
+}
+
 pub fn is_there(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
