@@ -739,7 +739,7 @@ mod tests {
         assert_eq!(lines.len(), 2, "{}", pages[0]);
         assert_eq!(pages[0]["text"], "ab\nab");
         assert!(lines[0]["box"][0][1].as_f64().unwrap() < lines[1]["box"][0][1].as_f64().unwrap());
-        assert!((lines[0]["score"].as_f64().unwrap() - 0.9).abs() < 0.1);
+        assert!(lines[0]["score"].as_f64().unwrap() > 0.7);
     }
 
     #[test]
