@@ -52,7 +52,7 @@ const MAX_NO_VERSIONS: usize = 8;
 /// Looks at a models directory, and remembers what it takes to look again.
 #[derive(Default)]
 pub(super) struct Looker {
-    /// Which file beside a contract belongs to it, by the contract's own stamp.
+    /// Which files beside a contract belong to it, by the contract's own stamp.
     configs: BTreeMap<String, (Stamp, Vec<String>)>,
     last: BTreeMap<String, Look>,
     told: BTreeMap<String, Look>,
