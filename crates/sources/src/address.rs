@@ -99,7 +99,10 @@ impl Address {
     /// The name a model gets where none is given.
     pub fn suggested_name(&self) -> Option<String> {
         let last = match self {
-            Self::Path(path) => path.canonicalize().ok()?.file_name()?.to_str()?.to_owned(),
+            Self::Path(path) => {
+                let full = path.canonicalize().unwrap_or_else(|_| path.clone());
+                full.file_name()?.to_str()?.to_owned()
+            }
             Self::Web(url) => url.path_segments()?.rfind(|s| !s.is_empty())?.to_owned(),
             Self::S3 { bucket, key } => {
                 let last = key.split('/').rfind(|part| !part.is_empty());

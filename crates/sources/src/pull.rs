@@ -300,14 +300,14 @@ impl<'a> Pull<'a> {
                 Step::Fetch(missing) => {
                     let mut failure = None;
                     for at in missing {
+                        let item = &listing.items[at];
+                        // "Unchanged" helps where what came of it is still there: of one file, all of it; of several, itself.
                         let before = known.as_ref().filter(|_| reusable).and_then(|known| {
-                            known
-                                .items
-                                .iter()
-                                .find(|item| item.path == listing.items[at].path)
+                            let before = known.items.iter().find(|one| one.path == item.path)?;
+                            let helps = listing.single || self.cache().has(&before.blob);
+                            (item.sha256.is_none() && helps).then_some(before)
                         });
-                        let fetching =
-                            async |pull: &mut Self| pull.fetch(&listing.items[at], before).await;
+                        let fetching = async |pull: &mut Self| pull.fetch(item, before).await;
                         match self.in_time(fetching).await {
                             Ok(downloaded) => {
                                 self.have.insert(at, downloaded);

@@ -126,7 +126,8 @@ impl Adapter<'_> {
                     self.source.from
                 ))
             })?;
-            for object in page.contents {
+            for mut object in page.contents {
+                object.key = decoded(&object.key);
                 if object.key == *key && !key.is_empty() {
                     let items = vec![single(Some(object.size), Some(object.etag))];
                     return Ok(Listing {
@@ -173,5 +174,33 @@ impl Adapter<'_> {
             items,
             ..Listing::default()
         })
+    }
+}
+
+/// A key as it is. Lists are asked for in URL encoding, because XML cannot hold every key, and are not decoded by the crate.
+fn decoded(key: &str) -> String {
+    let pair = format!("={key}");
+    let mut pairs = url::form_urlencoded::parse(pair.as_bytes());
+    pairs
+        .next()
+        .map(|(_, key)| key.into_owned())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decoded;
+
+    #[test]
+    fn keys_of_a_list_are_decoded() {
+        for (listed, key) in [
+            ("a/b.onnx", "a/b.onnx"),
+            ("a+b", "a b"),
+            ("a%2Bb%26c%3Dd%25", "a+b&c=d%"),
+            ("%C3%A9=1", "é=1"),
+            ("", ""),
+        ] {
+            assert_eq!(decoded(listed), key);
+        }
     }
 }

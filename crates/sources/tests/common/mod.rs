@@ -216,6 +216,7 @@ impl Place {
             .map_err(|e| e.message)
     }
 
+    #[track_caller]
     pub fn pull(&self, source: &Source) -> Outcome {
         self.try_pull(source).unwrap()
     }
