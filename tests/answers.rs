@@ -144,7 +144,7 @@ fn an_output_that_breaks_the_contract_is_an_error_of_the_operators_and_is_logged
     columns(folder.path());
     let server = start(
         folder.path(),
-        "[[cache]]\nmodels = [\"columns\"]\nttl_s = 60\n",
+        "[[cache]]\nmodel = \"columns\"\nttl_s = 60\n",
         false,
     );
     server.logged("model columns version 1: ready");

@@ -19,6 +19,7 @@ description = "gives back what it gets as scores, and the number of items"
 name = "x"
 datatype = "FP32"
 shape = ["N", 3]
+allow_non_finite = true
 [[outputs]]
 name = "scores"
 datatype = "FP32"
