@@ -63,6 +63,9 @@ pub enum Refusal {
     Shed,
     /// The caller went away before the call ran.
     Gone,
+    /// The call has items of several requests in one run, and rows depend on each other: not run. The caller runs each
+    /// by itself.
+    RowsDepend,
 }
 
 /// A failed load or call.
@@ -120,6 +123,7 @@ impl NnError {
         let code = match refusal {
             Refusal::QueueFull | Refusal::NotReady | Refusal::Shed => ErrorCode::RuntimeError,
             Refusal::Deadline | Refusal::Gone => ErrorCode::Timeout,
+            Refusal::RowsDepend => ErrorCode::UnsupportedOperation,
         };
         Self {
             code,

@@ -42,10 +42,12 @@ pub mod shadow;
 #[cfg(feature = "native")]
 pub mod stats;
 pub mod tensor;
+#[cfg(feature = "native")]
+mod trial;
 
 pub use backend::{
     Backend, Backends, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType,
-    RUN_MEMORY_BYTES, Session,
+    RUN_MEMORY_BYTES, Rows, Session,
 };
 pub use error::{ErrorCode, NnError, Refusal};
 pub use layout::Unavailable;

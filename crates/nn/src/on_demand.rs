@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::backend::{Backends, GraphSource, ONNXRUNTIME, QUEUE_MAX, Session};
+use crate::backend::{Backends, GraphSource, ONNXRUNTIME, QUEUE_MAX, Rows, Session};
 use crate::call;
 use crate::contract_check;
 use crate::error::{NnError, quoted};
@@ -80,6 +80,7 @@ pub struct Opened {
     version: u64,
     graph_bytes: u64,
     session: Arc<dyn Session>,
+    rows: Rows,
     input_bytes: usize,
     output_bytes: usize,
 }
@@ -184,11 +185,17 @@ impl OnDemand {
         let session = backend.load(&GraphSource::File(path), &options)?;
         call::carried(&*session)?;
         layout::agrees(&contract, version, session.inputs(), session.outputs())?;
+        let rows = match contract.batching.allow_dependent_rows {
+            true => Rows::Independent,
+            false => session.rows(),
+        };
+        layout::rows_agree(&contract, version, &rows)?;
         let opened = Opened {
             model: model.to_owned(),
             version,
             graph_bytes,
             session,
+            rows,
             input_bytes: self.limits.input_bytes,
             output_bytes: self.limits.output_bytes,
         };
@@ -241,6 +248,12 @@ impl Opened {
     /// The version.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Whether rows depend on each other, by the graph's operators. Nothing is tried here: an instance may be made for one
+    /// request.
+    pub fn rows(&self) -> &Rows {
+        &self.rows
     }
 
     /// Runs the model on named tensors and returns its outputs, named, in the graph's order.

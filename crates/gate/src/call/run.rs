@@ -14,6 +14,7 @@ use penstock_policy::disclosure::rules;
 use penstock_tensor::contract::{Dim, TooLong};
 use penstock_tensor::render::{self, Ranking};
 use penstock_tensor::{Contract, Tensor};
+use std::ops::Range;
 
 /// The most runs one adapter may ask for to answer one call: a minute of sound in pieces of 32 ms takes 1,875.
 /// `MAX_RUNS` of the adapter `silero-vad` follows it.
@@ -33,6 +34,8 @@ pub(crate) struct Wishes {
     pub priority: Option<u8>,
     /// Microseconds the call may take.
     pub timeout_us: Option<u64>,
+    /// The rows are items of their own; see [`Runner::infer_joined`].
+    pub is_joined: bool,
 }
 
 /// A surface's answer.
@@ -64,6 +67,8 @@ pub(crate) struct Runner<'a, P: Ports> {
     pub cache: Caching<'a>,
     /// How many predictions there are so far.
     predictions: u128,
+    /// The engine said that the rows of the version depend on each other.
+    rows_depend: bool,
 }
 
 impl<'a, P: Ports> Runner<'a, P> {
@@ -82,6 +87,7 @@ impl<'a, P: Ports> Runner<'a, P> {
             meter,
             cache: Caching::of(call, model),
             predictions: 0,
+            rows_depend: false,
         }
     }
 
@@ -117,6 +123,26 @@ impl<'a, P: Ports> Runner<'a, P> {
         Ok(computed.outputs)
     }
 
+    /// Runs the model once on items that were put together to save runs. `None`, and nothing run, where the answer to an
+    /// item depends on the others: then each has to be run by itself.
+    pub fn infer_joined(
+        &mut self,
+        inputs: Vec<Tensor>,
+        outputs: &[String],
+    ) -> Result<Option<Vec<Tensor>>, Problem> {
+        if self.rows_depend {
+            return Ok(None);
+        }
+        let wishes = Wishes {
+            is_joined: true,
+            ..Wishes::default()
+        };
+        match self.infer(inputs, outputs, wishes) {
+            Err(_) if self.rows_depend => Ok(None),
+            ran => ran.map(Some),
+        }
+    }
+
     /// Runs the model once, past the cache, and leaves the counting to the caller.
     pub(super) fn compute(
         &mut self,
@@ -132,6 +158,15 @@ impl<'a, P: Ports> Runner<'a, P> {
             .map(|version| (version, inputs.clone()));
         let begun_ns = ports.monotonic_ns();
         let computed = ports.infer(self.model, self.serving.version, inputs, outputs, terms);
+        if let Err(failure) = &computed
+            && failure.kind == FailureKind::RowsDepend
+        {
+            self.rows_depend = true;
+            return Err(Problem::new(
+                Code::ModelRejectedInputs,
+                failure.message.clone(),
+            ));
+        }
         let took_ns = ports.monotonic_ns().saturating_sub(begun_ns);
         self.meter.compute_ns = self.meter.compute_ns.saturating_add(took_ns);
         self.meter.runs += 1;
@@ -182,11 +217,40 @@ impl<'a, P: Ports> Runner<'a, P> {
         Terms {
             priority,
             timeout_ms: wishes.timeout_us.map(ms),
+            is_joined: wishes.is_joined,
         }
     }
 
+    /// Has the adapter answer several items: together, or where rows depend on each other one after the other, each
+    /// prepared by itself, so that none is filled up to the length of another. `begin` has the adapter begin with some of
+    /// them, and `begun` is what it made of all where that was done before.
+    pub fn adapt_each(
+        &mut self,
+        count: usize,
+        begun: Option<Step>,
+        begin: impl Fn(&Self, Range<usize>) -> Result<Step, Problem>,
+    ) -> Result<Vec<AdapterAnswer>, Problem> {
+        if count == 1 || !self.rows_depend {
+            let step = match begun {
+                Some(step) => step,
+                None => begin(self, 0..count)?,
+            };
+            match self.adapt(count, step) {
+                Err(_) if count > 1 && self.rows_depend => {}
+                answered => return answered,
+            }
+        }
+        let mut answers = Vec::with_capacity(count);
+        for at in 0..count {
+            let step = begin(self, at..at + 1)?;
+            answers.extend(self.adapt(1, step)?);
+        }
+        Ok(answers)
+    }
+
     /// Has the adapter answer the items it [`prepare`]d last, with as many runs as it asks for. `count` is how many there
-    /// are, `step` what it made of them.
+    /// are, `step` what it made of them. Where there are several, [`Runner::adapt_each`] is what callers want: this one
+    /// fails where rows depend on each other.
     pub fn adapt(&mut self, count: usize, mut step: Step) -> Result<Vec<AdapterAnswer>, Problem> {
         let adapter = self.adapter()?;
         let mut runs = 0;
@@ -207,7 +271,11 @@ impl<'a, P: Ports> Runner<'a, P> {
                 // What it made of the items was checked before they were charged.
                 check_adapted(&tensors, self.contract(), self.model)?;
             }
-            let computed = self.cached(tensors, &[], Wishes::default())?;
+            let wishes = Wishes {
+                is_joined: count > 1,
+                ..Wishes::default()
+            };
+            let computed = self.cached(tensors, &[], wishes)?;
             ran |= computed.ran;
             step = adapter.advance(computed.outputs).map_err(|message| {
                 self.meter.ran_and_failed |= ran;

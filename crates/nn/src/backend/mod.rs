@@ -13,6 +13,7 @@ use crate::error::{NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
 
 pub use cost::Cost;
+pub use rows::Rows;
 
 mod cost;
 mod onnx_file;
@@ -20,6 +21,7 @@ mod onnx_file;
 pub mod onnxruntime;
 #[cfg(feature = "native")]
 pub mod openvino;
+mod rows;
 #[cfg(any(test, feature = "scripted"))]
 pub mod scripted;
 pub mod tract;
@@ -216,6 +218,11 @@ pub trait Session: Send + Sync {
     /// anew, must not.
     fn cost(&self) -> Cost {
         Cost::default()
+    }
+
+    /// Whether the answer to an item depends on the other items of its run. Only where it does not may calls share one.
+    fn rows(&self) -> Rows {
+        Rows::default()
     }
 
     /// Bytes the loaded graph holds, where the runtime tells; else its file's size is taken for it.

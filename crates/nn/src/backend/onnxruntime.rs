@@ -40,7 +40,7 @@ use ort::{AsPointer, ep, ortsys};
 use penstock_tensor::contract::Provider;
 
 use super::{
-    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Session,
+    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Rows, Session,
     onnx_file, panic_text, presentable,
 };
 use crate::error::{ErrorCode, NnError, listed, quoted};
@@ -190,10 +190,11 @@ impl OnnxRuntime {
     }
 
     fn open(&self, graph: &GraphSource, options: &LoadOptions) -> Result<Arc<Shared>, NnError> {
+        let declared = onnx_file::examine(graph)?;
+        let rows = declared.rows(options);
         let cost = match options.provider {
-            Provider::Cpu => onnx_file::examine(graph)?.cost,
+            Provider::Cpu => declared.cost,
             provider => {
-                onnx_file::examine(graph)?;
                 // They build kernels and plans for new shapes during a run, and wait for a device that others use.
                 Cost::Values(format!(
                     "provider {} may prepare itself in a run",
@@ -263,6 +264,7 @@ impl OnnxRuntime {
             cpu: self.cpu,
             most_bytes: options.working_bytes.unwrap_or(usize::MAX),
             cost,
+            rows,
         }))
     }
 }
@@ -526,6 +528,7 @@ struct Shared {
     /// Bytes a run may hold: outputs, and values between operators.
     most_bytes: usize,
     cost: Cost,
+    rows: Rows,
 }
 
 impl Session for OrtSession {
@@ -539,6 +542,10 @@ impl Session for OrtSession {
 
     fn cost(&self) -> Cost {
         self.0.cost.clone()
+    }
+
+    fn rows(&self) -> Rows {
+        self.0.rows.clone()
     }
 
     fn lane(&self) -> Result<Box<dyn Lane>, NnError> {

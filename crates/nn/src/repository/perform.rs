@@ -27,6 +27,7 @@ use crate::layout::{self, Unavailable, version_number};
 use crate::model::Model;
 use crate::overdue::Working;
 use crate::shadow::Held;
+use crate::trial::try_rows;
 
 /// How often somebody who waits for time to pass looks again. Changes wake everybody at once; this is for what no
 /// change announces, and bounds how late it is noticed.
@@ -816,12 +817,14 @@ impl Core {
         )?;
         progress.compiled(&model);
         layout::agrees(contract, version, model.inputs(), model.outputs())?;
+        layout::rows_agree(contract, version, &model.rows())?;
         progress.at(Stage::WarmingUp);
         model
             .warm_up(contract_check::example(contract)?)
             .map_err(|error| layout::first_run(version, error))?;
         progress.at(Stage::TryingJoins);
-        try_joining(&model, contract);
+        try_rows(&model, contract);
+        layout::rows_agree(contract, version, &model.rows())?;
         progress.at(Stage::Reading);
         if scan::graph(&dir).stamp != start.job.graph {
             return Err(NnError::runtime(format!(
@@ -1205,19 +1208,3 @@ impl Inner {
 
 /// Why a version rests.
 pub(super) const OVER_BUDGET: &str = "over the memory budget; the next call brings it back";
-
-/// Tries whether calls may share runs before any do. Two made-up calls of different lengths, or where the model
-/// cannot bear made-up elements, the least call twice: that shows at least that shapes add up.
-fn try_joining(model: &Model, contract: &Contract) {
-    let sample = |seed, longer| contract_check::sample(contract, seed, longer);
-    let tried = sample(1, false)
-        .and_then(|first| Ok((first, sample(2, true)?)))
-        .and_then(|(first, second)| model.try_joining(first, second));
-    if tried.is_err() {
-        // A call that fails by itself says nothing about joining, and this one has run before.
-        let least = || contract_check::example(contract);
-        let _ = least()
-            .and_then(|first| Ok((first, least()?)))
-            .and_then(|(first, second)| model.try_joining(first, second));
-    }
-}

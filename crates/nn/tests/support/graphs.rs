@@ -3,9 +3,9 @@
 
 #![allow(dead_code)] // each suite uses its own part
 
-const FLOAT: u64 = 1;
-const INT64: u64 = 7;
-const BOOL: u64 = 9;
+pub const FLOAT: u64 = 1;
+pub const INT64: u64 = 7;
+pub const BOOL: u64 = 9;
 
 /// Rows and columns of the matrices that [`slow_scan`] multiplies.
 const WIDTH: u64 = 512;
@@ -24,12 +24,12 @@ fn varint(mut value: u64) -> Vec<u8> {
 }
 
 /// A field that is a number.
-fn number(field: u64, value: u64) -> Vec<u8> {
+pub fn number(field: u64, value: u64) -> Vec<u8> {
     [varint(field << 3), varint(value)].concat()
 }
 
 /// A field that is a text or a message.
-fn part(field: u64, content: impl AsRef<[u8]>) -> Vec<u8> {
+pub fn part(field: u64, content: impl AsRef<[u8]>) -> Vec<u8> {
     let content = content.as_ref();
     [
         varint(field << 3 | 2),
@@ -40,7 +40,7 @@ fn part(field: u64, content: impl AsRef<[u8]>) -> Vec<u8> {
 }
 
 /// A graph's input or output; a length of 0 is any length.
-fn value(name: &str, ty: u64, dims: &[u64]) -> Vec<u8> {
+pub fn value(name: &str, ty: u64, dims: &[u64]) -> Vec<u8> {
     let dims = dims.iter().map(|dim| match dim {
         0 => part(1, part(2, "N")),
         dim => part(1, number(1, *dim)),
@@ -50,12 +50,12 @@ fn value(name: &str, ty: u64, dims: &[u64]) -> Vec<u8> {
     [part(1, name), part(2, part(1, tensor))].concat()
 }
 
-fn tensor(name: &str, ty: u64, dims: &[u64], raw: &[u8]) -> Vec<u8> {
+pub fn tensor(name: &str, ty: u64, dims: &[u64], raw: &[u8]) -> Vec<u8> {
     let dims: Vec<u8> = dims.iter().flat_map(|dim| number(1, *dim)).collect();
     [dims, number(2, ty), part(8, name), part(9, raw)].concat()
 }
 
-fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[Vec<u8>]) -> Vec<u8> {
+pub fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[Vec<u8>]) -> Vec<u8> {
     let mut node = Vec::new();
     inputs.iter().for_each(|name| node.extend(part(1, name)));
     outputs.iter().for_each(|name| node.extend(part(2, name)));
@@ -68,11 +68,11 @@ fn body(graph: &[u8]) -> Vec<u8> {
     [part(1, "body"), part(6, graph), number(20, 5)].concat()
 }
 
-fn int(name: &str, value: u64) -> Vec<u8> {
+pub fn int(name: &str, value: u64) -> Vec<u8> {
     [part(1, name), number(3, value), number(20, 2)].concat()
 }
 
-fn graph(
+pub fn graph(
     nodes: &[Vec<u8>],
     tensors: &[Vec<u8>],
     inputs: &[Vec<u8>],
@@ -86,7 +86,35 @@ fn graph(
     graph
 }
 
-fn file(graph: &[u8]) -> Vec<u8> {
+pub fn ints(name: &str, values: &[i64]) -> Vec<u8> {
+    let values = values.iter().flat_map(|value| number(8, *value as u64));
+    [part(1, name), values.collect(), number(20, 7)].concat()
+}
+
+/// A constant of whole numbers.
+pub fn list(name: &str, values: &[i64]) -> Vec<u8> {
+    let raw: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    tensor(name, INT64, &[values.len() as u64], &raw)
+}
+
+/// A constant whole number without axes.
+pub fn scalar(name: &str, value: i64) -> Vec<u8> {
+    tensor(name, INT64, &[], &value.to_le_bytes())
+}
+
+/// A constant of floating-point numbers.
+pub fn reals(name: &str, dims: &[u64], values: &[f32]) -> Vec<u8> {
+    let raw: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    tensor(name, FLOAT, dims, &raw)
+}
+
+pub fn file(graph: &[u8]) -> Vec<u8> {
     let opset = [part(1, ""), number(2, 17)].concat();
     [number(1, 8), part(7, graph), part(8, opset)].concat()
 }
