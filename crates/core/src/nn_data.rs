@@ -5,12 +5,13 @@
 //!
 //! ```text
 //! data    = word [ " retry_after_ms=" digits ] ": " message
-//! word    = "queue_full" / "not_ready"
+//! word    = "queue_full" / "not_ready" / "rows_depend"
 //! digits  = "0" / ( %x31-39 *9DIGIT )
 //! ```
 //!
 //! `queue_full` is a refusal for load: the call was not run, because the line before it is full or too long for its
-//! deadline. `not_ready` is a version that exists and cannot run now. `retry_after_ms` says when to come back, where
+//! deadline. `not_ready` is a version that exists and cannot run now. `rows_depend` refuses a call of items that were put
+//! together to save runs: the answer to each would depend on the others, so each has to be run by itself. `retry_after_ms` says when to come back, where
 //! the engine can tell; hosts before it existed leave it out. Data of any other form is a message and nothing more:
 //! another host's words are never taken for these by halves.
 
@@ -23,17 +24,20 @@ pub enum NnWord {
     QueueFull,
     /// The version exists and is not ready; not run.
     NotReady,
+    /// The call has items of several requests in one run, and the rows of the version depend on each other; not run.
+    RowsDepend,
 }
 
 impl NnWord {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::QueueFull, Self::NotReady];
+    pub const ALL: [Self; 3] = [Self::QueueFull, Self::NotReady, Self::RowsDepend];
 
     /// As it is written.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
             Self::NotReady => "not_ready",
+            Self::RowsDepend => "rows_depend",
         }
     }
 }
@@ -103,12 +107,15 @@ pub struct GraphTerms {
     /// Calls are runs beside the served ones: each is given inputs and what was answered to them, comes back at once with no
     /// outputs, and is compared and counted by the host. See [`ShadowTensor`].
     pub shadow: bool,
+    /// The rows of each call are items of their own, put together to save runs. Where rows depend on each other such a call
+    /// is not run, and fails with [`NnWord::RowsDepend`].
+    pub joined: bool,
 }
 
 /// A graph as `load-by-name` is asked for it.
 ///
 /// ```text
-/// name       = model [ "@" version [ "#" priority ] [ "~" timeout-ms ] [ "!shadow" ] ]
+/// name       = model [ "@" version [ "#" priority ] [ "~" timeout-ms ] [ "!shadow" ] [ "!joined" ] ]
 /// priority   = number of at most 8 bits
 /// timeout-ms = number of at most 32 bits
 /// number     = "0" / ( %x31-39 *DIGIT )
@@ -127,6 +134,7 @@ pub struct GraphName<'a> {
 const PRIORITY: char = '#';
 const TIMEOUT: char = '~';
 const SHADOW: &str = "!shadow";
+const JOINED: &str = "!joined";
 
 impl<'a> GraphName<'a> {
     /// Takes a name apart. What is behind a version and no terms in their form and order is left in the version, which then
@@ -154,6 +162,7 @@ impl<'a> GraphName<'a> {
             priority,
             timeout_ms,
             shadow,
+            joined,
         } = terms;
         if let Some(priority) = priority {
             name.push(PRIORITY);
@@ -166,12 +175,19 @@ impl<'a> GraphName<'a> {
         if shadow {
             name.push_str(SHADOW);
         }
+        if joined {
+            name.push_str(JOINED);
+        }
         name
     }
 }
 
 /// A version and the terms behind it; `None` where something is behind it that is no terms.
 fn terms(text: &str) -> Option<(&str, GraphTerms)> {
+    let (text, joined) = match text.strip_suffix(JOINED) {
+        Some(text) => (text, true),
+        None => (text, false),
+    };
     let (text, shadow) = match text.strip_suffix(SHADOW) {
         Some(text) => (text, true),
         None => (text, false),
@@ -188,6 +204,7 @@ fn terms(text: &str) -> Option<(&str, GraphTerms)> {
         priority,
         timeout_ms,
         shadow,
+        joined,
     };
     Some((version, terms))
 }
@@ -299,12 +316,14 @@ mod tests {
         let timeouts = [None, Some(0), Some(1), Some(250), Some(u32::MAX)];
         for priority in priorities {
             for timeout_ms in timeouts {
-                for shadow in [false, true] {
+                for (shadow, joined) in [(false, false), (true, false), (false, true), (true, true)]
+                {
                     for version in [0, 3, 10, u64::MAX] {
                         let terms = GraphTerms {
                             priority,
                             timeout_ms,
                             shadow,
+                            joined,
                         };
                         let written = GraphName::write("m", version, terms);
                         let version = version.to_string();
@@ -322,6 +341,7 @@ mod tests {
             priority: Some(2),
             timeout_ms: Some(50),
             shadow: true,
+            joined: false,
         };
         assert_eq!(GraphName::write("m", 3, all), "m@3#2~50!shadow");
         assert_eq!(GraphName::write("m", 3, GraphTerms::default()), "m@3");
@@ -351,6 +371,10 @@ mod tests {
             "3!shadow#2",
             "3!shadow~5",
             "3!shadow!shadow",
+            "3!joined!shadow",
+            "3!joined~5",
+            "3!joined!joined",
+            "3!Joined",
             "3!Shadow",
             "3!shado",
             "3!",
@@ -370,7 +394,7 @@ mod tests {
     #[test]
     fn whatever_a_name_is_it_is_read_without_harm_and_written_back_where_it_has_terms() {
         // Every text of up to six of the signs that mean something, and some that do not.
-        const SIGNS: [&str; 9] = ["3", "0", "#", "~", "!shadow", "!", "@", "m", "é"];
+        const SIGNS: [&str; 10] = ["3", "0", "#", "~", "!shadow", "!joined", "!", "@", "m", "é"];
         let mut texts = vec![String::new()];
         for _ in 0..5 {
             let longer: Vec<String> = (texts.iter())

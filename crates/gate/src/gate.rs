@@ -915,7 +915,9 @@ pub(crate) fn failure(failure: Failure, contract: Option<&Contract>) -> Problem 
             Problem::new(Code::Overloaded, message).retry_after(retry_after(RETRY_OVERLOADED_S))
         }
         FailureKind::DeadlineExceeded => Problem::new(Code::DeadlineExceeded, message),
-        FailureKind::InputsRejected => Problem::new(Code::ModelRejectedInputs, message),
+        FailureKind::InputsRejected | FailureKind::RowsDepend => {
+            Problem::new(Code::ModelRejectedInputs, message)
+        }
         FailureKind::Failed if caller_chose_sizes => {
             Problem::new(Code::ModelRejectedInputs, message)
         }

@@ -131,6 +131,9 @@ pub struct Terms {
     pub priority: Option<u8>,
     /// Milliseconds the call may take, where that is less than its request may.
     pub timeout_ms: Option<u32>,
+    /// The rows are items of their own, put together to save runs. Where rows depend on each other, nothing is run and the
+    /// call fails with [`FailureKind::RowsDepend`].
+    pub is_joined: bool,
 }
 
 /// Why something about models could not be read or done.
@@ -302,6 +305,8 @@ pub enum FailureKind {
     InputsRejected,
     /// The runtime failed on these tensors.
     Failed,
+    /// Items were put together whose rows depend on each other. Not run.
+    RowsDepend,
 }
 
 /// A failed run.

@@ -204,7 +204,9 @@ pub(crate) fn outcome(ran: bool, failed: Option<FailureKind>) -> Option<Outcome>
         Some(FailureKind::Failed | FailureKind::DeadlineExceeded | FailureKind::NotReady) => {
             Some(Outcome::Failed)
         }
-        Some(FailureKind::Overloaded | FailureKind::InputsRejected) => None,
+        Some(FailureKind::Overloaded | FailureKind::InputsRejected | FailureKind::RowsDepend) => {
+            None
+        }
         None => ran.then_some(Outcome::Served),
     }
 }

@@ -204,6 +204,7 @@ fn tenants_share_no_results_unless_the_operator_says_so() {
                     data: [1f32, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect(),
                 }],
                 outputs: &[],
+                is_joined: false,
             }
             .digest()
         };
@@ -401,6 +402,7 @@ fn another_runs(ports: &InMemory) -> impl Fn(&InMemory, &[Tensor]) + 'static {
             data: [1f32, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect(),
         }],
         outputs: &[],
+        is_joined: false,
     }
     .digest();
     fn at(digest: &[u8; 32]) -> CacheAddress<'_> {
@@ -523,6 +525,24 @@ fn a_batch_is_answered_from_the_cache_as_a_whole() {
         assert_eq!(json(&response)["succeeded"], 2);
     }
     assert_eq!(ports.runs.get(), 1);
+}
+
+#[test]
+fn a_batch_is_not_answered_from_what_was_kept_of_a_tensor_of_several_rows() {
+    // The rows of a caller's own tensor may depend on each other; those of a batch may not.
+    let ports = ports();
+    let tensor = br#"{"inputs":{"a":[[1,2],[3,4]]}}"#;
+    let body = json!({ "requests": [
+        { "inputs": { "a": [[1, 2]] } }, { "inputs": { "a": [[3, 4]] } },
+    ] });
+    send(&ports, PREDICT, &[], tensor);
+    ports.rows_depend.set(true);
+    let target = "/v1/models/m:batchPredict";
+    let response = send(&ports, target, &[], body.to_string().as_bytes());
+    assert_eq!(json(&response)["succeeded"], 2);
+    assert_eq!(ports.runs.get(), 3, "each request ran by itself");
+    let response = send(&ports, PREDICT, &[], tensor);
+    assert_eq!(status(&response), "penstock; hit; ttl=60");
 }
 
 #[test]

@@ -308,3 +308,20 @@ fn explanations_are_for_who_may_have_them_in_either_form() {
         }
     }
 }
+
+#[test]
+fn the_rows_of_an_explanation_run_one_by_one_where_they_depend_on_each_other() {
+    let (together, apart) = (ports(), ports());
+    apart.rows_depend.set(true);
+    for target in [EXPLAIN, PREDICT] {
+        let row = [4.0, 2.0, 8.0];
+        let (expected, told) = (
+            explain(&together, target, row),
+            explain(&apart, target, row),
+        );
+        assert_eq!((expected.0, told.0), (200, 200), "{}", told.1);
+        assert_eq!(expected.1["explanation"], told.1["explanation"]);
+        assert_eq!(expected.1["predictions"], told.1["predictions"]);
+    }
+    assert_eq!((together.runs.get(), apart.runs.get()), (4, 8));
+}

@@ -862,3 +862,78 @@ fn a_batch_of_which_nothing_ran_is_made_again_with_the_same_idempotency_key() {
     assert_eq!(response.header("idempotency-replayed"), None);
     assert_eq!(again().header("idempotency-replayed"), Some("true"));
 }
+
+/// Adds up the items of a run, as `CumSum` over the batch does: the answer to an item depends on those before it.
+fn running_sum(_: &str, _: ModelVersion, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
+    let sum = |mut tensor: Tensor| {
+        tensor.name = if tensor.name == "a" { "b" } else { "y" }.into();
+        let width = tensor.data.len() / 4 / tensor.shape[0].max(1) as usize;
+        let mut sums = vec![0f32; width];
+        for row in tensor.data.chunks_mut(4 * width) {
+            for (sum, bytes) in sums.iter_mut().zip(row.as_chunks_mut::<4>().0) {
+                *sum += f32::from_le_bytes(*bytes);
+                *bytes = sum.to_le_bytes();
+            }
+        }
+        tensor
+    };
+    Ok(inputs.into_iter().map(sum).collect())
+}
+
+fn dependent() -> InMemory {
+    let models: [(&str, &str, &[&str]); 2] = [
+        ("identity", IDENTITY, &["1"]),
+        ("vectors", &adapted("vectors"), &["1"]),
+    ];
+    let ports = InMemory::new(&models, running_sum);
+    ports.rows_depend.set(true);
+    ports
+}
+
+#[test]
+fn the_requests_of_a_batch_run_one_by_one_where_rows_depend_on_each_other() {
+    let ports = dependent();
+    let body = json!({ "requests": [
+        { "inputs": { "a": [[1, 2]] } },
+        { "inputs": { "a": [[10, 20]] } },
+        // A caller's own tensor of several rows is one run.
+        { "inputs": { "a": [[100, 200], [1, 1]] } },
+    ] });
+    let target = "/v1/models/identity:batchPredict";
+    let response = call_at(&ports, target, &[], body.to_string().as_bytes());
+    assert_eq!(response.status, 200);
+    let value: Value = serde_json::from_slice(&response.body).unwrap();
+    let predictions = |at: usize| value["results"][at]["predictions"].clone();
+    assert_eq!(predictions(0), json!([{ "b": [1.0, 2.0] }]));
+    assert_eq!(predictions(1), json!([{ "b": [10.0, 20.0] }]));
+    assert_eq!(
+        predictions(2),
+        json!([{ "b": [100.0, 200.0] }, { "b": [101.0, 201.0] }])
+    );
+    assert_eq!(ports.runs.get(), 3);
+}
+
+#[test]
+fn each_text_of_a_list_is_embedded_alone_where_rows_depend_on_each_other() {
+    let alone = |text: &str| {
+        let body = json!({ "input": text, "model": "vectors" }).to_string();
+        let response = call_at(&dependent(), "/v1/embeddings", &[], body.as_bytes());
+        let value: Value = serde_json::from_slice(&response.body).unwrap();
+        value["data"][0]["embedding"].clone()
+    };
+    let ports = dependent();
+    // More than one run takes.
+    let texts = ["a", "four", "three", "xy", "seven77"];
+    let body = json!({ "input": texts, "model": "vectors" }).to_string();
+    let response = call_at(&ports, "/v1/embeddings", &[], body.as_bytes());
+    assert_eq!(response.status, 200);
+    let value: Value = serde_json::from_slice(&response.body).unwrap();
+    for (at, text) in texts.iter().enumerate() {
+        assert_eq!(value["data"][at]["embedding"], alone(text), "{text}");
+    }
+    assert_eq!(ports.runs.get(), texts.len() as u64);
+    assert_eq!(
+        value["usage"]["prompt_tokens"],
+        json!(texts.iter().map(|text| text.len()).sum::<usize>())
+    );
+}

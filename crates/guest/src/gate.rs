@@ -439,6 +439,7 @@ impl Ports for WitPorts {
         let terms = wit_inference::Terms {
             priority: terms.priority,
             timeout_ms: terms.timeout_ms,
+            joined: terms.is_joined,
         };
         let answered = wit_inference::infer(model, version.get(), &inputs, outputs, terms);
         // The memory they took is wanted for the outputs, which are as large in the worst case and there twice.
@@ -573,6 +574,7 @@ fn failure(failure: wit_inference::Failure) -> Failure {
         Wit::DeadlineExceeded => FailureKind::DeadlineExceeded,
         Wit::InputsRejected => FailureKind::InputsRejected,
         Wit::Failed => FailureKind::Failed,
+        Wit::RowsDepend => FailureKind::RowsDepend,
     };
     Failure {
         kind,

@@ -60,6 +60,7 @@ impl wit::Guest for Inference {
             priority: terms.priority,
             timeout_ms: terms.timeout_ms,
             shadow: false,
+            joined: terms.joined,
         };
         compute(model, version, terms, named)?
             .into_iter()
@@ -107,6 +108,22 @@ fn compute(
     named: Vec<(String, NnTensor)>,
 ) -> Result<Vec<(String, NnTensor)>, wit::Failure> {
     let at = (model, version, terms);
+    if terms.joined {
+        // Another host knows no such name. It says nothing of rows then, so that each item is run by itself.
+        let known = CONTEXTS.with_borrow_mut(|contexts| opened(contexts, at.clone()).map(drop));
+        if let Err(wit::Failure {
+            kind: wit::FailureKind::NotReady,
+            message,
+            ..
+        }) = known
+        {
+            return Err(wit::Failure {
+                kind: wit::FailureKind::RowsDepend,
+                message,
+                retry_after_ms: None,
+            });
+        }
+    }
     if terms.timeout_ms.is_some() {
         return open(&at)?.compute(named).map_err(failure);
     }
@@ -200,6 +217,7 @@ fn failure(error: Error) -> wit::Failure {
             kind: match said.word {
                 NnWord::QueueFull => Kind::Overloaded,
                 NnWord::NotReady => Kind::NotReady,
+                NnWord::RowsDepend => Kind::RowsDepend,
             },
             message: said.message.to_owned(),
             retry_after_ms: said.retry_after_ms,

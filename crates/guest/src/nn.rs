@@ -8,9 +8,9 @@
 //! early and nothing runs beside a request, so of what a graph's name asks a priority and a timeout change nothing, and
 //! shadow runs are refused.
 
-use penstock_core::GraphName;
+use penstock_core::{GraphName, NnData, NnWord};
 use penstock_nn::on_demand::{Limits, OnDemand, Opened};
-use penstock_nn::{NnError, NnTensor, Unavailable};
+use penstock_nn::{NnError, NnTensor, Rows, Unavailable};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -54,12 +54,15 @@ pub struct Tensor {
 pub struct Graph {
     model: String,
     version: u64,
+    /// Whether the rows of each call are items that were put together to save runs.
+    is_joined: bool,
 }
 
 /// A version a caller may run.
 pub struct Context {
     model: String,
     version: u64,
+    is_joined: bool,
 }
 
 /// An error on its way to a caller.
@@ -105,6 +108,7 @@ impl graph::Guest for Nn {
         Ok(graph::Graph::new(Graph {
             model: opened.model().to_owned(),
             version: opened.version(),
+            is_joined: terms.joined,
         }))
     }
 }
@@ -175,6 +179,7 @@ impl graph::GuestGraph for Graph {
         Ok(inference::GraphExecutionContext::new(Context {
             model: self.model.clone(),
             version: self.version,
+            is_joined: self.is_joined,
         }))
     }
 }
@@ -196,6 +201,19 @@ impl inference::GuestGraphExecutionContext for Context {
             named.push((name, held.tensor.clone()));
         }
         let opened = opened(&self.model, Some(&self.version.to_string()))?;
+        if self.is_joined
+            && let Rows::Dependent(reason) = opened.rows()
+        {
+            return Err(errors::Error::new(Error {
+                code: errors::ErrorCode::UnsupportedOperation,
+                data: NnData {
+                    word: NnWord::RowsDepend,
+                    retry_after_ms: None,
+                    message: reason,
+                }
+                .to_string(),
+            }));
+        }
         let outputs = opened.infer(named).map_err(raised)?;
         Ok(outputs
             .into_iter()

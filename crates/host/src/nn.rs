@@ -139,6 +139,7 @@ impl From<NnError> for Error {
         let word = match error.refusal {
             Some(Refusal::QueueFull | Refusal::Shed) => Some(NnWord::QueueFull),
             Some(Refusal::NotReady | Refusal::Ended) => Some(NnWord::NotReady),
+            Some(Refusal::RowsDepend) => Some(NnWord::RowsDepend),
             Some(Refusal::Deadline | Refusal::Gone) | None => None,
         };
         // Rounded up: who comes back too early is refused again.
@@ -349,7 +350,13 @@ async fn run(
     }) = terms
     else {
         let model = handle.model().await?;
-        return Ok(model.infer_by(inputs, allowed).await?);
+        let terms = Terms {
+            deadline: allowed,
+            priority: asked.priority,
+            is_joined: asked.joined,
+            ..Terms::default()
+        };
+        return Ok(model.infer_with(inputs, terms).await?);
     };
     let deadline = allowed.map_or(deadline, |allowed| allowed.min(deadline));
     if audience.is_gone() {
@@ -360,6 +367,7 @@ async fn run(
         deadline: Some(deadline),
         begun: Some(begun.clone()),
         priority: asked.priority,
+        is_joined: asked.joined,
     };
     let mut answer = std::pin::pin!(async {
         let model = match tokio::time::timeout_at(deadline, handle.model()).await {

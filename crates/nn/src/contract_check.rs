@@ -147,9 +147,6 @@ fn joining(contract: &Contract) -> Result<Joining, String> {
     if contract.engine.first_run == FirstRun::Skip {
         return Err("model.toml has first_run = \"skip\", so that joining was not tried".into());
     }
-    if !batching.enabled {
-        return Err("model.toml has batching.enabled = false".into());
-    }
     let Some(batch_axis) = contract.batch_axis() else {
         return Err(
             "model.toml names no axis that begins every input and output and no other place".into(),
@@ -190,6 +187,8 @@ fn joining(contract: &Contract) -> Result<Joining, String> {
         preferred: batching.preferred_items.clone(),
         target: batching.latency_target_ms.map(ms),
         padding,
+        shares: batching.enabled,
+        allow_dependent_rows: batching.allow_dependent_rows,
     })
 }
 
@@ -328,73 +327,121 @@ fn random(state: &mut u64) -> f64 {
     ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// A call the contract allows, of one item and of elements that look random within their bounds, the same ones
-/// for the same `seed`. `longer` makes the axis that is filled longer than the least.
+/// What the elements of a made-up row are like.
+#[cfg(feature = "native")]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Elements {
+    /// As callers send them: random within their bounds. Inputs of zeros and ones are all ones, because most are masks,
+    /// and a row that masks everything has no answer that means anything.
+    Usual,
+    /// As usual, and a ten-thousandth of the size, where that is within the bounds.
+    Small,
+    /// Of either sign and of sizes from a thousandth to a thousand, where that is within the bounds.
+    Spread,
+    /// Floating-point numbers are this, or the nearest that the bounds allow; others are as usual.
+    All(f64),
+    /// The least of their bounds, or of what numbers of their type are usual.
+    Least,
+    /// The greatest.
+    Greatest,
+}
+
+/// A call the contract allows, of the least number of items, the same one for the same `seed`. `length` gives the length of each
+/// symbolic axis but the first. `None` where no input can have such elements.
 ///
 /// # Errors
 ///
 /// As [`example`].
 #[cfg(feature = "native")]
-pub fn sample(
+pub fn row(
     contract: &Contract,
+    elements: Elements,
     seed: u64,
-    longer: bool,
-) -> Result<Vec<(String, NnTensor)>, NnError> {
-    let filled = (contract.batching.padding.as_ref()).map(|padding| padding.axis.as_str());
-    let length = |symbol: &str| {
-        let bounds = contract.axes.get(symbol);
-        let least = bounds.map_or(1, |bounds| bounds.min);
-        let most = bounds.and_then(|bounds| bounds.max).unwrap_or(u64::MAX);
-        if longer && filled == Some(symbol) {
-            least.saturating_add(SAMPLE_LONGER).min(most)
-        } else {
-            least
-        }
-    };
+    length: &dyn Fn(&str) -> u64,
+) -> Result<Option<Vec<(String, NnTensor)>>, NnError> {
     let mut state = seed;
     let mut random = move || random(&mut state);
-    (contract.inputs.iter())
-        .map(|spec| {
-            let (low, high) = range(spec);
-            let width = (high.unwrap_or(low + 1.0) - low).min(SAMPLE_WIDTH);
-            let whole = !matches!(
-                spec.datatype,
-                Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 | Datatype::Fp64
-            );
-            let tensor = made(spec, &length, MAX_EXAMPLE_BYTES, |bytes| {
-                let mut data = Vec::with_capacity(bytes);
-                while data.len() < bytes {
-                    let value = if whole {
-                        low + (random() * (width + 1.0)).floor()
-                    } else {
-                        low + random() * width
-                    };
-                    data.extend_from_slice(&encode(spec.datatype, value));
-                }
-                data
-            })?;
-            Ok((spec.name.clone(), tensor))
-        })
-        .collect()
+    let is_real = |spec: &TensorSpec| {
+        matches!(
+            spec.datatype,
+            Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 | Datatype::Fp64
+        )
+    };
+    if !matches!(
+        elements,
+        Elements::Usual | Elements::Least | Elements::Greatest
+    ) && !contract.inputs.iter().any(is_real)
+    {
+        return Ok(None);
+    }
+    let batch = contract.batch_axis();
+    let length = |symbol: &str| match Some(symbol) == batch {
+        true => contract.axes.get(symbol).map_or(1, |bounds| bounds.min),
+        false => length(symbol),
+    };
+    let rows = contract.inputs.iter().map(|spec| {
+        let (low, high) = range(spec);
+        let width = (high.unwrap_or(low + 1.0) - low).min(SAMPLE_WIDTH);
+        let is_mask =
+            !is_real(spec) && (spec.datatype == Datatype::Bool || (low, high) == (0.0, Some(1.0)));
+        let bounded = |value: f64| {
+            let least = spec.minimum.map_or(f64::NEG_INFINITY, real);
+            let most = spec.maximum.map_or(f64::INFINITY, real);
+            match value.is_finite() {
+                // Only an input whose contract lets them in has NaN and infinity in a call.
+                false if spec.allow_non_finite => value,
+                false => 1.0f64.clamp(least, most),
+                true => value.clamp(least, most),
+            }
+        };
+        let tensor = made(spec, &length, MAX_EXAMPLE_BYTES, |bytes| {
+            let mut data = Vec::with_capacity(bytes);
+            while data.len() < bytes {
+                let value = match (is_real(spec), elements) {
+                    (_, Elements::Least) if spec.minimum.is_some() => low,
+                    (_, Elements::Greatest) if spec.maximum.is_some() => {
+                        low.max(high.unwrap_or(low))
+                    }
+                    (true, Elements::Least) => bounded(-LARGE_ELEMENT),
+                    (true, Elements::Greatest) => bounded(LARGE_ELEMENT),
+                    (true, Elements::All(value)) => bounded(value),
+                    (true, Elements::Small) => bounded((low + random() * width) * 1e-4),
+                    (true, Elements::Spread) => {
+                        bounded((random() - 0.5) * 10f64.powf(random() * 6.0 - 3.0))
+                    }
+                    (true, Elements::Usual) => low + random() * width,
+                    (false, _) if is_mask => 1.0,
+                    (false, _) => low + (random() * (width + 1.0)).floor(),
+                };
+                data.extend_from_slice(&encode(spec.datatype, value));
+            }
+            data
+        })?;
+        Ok((spec.name.clone(), tensor))
+    });
+    rows.collect::<Result<_, _>>().map(Some)
 }
 
-/// How much longer than the least the filled axis of a sample is.
+/// How large elements without bounds are made: as callers send them who forget to scale.
 #[cfg(feature = "native")]
-const SAMPLE_LONGER: u64 = 7;
+pub const LARGE_ELEMENT: f64 = 1e4;
 
-/// How far apart the elements of a sample are where their bounds are far apart.
+/// How far apart the elements of a row are where their bounds are far apart.
 const SAMPLE_WIDTH: f64 = 65_536.0;
 
 /// The least and the greatest value of a tensor's elements; the least is zero, or the greatest if that is less,
 /// where none is given.
 pub(crate) fn range(spec: &TensorSpec) -> (f64, Option<f64>) {
-    let real = |bound: Bound| match bound {
-        Bound::Integer(value) => value as f64,
-        Bound::Real(value) => value,
-    };
     let high = spec.maximum.map(real);
     let low = (spec.minimum.map(real)).unwrap_or_else(|| high.map_or(0.0, |high| high.min(0.0)));
     (low, high)
+}
+
+fn real(bound: Bound) -> f64 {
+    match bound {
+        Bound::Integer(value) => value as f64,
+        Bound::Real(value) => value,
+    }
 }
 
 /// A tensor with one item, of the lengths `length` gives symbolic axes.

@@ -65,6 +65,9 @@ pub enum Refusal {
     Gone,
     /// The process that ran the call ended. The host answers 503 with `Retry-After`.
     Ended,
+    /// The call has items of several requests in one run, and rows depend on each other: not run. The caller runs each
+    /// by itself.
+    RowsDepend,
 }
 
 /// A failed load or call.
@@ -124,6 +127,7 @@ impl NnError {
                 ErrorCode::RuntimeError
             }
             Refusal::Deadline | Refusal::Gone => ErrorCode::Timeout,
+            Refusal::RowsDepend => ErrorCode::UnsupportedOperation,
         };
         Self {
             code,

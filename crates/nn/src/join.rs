@@ -38,6 +38,11 @@ pub struct Joining {
     pub target: Option<Duration>,
     /// The axis calls may differ in.
     pub padding: Option<Padding>,
+    /// Whether calls share runs at all. Where they do not, what is known of the model's rows still decides about the
+    /// items of one call.
+    pub shares: bool,
+    /// Whether runs may be shared although the answer to an item then depends on the others.
+    pub allow_dependent_rows: bool,
 }
 
 impl Default for Joining {
@@ -49,6 +54,8 @@ impl Default for Joining {
             preferred: Vec::new(),
             target: None,
             padding: None,
+            shares: true,
+            allow_dependent_rows: false,
         }
     }
 }

@@ -17,7 +17,7 @@ use std::path::Path;
 use penstock_tensor::contract::{Contract, Format, Sample, read_sample};
 use penstock_tensor::{ModelName, ModelVersion};
 
-use crate::backend::Port;
+use crate::backend::{Port, Rows};
 use crate::contract_check;
 use crate::error::{ErrorCode, NnError, listed, quoted};
 
@@ -285,4 +285,19 @@ pub(crate) fn agrees(
         "version {version} is not what {CONTRACT_FILE} says: {}",
         faults.join("; ")
     )))
+}
+
+/// Refuses a model whose contract asks that calls share runs, and whose rows depend on each other.
+pub(crate) fn rows_agree(contract: &Contract, version: u64, rows: &Rows) -> Result<(), NnError> {
+    let batching = &contract.batching;
+    match rows {
+        Rows::Dependent(reason) if batching.is_required && !batching.allow_dependent_rows => {
+            Err(NnError::invalid(format!(
+                "version {version} cannot share runs between calls, as [batching] enabled = true in {CONTRACT_FILE} asks: \
+                 {reason}; remove enabled = true, or write allow_dependent_rows = true if a caller's answer may depend on \
+                 the other callers"
+            )))
+        }
+        _ => Ok(()),
+    }
 }

@@ -37,6 +37,8 @@ mod held;
 mod index_bounds;
 #[cfg(feature = "native")]
 pub mod join;
+#[cfg(feature = "native")]
+mod join_trials;
 mod kept;
 pub mod layout;
 #[cfg(feature = "native")]
@@ -62,7 +64,7 @@ pub mod worker;
 
 pub use backend::{
     Backend, Backends, Cost, Dim, Graph, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType,
-    RUN_MEMORY_BYTES, Reads, Session,
+    RUN_MEMORY_BYTES, Reads, Rows, Session,
 };
 pub use error::{ErrorCode, NnError, Refusal};
 pub use layout::Unavailable;

@@ -33,7 +33,8 @@ use tokio::time::Instant;
 
 use crate::agreement::Agreement;
 use crate::backend::{
-    Backend, Cost, Dim, Graph, GraphSource, Interrupt, Lane, LoadOptions, Port, Session, panic_text,
+    Backend, Cost, Dim, Graph, GraphSource, Interrupt, Lane, LoadOptions, Port, Rows, Session,
+    panic_text,
 };
 use crate::call;
 use crate::error::{NnError, Refusal, quoted};
@@ -49,12 +50,14 @@ use crate::schedule::{
 };
 use crate::shadow::{self, Held, ShadowStats, Waits, compare};
 pub use crate::stats::{BatchStats, Histogram, Refusals, Stats};
-use crate::tensor::{NnTensor, elements};
+use crate::tensor::{NnTensor, TensorType, elements};
 use crate::worker::ProcessStats;
 
-/// How much an answer may depend on which calls share its run, as a part of the largest element. Models with
-/// weights and activations quantised by run differ by a few hundredths; one that mixes its items is far above.
-pub const MAX_DIFFERENCE: f64 = 0.1;
+/// How much an answer may depend on which calls share its run, as a part of the largest element. Rows in FP32 are the
+/// same to the last bit here at every size of a run; where an axis is filled, sums are added in another order, which
+/// moves them by about 1e-7. A processor that chooses another kernel for another size stays below 1e-6. One step of a
+/// quantised activation is 4e-3, and BF16 is 4e-3 too.
+pub const MAX_DIFFERENCE: f64 = 1e-5;
 
 /// The least a refused caller is told to wait.
 const LEAST_RETRY: Duration = Duration::from_millis(1);
@@ -76,6 +79,9 @@ struct Inner {
     default_level: u8,
     last_level: u8,
     plan: Result<Plan, String>,
+    /// Most items of a shared run, were there any.
+    most_items: u32,
+    allows_dependent_rows: bool,
     epoch: Instant,
     state: Mutex<State>,
     /// How many runs of all models are lost.
@@ -96,6 +102,8 @@ struct State {
     wake: Option<Nanos>,
     stats: Stats,
     joins: Joins,
+    /// Whether rows depend on each other.
+    rows: Rows,
     /// Which runs may happen on a server thread.
     quick: Quick,
     /// Shadow runs that have not begun, oldest first.
@@ -172,6 +180,9 @@ struct Job {
 
 type Answer = Result<Vec<NnTensor>, NnError>;
 
+/// Tensors by name, as a caller gives them.
+pub type Named = Vec<(String, NnTensor)>;
+
 /// A run and the lane it is to happen on.
 struct Start {
     run: RunId,
@@ -246,6 +257,8 @@ pub struct Terms {
     /// Set when the call leaves the line and begins to run: from then on dropping it saves nothing unless every
     /// other call of its run goes as well.
     pub begun: Option<Arc<AtomicBool>>,
+    /// Its rows are items of their own, put into one call to save runs: it is not run where rows depend on each other.
+    pub is_joined: bool,
 }
 
 impl Model {
@@ -293,11 +306,21 @@ impl Model {
             Err(reason) => Err(reason.clone()),
             Ok(joining) => Plan::new(joining, session.inputs(), session.outputs()),
         };
-        let limits = limits(options, lane_count, plan.is_ok());
-        let joins = match &plan {
-            Ok(_) => Joins::Yes(None),
-            Err(reason) => Joins::No(reason.clone()),
+        let asked = options.joining.as_ref().ok();
+        let allows_dependent_rows = asked.is_some_and(|asked| asked.allow_dependent_rows);
+        let rows = match &plan {
+            Err(reason) => Rows::Dependent(reason.clone()),
+            Ok(_) if allows_dependent_rows => Rows::Independent,
+            Ok(_) => session.rows(),
         };
+        let joins = match (&rows, asked.is_some_and(|asked| asked.shares)) {
+            (Rows::Independent, true) => Joins::Yes(None),
+            (Rows::Independent, false) => {
+                Joins::No("model.toml has batching.enabled = false".into())
+            }
+            (Rows::Dependent(reason), _) => Joins::No(reason.clone()),
+        };
+        let limits = limits(options, lane_count, matches!(joins, Joins::Yes(_)));
         let last_level = limits.levels - 1;
         let quick = Quick::new(&session.cost());
         let described = match graph {
@@ -321,6 +344,8 @@ impl Model {
             }),
             last_level,
             plan,
+            most_items: asked.map_or(1, |asked| asked.max_items),
+            allows_dependent_rows,
             epoch: Instant::now(),
             state: Mutex::new(State {
                 scheduler: Scheduler::new(limits),
@@ -330,6 +355,7 @@ impl Model {
                 wake: None,
                 stats: Stats::default(),
                 joins,
+                rows,
                 quick,
                 shadows: VecDeque::new(),
                 shadow_runs: Vec::new(),
@@ -510,49 +536,113 @@ impl Model {
         call::label(self.outputs(), ran?)
     }
 
-    /// Tries whether calls may share a run: runs two alone and then together, and compares. A model whose
+    /// Whether rows depend on each other, by the graph's operators and by what was tried.
+    pub fn rows(&self) -> Rows {
+        self.0.lock().rows.clone()
+    }
+
+    /// Tries whether two calls may share a run: runs each alone and then both together, and compares. A model whose
     /// answers depend on their company by more than [`MAX_DIFFERENCE`], or that cannot run them together, runs
     /// every call by itself from then on. Blocks; counts nothing. For use before the model serves.
     ///
     /// # Errors
     ///
     /// When one of the calls fails by itself, which says nothing about joining; nothing is changed then.
-    pub fn try_joining(
-        &self,
-        first: Vec<(String, NnTensor)>,
-        second: Vec<(String, NnTensor)>,
-    ) -> Result<Joins, NnError> {
+    pub fn try_joining(&self, first: Named, second: Named) -> Result<Joins, NnError> {
+        let alone = [
+            self.try_alone(first.clone())?,
+            self.try_alone(second.clone())?,
+        ];
+        match self.try_together(vec![first, second]) {
+            Ok(None) => {}
+            Ok(Some(together)) => {
+                let pairs = alone.iter().zip(&together);
+                let largest = pairs.map(|(a, b)| differences(a, b)).fold(0.0, f64::max);
+                self.settle_rows(Ok(largest), "of another call");
+            }
+            Err(error) => self.cannot_join(&error),
+        }
+        Ok(self.joins())
+    }
+
+    /// Runs one call before the model serves. Blocks; counts nothing.
+    ///
+    /// # Errors
+    ///
+    /// What a call with these inputs would get.
+    pub fn try_alone(&self, call: Named) -> Result<Vec<NnTensor>, NnError> {
+        let inner = &*self.0;
+        let call = call::bind(&inner.name, self.inputs(), call)?;
+        self.with_slot(|slot| inner.trial(slot, &call))
+    }
+
+    /// Runs calls together before the model serves, and gives each its part. `None` where calls like these never
+    /// share a run. Blocks; counts nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the run fails with.
+    pub fn try_together(&self, calls: Vec<Named>) -> Result<Option<Vec<Vec<NnTensor>>>, NnError> {
         let inner = &*self.0;
         let Ok(plan) = &inner.plan else {
-            return Ok(self.joins());
+            return Ok(None);
         };
-        let calls = [
-            call::bind(&inner.name, self.inputs(), first)?,
-            call::bind(&inner.name, self.inputs(), second)?,
-        ];
-        let parts = [plan.part(&calls[0]), plan.part(&calls[1])];
-        let together = parts[0].items.saturating_add(parts[1].items);
-        let most = inner.lock().scheduler.limits().max_items;
-        if parts[0].class == Class::Alone || parts[0].class != parts[1].class || together > most {
-            return Ok(self.joins());
+        let bind = |call| call::bind(&inner.name, self.inputs(), call);
+        let calls: Vec<Vec<NnTensor>> = calls.into_iter().map(bind).collect::<Result<_, _>>()?;
+        let parts: Vec<Part> = calls.iter().map(|call| plan.part(call)).collect();
+        let Some(first) = parts.first() else {
+            return Ok(None);
+        };
+        let alike = |part: &Part| part.class != Class::Alone && part.class == first.class;
+        let items: u32 = parts.iter().map(|part| part.items).sum();
+        if !parts.iter().all(alike) || items > inner.most_items {
+            return Ok(None);
         }
-        let Some(mut slot) = inner.lock().lanes.pop() else {
-            return Ok(self.joins());
+        let shares: Vec<(u32, u32)> = parts.iter().map(|part| (part.items, part.length)).collect();
+        let longest = parts.iter().map(|part| part.length).max().unwrap_or(1);
+        let tensors: Vec<&[NnTensor]> = calls.iter().map(|call| &call[..]).collect();
+        let joined = plan.join(&tensors, longest);
+        let outputs = self.with_slot(|slot| inner.trial(slot, &joined))?;
+        plan.split(&outputs, &shares, longest).map(Some)
+    }
+
+    fn with_slot<T>(
+        &self,
+        run: impl FnOnce(&mut Slot) -> Result<T, NnError>,
+    ) -> Result<T, NnError> {
+        let Some(mut slot) = self.0.lock().lanes.pop() else {
+            return Err(NnError::runtime("all lanes of the model are busy"));
         };
-        let tried = inner.compare(&mut slot, plan, &calls, &parts);
-        let mut state = inner.lock();
-        state.lanes.push(slot);
-        match tried? {
-            Ok(difference) if difference <= MAX_DIFFERENCE => {
-                state.joins = Joins::Yes(Some(difference));
+        let ran = run(&mut slot);
+        self.0.lock().lanes.push(slot);
+        ran
+    }
+
+    /// Notes by how much answers moved when `neighbours` were in the run, as a part of the largest element.
+    pub(crate) fn settle_rows(&self, largest: Result<f64, String>, neighbours: &str) {
+        let mut state = self.0.lock();
+        let difference = match largest {
+            Ok(difference) => difference,
+            Err(reason) => return state.rows_depend(reason),
+        };
+        let allowed = self.0.allows_dependent_rows;
+        if difference <= MAX_DIFFERENCE || allowed {
+            if let Joins::Yes(before) = &mut state.joins {
+                *before = Some(before.unwrap_or(0.0).max(difference));
             }
-            Ok(difference) => state.stop_joining(format!(
-                "its answers depend on what else is in the run, by {difference:.3} of the largest element; \
-                 see [batching] in model.toml"
-            )),
-            Err(error) => state.stop_joining(format!("two calls together fail: {}", error.message)),
+            return;
         }
-        Ok(state.joins.clone())
+        state.rows_depend(format!(
+            "its answers depend on what else is in the run: a row {neighbours} moved another's answer by {difference:.1e} \
+             of the largest element, and {MAX_DIFFERENCE:.0e} is allowed; see [batching] in model.toml"
+        ));
+    }
+
+    /// Notes that calls fail together that do not fail alone.
+    pub(crate) fn cannot_join(&self, error: &NnError) {
+        self.0
+            .lock()
+            .rows_depend(format!("calls fail together: {}", error.message));
     }
 
     /// Runs the model on named tensors and returns its outputs, named, in the graph's order.
@@ -604,6 +694,11 @@ impl Model {
                 Ok(inputs)
             })
             .inspect_err(|_| inner.lock().stats.refusals.invalid += 1)?;
+        if terms.is_joined
+            && let Rows::Dependent(reason) = inner.lock().rows.clone()
+        {
+            return Err(NnError::refused(Refusal::RowsDepend, reason));
+        }
         // A task that only ever makes short calls would otherwise never give way to the others.
         tokio::task::consume_budget().await;
         let terms = Terms {
@@ -924,8 +1019,9 @@ impl State {
         Lost::GivenUp
     }
 
-    fn stop_joining(&mut self, reason: String) {
+    fn rows_depend(&mut self, reason: String) {
         self.scheduler.stop_joining();
+        self.rows = Rows::Dependent(reason.clone());
         self.joins = Joins::No(reason);
     }
 
@@ -1238,7 +1334,7 @@ impl Inner {
             },
         );
         if let Some(reason) = outcome.unjoinable.take() {
-            state.stop_joining(reason);
+            state.rows_depend(reason);
         }
         let shadow = (state.shadow_runs.iter()).position(|shadow| shadow.run == run);
         match shadow.map(|at| state.shadow_runs.swap_remove(at)) {
@@ -1452,27 +1548,6 @@ impl Inner {
         }
     }
 
-    /// By how much two calls' answers differ between running alone and together; the inner error where they
-    /// cannot run together.
-    fn compare(
-        &self,
-        slot: &mut Slot,
-        plan: &Plan,
-        calls: &[Vec<NnTensor>; 2],
-        parts: &[Part; 2],
-    ) -> Result<Result<f64, NnError>, NnError> {
-        let alone = [self.trial(slot, &calls[0])?, self.trial(slot, &calls[1])?];
-        let shares: Vec<(u32, u32)> = parts.iter().map(|part| (part.items, part.length)).collect();
-        let longest = parts[0].length.max(parts[1].length);
-        let joined = plan.join(&[&calls[0], &calls[1]], longest);
-        let together =
-            (self.trial(slot, &joined)).and_then(|outputs| plan.split(&outputs, &shares, longest));
-        Ok(together.map(|together| {
-            let pairs = alone.iter().flatten().zip(together.iter().flatten());
-            pairs.map(|(a, b)| difference(a, b)).fold(0.0, f64::max)
-        }))
-    }
-
     fn late(&self, state: &State, when: &str) -> NnError {
         NnError::refused(
             Refusal::Deadline,
@@ -1625,9 +1700,25 @@ impl Stats {
     }
 }
 
-/// The largest difference between two tensors' elements, as a part of the largest element.
+/// The largest difference between two answers, as a part of the largest element of each output.
+pub(crate) fn differences(a: &[NnTensor], b: &[NnTensor]) -> f64 {
+    if a.len() != b.len() {
+        return f64::INFINITY;
+    }
+    let pairs = a.iter().zip(b);
+    pairs.map(|(a, b)| difference(a, b)).fold(0.0, f64::max)
+}
+
+/// The largest difference between two tensors' elements, as a part of the largest element; whole numbers are the same or
+/// differ without bound.
 fn difference(a: &NnTensor, b: &NnTensor) -> f64 {
     if a.dims != b.dims || a.ty != b.ty {
+        return f64::INFINITY;
+    }
+    if a.data == b.data {
+        return 0.0;
+    }
+    if matches!(a.ty, TensorType::U8 | TensorType::I32 | TensorType::I64) {
         return f64::INFINITY;
     }
     let (a, b) = (elements(a), elements(b));

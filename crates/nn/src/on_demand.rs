@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::backend::{Backends, Graph, GraphSource, ONNXRUNTIME, QUEUE_MAX, Session};
+use crate::backend::{Backends, Graph, GraphSource, ONNXRUNTIME, QUEUE_MAX, Rows, Session};
 use crate::call;
 use crate::contract_check;
 use crate::error::{NnError, quoted};
@@ -85,6 +85,7 @@ pub struct Opened {
     session: Arc<dyn Session>,
     /// Which inputs are indices, and how far these may go.
     index_bounds: IndexBounds,
+    rows: Rows,
     input_bytes: usize,
     output_bytes: usize,
 }
@@ -193,12 +194,18 @@ impl OnDemand {
         let index_bounds = (graph.as_ref())
             .map(|graph| IndexBounds::of(graph, session.inputs()))
             .unwrap_or_default();
+        let rows = match contract.batching.allow_dependent_rows {
+            true => Rows::Independent,
+            false => session.rows(),
+        };
+        layout::rows_agree(&contract, version, &rows)?;
         let opened = Opened {
             model: model.to_owned(),
             version,
             graph_bytes,
             session,
             index_bounds,
+            rows,
             input_bytes: self.limits.input_bytes,
             output_bytes: self.limits.output_bytes,
         };
@@ -274,6 +281,12 @@ impl Opened {
     /// The version.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Whether rows depend on each other, by the graph's operators. Nothing is tried here: an instance may be made for one
+    /// request.
+    pub fn rows(&self) -> &Rows {
+        &self.rows
     }
 
     /// Runs the model on named tensors and returns its outputs, named, in the graph's order.

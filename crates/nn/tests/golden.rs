@@ -171,10 +171,10 @@ fn minilm_gives_embeddings_that_mean_the_same_on_every_runtime() {
         ("attention_mask", i64s(&dims, &mask)),
         ("token_type_ids", i64s(&dims, &vec![0; ROWS * COLUMNS])),
     ];
-    // Measured here: 7.4e-5 on vectors of length about 6. The weights have 8 bits and so have the activations, whose
-    // range is found anew in each layer of each call: where the last bit of a sum differs, a value beside the middle of
-    // two steps falls to the other side, a 255th of the range away, and the layers after it pass that on.
-    let answers = agree("minilm", &inputs, &within(2e-3));
+    // Measured here: 7.4e-5 on vectors of length about 6. Only the weights have 8 bits: the graph turns them into FP32
+    // (Cast, Mul), and every product is one of FP32. What differs is the order of sums through six layers. Activations of
+    // 8 bits would be off by more than ten times as much.
+    let answers = agree("minilm", &inputs, &within(2e-4));
     // What a caller makes of it: a sentence's embedding, of which the direction counts.
     let embedding = |answer: &[f32], row: usize| -> Vec<f32> {
         let size = answer.len() / (ROWS * COLUMNS);

@@ -284,7 +284,7 @@ fn what_is_wrong_with_one_model_is_its_state_and_stops_no_other() {
 #[test]
 fn a_model_is_ready_only_after_every_lane_has_run_the_least_call_its_contract_allows() {
     let models = Models::new();
-    // Trying whether calls may be joined would be another three runs.
+    // Trying whether rows depend on each other comes after, and makes runs of its own.
     models
         .file(
             "double/model.toml",
@@ -299,9 +299,11 @@ fn a_model_is_ready_only_after_every_lane_has_run_the_least_call_its_contract_al
             penstock_nn::Dim::Fixed(2),
         ]),
     };
-    let backend = Scripted::new(|_, inputs| {
-        assert_eq!(inputs[0].dims, [3, 2]);
-        assert_eq!(as_fp32(&inputs[0]), [1.5; 6]);
+    let backend = Scripted::new(|run, inputs| {
+        if run < 2 {
+            assert_eq!(inputs[0].dims, [3, 2]);
+            assert_eq!(as_fp32(&inputs[0]), [1.5; 6]);
+        }
         Step::Echo
     })
     .with_ports(vec![port("x")], vec![port("y")]);
@@ -312,7 +314,7 @@ fn a_model_is_ready_only_after_every_lane_has_run_the_least_call_its_contract_al
         "{:?}",
         repository.list()[0].versions
     );
-    assert_eq!(backend.calls(), 2, "one run a lane");
+    assert!(backend.calls() >= 2, "one run a lane");
 }
 
 #[test]

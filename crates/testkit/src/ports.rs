@@ -7,10 +7,11 @@ use penstock_core::{Caller, Clock, Code, ModelVersion};
 use penstock_gate::ports::{
     AdapterAnswer, AdapterPort, AdmissionPort, Admitted, AttemptPort, AuthAdmitted, AuthCall,
     AuthPort, AuthRefusal, AuthRefusalKind, AuthSurroundings, CacheAddress, CacheLooked, Claimed,
-    Completed, ContractPort, ControlFailure, ControlFailureKind, Failure, Headers, IdempotencyPort,
-    IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules, IdempotentCall, Item, Kept,
-    Looked, ParsedBody, Part, Ports, QuotaCall, QuotaPort, QuotaRefusal, QuotaScope, Refusal,
-    RefusalKind as AdapterRefusalKind, Step, Terms, UsageAmounts, UsagePage, UsagePort, UsageRow,
+    Completed, ContractPort, ControlFailure, ControlFailureKind, Failure, FailureKind, Headers,
+    IdempotencyPort, IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules, IdempotentCall,
+    Item, Kept, Looked, ParsedBody, Part, Ports, QuotaCall, QuotaPort, QuotaRefusal, QuotaScope,
+    Refusal, RefusalKind as AdapterRefusalKind, Step, Terms, UsageAmounts, UsagePage, UsagePort,
+    UsageRow,
 };
 use penstock_policy::auth::api_key::Pepper;
 use penstock_policy::auth::{
@@ -66,6 +67,8 @@ pub struct InMemory {
     pub tallies: Rc<RefCell<Tallies>>,
     /// Canaries that were ended, and why.
     pub tripped: Rc<RefCell<BTreeMap<(String, u64), String>>>,
+    /// Whether the rows of all models depend on each other.
+    pub rows_depend: Rc<Cell<bool>>,
     /// Versions that were run for comparison.
     pub shadowed: Rc<RefCell<Vec<ModelVersion>>>,
     /// What the host says of its models; without it, it has no such thing.
@@ -128,6 +131,7 @@ impl InMemory {
             rollouts: Rc::default(),
             tallies: Rc::default(),
             tripped: Rc::default(),
+            rows_depend: Rc::default(),
             shadowed: Rc::default(),
             control: None,
             meanwhile: Rc::default(),
@@ -272,6 +276,13 @@ impl Ports for InMemory {
         outputs: &[String],
         terms: Terms,
     ) -> Result<Vec<Tensor>, Failure> {
+        if terms.is_joined && self.rows_depend.get() {
+            return Err(Failure {
+                kind: FailureKind::RowsDepend,
+                message: "operator CumSum sums over the items of a run".to_owned(),
+                retry_after_ms: None,
+            });
+        }
         self.priority.set(terms.priority);
         self.runs.set(self.runs.get() + 1);
         let mut tensors = (self.run)(model, version, inputs)?;

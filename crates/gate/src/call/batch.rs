@@ -1,7 +1,7 @@
 //! `:batchPredict`: `{"requests":[…]}`, each a body of `:predict` with its own status, error and prediction id, in order.
 //!
-//! What is wrong with one fails it alone. Requests whose tensors fit each other are run as one batch; where that fails,
-//! each is run by itself, so that the one that cannot be run is found.
+//! What is wrong with one fails it alone. Requests whose tensors fit each other are run as one batch where rows do not
+//! depend on each other; where that fails, each is run by itself, so that the one that cannot be run is found.
 
 use super::predict::{self, Read};
 use super::run::{Answer, Runner, Wishes, Work, item_count, prepare};
@@ -242,8 +242,8 @@ fn run_group<P: Ports>(runner: &mut Runner<'_, P>, group: Group) -> Vec<(usize, 
             .collect();
         let all: Vec<&[Tensor]> = group.iter().map(|(_, inputs)| inputs.as_slice()).collect();
         let joined = join(&all);
-        match runner.infer(joined, &[], Wishes::default()) {
-            Ok(outputs) => {
+        match runner.infer_joined(joined, &[]) {
+            Ok(Some(outputs)) => {
                 if let Some(parts) = split(outputs, &sizes) {
                     let places = group.into_iter().map(|(index, _)| index);
                     return places
@@ -254,6 +254,8 @@ fn run_group<P: Ports>(runner: &mut Runner<'_, P>, group: Group) -> Vec<(usize, 
                 // The model gave other than one row for each item: what was run is counted once, below.
                 runner.meter.items = runner.meter.items.saturating_sub(sizes.iter().sum());
             }
+            // Nothing of it ran, because each answer would depend on the other requests.
+            Ok(None) => {}
             // Nothing of it ran, and by themselves they would fare no better.
             Err(problem) if super::was_not_run(problem.code) => {
                 let places = group.into_iter().map(|(index, _)| index);

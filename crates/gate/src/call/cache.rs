@@ -101,6 +101,7 @@ impl<P: Ports> Runner<'_, P> {
             contract: &self.opened.fingerprint,
             inputs: &inputs,
             outputs: &wanted,
+            is_joined: wishes.is_joined,
         }
         .digest();
         let at = CacheAddress {

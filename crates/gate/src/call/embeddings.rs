@@ -16,6 +16,7 @@ use penstock_tensor::Contract;
 use penstock_tensor::contract::{AdapterSpec, Tokens};
 use penstock_tensor::json::{Names, Scanner};
 use penstock_tensor::render;
+use std::ops::Range;
 
 /// The most inputs of one call, as OpenAI has it.
 pub(crate) const MAX_INPUTS: usize = 2_048;
@@ -427,15 +428,14 @@ impl<P: Ports> Work<P> for Embeddings {
         body.extend_from_slice(b"{\"object\":\"list\",\"data\":[");
         let (mut index, mut units) = (0, 0u64);
         for chunk in self.inputs.chunks(self.at_once) {
-            let step = match begun.take() {
-                Some(step) => step,
-                None => {
-                    let adapter = runner.opened.adapter.as_ref();
-                    let adapter = adapter.ok_or_else(|| no_embeddings(runner.model))?;
-                    self.begin(adapter, runner.contract(), runner.model, (index, chunk))?
-                }
+            let first = index;
+            let begin = |runner: &Runner<'_, P>, items: Range<usize>| {
+                let adapter = runner.opened.adapter.as_ref();
+                let adapter = adapter.ok_or_else(|| no_embeddings(runner.model))?;
+                let at = (first + items.start, &chunk[items]);
+                self.begin(adapter, runner.contract(), runner.model, at)
             };
-            for answer in runner.adapt(chunk.len(), step)? {
+            for answer in runner.adapt_each(chunk.len(), begun.take(), begin)? {
                 units = units.saturating_add(answer.units);
                 let Some(vector) = vector_of(&answer.text) else {
                     return Err(no_embeddings(runner.model));

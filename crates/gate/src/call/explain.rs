@@ -14,7 +14,7 @@ use crate::record::{Request, Response};
 use crate::route::{percent_decoded, shorten};
 use penstock_core::{Code, Problem};
 use penstock_tensor::Tensor;
-use penstock_tensor::batch::split;
+use penstock_tensor::batch::{join, split};
 use penstock_tensor::explain::Plan;
 use std::borrow::Cow;
 
@@ -175,13 +175,33 @@ impl<P: Ports> Work<P> for Explain {
         let mut class = None;
         let mut predicted = None;
         let mut outputs = Vec::new();
-        for batch in plan.batches() {
+        for (number, batch) in plan.batches().enumerate() {
             let is_first = class.is_none();
             let all = is_first && matches!(also, Also::Prediction);
             let rows = batch.first().and_then(|tensor| tensor.shape.first());
             let rows = rows.copied().unwrap_or(1);
             let asked: &[String] = if all { &[] } else { &explained };
-            let mut answered = runner.infer(batch, asked, Wishes::default())?;
+            let joined = match rows {
+                0 | 1 => Some(runner.infer(batch, asked, Wishes::default())?),
+                _ => runner.infer_joined(batch, asked)?,
+            };
+            let mut answered = match joined {
+                Some(answered) => answered,
+                None => {
+                    // Made again, because the engine took it and did not run it.
+                    let batch = plan.batches().nth(number).ok_or_else(failed)?;
+                    let rows = vec![1; usize::try_from(rows).unwrap_or(0)];
+                    let mut each = Vec::with_capacity(rows.len());
+                    for row in split(batch, &rows).ok_or_else(failed)? {
+                        each.push(runner.infer(row, asked, Wishes::default())?);
+                    }
+                    let each: Vec<&[Tensor]> = each.iter().map(Vec::as_slice).collect();
+                    if !each.windows(2).all(|two| two[0].len() == two[1].len()) {
+                        return Err(failed());
+                    }
+                    join(&each)
+                }
+            };
             if is_first {
                 class = Some(plan.class(&answered).map_err(rejected)?);
             }

@@ -61,6 +61,7 @@ impl<P: Ports> Work<P> for Infer {
         let wishes = Wishes {
             priority,
             timeout_us,
+            is_joined: false,
         };
         let mut outputs = runner.infer(inputs, &names, wishes)?;
         // Classes are made of what is left, so they tell no more.

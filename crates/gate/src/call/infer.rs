@@ -158,6 +158,7 @@ pub(super) fn run<P: Ports>(
     let wishes = Wishes {
         priority: asked.priority,
         timeout_us: asked.timeout_us,
+        is_joined: false,
     };
     let mut outputs = runner.infer(inputs, &names, wishes)?;
     runner.disclose(&mut outputs);

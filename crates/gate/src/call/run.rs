@@ -16,6 +16,7 @@ use penstock_tensor::contract::{Dim, TooLong};
 use penstock_tensor::outputs::{Lengths, settle};
 use penstock_tensor::render::{self, Ranking};
 use penstock_tensor::{Contract, Tensor};
+use std::ops::Range;
 
 /// The most runs one adapter may ask for to answer one call: a minute of sound in pieces of 32 ms takes 1,875.
 /// `MAX_RUNS` of the adapter `silero-vad` follows it.
@@ -35,6 +36,8 @@ pub(crate) struct Wishes {
     pub priority: Option<u8>,
     /// Microseconds the call may take.
     pub timeout_us: Option<u64>,
+    /// The rows are items of their own; see [`Runner::infer_joined`].
+    pub is_joined: bool,
 }
 
 /// A surface's answer.
@@ -66,6 +69,8 @@ pub(crate) struct Runner<'a, P: Ports> {
     pub cache: Caching<'a>,
     /// How many predictions there are so far.
     predictions: u128,
+    /// The engine said that the rows of the version depend on each other.
+    rows_depend: bool,
 }
 
 impl<'a, P: Ports> Runner<'a, P> {
@@ -84,6 +89,7 @@ impl<'a, P: Ports> Runner<'a, P> {
             meter,
             cache: Caching::of(call, model),
             predictions: 0,
+            rows_depend: false,
         }
     }
 
@@ -119,6 +125,26 @@ impl<'a, P: Ports> Runner<'a, P> {
         Ok(computed.outputs)
     }
 
+    /// Runs the model once on items that were put together to save runs. `None`, and nothing run, where the answer to an
+    /// item depends on the others: then each has to be run by itself.
+    pub fn infer_joined(
+        &mut self,
+        inputs: Vec<Tensor>,
+        outputs: &[String],
+    ) -> Result<Option<Vec<Tensor>>, Problem> {
+        if self.rows_depend {
+            return Ok(None);
+        }
+        let wishes = Wishes {
+            is_joined: true,
+            ..Wishes::default()
+        };
+        match self.infer(inputs, outputs, wishes) {
+            Err(_) if self.rows_depend => Ok(None),
+            ran => ran.map(Some),
+        }
+    }
+
     /// Runs the model once, past the cache, and leaves the counting to the caller.
     pub(super) fn compute(
         &mut self,
@@ -151,6 +177,15 @@ impl<'a, P: Ports> Runner<'a, P> {
         let lengths = Lengths::of(contract, shapes);
         let begun_ns = ports.monotonic_ns();
         let computed = ports.infer(model, version, inputs, outputs, terms);
+        if let Err(failure) = &computed
+            && failure.kind == FailureKind::RowsDepend
+        {
+            self.rows_depend = true;
+            return Err(Problem::new(
+                Code::ModelRejectedInputs,
+                failure.message.clone(),
+            ));
+        }
         let took_ns = ports.monotonic_ns().saturating_sub(begun_ns);
         self.meter.compute_ns = self.meter.compute_ns.saturating_add(took_ns);
         self.meter.runs += 1;
@@ -206,11 +241,54 @@ impl<'a, P: Ports> Runner<'a, P> {
         Terms {
             priority,
             timeout_ms: wishes.timeout_us.map(ms),
+            is_joined: wishes.is_joined,
         }
     }
 
+    /// Has the adapter answer several items: together, or where rows depend on each other one after the other, each
+    /// prepared by itself, so that none is filled up to the length of another. `begin` has the adapter begin with some of
+    /// them, and `begun` is what it made of all where that was done before.
+    pub fn adapt_each(
+        &mut self,
+        count: usize,
+        begun: Option<Step>,
+        begin: impl Fn(&Self, Range<usize>) -> Result<Step, Problem>,
+    ) -> Result<Vec<AdapterAnswer>, Problem> {
+        let mut answers = self.adapt_each_whole(count, begun, begin)?;
+        for answer in &mut answers {
+            self.disclose_text(&mut answer.text)?;
+        }
+        Ok(answers)
+    }
+
+    /// The same with all that the adapter answered, as [`Runner::adapt_whole`].
+    pub fn adapt_each_whole(
+        &mut self,
+        count: usize,
+        begun: Option<Step>,
+        begin: impl Fn(&Self, Range<usize>) -> Result<Step, Problem>,
+    ) -> Result<Vec<AdapterAnswer>, Problem> {
+        if count == 1 || !self.rows_depend {
+            let step = match begun {
+                Some(step) => step,
+                None => begin(self, 0..count)?,
+            };
+            match self.adapt_whole(count, step) {
+                Err(_) if count > 1 && self.rows_depend => {}
+                answered => return answered,
+            }
+        }
+        let mut answers = Vec::with_capacity(count);
+        for at in 0..count {
+            let step = begin(self, at..at + 1)?;
+            answers.extend(self.adapt_whole(1, step)?);
+        }
+        Ok(answers)
+    }
+
     /// Has the adapter answer the items it [`prepare`]d last, with as many runs as it asks for. `count` is how many there
-    /// are, `step` what it made of them.
+    /// are, `step` what it made of them. Where there are several, [`Runner::adapt_each`] is what callers want: this one
+    /// fails where rows depend on each other.
     pub fn adapt(&mut self, count: usize, step: Step) -> Result<Vec<AdapterAnswer>, Problem> {
         let mut answers = self.adapt_whole(count, step)?;
         for answer in &mut answers {
@@ -242,10 +320,14 @@ impl<'a, P: Ports> Runner<'a, P> {
                 ));
             }
             runs += 1;
+            let wishes = Wishes {
+                is_joined: count > 1,
+                ..Wishes::default()
+            };
             let outputs = match other {
                 Some(other) => {
                     check_adapted(&tensors, &other.contract, self.model)?;
-                    let outputs = self.compute_of(Some(other), tensors, &[], Wishes::default())?;
+                    let outputs = self.compute_of(Some(other), tensors, &[], wishes)?;
                     ran = true;
                     outputs
                 }
@@ -254,7 +336,7 @@ impl<'a, P: Ports> Runner<'a, P> {
                         // What it made of the items was checked before they were charged.
                         check_adapted(&tensors, self.contract(), self.model)?;
                     }
-                    let computed = self.cached(tensors, &[], Wishes::default())?;
+                    let computed = self.cached(tensors, &[], wishes)?;
                     ran |= computed.ran;
                     computed.outputs
                 }

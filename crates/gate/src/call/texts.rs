@@ -9,6 +9,7 @@ use crate::route::shorten;
 use penstock_core::{Code, Problem, Violation};
 use penstock_tensor::Contract;
 use serde_json::{Value, json};
+use std::ops::Range;
 
 /// The most texts or pairs of one call, as for embeddings.
 pub(super) const MAX_TEXTS: usize = super::embeddings::MAX_INPUTS;
@@ -153,16 +154,14 @@ impl Texts {
         let mut begun = self.begun.take();
         let mut answers = Vec::with_capacity(self.rows.len());
         for (index, chunk) in self.rows.chunks(self.at_once).enumerate() {
-            let step = match begun.take() {
-                Some(step) => step,
-                None => {
-                    let adapter = runner.opened.adapter.as_ref();
-                    let adapter = adapter.ok_or_else(|| gives_none(runner.model, self.gives))?;
-                    let place = (index * self.at_once, chunk);
-                    self.begin(adapter, runner.contract(), runner.model, place)?
-                }
+            let first = index * self.at_once;
+            let begin = |runner: &Runner<'_, P>, rows: Range<usize>| {
+                let adapter = runner.opened.adapter.as_ref();
+                let adapter = adapter.ok_or_else(|| gives_none(runner.model, self.gives))?;
+                let place = (first + rows.start, &chunk[rows]);
+                self.begin(adapter, runner.contract(), runner.model, place)
             };
-            answers.extend(runner.adapt_whole(chunk.len(), step)?);
+            answers.extend(runner.adapt_each_whole(chunk.len(), begun.take(), begin)?);
         }
         Ok(answers)
     }

@@ -10,7 +10,7 @@
 //! where the input that says the new shape is known. By induction every value then has a shape that follows from the
 //! shapes of the inputs, and so has every operator's work.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 /// What the time of a run follows from.
@@ -50,6 +50,33 @@ pub(crate) struct Node {
     pub outputs: Vec<String>,
     /// Whether it holds graphs, as `If` and `Loop` do.
     pub has_graphs: bool,
+    /// Its own name, which may be empty.
+    pub name: String,
+    pub attributes: BTreeMap<String, Attribute>,
+}
+
+/// An attribute of an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Attribute {
+    Int(i64),
+    /// The bits of a floating-point number.
+    Float(u32),
+    Text(String),
+    Ints(Vec<i64>),
+    Floats(Vec<u32>),
+    Tensor(Initial),
+    /// One that is too long to be kept, of another type, or given by the caller of a function.
+    Other,
+}
+
+/// A constant: its shape, and its elements where they are few.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Initial {
+    pub dims: Vec<i64>,
+    /// The elements of a tensor of whole numbers or truth values.
+    pub ints: Option<Vec<i64>>,
+    /// The bits of the elements of an FP32 tensor.
+    pub floats: Option<Vec<u32>>,
 }
 
 /// An operator that the file itself defines.
@@ -60,6 +87,8 @@ pub(crate) struct Function {
     pub inputs: Vec<String>,
     pub outputs: Vec<String>,
     pub nodes: Vec<Node>,
+    /// The version of ONNX's own operators, where the function names one.
+    pub opset: Option<i64>,
 }
 
 /// Most operators that are looked at. Functions may call functions, so a small file can stand for a graph without
@@ -487,6 +516,7 @@ mod tests {
             inputs: vec!["a".into(), "size".into()],
             outputs: vec!["b".into()],
             nodes: vec![node("Expand", &["a", "size"], &["b"])],
+            opset: None,
         };
         let judged = |nodes: &[Node], functions: &[Function]| {
             cost(nodes, HashSet::from(["c".to_owned()]), functions)
@@ -511,6 +541,7 @@ mod tests {
             inputs: vec!["a".into()],
             outputs: vec!["b".into()],
             nodes: vec![node("Loop", &["a"], &["b"])],
+            opset: None,
         };
         of_values(judged(&[node("Relu", &["x"], &["y"])], &[relu]), "Loop");
     }
@@ -525,6 +556,7 @@ mod tests {
             inputs: vec!["a".into()],
             outputs: vec!["b".into()],
             nodes,
+            opset: None,
         };
         let itself = function("F", call("F", 1));
         of_values(cost(&call("F", 1), HashSet::new(), &[itself]), "too deep");

@@ -14,6 +14,7 @@ use crate::tensor::{NnTensor, TensorType};
 
 pub use cost::Cost;
 pub use graph::Graph;
+pub use rows::Rows;
 pub use versions::Reads;
 
 mod cost;
@@ -25,6 +26,7 @@ pub mod onnxruntime;
 pub mod openvino;
 #[cfg(feature = "native")]
 mod quiet;
+mod rows;
 #[cfg(any(test, feature = "scripted"))]
 pub mod scripted;
 pub mod tract;
@@ -246,6 +248,11 @@ pub trait Session: Send + Sync {
     /// anew, must not.
     fn cost(&self) -> Cost {
         Cost::default()
+    }
+
+    /// Whether the answer to an item depends on the other items of its run. Only where it does not may calls share one.
+    fn rows(&self) -> Rows {
+        Rows::default()
     }
 
     /// Bytes the loaded graph holds, where the runtime tells; else its file's size is taken for it.

@@ -7,16 +7,17 @@
 //!   path, and runtimes have followed `../`, absolute paths and words with a meaning of their own. A model file may
 //!   come from anywhere, so the names are looked at here, the same for every backend, whatever a runtime does about
 //!   them itself. A link that the operator put into the folder is the operator's and is followed.
-//! - **Weights are skipped, not read.** The walk keeps the ports, the names of the initializers and the operators with
-//!   their names, so that a file of two gigabytes costs little memory here.
+//! - **Weights are skipped, not read.** The walk keeps the ports, the initializers' names and shapes, constants of a few
+//!   numbers, and the operators with their attributes, so that a file of two gigabytes costs little memory here.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::{Component, Path};
 
-use super::cost::{self, Cost, Function, Node};
-use super::{Dim, GraphSource, Port, PortType};
+use super::cost::{self, Attribute, Cost, Function, Initial, Node};
+use super::rows::{self, MAX_NUMBERS, Rows};
+use super::{Dim, GraphSource, LoadOptions, Port, PortType};
 use crate::error::{ErrorCode, NnError, quoted};
 use crate::tensor::TensorType;
 
@@ -51,6 +52,24 @@ pub(crate) struct Declared {
     pub tables: BTreeMap<String, Vec<u64>>,
     /// The attribute `axis` of operators that have it, by the name of their first output.
     pub axes: BTreeMap<String, i64>,
+    /// By output: whether its rows depend on each other.
+    pub rows: BTreeMap<String, Rows>,
+}
+
+impl Declared {
+    /// Whether rows depend on each other in what is loaded of the graph.
+    pub(crate) fn rows(&self, options: &LoadOptions) -> Rows {
+        let loaded = |name: &str| {
+            let wanted = options.outputs.as_ref();
+            wanted.is_none_or(|wanted| wanted.iter().any(|other| other == name))
+        };
+        let mut judged = (self.outputs.iter())
+            .filter(|port| loaded(&port.name))
+            .map(|port| self.rows.get(&port.name).cloned().unwrap_or_default());
+        judged
+            .find(|rows| *rows != Rows::Independent)
+            .unwrap_or(Rows::Independent)
+    }
 }
 
 /// What a file says of itself beside its ports.
@@ -71,9 +90,6 @@ pub(crate) struct Facts {
     /// Each operator that is used anywhere, by domain and name, and how often.
     pub operators: BTreeMap<(String, String), u64>,
 }
-
-/// Most lengths of a tensor that are kept; tensors have as many axes as [`crate::tensor::MAX_RANK`].
-const MAX_DIMS: usize = 64;
 
 /// Most entries of metadata that are kept; files have a handful.
 const MAX_METADATA: usize = 256;
@@ -153,9 +169,28 @@ fn read(source: impl BufRead + Seek) -> Result<Declared, NnError> {
         mut declared,
         nodes,
         functions,
+        initials,
+        opset,
         ..
     } = walk;
     declared.cost = cost::cost(&nodes, initialized, &functions);
+    let tables = initials
+        .iter()
+        .filter(|(_, initial)| !initial.dims.is_empty());
+    declared.tables = tables
+        .map(|(name, initial)| {
+            let dims = initial.dims.iter().map(|dim| dim.unsigned_abs());
+            (name.clone(), dims.collect())
+        })
+        .collect();
+    declared.rows = rows::rows(&rows::Graph {
+        nodes: &nodes,
+        initials,
+        functions: &functions,
+        opset,
+        inputs: &declared.inputs,
+        outputs: &declared.outputs,
+    });
     declared.nodes = nodes;
     declared.functions = functions;
     Ok(declared)
@@ -182,7 +217,9 @@ enum Item {
     Number(u64),
     /// A string or a message, up to this place.
     Until(u64),
-    /// A fixed-width number; none of those is of interest.
+    /// A number of 32 bits.
+    Bits(u32),
+    /// A number of 64 bits; none of those is of interest.
     Fixed,
 }
 
@@ -194,12 +231,10 @@ struct Walk<R> {
     /// The operators of the outermost graph.
     nodes: Vec<Node>,
     functions: Vec<Function>,
-    /// Elements of all tensors so far.
-    elements: u64,
-    /// Lengths of the tensor that was read last.
-    dims: Vec<u64>,
-    /// The attribute `axis` that was read last.
-    axis: Option<i64>,
+    /// The outermost graph's initializers, by name.
+    initials: HashMap<String, Initial>,
+    /// The version of ONNX's own operators.
+    opset: i64,
 }
 
 /// The numbers of the fields that are read, by message, as `onnx.proto` has them.
@@ -211,6 +246,7 @@ mod field {
     pub const MODEL_GRAPH: u64 = 7;
     pub const MODEL_OPSET: u64 = 8;
     pub const MODEL_METADATA: u64 = 14;
+    pub const FUNCTION_OPSET: u64 = 9;
     pub const OPSET_DOMAIN: u64 = 1;
     pub const OPSET_VERSION: u64 = 2;
     pub const MODEL_TRAINING: u64 = 20;
@@ -230,11 +266,18 @@ mod field {
     pub const GRAPH_SPARSE_INITIALIZER: u64 = 15;
     pub const NODE_INPUT: u64 = 1;
     pub const NODE_OUTPUT: u64 = 2;
+    pub const NODE_NAME: u64 = 3;
     pub const NODE_OPERATOR: u64 = 4;
     pub const NODE_ATTRIBUTE: u64 = 5;
     pub const NODE_DOMAIN: u64 = 7;
     pub const ATTRIBUTE_NAME: u64 = 1;
-    pub const ATTRIBUTE_NUMBER: u64 = 3;
+    pub const ATTRIBUTE_FLOAT: u64 = 2;
+    pub const ATTRIBUTE_INT: u64 = 3;
+    pub const ATTRIBUTE_TEXT: u64 = 4;
+    pub const ATTRIBUTE_FLOATS: u64 = 7;
+    pub const ATTRIBUTE_INTS: u64 = 8;
+    pub const ATTRIBUTE_TEXTS: u64 = 9;
+    pub const ATTRIBUTE_REFERENCE: u64 = 21;
     pub const ATTRIBUTE_TENSOR: u64 = 5;
     pub const ATTRIBUTE_GRAPH: u64 = 6;
     pub const ATTRIBUTE_TENSORS: u64 = 10;
@@ -243,7 +286,13 @@ mod field {
     pub const ATTRIBUTE_SPARSES: u64 = 23;
     pub const SPARSE_VALUES: u64 = 1;
     pub const SPARSE_INDICES: u64 = 2;
+    pub const SPARSE_DIMS: u64 = 3;
     pub const TENSOR_DIMS: u64 = 1;
+    pub const TENSOR_ELEMENT: u64 = 2;
+    pub const TENSOR_FLOATS: u64 = 4;
+    pub const TENSOR_INT32S: u64 = 5;
+    pub const TENSOR_INT64S: u64 = 7;
+    pub const TENSOR_RAW: u64 = 9;
     pub const TENSOR_NAME: u64 = 8;
     pub const TENSOR_EXTERNAL: u64 = 13;
     pub const ENTRY_KEY: u64 = 1;
@@ -268,9 +317,9 @@ impl<R: BufRead + Seek> Walk<R> {
             declared: Declared::default(),
             nodes: Vec::new(),
             functions: Vec::new(),
-            elements: 0,
-            dims: Vec::new(),
-            axis: None,
+            initials: HashMap::new(),
+            // What a file without a version means.
+            opset: 1,
         }
     }
 
@@ -318,8 +367,10 @@ impl<R: BufRead + Seek> Walk<R> {
                 Item::Until(until.ok_or(Malformed("a part of it is longer than the whole"))?)
             }
             5 => {
-                self.skip_to(self.at + 4)?;
-                Item::Fixed
+                let mut bytes = [0; 4];
+                self.source.read_exact(&mut bytes)?;
+                self.at += 4;
+                Item::Bits(u32::from_le_bytes(bytes))
             }
             _ => return Err(Malformed("it is not in protocol buffers' format")),
         };
@@ -334,6 +385,62 @@ impl<R: BufRead + Seek> Walk<R> {
         self.source.seek_relative(ahead)?;
         self.at = to;
         Ok(())
+    }
+
+    /// Whole numbers one after the other; `None`, and skipped, where they are many.
+    fn numbers(&mut self, end: u64) -> Walked<Option<Vec<i64>>> {
+        // A number has ten bytes at most.
+        if end - self.at > 10 * MAX_NUMBERS as u64 {
+            self.skip_to(end)?;
+            return Ok(None);
+        }
+        let mut numbers = Vec::new();
+        while self.at < end {
+            numbers.push(self.varint()? as i64);
+        }
+        match self.at == end {
+            true => Ok(Some(numbers)),
+            false => Err(Malformed("it is not in protocol buffers' format")),
+        }
+    }
+
+    /// The bytes up to a place; `None`, and skipped, where they are many.
+    fn bytes(&mut self, end: u64) -> Walked<Option<Vec<u8>>> {
+        let length = end - self.at;
+        // An element has eight bytes at most.
+        if length > 8 * MAX_NUMBERS as u64 {
+            self.skip_to(end)?;
+            return Ok(None);
+        }
+        let mut bytes = vec![0; length as usize];
+        self.source.read_exact(&mut bytes)?;
+        self.at = end;
+        Ok(Some(bytes))
+    }
+
+    /// The version of ONNX's own operators; `None` where it is another domain's.
+    /// The version of ONNX's own operators, where this is that set.
+    fn opset(&mut self, end: u64) -> Walked<Option<i64>> {
+        let (domain, version) = self.operators_of(end)?;
+        Ok(domain.is_empty().then_some(version.cast_signed()))
+    }
+
+    /// A set of operators: its domain, and its version.
+    fn operators_of(&mut self, end: u64) -> Walked<(String, u64)> {
+        let (mut domain, mut version) = (String::new(), 1);
+        while let Some((field, item)) = self.next(end)? {
+            match (field, item) {
+                (field::OPSET_DOMAIN, Item::Until(until)) => domain = self.text(until)?,
+                (field::OPSET_VERSION, Item::Number(number)) => version = number,
+                (_, Item::Until(until)) => self.skip_to(until)?,
+                _ => {}
+            }
+        }
+        // ONNX's own operators go by two names.
+        if domain == "ai.onnx" {
+            domain.clear();
+        }
+        Ok((domain, version))
     }
 
     fn text(&mut self, end: u64) -> Walked<String> {
@@ -368,7 +475,13 @@ impl<R: BufRead + Seek> Walk<R> {
                     self.declared.facts.producer_version = self.note(until)?;
                 }
                 field::MODEL_DESCRIPTION => self.declared.facts.description = self.note(until)?,
-                field::MODEL_OPSET => self.opset(until)?,
+                field::MODEL_OPSET => {
+                    let (domain, version) = self.operators_of(until)?;
+                    if domain.is_empty() {
+                        self.opset = version.cast_signed();
+                    }
+                    self.declared.facts.opsets.insert(domain, version);
+                }
                 field::MODEL_METADATA => {
                     let entry = self.entry(until)?;
                     if self.declared.facts.metadata.len() < MAX_METADATA {
@@ -430,24 +543,6 @@ impl<R: BufRead + Seek> Walk<R> {
         Ok((key, value))
     }
 
-    fn opset(&mut self, end: u64) -> Walked<()> {
-        let (mut domain, mut version) = (String::new(), 0);
-        while let Some((field, item)) = self.next(end)? {
-            match (field, item) {
-                (field::OPSET_DOMAIN, Item::Until(until)) => domain = self.text(until)?,
-                (field::OPSET_VERSION, Item::Number(number)) => version = number,
-                (_, Item::Until(until)) => self.skip_to(until)?,
-                _ => {}
-            }
-        }
-        // ONNX's own operators go by two names.
-        if domain == "ai.onnx" {
-            domain.clear();
-        }
-        self.declared.facts.opsets.insert(domain, version);
-        Ok(())
-    }
-
     fn function(&mut self, end: u64) -> Walked<Function> {
         let mut function = Function::default();
         while let Some((field, item)) = self.next(end)? {
@@ -459,6 +554,7 @@ impl<R: BufRead + Seek> Walk<R> {
                 field::FUNCTION_OUTPUT => function.outputs.push(self.text(until)?),
                 field::FUNCTION_NODE => function.nodes.push(self.node(until, MAX_DEPTH)?),
                 field::FUNCTION_ATTRIBUTE => drop(self.attribute(until, MAX_DEPTH)?),
+                field::FUNCTION_OPSET => function.opset = self.opset(until)?.or(function.opset),
                 _ => self.skip_to(until)?,
             }
         }
@@ -486,22 +582,20 @@ impl<R: BufRead + Seek> Walk<R> {
                     }
                 }
                 field::GRAPH_INITIALIZER | field::GRAPH_SPARSE_INITIALIZER => {
-                    let name = if field == field::GRAPH_INITIALIZER {
-                        let before = self.elements;
-                        let name = self.tensor(until)?;
+                    let (name, initial) = if field == field::GRAPH_INITIALIZER {
+                        let (name, initial) = self.tensor(until)?;
                         if initialized.is_some() {
+                            let count = (initial.dims.iter())
+                                .fold(1u64, |count, dim| count.saturating_mul(dim.unsigned_abs()));
                             let parameters = &mut self.declared.facts.parameters;
-                            *parameters = parameters.saturating_add(self.elements - before);
+                            *parameters = parameters.saturating_add(count);
                         }
-                        name
+                        (name, initial)
                     } else {
                         self.sparse(until)?
                     };
                     if let (Some(names), Some(name)) = (&mut initialized, name) {
-                        let dims = std::mem::take(&mut self.dims);
-                        if field == field::GRAPH_INITIALIZER && !dims.is_empty() {
-                            self.declared.tables.insert(name.clone(), dims);
-                        }
+                        self.initials.insert(name.clone(), initial);
                         names.insert(name);
                     }
                 }
@@ -521,7 +615,6 @@ impl<R: BufRead + Seek> Walk<R> {
 
     fn node(&mut self, end: u64, depth: usize) -> Walked<Node> {
         let mut node = Node::default();
-        let mut axis = None;
         while let Some((field, item)) = self.next(end)? {
             let Item::Until(until) = item else { continue };
             match field {
@@ -529,15 +622,19 @@ impl<R: BufRead + Seek> Walk<R> {
                 field::NODE_OUTPUT => node.outputs.push(self.text(until)?),
                 field::NODE_OPERATOR => node.op = self.text(until)?,
                 field::NODE_DOMAIN => node.domain = self.text(until)?,
+                field::NODE_NAME => node.name = self.text(until)?,
                 field::NODE_ATTRIBUTE => {
-                    node.has_graphs |= self.attribute(until, depth)?;
-                    axis = self.axis.take().or(axis);
+                    let (name, attribute, has_graphs) = self.attribute(until, depth)?;
+                    node.has_graphs |= has_graphs;
+                    node.attributes.insert(name, attribute);
                 }
                 _ => self.skip_to(until)?,
             }
         }
-        if let (Some(axis), Some(output)) = (axis, node.outputs.first()) {
-            self.declared.axes.insert(output.clone(), axis);
+        if let (Some(Attribute::Int(axis)), Some(output)) =
+            (node.attributes.get("axis"), node.outputs.first())
+        {
+            self.declared.axes.insert(output.clone(), *axis);
         }
         if node.domain == "ai.onnx" {
             node.domain.clear();
@@ -547,82 +644,142 @@ impl<R: BufRead + Seek> Walk<R> {
         Ok(node)
     }
 
-    /// An attribute; returns whether it is a graph or several.
-    fn attribute(&mut self, end: u64, depth: usize) -> Walked<bool> {
-        let mut has_graphs = false;
-        let (mut is_axis, mut number) = (false, None);
+    /// An attribute; returns its name, its value, and whether it is a graph or several.
+    fn attribute(&mut self, end: u64, depth: usize) -> Walked<(String, Attribute, bool)> {
+        let (mut name, mut has_graphs, mut refers) = (String::new(), false, false);
+        // A list may come in several pieces; an empty one comes in none.
+        let mut value = None;
+        let (mut ints, mut floats): (Option<Vec<i64>>, Option<Vec<u32>>) = (None, None);
         while let Some((field, item)) = self.next(end)? {
-            let until = match (field, item) {
-                (field::ATTRIBUTE_NUMBER, Item::Number(value)) => {
-                    number = Some(value.cast_signed());
-                    continue;
+            match (field, item) {
+                (field::ATTRIBUTE_NAME, Item::Until(until)) => name = self.text(until)?,
+                (field::ATTRIBUTE_REFERENCE, Item::Until(until)) => {
+                    refers = until > self.at;
+                    self.skip_to(until)?;
                 }
-                (_, Item::Until(until)) => until,
-                _ => continue,
-            };
-            match field {
-                field::ATTRIBUTE_NAME => is_axis = self.note(until)? == "axis",
-                field::ATTRIBUTE_TENSOR | field::ATTRIBUTE_TENSORS => drop(self.tensor(until)?),
-                field::ATTRIBUTE_SPARSE | field::ATTRIBUTE_SPARSES => drop(self.sparse(until)?),
-                field::ATTRIBUTE_GRAPH | field::ATTRIBUTE_GRAPHS => {
+                (field::ATTRIBUTE_INT, Item::Number(number)) => {
+                    value = Some(Attribute::Int(number as i64));
+                }
+                (field::ATTRIBUTE_FLOAT, Item::Bits(bits)) => value = Some(Attribute::Float(bits)),
+                (field::ATTRIBUTE_TEXT, Item::Until(until)) => {
+                    let bytes = self.bytes(until)?.map(String::from_utf8);
+                    value = Some(match bytes {
+                        Some(Ok(text)) => Attribute::Text(text),
+                        _ => Attribute::Other,
+                    });
+                }
+                (field::ATTRIBUTE_INTS, Item::Number(number)) => {
+                    ints.get_or_insert_default().push(number as i64);
+                }
+                (field::ATTRIBUTE_INTS, Item::Until(until)) => match self.numbers(until)? {
+                    Some(more) => ints.get_or_insert_default().extend(more),
+                    None => value = Some(Attribute::Other),
+                },
+                (field::ATTRIBUTE_FLOATS, Item::Bits(bits)) => {
+                    floats.get_or_insert_default().push(bits);
+                }
+                (field::ATTRIBUTE_FLOATS, Item::Until(until)) => match self.bytes(until)? {
+                    Some(bytes) => floats.get_or_insert_default().extend(words(&bytes)),
+                    None => value = Some(Attribute::Other),
+                },
+                (field::ATTRIBUTE_TENSOR, Item::Until(until)) => {
+                    value = Some(Attribute::Tensor(self.tensor(until)?.1));
+                }
+                (field::ATTRIBUTE_TENSORS, Item::Until(until)) => {
+                    drop(self.tensor(until)?);
+                    value = Some(Attribute::Other);
+                }
+                (field::ATTRIBUTE_SPARSE | field::ATTRIBUTE_SPARSES, Item::Until(until)) => {
+                    drop(self.sparse(until)?);
+                    value = Some(Attribute::Other);
+                }
+                (field::ATTRIBUTE_GRAPH | field::ATTRIBUTE_GRAPHS, Item::Until(until)) => {
                     has_graphs = true;
                     self.graph(until, None, depth)?;
                 }
-                _ => self.skip_to(until)?,
+                (field::ATTRIBUTE_TEXTS, Item::Until(until)) => {
+                    self.skip_to(until)?;
+                    value = Some(Attribute::Other);
+                }
+                (_, Item::Until(until)) => self.skip_to(until)?,
+                _ => {}
+            }
+            if ints.as_ref().is_some_and(|ints| ints.len() > MAX_NUMBERS)
+                || floats
+                    .as_ref()
+                    .is_some_and(|floats| floats.len() > MAX_NUMBERS)
+            {
+                (ints, floats) = (None, None);
+                value = Some(Attribute::Other);
             }
         }
-        self.axis = number.filter(|_| is_axis);
-        Ok(has_graphs)
+        let value = match (value, ints, floats) {
+            _ if refers => Attribute::Other,
+            (Some(value), None, None) => value,
+            (None, Some(ints), None) => Attribute::Ints(ints),
+            (None, None, Some(floats)) => Attribute::Floats(floats),
+            _ => Attribute::Other,
+        };
+        Ok((name, value, has_graphs))
     }
 
-    fn sparse(&mut self, end: u64) -> Walked<Option<String>> {
-        let mut name = None;
+    fn sparse(&mut self, end: u64) -> Walked<(Option<String>, Initial)> {
+        let (mut name, mut dims) = (None, Vec::new());
         while let Some((field, item)) = self.next(end)? {
             match (field, item) {
-                (field::SPARSE_VALUES, Item::Until(until)) => name = self.tensor(until)?,
+                (field::SPARSE_VALUES, Item::Until(until)) => name = self.tensor(until)?.0,
                 (field::SPARSE_INDICES, Item::Until(until)) => drop(self.tensor(until)?),
+                (field::SPARSE_DIMS, Item::Number(dim)) => dims.push(dim as i64),
+                (field::SPARSE_DIMS, Item::Until(until)) => {
+                    dims.extend(self.numbers(until)?.unwrap_or_default());
+                }
                 (_, Item::Until(until)) => self.skip_to(until)?,
                 _ => {}
             }
         }
-        Ok(name)
+        let initial = Initial {
+            dims,
+            ..Initial::default()
+        };
+        Ok((name, initial))
     }
 
-    /// A tensor; returns its name and notes the file it is kept in. Whether the tensor also says that it is kept in
-    /// a file is not asked: runtimes differ in what they ask.
-    fn tensor(&mut self, end: u64) -> Walked<Option<String>> {
+    /// A tensor; returns its name, its shape and few elements, and notes the file it is kept in. Whether the tensor also
+    /// says that it is kept in a file is not asked: runtimes differ in what they ask.
+    fn tensor(&mut self, end: u64) -> Walked<(Option<String>, Initial)> {
         let mut name = None;
-        let mut elements = 1u64;
-        let mut dims = Vec::new();
+        let (mut dims, mut element): (Vec<i64>, u64) = (Vec::new(), 0);
+        let (mut typed, mut floats, mut raw) = (Vec::new(), Vec::new(), None);
+        // More than are kept of one value stand for a value that is not kept.
+        let mut is_large = false;
         while let Some((field, item)) = self.next(end)? {
-            let until = match (field, item) {
-                // A list of numbers is packed or one by one.
-                (field::TENSOR_DIMS, Item::Number(dim)) => {
-                    elements = elements.saturating_mul(dim);
-                    if dims.len() < MAX_DIMS {
-                        dims.push(dim);
-                    }
-                    continue;
-                }
+            match (field, item) {
+                (field::TENSOR_DIMS, Item::Number(dim)) => dims.push(dim as i64),
                 (field::TENSOR_DIMS, Item::Until(until)) => {
-                    while self.at < until {
-                        let dim = self.varint()?;
-                        elements = elements.saturating_mul(dim);
-                        if dims.len() < MAX_DIMS {
-                            dims.push(dim);
-                        }
-                    }
-                    if self.at > until {
-                        return Err(Malformed("a part of it is longer than the whole"));
-                    }
-                    continue;
+                    dims.extend(self.numbers(until)?.unwrap_or_default());
                 }
-                (_, Item::Until(until)) => until,
-                _ => continue,
-            };
-            match field {
-                field::TENSOR_NAME => name = Some(self.text(until)?),
-                field::TENSOR_EXTERNAL => {
+                (field::TENSOR_ELEMENT, Item::Number(number)) => element = number,
+                (field::TENSOR_INT32S | field::TENSOR_INT64S, Item::Number(number)) => {
+                    typed.push(number as i64);
+                }
+                (field::TENSOR_INT32S | field::TENSOR_INT64S, Item::Until(until)) => {
+                    match self.numbers(until)? {
+                        Some(more) => typed.extend(more),
+                        None => is_large = true,
+                    }
+                }
+                (field::TENSOR_FLOATS, Item::Bits(bits)) => floats.push(bits),
+                (field::TENSOR_FLOATS, Item::Until(until)) => match self.bytes(until)? {
+                    Some(bytes) => floats.extend(words(&bytes)),
+                    None => is_large = true,
+                },
+                (field::TENSOR_RAW, Item::Until(until)) => match self.bytes(until)? {
+                    Some(bytes) => raw = Some(bytes),
+                    None => is_large = true,
+                },
+                (field::TENSOR_NAME, Item::Until(until)) => name = Some(self.text(until)?),
+                (field::TENSOR_EXTERNAL, Item::Until(until)) => {
+                    is_large = true;
                     let (mut key, mut value) = (String::new(), String::new());
                     while let Some((field, item)) = self.next(until)? {
                         match (field, item) {
@@ -636,12 +793,44 @@ impl<R: BufRead + Seek> Walk<R> {
                         self.declared.files.insert(value);
                     }
                 }
-                _ => self.skip_to(until)?,
+                (_, Item::Until(until)) => self.skip_to(until)?,
+                _ => {}
+            }
+            if typed.len().max(floats.len()) > MAX_NUMBERS {
+                (typed, floats) = (Vec::new(), Vec::new());
+                is_large = true;
             }
         }
-        self.elements = self.elements.saturating_add(elements);
-        self.dims = dims;
-        Ok(name)
+        let count = (dims.iter()).try_fold(1i64, |count, dim| count.checked_mul(*dim));
+        let whole = |count: usize| count as i64 == dims.iter().product::<i64>();
+        let mut initial = Initial {
+            dims: dims.clone(),
+            ..Initial::default()
+        };
+        if !is_large && count.is_some_and(|count| count <= MAX_NUMBERS as i64) {
+            match (element, &raw) {
+                (1, Some(raw)) => floats = words(raw).collect(),
+                (2 | 9, Some(raw)) => typed = raw.iter().map(|byte| i64::from(*byte)).collect(),
+                (3, Some(raw)) => typed = raw.iter().map(|byte| i64::from(*byte as i8)).collect(),
+                (6, Some(raw)) => typed = words(raw).map(|word| i64::from(word as i32)).collect(),
+                (7, Some(raw)) => {
+                    let (eight, _) = raw.as_chunks::<8>();
+                    typed = eight
+                        .iter()
+                        .map(|bytes| i64::from_le_bytes(*bytes))
+                        .collect();
+                }
+                // A number of 32 bits below zero comes in 64.
+                (6, None) => typed.iter_mut().for_each(|n| *n = i64::from(*n as i32)),
+                _ => {}
+            }
+            match element {
+                1 if whole(floats.len()) => initial.floats = Some(floats),
+                2 | 3 | 6 | 7 | 9 if whole(typed.len()) => initial.ints = Some(typed),
+                _ => {}
+            }
+        }
+        Ok((name, initial))
     }
 
     fn port(&mut self, end: u64) -> Walked<Port> {
@@ -711,6 +900,12 @@ impl<R: BufRead + Seek> Walk<R> {
         }
         Ok(dim)
     }
+}
+
+/// The numbers of 32 bits that lie in these bytes.
+fn words(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    let (four, _) = bytes.as_chunks::<4>();
+    four.iter().map(|bytes| u32::from_le_bytes(*bytes))
 }
 
 /// ONNX's number for an element type.

@@ -41,8 +41,8 @@ use ort::{AsPointer, ep, ortsys};
 use penstock_tensor::contract::{Precision, Provider};
 
 use super::{
-    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Reads, Session,
-    onnx_file, panic_text, presentable, versions,
+    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Reads, Rows,
+    Session, onnx_file, panic_text, presentable, versions,
 };
 use crate::error::{ErrorCode, NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
@@ -216,10 +216,11 @@ impl OnnxRuntime {
     }
 
     fn open(&self, graph: &GraphSource, options: &LoadOptions) -> Result<Arc<Shared>, NnError> {
+        let declared = onnx_file::examine(graph)?;
+        let rows = declared.rows(options);
         let cost = match options.provider {
-            Provider::Cpu => onnx_file::examine(graph)?.cost,
+            Provider::Cpu => declared.cost,
             provider => {
-                onnx_file::examine(graph)?;
                 // They build kernels and plans for new shapes during a run, and wait for a device that others use.
                 Cost::Values(format!(
                     "provider {} may prepare itself in a run",
@@ -289,6 +290,7 @@ impl OnnxRuntime {
             cpu: self.cpu,
             most_bytes: options.working_bytes.unwrap_or(usize::MAX),
             cost,
+            rows,
         }))
     }
 }
@@ -580,6 +582,7 @@ struct Shared {
     /// Bytes a run may hold: outputs, and values between operators.
     most_bytes: usize,
     cost: Cost,
+    rows: Rows,
 }
 
 impl Session for OrtSession {
@@ -593,6 +596,10 @@ impl Session for OrtSession {
 
     fn cost(&self) -> Cost {
         self.0.cost.clone()
+    }
+
+    fn rows(&self) -> Rows {
+        self.0.rows.clone()
     }
 
     fn lane(&self) -> Result<Box<dyn Lane>, NnError> {

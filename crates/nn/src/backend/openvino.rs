@@ -41,8 +41,8 @@ use openvino_sys::{ov_element_type_e as Element, ov_status_e as Status};
 use penstock_tensor::contract::{Precision, Provider};
 
 use super::{
-    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Reads, Session,
-    onnx_file, panic_text, presentable,
+    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Reads, Rows,
+    Session, onnx_file, panic_text, presentable,
 };
 use crate::error::{ErrorCode, NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
@@ -240,15 +240,19 @@ impl OpenVino {
         };
         let model = self.read(graph, own_format, &cannot)?;
         let found = Found::of(&model).map_err(&cannot)?;
-        let (inputs, all_outputs, cost) = match declared {
+        let (inputs, all_outputs, cost, rows) = match declared {
             Some(declared) => {
                 found.inputs.agree("inputs", &declared.inputs)?;
                 found.outputs.agree("outputs", &declared.outputs)?;
-                (declared.inputs, declared.outputs, declared.cost)
+                let rows = declared.rows(options);
+                (declared.inputs, declared.outputs, declared.cost, rows)
             }
             None => {
                 let unread = Cost::Values("its operators are in OpenVINO's own format".into());
-                (found.inputs.0, found.outputs.0, unread)
+                let rows = Rows::Dependent(
+                    "its operators are in OpenVINO's own format, which is not read here; export it as ONNX".into(),
+                );
+                (found.inputs.0, found.outputs.0, unread, rows)
             }
         };
         if all_outputs.is_empty() {
@@ -286,6 +290,7 @@ impl OpenVino {
             output_at,
             most_bytes: options.working_bytes.unwrap_or(usize::MAX),
             cost,
+            rows,
         };
         let compiled = graph.compile(&model).map_err(|status| {
             let mut error = cannot(status);
@@ -657,6 +662,7 @@ struct Graph {
     /// Bytes that the outputs of a run may have together. What is between the operators cannot be bounded here.
     most_bytes: usize,
     cost: Cost,
+    rows: Rows,
 }
 
 #[derive(Clone, Copy)]
@@ -762,6 +768,10 @@ impl Session for OvSession {
 
     fn outputs(&self) -> &[Port] {
         &self.0.outputs
+    }
+
+    fn rows(&self) -> Rows {
+        self.0.rows.clone()
     }
 
     fn cost(&self) -> Cost {

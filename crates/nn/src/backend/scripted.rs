@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use super::{
-    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Session,
+    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Rows, Session,
 };
 use crate::error::NnError;
 use crate::tensor::{NnTensor, TensorType};
@@ -45,6 +45,7 @@ pub struct Scripted {
     calls: Arc<AtomicUsize>,
     loads: Result<(), NnError>,
     cost: Cost,
+    rows: Rows,
 }
 
 impl Scripted {
@@ -63,6 +64,7 @@ impl Scripted {
             calls: Arc::default(),
             loads: Ok(()),
             cost: Cost::Shapes,
+            rows: Rows::Independent,
         }
     }
 
@@ -83,6 +85,13 @@ impl Scripted {
     #[must_use]
     pub fn costing(mut self, cost: Cost) -> Self {
         self.cost = cost;
+        self
+    }
+
+    /// The same with rows of which this is known.
+    #[must_use]
+    pub fn with_rows(mut self, rows: Rows) -> Self {
+        self.rows = rows;
         self
     }
 
@@ -131,6 +140,10 @@ impl Session for Scripted {
 
     fn cost(&self) -> Cost {
         self.cost.clone()
+    }
+
+    fn rows(&self) -> Rows {
+        self.rows.clone()
     }
 
     fn lane(&self) -> Result<Box<dyn Lane>, NnError> {

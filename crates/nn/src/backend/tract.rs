@@ -35,8 +35,8 @@ use tract_onnx::prelude::{
 use tract_onnx::tract_hir::infer::Factoid;
 
 use super::{
-    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Reads, Session,
-    panic_text, presentable,
+    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Reads, Rows,
+    Session, panic_text, presentable,
 };
 use crate::error::{ErrorCode, NnError, listed, quoted};
 use crate::on_demand::room;
@@ -153,6 +153,7 @@ struct Graph {
     outputs: Vec<Port>,
     plans: Plans,
     cost: Cost,
+    rows: Rows,
     working_bytes: Option<usize>,
     /// Whether the size of every value follows from the shapes of the inputs. Else each run is watched.
     sizes_follow_from_shapes: bool,
@@ -179,6 +180,10 @@ impl Session for TractSession {
 
     fn outputs(&self) -> &[Port] {
         &self.0.outputs
+    }
+
+    fn rows(&self) -> Rows {
+        self.0.rows.clone()
     }
 
     fn cost(&self) -> Cost {
@@ -357,7 +362,8 @@ fn misfit(error: TractError) -> NnError {
 
 fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Result<Graph, NnError> {
     super::only_the_processor(NAME, options)?;
-    let cost = super::onnx_file::examine(source)?.cost;
+    let declared = super::onnx_file::examine(source)?;
+    let (rows, cost) = (declared.rows(options), declared.cost);
     // What a file notes about the values between its nodes names open dimensions, and those would contradict the
     // numbers of a call.
     let onnx = tract_onnx::onnx().with_ignore_value_info(true);
@@ -504,6 +510,7 @@ fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Resu
         outputs,
         plans,
         cost,
+        rows,
         working_bytes: options.working_bytes,
         sizes_follow_from_shapes,
     };

@@ -26,6 +26,7 @@ use crate::contract_check;
 use crate::error::{NnError, quoted};
 use crate::first_run;
 use crate::held::{self, Meter};
+use crate::join_trials::try_rows;
 use crate::kept::{self, Run};
 use crate::layout::{self, Unavailable, version_number};
 use crate::model::Model;
@@ -832,6 +833,7 @@ impl Core {
         )?;
         progress.compiled(&model);
         layout::agrees(contract, version, model.inputs(), model.outputs())?;
+        layout::rows_agree(contract, version, &model.rows())?;
         progress.at(Stage::WarmingUp);
         let sample = layout::sample(contract, &self.root.join(name))?;
         let began = Instant::now();
@@ -857,7 +859,8 @@ impl Core {
             }
             kept::check(contract, version, model.outputs(), &runs)?;
             progress.at(Stage::TryingJoins);
-            try_joining(&model, contract);
+            try_rows(&model, contract);
+            layout::rows_agree(contract, version, &model.rows())?;
             if self.settings.compare != Compare::Off {
                 progress.at(Stage::Comparing);
                 let source = GraphSource::from(path.as_path());
@@ -1394,19 +1397,3 @@ impl Inner {
 
 /// Why a version rests.
 pub(super) const OVER_BUDGET: &str = "over the memory budget; the next call brings it back";
-
-/// Tries whether calls may share runs before any do. Two made-up calls of different lengths, or where the model
-/// cannot bear made-up elements, the least call twice: that shows at least that shapes add up.
-fn try_joining(model: &Model, contract: &Contract) {
-    let sample = |seed, longer| contract_check::sample(contract, seed, longer);
-    let tried = sample(1, false)
-        .and_then(|first| Ok((first, sample(2, true)?)))
-        .and_then(|(first, second)| model.try_joining(first, second));
-    if tried.is_err() {
-        // A call that fails by itself says nothing about joining, and this one has run before.
-        let least = || contract_check::example(contract);
-        let _ = least()
-            .and_then(|first| Ok((first, least()?)))
-            .and_then(|(first, second)| model.try_joining(first, second));
-    }
-}

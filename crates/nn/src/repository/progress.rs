@@ -28,7 +28,7 @@ impl fmt::Display for Stage {
             Self::Reading => "reading its files",
             Self::Compiling => "compiling the graph",
             Self::WarmingUp => "warming up (the first runs)",
-            Self::TryingJoins => "trying joins (two calls in one run)",
+            Self::TryingJoins => "trying joins (several calls in one run)",
             Self::Comparing => "comparing with another backend (models.compare)",
         })
     }

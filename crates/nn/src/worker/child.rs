@@ -214,6 +214,7 @@ fn load(
         inputs: session.inputs().to_vec(),
         outputs: session.outputs().to_vec(),
         cost: session.cost(),
+        rows: session.rows(),
         memory_bytes: session.memory_bytes(),
     };
     Ok((opened, session))

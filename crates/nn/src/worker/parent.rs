@@ -17,7 +17,9 @@ use super::restart::{FIRST_WAIT, Restarts};
 use super::shared::{self, BODY, GONE, Header, Segment, Slice};
 use super::wire::{self, Message, Open, Opened};
 use super::{Launcher, ProcessStats, SERVER_SPIN, status_bytes};
-use crate::backend::{Backend, Cost, GraphSource, Interrupt, Lane, LoadOptions, Port, Session};
+use crate::backend::{
+    Backend, Cost, GraphSource, Interrupt, Lane, LoadOptions, Port, Rows, Session,
+};
 use crate::error::{NnError, Refusal, quoted};
 use crate::tensor::NnTensor;
 
@@ -740,6 +742,10 @@ impl Session for IsolatedSession {
 
     fn cost(&self) -> Cost {
         self.0.opened.cost.clone()
+    }
+
+    fn rows(&self) -> Rows {
+        self.0.opened.rows.clone()
     }
 
     fn memory_bytes(&self) -> Option<u64> {

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use penstock_tensor::contract::{Precision, Provider};
 use serde_json::{Value, json};
 
-use crate::backend::{Cost, Dim, LoadOptions, Port, PortType};
+use crate::backend::{Cost, Dim, LoadOptions, Port, PortType, Rows};
 use crate::error::{ErrorCode, NnError};
 use crate::tensor::{NnTensor, TensorType};
 
@@ -288,6 +288,8 @@ pub struct Opened {
     pub outputs: Vec<Port>,
     /// What the time of a run follows from.
     pub cost: Cost,
+    /// Whether rows of a shared run depend on each other.
+    pub rows: Rows,
     /// Bytes the loaded graph holds.
     pub memory_bytes: Option<u64>,
 }
@@ -303,6 +305,10 @@ pub fn opened_to_json(opened: &Result<Opened, NnError>) -> String {
                 Cost::Shapes => json!("shapes"),
                 Cost::EachShape => json!("each_shape"),
                 Cost::Values(reason) => json!({"values": reason}),
+            },
+            "dependent_rows": match &opened.rows {
+                Rows::Independent => Value::Null,
+                Rows::Dependent(reason) => json!(reason),
             },
             "memory_bytes": opened.memory_bytes,
         }),
@@ -328,6 +334,10 @@ pub fn opened_from_json(text: &[u8]) -> Option<Result<Opened, NnError>> {
             Value::String(text) if text == "shapes" => Cost::Shapes,
             Value::String(_) => Cost::EachShape,
             other => Cost::Values(other["values"].as_str()?.to_owned()),
+        },
+        rows: match value.get("dependent_rows")? {
+            Value::Null => Rows::Independent,
+            reason => Rows::Dependent(reason.as_str()?.to_owned()),
         },
         memory_bytes: value["memory_bytes"].as_u64(),
     }))
@@ -496,6 +506,7 @@ mod tests {
                 ),
             ],
             cost: Cost::Values("Loop".into()),
+            rows: Rows::Dependent("Softmax".into()),
             memory_bytes: Some(7),
         });
         let text = opened_to_json(&opened);

@@ -93,7 +93,35 @@ pub fn graph(
     graph
 }
 
-fn file(graph: &[u8]) -> Vec<u8> {
+pub fn ints(name: &str, values: &[i64]) -> Vec<u8> {
+    let values = values.iter().flat_map(|value| number(8, *value as u64));
+    [part(1, name), values.collect(), number(20, 7)].concat()
+}
+
+/// A constant of whole numbers.
+pub fn list(name: &str, values: &[i64]) -> Vec<u8> {
+    let raw: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    tensor(name, INT64, &[values.len() as u64], &raw)
+}
+
+/// A constant whole number without axes.
+pub fn scalar(name: &str, value: i64) -> Vec<u8> {
+    tensor(name, INT64, &[], &value.to_le_bytes())
+}
+
+/// A constant of floating-point numbers.
+pub fn reals(name: &str, dims: &[u64], values: &[f32]) -> Vec<u8> {
+    let raw: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    tensor(name, FLOAT, dims, &raw)
+}
+
+pub fn file(graph: &[u8]) -> Vec<u8> {
     file_of(graph, 17)
 }
 

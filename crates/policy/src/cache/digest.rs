@@ -27,6 +27,9 @@ pub struct Question<'a> {
     pub inputs: &'a [Tensor],
     /// The outputs asked for; empty for all.
     pub outputs: &'a [String],
+    /// Whether the inputs are those of several requests, put together. A caller's own tensor of several rows may be answered
+    /// otherwise, where rows depend on each other.
+    pub is_joined: bool,
 }
 
 impl Question<'_> {
@@ -57,6 +60,10 @@ impl Question<'_> {
         hash.number(self.outputs.len() as u64);
         for output in self.outputs {
             hash.text(output);
+        }
+        // Only where it is so: what was kept before there was the difference is found again.
+        if self.is_joined {
+            hash.number(1);
         }
         *hash.0.finalize().as_bytes()
     }
@@ -145,6 +152,7 @@ mod tests {
                         contract: b"c",
                         inputs,
                         outputs,
+                        is_joined: false,
                     };
                     assert_eq!(question.digest(), question.digest());
                     seen.insert(question.digest());
@@ -160,7 +168,13 @@ mod tests {
             contract: b"d",
             inputs: &inputs[0],
             outputs: &outputs[0],
+            is_joined: false,
         };
         assert!(seen.insert(another.digest()));
+        let joined = Question {
+            is_joined: true,
+            ..another
+        };
+        assert!(seen.insert(joined.digest()));
     }
 }

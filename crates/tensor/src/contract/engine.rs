@@ -209,6 +209,13 @@ impl Provider {
 pub struct Batching {
     /// Whether it does, where the model can.
     pub enabled: bool,
+    /// Whether the operator asked for it, so that a model that cannot is a fault.
+    #[serde(skip)]
+    pub is_required: bool,
+    /// Whether calls may share runs, and items of one call a run, although the answer to an item then depends on the
+    /// others.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_dependent_rows: bool,
     /// Most items of one joined run; the host's choice when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_items: Option<u32>,
@@ -235,6 +242,8 @@ impl Default for Batching {
     fn default() -> Self {
         Self {
             enabled: true,
+            is_required: false,
+            allow_dependent_rows: false,
             max_items: None,
             max_wait_ms: None,
             preferred_items: Vec::new(),
@@ -332,6 +341,12 @@ impl Reader<'_> {
         };
         if let Some(value) = members.take("enabled") {
             batching.enabled = self.boolean(value, "enabled").unwrap_or(true);
+            batching.is_required = batching.enabled;
+        }
+        if let Some(value) = members.take("allow_dependent_rows") {
+            batching.allow_dependent_rows = self
+                .boolean(value, "allow_dependent_rows")
+                .unwrap_or_default();
         }
         batching.max_items = members
             .take("max_items")

@@ -1,0 +1,623 @@
+//! One caller's numbers never change another's answer: what the operators of a graph say of its rows is held against what
+//! every backend computes, alone and in every batch, and against what becomes of a model that is loaded.
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use penstock_nn::{
+    Backend, Backends, GraphSource, Joins, LoadOptions, NnTensor, Repository, Rows, Settings,
+    Unavailable,
+};
+use support::graphs::{FLOAT, file, graph, int, ints, list, node, reals, scalar, value};
+use support::*;
+
+/// Knuth's generator: the same graphs on every machine.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = (self.0)
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        ((self.0 >> 33) % limit as u64) as usize
+    }
+
+    /// Of either sign, and of a size from a hundredth to a hundred.
+    fn real(&mut self) -> f32 {
+        let size = 10f32.powf(self.below(4001) as f32 / 1000.0 - 2.0);
+        size * if self.below(2) == 0 { -1.0 } else { 1.0 }
+    }
+}
+
+/// The length of an axis of a made-up value: the number of items, or this many.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum L {
+    N,
+    K(u64),
+}
+
+/// A graph that is being made up: values of known shapes, of which the next operators choose.
+struct Made {
+    nodes: Vec<Vec<u8>>,
+    constants: Vec<Vec<u8>>,
+    values: Vec<(String, Vec<L>)>,
+    text: String,
+}
+
+impl Made {
+    fn add(&mut self, op: &str, inputs: &[&str], shape: Vec<L>, attributes: &[Vec<u8>]) {
+        self.add_with(op, inputs, &[], shape, attributes);
+    }
+
+    fn add_with(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        more: &[&str],
+        shape: Vec<L>,
+        attributes: &[Vec<u8>],
+    ) {
+        let name = format!("v{}", self.nodes.len());
+        let outputs: Vec<&str> = std::iter::once(name.as_str())
+            .chain(more.iter().copied())
+            .collect();
+        self.nodes.push(node(op, inputs, &outputs, attributes));
+        self.text += &format!(" {op}{inputs:?}->{name}{shape:?}");
+        self.values.push((name, shape));
+    }
+
+    fn constant(&mut self, values: &[i64]) -> String {
+        let name = format!("c{}", self.constants.len());
+        self.constants.push(list(&name, values));
+        name
+    }
+
+    fn weight(&mut self, random: &mut Numbers, dims: &[u64]) -> String {
+        let name = format!("w{}", self.constants.len());
+        let values: Vec<f32> = (0..dims.iter().product())
+            .map(|_| random.real() / 10.0)
+            .collect();
+        self.constants.push(reals(&name, dims, &values));
+        name
+    }
+}
+
+/// A made-up graph over `x`, `[N,4]`, whose output `y` has two axes; with its operators, to be told where it fails.
+fn made_up(random: &mut Numbers) -> (Vec<u8>, String) {
+    use L::{K, N};
+    let mut made = Made {
+        nodes: Vec::new(),
+        constants: Vec::new(),
+        values: vec![("x".into(), vec![N, K(4)])],
+        text: String::new(),
+    };
+    for _ in 0..3 + random.below(5) {
+        // The newest value most of the time, so that graphs grow deep.
+        let count = made.values.len();
+        let at = if random.below(3) > 0 {
+            count - 1
+        } else {
+            random.below(count)
+        };
+        let (name, shape) = made.values[at].clone();
+        let x = name.as_str();
+        let rank = shape.len();
+        let axis = random.below(rank);
+        let (signed, without) = (axis as i64, {
+            let mut rest = shape.clone();
+            rest.remove(axis);
+            rest
+        });
+        let last = shape[rank - 1];
+        match random.below(20) {
+            0 => made.add(
+                ["Relu", "Tanh", "Abs", "Sigmoid"][random.below(4)],
+                &[x],
+                shape,
+                &[],
+            ),
+            1 => {
+                let w = made.weight(random, &[4]);
+                if last == K(4) {
+                    made.add(["Add", "Mul"][random.below(2)], &[x, &w], shape, &[]);
+                }
+            }
+            2 | 3 if last == K(4) && rank >= 2 => {
+                let w = made.weight(random, &[4, 4]);
+                made.add("MatMul", &[x, &w], shape, &[]);
+            }
+            4 => {
+                let (other, own) = made.values[random.below(count)].clone();
+                if own == shape {
+                    made.add(
+                        ["Add", "Mul", "Sub", "Max"][random.below(4)],
+                        &[x, &other],
+                        shape,
+                        &[],
+                    );
+                }
+            }
+            5 | 6 => {
+                // Keeps the axis, so that what follows divides by it.
+                let mut kept = shape.clone();
+                kept[axis] = K(1);
+                let op = ["ReduceMax", "ReduceMean", "ReduceMin", "ReduceL2"][random.below(4)];
+                made.add(op, &[x], kept, &[ints("axes", &[signed])]);
+                let scale = made.values[made.values.len() - 1].0.clone();
+                made.add("Sub", &[x, &scale], shape, &[]);
+            }
+            7 if rank > 1 => {
+                made.add(
+                    "ReduceMax",
+                    &[x],
+                    without,
+                    &[ints("axes", &[signed]), int("keepdims", 0)],
+                );
+            }
+            8 => made.add("Softmax", &[x], shape, &[int("axis", axis as u64)]),
+            9 => {
+                let at = made.constant(&[signed]);
+                made.add("CumSum", &[x, &at], shape, &[]);
+            }
+            10 if rank > 1 => {
+                let mut order: Vec<i64> = (0..rank as i64).collect();
+                order.swap(axis, random.below(rank));
+                let turned = order.iter().map(|axis| shape[*axis as usize]).collect();
+                made.add("Transpose", &[x], turned, &[ints("perm", &order)]);
+            }
+            11 | 12 => {
+                // Every shape of as many elements, whichever axis the items land on.
+                let target: &[(&[i64], &[L])] = &[
+                    (&[-1, 4], &[N, K(4)]),
+                    (&[4, -1], &[K(4), N]),
+                    (&[-1, 2, 2], &[N, K(2), K(2)]),
+                    (&[2, -1, 2], &[K(2), N, K(2)]),
+                    (&[0, 4], &[N, K(4)]),
+                ];
+                let is_four = shape.iter().filter(|l| **l == N).count() == 1
+                    && shape
+                        .iter()
+                        .map(|l| if let K(k) = l { *k } else { 1 })
+                        .product::<u64>()
+                        == 4;
+                let (to, as_shape) = target[random.below(target.len())];
+                if is_four && (to[0] != 0 || shape[0] == N) {
+                    let to = made.constant(to);
+                    made.add("Reshape", &[x, &to], as_shape.to_vec(), &[]);
+                }
+            }
+            13 => {
+                let one = made.constant(&[0, 0]);
+                if let K(_) = shape[axis] {
+                    let mut taken = shape.clone();
+                    taken[axis] = K(2);
+                    made.add("Gather", &[x, &one], taken, &[int("axis", axis as u64)]);
+                } else {
+                    // Any item's elements for every item.
+                    let first = made.constant(&[0]);
+                    let mut taken = shape.clone();
+                    taken[axis] = K(1);
+                    made.add("Gather", &[x, &first], taken, &[int("axis", axis as u64)]);
+                    let first = made.values[made.values.len() - 1].0.clone();
+                    made.add("Add", &[x, &first], shape, &[]);
+                }
+            }
+            14 => {
+                let (k, flag) = (made.constant(&[1]), random.below(2) as u64);
+                let mut kept = shape.clone();
+                kept[axis] = K(1);
+                let more = format!("i{}", made.nodes.len());
+                let attributes = [int("axis", axis as u64), int("largest", flag)];
+                made.add_with("TopK", &[x, &k], &[&more], kept, &attributes);
+                let top = made.values[made.values.len() - 1].0.clone();
+                made.add("Sub", &[x, &top], shape, &[]);
+            }
+            15 => {
+                let (scale, zero) = (
+                    format!("s{}", made.nodes.len()),
+                    format!("z{}", made.nodes.len()),
+                );
+                made.add_with(
+                    "DynamicQuantizeLinear",
+                    &[x],
+                    &[&scale, &zero],
+                    shape.clone(),
+                    &[],
+                );
+                let (whole, _) = made.values.pop().expect("just made");
+                made.add("DequantizeLinear", &[&whole, &scale, &zero], shape, &[]);
+            }
+            16 if rank == 2 && last == K(4) => {
+                let (scale, bias) = (made.weight(random, &[4]), made.weight(random, &[4]));
+                made.add(
+                    "LayerNormalization",
+                    &[x, &scale, &bias],
+                    shape,
+                    &[int("axis", 1)],
+                );
+            }
+            17 => {
+                // The number of items as a number.
+                made.add("Shape", &[x], vec![K(rank as u64)], &[]);
+                let (dims, _) = made.values.pop().expect("just made");
+                let at = made.constant(&[signed]);
+                made.add("Gather", &[&dims, &at], vec![K(1)], &[]);
+                let (count, _) = made.values.pop().expect("just made");
+                made.add("Cast", &[&count], vec![K(1)], &[int("to", FLOAT)]);
+                let (count, _) = made.values.pop().expect("just made");
+                made.add("Mul", &[x, &count], shape, &[]);
+            }
+            18 => {
+                let (from, to, at) = (
+                    made.constant(&[0]),
+                    made.constant(&[1]),
+                    made.constant(&[signed]),
+                );
+                if shape[axis] != N {
+                    let mut taken = shape.clone();
+                    taken[axis] = K(1);
+                    made.add("Slice", &[x, &from, &to, &at], taken, &[]);
+                }
+            }
+            19 => {
+                // Through a shape of its own, as exporters write it.
+                made.add("Shape", &[x], vec![K(rank as u64)], &[]);
+                let (dims, _) = made.values.pop().expect("just made");
+                made.add("Reshape", &[x, &dims], shape, &[]);
+            }
+            _ => {}
+        }
+    }
+    // The newest value that can be an answer.
+    let answers = |(_, shape): &&(String, Vec<L>)| shape.len() == 2 && shape[0] == N;
+    let y = made
+        .values
+        .iter()
+        .rev()
+        .find(answers)
+        .expect("x can")
+        .0
+        .clone();
+    made.nodes.push(node("Identity", &[&y], &["y"], &[]));
+    made.text += &format!(" y={y}");
+    let model = graph(
+        &made.nodes,
+        &made.constants,
+        &[value("x", FLOAT, &[0, 4])],
+        &[value("y", FLOAT, &[0, 0])],
+    );
+    (file(&model), made.text)
+}
+
+/// The outputs of rows in one run; `None` where the backend cannot run them.
+fn run(
+    backend: &dyn Backend,
+    graph: &GraphSource,
+    batches: &[Vec<[f32; 4]>],
+) -> Option<(Rows, Vec<Vec<f32>>)> {
+    let session = backend.load(graph, &LoadOptions::default()).ok()?;
+    let mut lane = session.lane().ok()?;
+    let mut answers = Vec::new();
+    for batch in batches {
+        let values: Vec<f32> = batch.iter().flatten().copied().collect();
+        let input = fp32(&[batch.len() as u32, 4], &values);
+        let outputs: Vec<NnTensor> = lane.run(&[input]).ok()?;
+        answers.push(as_fp32(&outputs[0]));
+    }
+    Some((session.rows(), answers))
+}
+
+/// Whether two numbers are the same but for the order of a sum. Sums of numbers of other sizes cancel, so that what is
+/// left is compared with the largest.
+fn same(a: &[f32], b: &[f32]) -> bool {
+    let largest = a
+        .iter()
+        .filter(|x| x.is_finite())
+        .fold(0f32, |most, x| most.max(x.abs()));
+    a.len() == b.len()
+        && (a.iter().zip(b))
+            .all(|(a, b)| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-5 * largest)
+}
+
+#[test]
+fn an_answer_alone_is_the_answer_in_every_batch_where_operators_say_that_rows_are_independent() {
+    for backend in every_backend() {
+        let graphs = if backend.name() == "openvino" {
+            60
+        } else {
+            400
+        };
+        let mut random = Numbers(7);
+        let (mut independent, mut dependent, mut shown) = (0, 0, 0);
+        for _ in 0..graphs {
+            let (bytes, text) = made_up(&mut random);
+            let graph = GraphSource::Bytes(bytes.into());
+            let rows: Vec<[f32; 4]> = (0..9)
+                .map(|_| std::array::from_fn(|_| random.real()))
+                .collect();
+            let alone = rows.iter().map(|row| vec![*row]);
+            // From the front, from the back, and all of them.
+            let mut batches: Vec<Vec<[f32; 4]>> = alone.collect();
+            batches.extend([rows[..2].to_vec(), rows[6..].to_vec(), rows.clone()]);
+            let Some((said, answers)) = run(&*backend, &graph, &batches) else {
+                continue;
+            };
+            let places = [(9, 0..2), (10, 6..9), (11, 0..9)];
+            let moved = places.iter().any(|(at, rows)| {
+                let expected: Vec<f32> = answers[rows.clone()].concat();
+                !same(&expected, &answers[*at])
+            });
+            match said {
+                Rows::Independent => {
+                    independent += 1;
+                    assert!(!moved, "{}: {text}", backend.name());
+                }
+                Rows::Dependent(_) => {
+                    dependent += 1;
+                    shown += usize::from(moved);
+                }
+            }
+        }
+        println!(
+            "{}: {independent} independent, {dependent} dependent, of which {shown} moved",
+            backend.name()
+        );
+        // Neither answer is given without a reason.
+        assert!(independent > graphs / 10, "{independent}");
+        assert!(shown > graphs / 10, "{shown}");
+        assert!(shown * 2 > dependent, "{shown} of {dependent}");
+    }
+}
+
+const CONTRACT: &str = r#"
+description = "for tests"
+[[inputs]]
+name = "x"
+datatype = "FP32"
+shape = ["N", 4]
+[[outputs]]
+name = "y"
+datatype = "FP32"
+shape = ["N", 4]
+"#;
+
+fn over_x(nodes: &[Vec<u8>], constants: &[Vec<u8>]) -> Vec<u8> {
+    file(&graph(
+        nodes,
+        constants,
+        &[value("x", FLOAT, &[0, 4])],
+        &[value("y", FLOAT, &[0, 4])],
+    ))
+}
+
+fn relative() -> Vec<u8> {
+    over_x(
+        &[
+            node("ReduceMax", &["x"], &["m"], &[int("keepdims", 0)]),
+            node("Div", &["x", "m"], &["y"], &[]),
+        ],
+        &[],
+    )
+}
+
+fn running_sum() -> Vec<u8> {
+    over_x(
+        &[node("CumSum", &["x", "axis"], &["y"], &[])],
+        &[scalar("axis", 0)],
+    )
+}
+
+/// As `quantize_dynamic` writes a linear layer.
+fn quantised() -> Vec<u8> {
+    let weights: Vec<u8> = (0..16u8).map(|at| at.wrapping_mul(37)).collect();
+    over_x(
+        &[
+            node("DynamicQuantizeLinear", &["x"], &["q", "s", "z"], &[]),
+            node("MatMulInteger", &["q", "w", "z"], &["i"], &[]),
+            node("Cast", &["i"], &["f"], &[int("to", FLOAT)]),
+            node("Mul", &["s", "k"], &["k2"], &[]),
+            node("Mul", &["f", "k2"], &["y"], &[]),
+        ],
+        &[
+            support::graphs::tensor("w", 2, &[4, 4], &weights),
+            reals("k", &[1], &[0.01]),
+        ],
+    )
+}
+
+fn plain() -> Vec<u8> {
+    let weights: Vec<f32> = (0..16).map(|at| (at as f32 - 7.5) / 8.0).collect();
+    over_x(
+        &[
+            node("MatMul", &["x", "w"], &["a"], &[]),
+            node("Softmax", &["a"], &["y"], &[]),
+        ],
+        &[reals("w", &[4, 4], &weights)],
+    )
+}
+
+fn loaded(folder: &Path, backend: &Arc<dyn Backend>) -> Repository {
+    let backends = Backends::builtin().prefer(backend.clone());
+    let repository = Repository::open(folder, backends, Settings::default()).expect("opened");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(repository.load_all(|_| {}));
+    repository
+}
+
+fn put(folder: &Path, name: &str, contract: &str, graph: &[u8]) {
+    let version = folder.join(name).join("1");
+    std::fs::create_dir_all(&version).expect("made");
+    std::fs::write(version.join("model.onnx"), graph).expect("written");
+    std::fs::write(folder.join(name).join("model.toml"), contract).expect("written");
+}
+
+#[test]
+fn models_whose_rows_depend_on_each_other_run_one_by_one_and_the_log_names_the_operator() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let cases = [
+        ("relative", relative(), "ReduceMax"),
+        ("running-sum", running_sum(), "CumSum"),
+        ("quantised", quantised(), "DynamicQuantizeLinear"),
+    ];
+    for (name, graph, _) in &cases {
+        put(at, name, CONTRACT, graph);
+        let asked = format!("{CONTRACT}[batching]\nenabled = true\n");
+        put(at, &format!("{name}-asked"), &asked, graph);
+        put(
+            at,
+            &format!("{name}-allowed"),
+            &format!("{asked}allow_dependent_rows = true\n"),
+            graph,
+        );
+        put(
+            at,
+            &format!("{name}-off"),
+            &format!("{CONTRACT}[batching]\nenabled = false\n"),
+            graph,
+        );
+    }
+    put(at, "plain", CONTRACT, &plain());
+    put(
+        at,
+        "plain-off",
+        &format!("{CONTRACT}[batching]\nenabled = false\n"),
+        &plain(),
+    );
+    for backend in every_backend() {
+        let repository = loaded(at, &backend);
+        let get = |name: &str| repository.get(name, None);
+        for (name, _, op) in &cases {
+            for name in [(*name).to_owned(), format!("{name}-off")] {
+                let model = get(&name).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+                let said = model.joins().to_string();
+                assert!(
+                    said.contains("one by one") && said.contains(op),
+                    "{name}: {said}"
+                );
+                assert!(matches!(model.rows(), Rows::Dependent(_)), "{name}");
+            }
+            let Err(Unavailable::Failed(reason)) = get(&format!("{name}-asked")) else {
+                panic!("{name} loads although its calls were to share runs");
+            };
+            for part in [*op, "enabled = true", "allow_dependent_rows = true"] {
+                assert!(reason.contains(part), "{reason}");
+            }
+            let allowed = get(&format!("{name}-allowed")).expect("it is allowed");
+            assert!(
+                matches!(allowed.joins(), Joins::Yes(_)),
+                "{:?}",
+                allowed.joins()
+            );
+        }
+        let plain = get("plain").expect("it loads");
+        assert_eq!(plain.joins(), Joins::Yes(Some(0.0)), "{}", backend.name());
+        let off = get("plain-off").expect("it loads");
+        assert_eq!(
+            (off.rows(), matches!(off.joins(), Joins::No(_))),
+            (Rows::Independent, true)
+        );
+    }
+}
+
+#[test]
+fn a_runtime_that_mixes_rows_on_its_own_account_is_found_out_by_trials() {
+    use penstock_nn::backend::scripted::{Scripted, Step};
+    // One that quantises by the largest element of a run: similar rows do not show it.
+    let scaled = Scripted::new(|_, inputs| {
+        let values = as_fp32(&inputs[0]);
+        let most = values.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let step = if most.is_finite() && most > 1e3 {
+            most / 127.0
+        } else {
+            0.0
+        };
+        let rounded = |x: &f32| {
+            if step > 0.0 {
+                (x / step).round() * step
+            } else {
+                *x
+            }
+        };
+        let values: Vec<f32> = values.iter().map(rounded).collect();
+        Step::Answer(vec![fp32(&inputs[0].dims, &values)])
+    });
+    // One that lets NaN of one row into the next.
+    let leaking = Scripted::new(|_, inputs| {
+        let mut values = as_fp32(&inputs[0]);
+        for at in 1..values.len() {
+            if values[at - 1].is_nan() {
+                values[at] = f32::NAN;
+            }
+        }
+        Step::Answer(vec![fp32(&inputs[0].dims, &values)])
+    });
+    // One that chooses another kernel from sixteen rows on.
+    let sized = Scripted::new(|_, inputs| {
+        let off = if inputs[0].dims[0] >= 16 { 1e-3 } else { 0.0 };
+        let values: Vec<f32> = as_fp32(&inputs[0]).iter().map(|x| x + off).collect();
+        Step::Answer(vec![fp32(&inputs[0].dims, &values)])
+    });
+    let contract = CONTRACT.replace("[\"N\", 4]", "[\"N\"]");
+    for (script, word) in [
+        (scaled, "ten thousands"),
+        (leaking, "NaN"),
+        (sized, "among many"),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        put(
+            folder.path(),
+            "m",
+            &contract,
+            b"the script does not read it",
+        );
+        put(
+            folder.path(),
+            "asked",
+            &format!("{contract}[batching]\nenabled = true\n"),
+            b"",
+        );
+        let backend: Arc<dyn Backend> = Arc::new(script);
+        let repository = loaded(folder.path(), &backend);
+        let said = repository
+            .get("m", None)
+            .expect("it loads")
+            .joins()
+            .to_string();
+        assert!(
+            said.contains("depend on what else is in the run") && said.contains(word),
+            "{said}"
+        );
+        assert!(matches!(
+            repository.get("asked", None),
+            Err(Unavailable::Failed(_))
+        ));
+    }
+}
+
+#[test]
+fn the_models_that_are_shipped_share_runs_where_they_count_items() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+    assert!(
+        models.join("minilm/1/model.onnx").exists(),
+        "run scripts/models"
+    );
+    let repository = loaded(&models, &onnxruntime());
+    for name in ["identity", "digits", "cls", "magika", "minilm"] {
+        let model = repository
+            .get(name, None)
+            .unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        println!("{name}: {}", model.joins());
+        assert!(
+            matches!(model.joins(), Joins::Yes(_)),
+            "{name}: {}",
+            model.joins()
+        );
+    }
+}
