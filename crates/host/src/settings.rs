@@ -17,6 +17,7 @@ use penstock_policy::quota::limits::{
 use penstock_policy::usage::UsageSettings;
 use penstock_policy::validation::ValidationSettings;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -345,9 +346,14 @@ pub struct ModelsSettings {
     pub load_timeout_ms: u64,
     /// Whether callers with the scope for it may load and unload models.
     pub control: bool,
+    /// Libraries of operators that `operators` of `[engine]` in a `model.toml` may name, each with its file.
+    pub operators: BTreeMap<String, PathBuf>,
     /// The models without which the server is not ready; `*` stands for all that are there. Acted upon by the gate.
     pub required: Vec<String>,
 }
+
+/// The most libraries of operators: each is loaded for the models that ask for it.
+const MAX_OPERATOR_LIBRARIES: usize = 64;
 
 /// As many as a server lists.
 const MAX_REQUIRED_MODELS: usize = 1024;
@@ -362,6 +368,7 @@ impl Default for ModelsSettings {
             load_timeout_ms: penstock_nn::repository::LOAD_TIMEOUT.as_millis() as u64,
             // Who unloads a model takes it from everybody.
             control: false,
+            operators: BTreeMap::new(),
             required: Vec::new(),
         }
     }
@@ -394,9 +401,21 @@ impl ModelsSettings {
             run_memory_bytes,
             load_timeout_ms,
             control: _,
+            operators,
             required,
         } = self;
         let mut faults = Vec::new();
+        if operators.len() > MAX_OPERATOR_LIBRARIES {
+            let message = format!("must name at most {MAX_OPERATOR_LIBRARIES} libraries");
+            faults.push(("operators", message));
+        }
+        if let Some((name, path)) = operators.iter().find(|(_, path)| !path.is_file()) {
+            let message = format!(
+                "gives `{name}` the file {}, which does not exist",
+                path.display()
+            );
+            faults.push(("operators", message));
+        }
         if required.len() > MAX_REQUIRED_MODELS {
             let message = format!("must name at most {MAX_REQUIRED_MODELS} models");
             faults.push(("required", message));
@@ -438,6 +457,7 @@ impl ModelsSettings {
             load_timeout: Duration::from_millis(self.load_timeout_ms),
             memory_budget_bytes: self.memory_budget_bytes,
             run_memory_bytes: usize::try_from(self.run_memory_bytes).unwrap_or(usize::MAX),
+            operators: self.operators.clone(),
             publish,
             ..penstock_nn::Settings::default()
         }

@@ -47,6 +47,7 @@ pub use backend::{
     Backend, Backends, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType,
     RUN_MEMORY_BYTES, Session,
 };
+pub use call::for_wasi_nn;
 pub use error::{ErrorCode, NnError, Refusal};
 pub use layout::Unavailable;
 #[cfg(feature = "native")]

@@ -71,6 +71,7 @@ struct Inner {
     default_level: u8,
     last_level: u8,
     plan: Result<Plan, String>,
+    rules: call::Rules,
     epoch: Instant,
     state: Mutex<State>,
     /// How many runs of all models are lost.
@@ -269,6 +270,7 @@ impl Model {
     ) -> Result<Self, NnError> {
         let session = backend.load(graph, options)?;
         call::carried(&*session)?;
+        let rules = call::Rules::of(&*session, options)?;
         let lane_count = options.lane_count();
         let lanes = (0..lane_count)
             .map(|_| session.lane().map(Slot::of))
@@ -280,6 +282,7 @@ impl Model {
         };
         let plan = match &options.joining {
             Err(reason) => Err(reason.clone()),
+            Ok(_) if rules.has_optional() => Err("calls may leave inputs out".into()),
             Ok(joining) => Plan::new(joining, session.inputs(), session.outputs()),
         };
         let limits = limits(options, lane_count, plan.is_ok());
@@ -302,6 +305,7 @@ impl Model {
             }),
             last_level,
             plan,
+            rules,
             epoch: Instant::now(),
             state: Mutex::new(State {
                 scheduler: Scheduler::new(limits),
@@ -419,7 +423,7 @@ impl Model {
     ///
     /// What a call with these inputs would get.
     pub fn warm_up(&self, inputs: Vec<(String, NnTensor)>) -> Result<(), NnError> {
-        let inputs = call::bind(&self.0.name, self.inputs(), inputs)?;
+        let inputs = call::bind(&self.0.name, self.inputs(), &self.0.rules, inputs)?;
         let mut slots = std::mem::take(&mut self.0.lock().lanes);
         let mut best = None;
         let ran = slots.iter_mut().try_for_each(|slot| {
@@ -459,8 +463,8 @@ impl Model {
             return Ok(self.joins());
         };
         let calls = [
-            call::bind(&inner.name, self.inputs(), first)?,
-            call::bind(&inner.name, self.inputs(), second)?,
+            call::bind(&inner.name, self.inputs(), &inner.rules, first)?,
+            call::bind(&inner.name, self.inputs(), &inner.rules, second)?,
         ];
         let parts = [plan.part(&calls[0]), plan.part(&calls[1])];
         let together = parts[0].items.saturating_add(parts[1].items);
@@ -530,7 +534,7 @@ impl Model {
         terms: Terms,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
         let inner = &self.0;
-        let inputs = call::bind(&inner.name, self.inputs(), inputs)
+        let inputs = call::bind(&inner.name, self.inputs(), &inner.rules, inputs)
             .inspect_err(|_| inner.lock().stats.refusals.invalid += 1)?;
         // A task that only ever makes short calls would otherwise never give way to the others.
         tokio::task::consume_budget().await;
@@ -576,7 +580,7 @@ impl Model {
         held: impl Send + 'static,
     ) -> Result<(), NnError> {
         let inner = self.0.clone();
-        let inputs = call::bind(&inner.name, self.inputs(), inputs)
+        let inputs = call::bind(&inner.name, self.inputs(), &inner.rules, inputs)
             .inspect_err(|_| inner.lock().stats.shadow.failed += 1)?;
         let ask = Ask {
             level: inner.last_level,

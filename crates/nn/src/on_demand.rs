@@ -80,6 +80,7 @@ pub struct Opened {
     version: u64,
     graph_bytes: u64,
     session: Arc<dyn Session>,
+    rules: call::Rules,
     input_bytes: usize,
     output_bytes: usize,
 }
@@ -183,12 +184,14 @@ impl OnDemand {
         options.working_bytes = Some(self.limits.working_bytes);
         let session = backend.load(&GraphSource::File(path), &options)?;
         call::carried(&*session)?;
+        let rules = call::Rules::of(&*session, &options)?;
         layout::agrees(&contract, version, session.inputs(), session.outputs())?;
         let opened = Opened {
             model: model.to_owned(),
             version,
             graph_bytes,
             session,
+            rules,
             input_bytes: self.limits.input_bytes,
             output_bytes: self.limits.output_bytes,
         };
@@ -261,7 +264,7 @@ impl Opened {
                 self.input_bytes
             )));
         }
-        let inputs = call::bind(&self.model, self.session.inputs(), inputs)?;
+        let inputs = call::bind(&self.model, self.session.inputs(), &self.rules, inputs)?;
         let outputs = self.session.lane()?.run(&inputs)?;
         let bytes: usize = outputs.iter().map(|tensor| tensor.data.len()).sum();
         if bytes > self.output_bytes {

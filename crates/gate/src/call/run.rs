@@ -135,7 +135,7 @@ impl<'a, P: Ports> Runner<'a, P> {
         let took_ns = ports.monotonic_ns().saturating_sub(begun_ns);
         self.meter.compute_ns = self.meter.compute_ns.saturating_add(took_ns);
         self.meter.runs += 1;
-        let mut tensors = computed.map_err(|f| {
+        let tensors = computed.map_err(|f| {
             // Who leaves the model no time, or goes at once, says nothing of the model.
             let hurried = f.kind == FailureKind::DeadlineExceeded
                 && (wishes.timeout_us.is_some() || took_ns < PATIENCE_NS);
@@ -153,15 +153,6 @@ impl<'a, P: Ports> Runner<'a, P> {
         if let Some((version, inputs)) = shadow {
             // It comes after everybody who waits for an answer, so that it fails is nobody's affair.
             let _ = ports.shadow(self.model, version, inputs, tensors.clone());
-        }
-        // wasi:nn carries fewer data types than the contract; the contract's name for the same bytes
-        // is the one callers know.
-        for tensor in &mut tensors {
-            if let Some(spec) = contract.outputs.iter().find(|s| s.name == tensor.name)
-                && spec.datatype.size_bytes() == tensor.datatype.size_bytes()
-            {
-                tensor.datatype = spec.datatype;
-            }
         }
         Ok(tensors)
     }
@@ -335,12 +326,13 @@ pub(crate) fn item_count(inputs: &[Tensor], contract: &Contract) -> u64 {
     let Some(batch) = contract.batch_axis() else {
         return 1;
     };
+    // An optional input may not be there.
     let batched = contract
         .inputs
         .iter()
-        .find(|spec| matches!(spec.shape.first(), Some(Dim::Symbol(name)) if name == batch));
+        .filter(|spec| matches!(spec.shape.first(), Some(Dim::Symbol(name)) if name == batch))
+        .find_map(|spec| inputs.iter().find(|tensor| tensor.name == spec.name));
     batched
-        .and_then(|spec| inputs.iter().find(|tensor| tensor.name == spec.name))
         .and_then(|tensor| tensor.shape.first())
         .copied()
         .unwrap_or(1)

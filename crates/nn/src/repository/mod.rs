@@ -21,8 +21,9 @@ mod progress;
 mod publish;
 mod scan;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -67,6 +68,8 @@ pub struct Settings {
     pub memory_budget_bytes: Option<u64>,
     /// Bytes that one run may hold where a contract says nothing else. See [`crate::LoadOptions::working_bytes`].
     pub run_memory_bytes: usize,
+    /// Libraries of operators that contracts may ask for, by name.
+    pub operators: BTreeMap<String, PathBuf>,
     /// Whether to keep a [`Snapshot`] of the catalogue for guests.
     pub publish: bool,
 }
@@ -79,6 +82,7 @@ impl Default for Settings {
             load_timeout: LOAD_TIMEOUT,
             memory_budget_bytes: None,
             run_memory_bytes: RUN_MEMORY_BYTES,
+            operators: BTreeMap::new(),
             publish: false,
         }
     }

@@ -22,7 +22,7 @@ use super::scan::{self, Look, Looker, Reading};
 use super::{Event, EventKind, Settings};
 use crate::backend::{Backends, GraphSource, panic_text};
 use crate::contract_check;
-use crate::error::{NnError, quoted};
+use crate::error::{NnError, listed, quoted};
 use crate::layout::{self, Unavailable, version_number};
 use crate::model::Model;
 use crate::overdue::Working;
@@ -805,6 +805,18 @@ impl Core {
                 usize::try_from(bytes).unwrap_or(usize::MAX)
             }),
         );
+        for name in &contract.engine.operators {
+            let library = self.settings.operators.get(name).ok_or_else(|| {
+                let known = listed(self.settings.operators.keys().map(String::as_str));
+                NnError::unsupported(format!(
+                    "model.toml asks for the operator library {}, and the server's settings have {}; name its file under \
+                     [models.operators] in the server's settings",
+                    quoted(name),
+                    if known.is_empty() { "none" } else { known.as_str() }
+                ))
+            })?;
+            options.operator_libraries.push(library.clone());
+        }
         progress.at(Stage::Compiling);
         let model = Model::load_beside(
             name,
