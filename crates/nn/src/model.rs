@@ -76,6 +76,7 @@ struct Inner {
     default_level: u8,
     last_level: u8,
     plan: Result<Plan, String>,
+    rules: call::Rules,
     epoch: Instant,
     state: Mutex<State>,
     /// How many runs of all models are lost.
@@ -280,6 +281,7 @@ impl Model {
     ) -> Result<Self, NnError> {
         let session = backend.load(graph, options)?;
         call::carried(&*session)?;
+        let rules = call::Rules::of(&*session, options)?;
         let lane_count = options.lane_count();
         let lanes = (0..lane_count)
             .map(|_| session.lane().map(Slot::of))
@@ -291,6 +293,7 @@ impl Model {
         };
         let plan = match &options.joining {
             Err(reason) => Err(reason.clone()),
+            Ok(_) if rules.has_optional() => Err("calls may leave inputs out".into()),
             Ok(joining) => Plan::new(joining, session.inputs(), session.outputs()),
         };
         let limits = limits(options, lane_count, plan.is_ok());
@@ -321,6 +324,7 @@ impl Model {
             }),
             last_level,
             plan,
+            rules,
             epoch: Instant::now(),
             state: Mutex::new(State {
                 scheduler: Scheduler::new(limits),
@@ -468,7 +472,7 @@ impl Model {
         &self,
         inputs: Vec<(String, NnTensor)>,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
-        let inputs = call::bind(&self.0.name, self.inputs(), inputs)?;
+        let inputs = call::bind(&self.0.name, self.inputs(), &self.0.rules, inputs)?;
         let mut slots = std::mem::take(&mut self.0.lock().lanes);
         let mut best = None;
         let ran = slots.iter_mut().try_fold(Vec::new(), |_, slot| {
@@ -500,7 +504,7 @@ impl Model {
         &self,
         inputs: Vec<(String, NnTensor)>,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
-        let inputs = call::bind(&self.0.name, self.inputs(), inputs)?;
+        let inputs = call::bind(&self.0.name, self.inputs(), &self.0.rules, inputs)?;
         let slot = self.0.lock().lanes.pop();
         let Some(mut slot) = slot else {
             return Err(NnError::runtime("no lane is free"));
@@ -527,8 +531,8 @@ impl Model {
             return Ok(self.joins());
         };
         let calls = [
-            call::bind(&inner.name, self.inputs(), first)?,
-            call::bind(&inner.name, self.inputs(), second)?,
+            call::bind(&inner.name, self.inputs(), &inner.rules, first)?,
+            call::bind(&inner.name, self.inputs(), &inner.rules, second)?,
         ];
         let parts = [plan.part(&calls[0]), plan.part(&calls[1])];
         let together = parts[0].items.saturating_add(parts[1].items);
@@ -598,7 +602,7 @@ impl Model {
         terms: Terms,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
         let inner = &self.0;
-        let inputs = call::bind(&inner.name, self.inputs(), inputs)
+        let inputs = call::bind(&inner.name, self.inputs(), &inner.rules, inputs)
             .and_then(|inputs| {
                 inner.index_bounds.check(self.inputs(), &inputs)?;
                 Ok(inputs)
@@ -648,7 +652,7 @@ impl Model {
         held: impl Send + 'static,
     ) -> Result<(), NnError> {
         let inner = self.0.clone();
-        let inputs = call::bind(&inner.name, self.inputs(), inputs)
+        let inputs = call::bind(&inner.name, self.inputs(), &inner.rules, inputs)
             .inspect_err(|_| inner.lock().stats.shadow.failed += 1)?;
         let ask = Ask {
             level: inner.last_level,

@@ -85,6 +85,7 @@ pub struct Opened {
     session: Arc<dyn Session>,
     /// Which inputs are indices, and how far these may go.
     index_bounds: IndexBounds,
+    rules: call::Rules,
     input_bytes: usize,
     output_bytes: usize,
 }
@@ -188,6 +189,7 @@ impl OnDemand {
         options.working_bytes = Some(self.limits.working_bytes);
         let session = backend.load(&GraphSource::File(path.clone()), &options)?;
         call::carried(&*session)?;
+        let rules = call::Rules::of(&*session, &options)?;
         layout::agrees(&contract, version, session.inputs(), session.outputs())?;
         let graph = Graph::of(&path);
         let index_bounds = (graph.as_ref())
@@ -199,6 +201,7 @@ impl OnDemand {
             graph_bytes,
             session,
             index_bounds,
+            rules,
             input_bytes: self.limits.input_bytes,
             output_bytes: self.limits.output_bytes,
         };
@@ -294,7 +297,7 @@ impl Opened {
                 self.input_bytes
             )));
         }
-        let inputs = call::bind(&self.model, self.session.inputs(), inputs)?;
+        let inputs = call::bind(&self.model, self.session.inputs(), &self.rules, inputs)?;
         self.index_bounds.check(self.session.inputs(), &inputs)?;
         let outputs = self.session.lane()?.run(&inputs)?;
         let bytes: usize = outputs.iter().map(|tensor| tensor.data.len()).sum();
