@@ -385,6 +385,7 @@ pub fn administer(args: ModelsArgs) -> ExitCode {
             openvino: None,
             runtime_config: None,
             nn: penstock_host::app::Nn::Native,
+            launcher: None,
             state_dir: args.state_dir.clone(),
         },
         json: args.json,

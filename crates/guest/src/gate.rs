@@ -26,7 +26,7 @@ pub mod bindings {
     wit_bindgen::generate!({
         world: "penstock:gate/component",
         path: [
-            "../../wit/types", "../../wit/deps/nn", "../../wit/deps/keyvalue", "../../wit/deps/spin", "../../wit/auth", "../../wit/quota", "../../wit/idempotency",
+            "../../wit/types", "../../wit/deps/nn", "../../wit/nn", "../../wit/deps/keyvalue", "../../wit/deps/spin", "../../wit/auth", "../../wit/quota", "../../wit/idempotency",
             "../../wit/usage", "../../wit/validation", "../../wit/inference", "../../wit/adapter", "../../wit/models", "../../wit/cache", "../../wit/gate",
         ],
         with: {

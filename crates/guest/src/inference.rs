@@ -1,4 +1,4 @@
-//! `penstock:inference` over `wasi:nn`: models by name, tensors in and out.
+//! `penstock:inference` over `wasi:nn` and `penstock:nn`: models by name, tensors of every type in and out.
 //!
 //! Graphs and execution contexts are opened on a model version's first call and kept for the life of
 //! the instance. Those of calls with a time of their own are not: callers choose it, so hardly two are the same, and
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 pub mod bindings {
     wit_bindgen::generate!({
         world: "penstock:inference/component",
-        path: ["../../wit/types", "../../wit/deps/nn", "../../wit/inference"],
+        path: ["../../wit/types", "../../wit/deps/nn", "../../wit/nn", "../../wit/inference"],
         with: { "penstock:types/tensors@0.1.0": crate::types::tensors },
         generate_all,
         pub_export_macro: true,
@@ -25,10 +25,11 @@ pub mod bindings {
 }
 
 use bindings::exports::penstock::inference::inference as wit;
+use bindings::penstock::nn::tensors::{self as nn, ElementType};
 use bindings::wasi::nn::errors::{Error, ErrorCode};
 use bindings::wasi::nn::graph::load_by_name;
 use bindings::wasi::nn::inference::GraphExecutionContext;
-use bindings::wasi::nn::tensor::{Tensor as NnTensor, TensorType};
+use bindings::wasi::nn::tensor::Tensor as NnTensor;
 
 /// The component.
 pub struct Inference;
@@ -125,9 +126,9 @@ fn compute(
         }
     }
     if terms.timeout_ms.is_some() {
-        return open(&at)?.compute(named).map_err(failure);
+        return nn::compute(&open(&at)?, named).map_err(failure);
     }
-    CONTEXTS.with_borrow_mut(|contexts| opened(contexts, at)?.compute(named).map_err(failure))
+    CONTEXTS.with_borrow_mut(|contexts| nn::compute(opened(contexts, at)?, named).map_err(failure))
 }
 
 fn open((model, version, terms): &Opened) -> Result<GraphExecutionContext, wit::Failure> {
@@ -149,18 +150,43 @@ fn opened(
     Ok(&contexts[&at])
 }
 
-/// The type of `wasi:nn` that carries a datatype's bytes; BOOL and INT8 travel as U8.
-fn nn_type(datatype: Datatype) -> Option<TensorType> {
-    Some(match datatype {
-        Datatype::Fp16 => TensorType::Fp16,
-        Datatype::Fp32 => TensorType::Fp32,
-        Datatype::Fp64 => TensorType::Fp64,
-        Datatype::Bf16 => TensorType::Bf16,
-        Datatype::Bool | Datatype::Uint8 | Datatype::Int8 => TensorType::U8,
-        Datatype::Int32 => TensorType::I32,
-        Datatype::Int64 => TensorType::I64,
-        _ => return None,
-    })
+/// The name that `penstock:nn` has for a datatype.
+fn element_type(datatype: Datatype) -> ElementType {
+    match datatype {
+        Datatype::Fp16 => ElementType::Fp16,
+        Datatype::Fp32 => ElementType::Fp32,
+        Datatype::Fp64 => ElementType::Fp64,
+        Datatype::Bf16 => ElementType::Bf16,
+        Datatype::Uint8 => ElementType::Uint8,
+        Datatype::Int32 => ElementType::Int32,
+        Datatype::Int64 => ElementType::Int64,
+        Datatype::Bool => ElementType::BoolValue,
+        Datatype::Int8 => ElementType::Int8,
+        Datatype::Int16 => ElementType::Int16,
+        Datatype::Uint16 => ElementType::Uint16,
+        Datatype::Uint32 => ElementType::Uint32,
+        Datatype::Uint64 => ElementType::Uint64,
+        Datatype::Bytes => ElementType::Bytes,
+    }
+}
+
+fn datatype(ty: ElementType) -> Datatype {
+    match ty {
+        ElementType::Fp16 => Datatype::Fp16,
+        ElementType::Fp32 => Datatype::Fp32,
+        ElementType::Fp64 => Datatype::Fp64,
+        ElementType::Bf16 => Datatype::Bf16,
+        ElementType::Uint8 => Datatype::Uint8,
+        ElementType::Int32 => Datatype::Int32,
+        ElementType::Int64 => Datatype::Int64,
+        ElementType::BoolValue => Datatype::Bool,
+        ElementType::Int8 => Datatype::Int8,
+        ElementType::Int16 => Datatype::Int16,
+        ElementType::Uint16 => Datatype::Uint16,
+        ElementType::Uint32 => Datatype::Uint32,
+        ElementType::Uint64 => Datatype::Uint64,
+        ElementType::Bytes => Datatype::Bytes,
+    }
 }
 
 fn to_nn(tensor: tensors::Tensor) -> Result<(String, NnTensor), wit::Failure> {
@@ -170,35 +196,22 @@ fn to_nn(tensor: tensors::Tensor) -> Result<(String, NnTensor), wit::Failure> {
         shape,
         data,
     } = tensor;
-    let datatype = datatype_from_wit(datatype);
     let refused = |message| wit::Failure {
         kind: wit::FailureKind::InputsRejected,
         message,
         retry_after_ms: None,
     };
-    let ty = nn_type(datatype).ok_or_else(|| {
-        refused(format!(
-            "input `{name}` is {datatype}, which wasi:nn cannot carry"
-        ))
-    })?;
     let dimensions = shape
         .iter()
         .map(|&d| u32::try_from(d))
         .collect::<Result<Vec<u32>, _>>()
         .map_err(|_| refused(format!("input `{name}` has an axis longer than 4294967295")))?;
-    Ok((name, NnTensor::new(&dimensions, ty, bulk_bytes(&data))))
+    let ty = element_type(datatype_from_wit(datatype));
+    Ok((name, nn::create(&dimensions, ty, &bulk_bytes(&data))))
 }
 
 fn from_nn((name, tensor): (String, NnTensor)) -> Result<tensors::Tensor, wit::Failure> {
-    let datatype = match tensor.ty() {
-        TensorType::Fp16 => Datatype::Fp16,
-        TensorType::Fp32 => Datatype::Fp32,
-        TensorType::Fp64 => Datatype::Fp64,
-        TensorType::Bf16 => Datatype::Bf16,
-        TensorType::U8 => Datatype::Uint8,
-        TensorType::I32 => Datatype::Int32,
-        TensorType::I64 => Datatype::Int64,
-    };
+    let datatype = datatype(nn::type_of(&tensor));
     let shape = tensor.dimensions().into_iter().map(u64::from).collect();
     let data = tensor.data();
     Ok(tensor_to_wit(Tensor {

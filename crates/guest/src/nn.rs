@@ -26,6 +26,7 @@ pub mod bindings {
     });
 }
 
+use bindings::exports::penstock::nn::tensors;
 use bindings::exports::wasi::nn::{errors, graph, inference, tensor};
 
 /// Where the manifest mounts the models.
@@ -121,28 +122,34 @@ impl errors::Guest for Nn {
     type Error = Error;
 }
 
+impl tensors::Guest for Nn {
+    fn create(
+        dims: tensor::TensorDimensions,
+        ty: tensors::ElementType,
+        data: tensor::TensorData,
+    ) -> tensor::Tensor {
+        tensor::Tensor::new(Tensor::made(dims, from_element(ty), data))
+    }
+
+    fn type_of(value: tensor::TensorBorrow<'_>) -> tensors::ElementType {
+        to_element(value.get::<Tensor>().tensor.ty)
+    }
+
+    fn compute(
+        context: inference::GraphExecutionContextBorrow<'_>,
+        inputs: Vec<inference::NamedTensor>,
+    ) -> Result<Vec<inference::NamedTensor>, errors::Error> {
+        Ok(given(context.get::<Context>().run(inputs)?))
+    }
+}
+
 impl tensor::GuestTensor for Tensor {
     fn new(
         dims: tensor::TensorDimensions,
         ty: tensor::TensorType,
         data: tensor::TensorData,
     ) -> Self {
-        let tensor = NnTensor {
-            ty: from_wit(ty),
-            dims,
-            data: data.into(),
-        };
-        let held = HELD_BYTES.get().saturating_add(tensor.data.len());
-        if held > MAX_HELD_BYTES {
-            return Self {
-                tensor: NnTensor {
-                    data: Vec::new().into(),
-                    ..tensor
-                },
-                refused: true,
-            };
-        }
-        Self::hold(tensor)
+        Self::made(dims, from_wit(ty), data)
     }
 
     fn dimensions(&self) -> tensor::TensorDimensions {
@@ -159,6 +166,25 @@ impl tensor::GuestTensor for Tensor {
 }
 
 impl Tensor {
+    fn made(dims: Vec<u32>, ty: penstock_nn::TensorType, data: Vec<u8>) -> Self {
+        let tensor = NnTensor {
+            ty,
+            dims,
+            data: data.into(),
+        };
+        let held = HELD_BYTES.get().saturating_add(tensor.data.len());
+        if held > MAX_HELD_BYTES {
+            return Self {
+                tensor: NnTensor {
+                    data: Vec::new().into(),
+                    ..tensor
+                },
+                refused: true,
+            };
+        }
+        Self::hold(tensor)
+    }
+
     fn hold(tensor: NnTensor) -> Self {
         HELD_BYTES.set(HELD_BYTES.get().saturating_add(tensor.data.len()));
         Self {
@@ -189,6 +215,25 @@ impl inference::GuestGraphExecutionContext for Context {
         &self,
         inputs: Vec<inference::NamedTensor>,
     ) -> Result<Vec<inference::NamedTensor>, errors::Error> {
+        let outputs = penstock_nn::for_wasi_nn(self.run(inputs)?).map_err(raised)?;
+        Ok(given(outputs))
+    }
+}
+
+/// Outputs as a caller is given them.
+fn given(outputs: Vec<(String, NnTensor)>) -> Vec<inference::NamedTensor> {
+    let handle = |tensor| tensor::Tensor::new(Tensor::hold(tensor));
+    outputs
+        .into_iter()
+        .map(|(name, tensor)| (name, handle(tensor)))
+        .collect()
+}
+
+impl Context {
+    fn run(
+        &self,
+        inputs: Vec<inference::NamedTensor>,
+    ) -> Result<Vec<(String, NnTensor)>, errors::Error> {
         let mut named = Vec::with_capacity(inputs.len());
         for (name, handle) in inputs {
             let held: &Tensor = handle.get();
@@ -214,11 +259,7 @@ impl inference::GuestGraphExecutionContext for Context {
                 .to_string(),
             }));
         }
-        let outputs = opened.infer(named).map_err(raised)?;
-        Ok(outputs
-            .into_iter()
-            .map(|(name, tensor)| (name, tensor::Tensor::new(Tensor::hold(tensor))))
-            .collect())
+        opened.infer(named).map_err(raised)
     }
 }
 
@@ -293,5 +334,49 @@ fn to_wit(ty: penstock_nn::TensorType) -> tensor::TensorType {
         Own::U8 => tensor::TensorType::U8,
         Own::I32 => tensor::TensorType::I32,
         Own::I64 => tensor::TensorType::I64,
+        // Tensors from `compute` have none of these: only one of `penstock:nn` has, whose type is asked there.
+        other => panic!(
+            "a tensor is {other}, which wasi:nn has no type for; ask penstock:nn/tensors for it"
+        ),
+    }
+}
+
+fn from_element(ty: tensors::ElementType) -> penstock_nn::TensorType {
+    use penstock_nn::TensorType as Own;
+    match ty {
+        tensors::ElementType::Fp16 => Own::Fp16,
+        tensors::ElementType::Fp32 => Own::Fp32,
+        tensors::ElementType::Fp64 => Own::Fp64,
+        tensors::ElementType::Bf16 => Own::Bf16,
+        tensors::ElementType::Uint8 => Own::U8,
+        tensors::ElementType::Int32 => Own::I32,
+        tensors::ElementType::Int64 => Own::I64,
+        tensors::ElementType::BoolValue => Own::Bool,
+        tensors::ElementType::Int8 => Own::I8,
+        tensors::ElementType::Int16 => Own::I16,
+        tensors::ElementType::Uint16 => Own::U16,
+        tensors::ElementType::Uint32 => Own::U32,
+        tensors::ElementType::Uint64 => Own::U64,
+        tensors::ElementType::Bytes => Own::Bytes,
+    }
+}
+
+fn to_element(ty: penstock_nn::TensorType) -> tensors::ElementType {
+    use penstock_nn::TensorType as Own;
+    match ty {
+        Own::Fp16 => tensors::ElementType::Fp16,
+        Own::Fp32 => tensors::ElementType::Fp32,
+        Own::Fp64 => tensors::ElementType::Fp64,
+        Own::Bf16 => tensors::ElementType::Bf16,
+        Own::U8 => tensors::ElementType::Uint8,
+        Own::I32 => tensors::ElementType::Int32,
+        Own::I64 => tensors::ElementType::Int64,
+        Own::Bool => tensors::ElementType::BoolValue,
+        Own::I8 => tensors::ElementType::Int8,
+        Own::I16 => tensors::ElementType::Int16,
+        Own::U16 => tensors::ElementType::Uint16,
+        Own::U32 => tensors::ElementType::Uint32,
+        Own::U64 => tensors::ElementType::Uint64,
+        Own::Bytes => tensors::ElementType::Bytes,
     }
 }

@@ -31,8 +31,8 @@ use wasmtime::component::{HasData, Linker, Resource};
 #[allow(missing_docs)]
 mod bindings {
     wasmtime::component::bindgen!({
-        world: "wasi:nn/ml",
-        path: "../../wit/deps/nn",
+        world: "penstock:nn/host",
+        path: ["../../wit/deps/nn", "../../wit/nn"],
         with: {
             "wasi:nn/graph.graph": super::Graph,
             "wasi:nn/tensor.tensor": super::Tensor,
@@ -41,11 +41,13 @@ mod bindings {
         },
         imports: {
             "wasi:nn/inference.[method]graph-execution-context.compute": async | trappable,
+            "penstock:nn/tensors.compute": async | trappable,
             default: trappable,
         },
     });
 }
 
+use bindings::penstock::nn::tensors;
 use bindings::wasi::nn::{errors, graph, inference, tensor};
 
 /// One part in so many of an instance's memory may be outputs of one run: the gate holds them as
@@ -74,7 +76,7 @@ impl HasData for Nn {
     type Data<'a> = &'a mut InstanceState;
 }
 
-/// Adds `wasi:nn` to a linker.
+/// Adds `wasi:nn` and `penstock:nn` to a linker.
 pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
     tensor::add_to_linker::<_, Nn>(linker, |state| state)?;
     linker.allow_shadowing(true);
@@ -84,6 +86,7 @@ pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()>
     linker.allow_shadowing(false);
     graph::add_to_linker::<_, Nn>(linker, |state| state)?;
     inference::add_to_linker::<_, Nn>(linker, |state| state)?;
+    tensors::add_to_linker::<_, Nn>(linker, |state| state)?;
     errors::add_to_linker::<_, Nn>(linker, |state| state)
 }
 
@@ -203,7 +206,7 @@ impl tensor::HostTensor for InstanceState {
     }
 
     fn ty(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<tensor::TensorType> {
-        Ok(to_wit(self.table.get(&tensor)?.0.ty))
+        to_wit(self.table.get(&tensor)?.0.ty)
     }
 
     fn data(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<Vec<u8>> {
@@ -213,6 +216,34 @@ impl tensor::HostTensor for InstanceState {
 
     fn drop(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<()> {
         self.release_tensor(tensor).map(drop)
+    }
+}
+
+impl tensors::Host for InstanceState {
+    fn create(
+        &mut self,
+        dims: Vec<u32>,
+        ty: tensors::ElementType,
+        data: Vec<u8>,
+    ) -> wasmtime::Result<Resource<Tensor>> {
+        self.hold_tensor(NnTensor {
+            ty: from_element(ty),
+            dims,
+            data: Bytes::from(data),
+        })
+    }
+
+    fn type_of(&mut self, value: Resource<Tensor>) -> wasmtime::Result<tensors::ElementType> {
+        Ok(to_element(self.table.get(&value)?.0.ty))
+    }
+
+    async fn compute(
+        &mut self,
+        context: Resource<Context>,
+        inputs: Vec<(String, Resource<Tensor>)>,
+    ) -> wasmtime::Result<Result<Vec<(String, Resource<Tensor>)>, Resource<Error>>> {
+        let computed = self.computed(context, inputs).await?;
+        self.give(computed)
     }
 }
 
@@ -271,6 +302,24 @@ impl inference::HostGraphExecutionContext for InstanceState {
         context: Resource<Context>,
         inputs: Vec<(String, Resource<Tensor>)>,
     ) -> wasmtime::Result<Result<Vec<(String, Resource<Tensor>)>, Resource<Error>>> {
+        let computed = self.computed(context, inputs).await?;
+        let carried = computed.and_then(|outputs| Ok(penstock_nn::for_wasi_nn(outputs)?));
+        self.give(carried)
+    }
+
+    fn drop(&mut self, context: Resource<Context>) -> wasmtime::Result<()> {
+        self.table.delete(context)?;
+        Ok(())
+    }
+}
+
+impl InstanceState {
+    /// Runs a model on tensors, which are used up.
+    async fn computed(
+        &mut self,
+        context: Resource<Context>,
+        inputs: Vec<(String, Resource<Tensor>)>,
+    ) -> wasmtime::Result<Result<Vec<(String, NnTensor)>, Error>> {
         let Context(handle, asked) = self.table.get(&context)?;
         let (handle, asked) = (handle.clone(), *asked);
         let mut named = Vec::with_capacity(inputs.len());
@@ -278,40 +327,42 @@ impl inference::HostGraphExecutionContext for InstanceState {
             named.push((name, self.release_tensor(handle)?));
         }
         if asked.shadow {
-            return match shadow(&handle, named) {
-                Ok(()) => Ok(Ok(Vec::new())),
-                Err(error) => Ok(Err(self.fail(error.into())?)),
-            };
+            return Ok(match shadow(&handle, named) {
+                Ok(()) => Ok(Vec::new()),
+                Err(error) => Err(error.into()),
+            });
         }
-        match run(&handle, named, asked, self.terms.clone()).await {
-            Ok(outputs) => {
-                let bytes: usize = outputs.iter().map(|(_, tensor)| tensor.data.len()).sum();
-                let most = self.max_tensor_bytes / OUTPUT_SHARE;
-                if bytes > most {
-                    // The guest could not hold them beside the answer it writes, and would trap.
-                    let data = format!(
-                        "the model's outputs have {bytes} bytes in all; at most {most} are taken from one call: send \
-                         fewer items, or ask the operator to raise instances.memory_bytes"
-                    );
-                    let error = Error {
-                        code: errors::ErrorCode::TooLarge,
-                        data,
-                    };
-                    return Ok(Err(self.fail(error)?));
-                }
-                let mut handles = Vec::with_capacity(outputs.len());
-                for (name, tensor) in outputs {
-                    handles.push((name, self.hold_tensor(tensor)?));
-                }
-                Ok(Ok(handles))
-            }
-            Err(error) => Ok(Err(self.fail(error)?)),
-        }
+        Ok(run(&handle, named, asked, self.terms.clone()).await)
     }
 
-    fn drop(&mut self, context: Resource<Context>) -> wasmtime::Result<()> {
-        self.table.delete(context)?;
-        Ok(())
+    /// Gives a run's outputs to the guest, within what it can hold.
+    fn give(
+        &mut self,
+        computed: Result<Vec<(String, NnTensor)>, Error>,
+    ) -> wasmtime::Result<Result<Vec<(String, Resource<Tensor>)>, Resource<Error>>> {
+        let outputs = match computed {
+            Ok(outputs) => outputs,
+            Err(error) => return Ok(Err(self.fail(error)?)),
+        };
+        let bytes: usize = outputs.iter().map(|(_, tensor)| tensor.data.len()).sum();
+        let most = self.max_tensor_bytes / OUTPUT_SHARE;
+        if bytes > most {
+            // The guest could not hold them beside the answer it writes, and would trap.
+            let data = format!(
+                "the model's outputs have {bytes} bytes in all; at most {most} are taken from one call: send fewer \
+                 items, or ask the operator to raise instances.memory_bytes"
+            );
+            let error = Error {
+                code: errors::ErrorCode::TooLarge,
+                data,
+            };
+            return Ok(Err(self.fail(error)?));
+        }
+        let mut handles = Vec::with_capacity(outputs.len());
+        for (name, tensor) in outputs {
+            handles.push((name, self.hold_tensor(tensor)?));
+        }
+        Ok(Ok(handles))
     }
 }
 
@@ -439,9 +490,9 @@ fn from_wit(ty: tensor::TensorType) -> penstock_nn::TensorType {
     }
 }
 
-fn to_wit(ty: penstock_nn::TensorType) -> tensor::TensorType {
+fn to_wit(ty: penstock_nn::TensorType) -> wasmtime::Result<tensor::TensorType> {
     use penstock_nn::TensorType as Own;
-    match ty {
+    Ok(match ty {
         Own::Fp16 => tensor::TensorType::Fp16,
         Own::Fp32 => tensor::TensorType::Fp32,
         Own::Fp64 => tensor::TensorType::Fp64,
@@ -449,5 +500,51 @@ fn to_wit(ty: penstock_nn::TensorType) -> tensor::TensorType {
         Own::U8 => tensor::TensorType::U8,
         Own::I32 => tensor::TensorType::I32,
         Own::I64 => tensor::TensorType::I64,
+        // Tensors from `compute` have none of these: only one of `penstock:nn` has, whose type is asked there.
+        other => {
+            return Err(wasmtime::format_err!(
+                "a tensor is {other}, which wasi:nn has no type for; ask penstock:nn/tensors for it"
+            ));
+        }
+    })
+}
+
+fn from_element(ty: tensors::ElementType) -> penstock_nn::TensorType {
+    use penstock_nn::TensorType as Own;
+    match ty {
+        tensors::ElementType::Fp16 => Own::Fp16,
+        tensors::ElementType::Fp32 => Own::Fp32,
+        tensors::ElementType::Fp64 => Own::Fp64,
+        tensors::ElementType::Bf16 => Own::Bf16,
+        tensors::ElementType::Uint8 => Own::U8,
+        tensors::ElementType::Int32 => Own::I32,
+        tensors::ElementType::Int64 => Own::I64,
+        tensors::ElementType::BoolValue => Own::Bool,
+        tensors::ElementType::Int8 => Own::I8,
+        tensors::ElementType::Int16 => Own::I16,
+        tensors::ElementType::Uint16 => Own::U16,
+        tensors::ElementType::Uint32 => Own::U32,
+        tensors::ElementType::Uint64 => Own::U64,
+        tensors::ElementType::Bytes => Own::Bytes,
+    }
+}
+
+fn to_element(ty: penstock_nn::TensorType) -> tensors::ElementType {
+    use penstock_nn::TensorType as Own;
+    match ty {
+        Own::Fp16 => tensors::ElementType::Fp16,
+        Own::Fp32 => tensors::ElementType::Fp32,
+        Own::Fp64 => tensors::ElementType::Fp64,
+        Own::Bf16 => tensors::ElementType::Bf16,
+        Own::U8 => tensors::ElementType::Uint8,
+        Own::I32 => tensors::ElementType::Int32,
+        Own::I64 => tensors::ElementType::Int64,
+        Own::Bool => tensors::ElementType::BoolValue,
+        Own::I8 => tensors::ElementType::Int8,
+        Own::I16 => tensors::ElementType::Int16,
+        Own::U16 => tensors::ElementType::Uint16,
+        Own::U32 => tensors::ElementType::Uint32,
+        Own::U64 => tensors::ElementType::Uint64,
+        Own::Bytes => tensors::ElementType::Bytes,
     }
 }

@@ -19,6 +19,7 @@ use penstock_policy::validation::ValidationSettings;
 use penstock_sources::{PullSettings, SourceSettings};
 use penstock_tensor::contract::Isolation;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -359,6 +360,8 @@ pub struct ModelsSettings {
     /// where the server listens on the loopback address alone, because a derived contract has no bounds on values and
     /// lengths.
     pub derive: Option<bool>,
+    /// Libraries of operators that `operators` of `[engine]` in a `model.toml` may name, each with its file.
+    pub operators: BTreeMap<String, PathBuf>,
     /// The models without which the server is not ready; `*` stands for all that are there. Acted upon by the gate.
     pub required: Vec<String>,
     /// `[[models.sources]]`: models that come from elsewhere.
@@ -390,6 +393,9 @@ impl From<Compare> for penstock_nn::agreement::Compare {
     }
 }
 
+/// The most libraries of operators: each is loaded for the models that ask for it.
+const MAX_OPERATOR_LIBRARIES: usize = 64;
+
 /// As many as a server lists.
 const MAX_REQUIRED_MODELS: usize = 1024;
 
@@ -409,6 +415,7 @@ impl Default for ModelsSettings {
             // Who unloads a model takes it from everybody.
             control: false,
             derive: None,
+            operators: BTreeMap::new(),
             required: Vec::new(),
             sources: Vec::new(),
             pull: PullSettings::default(),
@@ -451,6 +458,7 @@ impl ModelsSettings {
             compare_tolerance,
             control: _,
             derive: _,
+            operators,
             required,
             // See `Settings::faults`.
             sources: _,
@@ -463,6 +471,17 @@ impl ModelsSettings {
         if process_memory_bytes.is_some_and(|bytes| bytes < MIN_PROCESS_MEMORY_BYTES) {
             let message = format!("must be at least {MIN_PROCESS_MEMORY_BYTES}");
             faults.push(("process_memory_bytes", message));
+        }
+        if operators.len() > MAX_OPERATOR_LIBRARIES {
+            let message = format!("must name at most {MAX_OPERATOR_LIBRARIES} libraries");
+            faults.push(("operators", message));
+        }
+        if let Some((name, path)) = operators.iter().find(|(_, path)| !path.is_file()) {
+            let message = format!(
+                "gives `{name}` the file {}, which does not exist",
+                path.display()
+            );
+            faults.push(("operators", message));
         }
         if required.len() > MAX_REQUIRED_MODELS {
             let message = format!("must name at most {MAX_REQUIRED_MODELS} models");
@@ -521,6 +540,7 @@ impl ModelsSettings {
             derive: self.derive.unwrap_or(true),
             isolation: self.isolated(),
             process_memory_bytes: self.process_memory_bytes,
+            operators: self.operators.clone(),
             publish,
             ..penstock_nn::Settings::default()
         }

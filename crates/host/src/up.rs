@@ -691,6 +691,7 @@ pub(crate) fn provided(import: &str) -> bool {
         "wasi:http/client@0.3",
         "wasi:io/",
         "wasi:nn/",
+        "penstock:nn/tensors@0.1.0",
         "wasi:random/",
         "wasi:sockets/",
     ];

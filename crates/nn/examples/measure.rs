@@ -38,8 +38,9 @@ fn sample(port: &Port, lengths: &Lengths) -> Result<NnTensor, NnError> {
             TensorType::Fp64 => data.extend_from_slice(&f64::from(real).to_le_bytes()),
             TensorType::I32 => data.extend_from_slice(&((index % 2) as i32).to_le_bytes()),
             TensorType::I64 => data.extend_from_slice(&((index % 2) as i64).to_le_bytes()),
-            TensorType::U8 => data.push((index % 2) as u8),
-            TensorType::Fp16 | TensorType::Bf16 => data.extend_from_slice(&[0, 0]),
+            TensorType::U8 | TensorType::I8 | TensorType::Bool => data.push((index % 2) as u8),
+            // Zeros: half of a number, and empty strings.
+            _ => data.resize(data.len() + ty.size(), 0),
         }
     }
     NnTensor::new(ty, dims, data)

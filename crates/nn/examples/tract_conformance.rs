@@ -338,7 +338,17 @@ fn numbers(tensor: &NnTensor, ty: PortType) -> Vec<f64> {
             each(&tensor.data, |b| f64::from(i32::from_le_bytes(b)))
         }
         PortType::Tensor(TensorType::I64) => each(&tensor.data, |b| i64::from_le_bytes(b) as f64),
-        PortType::I8 => each(&tensor.data, |b: [u8; 1]| f64::from(b[0] as i8)),
+        PortType::Tensor(TensorType::I8) => each(&tensor.data, |b| f64::from(i8::from_le_bytes(b))),
+        PortType::Tensor(TensorType::I16) => {
+            each(&tensor.data, |b| f64::from(i16::from_le_bytes(b)))
+        }
+        PortType::Tensor(TensorType::U16) => {
+            each(&tensor.data, |b| f64::from(u16::from_le_bytes(b)))
+        }
+        PortType::Tensor(TensorType::U32) => {
+            each(&tensor.data, |b| f64::from(u32::from_le_bytes(b)))
+        }
+        PortType::Tensor(TensorType::U64) => each(&tensor.data, |b| u64::from_le_bytes(b) as f64),
         _ => each(&tensor.data, |b: [u8; 1]| f64::from(b[0])),
     }
 }
@@ -365,7 +375,13 @@ fn read(path: &Path, ty: PortType) -> Result<NnTensor, String> {
             6 => (proto.int32_data.iter())
                 .flat_map(|x| x.to_le_bytes())
                 .collect(),
-            10 | 16 => (proto.int32_data.iter())
+            12 => (proto.uint64_data.iter())
+                .flat_map(|x| (*x as u32).to_le_bytes())
+                .collect(),
+            13 => (proto.uint64_data.iter())
+                .flat_map(|x| x.to_le_bytes())
+                .collect(),
+            4 | 5 | 10 | 16 => (proto.int32_data.iter())
                 .flat_map(|x| (*x as u16).to_le_bytes())
                 .collect(),
             2 | 3 | 9 => proto.int32_data.iter().map(|x| *x as u8).collect(),

@@ -7,10 +7,10 @@ use std::fmt;
 use penstock_tensor::contract::{Contract, Dim, TensorSpec};
 use penstock_tensor::datatype::Datatype;
 
-use crate::contract_check::{encode, made, range};
+use crate::contract_check::{MAX_EXAMPLE_BYTES, encode, made, range, sequence_shapes};
 use crate::error::{NnError, quoted};
 use crate::kept;
-use crate::tensor::{NnTensor, Shape, TensorType, elements};
+use crate::tensor::{NnTensor, Shape, Strings, TensorType, elements};
 
 /// What becomes of a model that another backend answers differently.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -118,12 +118,18 @@ pub fn compare(
 
 /// By how much two tensors of one type and shape differ, as a part of the largest element.
 fn one(served: &NnTensor, other: &NnTensor, tolerance: f64) -> Result<f64, String> {
-    let whole = matches!(
-        served.ty,
-        TensorType::U8 | TensorType::I32 | TensorType::I64
-    );
+    let whole = !served.ty.is_float();
     if served.data == other.data {
         return Ok(0.0);
+    }
+    if served.ty == TensorType::Bytes {
+        let mut pairs = Strings::new(&served.data).zip(Strings::new(&other.data));
+        let at = pairs
+            .position(|(here, there)| here != there)
+            .unwrap_or_default();
+        return Err(format!(
+            "holds another text here than there, at element {at}"
+        ));
     }
     let (here, there) = (elements(served), elements(other));
     let at = |found: Option<usize>| found.unwrap_or_default();
@@ -182,7 +188,7 @@ enum Kind {
 /// The size of floating-point elements that have no range, in a call of extremes.
 const FAR: f64 = 1e4;
 
-/// The size of INT32 and INT64 elements that have no range, in a call of extremes: a sum of two is beyond 32 bits. Most
+/// The size of wider integers that have no range, in a call of extremes: a sum of two is beyond 32 bits. Most
 /// models that take such numbers take places in a table and refuse these, which says nothing.
 const LARGE: f64 = 2e9;
 
@@ -227,12 +233,12 @@ pub(crate) fn calls(contract: &Contract) -> Vec<Call> {
         let length: &dyn Fn(&str) -> u64 = if is_longer { &longer_length } else { &least };
         let mut random = noise(seed as u64);
         let made = (contract.inputs.iter()).map(|spec| {
-            let tensor = made(
-                spec,
-                length,
-                crate::contract_check::MAX_EXAMPLE_BYTES,
-                |bytes| fill(spec, kind, bytes, &mut random),
-            )?;
+            if let Some(shapes) = sequence_shapes(contract, spec, length, MAX_EXAMPLE_BYTES) {
+                return Ok((spec.name.clone(), shapes?));
+            }
+            let tensor = made(spec, length, MAX_EXAMPLE_BYTES, |count| {
+                fill(spec, kind, count, &mut random)
+            })?;
             Ok((spec.name.clone(), tensor))
         });
         if let Ok(inputs) = made.collect::<Result<Vec<_>, NnError>>() {
@@ -254,12 +260,12 @@ fn noise(seed: u64) -> impl FnMut() -> f64 {
     }
 }
 
-fn fill(spec: &TensorSpec, kind: Kind, bytes: usize, random: &mut dyn FnMut() -> f64) -> Vec<u8> {
+fn fill(spec: &TensorSpec, kind: Kind, count: usize, random: &mut dyn FnMut() -> f64) -> Vec<u8> {
     let (low, high) = bounds(spec, kind);
     let whole = !spec.datatype.is_float();
-    let mut data = Vec::with_capacity(bytes);
+    let mut data = Vec::new();
     let mut turn = false;
-    while data.len() < bytes {
+    for _ in 0..count {
         let value = match kind {
             Kind::Extremes => {
                 turn = !turn;
@@ -285,6 +291,8 @@ fn bounds(spec: &TensorSpec, kind: Kind) -> (f64, f64) {
         (Datatype::Bool, _) | (_, Kind::Noise(_)) => (0.0, 1.0),
         (Datatype::Uint8, Kind::Extremes) => (0.0, 255.0),
         (Datatype::Int8, Kind::Extremes) => (-128.0, 127.0),
+        (Datatype::Uint16, Kind::Extremes) => (0.0, 65_535.0),
+        (Datatype::Int16, Kind::Extremes) => (-32_768.0, 32_767.0),
         (_, Kind::Extremes) => (0.0, LARGE),
     }
 }

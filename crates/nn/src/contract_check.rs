@@ -13,7 +13,7 @@ use crate::backend::{Dim, LoadOptions, Port, PortType, RUN_MEMORY_BYTES};
 use crate::error::{NnError, listed, quoted};
 #[cfg(feature = "native")]
 use crate::join::{Joining, MAX_TOKENS, Padding};
-use crate::tensor::{NnTensor, TensorType};
+use crate::tensor::{NnTensor, TensorType, push_string};
 
 /// Everything in which contract and graph differ, each with its remedy; empty when they agree. The shapes of outputs are
 /// left out: runs decide about those ([`output_shape`]).
@@ -29,7 +29,7 @@ pub fn check(contract: &Contract, inputs: &[Port], outputs: &[Port]) -> Vec<Stri
         faults.push(format!(
             "the graph's input {} ({} {}) is not in model.toml; add an [[inputs]] table for it",
             quoted(&port.name),
-            datatype_text(port.ty),
+            port.ty,
             port.shape_text()
         ));
     }
@@ -40,13 +40,6 @@ pub fn check(contract: &Contract, inputs: &[Port], outputs: &[Port]) -> Vec<Stri
 fn side(role: &str, specs: &[TensorSpec], ports: &[Port], faults: &mut Vec<String>) {
     for spec in specs {
         let name = quoted(&spec.name);
-        if port_type(spec.datatype).is_none() {
-            faults.push(format!(
-                "{role} {name} is {} in model.toml, which wasi:nn cannot carry; export the model with FP16, FP32, \
-                 FP64, BF16, UINT8, INT32 or INT64 there (BOOL and INT8 work too, and travel as bytes)",
-                spec.datatype
-            ));
-        }
         let Some(port) = ports.iter().find(|port| port.name == spec.name) else {
             faults.push(format!(
                 "the graph has no {role} {name}; its {role}s are {}: correct the name in model.toml",
@@ -54,11 +47,14 @@ fn side(role: &str, specs: &[TensorSpec], ports: &[Port], faults: &mut Vec<Strin
             ));
             continue;
         };
-        if port_type(spec.datatype).is_some_and(|ty| ty != port.ty) {
+        if PortType::Tensor(tensor_type(spec.datatype)) != port.ty {
+            let remedy = match port.ty {
+                PortType::Tensor(ty) => format!("write datatype = \"{ty}\""),
+                PortType::Other(_) => "no tensor carries that".into(),
+            };
             faults.push(format!(
-                "{role} {name} is {} in model.toml and {ty} in the graph; write datatype = \"{ty}\"",
-                spec.datatype,
-                ty = datatype_text(port.ty)
+                "{role} {name} is {} in model.toml and {} in the graph; {remedy}",
+                spec.datatype, port.ty
             ));
         }
         if role == "input" {
@@ -128,6 +124,16 @@ pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
                 .map(|spec| spec.name.clone())
                 .collect(),
         ),
+        optional_inputs: (contract.inputs.iter())
+            .filter(|spec| spec.optional)
+            .map(|spec| spec.name.clone())
+            .collect(),
+        labels: (contract.outputs.iter())
+            .filter_map(|spec| Some((spec.name.clone(), spec.labels.clone()?)))
+            .collect(),
+        empty_inputs: contract.may_be_empty(),
+        // Their files are the server's to know.
+        operator_libraries: Vec::new(),
         queue_max: contract
             .engine
             .queue_max
@@ -146,6 +152,9 @@ fn joining(contract: &Contract) -> Result<Joining, String> {
     let batching = &contract.batching;
     if contract.engine.first_run == FirstRun::Skip {
         return Err("model.toml has first_run = \"skip\", so that joining was not tried".into());
+    }
+    if contract.may_be_empty() {
+        return Err("model.toml lets an axis be empty".into());
     }
     let Some(batch_axis) = contract.batch_axis() else {
         return Err(
@@ -220,7 +229,7 @@ pub(crate) enum Fill {
 ///
 /// # Errors
 ///
-/// When a tensor of the contract has no wasi:nn type or is larger than memory should hold.
+/// When a tensor of the contract is larger than memory should hold.
 pub fn example(contract: &Contract) -> Result<Vec<(String, NnTensor)>, NnError> {
     example_of_lengths(contract, &|symbol| {
         contract.axes.get(symbol).map_or(1, |bounds| bounds.min)
@@ -239,22 +248,30 @@ pub(crate) fn example_of_lengths(
     contract
         .inputs
         .iter()
-        .map(|spec| Ok((spec.name.clone(), example_of(spec, length)?)))
+        .map(|spec| Ok((spec.name.clone(), example_of(contract, spec, length)?)))
         .collect()
 }
 
-fn example_of(spec: &TensorSpec, length: &dyn Fn(&str) -> u64) -> Result<NnTensor, NnError> {
-    filled(spec, length, &Fill::Least, MAX_EXAMPLE_BYTES)
+fn example_of(
+    contract: &Contract,
+    spec: &TensorSpec,
+    length: &dyn Fn(&str) -> u64,
+) -> Result<NnTensor, NnError> {
+    filled(contract, spec, length, &Fill::Least, MAX_EXAMPLE_BYTES)
 }
 
 /// A tensor of at most `most` bytes, of the lengths `length` gives symbolic axes, whose elements are within their
-/// bounds.
+/// bounds. The shapes of a sequence are those of its elements, whatever `fill` says.
 pub(crate) fn filled(
+    contract: &Contract,
     spec: &TensorSpec,
     length: &dyn Fn(&str) -> u64,
     fill: &Fill,
     most: usize,
 ) -> Result<NnTensor, NnError> {
+    if let Some(shapes) = sequence_shapes(contract, spec, length, most) {
+        return shapes;
+    }
     let (low, high) = range(spec);
     let least = spec.minimum.map(|_| low);
     let within = |value: f64| {
@@ -275,9 +292,7 @@ pub(crate) fn filled(
         _ => 0,
     };
     let (from, to) = (within(low.max(0.0)), high.unwrap_or(low + 1.0));
-    made(spec, length, most, |bytes| {
-        let size = encode(spec.datatype, 0.0).len().max(1);
-        let count = bytes / size;
+    made(spec, length, most, |count| {
         let mut element = |index: usize| match fill {
             Fill::Least => low,
             Fill::Ones => within(1.0),
@@ -361,12 +376,7 @@ pub fn row(
 ) -> Result<Option<Vec<(String, NnTensor)>>, NnError> {
     let mut state = seed;
     let mut random = move || random(&mut state);
-    let is_real = |spec: &TensorSpec| {
-        matches!(
-            spec.datatype,
-            Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 | Datatype::Fp64
-        )
-    };
+    let is_real = |spec: &TensorSpec| spec.datatype.is_float();
     if !matches!(
         elements,
         Elements::Usual | Elements::Least | Elements::Greatest
@@ -380,6 +390,9 @@ pub fn row(
         false => length(symbol),
     };
     let rows = contract.inputs.iter().map(|spec| {
+        if let Some(shapes) = sequence_shapes(contract, spec, &length, MAX_EXAMPLE_BYTES) {
+            return Ok((spec.name.clone(), shapes?));
+        }
         let (low, high) = range(spec);
         let width = (high.unwrap_or(low + 1.0) - low).min(SAMPLE_WIDTH);
         let is_mask =
@@ -394,9 +407,9 @@ pub fn row(
                 true => value.clamp(least, most),
             }
         };
-        let tensor = made(spec, &length, MAX_EXAMPLE_BYTES, |bytes| {
-            let mut data = Vec::with_capacity(bytes);
-            while data.len() < bytes {
+        let tensor = made(spec, &length, MAX_EXAMPLE_BYTES, |count| {
+            let mut data = Vec::new();
+            for _ in 0..count {
                 let value = match (is_real(spec), elements) {
                     (_, Elements::Least) if spec.minimum.is_some() => low,
                     (_, Elements::Greatest) if spec.maximum.is_some() => {
@@ -422,6 +435,40 @@ pub fn row(
     rows.collect::<Result<_, _>>().map(Some)
 }
 
+/// The shapes of a sequence's tensors, where `spec` is the input that carries them (docs/TYPES.md): the first tensor has all
+/// elements, the others have none. Zeros would contradict the elements that are made up beside them.
+pub(crate) fn sequence_shapes(
+    contract: &Contract,
+    spec: &TensorSpec,
+    length: &dyn Fn(&str) -> u64,
+    most: usize,
+) -> Option<Result<NnTensor, NnError>> {
+    let elements = contract.input(spec.name.strip_suffix(".shapes")?)?;
+    let ([elements], [_, axes], Datatype::Int64) =
+        (&elements.shape[..], &spec.shape[..], spec.datatype)
+    else {
+        return None;
+    };
+    let length_of = |axis: &Axis| match axis {
+        Axis::Fixed(length) => *length,
+        Axis::Symbol(symbol) => length(symbol),
+    };
+    let elements = i64::try_from(length_of(elements)).unwrap_or(i64::MAX);
+    let axes = usize::try_from(length_of(axes))
+        .unwrap_or(usize::MAX)
+        .max(1);
+    Some(made(spec, length, most, |lengths| {
+        let length = |at: usize| match (at, at % axes) {
+            (0, _) => elements,
+            (_, 0) => 0,
+            _ => 1,
+        };
+        (0..lengths)
+            .flat_map(|at| length(at).to_le_bytes())
+            .collect()
+    }))
+}
+
 /// How large elements without bounds are made: as callers send them who forget to scale.
 #[cfg(feature = "native")]
 pub const LARGE_ELEMENT: f64 = 1e4;
@@ -444,7 +491,7 @@ fn real(bound: Bound) -> f64 {
     }
 }
 
-/// A tensor with one item, of the lengths `length` gives symbolic axes.
+/// A tensor with one item, of the lengths `length` gives symbolic axes. `fill` makes so many elements.
 pub(crate) fn made(
     spec: &TensorSpec,
     length: &dyn Fn(&str) -> u64,
@@ -452,15 +499,7 @@ pub(crate) fn made(
     fill: impl FnOnce(usize) -> Vec<u8>,
 ) -> Result<NnTensor, NnError> {
     let name = || quoted(&spec.name);
-    let ty = port_type(spec.datatype)
-        .and_then(PortType::carried_as)
-        .ok_or_else(|| {
-            NnError::unsupported(format!(
-                "input {} is {}, which wasi:nn cannot carry",
-                name(),
-                spec.datatype
-            ))
-        })?;
+    let ty = tensor_type(spec.datatype);
     let too_large = || {
         NnError::new(
             crate::error::ErrorCode::TooLarge,
@@ -481,7 +520,7 @@ pub(crate) fn made(
         .try_fold(ty.size(), |bytes, dim| bytes.checked_mul(*dim as usize))
         .filter(|bytes| *bytes <= most)
         .ok_or_else(too_large)?;
-    NnTensor::new(ty, dims, fill(bytes))
+    NnTensor::new(ty, dims, fill(bytes / ty.size()))
 }
 
 /// One element as it lies in memory. The bounds of a contract are values of its datatype, so that nothing is cut
@@ -492,47 +531,55 @@ pub(crate) fn encode(datatype: Datatype, value: f64) -> Vec<u8> {
         Datatype::Bf16 => bf16::from_f64(value).to_le_bytes().to_vec(),
         Datatype::Fp32 => (value as f32).to_le_bytes().to_vec(),
         Datatype::Fp64 => value.to_le_bytes().to_vec(),
+        Datatype::Int8 => (value as i8).to_le_bytes().to_vec(),
+        Datatype::Int16 => (value as i16).to_le_bytes().to_vec(),
         Datatype::Int32 => (value as i32).to_le_bytes().to_vec(),
         Datatype::Int64 => (value as i64).to_le_bytes().to_vec(),
-        Datatype::Int8 => (value as i8).to_le_bytes().to_vec(),
-        _ => vec![value as u8],
+        Datatype::Uint16 => (value as u16).to_le_bytes().to_vec(),
+        Datatype::Uint32 => (value as u32).to_le_bytes().to_vec(),
+        Datatype::Uint64 => (value as u64).to_le_bytes().to_vec(),
+        Datatype::Bool | Datatype::Uint8 => vec![value as u8],
+        Datatype::Bytes => {
+            // Zero is the empty string: of all strings it is the one that most models take.
+            let text = if value == 0.0 {
+                String::new()
+            } else {
+                value.to_string()
+            };
+            let mut element = Vec::new();
+            // A number's digits are always short enough.
+            let _ = push_string(&mut element, text.as_bytes());
+            element
+        }
     }
 }
 
-/// The port a contract's datatype asks for; `None` where wasi:nn carries no such thing.
-pub fn port_type(datatype: Datatype) -> Option<PortType> {
-    Some(match datatype {
-        Datatype::Fp16 => PortType::Tensor(TensorType::Fp16),
-        Datatype::Bf16 => PortType::Tensor(TensorType::Bf16),
-        Datatype::Fp32 => PortType::Tensor(TensorType::Fp32),
-        Datatype::Fp64 => PortType::Tensor(TensorType::Fp64),
-        Datatype::Uint8 => PortType::Tensor(TensorType::U8),
-        Datatype::Int32 => PortType::Tensor(TensorType::I32),
-        Datatype::Int64 => PortType::Tensor(TensorType::I64),
-        Datatype::Bool => PortType::Bool,
-        Datatype::Int8 => PortType::I8,
-        Datatype::Uint16
-        | Datatype::Uint32
-        | Datatype::Uint64
-        | Datatype::Int16
-        | Datatype::Bytes => return None,
-    })
+/// The engine's name for a contract's datatype.
+pub fn tensor_type(datatype: Datatype) -> TensorType {
+    match datatype {
+        Datatype::Bool => TensorType::Bool,
+        Datatype::Uint8 => TensorType::U8,
+        Datatype::Uint16 => TensorType::U16,
+        Datatype::Uint32 => TensorType::U32,
+        Datatype::Uint64 => TensorType::U64,
+        Datatype::Int8 => TensorType::I8,
+        Datatype::Int16 => TensorType::I16,
+        Datatype::Int32 => TensorType::I32,
+        Datatype::Int64 => TensorType::I64,
+        Datatype::Fp16 => TensorType::Fp16,
+        Datatype::Bf16 => TensorType::Bf16,
+        Datatype::Fp32 => TensorType::Fp32,
+        Datatype::Fp64 => TensorType::Fp64,
+        Datatype::Bytes => TensorType::Bytes,
+    }
 }
 
 /// The datatype that a contract has for a port; `None` where it has none.
 pub fn datatype_of(ty: PortType) -> Option<Datatype> {
+    let ty = ty.carried_as()?;
     (Datatype::ALL.iter())
-        .find(|datatype| port_type(**datatype) == Some(ty))
+        .find(|datatype| tensor_type(**datatype) == ty)
         .copied()
-}
-
-/// A port's type under the name `model.toml` has for it.
-fn datatype_text(ty: PortType) -> &'static str {
-    match (datatype_of(ty), ty) {
-        (Some(datatype), _) => datatype.as_str(),
-        (None, PortType::Other(name)) => name,
-        (None, _) => "unknown",
-    }
 }
 
 #[cfg(test)]
@@ -633,38 +680,42 @@ mod tests {
     }
 
     #[test]
-    fn every_datatype_is_carried_or_refused_by_name() {
-        // As docs/CONFORMANCE.md lists them.
-        let refused = ["INT16", "UINT16", "UINT32", "UINT64", "BYTES"];
-        let mut carried = 0;
+    fn every_datatype_is_carried_under_its_own_name() {
         for datatype in Datatype::ALL {
             let name = datatype.as_str();
+            assert_eq!(tensor_type(*datatype).as_str(), name);
             let contract = contract(&TEXT.replace("INT64", name));
-            let ty = port_type(*datatype).unwrap_or(PortType::Other(name));
             let x = port("x", FP32, vec![n(), Dim::Fixed(4)]);
+            let ty = PortType::Tensor(tensor_type(*datatype));
             let faults = check(&contract, &[x], &[port("y", ty, vec![n()])]);
-            if refused.contains(&name) {
-                assert_eq!(faults.len(), 1, "{faults:?}");
-                let said = format!("{name} in model.toml, which wasi:nn cannot carry");
-                assert!(faults[0].contains(&said), "{faults:?}");
-            } else {
-                assert!(faults.is_empty(), "{name}: {faults:?}");
-                carried += 1;
-            }
+            assert!(faults.is_empty(), "{name}: {faults:?}");
         }
-        assert_eq!(carried, 9);
+        assert_eq!(TensorType::ALL.len(), Datatype::ALL.len());
     }
 
     #[test]
-    fn bool_and_int8_travel_as_bytes() {
-        for (name, ty) in [("BOOL", PortType::Bool), ("INT8", PortType::I8)] {
-            let contract = contract(&TEXT.replace("INT64", name));
-            let faults = check(
-                &contract,
-                &[port("x", FP32, vec![n(), Dim::Fixed(4)])],
-                &[port("y", ty, vec![n()])],
-            );
-            assert_eq!(faults, Vec::<String>::new());
+    fn a_type_that_no_tensor_carries_is_named() {
+        let x = port("x", FP32, vec![n(), Dim::Fixed(4)]);
+        let y = port("y", PortType::Other("a complex number"), vec![n()]);
+        let faults = check(&contract(TEXT), &[x], &[y]);
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].contains("a complex number"), "{faults:?}");
+    }
+
+    #[test]
+    fn examples_and_samples_of_every_datatype_are_as_long_as_their_shape() {
+        for datatype in Datatype::ALL {
+            let text = TEXT
+                .replace("FP32", datatype.as_str())
+                .replace("minimum = -1.5", "");
+            let contract = contract(&text);
+            let (_, tensor) = &example(&contract).expect("sound")[0];
+            assert_eq!(tensor.check(), Ok(()), "{datatype}");
+            #[cfg(feature = "native")]
+            {
+                let (_, tensor) = &sample(&contract, 1, false).expect("sound")[0];
+                assert_eq!(tensor.check(), Ok(()), "{datatype}");
+            }
         }
     }
 
@@ -682,6 +733,33 @@ mod tests {
                 .chunks(4)
                 .all(|element| element == (-1.5f32).to_le_bytes())
         );
+    }
+
+    #[test]
+    fn the_example_of_a_sequence_has_the_shapes_of_its_elements() {
+        let text = r#"
+            description = "for tests"
+            [[inputs]]
+            name = "s"
+            datatype = "FP32"
+            shape = ["elements"]
+            [[inputs]]
+            name = "s.shapes"
+            datatype = "INT64"
+            shape = [2, 3]
+            [[outputs]]
+            name = "y"
+            datatype = "FP32"
+            shape = []
+            [axes]
+            elements = { min = 5 }
+        "#;
+        let example = example(&contract(text)).expect("sound");
+        let expected: Vec<u8> = [5i64, 1, 1, 0, 1, 1]
+            .iter()
+            .flat_map(|n| n.to_le_bytes())
+            .collect();
+        assert_eq!(&example[1].1.data[..], expected);
     }
 
     #[test]

@@ -336,9 +336,6 @@ pub fn derive(description: &Description) -> Derived {
             }
         }
     }
-    if description.inputs.is_empty() {
-        obstacles.push("the graph has no inputs".into());
-    }
     let of_inputs: Vec<Option<&Dim>> = (description.inputs.iter())
         .map(|port| port.dims.as_deref().and_then(|dims| dims.first()))
         .collect();
@@ -382,9 +379,14 @@ pub fn derive(description: &Description) -> Derived {
     };
     let mut out = format!(
         "# Derived from the graph ({}). A line with `# ?` is a question that the graph does not answer.\n{described}format = \
-         \"{}\"\n{tables}",
+         \"{}\"\n{}{tables}",
         comment(&description.origin),
-        description.format.as_str()
+        description.format.as_str(),
+        if description.inputs.is_empty() {
+            "inputs = []\n"
+        } else {
+            ""
+        }
     );
     if !bounds.is_empty() {
         out.push_str(&format!("\n[axes]\n{bounds}"));

@@ -13,9 +13,9 @@ use std::time::Duration;
 use penstock_tensor::Tensor;
 use penstock_tensor::contract::{Contract, Dim as Axis, FirstRun, Sample, TensorSpec};
 
-use crate::backend::{Graph, PortType};
+use crate::backend::Graph;
 use crate::contract_check::{self, Fill};
-use crate::error::{ErrorCode, NnError, quoted};
+use crate::error::{ErrorCode, NnError};
 use crate::layout::{CONTRACT_FILE, SAMPLE_FILE};
 use crate::tensor::NnTensor;
 
@@ -352,7 +352,7 @@ impl Plan {
                     (None, Values::Ramp) => Fill::Ramp,
                     (None, Values::Random) => Fill::Random(index as u64 + 1),
                 };
-                let tensor = contract_check::filled(spec, &length, &fill, most)?;
+                let tensor = contract_check::filled(contract, spec, &length, &fill, most)?;
                 Ok((spec.name.clone(), tensor))
             })
             .collect()
@@ -550,15 +550,7 @@ fn tensors(sample: &[Tensor]) -> Result<Inputs, NnError> {
     sample
         .iter()
         .map(|tensor| {
-            let ty = contract_check::port_type(tensor.datatype)
-                .and_then(PortType::carried_as)
-                .ok_or_else(|| {
-                    NnError::unsupported(format!(
-                        "input {} is {}, which wasi:nn cannot carry",
-                        quoted(&tensor.name),
-                        tensor.datatype
-                    ))
-                })?;
+            let ty = contract_check::tensor_type(tensor.datatype);
             let dims = (tensor.shape.iter())
                 .map(|dim| {
                     u32::try_from(*dim)

@@ -74,19 +74,26 @@ impl IndexBounds {
                 continue;
             };
             let outside = |value: i64| !(-length..length).contains(&value);
+            let data = &tensor.data[..];
             let found = match tensor.ty {
-                TensorType::I64 => (tensor.data.chunks_exact(8).enumerate())
-                    .map(|(at, bytes)| {
-                        (at, i64::from_le_bytes(bytes.try_into().unwrap_or_default()))
-                    })
-                    .find(|(_, value)| outside(*value)),
-                TensorType::I32 => (tensor.data.chunks_exact(4).enumerate())
-                    .map(|(at, bytes)| {
-                        let value = i32::from_le_bytes(bytes.try_into().unwrap_or_default());
-                        (at, i64::from(value))
-                    })
-                    .find(|(_, value)| outside(*value)),
-                _ => None,
+                TensorType::I64 => first(data, i64::from_le_bytes, outside),
+                TensorType::I32 => first(data, |b| i32::from_le_bytes(b).into(), outside),
+                TensorType::I16 => first(data, |b| i16::from_le_bytes(b).into(), outside),
+                TensorType::I8 => first(data, |b| i8::from_le_bytes(b).into(), outside),
+                TensorType::U8 => first(data, |b| u8::from_le_bytes(b).into(), outside),
+                TensorType::U16 => first(data, |b| u16::from_le_bytes(b).into(), outside),
+                TensorType::U32 => first(data, |b| u32::from_le_bytes(b).into(), outside),
+                TensorType::U64 => {
+                    let read = |b| i64::try_from(u64::from_le_bytes(b)).unwrap_or(i64::MAX);
+                    first(data, read, outside)
+                }
+                // A graph makes places of these in ways of its own.
+                TensorType::Fp16
+                | TensorType::Bf16
+                | TensorType::Fp32
+                | TensorType::Fp64
+                | TensorType::Bool
+                | TensorType::Bytes => None,
             };
             if let Some((at, value)) = found {
                 return Err(NnError::invalid(format!(
@@ -98,4 +105,13 @@ impl IndexBounds {
         }
         Ok(())
     }
+}
+/// The first element that is so, and its place.
+fn first<const N: usize>(
+    data: &[u8],
+    read: impl Fn([u8; N]) -> i64,
+    is_so: impl Fn(i64) -> bool,
+) -> Option<(usize, i64)> {
+    let (elements, _) = data.as_chunks::<N>();
+    (elements.iter().map(|bytes| read(*bytes)).enumerate()).find(|(_, value)| is_so(*value))
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::backend::{Dim, Port};
 use crate::error::{NnError, quoted};
 use crate::schedule::Class;
-use crate::tensor::{NnTensor, Shape};
+use crate::tensor::{NnTensor, Shape, TensorType};
 
 /// Default of [`Joining::max_items`]. On a processor larger runs gain nothing and delay the calls in them.
 pub const MAX_ITEMS: u32 = 32;
@@ -109,6 +109,13 @@ impl Plan {
                     "{} is {} in the graph, and does not begin with an axis of any length",
                     quoted(&port.name),
                     port.shape_text()
+                ));
+            }
+            if !port.ty.carried_as().is_some_and(TensorType::is_fixed_size) {
+                return Err(format!(
+                    "{} is {}, whose elements differ in length",
+                    quoted(&port.name),
+                    port.ty
                 ));
             }
         }
@@ -306,7 +313,6 @@ fn cut_off(rows: &[u8], tensor: &NnTensor, axis: usize, length: u32) -> Vec<u8> 
 mod tests {
     use super::*;
     use crate::backend::PortType;
-    use crate::tensor::TensorType;
 
     fn port(name: &str, dims: &[Option<u32>]) -> Port {
         let dims = dims.iter().map(|dim| match dim {

@@ -66,6 +66,7 @@ pub use backend::{
     Backend, Backends, Cost, Dim, Graph, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType,
     RUN_MEMORY_BYTES, Reads, Rows, Session,
 };
+pub use call::for_wasi_nn;
 pub use error::{ErrorCode, NnError, Refusal};
 pub use layout::Unavailable;
 #[cfg(feature = "native")]

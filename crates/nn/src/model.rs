@@ -82,6 +82,7 @@ struct Inner {
     /// Most items of a shared run, were there any.
     most_items: u32,
     allows_dependent_rows: bool,
+    rules: call::Rules,
     epoch: Instant,
     state: Mutex<State>,
     /// How many runs of all models are lost.
@@ -293,6 +294,7 @@ impl Model {
     ) -> Result<Self, NnError> {
         let session = backend.load(graph, options)?;
         call::carried(&*session)?;
+        let rules = call::Rules::of(&*session, options)?;
         let lane_count = options.lane_count();
         let lanes = (0..lane_count)
             .map(|_| session.lane().map(Slot::of))
@@ -304,6 +306,7 @@ impl Model {
         };
         let plan = match &options.joining {
             Err(reason) => Err(reason.clone()),
+            Ok(_) if rules.has_optional() => Err("calls may leave inputs out".into()),
             Ok(joining) => Plan::new(joining, session.inputs(), session.outputs()),
         };
         let asked = options.joining.as_ref().ok();
@@ -346,6 +349,7 @@ impl Model {
             plan,
             most_items: asked.map_or(1, |asked| asked.max_items),
             allows_dependent_rows,
+            rules,
             epoch: Instant::now(),
             state: Mutex::new(State {
                 scheduler: Scheduler::new(limits),
@@ -494,7 +498,7 @@ impl Model {
         &self,
         inputs: Vec<(String, NnTensor)>,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
-        let inputs = call::bind(&self.0.name, self.inputs(), inputs)?;
+        let inputs = call::bind(&self.0.name, self.inputs(), &self.0.rules, inputs)?;
         let mut slots = std::mem::take(&mut self.0.lock().lanes);
         let mut best = None;
         let ran = slots.iter_mut().try_fold(Vec::new(), |_, slot| {
@@ -526,7 +530,7 @@ impl Model {
         &self,
         inputs: Vec<(String, NnTensor)>,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
-        let inputs = call::bind(&self.0.name, self.inputs(), inputs)?;
+        let inputs = call::bind(&self.0.name, self.inputs(), &self.0.rules, inputs)?;
         let slot = self.0.lock().lanes.pop();
         let Some(mut slot) = slot else {
             return Err(NnError::runtime("no lane is free"));
@@ -572,7 +576,7 @@ impl Model {
     /// What a call with these inputs would get.
     pub fn try_alone(&self, call: Named) -> Result<Vec<NnTensor>, NnError> {
         let inner = &*self.0;
-        let call = call::bind(&inner.name, self.inputs(), call)?;
+        let call = call::bind(&inner.name, self.inputs(), &inner.rules, call)?;
         self.with_slot(|slot| inner.trial(slot, &call))
     }
 
@@ -587,7 +591,7 @@ impl Model {
         let Ok(plan) = &inner.plan else {
             return Ok(None);
         };
-        let bind = |call| call::bind(&inner.name, self.inputs(), call);
+        let bind = |call| call::bind(&inner.name, self.inputs(), &inner.rules, call);
         let calls: Vec<Vec<NnTensor>> = calls.into_iter().map(bind).collect::<Result<_, _>>()?;
         let parts: Vec<Part> = calls.iter().map(|call| plan.part(call)).collect();
         let Some(first) = parts.first() else {
@@ -688,7 +692,7 @@ impl Model {
         terms: Terms,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
         let inner = &self.0;
-        let inputs = call::bind(&inner.name, self.inputs(), inputs)
+        let inputs = call::bind(&inner.name, self.inputs(), &inner.rules, inputs)
             .and_then(|inputs| {
                 inner.index_bounds.check(self.inputs(), &inputs)?;
                 Ok(inputs)
@@ -743,7 +747,7 @@ impl Model {
         held: impl Send + 'static,
     ) -> Result<(), NnError> {
         let inner = self.0.clone();
-        let inputs = call::bind(&inner.name, self.inputs(), inputs)
+        let inputs = call::bind(&inner.name, self.inputs(), &inner.rules, inputs)
             .inspect_err(|_| inner.lock().stats.shadow.failed += 1)?;
         let ask = Ask {
             level: inner.last_level,

@@ -86,6 +86,7 @@ pub struct Opened {
     /// Which inputs are indices, and how far these may go.
     index_bounds: IndexBounds,
     rows: Rows,
+    rules: call::Rules,
     input_bytes: usize,
     output_bytes: usize,
 }
@@ -189,6 +190,7 @@ impl OnDemand {
         options.working_bytes = Some(self.limits.working_bytes);
         let session = backend.load(&GraphSource::File(path.clone()), &options)?;
         call::carried(&*session)?;
+        let rules = call::Rules::of(&*session, &options)?;
         layout::agrees(&contract, version, session.inputs(), session.outputs())?;
         let graph = Graph::of(&path);
         let index_bounds = (graph.as_ref())
@@ -206,6 +208,7 @@ impl OnDemand {
             session,
             index_bounds,
             rows,
+            rules,
             input_bytes: self.limits.input_bytes,
             output_bytes: self.limits.output_bytes,
         };
@@ -307,7 +310,7 @@ impl Opened {
                 self.input_bytes
             )));
         }
-        let inputs = call::bind(&self.model, self.session.inputs(), inputs)?;
+        let inputs = call::bind(&self.model, self.session.inputs(), &self.rules, inputs)?;
         self.index_bounds.check(self.session.inputs(), &inputs)?;
         let outputs = self.session.lane()?.run(&inputs)?;
         let bytes: usize = outputs.iter().map(|tensor| tensor.data.len()).sum();

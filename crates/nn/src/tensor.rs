@@ -1,5 +1,5 @@
-//! What a tensor is at the engine's border: wasi:nn's seven element types, dimensions as `u32`, and bytes,
-//! little endian and row-major. Nothing here knows a backend.
+//! What a tensor is at the engine's border: the element types of the Open Inference Protocol, dimensions as `u32`, and
+//! bytes, little endian and row-major. Nothing here knows a backend.
 
 use std::fmt;
 
@@ -11,7 +11,11 @@ use crate::error::NnError;
 /// engine walk a list of a million ones.
 pub const MAX_RANK: usize = 16;
 
-/// wasi:nn's `tensor-type` (0.2.0-rc-2024-10-28), case for case. BOOL and INT8 travel as `U8`.
+/// Bytes of the length before each element of a `BYTES` tensor, little endian, as in the Open Inference Protocol.
+pub const BYTES_PREFIX_BYTES: usize = 4;
+
+/// The type of a tensor's elements. The first seven are those of wasi:nn's `tensor-type` (0.2.0-rc-2024-10-28), in its
+/// order. `penstock:nn/tensors` carries all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TensorType {
     /// IEEE 754 half precision.
@@ -28,11 +32,43 @@ pub enum TensorType {
     I32,
     /// Signed 64 bit.
     I64,
+    /// One byte, 0 or 1.
+    Bool,
+    /// Signed byte.
+    I8,
+    /// Signed 16 bit.
+    I16,
+    /// Unsigned 16 bit.
+    U16,
+    /// Unsigned 32 bit.
+    U32,
+    /// Unsigned 64 bit.
+    U64,
+    /// Byte strings: each element is its length as 4 little-endian bytes, and then that many bytes.
+    Bytes,
 }
 
 impl TensorType {
-    /// Every case, in WIT order.
-    pub const ALL: [Self; 7] = [
+    /// Every case, in the order of `penstock:nn/tensors`.
+    pub const ALL: [Self; 14] = [
+        Self::Fp16,
+        Self::Fp32,
+        Self::Fp64,
+        Self::Bf16,
+        Self::U8,
+        Self::I32,
+        Self::I64,
+        Self::Bool,
+        Self::I8,
+        Self::I16,
+        Self::U16,
+        Self::U32,
+        Self::U64,
+        Self::Bytes,
+    ];
+
+    /// The cases that wasi:nn has, in its order.
+    pub const WASI: [Self; 7] = [
         Self::Fp16,
         Self::Fp32,
         Self::Fp64,
@@ -42,26 +78,44 @@ impl TensorType {
         Self::I64,
     ];
 
-    /// Bytes one element takes.
+    /// Bytes one element takes. An element of `BYTES` takes at least these, the length before it.
     pub const fn size(self) -> usize {
         match self {
-            Self::U8 => 1,
-            Self::Fp16 | Self::Bf16 => 2,
-            Self::Fp32 | Self::I32 => 4,
-            Self::Fp64 | Self::I64 => 8,
+            Self::U8 | Self::Bool | Self::I8 => 1,
+            Self::Fp16 | Self::Bf16 | Self::I16 | Self::U16 => 2,
+            Self::Fp32 | Self::I32 | Self::U32 => 4,
+            Self::Fp64 | Self::I64 | Self::U64 => 8,
+            Self::Bytes => BYTES_PREFIX_BYTES,
         }
     }
 
-    /// The name wasi:nn's WIT gives the case.
+    /// Whether every element takes [`TensorType::size`] bytes.
+    pub const fn is_fixed_size(self) -> bool {
+        !matches!(self, Self::Bytes)
+    }
+
+    /// Whether the elements are floating-point numbers.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::Fp16 | Self::Bf16 | Self::Fp32 | Self::Fp64)
+    }
+
+    /// The name that `model.toml` and the Open Inference Protocol have for the type.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fp16 => "FP16",
             Self::Fp32 => "FP32",
             Self::Fp64 => "FP64",
             Self::Bf16 => "BF16",
-            Self::U8 => "U8",
-            Self::I32 => "I32",
-            Self::I64 => "I64",
+            Self::U8 => "UINT8",
+            Self::I32 => "INT32",
+            Self::I64 => "INT64",
+            Self::Bool => "BOOL",
+            Self::I8 => "INT8",
+            Self::I16 => "INT16",
+            Self::U16 => "UINT16",
+            Self::U32 => "UINT32",
+            Self::U64 => "UINT64",
+            Self::Bytes => "BYTES",
         }
     }
 }
@@ -80,7 +134,7 @@ pub struct NnTensor {
     pub ty: TensorType,
     /// Dimensions, outermost first; empty for a scalar.
     pub dims: Vec<u32>,
-    /// Elements, little endian, row-major; `product(dims) * ty.size()` bytes.
+    /// Elements, little endian, row-major; `product(dims) * ty.size()` bytes where elements have a fixed size.
     pub data: Bytes,
 }
 
@@ -90,7 +144,7 @@ impl NnTensor {
     /// # Errors
     ///
     /// `InvalidArgument` when there are more than [`MAX_RANK`] dimensions, when their product does not fit the
-    /// address space, or when the bytes are not `product(dims) * ty.size()` long.
+    /// address space, or when the bytes are not exactly the elements that the shape asks for.
     pub fn new(ty: TensorType, dims: Vec<u32>, data: impl Into<Bytes>) -> Result<Self, NnError> {
         let tensor = Self {
             ty,
@@ -101,9 +155,27 @@ impl NnTensor {
         Ok(tensor)
     }
 
+    /// What stands for an optional input or output that is not there: no dimensions, and not even one element.
+    pub const fn absent(ty: TensorType) -> Self {
+        Self {
+            ty,
+            dims: Vec::new(),
+            data: Bytes::new(),
+        }
+    }
+
+    /// Whether this stands for a tensor that is not there. A scalar has an element, and a tensor without elements has a
+    /// dimension.
+    pub fn is_absent(&self) -> bool {
+        self.dims.is_empty() && self.data.is_empty()
+    }
+
     /// Whether dimensions and bytes agree; see [`NnTensor::new`] for the errors.
     pub fn check(&self) -> Result<(), NnError> {
         let expected = byte_len(self.ty, &self.dims)?;
+        if !self.ty.is_fixed_size() {
+            return self.check_strings(expected / self.ty.size());
+        }
         if expected == self.data.len() {
             return Ok(());
         }
@@ -117,7 +189,70 @@ impl NnTensor {
     }
 }
 
-/// Bytes a tensor of this type and shape takes.
+impl NnTensor {
+    /// Whether a `BYTES` tensor holds exactly so many whole elements.
+    fn check_strings(&self, expected: usize) -> Result<(), NnError> {
+        let mut strings = Strings::new(&self.data);
+        let found = strings.by_ref().count();
+        if found == expected && strings.is_complete() {
+            return Ok(());
+        }
+        let cut = if strings.is_complete() {
+            String::new()
+        } else {
+            format!(
+                " and {} bytes that are no whole element",
+                strings.rest.len()
+            )
+        };
+        Err(NnError::invalid(format!(
+            "BYTES of shape {} has {expected} elements but {found} were sent{cut}; send each element as its length in 4 \
+             little-endian bytes, and then its bytes",
+            Shape(&self.dims)
+        )))
+    }
+}
+
+/// The elements of a `BYTES` tensor, in order. Ends at the first element that is cut short.
+#[derive(Debug, Clone)]
+pub struct Strings<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Strings<'a> {
+    /// Starts at the first element.
+    pub fn new(data: &'a [u8]) -> Self {
+        Self { rest: data }
+    }
+
+    /// Whether nothing is left.
+    pub fn is_complete(&self) -> bool {
+        self.rest.is_empty()
+    }
+}
+
+impl<'a> Iterator for Strings<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (length, rest) = self.rest.split_first_chunk::<BYTES_PREFIX_BYTES>()?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        let (element, rest) = rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some(element)
+    }
+}
+
+/// Appends one element of a `BYTES` tensor. An error when it is longer than 4 GiB.
+pub fn push_string(data: &mut Vec<u8>, element: &[u8]) -> Result<(), NnError> {
+    let length = u32::try_from(element.len())
+        .map_err(|_| NnError::too_large("an element of BYTES is longer than 4 GiB"))?;
+    data.extend_from_slice(&length.to_le_bytes());
+    data.extend_from_slice(element);
+    Ok(())
+}
+
+/// Bytes a tensor of this type and shape takes, at least.
 fn byte_len(ty: TensorType, dims: &[u32]) -> Result<usize, NnError> {
     if dims.len() > MAX_RANK {
         return Err(NnError::invalid(format!(
@@ -150,7 +285,8 @@ impl fmt::Display for Shape<'_> {
     }
 }
 
-/// A tensor's elements as numbers; integers beyond 2^53 are rounded.
+/// A tensor's elements as numbers; integers beyond 2^53 are rounded. A byte string becomes a number that two strings share
+/// only by accident, so that strings can be compared and nothing else.
 #[cfg(feature = "native")]
 pub(crate) fn elements(tensor: &NnTensor) -> Vec<f64> {
     fn each<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f64) -> Vec<f64> {
@@ -163,7 +299,19 @@ pub(crate) fn elements(tensor: &NnTensor) -> Vec<f64> {
         TensorType::Bf16 => each(data, |b| half::bf16::from_le_bytes(b).to_f64()),
         TensorType::Fp32 => each(data, |b| f64::from(f32::from_le_bytes(b))),
         TensorType::Fp64 => each(data, f64::from_le_bytes),
-        TensorType::U8 => each(data, |b: [u8; 1]| f64::from(b[0])),
+        TensorType::U8 | TensorType::Bool => each(data, |b: [u8; 1]| f64::from(b[0])),
+        TensorType::I8 => each(data, |b| f64::from(i8::from_le_bytes(b))),
+        TensorType::I16 => each(data, |b| f64::from(i16::from_le_bytes(b))),
+        TensorType::U16 => each(data, |b| f64::from(u16::from_le_bytes(b))),
+        TensorType::U32 => each(data, |b| f64::from(u32::from_le_bytes(b))),
+        TensorType::U64 => each(data, |b| u64::from_le_bytes(b) as f64),
+        TensorType::Bytes => Strings::new(data)
+            .map(|element| {
+                let mut hasher = std::hash::DefaultHasher::new();
+                std::hash::Hash::hash(element, &mut hasher);
+                std::hash::Hasher::finish(&hasher) as f64
+            })
+            .collect(),
         TensorType::I32 => each(data, |b| f64::from(i32::from_le_bytes(b))),
         TensorType::I64 => each(data, |b| i64::from_le_bytes(b) as f64),
     }
@@ -216,6 +364,30 @@ mod tests {
             "{}",
             error.message
         );
+    }
+
+    #[test]
+    fn a_bytes_tensor_holds_exactly_the_elements_its_shape_asks_for() {
+        let mut data = Vec::new();
+        for element in [&b"ab"[..], b"", "é".as_bytes(), b"\xff"] {
+            push_string(&mut data, element).expect("short");
+        }
+        let strings = |dims: &[u32], data: &[u8]| {
+            NnTensor::new(TensorType::Bytes, dims.to_vec(), data.to_vec())
+        };
+        assert!(strings(&[2, 2], &data).is_ok());
+        assert!(strings(&[0], &[]).is_ok());
+        assert!(strings(&[], &[0; 4]).is_ok());
+        for (dims, data) in [
+            (&[3][..], &data[..]),
+            (&[5], &data),
+            (&[4], &data[..data.len() - 1]),
+            (&[1], &[255, 255, 255, 255]),
+            (&[], &[]),
+        ] {
+            let error = strings(dims, data).expect_err("not what the shape asks for");
+            assert!(error.message.contains("little-endian"), "{error}");
+        }
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub fn run(
     let options = contract_check::options(contract, QUEUE_MAX);
     let session = backend.load(&GraphSource::from(path), &options)?;
     call::carried(&*session)?;
+    let rules = call::Rules::of(&*session, &options)?;
     layout::agrees(contract, 1, session.inputs(), session.outputs())?;
     let began = Instant::now();
     let mut tries = 0;
@@ -57,7 +58,7 @@ pub fn run(
     let elapsed = || began.elapsed();
     first_run::find(contract, 1, sample, graph.as_ref(), elapsed, |inputs| {
         tries += 1;
-        let bound = call::bind("it", session.inputs(), inputs.clone())?;
+        let bound = call::bind("it", session.inputs(), &rules, inputs.clone())?;
         let started = Instant::now();
         let outputs = session.lane()?.run(&bound)?;
         ran = Some((

@@ -10,7 +10,7 @@ use crate::tensor::Tensor;
 use penstock_core::Violation;
 use penstock_core::violation::escape_pointer_token;
 
-/// Checks a model's inputs as an adapter made them: each input of the contract once and no others,
+/// Checks a model's inputs as an adapter made them: each input of the contract once, optional ones at most once, and no others,
 /// their datatypes, shapes, axes and value ranges. Pointers are `/inputs/<name>/…`. Errors with
 /// `InvalidInputs`.
 pub fn check_tensors(tensors: &[Tensor], contract: &Contract) -> Result<(), Rejection> {
@@ -77,6 +77,9 @@ fn check(
         let placed = tensors.iter().enumerate();
         let mut of_name = placed.filter(|(_, tensor)| tensor.name == spec.name);
         let Some((index, tensor)) = of_name.next() else {
+            if spec.optional {
+                continue;
+            }
             sink.contract(|| missing_tensor(format!("/{word}s"), spec, role));
             continue;
         };
@@ -293,7 +296,7 @@ pub(crate) fn unknown_tensor(
     Violation::new(pointer, format!("unknown_{word}"), expected, message)
 }
 
-/// Checks the rank, the fixed axes, and for inputs that no axis is empty.
+/// Checks the rank, the fixed axes, and for inputs that no axis is empty where the contract has none that may be.
 pub(crate) fn shape(
     spec: &TensorSpec,
     shape: &[u64],
@@ -307,6 +310,7 @@ pub(crate) fn shape(
             Dim::Symbol(_) => true,
         });
     let empty_axis = match role {
+        Role::Input if spec.may_be_empty => None,
         Role::Input => shape.iter().position(|axis| *axis == 0),
         Role::Output => None,
     };
@@ -372,14 +376,13 @@ pub(crate) fn axes(contract: &Contract, tensors: &[Shaped<'_>], role: Role, sink
                     Violation::new(tensor.pointer.clone(), "too_many_items", expected, message)
                 });
             }
-            let Some(bounds) = contract.axes.get(axis) else {
-                continue;
-            };
-            if *found < bounds.min || bounds.max.is_some_and(|max| *found > max) {
+            let bounds = contract.axes.get(axis);
+            let (min, max) = bounds.map_or((1, None), |bounds| (bounds.min, bounds.max));
+            if *found < min || max.is_some_and(|max| *found > max) {
                 sink.contract(|| {
-                    let expected = match bounds.max {
-                        Some(max) => format!("{axis} from {} to {max}", bounds.min),
-                        None => format!("{axis} of at least {}", bounds.min),
+                    let expected = match max {
+                        Some(max) => format!("{axis} from {min} to {max}"),
+                        None => format!("{axis} of at least {min}"),
                     };
                     let message =
                         format!("axis {axis} of input {name:?} is {found}; send {expected}");

@@ -32,8 +32,9 @@ pub const DEFAULT_MAX_BODY_BYTES: u64 = 16 * 1024 * 1024;
 pub const DEFAULT_MAX_ITEMS: u64 = 256;
 /// Most axes of one tensor; ONNX operators in use stop at eight or so.
 pub const MAX_RANK: usize = 16;
-/// Most inputs, and most outputs: names are looked up one by one.
-pub const MAX_TENSORS: usize = 64;
+/// Most inputs, and most outputs. Models of tables have an input for each column, so 80 are usual. Names are looked up one
+/// by one, and a call is bounded by the square of this: 256 names of a few bytes are compared in some ten microseconds.
+pub const MAX_TENSORS: usize = 256;
 /// Longest name of a tensor: it is repeated in messages, metrics and responses.
 pub const MAX_TENSOR_NAME_BYTES: usize = 256;
 /// Longest name of a symbolic axis, an adapter or a configuration file.
@@ -50,7 +51,7 @@ pub struct Contract {
     pub description: String,
     /// The format of the model's file.
     pub format: Format,
-    /// What it takes, in the file's order; at least one.
+    /// What it takes, in the file's order; none for a model without inputs, which says `inputs = []`.
     pub inputs: Vec<TensorSpec>,
     /// What it gives, in the file's order; at least one.
     pub outputs: Vec<TensorSpec>,
@@ -121,6 +122,13 @@ pub struct TensorSpec {
     /// What it means, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Inputs: a call may leave it out, because the graph has a value for it. Outputs: an answer may be without it, because
+    /// the graph declares it as an optional.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
+    /// Whether one of its axes may be empty, as shape and `[axes]` say.
+    #[serde(skip)]
+    pub may_be_empty: bool,
     /// Outputs only: the name of each class along the last axis.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
@@ -130,7 +138,7 @@ pub struct TensorSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Dim {
-    /// Always this many elements, at least 1.
+    /// Always this many elements; 0 for an axis that is always empty.
     Fixed(u64),
     /// As many as a request brings; the same name means the same number within a request.
     Symbol(String),
@@ -167,7 +175,7 @@ impl fmt::Display for Bound {
 /// How long a symbolic axis may be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AxisBounds {
-    /// Least length, at least 1.
+    /// Least length, 1 where the contract does not say; 0 for an axis that may be empty.
     pub min: u64,
     /// Greatest length; none when only the body's size bounds it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -344,8 +352,12 @@ impl Contract {
 
     /// The symbolic axis that counts a request's items: the first axis of every input and every
     /// output, and an axis of nothing else. None when there is no such axis; then a request is one
-    /// item, and items of several requests cannot be joined.
+    /// item, and items of several requests cannot be joined. An axis that may be empty counts no items, and a model without
+    /// inputs has none.
     pub fn batch_axis(&self) -> Option<&str> {
+        if self.inputs.is_empty() {
+            return None;
+        }
         let mut shapes = self
             .inputs
             .iter()
@@ -365,7 +377,13 @@ impl Contract {
             .iter()
             .chain(&self.outputs)
             .all(|spec| leads(&spec.shape));
-        everywhere.then_some(axis.as_str())
+        let empty = self.axes.get(axis).is_some_and(|bounds| bounds.min == 0);
+        (everywhere && !empty).then_some(axis.as_str())
+    }
+
+    /// Whether a request may bring tensors without elements.
+    pub fn may_be_empty(&self) -> bool {
+        self.inputs.iter().any(|spec| spec.may_be_empty)
     }
 
     /// The input of this name.
@@ -673,11 +691,19 @@ impl<'i> Reader<'i> {
         self.unknown_members(members);
         self.labels(&outputs);
         let whole = inputs.iter().chain(&outputs).all(|placed| placed.whole);
+        let empty = |dim: &Dim| match dim {
+            Dim::Fixed(length) => *length == 0,
+            Dim::Symbol(name) => axes.get(name).is_some_and(|bounds| bounds.min == 0),
+        };
+        let spec = |placed: &Placed| TensorSpec {
+            may_be_empty: placed.spec.shape.iter().any(empty),
+            ..placed.spec.clone()
+        };
         let mut contract = Contract {
             description,
             format,
-            inputs: inputs.iter().map(|placed| placed.spec.clone()).collect(),
-            outputs: outputs.iter().map(|placed| placed.spec.clone()).collect(),
+            inputs: inputs.iter().map(spec).collect(),
+            outputs: outputs.iter().map(spec).collect(),
             axes,
             adapter,
             pipeline,
@@ -715,12 +741,16 @@ impl<'i> Reader<'i> {
                 }
             },
             None => {
-                let remedy = format!("Describe each {} in a {header} table.", role.word());
+                let none = match role {
+                    Role::Input => "; write inputs = [] for a model without inputs",
+                    Role::Output => "",
+                };
+                let remedy = format!("Describe each {} in a {header} table{none}.", role.word());
                 self.missing(members, key, &remedy);
                 return Vec::new();
             }
         };
-        if entries.is_empty() {
+        if entries.is_empty() && role == Role::Output {
             let remedy = format!("Describe each {} in a {header} table.", role.word());
             self.missing(members, key, &remedy);
         }
@@ -818,6 +848,13 @@ impl<'i> Reader<'i> {
         let description = members
             .take("description")
             .and_then(|v| self.string(v, "description"));
+        let optional = members.take("optional").and_then(|v| match v.get_ref() {
+            DeValue::Boolean(optional) => Some(*optional),
+            _ => {
+                self.wrong_type(v, "optional", "true or false");
+                None
+            }
+        });
         let (mut labels, mut labels_span) = (None, entry.span());
         if role == Role::Output
             && let Some(value) = members.take("labels")
@@ -834,6 +871,8 @@ impl<'i> Reader<'i> {
             maximum: maximum.and_then(|(_, bound)| bound),
             allow_non_finite,
             description,
+            optional: optional.unwrap_or_default(),
+            may_be_empty: false,
             labels,
         };
         let whole = self.faults.len() == faults_before;
@@ -889,7 +928,7 @@ impl<'i> Reader<'i> {
                     continue;
                 }
                 DeValue::Integer(_) => {
-                    match self.integer(entry, "the length of an axis", (1, i64::MAX)) {
+                    match self.integer(entry, "the length of an axis", (0, i64::MAX)) {
                         Some(length) => Dim::Fixed(length.unsigned_abs()),
                         None => continue,
                     }
@@ -1003,7 +1042,10 @@ impl<'i> Reader<'i> {
             let Some(mut members) = self.table(entry, "an axis") else {
                 continue;
             };
-            let min = members.take("min").map(|v| (v, self.count(v, "min")));
+            let min = members.take("min").map(|v| {
+                let min = self.integer(v, "min", (0, i64::MAX));
+                (v, min.map(i64::unsigned_abs))
+            });
             let max = members.take("max").and_then(|v| self.count(v, "max"));
             let description = members
                 .take("description")

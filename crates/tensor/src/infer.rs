@@ -283,7 +283,7 @@ impl<'a, 'c> Request<'a, 'c> {
             more = scanner.next_element()?;
         }
         for spec in &self.contract.inputs {
-            if !seen.contains(&spec.name.as_str()) {
+            if !spec.optional && !seen.contains(&spec.name.as_str()) {
                 self.sink
                     .contract(|| check::missing_tensor("/inputs".to_owned(), spec, Role::Input));
             }
@@ -302,13 +302,12 @@ impl<'a, 'c> Request<'a, 'c> {
         if self.sink.count() > 0 {
             return Ok((Vec::new(), Vec::new()));
         }
-        // All inputs are there, each once, so their places below are the contract's.
-        let place = |name: &str| {
-            self.contract
-                .inputs
-                .iter()
-                .position(|spec| spec.name == name)
-        };
+        // All inputs but optional ones are there, each once, so below they have the contract's order.
+        let sent: Vec<&str> = (self.contract.inputs.iter())
+            .map(|spec| spec.name.as_str())
+            .filter(|name| read.iter().any(|one| one.spec.name == *name))
+            .collect();
+        let place = |name: &str| sent.iter().position(|sent| *sent == name);
         let binary = read
             .iter()
             .filter_map(|one| {

@@ -81,6 +81,9 @@ pub fn settle<'c>(
             continue;
         }
         let Some(tensor) = outputs.iter_mut().find(|tensor| tensor.name == spec.name) else {
+            if spec.optional {
+                continue;
+            }
             return Err(format!(
                 "output {:?} did not come, and model.toml says {} {}; correct the graph, or remove the output from \
                  model.toml",

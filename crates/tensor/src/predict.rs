@@ -19,7 +19,7 @@ pub struct PredictRequest {
     pub id: Option<String>,
     /// The version that is to answer, by number or alias.
     pub model_version: Option<String>,
-    /// One tensor for each input, in the contract's order.
+    /// One tensor for each input that was sent, in the contract's order; only optional ones may be left out.
     pub inputs: Vec<Tensor>,
     /// The members of `parameters`, in the body's order.
     pub parameters: Vec<(String, ParameterValue)>,
@@ -136,7 +136,7 @@ fn read_inputs(
     Ok(assemble(read, contract, "/inputs", sink))
 }
 
-/// The tensors of inputs, each of which was read once, in the contract's order; none when anything is wrong. `parent`
+/// The tensors of inputs, each of which was read at most once, in the contract's order; none when anything is wrong. `parent`
 /// is where one that is missing should have been.
 pub(crate) fn assemble(
     mut read: Vec<Read<'_>>,
@@ -145,7 +145,7 @@ pub(crate) fn assemble(
     sink: &mut Violations,
 ) -> Vec<Tensor> {
     for spec in &contract.inputs {
-        if !read.iter().any(|one| one.spec.name == spec.name) {
+        if !spec.optional && !read.iter().any(|one| one.spec.name == spec.name) {
             sink.contract(|| check::missing_tensor(parent.to_owned(), spec, Role::Input));
         }
     }

@@ -2,7 +2,7 @@
 //! one pass, while the shape is inferred from how the arrays nest.
 
 use crate::check::{self, Role};
-use crate::contract::TensorSpec;
+use crate::contract::{Dim, TensorSpec};
 use crate::datatype::Datatype;
 use crate::json::{Kind, Names, Scan, Scanner};
 use crate::number::{Decimal, NumberFault, Short};
@@ -380,11 +380,20 @@ impl<'s, 'a> Reader<'s, 'a> {
 
     fn finish(self, read: bool) -> Values {
         let whole = read && !self.ragged;
-        // Below an empty array nothing was met: there the axis is empty too.
-        let shape = self
-            .lengths
-            .iter()
-            .map(|length| length.unwrap_or(0))
+        // Below an empty array nothing was met. There the axis has its fixed length where the tensor may be empty, and is
+        // empty too where it has none.
+        let unmet = |dim: &Dim| match dim {
+            Dim::Fixed(length) if self.spec.may_be_empty => *length,
+            _ => 0,
+        };
+        let shape = (self.lengths.iter().zip(&self.spec.shape))
+            .map(|(length, dim)| length.unwrap_or_else(|| unmet(dim)))
+            .chain(
+                self.lengths
+                    .iter()
+                    .skip(self.spec.shape.len())
+                    .map(|length| length.unwrap_or(0)),
+            )
             .collect();
         Values {
             data: self.data,

@@ -494,12 +494,13 @@ pub(crate) fn item_count(inputs: &[Tensor], contract: &Contract) -> u64 {
     let Some(batch) = contract.batch_axis() else {
         return 1;
     };
+    // An optional input may not be there.
     let batched = contract
         .inputs
         .iter()
-        .find(|spec| matches!(spec.shape.first(), Some(Dim::Symbol(name)) if name == batch));
+        .filter(|spec| matches!(spec.shape.first(), Some(Dim::Symbol(name)) if name == batch))
+        .find_map(|spec| inputs.iter().find(|tensor| tensor.name == spec.name));
     batched
-        .and_then(|spec| inputs.iter().find(|tensor| tensor.name == spec.name))
         .and_then(|tensor| tensor.shape.first())
         .copied()
         .unwrap_or(1)

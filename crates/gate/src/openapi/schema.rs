@@ -163,7 +163,8 @@ fn inputs(contract: &Contract) -> Value {
         .iter()
         .map(|spec| (spec.name.clone(), described(input(spec, contract), spec)))
         .collect();
-    let names: Vec<&str> = contract.inputs.iter().map(|s| s.name.as_str()).collect();
+    let sent = contract.inputs.iter().filter(|spec| !spec.optional);
+    let names: Vec<&str> = sent.map(|spec| spec.name.as_str()).collect();
     closed("The inputs by name.", Value::Object(properties), &names)
 }
 
@@ -175,7 +176,7 @@ fn named_tensor(spec: &TensorSpec, contract: &Contract) -> Value {
         .map(|dim| lengths(dim, contract))
         .collect();
     let rank = bounds.len();
-    let flat = json!({ "type": "array", "items": element(spec), "minItems": 1 });
+    let flat = json!({ "type": "array", "items": element(spec), "minItems": u8::from(!spec.may_be_empty) });
     let data = if rank > 1 {
         json!({ "anyOf": [flat, input(spec, contract)] })
     } else {
@@ -226,11 +227,13 @@ fn infer_request(model: &str, contract: &Contract) -> Value {
     let mut inputs: Vec<Value> = (0..count)
         .map(|index| reference(&infer_input(model, contract, index)))
         .collect();
-    let one = if count == 1 {
-        inputs.pop().unwrap_or_default()
-    } else {
-        json!({ "oneOf": inputs })
+    let one = match count {
+        // There is none, and generators want to know of what.
+        0 => json!({ "type": "object" }),
+        1 => inputs.pop().unwrap_or_default(),
+        _ => json!({ "oneOf": inputs }),
     };
+    let least = contract.inputs.iter().filter(|spec| !spec.optional).count();
     let outputs = json!({
         "type": "array",
         "description": "The outputs that are wanted; all where there are none.",
@@ -242,7 +245,7 @@ fn infer_request(model: &str, contract: &Contract) -> Value {
         json!({
             "id": or_null(reference("CallerId")),
             "parameters": or_null(reference("InferParameters")),
-            "inputs": { "type": "array", "items": one, "minItems": count, "maxItems": count },
+            "inputs": { "type": "array", "items": one, "minItems": least, "maxItems": count },
             "outputs": or_null(outputs),
         }),
         &["inputs"],

@@ -30,7 +30,7 @@ mod bindings {
             world direct-door { export penstock:gate/door@0.1.0; }
         ",
         path: [
-            "../../wit/types", "../../wit/deps/nn", "../../wit/deps/keyvalue", "../../wit/deps/spin", "../../wit/auth", "../../wit/quota", "../../wit/idempotency",
+            "../../wit/types", "../../wit/deps/nn", "../../wit/nn", "../../wit/deps/keyvalue", "../../wit/deps/spin", "../../wit/auth", "../../wit/quota", "../../wit/idempotency",
             "../../wit/usage", "../../wit/validation", "../../wit/inference", "../../wit/adapter", "../../wit/models", "../../wit/cache", "../../wit/gate",
         ],
         world: "penstock:host-side/direct-door",

@@ -2,6 +2,7 @@
 //! backend must not be trusted with (waiting, refusing, counting, catching its panics, checking what a guest
 //! sent) is done once, in [`crate::model`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,25 +33,20 @@ pub mod scripted;
 pub mod tract;
 pub mod versions;
 
-/// An element type of a graph's port, as ONNX names them.
+/// An element type of a graph's port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PortType {
-    /// Carried under wasi:nn's own type of the name.
+    /// A tensor of this type.
     Tensor(TensorType),
-    /// One byte an element, 0 or 1; carried as `U8`.
-    Bool,
-    /// Two's complement bytes; carried as `U8`.
-    I8,
-    /// A type no wasi:nn tensor carries, under ONNX's name for it ("STRING", "UINT16", "a sequence").
+    /// A type that no tensor carries, under ONNX's name for it ("a complex number", "a sequence").
     Other(&'static str),
 }
 
 impl PortType {
-    /// The type a wasi:nn tensor for this port has, or `None` where wasi:nn has none.
+    /// The type that a tensor for this port has, or `None` where there is none.
     pub const fn carried_as(self) -> Option<TensorType> {
         match self {
             Self::Tensor(ty) => Some(ty),
-            Self::Bool | Self::I8 => Some(TensorType::U8),
             Self::Other(_) => None,
         }
     }
@@ -60,8 +56,6 @@ impl fmt::Display for PortType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Tensor(ty) => ty.as_str(),
-            Self::Bool => "BOOL",
-            Self::I8 => "INT8",
             Self::Other(name) => name,
         })
     }
@@ -146,6 +140,15 @@ pub struct LoadOptions {
     /// Outputs to compute, by name; `None` for all. What is left out is neither computed nor checked, which
     /// lets a graph be served that also has outputs no tensor carries.
     pub outputs: Option<Vec<String>>,
+    /// Inputs, by name, that a call may leave out because the graph has a value for them.
+    pub optional_inputs: Vec<String>,
+    /// The order of the classes of outputs that are maps, by output.
+    pub labels: BTreeMap<String, Vec<String>>,
+    /// Whether a call may send tensors without elements.
+    pub empty_inputs: bool,
+    /// Libraries of operators beside ONNX's own, for ONNX Runtime. Loading one runs its code, so paths come from the
+    /// operator of the server and never from a model.
+    pub operator_libraries: Vec<PathBuf>,
     /// Calls that may wait for a lane; the next is refused.
     pub queue_max: usize,
     /// Levels of priority.
@@ -180,6 +183,10 @@ impl Default for LoadOptions {
             precision: Precision::Exact,
             non_finite: false,
             outputs: None,
+            optional_inputs: Vec::new(),
+            labels: BTreeMap::new(),
+            empty_inputs: false,
+            operator_libraries: Vec::new(),
             queue_max: QUEUE_MAX,
             priority_levels: 1,
             default_priority: None,
@@ -240,6 +247,11 @@ pub trait Session: Send + Sync {
     /// What comes out, in the graph's order, without what [`LoadOptions::outputs`] leaves out.
     fn outputs(&self) -> &[Port];
 
+    /// Whether the graph has a value for this input, so that a run may leave it out ([`NnTensor::is_absent`]).
+    fn has_default(&self, _input: usize) -> bool {
+        false
+    }
+
     /// A lane of its own: whatever one call at a time needs beside the weights.
     fn lane(&self) -> Result<Box<dyn Lane>, NnError>;
 
@@ -282,7 +294,8 @@ pub trait Lane: Send {
     /// Runs the graph. Blocks.
     ///
     /// `inputs` are one a port, in the port's order, of the port's type and rank, and true to their own
-    /// length; the model has checked that. The answer has one tensor an output port, in that order.
+    /// length; the model has checked that. One that is absent belongs to an input with a default. The answer has one
+    /// tensor an output port, in that order; an absent one for an optional output without a value.
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError>;
 
     /// Hands a run to the process it happens in, and waits for at most `at_most`. True where [`Lane::run`] on the same

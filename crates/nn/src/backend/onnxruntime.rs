@@ -36,9 +36,11 @@ use ort::ep::{ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatc
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::sys::{self, ONNXTensorElementDataType as Element, OrtErrorCode};
-use ort::value::{Outlet, TensorElementType, ValueType};
+use ort::value::{TensorElementType, ValueType};
 use ort::{AsPointer, ep, ortsys};
 use penstock_tensor::contract::{Precision, Provider};
+
+use values::Kind;
 
 use super::{
     Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Reads, Rows,
@@ -48,6 +50,7 @@ use crate::error::{ErrorCode, NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
 
 mod allocator;
+mod values;
 
 /// The name `model.toml` knows the backend by.
 pub const NAME: &str = super::ONNXRUNTIME;
@@ -241,6 +244,15 @@ impl OnnxRuntime {
                     Some(provider) => provider.does_not_start(&error),
                     None => NnError::runtime(presentable(&error)),
                 })?;
+        for library in &options.operator_libraries {
+            builder = builder.with_operator_library(library).map_err(|error| {
+                NnError::unsupported(format!(
+                    "the operator library {} cannot be loaded: {}; correct [models.operators] in the server's settings",
+                    quoted(&library.file_name().unwrap_or_default().to_string_lossy()),
+                    presentable(error.message())
+                ))
+            })?;
+        }
         let session = match graph {
             GraphSource::File(path) => builder.commit_from_file(path),
             GraphSource::Bytes(bytes) => builder.commit_from_memory(bytes),
@@ -262,16 +274,56 @@ impl OnnxRuntime {
                 ),
             )
         })?;
-        let inputs: Vec<Port> = (session.inputs().iter().enumerate())
-            .map(|(index, outlet)| port(outlet, || has_shape(&session, index, Side::Input)))
+        let mut entries: Vec<Entry> = (session.inputs().iter().enumerate())
+            .map(|(index, outlet)| {
+                let given = || has_shape(&session, index, Side::Input);
+                Entry::new(outlet.name(), outlet.dtype(), given, None)
+            })
             .collect();
-        let mut outputs: Vec<Port> = (session.outputs().iter().enumerate())
-            .map(|(index, outlet)| port(outlet, || has_shape(&session, index, Side::Output)))
+        // An input that the graph gives a value of its own is one of the model's where the contract names it.
+        for given in session.overridable_initializers() {
+            if options
+                .optional_inputs
+                .iter()
+                .any(|name| name == given.name())
+            {
+                entries.push(Entry {
+                    has_default: true,
+                    ..Entry::new(given.name(), given.dtype(), || true, None)
+                });
+            }
+        }
+        let mut exits: Vec<Entry> = (session.outputs().iter().enumerate())
+            .map(|(index, outlet)| {
+                let given = || has_shape(&session, index, Side::Output);
+                let labels = options.labels.get(outlet.name()).cloned();
+                Entry::new(outlet.name(), outlet.dtype(), given, labels)
+            })
             .collect();
+        let mut outputs: Vec<Port> = exits.iter().flat_map(|exit| exit.ports.clone()).collect();
         super::select_outputs(&mut outputs, options)?;
-        let names = |ports: &[Port]| -> Result<Vec<CString>, NnError> {
-            (ports.iter())
-                .map(|port| CString::new(port.name.as_str()))
+        for exit in &mut exits {
+            exit.wanted = (exit.ports.iter())
+                .map(|port| outputs.iter().any(|wanted| wanted.name == port.name))
+                .collect();
+        }
+        exits.retain(|exit| exit.wanted.contains(&true));
+        let inputs: Vec<Port> = entries
+            .iter()
+            .flat_map(|entry| entry.ports.clone())
+            .collect();
+        for ports in [&inputs, &outputs] {
+            let named = |at: usize| ports[..at].iter().any(|port| port.name == ports[at].name);
+            if let Some(at) = (0..ports.len()).find(|at| named(*at)) {
+                return Err(NnError::unsupported(format!(
+                    "the graph has two inputs or outputs for the name {}; rename one",
+                    quoted(&ports[at].name)
+                )));
+            }
+        }
+        let names = |entries: &[Entry]| -> Result<Vec<CString>, NnError> {
+            (entries.iter())
+                .map(|entry| CString::new(entry.name.as_str()))
                 .collect::<Result<_, _>>()
                 .map_err(|_| {
                     NnError::new(
@@ -281,9 +333,10 @@ impl OnnxRuntime {
                 })
         };
         Ok(Arc::new(Shared {
-            input_names: names(&inputs)?,
-            output_names: names(&outputs)?,
-            elements: inputs.iter().map(|port| element(port.ty)).collect(),
+            input_names: names(&entries)?,
+            output_names: names(&exits)?,
+            entries,
+            exits,
             session,
             inputs,
             outputs,
@@ -577,7 +630,8 @@ struct Shared {
     outputs: Vec<Port>,
     input_names: Vec<CString>,
     output_names: Vec<CString>,
-    elements: Vec<Element>,
+    entries: Vec<Entry>,
+    exits: Vec<Entry>,
     cpu: CpuMemory,
     /// Bytes a run may hold: outputs, and values between operators.
     most_bytes: usize,
@@ -585,7 +639,75 @@ struct Shared {
     rows: Rows,
 }
 
+/// One input or output of the graph, and the ports that carry it.
+struct Entry {
+    name: String,
+    kind: Kind,
+    ports: Vec<Port>,
+    /// Outputs: which of the ports are given out.
+    wanted: Vec<bool>,
+    /// Outputs that are maps: the order of their columns.
+    labels: Option<Vec<String>>,
+    /// Inputs: whether the graph has a value for it.
+    has_default: bool,
+    /// Whether the graph declares it as optional.
+    optional: bool,
+}
+
+impl Entry {
+    fn new(
+        name: &str,
+        ty: &ValueType,
+        has_shape: impl FnOnce() -> bool,
+        labels: Option<Vec<String>>,
+    ) -> Self {
+        let (optional, inner) = match ty {
+            ValueType::Optional(inner) => (true, &**inner),
+            ty => (false, ty),
+        };
+        let (kind, ports) = match Kind::of(inner) {
+            None => (
+                Kind::Tensor,
+                vec![Port {
+                    name: name.to_owned(),
+                    ty: PortType::Other(
+                        "a sequence, map or optional of a type that no tensor carries",
+                    ),
+                    dims: None,
+                }],
+            ),
+            Some(Kind::Tensor) => {
+                let mut port = port(name, inner, has_shape);
+                if optional {
+                    // ONNX Runtime tells no shape of what an optional holds.
+                    port.dims = None;
+                }
+                (Kind::Tensor, vec![port])
+            }
+            Some(kind) => {
+                let ports = kind.ports(name, labels.as_deref());
+                (kind, ports)
+            }
+        };
+        Self {
+            name: name.to_owned(),
+            wanted: vec![true; ports.len()],
+            kind,
+            ports,
+            labels,
+            has_default: false,
+            optional,
+        }
+    }
+}
+
 impl Session for OrtSession {
+    fn has_default(&self, input: usize) -> bool {
+        let mut flags = (self.0.entries.iter())
+            .flat_map(|entry| std::iter::repeat_n(entry.has_default, entry.ports.len()));
+        flags.nth(input).unwrap_or(false)
+    }
+
     fn inputs(&self) -> &[Port] {
         &self.0.inputs
     }
@@ -692,48 +814,45 @@ impl Lane for OrtLane {
                 inputs.len()
             )));
         }
-        // Aligned copies of what lies badly; must outlive the values.
+        // Aligned copies of what lies badly, and the tensors of sequences; they must outlive the values.
         let mut copies: Vec<Vec<u64>> = Vec::new();
+        let mut parts: Vec<Value> = Vec::new();
         let mut values: Vec<Value> = Vec::with_capacity(inputs.len());
-        for (tensor, element) in inputs.iter().zip(&shared.elements) {
-            tensor.check()?;
-            let mut data = tensor.data.as_ptr();
-            if data.align_offset(tensor.ty.size()) != 0 {
-                let mut copy = vec![0u64; tensor.data.len().div_ceil(size_of::<u64>())];
-                // SAFETY: `copy` is at least as long as the bytes and overlaps nothing.
-                unsafe {
-                    ptr::copy_nonoverlapping(
-                        data,
-                        copy.as_mut_ptr().cast::<u8>(),
-                        tensor.data.len(),
-                    )
-                };
-                data = copy.as_ptr().cast();
-                copies.push(copy);
+        // The names of what is sent, where that is not everything.
+        let mut names: Option<Vec<*const c_char>> = None;
+        let mut rest = inputs;
+        for (index, entry) in shared.entries.iter().enumerate() {
+            let (own, others) = rest.split_at(entry.kind.width().min(rest.len()));
+            rest = others;
+            if own.iter().any(NnTensor::is_absent) {
+                names.get_or_insert_with(|| self.input_names[..index].to_vec());
+                continue;
             }
-            let mut dims = [0i64; crate::tensor::MAX_RANK];
-            for (to, from) in dims.iter_mut().zip(&tensor.dims) {
-                *to = i64::from(*from);
+            if let Some(names) = &mut names {
+                names.push(self.input_names[index]);
             }
-            let mut value = ptr::null_mut();
-            // SAFETY: `data` is aligned for the element and, by `check`, as long as the shape says; it is alive
-            // until `values` is dropped, at the end of this call. ONNX Runtime does not write to inputs, so
-            // that the bytes are shared with others is of no consequence. `check` also bounds the rank.
-            let status = ortsys![unsafe CreateTensorWithDataAsOrtValue(
-                shared.cpu.0,
-                data.cast_mut().cast::<c_void>(),
-                tensor.data.len(),
-                dims.as_ptr(),
-                tensor.dims.len(),
-                *element,
-                &mut value,
-            )];
-            check(status)?;
-            values.push(Value(value));
+            values.push(match (&entry.kind, own) {
+                (Kind::Tensor, [tensor]) => borrowed(shared.cpu, tensor, &mut copies)?,
+                (Kind::Sequence(_), [elements, shapes]) => {
+                    elements.check()?;
+                    shapes.check()?;
+                    let from = parts.len();
+                    for part in values::parts(elements, shapes)? {
+                        // The part shares the input's bytes.
+                        parts.push(borrowed(shared.cpu, &part, &mut copies)?);
+                    }
+                    values::sequence(&parts[from..])?
+                }
+                _ => {
+                    return Err(NnError::unsupported(format!(
+                        "input {} is a map, which no tensors are made into; export the model with tensors there",
+                        quoted(&entry.name)
+                    )));
+                }
+            });
         }
-        let mut outputs: Vec<Value> = shared
-            .outputs
-            .iter()
+        let input_names = names.as_ref().unwrap_or(&self.input_names);
+        let mut outputs: Vec<Value> = (shared.exits.iter())
             .map(|_| Value(ptr::null_mut()))
             .collect();
         // SAFETY: `Value` is one pointer, `Run` reads `inputs` and writes one owned value for each output
@@ -743,7 +862,7 @@ impl Lane for OrtLane {
             ortsys![unsafe Run(
                 shared.session.ptr().cast_mut(),
                 self.run.options.cast_const(),
-                self.input_names.as_ptr(),
+                input_names.as_ptr(),
                 values.as_ptr().cast::<*const sys::OrtValue>(),
                 values.len(),
                 self.output_names.as_ptr(),
@@ -767,14 +886,87 @@ impl Lane for OrtLane {
                 start..start + size_of_val(copy.as_slice())
             }))
             .collect();
-        (outputs.into_iter().zip(&shared.outputs))
-            .map(|(value, port)| read(value, port, &borrowed, &self.shared))
-            .collect()
+        let mut tensors = Vec::with_capacity(shared.outputs.len());
+        for (value, exit) in outputs.into_iter().zip(&shared.exits) {
+            if let (Kind::Tensor, [port], false) = (&exit.kind, &exit.ports[..], exit.optional) {
+                tensors.push(read(value, port, &borrowed, &self.shared)?);
+                continue;
+            }
+            let named = |mut error: NnError| {
+                error.message = format!("output {}: {}", quoted(&exit.name), error.message);
+                error
+            };
+            let read = match &exit.kind {
+                _ if exit.optional && !values::is_there(&value).map_err(named)? => {
+                    let absent = |port: &Port| {
+                        NnTensor::absent(port.ty.carried_as().unwrap_or(TensorType::Bytes))
+                    };
+                    exit.ports.iter().map(absent).collect()
+                }
+                Kind::Tensor => vec![read(value, &exit.ports[0], &borrowed, &self.shared)?],
+                Kind::Sequence(ty) => {
+                    values::read_sequence(&value, *ty, shared.most_bytes).map_err(named)?
+                }
+                Kind::Maps {
+                    key,
+                    value: of,
+                    list,
+                } => {
+                    let labels = exit.labels.as_deref();
+                    values::read_maps(&value, (*key, *of, *list), labels, shared.most_bytes)
+                        .map_err(named)?
+                }
+            };
+            let wanted = read.into_iter().zip(&exit.wanted);
+            tensors.extend(wanted.filter(|(_, wanted)| **wanted).map(|(read, _)| read));
+        }
+        Ok(tensors)
     }
 
     fn interrupt(&self) -> Option<Arc<dyn Interrupt>> {
         Some(self.run.clone())
     }
+}
+
+/// A value of a tensor's own bytes, or of an aligned copy of them. Both must outlive it. Strings are always copied.
+fn borrowed(
+    cpu: CpuMemory,
+    tensor: &NnTensor,
+    copies: &mut Vec<Vec<u64>>,
+) -> Result<Value, NnError> {
+    tensor.check()?;
+    if tensor.ty == TensorType::Bytes {
+        return values::strings(&tensor.dims, &tensor.data);
+    }
+    let mut data = tensor.data.as_ptr();
+    if data.align_offset(tensor.ty.size()) != 0 {
+        let mut copy = vec![0u64; tensor.data.len().div_ceil(size_of::<u64>())];
+        // SAFETY: `copy` is at least as long as the bytes and overlaps nothing.
+        unsafe {
+            ptr::copy_nonoverlapping(data, copy.as_mut_ptr().cast::<u8>(), tensor.data.len());
+        };
+        data = copy.as_ptr().cast();
+        copies.push(copy);
+    }
+    let mut dims = [0i64; crate::tensor::MAX_RANK];
+    for (to, from) in dims.iter_mut().zip(&tensor.dims) {
+        *to = i64::from(*from);
+    }
+    let mut value = ptr::null_mut();
+    // SAFETY: `data` is aligned for the element and, by `check`, as long as the shape says; it outlives the value, by
+    // this function's contract. ONNX Runtime does not write to inputs, so that the bytes are shared with others is of
+    // no consequence. `check` also bounds the rank.
+    let status = ortsys![unsafe CreateTensorWithDataAsOrtValue(
+        cpu.0,
+        data.cast_mut().cast::<c_void>(),
+        tensor.data.len(),
+        dims.as_ptr(),
+        tensor.dims.len(),
+        element(PortType::Tensor(tensor.ty)),
+        &mut value,
+    )];
+    check(status)?;
+    Ok(Value(value))
 }
 
 fn span(bytes: &[u8]) -> std::ops::Range<usize> {
@@ -799,13 +991,17 @@ fn read(
     let described = describe(info);
     ortsys![unsafe ReleaseTensorTypeAndShapeInfo(info)];
     let (element, dims) = described?;
-    let ty = port_type_of(element)
-        .carried_as()
-        .ok_or_else(|| wrong("has a type no wasi:nn tensor carries"))?;
+    let ty = type_of(element).ok_or_else(|| wrong("has a type no tensor carries"))?;
     let dims: Vec<u32> = (dims.iter())
         .map(|dim| u32::try_from(*dim))
         .collect::<Result<_, _>>()
         .map_err(|_| wrong("has a dimension that does not fit 32 bits"))?;
+    if ty == TensorType::Bytes {
+        let elements = dims.iter().map(|dim| *dim as usize).product();
+        let data = values::read_strings(&value, elements, shared.most_bytes)?;
+        return NnTensor::new(ty, dims, data)
+            .map_err(|_| wrong("is not as long as its shape says"));
+    }
     let mut len = 0usize;
     let mut data = ptr::null_mut();
     // SAFETY: `value` is a live tensor of a type with a fixed size, by the test above.
@@ -926,13 +1122,13 @@ fn has_shape(session: &ort::session::Session, index: usize, side: Side) -> bool 
     given
 }
 
-fn port(outlet: &Outlet, has_shape: impl FnOnce() -> bool) -> Port {
-    let name = outlet.name().to_string();
+fn port(name: &str, ty: &ValueType, has_shape: impl FnOnce() -> bool) -> Port {
+    let name = name.to_owned();
     let ValueType::Tensor {
         ty,
         shape,
         dimension_symbols,
-    } = outlet.dtype()
+    } = ty
     else {
         return Port {
             name,
@@ -968,47 +1164,84 @@ fn port_type(ty: TensorElementType) -> PortType {
         T::Uint8 => PortType::Tensor(TensorType::U8),
         T::Int32 => PortType::Tensor(TensorType::I32),
         T::Int64 => PortType::Tensor(TensorType::I64),
-        T::Bool => PortType::Bool,
-        T::Int8 => PortType::I8,
-        T::Uint16 => PortType::Other("UINT16"),
-        T::Int16 => PortType::Other("INT16"),
-        T::Uint32 => PortType::Other("UINT32"),
-        T::Uint64 => PortType::Other("UINT64"),
-        T::String => PortType::Other("STRING"),
+        T::Bool => PortType::Tensor(TensorType::Bool),
+        T::Int8 => PortType::Tensor(TensorType::I8),
+        T::Uint16 => PortType::Tensor(TensorType::U16),
+        T::Int16 => PortType::Tensor(TensorType::I16),
+        T::Uint32 => PortType::Tensor(TensorType::U32),
+        T::Uint64 => PortType::Tensor(TensorType::U64),
+        T::String => PortType::Tensor(TensorType::Bytes),
         T::Complex64 | T::Complex128 => PortType::Other("a complex number"),
         _ => PortType::Other("a number of less than a byte or of a rare format"),
     }
 }
 
-fn port_type_of(element: Element) -> PortType {
-    use Element as E;
-    match element {
-        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 => PortType::Tensor(TensorType::Fp16),
-        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT => PortType::Tensor(TensorType::Fp32),
-        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE => PortType::Tensor(TensorType::Fp64),
-        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16 => PortType::Tensor(TensorType::Bf16),
-        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 => PortType::Tensor(TensorType::U8),
-        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32 => PortType::Tensor(TensorType::I32),
-        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 => PortType::Tensor(TensorType::I64),
-        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL => PortType::Bool,
-        E::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 => PortType::I8,
-        _ => PortType::Other("unknown"),
-    }
+/// ONNX Runtime's number for each type that a tensor carries.
+const ELEMENTS: [(Element, TensorType); 14] = [
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
+        TensorType::Fp16,
+    ),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+        TensorType::Fp32,
+    ),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
+        TensorType::Fp64,
+    ),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16,
+        TensorType::Bf16,
+    ),
+    (Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, TensorType::U8),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32,
+        TensorType::I32,
+    ),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64,
+        TensorType::I64,
+    ),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL,
+        TensorType::Bool,
+    ),
+    (Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8, TensorType::I8),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16,
+        TensorType::I16,
+    ),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16,
+        TensorType::U16,
+    ),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32,
+        TensorType::U32,
+    ),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64,
+        TensorType::U64,
+    ),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING,
+        TensorType::Bytes,
+    ),
+];
+
+fn type_of(element: Element) -> Option<TensorType> {
+    let found = ELEMENTS.iter().find(|(known, _)| *known == element);
+    found.map(|(_, ty)| *ty)
 }
 
 fn element(ty: PortType) -> Element {
-    match ty {
-        PortType::Tensor(TensorType::Fp16) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
-        PortType::Tensor(TensorType::Fp32) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
-        PortType::Tensor(TensorType::Fp64) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
-        PortType::Tensor(TensorType::Bf16) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16,
-        PortType::Tensor(TensorType::U8) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8,
-        PortType::Tensor(TensorType::I32) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32,
-        PortType::Tensor(TensorType::I64) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64,
-        PortType::Bool => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL,
-        PortType::I8 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8,
-        PortType::Other(_) => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED,
-    }
+    (ELEMENTS.iter())
+        .find(|(_, known)| ty == PortType::Tensor(*known))
+        .map_or(
+            Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED,
+            |(element, _)| *element,
+        )
 }
 
 #[cfg(test)]

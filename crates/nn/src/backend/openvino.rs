@@ -272,6 +272,14 @@ impl OpenVino {
                 quoted(&port.name)
             )));
         }
+        let strings = PortType::Tensor(TensorType::Bytes);
+        if let Some(port) = (inputs.iter().chain(&outputs)).find(|port| port.ty == strings) {
+            return Err(NnError::unsupported(format!(
+                "OpenVINO has no strings in its C interface that a run could give out, and {} is BYTES; load the graph with \
+                 backend = \"onnxruntime\"",
+                quoted(&port.name)
+            )));
+        }
         let output_at = (all_outputs.iter().enumerate())
             .filter(|(_, port)| outputs.contains(port))
             .map(|(index, _)| index)
@@ -1013,18 +1021,28 @@ impl OvLane {
 
 /// Refuses what OpenVINO would cut to its lowest 32 bits without a word.
 fn within_32_bits(tensor: &NnTensor, port: &Port) -> Result<(), NnError> {
-    if tensor.ty != TensorType::I64 {
-        return Ok(());
+    fn beyond<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> i128) -> Option<i128> {
+        let (elements, _) = data.as_chunks::<N>();
+        let mut numbers = elements.iter().map(|bytes| read(*bytes));
+        numbers.find(|number| i32::try_from(*number).is_err())
     }
-    let (elements, _) = tensor.data.as_chunks::<8>();
-    let beyond = |bytes: &&[u8; 8]| -> bool { i32::try_from(i64::from_le_bytes(**bytes)).is_err() };
-    match elements.iter().find(beyond) {
+    let found = match tensor.ty {
+        TensorType::I64 => beyond(&tensor.data, |b| i64::from_le_bytes(b).into()),
+        TensorType::U64 => beyond(&tensor.data, |b| u64::from_le_bytes(b).into()),
+        TensorType::U32 => beyond(&tensor.data, |b| u32::from_le_bytes(b).into()),
+        _ => None,
+    };
+    match found {
         None => Ok(()),
-        Some(bytes) => Err(NnError::invalid(format!(
-            "input {} holds {}, and OpenVINO computes INT64 in 32 bits; send numbers from {} to {}",
+        Some(number) => Err(NnError::invalid(format!(
+            "input {} holds {number}, and OpenVINO computes {} in signed 32 bits; send numbers from {} to {}",
             quoted(&port.name),
-            i64::from_le_bytes(*bytes),
-            i32::MIN,
+            tensor.ty,
+            if tensor.ty == TensorType::I64 {
+                i32::MIN
+            } else {
+                0
+            },
             i32::MAX
         ))),
     }
@@ -1045,7 +1063,7 @@ fn read(
     let ty = port
         .ty
         .carried_as()
-        .ok_or_else(|| wrong("has a type no wasi:nn tensor carries"))?;
+        .ok_or_else(|| wrong("has a type no tensor carries"))?;
     let mut tensor = ptr::null_mut();
     // SAFETY: the request is live and idle; the tensor is owned here.
     check(unsafe {
@@ -1229,20 +1247,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// OpenVINO's number for an element type.
 fn port_type(raw: u32) -> PortType {
     const TYPES: [(Element, PortType); 14] = [
-        (Element::OV_BOOLEAN, PortType::Bool),
+        (Element::OV_BOOLEAN, PortType::Tensor(TensorType::Bool)),
         (Element::BF16, PortType::Tensor(TensorType::Bf16)),
         (Element::F16, PortType::Tensor(TensorType::Fp16)),
         (Element::F32, PortType::Tensor(TensorType::Fp32)),
         (Element::F64, PortType::Tensor(TensorType::Fp64)),
-        (Element::I8, PortType::I8),
-        (Element::I16, PortType::Other("INT16")),
+        (Element::I8, PortType::Tensor(TensorType::I8)),
+        (Element::I16, PortType::Tensor(TensorType::I16)),
         (Element::I32, PortType::Tensor(TensorType::I32)),
         (Element::I64, PortType::Tensor(TensorType::I64)),
         (Element::U8, PortType::Tensor(TensorType::U8)),
-        (Element::U16, PortType::Other("UINT16")),
-        (Element::U32, PortType::Other("UINT32")),
-        (Element::U64, PortType::Other("UINT64")),
-        (Element::STRING, PortType::Other("STRING")),
+        (Element::U16, PortType::Tensor(TensorType::U16)),
+        (Element::U32, PortType::Tensor(TensorType::U32)),
+        (Element::U64, PortType::Tensor(TensorType::U64)),
+        (Element::STRING, PortType::Tensor(TensorType::Bytes)),
     ];
     (TYPES.iter())
         .find(|(element, _)| *element as u32 == raw)
@@ -1261,8 +1279,13 @@ fn element(ty: PortType) -> Element {
         PortType::Tensor(TensorType::U8) => Element::U8,
         PortType::Tensor(TensorType::I32) => Element::I32,
         PortType::Tensor(TensorType::I64) => Element::I64,
-        PortType::Bool => Element::OV_BOOLEAN,
-        PortType::I8 => Element::I8,
+        PortType::Tensor(TensorType::Bool) => Element::OV_BOOLEAN,
+        PortType::Tensor(TensorType::I8) => Element::I8,
+        PortType::Tensor(TensorType::I16) => Element::I16,
+        PortType::Tensor(TensorType::U16) => Element::U16,
+        PortType::Tensor(TensorType::U32) => Element::U32,
+        PortType::Tensor(TensorType::U64) => Element::U64,
+        PortType::Tensor(TensorType::Bytes) => Element::STRING,
         PortType::Other(_) => Element::DYNAMIC,
     }
 }

@@ -15,7 +15,7 @@
 //! - **What a run takes is known before it runs** from the shapes of the plan's own values, so that a place with a
 //!   bounded memory ([`LoadOptions::working_bytes`]) refuses a call instead of ending in the middle of it. It is
 //!   counted once for each new set of input shapes.
-//! - **What tract has no type for is refused at load.** That is bfloat16, among wasi:nn's types.
+//! - **What tract has no type for is refused at load.** That is bfloat16, and strings, which its operators lack.
 //! - **What tract answers wrong is refused at load**: see [`refused`].
 
 use std::collections::{HashMap, HashSet};
@@ -602,13 +602,13 @@ fn port_type(element: i32) -> PortType {
         Ok(DataType::Uint8) => PortType::Tensor(TensorType::U8),
         Ok(DataType::Int32) => PortType::Tensor(TensorType::I32),
         Ok(DataType::Int64) => PortType::Tensor(TensorType::I64),
-        Ok(DataType::Bool) => PortType::Bool,
-        Ok(DataType::Int8) => PortType::I8,
-        Ok(DataType::Uint16) => PortType::Other("UINT16"),
-        Ok(DataType::Int16) => PortType::Other("INT16"),
-        Ok(DataType::Uint32) => PortType::Other("UINT32"),
-        Ok(DataType::Uint64) => PortType::Other("UINT64"),
-        Ok(DataType::String) => PortType::Other("STRING"),
+        Ok(DataType::Bool) => PortType::Tensor(TensorType::Bool),
+        Ok(DataType::Int8) => PortType::Tensor(TensorType::I8),
+        Ok(DataType::Uint16) => PortType::Tensor(TensorType::U16),
+        Ok(DataType::Int16) => PortType::Tensor(TensorType::I16),
+        Ok(DataType::Uint32) => PortType::Tensor(TensorType::U32),
+        Ok(DataType::Uint64) => PortType::Tensor(TensorType::U64),
+        Ok(DataType::String) => PortType::Tensor(TensorType::Bytes),
         Ok(DataType::Complex64 | DataType::Complex128) => PortType::Other("a complex number"),
         _ => PortType::Other("a number of less than a byte or of a rare format"),
     }
@@ -622,9 +622,14 @@ fn datum_type(ty: PortType) -> Option<DatumType> {
         PortType::Tensor(TensorType::U8) => Some(DatumType::U8),
         PortType::Tensor(TensorType::I32) => Some(DatumType::I32),
         PortType::Tensor(TensorType::I64) => Some(DatumType::I64),
-        PortType::Bool => Some(DatumType::Bool),
-        PortType::I8 => Some(DatumType::I8),
-        PortType::Tensor(TensorType::Bf16) | PortType::Other(_) => None,
+        PortType::Tensor(TensorType::Bool) => Some(DatumType::Bool),
+        PortType::Tensor(TensorType::I8) => Some(DatumType::I8),
+        PortType::Tensor(TensorType::I16) => Some(DatumType::I16),
+        PortType::Tensor(TensorType::U16) => Some(DatumType::U16),
+        PortType::Tensor(TensorType::U32) => Some(DatumType::U32),
+        PortType::Tensor(TensorType::U64) => Some(DatumType::U64),
+        // tract's strings reach few operators, and none that this server has seen answer right.
+        PortType::Tensor(TensorType::Bf16 | TensorType::Bytes) | PortType::Other(_) => None,
     }
 }
 
@@ -649,7 +654,7 @@ fn to_tract(tensor: &NnTensor, port: &Port) -> Result<TValue, NnError> {
 fn from_tract(value: &TValue, port: &Port) -> Result<NnTensor, NnError> {
     let wrong = |what: String| NnError::runtime(format!("output {} {what}", quoted(&port.name)));
     let (Some(ty), Some(datum)) = (port.ty.carried_as(), datum_type(port.ty)) else {
-        return Err(wrong("has a type no wasi:nn tensor carries".into()));
+        return Err(wrong("has a type no tensor carries".into()));
     };
     let dims: Vec<u32> = (value.shape().iter())
         .map(|dim| u32::try_from(*dim))

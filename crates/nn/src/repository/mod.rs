@@ -21,8 +21,9 @@ mod progress;
 mod publish;
 mod scan;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -76,6 +77,8 @@ pub struct Settings {
     pub compare: Compare,
     /// By how much it may differ, as a part of the output's largest element.
     pub compare_tolerance: f64,
+    /// Libraries of operators that contracts may ask for, by name.
+    pub operators: BTreeMap<String, PathBuf>,
     /// Whether to keep a [`Snapshot`] of the catalogue for guests.
     pub publish: bool,
     /// Where runtimes run where a contract says nothing else; without it, native ones in processes of their own where
@@ -98,6 +101,7 @@ impl Default for Settings {
             derive: false,
             compare: Compare::Off,
             compare_tolerance: agreement::TOLERANCE,
+            operators: BTreeMap::new(),
             publish: false,
             isolation: None,
             process_memory_bytes: None,

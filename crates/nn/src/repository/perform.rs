@@ -23,7 +23,7 @@ use super::{Event, EventKind, Settings};
 use crate::agreement::{self, Agreement, Compare, Compared};
 use crate::backend::{Backend, Backends, Graph, GraphSource, LoadOptions, panic_text};
 use crate::contract_check;
-use crate::error::{NnError, quoted};
+use crate::error::{NnError, listed, quoted};
 use crate::first_run;
 use crate::held::{self, Meter};
 use crate::join_trials::try_rows;
@@ -821,6 +821,18 @@ impl Core {
             }),
         );
         let backend = self.placed(backend, name, version, contract)?;
+        for name in &contract.engine.operators {
+            let library = self.settings.operators.get(name).ok_or_else(|| {
+                let known = listed(self.settings.operators.keys().map(String::as_str));
+                NnError::unsupported(format!(
+                    "model.toml asks for the operator library {}, and the server's settings have {}; name its file under \
+                     [models.operators] in the server's settings",
+                    quoted(name),
+                    if known.is_empty() { "none" } else { known.as_str() }
+                ))
+            })?;
+            options.operator_libraries.push(library.clone());
+        }
         progress.at(Stage::Compiling);
         let meter = Meter::begin();
         let model = Model::load_beside(

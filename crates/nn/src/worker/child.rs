@@ -212,6 +212,9 @@ fn load(
     let opened = Opened {
         version: backend.version(),
         inputs: session.inputs().to_vec(),
+        defaults: (0..session.inputs().len())
+            .map(|input| session.has_default(input))
+            .collect(),
         outputs: session.outputs().to_vec(),
         cost: session.cost(),
         rows: session.rows(),

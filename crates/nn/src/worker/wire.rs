@@ -4,7 +4,7 @@
 //! What is written once a load (how to load, what was loaded) is JSON. What one side reads may be anything that a broken
 //! process left behind, so every length is checked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -214,6 +214,11 @@ impl Open {
             provider,
             device,
             outputs,
+            labels,
+            operator_libraries,
+            // What calls may leave out or leave empty is decided in the server.
+            optional_inputs: _,
+            empty_inputs: _,
             // These say how calls wait and share runs, which happens in the server.
             queue_max: _,
             priority_levels: _,
@@ -234,6 +239,8 @@ impl Open {
             "provider": provider.as_str(),
             "device": device,
             "outputs": outputs,
+            "labels": labels,
+            "operator_libraries": operator_libraries,
             "working_bytes": working_bytes,
             "precision": precision.as_str(),
             "non_finite": non_finite,
@@ -252,6 +259,15 @@ impl Open {
             let names = names.iter().filter_map(Value::as_str);
             names.map(str::to_owned).collect()
         });
+        let texts = |value: &Value| -> Option<Vec<String>> {
+            let texts = value.as_array()?.iter();
+            texts.map(|text| Some(text.as_str()?.to_owned())).collect()
+        };
+        let labels = value["labels"].as_object()?.iter();
+        let labels = labels
+            .map(|(output, labels)| Some((output.clone(), texts(labels)?)))
+            .collect::<Option<BTreeMap<_, _>>>()?;
+        let libraries = texts(&value["operator_libraries"])?;
         Some(Self {
             backend: value["backend"].as_str()?.to_owned(),
             library: path("library"),
@@ -266,6 +282,8 @@ impl Open {
                     .find(|known| known.as_str() == provider)?,
                 device: value["device"].as_str().map(str::to_owned),
                 outputs,
+                labels,
+                operator_libraries: libraries.into_iter().map(PathBuf::from).collect(),
                 working_bytes: size("working_bytes"),
                 precision: *Precision::ALL
                     .iter()
@@ -284,6 +302,8 @@ pub struct Opened {
     pub version: String,
     /// What goes in.
     pub inputs: Vec<Port>,
+    /// By input: whether the graph has a value for it.
+    pub defaults: Vec<bool>,
     /// What comes out.
     pub outputs: Vec<Port>,
     /// What the time of a run follows from.
@@ -300,6 +320,7 @@ pub fn opened_to_json(opened: &Result<Opened, NnError>) -> String {
         Ok(opened) => json!({
             "version": opened.version,
             "inputs": opened.inputs.iter().map(port).collect::<Vec<_>>(),
+            "defaults": opened.defaults,
             "outputs": opened.outputs.iter().map(port).collect::<Vec<_>>(),
             "cost": match &opened.cost {
                 Cost::Shapes => json!("shapes"),
@@ -329,6 +350,9 @@ pub fn opened_from_json(text: &[u8]) -> Option<Result<Opened, NnError>> {
     Some(Ok(Opened {
         version: value["version"].as_str()?.to_owned(),
         inputs: ports("inputs")?,
+        defaults: (value["defaults"].as_array()?.iter())
+            .map(Value::as_bool)
+            .collect::<Option<_>>()?,
         outputs: ports("outputs")?,
         cost: match &value["cost"] {
             Value::String(text) if text == "shapes" => Cost::Shapes,
@@ -374,9 +398,8 @@ fn of_port(value: &Value) -> Option<Port> {
 
 /// The type of a port by its name, which is what it is displayed as.
 fn port_type(name: &str) -> PortType {
-    let tensors = TensorType::ALL.into_iter().map(PortType::Tensor);
-    let known = tensors.chain([PortType::Bool, PortType::I8]);
-    let found = known.into_iter().find(|ty| ty.to_string() == name);
+    let mut known = TensorType::ALL.into_iter().map(PortType::Tensor);
+    let found = known.find(|ty| ty.to_string() == name);
     found.unwrap_or_else(|| PortType::Other(kept(name)))
 }
 
@@ -402,15 +425,27 @@ fn kept(text: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::push_string;
 
     fn tensors() -> Vec<NnTensor> {
         let all = TensorType::ALL.into_iter().enumerate();
         all.map(|(index, ty)| {
             let dims = vec![index as u32, 3];
-            let bytes: Vec<u8> = (0..index * 3 * ty.size()).map(|at| at as u8).collect();
+            let bytes: Vec<u8> = if ty.is_fixed_size() {
+                (0..index * 3 * ty.size()).map(|at| at as u8).collect()
+            } else {
+                let mut strings = Vec::new();
+                for at in 0..index * 3 {
+                    push_string(&mut strings, &vec![0xff; at]).unwrap();
+                }
+                strings
+            };
             NnTensor::new(ty, dims, bytes).unwrap()
         })
-        .chain([NnTensor::new(TensorType::I64, vec![], vec![9; 8]).unwrap()])
+        .chain([
+            NnTensor::new(TensorType::I64, vec![], vec![9; 8]).unwrap(),
+            NnTensor::absent(TensorType::Fp32),
+        ])
         .collect()
     }
 
@@ -475,6 +510,8 @@ mod tests {
                 device: Some("GPU.1".into()),
                 outputs: Some(vec!["a".into(), "b".into()]),
                 working_bytes: None,
+                labels: [("p".into(), vec!["no".into(), "yes".into()])].into(),
+                operator_libraries: vec!["/o.so".into()],
                 ..LoadOptions::default()
             },
             process_bytes: Some(1 << 40),
@@ -495,10 +532,11 @@ mod tests {
                     PortType::Tensor(TensorType::Bf16),
                     Some(vec![symbolic, Dim::Fixed(3)]),
                 ),
-                port("b", PortType::Bool, None),
+                port("b", PortType::Tensor(TensorType::Bool), None),
             ],
+            defaults: vec![false, true],
             outputs: vec![
-                port("c", PortType::I8, Some(vec![])),
+                port("c", PortType::Tensor(TensorType::I8), Some(vec![])),
                 port(
                     "d",
                     PortType::Other("a sequence"),

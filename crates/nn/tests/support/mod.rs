@@ -24,12 +24,15 @@ pub mod onnx_type {
     pub const UINT8: u64 = 2;
     pub const INT8: u64 = 3;
     pub const UINT16: u64 = 4;
+    pub const INT16: u64 = 5;
     pub const INT32: u64 = 6;
     pub const INT64: u64 = 7;
     pub const STRING: u64 = 8;
     pub const BOOL: u64 = 9;
     pub const FLOAT16: u64 = 10;
     pub const DOUBLE: u64 = 11;
+    pub const UINT32: u64 = 12;
+    pub const UINT64: u64 = 13;
     pub const BFLOAT16: u64 = 16;
 }
 
@@ -142,15 +145,43 @@ pub fn adds_weights_in(location: &str) -> Bytes {
 
 /// The file `y = x + w`, with `elements` numbers for `w` in it.
 pub fn adds_weights(elements: usize) -> Bytes {
+    adds(weights(elements), elements as u64)
+}
+
+/// FP32 weights `w`: 0, 1, 2, …
+fn weights(elements: usize) -> Message {
     let values: Vec<u8> = (0..elements)
         .flat_map(|index| (index as f32).to_le_bytes())
         .collect();
-    let tensor = Message::default()
+    Message::default()
         .varint(1, elements as u64)
         .varint(2, onnx_type::FLOAT)
         .text(8, "w")
-        .bytes(9, &values);
-    adds(tensor, elements as u64)
+        .bytes(9, &values)
+}
+
+/// The file `y = w`, without an input.
+pub fn constant(elements: usize) -> Bytes {
+    onnx_bytes_with(
+        &[Node("Identity", vec!["w"], vec!["y"])],
+        &[],
+        &[p("y", onnx_type::FLOAT, &[D::N(elements as u64)])],
+        vec![weights(elements)],
+    )
+}
+
+/// The file `y = x + w`, whose input `w` has a value in the file.
+pub fn defaulted(elements: usize) -> Bytes {
+    let shape = &[D::N(elements as u64)];
+    onnx_bytes_with(
+        &[Node("Add", vec!["x", "w"], vec!["y"])],
+        &[
+            p("x", onnx_type::FLOAT, shape),
+            p("w", onnx_type::FLOAT, shape),
+        ],
+        &[p("y", onnx_type::FLOAT, shape)],
+        vec![weights(elements)],
+    )
 }
 
 fn adds(weights: Message, elements: u64) -> Bytes {

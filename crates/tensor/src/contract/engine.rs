@@ -46,6 +46,10 @@ pub struct Engine {
     /// Bytes that one run may hold, weights and inputs not counted; the host's choice when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_memory_bytes: Option<u64>,
+    /// Libraries of operators that the graph needs beside ONNX's own, by the names that the server's settings give them
+    /// (`[models.operators]`). A contract cannot name a file: a library runs its own code in the server.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<String>,
     /// Whether it stays in memory whatever the budget.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
@@ -111,6 +115,8 @@ impl Isolation {
 
 /// The least memory a process may be given: a runtime's library takes a good part of it.
 const MIN_PROCESS_MEMORY_BYTES: i64 = 64 << 20;
+/// Most libraries of operators for one model; one has all of onnxruntime-extensions.
+const MAX_OPERATOR_LIBRARIES: usize = 16;
 
 /// The least a run may be given: runtimes take some of it for themselves.
 const MIN_RUN_MEMORY_BYTES: i64 = 1 << 20;
@@ -323,6 +329,22 @@ impl Reader<'_> {
                 self.integer(value, "process_memory_bytes", limits)
             })
             .and_then(|bytes| u64::try_from(bytes).ok());
+        if let Some(value) = members.take("operators") {
+            let names = self.strings(value, "operators").unwrap_or_default();
+            if names.len() > MAX_OPERATOR_LIBRARIES {
+                let message = format!("operators names {} libraries", names.len());
+                let remedy = format!("Name at most {MAX_OPERATOR_LIBRARIES}.");
+                self.fault(value.span(), message, remedy);
+            } else if !matches!(engine.backend, Backend::Auto | Backend::Onnxruntime) {
+                let message = format!(
+                    "operators is given for backend {:?}",
+                    engine.backend.as_str()
+                );
+                let remedy = "Only ONNX Runtime takes libraries of operators: write backend = \"onnxruntime\".";
+                self.fault(value.span(), message, remedy);
+            }
+            engine.operators = names;
+        }
         if let Some(value) = members.take("pinned") {
             engine.pinned = self.boolean(value, "pinned").unwrap_or_default();
         }

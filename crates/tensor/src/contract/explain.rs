@@ -119,6 +119,10 @@ impl Reader<'_> {
             let remedy = "Leave [explain] out: its runs are the items of a batch.";
             self.fault(value.span(), "the model has no batch axis", remedy);
         }
+        if contract.inputs.iter().any(|spec| spec.optional) {
+            let remedy = "Leave [explain] or optional out: every input of an explained call is changed in turn.";
+            self.fault(value.span(), "the model has optional inputs", remedy);
+        }
         let target = members.take("target");
         let baseline = members.take("baseline");
         let groups = members.take("groups");

@@ -262,7 +262,7 @@ impl<R: BufRead + Read + Seek> Walk<R> {
                     push(self.varint()?);
                 }
             }
-            Item::Fixed => {}
+            Item::Bits(_) | Item::Fixed => {}
         }
         Ok(())
     }

@@ -239,7 +239,7 @@ fn broadcast(left: Dims, right: Dims) -> Dims {
 fn arithmetic<'s>(structure: &'s Structure, output: &str) -> Option<(&'s Operator, &'static str)> {
     let ty = structure.values.get(output)?.ty;
     let (operators, fault): (&[&str], _) = match ty {
-        PortType::Tensor(TensorType::I64) => (
+        PortType::Tensor(TensorType::I64 | TensorType::U64 | TensorType::U32) => (
             &[
                 "Add",
                 "Sub",
@@ -257,7 +257,7 @@ fn arithmetic<'s>(structure: &'s Structure, output: &str) -> Option<(&'s Operato
                 "ReduceL2",
                 "ReduceSumSquare",
             ],
-            "computes INT64 in 32 bits",
+            "computes INT64, UINT64 and UINT32 in 32 bits with a sign",
         ),
         PortType::Tensor(TensorType::I32) => (
             &[
@@ -272,13 +272,20 @@ fn arithmetic<'s>(structure: &'s Structure, output: &str) -> Option<(&'s Operato
             ],
             "computes this of INT32 in FP32",
         ),
-        PortType::Tensor(TensorType::U8) | PortType::I8 => (
+        PortType::Tensor(TensorType::U8 | TensorType::I8) => (
             &["Add", "Sub", "Mul", "Sum"],
             "saturates 8-bit integers where they must wrap around",
         ),
+        PortType::Tensor(TensorType::U16 | TensorType::I16) => (
+            &["Add", "Sub", "Mul", "Sum"],
+            "computes 16-bit integers in 32 bits and does not wrap them around",
+        ),
         _ => return None,
     };
-    let narrow = matches!(ty, PortType::Tensor(TensorType::U8) | PortType::I8);
+    let narrow = matches!(
+        ty,
+        PortType::Tensor(TensorType::U8 | TensorType::I8 | TensorType::U16 | TensorType::I16)
+    );
     let producers = producers(structure);
     let mut seen = HashSet::new();
     let mut values = vec![output];
@@ -354,7 +361,7 @@ fn unbounded(structure: &Structure, producers: &HashMap<&str, &Operator>, name: 
         match producers.get(value) {
             None if structure.inputs.contains(value) => {
                 let ty = structure.values.get(value).map(|value| value.ty);
-                if ty != Some(PortType::Bool) {
+                if ty != Some(PortType::Tensor(TensorType::Bool)) {
                     return true;
                 }
             }

@@ -1,0 +1,426 @@
+#!/usr/bin/env python3
+"""Serves ONNX's operator tests and compares the answers with the golden outputs, over HTTP as bytes and as JSON.
+
+usage: operators.py --server PENSTOCK --data FOLDER --backend NAME [--only PATTERN] [--known FILE [--write]] [--out FILE]
+
+FOLDER holds one folder for each test: model.onnx and test_data_set_*/{input,output}_*.pb. Each becomes a model whose
+contract has the lengths of its first data set. What came of each test is a line: status, test, reason.
+
+  right    every data set is answered as the golden outputs say, as bytes and as JSON
+  wrong    an answer differs
+  refused  the model is not served, or the call is refused; the reason is the server's
+  first-run  the model is refused because of the made-up first run, which says nothing of the model
+  crashed  the server ended
+  unloadable  ONNX Runtime for Python does not load it either (with --denominator)
+"""
+import argparse, fnmatch, glob, http.client, json, os, re, shutil, struct, subprocess, sys, tempfile, threading, time
+
+import numpy as np
+import onnx
+from onnx import TensorProto as T, numpy_helper
+
+# ONNX's element types that tensors carry, under the protocol's names.
+NAMES = {T.FLOAT: "FP32", T.UINT8: "UINT8", T.INT8: "INT8", T.UINT16: "UINT16", T.INT16: "INT16", T.INT32: "INT32",
+         T.INT64: "INT64", T.STRING: "BYTES", T.BOOL: "BOOL", T.FLOAT16: "FP16", T.DOUBLE: "FP64", T.UINT32: "UINT32",
+         T.UINT64: "UINT64", T.BFLOAT16: "BF16"}
+DTYPES = {"FP32": np.float32, "UINT8": np.uint8, "INT8": np.int8, "UINT16": np.uint16, "INT16": np.int16,
+          "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_, "FP16": np.float16, "FP64": np.float64,
+          "UINT32": np.uint32, "UINT64": np.uint64}
+# A server takes at most 1024 models, and one that ends costs the tests of its batch a second start.
+BATCH = 200
+# Relative and absolute, as onnx.backend.test compares; those of half precision are what two roundings differ in.
+TOLERANCES = {"FP16": (1e-2, 1e-3), "BF16": (2e-2, 2e-3), "FP32": (1e-3, 1e-5), "FP64": (1e-3, 1e-7)}
+
+
+class Skip(Exception):
+    """Why a test cannot be put to the server at all."""
+
+
+class Tensor:
+    def __init__(self, datatype, shape, data):
+        self.datatype, self.shape, self.data = datatype, list(shape), data
+
+    @staticmethod
+    def of(array, element):
+        if element not in NAMES:
+            raise Skip(f"{T.DataType.Name(element)} is no type of the protocol")
+        datatype = NAMES[element]
+        if datatype == "BYTES":
+            flat = [x if isinstance(x, bytes) else str(x).encode() for x in array.reshape(-1)]
+            return Tensor(datatype, array.shape, b"".join(struct.pack("<I", len(x)) + x for x in flat))
+        return Tensor(datatype, array.shape, np.ascontiguousarray(array).tobytes())
+
+    def strings(self):
+        found, at = [], 0
+        while at < len(self.data):
+            (n,) = struct.unpack_from("<I", self.data, at)
+            found.append(self.data[at + 4:at + 4 + n])
+            at += 4 + n
+        return found
+
+    def numbers(self):
+        if self.datatype == "BF16":
+            wide = np.frombuffer(self.data, np.uint16).astype(np.uint32) << 16
+            return wide.view(np.float32)
+        return np.frombuffer(self.data, DTYPES[self.datatype])
+
+    def as_json(self):
+        """The elements as JSON has them, or None where it has no word for one of them."""
+        if self.datatype == "BYTES":
+            try:
+                return [x.decode() for x in self.strings()]
+            except UnicodeDecodeError:
+                return None
+        numbers = self.numbers()
+        if self.datatype in TOLERANCES and not np.isfinite(numbers.astype(np.float64)).all():
+            return None
+        return [x.item() for x in (numbers.astype(np.float64) if self.datatype in ("FP16", "BF16") else numbers)]
+
+
+def from_json(output):
+    """A tensor of an output in JSON; None stands for numbers that are not finite."""
+    datatype, data = output["datatype"], output["data"]
+    if datatype == "BYTES":
+        raw = b"".join(struct.pack("<I", len(x.encode())) + x.encode() for x in data)
+    elif datatype == "BF16":
+        wide = np.array([np.nan if x is None else x for x in data], np.float32).view(np.uint32)
+        raw = (wide >> 16).astype(np.uint16).tobytes()
+    elif datatype in TOLERANCES:
+        raw = np.array([np.nan if x is None else x for x in data], DTYPES[datatype]).tobytes()
+    else:
+        raw = np.array(data, DTYPES[datatype]).tobytes()
+    return Tensor(datatype, output["shape"], raw)
+
+
+def array_of(proto):
+    array = numpy_helper.to_array(proto)
+    return Tensor.of(array, proto.data_type)
+
+
+def read(path, info):
+    """The tensors that carry one value of a test, by name. An empty dict stands for an optional that is not there."""
+    kind = info.type.WhichOneof("value")
+    raw = open(path, "rb").read()
+    name = info.name
+    if kind == "optional_type":
+        inner = info.type.optional_type.elem_type
+        proto = onnx.OptionalProto.FromString(raw)
+        if proto.elem_type == onnx.OptionalProto.TENSOR and proto.HasField("tensor_value"):
+            return {name: array_of(proto.tensor_value)}
+        if proto.elem_type == onnx.OptionalProto.SEQUENCE and proto.HasField("sequence_value"):
+            return sequence(name, proto.sequence_value, inner.sequence_type.elem_type.tensor_type.elem_type)
+        return {}
+    if kind == "sequence_type":
+        inner = info.type.sequence_type.elem_type
+        if inner.WhichOneof("value") != "tensor_type":
+            raise Skip("a sequence of other than tensors")
+        return sequence(name, onnx.SequenceProto.FromString(raw), inner.tensor_type.elem_type)
+    if kind != "tensor_type":
+        raise Skip(f"{kind} is no tensor, sequence or optional")
+    return {name: array_of(onnx.TensorProto.FromString(raw))}
+
+
+def sequence(name, proto, element):
+    """The two tensors that carry a sequence: docs/TYPES.md."""
+    if element not in NAMES:
+        raise Skip(f"{T.DataType.Name(element)} is no type of the protocol")
+    tensors = [array_of(one) for one in proto.tensor_values]
+    axes = max((len(t.shape) for t in tensors), default=0)
+    count = sum(int(np.prod(t.shape, dtype=np.int64)) for t in tensors)
+    lengths = [t.shape + [-1] * (axes - len(t.shape)) for t in tensors]
+    shapes = np.array(lengths, np.int64).reshape(len(tensors), axes)
+    return {name: Tensor(NAMES[element], [count], b"".join(t.data for t in tensors)),
+            f"{name}.shapes": Tensor("INT64", shapes.shape, shapes.tobytes())}
+
+
+class Case:
+    def __init__(self, folder):
+        self.name, self.folder = os.path.basename(folder), folder
+        self.served = re.sub(r"[^a-z0-9_-]", "-", self.name.lower())
+        self.graph = onnx.load(os.path.join(folder, "model.onnx"), load_external_data=False).graph
+        given = {one.name for one in self.graph.initializer}
+        self.inputs = [one for one in self.graph.input if one.name not in given]
+        self.outputs = list(self.graph.output)
+        self.sets = []
+        for data in sorted(glob.glob(os.path.join(folder, "test_data_set_*"))):
+            values = lambda what, infos: [read(os.path.join(data, f"{what}_{i}.pb"), info) for i, info in enumerate(infos)]
+            self.sets.append((values("input", self.inputs), values("output", self.outputs)))
+
+    def write(self, models, backend):
+        """Makes a model of the test."""
+        folder = os.path.join(models, self.served)
+        os.makedirs(os.path.join(folder, "1"))
+        shutil.copy(os.path.join(self.folder, "model.onnx"), os.path.join(folder, "1", "model.onnx"))
+        lines = [f'description = "ONNX operator test {self.name}"', "inputs = []" if not self.inputs else ""]
+        sent, given = self.sets[0]
+        for side, infos, values in (("inputs", self.inputs, sent), ("outputs", self.outputs, given)):
+            for info, tensors in zip(infos, values):
+                if not tensors and side == "inputs":
+                    raise Skip("an optional input without a value, which ONNX Runtime's C interface cannot make")
+                tensors = tensors or absent(info)
+                for name, tensor in tensors.items():
+                    shape = ", ".join(str(n) for n in tensor.shape)
+                    # A second data set may have other lengths.
+                    if len(self.sets) > 1:
+                        shape = ", ".join(f'"{side[0]}{len(lines)}_{i}"' for i, _ in enumerate(tensor.shape))
+                    optional = info.type.WhichOneof("value") == "optional_type" and side == "outputs"
+                    lines += [f"[[{side}]]", f"name = {json.dumps(name)}", f'datatype = "{tensor.datatype}"',
+                              f"shape = [{shape}]", "optional = true" if optional else ""]
+        lines += ["[engine]", f'backend = "{backend}"', "lanes = 1"]
+        open(os.path.join(folder, "model.toml"), "w").write("\n".join(lines) + "\n")
+
+
+def absent(info):
+    """What an optional output would be carried by; its lengths are not known."""
+    inner = info.type.optional_type.elem_type
+    if inner.WhichOneof("value") == "sequence_type":
+        element = inner.sequence_type.elem_type.tensor_type.elem_type
+        return {info.name: Tensor(NAMES[element], [1], b""), f"{info.name}.shapes": Tensor("INT64", [1, 1], b"")}
+    return {info.name: Tensor(NAMES[inner.tensor_type.elem_type], [1], b"")}
+
+
+class Server:
+    def __init__(self, binary, models, arguments):
+        self.state = tempfile.mkdtemp()
+        policy = os.path.join(self.state, "penstock.toml")
+        open(policy, "w").write('[auth.anonymous]\nscopes = ["*"]\nfrom = "anywhere"\n')
+        config = os.path.join(self.state, "runtime.toml")
+        store = os.path.join(self.state, "default.kv")
+        open(config, "w").write(f'[key_value_store.default]\ntype = "penstock"\npath = "{store}"\n')
+        command = [binary, "up", "--listen", "127.0.0.1:0", "--models", models, "--policy", policy,
+                   "--runtime-config-file", config, "--state-dir", os.path.join(tempfile.gettempdir(), "penstock-operators"),
+                   *arguments]
+        self.child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
+        self.log, self.port = [], None
+        self.reader = threading.Thread(target=self.follow, daemon=True)
+        self.reader.start()
+        until = time.time() + 300
+        while self.port is None and self.child.poll() is None and time.time() < until:
+            time.sleep(0.05)
+        self.connection = None
+
+    def follow(self):
+        for line in self.child.stderr:
+            self.log.append(line.rstrip())
+            found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+            if found and self.port is None:
+                self.port = int(found[1])
+
+    def ask(self, method, path, body=None, headers={}):
+        for attempt in (0, 1):
+            try:
+                if self.connection is None:
+                    self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+                self.connection.request(method, path, body, headers)
+                answer = self.connection.getresponse()
+                return answer.status, dict(answer.getheaders()), answer.read()
+            except (http.client.HTTPException, OSError):
+                self.connection = None
+                if attempt or self.child.poll() is not None:
+                    raise
+
+    def stop(self):
+        if self.child.poll() is None:
+            self.child.terminate()
+            try:
+                self.child.wait(20)
+            except subprocess.TimeoutExpired:
+                self.child.kill()
+                self.child.wait()
+        shutil.rmtree(self.state, ignore_errors=True)
+
+
+def message(raw):
+    try:
+        body = json.loads(raw)
+        error = body.get("error", body)
+        return error if isinstance(error, str) else error.get("message", str(error))
+    except ValueError:
+        return raw[:200].decode(errors="replace")
+
+
+def differs(got, wanted):
+    """In words how a tensor differs from the golden one, or None."""
+    if got.datatype != wanted.datatype:
+        return f"{got.datatype} in place of {wanted.datatype}"
+    # Over the protocol a scalar is an axis of one element.
+    if got.shape != wanted.shape and not (wanted.shape == [] and got.shape == [1]):
+        return f"shape {got.shape} in place of {wanted.shape}"
+    if wanted.datatype == "BYTES":
+        return None if got.strings() == wanted.strings() else f"{got.strings()[:3]} in place of {wanted.strings()[:3]}"
+    got, wanted, of = got.numbers(), wanted.numbers(), wanted.datatype
+    if of not in TOLERANCES:
+        same = got == wanted
+    else:
+        relative, absolute = TOLERANCES[of]
+        got, wanted = got.astype(np.float64), wanted.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            near = np.abs(got - wanted) <= absolute + relative * np.abs(wanted)
+        same = (got == wanted) | (np.isnan(got) & np.isnan(wanted)) | near
+    if same.all():
+        return None
+    at = int(np.argmin(same))
+    return f"{got[at]} in place of {wanted[at]} at {at}, {int((~same).sum())} of {same.size} differ"
+
+
+def call(server, case, inputs, as_json):
+    body = {"inputs": [], "parameters": {"binary_data_output": not as_json}}
+    tail = b""
+    for tensors in inputs:
+        for name, tensor in tensors.items():
+            entry = {"name": name, "datatype": tensor.datatype, "shape": tensor.shape}
+            if as_json:
+                entry["data"] = tensor.as_json()
+            else:
+                entry["parameters"] = {"binary_data_size": len(tensor.data)}
+                tail += tensor.data
+            body["inputs"].append(entry)
+    head = json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"} if as_json else {
+        "Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
+    status, answered, raw = server.ask("POST", f"/v2/models/{case.served}/infer", head if as_json else head + tail, headers)
+    if status != 200:
+        return None, f"{status}: {message(raw)}"
+    length = {k.lower(): v for k, v in answered.items()}.get("inference-header-content-length")
+    length = int(length) if length else len(raw)
+    found, at = {}, length
+    for output in json.loads(raw[:length])["outputs"]:
+        size = output.get("parameters", {}).get("binary_data_size")
+        if size is None:
+            found[output["name"]] = from_json(output)
+        else:
+            found[output["name"]] = Tensor(output["datatype"], output["shape"], raw[at:at + size])
+            at += size
+    return found, None
+
+
+def judge(server, case):
+    status, _, raw = server.ask("GET", f"/v2/models/{case.served}/ready")
+    if status != 200:
+        _, _, raw = server.ask("GET", f"/v1/models/{case.served}")
+        reason = message(raw)
+        lines = [line for line in server.log if case.served in line and ("fail" in line or "refus" in line or "not" in line)]
+        reason = lines[-1] if lines else reason
+        first = "first run" in reason or "made up" in reason or "trial" in reason
+        return ("first-run" if first else "refused"), reason
+    for inputs, outputs in case.sets:
+        wanted = {name: tensor for tensors in outputs for name, tensor in tensors.items()}
+        finite = all(t.as_json() is not None for tensors in inputs for t in tensors.values())
+        for as_json in [False, True] if finite else [False]:
+            way = "JSON" if as_json else "bytes"
+            got, refused = call(server, case, inputs, as_json)
+            if refused:
+                return "refused", f"{way}: {refused}"
+            if set(got) != set(wanted):
+                return "wrong", f"{way}: outputs {sorted(got)} in place of {sorted(wanted)}"
+            for name, tensor in wanted.items():
+                if as_json and tensor.datatype in TOLERANCES and tensor.as_json() is None:
+                    continue
+                if as_json and tensor.datatype == "BYTES" and tensor.as_json() is None:
+                    continue
+                difference = differs(got[name], tensor)
+                if difference:
+                    return "wrong", f"{way}: {name}: {difference}"
+    return "right", ""
+
+
+def run(cases, options, results):
+    """Judges cases with one server; where it ends, with two for half of them each."""
+    models = tempfile.mkdtemp()
+    rest = []
+    try:
+        for case in cases:
+            try:
+                case.write(models, options.backend)
+                rest.append(case)
+            except Skip as reason:
+                results[case.name] = ("refused", str(reason))
+                shutil.rmtree(os.path.join(models, case.served), ignore_errors=True)
+        if not rest:
+            return
+        server = Server(options.server, models, options.argument)
+        try:
+            while rest:
+                case = rest[0]
+                if server.port is None or server.child.poll() is not None:
+                    break
+                results[case.name] = judge(server, case)
+                rest.pop(0)
+        except (http.client.HTTPException, OSError) as error:
+            if server.child.poll() is None:
+                results[rest.pop(0).name] = ("refused", f"no answer: {error}")
+        finally:
+            server.stop()
+        ended = server.log[-3:]
+    finally:
+        shutil.rmtree(models, ignore_errors=True)
+    if len(rest) == 1 and len(cases) == 1:
+        results[rest[0].name] = ("crashed", " ".join(ended)[-300:])
+    elif rest:
+        middle = max(1, len(rest) // 2)
+        run(rest[:middle], options, results)
+        run(rest[middle:], options, results)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--server", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--backend", default="onnxruntime")
+    parser.add_argument("--only", default="*", help="patterns, separated by commas")
+    parser.add_argument("--every", type=int, default=1, help="one of so many tests")
+    parser.add_argument("--known")
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--out")
+    parser.add_argument("--denominator", action="store_true", help="count what ONNX Runtime for Python loads")
+    parser.add_argument("argument", nargs="*", help="for the server, after --")
+    options = parser.parse_args()
+    results, cases = {}, []
+    for folder in sorted(glob.glob(os.path.join(options.data, "*")))[::options.every]:
+        name = os.path.basename(folder)
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in options.only.split(",")):
+            continue
+        if not os.path.exists(os.path.join(folder, "model.onnx")):
+            continue
+        if options.denominator:
+            import onnxruntime
+            onnxruntime.set_default_logger_severity(4)
+            try:
+                onnxruntime.InferenceSession(os.path.join(folder, "model.onnx"), providers=["CPUExecutionProvider"])
+            except Exception as error:
+                results[name] = ("unloadable", str(error).split("\n")[0][:200])
+                continue
+        try:
+            cases.append(Case(folder))
+        except Skip as reason:
+            results[name] = ("refused", str(reason))
+    for at in range(0, len(cases), BATCH):
+        run(cases[at:at + BATCH], options, results)
+        print(f"{min(at + BATCH, len(cases))} of {len(cases)}", file=sys.stderr)
+    lines = [f"{status}\t{name}\t{reason}".replace("\n", " ") for name, (status, reason) in sorted(results.items())]
+    out = open(options.out, "w") if options.out else sys.stdout
+    print("\n".join(lines), file=out, flush=True)
+    count = {}
+    for status, _ in results.values():
+        count[status] = count.get(status, 0) + 1
+    print(", ".join(f"{number} {status}" for status, number in sorted(count.items())), file=sys.stderr)
+    if options.known:
+        now = {name: status for name, (status, _) in results.items() if status not in ("right", "unloadable")}
+        if options.write:
+            with open(options.known, "w") as file:
+                for name, status in sorted(now.items()):
+                    print(f"{status}\t{name}\t{results[name][1][:160]}", file=file)
+            return
+        known = dict(reversed(line.split("\t")[:2]) for line in open(options.known).read().splitlines() if line)
+        known = {name: status for name, status in known.items() if name in results}
+        worse = {name: status for name, status in now.items() if known.get(name) != status}
+        better = [name for name in known if name not in now]
+        for name, status in worse.items():
+            print(f"{status}, and was {known.get(name, 'right')}: {name}: {results[name][1]}", file=sys.stderr)
+        for name in better:
+            print(f"right now: {name}; take it out of {options.known}", file=sys.stderr)
+        if worse or better:
+            sys.exit(1)
+
+
+main()
