@@ -80,9 +80,9 @@ def tensor(side, name, datatype, shape, more=""):
 
 def classified(label, datatype, probability, labels):
     names = ", ".join(json.dumps(str(one)) for one in labels)
-    return tensor("outputs", label, datatype, ["N"]) + tensor(
-        "outputs", probability, "FP32", ["N", len(labels)], f"labels = [{names}]\n"
-    )
+    # A contract with labels has no output called "label": `:predict` has a member of that name.
+    more = "" if label == "label" else f"labels = [{names}]\n"
+    return tensor("outputs", label, datatype, ["N"]) + tensor("outputs", probability, "FP32", ["N", len(labels)], more)
 
 
 iris = load_iris()

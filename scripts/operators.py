@@ -28,6 +28,8 @@ DTYPES = {"FP32": np.float32, "UINT8": np.uint8, "INT8": np.int8, "UINT16": np.u
           "UINT32": np.uint32, "UINT64": np.uint64}
 # A server takes at most 1024 models, and one that ends costs the tests of its batch a second start.
 BATCH = 200
+# Seconds until the models of a batch have been tried; OpenVINO takes most of one for each.
+LOADING = 240
 # Relative and absolute, as onnx.backend.test compares; those of half precision are what two roundings differ in.
 TOLERANCES = {"FP16": (1e-2, 1e-3), "BF16": (2e-2, 2e-3), "FP32": (1e-3, 1e-5), "FP64": (1e-3, 1e-7)}
 
@@ -295,12 +297,16 @@ def call(server, case, inputs, as_json):
 
 
 def judge(server, case):
-    status, _, raw = server.ask("GET", f"/v2/models/{case.served}/ready")
+    # The server answers before it has loaded everything.
+    until, failed = time.time() + LOADING, re.compile(rf"model {re.escape(case.served)}: not served: (.*)")
+    while True:
+        status, _, raw = server.ask("GET", f"/v2/models/{case.served}/ready")
+        reasons = [found[1] for line in list(server.log) if (found := failed.search(line))]
+        if status == 200 or reasons or time.time() > until:
+            break
+        time.sleep(0.1)
     if status != 200:
-        _, _, raw = server.ask("GET", f"/v1/models/{case.served}")
-        reason = message(raw)
-        lines = [line for line in server.log if case.served in line and ("fail" in line or "refus" in line or "not" in line)]
-        reason = lines[-1] if lines else reason
+        reason = reasons[-1] if reasons else f"not ready after {LOADING} s: {message(raw)}"
         first = "first run" in reason or "made up" in reason or "trial" in reason
         return ("first-run" if first else "refused"), reason
     for inputs, outputs in case.sets:
