@@ -251,11 +251,11 @@ mod tests {
 
     #[test]
     fn a_fixed_dimension_that_no_run_contradicts_is_written_as_a_number() {
-        let contract = contract("[\"N\", \"K\"]", "");
-        let ports = [port(&[None, Some(3)])];
+        let contract = contract("[\"N\", 3]", "");
+        let ports = [port(&[Some(1), Some(3)])];
         let faults = faults(&contract, &ports, &[run(1, &[1, 3])]);
         assert_eq!(faults.len(), 1, "{faults:?}");
-        assert!(faults[0].contains("fixed at 3"), "{faults:?}");
+        assert!(faults[0].contains("fixed at 1"), "{faults:?}");
         assert!(in_doubt(&contract, &ports));
     }
 

@@ -220,12 +220,6 @@ minimum = 0",
         ),
         (
             "shape = [\"N\", 2048]",
-            "shape = [\"N\", 0]",
-            6,
-            "the length of an axis is 0",
-        ),
-        (
-            "shape = [\"N\", 2048]",
             "shape = [\"N\", -1]",
             6,
             "the length of an axis is -1",
