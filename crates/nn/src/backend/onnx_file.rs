@@ -21,6 +21,7 @@ use super::{Dim, GraphSource, LoadOptions, Port, PortType};
 use crate::error::{ErrorCode, NnError, quoted};
 use crate::tensor::TensorType;
 
+#[cfg(feature = "native")]
 pub(crate) mod structure;
 
 /// How deep graphs may lie in one another (the branches of an `If`, the body of a `Loop`). Protocol buffers' own

@@ -2462,7 +2462,7 @@ mod tests {
         };
         Port {
             name: name.into(),
-            ty: crate::backend::PortType::Bool,
+            ty: crate::backend::PortType::Tensor(crate::tensor::TensorType::Bool),
             dims: Some(dims.iter().map(dim).collect()),
         }
     }
