@@ -148,7 +148,8 @@ fn an_output_that_breaks_the_contract_is_an_error_of_the_operators_and_is_logged
         false,
     );
     server.logged("model columns version 1: ready");
-    assert_eq!(top(&server, 1).json()["predictions"][0]["y"], json!([3.0]));
+    let first = top(&server, 1).json();
+    assert_eq!(first["predictions"][0]["y"], json!([[3.0]]), "{first}");
     // Not kept by the result cache either.
     for _ in 0..2 {
         let answer = top(&server, 2);

@@ -50,6 +50,9 @@ mod bindings {
 use bindings::penstock::nn::tensors;
 use bindings::wasi::nn::{errors, graph, inference, tensor};
 
+/// A run's outputs, in the guest's table.
+type Given = Vec<(String, Resource<Tensor>)>;
+
 /// One part in so many of an instance's memory may be outputs of one run: the gate holds them as
 /// blocks, as tensors and as JSON.
 const OUTPUT_SHARE: usize = 4;
@@ -339,7 +342,7 @@ impl InstanceState {
     fn give(
         &mut self,
         computed: Result<Vec<(String, NnTensor)>, Error>,
-    ) -> wasmtime::Result<Result<Vec<(String, Resource<Tensor>)>, Resource<Error>>> {
+    ) -> wasmtime::Result<Result<Given, Resource<Error>>> {
         let outputs = match computed {
             Ok(outputs) => outputs,
             Err(error) => return Ok(Err(self.fail(error)?)),

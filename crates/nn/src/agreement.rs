@@ -206,10 +206,7 @@ pub(crate) fn calls(contract: &Contract) -> Vec<Call> {
             tensor.dims.get(at).copied().map(u64::from)
         };
         let inputs = contract.inputs.iter().zip(longer.iter().flatten());
-        inputs
-            .filter_map(|pair| of(pair))
-            .next()
-            .unwrap_or_else(|| least(axis))
+        inputs.filter_map(of).next().unwrap_or_else(|| least(axis))
     };
     let kinds: [(&'static str, Kind, bool); 5] = [
         ("numbers of usual size", Kind::Noise(1.0), false),

@@ -453,7 +453,8 @@ mod tests {
 
     #[test]
     fn every_port_is_in_the_contract_as_the_graph_has_it() {
-        let cases: [(&[&str], &[&str], &str, &str, bool); 7] = [
+        type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a str, &'a str, bool);
+        let cases: [Case<'_>; 7] = [
             (&["", "3"], &["", "2"], "[N, 3]", "[N, 2]", true),
             (&["batch", "3"], &["batch"], "[batch, 3]", "[batch]", true),
             (

@@ -15,7 +15,7 @@ use penstock_tensor::contract::{Contract, Dim as Axis, FirstRun, Sample, TensorS
 
 use crate::backend::Graph;
 use crate::contract_check::{self, Fill};
-use crate::error::{ErrorCode, NnError};
+use crate::error::{ErrorCode, NnError, Refusal};
 use crate::layout::{CONTRACT_FILE, SAMPLE_FILE};
 use crate::tensor::NnTensor;
 
@@ -457,10 +457,12 @@ pub fn find(
 
 /// Whether other inputs would make no difference.
 fn ends_tries(error: &NnError) -> bool {
+    // After an input that ended the runtime's process, no other is tried.
     matches!(
         error.code,
         ErrorCode::Timeout | ErrorCode::Security | ErrorCode::NotFound
-    ) || error.message.contains("given up")
+    ) || error.refusal == Some(Refusal::Ended)
+        || error.message.contains("given up")
         || error.message.contains("does not implement")
 }
 

@@ -54,7 +54,7 @@ pub fn run(
     layout::agrees(contract, 1, session.inputs(), session.outputs())?;
     let began = Instant::now();
     let mut tries = 0;
-    let mut ran: Option<(Inputs, Vec<(String, NnTensor)>, Duration)> = None;
+    let mut ran: Option<(Inputs, Inputs, Duration)> = None;
     let elapsed = || began.elapsed();
     first_run::find(contract, 1, sample, graph.as_ref(), elapsed, |inputs| {
         tries += 1;

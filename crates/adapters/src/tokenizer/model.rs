@@ -253,7 +253,7 @@ impl Model {
 
 struct Bpe {
     /// For two numbers: the rank of their merge, and what they become.
-    merges: HashMap<(u32, u32), (u32, u32)>,
+    merges: Merges,
     unknown: Option<u32>,
     prefix: Option<String>,
     suffix: Option<String>,
@@ -262,11 +262,14 @@ struct Bpe {
     ignore_merges: bool,
 }
 
+/// By two numbers: the rank of their merge, and what they become.
+type Merges = HashMap<(u32, u32), (u32, u32)>;
+
 fn merge_table(
     merges: Vec<MergeFile>,
     numbers: &HashMap<String, u32>,
     prefix: Option<&str>,
-) -> Result<HashMap<(u32, u32), (u32, u32)>, String> {
+) -> Result<Merges, String> {
     let mut table = HashMap::with_capacity(merges.len());
     for (merge, rank) in merges.iter().zip(0u32..) {
         let (a, b) = match merge {

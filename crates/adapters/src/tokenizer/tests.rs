@@ -3,12 +3,14 @@
 use super::*;
 use proptest::prelude::*;
 
+type Row = (String, Option<String>, Option<usize>, Vec<u32>, Vec<u32>);
+
 #[derive(Deserialize)]
 struct Case {
     name: String,
     tokenizer: TokenizerFile,
     /// A text, a second one, to how many tokens both are cut, the numbers, their types.
-    rows: Vec<(String, Option<String>, Option<usize>, Vec<u32>, Vec<u32>)>,
+    rows: Vec<Row>,
 }
 
 fn cases() -> Vec<Case> {

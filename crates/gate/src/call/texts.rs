@@ -104,12 +104,12 @@ impl Texts {
         model: &str,
         (first, chunk): (usize, &[Vec<String>]),
     ) -> Result<Step, Problem> {
-        fn item(row: &Vec<String>) -> Item<'_> {
+        fn item(row: &[String]) -> Item<'_> {
             Item {
                 parts: row.iter().map(|text| Part::Text(text)).collect(),
             }
         }
-        let items: Vec<Item<'_>> = chunk.iter().map(item).collect();
+        let items: Vec<Item<'_>> = chunk.iter().map(|row| item(row)).collect();
         let step = prepare_cut(adapter, contract, model, &items, self.cut_to);
         step.map_err(|unprepared| match unprepared {
             Unprepared::Broken(problem) => problem,
