@@ -727,7 +727,7 @@ fn a_million_of_anything_costs_no_more_than_what_was_sent() {
     message.extend_from_slice(&x);
     let rejection = decode_infer(&message, &contract, LIMIT).unwrap_err();
     assert!(rejection.violations.len() <= 32);
-    assert_eq!(MAX_LISTED, 64);
+    assert_eq!(MAX_LISTED, 256);
 }
 
 #[test]

@@ -125,6 +125,12 @@ pub fn arrange(
     } else {
         bare(&stripped, graph)?
     };
+    if ![ONNX, "model.xml"]
+        .iter()
+        .any(|graph| arranged.version.contains_key(*graph))
+    {
+        return Err("its version has no model.onnx and no model.xml".to_owned());
+    }
     for from in arranged
         .beside
         .values_mut()

@@ -332,7 +332,6 @@ minimum = 0",
             21,
             "min 961 is greater than max 960",
         ),
-        ("H = { min = 2,", "H = { min = 0,", 21, "min is 0"),
         (
             "H = { min = 2,",
             "H = { least = 2,",
