@@ -24,10 +24,13 @@ fn comparable(answer: &Answer) -> (u16, Vec<(String, String)>, serde_json::Value
     }
     // When the server published it, and the tag that says so.
     let mut varies = vec![];
-    for model in body["data"].as_array_mut().into_iter().flatten() {
-        if let Some(created) = model.get_mut("created") {
-            *created = "varies".into();
-            varies = vec!["etag"];
+    for list in ["data", "models"] {
+        let models = body.get_mut(list).and_then(serde_json::Value::as_array_mut);
+        for model in models.into_iter().flatten() {
+            if let Some(created) = model.get_mut("created") {
+                *created = "varies".into();
+                varies = vec!["etag"];
+            }
         }
     }
     varies.extend(["date", "x-request-id", "x-prediction-id", "content-length"]);
