@@ -216,8 +216,8 @@ impl Open {
             outputs,
             labels,
             operator_libraries,
-            // What calls may leave out or leave empty is decided in the server.
-            optional_inputs: _,
+            optional_inputs,
+            // What calls may leave empty is decided in the server.
             empty_inputs: _,
             // These say how calls wait and share runs, which happens in the server.
             queue_max: _,
@@ -241,6 +241,7 @@ impl Open {
             "outputs": outputs,
             "labels": labels,
             "operator_libraries": operator_libraries,
+            "optional_inputs": optional_inputs,
             "working_bytes": working_bytes,
             "precision": precision.as_str(),
             "non_finite": non_finite,
@@ -283,6 +284,7 @@ impl Open {
                 device: value["device"].as_str().map(str::to_owned),
                 outputs,
                 labels,
+                optional_inputs: texts(&value["optional_inputs"])?,
                 operator_libraries: libraries.into_iter().map(PathBuf::from).collect(),
                 working_bytes: size("working_bytes"),
                 precision: *Precision::ALL
