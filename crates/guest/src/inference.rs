@@ -207,7 +207,7 @@ fn to_nn(tensor: tensors::Tensor) -> Result<(String, NnTensor), wit::Failure> {
         .collect::<Result<Vec<u32>, _>>()
         .map_err(|_| refused(format!("input `{name}` has an axis longer than 4294967295")))?;
     let ty = element_type(datatype_from_wit(datatype));
-    Ok((name, nn::create(&dimensions, ty, &bulk_bytes(&data))))
+    Ok((name, nn::create(&dimensions, ty, bulk_bytes(&data))))
 }
 
 fn from_nn((name, tensor): (String, NnTensor)) -> Result<tensors::Tensor, wit::Failure> {
