@@ -381,7 +381,7 @@ impl<'a> Pull<'a> {
         }
     }
 
-    /// Asks what there is, again where that may help.
+    /// Asks the source for its files. Tries again after failures that may pass.
     async fn adapter_list(&mut self) -> Result<Listing, Error> {
         let mut tries = Tries::default();
         loop {
