@@ -43,8 +43,15 @@ fn objects_and_prefixes_become_models() {
             "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1",
             "-s3",
-            "-volume.max=8",
+            // The server makes seven volumes for itself and as many for each bucket. Eight, its default, may leave the bucket none.
+            "-volume.max=64",
             "-master.volumeSizeLimitMB=64",
+            // A disk with less than one percent free, its default, would make every volume read-only and every write an error 500.
+            "-volume.minFreeSpace=1MiB",
+            // What listens on a fixed port, or reports to somebody, is left off.
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-master.telemetry=false",
         ])
         .arg(format!("-dir={}", files.path().display()))
         .arg(format!("-master.port={master}"))
