@@ -655,10 +655,7 @@ impl Core {
             }
             Err(error) => {
                 let reason = format!("no thread can be made to load it ({error})");
-                let now = self.now_ms();
-                self.lock()
-                    .book
-                    .finished(&name, version, job, Err(reason.into()), now);
+                self.finish(self.lock(), &name, version, job, Err(reason.into()));
                 self.turn.send_modify(|turn| *turn += 1);
             }
         }
@@ -703,13 +700,10 @@ impl Core {
             );
             self.abandoned_loads.fetch_add(1, Ordering::SeqCst);
             progress.give_up();
-            let now = self.now_ms();
             inner
                 .took
                 .insert((name.to_owned(), version), began.elapsed());
-            inner
-                .book
-                .finished(name, version, job, Err(reason.into()), now);
+            self.finish(inner, name, version, job, Err(reason.into()));
         }
         self.turn.send_modify(|turn| *turn += 1);
         self.drive();
@@ -720,6 +714,23 @@ impl Core {
             // Again, because it may have come just before a run began.
             progress.give_up();
         }
+    }
+
+    /// Writes down what came of a load and shows it to callers before anybody else can read the book. A load that the book
+    /// calls done and callers cannot use would make "loaded" a lie for a moment.
+    fn finish(
+        self: &Arc<Self>,
+        mut inner: MutexGuard<'_, Inner>,
+        name: &str,
+        version: u64,
+        job: Job,
+        outcome: Result<(u64, u64), Reason>,
+    ) {
+        let now = self.now_ms();
+        inner.book.finished(name, version, job, outcome, now);
+        let trash = self.sync(&mut inner);
+        drop(inner);
+        self.discard(trash);
     }
 
     /// Lets go of graphs where it holds nobody up: giving back gigabytes takes long.
@@ -773,14 +784,10 @@ impl Core {
             }
             Err(error) => Err(error.message.into()),
         };
-        let now = self.now_ms();
         inner
             .took
             .insert((start.name.clone(), start.version), began.elapsed());
-        inner
-            .book
-            .finished(&start.name, start.version, start.job, outcome, now);
-        drop(inner);
+        self.finish(inner, &start.name, start.version, start.job, outcome);
         self.turn.send_modify(|turn| *turn += 1);
         self.drive();
     }
