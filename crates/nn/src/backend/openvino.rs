@@ -683,6 +683,38 @@ struct Compiled {
     took: Duration,
     /// Whether a run on it ended badly, so that it is to be used no more.
     spoilt: AtomicBool,
+    /// Runs begun on it so far, and those under way.
+    begun: AtomicU64,
+    under_way: AtomicUsize,
+}
+
+/// A run on a compiled model, from its first call of the library to its last.
+struct OneOf<'a> {
+    compiled: &'a Compiled,
+    number: u64,
+    began_alone: bool,
+}
+
+impl<'a> OneOf<'a> {
+    fn begin(compiled: &'a Compiled) -> Self {
+        let others = compiled.under_way.fetch_add(1, Ordering::SeqCst);
+        Self {
+            compiled,
+            number: compiled.begun.fetch_add(1, Ordering::SeqCst) + 1,
+            began_alone: others == 0,
+        }
+    }
+
+    /// Whether no other run was under way on the same compiled model since this one began.
+    fn was_alone(&self) -> bool {
+        self.began_alone && self.compiled.begun.load(Ordering::SeqCst) == self.number
+    }
+}
+
+impl Drop for OneOf<'_> {
+    fn drop(&mut self) {
+        self.compiled.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 // SAFETY: ov::Core, ov::Model and ov::CompiledModel are documented as safe to compile and to make requests of from
@@ -720,6 +752,8 @@ impl Graph {
             model: CompiledModel(compiled),
             took: started.elapsed(),
             spoilt: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
+            under_way: AtomicUsize::new(0),
         })
     }
 
@@ -882,7 +916,11 @@ impl Lane for OvLane {
                 }
                 *progress = Progress::Begun;
             }
+            let compiled = self.compiled.clone();
+            let one = OneOf::begin(&compiled);
             let outcome = self.start(inputs);
+            let alone = one.was_alone();
+            drop(one);
             let ended = {
                 let mut progress = lock(&self.progress.0);
                 std::mem::replace(&mut *progress, Progress::Idle) == Progress::Ended
@@ -896,6 +934,10 @@ impl Lane for OvLane {
                 }
                 // Another call's failure may be the reason.
                 Err(Fault::Failed(_)) | Ok(()) if spoilt() && tries < MAX_TRIES => {}
+                // The other call may have failed first and not have said so yet.
+                Err(Fault::Failed(_)) if graph.open_shapes && !alone && tries < MAX_TRIES => {
+                    graph.renew(&self.compiled)?;
+                }
                 Err(Fault::Failed(error)) => {
                     graph.renew(&self.compiled)?;
                     return Err(error);
