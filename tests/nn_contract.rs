@@ -27,7 +27,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
-use support::{D, Node, onnx_bytes, onnx_type::FLOAT, p};
+use support::onnx_type::{BOOL, FLOAT, STRING, UINT64};
+use support::{D, Node, onnx_bytes, p};
 
 include!("guests/nn-guest/src/list.rs");
 
@@ -75,7 +76,8 @@ datatype = "FP32"
 shape = ["R", "C"]
 "#;
 
-/// `identity`, `slow` with what is added to its contract, `outer`, and `broken`, whose graph is none.
+/// `identity`, `slow` with what is added to its contract, `outer`, models that answer what they are sent in other types,
+/// `relative`, whose rows depend on each other, and `broken`, whose graph is none.
 fn models(folder: &Path, slow: &str) {
     let copy = |name: &str, from: &str, contract: &str, graph: Option<&[u8]>| {
         let model = folder.join(name);
@@ -100,6 +102,28 @@ fn models(folder: &Path, slow: &str) {
     );
     copy("outer", "models/identity", "", Some(&outer));
     std::fs::write(folder.join("outer/model.toml"), OUTER).unwrap();
+    let same = |name: &str, datatype: &str, element: u64, nodes: &[Node], columns: u64| {
+        let port = |port| p(port, element, &[D::S("N"), D::N(columns)]);
+        let graph = onnx_bytes(nodes, &[port("a")], &[port("b")]);
+        copy(name, "models/identity", "", Some(&graph));
+        let side = |side, port| {
+            format!(
+                "[[{side}]]\nname = \"{port}\"\ndatatype = \"{datatype}\"\nshape = [\"N\", {columns}]\n"
+            )
+        };
+        let sides = [side("inputs", "a"), side("outputs", "b")].concat();
+        let text = format!("description = \"For a test\"\n{sides}");
+        std::fs::write(folder.join(name).join("model.toml"), text).unwrap();
+    };
+    let identity = || [Node("Identity", vec!["a"], vec!["b"])];
+    same("flags", "BOOL", BOOL, &identity(), 2);
+    same("wide", "UINT64", UINT64, &identity(), 2);
+    same("words", "BYTES", STRING, &identity(), 2);
+    let by_the_largest = [
+        Node("ReduceMax", vec!["a"], vec!["largest"]),
+        Node("Div", vec!["a", "largest"], vec!["b"]),
+    ];
+    same("relative", "FP32", FLOAT, &by_the_largest, 1);
 }
 
 fn start(kind: Kind, slow: &str) -> Host {
@@ -425,6 +449,68 @@ mod cases {
         is_error(host, &Value::Null, &saw["unknown"], "not-found");
         is_error(host, &Value::Null, &saw["broken"], "runtime-error");
         host.answers();
+    }
+
+    pub fn every_element_type_reads_back(host: &Host) {
+        let saw = host.saw("/every_element_type_reads_back");
+        let saw = saw.as_array().unwrap();
+        assert_eq!(saw.len(), TensorType::ALL.len() * 4);
+        for tensor in saw {
+            assert_eq!(tensor[2], true, "{:?} {tensor}", host.kind);
+        }
+    }
+
+    pub fn every_element_type_computes(host: &Host) {
+        let saw = host.saw("/every_element_type_computes");
+        let same = |ty: &str, columns: u32| json!([["b", ty, [1, columns], true]]);
+        assert_eq!(saw["flags"], same("BOOL", 2), "{:?}", host.kind);
+        assert_eq!(saw["wide"], same("UINT64", 2), "{:?}", host.kind);
+        assert_eq!(saw["identity"], same("FP32", 4), "{:?}", host.kind);
+        if host.native() {
+            assert_eq!(saw["words"], same("BYTES", 2));
+        } else {
+            // tract has no strings.
+            is_error(host, &saw, &saw["words"], "runtime-error");
+        }
+        let plain = json!([{ "name": "b", "dims": [1, 2], "ty": "U8", "bytes": 2, "sum": 1 }]);
+        assert_eq!(saw["flags through wasi:nn"], plain, "{:?}", host.kind);
+    }
+
+    pub fn elements_that_lie(host: &Host) {
+        let saw = host.saw("/elements_that_lie");
+        assert_eq!(saw.as_array().unwrap().len(), 13);
+        for lie in saw.as_array().unwrap() {
+            let not_served = lie[1][1].as_str().unwrap().starts_with("not_ready: ");
+            let code = match not_served && !host.native() {
+                true => "runtime-error",
+                false => "invalid-argument",
+            };
+            is_error(host, &lie[0], &lie[1], code);
+        }
+        host.answers();
+    }
+
+    pub fn a_type_that_wasi_nn_lacks(host: &Host) {
+        for element in 0..TensorType::ALL.len() {
+            let path = format!("/a_type_that_wasi_nn_lacks?element={element}");
+            if element < TensorType::WASI.len() {
+                assert!(host.saw(&path).is_string(), "{element}");
+            } else {
+                host.traps(&path);
+            }
+        }
+    }
+
+    pub fn rows_that_were_put_together(host: &Host) {
+        let saw = host.saw("/rows_that_were_put_together");
+        assert_eq!(saw["relative"][0]["dims"], json!([3, 1]), "{saw}");
+        assert_eq!(saw["identity, joined"], ones(2));
+        let told = &saw["relative, joined"];
+        is_error(host, &saw, told, "unsupported-operation");
+        let data = told[1].as_str().unwrap();
+        let read = penstock_core::NnData::parse(data).expect(data);
+        assert_eq!(read.word, penstock_core::NnWord::RowsDepend, "{data}");
+        assert!(data.contains("ReduceMax"), "{data}");
     }
 
     pub fn crossing(host: &Host) {

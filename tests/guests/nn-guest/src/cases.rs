@@ -1,6 +1,7 @@
 //! What the guest does, a function a case.
 
 use crate::Call;
+use crate::bindings::penstock::nn::tensors::{self, ElementType};
 use crate::bindings::wasi::nn::errors::{Error, ErrorCode};
 use crate::bindings::wasi::nn::graph::{ExecutionTarget, GraphEncoding, load, load_by_name};
 use crate::bindings::wasi::nn::inference::GraphExecutionContext;
@@ -466,6 +467,173 @@ pub fn runs_in_the_shadow(_: &Call) -> Value {
         ],
         "unknown": open("identity@9!shadow").err().map(|error| told(&error)),
         "broken": open("broken@1!shadow").err().map(|error| told(&error)),
+    })
+}
+
+/// Every type of `penstock:nn/tensors` under its name in the protocol, with the bytes of one element; none for strings.
+const ELEMENTS: [(ElementType, &str, Option<usize>); 14] = [
+    (ElementType::Fp16, "FP16", Some(2)),
+    (ElementType::Fp32, "FP32", Some(4)),
+    (ElementType::Fp64, "FP64", Some(8)),
+    (ElementType::Bf16, "BF16", Some(2)),
+    (ElementType::Uint8, "UINT8", Some(1)),
+    (ElementType::Int32, "INT32", Some(4)),
+    (ElementType::Int64, "INT64", Some(8)),
+    (ElementType::BoolValue, "BOOL", Some(1)),
+    (ElementType::Int8, "INT8", Some(1)),
+    (ElementType::Int16, "INT16", Some(2)),
+    (ElementType::Uint16, "UINT16", Some(2)),
+    (ElementType::Uint32, "UINT32", Some(4)),
+    (ElementType::Uint64, "UINT64", Some(8)),
+    (ElementType::Bytes, "BYTES", None),
+];
+
+fn element_name(ty: ElementType) -> &'static str {
+    let found = ELEMENTS.iter().find(|(other, _, _)| *other == ty);
+    found.map_or("", |(_, name, _)| name)
+}
+
+/// Texts as `penstock:nn/tensors` carries them.
+fn texts(texts: &[&str]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for text in texts {
+        bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    bytes
+}
+
+pub fn every_element_type_reads_back(_: &Call) -> Value {
+    let mut seen = Vec::new();
+    for (ty, name, size) in ELEMENTS {
+        for dims in [&[][..], &[1], &[3, 5], &[0, 7]] {
+            let elements: usize = dims.iter().map(|&d| d as usize).product();
+            let bytes = match size {
+                Some(size) => (0..elements * size).map(|n| n as u8 & 1).collect(),
+                None => texts(&vec!["é"; elements]),
+            };
+            let tensor = tensors::create(dims, ty, &bytes);
+            let same = tensor.dimensions() == dims
+                && tensors::type_of(&tensor) == ty
+                && tensor.data() == bytes;
+            seen.push(json!([name, dims, same]));
+        }
+    }
+    seen.into()
+}
+
+/// What `penstock:nn/tensors` answers for one row of two elements.
+fn computed_as(model: &str, ty: ElementType, dims: &[u32], bytes: &[u8]) -> Value {
+    let context = match load_by_name(model).and_then(|graph| graph.init_execution_context()) {
+        Ok(context) => context,
+        Err(error) => return told(&error),
+    };
+    let tensor = tensors::create(dims, ty, bytes);
+    match tensors::compute(&context, vec![("a".to_owned(), tensor)]) {
+        Ok(outputs) => outputs
+            .iter()
+            .map(|(name, tensor)| {
+                let ty = element_name(tensors::type_of(tensor));
+                json!([name, ty, tensor.dimensions(), tensor.data() == bytes])
+            })
+            .collect(),
+        Err(error) => told(&error),
+    }
+}
+
+/// Models that answer what they are sent: through `penstock:nn/tensors`, and through `wasi:nn` as far as it goes.
+pub fn every_element_type_computes(_: &Call) -> Value {
+    let wide = [u64::MAX.to_le_bytes(), 1u64.to_le_bytes()].concat();
+    let plain = |model: &str, bytes: &[u8]| {
+        let tensor = Tensor::new(&[1, 2], TensorType::U8, bytes);
+        shown(&compute(&context(model), "a", tensor))
+    };
+    json!({
+        "flags": computed_as("flags", ElementType::BoolValue, &[1, 2], &[1, 0]),
+        "wide": computed_as("wide", ElementType::Uint64, &[1, 2], &wide),
+        "words": computed_as("words", ElementType::Bytes, &[1, 2], &texts(&["", "grün"])),
+        "identity": computed_as("identity", ElementType::Fp32, &[1, 4], &[0; 16]),
+        "flags through wasi:nn": plain("flags", &[0, 1]),
+    })
+}
+
+pub fn elements_that_lie(_: &Call) -> Value {
+    let one = |model: &str, ty, dims: &[u32], bytes: &[u8]| computed_as(model, ty, dims, bytes);
+    let mut cut = texts(&["a", "b"]);
+    cut.pop();
+    let far = [&u32::MAX.to_le_bytes()[..], b"ab"].concat();
+    json!([
+        [
+            "neither 0 nor 1",
+            one("flags", ElementType::BoolValue, &[1, 2], &[1, 2])
+        ],
+        [
+            "no elements",
+            one("flags", ElementType::BoolValue, &[0, 2], &[])
+        ],
+        [
+            "fewer bytes",
+            one("wide", ElementType::Uint64, &[1, 2], &[0; 15])
+        ],
+        [
+            "more bytes",
+            one("wide", ElementType::Uint64, &[1, 2], &[0; 24])
+        ],
+        ["signed", one("wide", ElementType::Int64, &[1, 2], &[0; 16])],
+        [
+            "as bytes",
+            one("wide", ElementType::Uint8, &[1, 16], &[0; 16])
+        ],
+        [
+            "numbers for texts",
+            one("words", ElementType::Uint8, &[1, 2], &[0; 2])
+        ],
+        [
+            "a text cut off",
+            one("words", ElementType::Bytes, &[1, 2], &cut)
+        ],
+        [
+            "a length beyond the end",
+            one("words", ElementType::Bytes, &[1, 1], &far)
+        ],
+        [
+            "half a length",
+            one("words", ElementType::Bytes, &[1, 1], &[0; 3])
+        ],
+        [
+            "fewer texts",
+            one("words", ElementType::Bytes, &[1, 2], &texts(&["a"]))
+        ],
+        [
+            "more texts",
+            one(
+                "words",
+                ElementType::Bytes,
+                &[1, 2],
+                &texts(&["a", "b", "c"])
+            )
+        ],
+        [
+            "texts for numbers",
+            one("identity", ElementType::Bytes, &[1, 4], &texts(&["a"; 4]))
+        ],
+    ])
+}
+
+/// `tensor.ty` of `wasi:nn` has no word for it.
+pub fn a_type_that_wasi_nn_lacks(call: &Call) -> Value {
+    let (ty, _, size) = ELEMENTS[call.number("element") % ELEMENTS.len()];
+    let bytes = size.map_or_else(|| texts(&["a"]), |size| vec![0; size]);
+    json!(name_of(tensors::create(&[1], ty, &bytes).ty()))
+}
+
+/// A model that divides by the largest of its rows, and one whose rows do not depend on each other.
+pub fn rows_that_were_put_together(_: &Call) -> Value {
+    let ask = |name: &str, dims: &[u32]| shown(&compute(&context(name), "a", ones(dims)));
+    json!({
+        "relative": ask("relative@1", &[3, 1]),
+        "relative, joined": ask("relative@1!joined", &[3, 1]),
+        "identity, joined": ask("identity@1!joined", &[2, 4]),
     })
 }
 

@@ -1,4 +1,4 @@
-//! A component for tests: the path names the case of `wasi:nn` it plays, and the answer is what it saw, as JSON.
+//! A component for tests: the path names the case of `wasi:nn` or of `penstock:nn/tensors` it plays, and the answer is what it saw, as JSON.
 //!
 //! It judges nothing: `tests/nn_contract.rs` does. Errors of the interface are answered as `[code, data]`.
 
@@ -17,6 +17,7 @@ mod bindings {
                 import wasi:nn/graph@0.2.0-rc-2024-10-28;
                 import wasi:nn/inference@0.2.0-rc-2024-10-28;
                 import wasi:nn/errors@0.2.0-rc-2024-10-28;
+                import penstock:nn/tensors@0.1.0;
                 export penstock:gate/door@0.1.0;
             }
         ",

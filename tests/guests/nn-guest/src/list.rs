@@ -24,6 +24,11 @@ macro_rules! for_each_case {
             waits_for_a_slow_model
             waits_no_longer_than_it_says
             runs_in_the_shadow
+            every_element_type_reads_back
+            every_element_type_computes
+            elements_that_lie
+            a_type_that_wasi_nn_lacks
+            rows_that_were_put_together
             crossing
         }
     };
