@@ -7,7 +7,7 @@
 //!   in the middle; the darkest of that becomes 16.
 
 use crate::outputs::{classified, config, floats, tensor};
-use crate::picture::{Allowance, Area, Picture, picture};
+use crate::picture::{Allowance, Area, Picture, Scaling, picture};
 use crate::{Adapter, Item, Refusal, RefusalKind, Step, each, only_part};
 use penstock_tensor::Tensor;
 use serde::Deserialize;
@@ -138,7 +138,7 @@ fn seen(picture: &Picture) -> Result<[f32; SIDE * SIDE], RefusalKind> {
         channels: 1,
         bytes: vec![0; SHEET * SHEET],
     };
-    let drawn = ink.scaled(area, to_width, to_height);
+    let drawn = ink.scaled(area, to_width, to_height, Scaling::Smooth);
     for (row, values) in drawn.chunks_exact(to_width).enumerate() {
         let at = (y + row) * SHEET + x;
         for (to, value) in sheet.bytes[at..at + to_width].iter_mut().zip(values) {
@@ -151,7 +151,7 @@ fn seen(picture: &Picture) -> Result<[f32; SIDE * SIDE], RefusalKind> {
         width: SHEET as f64,
         height: SHEET as f64,
     };
-    let scaled = sheet.scaled(whole, SIDE, SIDE);
+    let scaled = sheet.scaled(whole, SIDE, SIDE, Scaling::Smooth);
     let darkest = scaled.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
     for (to, value) in seen.iter_mut().zip(scaled) {
         // Rounding must not leave the contract's bounds.

@@ -2,7 +2,7 @@
 //! says everything that differs between such models: size, fit, order of colours, normalisation, labels.
 
 use crate::outputs::{classified, config, floats, tensor};
-use crate::picture::{Allowance, Area, Picture, picture};
+use crate::picture::{Allowance, Area, Picture, Scaling, picture};
 use crate::{Adapter, Item, Refusal, RefusalKind, Step, each, only_part};
 use penstock_tensor::Tensor;
 use serde::Deserialize;
@@ -56,6 +56,10 @@ enum Scores {
     Logits,
 }
 
+fn smooth() -> Scaling {
+    Scaling::Smooth
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -66,6 +70,8 @@ struct Config {
     width: u32,
     height: u32,
     fit: Fit,
+    #[serde(default = "smooth")]
+    scaling: Scaling,
     channels: Channels,
     layout: Layout,
     /// Taken from each channel's value, 0 to 255, in the order of `channels`.
@@ -210,7 +216,7 @@ impl Image {
                 filled = wide.clamp(1.0, width as f64) as usize;
             }
         }
-        let scaled = picture.scaled(area, filled, height);
+        let scaled = picture.scaled(area, filled, height, config.scaling);
         let depth = config.depth();
         let value = |x: usize, y: usize, channel: usize| {
             if x >= filled {

@@ -4,7 +4,7 @@
 //! The lines of a batch are scaled to one height and are as wide as the widest; zeros fill the others on the right.
 
 use crate::outputs::{config, floats, json, tensor};
-use crate::picture::{Allowance, Area, Picture, picture};
+use crate::picture::{Allowance, Area, Picture, Scaling, picture};
 use crate::{Adapter, Answer, Item, Refusal, RefusalKind, Step, each, only_part};
 use penstock_tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -102,7 +102,7 @@ impl Reading {
                 width: picture.width as f64,
                 height: picture.height as f64,
             };
-            let scaled = picture.scaled(area, filled, height);
+            let scaled = picture.scaled(area, filled, height, Scaling::Linear);
             for channel in 0..DEPTH {
                 // Blue, green, red, as OpenCV has it.
                 let from = if picture.channels == 1 {

@@ -3,7 +3,7 @@
 //! (non-maximum suppression), in pixels of the caller's image.
 
 use crate::outputs::{config, floats, json, tensor};
-use crate::picture::{Allowance, Area, Picture, picture};
+use crate::picture::{Allowance, Area, Picture, Scaling, picture};
 use crate::{Adapter, Answer, Item, Refusal, RefusalKind, Step, each, only_part};
 use penstock_tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,8 @@ struct Config {
     form: Form,
     #[serde(default)]
     place: Place,
+    #[serde(default = "linear")]
+    scaling: Scaling,
     /// The value of the border, 0 to 255.
     #[serde(default = "grey")]
     border: f32,
@@ -69,6 +71,9 @@ struct Config {
     across_classes: bool,
 }
 
+fn linear() -> Scaling {
+    Scaling::Linear
+}
 fn grey() -> f32 {
     114.0
 }
@@ -247,7 +252,7 @@ impl Objects {
             width: from_width,
             height: from_height,
         };
-        let scaled = picture.scaled(area, wide, high);
+        let scaled = picture.scaled(area, wide, high, config.scaling);
         numbers.reserve(DEPTH * width * height);
         for channel in 0..DEPTH {
             let from = if picture.channels == 1 { 0 } else { channel };

@@ -5,7 +5,7 @@
 
 use crate::lines::Reading;
 use crate::outputs::{config, floats, json, tensor};
-use crate::picture::{Allowance, Area, MAX_PIXELS, Picture, picture};
+use crate::picture::{Allowance, Area, MAX_PIXELS, Picture, Scaling, picture};
 use crate::{Adapter, Answer, Item, Refusal, RefusalKind, Step, each, only_part};
 use penstock_tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -271,7 +271,7 @@ impl Ocr {
             width: picture.width as f64,
             height: picture.height as f64,
         };
-        let scaled = picture.scaled(area, width, height);
+        let scaled = picture.scaled(area, width, height, Scaling::Linear);
         let mut numbers = Vec::with_capacity(DEPTH * width * height);
         for channel in 0..DEPTH {
             // Blue, green, red, as OpenCV has it.

@@ -7,6 +7,7 @@
 
 use crate::{Blob, Part, RefusalKind};
 use png::Transformations;
+use serde::Deserialize;
 use std::io::Cursor;
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
@@ -445,11 +446,10 @@ impl Picture {
         }
     }
 
-    /// The picture, or a part of it, scaled: each new pixel is the mean of those it covers, weighted by a
-    /// triangle, so that nothing is skipped where many become one. The values are those of the bytes.
-    pub fn scaled(&self, part: Area, width: usize, height: usize) -> Vec<f32> {
-        let columns = weights(part.x, part.width, self.width, width);
-        let rows = weights(part.y, part.height, self.height, height);
+    /// The picture, or a part of it, scaled. The values are those of the bytes.
+    pub fn scaled(&self, part: Area, width: usize, height: usize, scaling: Scaling) -> Vec<f32> {
+        let columns = weights(part.x, part.width, self.width, width, scaling);
+        let rows = weights(part.y, part.height, self.height, height, scaling);
         let channels = self.channels;
         // The direction that leaves less to hold is taken first.
         if width * self.height <= height * self.width {
@@ -497,6 +497,17 @@ impl Picture {
     }
 }
 
+/// What a new pixel is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scaling {
+    /// The mean of all it covers, weighted by a triangle: nothing is skipped where many become one. Pillow and torchvision do so.
+    Smooth,
+    /// The nearest two in each direction, also where it covers more. OpenCV does so by default, and models whose training
+    /// images were made by it find what its images show.
+    Linear,
+}
+
 /// A part of a picture, in pixels and parts of pixels.
 #[derive(Clone, Copy, Debug)]
 pub struct Area {
@@ -516,9 +527,18 @@ fn sum(weights: &[f32], values: impl Iterator<Item = f32>) -> f32 {
 
 /// For each of `to` new pixels, the first of the old ones it takes from and how much of each, when `length`
 /// of the old ones from `start` on become the new ones.
-fn weights(start: f64, length: f64, from: usize, to: usize) -> Vec<(usize, Vec<f32>)> {
+fn weights(
+    start: f64,
+    length: f64,
+    from: usize,
+    to: usize,
+    scaling: Scaling,
+) -> Vec<(usize, Vec<f32>)> {
     let scale = length / to as f64;
-    let reach = scale.max(1.0);
+    let reach = match scaling {
+        Scaling::Smooth => scale.max(1.0),
+        Scaling::Linear => 1.0,
+    };
     (0..to)
         .map(|at| {
             let centre = start + (at as f64 + 0.5) * scale;
@@ -762,15 +782,48 @@ pub(crate) mod tests {
                 assert!((a - b).abs() < 1e-3, "{seen:?} {wanted:?}");
             }
         };
-        close(&picture.scaled(whole, 4, 2), &bytes.map(f32::from));
-        close(&picture.scaled(whole, 1, 1), &[20.0]);
-        close(&picture.scaled(whole, 1, 8), &[20.0; 8]);
+        let scaled = |part, width, height| picture.scaled(part, width, height, Scaling::Smooth);
+        close(&scaled(whole, 4, 2), &bytes.map(f32::from));
+        close(&scaled(whole, 1, 1), &[20.0]);
+        close(&scaled(whole, 1, 8), &[20.0; 8]);
         let left = Area {
             width: 1.0,
             ..whole
         };
-        close(&picture.scaled(left, 3, 1), &[10.0; 3]);
-        assert_eq!(picture.scaled(whole, 8, 5).len(), 40);
+        close(&scaled(left, 3, 1), &[10.0; 3]);
+        assert_eq!(scaled(whole, 8, 5).len(), 40);
+    }
+
+    /// The numbers are those of `cv2.resize(…, interpolation=cv2.INTER_LINEAR)` of opencv-python-headless 5.0.0.
+    #[test]
+    fn linear_scaling_takes_two_neighbours_as_opencv_does() {
+        let picture = Picture {
+            width: 8,
+            height: 1,
+            channels: 1,
+            bytes: vec![0, 80, 0, 0, 200, 0, 40, 120],
+        };
+        let whole = Area {
+            x: 0.0,
+            y: 0.0,
+            width: 8.0,
+            height: 1.0,
+        };
+        let close = |width, wanted: &[f32]| {
+            let seen = picture.scaled(whole, width, 1, Scaling::Linear);
+            for (a, b) in seen.iter().zip(wanted) {
+                assert!((a - b).abs() < 0.51, "{seen:?} {wanted:?}");
+            }
+            assert_eq!(seen.len(), wanted.len());
+        };
+        close(3, &[67.0, 100.0, 53.0]);
+        close(2, &[40.0, 20.0]);
+        close(
+            12,
+            &[
+                0.0, 40.0, 67.0, 13.0, 0.0, 33.0, 167.0, 100.0, 7.0, 33.0, 80.0, 120.0,
+            ],
+        );
     }
 
     proptest! {
@@ -803,7 +856,7 @@ pub(crate) mod tests {
             let (low, high) = (*bytes.iter().min().unwrap(), *bytes.iter().max().unwrap());
             let picture = Picture { width, height, channels: 3, bytes };
             let whole = Area { x: 0.0, y: 0.0, width: width as f64, height: height as f64 };
-            let scaled = picture.scaled(whole, to_width, to_height);
+            let scaled = picture.scaled(whole, to_width, to_height, Scaling::Smooth);
             prop_assert_eq!(scaled.len(), to_width * to_height * 3);
             for value in scaled {
                 prop_assert!(value >= f32::from(low) - 0.01 && value <= f32::from(high) + 0.01);
