@@ -111,9 +111,11 @@ pub struct Answer {
 pub struct Standing {
     /// Units left: a call of that cost passes, and one of more does not.
     pub left: u64,
-    /// Milliseconds until a call of the cost passes if nobody else calls; 0 where it passes now.
+    /// Milliseconds until a call of the cost passes if nobody else calls; 0 where it passes now. It passes from then
+    /// on, at every instance.
     pub retry_ms: u64,
-    /// Milliseconds until the window ends or the bucket is full.
+    /// Milliseconds until the window ends or the bucket is full. Where a call of the cost passes only by units that
+    /// this instance took ahead, until it passes without them if that is later.
     pub reset_ms: u64,
 }
 
@@ -368,26 +370,31 @@ impl Rule {
         let leased = local.tokens;
         let (elapsed_ms, width_ms) = (at.elapsed_ms(now_ms), at.width_ms());
         // What compute time a call takes is known afterwards; it passes while anything is left.
-        let (cost, left) = match self.limit.unit {
+        let (cost, free) = match self.limit.unit {
             Unit::ComputeMs => {
                 let left = window::peek(at.limit, before, count, elapsed_ms, width_ms).left;
                 (1, left)
             }
             _ => {
                 let left = window::decide(at.limit, before, count, 0, elapsed_ms, width_ms).left;
-                (cost, left.saturating_add(leased).min(at.limit))
+                (cost, left)
             }
         };
-        let retry_ms = match cost <= left {
+        let left = free.saturating_add(leased).min(at.limit);
+        // From when on the call passes without the units that were taken ahead.
+        let unleased_ms = match cost <= free {
             true => 0,
             false => window::retry_ms(
-                at.limit, before, count, cost, leased, elapsed_ms, width_ms, at.sliding,
+                at.limit, before, count, cost, elapsed_ms, width_ms, at.sliding,
             ),
         };
+        let passes = cost <= left;
+        let end_ms = at.span.end_ms.saturating_sub(now_ms);
         Some(Standing {
             left,
-            retry_ms,
-            reset_ms: at.span.end_ms.saturating_sub(now_ms),
+            retry_ms: if passes { 0 } else { unleased_ms },
+            // Units taken ahead are lost when the window ends; the call passes again only afterwards.
+            reset_ms: end_ms.max(if passes { unleased_ms } else { 0 }),
         })
     }
 

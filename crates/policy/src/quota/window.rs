@@ -54,31 +54,31 @@ pub fn decide(
     }
 }
 
-/// Milliseconds until `cost` would fit if nobody else called, at least 1. `count` is without the
-/// charge. Of `cost`, `leased` units are in `count` already; they are lost when the window ends. For a
-/// fixed window (`sliding` false) the wait lasts until its end.
-#[allow(clippy::too_many_arguments)]
+/// Milliseconds until `cost`, which does not fit now, fits if nobody else calls; at least 1. `count` is without
+/// the charge. For a fixed window (`sliding` false) the wait lasts until its end.
+///
+/// It fits from then on, however much later the call comes, and at every instance. For that reason the units that
+/// an instance took ahead do not shorten the wait: other instances do not have them, and they are lost when the
+/// window ends, which may be before the whole second that a client is told.
 pub fn retry_ms(
     limit: u64,
     before: i64,
     count: i64,
     cost: u64,
-    leased: u64,
     elapsed_ms: u64,
     width_ms: u64,
     sliding: bool,
 ) -> u64 {
     let width = i128::from(width_ms.max(1));
     let elapsed = i128::from(elapsed_ms).min(width);
-    let missing = i128::from(cost.saturating_sub(leased));
     let (limit, before) = (i128::from(limit), i128::from(before.max(0)));
     let (count, cost) = (i128::from(count.max(0)), i128::from(cost));
     let to_end = width - elapsed;
     let wait = if !sliding {
         to_end
-    } else if count + missing <= limit && before > 0 {
-        // before·(W - e) + (count + missing)·W <= limit·W, solved for the elapsed time e.
-        let covered = (limit - count - missing) * width / before;
+    } else if count + cost <= limit && before > 0 {
+        // before·(W - e) + (count + cost)·W <= limit·W, solved for the elapsed time e.
+        let covered = (limit - count - cost) * width / before;
         (width - covered - elapsed).max(0)
     } else if cost >= limit {
         // Nothing may be left of this window either.
@@ -150,7 +150,7 @@ mod tests {
             (0, 20, 20, 15_000, true, 105_000),
             (20, 0, 1, 0, true, 3_000),
         ] {
-            let got = retry_ms(20, before, count, cost, 0, elapsed, 60_000, sliding);
+            let got = retry_ms(20, before, count, cost, elapsed, 60_000, sliding);
             assert_eq!(got, wait, "{before} {count} {cost} {elapsed} {sliding}");
         }
     }
@@ -173,7 +173,7 @@ mod tests {
             let (before, count) = (before.min(limit as i64), count.min(limit as i64));
             let width = 60_000;
             prop_assume!(!decide(limit, before, count + cost as i64, cost, elapsed, width).fits);
-            let wait = retry_ms(limit, before, count, cost, 0, elapsed, width, true);
+            let wait = retry_ms(limit, before, count, cost, elapsed, width, true);
             let at = |wait: u64| match (elapsed + wait).checked_sub(width) {
                 None => decide(limit, before, count + cost as i64, cost, elapsed + wait, width),
                 Some(into) if into < width => decide(limit, count, cost as i64, cost, into, width),
@@ -198,7 +198,7 @@ mod tests {
         #[test]
         fn no_sum_overflows(limit in 1..=super::super::limits::MAX_LIMIT, before: i64, count: i64, elapsed: u64) {
             let _ = decide(limit, before, count, limit, elapsed, 31 * 86_400_000);
-            let _ = retry_ms(limit, before, count, limit, 0, elapsed, 31 * 86_400_000, true);
+            let _ = retry_ms(limit, before, count, limit, elapsed, 31 * 86_400_000, true);
         }
     }
 }
