@@ -291,9 +291,6 @@ pub(crate) fn cost(nodes: &[Node], known: HashSet<String>, functions: &[Function
 /// or where nothing is known of the operator.
 fn shaped_at_run_time(node: &Node) -> Option<(usize, usize)> {
     const ALL: usize = usize::MAX;
-    if node.has_graphs {
-        return Some((0, ALL));
-    }
     if !matches!(node.domain.as_str(), "" | "ai.onnx") {
         return None;
     }
@@ -333,10 +330,12 @@ pub(crate) fn open_shapes<'n>(
                 .then_some((0, usize::MAX)),
             None => decides(node),
         };
-        let decided = deciding.is_some_and(|(from, to)| {
-            let mut inputs = node.inputs.iter().enumerate();
-            inputs.any(|(index, name)| (from..=to).contains(&index) && !is_known(name))
-        });
+        // Inner graphs use values of the outer one that are no inputs of the operator.
+        let decided = node.has_graphs
+            || deciding.is_some_and(|(from, to)| {
+                let mut inputs = node.inputs.iter().enumerate();
+                inputs.any(|(index, name)| (from..=to).contains(&index) && !is_known(name))
+            });
         let follows = node.inputs.iter().any(|name| open.contains(name.as_str()));
         let measures = matches!(node.op.as_str(), "Shape" | "Size") && node.domain.is_empty();
         let outputs = (node.outputs.iter()).filter(|name| !name.is_empty());
