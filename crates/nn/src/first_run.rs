@@ -14,6 +14,7 @@ use penstock_tensor::Tensor;
 use penstock_tensor::contract::{Contract, Dim as Axis, FirstRun, Sample, TensorSpec};
 
 use crate::backend::Graph;
+use crate::backend::cost::{Attribute, Node};
 use crate::contract_check::{self, Fill};
 use crate::error::{ErrorCode, NnError, Refusal};
 use crate::layout::{CONTRACT_FILE, SAMPLE_FILE};
@@ -50,7 +51,7 @@ pub struct Try {
 }
 
 /// What an operator does with one of its inputs, where not every value will do.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 enum Use {
     /// Any value that is 0.
     Zeros,
@@ -66,15 +67,55 @@ enum Use {
     Shape,
     /// A shape for as many elements as the operator's input 0 has.
     Reshape,
-    /// Parts that the operator's input 0 is cut into along its first or its last axis.
-    Parts,
+    /// Parts that the operator's input 0 is cut into along this axis, or along its last.
+    Parts(i64),
+    /// The length of the first axis of the operator's input 0, then these numbers.
+    FirstLength(&'static [f64]),
+    /// The lengths of an image of which the operator's input 0 has the blocks: as many as its last axis is long.
+    Blocks(Window),
+    /// The shape of which a pooling operator made the operator's input 0.
+    Unpooled(Window),
     /// The numbers of a fixed list, repeated: what the operator wants there.
     Of(&'static [f64]),
 }
 
+/// The attributes of an operator that slides a window; an empty list stands for the default.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Window {
+    kernel: Vec<i64>,
+    strides: Vec<i64>,
+    pads: Vec<i64>,
+}
+
+impl Window {
+    fn of(node: &Node) -> Self {
+        let list = |name: &str| match node.attributes.get(name) {
+            Some(Attribute::Ints(list)) => list.clone(),
+            _ => Vec::new(),
+        };
+        Self {
+            kernel: list("kernel_shape"),
+            strides: list("strides"),
+            pads: list("pads"),
+        }
+    }
+
+    fn stride(&self, axis: usize) -> f64 {
+        self.strides.get(axis).map_or(1.0, |stride| *stride as f64)
+    }
+
+    /// What is added before and behind an axis, together.
+    fn padding(&self, axis: usize) -> f64 {
+        let behind = axis + self.pads.len() / 2;
+        let at = |index| self.pads.get(index).map_or(0.0, |pad: &i64| *pad as f64);
+        at(axis) + at(behind)
+    }
+}
+
 /// What an operator does with its input number `index`, by the ONNX specification. `None` where any value will do, or
 /// where nothing is known.
-fn use_of(operator: &str, index: usize) -> Option<Use> {
+fn use_of(node: &Node, index: usize) -> Option<Use> {
+    let operator = node.op.as_str();
     Some(match (operator, index) {
         ("Reshape", 1) => Use::Reshape,
         ("Expand" | "ConstantOfShape" | "Tile" | "TopK" | "Loop", 0 | 1)
@@ -99,7 +140,10 @@ fn use_of(operator: &str, index: usize) -> Option<Use> {
         ) => Use::Zeros,
         ("CumSum" | "Trilu", 1) | ("OneHot", 0) => Use::Zeros,
         ("OneHot", 1) => Use::Twos,
-        ("Split", 1) => Use::Parts,
+        ("Split" | "SplitToSequence", 1) => Use::Parts(match node.attributes.get("axis") {
+            Some(Attribute::Int(axis)) => *axis,
+            _ => 0,
+        }),
         ("Range", 0) => Use::Zeros,
         ("Range", 1) => Use::Of(&[4.0]),
         ("Range", 2) => Use::Ones,
@@ -107,7 +151,10 @@ fn use_of(operator: &str, index: usize) -> Option<Use> {
         ("Clip", 2) | ("BatchNormalization", 4) => Use::Ones,
         ("Clip", 1) => Use::Zeros,
         ("NonMaxSuppression", 2) => Use::Ones,
-        ("AffineGrid", 1) => Use::Of(&[1.0, 1.0, 2.0, 2.0, 2.0]),
+        ("AffineGrid", 1) => Use::FirstLength(&[1.0, 2.0, 2.0, 2.0]),
+        ("Col2Im", 1) => Use::Blocks(Window::of(node)),
+        ("Col2Im", 2) => Use::Ones,
+        ("MaxUnpool", 2) => Use::Unpooled(Window::of(node)),
         ("HannWindow" | "HammingWindow" | "BlackmanWindow", 0) => Use::Of(&[8.0]),
         ("DFT", 1) => Use::Of(&[4.0]),
         ("DFT", 2) => Use::Ones,
@@ -147,7 +194,7 @@ fn uses(graph: &Graph, contract: &Contract) -> BTreeMap<String, (Use, Option<Str
             let Some(input) = named.get(name.as_str()) else {
                 continue;
             };
-            if let Some(used) = use_of(&node.op, index).filter(|_| node.domain.is_empty()) {
+            if let Some(used) = use_of(node, index).filter(|_| node.domain.is_empty()) {
                 let data = node
                     .inputs
                     .first()
@@ -187,7 +234,7 @@ pub fn tries(contract: &Contract, graph: Option<&Graph>) -> impl Iterator<Item =
             Values::Suit,
             Lengths::Least,
         ));
-        if uses.values().any(|(used, _)| *used == Use::Parts) {
+        if uses.values().any(|(used, _)| matches!(used, Use::Parts(_))) {
             plans.push(plan(
                 "parts of the last axis",
                 Values::SuitLast,
@@ -330,7 +377,7 @@ impl Plan {
                     _ if matches!(uses.get(&spec.name), Some((Use::Divisor, _))) => Some(vec![1.0]),
                     Values::Suit | Values::SuitLast => uses.get(&spec.name).map(|(used, data)| {
                         let data = data.as_deref().map(&shape_of);
-                        suited(*used, data.as_deref(), self.values == Values::SuitLast)
+                        suited(used, data.as_deref(), self.values == Values::SuitLast)
                     }),
                     Values::Named if SHAPE_NAMES.contains(&&*spec.name.to_lowercase()) => {
                         contract.inputs.first().map(|first| {
@@ -360,7 +407,7 @@ impl Plan {
 }
 
 /// The values that suit a use. A list that is shorter than the tensor is repeated.
-fn suited(used: Use, data: Option<&[u64]>, last: bool) -> Vec<f64> {
+fn suited(used: &Use, data: Option<&[u64]>, last: bool) -> Vec<f64> {
     let shape = || {
         data.unwrap_or(&[1])
             .iter()
@@ -381,11 +428,39 @@ fn suited(used: Use, data: Option<&[u64]>, last: bool) -> Vec<f64> {
             list[0] = elements;
             list
         }
-        Use::Parts => {
+        Use::Parts(axis) => {
             let shape = shape();
-            let axis = if last { shape.last() } else { shape.first() };
-            let axis = axis.copied().unwrap_or(1.0);
-            vec![axis; 1].into_iter().chain([SHARE]).collect()
+            let rank = i64::try_from(shape.len()).unwrap_or(i64::MAX);
+            let axis = if *axis < 0 { axis + rank } else { *axis };
+            let length = match last {
+                true => shape.last(),
+                false => usize::try_from(axis).ok().and_then(|axis| shape.get(axis)),
+            };
+            vec![length.copied().unwrap_or(1.0), SHARE]
+        }
+        Use::FirstLength(rest) => {
+            let first = shape().first().copied().unwrap_or(1.0);
+            [first].iter().chain(*rest).copied().collect()
+        }
+        Use::Blocks(window) => {
+            // Blocks of one element: along all axes but the first, as few of them as the padding lets there be.
+            let blocks = |axis| (window.padding(axis) / window.stride(axis)).floor() + 1.0;
+            let axes = window.strides.len().max(window.pads.len() / 2);
+            let others: f64 = (1..axes).map(blocks).product();
+            let first = shape().last().copied().unwrap_or(1.0) / others;
+            let mut list = vec![1.0; contract_check::MAX_FILL_LIST];
+            list[0] = (first - 1.0) * window.stride(0) + 1.0 - window.padding(0);
+            list
+        }
+        Use::Unpooled(window) => {
+            let length = |(axis, length): (usize, f64)| match axis.checked_sub(2) {
+                Some(axis) => {
+                    let kernel = window.kernel.get(axis).map_or(1.0, |kernel| *kernel as f64);
+                    (length - 1.0) * window.stride(axis) + kernel - window.padding(axis)
+                }
+                None => length,
+            };
+            shape().into_iter().enumerate().map(length).collect()
         }
     }
 }
@@ -565,4 +640,52 @@ fn tensors(sample: &[Tensor]) -> Result<Inputs, NnError> {
             ))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(op: &str, attributes: &[(&str, &[i64])]) -> Node {
+        Node {
+            op: op.into(),
+            attributes: (attributes.iter())
+                .map(|(name, list)| ((*name).into(), Attribute::Ints(list.to_vec())))
+                .collect(),
+            ..Node::default()
+        }
+    }
+
+    fn made(node: &Node, index: usize, data: &[u64]) -> Vec<f64> {
+        let used = use_of(node, index).expect("the operator is known");
+        suited(&used, Some(data), false)
+    }
+
+    #[test]
+    fn lengths_that_are_values_follow_from_the_operators_attributes_and_its_data() {
+        let theta = [2, 2, 3];
+        assert_eq!(made(&node("AffineGrid", &[]), 1, &theta)[..2], [2.0, 1.0]);
+        let image = |attributes: &[(&str, &[i64])], blocks| {
+            made(&node("Col2Im", attributes), 1, &[1, 5, blocks])[..2].to_vec()
+        };
+        assert_eq!(image(&[], 5), [5.0, 1.0]);
+        // Three blocks fit along the second axis, which is 1 and has a column of padding on both sides.
+        assert_eq!(image(&[("pads", &[0, 1, 0, 1])], 15), [5.0, 1.0]);
+        assert_eq!(image(&[("strides", &[2, 2])], 4), [7.0, 1.0]);
+        let pool = [("kernel_shape", &[2i64, 2][..]), ("strides", &[2, 2])];
+        assert_eq!(
+            made(&node("MaxUnpool", &pool), 2, &[1, 3, 2, 4]),
+            [1.0, 3.0, 4.0, 8.0]
+        );
+    }
+
+    #[test]
+    fn parts_are_those_of_the_axis_that_is_cut() {
+        let mut split = node("SplitToSequence", &[]);
+        assert_eq!(made(&split, 1, &[3, 6]), [3.0, SHARE]);
+        for (axis, length) in [(1, 6.0), (-1, 6.0), (-2, 3.0)] {
+            (split.attributes).insert("axis".into(), Attribute::Int(axis));
+            assert_eq!(made(&split, 1, &[3, 6]), [length, SHARE], "axis {axis}");
+        }
+    }
 }

@@ -1,14 +1,19 @@
 //! Whether what came out of a model's first runs is what its contract says. Graphs declare shapes that their own runs do
 //! not keep: CatBoost's regressors declare `[N]` and answer `[N,1]`, LightGBM's classifiers declare `[1]` and answer `[N]`.
 //! So for outputs a run decides, and the graph's declaration counts where no run contradicts it.
+//!
+//! A run on made-up values decides nothing about an output whose shape follows from values, as that of `Slice` does with
+//! computed bounds: other values give other lengths. Only its number of axes counts.
+
+use std::collections::BTreeSet;
 
 use penstock_tensor::contract::{AxisBounds, Contract};
 use penstock_tensor::outputs::{self, Lengths};
 
-use crate::backend::{Dim, Port};
+use crate::backend::{Dim, Graph, Port};
 use crate::contract_check;
-use crate::error::{NnError, quoted};
-use crate::layout::CONTRACT_FILE;
+use crate::error::{NnError, listed, quoted};
+use crate::layout::{CONTRACT_FILE, SAMPLE_FILE};
 use crate::tensor::{NnTensor, TensorType};
 
 /// The shapes of one run.
@@ -16,12 +21,15 @@ use crate::tensor::{NnTensor, TensorType};
 pub(crate) struct Run {
     inputs: Vec<(String, Vec<u64>)>,
     outputs: Vec<(String, TensorType, Vec<u64>)>,
+    /// Whether its inputs are not the operator's own samples.
+    made_up: bool,
 }
 
 impl Run {
     /// What is to be kept of a run with these inputs, which are about to go.
-    pub(crate) fn of(inputs: &[(String, NnTensor)]) -> Self {
+    pub(crate) fn of(inputs: &[(String, NnTensor)], made_up: bool) -> Self {
         Self {
+            made_up,
             inputs: inputs
                 .iter()
                 .map(|(name, tensor)| (name.clone(), wide(&tensor.dims)))
@@ -44,7 +52,8 @@ fn wide(dims: &[u32]) -> Vec<u64> {
     dims.iter().copied().map(u64::from).collect()
 }
 
-/// Refuses a version whose outputs are not what the contract says. `ports` are the graph's outputs.
+/// Refuses a version whose outputs are not what the contract says. `ports` are the graph's outputs, and `graph` is none
+/// where its operators are not known. Returns a remark on outputs that made-up runs could not decide about.
 ///
 /// # Errors
 ///
@@ -53,11 +62,23 @@ pub(crate) fn check(
     contract: &Contract,
     version: u64,
     ports: &[Port],
+    graph: Option<&Graph>,
     runs: &[Run],
-) -> Result<(), NnError> {
-    let faults = faults(contract, ports, runs);
+) -> Result<Option<String>, NnError> {
+    let open: Vec<&str> = (contract.outputs.iter().map(|spec| &*spec.name))
+        .filter(|name| graph.is_some_and(|graph| graph.has_open_shape(name)))
+        .collect();
+    let mut undecided = BTreeSet::new();
+    let faults = faults(contract, ports, &open, runs, &mut undecided);
     if faults.is_empty() {
-        return Ok(());
+        return Ok((!undecided.is_empty()).then(|| {
+            format!(
+                "the lengths of {} follow from values in the inputs, so the first run could not hold them against \
+                 {CONTRACT_FILE}; a call with other lengths fails with 500: name the axes that may have any length, or \
+                 give an input in {SAMPLE_FILE}",
+                listed(undecided.into_iter())
+            )
+        }));
     }
     Err(NnError::invalid(format!(
         "version {version} does not answer what {CONTRACT_FILE} says: {}",
@@ -65,11 +86,17 @@ pub(crate) fn check(
     )))
 }
 
-fn faults(contract: &Contract, ports: &[Port], runs: &[Run]) -> Vec<String> {
+fn faults<'c>(
+    contract: &'c Contract,
+    ports: &[Port],
+    open: &[&str],
+    runs: &[Run],
+    undecided: &mut BTreeSet<&'c str>,
+) -> Vec<String> {
     let mut faults = Vec::new();
     // The last is the longest: only there one item is told from an axis of one element.
     for run in runs.iter().rev() {
-        faults = of_run(contract, run);
+        faults = of_run(contract, open, run, undecided);
         // Another run would say the same of the same outputs in other numbers.
         if !faults.is_empty() {
             return faults;
@@ -81,6 +108,7 @@ fn faults(contract: &Contract, ports: &[Port], runs: &[Run]) -> Vec<String> {
         };
         let contradicted = runs
             .iter()
+            .filter(|run| !(run.made_up && open.contains(&&*spec.name)))
             .flat_map(|run| &run.outputs)
             .any(|(name, _, shape)| *name == spec.name && !declares(port, shape));
         if !contradicted {
@@ -90,8 +118,13 @@ fn faults(contract: &Contract, ports: &[Port], runs: &[Run]) -> Vec<String> {
     faults
 }
 
-/// What is wrong with the outputs of one run.
-fn of_run(contract: &Contract, run: &Run) -> Vec<String> {
+/// What is wrong with the outputs of one run. Those of `open` may have any lengths in a run that is made up.
+fn of_run<'c>(
+    contract: &'c Contract,
+    open: &[&str],
+    run: &Run,
+    undecided: &mut BTreeSet<&'c str>,
+) -> Vec<String> {
     let inputs = (run.inputs.iter()).map(|(name, shape)| (name.as_str(), shape.iter().copied()));
     let mut lengths = Lengths::of(contract, inputs);
     let mut faults = Vec::new();
@@ -110,6 +143,12 @@ fn of_run(contract: &Contract, run: &Run) -> Vec<String> {
                 quoted(&spec.name),
                 spec.datatype
             ));
+            continue;
+        }
+        if run.made_up && open.contains(&&*spec.name) && shape.len() == spec.shape.len() {
+            if outputs::shape(spec, shape, &mut lengths.clone()).is_some() {
+                undecided.insert(&spec.name);
+            }
             continue;
         }
         faults.extend(outputs::shape(spec, shape, &mut lengths));
@@ -199,6 +238,7 @@ mod tests {
         Run {
             inputs: vec![("x".into(), vec![items, 3])],
             outputs: vec![("y".into(), TensorType::Fp32, output.to_vec())],
+            made_up: true,
         }
     }
 
@@ -235,7 +275,13 @@ mod tests {
             for shape in shapes {
                 let contract = contract(shape, "");
                 let runs = [run(1, first), run(2, second)];
-                let faults = faults(&contract, &[port(declared)], &runs);
+                let faults = faults(
+                    &contract,
+                    &[port(declared)],
+                    &[],
+                    &runs,
+                    &mut BTreeSet::new(),
+                );
                 let open = shape == "[\"N\", \"K\"]" && first.len() == 2;
                 let expected = right.contains(&shape) || open;
                 assert_eq!(faults.is_empty(), expected, "{first:?} {shape}: {faults:?}");
@@ -253,10 +299,32 @@ mod tests {
     fn a_fixed_dimension_that_no_run_contradicts_is_written_as_a_number() {
         let contract = contract("[\"N\", 3]", "");
         let ports = [port(&[Some(1), Some(3)])];
-        let faults = faults(&contract, &ports, &[run(1, &[1, 3])]);
+        let runs = [run(1, &[1, 3])];
+        let faults = faults(&contract, &ports, &[], &runs, &mut BTreeSet::new());
         assert_eq!(faults.len(), 1, "{faults:?}");
         assert!(faults[0].contains("fixed at 1"), "{faults:?}");
         assert!(in_doubt(&contract, &ports));
+    }
+
+    #[test]
+    fn a_made_up_run_decides_nothing_about_lengths_that_follow_from_values() {
+        let contract = contract("[7, 3]", "");
+        let ports = [port(&[Some(7), Some(3)])];
+        let judged = |open: &[&str], run: Run| {
+            let mut undecided = BTreeSet::new();
+            let faults = faults(&contract, &ports, open, &[run], &mut undecided);
+            (faults.is_empty(), undecided.contains("y"))
+        };
+        assert_eq!(judged(&[], run(1, &[1, 3])), (false, false));
+        assert_eq!(judged(&["y"], run(1, &[1, 3])), (true, true));
+        assert_eq!(judged(&["y"], run(1, &[7, 3])), (true, false));
+        // The number of axes does not follow from values, and a sample is what callers send.
+        assert_eq!(judged(&["y"], run(1, &[3])), (false, false));
+        let sample = Run {
+            made_up: false,
+            ..run(1, &[1, 3])
+        };
+        assert_eq!(judged(&["y"], sample), (false, false));
     }
 
     #[test]

@@ -161,6 +161,34 @@ fn models_that_do_not_bear_zeros_at_the_least_lengths_load() {
     }
 }
 
+#[test]
+fn a_made_up_run_does_not_refuse_lengths_that_follow_from_values() {
+    let int = onnx_type::INT64;
+    let inputs = [
+        p("x", onnx_type::FLOAT, &[D::N(4)]),
+        p("from", int, &[D::N(1)]),
+        p("to", int, &[D::N(1)]),
+    ];
+    let outputs = |length| [p("y", onnx_type::FLOAT, &[D::N(length)])];
+    let graph = |operator: &'static str, takes: &[&'static str], length| {
+        let node = Node(operator, takes.to_vec(), vec!["y"]);
+        onnx_bytes(&[node], &inputs, &outputs(length))
+    };
+    let load = |graph, length| {
+        let models = Models::new();
+        models
+            .file("m/model.toml", contract(&inputs, &outputs(length), ""))
+            .file("m/1/model.onnx", graph);
+        models.load(backends())
+    };
+    // No made-up bounds cut three elements off.
+    let slice = graph("Slice", &["x", "from", "to"], 3);
+    assert_eq!(load(slice, 3), Ok(()));
+    // Bounds that are known decide, whatever the graph declares.
+    let reason = load(graph("Neg", &["x"], 3), 3).expect_err("four elements come out");
+    assert!(reason.contains("4"), "{reason}");
+}
+
 /// `y = x` reshaped to `s + t`, which must be a shape of six elements; nothing in the graph says so.
 fn picky() -> (Vec<P>, Vec<P>, bytes::Bytes) {
     let inputs = vec![

@@ -366,3 +366,38 @@ fn an_operator_in_the_body_of_another_is_found_too() {
     );
     refused(&graph, "LSTM", "direction=reverse");
 }
+
+#[test]
+fn dropout_that_may_be_asked_to_train_is_refused_and_dropout_that_never_trains_loads() {
+    const BOOL: i32 = 9;
+    let dropout = |training: &str, constant: Option<bool>| {
+        let mut inputs = vec![port("x", FLOAT, &[2, 3])];
+        let mut constants = vec![TensorProto {
+            float_data: vec![0.5],
+            ..floats("ratio", &[])
+        }];
+        match constant {
+            Some(value) => constants.push(TensorProto {
+                name: "training".into(),
+                data_type: BOOL,
+                int32_data: vec![value.into()],
+                ..TensorProto::default()
+            }),
+            None if !training.is_empty() => inputs.push(port("training", BOOL, &[])),
+            None => {}
+        }
+        graph(
+            vec![node("Dropout", &["x", "ratio", training], &["y"])],
+            inputs,
+            vec![port("y", FLOAT, &[2, 3])],
+            constants,
+        )
+    };
+    refused(&dropout("training", None), "Dropout", "training");
+    refused(&dropout("training", Some(true)), "Dropout", "training");
+    for loads in [dropout("", None), dropout("training", Some(false))] {
+        let x = fp32(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let outputs = run(&Tract, &loads, &[x]).expect("it never trains");
+        assert_eq!(as_fp32(&outputs[0]), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    }
+}

@@ -287,6 +287,67 @@ pub(crate) fn cost(nodes: &[Node], known: HashSet<String>, functions: &[Function
     }
 }
 
+/// Which inputs decide the shape of the output of an operator that [`shaped`] does not have; `None` where no input does,
+/// or where nothing is known of the operator.
+fn shaped_at_run_time(node: &Node) -> Option<(usize, usize)> {
+    const ALL: usize = usize::MAX;
+    if !matches!(node.domain.as_str(), "" | "ai.onnx") {
+        return None;
+    }
+    Some(match node.op.as_str() {
+        "AffineGrid" => (1, 1),
+        "BlackmanWindow" | "HammingWindow" | "HannWindow" => (0, 0),
+        "Col2Im" | "DFT" => (1, 2),
+        "MaxUnpool" => (2, 2),
+        "MelWeightMatrix" => (0, 1),
+        "NonMaxSuppression" | "StringNormalizer" | "StringSplit" | "Unique" => (0, ALL),
+        "STFT" => (1, 3),
+        op if op.contains("Sequence") || op.starts_with("Optional") => (0, ALL),
+        _ => return None,
+    })
+}
+
+/// The values whose shapes follow from values that callers send, and not from shapes alone. A run with made-up values says
+/// nothing about these shapes. `known` are the names of the initializers.
+pub(crate) fn open_shapes<'n>(
+    nodes: &'n [Node],
+    known: &'n HashSet<String>,
+    functions: &[Function],
+) -> HashSet<&'n str> {
+    let mut known: HashSet<&str> = known.iter().map(String::as_str).collect();
+    let mut open: HashSet<&str> = HashSet::new();
+    let decides = |node: &Node| match shaped(&node.domain, &node.op) {
+        Some(Shaped::By(from, to)) => Some((from, to)),
+        Some(Shaped::Free) => None,
+        None => shaped_at_run_time(node),
+    };
+    for node in nodes {
+        let is_known = |name: &String| name.is_empty() || known.contains(name.as_str());
+        let function = (functions.iter())
+            .find(|function| function.domain == node.domain && function.name == node.op);
+        let deciding = match function {
+            Some(function) => (function.nodes.iter().any(|node| decides(node).is_some()))
+                .then_some((0, usize::MAX)),
+            None => decides(node),
+        };
+        // Inner graphs use values of the outer one that are no inputs of the operator.
+        let decided = node.has_graphs
+            || deciding.is_some_and(|(from, to)| {
+                let mut inputs = node.inputs.iter().enumerate();
+                inputs.any(|(index, name)| (from..=to).contains(&index) && !is_known(name))
+            });
+        let follows = node.inputs.iter().any(|name| open.contains(name.as_str()));
+        let measures = matches!(node.op.as_str(), "Shape" | "Size") && node.domain.is_empty();
+        let outputs = (node.outputs.iter()).filter(|name| !name.is_empty());
+        if decided || follows {
+            open.extend(outputs.map(String::as_str));
+        } else if measures || node.inputs.iter().all(is_known) {
+            known.extend(outputs.map(String::as_str));
+        }
+    }
+    open
+}
+
 struct Walk<'a> {
     functions: HashMap<(&'a str, &'a str), &'a Function>,
     steps: usize,
@@ -411,6 +472,38 @@ mod tests {
             ..node("TreeEnsembleClassifier", &["x"], &["label", "p"])
         };
         assert_eq!(judged(&[forest]), Cost::Shapes);
+    }
+
+    #[test]
+    fn shapes_that_follow_from_values_are_open_and_so_are_those_behind_them() {
+        let open = |nodes: &[Node]| {
+            let known = HashSet::from(["c".to_owned()]);
+            open_shapes(nodes, &known, &[]).contains("y")
+        };
+        assert!(open(&[node("Slice", &["x", "s", "c"], &["y"])]));
+        assert!(open(&[node("Reshape", &["x", "s"], &["y"])]));
+        assert!(open(&[node("NonZero", &["x"], &["y"])]));
+        assert!(open(&[
+            node("HannWindow", &["x"], &["a"]),
+            node("Mul", &["a", "c"], &["y"]),
+        ]));
+        assert!(open(&[
+            node("Unique", &["x"], &["a"]),
+            node("Shape", &["a"], &["b"]),
+            node("Expand", &["c", "b"], &["y"]),
+        ]));
+        // Lengths that are constants, or that follow from lengths.
+        assert!(!open(&[node("Slice", &["x", "c", "c"], &["y"])]));
+        assert!(!open(&[
+            node("Shape", &["x"], &["a"]),
+            node("Reshape", &["x", "a"], &["y"]),
+        ]));
+        // CatBoost's and LightGBM's graphs, whose declarations are false.
+        let forest = Node {
+            domain: "ai.onnx.ml".into(),
+            ..node("TreeEnsembleRegressor", &["x"], &["y"])
+        };
+        assert!(!open(&[forest]));
     }
 
     #[test]

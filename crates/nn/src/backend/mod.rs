@@ -18,7 +18,7 @@ pub use graph::Graph;
 pub use rows::Rows;
 pub use versions::Reads;
 
-mod cost;
+pub(crate) mod cost;
 mod graph;
 mod onnx_file;
 #[cfg(feature = "native")]

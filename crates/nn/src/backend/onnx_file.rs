@@ -55,6 +55,8 @@ pub(crate) struct Declared {
     pub axes: BTreeMap<String, i64>,
     /// By output: whether its rows depend on each other.
     pub rows: BTreeMap<String, Rows>,
+    /// The outputs whose shapes follow from values that callers send.
+    pub open_outputs: BTreeSet<String>,
 }
 
 impl Declared {
@@ -174,6 +176,11 @@ fn read(source: impl BufRead + Seek) -> Result<Declared, NnError> {
         opset,
         ..
     } = walk;
+    let open = cost::open_shapes(&nodes, &initialized, &functions);
+    declared.open_outputs = (declared.outputs.iter())
+        .filter(|port| open.contains(port.name.as_str()))
+        .map(|port| port.name.clone())
+        .collect();
     declared.cost = cost::cost(&nodes, initialized, &functions);
     let tables = initials
         .iter()

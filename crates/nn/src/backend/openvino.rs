@@ -217,12 +217,13 @@ impl OpenVino {
         }
         let device = self.device(options.device.as_deref())?;
         let own_format = matches!(graph, GraphSource::File(path) if is_own_format(path));
+        let mut guards = Vec::new();
         let declared = if own_format {
             None
         } else {
             let declared = onnx_file::examine(graph)?;
             if let Some(structure) = onnx_file::structure::structure(graph) {
-                refused::check(&structure, options.non_finite)?;
+                guards = refused::check(&structure, &declared.inputs, options.non_finite)?;
             }
             Some(declared)
         };
@@ -294,6 +295,7 @@ impl OpenVino {
             current: Mutex::new(None),
             elements: inputs.iter().map(|port| element(port.ty)).collect(),
             inputs,
+            guards,
             outputs,
             output_at,
             most_bytes: options.working_bytes.unwrap_or(usize::MAX),
@@ -663,6 +665,8 @@ struct Graph {
     /// What runs begin on; there from the load on.
     current: Mutex<Option<Arc<Compiled>>>,
     inputs: Vec<Port>,
+    /// Indices that are held against lengths before OpenVINO sees them.
+    guards: Vec<refused::Guard>,
     outputs: Vec<Port>,
     elements: Vec<Element>,
     /// Where each of `outputs` stands among all the graph has.
@@ -900,6 +904,9 @@ impl Lane for OvLane {
                 graph.inputs.len(),
                 inputs.len()
             )));
+        }
+        for guard in &graph.guards {
+            guard.check(&graph.inputs, inputs)?;
         }
         let mut tries = 0;
         loop {

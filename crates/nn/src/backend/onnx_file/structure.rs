@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 
 use super::{Dim, Item, MAX_DEPTH, Malformed, Walk, Walked, field, port_type};
 use crate::backend::{GraphSource, PortType};
+use crate::tensor::TensorType;
 
 /// Most integers of one attribute or shape that are read. Axes are a handful.
 const MAX_INTEGERS: usize = 64;
@@ -31,6 +32,8 @@ pub(crate) struct Structure {
 pub(crate) struct Value {
     pub ty: PortType,
     pub dims: Option<Vec<Option<u64>>>,
+    /// The first element of a constant: an integer, or a number in FP32. `None` where it is not in the file.
+    pub first: Option<f64>,
 }
 
 /// An operator.
@@ -43,6 +46,8 @@ pub(crate) struct Operator {
     pub outputs: Vec<String>,
     /// Its attributes that are integers or lists of them.
     pub integers: HashMap<String, Vec<i64>>,
+    /// Its attributes that are a text.
+    pub texts: HashMap<String, String>,
 }
 
 impl Operator {
@@ -54,6 +59,12 @@ impl Operator {
     /// An attribute that is one integer.
     pub fn integer(&self, name: &str) -> Option<i64> {
         self.integers.get(name)?.first().copied()
+    }
+
+    /// The name of the input number `index`, where it is given.
+    pub fn input(&self, index: usize) -> Option<&str> {
+        let name = self.inputs.get(index)?;
+        (!name.is_empty()).then_some(name)
     }
 
     /// Where it is in the graph, for messages.
@@ -170,9 +181,11 @@ impl<R: BufRead + Read + Seek> Walk<R> {
                         });
                         known.collect()
                     });
-                    into.values
-                        .entry(port.name)
-                        .or_insert(Value { ty: port.ty, dims });
+                    into.values.entry(port.name).or_insert(Value {
+                        ty: port.ty,
+                        dims,
+                        first: None,
+                    });
                 }
                 _ => self.skip_to(until)?,
             }
@@ -192,7 +205,7 @@ impl<R: BufRead + Read + Seek> Walk<R> {
                 field::NODE_DOMAIN => operator.domain = self.text(until)?,
                 more::NODE_NAME => operator.name = self.text(until)?,
                 field::NODE_ATTRIBUTE => {
-                    let (mut name, mut integers) = (String::new(), Vec::new());
+                    let (mut name, mut integers, mut text) = (String::new(), Vec::new(), None);
                     while let Some((field, item)) = self.next(until)? {
                         match (field, item) {
                             (more::ATTRIBUTE_NAME, Item::Until(until)) => {
@@ -204,6 +217,12 @@ impl<R: BufRead + Read + Seek> Walk<R> {
                             (field::ATTRIBUTE_TENSOR, Item::Until(until)) => {
                                 value = Some(self.constant(until)?.1);
                             }
+                            (field::ATTRIBUTE_TEXT, Item::Until(until)) => {
+                                // A text of another kind is none of ONNX's own attributes'.
+                                text = self
+                                    .bytes(until)?
+                                    .and_then(|raw| String::from_utf8(raw).ok());
+                            }
                             (
                                 field::ATTRIBUTE_GRAPH | field::ATTRIBUTE_GRAPHS,
                                 Item::Until(until),
@@ -213,6 +232,9 @@ impl<R: BufRead + Read + Seek> Walk<R> {
                             (_, Item::Until(until)) => self.skip_to(until)?,
                             _ => {}
                         }
+                    }
+                    if let Some(text) = text {
+                        operator.texts.insert(name.clone(), text);
                     }
                     operator.integers.insert(name, integers);
                 }
@@ -231,11 +253,20 @@ impl<R: BufRead + Read + Seek> Walk<R> {
     /// Type and shape of a tensor in the file, and its name where it has one.
     fn constant(&mut self, end: u64) -> Walked<(Option<String>, Value)> {
         let (mut name, mut dims, mut ty) = (None, Vec::new(), port_type(0));
+        let (mut float, mut integers, mut raw) = (None, Vec::new(), None);
         while let Some((field, item)) = self.next(end)? {
             match (field, item) {
                 (field::TENSOR_NAME, Item::Until(until)) => name = Some(self.text(until)?),
                 (more::TENSOR_TYPE, Item::Number(number)) => ty = port_type(number),
                 (more::TENSOR_DIM, item) => self.integers(item, &mut dims)?,
+                (field::TENSOR_FLOATS, Item::Bits(bits)) if float.is_none() => float = Some(bits),
+                (field::TENSOR_FLOATS, Item::Until(until)) => {
+                    float = float.or(first_word(self.bytes(until)?));
+                }
+                (field::TENSOR_INT32S | field::TENSOR_INT64S, item) => {
+                    self.integers(item, &mut integers)?;
+                }
+                (field::TENSOR_RAW, Item::Until(until)) => raw = self.bytes(until)?,
                 (_, Item::Until(until)) => self.skip_to(until)?,
                 _ => {}
             }
@@ -245,10 +276,19 @@ impl<R: BufRead + Read + Seek> Walk<R> {
             .map(|dim| u64::try_from(dim).ok())
             .collect();
         let dims = Some(dims);
-        Ok((name, Value { ty, dims }))
+        let first = match ty {
+            PortType::Tensor(TensorType::Fp32) => {
+                (float.or(first_word(raw))).map(|bits| f64::from(f32::from_bits(bits)))
+            }
+            PortType::Tensor(TensorType::I64) => (integers.first().copied())
+                .or_else(|| Some(i64::from_le_bytes(*raw?.first_chunk()?)))
+                .map(|number| number as f64),
+            _ => None,
+        };
+        Ok((name, Value { ty, dims, first }))
     }
 
-    /// Integers one by one or packed.
+    /// Integers one by one or packed; all are read, and the first ones kept.
     fn integers(&mut self, item: Item, into: &mut Vec<i64>) -> Walked<()> {
         let mut push = |number: u64| {
             if into.len() < MAX_INTEGERS {
@@ -266,4 +306,9 @@ impl<R: BufRead + Read + Seek> Walk<R> {
         }
         Ok(())
     }
+}
+
+/// The first number of 32 bits.
+fn first_word(bytes: Option<Vec<u8>>) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes?.first_chunk()?))
 }

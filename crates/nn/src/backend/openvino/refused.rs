@@ -8,13 +8,19 @@
 //!   what callers send. Arithmetic on lengths and places (`Shape`, `ArgMax`) cannot grow so large.
 //! - Arithmetic on 8-bit integers saturates instead of wrapping around.
 //! - NaN becomes a number in some operators; see [`LOSES_NAN`].
+//! - Forms of single operators: `forms`. Indices that nothing holds against a table: `indices`.
 
 use std::collections::{HashMap, HashSet};
 
-use crate::backend::PortType;
 use crate::backend::onnx_file::structure::{Operator, Structure};
+use crate::backend::{Port, PortType};
 use crate::error::{NnError, quoted};
 use crate::tensor::TensorType;
+
+mod forms;
+mod indices;
+
+pub(super) use indices::Guard;
 
 /// Operators that answer NaN with a number.
 const LOSES_NAN: &[&str] = &[
@@ -36,13 +42,17 @@ const LOSES_NAN: &[&str] = &[
     "Cast",
 ];
 
-/// Refuses what would be answered wrong.
+/// Refuses what would be answered wrong. Returns what is to be checked in each call to a graph whose inputs are `ports`.
 ///
 /// # Errors
 ///
 /// `UnsupportedOperation`, naming the operator, the node, the fault and what to do.
-pub(super) fn check(structure: &Structure, non_finite: bool) -> Result<(), NnError> {
-    let refuse = |operator: &Operator, fault: &str| {
+pub(super) fn check(
+    structure: &Structure,
+    ports: &[Port],
+    non_finite: bool,
+) -> Result<Vec<Guard>, NnError> {
+    let refuse = |operator: &Operator, fault: &str| -> Result<Vec<Guard>, NnError> {
         Err(NnError::unsupported(format!(
             "OpenVINO gets the operator {} wrong, at the node {}: it {fault}; load the graph with backend = \
              \"onnxruntime\", or export it otherwise",
@@ -67,7 +77,10 @@ pub(super) fn check(structure: &Structure, non_finite: bool) -> Result<(), NnErr
             return refuse(operator, fault);
         }
     }
-    Ok(())
+    if let Some((operator, fault)) = forms::find(structure) {
+        return refuse(operator, fault);
+    }
+    indices::guards(structure, ports).or_else(|(operator, fault)| refuse(operator, fault))
 }
 
 /// The first operator of a list.
@@ -294,7 +307,7 @@ fn arithmetic<'s>(structure: &'s Structure, output: &str) -> Option<(&'s Operato
             continue;
         };
         if operators.iter().any(|op| operator.is(op)) {
-            let grows = |input: &String| narrow || unbounded(structure, &producers, input);
+            let grows = |input: &String| narrow || unbounded(structure, &producers, input, &[]);
             if operator.inputs.iter().any(grows) {
                 return Some((*operator, fault));
             }
@@ -329,8 +342,14 @@ fn passed(operator: &Operator) -> impl Iterator<Item = &str> {
     inputs.iter().map(String::as_str)
 }
 
-/// Whether elements may be of any size: they come from what callers send, or from a number that was converted.
-fn unbounded(structure: &Structure, producers: &HashMap<&str, &Operator>, name: &str) -> bool {
+/// Whether elements may be of any size: they come from what callers send, or from a number that was converted. The outputs
+/// of `limits` may not.
+fn unbounded(
+    structure: &Structure,
+    producers: &HashMap<&str, &Operator>,
+    name: &str,
+    limits: &[&str],
+) -> bool {
     const BOUNDED: &[&str] = &[
         "Shape",
         "Size",
@@ -367,7 +386,7 @@ fn unbounded(structure: &Structure, producers: &HashMap<&str, &Operator>, name: 
             }
             // An initializer.
             None => {}
-            Some(operator) if BOUNDED.iter().any(|op| operator.is(op)) => {}
+            Some(operator) if BOUNDED.iter().chain(limits).any(|op| operator.is(op)) => {}
             Some(operator)
                 if operator.is("TopK")
                     && operator.outputs.first().is_none_or(|first| first != value) => {}
@@ -381,6 +400,16 @@ fn unbounded(structure: &Structure, producers: &HashMap<&str, &Operator>, name: 
 mod tests {
     use super::*;
     use crate::backend::onnx_file::structure::Value;
+
+    fn check(structure: &Structure, non_finite: bool) -> Result<(), NnError> {
+        let port = |name: &String| Port {
+            name: name.clone(),
+            ty: structure.values[name].ty,
+            dims: None,
+        };
+        let ports: Vec<Port> = structure.inputs.iter().map(port).collect();
+        super::check(structure, &ports, non_finite).map(drop)
+    }
 
     const I64: PortType = PortType::Tensor(TensorType::I64);
     const FP32: PortType = PortType::Tensor(TensorType::Fp32);
@@ -409,7 +438,11 @@ mod tests {
         dims: &[Option<u64>],
         operators: Vec<Operator>,
     ) -> Structure {
-        let value = |dims: Option<Vec<Option<u64>>>| Value { ty, dims };
+        let value = |dims: Option<Vec<Option<u64>>>| Value {
+            ty,
+            dims,
+            first: None,
+        };
         Structure {
             opset,
             operators,

@@ -33,6 +33,7 @@ enum Condition {
     NegativeAttribute(&'static str),
     Type(usize, DatumType),
     Negative { input: usize, unless_known: bool },
+    MaybeTrue(usize),
 }
 
 struct Table {
@@ -100,6 +101,9 @@ fn condition(text: &'static str) -> Option<Condition> {
             _ => return None,
         };
         return Some(Condition::Type(input.parse().ok()?, ty));
+    }
+    if let Some(input) = text.strip_suffix("?true") {
+        return Some(Condition::MaybeTrue(input.parse().ok()?));
     }
     let name = text.strip_suffix("<0")?;
     let (name, unless_known) = match name.strip_suffix('?') {
@@ -265,6 +269,14 @@ impl Condition {
                 attribute.i < 0 || attribute.ints.iter().any(|number| *number < 0)
             }),
             Self::Type(at, ty) => input(*at).is_some_and(|known| known.ty == Some(*ty)),
+            Self::MaybeTrue(at) => input(*at).is_some_and(|known| {
+                let value = known.value.and_then(|value| {
+                    let value = value.cast_to::<bool>().ok()?;
+                    let values = value.try_as_plain_ram().ok()?;
+                    values.as_slice::<bool>().ok()?.first().copied()
+                });
+                value.unwrap_or(true)
+            }),
             Self::Negative {
                 input: at,
                 unless_known,
