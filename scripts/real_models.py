@@ -32,6 +32,8 @@ LOADING = 240
 REQUESTS, WATCHED = 24, 4
 # Fewest answers that the watched caller gets beside neighbours, however slow the model is.
 LEAST_ANSWERS = 8
+# A body has a limit, and a number takes some 20 bytes as JSON in place of 4.
+MOST_AS_JSON = 2 << 20
 TOLERANCE = 1e-3
 DTYPES = {"FP32": np.float32, "UINT8": np.uint8, "INT8": np.int8, "UINT16": np.uint16, "INT16": np.int16, "INT32": np.int32,
           "INT64": np.int64, "BOOL": np.bool_, "FP16": np.float16, "FP64": np.float64, "UINT32": np.uint32, "UINT64": np.uint64}
@@ -66,12 +68,18 @@ class Tensor:
         return self.datatype not in ("FP16", "FP32", "FP64") or bool(np.isfinite(self.array()).all())
 
 
-def carried(name, value):
-    """The tensors that carry an output of onnxruntime for Python: docs/TYPES.md."""
+def carried(name, value, labels=None):
+    """The tensor that carries an output of onnxruntime for Python: docs/TYPES.md."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        keys = list(value[0])
-        return {name: Tensor.of(np.array([[row[key] for key in keys] for row in value], np.float32)),
-                f"{name}.keys": Tensor.of(np.array(keys, object if isinstance(keys[0], str) else np.int64))}
+        # Columns are in the order of the contract's labels, or else of the keys.
+        keys = sorted(value[0])
+        if labels:
+            keys.sort(key=lambda key: labels.index(str(key)))
+        return {name: Tensor.of(np.array([[row[key] for key in keys] for row in value], np.float32))}
+    if isinstance(value, list) and value and isinstance(value[0], np.ndarray):
+        axes = max(one.ndim for one in value)
+        shapes = np.array([[*one.shape, *[-1] * (axes - one.ndim)] for one in value], np.int64).reshape(len(value), axes)
+        return {name: Tensor.of(np.concatenate([one.reshape(-1) for one in value])), f"{name}.shapes": Tensor.of(shapes)}
     return {name: Tensor.of(value)}
 
 
@@ -118,6 +126,7 @@ class Case:
     def fail(self, status, reason):
         if self.status == "right":
             self.status, self.reason = status, " ".join(reason.split())
+            print(f"  {self.name}: {status}: {self.reason}", file=sys.stderr)
         return False
 
     def prepare(self, folder):
@@ -134,6 +143,7 @@ class Case:
         self.questions = len(re.findall(r"^  \? ", said, re.MULTILINE))
         with open(os.path.join(folder, self.name, "model.toml"), "rb") as file:
             self.contract = tomllib.load(file)
+        self.labels = {port["name"]: port["labels"] for port in self.contract["outputs"] if "labels" in port}
         session = onnxruntime.SessionOptions()
         session.intra_op_num_threads = session.inter_op_num_threads = 1
         session.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
@@ -156,7 +166,7 @@ class Case:
                 continue
             wanted = {}
             for port, value in zip(self.session.get_outputs(), outputs):
-                wanted.update(carried(port.name, value))
+                wanted.update(carried(port.name, value, self.labels.get(port.name)))
             tensors = {name: Tensor.of(value) for name, value in values.items()}
             self.requests.append({"kind": kind, "values": values, "tensors": tensors, "wanted": wanted,
                                   "binary": binary(tensors), "outputs": outputs})
@@ -272,7 +282,7 @@ def loaded(server, case):
         if reason or time.time() > until:
             return case.fail("refused", reason or f"not ready after {LOADING} s: {raw[:200]!r}")
         time.sleep(0.1)
-    case.rows = server.said(rf'model "?{re.escape(case.name)}"? version 1: (calls (?:share runs|run one by one).*)')
+    case.rows = server.said(rf'model "?{re.escape(case.name)}"? version 1: ready .*; (calls (?:share runs|run one by one).*)')
     return True
 
 
@@ -292,7 +302,7 @@ def alone(server, case):
         request["lone"] = got
         tensors = {**request["tensors"], **got}
         if request is case.requests[0] or (request["kind"] == "rows" and case.compared["json"] < 2):
-            if not all(one.finite() for one in tensors.values()):
+            if not all(one.finite() for one in tensors.values()) or len(request["binary"][1]) > MOST_AS_JSON:
                 continue
             entries = [{"name": name, "datatype": one.datatype, "shape": one.shape, "data": one.array().reshape(-1).tolist()}
                        for name, one in request["tensors"].items()]
@@ -483,7 +493,7 @@ def run(cases, options):
             cases = [case for case in cases if alone(server, case) or case.status == "library"]
             for case in cases:
                 beside(server, case)
-                print(f"  {case.status:10} {case.name}", file=sys.stderr)
+                print(f"  {case.name}: {case.status}", file=sys.stderr)
             well = [case for case in cases if case.status in ("right", "library")]
             if options.backend == "tract" or len(well) < 2:
                 return None

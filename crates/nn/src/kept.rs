@@ -7,6 +7,7 @@ use penstock_tensor::outputs::{self, Lengths};
 
 use crate::backend::{Dim, Port};
 use crate::contract_check;
+use crate::derive::Shapes;
 use crate::error::{NnError, quoted};
 use crate::layout::CONTRACT_FILE;
 use crate::tensor::{NnTensor, TensorType};
@@ -40,6 +41,19 @@ impl Run {
     }
 }
 
+impl Run {
+    /// The shapes alone.
+    pub(crate) fn shapes(&self) -> Shapes {
+        let outputs = self.outputs.iter();
+        Shapes {
+            inputs: self.inputs.clone(),
+            outputs: outputs
+                .map(|(name, _, shape)| (name.clone(), shape.clone()))
+                .collect(),
+        }
+    }
+}
+
 fn wide(dims: &[u32]) -> Vec<u64> {
     dims.iter().copied().map(u64::from).collect()
 }
@@ -63,6 +77,19 @@ pub(crate) fn check(
         "version {version} does not answer what {CONTRACT_FILE} says: {}",
         faults.join("; ")
     )))
+}
+
+/// The outputs that came otherwise than the contract says.
+pub(crate) fn contradicted(contract: &Contract, ports: &[Port], runs: &[Run]) -> Vec<String> {
+    let one = |name: &str| {
+        let mut alone = contract.clone();
+        alone.outputs.retain(|spec| spec.name == name);
+        faults(&alone, ports, runs)
+    };
+    (contract.outputs.iter())
+        .filter(|spec| !one(&spec.name).is_empty())
+        .map(|spec| spec.name.clone())
+        .collect()
 }
 
 fn faults(contract: &Contract, ports: &[Port], runs: &[Run]) -> Vec<String> {
