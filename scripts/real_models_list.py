@@ -9,8 +9,8 @@ INTEGERS = {"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UIN
 class Model:
     """A model; `axes` has lengths for the axes that a contract leaves open, `values` what an input takes."""
 
-    def __init__(self, name, source, sample=False, axes=None, values=None, tolerance=1e-4):
-        self.name, self.source, self.sample, self.tolerance = name, source, sample, tolerance
+    def __init__(self, name, source, sample=False, axes=None, values=None, tolerance=1e-4, operators=False):
+        self.name, self.source, self.sample, self.tolerance, self.operators = name, source, sample, tolerance, operators
         self.axes, self.values, self.expect = axes or {}, values or {}, None
 
     def inputs(self, case, kind, rng):
@@ -402,6 +402,20 @@ def eighty(kind, rng, n):
     return {f"column_{i}": (rng.normal(0, 1, (n, 1)) * scale).astype(np.float32) for i in range(80)}
 
 
+def extensions():
+    """Strings in and out, by operators of onnxruntime-extensions."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    text = lambda name: helper.make_tensor_value_info(name, TensorProto.STRING, ["N"])
+    nodes = [helper.make_node("StringUpper", ["text"], ["upper"], domain="ai.onnx.contrib"),
+             helper.make_node("StringLength", ["text"], ["length"], domain="ai.onnx.contrib")]
+    length = helper.make_tensor_value_info("length", TensorProto.INT64, ["N"])
+    graph = helper.make_graph(nodes, "extensions", [text("text")], [text("upper"), length])
+    model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.contrib", 1)])
+    return model.SerializeToString(), lambda inputs: {"length": [len(one) for one in inputs["text"]]}
+
+
 SKL, OML = "scikit-learn 1.9.1, skl2onnx 1.20.0", ", onnxmltools 1.16.0"
 IRIS, DIABETES = rows_of(iris, "X"), rows_of(diabetes, "X")
 SVM = dict(columns=IRIS, tolerance=1e-3)
@@ -440,6 +454,7 @@ TRAINED = [
     trained("sklearn-tf-idf", SKL, texts, sentences(lambda n: (n, 1)), sample=True),
     trained("sklearn-n-grams", SKL, ngrams, sentences(lambda n: (n,)), sample=True),
     trained("sklearn-multi-output", SKL, multi_output),
+    trained("extensions", "onnxruntime-extensions 0.15.2", extensions, sentences(lambda n: (n,)), operators=True),
     trained("lightgbm-classes", "lightgbm 4.7.0" + OML, lightgbm("LGBMClassifier", objective="multiclass"), rows_of(iris, "input"), sample=True),
     trained("lightgbm-binary", "lightgbm 4.7.0" + OML, lightgbm("LGBMClassifier", objective="binary"), rows_of(iris, "input")),
     trained("lightgbm-regressor", "lightgbm 4.7.0" + OML, lightgbm("LGBMRegressor"), rows_of(diabetes, "input")),
