@@ -176,3 +176,34 @@ fn a_graph_without_a_contract_serves_on_loopback_and_not_where_that_is_off() {
         String::from_utf8_lossy(&answer.bytes)
     );
 }
+
+#[test]
+fn classifiers_of_others_serve_with_their_probabilities_and_without_an_edit() {
+    let models = tempfile::tempdir().unwrap();
+    let names = [
+        "forest-zipmap",
+        "lightgbm-zipmap",
+        "forest-integers",
+        "columns",
+    ];
+    for name in names {
+        let graph = root().join(format!("tests/data/types/{name}/1/model.onnx"));
+        let (made, said) = penstock(
+            &["init", graph.to_str().unwrap(), "--name", name],
+            models.path(),
+        );
+        assert!(made, "{name}: {said}");
+    }
+    let server = Server::start_with(Options {
+        models: Some(models.path().to_owned()),
+        ..Options::default()
+    });
+    server.ready();
+    for name in names {
+        let body = std::fs::read_to_string(models.path().join(name).join("sample.json")).unwrap();
+        let answer = server.post_json(&format!("/v1/models/{name}:predict"), &body);
+        let said = String::from_utf8_lossy(&answer.bytes).into_owned();
+        assert_eq!(answer.status, 200, "{name}: {said}");
+        assert!(said.contains("probabilit"), "{name}: {said}");
+    }
+}

@@ -10,7 +10,7 @@ use penstock_nn::backend::OPENVINO;
 use penstock_nn::derive::{Derived, Description, derive};
 use penstock_nn::layout::{CONTRACT_FILE, GRAPH_FILE, OPENVINO_GRAPH_FILE, SAMPLE_FILE};
 use penstock_nn::trial::{self, Ran};
-use penstock_nn::{Backends, Graph, NnError, Port};
+use penstock_nn::{Backends, Graph, Port};
 use penstock_tensor::contract::{Dim, Format};
 use penstock_tensor::render::write_nested;
 use penstock_tensor::{Contract, ModelName, Tensor};
@@ -26,6 +26,9 @@ const MAX_ENTRIES: usize = 4096;
 
 /// Largest configuration beside a graph that is read; a tokenizer has some megabytes.
 const MAX_BESIDE_BYTES: u64 = 64 << 20;
+
+/// Most pairs of axes that are tried together at their least lengths: those of seven axes.
+const MAX_PAIRS: usize = 21;
 
 /// Most axes that are tried for an input of which the graph does not say how many it has.
 const MAX_TRIED_RANK: usize = 4;
@@ -346,7 +349,15 @@ fn sentence(
 /// What came of deriving a contract and running the model under it.
 struct Made {
     derived: Derived,
-    outcome: Result<Ran, String>,
+    outcome: Result<Ran, Obstacle>,
+}
+
+/// Why a model did not run.
+enum Obstacle {
+    /// The graph was not loaded: no answer to a question helps.
+    Load(String),
+    /// The run failed, or its outputs are not what the contract says.
+    Run(String),
 }
 
 /// Derives a contract, and runs the graph under it. Where the graph does not say how many axes an input has, several
@@ -375,19 +386,27 @@ fn made(description: &Description, graph: &Path, backends: &Backends) -> Made {
         let done = outcome.is_ok();
         let made = Made { derived, outcome };
         if done {
+            let (described, made) = with_answers(described, made, graph, backends);
             return with_least(&described, made, graph, backends);
         }
         last.get_or_insert(made);
     }
     last.unwrap_or_else(|| Made {
         derived: derive(description),
-        outcome: Err("it was not run".into()),
+        outcome: Err(Obstacle::Run("it was not run".into())),
     })
 }
 
-fn attempt(derived: &Derived, graph: &Path, backends: &Backends) -> Result<Ran, String> {
-    let contract = parsed(&derived.text)?;
-    trial::run(&contract, graph, backends, None).map_err(|error: NnError| error.message)
+fn attempt(derived: &Derived, graph: &Path, backends: &Backends) -> Result<Ran, Obstacle> {
+    let contract = parsed(&derived.text).map_err(Obstacle::Run)?;
+    trial::run(&contract, graph, backends, None).map_err(|failed| {
+        let of = if failed.loaded {
+            Obstacle::Run
+        } else {
+            Obstacle::Load
+        };
+        of(failed.error.message)
+    })
 }
 
 fn parsed(text: &str) -> Result<Contract, String> {
@@ -398,6 +417,61 @@ fn parsed(text: &str) -> Result<Contract, String> {
             faults.join(" ")
         )
     })
+}
+
+/// The same with the shapes that came, where the graph declares others. Without that a server would refuse the model.
+fn with_answers(
+    mut description: Description,
+    mut made: Made,
+    graph: &Path,
+    backends: &Backends,
+) -> (Description, Made) {
+    if let Ok(ran) = &made.outcome
+        && let Some((outputs, _)) = &ran.contradicted
+    {
+        let ranks = |name: &String| -> Vec<Option<usize>> {
+            (ran.shapes.iter())
+                .map(|run| {
+                    let found = run.outputs.iter().find(|(output, _)| output == name);
+                    found.map(|(_, shape)| shape.len())
+                })
+                .collect()
+        };
+        let changes = outputs.iter().any(|name| {
+            let ranks = ranks(name);
+            ranks.iter().any(|rank| *rank != ranks[0])
+        });
+        if changes {
+            // The number of items decides; what one item is answered can be said.
+            let first = parsed(&made.derived.text).map(|contract| {
+                let firsts = contract
+                    .inputs
+                    .into_iter()
+                    .filter_map(|spec| spec.shape.into_iter().next());
+                firsts
+                    .filter_map(|dim| match dim {
+                        Dim::Symbol(name) => Some(name),
+                        Dim::Fixed(_) => None,
+                    })
+                    .collect::<Vec<_>>()
+            });
+            description.single.extend(first.unwrap_or_default());
+            description.correct(outputs, &ran.shapes[..1]);
+        } else {
+            description.correct(outputs, &ran.shapes);
+        }
+        let derived = derive(&description);
+        let outcome = attempt(&derived, graph, backends);
+        made = Made { derived, outcome };
+    }
+    let refused = match &made.outcome {
+        Ok(ran) => (ran.contradicted.as_ref()).map(|(_, error)| error.message.clone()),
+        Err(_) => None,
+    };
+    if let Some(refused) = refused {
+        made.outcome = Err(Obstacle::Run(refused));
+    }
+    (description, made)
 }
 
 /// The same with the lengths that ran as the least ones, where the least did not run.
@@ -428,6 +502,17 @@ fn with_least(description: &Description, made: Made, graph: &Path, backends: &Ba
         let mut shorter = described.clone();
         shorter.least.remove(&name);
         if runs(&shorter) {
+            described = shorter;
+        }
+    }
+    // Two that are left may have to be as long as each other, such as the items of an input and of a state.
+    let left: Vec<String> = described.least.keys().cloned().collect();
+    let pairs = (left.iter().enumerate())
+        .flat_map(|(at, first)| left[at + 1..].iter().map(move |second| (first, second)));
+    for (first, second) in pairs.take(MAX_PAIRS) {
+        let mut shorter = described.clone();
+        let both = [first, second].map(|name| shorter.least.remove(name).is_some());
+        if both == [true, true] && runs(&shorter) {
             described = shorter;
         }
     }
@@ -520,7 +605,13 @@ fn initialise(
     }
     let ran = match outcome {
         Ok(ran) => ran,
-        Err(reason) => bail!(
+        Err(Obstacle::Load(reason)) => bail!(
+            "the graph does not load: {reason}. `penstock describe {}` says which backends load it; the contract in {} \
+             is right as far as the graph tells",
+            graph.display(),
+            contract_file.display()
+        ),
+        Err(Obstacle::Run(reason)) => bail!(
             "the model does not run yet: {reason}. Answer the questions in {}, or write an input that it takes into \
              {}, and run `penstock check`",
             contract_file.display(),

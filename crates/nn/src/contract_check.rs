@@ -195,6 +195,8 @@ fn joining(contract: &Contract) -> Result<Joining, String> {
         max_wait: batching.max_wait_ms.map_or(default.max_wait, ms),
         preferred: batching.preferred_items.clone(),
         target: batching.latency_target_ms.map(ms),
+        // A filled axis is summed in another order, and the operator asked for it.
+        exact: padding.is_none() && !batching.is_required,
         padding,
         shares: batching.enabled,
         allow_dependent_rows: batching.allow_dependent_rows,

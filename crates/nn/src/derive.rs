@@ -10,13 +10,17 @@
 //!   begins with `# ?`.
 //! - **The first axis counts items** if the graph has it open in every input and every output under one name, or under
 //!   none. Else each keeps its own name, and a question says what one name would bring.
+//! - **Sequences and maps are written as the tensors that carry them** (docs/TYPES.md). The keys of the maps that `ZipMap`
+//!   makes are the output's labels.
 //! - **Outputs that no tensor carries are left out**; an input that none carries makes the model impossible to serve.
+//! - **An answer outranks the graph.** Where a run shows other axes than the graph declares, [`Description::correct`]
+//!   writes those that came, and a question.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use penstock_tensor::contract::{Format, MAX_NAME_BYTES, MAX_TENSOR_NAME_BYTES};
+use penstock_tensor::contract::{DERIVED_MEMBERS, Format, MAX_NAME_BYTES, MAX_TENSOR_NAME_BYTES};
 
-use crate::backend::{Dim, Graph, Port};
+use crate::backend::{Composed, Dim, Graph, Port, PortType};
 use crate::contract_check::datatype_of;
 use crate::index_bounds::IndexBounds;
 
@@ -48,10 +52,18 @@ pub struct Description {
     pub ranks: BTreeMap<String, usize>,
     /// The least length that ran, where the graph does not run on less.
     pub least: BTreeMap<String, u64>,
+    /// Axes of the contract of which a longer call changes the number of axes of an answer: one element at most.
+    pub single: BTreeSet<String>,
     /// The longest text in tokens, where a configuration beside the graph says it.
     pub most_tokens: Option<u64>,
     /// The names of the classes, where a configuration beside the graph says them.
     pub labels: Vec<String>,
+    /// By output that maps are carried in: the keys of the maps, where the graph says them.
+    pub classes: BTreeMap<String, Vec<String>>,
+    /// The ports whose first axis does not count items: those that carry a sequence.
+    pub pieces: BTreeSet<String>,
+    /// By output: the shapes that came, where they contradict the graph.
+    pub came: BTreeMap<String, Vec<u64>>,
     /// The adapter and its configuration's file, where there is evidence for one; or a question about it.
     pub adapter: Option<(String, String)>,
     /// Questions that arose elsewhere.
@@ -75,6 +87,18 @@ impl Description {
         let (producer, version) = graph.producer();
         let opset = graph.opsets().get("").copied().unwrap_or_default();
         let by = [producer, version].join(" ");
+        let mut pieces = BTreeSet::new();
+        let mut carried = |ports: &[Port]| -> Vec<Port> {
+            ports
+                .iter()
+                .flat_map(|port| carried_by(port, graph, &mut pieces))
+                .collect()
+        };
+        let (inputs, outputs) = (carried(graph.inputs()), carried(graph.outputs()));
+        let classes = (graph.outputs().iter())
+            .filter(|port| graph.composed(&port.name).is_some())
+            .filter_map(|port| Some((port.name.clone(), graph.classes(&port.name)?.to_vec())))
+            .collect();
         Self {
             text: graph.description().to_owned(),
             origin: format!(
@@ -82,10 +106,134 @@ impl Description {
                 graph.ir_version(),
                 or_unknown(by.trim())
             ),
-            inputs: graph.inputs().to_vec(),
-            outputs: graph.outputs().to_vec(),
+            inputs,
+            outputs,
             tables: IndexBounds::of(graph, graph.inputs()).by_name(graph.inputs()),
+            classes,
+            pieces,
             ..Self::default()
+        }
+    }
+
+    /// Takes over the shapes of outputs that contradict the graph. `runs` has the shapes of each run, the longest last.
+    pub fn correct(&mut self, outputs: &[String], runs: &[Shapes]) {
+        let Some(last) = runs.last() else { return };
+        for name in outputs {
+            let Some(shape) = shape_of(&last.outputs, name) else {
+                continue;
+            };
+            let Some(index) = self.outputs.iter().position(|port| port.name == *name) else {
+                continue;
+            };
+            let dims = (0..shape.len()).map(|at| self.axis_that_came(index, at, runs));
+            self.outputs[index].dims = Some(dims.collect());
+            self.came.insert(name.clone(), shape.to_vec());
+        }
+    }
+
+    /// Axis `at` of an output, as the runs show it.
+    fn axis_that_came(&self, index: usize, at: usize, runs: &[Shapes]) -> Dim {
+        let port = &self.outputs[index];
+        let lengths: Vec<Option<u64>> = (runs.iter())
+            .map(|run| shape_of(&run.outputs, &port.name)?.get(at).copied())
+            .collect();
+        let fixed = lengths[0].filter(|first| lengths.iter().all(|length| *length == Some(*first)));
+        let of_input = |input: &Port, at: usize| -> Vec<Option<u64>> {
+            (runs.iter())
+                .map(|run| shape_of(&run.inputs, &input.name)?.get(at).copied())
+                .collect()
+        };
+        // An open axis of an input at the same place that was as long in every run.
+        let follows = (self.inputs.iter()).find_map(|input| {
+            let dim = input.dims.as_deref()?.get(at)?;
+            let is_open = matches!(dim, Dim::Symbolic(_));
+            (runs.len() > 1 && is_open && of_input(input, at) == lengths).then(|| dim.clone())
+        });
+        if let Some(dim) = follows {
+            return dim;
+        }
+        let same_rank = port.dims.as_ref().is_some_and(|dims| {
+            shape_of(&runs[runs.len() - 1].outputs, &port.name)
+                .is_some_and(|shape| shape.len() == dims.len())
+        });
+        let declared = port
+            .dims
+            .as_ref()
+            .and_then(|dims| dims.get(at))
+            .filter(|_| same_rank);
+        match (declared, fixed) {
+            (Some(Dim::Fixed(length)), Some(only)) if u64::from(*length) == only => {
+                Dim::Fixed(*length)
+            }
+            // A name that an input has, too, and that is not as long there, says nothing.
+            (Some(Dim::Symbolic(symbol)), _)
+                if !symbol.is_empty()
+                    && !(self.inputs.iter().flat_map(|input| &input.dims).flatten())
+                        .any(|dim| matches!(dim, Dim::Symbolic(other) if other == symbol)) =>
+            {
+                Dim::Symbolic(symbol.clone())
+            }
+            // An axis of one element may be longer in a longer call, and one run alone shows no axis to be fixed.
+            (_, Some(only)) if only > 1 && runs.len() > 1 => {
+                u32::try_from(only).map_or(Dim::Symbolic(format!("{}_{at}", port.name)), Dim::Fixed)
+            }
+            _ => Dim::Symbolic(format!("{}_{at}", port.name)),
+        }
+    }
+}
+
+fn shape_of<'a>(shapes: &'a [(String, Vec<u64>)], name: &str) -> Option<&'a [u64]> {
+    let (_, shape) = shapes.iter().find(|(other, _)| other == name)?;
+    Some(shape)
+}
+
+/// The shapes of one run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shapes {
+    /// Of the inputs, by name.
+    pub inputs: Vec<(String, Vec<u64>)>,
+    /// Of the outputs, by name.
+    pub outputs: Vec<(String, Vec<u64>)>,
+}
+
+/// The ports of the tensors that carry a port: itself, unless it is a sequence or a map.
+fn carried_by(port: &Port, graph: &Graph, pieces: &mut BTreeSet<String>) -> Vec<Port> {
+    let Some(composed) = graph.composed(&port.name) else {
+        return vec![port.clone()];
+    };
+    let name = &port.name;
+    let one = |suffix: &str, ty, dims: Vec<Dim>| Port {
+        name: format!("{name}{suffix}"),
+        ty,
+        dims: Some(dims),
+    };
+    let axis = |what: &str| Dim::Symbolic(format!("{name}_{what}"));
+    match composed {
+        Composed::Sequence(ty) => {
+            let shapes = format!("{name}.shapes");
+            pieces.extend([name.clone(), shapes]);
+            let int64 = PortType::Tensor(crate::tensor::TensorType::I64);
+            vec![
+                one("", ty, vec![axis("elements")]),
+                one(".shapes", int64, vec![axis("tensors"), axis("axes")]),
+            ]
+        }
+        Composed::Maps { key, value, list } => {
+            let classes = graph
+                .classes(name)
+                .and_then(|classes| classes.len().try_into().ok());
+            let columns = classes.map_or_else(|| axis("keys"), Dim::Fixed);
+            let mut dims = vec![columns.clone()];
+            if list {
+                dims.insert(0, Dim::Symbolic(String::new()));
+            }
+            let mut ports = vec![one("", value, dims)];
+            // The keys say what the columns mean where nothing else does.
+            if classes.is_none() {
+                pieces.insert(format!("{name}.keys"));
+                ports.push(one(".keys", key, vec![columns]));
+            }
+            ports
         }
     }
 }
@@ -125,6 +273,7 @@ impl Axes {
                 continue;
             }
             match port.dims.as_deref().and_then(|dims| dims.first()) {
+                _ if description.pieces.contains(&port.name) => all_open = false,
                 Some(Dim::Symbolic(name)) => drop(first.insert(name)),
                 // An output of which nothing is known need not count items.
                 _ if port.dims.is_none() && is_input => drop(first.insert("")),
@@ -249,6 +398,7 @@ pub fn derive(description: &Description) -> Derived {
     let mut obstacles = Vec::new();
     let mut used: Vec<String> = Vec::new();
     let mut of_tokens: BTreeSet<String> = BTreeSet::new();
+    let mut labelled = false;
     let mut tables = String::new();
     for (side, ports) in [
         ("inputs", &description.inputs),
@@ -292,6 +442,13 @@ pub fn derive(description: &Description) -> Derived {
                 datatype.as_str(),
                 shape_text(&shape)
             ));
+            if let Some(came) = description.came.get(&port.name) {
+                let question = format!(
+                    "The graph declares another shape for {shown}; {came:?} came. Are these its axes?"
+                );
+                tables.push_str(&format!("# ? {question}\n"));
+                questions.push(question);
+            }
             let mut ask = |question: String| {
                 tables.push_str(&format!("# ? {question}\n"));
                 questions.push(question);
@@ -317,6 +474,22 @@ pub fn derive(description: &Description) -> Derived {
                     }
                     None => {}
                 }
+            } else if let Some(classes) = description.classes.get(&port.name) {
+                // Labels want a row of classes for each item, and members of an answer that no output has taken.
+                let is_row = matches!(&shape[..], [ShapeDim::Open(first), _] if axes.items.as_ref() == Some(first));
+                let only = !labelled
+                    && (description.outputs.iter())
+                        .all(|port| !DERIVED_MEMBERS.contains(&port.name.as_str()));
+                if is_row && only && all_differ(classes) {
+                    labelled = true;
+                    tables.push_str(&format!("labels = [{}]\n", list(classes)));
+                } else {
+                    tables.push_str(&comment(&format!(
+                        "# The columns are {}.",
+                        classes.join(", ")
+                    )));
+                    tables.push('\n');
+                }
             } else if let Some(ShapeDim::Fixed(classes)) = shape.last()
                 && description.labels.len() == *classes as usize
                 && shape.len() == 2
@@ -327,12 +500,7 @@ pub fn derive(description: &Description) -> Derived {
                     .count()
                     == 1
             {
-                let labels: Vec<String> = description
-                    .labels
-                    .iter()
-                    .map(|label| quoted(label))
-                    .collect();
-                tables.push_str(&format!("labels = [{}]\n", labels.join(", ")));
+                tables.push_str(&format!("labels = [{}]\n", list(&description.labels)));
             }
         }
     }
@@ -356,6 +524,14 @@ pub fn derive(description: &Description) -> Derived {
         // Texts are counted in tokens along the axes of their indices.
         let tokens = (description.most_tokens).filter(|_| !is_items && of_tokens.contains(name));
         match (is_items, least, tokens) {
+            _ if description.single.contains(name) => {
+                let question = format!(
+                    "A call with more than one {name} is answered with another number of axes, which no contract can say: \
+                     correct the graph."
+                );
+                bounds.push_str(&format!("{name} = {{ min = 1, max = 1 }} # ? {question}\n"));
+                questions.push(question);
+            }
             (true, 1, _) => {}
             (_, least, Some(most)) => {
                 bounds.push_str(&format!("{name} = {{ min = {least}, max = {most} }}\n"));
@@ -406,6 +582,17 @@ pub fn derive(description: &Description) -> Derived {
         questions,
         obstacles,
     }
+}
+
+/// Strings as an array of TOML has them.
+fn list(texts: &[String]) -> String {
+    let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
+    texts.join(", ")
+}
+
+fn all_differ(texts: &[String]) -> bool {
+    let different: BTreeSet<&String> = texts.iter().collect();
+    different.len() == texts.len() && !texts.is_empty()
 }
 
 /// The first line of a text, cut.
@@ -597,6 +784,119 @@ mod tests {
                     "{faults:?}"
                 ),
             }
+        }
+    }
+    fn of_file(name: &str) -> (Contract, Derived) {
+        let path = format!(
+            "{}/../../tests/data/types/{name}/1/model.onnx",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let graph = Graph::read(path.as_ref()).expect("the graph is in the repository");
+        let derived = derive(&Description::of(&graph));
+        let contract = Contract::parse(&derived.text)
+            .unwrap_or_else(|faults| panic!("{faults:?} in\n{}", derived.text));
+        (contract, derived)
+    }
+
+    #[test]
+    fn the_keys_of_a_classifiers_maps_are_the_labels_of_its_probabilities() {
+        for name in ["forest-zipmap", "lightgbm-zipmap"] {
+            let (contract, derived) = of_file(name);
+            let probabilities = contract.outputs.iter().find(|spec| spec.labels.is_some());
+            let probabilities = probabilities.unwrap_or_else(|| panic!("{}", derived.text));
+            assert_eq!(probabilities.shape_text(), "[N, 3]", "{name}");
+            assert_eq!(
+                probabilities.labels.as_deref(),
+                Some(&["setosa", "versicolor", "virginica"].map(str::to_owned)[..])
+            );
+            assert_eq!(contract.batch_axis(), Some("N"), "{name}");
+        }
+    }
+
+    #[test]
+    fn classes_that_cannot_be_labels_are_told_in_a_comment() {
+        let description = Description {
+            inputs: vec![port("x", FP32, &["", "4"])],
+            outputs: vec![port("label", I64, &[""]), port("p", FP32, &["", "2"])],
+            classes: [("p".to_owned(), vec!["0".to_owned(), "1".to_owned()])].into(),
+            ..Description::default()
+        };
+        let derived = derive(&description);
+        let contract = Contract::parse(&derived.text).expect("it is a contract");
+        assert!(contract.outputs[1].labels.is_none(), "{}", derived.text);
+        assert!(
+            derived.text.contains("# The columns are 0, 1."),
+            "{}",
+            derived.text
+        );
+    }
+
+    #[test]
+    fn a_sequence_is_the_tensors_that_carry_it_and_counts_no_items() {
+        let (contract, derived) = of_file("sequence");
+        let names = contract.inputs.iter().chain(&contract.outputs);
+        let carried = names.filter(|spec| spec.name.ends_with(".shapes")).count();
+        assert!(carried > 0, "{}", derived.text);
+        assert_eq!(contract.batch_axis(), None, "{}", derived.text);
+    }
+
+    #[test]
+    fn axes_that_came_outrank_those_that_the_graph_declares() {
+        // Input; declared; what came for lengths 1 and 2, or for 1 alone; the contract's shape.
+        type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a [u64]], &'a str);
+        let cases: [Case<'_>; 7] = [
+            // ddddocr: an axis more than declared.
+            (
+                &["1", "w"],
+                &["1", "seq"],
+                &[&[1, 1, 8210], &[1, 1, 8210]],
+                "[y_0, y_1, 8210]",
+            ),
+            // CatBoost.
+            (&["N", "4"], &["N"], &[&[1, 1], &[2, 1]], "[N, y_1]"),
+            // LightGBM.
+            (&["N", "4"], &["1"], &[&[1], &[2]], "[N]"),
+            // speechmos: a scalar is declared, and numbers of other counts come.
+            (&["N", "4"], &[], &[&[3], &[6]], "[y_0]"),
+            (&["N", "4"], &[], &[&[3], &[3]], "[3]"),
+            // An axis of the input's name that is not as long; one run shows no axis to be fixed.
+            (&["N", "4"], &["N"], &[&[4]], "[y_0]"),
+            // The graph is believed where it keeps its word.
+            (
+                &["N", "4"],
+                &["N", "7", "z"],
+                &[&[1, 7, 5], &[3, 7, 9]],
+                "[y_0, 7, z]",
+            ),
+        ];
+        for (input, declared, came, right) in cases {
+            let mut description = Description {
+                inputs: vec![port("x", FP32, input)],
+                outputs: vec![port("y", FP32, declared)],
+                ..Description::default()
+            };
+            let runs: Vec<Shapes> = (came.iter().zip(1u64..))
+                .map(|(came, length)| Shapes {
+                    inputs: vec![(
+                        "x".into(),
+                        input
+                            .iter()
+                            .map(|dim| dim.parse().unwrap_or(length))
+                            .collect(),
+                    )],
+                    outputs: vec![("y".into(), came.to_vec())],
+                })
+                .collect();
+            description.correct(&["y".to_owned()], &runs);
+            let derived = derive(&description);
+            let contract = Contract::parse(&derived.text)
+                .unwrap_or_else(|faults| panic!("{faults:?} in\n{}", derived.text));
+            assert_eq!(contract.outputs[0].shape_text(), right, "{came:?}");
+            assert!(
+                derived.text.contains("came. Are these its axes?"),
+                "{}",
+                derived.text
+            );
         }
     }
 }

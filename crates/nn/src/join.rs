@@ -43,6 +43,9 @@ pub struct Joining {
     pub shares: bool,
     /// Whether runs may be shared although the answer to an item then depends on the others.
     pub allow_dependent_rows: bool,
+    /// Whether a shared run must give every answer to the last bit; where not, to within
+    /// [`crate::model::MAX_DIFFERENCE`].
+    pub exact: bool,
 }
 
 impl Default for Joining {
@@ -56,6 +59,7 @@ impl Default for Joining {
             padding: None,
             shares: true,
             allow_dependent_rows: false,
+            exact: true,
         }
     }
 }

@@ -12,6 +12,7 @@ use penstock_tensor::outputs::{self, Lengths};
 
 use crate::backend::{Dim, Graph, Port};
 use crate::contract_check;
+use crate::derive::Shapes;
 use crate::error::{NnError, listed, quoted};
 use crate::layout::{CONTRACT_FILE, SAMPLE_FILE};
 use crate::tensor::{NnTensor, TensorType};
@@ -48,6 +49,19 @@ impl Run {
     }
 }
 
+impl Run {
+    /// The shapes alone.
+    pub(crate) fn shapes(&self) -> Shapes {
+        let outputs = self.outputs.iter();
+        Shapes {
+            inputs: self.inputs.clone(),
+            outputs: outputs
+                .map(|(name, _, shape)| (name.clone(), shape.clone()))
+                .collect(),
+        }
+    }
+}
+
 fn wide(dims: &[u32]) -> Vec<u64> {
     dims.iter().copied().map(u64::from).collect()
 }
@@ -65,9 +79,7 @@ pub(crate) fn check(
     graph: Option<&Graph>,
     runs: &[Run],
 ) -> Result<Option<String>, NnError> {
-    let open: Vec<&str> = (contract.outputs.iter().map(|spec| &*spec.name))
-        .filter(|name| graph.is_some_and(|graph| graph.has_open_shape(name)))
-        .collect();
+    let open = open_outputs(contract, graph);
     let mut undecided = BTreeSet::new();
     let faults = faults(contract, ports, &open, runs, &mut undecided);
     if faults.is_empty() {
@@ -84,6 +96,32 @@ pub(crate) fn check(
         "version {version} does not answer what {CONTRACT_FILE} says: {}",
         faults.join("; ")
     )))
+}
+
+/// The outputs that came otherwise than the contract says.
+pub(crate) fn contradicted(
+    contract: &Contract,
+    ports: &[Port],
+    graph: Option<&Graph>,
+    runs: &[Run],
+) -> Vec<String> {
+    let open = open_outputs(contract, graph);
+    let one = |name: &str| {
+        let mut alone = contract.clone();
+        alone.outputs.retain(|spec| spec.name == name);
+        faults(&alone, ports, &open, runs, &mut BTreeSet::new()).is_empty()
+    };
+    (contract.outputs.iter())
+        .filter(|spec| !one(&spec.name))
+        .map(|spec| spec.name.clone())
+        .collect()
+}
+
+/// The outputs whose lengths follow from values, so that a made-up run cannot tell them.
+fn open_outputs<'c>(contract: &'c Contract, graph: Option<&Graph>) -> Vec<&'c str> {
+    (contract.outputs.iter().map(|spec| &*spec.name))
+        .filter(|name| graph.is_some_and(|graph| graph.has_open_shape(name)))
+        .collect()
 }
 
 fn faults<'c>(

@@ -53,10 +53,11 @@ pub use crate::stats::{BatchStats, Histogram, Refusals, Stats};
 use crate::tensor::{NnTensor, TensorType, elements};
 use crate::worker::ProcessStats;
 
-/// How much an answer may depend on which calls share its run, as a part of the largest element. Rows in FP32 are the
-/// same to the last bit here at every size of a run; where an axis is filled, sums are added in another order, which
-/// moves them by about 1e-7. A processor that chooses another kernel for another size stays below 1e-6. One step of a
-/// quantised activation is 4e-3, and BF16 is 4e-3 too.
+/// How much an answer may depend on which calls share its run, as a part of the largest element, where the contract asks
+/// for shared runs or for a filled axis. Elsewhere every bit must be the same: many rows in FP32 are, but a product with
+/// a single column takes another kernel for one row than for several, and then an overflow may be NaN or infinity. Where
+/// an axis is filled, sums are added in another order, which moves them by about 1e-7. A processor that chooses another
+/// kernel for another size stays below 1e-6. One step of a quantised activation is 4e-3, and BF16 is 4e-3 too.
 pub const MAX_DIFFERENCE: f64 = 1e-5;
 
 /// The least a refused caller is told to wait.
@@ -82,6 +83,8 @@ struct Inner {
     /// Most items of a shared run, were there any.
     most_items: u32,
     allows_dependent_rows: bool,
+    /// By how much a shared run may move an answer.
+    most_moved: f64,
     rules: call::Rules,
     epoch: Instant,
     state: Mutex<State>,
@@ -310,6 +313,8 @@ impl Model {
             Ok(joining) => Plan::new(joining, session.inputs(), session.outputs()),
         };
         let asked = options.joining.as_ref().ok();
+        let is_exact = asked.as_ref().is_some_and(|asked| asked.exact);
+        let most_moved = if is_exact { 0.0 } else { MAX_DIFFERENCE };
         let allows_dependent_rows = asked.is_some_and(|asked| asked.allow_dependent_rows);
         let rows = match &plan {
             Err(reason) => Rows::Dependent(reason.clone()),
@@ -349,6 +354,7 @@ impl Model {
             plan,
             most_items: asked.map_or(1, |asked| asked.max_items),
             allows_dependent_rows,
+            most_moved,
             rules,
             epoch: Instant::now(),
             state: Mutex::new(State {
@@ -630,15 +636,23 @@ impl Model {
             Err(reason) => return state.rows_depend(reason),
         };
         let allowed = self.0.allows_dependent_rows;
-        if difference <= MAX_DIFFERENCE || allowed {
+        let most = self.0.most_moved;
+        if difference <= most || allowed {
             if let Joins::Yes(before) = &mut state.joins {
                 *before = Some(before.unwrap_or(0.0).max(difference));
             }
             return;
         }
+        let remedy = if difference <= MAX_DIFFERENCE {
+            format!(
+                "calls would share runs with [batching] enabled = true in model.toml, which allows {MAX_DIFFERENCE:.0e}"
+            )
+        } else {
+            format!("{MAX_DIFFERENCE:.0e} is the most that [batching] in model.toml can allow")
+        };
         state.rows_depend(format!(
             "its answers depend on what else is in the run: a row {neighbours} moved another's answer by {difference:.1e} \
-             of the largest element, and {MAX_DIFFERENCE:.0e} is allowed; see [batching] in model.toml"
+             of the largest element; {remedy}"
         ));
     }
 

@@ -10,8 +10,10 @@ use penstock_tensor::contract::Sample;
 use crate::backend::{Backends, Graph, GraphSource, LoadOptions, Port, QUEUE_MAX};
 use crate::call;
 use crate::contract_check;
+use crate::derive::Shapes;
 use crate::error::NnError;
 use crate::first_run::{self, Inputs};
+use crate::kept::{self, Run};
 use crate::layout;
 use crate::tensor::NnTensor;
 
@@ -28,6 +30,19 @@ pub struct Ran {
     pub took: Duration,
     /// Whether it ran on the least input that the contract allows.
     pub on_least: bool,
+    /// The shapes of this run, and of a longer one where there was one.
+    pub shapes: Vec<Shapes>,
+    /// The outputs that came otherwise than the contract says, and why a server would refuse the model for them.
+    pub contradicted: Option<(Vec<String>, NnError)>,
+}
+
+/// Why a model could not be tried.
+#[derive(Debug)]
+pub struct Failed {
+    /// What a server would report.
+    pub error: NnError,
+    /// Whether the graph was loaded, so that only the run failed.
+    pub loaded: bool,
 }
 
 /// Loads the graph at `path` as a server would, and runs it once on a sample or on what is made up.
@@ -40,6 +55,17 @@ pub fn run(
     path: &Path,
     backends: &Backends,
     sample: Option<Sample>,
+) -> Result<Ran, Failed> {
+    let mut loaded = false;
+    tried(contract, path, backends, sample, &mut loaded).map_err(|error| Failed { error, loaded })
+}
+
+fn tried(
+    contract: &Contract,
+    path: &Path,
+    backends: &Backends,
+    sample: Option<Sample>,
+    loaded: &mut bool,
 ) -> Result<Ran, NnError> {
     let graph = Graph::of(path);
     let (backend, _) = backends.choose_for_graph(
@@ -52,6 +78,8 @@ pub fn run(
     call::carried(&*session)?;
     let rules = call::Rules::of(&*session, &options)?;
     layout::agrees(contract, 1, session.inputs(), session.outputs())?;
+    *loaded = true;
+    let made_up = contract.samples.is_empty() && sample.is_none();
     let began = Instant::now();
     let mut tries = 0;
     let mut ran: Option<(Inputs, Inputs, Duration)> = None;
@@ -69,6 +97,24 @@ pub fn run(
         Ok(())
     })?;
     let (inputs, outputs, took) = ran.ok_or_else(|| NnError::runtime("it was not run"))?;
+    // As a server does before the model serves.
+    let mut runs = vec![Run::of(&inputs, made_up).gave(&outputs)];
+    if let Some(longer) = kept::longer(contract) {
+        let second = Run::of(&longer, true);
+        let ran = call::bind("it", session.inputs(), &rules, longer)
+            .and_then(|bound| session.lane()?.run(&bound))
+            .and_then(|outputs| call::label(session.outputs(), outputs));
+        // A run that fails at made-up lengths says nothing of the outputs.
+        runs.extend(ran.ok().map(|outputs| second.gave(&outputs)));
+    }
+    let contradicted = kept::check(contract, 1, session.outputs(), graph.as_ref(), &runs)
+        .err()
+        .map(|error| {
+            (
+                kept::contradicted(contract, session.outputs(), graph.as_ref(), &runs),
+                error,
+            )
+        });
     let tensor = |(name, tensor): (String, NnTensor)| -> Option<Tensor> {
         Some(Tensor {
             datatype: contract.input(&name)?.datatype,
@@ -85,6 +131,8 @@ pub fn run(
             .collect(),
         took,
         on_least: tries == 1,
+        shapes: runs.iter().map(Run::shapes).collect(),
+        contradicted,
     })
 }
 

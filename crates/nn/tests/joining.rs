@@ -499,7 +499,21 @@ fn a_model_that_mixes_its_items_is_found_out_and_its_calls_run_alone() {
         let moved: Vec<f32> = values.iter().map(|value| value + shift).collect();
         Step::Answer(vec![fp32(&[values.len() as u32], &moved)])
     });
-    let model_ = model(&slightly, joining());
+    // Slightly is too much, unless the contract asks for shared runs.
+    let exact = model(&slightly, joining());
+    let joins = exact.try_joining(input(&[1.0]), input(&[2.0]));
+    let Ok(Joins::No(reason)) = joins else {
+        panic!("{joins:?}");
+    };
+    assert!(
+        reason.contains("with [batching] enabled = true"),
+        "{reason}"
+    );
+    let asked = Joining {
+        exact: false,
+        ..joining()
+    };
+    let model_ = model(&slightly, asked);
     let Joins::Yes(Some(difference)) = model_
         .try_joining(input(&[1.0]), input(&[2.0]))
         .expect("each runs alone")

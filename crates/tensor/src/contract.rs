@@ -405,7 +405,7 @@ impl Contract {
 }
 
 /// Names `:predict` gives to what it derives from labels, so an output cannot have them too.
-const DERIVED_MEMBERS: [&str; 3] = ["label", "confidence", "top"];
+pub const DERIVED_MEMBERS: [&str; 3] = ["label", "confidence", "top"];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {

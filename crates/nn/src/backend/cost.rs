@@ -62,6 +62,7 @@ pub(crate) enum Attribute {
     /// The bits of a floating-point number.
     Float(u32),
     Text(String),
+    Texts(Vec<String>),
     Ints(Vec<i64>),
     Floats(Vec<u32>),
     Tensor(Initial),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::cost::Node;
-use super::onnx_file::{self, Declared};
+use super::onnx_file::{self, Composed, Declared};
 use super::{GraphSource, Port};
 use crate::error::NnError;
 
@@ -36,6 +36,16 @@ impl Graph {
     /// What comes out.
     pub fn outputs(&self) -> &[Port] {
         &self.0.outputs
+    }
+
+    /// What the input or output of this name consists of, where it is a sequence or a map.
+    pub(crate) fn composed(&self, name: &str) -> Option<Composed> {
+        self.0.composed.get(name).copied()
+    }
+
+    /// The keys of the maps in the output of this name, where the graph says them.
+    pub(crate) fn classes(&self, name: &str) -> Option<&[String]> {
+        self.0.classes.get(name).map(Vec::as_slice)
     }
 
     /// The files beside it that hold weights.

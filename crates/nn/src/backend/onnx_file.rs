@@ -57,6 +57,23 @@ pub(crate) struct Declared {
     pub rows: BTreeMap<String, Rows>,
     /// The outputs whose shapes follow from values that callers send.
     pub open_outputs: BTreeSet<String>,
+    /// The inputs and outputs that are sequences or maps, by name.
+    pub composed: BTreeMap<String, Composed>,
+    /// The keys of the maps that `ZipMap` makes, by the name of its output.
+    pub classes: BTreeMap<String, Vec<String>>,
+}
+
+/// What an input or output consists of that is no tensor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Composed {
+    /// Tensors of one type.
+    Sequence(PortType),
+    /// Maps; a single one unless `list`.
+    Maps {
+        key: PortType,
+        value: PortType,
+        list: bool,
+    },
 }
 
 impl Declared {
@@ -308,6 +325,11 @@ mod field {
     pub const VALUE_NAME: u64 = 1;
     pub const VALUE_TYPE: u64 = 2;
     pub const TYPE_TENSOR: u64 = 1;
+    pub const TYPE_SEQUENCE: u64 = 4;
+    pub const TYPE_MAP: u64 = 5;
+    pub const SEQUENCE_ELEMENT: u64 = 1;
+    pub const MAP_KEY: u64 = 1;
+    pub const MAP_VALUE: u64 = 2;
     pub const TENSOR_TYPE_ELEMENT: u64 = 1;
     pub const TENSOR_TYPE_SHAPE: u64 = 2;
     pub const SHAPE_DIM: u64 = 1;
@@ -644,6 +666,21 @@ impl<R: BufRead + Seek> Walk<R> {
         {
             self.declared.axes.insert(output.clone(), *axis);
         }
+        if node.op == "ZipMap"
+            && let Some(output) = node.outputs.first()
+        {
+            let classes = node
+                .attributes
+                .values()
+                .find_map(|attribute| match attribute {
+                    Attribute::Ints(classes) => Some(classes.iter().map(i64::to_string).collect()),
+                    Attribute::Texts(classes) => Some(classes.clone()),
+                    _ => None,
+                });
+            if let Some(classes) = classes {
+                self.declared.classes.insert(output.clone(), classes);
+            }
+        }
         if node.domain == "ai.onnx" {
             node.domain.clear();
         }
@@ -658,6 +695,7 @@ impl<R: BufRead + Seek> Walk<R> {
         // A list may come in several pieces; an empty one comes in none.
         let mut value = None;
         let (mut ints, mut floats): (Option<Vec<i64>>, Option<Vec<u32>>) = (None, None);
+        let mut texts: Option<Option<Vec<String>>> = None;
         while let Some((field, item)) = self.next(end)? {
             match (field, item) {
                 (field::ATTRIBUTE_NAME, Item::Until(until)) => name = self.text(until)?,
@@ -706,8 +744,19 @@ impl<R: BufRead + Seek> Walk<R> {
                     self.graph(until, None, depth)?;
                 }
                 (field::ATTRIBUTE_TEXTS, Item::Until(until)) => {
-                    self.skip_to(until)?;
-                    value = Some(Attribute::Other);
+                    // Too many, too long or not UTF-8: none is kept.
+                    let kept = texts.get_or_insert_with(|| Some(Vec::new()));
+                    let text = match kept {
+                        Some(kept) if kept.len() < MAX_NUMBERS => self.bytes(until)?,
+                        _ => {
+                            self.skip_to(until)?;
+                            None
+                        }
+                    };
+                    match text.map(String::from_utf8) {
+                        Some(Ok(text)) => kept.iter_mut().for_each(|kept| kept.push(text.clone())),
+                        _ => *kept = None,
+                    }
                 }
                 (_, Item::Until(until)) => self.skip_to(until)?,
                 _ => {}
@@ -720,6 +769,9 @@ impl<R: BufRead + Seek> Walk<R> {
                 (ints, floats) = (None, None);
                 value = Some(Attribute::Other);
             }
+        }
+        if let Some(texts) = texts {
+            value = Some(texts.map_or(Attribute::Other, Attribute::Texts));
         }
         let value = match (value, ints, floats) {
             _ if refers => Attribute::Other,
@@ -847,6 +899,7 @@ impl<R: BufRead + Seek> Walk<R> {
             ty: PortType::Other("a sequence, map or optional"),
             dims: None,
         };
+        let mut composed = None;
         while let Some((field, item)) = self.next(end)? {
             match (field, item) {
                 (field::VALUE_NAME, Item::Until(until)) => port.name = self.text(until)?,
@@ -855,6 +908,12 @@ impl<R: BufRead + Seek> Walk<R> {
                         match (field, item) {
                             (field::TYPE_TENSOR, Item::Until(until)) => {
                                 self.tensor_type(until, &mut port)?;
+                            }
+                            (field::TYPE_SEQUENCE, Item::Until(until)) => {
+                                composed = self.sequence_type(until)?;
+                            }
+                            (field::TYPE_MAP, Item::Until(until)) => {
+                                composed = self.map_type(until, false)?;
                             }
                             (_, Item::Until(until)) => self.skip_to(until)?,
                             _ => {}
@@ -865,7 +924,72 @@ impl<R: BufRead + Seek> Walk<R> {
                 _ => {}
             }
         }
+        if let Some(composed) = composed {
+            self.declared.composed.insert(port.name.clone(), composed);
+        }
         Ok(port)
+    }
+
+    /// A sequence of tensors or of maps; `None` for one of anything else.
+    fn sequence_type(&mut self, end: u64) -> Walked<Option<Composed>> {
+        let mut composed = None;
+        while let Some((field, item)) = self.next(end)? {
+            match (field, item) {
+                (field::SEQUENCE_ELEMENT, Item::Until(until)) => {
+                    while let Some((field, item)) = self.next(until)? {
+                        match (field, item) {
+                            (field::TYPE_TENSOR, Item::Until(until)) => {
+                                composed = Some(Composed::Sequence(self.element_type(until)?));
+                            }
+                            (field::TYPE_MAP, Item::Until(until)) => {
+                                composed = self.map_type(until, true)?;
+                            }
+                            (_, Item::Until(until)) => self.skip_to(until)?,
+                            _ => {}
+                        }
+                    }
+                }
+                (_, Item::Until(until)) => self.skip_to(until)?,
+                _ => {}
+            }
+        }
+        Ok(composed)
+    }
+
+    /// A map of single values; `None` for one of anything else.
+    fn map_type(&mut self, end: u64, list: bool) -> Walked<Option<Composed>> {
+        let (mut keys, mut values) = (None, None);
+        while let Some((field, item)) = self.next(end)? {
+            match (field, item) {
+                (field::MAP_KEY, Item::Number(element)) => keys = Some(port_type(element)),
+                (field::MAP_VALUE, Item::Until(until)) => {
+                    while let Some((field, item)) = self.next(until)? {
+                        match (field, item) {
+                            (field::TYPE_TENSOR, Item::Until(until)) => {
+                                values = Some(self.element_type(until)?);
+                            }
+                            (_, Item::Until(until)) => self.skip_to(until)?,
+                            _ => {}
+                        }
+                    }
+                }
+                (_, Item::Until(until)) => self.skip_to(until)?,
+                _ => {}
+            }
+        }
+        let both = keys.zip(values);
+        Ok(both.map(|(key, value)| Composed::Maps { key, value, list }))
+    }
+
+    /// The type of a tensor's elements.
+    fn element_type(&mut self, end: u64) -> Walked<PortType> {
+        let mut port = Port {
+            name: String::new(),
+            ty: port_type(0),
+            dims: None,
+        };
+        self.tensor_type(end, &mut port)?;
+        Ok(port.ty)
     }
 
     fn tensor_type(&mut self, end: u64, port: &mut Port) -> Walked<()> {

@@ -269,8 +269,9 @@ impl OnnxRuntime {
             NnError::new(
                 code,
                 format!(
-                    "ONNX Runtime cannot load the graph: {}",
-                    presentable(error.message())
+                    "ONNX Runtime cannot load the graph: {}{}",
+                    presentable(error.message()),
+                    missing_locale(error.message())
                 ),
             )
         })?;
@@ -1038,6 +1039,21 @@ fn read(
     Ok(tensor)
 }
 
+/// What to do where a graph wants a locale that the machine lacks; empty for other messages. `StringNormalizer` wants
+/// `en_US.UTF-8` where the graph names none, and small container images have no locale but `C`.
+fn missing_locale(message: &str) -> String {
+    const BEFORE: &str = "Failed to construct locale with name:";
+    let Some((_, rest)) = message.split_once(BEFORE) else {
+        return String::new();
+    };
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "_.-@".contains(c);
+    let name: String = rest.chars().take_while(|c| is_part(*c)).collect();
+    format!(
+        "; an operator such as StringNormalizer wants the locale {name}, which this machine does not have. Install the \
+         locale, or set the operator's attribute `locale` to \"C.UTF-8\" in the graph"
+    )
+}
+
 /// Element type and dimensions of a tensor.
 fn describe(info: *const sys::OrtTensorTypeAndShapeInfo) -> Result<(Element, Vec<i64>), NnError> {
     let mut element = Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
@@ -1261,6 +1277,17 @@ mod tests {
     fn option<'a>(asked: &'a AskedProvider, key: &str) -> Option<&'a str> {
         let found = asked.options.iter().find(|(other, _)| *other == key);
         found.map(|(_, value)| value.as_str())
+    }
+
+    #[test]
+    fn a_locale_that_the_machine_lacks_is_named_with_a_remedy() {
+        let said = "…: Failed to construct locale with name:en_US.UTF-8:locale::facet::_S_create_c_locale name not valid";
+        let remedy = missing_locale(said);
+        assert!(
+            remedy.contains("the locale en_US.UTF-8, which") && remedy.contains("C.UTF-8"),
+            "{remedy}"
+        );
+        assert_eq!(missing_locale("no such node"), "");
     }
 
     #[test]
