@@ -293,6 +293,41 @@ async fn many_callers_get_their_own_answers() {
     assert_eq!(process(&model).crashes, 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_share_runs_get_their_own_answers() {
+    let model = load_with(LoadOptions {
+        lanes: Some(1),
+        joining: Ok(penstock_nn::join::Joining {
+            max_items: 16,
+            ..Default::default()
+        }),
+        ..LoadOptions::default()
+    });
+    const CALLERS: u64 = 8;
+    const CALLS: u64 = 300;
+    let calls: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            let model = model.clone();
+            tokio::spawn(async move {
+                for call in 0..CALLS {
+                    let value = 1000.0 + (caller * 1000 + call) as f32;
+                    assert_eq!(ask(&model, value).await, Ok(value));
+                }
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+    let stats = model.stats();
+    assert!(
+        stats.execution_count < CALLERS * CALLS,
+        "{}",
+        stats.execution_count
+    );
+    assert_eq!((stats.failures, process(&model).crashes), (0, 0));
+}
+
 /// SplitMix64.
 fn random(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
