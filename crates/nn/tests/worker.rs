@@ -339,11 +339,12 @@ fn random(seed: &mut u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn held_answers_stay_as_they_were_whatever_ends_the_process_and_no_call_gets_anothers() {
+    type Outputs = Vec<(String, penstock_nn::NnTensor)>;
     const STEPS: u32 = 100;
     for seed in 1..=3u64 {
         let mut state = seed;
         let model = load_that_comes_back_at_once();
-        let mut held: Vec<(Vec<f32>, Vec<(String, penstock_nn::NnTensor)>)> = Vec::new();
+        let mut held: Vec<(Vec<f32>, Outputs)> = Vec::new();
         let (mut answered, mut ended) = (0, 0);
         for step in 0..STEPS {
             match random(&mut state) % 8 {
