@@ -155,6 +155,15 @@ struct Slot {
     interrupt: Option<Arc<dyn Interrupt>>,
     /// What the run has taken before [`Inner::execute`] began.
     ahead: Nanos,
+    /// The inputs of a run of several calls, where they were joined before [`Inner::execute`] began.
+    joined: Option<Joined>,
+}
+
+/// Inputs of several calls, put together for one run.
+struct Joined {
+    inputs: Vec<NnTensor>,
+    /// What putting them together took.
+    took: Nanos,
 }
 
 impl Slot {
@@ -163,6 +172,7 @@ impl Slot {
             interrupt: lane.interrupt(),
             lane: Some(lane),
             ahead: 0,
+            joined: None,
         }
     }
 
@@ -171,6 +181,7 @@ impl Slot {
             lane: None,
             interrupt: None,
             ahead: 0,
+            joined: None,
         }
     }
 }
@@ -330,7 +341,7 @@ impl Model {
         };
         let limits = limits(options, lane_count, matches!(joins, Joins::Yes(_)));
         let last_level = limits.levels - 1;
-        let quick = Quick::new(&session.cost());
+        let quick = Quick::new(&session.cost(), session.is_elsewhere());
         let described = match graph {
             GraphSource::File(path) => Graph::of(path),
             GraphSource::Bytes(_) => None,
@@ -1278,14 +1289,38 @@ impl Inner {
     /// rest of it is to be waited for elsewhere.
     fn begin(&self, start: &mut Start) -> bool {
         let began = Instant::now();
-        let ready = match (&mut start.slot.lane, &start.calls[..]) {
+        let Start { slot, calls, .. } = start;
+        let ready = match (&mut slot.lane, &calls[..]) {
             (Some(lane), [call]) => lane.begin(&call.payload.inputs, INLINE_BUDGET),
-            (Some(_), _) => !self.session.is_elsewhere(),
+            (Some(_), _) if !self.session.is_elsewhere() => true,
+            (Some(lane), calls) => {
+                // A panic comes again, and is dealt with, where the run is made without this.
+                let joined = catch_unwind(AssertUnwindSafe(|| self.joined(calls.iter())));
+                slot.joined = joined.ok().flatten();
+                match &slot.joined {
+                    Some(joined) => lane.begin(&joined.inputs, INLINE_BUDGET),
+                    None => false,
+                }
+            }
             // To make one may take long.
             (None, _) => false,
         };
-        start.slot.ahead = nanos(began.elapsed());
+        slot.ahead = nanos(began.elapsed());
         ready
+    }
+
+    /// Puts the inputs of several calls together. `None` where the model has no plan to.
+    fn joined<'a>(&self, calls: impl Iterator<Item = &'a Waiting<Job>> + Clone) -> Option<Joined> {
+        let plan = self.plan.as_ref().ok()?;
+        let began = Instant::now();
+        let tensors: Vec<&[NnTensor]> = (calls.clone())
+            .map(|call| &call.payload.inputs[..])
+            .collect();
+        let longest = calls.map(|call| call.ask.length).max().unwrap_or(1);
+        Some(Joined {
+            inputs: plan.join(&tensors, longest),
+            took: nanos(began.elapsed()),
+        })
     }
 
     /// Runs elsewhere.
@@ -1459,22 +1494,24 @@ impl Inner {
             }
             (_, Err(reason)) => Err(NnError::runtime(reason.clone())),
             (_, Ok(plan)) => {
-                let tensors: Vec<&[NnTensor]> =
-                    calls.iter().map(|call| &call.payload.inputs[..]).collect();
                 let shares: Vec<(u32, u32)> = (calls.iter())
                     .map(|call| (call.ask.items, call.ask.length))
                     .collect();
                 let longest = shares.iter().map(|(_, length)| *length).max().unwrap_or(1);
-                let joined = plan.join(&tensors, longest);
-                outcome.bytes = outcome.bytes.max(total_bytes(&joined));
-                let put_together = started.elapsed();
-                spent.compute_input_ns = nanos(put_together);
-                let outputs = self.on_lane(slot, &joined);
-                let ran = started.elapsed();
-                spent.compute_infer_ns = nanos(ran - put_together);
+                // Only the first attempt, which is of all calls, finds them put together.
+                let before = slot.joined.take();
+                let Some(joined) = before.or_else(|| self.joined(calls.iter().copied())) else {
+                    return Err(NnError::runtime("the model has no plan to join calls"));
+                };
+                outcome.bytes = outcome.bytes.max(total_bytes(&joined.inputs));
+                spent.compute_input_ns = joined.took;
+                let outputs = self.on_lane(slot, &joined.inputs);
+                let ran = ahead + nanos(started.elapsed());
+                spent.compute_infer_ns = ran.saturating_sub(joined.took);
                 outputs.and_then(|outputs| {
                     let split = plan.split(&outputs, &shares, longest);
-                    spent.compute_output_ns = nanos(started.elapsed() - ran);
+                    spent.compute_output_ns =
+                        (ahead + nanos(started.elapsed())).saturating_sub(ran);
                     if let Err(error) = &split {
                         outcome.unjoinable = Some(error.message.clone());
                     }
@@ -1501,6 +1538,7 @@ impl Inner {
                     lane: Some(lane),
                     interrupt: None,
                     ahead: 0,
+                    joined: None,
                 },
                 None => Slot::of(self.session.lane()?),
             };

@@ -293,6 +293,115 @@ async fn many_callers_get_their_own_answers() {
     assert_eq!(process(&model).crashes, 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_share_runs_get_their_own_answers() {
+    let model = load_with(LoadOptions {
+        lanes: Some(1),
+        joining: Ok(penstock_nn::join::Joining {
+            max_items: 16,
+            ..Default::default()
+        }),
+        ..LoadOptions::default()
+    });
+    const CALLERS: u64 = 8;
+    const CALLS: u64 = 300;
+    let calls: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            let model = model.clone();
+            tokio::spawn(async move {
+                for call in 0..CALLS {
+                    let value = 1000.0 + (caller * 1000 + call) as f32;
+                    assert_eq!(ask(&model, value).await, Ok(value));
+                }
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+    let stats = model.stats();
+    assert!(
+        stats.execution_count < CALLERS * CALLS,
+        "{}",
+        stats.execution_count
+    );
+    assert_eq!((stats.failures, process(&model).crashes), (0, 0));
+}
+
+/// SplitMix64.
+fn random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = *seed;
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_answers_stay_as_they_were_whatever_ends_the_process_and_no_call_gets_anothers() {
+    type Outputs = Vec<(String, penstock_nn::NnTensor)>;
+    const STEPS: u32 = 100;
+    for seed in 1..=3u64 {
+        let mut state = seed;
+        let model = load_that_comes_back_at_once();
+        let mut held: Vec<(Vec<f32>, Outputs)> = Vec::new();
+        let (mut answered, mut ended) = (0, 0);
+        for step in 0..STEPS {
+            match random(&mut state) % 8 {
+                0 => {
+                    if let Some(pid) = process(&model).pid {
+                        // It may have ended since it was asked for.
+                        let _ = std::process::Command::new("kill")
+                            .args(["-9", &pid.to_string()])
+                            .output();
+                    }
+                }
+                1 => {
+                    let error = ask(&model, asks::SIGSEGV).await.expect_err("it ends");
+                    assert!(error.refusal.is_some(), "{error}");
+                    ended += 1;
+                }
+                2 => {
+                    // The caller leaves, with its run under way or not.
+                    let patience = Duration::from_micros(random(&mut state) % 3_000);
+                    let call = ask(&model, asks::UNTIL_INTERRUPTED);
+                    let _ = tokio::time::timeout(patience, call).await;
+                }
+                3 if !held.is_empty() => {
+                    let at = random(&mut state) as usize % held.len();
+                    held.swap_remove(at);
+                }
+                _ => {
+                    // Small ones are copied, large ones lent, the largest copied again.
+                    let most =
+                        [10, 40_000, 40_000, 40_000, 4_500_000][random(&mut state) as usize % 5];
+                    let elements = 1 + random(&mut state) as usize % most;
+                    let mark = 100.0 + step as f32;
+                    let sent: Vec<f32> = (0..elements).map(|at| mark + (at % 977) as f32).collect();
+                    let call = vec![("x".to_owned(), fp32(&[elements as u32], &sent))];
+                    match model.infer(call).await {
+                        Ok(outputs) => {
+                            answered += 1;
+                            held.push((sent, outputs));
+                        }
+                        Err(error) => assert!(error.refusal.is_some(), "{error}"),
+                    }
+                    if held.len() > 4 {
+                        held.remove(0);
+                    }
+                }
+            }
+            for (sent, outputs) in &held {
+                assert!(
+                    as_fp32(&outputs[0].1) == *sent,
+                    "seed {seed}, step {step}: an answer changed"
+                );
+            }
+        }
+        assert!(answered > 10 && ended > 4, "{answered} {ended}");
+    }
+}
+
 #[test]
 fn a_graph_that_changed_on_disk_is_not_started_again_under_the_old_name() {
     let folder = tempfile::tempdir().unwrap();

@@ -19,9 +19,9 @@ use bytes::Bytes;
 use penstock_tensor::contract::Provider;
 
 use super::control::{Control, Kind, Note};
-use super::shared::{self, BODY, Header, Segment, Slice};
+use super::mapped_bytes;
+use super::shared::{self, BODY, Header, Looks, Segment, Slice};
 use super::wire::{self, Message, Open, Opened};
-use super::{CHILD_SPIN, mapped_bytes};
 use crate::backend::{Backend, GraphSource, Interrupt, Lane, LoadOptions, Session, panic_text};
 use crate::error::NnError;
 use crate::tensor::NnTensor;
@@ -259,12 +259,13 @@ fn attend(session: &dyn Session, segments: &[Arc<Segment>], ending: &Endings) {
     // Numbers go on where the server's are: a lane outlives the process that ran it before.
     let mut seen = header.call.load(Ordering::SeqCst);
     let mut lane = None;
+    let looks = Looks::default();
     // The first answer is whether there is a lane.
     let made = make(session, &mut lane, ending);
     answer(header, answers, made.map(|()| Vec::new()), seen);
     loop {
         let call = &header.call;
-        if !shared::await_change(call, seen, &header.child_sleeps, CHILD_SPIN, LOOK_AGAIN) {
+        if !shared::await_change(call, seen, &header.child_sleeps, &looks, LOOK_AGAIN) {
             if header.end.load(Ordering::SeqCst) != 0 {
                 return;
             }
@@ -338,7 +339,7 @@ fn begin(ending: &Endings, run: u32, interrupted: &AtomicU32) {
 fn inputs(header: &Header, calls: &Arc<Segment>) -> Option<Vec<NnTensor>> {
     let len = usize::try_from(header.call_bytes.load(Ordering::Acquire)).ok()?;
     let message = Slice::of(calls, BODY, len)?;
-    let Message::Tensors(placed) = wire::read(message.as_ref())? else {
+    let Message::Tensors(placed) = wire::read(message.as_ref(), len)? else {
         return None;
     };
     let tensors = placed.into_iter().map(|placed| {

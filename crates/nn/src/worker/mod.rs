@@ -28,6 +28,7 @@ use std::time::Duration;
 use crate::backend::{Backend, ONNXRUNTIME, OPENVINO, tract};
 use crate::error::NnError;
 
+mod answers;
 mod child;
 mod control;
 mod parent;
@@ -38,12 +39,9 @@ mod wire;
 pub use child::{Find, run};
 pub use parent::{Isolated, Terms};
 
-/// How long the server looks for an answer before its thread sleeps. A short run is over by then, and the wake-up of a
-/// sleeping thread, which takes longer than such a run, is saved.
-pub(crate) const SERVER_SPIN: Duration = Duration::from_micros(20);
-
-/// How long the child looks for the next call before its thread sleeps.
-pub(crate) const CHILD_SPIN: Duration = Duration::from_micros(20);
+/// How long a thread looks for a change before it sleeps. The run of a very small model is over by then, and the wake-up
+/// of a sleeping thread is saved.
+pub(crate) const SPIN: Duration = Duration::from_micros(20);
 
 /// How a child is started.
 #[derive(Debug, Clone)]

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
+use super::answers;
 use super::control::{Control, Kind, Note};
 use super::restart::{FIRST_WAIT, Restarts};
-use super::shared::{self, BODY, GONE, Header, Segment, Slice};
-use super::wire::{self, Message, Open, Opened};
-use super::{Launcher, ProcessStats, SERVER_SPIN, status_bytes};
+use super::shared::{self, BODY, GONE, Header, Looks, Segment, Slice};
+use super::wire::{self, Open, Opened};
+use super::{Launcher, ProcessStats, status_bytes};
 use crate::backend::{
     Backend, Cost, GraphSource, Interrupt, Lane, LoadOptions, Port, Rows, Session,
 };
@@ -25,12 +26,6 @@ use crate::tensor::NnTensor;
 
 /// Segments for a lane's answers. All but one may be lent to callers at a time.
 const ANSWERS: usize = 3;
-
-/// From this size on an output is lent to the caller, not copied.
-const LEND_BYTES: usize = 64 * 1024;
-
-/// The largest answer that is lent: a larger one is copied, and its memory goes back to the system.
-const LEND_AT_MOST: usize = 16 << 20;
 
 /// The longest wait for a restart that a call takes part in. Where the next start is further away the call is refused
 /// at once, and told when to come back.
@@ -739,6 +734,7 @@ impl Session for IsolatedSession {
             attached: 0,
             begun: None,
             waited: false,
+            looks: Looks::default(),
         };
         lane.attach()?;
         Ok(Box::new(lane))
@@ -868,6 +864,7 @@ struct IsolatedLane {
     begun: Option<Result<u32, NnError>>,
     /// Whether the last run waited for a child.
     waited: bool,
+    looks: Looks,
 }
 
 impl IsolatedLane {
@@ -986,7 +983,7 @@ impl IsolatedLane {
                 None => LOOK_AGAIN,
                 Some(at_most) => at_most.checked_sub(began.elapsed())?.min(LOOK_AGAIN),
             };
-            shared::await_change(&header.done, done, &header.server_sleeps, SERVER_SPIN, left);
+            shared::await_change(&header.done, done, &header.server_sleeps, &self.looks, left);
         }
     }
 
@@ -1004,33 +1001,8 @@ impl IsolatedLane {
         let segment = shared.answers.get(chosen).ok_or_else(broken)?;
         let len =
             usize::try_from(header.answer_bytes.load(Ordering::Acquire)).unwrap_or(usize::MAX);
-        let message = Slice::of(segment, 0, len).ok_or_else(broken)?;
-        let placed = match wire::read(message.as_ref()).ok_or_else(broken)? {
-            Message::Error(error) => return Err(error),
-            Message::Tensors(placed) => placed,
-        };
-        let lends = chosen + 1 < ANSWERS && len <= LEND_AT_MOST;
-        let mut outputs = Vec::with_capacity(placed.len());
-        for placed in placed {
-            let data = if lends && placed.len >= LEND_BYTES {
-                let slice = Slice::of(segment, placed.at, placed.len).ok_or_else(broken)?;
-                Bytes::from_owner(slice)
-            } else {
-                let bytes = message.as_ref().get(placed.at..placed.at + placed.len);
-                Bytes::copy_from_slice(bytes.ok_or_else(broken)?)
-            };
-            let tensor = NnTensor {
-                ty: placed.ty,
-                dims: placed.dims,
-                data,
-            };
-            // One that is absent stands for an optional output without a value.
-            if !tensor.is_absent() {
-                tensor.check().map_err(|_| broken())?;
-            }
-            outputs.push(tensor);
-        }
-        drop(message);
+        let lends = chosen + 1 < ANSWERS && len <= answers::LEND_AT_MOST;
+        let outputs = answers::read(segment, len, lends).ok_or_else(broken)??;
         if !lends {
             segment.release(len);
         }
@@ -1095,7 +1067,7 @@ impl IsolatedLane {
             let Some(left) = at_most.checked_sub(began.elapsed()) else {
                 return false;
             };
-            shared::await_change(&header.done, done, &header.server_sleeps, SERVER_SPIN, left);
+            shared::await_change(&header.done, done, &header.server_sleeps, &self.looks, left);
         }
     }
 }

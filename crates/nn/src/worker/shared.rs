@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::SPIN;
+
 /// Addresses a segment reserves, and so the most bytes it holds: as many as a component's memory has.
 pub const RESERVED: usize = 1 << 32;
 
@@ -132,6 +134,22 @@ impl Segment {
     /// Whether `bytes` may be read, after the other process said that it wrote as many.
     pub fn holds(&self, bytes: usize) -> bool {
         bytes <= self.size.load(Ordering::Relaxed) || self.look().is_ok_and(|size| bytes <= size)
+    }
+
+    /// A copy of bytes that the other process may still write to; `None` where the segment does not hold them.
+    pub fn copy(&self, at: usize, len: usize) -> Option<Vec<u8>> {
+        let end = at.checked_add(len)?;
+        if !self.holds(end) {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(len);
+        // SAFETY: within the segment, which cannot shrink, and within the capacity. Bytes that change meanwhile come as
+        // they were before or after.
+        unsafe {
+            ptr::copy_nonoverlapping(self.base.as_ptr().add(at), bytes.as_mut_ptr(), len);
+            bytes.set_len(len);
+        }
+        Some(bytes)
     }
 
     /// Where the bytes begin.
@@ -266,13 +284,46 @@ pub fn wake(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
-/// Waits until `word` is not `value`: first looks again and again for `spin`, giving way to others in between, then
-/// sleeps. `sleeps` tells the other side whether it has to wake this one. False where `at_most` has passed.
+/// Decides whether a thread looks for a change before it sleeps. A side whose changes come later than [`SPIN`] would only
+/// take time from the other process, so it stops after some looks in vain, and tries again now and then.
+#[derive(Debug, Default)]
+pub struct Looks {
+    in_vain: AtomicU32,
+}
+
+impl Looks {
+    /// Looks in vain after which a thread sleeps at once.
+    const MOST_IN_VAIN: u32 = 4;
+
+    /// A thread that sleeps at once looks again every so many waits: what that costs is below one part in a hundred of
+    /// such a wait, and a side that becomes quick is found out soon.
+    const TRY_AGAIN: u32 = 64;
+
+    /// Whether the next wait begins with looking.
+    pub fn next(&self) -> bool {
+        let in_vain = self.in_vain.load(Ordering::Relaxed);
+        in_vain < Self::MOST_IN_VAIN || in_vain.is_multiple_of(Self::TRY_AGAIN)
+    }
+
+    /// Takes note of a wait: whether it was over before the thread slept.
+    pub fn note(&self, found: bool) {
+        let in_vain = if found {
+            0
+        } else {
+            self.in_vain.load(Ordering::Relaxed).wrapping_add(1).max(1)
+        };
+        self.in_vain.store(in_vain, Ordering::Relaxed);
+    }
+}
+
+/// Waits until `word` is not `value`: first looks again and again for [`SPIN`], giving way to others in between, where
+/// `looks` says that this pays; then sleeps. `sleeps` tells the other side whether it has to wake this one. False where
+/// `at_most` has passed.
 pub fn await_change(
     word: &AtomicU32,
     value: u32,
     sleeps: &AtomicU32,
-    spin: Duration,
+    looks: &Looks,
     at_most: Duration,
 ) -> bool {
     let changed = || word.load(Ordering::Acquire) != value;
@@ -280,12 +331,16 @@ pub fn await_change(
         return true;
     }
     let began = std::time::Instant::now();
-    while began.elapsed() < spin {
-        std::thread::yield_now();
-        if changed() {
-            return true;
+    if looks.next() {
+        while began.elapsed() < SPIN.min(at_most) {
+            std::thread::yield_now();
+            if changed() {
+                looks.note(true);
+                return true;
+            }
         }
     }
+    looks.note(false);
     sleeps.store(1, Ordering::SeqCst);
     let mut there = word.load(Ordering::SeqCst) != value;
     while !there {
@@ -326,6 +381,43 @@ mod tests {
         assert_eq!(slice.as_ref(), [7]);
         assert!(Slice::of(&theirs, usize::MAX, 2).is_none());
         assert!(Slice::of(&theirs, 1 << 31, 1).is_none());
+    }
+
+    #[test]
+    fn a_thread_stops_looking_where_that_is_in_vain_and_begins_again_where_it_is_not() {
+        let looks = Looks::default();
+        let mut looked = 0;
+        for _ in 0..1000 {
+            looked += u32::from(looks.next());
+            looks.note(false);
+        }
+        let most = Looks::MOST_IN_VAIN + 1000 / Looks::TRY_AGAIN;
+        assert!((most - 1..=most + 1).contains(&looked), "{looked}");
+        while !looks.next() {
+            looks.note(false);
+        }
+        looks.note(true);
+        assert!((0..Looks::MOST_IN_VAIN).all(|_| {
+            let looked = looks.next();
+            looks.note(false);
+            looked
+        }));
+        assert!(!looks.next());
+        let worn = Looks {
+            in_vain: AtomicU32::new(u32::MAX),
+        };
+        worn.note(false);
+        assert!(worn.next(), "the count goes on from its start");
+    }
+
+    #[test]
+    fn a_copy_holds_what_the_segment_holds_and_no_more() {
+        let segment = Segment::new().unwrap();
+        // SAFETY: one thread, one slice at a time.
+        unsafe { segment.bytes_mut(8) }.copy_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(segment.copy(2, 3), Some(vec![3, 4, 5]));
+        assert_eq!(segment.copy(1 << 31, 1), None);
+        assert_eq!(segment.copy(usize::MAX, 2), None);
     }
 
     #[test]
@@ -372,7 +464,7 @@ mod tests {
                 &header.call,
                 0,
                 &header.child_sleeps,
-                Duration::ZERO,
+                &Looks::default(),
                 long
             ));
         });
@@ -381,7 +473,7 @@ mod tests {
             &header.call,
             1,
             &header.child_sleeps,
-            Duration::ZERO,
+            &Looks::default(),
             short
         ));
     }

@@ -13,10 +13,13 @@ use serde_json::{Value, json};
 
 use crate::backend::{Cost, Dim, LoadOptions, Port, PortType, Rows};
 use crate::error::{ErrorCode, NnError};
-use crate::tensor::{NnTensor, TensorType};
+use crate::tensor::{MAX_RANK, NnTensor, TensorType};
 
 /// Tensors begin at multiples of this, which suits every element and the widest instructions.
 const ALIGNMENT: usize = 64;
+
+/// Bytes that describe a tensor, without its dimensions.
+const TENSOR_HEAD: usize = 24;
 
 /// Most tensors in a call or an answer; a count beyond it was written by a broken process.
 const MAX_TENSORS: usize = 1 << 16;
@@ -68,7 +71,7 @@ pub enum Message {
 pub fn tensors_size(tensors: &[NnTensor]) -> usize {
     let head: usize = tensors
         .iter()
-        .map(|tensor| 24 + 4 * tensor.dims.len())
+        .map(|tensor| TENSOR_HEAD + 4 * tensor.dims.len())
         .sum();
     tensors.iter().fold(8 + head, |at, tensor| {
         at.next_multiple_of(ALIGNMENT) + tensor.data.len()
@@ -82,7 +85,7 @@ pub fn put_tensors(tensors: &[NnTensor], to: &mut [u8]) -> bool {
     head.extend((tensors.len() as u32).to_le_bytes());
     let head_len: usize = tensors
         .iter()
-        .map(|tensor| 24 + 4 * tensor.dims.len())
+        .map(|tensor| TENSOR_HEAD + 4 * tensor.dims.len())
         .sum();
     let mut at = 8 + head_len;
     for tensor in tensors {
@@ -120,9 +123,29 @@ pub fn error(error: &NnError) -> Vec<u8> {
     .concat()
 }
 
-/// Reads a message; none where it is none.
-pub fn read(bytes: &[u8]) -> Option<Message> {
-    let mut reader = Reader(bytes);
+/// Bytes of a message that are enough to know how long its head is.
+pub const START: usize = 8;
+
+/// The longest text of an error that is read. Longer ones are cut.
+const MAX_ERROR_BYTES: usize = 64 * 1024;
+
+/// An upper bound for the bytes before the tensors of a message that starts like this; for all of an error. `None` where
+/// it is no message.
+pub fn head_len(start: [u8; START]) -> Option<usize> {
+    let [kind, count] = [0, 4].map(|at| start.split_at(at).1.first_chunk::<4>());
+    let kind = u32::from_le_bytes(*kind?);
+    let count = usize::try_from(u32::from_le_bytes(*count?)).ok()?;
+    if kind == Kind::Error as u32 {
+        return Some(START + MAX_ERROR_BYTES);
+    }
+    let whole = kind == Kind::Tensors as u32 && count <= MAX_TENSORS;
+    whole.then_some(START + count * (TENSOR_HEAD + 4 * MAX_RANK))
+}
+
+/// Reads a message of `message_len` bytes from its head, which is at least as long as [`head_len`] says, or the whole message;
+/// `None` where it is no message. Every place lies within `message_len`.
+pub fn read(head: &[u8], message_len: usize) -> Option<Message> {
+    let mut reader = Reader(head);
     let kind = reader.u32()?;
     let count = usize::try_from(reader.u32()?).ok()?;
     if kind == Kind::Error as u32 {
@@ -133,6 +156,8 @@ pub fn read(bytes: &[u8]) -> Option<Message> {
     if kind != Kind::Tensors as u32 || count > MAX_TENSORS {
         return None;
     }
+    // Tensors do not overlap. A broken child could otherwise make a small answer of any size.
+    let mut left = message_len;
     let tensors = (0..count).map(|_| {
         let ty = of_number(reader.u32()?)?;
         let rank = usize::try_from(reader.u32()?).ok()?;
@@ -141,7 +166,8 @@ pub fn read(bytes: &[u8]) -> Option<Message> {
         let dims = reader.take(rank.checked_mul(4)?)?;
         let (dims, _) = dims.as_chunks::<4>();
         let end = at.checked_add(len)?;
-        (end <= bytes.len()).then(|| Placed {
+        left = left.checked_sub(len)?;
+        (end <= message_len).then(|| Placed {
             ty,
             dims: dims.iter().map(|dim| u32::from_le_bytes(*dim)).collect(),
             at,
@@ -461,7 +487,7 @@ mod tests {
     fn tensors_of_every_type_come_back_as_they_were_and_lie_well() {
         let tensors = tensors();
         let bytes = written(&tensors);
-        let Some(Message::Tensors(placed)) = read(&bytes) else {
+        let Some(Message::Tensors(placed)) = read(&bytes, bytes.len()) else {
             panic!("they are tensors");
         };
         assert_eq!(placed.len(), tensors.len());
@@ -477,13 +503,13 @@ mod tests {
     fn whatever_a_broken_process_wrote_is_read_without_a_panic() {
         let bytes = written(&tensors());
         for cut in 0..bytes.len() {
-            let _ = read(&bytes[..cut]);
+            let _ = read(&bytes[..cut], cut);
         }
         for at in 0..bytes.len().min(400) {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut broken = bytes.clone();
                 broken[at] = value;
-                if let Some(Message::Tensors(placed)) = read(&broken) {
+                if let Some(Message::Tensors(placed)) = read(&broken, broken.len()) {
                     for placed in placed {
                         assert!(placed.at + placed.len <= broken.len());
                     }
@@ -493,9 +519,29 @@ mod tests {
     }
 
     #[test]
+    fn the_head_alone_tells_where_every_tensor_lies() {
+        let bytes = written(&tensors());
+        let start = bytes.first_chunk().expect("it is longer");
+        let head = head_len(*start).expect("it is a message").min(bytes.len());
+        assert_eq!(read(&bytes[..head], bytes.len()), read(&bytes, bytes.len()));
+        let error = error(&NnError::too_large("no"));
+        let start = error.first_chunk().expect("it is longer");
+        assert!(head_len(*start) >= Some(error.len()));
+        let mut twice = written(&[NnTensor::new(TensorType::U8, vec![200], vec![0; 200]).unwrap()]);
+        twice.splice(4..8, 2u32.to_le_bytes());
+        let described: Vec<u8> = twice[START..START + TENSOR_HEAD + 4].to_vec();
+        twice.splice(START + TENSOR_HEAD + 4..START + TENSOR_HEAD + 4, described);
+        assert!(read(&twice, 400).is_some());
+        assert_eq!(read(&twice, 300), None, "two tensors at one place");
+        assert_eq!(head_len([0; START]), None);
+        assert_eq!(head_len([1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]), None);
+    }
+
+    #[test]
     fn an_error_comes_back_with_code_and_message() {
         let sent = NnError::too_large("ü, too much");
-        assert_eq!(read(&error(&sent)), Some(Message::Error(sent)));
+        let bytes = error(&sent);
+        assert_eq!(read(&bytes, bytes.len()), Some(Message::Error(sent)));
     }
 
     #[test]
