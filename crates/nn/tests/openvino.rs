@@ -202,26 +202,23 @@ fn an_index_outside_of_what_it_leads_into_is_the_callers_error_or_the_graph_is_r
     let Some(backend) = openvino() else { return };
     let float = |name, dims: &[D]| p(name, onnx_type::FLOAT, dims);
     let int = |name, dims: &[D]| p(name, onnx_type::INT64, dims);
-    let load = |nodes: &[Node], inputs: &[P]| {
-        let graph = onnx_bytes(
-            nodes,
-            inputs,
-            &[p("y", onnx_type::FLOAT, &[D::Open, D::Open])],
-        );
+    let load = |nodes: &[Node], inputs: &[P], axes: usize| {
+        let output = p("y", onnx_type::FLOAT, &vec![D::Open; axes]);
+        let graph = onnx_bytes(nodes, inputs, &[output]);
         backend.load(&GraphSource::Bytes(graph), &LoadOptions::default())
     };
     let ask = |session: &Arc<dyn Session>, dims: Vec<u32>, index: &[i64]| {
         let data: Vec<u8> = (0..15).flat_map(|n| (n as f32).to_le_bytes()).collect();
         let index: Vec<u8> = index.iter().flat_map(|n| n.to_le_bytes()).collect();
         let inputs = [
-            NnTensor::new(TensorType::Fp32, vec![5, 3], data.into()).unwrap(),
-            NnTensor::new(TensorType::I64, dims, index.into()).unwrap(),
+            NnTensor::new(TensorType::Fp32, vec![5, 3], data).unwrap(),
+            NnTensor::new(TensorType::I64, dims, index).unwrap(),
         ];
         session.lane().unwrap().run(&inputs)
     };
     let table = float("x", &[D::Open, D::N(3)]);
     let gather = [Node("Gather", vec!["x", "i"], vec!["y"])];
-    let session = load(&gather, &[table.clone(), int("i", &[D::Open])]).expect("loads");
+    let session = load(&gather, &[table.clone(), int("i", &[D::Open])], 2).expect("loads");
     assert!(ask(&session, vec![2], &[4, -5]).is_ok());
     for outside in [5, -6] {
         let error = ask(&session, vec![2], &[0, outside]).expect_err("there are 5 rows");
@@ -237,6 +234,7 @@ fn an_index_outside_of_what_it_leads_into_is_the_callers_error_or_the_graph_is_r
     let session = load(
         &tuples,
         &[table.clone(), int("i", &[D::N(1), D::N(1), D::N(2)])],
+        2,
     )
     .expect("loads");
     assert!(ask(&session, vec![1, 1, 2], &[4, 2]).is_ok());
@@ -247,7 +245,7 @@ fn an_index_outside_of_what_it_leads_into_is_the_callers_error_or_the_graph_is_r
         Node("Neg", vec!["i"], vec!["j"]),
         Node("Gather", vec!["x", "j"], vec!["y"]),
     ];
-    let error = load(&computed, &[table.clone(), int("i", &[D::Open])])
+    let error = load(&computed, &[table.clone(), int("i", &[D::Open])], 2)
         .err()
         .expect("no call could be checked");
     assert_eq!(error.code, ErrorCode::UnsupportedOperation, "{error}");
@@ -257,7 +255,7 @@ fn an_index_outside_of_what_it_leads_into_is_the_callers_error_or_the_graph_is_r
         Node("Gather", vec!["x", "j"], vec!["y"]),
     ];
     assert!(
-        load(&limited, &[table]).is_ok(),
+        load(&limited, &[table], 3).is_ok(),
         "a place is within its axis"
     );
 }
