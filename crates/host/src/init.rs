@@ -386,8 +386,9 @@ fn made(description: &Description, graph: &Path, backends: &Backends) -> Made {
         let done = outcome.is_ok();
         let made = Made { derived, outcome };
         if done {
-            let (described, made) = with_answers(described, made, graph, backends);
-            return with_least(&described, made, graph, backends);
+            // Lengths first: only at the least ones does a longer run show what depends on the number of items.
+            let (described, made) = with_least(described, made, graph, backends);
+            return with_answers(described, made, graph, backends);
         }
         last.get_or_insert(made);
     }
@@ -425,7 +426,7 @@ fn with_answers(
     mut made: Made,
     graph: &Path,
     backends: &Backends,
-) -> (Description, Made) {
+) -> Made {
     if let Ok(ran) = &made.outcome
         && let Some((outputs, _)) = &ran.contradicted
     {
@@ -471,16 +472,21 @@ fn with_answers(
     if let Some(refused) = refused {
         made.outcome = Err(Obstacle::Run(refused));
     }
-    (description, made)
+    made
 }
 
 /// The same with the lengths that ran as the least ones, where the least did not run.
-fn with_least(description: &Description, made: Made, graph: &Path, backends: &Backends) -> Made {
+fn with_least(
+    description: Description,
+    made: Made,
+    graph: &Path,
+    backends: &Backends,
+) -> (Description, Made) {
     let (Ok(ran), Ok(contract)) = (&made.outcome, parsed(&made.derived.text)) else {
-        return made;
+        return (description, made);
     };
     if ran.on_least {
-        return made;
+        return (description, made);
     }
     let mut described = description.clone();
     for (spec, tensor) in contract.inputs.iter().zip(&ran.inputs) {
@@ -491,7 +497,7 @@ fn with_least(description: &Description, made: Made, graph: &Path, backends: &Ba
         }
     }
     if described.least.is_empty() {
-        return made;
+        return (description, made);
     }
     // All axes were made longer together; those that need not be are left as short as they may be.
     let runs = |described: &Description| {
@@ -521,11 +527,11 @@ fn with_least(description: &Description, made: Made, graph: &Path, backends: &Ba
     );
     let derived = derive(&described);
     match attempt(&derived, graph, backends) {
-        Ok(ran) => Made {
-            derived,
-            outcome: Ok(ran),
-        },
-        Err(_) => made,
+        Ok(ran) => {
+            let outcome = Ok(ran);
+            (described, Made { derived, outcome })
+        }
+        Err(_) => (description, made),
     }
 }
 

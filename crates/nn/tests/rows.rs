@@ -623,10 +623,16 @@ fn the_models_that_are_shipped_share_runs_where_they_count_items() {
             .get(name, None)
             .unwrap_or_else(|e| panic!("{name}: {e:?}"));
         println!("{name}: {}", model.joins());
-        assert!(
-            matches!(model.joins(), Joins::Yes(_)),
-            "{name}: {}",
-            model.joins()
-        );
+        match model.joins() {
+            Joins::Yes(_) => {}
+            // Some processors take another kernel for one row of it than for several, which moves answers by 2e-7.
+            Joins::No(reason) if name == "magika" => {
+                assert!(
+                    reason.contains("with [batching] enabled = true"),
+                    "{reason}"
+                );
+            }
+            Joins::No(reason) => panic!("{name}: {reason}"),
+        }
     }
 }
