@@ -14,10 +14,7 @@ use crate::oip;
 use crate::openapi;
 use crate::page;
 use crate::policies::{Policies, RETRY_STORE_S, auth_problem, authenticate, is_signed};
-use crate::ports::{
-    AdmissionPort, AuthPort, AuthRefusal, Failure, FailureKind, Headers, Ports, QuotaCall,
-    QuotaPort, UsagePort,
-};
+use crate::ports::{AuthPort, AuthRefusal, Failure, FailureKind, Headers, Ports, UsagePort};
 use crate::record::{Request, Response};
 use crate::repository;
 use crate::representation::{MIN_ENCODED_BYTES, Representation, encoded_from_bytes, finish};
@@ -26,6 +23,7 @@ use crate::trail::Trail;
 use penstock_core::clock::days_from_date;
 use penstock_core::{Caller, Code, ModelVersion, PredictionId, Problem, RequestId, negotiate};
 use penstock_policy::document;
+use penstock_policy::quota::{self, service::AdmissionService, service::QuotaService};
 use penstock_policy::usage::{DAY_MS, MAX_DAYS};
 use penstock_tensor::Contract;
 use penstock_tensor::contract::Dim;
@@ -478,9 +476,13 @@ fn judge<P: Ports>(
 }
 
 /// A request as limits see it.
-fn quota_call<'a>(caller: &'a Caller, route: &'a Route, request: &Request) -> QuotaCall<'a> {
+fn quota_call<'a>(
+    caller: &'a Caller,
+    route: &'a Route,
+    request: &Request,
+) -> quota::words::Call<'a> {
     let (kind, model) = asked(route);
-    QuotaCall {
+    quota::words::Call {
         caller,
         route: kind,
         // Limits by model are about calls of it.
@@ -493,7 +495,7 @@ fn quota_call<'a>(caller: &'a Caller, route: &'a Route, request: &Request) -> Qu
 fn settle<P: Ports>(
     ports: &P,
     policies: &Policies<P>,
-    admission: Option<&<P::Quota as QuotaPort>::Admission>,
+    admission: Option<&<P::Quota as QuotaService>::Admission>,
 ) {
     if policies.scope.settles
         && let Some(admission) = admission

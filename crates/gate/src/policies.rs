@@ -2,9 +2,9 @@
 
 use crate::connection::Connection;
 use crate::ports::{
-    AuthAdmitted, AuthCall, AuthPort, AuthRefusal, AuthRefusalKind, AuthSurroundings, Headers,
+    AuthAdmitted, AuthCall, AuthPort, AuthRefusal, AuthRefusalKind, AuthSurroundings,
     IdempotencyPort, IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules, Ports,
-    QuotaPort, QuotaRefusal, QuotaRefusalKind, QuotaScope, UsagePort,
+    UsagePort,
 };
 use crate::record::Request;
 use penstock_core::headers::{CREDENTIALS, SIGNATURE};
@@ -12,6 +12,7 @@ use penstock_core::{Code, Problem};
 use penstock_policy::cache::CacheEntry;
 use penstock_policy::disclosure::Disclosure;
 use penstock_policy::document;
+use penstock_policy::quota::{self, service::QuotaService};
 use penstock_tensor::Unknown;
 use sha2::{Digest, Sha256};
 
@@ -25,7 +26,7 @@ pub struct Policies<P: Ports> {
     /// The limits.
     pub quota: P::Quota,
     /// Which limits there are.
-    pub scope: QuotaScope,
+    pub scope: quota::words::Scope,
     /// Idempotency.
     pub idempotency: P::Idempotency,
     /// Its rules.
@@ -69,6 +70,9 @@ impl<P: Ports> Policies<P> {
         };
         let auth = ports.open_auth(&text, surroundings).map_err(broken)?;
         let quota = ports.open_quota(&text).map_err(broken)?;
+        for fallback in quota.fallbacks(ports.unix_ms(), ports.random() as u64) {
+            ports.log(&fallback);
+        }
         let idempotency = ports.open_idempotency(&text).map_err(broken)?;
         let usage = ports.open_usage(&text).map_err(broken)?;
         Ok(Self {
@@ -138,21 +142,6 @@ pub fn auth_problem(refusal: &AuthRefusal) -> Option<Problem> {
         Some(seconds) => problem.retry_after(seconds),
         None => problem,
     })
-}
-
-/// The problem a refusal by a limit is answered with, and the headers it comes with.
-pub fn quota_problem(refusal: QuotaRefusal) -> (Problem, Headers) {
-    let code = match refusal.kind {
-        QuotaRefusalKind::UsedUp => Code::QuotaExceeded,
-        QuotaRefusalKind::TooLarge => Code::BodyTooLarge,
-        QuotaRefusalKind::StoreFailed => Code::StoreUnavailable,
-    };
-    let mut problem = Problem::new(code, refusal.message);
-    // Sending the same again never helps what is too large.
-    if refusal.kind != QuotaRefusalKind::TooLarge {
-        problem = problem.retry_after(refusal.retry_after_s);
-    }
-    (problem, refusal.headers)
 }
 
 /// The problem a refusal by idempotency is answered with.

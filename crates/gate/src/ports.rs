@@ -1,7 +1,9 @@
 //! What the gate needs from outside. The guest room implements these over WIT imports; tests
 //! implement them in memory.
 
+pub use penstock_core::headers::Headers;
 use penstock_core::{Caller, Code, ModelVersion};
+use penstock_policy::quota::service::QuotaService;
 use penstock_tensor::{InferRequest, Rejection, Tensor, Unknown};
 
 /// Everything the gate is given.
@@ -13,7 +15,7 @@ pub trait Ports {
     /// Who may call, by the policy.
     type Auth: AuthPort;
     /// The limits of the policy.
-    type Quota: QuotaPort;
+    type Quota: QuotaService;
     /// The idempotency of the policy.
     type Idempotency: IdempotencyPort;
     /// The usage counters of the policy.
@@ -320,9 +322,6 @@ pub struct Failure {
     pub retry_after_ms: Option<u64>,
 }
 
-/// Headers for an answer, names in lower case.
-pub type Headers = Vec<(String, String)>;
-
 /// What authentication is told beside the policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuthSurroundings {
@@ -404,93 +403,6 @@ pub trait AuthPort {
     ) -> Result<AuthAdmitted, AuthRefusal>;
     /// Which of some models a caller may know of.
     fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool>;
-}
-
-/// Which limits there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QuotaScope {
-    /// Some limit applies to calls.
-    pub calls: bool,
-    /// Some limit counts items.
-    pub items: bool,
-    /// Some limit is settled after a call.
-    pub settles: bool,
-}
-
-/// A call, as far as limits are concerned.
-#[derive(Clone, Debug)]
-pub struct QuotaCall<'a> {
-    /// Who calls.
-    pub caller: &'a Caller,
-    /// The kind of route.
-    pub route: &'static str,
-    /// The model's name as the caller gave it.
-    pub model: Option<&'a str>,
-    /// Bytes of the body.
-    pub body_bytes: u64,
-}
-
-/// Which kind of refusal it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QuotaRefusalKind {
-    /// A limit is used up, or the caller was refused too often.
-    UsedUp,
-    /// The call alone is more than a limit ever allows.
-    TooLarge,
-    /// The store does not answer.
-    StoreFailed,
-}
-
-/// Why a call may not go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QuotaRefusal {
-    /// Which kind.
-    pub kind: QuotaRefusalKind,
-    /// The limit's name.
-    pub limit: String,
-    /// In words.
-    pub message: String,
-    /// Seconds after which a retry has a chance.
-    pub retry_after_s: u32,
-    /// For the answer.
-    pub headers: Headers,
-}
-
-/// An admitted call.
-#[derive(Clone, Debug)]
-pub struct Admitted<A> {
-    /// What it was charged.
-    pub admission: A,
-    /// Milliseconds to wait before it goes on.
-    pub wait_ms: u32,
-    /// For the answer.
-    pub headers: Headers,
-}
-
-/// The limits of a policy.
-pub trait QuotaPort {
-    /// An admitted call.
-    type Admission: AdmissionPort;
-
-    /// Which limits there are.
-    fn scope(&self) -> QuotaScope;
-    /// Decides every limit that is known before the body is read.
-    fn admit(
-        &self,
-        call: &QuotaCall<'_>,
-        now_ms: u64,
-        random: u64,
-    ) -> Result<Admitted<Self::Admission>, QuotaRefusal>;
-}
-
-/// What a call was charged.
-pub trait AdmissionPort {
-    /// Decides the limits that count items. A refusal gives everything back.
-    fn charge_items(&self, items: u64, now_ms: u64, random: u64) -> Result<Headers, QuotaRefusal>;
-    /// Gives the items back; how the limits stand then.
-    fn refund_items(&self, now_ms: u64) -> Headers;
-    /// The call is over and ran for so many milliseconds.
-    fn settle(&self, compute_ms: u64, now_ms: u64);
 }
 
 /// The `[idempotency]` of a policy.

@@ -3,7 +3,7 @@
 use penstock_core::Kv;
 use penstock_core::ModelVersion;
 use penstock_core::kv::run_ready;
-use penstock_gate::ports::{Failure, QuotaScope};
+use penstock_gate::ports::Failure;
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_policy::auth::api_key::{self, Pepper, hex};
 use penstock_policy::auth::record::{self, KeyRecord, TenantRecord, VERSION};
@@ -226,14 +226,10 @@ fn another_tenants_model_and_one_there_is_not_are_answered_alike() {
     assert!(body.to_string().contains("acme-x"), "{body}");
 }
 
-/// Limits that admit everything and say so in a header, as real ones do.
+/// A limit that admits everything and says so in headers. Of calls at once as many are left for each call, as long as every
+/// call gives its place back.
 fn limited(ports: &InMemory) {
-    ports.quota.scope.set(QuotaScope {
-        calls: true,
-        items: false,
-        settles: true,
-    });
-    *ports.quota.headers.borrow_mut() = vec![("ratelimit".into(), "\"a\";r=1;t=1".into())];
+    ports.add_policy("[[limits]]\nname = \"a\"\nalgorithm = \"concurrency\"\nlimit = 10\n");
 }
 
 #[test]

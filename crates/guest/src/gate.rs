@@ -12,10 +12,12 @@ use penstock_core::headers::AUTHORITY;
 use penstock_core::{Caller, Code, ModelVersion, Problem, grpc};
 use penstock_gate::grpc::service::is_call;
 use penstock_gate::ports::{
-    self, AdapterPort, AdmissionPort, AttemptPort, AuthPort, ContractPort, Failure, FailureKind,
-    IdempotencyPort, ParsedBody, Ports, QuotaPort, UsagePort,
+    self, AdapterPort, AttemptPort, AuthPort, ContractPort, Failure, FailureKind, Headers,
+    IdempotencyPort, ParsedBody, Ports, UsagePort,
 };
 use penstock_gate::{Gate, Header, Request, Response};
+use penstock_policy::quota::service::{AdmissionService, QuotaService};
+use penstock_policy::quota::words as quota;
 use penstock_tensor::infer::OutputRequest;
 use penstock_tensor::{BinaryInput, InferRequest, Rejection, Tensor, Unknown};
 use std::cell::RefCell;
@@ -362,11 +364,7 @@ impl Ports for WitPorts {
     }
 
     fn open_quota(&self, policy: &str) -> Result<Self::Quota, String> {
-        let opened = wit_quota::Policy::open(policy)?;
-        for fallback in opened.fallbacks(self.unix_ms(), self.random() as u64) {
-            eprintln!("{fallback}");
-        }
-        Ok(opened)
+        wit_quota::Policy::open(policy)
     }
 
     fn open_idempotency(&self, policy: &str) -> Result<Self::Idempotency, String> {
@@ -710,16 +708,16 @@ fn step(step: wit_adapter::Step) -> ports::Step {
     }
 }
 
-fn headers(headers: Vec<wit_quota::Header>) -> ports::Headers {
+fn headers(headers: Vec<wit_quota::Header>) -> Headers {
     headers.into_iter().map(|h| (h.name, h.value)).collect()
 }
 
-fn quota_refusal(refusal: wit_quota::Refusal) -> ports::QuotaRefusal {
-    ports::QuotaRefusal {
+fn quota_refusal(refusal: wit_quota::Refusal) -> quota::Refusal {
+    quota::Refusal {
         kind: match refusal.kind {
-            wit_quota::RefusalKind::UsedUp => ports::QuotaRefusalKind::UsedUp,
-            wit_quota::RefusalKind::TooLarge => ports::QuotaRefusalKind::TooLarge,
-            wit_quota::RefusalKind::StoreFailed => ports::QuotaRefusalKind::StoreFailed,
+            wit_quota::RefusalKind::UsedUp => quota::RefusalKind::UsedUp,
+            wit_quota::RefusalKind::TooLarge => quota::RefusalKind::TooLarge,
+            wit_quota::RefusalKind::StoreFailed => quota::RefusalKind::StoreFailed,
         },
         limit: refusal.limit,
         message: refusal.message,
@@ -804,24 +802,28 @@ impl AuthPort for wit_auth::Policy {
     }
 }
 
-impl QuotaPort for wit_quota::Policy {
+impl QuotaService for wit_quota::Policy {
     type Admission = wit_quota::Admission;
 
-    fn scope(&self) -> ports::QuotaScope {
+    fn scope(&self) -> quota::Scope {
         let scope = self.scope();
-        ports::QuotaScope {
+        quota::Scope {
             calls: scope.calls,
             items: scope.items,
             settles: scope.settles,
         }
     }
 
+    fn fallbacks(&self, now_ms: u64, random: u64) -> Vec<String> {
+        self.fallbacks(now_ms, random)
+    }
+
     fn admit(
         &self,
-        call: &ports::QuotaCall<'_>,
+        call: &quota::Call<'_>,
         now_ms: u64,
         random: u64,
-    ) -> Result<ports::Admitted<Self::Admission>, ports::QuotaRefusal> {
+    ) -> Result<quota::Admitted<Self::Admission>, quota::Refusal> {
         let call = wit_quota::Call {
             caller: caller_to_wit(call.caller),
             route: call.route.to_owned(),
@@ -829,7 +831,7 @@ impl QuotaPort for wit_quota::Policy {
             body_bytes: call.body_bytes,
         };
         let admitted = self.admit(&call, now_ms, random).map_err(quota_refusal)?;
-        Ok(ports::Admitted {
+        Ok(quota::Admitted {
             admission: admitted.admission,
             wait_ms: admitted.wait_ms,
             headers: headers(admitted.headers),
@@ -837,19 +839,19 @@ impl QuotaPort for wit_quota::Policy {
     }
 }
 
-impl AdmissionPort for wit_quota::Admission {
+impl AdmissionService for wit_quota::Admission {
     fn charge_items(
         &self,
         items: u64,
         now_ms: u64,
         random: u64,
-    ) -> Result<ports::Headers, ports::QuotaRefusal> {
+    ) -> Result<Headers, quota::Refusal> {
         self.charge_items(items, now_ms, random)
             .map(headers)
             .map_err(quota_refusal)
     }
 
-    fn refund_items(&self, now_ms: u64) -> ports::Headers {
+    fn refund_items(&self, now_ms: u64) -> Headers {
         headers(self.refund_items(now_ms))
     }
 

@@ -5,13 +5,12 @@ use crate::{FakeClock, MemoryKv};
 use penstock_core::kv::run_ready;
 use penstock_core::{Caller, Clock, Code, ModelVersion};
 use penstock_gate::ports::{
-    AdapterAnswer, AdapterPort, AdmissionPort, Admitted, AttemptPort, AuthAdmitted, AuthCall,
-    AuthPort, AuthRefusal, AuthRefusalKind, AuthSurroundings, CacheAddress, CacheLooked, Claimed,
-    Completed, ContractPort, ControlFailure, ControlFailureKind, Failure, FailureKind, Headers,
-    IdempotencyPort, IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules, IdempotentCall,
-    Item, Kept, Looked, ParsedBody, Part, Ports, QuotaCall, QuotaPort, QuotaRefusal, QuotaScope,
-    Refusal, RefusalKind as AdapterRefusalKind, Step, Terms, UsageAmounts, UsagePage, UsagePort,
-    UsageRow,
+    AdapterAnswer, AdapterPort, AttemptPort, AuthAdmitted, AuthCall, AuthPort, AuthRefusal,
+    AuthRefusalKind, AuthSurroundings, CacheAddress, CacheLooked, Claimed, Completed, ContractPort,
+    ControlFailure, ControlFailureKind, Failure, FailureKind, Headers, IdempotencyPort,
+    IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules, IdempotentCall, Item, Kept,
+    Looked, ParsedBody, Part, Ports, Refusal, RefusalKind as AdapterRefusalKind, Step, Terms,
+    UsageAmounts, UsagePage, UsagePort, UsageRow,
 };
 use penstock_policy::auth::api_key::Pepper;
 use penstock_policy::auth::{
@@ -20,6 +19,8 @@ use penstock_policy::auth::{
 use penstock_policy::cache;
 use penstock_policy::document;
 use penstock_policy::idempotency as policy;
+use penstock_policy::quota::service::{AdmissionService, KvAdmission, KvQuota, QuotaService};
+use penstock_policy::quota::words as quota;
 use penstock_policy::usage::{Amounts, Usage, Who};
 use penstock_tensor::{
     Contract, InferRequest, Rejection, Tensor, Unknown, generate, infer, predict,
@@ -51,8 +52,8 @@ pub struct InMemory {
     pub policy: Rc<RefCell<String>>,
     /// The store of idempotency and usage.
     pub kv: MemoryKv,
-    /// The limits.
-    pub quota: ScriptedQuota,
+    /// What the limits of the policy were asked.
+    pub quota_log: QuotaLog,
     /// The priority a model was last run with.
     pub priority: Rc<Cell<Option<u8>>>,
     /// The environment.
@@ -123,7 +124,7 @@ impl InMemory {
             runs: Rc::default(),
             policy: Rc::new(RefCell::new(ANYBODY.to_owned())),
             kv: MemoryKv::default(),
-            quota: ScriptedQuota::default(),
+            quota_log: QuotaLog::default(),
             priority: Rc::default(),
             environment: Rc::default(),
             logged: Rc::default(),
@@ -139,6 +140,11 @@ impl InMemory {
         }
     }
 
+    /// Adds to the policy.
+    pub fn add_policy(&self, text: &str) {
+        self.policy.borrow_mut().push_str(text);
+    }
+
     /// Sets the policy; where it says nothing of who may call, anybody may.
     pub fn set_policy(&self, text: &str) {
         let open = if text.contains("[auth") { "" } else { ANYBODY };
@@ -150,7 +156,7 @@ impl Ports for InMemory {
     type Contract = NativeValidation;
     type Adapter = LengthAdapter;
     type Auth = NativeAuth;
-    type Quota = ScriptedQuota;
+    type Quota = NotedQuota;
     type Idempotency = NativeIdempotency;
     type Usage = NativeUsage;
 
@@ -209,8 +215,11 @@ impl Ports for InMemory {
         })
     }
 
-    fn open_quota(&self, _policy: &str) -> Result<ScriptedQuota, String> {
-        Ok(self.quota.clone())
+    fn open_quota(&self, policy: &str) -> Result<NotedQuota, String> {
+        Ok(NotedQuota {
+            quota: KvQuota::open(policy, self.kv.clone())?,
+            log: self.quota_log.clone(),
+        })
     }
 
     fn open_idempotency(&self, text: &str) -> Result<NativeIdempotency, String> {
@@ -389,6 +398,24 @@ impl Ports for InMemory {
 fn address(at: &CacheAddress<'_>) -> Result<cache::Address, String> {
     cache::Address::new(at.space, at.places, at.digest, at.lease_ms)
 }
+
+/// Limits of every kind that a test does not reach.
+pub const LIMITS: &str = "
+[[limits]]
+name = \"calls\"
+limit = 100_000
+window_s = 60
+[[limits]]
+name = \"items\"
+unit = \"items\"
+limit = 100_000
+window_s = 60
+[[limits]]
+name = \"compute\"
+unit = \"compute-ms\"
+limit = 100_000
+window_s = 60
+";
 
 /// The `[auth]` by which anybody may do anything.
 pub const ANYBODY: &str = "[auth.anonymous]\nscopes = [\"*\"]\nfrom = \"anywhere\"\n";
@@ -623,78 +650,77 @@ impl AdapterPort for LengthAdapter {
     }
 }
 
-/// What a scripted limit is asked, in words, in the order it was asked.
+/// What the limits were asked, in words, in the order they were asked.
 pub type QuotaLog = Rc<RefCell<Vec<String>>>;
 
-/// Limits that do what the test says and note what they were asked.
-#[derive(Clone, Debug, Default)]
-pub struct ScriptedQuota {
-    /// Which limits there are.
-    pub scope: Rc<Cell<QuotaScope>>,
-    /// Refuses calls.
-    pub refuse_call: Rc<RefCell<Option<QuotaRefusal>>>,
-    /// Refuses items.
-    pub refuse_items: Rc<RefCell<Option<QuotaRefusal>>>,
-    /// Headers of admitted calls.
-    pub headers: Rc<RefCell<Headers>>,
-    /// Milliseconds admitted calls wait.
-    pub wait_ms: Rc<Cell<u32>>,
-    /// What was asked.
-    pub log: QuotaLog,
+/// Quota over a store in memory, which notes what it is asked.
+#[derive(Debug)]
+pub struct NotedQuota {
+    quota: KvQuota<MemoryKv>,
+    log: QuotaLog,
 }
 
-impl ScriptedQuota {
-    fn note(&self, what: String) {
-        self.log.borrow_mut().push(what);
+/// A call that [`NotedQuota`] admitted.
+#[derive(Debug)]
+pub struct NotedAdmission {
+    admission: KvAdmission<MemoryKv>,
+    log: QuotaLog,
+}
+
+impl QuotaService for NotedQuota {
+    type Admission = NotedAdmission;
+
+    fn scope(&self) -> quota::Scope {
+        self.quota.scope()
     }
-}
 
-impl QuotaPort for ScriptedQuota {
-    type Admission = Self;
-
-    fn scope(&self) -> QuotaScope {
-        self.scope.get()
+    fn fallbacks(&self, now_ms: u64, random: u64) -> Vec<String> {
+        self.quota.fallbacks(now_ms, random)
     }
 
     fn admit(
         &self,
-        call: &QuotaCall<'_>,
-        _now_ms: u64,
-        _random: u64,
-    ) -> Result<Admitted<Self>, QuotaRefusal> {
+        call: &quota::Call<'_>,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<quota::Admitted<NotedAdmission>, quota::Refusal> {
         let address = call.caller.address.as_deref().unwrap_or("-");
         let model = call.model.unwrap_or("-");
-        self.note(format!(
+        self.log.borrow_mut().push(format!(
             "admit {} {model} {address} {}",
             call.route, call.body_bytes
         ));
-        match &*self.refuse_call.borrow() {
-            Some(refusal) => Err(refusal.clone()),
-            None => Ok(Admitted {
-                admission: self.clone(),
-                wait_ms: self.wait_ms.get(),
-                headers: self.headers.borrow().clone(),
-            }),
-        }
+        let admitted = self.quota.admit(call, now_ms, random)?;
+        Ok(quota::Admitted {
+            admission: NotedAdmission {
+                admission: admitted.admission,
+                log: self.log.clone(),
+            },
+            wait_ms: admitted.wait_ms,
+            headers: admitted.headers,
+        })
     }
 }
 
-impl AdmissionPort for ScriptedQuota {
-    fn charge_items(&self, items: u64, _: u64, _: u64) -> Result<Headers, QuotaRefusal> {
-        self.note(format!("charge {items}"));
-        match &*self.refuse_items.borrow() {
-            Some(refusal) => Err(refusal.clone()),
-            None => Ok(self.headers.borrow().clone()),
-        }
+impl AdmissionService for NotedAdmission {
+    fn charge_items(
+        &self,
+        items: u64,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<Headers, quota::Refusal> {
+        self.log.borrow_mut().push(format!("charge {items}"));
+        self.admission.charge_items(items, now_ms, random)
     }
 
-    fn refund_items(&self, _: u64) -> Headers {
-        self.note("refund".to_owned());
-        self.headers.borrow().clone()
+    fn refund_items(&self, now_ms: u64) -> Headers {
+        self.log.borrow_mut().push("refund".to_owned());
+        self.admission.refund_items(now_ms)
     }
 
-    fn settle(&self, compute_ms: u64, _: u64) {
-        self.note(format!("settle {compute_ms}"));
+    fn settle(&self, compute_ms: u64, now_ms: u64) {
+        self.log.borrow_mut().push(format!("settle {compute_ms}"));
+        self.admission.settle(compute_ms, now_ms);
     }
 }
 

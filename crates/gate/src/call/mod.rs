@@ -30,16 +30,17 @@ use crate::catalogue::{Catalogue, Opened};
 use crate::coding::{self, Coding};
 use crate::gate::{Answered, Context, known};
 use crate::grpc::Form;
-use crate::policies::{Policies, RETRY_STORE_S, quota_problem};
+use crate::policies::{Policies, RETRY_STORE_S};
 use crate::ports::{
-    AdmissionPort, AttemptPort, AuthAdmitted, FailureKind, Headers, IdempotencyPort, Ports,
-    QuotaCall, QuotaPort, UsageAmounts, UsagePort,
+    AttemptPort, AuthAdmitted, FailureKind, Headers, IdempotencyPort, Ports, UsageAmounts,
+    UsagePort,
 };
 use crate::record::Request;
 use crate::rollout;
 use crate::route::{Target, shorten};
 use penstock_core::negotiate::is_json;
 use penstock_core::{Caller, Code, Problem, Violation};
+use penstock_policy::quota::{self, service::AdmissionService, service::QuotaService};
 use penstock_tensor::{Contract, InferRequest, Rejection};
 use replay::Begun;
 use run::{Answer, Runner, Work};
@@ -155,7 +156,7 @@ struct Call<'a, P: Ports> {
 }
 
 /// The quota's part of a call.
-type Admission<P> = <<P as Ports>::Quota as QuotaPort>::Admission;
+type Admission<P> = <<P as Ports>::Quota as QuotaService>::Admission;
 /// The idempotency's part of a call.
 type Attempt<P> = <<P as Ports>::Idempotency as IdempotencyPort>::Attempt;
 
@@ -191,7 +192,7 @@ pub fn call<P: Ports>(
         ports,
         policies,
         context,
-        &QuotaCall {
+        &quota::words::Call {
             caller,
             route: call.kind,
             model: Some(&target.model),
@@ -263,7 +264,7 @@ pub fn admit<P: Ports>(
     ports: &P,
     policies: &Policies<P>,
     context: &Context,
-    call: &QuotaCall<'_>,
+    call: &quota::words::Call<'_>,
     headers: &mut Headers,
 ) -> Result<Option<Admission<P>>, Problem> {
     if !policies.scope.calls {
@@ -281,7 +282,7 @@ pub fn admit<P: Ports>(
             Ok(Some(admitted.admission))
         }
         Err(refusal) => {
-            let (problem, refused) = quota_problem(refusal);
+            let (problem, refused) = refusal.problem();
             *headers = refused;
             Err(problem)
         }
@@ -331,7 +332,7 @@ impl<P: Ports> Call<'_, P> {
             match admission.charge_items(work.items(), now_ms, random) {
                 Ok(more) => *headers = more,
                 Err(refusal) => {
-                    let (problem, refused) = quota_problem(refusal);
+                    let (problem, refused) = refusal.problem();
                     *headers = refused;
                     return Err(problem);
                 }

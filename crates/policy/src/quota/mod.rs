@@ -46,15 +46,18 @@ pub mod limits;
 pub mod memory;
 mod register;
 pub mod rule;
+pub mod service;
 pub mod status;
 pub mod subject;
 pub mod swap;
 pub mod window;
+pub mod words;
 
 pub use headers::headers;
 pub use limits::{Backoff, Limit, QuotaDocument};
-pub use status::{Refusal, RefusalKind, Status, StoreFailures, Tally};
+pub use status::{Refusal, Status, StoreFailures, Tally};
 pub use subject::Call;
+pub use words::RefusalKind;
 
 use backoff::{MINUTE_MS, Offender};
 use limits::{Algorithm, OnStoreFailure, Unit};
@@ -62,6 +65,7 @@ use memory::Memory;
 use penstock_core::{Kv, KvError};
 use register::Register;
 use rule::{Charged, Over, Passed, REFUSED_FROM_MEMORY_MS, Receipt, Rule};
+use std::fmt;
 use swap::Verdict;
 
 /// How far clocks of two machines may differ, in milliseconds: each by two seconds from the true time,
@@ -157,6 +161,22 @@ pub struct Fallback {
     pub used: Algorithm,
     /// Why, for the operator.
     pub reason: String,
+}
+
+impl fmt::Display for Fallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            limit,
+            wanted,
+            used,
+            reason,
+        } = self;
+        let (used, wanted) = (used.as_str(), wanted.as_str());
+        write!(
+            f,
+            "limit `{limit}` counts as {used} and not as {wanted}: {reason}"
+        )
+    }
 }
 
 /// Quota, as one instance applies it.
@@ -695,7 +715,7 @@ fn store_refusal(rule: &Rule, error: &KvError) -> Refusal {
     // The store's words are for the operator; a caller could make nothing of them.
     let _ = error;
     Refusal {
-        kind: RefusalKind::StoreFailure,
+        kind: RefusalKind::StoreFailed,
         limit: Some(rule.limit.name.clone()),
         unit: Some(rule.limit.unit),
         retry_after_s: RETRY_STORE_S,
