@@ -13,7 +13,7 @@ use crate::grpc::service;
 use crate::oip;
 use crate::openapi;
 use crate::page;
-use crate::policies::{Policies, RETRY_STORE_S, auth_problem, authenticate, is_signed};
+use crate::policies::{Policies, auth_problem, authenticate, is_signed};
 use crate::ports::{AuthPort, AuthRefusal, Failure, FailureKind, Headers, Ports, UsagePort};
 use crate::record::{Request, Response};
 use crate::repository;
@@ -21,6 +21,7 @@ use crate::representation::{MIN_ENCODED_BYTES, Representation, encoded_from_byte
 use crate::route::{Route, Target, route, shorten, target};
 use crate::trail::Trail;
 use penstock_core::clock::days_from_date;
+use penstock_core::kv::RETRY_STORE_S;
 use penstock_core::{Caller, Code, ModelVersion, PredictionId, Problem, RequestId, negotiate};
 use penstock_policy::document;
 use penstock_policy::quota::{self, service::AdmissionService, service::QuotaService};

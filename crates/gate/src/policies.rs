@@ -2,8 +2,7 @@
 
 use crate::connection::Connection;
 use crate::ports::{
-    AuthAdmitted, AuthCall, AuthPort, AuthRefusal, AuthRefusalKind, AuthSurroundings,
-    IdempotencyPort, IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules, Ports,
+    AuthAdmitted, AuthCall, AuthPort, AuthRefusal, AuthRefusalKind, AuthSurroundings, Ports,
     UsagePort,
 };
 use crate::record::Request;
@@ -12,12 +11,10 @@ use penstock_core::{Code, Problem};
 use penstock_policy::cache::CacheEntry;
 use penstock_policy::disclosure::Disclosure;
 use penstock_policy::document;
+use penstock_policy::idempotency::{self, service::IdempotencyService};
 use penstock_policy::quota::{self, service::QuotaService};
 use penstock_tensor::Unknown;
 use sha2::{Digest, Sha256};
-
-/// Seconds a caller is told to wait for a store: it reconnects within seconds.
-pub(crate) const RETRY_STORE_S: u32 = 2;
 
 /// The policies of one instance.
 pub struct Policies<P: Ports> {
@@ -30,7 +27,7 @@ pub struct Policies<P: Ports> {
     /// Idempotency.
     pub idempotency: P::Idempotency,
     /// Its rules.
-    pub rules: IdempotencyRules,
+    pub rules: idempotency::words::Rules,
     /// Usage counters.
     pub usage: P::Usage,
     /// Whether calls are counted.
@@ -142,22 +139,4 @@ pub fn auth_problem(refusal: &AuthRefusal) -> Option<Problem> {
         Some(seconds) => problem.retry_after(seconds),
         None => problem,
     })
-}
-
-/// The problem a refusal by idempotency is answered with.
-pub fn idempotency_problem(refusal: IdempotencyRefusal) -> Problem {
-    use IdempotencyRefusalKind as Kind;
-    let code = match refusal.kind {
-        Kind::Invalid => Code::IdempotencyKeyInvalid,
-        Kind::InFlight => Code::IdempotencyInFlight,
-        Kind::Mismatch => Code::IdempotencyKeyReused,
-        Kind::Exhausted => Code::IdempotencyKeyExhausted,
-        Kind::StoreFailed => Code::StoreUnavailable,
-    };
-    let problem = Problem::new(code, refusal.message);
-    match (refusal.retry_after_s, refusal.kind) {
-        (Some(seconds), _) => problem.retry_after(seconds),
-        (None, Kind::StoreFailed) => problem.retry_after(RETRY_STORE_S),
-        (None, _) => problem,
-    }
 }

@@ -3,6 +3,7 @@
 
 pub use penstock_core::headers::Headers;
 use penstock_core::{Caller, Code, ModelVersion};
+use penstock_policy::idempotency::service::IdempotencyService;
 use penstock_policy::quota::service::QuotaService;
 use penstock_tensor::{InferRequest, Rejection, Tensor, Unknown};
 
@@ -17,7 +18,7 @@ pub trait Ports {
     /// The limits of the policy.
     type Quota: QuotaService;
     /// The idempotency of the policy.
-    type Idempotency: IdempotencyPort;
+    type Idempotency: IdempotencyService;
     /// The usage counters of the policy.
     type Usage: UsagePort;
 
@@ -403,125 +404,6 @@ pub trait AuthPort {
     ) -> Result<AuthAdmitted, AuthRefusal>;
     /// Which of some models a caller may know of.
     fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool>;
-}
-
-/// The `[idempotency]` of a policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct IdempotencyRules {
-    /// Whether the header is acted upon.
-    pub enabled: bool,
-    /// Kinds of routes that are refused without the header.
-    pub required: Vec<String>,
-    /// Bytes of a body that are kept.
-    pub max_record_bytes: u64,
-}
-
-/// A call, as far as idempotency is concerned.
-#[derive(Clone, Debug)]
-pub struct IdempotentCall<'a> {
-    /// Whose it is.
-    pub tenant: &'a str,
-    /// In upper case.
-    pub method: &'a str,
-    /// The path.
-    pub route: &'a str,
-    /// The values of all `Idempotency-Key` headers.
-    pub idempotency_keys: Vec<&'a [u8]>,
-    /// What two calls share when they are the same.
-    pub fingerprint: &'a str,
-}
-
-/// An answer that is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// HTTP status.
-    pub status: u16,
-    /// Names in lower case.
-    pub headers: Headers,
-    /// The body, or how many bytes it had when it was too large to keep.
-    pub body: Result<Vec<u8>, u64>,
-}
-
-/// Why idempotency refuses a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IdempotencyRefusalKind {
-    /// The header is not an idempotency key.
-    Invalid,
-    /// Another caller runs the same call now.
-    InFlight,
-    /// The key was used for another call.
-    Mismatch,
-    /// The key was tried too often.
-    Exhausted,
-    /// The store does not answer.
-    StoreFailed,
-}
-
-/// A refusal by idempotency.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdempotencyRefusal {
-    /// Which kind.
-    pub kind: IdempotencyRefusalKind,
-    /// In words.
-    pub message: String,
-    /// Seconds after which a retry has a chance.
-    pub retry_after_s: Option<u32>,
-}
-
-/// What is known of a call.
-#[derive(Clone, Debug)]
-pub enum Looked<A> {
-    /// It may be claimed.
-    Free(A),
-    /// It was done.
-    Done(Kept),
-    /// The store does not answer, and the policy says to go on without it.
-    Unprotected,
-}
-
-/// What came of claiming a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claimed {
-    /// It is this caller's to run.
-    Granted,
-    /// An earlier caller had finished it after all.
-    Done(Kept),
-    /// The store does not answer, and the policy says to go on without it.
-    Unprotected,
-}
-
-/// What came of ending a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Completed {
-    /// The answer counts.
-    Published,
-    /// Another answer counts.
-    Superseded(Kept),
-}
-
-/// The idempotency of a policy.
-pub trait IdempotencyPort {
-    /// A call that may be claimed, or was.
-    type Attempt: AttemptPort;
-
-    /// The rules.
-    fn rules(&self) -> IdempotencyRules;
-    /// Finds out what is known of a call.
-    fn look(
-        &self,
-        call: &IdempotentCall<'_>,
-        now_ms: u64,
-    ) -> Result<Looked<Self::Attempt>, IdempotencyRefusal>;
-}
-
-/// A call that may be claimed, or was.
-pub trait AttemptPort {
-    /// Tries to become the one who runs it.
-    fn claim(&self, now_ms: u64, random: u64) -> Result<Claimed, IdempotencyRefusal>;
-    /// Ends a run whose answer is to be replayed.
-    fn complete(&self, kept: Kept, now_ms: u64) -> Result<Completed, IdempotencyRefusal>;
-    /// The call provably did not run, or its answer is not to be replayed.
-    fn release(&self);
 }
 
 /// What one call cost.

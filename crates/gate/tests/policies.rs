@@ -6,6 +6,7 @@ use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
 use penstock_testkit::{InMemory, LIMITS};
 use serde_json::{Value, json};
+use std::rc::Rc;
 
 const MODEL: &str = r#"
 description = "gives back what it gets"
@@ -324,6 +325,57 @@ fn a_pacing_limit_delays_the_call() {
         assert_eq!(send(&ports, PREDICT, None, BODY).0.status, 200);
     }
     assert_eq!(ports.slept_ms.get(), 120);
+}
+
+#[test]
+fn a_store_that_fails_after_the_run_hides_the_answer_unless_the_policy_is_open() {
+    for (setting, status) in [("open", 200), ("closed", 503)] {
+        let mut ports = ports();
+        ports.set_policy(&format!(
+            "[idempotency]\non_store_failure = \"{setting}\"\n"
+        ));
+        let kv = ports.kv.clone();
+        ports.run = Rc::new(move |model, version, inputs| {
+            kv.set_failing(true);
+            echo(model, version, inputs)
+        });
+        let (response, body) = send(&ports, PREDICT, Some("k"), BODY);
+        assert_eq!(response.status, status, "{setting}: {body}");
+        assert_eq!(ports.runs.get(), 1);
+        if status == 503 {
+            assert_eq!(code(&body), "store_unavailable");
+            let message = body["error"]["message"].as_str().unwrap();
+            let expected = "the call was made and its result could not be recorded: ";
+            assert!(message.starts_with(expected), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_refusal_by_idempotency_says_what_to_do() {
+    let ports = ports();
+    send(&ports, PREDICT, Some("k"), BODY);
+    let (_, body) = send(&ports, PREDICT, Some("k"), br#"{"inputs":{"a":[[1,2]]}}"#);
+    assert_eq!(
+        body["error"]["message"],
+        "this idempotency key was used for a call with another query, content type or body; use a new key for a new call"
+    );
+    let mut running = self::ports();
+    let again = running.clone();
+    running.run = Rc::new(move |model, version, inputs| {
+        let (response, body) = send(&again, PREDICT, Some("k"), BODY);
+        assert_eq!(
+            (response.status, code(&body)),
+            (409, "idempotency_in_flight")
+        );
+        assert_eq!(
+            body["error"]["message"],
+            "a call with this idempotency key is being made; repeat it after Retry-After seconds to get its result"
+        );
+        assert_eq!(response.header("retry-after"), Some("1"));
+        echo(model, version, inputs)
+    });
+    assert_eq!(send(&running, PREDICT, Some("k"), BODY).0.status, 200);
 }
 
 #[test]

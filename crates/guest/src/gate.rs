@@ -12,10 +12,12 @@ use penstock_core::headers::AUTHORITY;
 use penstock_core::{Caller, Code, ModelVersion, Problem, grpc};
 use penstock_gate::grpc::service::is_call;
 use penstock_gate::ports::{
-    self, AdapterPort, AttemptPort, AuthPort, ContractPort, Failure, FailureKind, Headers,
-    IdempotencyPort, ParsedBody, Ports, UsagePort,
+    self, AdapterPort, AuthPort, ContractPort, Failure, FailureKind, Headers, ParsedBody, Ports,
+    UsagePort,
 };
 use penstock_gate::{Gate, Header, Request, Response};
+use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
+use penstock_policy::idempotency::words as idempotency;
 use penstock_policy::quota::service::{AdmissionService, QuotaService};
 use penstock_policy::quota::words as quota;
 use penstock_tensor::infer::OutputRequest;
@@ -860,23 +862,23 @@ impl AdmissionService for wit_quota::Admission {
     }
 }
 
-fn idempotency_refusal(refusal: wit_idempotency::Refusal) -> ports::IdempotencyRefusal {
+fn idempotency_refusal(refusal: wit_idempotency::Refusal) -> idempotency::Refusal {
     use wit_idempotency::RefusalKind as Wit;
-    ports::IdempotencyRefusal {
+    idempotency::Refusal {
         kind: match refusal.kind {
-            Wit::Invalid => ports::IdempotencyRefusalKind::Invalid,
-            Wit::InFlight => ports::IdempotencyRefusalKind::InFlight,
-            Wit::Mismatch => ports::IdempotencyRefusalKind::Mismatch,
-            Wit::Exhausted => ports::IdempotencyRefusalKind::Exhausted,
-            Wit::StoreFailed => ports::IdempotencyRefusalKind::StoreFailed,
+            Wit::Invalid => idempotency::RefusalKind::Invalid,
+            Wit::InFlight => idempotency::RefusalKind::InFlight,
+            Wit::Mismatch => idempotency::RefusalKind::Mismatch,
+            Wit::Exhausted => idempotency::RefusalKind::Exhausted,
+            Wit::StoreFailed => idempotency::RefusalKind::StoreFailed,
         },
         message: refusal.message,
         retry_after_s: refusal.retry_after_s,
     }
 }
 
-fn kept(answer: wit_idempotency::Answer) -> ports::Kept {
-    ports::Kept {
+fn kept(answer: wit_idempotency::Answer) -> idempotency::Kept {
+    idempotency::Kept {
         status: answer.status,
         headers: answer.headers,
         body: match answer.body {
@@ -887,12 +889,12 @@ fn kept(answer: wit_idempotency::Answer) -> ports::Kept {
     }
 }
 
-impl IdempotencyPort for wit_idempotency::Policy {
+impl IdempotencyService for wit_idempotency::Policy {
     type Attempt = wit_idempotency::Attempt;
 
-    fn rules(&self) -> ports::IdempotencyRules {
+    fn rules(&self) -> idempotency::Rules {
         let settings = self.settings();
-        ports::IdempotencyRules {
+        idempotency::Rules {
             enabled: settings.enabled,
             required: settings.required,
             max_record_bytes: settings.max_record_bytes,
@@ -901,9 +903,9 @@ impl IdempotencyPort for wit_idempotency::Policy {
 
     fn look(
         &self,
-        call: &ports::IdempotentCall<'_>,
+        call: &idempotency::Call<'_>,
         now_ms: u64,
-    ) -> Result<ports::Looked<Self::Attempt>, ports::IdempotencyRefusal> {
+    ) -> Result<idempotency::Looked<Self::Attempt>, idempotency::Refusal> {
         let call = wit_idempotency::Call {
             tenant: call.tenant.to_owned(),
             method: call.method.to_owned(),
@@ -912,27 +914,31 @@ impl IdempotencyPort for wit_idempotency::Policy {
             fingerprint: call.fingerprint.to_owned(),
         };
         match self.look(&call, now_ms).map_err(idempotency_refusal)? {
-            wit_idempotency::Looked::Free(attempt) => Ok(ports::Looked::Free(attempt)),
-            wit_idempotency::Looked::Done(answer) => Ok(ports::Looked::Done(kept(answer))),
-            wit_idempotency::Looked::Unprotected => Ok(ports::Looked::Unprotected),
+            wit_idempotency::Looked::Free(attempt) => Ok(idempotency::Looked::Free(attempt)),
+            wit_idempotency::Looked::Done(answer) => Ok(idempotency::Looked::Done(kept(answer))),
+            wit_idempotency::Looked::Unprotected => Ok(idempotency::Looked::Unprotected),
         }
     }
 }
 
-impl AttemptPort for wit_idempotency::Attempt {
-    fn claim(&self, now_ms: u64, random: u64) -> Result<ports::Claimed, ports::IdempotencyRefusal> {
+impl AttemptService for wit_idempotency::Attempt {
+    fn claim(
+        &self,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<idempotency::Claimed, idempotency::Refusal> {
         match self.claim(now_ms, random).map_err(idempotency_refusal)? {
-            wit_idempotency::Claimed::Granted => Ok(ports::Claimed::Granted),
-            wit_idempotency::Claimed::Done(answer) => Ok(ports::Claimed::Done(kept(answer))),
-            wit_idempotency::Claimed::Unprotected => Ok(ports::Claimed::Unprotected),
+            wit_idempotency::Claimed::Granted => Ok(idempotency::Claimed::Granted),
+            wit_idempotency::Claimed::Done(answer) => Ok(idempotency::Claimed::Done(kept(answer))),
+            wit_idempotency::Claimed::Unprotected => Ok(idempotency::Claimed::Unprotected),
         }
     }
 
     fn complete(
         &self,
-        answer: ports::Kept,
+        answer: idempotency::Kept,
         now_ms: u64,
-    ) -> Result<ports::Completed, ports::IdempotencyRefusal> {
+    ) -> Result<idempotency::Completed, idempotency::Refusal> {
         let answer = wit_idempotency::Answer {
             status: answer.status,
             headers: answer.headers,
@@ -946,9 +952,9 @@ impl AttemptPort for wit_idempotency::Attempt {
             .complete(&answer, now_ms)
             .map_err(idempotency_refusal)?
         {
-            wit_idempotency::Completed::Published => Ok(ports::Completed::Published),
+            wit_idempotency::Completed::Published => Ok(idempotency::Completed::Published),
             wit_idempotency::Completed::Superseded(answer) => {
-                Ok(ports::Completed::Superseded(kept(answer)))
+                Ok(idempotency::Completed::Superseded(kept(answer)))
             }
         }
     }

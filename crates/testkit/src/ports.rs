@@ -5,12 +5,10 @@ use crate::{FakeClock, MemoryKv};
 use penstock_core::kv::run_ready;
 use penstock_core::{Caller, Clock, Code, ModelVersion};
 use penstock_gate::ports::{
-    AdapterAnswer, AdapterPort, AttemptPort, AuthAdmitted, AuthCall, AuthPort, AuthRefusal,
-    AuthRefusalKind, AuthSurroundings, CacheAddress, CacheLooked, Claimed, Completed, ContractPort,
-    ControlFailure, ControlFailureKind, Failure, FailureKind, Headers, IdempotencyPort,
-    IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules, IdempotentCall, Item, Kept,
-    Looked, ParsedBody, Part, Ports, Refusal, RefusalKind as AdapterRefusalKind, Step, Terms,
-    UsageAmounts, UsagePage, UsagePort, UsageRow,
+    AdapterAnswer, AdapterPort, AuthAdmitted, AuthCall, AuthPort, AuthRefusal, AuthRefusalKind,
+    AuthSurroundings, CacheAddress, CacheLooked, ContractPort, ControlFailure, ControlFailureKind,
+    Failure, FailureKind, Headers, Item, ParsedBody, Part, Ports, Refusal,
+    RefusalKind as AdapterRefusalKind, Step, Terms, UsageAmounts, UsagePage, UsagePort, UsageRow,
 };
 use penstock_policy::auth::api_key::Pepper;
 use penstock_policy::auth::{
@@ -18,7 +16,7 @@ use penstock_policy::auth::{
 };
 use penstock_policy::cache;
 use penstock_policy::document;
-use penstock_policy::idempotency as policy;
+use penstock_policy::idempotency::service::KvIdempotency;
 use penstock_policy::quota::service::{AdmissionService, KvAdmission, KvQuota, QuotaService};
 use penstock_policy::quota::words as quota;
 use penstock_policy::usage::{Amounts, Usage, Who};
@@ -157,7 +155,7 @@ impl Ports for InMemory {
     type Adapter = LengthAdapter;
     type Auth = NativeAuth;
     type Quota = NotedQuota;
-    type Idempotency = NativeIdempotency;
+    type Idempotency = KvIdempotency<MemoryKv>;
     type Usage = NativeUsage;
 
     fn unix_ms(&self) -> u64 {
@@ -222,12 +220,8 @@ impl Ports for InMemory {
         })
     }
 
-    fn open_idempotency(&self, text: &str) -> Result<NativeIdempotency, String> {
-        let settings = document::idempotency(text)?;
-        Ok(NativeIdempotency {
-            policy: Rc::new(RefCell::new(policy::Idempotency::new(settings))),
-            kv: self.kv.clone(),
-        })
+    fn open_idempotency(&self, text: &str) -> Result<KvIdempotency<MemoryKv>, String> {
+        KvIdempotency::open(text, self.kv.clone())
     }
 
     fn open_usage(&self, text: &str) -> Result<NativeUsage, String> {
@@ -721,174 +715,6 @@ impl AdmissionService for NotedAdmission {
     fn settle(&self, compute_ms: u64, now_ms: u64) {
         self.log.borrow_mut().push(format!("settle {compute_ms}"));
         self.admission.settle(compute_ms, now_ms);
-    }
-}
-
-/// Idempotency called without a component boundary.
-#[derive(Clone)]
-pub struct NativeIdempotency {
-    policy: Rc<RefCell<policy::Idempotency>>,
-    kv: MemoryKv,
-}
-
-/// An attempt at a call.
-pub struct NativeAttempt {
-    owner: NativeIdempotency,
-    scope: policy::Scope,
-    fingerprint: policy::Fingerprint,
-    slot: policy::Slot,
-    lease: RefCell<Option<policy::Lease>>,
-}
-
-fn store_failed(error: &penstock_core::KvError) -> IdempotencyRefusal {
-    IdempotencyRefusal {
-        kind: IdempotencyRefusalKind::StoreFailed,
-        message: error.to_string(),
-        retry_after_s: None,
-    }
-}
-
-fn in_flight(retry_after_s: u32) -> IdempotencyRefusal {
-    IdempotencyRefusal {
-        kind: IdempotencyRefusalKind::InFlight,
-        message: "the same call is in flight".to_owned(),
-        retry_after_s: Some(retry_after_s),
-    }
-}
-
-fn kept(outcome: policy::Outcome) -> Kept {
-    Kept {
-        status: outcome.status,
-        headers: outcome.headers,
-        body: outcome.body,
-    }
-}
-
-impl NativeIdempotency {
-    fn fails_open(&self) -> bool {
-        self.policy.borrow().settings().on_store_failure == policy::OnStoreFailure::Open
-    }
-}
-
-impl IdempotencyPort for NativeIdempotency {
-    type Attempt = NativeAttempt;
-
-    fn rules(&self) -> IdempotencyRules {
-        let policy = self.policy.borrow();
-        IdempotencyRules {
-            enabled: policy.settings().enabled,
-            required: policy.settings().required.clone(),
-            max_record_bytes: policy.settings().max_record_bytes,
-        }
-    }
-
-    fn look(
-        &self,
-        call: &IdempotentCall<'_>,
-        now_ms: u64,
-    ) -> Result<Looked<NativeAttempt>, IdempotencyRefusal> {
-        let refuse = |kind, message: &str| IdempotencyRefusal {
-            kind,
-            message: message.to_owned(),
-            retry_after_s: None,
-        };
-        let keys = call.idempotency_keys.iter().copied();
-        let key = policy::IdempotencyKey::from_headers(keys)
-            .map_err(|fault| refuse(IdempotencyRefusalKind::Invalid, &fault.to_string()))?
-            .expect("the gate asks only when there is one");
-        let parts = policy::Call {
-            tenant: call.tenant,
-            method: call.method,
-            route: call.route,
-            query: "",
-            content_type: "",
-            body: b"",
-        };
-        let scope = policy::Scope::of(&parts, &key);
-        let fingerprint = policy::Fingerprint::from_name(call.fingerprint).expect("hexadecimal");
-        let looked = run_ready(
-            self.policy
-                .borrow()
-                .look(&self.kv, &scope, &fingerprint, now_ms),
-        );
-        let looked = match looked {
-            Err(_) if self.fails_open() => return Ok(Looked::Unprotected),
-            looked => looked.map_err(|e| store_failed(&e))?,
-        };
-        match looked {
-            policy::Looked::Free(slot) => Ok(Looked::Free(NativeAttempt {
-                owner: self.clone(),
-                scope,
-                fingerprint,
-                slot,
-                lease: RefCell::default(),
-            })),
-            policy::Looked::Done(outcome) => Ok(Looked::Done(kept(outcome))),
-            policy::Looked::InFlight { retry_after_s } => Err(in_flight(retry_after_s)),
-            policy::Looked::Mismatch => {
-                Err(refuse(IdempotencyRefusalKind::Mismatch, "another call"))
-            }
-            policy::Looked::Exhausted => Err(refuse(IdempotencyRefusalKind::Exhausted, "used up")),
-        }
-    }
-}
-
-impl AttemptPort for NativeAttempt {
-    fn claim(&self, now_ms: u64, random: u64) -> Result<Claimed, IdempotencyRefusal> {
-        let mut policy = self.owner.policy.borrow_mut();
-        let claimed = run_ready(policy.claim(
-            &self.owner.kv,
-            &self.scope,
-            &self.fingerprint,
-            &self.slot,
-            now_ms,
-            random,
-        ));
-        drop(policy);
-        let claimed = match claimed {
-            Err(_) if self.owner.fails_open() => return Ok(Claimed::Unprotected),
-            claimed => claimed.map_err(|e| store_failed(&e))?,
-        };
-        match claimed {
-            policy::Claimed::Granted(lease) => {
-                *self.lease.borrow_mut() = Some(lease);
-                Ok(Claimed::Granted)
-            }
-            policy::Claimed::Done(outcome) => Ok(Claimed::Done(kept(outcome))),
-            policy::Claimed::InFlight { retry_after_s } => Err(in_flight(retry_after_s)),
-        }
-    }
-
-    fn complete(&self, answer: Kept, now_ms: u64) -> Result<Completed, IdempotencyRefusal> {
-        let policy = self.owner.policy.borrow();
-        let lease = self.lease.borrow().clone().expect("claimed");
-        let outcome = policy::Outcome::of(
-            self.fingerprint.clone(),
-            now_ms,
-            answer.status,
-            answer.headers,
-            answer.body.as_deref().unwrap_or_default(),
-            policy.settings().max_record_bytes,
-        );
-        let outcome = policy::Outcome {
-            body: answer.body.and(outcome.body),
-            ..outcome
-        };
-        let completed =
-            run_ready(policy.complete(&self.owner.kv, &self.scope, &lease, &outcome, now_ms));
-        match completed.map_err(|e| store_failed(&e))? {
-            policy::Completed::Published => Ok(Completed::Published),
-            policy::Completed::Superseded(policy::Looked::Done(outcome)) => {
-                Ok(Completed::Superseded(kept(outcome)))
-            }
-            policy::Completed::Superseded(_) => Err(in_flight(1)),
-        }
-    }
-
-    fn release(&self) {
-        let lease = self.lease.borrow().clone().expect("claimed");
-        let policy = self.owner.policy.borrow();
-        let _ = run_ready(policy.release(&self.owner.kv, &self.scope, &lease));
     }
 }
 

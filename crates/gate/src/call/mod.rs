@@ -30,16 +30,15 @@ use crate::catalogue::{Catalogue, Opened};
 use crate::coding::{self, Coding};
 use crate::gate::{Answered, Context, known};
 use crate::grpc::Form;
-use crate::policies::{Policies, RETRY_STORE_S};
-use crate::ports::{
-    AttemptPort, AuthAdmitted, FailureKind, Headers, IdempotencyPort, Ports, UsageAmounts,
-    UsagePort,
-};
+use crate::policies::Policies;
+use crate::ports::{AuthAdmitted, FailureKind, Headers, Ports, UsageAmounts, UsagePort};
 use crate::record::Request;
 use crate::rollout;
 use crate::route::{Target, shorten};
+use penstock_core::kv::RETRY_STORE_S;
 use penstock_core::negotiate::is_json;
 use penstock_core::{Caller, Code, Problem, Violation};
+use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
 use penstock_policy::quota::{self, service::AdmissionService, service::QuotaService};
 use penstock_tensor::{Contract, InferRequest, Rejection};
 use replay::Begun;
@@ -158,7 +157,7 @@ struct Call<'a, P: Ports> {
 /// The quota's part of a call.
 type Admission<P> = <<P as Ports>::Quota as QuotaService>::Admission;
 /// The idempotency's part of a call.
-type Attempt<P> = <<P as Ports>::Idempotency as IdempotencyPort>::Attempt;
+type Attempt<P> = <<P as Ports>::Idempotency as IdempotencyService>::Attempt;
 
 /// Makes a call. `headers` gets what goes on the answer whatever becomes of it.
 #[allow(clippy::too_many_arguments)]

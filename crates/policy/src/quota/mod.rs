@@ -33,6 +33,8 @@
 //!   [`rule::REFUSED_FROM_MEMORY_MS`] without asking, so what others give back is noticed that late;
 //!   a block that began elsewhere is noticed as late, too.
 //!
+//! What the gate asks and is answered is in [`words`] and [`service`].
+//!
 //! Every counter that is made is registered for deletion, so the store holds at most what the subjects
 //! of three widths of each limit's index need. A counter stays behind only when an instance dies between
 //! making and registering it.
