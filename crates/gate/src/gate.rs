@@ -13,8 +13,8 @@ use crate::grpc::service;
 use crate::oip;
 use crate::openapi;
 use crate::page;
-use crate::policies::{Policies, auth_problem, authenticate, is_signed};
-use crate::ports::{AuthPort, AuthRefusal, Failure, FailureKind, Headers, Ports, UsagePort};
+use crate::policies::{Policies, authenticate, is_signed};
+use crate::ports::{Failure, FailureKind, Headers, Ports, UsagePort};
 use crate::record::{Request, Response};
 use crate::repository;
 use crate::representation::{MIN_ENCODED_BYTES, Representation, encoded_from_bytes, finish};
@@ -23,6 +23,8 @@ use crate::trail::Trail;
 use penstock_core::clock::days_from_date;
 use penstock_core::kv::RETRY_STORE_S;
 use penstock_core::{Caller, Code, ModelVersion, PredictionId, Problem, RequestId, negotiate};
+use penstock_policy::auth::service::AuthService;
+use penstock_policy::auth::words as auth;
 use penstock_policy::document;
 use penstock_policy::quota::{self, service::AdmissionService, service::QuotaService};
 use penstock_policy::usage::{DAY_MS, MAX_DAYS};
@@ -373,7 +375,7 @@ impl<P: Ports> Gate<P> {
         if audits {
             trail.caller = Some(admitted.caller.clone());
         }
-        trail.credential = Some(admitted.credential);
+        trail.credential = Some(admitted.credential.as_str());
         trail.admitted = true;
         if route == Route::Ready {
             let sees = |names: &[String]| policies.auth.sees(&admitted.caller, names);
@@ -542,9 +544,9 @@ fn refused<P: Ports>(
     ports: &P,
     catalogue: &mut Option<Catalogue<P>>,
     model: Option<&str>,
-    refusal: &AuthRefusal,
+    refusal: &auth::Refusal,
 ) -> Problem {
-    match (auth_problem(refusal), model) {
+    match (refusal.problem(), model) {
         // Who is not known to belong to some tenant is told nothing of any model.
         (Some(problem), Some(model))
             if problem.code == Code::PermissionDenied && refusal.caller.is_some() =>

@@ -1,13 +1,12 @@
 //! The policies of one instance, opened from the operator's file by the first request that needs them.
 
 use crate::connection::Connection;
-use crate::ports::{
-    AuthAdmitted, AuthCall, AuthPort, AuthRefusal, AuthRefusalKind, AuthSurroundings, Ports,
-    UsagePort,
-};
+use crate::ports::{Ports, UsagePort};
 use crate::record::Request;
 use penstock_core::headers::{CREDENTIALS, SIGNATURE};
 use penstock_core::{Code, Problem};
+use penstock_policy::auth::service::AuthService;
+use penstock_policy::auth::words::{Admitted, CertificateShown, Presented, Refusal, Surroundings};
 use penstock_policy::cache::CacheEntry;
 use penstock_policy::disclosure::Disclosure;
 use penstock_policy::document;
@@ -57,7 +56,7 @@ impl<P: Ports> Policies<P> {
         let text = ports.policy_text().map_err(broken)?;
         // A host of ours keeps the sets in the store instead, so a file that is not there is no fault.
         let key_sets = document::key_set_files(&text).map_err(broken)?.into_iter();
-        let surroundings = AuthSurroundings {
+        let surroundings = Surroundings {
             key_sets: key_sets
                 .filter_map(|(issuer, file)| Some((issuer, ports.read_policy_file(&file)?)))
                 .collect(),
@@ -105,38 +104,28 @@ pub fn authenticate<P: Ports>(
     connection: &Connection,
     (route, model): (&'static str, Option<&str>),
     (now_ms, random): (u64, u64),
-) -> Result<AuthAdmitted, AuthRefusal> {
+) -> Result<Admitted, Refusal> {
     let has = |names: &[&str], name: &str| names.contains(&name);
     let signed = is_signed(request);
     let headers = request.headers.iter();
-    let call = AuthCall {
+    // A signature may cover any header; otherwise the others are not needed, and not copied.
+    let headers: Vec<(&str, &[u8])> = headers
+        .filter(|header| signed || has(&CREDENTIALS, &header.name))
+        .map(|header| (header.name.as_str(), header.value.as_slice()))
+        .collect();
+    let shown = Presented {
         method: if signed { &request.method } else { "" },
         target: if signed { &request.target } else { "" },
-        // A signature may cover any header; otherwise the others are not needed, and not copied.
-        headers: headers
-            .filter(|header| signed || has(&CREDENTIALS, &header.name))
-            .map(|header| (header.name.as_str(), header.value.as_slice()))
-            .collect(),
+        headers: &headers,
         body_sha256: signed.then(|| Sha256::digest(&request.body).into()),
         address: connection.address.as_deref(),
         forwarded: connection.forwarded || connection.named,
-        certificate: (connection.certificate.as_ref())
-            .map(|certificate| (certificate.sha256.as_str(), certificate.names.as_slice())),
+        certificate: (connection.certificate.as_ref()).map(|certificate| CertificateShown {
+            sha256: &certificate.sha256,
+            names: &certificate.names,
+        }),
         route,
         model,
     };
-    policies.auth.admit(&call, now_ms, random)
-}
-
-/// The problem a refusal by authentication is answered with; `None` where it is to look as if there were no such model.
-pub fn auth_problem(refusal: &AuthRefusal) -> Option<Problem> {
-    let AuthRefusalKind::Because(code) = refusal.kind else {
-        return None;
-    };
-    let problem =
-        Problem::new(code, refusal.message.clone()).with_challenge(refusal.challenge.clone());
-    Some(match refusal.retry_after_s {
-        Some(seconds) => problem.retry_after(seconds),
-        None => problem,
-    })
+    policies.auth.admit(&shown, now_ms, random)
 }

@@ -2,7 +2,9 @@
 //! implement them in memory.
 
 pub use penstock_core::headers::Headers;
-use penstock_core::{Caller, Code, ModelVersion};
+use penstock_core::{Caller, ModelVersion};
+use penstock_policy::auth::service::AuthService;
+use penstock_policy::auth::words::Surroundings;
 use penstock_policy::idempotency::service::IdempotencyService;
 use penstock_policy::quota::service::QuotaService;
 use penstock_tensor::{InferRequest, Rejection, Tensor, Unknown};
@@ -14,7 +16,7 @@ pub trait Ports {
     /// An adapter opened for a model.
     type Adapter: AdapterPort;
     /// Who may call, by the policy.
-    type Auth: AuthPort;
+    type Auth: AuthService;
     /// The limits of the policy.
     type Quota: QuotaService;
     /// The idempotency of the policy.
@@ -42,8 +44,7 @@ pub trait Ports {
     /// What the host says by a variable of the environment.
     fn environment(&self, name: &str) -> Option<String>;
     /// Opens who may call.
-    fn open_auth(&self, policy: &str, surroundings: AuthSurroundings)
-    -> Result<Self::Auth, String>;
+    fn open_auth(&self, policy: &str, surroundings: Surroundings) -> Result<Self::Auth, String>;
     /// Opens the limits of a policy.
     fn open_quota(&self, policy: &str) -> Result<Self::Quota, String>;
     /// Opens the idempotency of a policy.
@@ -321,89 +322,6 @@ pub struct Failure {
     pub message: String,
     /// Milliseconds after which a retry has a chance, where that is known.
     pub retry_after_ms: Option<u64>,
-}
-
-/// What authentication is told beside the policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AuthSurroundings {
-    /// The key sets that the policy names as files, each with the issuer's name.
-    pub key_sets: Vec<(String, String)>,
-    /// Whether others than this machine reach the server.
-    pub public: bool,
-}
-
-/// What a request shows.
-#[derive(Clone, Debug)]
-pub struct AuthCall<'a> {
-    /// In upper case; empty where the request is not signed.
-    pub method: &'a str,
-    /// Path and query as sent; empty where the request is not signed.
-    pub target: &'a str,
-    /// The headers that can carry or cover credentials.
-    pub headers: Vec<(&'a str, &'a [u8])>,
-    /// The SHA-256 of the body, where the request is signed.
-    pub body_sha256: Option<[u8; 32]>,
-    /// The client's address.
-    pub address: Option<&'a str>,
-    /// Whether it came through a proxy that nobody trusts.
-    pub forwarded: bool,
-    /// The client's certificate: the SHA-256 of its DER form, and its names.
-    pub certificate: Option<(&'a str, &'a [String])>,
-    /// The kind of route.
-    pub route: &'static str,
-    /// The model's name as the caller gave it.
-    pub model: Option<&'a str>,
-}
-
-/// How a caller was recognised, in a word.
-pub type CredentialWord = &'static str;
-
-/// A caller who may go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuthAdmitted {
-    /// Who.
-    pub caller: Caller,
-    /// Recognised by what.
-    pub credential: CredentialWord,
-    /// The priority of the caller's tier.
-    pub priority: Option<u8>,
-}
-
-/// Why a caller may not go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthRefusalKind {
-    /// For the reason the code names.
-    Because(Code),
-    /// The model is another tenant's.
-    Hidden,
-}
-
-/// A refusal by authentication.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuthRefusal {
-    /// Which kind.
-    pub kind: AuthRefusalKind,
-    /// In words.
-    pub message: String,
-    /// The value of `WWW-Authenticate`.
-    pub challenge: Option<String>,
-    /// Seconds after which a retry has a chance.
-    pub retry_after_s: Option<u32>,
-    /// Who was refused, once that is known.
-    pub caller: Option<Caller>,
-}
-
-/// Who may call.
-pub trait AuthPort {
-    /// Decides who calls and whether they may.
-    fn admit(
-        &self,
-        call: &AuthCall<'_>,
-        now_ms: u64,
-        random: u64,
-    ) -> Result<AuthAdmitted, AuthRefusal>;
-    /// Which of some models a caller may know of.
-    fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool>;
 }
 
 /// What one call cost.

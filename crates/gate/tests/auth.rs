@@ -80,7 +80,7 @@ fn key_of(ports: &InMemory, tenant: &str, scopes: &[&str], tier: &str) -> String
             .map(|&text| Scope::try_from(text.to_owned()).unwrap())
             .collect(),
         name: String::new(),
-        digest: hex(&Pepper::new(PEPPER).unwrap().digest(&text)),
+        digest: hex(&Pepper::new(PEPPER.as_bytes()).unwrap().digest(&text)),
         signs: false,
         created_ms: 0,
         expires_ms: None,
@@ -230,6 +230,23 @@ fn another_tenants_model_and_one_there_is_not_are_answered_alike() {
 /// call gives its place back.
 fn limited(ports: &InMemory) {
     ports.add_policy("[[limits]]\nname = \"a\"\nalgorithm = \"concurrency\"\nlimit = 10\n");
+}
+
+#[test]
+fn a_challenge_names_the_realm_of_the_settings() {
+    let ports = ports(&format!("[auth]\nrealm = \"models of acme\"\n{POLICY}"));
+    for (headers, challenge) in [
+        (vec![], "Bearer realm=\"models of acme\""),
+        (
+            vec![("authorization", "Basic Zm9vOmJhcg==")],
+            "Bearer realm=\"models of acme\", error=\"invalid_request\"",
+        ),
+    ] {
+        let (response, _) = send(&ports, "/v1/models/m", &headers);
+        assert_eq!(response.status, 401);
+        let told = response.header("www-authenticate").unwrap();
+        assert!(told.starts_with(challenge), "{told}");
+    }
 }
 
 #[test]

@@ -12,10 +12,11 @@ use penstock_core::headers::AUTHORITY;
 use penstock_core::{Caller, Code, ModelVersion, Problem, grpc};
 use penstock_gate::grpc::service::is_call;
 use penstock_gate::ports::{
-    self, AdapterPort, AuthPort, ContractPort, Failure, FailureKind, Headers, ParsedBody, Ports,
-    UsagePort,
+    self, AdapterPort, ContractPort, Failure, FailureKind, Headers, ParsedBody, Ports, UsagePort,
 };
 use penstock_gate::{Gate, Header, Request, Response};
+use penstock_policy::auth::service::AuthService;
+use penstock_policy::auth::words as auth;
 use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
 use penstock_policy::idempotency::words as idempotency;
 use penstock_policy::quota::service::{AdmissionService, QuotaService};
@@ -356,7 +357,7 @@ impl Ports for WitPorts {
     fn open_auth(
         &self,
         policy: &str,
-        surroundings: ports::AuthSurroundings,
+        surroundings: auth::Surroundings,
     ) -> Result<Self::Auth, String> {
         let surroundings = wit_auth::Surroundings {
             key_sets: surroundings.key_sets,
@@ -728,75 +729,71 @@ fn quota_refusal(refusal: wit_quota::Refusal) -> quota::Refusal {
     }
 }
 
-/// The code a refusal by authentication is answered with; none where it is to look as if there were no such model.
-fn auth_code(kind: wit_auth::RefusalKind) -> Option<Code> {
+fn auth_refusal(refusal: wit_auth::Refusal) -> auth::Refusal {
+    use auth::RefusalKind as Kind;
     use wit_auth::RefusalKind as Wit;
-    Some(match kind {
-        Wit::Missing => Code::CredentialsMissing,
-        Wit::Malformed => Code::CredentialsMalformed,
-        Wit::Ambiguous => Code::CredentialsAmbiguous,
-        Wit::Invalid => Code::CredentialsInvalid,
-        Wit::Expired => Code::CredentialsExpired,
-        Wit::Revoked => Code::CredentialsRevoked,
-        Wit::Replayed => Code::SignatureReplayed,
-        Wit::Denied => Code::PermissionDenied,
-        Wit::TenantDisabled => Code::TenantDisabled,
-        Wit::Throttled => Code::QuotaExceeded,
-        Wit::StoreFailed => Code::StoreUnavailable,
-        Wit::Hidden => return None,
-    })
+    auth::Refusal {
+        kind: match refusal.kind {
+            Wit::Missing => Kind::Missing,
+            Wit::Malformed => Kind::Malformed,
+            Wit::Ambiguous => Kind::Ambiguous,
+            Wit::Invalid => Kind::Invalid,
+            Wit::Expired => Kind::Expired,
+            Wit::Revoked => Kind::Revoked,
+            Wit::Replayed => Kind::Replayed,
+            Wit::Denied => Kind::Denied,
+            Wit::TenantDisabled => Kind::TenantDisabled,
+            Wit::Throttled => Kind::Throttled,
+            Wit::StoreFailed => Kind::StoreFailed,
+            Wit::Hidden => Kind::Hidden,
+        },
+        message: refusal.message,
+        challenge: refusal.challenge,
+        retry_after_s: refusal.retry_after_s,
+        caller: refusal.caller.map(caller_from_wit),
+    }
 }
 
-impl AuthPort for wit_auth::Policy {
+impl AuthService for wit_auth::Policy {
     fn admit(
         &self,
-        call: &ports::AuthCall<'_>,
+        shown: &auth::Presented<'_>,
         now_ms: u64,
         random: u64,
-    ) -> Result<ports::AuthAdmitted, ports::AuthRefusal> {
-        let headers = call.headers.iter().map(|(name, value)| wit_auth::Header {
+    ) -> Result<auth::Admitted, auth::Refusal> {
+        use auth::CredentialKind as Kind;
+        use wit_auth::CredentialKind as Wit;
+        let headers = shown.headers.iter().map(|(name, value)| wit_auth::Header {
             name: (*name).to_owned(),
             value: value.to_vec(),
         });
+        let certificate = shown.certificate.map(|certificate| wit_auth::Certificate {
+            sha256: certificate.sha256.to_owned(),
+            names: certificate.names.to_vec(),
+        });
         let request = wit_auth::Request {
-            method: call.method.to_owned(),
-            target: call.target.to_owned(),
+            method: shown.method.to_owned(),
+            target: shown.target.to_owned(),
             headers: headers.collect(),
-            body_sha256: call.body_sha256.map(Vec::from),
-            address: call.address.map(str::to_owned),
-            forwarded: call.forwarded,
-            certificate: call
-                .certificate
-                .map(|(sha256, names)| wit_auth::Certificate {
-                    sha256: sha256.to_owned(),
-                    names: names.to_vec(),
-                }),
-            route: call.route.to_owned(),
-            model: call.model.map(str::to_owned),
+            body_sha256: shown.body_sha256.map(Vec::from),
+            address: shown.address.map(str::to_owned),
+            forwarded: shown.forwarded,
+            certificate,
+            route: shown.route.to_owned(),
+            model: shown.model.map(str::to_owned),
         };
-        match self.admit(&request, now_ms, random) {
-            Ok(admitted) => Ok(ports::AuthAdmitted {
-                caller: caller_from_wit(admitted.caller),
-                credential: match admitted.credential {
-                    wit_auth::CredentialKind::None => "none",
-                    wit_auth::CredentialKind::ApiKey => "api_key",
-                    wit_auth::CredentialKind::Token => "token",
-                    wit_auth::CredentialKind::Signature => "signature",
-                    wit_auth::CredentialKind::Certificate => "certificate",
-                },
-                priority: admitted.priority,
-            }),
-            Err(refusal) => Err(ports::AuthRefusal {
-                kind: match auth_code(refusal.kind) {
-                    Some(code) => ports::AuthRefusalKind::Because(code),
-                    None => ports::AuthRefusalKind::Hidden,
-                },
-                message: refusal.message,
-                challenge: refusal.challenge,
-                retry_after_s: refusal.retry_after_s,
-                caller: refusal.caller.map(caller_from_wit),
-            }),
-        }
+        let admitted = self.admit(&request, now_ms, random).map_err(auth_refusal)?;
+        Ok(auth::Admitted {
+            caller: caller_from_wit(admitted.caller),
+            credential: match admitted.credential {
+                Wit::None => Kind::None,
+                Wit::ApiKey => Kind::ApiKey,
+                Wit::Token => Kind::Token,
+                Wit::Signature => Kind::Signature,
+                Wit::Certificate => Kind::Certificate,
+            },
+            priority: admitted.priority,
+        })
     }
 
     fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool> {

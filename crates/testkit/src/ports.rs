@@ -3,17 +3,14 @@
 
 use crate::{FakeClock, MemoryKv};
 use penstock_core::kv::run_ready;
-use penstock_core::{Caller, Clock, Code, ModelVersion};
+use penstock_core::{Caller, Clock, ModelVersion};
 use penstock_gate::ports::{
-    AdapterAnswer, AdapterPort, AuthAdmitted, AuthCall, AuthPort, AuthRefusal, AuthRefusalKind,
-    AuthSurroundings, CacheAddress, CacheLooked, ContractPort, ControlFailure, ControlFailureKind,
-    Failure, FailureKind, Headers, Item, ParsedBody, Part, Ports, Refusal,
+    AdapterAnswer, AdapterPort, CacheAddress, CacheLooked, ContractPort, ControlFailure,
+    ControlFailureKind, Failure, FailureKind, Headers, Item, ParsedBody, Part, Ports, Refusal,
     RefusalKind as AdapterRefusalKind, Step, Terms, UsageAmounts, UsagePage, UsagePort, UsageRow,
 };
-use penstock_policy::auth::api_key::Pepper;
-use penstock_policy::auth::{
-    Authenticator, CertificateShown, CredentialKind, Presented, RefusalKind, Secrets,
-};
+use penstock_policy::auth::service::KvAuth;
+use penstock_policy::auth::words::Surroundings;
 use penstock_policy::cache;
 use penstock_policy::document;
 use penstock_policy::idempotency::service::KvIdempotency;
@@ -153,7 +150,7 @@ impl InMemory {
 impl Ports for InMemory {
     type Contract = NativeValidation;
     type Adapter = LengthAdapter;
-    type Auth = NativeAuth;
+    type Auth = KvAuth<MemoryKv>;
     type Quota = NotedQuota;
     type Idempotency = KvIdempotency<MemoryKv>;
     type Usage = NativeUsage;
@@ -200,17 +197,13 @@ impl Ports for InMemory {
         self.environment.borrow().get(name).cloned()
     }
 
-    fn open_auth(&self, text: &str, surroundings: AuthSurroundings) -> Result<NativeAuth, String> {
-        let secrets = Secrets {
-            pepper: Some(Pepper::new(PEPPER)?),
-            shared: Vec::new(),
-        };
-        let settings = document::auth(text)?;
-        let authenticator = Authenticator::new(settings, secrets, surroundings.public)?;
-        Ok(NativeAuth {
-            authenticator: RefCell::new(authenticator),
-            kv: self.kv.clone(),
-        })
+    fn open_auth(
+        &self,
+        text: &str,
+        surroundings: Surroundings,
+    ) -> Result<KvAuth<MemoryKv>, String> {
+        let pepper = |name: &str| (name == "pepper").then(|| PEPPER.to_owned());
+        KvAuth::open(text, surroundings, self.kv.clone(), pepper)
     }
 
     fn open_quota(&self, policy: &str) -> Result<NotedQuota, String> {
@@ -415,75 +408,7 @@ window_s = 60
 pub const ANYBODY: &str = "[auth.anonymous]\nscopes = [\"*\"]\nfrom = \"anywhere\"\n";
 
 /// The pepper of tests.
-pub const PEPPER: &[u8] = b"a pepper that only tests have";
-
-/// Authentication called without a component boundary.
-pub struct NativeAuth {
-    authenticator: RefCell<Authenticator>,
-    kv: MemoryKv,
-}
-
-impl AuthPort for NativeAuth {
-    fn admit(
-        &self,
-        call: &AuthCall<'_>,
-        now_ms: u64,
-        random: u64,
-    ) -> Result<AuthAdmitted, AuthRefusal> {
-        let shown = Presented {
-            method: call.method,
-            target: call.target,
-            headers: &call.headers,
-            body_sha256: call.body_sha256,
-            address: call.address,
-            forwarded: call.forwarded,
-            certificate: (call.certificate)
-                .map(|(sha256, names)| CertificateShown { sha256, names }),
-            route: call.route,
-            model: call.model,
-        };
-        let mut authenticator = self.authenticator.borrow_mut();
-        let admitted = run_ready(authenticator.admit(&self.kv, &shown, now_ms, random));
-        admitted
-            .map(|admitted| AuthAdmitted {
-                caller: admitted.caller,
-                credential: match admitted.credential {
-                    CredentialKind::None => "none",
-                    CredentialKind::ApiKey => "api_key",
-                    CredentialKind::Token => "token",
-                    CredentialKind::Signature => "signature",
-                    CredentialKind::Certificate => "certificate",
-                },
-                priority: admitted.priority,
-            })
-            .map_err(|refusal| AuthRefusal {
-                kind: match refusal.kind {
-                    RefusalKind::Missing => AuthRefusalKind::Because(Code::CredentialsMissing),
-                    RefusalKind::Malformed | RefusalKind::Unreadable => {
-                        AuthRefusalKind::Because(Code::CredentialsMalformed)
-                    }
-                    RefusalKind::Ambiguous => AuthRefusalKind::Because(Code::CredentialsAmbiguous),
-                    RefusalKind::Invalid => AuthRefusalKind::Because(Code::CredentialsInvalid),
-                    RefusalKind::Expired => AuthRefusalKind::Because(Code::CredentialsExpired),
-                    RefusalKind::Revoked => AuthRefusalKind::Because(Code::CredentialsRevoked),
-                    RefusalKind::Replayed => AuthRefusalKind::Because(Code::SignatureReplayed),
-                    RefusalKind::Denied => AuthRefusalKind::Because(Code::PermissionDenied),
-                    RefusalKind::TenantDisabled => AuthRefusalKind::Because(Code::TenantDisabled),
-                    RefusalKind::Throttled => AuthRefusalKind::Because(Code::QuotaExceeded),
-                    RefusalKind::StoreFailed => AuthRefusalKind::Because(Code::StoreUnavailable),
-                    RefusalKind::Hidden => AuthRefusalKind::Hidden,
-                },
-                challenge: refusal.challenge("penstock"),
-                message: refusal.message,
-                retry_after_s: refusal.retry_after_s,
-                caller: refusal.caller.map(|caller| *caller),
-            })
-    }
-
-    fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool> {
-        self.authenticator.borrow().sees(caller, models)
-    }
-}
+pub const PEPPER: &str = "a pepper that only tests have";
 
 /// Validation called without a component boundary.
 pub struct NativeValidation(Contract);

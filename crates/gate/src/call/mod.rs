@@ -31,13 +31,14 @@ use crate::coding::{self, Coding};
 use crate::gate::{Answered, Context, known};
 use crate::grpc::Form;
 use crate::policies::Policies;
-use crate::ports::{AuthAdmitted, FailureKind, Headers, Ports, UsageAmounts, UsagePort};
+use crate::ports::{FailureKind, Headers, Ports, UsageAmounts, UsagePort};
 use crate::record::Request;
 use crate::rollout;
 use crate::route::{Target, shorten};
 use penstock_core::kv::RETRY_STORE_S;
 use penstock_core::negotiate::is_json;
 use penstock_core::{Caller, Code, Problem, Violation};
+use penstock_policy::auth::words::Admitted;
 use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
 use penstock_policy::quota::{self, service::AdmissionService, service::QuotaService};
 use penstock_tensor::{Contract, InferRequest, Rejection};
@@ -167,11 +168,11 @@ pub fn call<P: Ports>(
     catalogue: &mut Option<Catalogue<P>>,
     request: &Request,
     context: &Context,
-    admitted: &AuthAdmitted,
+    admitted: &Admitted,
     (method, target): (Method, &Target),
     headers: &mut Headers,
 ) -> Result<Answered, Problem> {
-    let AuthAdmitted {
+    let Admitted {
         caller, priority, ..
     } = admitted;
     let call = Call {
