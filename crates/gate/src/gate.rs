@@ -14,7 +14,7 @@ use crate::oip;
 use crate::openapi;
 use crate::page;
 use crate::policies::{Policies, authenticate, is_signed};
-use crate::ports::{Failure, FailureKind, Headers, Ports, UsagePort};
+use crate::ports::{Failure, FailureKind, Headers, Ports};
 use crate::record::{Request, Response};
 use crate::repository;
 use crate::representation::{MIN_ENCODED_BYTES, Representation, encoded_from_bytes, finish};
@@ -27,6 +27,7 @@ use penstock_policy::auth::service::AuthService;
 use penstock_policy::auth::words as auth;
 use penstock_policy::document;
 use penstock_policy::quota::{self, service::AdmissionService, service::QuotaService};
+use penstock_policy::usage::service::UsageService;
 use penstock_policy::usage::{DAY_MS, MAX_DAYS};
 use penstock_tensor::Contract;
 use penstock_tensor::contract::Dim;
@@ -884,7 +885,7 @@ fn usage<P: Ports>(
             ),
         ));
     }
-    let (rows, next) = policies
+    let report = policies
         .usage
         .read((first, last), Some(&caller.tenant), start)
         .map_err(|message| {
@@ -894,9 +895,9 @@ fn usage<P: Ports>(
             )
             .retry_after(RETRY_STORE_S)
         })?;
-    let rows: Vec<Value> = rows.iter().map(answer::usage_row).collect();
+    let rows: Vec<Value> = report.rows.iter().map(answer::usage_row).collect();
     let mut body = json!({ "tenant": caller.tenant, "usage": rows });
-    if let Some((day, place)) = next {
+    if let Some((day, place)) = report.next {
         body["next_page_token"] = json!(format!("{day}.{place}"));
     }
     Ok(Answered::json(200, &body))

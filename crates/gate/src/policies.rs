@@ -1,7 +1,7 @@
 //! The policies of one instance, opened from the operator's file by the first request that needs them.
 
 use crate::connection::Connection;
-use crate::ports::{Ports, UsagePort};
+use crate::ports::Ports;
 use crate::record::Request;
 use penstock_core::headers::{CREDENTIALS, SIGNATURE};
 use penstock_core::{Code, Problem};
@@ -12,6 +12,7 @@ use penstock_policy::disclosure::Disclosure;
 use penstock_policy::document;
 use penstock_policy::idempotency::{self, service::IdempotencyService};
 use penstock_policy::quota::{self, service::QuotaService};
+use penstock_policy::usage::service::UsageService;
 use penstock_tensor::Unknown;
 use sha2::{Digest, Sha256};
 

@@ -1,12 +1,13 @@
 //! What the gate needs from outside. The guest room implements these over WIT imports; tests
 //! implement them in memory.
 
+use penstock_core::ModelVersion;
 pub use penstock_core::headers::Headers;
-use penstock_core::{Caller, ModelVersion};
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::auth::words::Surroundings;
 use penstock_policy::idempotency::service::IdempotencyService;
 use penstock_policy::quota::service::QuotaService;
+use penstock_policy::usage::service::UsageService;
 use penstock_tensor::{InferRequest, Rejection, Tensor, Unknown};
 
 /// Everything the gate is given.
@@ -22,7 +23,7 @@ pub trait Ports {
     /// The idempotency of the policy.
     type Idempotency: IdempotencyService;
     /// The usage counters of the policy.
-    type Usage: UsagePort;
+    type Usage: UsageService;
 
     /// Milliseconds since the Unix epoch.
     fn unix_ms(&self) -> u64;
@@ -322,59 +323,4 @@ pub struct Failure {
     pub message: String,
     /// Milliseconds after which a retry has a chance, where that is known.
     pub retry_after_ms: Option<u64>,
-}
-
-/// What one call cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UsageAmounts {
-    /// Calls.
-    pub requests: u64,
-    /// Items that were run.
-    pub items: u64,
-    /// Bytes of bodies.
-    pub body_bytes: u64,
-    /// Microseconds the model ran for.
-    pub compute_us: u64,
-}
-
-/// One line of a usage report.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UsageRow {
-    /// Days since 1970-01-01.
-    pub day: u64,
-    /// Whose.
-    pub tenant: String,
-    /// The API key's id.
-    pub api_key_id: Option<String>,
-    /// The model.
-    pub model: String,
-    /// The counts.
-    pub amounts: UsageAmounts,
-    /// Alerts that were reached, each with when.
-    pub alerts: Vec<(String, u64)>,
-}
-
-/// A page of a usage report, and where the next begins.
-pub type UsagePage = (Vec<UsageRow>, Option<(u64, u64)>);
-
-/// The usage counters of a policy.
-pub trait UsagePort {
-    /// Whether calls are counted.
-    fn enabled(&self) -> bool;
-    /// Counts one call.
-    fn count(
-        &self,
-        caller: &Caller,
-        model: &str,
-        amounts: UsageAmounts,
-        now_ms: u64,
-        random: u64,
-    ) -> Result<(), String>;
-    /// Reads a page of the counts of some days, both included.
-    fn read(
-        &self,
-        days: (u64, u64),
-        tenant: Option<&str>,
-        start: Option<(u64, u64)>,
-    ) -> Result<UsagePage, String>;
 }

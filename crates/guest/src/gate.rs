@@ -12,7 +12,7 @@ use penstock_core::headers::AUTHORITY;
 use penstock_core::{Caller, Code, ModelVersion, Problem, grpc};
 use penstock_gate::grpc::service::is_call;
 use penstock_gate::ports::{
-    self, AdapterPort, ContractPort, Failure, FailureKind, Headers, ParsedBody, Ports, UsagePort,
+    self, AdapterPort, ContractPort, Failure, FailureKind, Headers, ParsedBody, Ports,
 };
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_policy::auth::service::AuthService;
@@ -21,6 +21,8 @@ use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
 use penstock_policy::idempotency::words as idempotency;
 use penstock_policy::quota::service::{AdmissionService, QuotaService};
 use penstock_policy::quota::words as quota;
+use penstock_policy::usage::service::UsageService;
+use penstock_policy::usage::words as usage;
 use penstock_tensor::infer::OutputRequest;
 use penstock_tensor::{BinaryInput, InferRequest, Rejection, Tensor, Unknown};
 use std::cell::RefCell;
@@ -961,7 +963,7 @@ impl AttemptService for wit_idempotency::Attempt {
     }
 }
 
-impl UsagePort for wit_usage::Policy {
+impl UsageService for wit_usage::Policy {
     fn enabled(&self) -> bool {
         self.enabled()
     }
@@ -970,14 +972,14 @@ impl UsagePort for wit_usage::Policy {
         &self,
         caller: &Caller,
         model: &str,
-        amounts: ports::UsageAmounts,
+        amounts: usage::Amounts,
         now_ms: u64,
         random: u64,
     ) -> Result<(), String> {
         let amounts = wit_usage::Amounts {
             requests: amounts.requests,
             items: amounts.items,
-            body_bytes: amounts.body_bytes,
+            body_bytes: amounts.bytes,
             compute_us: amounts.compute_us,
         };
         self.count(&caller_to_wit(caller), model, amounts, now_ms, random)
@@ -988,25 +990,28 @@ impl UsagePort for wit_usage::Policy {
         (first_day, last_day): (u64, u64),
         tenant: Option<&str>,
         start: Option<(u64, u64)>,
-    ) -> Result<ports::UsagePage, String> {
+    ) -> Result<usage::Report, String> {
         let report = self.read(first_day, last_day, tenant, start)?;
-        let rows = report.rows.into_iter().map(|row| ports::UsageRow {
+        let rows = report.rows.into_iter().map(|row| usage::Row {
             day: row.day,
-            tenant: row.tenant,
-            api_key_id: row.api_key_id,
-            model: row.model,
-            amounts: ports::UsageAmounts {
-                requests: row.amounts.requests,
-                items: row.amounts.items,
-                body_bytes: row.amounts.body_bytes,
-                compute_us: row.amounts.compute_us,
+            who: usage::Who {
+                tenant: row.tenant,
+                api_key_id: row.api_key_id,
+                model: row.model,
             },
+            requests: row.amounts.requests,
+            items: row.amounts.items,
+            bytes: row.amounts.body_bytes,
+            compute_us: row.amounts.compute_us,
             alerts: row
                 .alerts
                 .into_iter()
                 .map(|alert| (alert.name, alert.reached_ms))
                 .collect(),
         });
-        Ok((rows.collect(), report.next))
+        Ok(usage::Report {
+            rows: rows.collect(),
+            next: report.next,
+        })
     }
 }

@@ -3,20 +3,19 @@
 
 use crate::{FakeClock, MemoryKv};
 use penstock_core::kv::run_ready;
-use penstock_core::{Caller, Clock, ModelVersion};
+use penstock_core::{Clock, ModelVersion};
 use penstock_gate::ports::{
     AdapterAnswer, AdapterPort, CacheAddress, CacheLooked, ContractPort, ControlFailure,
     ControlFailureKind, Failure, FailureKind, Headers, Item, ParsedBody, Part, Ports, Refusal,
-    RefusalKind as AdapterRefusalKind, Step, Terms, UsageAmounts, UsagePage, UsagePort, UsageRow,
+    RefusalKind as AdapterRefusalKind, Step, Terms,
 };
 use penstock_policy::auth::service::KvAuth;
 use penstock_policy::auth::words::Surroundings;
 use penstock_policy::cache;
-use penstock_policy::document;
 use penstock_policy::idempotency::service::KvIdempotency;
 use penstock_policy::quota::service::{AdmissionService, KvAdmission, KvQuota, QuotaService};
 use penstock_policy::quota::words as quota;
-use penstock_policy::usage::{Amounts, Usage, Who};
+use penstock_policy::usage::service::KvUsage;
 use penstock_tensor::{
     Contract, InferRequest, Rejection, Tensor, Unknown, generate, infer, predict,
 };
@@ -153,7 +152,7 @@ impl Ports for InMemory {
     type Auth = KvAuth<MemoryKv>;
     type Quota = NotedQuota;
     type Idempotency = KvIdempotency<MemoryKv>;
-    type Usage = NativeUsage;
+    type Usage = KvUsage<MemoryKv>;
 
     fn unix_ms(&self) -> u64 {
         self.clock.unix_ms()
@@ -217,11 +216,8 @@ impl Ports for InMemory {
         KvIdempotency::open(text, self.kv.clone())
     }
 
-    fn open_usage(&self, text: &str) -> Result<NativeUsage, String> {
-        Ok(NativeUsage {
-            usage: RefCell::new(Usage::new(document::usage(text)?)),
-            kv: self.kv.clone(),
-        })
+    fn open_usage(&self, text: &str) -> Result<KvUsage<MemoryKv>, String> {
+        KvUsage::open(text, self.kv.clone())
     }
 
     fn list_models(&self) -> Vec<(String, Vec<String>)> {
@@ -640,61 +636,5 @@ impl AdmissionService for NotedAdmission {
     fn settle(&self, compute_ms: u64, now_ms: u64) {
         self.log.borrow_mut().push(format!("settle {compute_ms}"));
         self.admission.settle(compute_ms, now_ms);
-    }
-}
-
-/// Usage counters called without a component boundary.
-pub struct NativeUsage {
-    usage: RefCell<Usage>,
-    kv: MemoryKv,
-}
-
-impl UsagePort for NativeUsage {
-    fn enabled(&self) -> bool {
-        self.usage.borrow().settings().enabled
-    }
-
-    fn count(
-        &self,
-        caller: &Caller,
-        model: &str,
-        amounts: UsageAmounts,
-        now_ms: u64,
-        random: u64,
-    ) -> Result<(), String> {
-        let amounts = Amounts {
-            requests: amounts.requests,
-            items: amounts.items,
-            bytes: amounts.body_bytes,
-            compute_us: amounts.compute_us,
-        };
-        let who = Who::new(caller, model);
-        let mut usage = self.usage.borrow_mut();
-        run_ready(usage.record(&self.kv, &who, &amounts, now_ms, random)).map_err(|e| e.to_string())
-    }
-
-    fn read(
-        &self,
-        days: (u64, u64),
-        tenant: Option<&str>,
-        start: Option<(u64, u64)>,
-    ) -> Result<UsagePage, String> {
-        let usage = self.usage.borrow();
-        let report =
-            run_ready(usage.report(&self.kv, days, tenant, start)).map_err(|e| e.to_string())?;
-        let rows = report.rows.into_iter().map(|row| UsageRow {
-            day: row.day,
-            tenant: row.who.tenant,
-            api_key_id: row.who.api_key_id,
-            model: row.who.model,
-            amounts: UsageAmounts {
-                requests: row.requests,
-                items: row.items,
-                body_bytes: row.bytes,
-                compute_us: row.compute_us,
-            },
-            alerts: row.alerts,
-        });
-        Ok((rows.collect(), report.next))
     }
 }

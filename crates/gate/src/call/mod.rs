@@ -31,7 +31,7 @@ use crate::coding::{self, Coding};
 use crate::gate::{Answered, Context, known};
 use crate::grpc::Form;
 use crate::policies::Policies;
-use crate::ports::{FailureKind, Headers, Ports, UsageAmounts, UsagePort};
+use crate::ports::{FailureKind, Headers, Ports};
 use crate::record::Request;
 use crate::rollout;
 use crate::route::{Target, shorten};
@@ -41,6 +41,7 @@ use penstock_core::{Caller, Code, Problem, Violation};
 use penstock_policy::auth::words::Admitted;
 use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
 use penstock_policy::quota::{self, service::AdmissionService, service::QuotaService};
+use penstock_policy::usage::{Amounts, service::UsageService};
 use penstock_tensor::{Contract, InferRequest, Rejection};
 use replay::Begun;
 use run::{Answer, Runner, Work};
@@ -221,10 +222,10 @@ pub fn call<P: Ports>(
     if policies.counts
         && let Some(model) = &meter.model
     {
-        let amounts = UsageAmounts {
+        let amounts = Amounts {
             requests: 1,
             items: meter.items,
-            body_bytes: request.body.len() as u64,
+            bytes: request.body.len() as u64,
             compute_us: meter.compute_ns / 1_000,
         };
         let counted = policies
