@@ -1,5 +1,8 @@
 //! Names of headers that several rooms act upon, in lower case.
 
+/// Headers for an answer: names in lower case, and values.
+pub type Headers = Vec<(String, String)>;
+
 /// Those that carry a credential whole.
 pub const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 

@@ -9,6 +9,9 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+/// Seconds a caller is told to wait for a store that does not answer: it reconnects within seconds.
+pub const RETRY_STORE_S: u32 = 2;
+
 /// A store did not answer, or refused. Whether a write was applied is not known, so no policy may
 /// assume either.
 #[derive(Clone, Debug, PartialEq, Eq)]

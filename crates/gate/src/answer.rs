@@ -1,9 +1,10 @@
 //! Writes the bodies of answers. Everything a caller reads on success is shaped here.
 
 use crate::catalogue::Opened;
-use crate::ports::{Ports, UsageRow};
+use crate::ports::Ports;
 use penstock_core::clock::rfc3339;
 use penstock_core::{Code, ModelVersion, PredictionId, Problem, RequestId};
+use penstock_policy::usage::Row;
 use penstock_tensor::{Contract, render};
 use serde_json::{Value, json};
 
@@ -152,19 +153,18 @@ pub fn server_metadata() -> Value {
 }
 
 /// One line of a usage report.
-pub fn usage_row(row: &UsageRow) -> Value {
-    let amounts = &row.amounts;
+pub fn usage_row(row: &Row) -> Value {
     let date = rfc3339(row.day.saturating_mul(86_400_000));
     let mut value = json!({
         "date": date.get(..10),
-        "tenant": row.tenant,
-        "model": row.model,
-        "requests": amounts.requests,
-        "items": amounts.items,
-        "bytes": amounts.body_bytes,
-        "compute_ms": amounts.compute_us as f64 / 1_000.0,
+        "tenant": row.who.tenant,
+        "model": row.who.model,
+        "requests": row.requests,
+        "items": row.items,
+        "bytes": row.bytes,
+        "compute_ms": row.compute_us as f64 / 1_000.0,
     });
-    if let Some(id) = &row.api_key_id {
+    if let Some(id) = &row.who.api_key_id {
         value["api_key_id"] = json!(id);
     }
     if !row.alerts.is_empty() {

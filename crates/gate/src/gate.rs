@@ -13,19 +13,21 @@ use crate::grpc::service;
 use crate::oip;
 use crate::openapi;
 use crate::page;
-use crate::policies::{Policies, RETRY_STORE_S, auth_problem, authenticate, is_signed};
-use crate::ports::{
-    AdmissionPort, AuthPort, AuthRefusal, Failure, FailureKind, Headers, Ports, QuotaCall,
-    QuotaPort, UsagePort,
-};
+use crate::policies::{Policies, authenticate, is_signed};
+use crate::ports::{Failure, FailureKind, Headers, Ports};
 use crate::record::{Request, Response};
 use crate::repository;
 use crate::representation::{MIN_ENCODED_BYTES, Representation, encoded_from_bytes, finish};
 use crate::route::{Route, Target, route, shorten, target};
 use crate::trail::Trail;
 use penstock_core::clock::days_from_date;
+use penstock_core::kv::RETRY_STORE_S;
 use penstock_core::{Caller, Code, ModelVersion, PredictionId, Problem, RequestId, negotiate};
+use penstock_policy::auth::service::AuthService;
+use penstock_policy::auth::words as auth;
 use penstock_policy::document;
+use penstock_policy::quota::{self, service::AdmissionService, service::QuotaService};
+use penstock_policy::usage::service::UsageService;
 use penstock_policy::usage::{DAY_MS, MAX_DAYS};
 use penstock_tensor::Contract;
 use penstock_tensor::contract::Dim;
@@ -374,7 +376,7 @@ impl<P: Ports> Gate<P> {
         if audits {
             trail.caller = Some(admitted.caller.clone());
         }
-        trail.credential = Some(admitted.credential);
+        trail.credential = Some(admitted.credential.as_str());
         trail.admitted = true;
         if route == Route::Ready {
             let sees = |names: &[String]| policies.auth.sees(&admitted.caller, names);
@@ -478,9 +480,13 @@ fn judge<P: Ports>(
 }
 
 /// A request as limits see it.
-fn quota_call<'a>(caller: &'a Caller, route: &'a Route, request: &Request) -> QuotaCall<'a> {
+fn quota_call<'a>(
+    caller: &'a Caller,
+    route: &'a Route,
+    request: &Request,
+) -> quota::words::Call<'a> {
     let (kind, model) = asked(route);
-    QuotaCall {
+    quota::words::Call {
         caller,
         route: kind,
         // Limits by model are about calls of it.
@@ -493,7 +499,7 @@ fn quota_call<'a>(caller: &'a Caller, route: &'a Route, request: &Request) -> Qu
 fn settle<P: Ports>(
     ports: &P,
     policies: &Policies<P>,
-    admission: Option<&<P::Quota as QuotaPort>::Admission>,
+    admission: Option<&<P::Quota as QuotaService>::Admission>,
 ) {
     if policies.scope.settles
         && let Some(admission) = admission
@@ -539,9 +545,9 @@ fn refused<P: Ports>(
     ports: &P,
     catalogue: &mut Option<Catalogue<P>>,
     model: Option<&str>,
-    refusal: &AuthRefusal,
+    refusal: &auth::Refusal,
 ) -> Problem {
-    match (auth_problem(refusal), model) {
+    match (refusal.problem(), model) {
         // Who is not known to belong to some tenant is told nothing of any model.
         (Some(problem), Some(model))
             if problem.code == Code::PermissionDenied && refusal.caller.is_some() =>
@@ -879,7 +885,7 @@ fn usage<P: Ports>(
             ),
         ));
     }
-    let (rows, next) = policies
+    let report = policies
         .usage
         .read((first, last), Some(&caller.tenant), start)
         .map_err(|message| {
@@ -889,9 +895,9 @@ fn usage<P: Ports>(
             )
             .retry_after(RETRY_STORE_S)
         })?;
-    let rows: Vec<Value> = rows.iter().map(answer::usage_row).collect();
+    let rows: Vec<Value> = report.rows.iter().map(answer::usage_row).collect();
     let mut body = json!({ "tenant": caller.tenant, "usage": rows });
-    if let Some((day, place)) = next {
+    if let Some((day, place)) = report.next {
         body["next_page_token"] = json!(format!("{day}.{place}"));
     }
     Ok(Answered::json(200, &body))

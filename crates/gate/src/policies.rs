@@ -1,22 +1,20 @@
 //! The policies of one instance, opened from the operator's file by the first request that needs them.
 
 use crate::connection::Connection;
-use crate::ports::{
-    AuthAdmitted, AuthCall, AuthPort, AuthRefusal, AuthRefusalKind, AuthSurroundings, Headers,
-    IdempotencyPort, IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules, Ports,
-    QuotaPort, QuotaRefusal, QuotaRefusalKind, QuotaScope, UsagePort,
-};
+use crate::ports::Ports;
 use crate::record::Request;
 use penstock_core::headers::{CREDENTIALS, SIGNATURE};
 use penstock_core::{Code, Problem};
+use penstock_policy::auth::service::AuthService;
+use penstock_policy::auth::words::{Admitted, CertificateShown, Presented, Refusal, Surroundings};
 use penstock_policy::cache::CacheEntry;
 use penstock_policy::disclosure::Disclosure;
 use penstock_policy::document;
+use penstock_policy::idempotency::{self, service::IdempotencyService};
+use penstock_policy::quota::{self, service::QuotaService};
+use penstock_policy::usage::service::UsageService;
 use penstock_tensor::Unknown;
 use sha2::{Digest, Sha256};
-
-/// Seconds a caller is told to wait for a store: it reconnects within seconds.
-pub(crate) const RETRY_STORE_S: u32 = 2;
 
 /// The policies of one instance.
 pub struct Policies<P: Ports> {
@@ -25,11 +23,11 @@ pub struct Policies<P: Ports> {
     /// The limits.
     pub quota: P::Quota,
     /// Which limits there are.
-    pub scope: QuotaScope,
+    pub scope: quota::words::Scope,
     /// Idempotency.
     pub idempotency: P::Idempotency,
     /// Its rules.
-    pub rules: IdempotencyRules,
+    pub rules: idempotency::words::Rules,
     /// Usage counters.
     pub usage: P::Usage,
     /// Whether calls are counted.
@@ -59,7 +57,7 @@ impl<P: Ports> Policies<P> {
         let text = ports.policy_text().map_err(broken)?;
         // A host of ours keeps the sets in the store instead, so a file that is not there is no fault.
         let key_sets = document::key_set_files(&text).map_err(broken)?.into_iter();
-        let surroundings = AuthSurroundings {
+        let surroundings = Surroundings {
             key_sets: key_sets
                 .filter_map(|(issuer, file)| Some((issuer, ports.read_policy_file(&file)?)))
                 .collect(),
@@ -69,6 +67,9 @@ impl<P: Ports> Policies<P> {
         };
         let auth = ports.open_auth(&text, surroundings).map_err(broken)?;
         let quota = ports.open_quota(&text).map_err(broken)?;
+        for fallback in quota.fallbacks(ports.unix_ms(), ports.random() as u64) {
+            ports.log(&fallback);
+        }
         let idempotency = ports.open_idempotency(&text).map_err(broken)?;
         let usage = ports.open_usage(&text).map_err(broken)?;
         Ok(Self {
@@ -104,71 +105,28 @@ pub fn authenticate<P: Ports>(
     connection: &Connection,
     (route, model): (&'static str, Option<&str>),
     (now_ms, random): (u64, u64),
-) -> Result<AuthAdmitted, AuthRefusal> {
+) -> Result<Admitted, Refusal> {
     let has = |names: &[&str], name: &str| names.contains(&name);
     let signed = is_signed(request);
     let headers = request.headers.iter();
-    let call = AuthCall {
+    // A signature may cover any header; otherwise the others are not needed, and not copied.
+    let headers: Vec<(&str, &[u8])> = headers
+        .filter(|header| signed || has(&CREDENTIALS, &header.name))
+        .map(|header| (header.name.as_str(), header.value.as_slice()))
+        .collect();
+    let shown = Presented {
         method: if signed { &request.method } else { "" },
         target: if signed { &request.target } else { "" },
-        // A signature may cover any header; otherwise the others are not needed, and not copied.
-        headers: headers
-            .filter(|header| signed || has(&CREDENTIALS, &header.name))
-            .map(|header| (header.name.as_str(), header.value.as_slice()))
-            .collect(),
+        headers: &headers,
         body_sha256: signed.then(|| Sha256::digest(&request.body).into()),
         address: connection.address.as_deref(),
         forwarded: connection.forwarded || connection.named,
-        certificate: (connection.certificate.as_ref())
-            .map(|certificate| (certificate.sha256.as_str(), certificate.names.as_slice())),
+        certificate: (connection.certificate.as_ref()).map(|certificate| CertificateShown {
+            sha256: &certificate.sha256,
+            names: &certificate.names,
+        }),
         route,
         model,
     };
-    policies.auth.admit(&call, now_ms, random)
-}
-
-/// The problem a refusal by authentication is answered with; `None` where it is to look as if there were no such model.
-pub fn auth_problem(refusal: &AuthRefusal) -> Option<Problem> {
-    let AuthRefusalKind::Because(code) = refusal.kind else {
-        return None;
-    };
-    let problem =
-        Problem::new(code, refusal.message.clone()).with_challenge(refusal.challenge.clone());
-    Some(match refusal.retry_after_s {
-        Some(seconds) => problem.retry_after(seconds),
-        None => problem,
-    })
-}
-
-/// The problem a refusal by a limit is answered with, and the headers it comes with.
-pub fn quota_problem(refusal: QuotaRefusal) -> (Problem, Headers) {
-    let code = match refusal.kind {
-        QuotaRefusalKind::UsedUp => Code::QuotaExceeded,
-        QuotaRefusalKind::TooLarge => Code::BodyTooLarge,
-        QuotaRefusalKind::StoreFailed => Code::StoreUnavailable,
-    };
-    let mut problem = Problem::new(code, refusal.message);
-    // Sending the same again never helps what is too large.
-    if refusal.kind != QuotaRefusalKind::TooLarge {
-        problem = problem.retry_after(refusal.retry_after_s);
-    }
-    (problem, refusal.headers)
-}
-
-/// The problem a refusal by idempotency is answered with.
-pub fn idempotency_problem(refusal: IdempotencyRefusal) -> Problem {
-    use IdempotencyRefusalKind as Kind;
-    let code = match refusal.kind {
-        Kind::Invalid => Code::IdempotencyKeyInvalid,
-        Kind::InFlight => Code::IdempotencyInFlight,
-        Kind::Mismatch => Code::IdempotencyKeyReused,
-        Kind::Exhausted => Code::IdempotencyKeyExhausted,
-        Kind::StoreFailed => Code::StoreUnavailable,
-    };
-    let problem = Problem::new(code, refusal.message);
-    match (refusal.retry_after_s, refusal.kind) {
-        (Some(seconds), _) => problem.retry_after(seconds),
-        (None, Kind::StoreFailed) => problem.retry_after(RETRY_STORE_S),
-        (None, _) => problem,
-    }
+    policies.auth.admit(&shown, now_ms, random)
 }

@@ -1,7 +1,13 @@
 //! What the gate needs from outside. The guest room implements these over WIT imports; tests
 //! implement them in memory.
 
-use penstock_core::{Caller, Code, ModelVersion};
+use penstock_core::ModelVersion;
+pub use penstock_core::headers::Headers;
+use penstock_policy::auth::service::AuthService;
+use penstock_policy::auth::words::Surroundings;
+use penstock_policy::idempotency::service::IdempotencyService;
+use penstock_policy::quota::service::QuotaService;
+use penstock_policy::usage::service::UsageService;
 use penstock_tensor::{InferRequest, Rejection, Tensor, Unknown};
 
 /// Everything the gate is given.
@@ -11,13 +17,13 @@ pub trait Ports {
     /// An adapter opened for a model.
     type Adapter: AdapterPort;
     /// Who may call, by the policy.
-    type Auth: AuthPort;
+    type Auth: AuthService;
     /// The limits of the policy.
-    type Quota: QuotaPort;
+    type Quota: QuotaService;
     /// The idempotency of the policy.
-    type Idempotency: IdempotencyPort;
+    type Idempotency: IdempotencyService;
     /// The usage counters of the policy.
-    type Usage: UsagePort;
+    type Usage: UsageService;
 
     /// Milliseconds since the Unix epoch.
     fn unix_ms(&self) -> u64;
@@ -39,8 +45,7 @@ pub trait Ports {
     /// What the host says by a variable of the environment.
     fn environment(&self, name: &str) -> Option<String>;
     /// Opens who may call.
-    fn open_auth(&self, policy: &str, surroundings: AuthSurroundings)
-    -> Result<Self::Auth, String>;
+    fn open_auth(&self, policy: &str, surroundings: Surroundings) -> Result<Self::Auth, String>;
     /// Opens the limits of a policy.
     fn open_quota(&self, policy: &str) -> Result<Self::Quota, String>;
     /// Opens the idempotency of a policy.
@@ -318,351 +323,4 @@ pub struct Failure {
     pub message: String,
     /// Milliseconds after which a retry has a chance, where that is known.
     pub retry_after_ms: Option<u64>,
-}
-
-/// Headers for an answer, names in lower case.
-pub type Headers = Vec<(String, String)>;
-
-/// What authentication is told beside the policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AuthSurroundings {
-    /// The key sets that the policy names as files, each with the issuer's name.
-    pub key_sets: Vec<(String, String)>,
-    /// Whether others than this machine reach the server.
-    pub public: bool,
-}
-
-/// What a request shows.
-#[derive(Clone, Debug)]
-pub struct AuthCall<'a> {
-    /// In upper case; empty where the request is not signed.
-    pub method: &'a str,
-    /// Path and query as sent; empty where the request is not signed.
-    pub target: &'a str,
-    /// The headers that can carry or cover credentials.
-    pub headers: Vec<(&'a str, &'a [u8])>,
-    /// The SHA-256 of the body, where the request is signed.
-    pub body_sha256: Option<[u8; 32]>,
-    /// The client's address.
-    pub address: Option<&'a str>,
-    /// Whether it came through a proxy that nobody trusts.
-    pub forwarded: bool,
-    /// The client's certificate: the SHA-256 of its DER form, and its names.
-    pub certificate: Option<(&'a str, &'a [String])>,
-    /// The kind of route.
-    pub route: &'static str,
-    /// The model's name as the caller gave it.
-    pub model: Option<&'a str>,
-}
-
-/// How a caller was recognised, in a word.
-pub type CredentialWord = &'static str;
-
-/// A caller who may go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuthAdmitted {
-    /// Who.
-    pub caller: Caller,
-    /// Recognised by what.
-    pub credential: CredentialWord,
-    /// The priority of the caller's tier.
-    pub priority: Option<u8>,
-}
-
-/// Why a caller may not go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthRefusalKind {
-    /// For the reason the code names.
-    Because(Code),
-    /// The model is another tenant's.
-    Hidden,
-}
-
-/// A refusal by authentication.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuthRefusal {
-    /// Which kind.
-    pub kind: AuthRefusalKind,
-    /// In words.
-    pub message: String,
-    /// The value of `WWW-Authenticate`.
-    pub challenge: Option<String>,
-    /// Seconds after which a retry has a chance.
-    pub retry_after_s: Option<u32>,
-    /// Who was refused, once that is known.
-    pub caller: Option<Caller>,
-}
-
-/// Who may call.
-pub trait AuthPort {
-    /// Decides who calls and whether they may.
-    fn admit(
-        &self,
-        call: &AuthCall<'_>,
-        now_ms: u64,
-        random: u64,
-    ) -> Result<AuthAdmitted, AuthRefusal>;
-    /// Which of some models a caller may know of.
-    fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool>;
-}
-
-/// Which limits there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QuotaScope {
-    /// Some limit applies to calls.
-    pub calls: bool,
-    /// Some limit counts items.
-    pub items: bool,
-    /// Some limit is settled after a call.
-    pub settles: bool,
-}
-
-/// A call, as far as limits are concerned.
-#[derive(Clone, Debug)]
-pub struct QuotaCall<'a> {
-    /// Who calls.
-    pub caller: &'a Caller,
-    /// The kind of route.
-    pub route: &'static str,
-    /// The model's name as the caller gave it.
-    pub model: Option<&'a str>,
-    /// Bytes of the body.
-    pub body_bytes: u64,
-}
-
-/// Which kind of refusal it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QuotaRefusalKind {
-    /// A limit is used up, or the caller was refused too often.
-    UsedUp,
-    /// The call alone is more than a limit ever allows.
-    TooLarge,
-    /// The store does not answer.
-    StoreFailed,
-}
-
-/// Why a call may not go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QuotaRefusal {
-    /// Which kind.
-    pub kind: QuotaRefusalKind,
-    /// The limit's name.
-    pub limit: String,
-    /// In words.
-    pub message: String,
-    /// Seconds after which a retry has a chance.
-    pub retry_after_s: u32,
-    /// For the answer.
-    pub headers: Headers,
-}
-
-/// An admitted call.
-#[derive(Clone, Debug)]
-pub struct Admitted<A> {
-    /// What it was charged.
-    pub admission: A,
-    /// Milliseconds to wait before it goes on.
-    pub wait_ms: u32,
-    /// For the answer.
-    pub headers: Headers,
-}
-
-/// The limits of a policy.
-pub trait QuotaPort {
-    /// An admitted call.
-    type Admission: AdmissionPort;
-
-    /// Which limits there are.
-    fn scope(&self) -> QuotaScope;
-    /// Decides every limit that is known before the body is read.
-    fn admit(
-        &self,
-        call: &QuotaCall<'_>,
-        now_ms: u64,
-        random: u64,
-    ) -> Result<Admitted<Self::Admission>, QuotaRefusal>;
-}
-
-/// What a call was charged.
-pub trait AdmissionPort {
-    /// Decides the limits that count items. A refusal gives everything back.
-    fn charge_items(&self, items: u64, now_ms: u64, random: u64) -> Result<Headers, QuotaRefusal>;
-    /// Gives the items back; how the limits stand then.
-    fn refund_items(&self, now_ms: u64) -> Headers;
-    /// The call is over and ran for so many milliseconds.
-    fn settle(&self, compute_ms: u64, now_ms: u64);
-}
-
-/// The `[idempotency]` of a policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct IdempotencyRules {
-    /// Whether the header is acted upon.
-    pub enabled: bool,
-    /// Kinds of routes that are refused without the header.
-    pub required: Vec<String>,
-    /// Bytes of a body that are kept.
-    pub max_record_bytes: u64,
-}
-
-/// A call, as far as idempotency is concerned.
-#[derive(Clone, Debug)]
-pub struct IdempotentCall<'a> {
-    /// Whose it is.
-    pub tenant: &'a str,
-    /// In upper case.
-    pub method: &'a str,
-    /// The path.
-    pub route: &'a str,
-    /// The values of all `Idempotency-Key` headers.
-    pub idempotency_keys: Vec<&'a [u8]>,
-    /// What two calls share when they are the same.
-    pub fingerprint: &'a str,
-}
-
-/// An answer that is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// HTTP status.
-    pub status: u16,
-    /// Names in lower case.
-    pub headers: Headers,
-    /// The body, or how many bytes it had when it was too large to keep.
-    pub body: Result<Vec<u8>, u64>,
-}
-
-/// Why idempotency refuses a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IdempotencyRefusalKind {
-    /// The header is not an idempotency key.
-    Invalid,
-    /// Another caller runs the same call now.
-    InFlight,
-    /// The key was used for another call.
-    Mismatch,
-    /// The key was tried too often.
-    Exhausted,
-    /// The store does not answer.
-    StoreFailed,
-}
-
-/// A refusal by idempotency.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdempotencyRefusal {
-    /// Which kind.
-    pub kind: IdempotencyRefusalKind,
-    /// In words.
-    pub message: String,
-    /// Seconds after which a retry has a chance.
-    pub retry_after_s: Option<u32>,
-}
-
-/// What is known of a call.
-#[derive(Clone, Debug)]
-pub enum Looked<A> {
-    /// It may be claimed.
-    Free(A),
-    /// It was done.
-    Done(Kept),
-    /// The store does not answer, and the policy says to go on without it.
-    Unprotected,
-}
-
-/// What came of claiming a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claimed {
-    /// It is this caller's to run.
-    Granted,
-    /// An earlier caller had finished it after all.
-    Done(Kept),
-    /// The store does not answer, and the policy says to go on without it.
-    Unprotected,
-}
-
-/// What came of ending a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Completed {
-    /// The answer counts.
-    Published,
-    /// Another answer counts.
-    Superseded(Kept),
-}
-
-/// The idempotency of a policy.
-pub trait IdempotencyPort {
-    /// A call that may be claimed, or was.
-    type Attempt: AttemptPort;
-
-    /// The rules.
-    fn rules(&self) -> IdempotencyRules;
-    /// Finds out what is known of a call.
-    fn look(
-        &self,
-        call: &IdempotentCall<'_>,
-        now_ms: u64,
-    ) -> Result<Looked<Self::Attempt>, IdempotencyRefusal>;
-}
-
-/// A call that may be claimed, or was.
-pub trait AttemptPort {
-    /// Tries to become the one who runs it.
-    fn claim(&self, now_ms: u64, random: u64) -> Result<Claimed, IdempotencyRefusal>;
-    /// Ends a run whose answer is to be replayed.
-    fn complete(&self, kept: Kept, now_ms: u64) -> Result<Completed, IdempotencyRefusal>;
-    /// The call provably did not run, or its answer is not to be replayed.
-    fn release(&self);
-}
-
-/// What one call cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UsageAmounts {
-    /// Calls.
-    pub requests: u64,
-    /// Items that were run.
-    pub items: u64,
-    /// Bytes of bodies.
-    pub body_bytes: u64,
-    /// Microseconds the model ran for.
-    pub compute_us: u64,
-}
-
-/// One line of a usage report.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UsageRow {
-    /// Days since 1970-01-01.
-    pub day: u64,
-    /// Whose.
-    pub tenant: String,
-    /// The API key's id.
-    pub api_key_id: Option<String>,
-    /// The model.
-    pub model: String,
-    /// The counts.
-    pub amounts: UsageAmounts,
-    /// Alerts that were reached, each with when.
-    pub alerts: Vec<(String, u64)>,
-}
-
-/// A page of a usage report, and where the next begins.
-pub type UsagePage = (Vec<UsageRow>, Option<(u64, u64)>);
-
-/// The usage counters of a policy.
-pub trait UsagePort {
-    /// Whether calls are counted.
-    fn enabled(&self) -> bool;
-    /// Counts one call.
-    fn count(
-        &self,
-        caller: &Caller,
-        model: &str,
-        amounts: UsageAmounts,
-        now_ms: u64,
-        random: u64,
-    ) -> Result<(), String>;
-    /// Reads a page of the counts of some days, both included.
-    fn read(
-        &self,
-        days: (u64, u64),
-        tenant: Option<&str>,
-        start: Option<(u64, u64)>,
-    ) -> Result<UsagePage, String>;
 }

@@ -234,6 +234,6 @@ fn failed(failure: ControlFailure, missing: impl FnOnce(String) -> Problem) -> P
         ControlFailureKind::NotFound => missing(message),
         ControlFailureKind::FailedPrecondition => Problem::new(Code::FailedPrecondition, message),
         ControlFailureKind::Failed => Problem::new(Code::StoreUnavailable, message)
-            .retry_after(crate::policies::RETRY_STORE_S),
+            .retry_after(penstock_core::kv::RETRY_STORE_S),
     }
 }

@@ -6,6 +6,7 @@ use crate::catalogue::Catalogue;
 use crate::ports::{ControlFailureKind, FailureKind, Headers, Ports};
 use crate::record::Request;
 use crate::route::shorten;
+use penstock_core::kv::RETRY_STORE_S;
 use penstock_core::{Code, ModelVersion, Problem};
 use penstock_policy::rollout::judge::{self, Outcome, counter, is_to_judge, judge, numbers};
 use penstock_policy::rollout::notice::http_date;
@@ -15,8 +16,6 @@ use std::sync::LazyLock;
 
 /// How long what was read is believed: the longest that a moved alias or an ended canary goes unnoticed.
 pub const REFRESH_MS: u64 = 1_000;
-/// Seconds a caller is told to wait for a store that does not answer.
-const RETRY_STORE_S: u32 = 2;
 /// Seconds a caller is told to wait for a version that the operator has to bring back.
 const RETRY_MISSING_S: u32 = 60;
 

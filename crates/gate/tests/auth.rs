@@ -3,7 +3,7 @@
 use penstock_core::Kv;
 use penstock_core::ModelVersion;
 use penstock_core::kv::run_ready;
-use penstock_gate::ports::{Failure, QuotaScope};
+use penstock_gate::ports::Failure;
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_policy::auth::api_key::{self, Pepper, hex};
 use penstock_policy::auth::record::{self, KeyRecord, TenantRecord, VERSION};
@@ -80,7 +80,7 @@ fn key_of(ports: &InMemory, tenant: &str, scopes: &[&str], tier: &str) -> String
             .map(|&text| Scope::try_from(text.to_owned()).unwrap())
             .collect(),
         name: String::new(),
-        digest: hex(&Pepper::new(PEPPER).unwrap().digest(&text)),
+        digest: hex(&Pepper::new(PEPPER.as_bytes()).unwrap().digest(&text)),
         signs: false,
         created_ms: 0,
         expires_ms: None,
@@ -226,14 +226,27 @@ fn another_tenants_model_and_one_there_is_not_are_answered_alike() {
     assert!(body.to_string().contains("acme-x"), "{body}");
 }
 
-/// Limits that admit everything and say so in a header, as real ones do.
+/// A limit that admits everything and says so in headers. Of calls at once as many are left for each call, as long as every
+/// call gives its place back.
 fn limited(ports: &InMemory) {
-    ports.quota.scope.set(QuotaScope {
-        calls: true,
-        items: false,
-        settles: true,
-    });
-    *ports.quota.headers.borrow_mut() = vec![("ratelimit".into(), "\"a\";r=1;t=1".into())];
+    ports.add_policy("[[limits]]\nname = \"a\"\nalgorithm = \"concurrency\"\nlimit = 10\n");
+}
+
+#[test]
+fn a_challenge_names_the_realm_of_the_settings() {
+    let ports = ports(&format!("[auth]\nrealm = \"models of acme\"\n{POLICY}"));
+    for (headers, challenge) in [
+        (vec![], "Bearer realm=\"models of acme\""),
+        (
+            vec![("authorization", "Basic Zm9vOmJhcg==")],
+            "Bearer realm=\"models of acme\", error=\"invalid_request\"",
+        ),
+    ] {
+        let (response, _) = send(&ports, "/v1/models/m", &headers);
+        assert_eq!(response.status, 401);
+        let told = response.header("www-authenticate").unwrap();
+        assert!(told.starts_with(challenge), "{told}");
+    }
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Calls answered from kept results, over in-memory ports: what is found, what it costs, and what the answer says of it.
 //! Races of callers are simulated in `penstock-policy`.
 
-use penstock_gate::ports::{CacheAddress, CacheLooked, Failure, FailureKind, Ports, QuotaScope};
+use penstock_gate::ports::{CacheAddress, CacheLooked, Failure, FailureKind, Ports};
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_policy::cache::result;
 use penstock_tensor::Tensor;
-use penstock_testkit::InMemory;
+use penstock_testkit::{InMemory, LIMITS};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -292,18 +292,13 @@ fn a_model_without_a_cache_says_nothing_of_one_and_runs_nothing_where_nothing_is
 #[test]
 fn a_hit_costs_its_request_and_no_items() {
     let ports = ports();
-    ports.quota.scope.set(QuotaScope {
-        calls: true,
-        items: true,
-        settles: true,
-    });
-    let policy = format!("{CACHE}[usage]\nenabled = true\n");
+    let policy = format!("{CACHE}[usage]\nenabled = true\n{LIMITS}");
     ports.set_policy(&policy);
     predict(&ports, None, 1);
     predict(&ports, None, 1);
     let refused = predict(&ports, Some("only-if-cached"), 9);
     assert_eq!(refused.status, 504);
-    let log = ports.quota.log.borrow().join(" ");
+    let log = ports.quota_log.borrow().join(" ");
     assert_eq!(log.matches("charge 1").count(), 3, "{log}");
     assert_eq!(log.matches("refund").count(), 2, "{log}");
     let usage = Gate::new(ports.clone()).handle(&Request {

@@ -1,9 +1,9 @@
 //! What browsers are told about pages of other origins, on every path and whatever the answer is.
 
-use penstock_gate::ports::{Failure, QuotaRefusal, QuotaRefusalKind, QuotaScope};
+use penstock_gate::ports::Failure;
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
-use penstock_testkit::InMemory;
+use penstock_testkit::{InMemory, LIMITS};
 
 const MODEL: &str = r#"
 description = "gives back what it gets"
@@ -151,11 +151,7 @@ fn a_preflight_is_told_the_methods_of_its_path() {
 fn a_preflight_asks_no_limit_and_no_store() {
     let ports = ports(POLICY);
     ports.kv.set_failing(true);
-    ports.quota.scope.set(QuotaScope {
-        calls: true,
-        items: true,
-        settles: true,
-    });
+    ports.add_policy(LIMITS);
     let response = send(
         &ports,
         "OPTIONS",
@@ -164,24 +160,16 @@ fn a_preflight_asks_no_limit_and_no_store() {
         b"",
     );
     assert_eq!(response.status, 204);
-    assert!(ports.quota.log.borrow().is_empty());
+    assert!(ports.quota_log.borrow().is_empty());
 }
 
 #[test]
 fn every_answer_to_an_allowed_page_can_be_read_by_it_errors_included() {
     let good = br#"{"inputs":{"a":[[1,2]]}}"#;
     let refused = ports(POLICY);
-    refused.quota.scope.set(QuotaScope {
-        calls: true,
-        ..QuotaScope::default()
-    });
-    *refused.quota.refuse_call.borrow_mut() = Some(QuotaRefusal {
-        kind: QuotaRefusalKind::UsedUp,
-        limit: "l".into(),
-        message: "used up".into(),
-        retry_after_s: 3,
-        headers: vec![("ratelimit".into(), "\"l\";r=0".into())],
-    });
+    refused.add_policy("[[limits]]\nname = \"l\"\nlimit = 1\nwindow_s = 3\n");
+    let path = "/v1/models/m:predict";
+    assert_eq!(send(&refused, "POST", path, &[], good).status, 200);
     let ports = ports(POLICY);
     for (ports, method, path, body, status) in [
         (&ports, "POST", "/v1/models/m:predict", &good[..], 200),

@@ -1,10 +1,10 @@
 //! Explanations over in-memory ports: what is run for one, what it costs, and what is told of it.
 
 use penstock_core::ModelVersion;
-use penstock_gate::ports::{Failure, QuotaScope};
+use penstock_gate::ports::Failure;
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::{Datatype, Tensor};
-use penstock_testkit::InMemory;
+use penstock_testkit::{InMemory, LIMITS};
 use serde_json::{Value, json};
 
 /// Two classes: the first is the sum of what it gets, the second twice the second number.
@@ -85,11 +85,7 @@ fn ports() -> InMemory {
         ],
         run,
     );
-    ports.quota.scope.set(QuotaScope {
-        calls: true,
-        items: true,
-        settles: false,
-    });
+    ports.set_policy(LIMITS);
     ports
 }
 
@@ -145,7 +141,7 @@ fn an_item_is_explained_in_batches_that_cost_an_item_for_each_group() {
     assert!(value.get("predictions").is_none() && value["prediction_id"].is_string());
     // Four items, of which three go into a batch.
     assert_eq!(ports.runs.get(), 2);
-    let log = ports.quota.log.borrow().join("; ");
+    let log = ports.quota_log.borrow().join("; ");
     assert!(log.contains("charge 4") && !log.contains("refund"), "{log}");
     assert!(log.contains("admit explain m"), "{log}");
 }

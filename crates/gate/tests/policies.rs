@@ -1,11 +1,12 @@
 //! Calls through limits, idempotency and usage: what each step takes, and what is given back.
 
 use penstock_core::ModelVersion;
-use penstock_gate::ports::{Failure, FailureKind, QuotaRefusal, QuotaRefusalKind, QuotaScope};
+use penstock_gate::ports::{Failure, FailureKind};
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
-use penstock_testkit::InMemory;
+use penstock_testkit::{InMemory, LIMITS};
 use serde_json::{Value, json};
+use std::rc::Rc;
 
 const MODEL: &str = r#"
 description = "gives back what it gets"
@@ -89,26 +90,20 @@ fn code(value: &Value) -> &str {
 }
 
 fn log(ports: &InMemory) -> Vec<String> {
-    ports.quota.log.borrow().clone()
+    ports.quota_log.borrow().clone()
 }
 
 fn all_limits(ports: &InMemory) {
-    ports.quota.scope.set(QuotaScope {
-        calls: true,
-        items: true,
-        settles: true,
-    });
+    ports.set_policy(LIMITS);
 }
 
-fn refusal() -> QuotaRefusal {
-    QuotaRefusal {
-        limit: "per-address".into(),
-        kind: QuotaRefusalKind::UsedUp,
-        message: "limit `per-address` is used up".into(),
-        retry_after_s: 14,
-        headers: vec![("ratelimit".into(), "\"per-address\";r=0;t=14".into())],
-    }
-}
+/// One call in a minute from each address.
+const ONE_CALL: &str = "[[limits]]\nname = \"per-address\"\nper = [\"address\"]\nalgorithm = \"token-bucket\"\n\
+     limit = 1\nwindow_s = 14\n";
+
+/// As many items in an hour as [`BODY`] has.
+const THREE_ITEMS: &str =
+    "[[limits]]\nname = \"items\"\nunit = \"items\"\nlimit = 3\nwindow_s = 3600\n";
 
 #[test]
 fn a_repeated_call_is_replayed_byte_for_byte_and_costs_a_request_and_no_items() {
@@ -228,36 +223,35 @@ fn what_provably_did_not_run_gives_key_and_items_back_and_what_failed_is_replaye
 #[test]
 fn a_refused_call_names_its_limit_and_leaves_the_key_free() {
     let ports = ports();
-    all_limits(&ports);
-    *ports.quota.refuse_call.borrow_mut() = Some(refusal());
+    ports.set_policy(ONE_CALL);
+    assert_eq!(send(&ports, PREDICT, None, BODY).0.status, 200);
     let (response, body) = send(&ports, PREDICT, Some("k"), BODY);
     assert_eq!((response.status, code(&body)), (429, "quota_exceeded"));
-    assert!(
-        body["error"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("per-address")
+    assert_eq!(
+        body["error"]["message"],
+        "limit `per-address` of 1 requests in 14 s is used up; try again in 14 s"
     );
     assert_eq!(response.header("retry-after"), Some("14"));
     assert_eq!(
         response.header("ratelimit"),
         Some("\"per-address\";r=0;t=14")
     );
-    *ports.quota.refuse_call.borrow_mut() = None;
-    *ports.quota.refuse_items.borrow_mut() = Some(refusal());
+    ports.set_policy(THREE_ITEMS);
+    assert_eq!(send(&ports, PREDICT, None, BODY).0.status, 200);
     assert_eq!(send(&ports, PREDICT, Some("k"), BODY).0.status, 429);
-    *ports.quota.refuse_items.borrow_mut() = None;
+    ports.set_policy("");
     let (response, _) = send(&ports, PREDICT, Some("k"), BODY);
     assert_eq!(response.status, 200);
     assert_eq!(response.header("idempotency-replayed"), None);
-    assert_eq!(ports.runs.get(), 1);
+    assert_eq!(ports.runs.get(), 3);
 }
 
 #[test]
 fn limits_are_asked_for_reading_too_but_not_for_probes() {
     let ports = ports();
-    all_limits(&ports);
-    *ports.quota.refuse_call.borrow_mut() = Some(refusal());
+    ports.set_policy(ONE_CALL);
+    assert_eq!(send(&ports, PREDICT, None, BODY).0.status, 200);
+    ports.quota_log.borrow_mut().clear();
     for target in [
         "/healthz",
         "/ready",
@@ -299,23 +293,89 @@ fn the_address_is_the_last_the_server_wrote_and_nothing_a_client_makes_up() {
 #[test]
 fn a_call_larger_than_a_limit_ever_allows_is_not_told_to_come_back() {
     let ports = ports();
-    all_limits(&ports);
-    *ports.quota.refuse_items.borrow_mut() = Some(QuotaRefusal {
-        kind: QuotaRefusalKind::TooLarge,
-        ..refusal()
-    });
+    ports.set_policy(&THREE_ITEMS.replace("limit = 3", "limit = 2"));
     let (response, body) = send(&ports, PREDICT, None, BODY);
     assert_eq!((response.status, code(&body)), (413, "body_too_large"));
     assert_eq!(response.header("retry-after"), None);
 }
 
 #[test]
+fn a_limit_whose_store_does_not_answer_is_a_503_with_its_name_or_lets_the_call_by() {
+    let ports = ports();
+    ports.set_policy(ONE_CALL);
+    ports.kv.set_failing(true);
+    let (response, body) = send(&ports, PREDICT, None, BODY);
+    assert_eq!((response.status, code(&body)), (503, "store_unavailable"));
+    assert_eq!(
+        body["error"]["message"],
+        "limit `per-address` cannot be checked at the moment; try again in 1 s"
+    );
+    assert_eq!(response.header("retry-after"), Some("1"));
+    ports.set_policy(&format!("{ONE_CALL}on_store_failure = \"open\"\n"));
+    assert_eq!(send(&ports, PREDICT, None, BODY).0.status, 200);
+}
+
+#[test]
 fn a_pacing_limit_delays_the_call() {
     let ports = ports();
-    all_limits(&ports);
-    ports.quota.wait_ms.set(120);
-    assert_eq!(send(&ports, PREDICT, None, BODY).0.status, 200);
+    ports.set_policy(
+        "[[limits]]\nname = \"paced\"\nalgorithm = \"leaky-bucket\"\nlimit = 500\nwindow_s = 60\n",
+    );
+    for _ in 0..2 {
+        assert_eq!(send(&ports, PREDICT, None, BODY).0.status, 200);
+    }
     assert_eq!(ports.slept_ms.get(), 120);
+}
+
+#[test]
+fn a_store_that_fails_after_the_run_hides_the_answer_unless_the_policy_is_open() {
+    for (setting, status) in [("open", 200), ("closed", 503)] {
+        let mut ports = ports();
+        ports.set_policy(&format!(
+            "[idempotency]\non_store_failure = \"{setting}\"\n"
+        ));
+        let kv = ports.kv.clone();
+        ports.run = Rc::new(move |model, version, inputs| {
+            kv.set_failing(true);
+            echo(model, version, inputs)
+        });
+        let (response, body) = send(&ports, PREDICT, Some("k"), BODY);
+        assert_eq!(response.status, status, "{setting}: {body}");
+        assert_eq!(ports.runs.get(), 1);
+        if status == 503 {
+            assert_eq!(code(&body), "store_unavailable");
+            let message = body["error"]["message"].as_str().unwrap();
+            let expected = "the call was made and its result could not be recorded: ";
+            assert!(message.starts_with(expected), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_refusal_by_idempotency_says_what_to_do() {
+    let ports = ports();
+    send(&ports, PREDICT, Some("k"), BODY);
+    let (_, body) = send(&ports, PREDICT, Some("k"), br#"{"inputs":{"a":[[1,2]]}}"#);
+    assert_eq!(
+        body["error"]["message"],
+        "this idempotency key was used for a call with another query, content type or body; use a new key for a new call"
+    );
+    let mut running = self::ports();
+    let again = running.clone();
+    running.run = Rc::new(move |model, version, inputs| {
+        let (response, body) = send(&again, PREDICT, Some("k"), BODY);
+        assert_eq!(
+            (response.status, code(&body)),
+            (409, "idempotency_in_flight")
+        );
+        assert_eq!(
+            body["error"]["message"],
+            "a call with this idempotency key is being made; repeat it after Retry-After seconds to get its result"
+        );
+        assert_eq!(response.header("retry-after"), Some("1"));
+        echo(model, version, inputs)
+    });
+    assert_eq!(send(&running, PREDICT, Some("k"), BODY).0.status, 200);
 }
 
 #[test]

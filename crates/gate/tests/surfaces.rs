@@ -1,11 +1,11 @@
 //! The surfaces over in-memory ports: batches, embeddings, content of several parts, and versions named beside the path.
 
 use penstock_core::ModelVersion;
-use penstock_gate::ports::{Failure, FailureKind, QuotaRefusal, QuotaRefusalKind, QuotaScope};
+use penstock_gate::ports::{Failure, FailureKind};
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
-use penstock_testkit::InMemory;
 use penstock_testkit::ports::LONGEST;
+use penstock_testkit::{InMemory, LIMITS};
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -668,10 +668,7 @@ fn one_idempotency_key_runs_once_however_the_path_is_spelt() {
 #[test]
 fn limits_see_the_route_and_the_model_however_a_path_is_spelt() {
     let ports = ports();
-    ports.quota.scope.set(QuotaScope {
-        calls: true,
-        ..QuotaScope::default()
-    });
+    ports.set_policy(LIMITS);
     let body = br#"{"inputs":{"a":[[1,2]]}}"#;
     for target in [
         "/v1/models/identity:predict",
@@ -681,7 +678,11 @@ fn limits_see_the_route_and_the_model_however_a_path_is_spelt() {
     ] {
         assert_eq!(call_at(&ports, target, &[], body).status, 200, "{target}");
     }
-    let log = ports.quota.log.borrow();
+    let log = ports.quota_log.borrow();
+    let log: Vec<_> = log
+        .iter()
+        .filter(|line| line.starts_with("admit"))
+        .collect();
     assert!(log.len() >= 4, "{log:?}");
     assert!(log.iter().all(|line| *line == log[0]), "{log:?}");
 }
@@ -691,18 +692,11 @@ fn a_wait_that_openais_clients_do_not_honour_says_not_to_retry() {
     let body = br#"{"input":"a","model":"vectors"}"#;
     for (retry_after_s, told) in [(59, None), (600, Some("false"))] {
         let ports = ports();
-        ports.set_policy("[cors]\nallowed_origins = [\"https://app.example\"]\n");
-        ports.quota.scope.set(QuotaScope {
-            calls: true,
-            ..QuotaScope::default()
-        });
-        *ports.quota.refuse_call.borrow_mut() = Some(QuotaRefusal {
-            limit: "l".into(),
-            kind: QuotaRefusalKind::UsedUp,
-            message: "used up".into(),
-            retry_after_s,
-            headers: Vec::new(),
-        });
+        ports.set_policy(&format!(
+            "[cors]\nallowed_origins = [\"https://app.example\"]\n[[limits]]\nname = \"l\"\n\
+             algorithm = \"token-bucket\"\nlimit = 1\nwindow_s = {retry_after_s}\n"
+        ));
+        assert_eq!(call_at(&ports, "/v1/embeddings", &[], body).status, 200);
         let headers = [("origin", "https://app.example")];
         let refused = call_at(&ports, "/v1/embeddings", &headers, body);
         assert_eq!(refused.status, 429);

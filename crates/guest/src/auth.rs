@@ -3,14 +3,10 @@
 
 use crate::kv::{DEFAULT, WitKv};
 use crate::types::{caller_from_wit, caller_to_wit, callers};
-use penstock_core::kv::run_ready;
-use penstock_policy::auth::api_key::Pepper;
-use penstock_policy::auth::settings::AuthSettings;
-use penstock_policy::auth::{
-    Authenticator, CertificateShown, CredentialKind, Presented, Refusal, RefusalKind, Secrets,
+use penstock_policy::auth::service::{AuthService, KvAuth};
+use penstock_policy::auth::words::{
+    CertificateShown, CredentialKind, Presented, Refusal, RefusalKind, Surroundings,
 };
-use penstock_policy::document;
-use std::cell::RefCell;
 
 #[allow(missing_docs)]
 #[doc(hidden)]
@@ -33,21 +29,11 @@ pub mod bindings {
 use bindings::exports::penstock::auth::auth as wit;
 use bindings::fermyon::spin::variables;
 
-/// The variable that holds the pepper.
-const PEPPER: &str = "pepper";
-
 /// The component.
 pub struct Component;
 
-/// The policy, opened once.
-pub struct Policy {
-    authenticator: RefCell<Authenticator>,
-    kv: WitKv,
-    realm: String,
-}
-
 impl wit::Guest for Component {
-    type Policy = Policy;
+    type Policy = KvAuth<WitKv>;
 }
 
 /// The value of a variable; none where the host has no such variable or it is empty.
@@ -55,34 +41,37 @@ fn variable(name: &str) -> Option<String> {
     variables::get(name).ok().filter(|value| !value.is_empty())
 }
 
-fn secrets(settings: &AuthSettings) -> Result<Secrets, String> {
-    let pepper = variable(PEPPER).map(|text| Pepper::new(text.as_bytes()));
-    let named = settings
-        .issuers
-        .iter()
-        .filter_map(|issuer| issuer.secret_variable.as_ref());
-    Ok(Secrets {
-        pepper: pepper.transpose()?,
-        shared: named
-            .filter_map(|name| variable(name).map(|value| (name.clone(), value)))
-            .collect(),
-    })
+fn refusal(refusal: Refusal) -> wit::Refusal {
+    use RefusalKind as Kind;
+    wit::Refusal {
+        kind: match refusal.kind {
+            Kind::Missing => wit::RefusalKind::Missing,
+            Kind::Malformed | Kind::Unreadable => wit::RefusalKind::Malformed,
+            Kind::Ambiguous => wit::RefusalKind::Ambiguous,
+            Kind::Invalid => wit::RefusalKind::Invalid,
+            Kind::Expired => wit::RefusalKind::Expired,
+            Kind::Revoked => wit::RefusalKind::Revoked,
+            Kind::Replayed => wit::RefusalKind::Replayed,
+            Kind::Denied => wit::RefusalKind::Denied,
+            Kind::TenantDisabled => wit::RefusalKind::TenantDisabled,
+            Kind::Hidden => wit::RefusalKind::Hidden,
+            Kind::Throttled => wit::RefusalKind::Throttled,
+            Kind::StoreFailed => wit::RefusalKind::StoreFailed,
+        },
+        message: refusal.message,
+        challenge: refusal.challenge,
+        retry_after_s: refusal.retry_after_s,
+        caller: refusal.caller.as_ref().map(caller_to_wit),
+    }
 }
 
-impl wit::GuestPolicy for Policy {
+impl wit::GuestPolicy for KvAuth<WitKv> {
     fn open(text: String, surroundings: wit::Surroundings) -> Result<wit::Policy, String> {
-        let settings = document::auth(&text)?;
-        let secrets = secrets(&settings)?;
-        let realm = settings.realm.clone();
-        let mut authenticator = Authenticator::new(settings, secrets, surroundings.public)?;
-        for (issuer, jwks) in surroundings.key_sets {
-            authenticator.set_keys(&issuer, &jwks)?;
-        }
-        Ok(wit::Policy::new(Self {
-            authenticator: RefCell::new(authenticator),
-            kv: WitKv::new(&[DEFAULT]),
-            realm,
-        }))
+        let surroundings = Surroundings {
+            key_sets: surroundings.key_sets,
+            public: surroundings.public,
+        };
+        Self::open(&text, surroundings, WitKv::new(&[DEFAULT]), variable).map(wit::Policy::new)
     }
 
     fn admit(
@@ -112,53 +101,21 @@ impl wit::GuestPolicy for Policy {
             route: &request.route,
             model: request.model.as_deref(),
         };
-        let mut authenticator = self.authenticator.borrow_mut();
-        let admitted = run_ready(authenticator.admit(&self.kv, &shown, now_ms, random));
-        match admitted {
-            Ok(admitted) => Ok(wit::Admitted {
-                caller: caller_to_wit(&admitted.caller),
-                credential: match admitted.credential {
-                    CredentialKind::None => wit::CredentialKind::None,
-                    CredentialKind::ApiKey => wit::CredentialKind::ApiKey,
-                    CredentialKind::Token => wit::CredentialKind::Token,
-                    CredentialKind::Signature => wit::CredentialKind::Signature,
-                    CredentialKind::Certificate => wit::CredentialKind::Certificate,
-                },
-                priority: admitted.priority,
-            }),
-            Err(refusal) => Err(self.refusal(refusal)),
-        }
+        let admitted = AuthService::admit(self, &shown, now_ms, random).map_err(refusal)?;
+        Ok(wit::Admitted {
+            caller: caller_to_wit(&admitted.caller),
+            credential: match admitted.credential {
+                CredentialKind::None => wit::CredentialKind::None,
+                CredentialKind::ApiKey => wit::CredentialKind::ApiKey,
+                CredentialKind::Token => wit::CredentialKind::Token,
+                CredentialKind::Signature => wit::CredentialKind::Signature,
+                CredentialKind::Certificate => wit::CredentialKind::Certificate,
+            },
+            priority: admitted.priority,
+        })
     }
 
     fn sees(&self, caller: callers::Caller, models: Vec<String>) -> Vec<bool> {
-        let caller = caller_from_wit(caller);
-        self.authenticator.borrow().sees(&caller, &models)
-    }
-}
-
-impl Policy {
-    fn refusal(&self, refusal: Refusal) -> wit::Refusal {
-        use RefusalKind as Kind;
-        wit::Refusal {
-            challenge: refusal.challenge(&self.realm),
-            kind: match refusal.kind {
-                Kind::Missing => wit::RefusalKind::Missing,
-                // One code for callers; the challenge tells them apart.
-                Kind::Malformed | Kind::Unreadable => wit::RefusalKind::Malformed,
-                Kind::Ambiguous => wit::RefusalKind::Ambiguous,
-                Kind::Invalid => wit::RefusalKind::Invalid,
-                Kind::Expired => wit::RefusalKind::Expired,
-                Kind::Revoked => wit::RefusalKind::Revoked,
-                Kind::Replayed => wit::RefusalKind::Replayed,
-                Kind::Denied => wit::RefusalKind::Denied,
-                Kind::TenantDisabled => wit::RefusalKind::TenantDisabled,
-                Kind::Hidden => wit::RefusalKind::Hidden,
-                Kind::Throttled => wit::RefusalKind::Throttled,
-                Kind::StoreFailed => wit::RefusalKind::StoreFailed,
-            },
-            message: refusal.message,
-            retry_after_s: refusal.retry_after_s,
-            caller: refusal.caller.as_deref().map(caller_to_wit),
-        }
+        AuthService::sees(self, &caller_from_wit(caller), &models)
     }
 }

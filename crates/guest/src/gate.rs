@@ -12,10 +12,17 @@ use penstock_core::headers::AUTHORITY;
 use penstock_core::{Caller, Code, ModelVersion, Problem, grpc};
 use penstock_gate::grpc::service::is_call;
 use penstock_gate::ports::{
-    self, AdapterPort, AdmissionPort, AttemptPort, AuthPort, ContractPort, Failure, FailureKind,
-    IdempotencyPort, ParsedBody, Ports, QuotaPort, UsagePort,
+    self, AdapterPort, ContractPort, Failure, FailureKind, Headers, ParsedBody, Ports,
 };
 use penstock_gate::{Gate, Header, Request, Response};
+use penstock_policy::auth::service::AuthService;
+use penstock_policy::auth::words as auth;
+use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
+use penstock_policy::idempotency::words as idempotency;
+use penstock_policy::quota::service::{AdmissionService, QuotaService};
+use penstock_policy::quota::words as quota;
+use penstock_policy::usage::service::UsageService;
+use penstock_policy::usage::words as usage;
 use penstock_tensor::infer::OutputRequest;
 use penstock_tensor::{BinaryInput, InferRequest, Rejection, Tensor, Unknown};
 use std::cell::RefCell;
@@ -352,7 +359,7 @@ impl Ports for WitPorts {
     fn open_auth(
         &self,
         policy: &str,
-        surroundings: ports::AuthSurroundings,
+        surroundings: auth::Surroundings,
     ) -> Result<Self::Auth, String> {
         let surroundings = wit_auth::Surroundings {
             key_sets: surroundings.key_sets,
@@ -362,11 +369,7 @@ impl Ports for WitPorts {
     }
 
     fn open_quota(&self, policy: &str) -> Result<Self::Quota, String> {
-        let opened = wit_quota::Policy::open(policy)?;
-        for fallback in opened.fallbacks(self.unix_ms(), self.random() as u64) {
-            eprintln!("{fallback}");
-        }
-        Ok(opened)
+        wit_quota::Policy::open(policy)
     }
 
     fn open_idempotency(&self, policy: &str) -> Result<Self::Idempotency, String> {
@@ -710,16 +713,16 @@ fn step(step: wit_adapter::Step) -> ports::Step {
     }
 }
 
-fn headers(headers: Vec<wit_quota::Header>) -> ports::Headers {
+fn headers(headers: Vec<wit_quota::Header>) -> Headers {
     headers.into_iter().map(|h| (h.name, h.value)).collect()
 }
 
-fn quota_refusal(refusal: wit_quota::Refusal) -> ports::QuotaRefusal {
-    ports::QuotaRefusal {
+fn quota_refusal(refusal: wit_quota::Refusal) -> quota::Refusal {
+    quota::Refusal {
         kind: match refusal.kind {
-            wit_quota::RefusalKind::UsedUp => ports::QuotaRefusalKind::UsedUp,
-            wit_quota::RefusalKind::TooLarge => ports::QuotaRefusalKind::TooLarge,
-            wit_quota::RefusalKind::StoreFailed => ports::QuotaRefusalKind::StoreFailed,
+            wit_quota::RefusalKind::UsedUp => quota::RefusalKind::UsedUp,
+            wit_quota::RefusalKind::TooLarge => quota::RefusalKind::TooLarge,
+            wit_quota::RefusalKind::StoreFailed => quota::RefusalKind::StoreFailed,
         },
         limit: refusal.limit,
         message: refusal.message,
@@ -728,75 +731,71 @@ fn quota_refusal(refusal: wit_quota::Refusal) -> ports::QuotaRefusal {
     }
 }
 
-/// The code a refusal by authentication is answered with; none where it is to look as if there were no such model.
-fn auth_code(kind: wit_auth::RefusalKind) -> Option<Code> {
+fn auth_refusal(refusal: wit_auth::Refusal) -> auth::Refusal {
+    use auth::RefusalKind as Kind;
     use wit_auth::RefusalKind as Wit;
-    Some(match kind {
-        Wit::Missing => Code::CredentialsMissing,
-        Wit::Malformed => Code::CredentialsMalformed,
-        Wit::Ambiguous => Code::CredentialsAmbiguous,
-        Wit::Invalid => Code::CredentialsInvalid,
-        Wit::Expired => Code::CredentialsExpired,
-        Wit::Revoked => Code::CredentialsRevoked,
-        Wit::Replayed => Code::SignatureReplayed,
-        Wit::Denied => Code::PermissionDenied,
-        Wit::TenantDisabled => Code::TenantDisabled,
-        Wit::Throttled => Code::QuotaExceeded,
-        Wit::StoreFailed => Code::StoreUnavailable,
-        Wit::Hidden => return None,
-    })
+    auth::Refusal {
+        kind: match refusal.kind {
+            Wit::Missing => Kind::Missing,
+            Wit::Malformed => Kind::Malformed,
+            Wit::Ambiguous => Kind::Ambiguous,
+            Wit::Invalid => Kind::Invalid,
+            Wit::Expired => Kind::Expired,
+            Wit::Revoked => Kind::Revoked,
+            Wit::Replayed => Kind::Replayed,
+            Wit::Denied => Kind::Denied,
+            Wit::TenantDisabled => Kind::TenantDisabled,
+            Wit::Throttled => Kind::Throttled,
+            Wit::StoreFailed => Kind::StoreFailed,
+            Wit::Hidden => Kind::Hidden,
+        },
+        message: refusal.message,
+        challenge: refusal.challenge,
+        retry_after_s: refusal.retry_after_s,
+        caller: refusal.caller.map(caller_from_wit),
+    }
 }
 
-impl AuthPort for wit_auth::Policy {
+impl AuthService for wit_auth::Policy {
     fn admit(
         &self,
-        call: &ports::AuthCall<'_>,
+        shown: &auth::Presented<'_>,
         now_ms: u64,
         random: u64,
-    ) -> Result<ports::AuthAdmitted, ports::AuthRefusal> {
-        let headers = call.headers.iter().map(|(name, value)| wit_auth::Header {
+    ) -> Result<auth::Admitted, auth::Refusal> {
+        use auth::CredentialKind as Kind;
+        use wit_auth::CredentialKind as Wit;
+        let headers = shown.headers.iter().map(|(name, value)| wit_auth::Header {
             name: (*name).to_owned(),
             value: value.to_vec(),
         });
+        let certificate = shown.certificate.map(|certificate| wit_auth::Certificate {
+            sha256: certificate.sha256.to_owned(),
+            names: certificate.names.to_vec(),
+        });
         let request = wit_auth::Request {
-            method: call.method.to_owned(),
-            target: call.target.to_owned(),
+            method: shown.method.to_owned(),
+            target: shown.target.to_owned(),
             headers: headers.collect(),
-            body_sha256: call.body_sha256.map(Vec::from),
-            address: call.address.map(str::to_owned),
-            forwarded: call.forwarded,
-            certificate: call
-                .certificate
-                .map(|(sha256, names)| wit_auth::Certificate {
-                    sha256: sha256.to_owned(),
-                    names: names.to_vec(),
-                }),
-            route: call.route.to_owned(),
-            model: call.model.map(str::to_owned),
+            body_sha256: shown.body_sha256.map(Vec::from),
+            address: shown.address.map(str::to_owned),
+            forwarded: shown.forwarded,
+            certificate,
+            route: shown.route.to_owned(),
+            model: shown.model.map(str::to_owned),
         };
-        match self.admit(&request, now_ms, random) {
-            Ok(admitted) => Ok(ports::AuthAdmitted {
-                caller: caller_from_wit(admitted.caller),
-                credential: match admitted.credential {
-                    wit_auth::CredentialKind::None => "none",
-                    wit_auth::CredentialKind::ApiKey => "api_key",
-                    wit_auth::CredentialKind::Token => "token",
-                    wit_auth::CredentialKind::Signature => "signature",
-                    wit_auth::CredentialKind::Certificate => "certificate",
-                },
-                priority: admitted.priority,
-            }),
-            Err(refusal) => Err(ports::AuthRefusal {
-                kind: match auth_code(refusal.kind) {
-                    Some(code) => ports::AuthRefusalKind::Because(code),
-                    None => ports::AuthRefusalKind::Hidden,
-                },
-                message: refusal.message,
-                challenge: refusal.challenge,
-                retry_after_s: refusal.retry_after_s,
-                caller: refusal.caller.map(caller_from_wit),
-            }),
-        }
+        let admitted = self.admit(&request, now_ms, random).map_err(auth_refusal)?;
+        Ok(auth::Admitted {
+            caller: caller_from_wit(admitted.caller),
+            credential: match admitted.credential {
+                Wit::None => Kind::None,
+                Wit::ApiKey => Kind::ApiKey,
+                Wit::Token => Kind::Token,
+                Wit::Signature => Kind::Signature,
+                Wit::Certificate => Kind::Certificate,
+            },
+            priority: admitted.priority,
+        })
     }
 
     fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool> {
@@ -804,24 +803,28 @@ impl AuthPort for wit_auth::Policy {
     }
 }
 
-impl QuotaPort for wit_quota::Policy {
+impl QuotaService for wit_quota::Policy {
     type Admission = wit_quota::Admission;
 
-    fn scope(&self) -> ports::QuotaScope {
+    fn scope(&self) -> quota::Scope {
         let scope = self.scope();
-        ports::QuotaScope {
+        quota::Scope {
             calls: scope.calls,
             items: scope.items,
             settles: scope.settles,
         }
     }
 
+    fn fallbacks(&self, now_ms: u64, random: u64) -> Vec<String> {
+        self.fallbacks(now_ms, random)
+    }
+
     fn admit(
         &self,
-        call: &ports::QuotaCall<'_>,
+        call: &quota::Call<'_>,
         now_ms: u64,
         random: u64,
-    ) -> Result<ports::Admitted<Self::Admission>, ports::QuotaRefusal> {
+    ) -> Result<quota::Admitted<Self::Admission>, quota::Refusal> {
         let call = wit_quota::Call {
             caller: caller_to_wit(call.caller),
             route: call.route.to_owned(),
@@ -829,7 +832,7 @@ impl QuotaPort for wit_quota::Policy {
             body_bytes: call.body_bytes,
         };
         let admitted = self.admit(&call, now_ms, random).map_err(quota_refusal)?;
-        Ok(ports::Admitted {
+        Ok(quota::Admitted {
             admission: admitted.admission,
             wait_ms: admitted.wait_ms,
             headers: headers(admitted.headers),
@@ -837,19 +840,19 @@ impl QuotaPort for wit_quota::Policy {
     }
 }
 
-impl AdmissionPort for wit_quota::Admission {
+impl AdmissionService for wit_quota::Admission {
     fn charge_items(
         &self,
         items: u64,
         now_ms: u64,
         random: u64,
-    ) -> Result<ports::Headers, ports::QuotaRefusal> {
+    ) -> Result<Headers, quota::Refusal> {
         self.charge_items(items, now_ms, random)
             .map(headers)
             .map_err(quota_refusal)
     }
 
-    fn refund_items(&self, now_ms: u64) -> ports::Headers {
+    fn refund_items(&self, now_ms: u64) -> Headers {
         headers(self.refund_items(now_ms))
     }
 
@@ -858,23 +861,23 @@ impl AdmissionPort for wit_quota::Admission {
     }
 }
 
-fn idempotency_refusal(refusal: wit_idempotency::Refusal) -> ports::IdempotencyRefusal {
+fn idempotency_refusal(refusal: wit_idempotency::Refusal) -> idempotency::Refusal {
     use wit_idempotency::RefusalKind as Wit;
-    ports::IdempotencyRefusal {
+    idempotency::Refusal {
         kind: match refusal.kind {
-            Wit::Invalid => ports::IdempotencyRefusalKind::Invalid,
-            Wit::InFlight => ports::IdempotencyRefusalKind::InFlight,
-            Wit::Mismatch => ports::IdempotencyRefusalKind::Mismatch,
-            Wit::Exhausted => ports::IdempotencyRefusalKind::Exhausted,
-            Wit::StoreFailed => ports::IdempotencyRefusalKind::StoreFailed,
+            Wit::Invalid => idempotency::RefusalKind::Invalid,
+            Wit::InFlight => idempotency::RefusalKind::InFlight,
+            Wit::Mismatch => idempotency::RefusalKind::Mismatch,
+            Wit::Exhausted => idempotency::RefusalKind::Exhausted,
+            Wit::StoreFailed => idempotency::RefusalKind::StoreFailed,
         },
         message: refusal.message,
         retry_after_s: refusal.retry_after_s,
     }
 }
 
-fn kept(answer: wit_idempotency::Answer) -> ports::Kept {
-    ports::Kept {
+fn kept(answer: wit_idempotency::Answer) -> idempotency::Kept {
+    idempotency::Kept {
         status: answer.status,
         headers: answer.headers,
         body: match answer.body {
@@ -885,12 +888,12 @@ fn kept(answer: wit_idempotency::Answer) -> ports::Kept {
     }
 }
 
-impl IdempotencyPort for wit_idempotency::Policy {
+impl IdempotencyService for wit_idempotency::Policy {
     type Attempt = wit_idempotency::Attempt;
 
-    fn rules(&self) -> ports::IdempotencyRules {
+    fn rules(&self) -> idempotency::Rules {
         let settings = self.settings();
-        ports::IdempotencyRules {
+        idempotency::Rules {
             enabled: settings.enabled,
             required: settings.required,
             max_record_bytes: settings.max_record_bytes,
@@ -899,9 +902,9 @@ impl IdempotencyPort for wit_idempotency::Policy {
 
     fn look(
         &self,
-        call: &ports::IdempotentCall<'_>,
+        call: &idempotency::Call<'_>,
         now_ms: u64,
-    ) -> Result<ports::Looked<Self::Attempt>, ports::IdempotencyRefusal> {
+    ) -> Result<idempotency::Looked<Self::Attempt>, idempotency::Refusal> {
         let call = wit_idempotency::Call {
             tenant: call.tenant.to_owned(),
             method: call.method.to_owned(),
@@ -910,27 +913,31 @@ impl IdempotencyPort for wit_idempotency::Policy {
             fingerprint: call.fingerprint.to_owned(),
         };
         match self.look(&call, now_ms).map_err(idempotency_refusal)? {
-            wit_idempotency::Looked::Free(attempt) => Ok(ports::Looked::Free(attempt)),
-            wit_idempotency::Looked::Done(answer) => Ok(ports::Looked::Done(kept(answer))),
-            wit_idempotency::Looked::Unprotected => Ok(ports::Looked::Unprotected),
+            wit_idempotency::Looked::Free(attempt) => Ok(idempotency::Looked::Free(attempt)),
+            wit_idempotency::Looked::Done(answer) => Ok(idempotency::Looked::Done(kept(answer))),
+            wit_idempotency::Looked::Unprotected => Ok(idempotency::Looked::Unprotected),
         }
     }
 }
 
-impl AttemptPort for wit_idempotency::Attempt {
-    fn claim(&self, now_ms: u64, random: u64) -> Result<ports::Claimed, ports::IdempotencyRefusal> {
+impl AttemptService for wit_idempotency::Attempt {
+    fn claim(
+        &self,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<idempotency::Claimed, idempotency::Refusal> {
         match self.claim(now_ms, random).map_err(idempotency_refusal)? {
-            wit_idempotency::Claimed::Granted => Ok(ports::Claimed::Granted),
-            wit_idempotency::Claimed::Done(answer) => Ok(ports::Claimed::Done(kept(answer))),
-            wit_idempotency::Claimed::Unprotected => Ok(ports::Claimed::Unprotected),
+            wit_idempotency::Claimed::Granted => Ok(idempotency::Claimed::Granted),
+            wit_idempotency::Claimed::Done(answer) => Ok(idempotency::Claimed::Done(kept(answer))),
+            wit_idempotency::Claimed::Unprotected => Ok(idempotency::Claimed::Unprotected),
         }
     }
 
     fn complete(
         &self,
-        answer: ports::Kept,
+        answer: idempotency::Kept,
         now_ms: u64,
-    ) -> Result<ports::Completed, ports::IdempotencyRefusal> {
+    ) -> Result<idempotency::Completed, idempotency::Refusal> {
         let answer = wit_idempotency::Answer {
             status: answer.status,
             headers: answer.headers,
@@ -944,9 +951,9 @@ impl AttemptPort for wit_idempotency::Attempt {
             .complete(&answer, now_ms)
             .map_err(idempotency_refusal)?
         {
-            wit_idempotency::Completed::Published => Ok(ports::Completed::Published),
+            wit_idempotency::Completed::Published => Ok(idempotency::Completed::Published),
             wit_idempotency::Completed::Superseded(answer) => {
-                Ok(ports::Completed::Superseded(kept(answer)))
+                Ok(idempotency::Completed::Superseded(kept(answer)))
             }
         }
     }
@@ -956,7 +963,7 @@ impl AttemptPort for wit_idempotency::Attempt {
     }
 }
 
-impl UsagePort for wit_usage::Policy {
+impl UsageService for wit_usage::Policy {
     fn enabled(&self) -> bool {
         self.enabled()
     }
@@ -965,14 +972,14 @@ impl UsagePort for wit_usage::Policy {
         &self,
         caller: &Caller,
         model: &str,
-        amounts: ports::UsageAmounts,
+        amounts: usage::Amounts,
         now_ms: u64,
         random: u64,
     ) -> Result<(), String> {
         let amounts = wit_usage::Amounts {
             requests: amounts.requests,
             items: amounts.items,
-            body_bytes: amounts.body_bytes,
+            body_bytes: amounts.bytes,
             compute_us: amounts.compute_us,
         };
         self.count(&caller_to_wit(caller), model, amounts, now_ms, random)
@@ -983,25 +990,28 @@ impl UsagePort for wit_usage::Policy {
         (first_day, last_day): (u64, u64),
         tenant: Option<&str>,
         start: Option<(u64, u64)>,
-    ) -> Result<ports::UsagePage, String> {
+    ) -> Result<usage::Report, String> {
         let report = self.read(first_day, last_day, tenant, start)?;
-        let rows = report.rows.into_iter().map(|row| ports::UsageRow {
+        let rows = report.rows.into_iter().map(|row| usage::Row {
             day: row.day,
-            tenant: row.tenant,
-            api_key_id: row.api_key_id,
-            model: row.model,
-            amounts: ports::UsageAmounts {
-                requests: row.amounts.requests,
-                items: row.amounts.items,
-                body_bytes: row.amounts.body_bytes,
-                compute_us: row.amounts.compute_us,
+            who: usage::Who {
+                tenant: row.tenant,
+                api_key_id: row.api_key_id,
+                model: row.model,
             },
+            requests: row.amounts.requests,
+            items: row.amounts.items,
+            bytes: row.amounts.body_bytes,
+            compute_us: row.amounts.compute_us,
             alerts: row
                 .alerts
                 .into_iter()
                 .map(|alert| (alert.name, alert.reached_ms))
                 .collect(),
         });
-        Ok((rows.collect(), report.next))
+        Ok(usage::Report {
+            rows: rows.collect(),
+            next: report.next,
+        })
     }
 }

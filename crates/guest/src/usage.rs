@@ -2,10 +2,8 @@
 
 use crate::kv::{DEFAULT, WitKv};
 use crate::types::{caller_from_wit, callers};
-use penstock_core::kv::run_ready;
-use penstock_policy::document;
-use penstock_policy::usage::{Amounts, Usage, Who};
-use std::cell::RefCell;
+use penstock_policy::usage::service::{KvUsage, UsageService};
+use penstock_policy::usage::words::Amounts;
 
 #[allow(missing_docs)]
 #[doc(hidden)]
@@ -29,26 +27,17 @@ use bindings::exports::penstock::usage::usage as wit;
 /// The component.
 pub struct Component;
 
-/// The counters, opened once.
-pub struct Policy {
-    usage: RefCell<Usage>,
-    kv: WitKv,
-}
-
 impl wit::Guest for Component {
-    type Policy = Policy;
+    type Policy = KvUsage<WitKv>;
 }
 
-impl wit::GuestPolicy for Policy {
+impl wit::GuestPolicy for KvUsage<WitKv> {
     fn open(text: String) -> Result<wit::Policy, String> {
-        Ok(wit::Policy::new(Policy {
-            usage: RefCell::new(Usage::new(document::usage(&text)?)),
-            kv: WitKv::new(&[DEFAULT]),
-        }))
+        Self::open(&text, WitKv::new(&[DEFAULT])).map(wit::Policy::new)
     }
 
     fn enabled(&self) -> bool {
-        self.usage.borrow().settings().enabled
+        UsageService::enabled(self)
     }
 
     fn count(
@@ -65,9 +54,8 @@ impl wit::GuestPolicy for Policy {
             bytes: amounts.body_bytes,
             compute_us: amounts.compute_us,
         };
-        let who = Who::new(&caller_from_wit(caller), &model);
-        let mut usage = self.usage.borrow_mut();
-        run_ready(usage.record(&self.kv, &who, &amounts, now_ms, random)).map_err(|e| e.message)
+        let caller = caller_from_wit(caller);
+        UsageService::count(self, &caller, &model, amounts, now_ms, random)
     }
 
     fn read(
@@ -77,10 +65,8 @@ impl wit::GuestPolicy for Policy {
         tenant: Option<String>,
         start: Option<(u64, u64)>,
     ) -> Result<wit::Report, String> {
-        let usage = self.usage.borrow();
         let days = (first_day, last_day);
-        let report = run_ready(usage.report(&self.kv, days, tenant.as_deref(), start))
-            .map_err(|e| e.message)?;
+        let report = UsageService::read(self, days, tenant.as_deref(), start)?;
         let rows = report.rows.into_iter().map(|row| wit::Row {
             day: row.day,
             tenant: row.who.tenant,

@@ -1,6 +1,6 @@
 //! The decisions: one module per policy, each over ports for storage, time and randomness.
 //!
-//! * `auth` (feature `auth`): who calls, and whether they may;
+//! * [`auth`] (what decides: feature `auth`): which caller a request is from, and whether it may go on;
 //! * [`cache`]: which results are kept, and who runs what many ask at the same time;
 //! * [`cors`]: which pages of other origins may read answers;
 //! * [`disclosure`]: how much of a model's scores goes out;
@@ -12,7 +12,6 @@
 //! * [`pattern`]: which names an operator's `*` stands for;
 //! * [`sweep`]: when entries nobody needs any more are deleted.
 
-#[cfg(feature = "auth")]
 pub mod auth;
 pub mod cache;
 pub mod cors;

@@ -443,7 +443,7 @@ fn the_store_decides_nothing_while_it_is_away() {
                     Ok(admission) => assert!(admitted && admission.statuses.is_empty()),
                     Err(refusal) => {
                         assert!(!admitted);
-                        assert_eq!(refusal.kind, RefusalKind::StoreFailure);
+                        assert_eq!(refusal.kind, RefusalKind::StoreFailed);
                         assert_eq!(refusal.retry_after_s, 1);
                     }
                 }

@@ -13,6 +13,6 @@ pub mod sim;
 pub use clock::FakeClock;
 pub use faulty_kv::FaultyStore;
 pub use kv::MemoryKv;
-pub use ports::InMemory;
+pub use ports::{InMemory, LIMITS};
 pub use redis_server::RedisServer;
 pub use sim::{Faults, Random, Sim, SimKv};

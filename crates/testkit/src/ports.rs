@@ -3,24 +3,19 @@
 
 use crate::{FakeClock, MemoryKv};
 use penstock_core::kv::run_ready;
-use penstock_core::{Caller, Clock, Code, ModelVersion};
+use penstock_core::{Clock, ModelVersion};
 use penstock_gate::ports::{
-    AdapterAnswer, AdapterPort, AdmissionPort, Admitted, AttemptPort, AuthAdmitted, AuthCall,
-    AuthPort, AuthRefusal, AuthRefusalKind, AuthSurroundings, CacheAddress, CacheLooked, Claimed,
-    Completed, ContractPort, ControlFailure, ControlFailureKind, Failure, FailureKind, Headers,
-    IdempotencyPort, IdempotencyRefusal, IdempotencyRefusalKind, IdempotencyRules, IdempotentCall,
-    Item, Kept, Looked, ParsedBody, Part, Ports, QuotaCall, QuotaPort, QuotaRefusal, QuotaScope,
-    Refusal, RefusalKind as AdapterRefusalKind, Step, Terms, UsageAmounts, UsagePage, UsagePort,
-    UsageRow,
+    AdapterAnswer, AdapterPort, CacheAddress, CacheLooked, ContractPort, ControlFailure,
+    ControlFailureKind, Failure, FailureKind, Headers, Item, ParsedBody, Part, Ports, Refusal,
+    RefusalKind as AdapterRefusalKind, Step, Terms,
 };
-use penstock_policy::auth::api_key::Pepper;
-use penstock_policy::auth::{
-    Authenticator, CertificateShown, CredentialKind, Presented, RefusalKind, Secrets,
-};
+use penstock_policy::auth::service::KvAuth;
+use penstock_policy::auth::words::Surroundings;
 use penstock_policy::cache;
-use penstock_policy::document;
-use penstock_policy::idempotency as policy;
-use penstock_policy::usage::{Amounts, Usage, Who};
+use penstock_policy::idempotency::service::KvIdempotency;
+use penstock_policy::quota::service::{AdmissionService, KvAdmission, KvQuota, QuotaService};
+use penstock_policy::quota::words as quota;
+use penstock_policy::usage::service::KvUsage;
 use penstock_tensor::{
     Contract, InferRequest, Rejection, Tensor, Unknown, generate, infer, predict,
 };
@@ -51,8 +46,8 @@ pub struct InMemory {
     pub policy: Rc<RefCell<String>>,
     /// The store of idempotency and usage.
     pub kv: MemoryKv,
-    /// The limits.
-    pub quota: ScriptedQuota,
+    /// What the limits of the policy were asked.
+    pub quota_log: QuotaLog,
     /// The priority a model was last run with.
     pub priority: Rc<Cell<Option<u8>>>,
     /// The environment.
@@ -123,7 +118,7 @@ impl InMemory {
             runs: Rc::default(),
             policy: Rc::new(RefCell::new(ANYBODY.to_owned())),
             kv: MemoryKv::default(),
-            quota: ScriptedQuota::default(),
+            quota_log: QuotaLog::default(),
             priority: Rc::default(),
             environment: Rc::default(),
             logged: Rc::default(),
@@ -139,6 +134,11 @@ impl InMemory {
         }
     }
 
+    /// Adds to the policy.
+    pub fn add_policy(&self, text: &str) {
+        self.policy.borrow_mut().push_str(text);
+    }
+
     /// Sets the policy; where it says nothing of who may call, anybody may.
     pub fn set_policy(&self, text: &str) {
         let open = if text.contains("[auth") { "" } else { ANYBODY };
@@ -149,10 +149,10 @@ impl InMemory {
 impl Ports for InMemory {
     type Contract = NativeValidation;
     type Adapter = LengthAdapter;
-    type Auth = NativeAuth;
-    type Quota = ScriptedQuota;
-    type Idempotency = NativeIdempotency;
-    type Usage = NativeUsage;
+    type Auth = KvAuth<MemoryKv>;
+    type Quota = NotedQuota;
+    type Idempotency = KvIdempotency<MemoryKv>;
+    type Usage = KvUsage<MemoryKv>;
 
     fn unix_ms(&self) -> u64 {
         self.clock.unix_ms()
@@ -196,36 +196,28 @@ impl Ports for InMemory {
         self.environment.borrow().get(name).cloned()
     }
 
-    fn open_auth(&self, text: &str, surroundings: AuthSurroundings) -> Result<NativeAuth, String> {
-        let secrets = Secrets {
-            pepper: Some(Pepper::new(PEPPER)?),
-            shared: Vec::new(),
-        };
-        let settings = document::auth(text)?;
-        let authenticator = Authenticator::new(settings, secrets, surroundings.public)?;
-        Ok(NativeAuth {
-            authenticator: RefCell::new(authenticator),
-            kv: self.kv.clone(),
+    fn open_auth(
+        &self,
+        text: &str,
+        surroundings: Surroundings,
+    ) -> Result<KvAuth<MemoryKv>, String> {
+        let pepper = |name: &str| (name == "pepper").then(|| PEPPER.to_owned());
+        KvAuth::open(text, surroundings, self.kv.clone(), pepper)
+    }
+
+    fn open_quota(&self, policy: &str) -> Result<NotedQuota, String> {
+        Ok(NotedQuota {
+            quota: KvQuota::open(policy, self.kv.clone())?,
+            log: self.quota_log.clone(),
         })
     }
 
-    fn open_quota(&self, _policy: &str) -> Result<ScriptedQuota, String> {
-        Ok(self.quota.clone())
+    fn open_idempotency(&self, text: &str) -> Result<KvIdempotency<MemoryKv>, String> {
+        KvIdempotency::open(text, self.kv.clone())
     }
 
-    fn open_idempotency(&self, text: &str) -> Result<NativeIdempotency, String> {
-        let settings = document::idempotency(text)?;
-        Ok(NativeIdempotency {
-            policy: Rc::new(RefCell::new(policy::Idempotency::new(settings))),
-            kv: self.kv.clone(),
-        })
-    }
-
-    fn open_usage(&self, text: &str) -> Result<NativeUsage, String> {
-        Ok(NativeUsage {
-            usage: RefCell::new(Usage::new(document::usage(text)?)),
-            kv: self.kv.clone(),
-        })
+    fn open_usage(&self, text: &str) -> Result<KvUsage<MemoryKv>, String> {
+        KvUsage::open(text, self.kv.clone())
     }
 
     fn list_models(&self) -> Vec<(String, Vec<String>)> {
@@ -390,79 +382,29 @@ fn address(at: &CacheAddress<'_>) -> Result<cache::Address, String> {
     cache::Address::new(at.space, at.places, at.digest, at.lease_ms)
 }
 
+/// Limits of every kind that a test does not reach.
+pub const LIMITS: &str = "
+[[limits]]
+name = \"calls\"
+limit = 100_000
+window_s = 60
+[[limits]]
+name = \"items\"
+unit = \"items\"
+limit = 100_000
+window_s = 60
+[[limits]]
+name = \"compute\"
+unit = \"compute-ms\"
+limit = 100_000
+window_s = 60
+";
+
 /// The `[auth]` by which anybody may do anything.
 pub const ANYBODY: &str = "[auth.anonymous]\nscopes = [\"*\"]\nfrom = \"anywhere\"\n";
 
 /// The pepper of tests.
-pub const PEPPER: &[u8] = b"a pepper that only tests have";
-
-/// Authentication called without a component boundary.
-pub struct NativeAuth {
-    authenticator: RefCell<Authenticator>,
-    kv: MemoryKv,
-}
-
-impl AuthPort for NativeAuth {
-    fn admit(
-        &self,
-        call: &AuthCall<'_>,
-        now_ms: u64,
-        random: u64,
-    ) -> Result<AuthAdmitted, AuthRefusal> {
-        let shown = Presented {
-            method: call.method,
-            target: call.target,
-            headers: &call.headers,
-            body_sha256: call.body_sha256,
-            address: call.address,
-            forwarded: call.forwarded,
-            certificate: (call.certificate)
-                .map(|(sha256, names)| CertificateShown { sha256, names }),
-            route: call.route,
-            model: call.model,
-        };
-        let mut authenticator = self.authenticator.borrow_mut();
-        let admitted = run_ready(authenticator.admit(&self.kv, &shown, now_ms, random));
-        admitted
-            .map(|admitted| AuthAdmitted {
-                caller: admitted.caller,
-                credential: match admitted.credential {
-                    CredentialKind::None => "none",
-                    CredentialKind::ApiKey => "api_key",
-                    CredentialKind::Token => "token",
-                    CredentialKind::Signature => "signature",
-                    CredentialKind::Certificate => "certificate",
-                },
-                priority: admitted.priority,
-            })
-            .map_err(|refusal| AuthRefusal {
-                kind: match refusal.kind {
-                    RefusalKind::Missing => AuthRefusalKind::Because(Code::CredentialsMissing),
-                    RefusalKind::Malformed | RefusalKind::Unreadable => {
-                        AuthRefusalKind::Because(Code::CredentialsMalformed)
-                    }
-                    RefusalKind::Ambiguous => AuthRefusalKind::Because(Code::CredentialsAmbiguous),
-                    RefusalKind::Invalid => AuthRefusalKind::Because(Code::CredentialsInvalid),
-                    RefusalKind::Expired => AuthRefusalKind::Because(Code::CredentialsExpired),
-                    RefusalKind::Revoked => AuthRefusalKind::Because(Code::CredentialsRevoked),
-                    RefusalKind::Replayed => AuthRefusalKind::Because(Code::SignatureReplayed),
-                    RefusalKind::Denied => AuthRefusalKind::Because(Code::PermissionDenied),
-                    RefusalKind::TenantDisabled => AuthRefusalKind::Because(Code::TenantDisabled),
-                    RefusalKind::Throttled => AuthRefusalKind::Because(Code::QuotaExceeded),
-                    RefusalKind::StoreFailed => AuthRefusalKind::Because(Code::StoreUnavailable),
-                    RefusalKind::Hidden => AuthRefusalKind::Hidden,
-                },
-                challenge: refusal.challenge("penstock"),
-                message: refusal.message,
-                retry_after_s: refusal.retry_after_s,
-                caller: refusal.caller.map(|caller| *caller),
-            })
-    }
-
-    fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool> {
-        self.authenticator.borrow().sees(caller, models)
-    }
-}
+pub const PEPPER: &str = "a pepper that only tests have";
 
 /// Validation called without a component boundary.
 pub struct NativeValidation(Contract);
@@ -623,301 +565,76 @@ impl AdapterPort for LengthAdapter {
     }
 }
 
-/// What a scripted limit is asked, in words, in the order it was asked.
+/// What the limits were asked, in words, in the order they were asked.
 pub type QuotaLog = Rc<RefCell<Vec<String>>>;
 
-/// Limits that do what the test says and note what they were asked.
-#[derive(Clone, Debug, Default)]
-pub struct ScriptedQuota {
-    /// Which limits there are.
-    pub scope: Rc<Cell<QuotaScope>>,
-    /// Refuses calls.
-    pub refuse_call: Rc<RefCell<Option<QuotaRefusal>>>,
-    /// Refuses items.
-    pub refuse_items: Rc<RefCell<Option<QuotaRefusal>>>,
-    /// Headers of admitted calls.
-    pub headers: Rc<RefCell<Headers>>,
-    /// Milliseconds admitted calls wait.
-    pub wait_ms: Rc<Cell<u32>>,
-    /// What was asked.
-    pub log: QuotaLog,
+/// Quota over a store in memory, which notes what it is asked.
+#[derive(Debug)]
+pub struct NotedQuota {
+    quota: KvQuota<MemoryKv>,
+    log: QuotaLog,
 }
 
-impl ScriptedQuota {
-    fn note(&self, what: String) {
-        self.log.borrow_mut().push(what);
+/// A call that [`NotedQuota`] admitted.
+#[derive(Debug)]
+pub struct NotedAdmission {
+    admission: KvAdmission<MemoryKv>,
+    log: QuotaLog,
+}
+
+impl QuotaService for NotedQuota {
+    type Admission = NotedAdmission;
+
+    fn scope(&self) -> quota::Scope {
+        self.quota.scope()
     }
-}
 
-impl QuotaPort for ScriptedQuota {
-    type Admission = Self;
-
-    fn scope(&self) -> QuotaScope {
-        self.scope.get()
+    fn fallbacks(&self, now_ms: u64, random: u64) -> Vec<String> {
+        self.quota.fallbacks(now_ms, random)
     }
 
     fn admit(
         &self,
-        call: &QuotaCall<'_>,
-        _now_ms: u64,
-        _random: u64,
-    ) -> Result<Admitted<Self>, QuotaRefusal> {
+        call: &quota::Call<'_>,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<quota::Admitted<NotedAdmission>, quota::Refusal> {
         let address = call.caller.address.as_deref().unwrap_or("-");
         let model = call.model.unwrap_or("-");
-        self.note(format!(
+        self.log.borrow_mut().push(format!(
             "admit {} {model} {address} {}",
             call.route, call.body_bytes
         ));
-        match &*self.refuse_call.borrow() {
-            Some(refusal) => Err(refusal.clone()),
-            None => Ok(Admitted {
-                admission: self.clone(),
-                wait_ms: self.wait_ms.get(),
-                headers: self.headers.borrow().clone(),
-            }),
-        }
+        let admitted = self.quota.admit(call, now_ms, random)?;
+        Ok(quota::Admitted {
+            admission: NotedAdmission {
+                admission: admitted.admission,
+                log: self.log.clone(),
+            },
+            wait_ms: admitted.wait_ms,
+            headers: admitted.headers,
+        })
     }
 }
 
-impl AdmissionPort for ScriptedQuota {
-    fn charge_items(&self, items: u64, _: u64, _: u64) -> Result<Headers, QuotaRefusal> {
-        self.note(format!("charge {items}"));
-        match &*self.refuse_items.borrow() {
-            Some(refusal) => Err(refusal.clone()),
-            None => Ok(self.headers.borrow().clone()),
-        }
-    }
-
-    fn refund_items(&self, _: u64) -> Headers {
-        self.note("refund".to_owned());
-        self.headers.borrow().clone()
-    }
-
-    fn settle(&self, compute_ms: u64, _: u64) {
-        self.note(format!("settle {compute_ms}"));
-    }
-}
-
-/// Idempotency called without a component boundary.
-#[derive(Clone)]
-pub struct NativeIdempotency {
-    policy: Rc<RefCell<policy::Idempotency>>,
-    kv: MemoryKv,
-}
-
-/// An attempt at a call.
-pub struct NativeAttempt {
-    owner: NativeIdempotency,
-    scope: policy::Scope,
-    fingerprint: policy::Fingerprint,
-    slot: policy::Slot,
-    lease: RefCell<Option<policy::Lease>>,
-}
-
-fn store_failed(error: &penstock_core::KvError) -> IdempotencyRefusal {
-    IdempotencyRefusal {
-        kind: IdempotencyRefusalKind::StoreFailed,
-        message: error.to_string(),
-        retry_after_s: None,
-    }
-}
-
-fn in_flight(retry_after_s: u32) -> IdempotencyRefusal {
-    IdempotencyRefusal {
-        kind: IdempotencyRefusalKind::InFlight,
-        message: "the same call is in flight".to_owned(),
-        retry_after_s: Some(retry_after_s),
-    }
-}
-
-fn kept(outcome: policy::Outcome) -> Kept {
-    Kept {
-        status: outcome.status,
-        headers: outcome.headers,
-        body: outcome.body,
-    }
-}
-
-impl NativeIdempotency {
-    fn fails_open(&self) -> bool {
-        self.policy.borrow().settings().on_store_failure == policy::OnStoreFailure::Open
-    }
-}
-
-impl IdempotencyPort for NativeIdempotency {
-    type Attempt = NativeAttempt;
-
-    fn rules(&self) -> IdempotencyRules {
-        let policy = self.policy.borrow();
-        IdempotencyRules {
-            enabled: policy.settings().enabled,
-            required: policy.settings().required.clone(),
-            max_record_bytes: policy.settings().max_record_bytes,
-        }
-    }
-
-    fn look(
+impl AdmissionService for NotedAdmission {
+    fn charge_items(
         &self,
-        call: &IdempotentCall<'_>,
-        now_ms: u64,
-    ) -> Result<Looked<NativeAttempt>, IdempotencyRefusal> {
-        let refuse = |kind, message: &str| IdempotencyRefusal {
-            kind,
-            message: message.to_owned(),
-            retry_after_s: None,
-        };
-        let keys = call.idempotency_keys.iter().copied();
-        let key = policy::IdempotencyKey::from_headers(keys)
-            .map_err(|fault| refuse(IdempotencyRefusalKind::Invalid, &fault.to_string()))?
-            .expect("the gate asks only when there is one");
-        let parts = policy::Call {
-            tenant: call.tenant,
-            method: call.method,
-            route: call.route,
-            query: "",
-            content_type: "",
-            body: b"",
-        };
-        let scope = policy::Scope::of(&parts, &key);
-        let fingerprint = policy::Fingerprint::from_name(call.fingerprint).expect("hexadecimal");
-        let looked = run_ready(
-            self.policy
-                .borrow()
-                .look(&self.kv, &scope, &fingerprint, now_ms),
-        );
-        let looked = match looked {
-            Err(_) if self.fails_open() => return Ok(Looked::Unprotected),
-            looked => looked.map_err(|e| store_failed(&e))?,
-        };
-        match looked {
-            policy::Looked::Free(slot) => Ok(Looked::Free(NativeAttempt {
-                owner: self.clone(),
-                scope,
-                fingerprint,
-                slot,
-                lease: RefCell::default(),
-            })),
-            policy::Looked::Done(outcome) => Ok(Looked::Done(kept(outcome))),
-            policy::Looked::InFlight { retry_after_s } => Err(in_flight(retry_after_s)),
-            policy::Looked::Mismatch => {
-                Err(refuse(IdempotencyRefusalKind::Mismatch, "another call"))
-            }
-            policy::Looked::Exhausted => Err(refuse(IdempotencyRefusalKind::Exhausted, "used up")),
-        }
-    }
-}
-
-impl AttemptPort for NativeAttempt {
-    fn claim(&self, now_ms: u64, random: u64) -> Result<Claimed, IdempotencyRefusal> {
-        let mut policy = self.owner.policy.borrow_mut();
-        let claimed = run_ready(policy.claim(
-            &self.owner.kv,
-            &self.scope,
-            &self.fingerprint,
-            &self.slot,
-            now_ms,
-            random,
-        ));
-        drop(policy);
-        let claimed = match claimed {
-            Err(_) if self.owner.fails_open() => return Ok(Claimed::Unprotected),
-            claimed => claimed.map_err(|e| store_failed(&e))?,
-        };
-        match claimed {
-            policy::Claimed::Granted(lease) => {
-                *self.lease.borrow_mut() = Some(lease);
-                Ok(Claimed::Granted)
-            }
-            policy::Claimed::Done(outcome) => Ok(Claimed::Done(kept(outcome))),
-            policy::Claimed::InFlight { retry_after_s } => Err(in_flight(retry_after_s)),
-        }
-    }
-
-    fn complete(&self, answer: Kept, now_ms: u64) -> Result<Completed, IdempotencyRefusal> {
-        let policy = self.owner.policy.borrow();
-        let lease = self.lease.borrow().clone().expect("claimed");
-        let outcome = policy::Outcome::of(
-            self.fingerprint.clone(),
-            now_ms,
-            answer.status,
-            answer.headers,
-            answer.body.as_deref().unwrap_or_default(),
-            policy.settings().max_record_bytes,
-        );
-        let outcome = policy::Outcome {
-            body: answer.body.and(outcome.body),
-            ..outcome
-        };
-        let completed =
-            run_ready(policy.complete(&self.owner.kv, &self.scope, &lease, &outcome, now_ms));
-        match completed.map_err(|e| store_failed(&e))? {
-            policy::Completed::Published => Ok(Completed::Published),
-            policy::Completed::Superseded(policy::Looked::Done(outcome)) => {
-                Ok(Completed::Superseded(kept(outcome)))
-            }
-            policy::Completed::Superseded(_) => Err(in_flight(1)),
-        }
-    }
-
-    fn release(&self) {
-        let lease = self.lease.borrow().clone().expect("claimed");
-        let policy = self.owner.policy.borrow();
-        let _ = run_ready(policy.release(&self.owner.kv, &self.scope, &lease));
-    }
-}
-
-/// Usage counters called without a component boundary.
-pub struct NativeUsage {
-    usage: RefCell<Usage>,
-    kv: MemoryKv,
-}
-
-impl UsagePort for NativeUsage {
-    fn enabled(&self) -> bool {
-        self.usage.borrow().settings().enabled
-    }
-
-    fn count(
-        &self,
-        caller: &Caller,
-        model: &str,
-        amounts: UsageAmounts,
+        items: u64,
         now_ms: u64,
         random: u64,
-    ) -> Result<(), String> {
-        let amounts = Amounts {
-            requests: amounts.requests,
-            items: amounts.items,
-            bytes: amounts.body_bytes,
-            compute_us: amounts.compute_us,
-        };
-        let who = Who::new(caller, model);
-        let mut usage = self.usage.borrow_mut();
-        run_ready(usage.record(&self.kv, &who, &amounts, now_ms, random)).map_err(|e| e.to_string())
+    ) -> Result<Headers, quota::Refusal> {
+        self.log.borrow_mut().push(format!("charge {items}"));
+        self.admission.charge_items(items, now_ms, random)
     }
 
-    fn read(
-        &self,
-        days: (u64, u64),
-        tenant: Option<&str>,
-        start: Option<(u64, u64)>,
-    ) -> Result<UsagePage, String> {
-        let usage = self.usage.borrow();
-        let report =
-            run_ready(usage.report(&self.kv, days, tenant, start)).map_err(|e| e.to_string())?;
-        let rows = report.rows.into_iter().map(|row| UsageRow {
-            day: row.day,
-            tenant: row.who.tenant,
-            api_key_id: row.who.api_key_id,
-            model: row.who.model,
-            amounts: UsageAmounts {
-                requests: row.requests,
-                items: row.items,
-                body_bytes: row.bytes,
-                compute_us: row.compute_us,
-            },
-            alerts: row.alerts,
-        });
-        Ok((rows.collect(), report.next))
+    fn refund_items(&self, now_ms: u64) -> Headers {
+        self.log.borrow_mut().push("refund".to_owned());
+        self.admission.refund_items(now_ms)
+    }
+
+    fn settle(&self, compute_ms: u64, now_ms: u64) {
+        self.log.borrow_mut().push(format!("settle {compute_ms}"));
+        self.admission.settle(compute_ms, now_ms);
     }
 }

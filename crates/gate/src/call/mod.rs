@@ -30,16 +30,18 @@ use crate::catalogue::{Catalogue, Opened};
 use crate::coding::{self, Coding};
 use crate::gate::{Answered, Context, known};
 use crate::grpc::Form;
-use crate::policies::{Policies, RETRY_STORE_S, quota_problem};
-use crate::ports::{
-    AdmissionPort, AttemptPort, AuthAdmitted, FailureKind, Headers, IdempotencyPort, Ports,
-    QuotaCall, QuotaPort, UsageAmounts, UsagePort,
-};
+use crate::policies::Policies;
+use crate::ports::{FailureKind, Headers, Ports};
 use crate::record::Request;
 use crate::rollout;
 use crate::route::{Target, shorten};
+use penstock_core::kv::RETRY_STORE_S;
 use penstock_core::negotiate::is_json;
 use penstock_core::{Caller, Code, Problem, Violation};
+use penstock_policy::auth::words::Admitted;
+use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
+use penstock_policy::quota::{self, service::AdmissionService, service::QuotaService};
+use penstock_policy::usage::{Amounts, service::UsageService};
 use penstock_tensor::{Contract, InferRequest, Rejection};
 use replay::Begun;
 use run::{Answer, Runner, Work};
@@ -155,9 +157,9 @@ struct Call<'a, P: Ports> {
 }
 
 /// The quota's part of a call.
-type Admission<P> = <<P as Ports>::Quota as QuotaPort>::Admission;
+type Admission<P> = <<P as Ports>::Quota as QuotaService>::Admission;
 /// The idempotency's part of a call.
-type Attempt<P> = <<P as Ports>::Idempotency as IdempotencyPort>::Attempt;
+type Attempt<P> = <<P as Ports>::Idempotency as IdempotencyService>::Attempt;
 
 /// Makes a call. `headers` gets what goes on the answer whatever becomes of it.
 #[allow(clippy::too_many_arguments)]
@@ -167,11 +169,11 @@ pub fn call<P: Ports>(
     catalogue: &mut Option<Catalogue<P>>,
     request: &Request,
     context: &Context,
-    admitted: &AuthAdmitted,
+    admitted: &Admitted,
     (method, target): (Method, &Target),
     headers: &mut Headers,
 ) -> Result<Answered, Problem> {
-    let AuthAdmitted {
+    let Admitted {
         caller, priority, ..
     } = admitted;
     let call = Call {
@@ -191,7 +193,7 @@ pub fn call<P: Ports>(
         ports,
         policies,
         context,
-        &QuotaCall {
+        &quota::words::Call {
             caller,
             route: call.kind,
             model: Some(&target.model),
@@ -220,10 +222,10 @@ pub fn call<P: Ports>(
     if policies.counts
         && let Some(model) = &meter.model
     {
-        let amounts = UsageAmounts {
+        let amounts = Amounts {
             requests: 1,
             items: meter.items,
-            body_bytes: request.body.len() as u64,
+            bytes: request.body.len() as u64,
             compute_us: meter.compute_ns / 1_000,
         };
         let counted = policies
@@ -263,7 +265,7 @@ pub fn admit<P: Ports>(
     ports: &P,
     policies: &Policies<P>,
     context: &Context,
-    call: &QuotaCall<'_>,
+    call: &quota::words::Call<'_>,
     headers: &mut Headers,
 ) -> Result<Option<Admission<P>>, Problem> {
     if !policies.scope.calls {
@@ -281,7 +283,7 @@ pub fn admit<P: Ports>(
             Ok(Some(admitted.admission))
         }
         Err(refusal) => {
-            let (problem, refused) = quota_problem(refusal);
+            let (problem, refused) = refusal.problem();
             *headers = refused;
             Err(problem)
         }
@@ -331,7 +333,7 @@ impl<P: Ports> Call<'_, P> {
             match admission.charge_items(work.items(), now_ms, random) {
                 Ok(more) => *headers = more,
                 Err(refusal) => {
-                    let (problem, refused) = quota_problem(refusal);
+                    let (problem, refused) = refusal.problem();
                     *headers = refused;
                     return Err(problem);
                 }

@@ -4,14 +4,13 @@ use super::{Attempt, Call, Method, version};
 use crate::coding::{self, Coding};
 use crate::gate::{Answered, render_problem};
 use crate::grpc::serve;
-use crate::policies::idempotency_problem;
-use crate::ports::{
-    AttemptPort, Claimed, Completed, IdempotencyPort, IdempotentCall, Kept, Looked, Ports,
-};
+use crate::ports::Ports;
 use crate::record::Response;
 use crate::route::{Target, percent_decoded, shorten};
 use penstock_core::{Code, Problem, negotiate};
 use penstock_policy::idempotency::key::{Call as CallParts, Fingerprint};
+use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
+use penstock_policy::idempotency::words::{self, Claimed, Completed, Kept, Looked, Refusal};
 
 /// The header that says an answer is a replay. Not in the draft; the name most services use.
 const REPLAYED: &str = "idempotency-replayed";
@@ -37,7 +36,7 @@ impl<P: Ports> Call<'_, P> {
             Ok(Claimed::Granted) => Ok(Claim::Granted(attempt)),
             Ok(Claimed::Unprotected) => Ok(Claim::Unprotected),
             Ok(Claimed::Done(kept)) => Ok(Claim::Done(kept)),
-            Err(refusal) => Err(idempotency_problem(refusal)),
+            Err(refusal) => Err(refusal.problem()),
         }
     }
 
@@ -113,7 +112,7 @@ impl<P: Ports> Call<'_, P> {
             body: &request.body,
         });
         let looked = policies.idempotency.look(
-            &IdempotentCall {
+            &words::Call {
                 tenant: &self.caller.tenant,
                 method: &request.method,
                 route,
@@ -122,7 +121,7 @@ impl<P: Ports> Call<'_, P> {
             },
             self.context.unix_ms,
         );
-        match looked.map_err(idempotency_problem)? {
+        match looked.map_err(Refusal::problem)? {
             Looked::Free(attempt) => Ok(Begun::Free(attempt)),
             Looked::Done(kept) => Ok(Begun::Done(kept)),
             Looked::Unprotected => Ok(Begun::Unkeyed),
@@ -169,7 +168,7 @@ impl<P: Ports> Call<'_, P> {
                 body,
             })),
             Ok(Completed::Superseded(kept)) => replay(kept),
-            Err(refusal) => Err(idempotency_problem(refusal)),
+            Err(refusal) => Err(refusal.problem()),
         }
     }
 }

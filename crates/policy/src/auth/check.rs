@@ -14,7 +14,8 @@ use super::record::{self, KeyRecord, KeySet, TenantRecord};
 use super::scopes::{self, Scope};
 use super::settings::{AuthSettings, From, Tier};
 use super::token::{Fault, Issuers, Verified};
-use super::{Refusal, RefusalKind, signature};
+use super::words::{Admitted, CertificateShown, CredentialKind, Presented, RefusalKind};
+use super::{Refusal, signature};
 use crate::quota::subject::network;
 use crate::sweep::{DeleteNamed, Index};
 use penstock_core::caller::ANONYMOUS;
@@ -58,64 +59,6 @@ pub struct Secrets {
     pub pepper: Option<Pepper>,
     /// Secrets that issuers share with us.
     pub shared: Vec<(String, String)>,
-}
-
-/// What a request shows.
-#[derive(Clone, Copy, Debug)]
-pub struct Presented<'a> {
-    /// In upper case.
-    pub method: &'a str,
-    /// Path and query as sent.
-    pub target: &'a str,
-    /// The headers that carry or cover credentials, names in lower case.
-    pub headers: &'a [(&'a str, &'a [u8])],
-    /// The SHA-256 of the body, where the request is signed.
-    pub body_sha256: Option<[u8; 32]>,
-    /// The client's address.
-    pub address: Option<&'a str>,
-    /// Whether it says that it came through a proxy that nobody trusts.
-    pub forwarded: bool,
-    /// The client's certificate.
-    pub certificate: Option<CertificateShown<'a>>,
-    /// The kind of route.
-    pub route: &'a str,
-    /// The model that is asked for.
-    pub model: Option<&'a str>,
-}
-
-/// A client's certificate, verified.
-#[derive(Clone, Copy, Debug)]
-pub struct CertificateShown<'a> {
-    /// SHA-256 of its DER form, lower-case hexadecimal.
-    pub sha256: &'a str,
-    /// Its subject alternative names.
-    pub names: &'a [String],
-}
-
-/// How a caller was recognised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CredentialKind {
-    /// Not at all.
-    None,
-    /// By an API key.
-    ApiKey,
-    /// By a token.
-    Token,
-    /// By a signature.
-    Signature,
-    /// By a certificate.
-    Certificate,
-}
-
-/// A caller who may go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admitted {
-    /// Who.
-    pub caller: Caller,
-    /// Recognised by what.
-    pub credential: CredentialKind,
-    /// The priority of the tier.
-    pub priority: Option<u8>,
 }
 
 /// The policy, and what one instance remembers.

@@ -9,107 +9,39 @@
 //! * [`record`]: what is kept of keys and tenants, and where;
 //! * [`registry`]: who makes and unmakes them;
 //! * [`cache`]: how long what was read is trusted;
-//! * [`check`]: all of it together.
+//! * [`check`]: all of it together;
+//! * [`refusal`]: what a refused caller is told;
+//! * [`words`] and [`service`]: what the gate asks and is answered, over a store that answers at once.
+//!
+//! The words and the trait of the service need no cryptography and are there without the feature `auth`.
 
+#[cfg(feature = "auth")]
 pub mod api_key;
+#[cfg(feature = "auth")]
 pub mod cache;
+#[cfg(feature = "auth")]
 pub mod check;
+#[cfg(feature = "auth")]
 pub mod credential;
+#[cfg(feature = "auth")]
 pub mod record;
+#[cfg(feature = "auth")]
+pub mod refusal;
+#[cfg(feature = "auth")]
 pub mod registry;
+#[cfg(feature = "auth")]
 pub mod scopes;
+pub mod service;
+#[cfg(feature = "auth")]
 pub mod settings;
+#[cfg(feature = "auth")]
 pub mod signature;
+#[cfg(feature = "auth")]
 pub mod token;
+pub mod words;
 
-pub use check::{Admitted, Authenticator, CertificateShown, CredentialKind, Presented, Secrets};
-
-use penstock_core::Caller;
-
-/// Why a caller may not go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RefusalKind {
-    /// Nothing was shown, and that is not enough.
-    Missing,
-    /// Credentials are not shown the way they must be: another scheme, several words, bytes no header may have.
-    Malformed,
-    /// What was shown in the right place is no credential of ours: a broken API key or token.
-    Unreadable,
-    /// Several different credentials were shown.
-    Ambiguous,
-    /// Nobody has this credential.
-    Invalid,
-    /// It was good, or will be.
-    Expired,
-    /// It was taken back.
-    Revoked,
-    /// A signed request came a second time.
-    Replayed,
-    /// The caller is known and may not do this.
-    Denied,
-    /// The caller's tenant is closed.
-    TenantDisabled,
-    /// The model is another tenant's, of which this one is not to know.
-    Hidden,
-    /// Too many tokens of this address did not hold.
-    Throttled,
-    /// The store does not answer.
-    StoreFailed,
-}
-
-/// A refusal, in words for the caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Which kind.
-    pub kind: RefusalKind,
-    /// What was wrong, where, and what to do; never the credential itself.
-    pub message: String,
-    /// Seconds after which a retry has a chance.
-    pub retry_after_s: Option<u32>,
-    /// The scope that would be enough.
-    pub scope: Option<String>,
-    /// Who was refused, once that is known.
-    pub caller: Option<Box<Caller>>,
-}
-
-impl Refusal {
-    /// A refusal with a message and nothing else.
-    pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            retry_after_s: None,
-            scope: None,
-            caller: None,
-        }
-    }
-
-    /// The value of `WWW-Authenticate` (RFC 6750 §3), for the refusals that have one.
-    pub fn challenge(&self, realm: &str) -> Option<String> {
-        use RefusalKind as Kind;
-        let error = match self.kind {
-            Kind::Missing => return Some(format!("Bearer realm=\"{realm}\"")),
-            Kind::Malformed | Kind::Ambiguous => "invalid_request",
-            // RFC 6750 §3.1: "expired, revoked, malformed, or invalid for other reasons".
-            Kind::Unreadable | Kind::Invalid | Kind::Expired | Kind::Revoked | Kind::Replayed => {
-                "invalid_token"
-            }
-            Kind::Denied | Kind::TenantDisabled => "insufficient_scope",
-            Kind::Hidden | Kind::Throttled | Kind::StoreFailed => return None,
-        };
-        // What is said to a caller may repeat what the caller sent, so it is held to the characters of the header.
-        let plain = |c: char| match c {
-            '"' | '\\' => '\'',
-            ' '..='~' => c,
-            _ => '?',
-        };
-        let description: String = self.message.chars().map(plain).collect();
-        let mut value = format!(
-            "Bearer realm=\"{realm}\", error=\"{error}\", error_description=\"{description}\""
-        );
-        if let Some(scope) = &self.scope {
-            value.push_str(&format!(", scope=\"{scope}\""));
-        }
-        Some(value)
-    }
-}
+#[cfg(feature = "auth")]
+pub use check::{Authenticator, Secrets};
+#[cfg(feature = "auth")]
+pub use refusal::Refusal;
+pub use words::{Admitted, CertificateShown, CredentialKind, Presented, RefusalKind};

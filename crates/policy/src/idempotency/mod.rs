@@ -4,6 +4,7 @@
 //! * [`key`]: which `Idempotency-Key` headers are taken, and what two calls must share to be the same;
 //! * [`record`]: what is kept of a call, and what of an answer is replayed;
 //! * [`claim`]: who runs it, on stores that offer nothing but `increment`;
+//! * [`words`] and [`service`]: what the gate asks and is answered, over a store that answers at once;
 //! * [`settings`]: the operator's `[idempotency]`.
 //!
 //! Source: draft-ietf-httpapi-idempotency-key-header-07.
@@ -11,7 +12,9 @@
 pub mod claim;
 pub mod key;
 pub mod record;
+pub mod service;
 pub mod settings;
+pub mod words;
 
 pub use claim::{Claimed, Completed, Idempotency, Lease, Looked, Slot};
 pub use key::{Call, Fingerprint, IdempotencyKey, KeyFault, Scope};

@@ -13,21 +13,23 @@
 //! shared caches and logs see. Shadow limits are not the caller's business and are left out too.
 
 use super::status::{Refusal, Status};
+use penstock_core::headers::Headers;
 use std::fmt::Write;
 
 /// The fields for an answer, with lower-case names. `refusal` adds `Retry-After`.
-pub fn headers(statuses: &[Status], refusal: Option<&Refusal>) -> Vec<(&'static str, String)> {
-    let mut headers = Vec::new();
+pub fn headers(statuses: &[Status], refusal: Option<&Refusal>) -> Headers {
+    let mut headers = Headers::new();
+    let mut push = |name: &str, value| headers.push((name.to_owned(), value));
     let told: Vec<&Status> = statuses.iter().filter(|s| !s.shadow).collect();
     if let Some(tightest) = tightest(&told) {
-        headers.push(("ratelimit-policy", list(&told, policy_item)));
-        headers.push(("ratelimit", list(&told, service_item)));
-        headers.push(("x-ratelimit-limit", tightest.limit.to_string()));
-        headers.push(("x-ratelimit-remaining", tightest.remaining.to_string()));
-        headers.push(("x-ratelimit-reset", tightest.reset_s.to_string()));
+        push("ratelimit-policy", list(&told, policy_item));
+        push("ratelimit", list(&told, service_item));
+        push("x-ratelimit-limit", tightest.limit.to_string());
+        push("x-ratelimit-remaining", tightest.remaining.to_string());
+        push("x-ratelimit-reset", tightest.reset_s.to_string());
     }
     if let Some(refusal) = refusal {
-        headers.push(("retry-after", refusal.retry_after_s.to_string()));
+        push("retry-after", refusal.retry_after_s.to_string());
     }
     headers
 }
@@ -77,7 +79,7 @@ fn service_item(out: &mut String, status: &Status) {
 mod tests {
     use super::*;
     use crate::quota::limits::Unit;
-    use crate::quota::status::RefusalKind;
+    use crate::quota::words::RefusalKind;
 
     fn status(name: &str, limit: u64, remaining: u64, window_s: Option<u64>, unit: Unit) -> Status {
         Status {
@@ -125,7 +127,7 @@ mod tests {
             ("x-ratelimit-reset", "14"),
             ("retry-after", "20"),
         ];
-        let told: Vec<_> = told.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        let told: Vec<_> = told.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         assert_eq!(told, expected);
         assert!(headers(&statuses[3..], None).is_empty());
     }

@@ -33,6 +33,8 @@
 //!   [`rule::REFUSED_FROM_MEMORY_MS`] without asking, so what others give back is noticed that late;
 //!   a block that began elsewhere is noticed as late, too.
 //!
+//! What the gate asks and is answered is in [`words`] and [`service`].
+//!
 //! Every counter that is made is registered for deletion, so the store holds at most what the subjects
 //! of three widths of each limit's index need. A counter stays behind only when an instance dies between
 //! making and registering it.
@@ -46,15 +48,18 @@ pub mod limits;
 pub mod memory;
 mod register;
 pub mod rule;
+pub mod service;
 pub mod status;
 pub mod subject;
 pub mod swap;
 pub mod window;
+pub mod words;
 
 pub use headers::headers;
 pub use limits::{Backoff, Limit, QuotaDocument};
-pub use status::{Refusal, RefusalKind, Status, StoreFailures, Tally};
+pub use status::{Refusal, Status, StoreFailures, Tally};
 pub use subject::Call;
+pub use words::RefusalKind;
 
 use backoff::{MINUTE_MS, Offender};
 use limits::{Algorithm, OnStoreFailure, Unit};
@@ -62,6 +67,7 @@ use memory::Memory;
 use penstock_core::{Kv, KvError};
 use register::Register;
 use rule::{Charged, Over, Passed, REFUSED_FROM_MEMORY_MS, Receipt, Rule};
+use std::fmt;
 use swap::Verdict;
 
 /// How far clocks of two machines may differ, in milliseconds: each by two seconds from the true time,
@@ -157,6 +163,22 @@ pub struct Fallback {
     pub used: Algorithm,
     /// Why, for the operator.
     pub reason: String,
+}
+
+impl fmt::Display for Fallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            limit,
+            wanted,
+            used,
+            reason,
+        } = self;
+        let (used, wanted) = (used.as_str(), wanted.as_str());
+        write!(
+            f,
+            "limit `{limit}` counts as {used} and not as {wanted}: {reason}"
+        )
+    }
 }
 
 /// Quota, as one instance applies it.
@@ -695,7 +717,7 @@ fn store_refusal(rule: &Rule, error: &KvError) -> Refusal {
     // The store's words are for the operator; a caller could make nothing of them.
     let _ = error;
     Refusal {
-        kind: RefusalKind::StoreFailure,
+        kind: RefusalKind::StoreFailed,
         limit: Some(rule.limit.name.clone()),
         unit: Some(rule.limit.unit),
         retry_after_s: RETRY_STORE_S,

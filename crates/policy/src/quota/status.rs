@@ -1,6 +1,7 @@
 //! What quota tells the gate about a call: how each limit stands, and why a call was refused.
 
 use super::limits::Unit;
+use super::words::RefusalKind;
 
 /// How one limit stands after a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,19 +37,6 @@ impl Status {
             (_, unit) => Some(unit.as_str()),
         }
     }
-}
-
-/// Why a call was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefusalKind {
-    /// A limit is used up for now.
-    UsedUp,
-    /// The call alone is more than a limit ever allows; trying again is of no use.
-    TooLarge,
-    /// The caller was refused too often within a minute.
-    BackOff,
-    /// The store did not answer and a limit holds in doubt: the server's fault, not the caller's.
-    StoreFailure,
 }
 
 /// A refused call.

@@ -5,6 +5,11 @@
 //! entered in the day's directory before its first count, so nothing is counted that no report shows.
 //! Entries are deleted when they are older than `retention_days`.
 
+pub mod service;
+pub mod words;
+
+pub use words::{Amounts, Report, Row, Who};
+
 use crate::sweep::{Index, Removal};
 use penstock_core::{Caller, Kv, KvError};
 use serde::{Deserialize, Serialize};
@@ -129,19 +134,6 @@ impl UsageSettings {
     }
 }
 
-/// What one call cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Amounts {
-    /// Calls; 1.
-    pub requests: u64,
-    /// Items that were run; 0 for a replay or a refusal.
-    pub items: u64,
-    /// Bytes of the body.
-    pub bytes: u64,
-    /// Microseconds the model ran for.
-    pub compute_us: u64,
-}
-
 impl Amounts {
     fn of(&self, unit: Unit) -> u64 {
         match unit {
@@ -151,18 +143,6 @@ impl Amounts {
             Unit::ComputeMs => self.compute_us,
         }
     }
-}
-
-/// Whose counts these are.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Who {
-    /// The tenant.
-    pub tenant: String,
-    /// The API key's id, if the caller showed one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api_key_id: Option<String>,
-    /// The model.
-    pub model: String,
 }
 
 impl Who {
@@ -188,38 +168,6 @@ impl Who {
         }
         hasher.finalize().to_hex().as_str()[..32].to_owned()
     }
-}
-
-/// One line of a report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Row {
-    /// Days since 1970-01-01.
-    #[serde(skip)]
-    pub day: u64,
-    /// Whose.
-    #[serde(flatten)]
-    pub who: Who,
-    /// Calls.
-    pub requests: u64,
-    /// Items.
-    pub items: u64,
-    /// Bytes of bodies.
-    pub bytes: u64,
-    /// Microseconds of computing.
-    #[serde(skip)]
-    pub compute_us: u64,
-    /// Names of alerts that were reached, each with when, in milliseconds since the Unix epoch.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub alerts: Vec<(String, u64)>,
-}
-
-/// A page of a report.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// By day, then in the order of first use.
-    pub rows: Vec<Row>,
-    /// Where the next page begins: day and place in its directory. `None` at the end.
-    pub next: Option<(u64, u64)>,
 }
 
 /// The counting of one instance.

@@ -1,0 +1,227 @@
+//! Idempotency as a service: a policy opened from its text, over a store that answers at once.
+
+use super::words::{Call, Claimed, Completed, Kept, Looked, Refusal, RefusalKind, Rules};
+use super::{
+    Fingerprint, Idempotency, IdempotencyKey, Lease, OnStoreFailure, Outcome, Scope, Slot, claim,
+    key,
+};
+use crate::document;
+use penstock_core::kv::run_ready;
+use penstock_core::{Kv, KvError};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// Seconds a caller is told to wait while another runs the same call and nothing better is known.
+const RETRY_IN_FLIGHT_S: u32 = 1;
+
+/// The idempotency of a policy.
+pub trait IdempotencyService {
+    /// A call that may be claimed, or was.
+    type Attempt: AttemptService;
+
+    /// The rules.
+    fn rules(&self) -> Rules;
+    /// Finds out what is known of a call.
+    fn look(&self, call: &Call<'_>, now_ms: u64) -> Result<Looked<Self::Attempt>, Refusal>;
+}
+
+/// A call that may be claimed, or was.
+pub trait AttemptService {
+    /// Tries to become the one that runs it.
+    fn claim(&self, now_ms: u64, random: u64) -> Result<Claimed, Refusal>;
+    /// Ends a run whose answer is to be replayed.
+    fn complete(&self, answer: Kept, now_ms: u64) -> Result<Completed, Refusal>;
+    /// Gives the call back: it provably did not run, or its answer is not to be replayed.
+    fn release(&self);
+}
+
+/// Idempotency over a store, and what one instance remembers of it.
+#[derive(Debug)]
+pub struct KvIdempotency<K>(Rc<Shared<K>>);
+
+/// A call that [`KvIdempotency`] found free.
+#[derive(Debug)]
+pub struct KvAttempt<K> {
+    shared: Rc<Shared<K>>,
+    scope: Scope,
+    fingerprint: Fingerprint,
+    slot: Slot,
+    lease: RefCell<Option<Lease>>,
+}
+
+#[derive(Debug)]
+struct Shared<K> {
+    policy: RefCell<Idempotency>,
+    kv: K,
+}
+
+impl<K> Shared<K> {
+    /// Whether calls go on without protection when the store does not answer.
+    fn fails_open(&self) -> bool {
+        self.policy.borrow().settings().on_store_failure == OnStoreFailure::Open
+    }
+}
+
+impl<K: Kv> KvIdempotency<K> {
+    /// Reads the `[idempotency]` of a policy file; the error is a sentence for the operator.
+    pub fn open(text: &str, kv: K) -> Result<Self, String> {
+        Ok(Self(Rc::new(Shared {
+            policy: RefCell::new(Idempotency::new(document::idempotency(text)?)),
+            kv,
+        })))
+    }
+}
+
+impl<K: Kv> IdempotencyService for KvIdempotency<K> {
+    type Attempt = KvAttempt<K>;
+
+    fn rules(&self) -> Rules {
+        let policy = self.0.policy.borrow();
+        Rules {
+            enabled: policy.settings().enabled,
+            required: policy.settings().required.clone(),
+            max_record_bytes: policy.settings().max_record_bytes,
+        }
+    }
+
+    fn look(&self, call: &Call<'_>, now_ms: u64) -> Result<Looked<KvAttempt<K>>, Refusal> {
+        let invalid = |message: String| Refusal::new(RefusalKind::Invalid, message);
+        let key = IdempotencyKey::from_headers(call.idempotency_keys.iter().copied())
+            .map_err(|fault| invalid(fault.to_string()))?
+            .ok_or_else(|| invalid("the call has no idempotency key".to_owned()))?;
+        let fingerprint = Fingerprint::from_name(call.fingerprint)
+            .ok_or_else(|| invalid("the call's fingerprint is not one".to_owned()))?;
+        let parts = key::Call {
+            tenant: call.tenant,
+            method: call.method,
+            route: call.route,
+            query: "",
+            content_type: "",
+            body: b"",
+        };
+        let scope = Scope::of(&parts, &key);
+        let shared = &self.0;
+        let policy = shared.policy.borrow();
+        let looked = run_ready(policy.look(&shared.kv, &scope, &fingerprint, now_ms));
+        drop(policy);
+        match looked {
+            Ok(claim::Looked::Free(slot)) => Ok(Looked::Free(KvAttempt {
+                shared: shared.clone(),
+                scope,
+                fingerprint,
+                slot,
+                lease: RefCell::default(),
+            })),
+            Ok(claim::Looked::Done(outcome)) => Ok(Looked::Done(kept(outcome))),
+            Ok(claim::Looked::InFlight { retry_after_s }) => Err(in_flight(retry_after_s)),
+            Ok(claim::Looked::Mismatch) => Err(Refusal::new(
+                RefusalKind::Mismatch,
+                "this idempotency key was used for a call with another query, content type or body; use a new key for a new \
+                 call",
+            )),
+            Ok(claim::Looked::Exhausted) => Err(Refusal::new(
+                RefusalKind::Exhausted,
+                "the call of this idempotency key was begun too often without an end; use a new key",
+            )),
+            Err(_) if shared.fails_open() => Ok(Looked::Unprotected),
+            Err(error) => Err(store_failed(&error)),
+        }
+    }
+}
+
+impl<K: Kv> AttemptService for KvAttempt<K> {
+    fn claim(&self, now_ms: u64, random: u64) -> Result<Claimed, Refusal> {
+        let mut policy = self.shared.policy.borrow_mut();
+        let claimed = run_ready(policy.claim(
+            &self.shared.kv,
+            &self.scope,
+            &self.fingerprint,
+            &self.slot,
+            now_ms,
+            random,
+        ));
+        drop(policy);
+        match claimed {
+            Ok(claim::Claimed::Granted(lease)) => {
+                *self.lease.borrow_mut() = Some(lease);
+                Ok(Claimed::Granted)
+            }
+            Ok(claim::Claimed::Done(outcome)) => Ok(Claimed::Done(kept(outcome))),
+            Ok(claim::Claimed::InFlight { retry_after_s }) => Err(in_flight(retry_after_s)),
+            Err(_) if self.shared.fails_open() => Ok(Claimed::Unprotected),
+            Err(error) => Err(store_failed(&error)),
+        }
+    }
+
+    fn complete(&self, answer: Kept, now_ms: u64) -> Result<Completed, Refusal> {
+        let Some(lease) = self.lease.borrow().clone() else {
+            return Err(store_failed(&KvError::new("the call was not claimed")));
+        };
+        let policy = self.shared.policy.borrow();
+        let max_bytes = policy.settings().max_record_bytes;
+        let Kept {
+            status,
+            headers,
+            body,
+        } = answer;
+        let fingerprint = self.fingerprint.clone();
+        let mut outcome = Outcome::of(fingerprint, now_ms, status, headers, b"", max_bytes);
+        // Moved, not copied: it may have megabytes.
+        outcome.body = match body {
+            Ok(body) if body.len() as u64 > max_bytes => Err(body.len() as u64),
+            body => body,
+        };
+        let completed =
+            run_ready(policy.complete(&self.shared.kv, &self.scope, &lease, &outcome, now_ms));
+        drop(policy);
+        match completed {
+            Ok(claim::Completed::Published) => Ok(Completed::Published),
+            Ok(claim::Completed::Superseded(claim::Looked::Done(outcome))) => {
+                Ok(Completed::Superseded(kept(outcome)))
+            }
+            Ok(claim::Completed::Superseded(claim::Looked::InFlight { retry_after_s })) => {
+                Err(in_flight(retry_after_s))
+            }
+            Ok(claim::Completed::Superseded(_)) => Err(in_flight(RETRY_IN_FLIGHT_S)),
+            // The result is known and cannot be kept: a caller that need not be protected gets it.
+            Err(_) if self.shared.fails_open() => Ok(Completed::Published),
+            Err(error) => Err(Refusal::new(
+                RefusalKind::StoreFailed,
+                format!("the call was made and its result could not be recorded: {error}"),
+            )),
+        }
+    }
+
+    fn release(&self) {
+        if let Some(lease) = self.lease.borrow_mut().take() {
+            let policy = self.shared.policy.borrow();
+            // If the store does not answer, the lease ends by itself.
+            let _ = run_ready(policy.release(&self.shared.kv, &self.scope, &lease));
+        }
+    }
+}
+
+fn kept(outcome: Outcome) -> Kept {
+    Kept {
+        status: outcome.status,
+        headers: outcome.headers,
+        body: outcome.body,
+    }
+}
+
+fn in_flight(retry_after_s: u32) -> Refusal {
+    Refusal {
+        retry_after_s: Some(retry_after_s),
+        ..Refusal::new(
+            RefusalKind::InFlight,
+            "a call with this idempotency key is being made; repeat it after Retry-After seconds to get its result",
+        )
+    }
+}
+
+fn store_failed(error: &KvError) -> Refusal {
+    Refusal::new(
+        RefusalKind::StoreFailed,
+        format!("whether this call was made before is not known: {error}"),
+    )
+}

@@ -1,0 +1,169 @@
+//! Quota as a service: a policy opened from its text, over a store that answers at once.
+
+use super::limits::{Algorithm, Unit};
+use super::words::{Admitted, Call, Refusal, Scope};
+use super::{Admission, Ask, Cost, Quota, headers, status, subject};
+use crate::document;
+use penstock_core::Kv;
+use penstock_core::headers::Headers;
+use penstock_core::kv::run_ready;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// The limits of a policy.
+pub trait QuotaService {
+    /// An admitted call.
+    type Admission: AdmissionService;
+
+    /// Which limits there are.
+    fn scope(&self) -> Scope;
+    /// The limits that count differently from what the policy asks for, because of the store: a sentence each, for the
+    /// operator.
+    fn fallbacks(&self, now_ms: u64, random: u64) -> Vec<String>;
+    /// Decides every limit that is known before the body is read.
+    fn admit(
+        &self,
+        call: &Call<'_>,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<Admitted<Self::Admission>, Refusal>;
+}
+
+/// What a call was charged. Dropped without being settled, it stays charged.
+pub trait AdmissionService {
+    /// Decides the limits that count items. A refusal gives everything back.
+    fn charge_items(&self, items: u64, now_ms: u64, random: u64) -> Result<Headers, Refusal>;
+    /// Gives the items of a call back that provably did not run; how the limits stand then.
+    fn refund_items(&self, now_ms: u64) -> Headers;
+    /// Ends the call, which ran for so many milliseconds.
+    fn settle(&self, compute_ms: u64, now_ms: u64);
+}
+
+/// Quota over a store, and what one instance remembers of it.
+#[derive(Debug)]
+pub struct KvQuota<K>(Rc<Shared<K>>);
+
+/// A call that [`KvQuota`] admitted.
+#[derive(Debug)]
+pub struct KvAdmission<K> {
+    shared: Rc<Shared<K>>,
+    held: RefCell<Option<Admission>>,
+}
+
+#[derive(Debug)]
+struct Shared<K> {
+    quota: RefCell<Quota>,
+    kv: K,
+    scope: Scope,
+}
+
+impl<K: Kv> KvQuota<K> {
+    /// Reads the limits of a policy file; the error is a sentence for the operator.
+    pub fn open(text: &str, kv: K) -> Result<Self, String> {
+        let document = document::quota(text)?;
+        let some = |applies: fn(Unit, Algorithm) -> bool| {
+            let mut limits = document.limits.iter();
+            limits.any(|limit| applies(limit.unit, limit.algorithm))
+        };
+        let scope = Scope {
+            calls: !document.limits.is_empty(),
+            items: some(|unit, _| unit == Unit::Items),
+            settles: some(|unit, algorithm| {
+                unit == Unit::ComputeMs || algorithm == Algorithm::Concurrency
+            }),
+        };
+        let quota = Quota::new(document).map_err(document::sentence)?;
+        Ok(Self(Rc::new(Shared {
+            quota: RefCell::new(quota),
+            kv,
+            scope,
+        })))
+    }
+}
+
+impl<K: Kv> QuotaService for KvQuota<K> {
+    type Admission = KvAdmission<K>;
+
+    fn scope(&self) -> Scope {
+        self.0.scope
+    }
+
+    fn fallbacks(&self, now_ms: u64, random: u64) -> Vec<String> {
+        let Shared { quota, kv, .. } = &*self.0;
+        let mut quota = quota.borrow_mut();
+        // A store that does not answer now is asked again by the first call.
+        let _ = run_ready(quota.probe_swap(Ask::new(kv, now_ms, random)));
+        let fallbacks = quota.fallbacks().into_iter();
+        fallbacks.map(|fallback| fallback.to_string()).collect()
+    }
+
+    fn admit(
+        &self,
+        call: &Call<'_>,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<Admitted<Self::Admission>, Refusal> {
+        let Shared { quota, kv, .. } = &*self.0;
+        let whose = subject::Call {
+            caller: call.caller,
+            route: call.route,
+            model: call.model,
+        };
+        let cost = Cost {
+            requests: 1,
+            bytes: call.body_bytes,
+        };
+        let ask = Ask::new(kv, now_ms, random);
+        let admitted = run_ready(quota.borrow_mut().admit(ask, &whose, cost)).map_err(refusal)?;
+        Ok(Admitted {
+            wait_ms: u32::try_from(admitted.wait_ms).unwrap_or(u32::MAX),
+            headers: headers(&admitted.statuses, None),
+            admission: KvAdmission {
+                shared: self.0.clone(),
+                held: RefCell::new(Some(admitted)),
+            },
+        })
+    }
+}
+
+impl<K: Kv> AdmissionService for KvAdmission<K> {
+    fn charge_items(&self, items: u64, now_ms: u64, random: u64) -> Result<Headers, Refusal> {
+        let Shared { quota, kv, .. } = &*self.shared;
+        let mut held = self.held.borrow_mut();
+        let Some(admission) = held.as_mut() else {
+            return Ok(Headers::new());
+        };
+        let ask = Ask::new(kv, now_ms, random);
+        run_ready(quota.borrow_mut().charge_items(ask, admission, items)).map_err(refusal)?;
+        Ok(headers(&admission.statuses, None))
+    }
+
+    fn refund_items(&self, now_ms: u64) -> Headers {
+        let Shared { quota, kv, .. } = &*self.shared;
+        let mut held = self.held.borrow_mut();
+        let Some(admission) = held.as_mut() else {
+            return Headers::new();
+        };
+        let ask = Ask::new(kv, now_ms, 0);
+        run_ready(quota.borrow_mut().refund_items(ask, admission));
+        headers(&admission.statuses, None)
+    }
+
+    fn settle(&self, compute_ms: u64, now_ms: u64) {
+        let Shared { quota, kv, .. } = &*self.shared;
+        if let Some(admission) = self.held.borrow_mut().take() {
+            let ask = Ask::new(kv, now_ms, 0);
+            run_ready(quota.borrow_mut().settle(ask, admission, compute_ms));
+        }
+    }
+}
+
+fn refusal(refusal: status::Refusal) -> Refusal {
+    Refusal {
+        headers: headers(&refusal.statuses, Some(&refusal)),
+        limit: refusal.limit.unwrap_or_default(),
+        kind: refusal.kind,
+        message: refusal.message,
+        retry_after_s: u32::try_from(refusal.retry_after_s).unwrap_or(u32::MAX),
+    }
+}

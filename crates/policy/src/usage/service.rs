@@ -1,0 +1,76 @@
+//! Usage as a service: a policy opened from its text, over a store that answers at once.
+
+use super::Usage;
+use super::words::{Amounts, Report, Who};
+use crate::document;
+use penstock_core::kv::run_ready;
+use penstock_core::{Caller, Kv};
+use std::cell::RefCell;
+
+/// The usage counters of a policy.
+pub trait UsageService {
+    /// Whether calls are counted.
+    fn enabled(&self) -> bool;
+    /// Counts one call.
+    fn count(
+        &self,
+        caller: &Caller,
+        model: &str,
+        amounts: Amounts,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<(), String>;
+    /// Reads a page of the counts of some days, both included.
+    fn read(
+        &self,
+        days: (u64, u64),
+        tenant: Option<&str>,
+        start: Option<(u64, u64)>,
+    ) -> Result<Report, String>;
+}
+
+/// Usage over a store, and what one instance remembers of it.
+#[derive(Debug)]
+pub struct KvUsage<K> {
+    usage: RefCell<Usage>,
+    kv: K,
+}
+
+impl<K: Kv> KvUsage<K> {
+    /// Reads the `[usage]` of a policy file; the error is a sentence for the operator.
+    pub fn open(text: &str, kv: K) -> Result<Self, String> {
+        Ok(Self {
+            usage: RefCell::new(Usage::new(document::usage(text)?)),
+            kv,
+        })
+    }
+}
+
+impl<K: Kv> UsageService for KvUsage<K> {
+    fn enabled(&self) -> bool {
+        self.usage.borrow().settings().enabled
+    }
+
+    fn count(
+        &self,
+        caller: &Caller,
+        model: &str,
+        amounts: Amounts,
+        now_ms: u64,
+        random: u64,
+    ) -> Result<(), String> {
+        let who = Who::new(caller, model);
+        let mut usage = self.usage.borrow_mut();
+        run_ready(usage.record(&self.kv, &who, &amounts, now_ms, random)).map_err(|e| e.message)
+    }
+
+    fn read(
+        &self,
+        days: (u64, u64),
+        tenant: Option<&str>,
+        start: Option<(u64, u64)>,
+    ) -> Result<Report, String> {
+        let usage = self.usage.borrow();
+        run_ready(usage.report(&self.kv, days, tenant, start)).map_err(|e| e.message)
+    }
+}
