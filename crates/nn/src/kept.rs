@@ -7,6 +7,7 @@ use penstock_tensor::outputs::{self, Lengths};
 
 use crate::backend::{Dim, Port};
 use crate::contract_check;
+#[cfg(feature = "native")]
 use crate::derive::Shapes;
 use crate::error::{NnError, quoted};
 use crate::layout::CONTRACT_FILE;
@@ -41,6 +42,7 @@ impl Run {
     }
 }
 
+#[cfg(feature = "native")]
 impl Run {
     /// The shapes alone.
     pub(crate) fn shapes(&self) -> Shapes {
@@ -80,6 +82,7 @@ pub(crate) fn check(
 }
 
 /// The outputs that came otherwise than the contract says.
+#[cfg(feature = "native")]
 pub(crate) fn contradicted(contract: &Contract, ports: &[Port], runs: &[Run]) -> Vec<String> {
     let one = |name: &str| {
         let mut alone = contract.clone();
