@@ -12,6 +12,7 @@ use penstock_tensor::outputs::{self, Lengths};
 
 use crate::backend::{Dim, Graph, Port};
 use crate::contract_check;
+#[cfg(feature = "native")]
 use crate::derive::Shapes;
 use crate::error::{NnError, listed, quoted};
 use crate::layout::{CONTRACT_FILE, SAMPLE_FILE};
@@ -49,6 +50,7 @@ impl Run {
     }
 }
 
+#[cfg(feature = "native")]
 impl Run {
     /// The shapes alone.
     pub(crate) fn shapes(&self) -> Shapes {
@@ -99,6 +101,7 @@ pub(crate) fn check(
 }
 
 /// The outputs that came otherwise than the contract says.
+#[cfg(feature = "native")]
 pub(crate) fn contradicted(
     contract: &Contract,
     ports: &[Port],

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::cost::Node;
-use super::onnx_file::{self, Composed, Declared};
+#[cfg(feature = "native")]
+use super::onnx_file::Composed;
+use super::onnx_file::{self, Declared};
 use super::{GraphSource, Port};
 use crate::error::NnError;
 
@@ -39,11 +41,13 @@ impl Graph {
     }
 
     /// What the input or output of this name consists of, where it is a sequence or a map.
+    #[cfg(feature = "native")]
     pub(crate) fn composed(&self, name: &str) -> Option<Composed> {
         self.0.composed.get(name).copied()
     }
 
     /// The keys of the maps in the output of this name, where the graph says them.
+    #[cfg(feature = "native")]
     pub(crate) fn classes(&self, name: &str) -> Option<&[String]> {
         self.0.classes.get(name).map(Vec::as_slice)
     }

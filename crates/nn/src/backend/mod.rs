@@ -15,6 +15,7 @@ use crate::tensor::{NnTensor, TensorType};
 
 pub use cost::Cost;
 pub use graph::Graph;
+#[cfg(feature = "native")]
 pub(crate) use onnx_file::Composed;
 pub use rows::Rows;
 pub use versions::Reads;
