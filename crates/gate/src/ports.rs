@@ -8,6 +8,9 @@ use penstock_policy::auth::words::Surroundings;
 use penstock_policy::idempotency::service::IdempotencyService;
 use penstock_policy::quota::service::QuotaService;
 use penstock_policy::usage::service::UsageService;
+pub use penstock_tensor::content::{
+    Answer as AdapterAnswer, Blob, Item, Part, Refusal, RefusalKind, Step,
+};
 use penstock_tensor::{InferRequest, Rejection, Tensor, Unknown};
 
 /// Everything the gate is given.
@@ -213,79 +216,6 @@ pub trait ContractPort {
     ) -> Result<InferRequest, Rejection>;
     /// Parses the body of `generate`.
     fn parse_generate(&self, body: &str, unknown: Unknown) -> Result<InferRequest, Rejection>;
-}
-
-/// A file, an image or a recording.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Blob<'a> {
-    /// The media type the caller stated.
-    pub media_type: Option<&'a str>,
-    /// Its bytes.
-    pub body: &'a [u8],
-}
-
-/// A piece of content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part<'a> {
-    /// Text.
-    Text(&'a str),
-    /// Numbers in the model's vocabulary.
-    Tokens(&'a [u32]),
-    /// An image.
-    Image(Blob<'a>),
-    /// A recording.
-    Audio(Blob<'a>),
-    /// What nothing is known of but its media type.
-    Bytes(Blob<'a>),
-}
-
-/// What one answer is wanted for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item<'a> {
-    /// Its parts, in the caller's order.
-    pub parts: Vec<Part<'a>>,
-}
-
-/// One item's answer by an adapter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdapterAnswer {
-    /// JSON text.
-    pub text: String,
-    /// What the item had of what such models count, e.g. tokens.
-    pub units: u64,
-}
-
-/// What an adapter wants done next.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// Run the model on these, and hand its outputs to [`AdapterPort::advance`].
-    Tensors(Vec<Tensor>),
-    /// Run the model of this step of the contract's pipeline on these, and hand its outputs to [`AdapterPort::advance`].
-    Other(String, Vec<Tensor>),
-    /// One answer for each item.
-    Answers(Vec<AdapterAnswer>),
-}
-
-/// Why an adapter refuses an item.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RefusalKind {
-    /// It does not take such content.
-    UnsupportedMediaType(String),
-    /// The content is not usable.
-    InvalidContent(String),
-    /// The content is longer than the model can read.
-    TooLong(String),
-}
-
-/// A refusal by an adapter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Which of the items.
-    pub item: u32,
-    /// Which of its parts, where it is one of them.
-    pub part: Option<u32>,
-    /// Why.
-    pub kind: RefusalKind,
 }
 
 /// An adapter, opened for one model.

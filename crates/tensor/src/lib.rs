@@ -1,6 +1,7 @@
 //! Tensors, model contracts, and the JSON codecs between them and the outside: everything that
 //! decides whether what a stranger sent is what a model takes, and nothing about who the stranger is.
 //!
+//! * [`content`]: content that an adapter makes tensors of, and what the adapter wants done with them;
 //! * [`datatype`], [`tensor`]: the element types and tensors of the Open Inference Protocol (OIP v2);
 //! * [`contract`]: `models/<name>/model.toml`, parsed strictly and checked for sense;
 //! * [`json`]: a strict pull scanner over untrusted bytes, and [`number`], correctly rounded decimals;
@@ -22,6 +23,7 @@ pub mod batch;
 pub mod binary;
 pub mod check;
 pub mod classification;
+pub mod content;
 pub mod contract;
 pub mod datatype;
 pub mod explain;

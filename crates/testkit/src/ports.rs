@@ -1,5 +1,5 @@
-//! The gate's ports in memory: files in a map, validation, idempotency and usage called natively over a
-//! store in memory, and a model and limits that do what the test says.
+//! The gate's ports in memory: files in a map, the real services of the policies over a store in memory, validation called
+//! natively, and a model that does what the test says.
 
 use crate::{FakeClock, MemoryKv};
 use penstock_core::kv::run_ready;
