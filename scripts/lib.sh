@@ -240,3 +240,27 @@ need_seaweedfs() {
     fi
     export PATH="$here:$PATH"
 }
+
+# make_venv <folder>: an empty virtual environment. Debian's python3 comes without what makes one; who may install it does.
+make_venv() {
+    local log VENV="$1"
+    rm -rf "$VENV"
+    mkdir -p "$(dirname "$VENV")"
+    log="$(mktemp)"
+    if ! python3 -m venv "$VENV" >"$log" 2>&1; then
+        if [[ "$(id -u)" -eq 0 ]] && command -v apt-get >/dev/null 2>&1; then
+            say "python3-venv"
+            local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv python3-pip)
+            "${install[@]}" >"$log" 2>&1 || { apt-get update && "${install[@]}"; } >"$log" 2>&1 || true
+        fi
+        # What the first try left looks whole and has no pip.
+        rm -rf "$VENV"
+        if ! python3 -m venv "$VENV" >>"$log" 2>&1; then
+            tail -n 3 "$log" | sed 's/^/      /' >&2
+            rm -rf "$log" "$VENV"
+            fail "python3 makes no virtual environment" \
+                "Install its venv module (Debian and Ubuntu: apt-get install python3-venv python3-pip)."
+        fi
+    fi
+    rm -f "$log"
+}
