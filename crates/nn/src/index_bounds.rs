@@ -20,6 +20,9 @@ const SAME_VALUES: [&str; 6] = [
     "Reshape",
 ];
 
+/// Operators that keep the lengths of their first input. A quantised table goes through them before it is looked into.
+const SAME_LENGTHS: [&str; 4] = ["Cast", "DequantizeLinear", "Identity", "QuantizeLinear"];
+
 /// The bounds of each input that is an index, by its place among the graph's inputs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct IndexBounds(Vec<(usize, u64)>);
@@ -30,13 +33,15 @@ impl IndexBounds {
         let mut named: BTreeMap<&str, usize> = (ports.iter().enumerate())
             .map(|(index, port)| (port.name.as_str(), index))
             .collect();
+        let mut made: BTreeMap<&str, &[u64]> = BTreeMap::new();
         let mut bounds: BTreeMap<usize, u64> = BTreeMap::new();
         for node in graph.nodes().iter().filter(|node| node.domain.is_empty()) {
             let input = |at: usize| node.inputs.get(at).map(String::as_str);
             let output = node.outputs.first().map_or("", String::as_str);
+            let table = |name: &str| graph.table(name).or_else(|| made.get(name).copied());
             if matches!(&*node.op, "Gather" | "GatherElements")
-                && let (Some(table), Some(indices)) = (input(0), input(1))
-                && let (Some(lengths), Some(port)) = (graph.table(table), named.get(indices))
+                && let (Some(looked_into), Some(indices)) = (input(0), input(1))
+                && let (Some(lengths), Some(port)) = (table(looked_into), named.get(indices))
             {
                 let axis = graph.axis(output).unwrap_or(0);
                 let rank = i64::try_from(lengths.len()).unwrap_or(i64::MAX);
@@ -46,6 +51,12 @@ impl IndexBounds {
                     let known = bounds.entry(*port).or_insert(*length);
                     *known = (*known).min(*length);
                 }
+            }
+            let lengths = input(0).and_then(table);
+            if SAME_LENGTHS.contains(&&*node.op)
+                && let Some(lengths) = lengths
+            {
+                made.insert(output, lengths);
             }
             if SAME_VALUES.contains(&&*node.op)
                 && let Some(port) = input(0).and_then(|name| named.get(name)).copied()

@@ -13,7 +13,9 @@ use penstock_nn::{
 };
 use penstock_tensor::contract::Format;
 use std::path::Path;
-use support::{D, Node, P, every_backend, onnx_bytes, onnx_type, onnxruntime, p, table};
+use support::{
+    D, Node, P, every_backend, onnx_bytes, onnx_type, onnxruntime, p, quantised_table, table,
+};
 
 struct Models(tempfile::TempDir);
 
@@ -267,39 +269,42 @@ fn an_index_outside_of_its_table_is_the_callers_error_on_every_backend() {
         .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
-    std::fs::write(&path, table(10)).unwrap();
-    let options = LoadOptions {
-        lanes: Some(1),
-        ..LoadOptions::default()
-    };
-    for backend in every_backend() {
-        let name = backend.name();
-        let model = Model::load(
-            "m",
-            "1",
-            &*backend,
-            &GraphSource::from(path.as_path()),
-            &options,
-        )
-        .expect(name);
-        let call = |indices: &[i64]| {
-            let bytes: Vec<u8> = indices
-                .iter()
-                .flat_map(|index| index.to_le_bytes())
-                .collect();
-            let tensor = NnTensor::new(TensorType::I64, vec![indices.len() as u32], bytes).unwrap();
-            runtime.block_on(model.infer(vec![("x".into(), tensor)]))
+    for graph in [table(10), quantised_table(10)] {
+        std::fs::write(&path, graph).unwrap();
+        let options = LoadOptions {
+            lanes: Some(1),
+            ..LoadOptions::default()
         };
-        assert!(call(&[0, 9]).is_ok(), "{name}");
-        for wrong in [&[3, 10][..], &[-11], &[i64::MAX], &[i64::MIN]] {
-            let error = call(wrong).expect_err(name);
-            assert_eq!(error.code, ErrorCode::InvalidArgument, "{name}: {error}");
-            assert!(
-                error.message.contains("input \"x\"") && error.message.contains("table of 10"),
-                "{name}: {error}"
-            );
+        for backend in every_backend() {
+            let name = backend.name();
+            let model = Model::load(
+                "m",
+                "1",
+                &*backend,
+                &GraphSource::from(path.as_path()),
+                &options,
+            )
+            .expect(name);
+            let call = |indices: &[i64]| {
+                let bytes: Vec<u8> = indices
+                    .iter()
+                    .flat_map(|index| index.to_le_bytes())
+                    .collect();
+                let tensor =
+                    NnTensor::new(TensorType::I64, vec![indices.len() as u32], bytes).unwrap();
+                runtime.block_on(model.infer(vec![("x".into(), tensor)]))
+            };
+            assert!(call(&[0, 9]).is_ok(), "{name}");
+            for wrong in [&[3, 10][..], &[-11], &[i64::MAX], &[i64::MIN]] {
+                let error = call(wrong).expect_err(name);
+                assert_eq!(error.code, ErrorCode::InvalidArgument, "{name}: {error}");
+                assert!(
+                    error.message.contains("input \"x\"") && error.message.contains("table of 10"),
+                    "{name}: {error}"
+                );
+            }
+            assert!(call(&[0]).is_ok(), "{name} goes on");
         }
-        assert!(call(&[0]).is_ok(), "{name} goes on");
     }
 }
 

@@ -582,7 +582,7 @@ mod tests {
         let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let outside = |bytes: &[u8; 4]| {
             let value = f32::from_le_bytes(*bytes);
-            !((value >= 0.0) & (value <= 1.0))
+            !(0.0..=1.0).contains(&value)
         };
         let mut found = Vec::new();
         in_doubt(&data, outside, |at, _| found.push(at));

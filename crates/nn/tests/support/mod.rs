@@ -358,33 +358,34 @@ pub fn as_fp32(tensor: &NnTensor) -> Vec<f32> {
 
 /// Picks numbers out of a table of so many FP32 elements, which is what is in memory: `y = w[x]`.
 pub fn table(elements: u32) -> Bytes {
-    let raw: Vec<u8> = (0..elements)
-        .flat_map(|index| (index as f32).to_le_bytes())
-        .collect();
-    let weights = Message::default()
+    looks_up(vec![], vec![weights(elements as usize)])
+}
+
+/// The same from a table of UINT8 that is made FP32 before it is looked into, as in a quantised model.
+pub fn quantised_table(elements: u8) -> Bytes {
+    let table: Vec<u8> = (0..elements).collect();
+    let table = Message::default()
         .varint(1, u64::from(elements))
+        .varint(2, onnx_type::UINT8)
+        .text(8, "q")
+        .bytes(9, &table);
+    let scale = Message::default()
         .varint(2, onnx_type::FLOAT)
-        .text(8, "w")
-        .bytes(9, &raw);
-    let node = Message::default()
-        .text(1, "w")
-        .text(1, "x")
-        .text(2, "y")
-        .text(3, "/node/0")
-        .text(4, "Gather");
-    let graph = Message::default()
-        .message(1, node)
-        .text(2, "g")
-        .message(5, weights)
-        .message(11, value_info(&p("x", onnx_type::INT64, &[D::S("N")])))
-        .message(12, value_info(&p("y", onnx_type::FLOAT, &[D::S("N")])));
-    let opset = Message::default().text(1, "").varint(2, OPSET);
-    Message::default()
-        .varint(1, IR_VERSION)
-        .message(7, graph)
-        .message(8, opset)
-        .0
-        .into()
+        .text(8, "s")
+        .bytes(9, &1f32.to_le_bytes());
+    let makes = Node("DequantizeLinear", vec!["q", "s"], vec!["w"]);
+    looks_up(vec![makes], vec![table, scale])
+}
+
+fn looks_up(before: Vec<Node>, initializers: Vec<Message>) -> Bytes {
+    let mut nodes = before;
+    nodes.push(Node("Gather", vec!["w", "x"], vec!["y"]));
+    onnx_bytes_with(
+        &nodes,
+        &[p("x", onnx_type::INT64, &[D::S("N")])],
+        &[p("y", onnx_type::FLOAT, &[D::S("N")])],
+        initializers,
+    )
 }
 
 /// Long enough that only a hang reaches it.

@@ -177,6 +177,8 @@ impl<'s> Shapes<'s> {
             | "Softplus"
             | "Softsign"
             | "Cast"
+            | "DequantizeLinear"
+            | "QuantizeLinear"
             | "Identity"
             | "Dropout"
             | "BatchNormalization"

@@ -1,12 +1,13 @@
 //! Indices outside of what they lead into. OpenVINO answers 0 for those of `Gather` and `GatherND`, where ONNX Runtime fails;
 //! of the other operators it fails itself. So an index that callers send is held against the lengths in each call, and a
-//! graph is refused where the index is computed from what they send, or leads into what the graph computes.
+//! graph is refused where the index is computed from what they send, or leads into what the graph computes with a length that
+//! is not known.
 //!
 //! `crate::index_bounds` holds indices of `Gather` against tables of the graph, for every backend; these are left out here.
 
 use std::collections::HashMap;
 
-use super::{producers, unbounded};
+use super::{Shapes, producers, unbounded};
 use crate::backend::onnx_file::structure::{Operator, Structure};
 use crate::backend::{Port, PortType};
 use crate::error::{NnError, quoted};
@@ -54,8 +55,10 @@ pub(in super::super) fn guards<'s>(
     ports: &[Port],
 ) -> Result<Vec<Guard>, (&'s Operator, &'static str)> {
     let producers = producers(structure);
+    let mut shapes = Shapes::of(structure);
     let mut guards = Vec::new();
     for operator in &structure.operators {
+        shapes.infer(operator);
         let tuple = operator.is("GatherND");
         if !tuple && !operator.is("Gather") {
             continue;
@@ -83,25 +86,22 @@ pub(in super::super) fn guards<'s>(
                 "answers 0 for an index outside of its table, and the graph computes the index from what callers send",
             ));
         };
-        let lengths = || {
-            let dims = structure.values.get(data)?.dims.as_ref()?;
-            dims.iter().copied().collect::<Option<Vec<u64>>>()
-        };
+        // Also of a table that the graph computes, as a quantised one is before it is looked into.
+        let lengths = || shapes.get(data)?.into_iter().collect::<Option<Vec<u64>>>();
         let data = match (place(data), producers.get(data)) {
             (Some(input), _) => Data::Input(input),
             // `crate::index_bounds` has tables that are initializers.
             (None, None) if !tuple => continue,
-            (None, producer) => {
-                let is_constant = producer.is_none_or(|operator| operator.is("Constant"));
-                let Some(lengths) = lengths().filter(|_| is_constant) else {
+            (None, _) => match lengths() {
+                Some(lengths) => Data::Lengths(lengths),
+                None => {
                     return Err((
                         operator,
-                        "answers 0 for an index outside of its table, and callers send the index into a table that \
-                         the graph computes",
+                        "answers 0 for an index outside of its table, and callers send the index into a table whose \
+                         length the graph computes",
                     ));
-                };
-                Data::Lengths(lengths)
-            }
+                }
+            },
         };
         let axis = match tuple {
             true => operator.integer("batch_dims").unwrap_or(0),
