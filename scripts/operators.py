@@ -19,11 +19,13 @@ contract has the lengths of its first data set. What came of each test is a line
 A contract allows NaN and infinity at inputs that have some in the test's data. Three kinds of golden outputs are not
 compared number by number: see CORRECTED, dropped_out() and TOLERANCES.
 """
-import argparse, fnmatch, glob, http.client, json, os, re, shutil, struct, subprocess, sys, tempfile, threading, time
+import argparse, fnmatch, glob, http.client, json, os, re, shutil, struct, sys, tempfile, time
 
 import numpy as np
 import onnx
 from onnx import TensorProto as T, numpy_helper
+
+from served import Connection, Server
 
 # ONNX's element types that tensors carry, under the protocol's names.
 NAMES = {T.FLOAT: "FP32", T.UINT8: "UINT8", T.INT8: "INT8", T.UINT16: "UINT16", T.INT16: "INT16", T.INT32: "INT32",
@@ -273,57 +275,6 @@ def absent(info):
     return {info.name: Tensor(NAMES[inner.tensor_type.elem_type], [1], b"")}
 
 
-class Server:
-    def __init__(self, binary, models, arguments):
-        self.state = tempfile.mkdtemp()
-        policy = os.path.join(self.state, "penstock.toml")
-        open(policy, "w").write('[auth.anonymous]\nscopes = ["*"]\nfrom = "anywhere"\n')
-        config = os.path.join(self.state, "runtime.toml")
-        store = os.path.join(self.state, "default.kv")
-        open(config, "w").write(f'[key_value_store.default]\ntype = "penstock"\npath = "{store}"\n')
-        command = [binary, "up", "--listen", "127.0.0.1:0", "--models", models, "--policy", policy,
-                   "--runtime-config-file", config, "--state-dir", os.path.join(tempfile.gettempdir(), "penstock-operators"),
-                   *arguments]
-        self.child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
-        self.log, self.port = [], None
-        self.reader = threading.Thread(target=self.follow, daemon=True)
-        self.reader.start()
-        until = time.time() + 300
-        while self.port is None and self.child.poll() is None and time.time() < until:
-            time.sleep(0.05)
-        self.connection = None
-
-    def follow(self):
-        for line in self.child.stderr:
-            self.log.append(line.rstrip())
-            found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
-            if found and self.port is None:
-                self.port = int(found[1])
-
-    def ask(self, method, path, body=None, headers={}):
-        for attempt in (0, 1):
-            try:
-                if self.connection is None:
-                    self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-                self.connection.request(method, path, body, headers)
-                answer = self.connection.getresponse()
-                return answer.status, dict(answer.getheaders()), answer.read()
-            except (http.client.HTTPException, OSError):
-                self.connection = None
-                if attempt or self.child.poll() is not None:
-                    raise
-
-    def stop(self):
-        if self.child.poll() is None:
-            self.child.terminate()
-            try:
-                self.child.wait(20)
-            except subprocess.TimeoutExpired:
-                self.child.kill()
-                self.child.wait()
-        shutil.rmtree(self.state, ignore_errors=True)
-
-
 def message(raw):
     try:
         body = json.loads(raw)
@@ -358,7 +309,7 @@ def differs(got, wanted):
     return f"{got[at]} in place of {wanted[at]} at {at}, {int((~same).sum())} of {same.size} differ"
 
 
-def call(server, case, inputs, as_json):
+def call(connection, case, inputs, as_json):
     body = {"inputs": [], "parameters": {"binary_data_output": not as_json}}
     tail = b""
     for tensors in inputs:
@@ -373,10 +324,10 @@ def call(server, case, inputs, as_json):
     head = json.dumps(body).encode()
     headers = {"Content-Type": "application/json"} if as_json else {
         "Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
-    status, answered, raw = server.ask("POST", f"/v2/models/{case.served}/infer", head if as_json else head + tail, headers)
+    status, answered, raw = connection.ask("POST", f"/v2/models/{case.served}/infer", headers, head if as_json else head + tail)
     if status != 200:
         return None, f"{status}: {message(raw)}"
-    length = {k.lower(): v for k, v in answered.items()}.get("inference-header-content-length")
+    length = answered.get("inference-header-content-length")
     length = int(length) if length else len(raw)
     found, at = {}, length
     for output in json.loads(raw[:length])["outputs"]:
@@ -389,17 +340,17 @@ def call(server, case, inputs, as_json):
     return found, None
 
 
-def judge(server, case, apart=None):
+def judge(connection, case, apart=None):
     # The server answers before it has loaded everything.
-    until, failed = time.time() + LOADING, re.compile(rf"model {re.escape(case.served)}: not served: (.*)")
+    until, failed = time.time() + LOADING, rf"model {re.escape(case.served)}: not served: (.*)"
     while True:
-        status, _, raw = server.ask("GET", f"/v2/models/{case.served}/ready")
-        reasons = [found[1] for line in list(server.log) if (found := failed.search(line))]
-        if status == 200 or reasons or time.time() > until:
+        status, _, raw = connection.ask("GET", f"/v2/models/{case.served}/ready")
+        reason = connection.server.said(failed)
+        if status == 200 or reason or time.time() > until:
             break
         time.sleep(0.1)
     if status != 200:
-        reason = reasons[-1] if reasons else f"not ready after {LOADING} s: {message(raw)}"
+        reason = reason or f"not ready after {LOADING} s: {message(raw)}"
         made_up = "fails its first run" in reason and "on sample.json" not in reason
         return ("first-run" if made_up else "refused"), reason
     for number, (inputs, outputs) in enumerate(case.sets):
@@ -409,7 +360,7 @@ def judge(server, case, apart=None):
         finite = all(t.as_json() is not None for tensors in inputs for t in tensors.values())
         for as_json in [False, True] if finite else [False]:
             way = "JSON" if as_json else "bytes"
-            got, refused = call(server, case, inputs, as_json)
+            got, refused = call(connection, case, inputs, as_json)
             if refused:
                 return ("error" if refused.startswith("5") else "refused"), f"{way}: {refused}"
             if set(got) != set(wanted):
@@ -444,16 +395,17 @@ def run(cases, options, results, sample=False):
                 shutil.rmtree(os.path.join(models, case.served), ignore_errors=True)
         if not rest:
             return
-        server = Server(options.server, models, options.argument)
+        server = Server(options.server, models, options.argument, os.path.join(tempfile.gettempdir(), "penstock-operators"))
+        connection = Connection(server)
         try:
             while rest:
                 case = rest[0]
                 if server.port is None or server.child.poll() is not None:
                     break
-                status, reason = judge(server, case)
+                status, reason = judge(connection, case)
                 for backend, pattern, how, why in APART:
                     if status == "wrong" and backend == options.backend and fnmatch.fnmatch(case.name, pattern):
-                        status, reason = judge(server, case, how)
+                        status, reason = judge(connection, case, how)
                         if status == "right":
                             status, reason = "apart", f"{backend} {why}"
                 if sample and status == "right":

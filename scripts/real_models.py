@@ -16,12 +16,13 @@ With ONNX Runtime answers are compared bit by bit with onnxruntime for Python. O
 element alone, and to their own lone answer bit by bit beside neighbours.
 """
 import argparse, concurrent.futures, fnmatch, http.client, json, os, re, shutil, signal, struct, subprocess, sys, tempfile, threading, time
-import tomllib, zipfile
+import tomllib
 
 import numpy as np
 import onnxruntime
 
 import real_models_list as models
+from served import Connection, Server
 
 NEIGHBOURS = 32
 # A server of so many models at a time; each runs in a process of its own.
@@ -227,79 +228,26 @@ def read(headers, raw):
     return found
 
 
-class Connection:
-    """A connection that is kept and opened again where it was closed."""
-
-    def __init__(self, port):
-        self.port, self.connection = port, None
-
-    def ask(self, method, path, headers={}, body=None):
-        for attempt in (0, 1):
-            try:
-                if self.connection is None:
-                    self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-                self.connection.request(method, path, body, headers)
-                answer = self.connection.getresponse()
-                raw = answer.read()
-                return answer.status, {k.lower(): v for k, v in answer.getheaders()}, raw
-            except (http.client.HTTPException, OSError):
-                self.connection = None
-                if attempt:
-                    raise
-
-    def infer(self, case, request):
-        status, headers, raw = self.ask("POST", case.path(), *request["binary"])
-        return status, read(headers, raw) if status == 200 else raw.decode(errors="replace")
+def infer(connection, case, request):
+    status, headers, raw = connection.ask("POST", case.path(), *request["binary"])
+    return status, read(headers, raw) if status == 200 else raw.decode(errors="replace")
 
 
-class Server:
-    def __init__(self, options, folder, cases):
-        self.state = tempfile.mkdtemp()
-        policy, config = os.path.join(self.state, "penstock.toml"), os.path.join(self.state, "runtime.toml")
-        with open(policy, "w") as file:
-            file.write('[auth.anonymous]\nscopes = ["*"]\nfrom = "anywhere"\n')
-            if any(case.model.operators for case in cases):
-                file.write(f"[models.operators]\nextensions = {json.dumps(operators(options.work)[1])}\n")
-        with open(config, "w") as file:
-            file.write(f'[key_value_store.default]\ntype = "penstock"\npath = "{self.state}/default.kv"\n')
-        command = [options.server, "up", "--listen", "127.0.0.1:0", "--models", folder, "--policy", policy,
-                   "--runtime-config-file", config, "--state-dir", os.path.join(options.work, "state"), *options.argument]
-        self.child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
-        self.log, self.port = [], None
-        threading.Thread(target=self.follow, daemon=True).start()
-        until = time.time() + 300
-        while self.port is None and self.child.poll() is None and time.time() < until:
-            time.sleep(0.05)
-        if self.port is None:
-            self.stop()
-            raise SystemExit("the server does not start:\n" + "\n".join(self.log[-20:]))
-
-    def follow(self):
-        for line in self.child.stderr:
-            self.log.append(line.rstrip())
-            found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
-            if found and self.port is None:
-                self.port = int(found[1])
-
-    def said(self, pattern):
-        """What the last line of the log that matches says."""
-        found = [match[1] for line in list(self.log) if (match := re.search(pattern, line))]
-        return found[-1] if found else None
-
-    def stop(self):
-        if self.child.poll() is None:
-            self.child.terminate()
-            try:
-                self.child.wait(30)
-            except subprocess.TimeoutExpired:
-                self.child.kill()
-                self.child.wait()
-        shutil.rmtree(self.state, ignore_errors=True)
+def served(options, folder, cases):
+    """A server with these models, and the library of operators if one of them wants it."""
+    policy = ""
+    if any(case.model.operators for case in cases):
+        policy = f"[models.operators]\nextensions = {json.dumps(operators(options.work)[1])}\n"
+    server = Server(options.server, folder, options.argument, os.path.join(options.work, "state"), policy)
+    if server.port is None:
+        server.stop()
+        raise SystemExit("the server does not start:\n" + "\n".join(server.log[-20:]))
+    return server
 
 
 def loaded(server, case):
     """Waits until the model answers; False where it is refused."""
-    connection, until = Connection(server.port), time.time() + LOADING
+    connection, until = Connection(server), time.time() + LOADING
     failed = rf"model {re.escape(case.name)}: not served: (.*)"
     while True:
         status, _, raw = connection.ask("GET", f"/v2/models/{case.name}/ready")
@@ -315,9 +263,9 @@ def loaded(server, case):
 
 def alone(server, case):
     """Every request by itself: in binary, as JSON and over gRPC."""
-    connection, exact = Connection(server.port), case.options.backend == "onnxruntime"
+    connection, exact = Connection(server), case.options.backend == "onnxruntime"
     for request in case.requests:
-        status, got = connection.infer(case, request)
+        status, got = infer(connection, case, request)
         if status != 200:
             return case.fail("refused", f"{request['kind']} in binary: {status}: {got[:300]}")
         # Another backend may differ where numbers are beyond all bounds.
@@ -401,12 +349,12 @@ class Crowd:
             thread.start()
 
     def call(self, number):
-        rng, connection = np.random.default_rng(number), Connection(self.server.port)
+        rng, connection = np.random.default_rng(number), Connection(self.server)
         while not self.done.is_set():
             case = self.cases[int(rng.integers(len(self.cases)))]
             request = case.requests[int(rng.integers(len(case.requests)))]
             try:
-                status, got = connection.infer(case, request)
+                status, got = infer(connection, case, request)
             except (http.client.HTTPException, OSError) as error:
                 with self.lock:
                     self.faults.append((case, f"no answer: {error!r}"))
@@ -436,7 +384,7 @@ def counts(connection, case):
 
 def beside(server, case):
     """One caller whose answers are watched, and 32 others to the same model."""
-    connection = Connection(server.port)
+    connection = Connection(server)
     calls, runs = counts(connection, case)
     crowd = Crowd(server, [case], NEIGHBOURS)
     until, answered = time.time() + case.options.seconds, 0
@@ -444,7 +392,7 @@ def beside(server, case):
     try:
         while (time.time() < until or answered < LEAST_ANSWERS) and time.time() < limit and not crowd.faults:
             request = case.requests[answered % WATCHED]
-            status, got = connection.infer(case, request)
+            status, got = infer(connection, case, request)
             if status in (429, 503):
                 continue
             if status != 200:
@@ -477,9 +425,9 @@ def kill(server, cases):
         time.sleep(0.5)
         before = crowd.answers
         os.kill(int(process), signal.SIGKILL)
-        connection, until, seen = Connection(server.port), time.time() + 30, None
+        connection, until, seen = Connection(server), time.time() + 30, None
         while time.time() < until:
-            status, seen = connection.infer(victim, victim.requests[0])
+            status, seen = infer(connection, victim, victim.requests[0])
             if status == 200:
                 break
             if status not in (429, 503):
@@ -514,7 +462,7 @@ def run(cases, options):
         cases = [case for case, made in zip(cases, ready) if made]
         for case in cases:
             case.draw()
-        server = Server(options, folder, cases)
+        server = served(options, folder, cases)
         try:
             cases = [case for case in cases if loaded(server, case)]
             cases = [case for case in cases if alone(server, case) or case.status == "library"]

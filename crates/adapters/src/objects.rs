@@ -449,6 +449,29 @@ mod tests {
     }
 
     #[test]
+    fn an_image_is_scaled_as_opencv_does_unless_the_configuration_says_otherwise() {
+        let seen = |changes: Value| {
+            let adapter = open(changes).unwrap();
+            let side = 4 * adapter.config.width as usize;
+            // Of four columns that become one, the two in the middle are white.
+            let picture = Picture {
+                width: side,
+                height: side,
+                channels: 1,
+                bytes: (0..side * side)
+                    .map(|at| if matches!(at % 4, 1 | 2) { 255 } else { 0 })
+                    .collect(),
+            };
+            let mut numbers = Vec::new();
+            adapter.append(&picture, &mut numbers);
+            numbers[0]
+        };
+        assert!((seen(json!({})) - 1.0).abs() < 1e-3);
+        let smooth = seen(json!({ "scaling": "smooth" }));
+        assert!((0.4..0.8).contains(&smooth), "{smooth}");
+    }
+
+    #[test]
     fn outputs_and_configurations_that_do_not_fit_are_errors_and_no_panic() {
         let image = png_of(4, 4, png::ColorType::Grayscale, &[0; 16]);
         let adapter = open(json!({})).unwrap();

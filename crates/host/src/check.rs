@@ -190,7 +190,7 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
     let mut events = repository.events();
     runtime.spawn(async move {
         while let Some(event) = events.recv().await {
-            if event.kind == EventKind::Slow {
+            if matches!(event.kind, EventKind::Slow | EventKind::Noted) {
                 // Beside the findings, which are on standard output.
                 let (model, version) = (event.model, event.version);
                 eprintln!("model {model} version {version}: {}", event.text);

@@ -432,7 +432,7 @@ fn note(event: &Event) {
         EventKind::Ready | EventKind::Rested | EventKind::Unloaded | EventKind::Removed => {
             tracing::info!("model {model} version {version}: {text}");
         }
-        EventKind::Slow | EventKind::Differs => {
+        EventKind::Slow | EventKind::Noted | EventKind::Differs => {
             tracing::warn!("model {model} version {version}: {text}");
         }
         EventKind::Failed => tracing::error!("model {model}: not served: {text}"),

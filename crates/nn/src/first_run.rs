@@ -13,8 +13,8 @@ use std::time::Duration;
 use penstock_tensor::Tensor;
 use penstock_tensor::contract::{Contract, Dim as Axis, FirstRun, Sample, TensorSpec};
 
-use crate::backend::Graph;
 use crate::backend::cost::{Attribute, Node};
+use crate::backend::{Graph, SAME_VALUES};
 use crate::contract_check::{self, Fill};
 use crate::error::{ErrorCode, NnError, Refusal};
 use crate::layout::{CONTRACT_FILE, SAMPLE_FILE};
@@ -170,17 +170,6 @@ fn use_of(node: &Node, index: usize) -> Option<Use> {
         _ => return None,
     })
 }
-
-/// Operators that hand their first input on with the same values.
-const SAME_VALUES: [&str; 7] = [
-    "Cast",
-    "Identity",
-    "Squeeze",
-    "Unsqueeze",
-    "Flatten",
-    "Reshape",
-    "CastLike",
-];
 
 /// What the graph does with each input, followed through operators that hand it on.
 fn uses(graph: &Graph, contract: &Contract) -> BTreeMap<String, (Use, Option<String>)> {

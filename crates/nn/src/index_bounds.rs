@@ -6,22 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::backend::{Graph, Port};
+use crate::backend::{Graph, Port, SAME_LENGTHS, SAME_VALUES};
 use crate::error::{NnError, quoted};
 use crate::tensor::{NnTensor, TensorType};
-
-/// Operators that hand the values of their first input on as they are.
-const SAME_VALUES: [&str; 6] = [
-    "Cast",
-    "Identity",
-    "Squeeze",
-    "Unsqueeze",
-    "Flatten",
-    "Reshape",
-];
-
-/// Operators that keep the lengths of their first input. A quantised table goes through them before it is looked into.
-const SAME_LENGTHS: [&str; 4] = ["Cast", "DequantizeLinear", "Identity", "QuantizeLinear"];
 
 /// The bounds of each input that is an index, by its place among the graph's inputs.
 #[derive(Debug, Clone, Default, PartialEq)]

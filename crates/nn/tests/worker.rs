@@ -273,23 +273,28 @@ async fn large_tensors_go_through_and_come_back_while_others_are_held() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_callers_get_their_own_answers() {
-    let model = load(2);
-    let calls: Vec<_> = (0..8)
+/// So many callers at once make so many calls each, and each call is answered with its own number.
+async fn each_gets_its_own(model: &Model, callers: u64, calls: u64) {
+    let tasks: Vec<_> = (0..callers)
         .map(|caller| {
             let model = model.clone();
             tokio::spawn(async move {
-                for call in 0..500u32 {
+                for call in 0..calls {
                     let value = 1000.0 + (caller * 1000 + call) as f32;
                     assert_eq!(ask(&model, value).await, Ok(value));
                 }
             })
         })
         .collect();
-    for call in calls {
-        call.await.unwrap();
+    for task in tasks {
+        task.await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_callers_get_their_own_answers() {
+    let model = load(2);
+    each_gets_its_own(&model, 8, 500).await;
     assert_eq!(process(&model).crashes, 0);
 }
 
@@ -305,20 +310,7 @@ async fn callers_that_share_runs_get_their_own_answers() {
     });
     const CALLERS: u64 = 8;
     const CALLS: u64 = 300;
-    let calls: Vec<_> = (0..CALLERS)
-        .map(|caller| {
-            let model = model.clone();
-            tokio::spawn(async move {
-                for call in 0..CALLS {
-                    let value = 1000.0 + (caller * 1000 + call) as f32;
-                    assert_eq!(ask(&model, value).await, Ok(value));
-                }
-            })
-        })
-        .collect();
-    for call in calls {
-        call.await.unwrap();
-    }
+    each_gets_its_own(&model, CALLERS, CALLS).await;
     let stats = model.stats();
     assert!(
         stats.execution_count < CALLERS * CALLS,

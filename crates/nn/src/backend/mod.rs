@@ -170,6 +170,21 @@ pub struct LoadOptions {
 /// eighth of a second, which is about where a caller is better served by a refusal it can retry elsewhere.
 pub const QUEUE_MAX: usize = 256;
 
+/// Operators that hand the values of their first input on as they are.
+pub(crate) const SAME_VALUES: [&str; 7] = [
+    "Cast",
+    "CastLike",
+    "Identity",
+    "Squeeze",
+    "Unsqueeze",
+    "Flatten",
+    "Reshape",
+];
+
+/// Operators that keep the lengths of their first input. A quantised table goes through them before it is looked into.
+pub(crate) const SAME_LENGTHS: [&str; 4] =
+    ["Cast", "DequantizeLinear", "Identity", "QuantizeLinear"];
+
 /// Default of [`LoadOptions::working_bytes`]. The largest answer a guest may have is a quarter of its memory, 64 MiB by
 /// default; a run holds more only between its operators. A batch of 32 texts of 512 tokens on MiniLM, the largest that
 /// is usual, takes about 0.9 GB in its attention layers.

@@ -231,6 +231,8 @@ pub enum EventKind {
     Kept,
     /// Loading it takes long.
     Slow,
+    /// An operator should know something of what is loaded.
+    Noted,
     /// It answers, and another backend answers differently.
     Differs,
     /// It was unloaded by request.

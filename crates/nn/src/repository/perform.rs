@@ -819,7 +819,7 @@ impl Core {
         )?;
         if let Some(too_old) = too_old {
             let text = format!("served by {}: {too_old}", backend.name());
-            self.lock().say(name, version, EventKind::Slow, text);
+            self.lock().say(name, version, EventKind::Noted, text);
         }
         let mut options = contract_check::options(contract, self.settings.queue_max);
         options.working_bytes = Some(
@@ -879,7 +879,7 @@ impl Core {
             }
             let remark = kept::check(contract, version, model.outputs(), graph.as_ref(), &runs)?;
             if let Some(remark) = remark {
-                self.lock().say(name, version, EventKind::Slow, remark);
+                self.lock().say(name, version, EventKind::Noted, remark);
             }
             progress.at(Stage::TryingJoins);
             try_rows(&model, contract);
@@ -1420,3 +1420,36 @@ impl Inner {
 
 /// Why a version rests.
 pub(super) const OVER_BUDGET: &str = "over the memory budget; the next call brings it back";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A waiting caller may read the book between the end of a load and the next round.
+    #[tokio::test]
+    async fn what_came_of_a_load_is_shown_as_soon_as_it_is_in_the_book() {
+        const CONTRACT: &str = "description = \"For a test\"\n[[inputs]]\nname = \"a\"\ndatatype = \"FP32\"\nshape = [\"N\"]\n\
+                                [[outputs]]\nname = \"b\"\ndatatype = \"FP32\"\nshape = [\"N\"]\n";
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("m");
+        std::fs::create_dir_all(model.join("1")).unwrap();
+        std::fs::write(model.join(layout::CONTRACT_FILE), CONTRACT).unwrap();
+        std::fs::write(model.join("1/model.onnx"), b"not a graph").unwrap();
+        let core = Core::open(
+            folder.path().to_owned(),
+            Backends::builtin(),
+            Settings::default(),
+        )
+        .expect("opens");
+        let plan = core.lock().book.plan(0, |_, _| Usage::default());
+        let job = plan.actions.iter().find_map(|action| match action {
+            Action::Start { job, .. } => Some(*job),
+            Action::Rest { .. } => None,
+        });
+        let job = job.expect("its load is to begin");
+        let now = || core.lock().cell("m", 1).expect("it is known").now();
+        assert!(matches!(now(), Now::Waiting));
+        core.finish(core.lock(), "m", 1, job, Err("no graph".into()));
+        assert!(matches!(now(), Now::Failed(_)));
+    }
+}

@@ -9,21 +9,12 @@ use std::collections::HashMap;
 
 use super::{Shapes, producers, unbounded};
 use crate::backend::onnx_file::structure::{Operator, Structure};
-use crate::backend::{Port, PortType};
+use crate::backend::{Port, PortType, SAME_LENGTHS, SAME_VALUES};
 use crate::error::{NnError, quoted};
 use crate::tensor::{NnTensor, TensorType};
 
 /// Operators that hand elements on as they are, each in its place.
 const SAME_PLACES: &[&str] = &["Cast", "Identity"];
-/// Those that also hand them on in another shape.
-const SAME_VALUES: &[&str] = &[
-    "Cast",
-    "Identity",
-    "Squeeze",
-    "Unsqueeze",
-    "Flatten",
-    "Reshape",
-];
 /// Operators whose outputs a graph keeps within bounds by itself.
 const LIMITS: &[&str] = &["Clip", "Mod"];
 
@@ -69,7 +60,7 @@ pub(in super::super) fn guards<'s>(
         if !unbounded(structure, &producers, index, LIMITS) {
             continue;
         }
-        let same = if tuple { SAME_PLACES } else { SAME_VALUES };
+        let same = if tuple { SAME_PLACES } else { &SAME_VALUES };
         let place = |name: &str| ports.iter().position(|port| port.name == name);
         let is_whole = |at: &usize| {
             matches!(
@@ -88,11 +79,14 @@ pub(in super::super) fn guards<'s>(
         };
         // Also of a table that the graph computes, as a quantised one is before it is looked into.
         let lengths = || shapes.get(data)?.into_iter().collect::<Option<Vec<u64>>>();
-        let data = match (place(data), producers.get(data)) {
-            (Some(input), _) => Data::Input(input),
-            // `crate::index_bounds` has tables that are initializers.
-            (None, None) if !tuple => continue,
-            (None, _) => match lengths() {
+        // `crate::index_bounds` has tables that are initializers, or were before they changed their type.
+        let table = origin(&producers, data, &SAME_LENGTHS);
+        if !tuple && table.is_some_and(|table| place(table).is_none()) {
+            continue;
+        }
+        let data = match place(data) {
+            Some(input) => Data::Input(input),
+            None => match lengths() {
                 Some(lengths) => Data::Lengths(lengths),
                 None => {
                     return Err((
