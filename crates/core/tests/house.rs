@@ -1,0 +1,640 @@
+//! Rules for the source of every crate: no import circles between the files of a crate, no long functions, no long files.
+//!
+//! The lists below are the exceptions that remain. They are exact: an entry that is no longer true fails the test too, so
+//! remove it with the change that mends it. Tests and code under `#[cfg(test)]` are not counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// The most lines of a function, from its `fn` to its closing brace.
+const MAX_FUNCTION_LINES: usize = 150;
+/// The most lines of a file, without its tests.
+const MAX_FILE_LINES: usize = 900;
+
+/// The crates whose files may not import each other in a circle.
+const CHECKED_FOR_CIRCLES: [&str; 3] = ["gate", "nn", "host"];
+
+/// Groups of files that still import each other in a circle: the crate, and the files in the order of their names.
+const KNOWN_CIRCLES: &[(&str, &[&str])] = &[
+    (
+        "gate",
+        &[
+            "answer",
+            "call",
+            "call::batch",
+            "call::cache",
+            "call::classify",
+            "call::content",
+            "call::embeddings",
+            "call::explain",
+            "call::generate",
+            "call::grpc",
+            "call::infer",
+            "call::moderations",
+            "call::predict",
+            "call::replay",
+            "call::rerank",
+            "call::run",
+            "call::taken",
+            "call::texts",
+            "call::version",
+            "catalogue",
+            "gate",
+            "grpc::serve",
+            "grpc::service",
+            "oip",
+            "repository",
+            "rollout",
+        ],
+    ),
+    (
+        "gate",
+        &[
+            "openapi",
+            "openapi::errors",
+            "openapi::paths",
+            "openapi::schema",
+        ],
+    ),
+    ("host", &["app::manifest", "app::manifest::reader"]),
+    (
+        "host",
+        &[
+            "doors",
+            "doors::http",
+            "kv",
+            "kv::access",
+            "kv::ledger",
+            "kv::spin2",
+            "kv::spin3",
+            "nn",
+            "state",
+            "variables",
+        ],
+    ),
+    ("host", &["pulls", "up"]),
+    (
+        "host",
+        &[
+            "server",
+            "server::activity",
+            "server::body",
+            "server::grpc",
+            "server::http2",
+        ],
+    ),
+    (
+        "nn",
+        &[
+            "backend",
+            "backend::graph",
+            "backend::onnx_file",
+            "backend::onnx_file::structure",
+            "backend::onnxruntime",
+            "backend::onnxruntime::values",
+            "backend::openvino",
+            "backend::openvino::refused",
+            "backend::openvino::refused::forms",
+            "backend::openvino::refused::indices",
+            "backend::rows",
+            "backend::tract",
+            "backend::versions",
+            "call",
+            "contract_check",
+            "derive",
+            "first_run",
+            "index_bounds",
+            "join",
+            "kept",
+            "layout",
+            "on_demand",
+            "worker",
+        ],
+    ),
+    ("nn", &["protocol", "repository", "repository::perform"]),
+    (
+        "nn",
+        &[
+            "schedule",
+            "schedule::cut",
+            "schedule::pace",
+            "schedule::tempo",
+        ],
+    ),
+    ("nn", &["shadow", "stats"]),
+];
+
+/// Functions that are still longer than [`MAX_FUNCTION_LINES`].
+const LONG_FUNCTIONS: &[&str] = &[
+    "gate/src/gate.rs: answer",
+    "gate/src/openapi/schema.rs: models",
+    "gate/src/openapi/schema.rs: protocol",
+    "gate/src/openapi/schema.rs: texts",
+    "host/src/admin/rollouts.rs: of",
+    "host/src/settings.rs: faults",
+    "host/src/up.rs: serve",
+    "nn/src/backend/cost.rs: shaped",
+    "nn/src/backend/rows.rs: onnx",
+    "nn/src/backend/tract.rs: open",
+    "nn/src/derive.rs: derive",
+    "policy/src/auth/settings.rs: faults",
+    "policy/src/rollout/edit.rs: change",
+    "tensor/src/infer.rs: input",
+];
+
+/// Files that are still longer than [`MAX_FILE_LINES`].
+const LONG_FILES: &[&str] = &[
+    "gate/src/gate.rs",
+    "gate/src/grpc/decode.rs",
+    "gate/src/openapi/paths.rs",
+    "gate/src/openapi/schema.rs",
+    "guest/src/gate.rs",
+    "host/src/app/manifest/reader.rs",
+    "host/src/init.rs",
+    "host/src/server.rs",
+    "host/src/server/grpc.rs",
+    "kv/src/embedded.rs",
+    "nn/src/backend/onnx_file.rs",
+    "nn/src/backend/onnxruntime.rs",
+    "nn/src/backend/openvino.rs",
+    "nn/src/backend/rows.rs",
+    "nn/src/model.rs",
+    "nn/src/repository/perform.rs",
+    "nn/src/worker/parent.rs",
+    "policy/src/auth/registry.rs",
+    "policy/src/quota/rule.rs",
+    "sources/src/pull.rs",
+    "tensor/src/contract.rs",
+    "tensor/src/infer.rs",
+];
+
+#[test]
+fn the_files_of_gate_nn_and_host_do_not_import_each_other_in_a_circle() {
+    let mut found = Vec::new();
+    for krate in CHECKED_FOR_CIRCLES {
+        let modules = Modules::read(&crates().join(krate).join("src"));
+        for group in circles(&modules.imports()) {
+            found.push((krate.to_owned(), group));
+        }
+    }
+    let known = KNOWN_CIRCLES.iter().map(|(krate, files)| {
+        let files = files.iter().map(|file| (*file).to_owned()).collect();
+        ((*krate).to_owned(), files)
+    });
+    compare("KNOWN_CIRCLES", known.collect(), found);
+}
+
+#[test]
+fn no_function_and_no_file_is_too_long() {
+    let (mut functions, mut files) = (Vec::new(), Vec::new());
+    for path in sources(&crates()) {
+        let name = path.strip_prefix(crates()).unwrap().display().to_string();
+        let Some(source) = Source::read(&path) else {
+            continue;
+        };
+        if source.lines() > MAX_FILE_LINES {
+            files.push(name.clone());
+        }
+        let long = source.functions().into_iter();
+        let long = long.filter(|(_, lines)| *lines > MAX_FUNCTION_LINES);
+        functions.extend(long.map(|(function, _)| format!("{name}: {function}")));
+    }
+    let owned = |list: &[&str]| list.iter().map(|&entry| entry.to_owned()).collect();
+    compare("LONG_FILES", owned(LONG_FILES), files);
+    compare("LONG_FUNCTIONS", owned(LONG_FUNCTIONS), functions);
+}
+
+#[test]
+fn a_circle_is_found_through_a_re_export_and_a_tree_has_none() {
+    let modules = |files: &[(&str, &str)]| {
+        let files = files.iter().map(|(name, text)| {
+            let parts = name.split("::").filter(|part| !part.is_empty());
+            (parts.map(str::to_owned).collect(), Source::new(text))
+        });
+        Modules(files.collect())
+    };
+    let group = |names: &[&str]| -> Vec<Vec<String>> {
+        vec![names.iter().map(|&name| name.to_owned()).collect()]
+    };
+    let tree = [
+        ("", "mod a;\nmod b;\npub use a::A;"),
+        ("a", "use crate::b::{self, B};\npub struct A;"),
+        (
+            "b",
+            "/// See [`crate::a`].\npub struct B;\n#[cfg(test)]\nmod tests { use crate::a::A; }",
+        ),
+    ];
+    assert_eq!(
+        circles(&modules(&tree).imports()),
+        Vec::<Vec<String>>::new()
+    );
+    let circle = [
+        ("", "mod a;\nmod b;\npub use a::A;"),
+        ("a", "use crate::{b::{B}};\npub struct A;"),
+        ("b", "use crate::A;\npub struct B;"),
+    ];
+    assert_eq!(circles(&modules(&circle).imports()), group(&["a", "b"]));
+    let parent = [
+        ("", "mod a;"),
+        ("a", "mod b;\nfn f() { b::g() }"),
+        ("a::b", "pub fn g() { super::f() }"),
+    ];
+    assert_eq!(circles(&modules(&parent).imports()), group(&["a", "a::b"]));
+    let resolved = [
+        ("", "mod a;"),
+        ("a", "mod b;\nmod c;\npub use c::C;\nfn f() { b::g() }"),
+        ("a::b", "use super::C;\npub fn g() {}"),
+        ("a::c", "pub struct C;"),
+    ];
+    assert_eq!(
+        circles(&modules(&resolved).imports()),
+        Vec::<Vec<String>>::new()
+    );
+}
+
+/// Fails with what is to be added to a list and what is to be taken from it.
+fn compare<T: std::fmt::Debug + Ord + Clone>(list: &str, known: Vec<T>, found: Vec<T>) {
+    let (known, found): (BTreeSet<T>, BTreeSet<T>) =
+        (known.into_iter().collect(), found.into_iter().collect());
+    let new: Vec<&T> = found.difference(&known).collect();
+    let gone: Vec<&T> = known.difference(&found).collect();
+    assert!(
+        new.is_empty() && gone.is_empty(),
+        "{list} in {} is not exact.\nNew; mend them: {new:#?}\nGone; remove them from the list: {gone:#?}",
+        file!()
+    );
+}
+
+fn crates() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
+}
+
+/// The Rust files in the `src` folders below a folder.
+fn sources(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && path.components().any(|part| part.as_os_str() == "src")
+            {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The text of a file without comments, literals and tests. Lines stay where they are.
+struct Source(String);
+
+impl Source {
+    /// Reads a file; `None` for one that holds tests only.
+    fn read(path: &Path) -> Option<Self> {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        if name == "tests" || name.ends_with("_tests") {
+            return None;
+        }
+        Some(Self::new(&std::fs::read_to_string(path).unwrap()))
+    }
+
+    fn new(text: &str) -> Self {
+        Self(without_tests(&without_literals(text)))
+    }
+
+    fn lines(&self) -> usize {
+        self.0.trim_end().lines().count()
+    }
+
+    /// The functions, each with its lines.
+    fn functions(&self) -> Vec<(String, usize)> {
+        let text = &self.0;
+        let mut found = Vec::new();
+        for (at, _) in text.match_indices("fn ") {
+            let before = text[..at].chars().next_back();
+            if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+                continue;
+            }
+            let name: String = text[at + 3..].chars().take_while(|c| is_word(*c)).collect();
+            let mut depth = 0;
+            let body = text[at..].char_indices().find(|(_, c)| {
+                depth += i32::from(matches!(c, '(' | '[')) - i32::from(matches!(c, ')' | ']'));
+                depth == 0 && matches!(c, '{' | ';')
+            });
+            if let (false, Some((offset, '{'))) = (name.is_empty(), body) {
+                let end = closing(text, at + offset);
+                found.push((name, text[at..end].lines().count()));
+            }
+        }
+        found
+    }
+
+    /// The paths that are used and those that are re-exported, each as its segments, with the name it gets here.
+    fn paths(&self) -> (Vec<Vec<String>>, Vec<(Vec<String>, String)>) {
+        let (mut used, mut exported) = (Vec::new(), Vec::new());
+        let mut rest = String::with_capacity(self.0.len());
+        let mut text = self.0.as_str();
+        while let Some(at) = find_word(text, "use") {
+            let end = at + text[at..].find(';').unwrap_or(text.len() - at);
+            let line = text[..at]
+                .rsplit(['\n', ';', '}'])
+                .next()
+                .unwrap_or_default();
+            let mut paths = Vec::new();
+            expand(&text[at + 3..end], &mut Vec::new(), &mut paths);
+            match line.contains("pub") {
+                true => exported.extend(paths),
+                false => used.extend(paths.into_iter().map(|(path, _)| path)),
+            }
+            rest.push_str(&text[..at]);
+            text = &text[end..];
+        }
+        rest.push_str(text);
+        let words = rest.split(|c: char| !is_word(c) && c != ':');
+        let inline = words.filter(|word| word.contains("::"));
+        let segments = |word: &str| word.split("::").map(str::to_owned).collect();
+        used.extend(inline.map(|word| segments(word.trim_matches(':'))));
+        (used, exported)
+    }
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Where a word stands by itself.
+fn find_word(text: &str, word: &str) -> Option<usize> {
+    let alone = |at: usize| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + word.len()..].chars().next();
+        !before.is_some_and(is_word) && after.is_some_and(char::is_whitespace)
+    };
+    let mut places = text.match_indices(word);
+    places.find(|(at, _)| alone(*at)).map(|(at, _)| at)
+}
+
+/// The end of the braces that open at `open`.
+fn closing(text: &str, open: usize) -> usize {
+    let mut depth = 0;
+    for (offset, c) in text[open..].char_indices() {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        if depth == 0 {
+            return open + offset + 1;
+        }
+    }
+    text.len()
+}
+
+/// The paths of a `use`, without its braces.
+fn expand(tree: &str, prefix: &mut Vec<String>, found: &mut Vec<(Vec<String>, String)>) {
+    let tree = tree.trim();
+    let (path, group) = match tree.split_once('{') {
+        Some((path, group)) => (path, group.rsplit_once('}').map(|(group, _)| group)),
+        None => (tree, None),
+    };
+    let before = prefix.len();
+    let (path, alias) = match path.split_once(" as ") {
+        Some((path, alias)) => (path, Some(alias.trim().to_owned())),
+        None => (path, None),
+    };
+    let segments = path.split("::").map(str::trim);
+    let segments = segments.filter(|segment| !segment.is_empty());
+    prefix.extend(segments.map(str::to_owned));
+    match group {
+        None => {
+            if prefix.last().is_some_and(|last| last == "self") && prefix.len() > 1 {
+                prefix.pop();
+            }
+            let name = alias.or_else(|| prefix.last().cloned()).unwrap_or_default();
+            found.push((prefix.clone(), name));
+        }
+        Some(group) => {
+            let (mut depth, mut from) = (0, 0);
+            for (at, c) in group.char_indices().chain([(group.len(), ',')]) {
+                depth += i32::from(c == '{') - i32::from(c == '}');
+                if c == ',' && depth == 0 {
+                    let part = &group[from..at];
+                    from = at + 1;
+                    if !part.trim().is_empty() {
+                        expand(part, prefix, found);
+                    }
+                }
+            }
+        }
+    }
+    prefix.truncate(before);
+}
+
+/// Replaces comments and literals by blanks.
+fn without_literals(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let mut kept = String::with_capacity(text.len());
+    let mut at = 0;
+    let blank = |kept: &mut String, range: &[char]| {
+        kept.extend(range.iter().map(|c| if *c == '\n' { '\n' } else { ' ' }));
+    };
+    while at < chars.len() {
+        let rest = &chars[at..];
+        let word_before = at > 0 && is_word(chars[at - 1]);
+        let length = match rest {
+            ['/', '/', ..] => rest.iter().position(|c| *c == '\n').unwrap_or(rest.len()),
+            ['/', '*', ..] => {
+                let end = rest.windows(2).position(|two| two == ['*', '/']);
+                end.map_or(rest.len(), |end| end + 2)
+            }
+            ['r', '"' | '#', ..] | ['b', 'r', ..] if !word_before => raw_string(rest),
+            ['"', ..] => string(rest),
+            ['\'', '\\', ..] => 3 + rest[3..].iter().position(|c| *c == '\'').unwrap_or(0),
+            ['\'', _, '\'', ..] => 3,
+            _ => 0,
+        };
+        match length {
+            0 => {
+                kept.push(chars[at]);
+                at += 1;
+            }
+            length => {
+                blank(&mut kept, &rest[..length.min(rest.len())]);
+                at += length;
+            }
+        }
+    }
+    kept
+}
+
+/// The length of the string that begins here.
+fn string(rest: &[char]) -> usize {
+    let mut at = 1;
+    while at < rest.len() && rest[at] != '"' {
+        at += 1 + usize::from(rest[at] == '\\');
+    }
+    at + 1
+}
+
+/// The length of the raw string that begins here; 0 where none does.
+fn raw_string(rest: &[char]) -> usize {
+    let begin = 1 + usize::from(rest[0] == 'b');
+    let hashes = rest[begin..].iter().take_while(|c| **c == '#').count();
+    if rest.get(begin + hashes) != Some(&'"') {
+        return 0;
+    }
+    let mut end = vec!['"'];
+    end.resize(1 + hashes, '#');
+    let from = begin + hashes + 1;
+    let found = rest[from..].windows(end.len()).position(|w| w == end);
+    found.map_or(rest.len(), |at| from + at + end.len())
+}
+
+/// Removes what stands under `#[cfg(test)]`.
+fn without_tests(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("#[cfg(test)]") {
+        kept.push_str(&rest[..at]);
+        let end = match rest[at..].find(['{', ';']) {
+            Some(offset) if rest[at + offset..].starts_with('{') => closing(rest, at + offset),
+            Some(offset) => at + offset + 1,
+            None => rest.len(),
+        };
+        rest = &rest[end..];
+    }
+    kept.push_str(rest);
+    kept
+}
+
+/// The modules of a crate by their path; the root's is empty.
+struct Modules(BTreeMap<Vec<String>, Source>);
+
+impl Modules {
+    fn read(root: &Path) -> Self {
+        let mut modules = BTreeMap::new();
+        for path in sources(root) {
+            let Some(source) = Source::read(&path) else {
+                continue;
+            };
+            let below = path.strip_prefix(root).unwrap().with_extension("");
+            let parts = below.components().map(|part| part.as_os_str());
+            let mut name: Vec<String> = parts.map(|p| p.to_str().unwrap().to_owned()).collect();
+            name.pop_if(|last| ["mod", "lib", "main"].contains(&last.as_str()));
+            modules.insert(name, source);
+        }
+        Self(modules)
+    }
+
+    /// Which module imports which. The root is left out: it declares and re-exports all of them.
+    fn imports(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut exports = BTreeMap::new();
+        let mut uses = BTreeMap::new();
+        for (module, source) in &self.0 {
+            let (used, exported) = source.paths();
+            for (path, name) in exported {
+                exports.insert((module.clone(), name), path);
+            }
+            uses.insert(module, used);
+        }
+        let mut imports = BTreeMap::new();
+        for (module, used) in uses {
+            let targets: &mut BTreeSet<String> = imports.entry(module.join("::")).or_default();
+            for path in used {
+                let target = self.absolute(module, &path);
+                let target = target.map(|path| self.owner(&path, &exports, 0));
+                if let Some(target) = target
+                    && target != *module
+                    && !target.is_empty()
+                {
+                    targets.insert(target.join("::"));
+                }
+            }
+        }
+        imports.remove("");
+        imports
+    }
+
+    /// A path from the root of the crate; `None` for one into another crate.
+    fn absolute(&self, module: &[String], path: &[String]) -> Option<Vec<String>> {
+        let mut base = module.to_vec();
+        let mut rest = path;
+        match rest.first()?.as_str() {
+            "crate" => {
+                base.clear();
+                rest = &rest[1..];
+            }
+            "self" => rest = &rest[1..],
+            "super" => {
+                while rest.first().is_some_and(|first| first == "super") {
+                    base.pop()?;
+                    rest = &rest[1..];
+                }
+            }
+            child => {
+                base.push(child.to_owned());
+                let is_child = self.0.contains_key(&base);
+                base.pop();
+                if !is_child {
+                    return None;
+                }
+            }
+        }
+        base.extend_from_slice(rest);
+        Some(base)
+    }
+
+    /// The module that defines what a path names.
+    fn owner(
+        &self,
+        path: &[String],
+        exports: &BTreeMap<(Vec<String>, String), Vec<String>>,
+        depth: usize,
+    ) -> Vec<String> {
+        let mut module = Vec::new();
+        for segment in path {
+            let exported = exports.get(&(module.clone(), segment.clone()));
+            module.push(segment.clone());
+            if self.0.contains_key(&module) {
+                continue;
+            }
+            module.pop();
+            // A re-export leads to where its own path does.
+            if let Some(target) = exported.and_then(|target| self.absolute(&module, target))
+                && depth < 8
+            {
+                return self.owner(&target, exports, depth + 1);
+            }
+            break;
+        }
+        module
+    }
+}
+
+/// Groups of modules of which each leads to each of the others.
+fn circles(imports: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<String>> {
+    let reached = |from: &String| {
+        let mut seen = BTreeSet::new();
+        let mut next: Vec<&String> = imports[from].iter().collect();
+        while let Some(module) = next.pop() {
+            if seen.insert(module.clone()) {
+                next.extend(imports.get(module).into_iter().flatten());
+            }
+        }
+        seen
+    };
+    let reached: BTreeMap<&String, BTreeSet<String>> = imports
+        .keys()
+        .map(|module| (module, reached(module)))
+        .collect();
+    let mut groups = BTreeSet::new();
+    for (module, all) in &reached {
+        if all.contains(*module) {
+            let back = |other: &&String| reached.get(other).is_some_and(|r| r.contains(*module));
+            groups.insert(all.iter().filter(back).cloned().collect::<Vec<String>>());
+        }
+    }
+    groups.into_iter().collect()
+}
