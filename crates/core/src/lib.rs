@@ -1,6 +1,7 @@
 //! The nouns every room shares, and nothing that decides.
 //!
 //! * [`problem`]: the one catalogue of errors and how each is rendered;
+//! * [`route_kind`]: the kinds of routes, as policies name them;
 //! * [`violation`]: one thing wrong with a request's body, with its place;
 //! * [`negotiate`]: which representation an `Accept` header asks for;
 //! * [`grpc`]: statuses and framing of gRPC;
@@ -24,6 +25,7 @@ pub mod model_store;
 pub mod negotiate;
 pub mod nn_data;
 pub mod problem;
+pub mod route_kind;
 pub mod violation;
 
 pub use caller::Caller;
@@ -34,4 +36,5 @@ pub use kv::{Kv, KvError};
 pub use negotiate::ErrorStyle;
 pub use nn_data::{GraphName, GraphTerms, NnData, NnWord, ShadowTensor};
 pub use problem::{Code, Problem};
+pub use route_kind::RouteKind;
 pub use violation::Violation;

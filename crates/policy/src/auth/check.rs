@@ -19,7 +19,7 @@ use super::{Refusal, signature};
 use crate::quota::subject::network;
 use crate::sweep::{DeleteNamed, Index};
 use penstock_core::caller::ANONYMOUS;
-use penstock_core::{Caller, Kv, KvError};
+use penstock_core::{Caller, Kv, KvError, RouteKind};
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -310,9 +310,8 @@ impl Authenticator {
         let most = tier.and_then(|tier| tier.scopes.as_deref());
         let about = |model: &String| {
             let some = |list: &[Scope]| {
-                scopes::ROUTES
-                    .iter()
-                    .any(|route| scopes::allow(list, route, Some(model)))
+                let mut kinds = RouteKind::ALL.into_iter();
+                kinds.any(|kind| scopes::allow(list, kind.as_str(), Some(model)))
             };
             some(&own) && most.is_none_or(some)
         };

@@ -1,28 +1,12 @@
 //! Decides what a scope allows. A scope is a kind of route, or a kind of route and a model: `predict`,
 //! `predict:magika`, `*:acme-*`. What no scope allows is denied.
 //!
-//! Routes are named as limits name them: `predict` (also of batches), `infer` (also `generate`), `embeddings`, `classify`,
-//! `moderations`, `rerank`, `score`, `explain`, `models` (reading), `repository` (loading and unloading), `usage`, `ready`.
+//! The kinds are those of [`RouteKind`].
 
 pub use crate::pattern::Pattern;
+use penstock_core::RouteKind;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-
-/// The kinds of routes that scopes are about.
-pub const ROUTES: [&str; 12] = [
-    "predict",
-    "infer",
-    "embeddings",
-    "classify",
-    "moderations",
-    "rerank",
-    "score",
-    "explain",
-    "models",
-    "repository",
-    "usage",
-    "ready",
-];
 
 /// The most scopes one caller may have.
 pub const MAX_SCOPES: usize = 64;
@@ -34,8 +18,8 @@ pub const MAX_SCOPE_BYTES: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Scope {
-    /// A place in [`ROUTES`]; `None` for any.
-    route: Option<usize>,
+    /// The kind; `None` for any.
+    route: Option<RouteKind>,
     /// Which models; `None` for any, and for what is about none.
     model: Option<Pattern>,
 }
@@ -43,12 +27,12 @@ pub struct Scope {
 impl Scope {
     /// Whether it allows a kind of route for a model, or without one.
     pub fn allows(&self, route: &str, model: Option<&str>) -> bool {
-        self.route.is_none_or(|own| ROUTES[own] == route)
+        self.route.is_none_or(|own| own.as_str() == route)
             && match (&self.model, model) {
                 (None, _) => true,
                 (Some(pattern), Some(model)) => pattern.matches(model),
                 // Who may use some models may list those; nothing else is about all of them.
-                (Some(_), None) => route == "models",
+                (Some(_), None) => route == RouteKind::Models.as_str(),
             }
     }
 }
@@ -61,7 +45,7 @@ impl TryFrom<String> for Scope {
             Some((route, model)) => (route, Some(Pattern::try_from(model.to_owned())?)),
             None => (text.as_str(), None),
         };
-        let known = ROUTES.iter().position(|known| *known == route);
+        let known = RouteKind::parse(route);
         let route = match (route, known) {
             ("*", _) => None,
             (_, Some(known)) => Some(known),
@@ -72,7 +56,7 @@ impl TryFrom<String> for Scope {
                         .take(MAX_SCOPE_BYTES)
                         .collect::<String>()
                         .escape_debug(),
-                    ROUTES.join(", ")
+                    RouteKind::list(RouteKind::ALL)
                 ));
             }
         };
@@ -88,7 +72,7 @@ impl From<Scope> for String {
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.route.map_or("*", |own| ROUTES[own]))?;
+        f.write_str(self.route.map_or("*", RouteKind::as_str))?;
         match &self.model {
             Some(pattern) => write!(f, ":{pattern}"),
             None => Ok(()),
@@ -132,6 +116,14 @@ mod tests {
                 allowed,
                 "{text} {route} {model:?}"
             );
+        }
+    }
+
+    #[test]
+    fn every_kind_of_route_is_a_scope() {
+        for kind in RouteKind::ALL {
+            assert!(scope(kind.as_str()).allows(kind.as_str(), Some("m")));
+            assert_eq!(scope(&format!("{kind}:m")).to_string(), format!("{kind}:m"));
         }
     }
 

@@ -1,5 +1,6 @@
 //! `[idempotency]` in `penstock.toml`.
 
+use penstock_core::RouteKind;
 use serde::Deserialize;
 
 /// The shortest lease: shorter than any run of a model worth protecting.
@@ -22,18 +23,6 @@ pub enum OnStoreFailure {
     Open,
 }
 
-/// The methods that may be required to carry an idempotency key: those that run a model.
-const METHODS: [&str; 8] = [
-    "predict",
-    "infer",
-    "embeddings",
-    "classify",
-    "moderations",
-    "rerank",
-    "score",
-    "explain",
-];
-
 /// How calls with an idempotency key are treated.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -46,7 +35,7 @@ pub struct IdempotencySettings {
     pub lease_ms: u64,
     /// Bytes of an answer's body that are kept. A larger one is remembered as done and not replayed.
     pub max_record_bytes: u64,
-    /// Methods that must come with a key, by what follows the model in their path (`predict`, `infer`).
+    /// Kinds of routes that must come with a key, by their words (`predict`, `infer`).
     pub required: Vec<String>,
     /// What to do when the store does not answer.
     pub on_store_failure: OnStoreFailure,
@@ -103,10 +92,14 @@ impl IdempotencySettings {
             ));
         }
         for method in &self.required {
-            if !METHODS.contains(&method.as_str()) {
+            if !RouteKind::parse(method).is_some_and(RouteKind::runs_model) {
+                let known = RouteKind::ALL.into_iter().filter(|kind| kind.runs_model());
                 faults.push((
                     "required",
-                    format!("names `{method}`; the methods are {}", METHODS.join(", ")),
+                    format!(
+                        "names `{method}`; the methods are {}",
+                        RouteKind::list(known)
+                    ),
                 ));
             }
         }
