@@ -19,37 +19,6 @@ const KNOWN_CIRCLES: &[(&str, &[&str])] = &[
     (
         "gate",
         &[
-            "answer",
-            "call",
-            "call::batch",
-            "call::cache",
-            "call::classify",
-            "call::content",
-            "call::embeddings",
-            "call::explain",
-            "call::generate",
-            "call::grpc",
-            "call::infer",
-            "call::moderations",
-            "call::predict",
-            "call::replay",
-            "call::rerank",
-            "call::run",
-            "call::taken",
-            "call::texts",
-            "call::version",
-            "catalogue",
-            "gate",
-            "grpc::serve",
-            "grpc::service",
-            "oip",
-            "repository",
-            "rollout",
-        ],
-    ),
-    (
-        "gate",
-        &[
             "openapi",
             "openapi::errors",
             "openapi::paths",
@@ -126,7 +95,6 @@ const KNOWN_CIRCLES: &[(&str, &[&str])] = &[
 
 /// Functions that are still longer than [`MAX_FUNCTION_LINES`].
 const LONG_FUNCTIONS: &[&str] = &[
-    "gate/src/gate.rs: answer",
     "gate/src/openapi/schema.rs: models",
     "gate/src/openapi/schema.rs: protocol",
     "gate/src/openapi/schema.rs: texts",
@@ -144,7 +112,6 @@ const LONG_FUNCTIONS: &[&str] = &[
 
 /// Files that are still longer than [`MAX_FILE_LINES`].
 const LONG_FILES: &[&str] = &[
-    "gate/src/gate.rs",
     "gate/src/grpc/decode.rs",
     "gate/src/openapi/paths.rs",
     "gate/src/openapi/schema.rs",

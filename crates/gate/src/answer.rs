@@ -1,20 +1,13 @@
 //! Writes the bodies of answers. Everything a caller reads on success is shaped here.
 
 use crate::catalogue::Opened;
+use crate::oip::{self, platform};
 use crate::ports::Ports;
 use penstock_core::clock::rfc3339;
 use penstock_core::{Code, ModelVersion, PredictionId, Problem, RequestId};
 use penstock_policy::usage::Row;
-use penstock_tensor::{Contract, render};
+use penstock_tensor::render;
 use serde_json::{Value, json};
-
-/// The platform name the Open Inference Protocol wants of a model's metadata.
-pub(crate) fn platform(contract: &Contract) -> &'static str {
-    match contract.format.as_str() {
-        "openvino" => "openvino_ir",
-        _ => "onnx_onnxv1",
-    }
-}
 
 /// What the body of `:predict` says.
 pub struct Prediction<'a> {
@@ -149,7 +142,7 @@ pub fn model_metadata<P: Ports>(
 
 /// The server's metadata in the Open Inference Protocol's form.
 pub fn server_metadata() -> Value {
-    json!({ "name": "penstock", "version": env!("CARGO_PKG_VERSION"), "extensions": crate::oip::EXTENSIONS })
+    json!({ "name": "penstock", "version": env!("CARGO_PKG_VERSION"), "extensions": oip::EXTENSIONS })
 }
 
 /// One line of a usage report.

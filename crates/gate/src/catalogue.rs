@@ -4,10 +4,9 @@
 //! and kept. The directory can change after the engine loaded it, so a call that pins no version, and of which the
 //! rollouts say nothing, goes to the highest one that is ready, not to the highest that is there.
 
-use crate::call::Serving;
 use crate::ports::Ports;
 use crate::record::Request;
-use crate::rollout;
+use crate::rollout::{self, Serving};
 use crate::route::{Target, shorten};
 use penstock_core::{Code, ModelName, ModelVersion, Problem};
 use penstock_policy::cache::{DIGEST_BYTES, fingerprint};
@@ -78,7 +77,7 @@ pub struct Skipped {
 pub struct Catalogue<P: Ports> {
     models: BTreeMap<String, Model<P>>,
     skipped: Vec<Skipped>,
-    read: rollout::Read,
+    rollouts: rollout::RolloutState,
 }
 
 impl<P: Ports> Catalogue<P> {
@@ -140,7 +139,7 @@ impl<P: Ports> Catalogue<P> {
         Self {
             models,
             skipped,
-            read: rollout::Read::default(),
+            rollouts: rollout::RolloutState::default(),
         }
     }
 
@@ -174,6 +173,23 @@ impl<P: Ports> Catalogue<P> {
         .with_available(others.cloned().collect())
     }
 
+    /// The model, and the version that a request about it gets which does not call it.
+    pub fn resolve(
+        &mut self,
+        ports: &P,
+        target: &Target,
+    ) -> Result<(&mut Model<P>, ModelVersion), Problem> {
+        let seeker = Seeker {
+            caller: "",
+            request: None,
+            calls: false,
+            now_ms: ports.unix_ms(),
+            random: 0,
+        };
+        let (model, serving) = self.choose(ports, target, &seeker)?;
+        Ok((model, serving.version))
+    }
+
     /// Finds the model and the version somebody gets: the pinned one, else what the rollouts say, else the highest that is
     /// ready, else the highest.
     pub(crate) fn choose(
@@ -185,24 +201,26 @@ impl<P: Ports> Catalogue<P> {
         if !self.contains(&target.model) {
             return Err(self.unknown(&target.model));
         }
-        let Self { models, read, .. } = self;
+        let Self {
+            models, rollouts, ..
+        } = self;
         let model = models
             .get_mut(&target.model)
             .expect("present, by the check above");
         let name = model.name.as_str();
         let now_ms = seeker.now_ms;
         let pinned = target.version.as_deref();
-        if let Err(problem) = read.now(ports, now_ms) {
+        if let Err(problem) = rollouts.refresh_if_due(ports, now_ms) {
             // What a number means is known without the store.
             if pinned.and_then(ModelVersion::parse).is_none() {
                 return Err(problem);
             }
         }
         if seeker.calls {
-            read.check(ports, name, now_ms);
+            rollouts.check(ports, name, now_ms);
         }
-        let read = &*read;
-        let rollouts = read.known();
+        let state = &*rollouts;
+        let rollouts = state.known();
         let (before, found) = (model.serving, Cell::new(model.serving));
         // Once one was ready it stays, so that a call costs no question to the engine.
         let ready = |version: ModelVersion| {
@@ -222,7 +240,7 @@ impl<P: Ports> Catalogue<P> {
             header: &|name| request.and_then(|request| rollout::header(request, name)),
             versions: &model.versions,
             ready: &ready,
-            tripped: &|id| read.is_tripped(name, id),
+            tripped: &|id| state.is_tripped(name, id),
             now_ms,
             random: seeker.random,
         };
@@ -238,7 +256,15 @@ impl<P: Ports> Catalogue<P> {
     }
 }
 
-/// Who seeks a version.
+/// The catalogue, read by the first request that needs it: a health check does not.
+pub(crate) fn known<'a, P: Ports>(
+    slot: &'a mut Option<Catalogue<P>>,
+    ports: &P,
+) -> &'a mut Catalogue<P> {
+    slot.get_or_insert_with(|| Catalogue::read(ports))
+}
+
+/// A request for a version.
 pub(crate) struct Seeker<'a> {
     /// Always the same for the same caller.
     pub caller: &'a str,

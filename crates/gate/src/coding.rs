@@ -6,7 +6,6 @@
 //! send under that name, is refused. So are several codings one over the other: they only make work. What a decoder may hold,
 //! and how often it may start anew, has a bound that does not depend on what the body claims.
 
-use crate::ports::Headers;
 use crate::record::Request;
 use crate::route::shorten;
 use penstock_core::{Code, Problem};
@@ -68,8 +67,9 @@ pub enum Fault {
     Malformed(String),
 }
 
-/// How a request's body is compressed; `None` when it is not. What is taken instead goes to the answer's `headers`.
-pub fn of(request: &Request, headers: &mut Headers) -> Result<Option<Coding>, Problem> {
+/// How a request's body is compressed; `None` when it is not. A coding that is not taken is a 415, whose answer may name those
+/// in [`ACCEPTED`].
+pub fn of(request: &Request) -> Result<Option<Coding>, Problem> {
     let Some(list) = request.header_list("content-encoding") else {
         return Ok(None);
     };
@@ -95,7 +95,6 @@ pub fn of(request: &Request, headers: &mut Headers) -> Result<Option<Coding>, Pr
             ),
         },
     };
-    headers.push(("accept-encoding".to_owned(), ACCEPTED.to_owned()));
     Err(Problem::new(Code::UnsupportedMediaType, message))
 }
 

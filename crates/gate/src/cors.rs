@@ -16,11 +16,7 @@ pub struct Cors(OnceCell<CorsSettings>);
 
 /// The answer to `OPTIONS`: which methods a path has.
 pub fn options(allow: &str) -> Response {
-    let mut response = Response {
-        status: 204,
-        headers: Vec::with_capacity(8),
-        body: Vec::new(),
-    };
+    let mut response = Response::empty(204);
     response.push("allow", allow);
     response
 }

@@ -1,7 +1,6 @@
 //! Decides what a contract looks like as a model configuration of Triton: the members that a contract says something
 //! of, by the names and in the forms of Triton's `ModelConfig`.
 
-use crate::answer::platform;
 use penstock_core::ModelVersion;
 use penstock_tensor::contract::{Backend, dims_oip};
 use penstock_tensor::{Contract, Datatype, TensorSpec};
@@ -16,6 +15,14 @@ pub const EXTENSIONS: [&str; 6] = [
     "schedule_policy",
     "statistics",
 ];
+
+/// The platform name the Open Inference Protocol wants of a model's metadata.
+pub(crate) fn platform(contract: &Contract) -> &'static str {
+    match contract.format.as_str() {
+        "openvino" => "openvino_ir",
+        _ => "onnx_onnxv1",
+    }
+}
 
 /// A model's configuration, as `/v2/models/{m}/config` shows it.
 pub fn model_config(name: &str, versions: &[ModelVersion], contract: &Contract) -> Value {

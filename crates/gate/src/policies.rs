@@ -4,7 +4,7 @@ use crate::connection::Connection;
 use crate::ports::Ports;
 use crate::record::Request;
 use penstock_core::headers::{CREDENTIALS, SIGNATURE};
-use penstock_core::{Code, Problem};
+use penstock_core::{Code, Problem, RouteKind};
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::auth::words::{Admitted, CertificateShown, Presented, Refusal, Surroundings};
 use penstock_policy::cache::CacheEntry;
@@ -15,6 +15,9 @@ use penstock_policy::quota::{self, service::QuotaService};
 use penstock_policy::usage::service::UsageService;
 use penstock_tensor::Unknown;
 use sha2::{Digest, Sha256};
+
+/// Says of some models, by name, whether the caller may know of each.
+pub(crate) type Sees<'a> = &'a dyn Fn(&[String]) -> Vec<bool>;
 
 /// The policies of one instance.
 pub struct Policies<P: Ports> {
@@ -103,7 +106,7 @@ pub fn authenticate<P: Ports>(
     policies: &Policies<P>,
     request: &Request,
     connection: &Connection,
-    (route, model): (&'static str, Option<&str>),
+    (route, model): (RouteKind, Option<&str>),
     (now_ms, random): (u64, u64),
 ) -> Result<Admitted, Refusal> {
     let has = |names: &[&str], name: &str| names.contains(&name);
@@ -125,7 +128,7 @@ pub fn authenticate<P: Ports>(
             sha256: &certificate.sha256,
             names: &certificate.names,
         }),
-        route,
+        route: route.as_str(),
         model,
     };
     policies.auth.admit(&shown, now_ms, random)

@@ -76,7 +76,7 @@ pub trait Ports {
         version: ModelVersion,
         inputs: Vec<Tensor>,
         outputs: &[String],
-        terms: Terms,
+        options: InferOptions,
     ) -> Result<Vec<Tensor>, Failure>;
     /// Has one model version run for comparison with what was answered, and comes back at once.
     fn shadow(
@@ -132,10 +132,10 @@ pub trait Ports {
     fn cache_release(&self, at: &CacheAddress<'_>, ticket: u64) -> Result<(), String>;
 }
 
-/// How a call is treated beside others.
+/// The options of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Terms {
-    /// The line to wait in, 1 the first to run.
+pub struct InferOptions {
+    /// The priority level, 1 the first to run.
     pub priority: Option<u8>,
     /// Milliseconds the call may take, where that is less than its request may.
     pub timeout_ms: Option<u32>,

@@ -1,6 +1,7 @@
 //! A whole request and a whole answer, as both doors hand them over.
 
 use penstock_core::{Code, Problem};
+use serde_json::Value;
 
 /// One header; the name in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,17 @@ impl Request {
     /// The path, without the query.
     pub fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
+    }
+
+    /// The query, without its question mark; empty where there is none.
+    pub fn query(&self) -> &str {
+        self.target.split_once('?').map_or("", |(_, query)| query)
+    }
+
+    /// The parameters of the query as sent: pairs that are empty are left out, a name without a value has an empty one.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        let pairs = self.query().split('&').filter(|pair| !pair.is_empty());
+        pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
     }
 
     /// The first header of this (lower-case) name, as bytes.
@@ -107,6 +119,20 @@ impl Response {
         };
         response.push("content-type", content_type);
         response
+    }
+
+    /// An answer in JSON.
+    pub fn json(status: u16, value: &Value) -> Self {
+        Self::new(status, "application/json", value.to_string().into_bytes())
+    }
+
+    /// An answer without a body, and so without a content type.
+    pub fn empty(status: u16) -> Self {
+        Self {
+            status,
+            headers: Vec::with_capacity(8),
+            body: Vec::new(),
+        }
     }
 
     /// Adds a header; `name` must be lower case.

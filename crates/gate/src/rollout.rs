@@ -1,8 +1,6 @@
 //! Which version answers a call, as the operator's rollouts have it, and whether a canary goes on. The document is read at
 //! most once a second; a model that it says nothing of costs a look into a map.
 
-use crate::call::Serving;
-use crate::catalogue::Catalogue;
 use crate::ports::{ControlFailureKind, FailureKind, Headers, Ports};
 use crate::record::Request;
 use crate::route::shorten;
@@ -19,9 +17,9 @@ pub const REFRESH_MS: u64 = 1_000;
 /// Seconds a caller is told to wait for a version that the operator has to bring back.
 const RETRY_MISSING_S: u32 = 60;
 
-/// What an instance has read of the rollouts.
+/// The rollouts as an instance has read them, and when.
 #[derive(Default)]
-pub struct Read {
+pub struct RolloutState {
     read_ms: Option<u64>,
     text: Option<String>,
     rollouts: Option<Rollouts>,
@@ -35,9 +33,9 @@ fn is_due(read_ms: Option<u64>, now_ms: u64) -> bool {
     read_ms.is_none_or(|read_ms| now_ms < read_ms || now_ms - read_ms >= REFRESH_MS)
 }
 
-impl Read {
+impl RolloutState {
     /// Reads the rollouts, where that was not done within a second.
-    pub fn now<P: Ports>(&mut self, ports: &P, now_ms: u64) -> Result<(), Problem> {
+    pub fn refresh_if_due<P: Ports>(&mut self, ports: &P, now_ms: u64) -> Result<(), Problem> {
         match is_due(self.read_ms, now_ms) {
             true => self.refresh(ports, now_ms),
             false => Ok(()),
@@ -114,6 +112,20 @@ impl Read {
     pub fn is_tripped(&self, model: &str, id: u64) -> bool {
         matches!(self.tripped.get(model), Some((of, _, true)) if *of == id)
     }
+}
+
+/// The version that answers, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Serving {
+    pub version: ModelVersion,
+    /// In a word, for callers.
+    pub reason: String,
+    /// The run of a canary that the call is counted for.
+    pub counted: Option<Counted>,
+    /// The version that runs beside it for comparison.
+    pub shadow: Option<ModelVersion>,
+    /// What callers are told of a version that is to go.
+    pub notice: Headers,
 }
 
 /// The run of a canary that a call is counted for.
@@ -248,24 +260,5 @@ pub(crate) fn count<P: Ports>(
                 failure.message
             )),
         }
-    }
-}
-
-impl<P: Ports> Catalogue<P> {
-    /// The model, and which of its versions somebody gets who asks of it and does not call it.
-    pub fn resolve(
-        &mut self,
-        ports: &P,
-        target: &crate::route::Target,
-    ) -> Result<(&mut crate::catalogue::Model<P>, ModelVersion), Problem> {
-        let caller = crate::catalogue::Seeker {
-            caller: "",
-            request: None,
-            calls: false,
-            now_ms: ports.unix_ms(),
-            random: 0,
-        };
-        let (model, serving) = self.choose(ports, target, &caller)?;
-        Ok((model, serving.version))
     }
 }

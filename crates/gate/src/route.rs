@@ -3,7 +3,7 @@
 //! Paths follow the Open Inference Protocol v2 (`/v2/…`) and Google's AIP-136 custom methods
 //! (`/v1/models/{m}:predict`).
 
-use penstock_core::{Code, Problem};
+use penstock_core::{Code, Problem, RouteKind};
 
 /// What a request asks for. Model names and versions are as sent, decoded but unchecked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +141,49 @@ impl Route {
         )
     }
 
+    /// The kind of route, as policies name it.
+    pub fn kind(&self) -> RouteKind {
+        match self {
+            Route::Predict(_) | Route::BatchPredict(_) => RouteKind::Predict,
+            Route::Explain(_) => RouteKind::Explain,
+            Route::Embeddings(_) => RouteKind::Embeddings,
+            Route::Classify(_) => RouteKind::Classify,
+            Route::Moderations(_) => RouteKind::Moderations,
+            Route::Rerank(_) => RouteKind::Rerank,
+            Route::Score(_) => RouteKind::Score,
+            Route::Infer(_) | Route::Generate(_) | Route::GenerateStream(_) => RouteKind::Infer,
+            Route::RepositoryLoad(_) | Route::RepositoryUnload(_) => RouteKind::Repository,
+            Route::Usage => RouteKind::Usage,
+            Route::Ready => RouteKind::Ready,
+            _ => RouteKind::Models,
+        }
+    }
+
+    /// The model that the route is about, by the name that was sent; `None` where it is about none.
+    pub fn model(&self) -> Option<&str> {
+        match self {
+            Route::Predict(target)
+            | Route::BatchPredict(target)
+            | Route::Explain(target)
+            | Route::Infer(target)
+            | Route::Generate(target)
+            | Route::GenerateStream(target)
+            | Route::Model(target)
+            | Route::ModelMetadata(target)
+            | Route::ModelConfig(target)
+            | Route::ModelReady(target)
+            | Route::Statistics(Some(target)) => Some(&target.model),
+            // The body names it, or should.
+            Route::Embeddings(target)
+            | Route::Classify(target)
+            | Route::Moderations(target)
+            | Route::Rerank(target)
+            | Route::Score(target) => (!target.model.is_empty()).then_some(&target.model),
+            Route::RepositoryLoad(model) | Route::RepositoryUnload(model) => Some(model),
+            _ => None,
+        }
+    }
+
     /// The model that the body names, of a route whose path names none.
     pub fn named_in_body(&mut self) -> Option<&mut Target> {
         match self {
@@ -174,6 +217,11 @@ impl Route {
             _ => READ,
         }
     }
+}
+
+/// Whether a parameter of a load would change what is loaded: the contract, or the model's files.
+pub(crate) fn replaces_model(name: &str) -> bool {
+    name == "config" || name.starts_with("file:")
 }
 
 /// The most segments any path of ours has; a path with more has no route.

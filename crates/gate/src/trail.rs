@@ -5,7 +5,7 @@
 
 use crate::record::Response;
 use crate::route::shorten;
-use penstock_core::{Caller, Code};
+use penstock_core::{Caller, Code, RouteKind};
 use serde::Serialize;
 
 /// The header the host takes away again.
@@ -19,7 +19,7 @@ pub struct Trail {
     /// Recognised by what.
     pub credential: Option<&'static str>,
     /// The kind of route.
-    pub route: Option<&'static str>,
+    pub route: Option<RouteKind>,
     /// The model that was asked for.
     pub model: Option<String>,
     /// Whether the answer is for a caller that showed who it is.
@@ -77,7 +77,7 @@ impl Trail {
                 .map(shorten),
             tier: caller.map(|caller| caller.tier.as_str()),
             credential: self.credential,
-            route: self.route,
+            route: self.route.map(RouteKind::as_str),
             model: self.model.as_deref().map(shorten),
             model_version: version.as_deref(),
         };
@@ -112,7 +112,7 @@ mod tests {
                 ..Caller::anonymous(None)
             }),
             credential: Some("token"),
-            route: Some("predict"),
+            route: Some(RouteKind::Predict),
             model: Some("\u{1b}[0m\"".into()),
             admitted: true,
             personal: true,

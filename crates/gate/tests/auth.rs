@@ -226,10 +226,12 @@ fn another_tenants_model_and_one_there_is_not_are_answered_alike() {
     assert!(body.to_string().contains("acme-x"), "{body}");
 }
 
-/// A limit that admits everything and says so in headers. Of calls at once as many are left for each call, as long as every
-/// call gives its place back.
+/// Limits that admit everything and say so in headers; one of them is about explanations alone. Of calls at once as many are
+/// left for each call, as long as every call gives its place back.
 fn limited(ports: &InMemory) {
-    ports.add_policy("[[limits]]\nname = \"a\"\nalgorithm = \"concurrency\"\nlimit = 10\n");
+    let limit = "[[limits]]\nalgorithm = \"concurrency\"\nlimit = 10\n";
+    ports.add_policy(&format!("{limit}name = \"a\"\n"));
+    ports.add_policy(&format!("{limit}name = \"b\"\nroutes = [\"explain\"]\n"));
 }
 
 #[test]
@@ -281,6 +283,7 @@ fn nobody_can_tell_a_hidden_model_from_none_whoever_asks_and_however() {
                 "/v1/models/{}",
                 "/v1/models/{}/versions/1",
                 "/v1/models/{}:predict",
+                "/v1/models/{}:predict?explain=true",
                 "/v2/models/{}",
                 "/v2/models/{}/ready",
                 "/v2/models/{}/infer",

@@ -436,13 +436,13 @@ impl Ports for WitPorts {
         version: ModelVersion,
         inputs: Vec<Tensor>,
         outputs: &[String],
-        terms: ports::Terms,
+        options: ports::InferOptions,
     ) -> Result<Vec<Tensor>, Failure> {
         let inputs = tensors_to_wit(inputs);
         let terms = wit_inference::Terms {
-            priority: terms.priority,
-            timeout_ms: terms.timeout_ms,
-            joined: terms.is_joined,
+            priority: options.priority,
+            timeout_ms: options.timeout_ms,
+            joined: options.is_joined,
         };
         let answered = wit_inference::infer(model, version.get(), &inputs, outputs, terms);
         // The memory they took is wanted for the outputs, which are as large in the worst case and there twice.

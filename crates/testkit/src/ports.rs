@@ -6,8 +6,8 @@ use penstock_core::kv::run_ready;
 use penstock_core::{Clock, ModelVersion};
 use penstock_gate::ports::{
     AdapterAnswer, AdapterPort, CacheAddress, CacheLooked, ContractPort, ControlFailure,
-    ControlFailureKind, Failure, FailureKind, Headers, Item, ParsedBody, Part, Ports, Refusal,
-    RefusalKind as AdapterRefusalKind, Step, Terms,
+    ControlFailureKind, Failure, FailureKind, Headers, InferOptions, Item, ParsedBody, Part, Ports,
+    Refusal, RefusalKind as AdapterRefusalKind, Step,
 };
 use penstock_policy::auth::service::KvAuth;
 use penstock_policy::auth::words::Surroundings;
@@ -266,16 +266,16 @@ impl Ports for InMemory {
         version: ModelVersion,
         inputs: Vec<Tensor>,
         outputs: &[String],
-        terms: Terms,
+        options: InferOptions,
     ) -> Result<Vec<Tensor>, Failure> {
-        if terms.is_joined && self.rows_depend.get() {
+        if options.is_joined && self.rows_depend.get() {
             return Err(Failure {
                 kind: FailureKind::RowsDepend,
                 message: "operator CumSum sums over the items of a run".to_owned(),
                 retry_after_ms: None,
             });
         }
-        self.priority.set(terms.priority);
+        self.priority.set(options.priority);
         self.runs.set(self.runs.get() + 1);
         let mut tensors = (self.run)(model, version, inputs)?;
         tensors.retain(|t| outputs.is_empty() || outputs.contains(&t.name));

@@ -25,7 +25,7 @@ pub(crate) struct Rpc {
 }
 
 /// What becomes of a request.
-pub(crate) enum Read {
+pub(crate) enum RpcRead {
     /// It takes a route.
     Routed(Route, Rpc),
     /// It needs none: anybody may be told.
@@ -33,7 +33,7 @@ pub(crate) enum Read {
 }
 
 /// Reads what a call asks for.
-pub(crate) fn read(request: &Request) -> Result<Read, Problem> {
+pub(crate) fn read(request: &Request) -> Result<RpcRead, Problem> {
     let method = service::method(request.path())?;
     if request.method != "POST" {
         return Err(Problem::new(
@@ -57,7 +57,7 @@ pub(crate) fn read(request: &Request) -> Result<Read, Problem> {
             Asked::Infer { target, id, form }
         }
         _ => {
-            let coding = coding::of(request, &mut Vec::new())?;
+            let coding = coding::of(request)?;
             let message = coding::body(&request.body, coding, MAX_SMALL_MESSAGE_BYTES as u64)?;
             service::asked(method, &message)?
         }
@@ -76,7 +76,7 @@ pub(crate) fn read(request: &Request) -> Result<Read, Problem> {
         Asked::ModelUnload(model) => Route::RepositoryUnload(model.clone()),
         Asked::HealthUnknown { watching: true } => {
             let status = health::health_check_response::ServingStatus::ServiceUnknown;
-            return Ok(Read::Answered(health_is(status)));
+            return Ok(RpcRead::Answered(health_is(status)));
         }
         Asked::HealthUnknown { watching: false } => {
             return Err(Problem::new(
@@ -86,10 +86,10 @@ pub(crate) fn read(request: &Request) -> Result<Read, Problem> {
         }
         Asked::Reflection(asked) => {
             let answer = reflection::answer(asked.clone());
-            return Ok(Read::Answered(status::succeeded(answer)));
+            return Ok(RpcRead::Answered(status::succeeded(answer)));
         }
     };
-    Ok(Read::Routed(route, Rpc { method, asked }))
+    Ok(RpcRead::Routed(route, Rpc { method, asked }))
 }
 
 impl Rpc {
@@ -186,7 +186,7 @@ pub(crate) fn is_streamed(request: &Request) -> bool {
 
 /// What an inference request says of itself; `None` where the part of a compressed one that is looked at does not say.
 fn heading(request: &Request) -> Result<Option<decode::Heading>, Problem> {
-    let coding = coding::of(request, &mut Vec::new())?;
+    let coding = coding::of(request)?;
     let (message, whole) = front(&request.body, coding)?;
     match decode::heading(&message) {
         Ok(heading) => Ok(Some(heading)),

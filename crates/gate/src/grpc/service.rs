@@ -4,7 +4,7 @@ use super::decode;
 use super::encode::Form;
 use super::wire::Broken;
 use crate::record::Request;
-use crate::route::{Target, shorten};
+use crate::route::{Target, replaces_model, shorten};
 use penstock_core::{Code, Problem, grpc};
 use penstock_proto::grpc::health::v1 as health;
 use penstock_proto::grpc::reflection::v1 as reflection;
@@ -271,7 +271,7 @@ fn one_repository(name: &str) -> Result<(), Problem> {
 
 /// Checks that a load brings no contract and no files of its own; other parameters change nothing, and are ignored.
 fn keeps_files<'a>(mut names: impl Iterator<Item = &'a String>) -> Result<(), Problem> {
-    let Some(name) = names.find(|name| crate::repository::replaces_model(name)) else {
+    let Some(name) = names.find(|name| replaces_model(name)) else {
         return Ok(());
     };
     Err(Problem::new(

@@ -30,7 +30,7 @@ pub struct Directives {
 
 /// What the cache is to do for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub struct CacheOptions {
     /// Whether to look for a result.
     pub look: bool,
     /// Whether to keep what is run.
@@ -125,11 +125,11 @@ impl Directives {
     }
 
     /// What the cache is to do, where results are answered from for `ttl_s` seconds.
-    pub fn terms(&self, ttl_s: u64, now_ms: u64) -> Terms {
+    pub fn options(&self, ttl_s: u64, now_ms: u64) -> CacheOptions {
         let fresh_s = ttl_s.saturating_sub(self.min_fresh_s.unwrap_or(0));
         let age_s = self.max_age_s.unwrap_or(u64::MAX).min(fresh_s);
         let asked_for_more = self.min_fresh_s.is_some_and(|more| more >= ttl_s);
-        Terms {
+        CacheOptions {
             look: !(self.no_cache || self.no_store || asked_for_more),
             keep: !self.no_store,
             only_if_cached: self.only_if_cached,
@@ -346,10 +346,15 @@ mod tests {
     }
 
     #[test]
-    fn terms_follow_from_the_strictest_of_what_is_asked() {
-        let terms = |field: &str| {
-            let terms = parse(field).terms(60, 1_000_000);
-            (terms.look, terms.keep, terms.only_if_cached, terms.since_ms)
+    fn options_follow_from_the_strictest_of_what_is_asked() {
+        let told = |field: &str| {
+            let options = parse(field).options(60, 1_000_000);
+            (
+                options.look,
+                options.keep,
+                options.only_if_cached,
+                options.since_ms,
+            )
         };
         for (field, expected) in [
             ("", (true, true, false, 940_000)),
@@ -363,10 +368,10 @@ mod tests {
             ("min-fresh=50, max-age=3", (true, true, false, 997_000)),
             ("only-if-cached", (true, true, true, 940_000)),
         ] {
-            assert_eq!(terms(field), expected, "{field}");
+            assert_eq!(told(field), expected, "{field}");
         }
         // A time to live longer than time itself.
-        assert_eq!(parse("").terms(u64::MAX, 5).since_ms, 0);
+        assert_eq!(parse("").options(u64::MAX, 5).since_ms, 0);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub mod place;
 pub mod result;
 pub mod settings;
 
-pub use control::{Directives, Served, Terms, Why};
+pub use control::{CacheOptions, Directives, Served, Why};
 pub use digest::{DIGEST_BYTES, Question, fingerprint};
 pub use place::{Address, Kept, Looked};
 pub use settings::{CacheEntry, Scope};

@@ -1,12 +1,14 @@
 //! The Open Inference Protocol's inference over gRPC: the same call as [`super::infer`], in messages.
 
-use super::run::{Answer, Runner, Wishes, Work, item_count};
-use super::{Call, rejected};
+use crate::call::ModelCall;
 use crate::catalogue::Opened;
 use crate::grpc::decode::heading;
 use crate::grpc::{Decoded, Form, Inference, decode_infer, encode_infer, status};
 use crate::ports::Ports;
+use crate::problem::rejected;
 use crate::route::Target;
+use crate::run::prepare::item_count;
+use crate::run::{RunOptions, Runner, SurfaceAnswer, Work};
 use penstock_core::{Code, Problem};
 use penstock_tensor::Tensor;
 use penstock_tensor::classification::classify;
@@ -20,7 +22,7 @@ struct Infer {
 
 /// Reads a message whose tensors may have `limit` bytes together.
 pub(super) fn decode<P: Ports>(
-    call: &Call<'_, P>,
+    call: &ModelCall<'_, P>,
     opened: &Opened<P>,
     message: &[u8],
     (target, limit): (&Target, u64),
@@ -49,7 +51,7 @@ impl<P: Ports> Work<P> for Infer {
         self.items
     }
 
-    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<SurfaceAnswer, Problem> {
         let Decoded {
             id,
             inputs,
@@ -58,12 +60,12 @@ impl<P: Ports> Work<P> for Infer {
             timeout_us,
         } = self.decoded;
         let names: Vec<String> = wanted.iter().map(|(name, _)| name.clone()).collect();
-        let wishes = Wishes {
+        let options = RunOptions {
             priority,
             timeout_us,
             is_joined: false,
         };
-        let mut outputs = runner.infer(inputs, &names, wishes)?;
+        let mut outputs = runner.infer(inputs, &names, options)?;
         // Classes are made of what is left, so they tell no more.
         runner.disclose(&mut outputs);
         let outputs: Result<Vec<Tensor>, usize> = outputs
@@ -88,7 +90,7 @@ impl<P: Ports> Work<P> for Infer {
             outputs,
         };
         let message = encode_infer(said, self.form).map_err(too_much)?;
-        Ok(Answer {
+        Ok(SurfaceAnswer {
             response: status::succeeded(message),
             prediction_id: Some(prediction_id),
         })

@@ -1,10 +1,11 @@
 //! Decides what content a body carries: the body itself as one part, or `{"content":[…]}` with parts of several types.
 
-use super::run::prepare;
-use super::{rejected, taken};
+use super::scan;
 use crate::catalogue::Opened;
-use crate::ports::{Blob, ContractPort, Item, Part, Ports, Refusal, RefusalKind, Step};
+use crate::ports::{Blob, ContractPort, Item, Part, Ports, Step};
+use crate::problem::{no_adapter, rejected};
 use crate::route::shorten;
+use crate::run::prepare::prepare;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use penstock_core::{Code, Problem, Violation};
@@ -81,7 +82,7 @@ struct Written<'t> {
 
 impl<'t> Written<'t> {
     fn read(at: &str, text: &'t str) -> Result<Self, Problem> {
-        if taken::kind(text) != b'{' {
+        if scan::kind(text) != b'{' {
             return Err(invalid(
                 at,
                 "invalid_part",
@@ -90,10 +91,10 @@ impl<'t> Written<'t> {
         }
         let mut part = Self::default();
         let string = |name: &str, value: &str| {
-            taken::of::<String>(value)
+            scan::of::<String>(value)
                 .ok_or_else(|| invalid(&format!("{at}/{name}"), "wrong_type", "a string"))
         };
-        for (name, value) in taken::present(text)? {
+        for (name, value) in scan::present(text)? {
             match name.as_str() {
                 "type" => part.kind = string("type", value)?,
                 "media_type" => part.media_type = Some(string("media_type", value)?),
@@ -141,12 +142,12 @@ pub(crate) fn is_content(body: &[u8]) -> bool {
 /// Reads a body of content.
 pub(crate) fn read<P: Ports>(opened: &Opened<P>, body: &str) -> Result<ContentBody, Problem> {
     let (mut id, mut model_version, mut parts) = (None, None, None);
-    for (name, value) in taken::members(body)? {
+    for (name, value) in scan::members(body)? {
         match name.as_str() {
-            "id" | "model_version" if taken::kind(value) == b'n' => {}
+            "id" | "model_version" if scan::kind(value) == b'n' => {}
             "id" | "model_version" => {
                 let at = format!("/{name}");
-                let word = taken::of::<String>(value)
+                let word = scan::of::<String>(value)
                     .ok_or_else(|| invalid(&at, "wrong_type", "a string"))?;
                 if word.len() > MAX_ID_BYTES {
                     let expected = format!("at most {MAX_ID_BYTES} bytes");
@@ -182,11 +183,11 @@ pub(crate) fn read<P: Ports>(opened: &Opened<P>, body: &str) -> Result<ContentBo
 
 fn read_parts<P: Ports>(opened: &Opened<P>, text: &str) -> Result<Content, Problem> {
     // A bare part is an array of one, and a bare string a text.
-    let written = match taken::kind(text) {
-        b'[' => taken::elements(text, MAX_PARTS)?,
+    let written = match scan::kind(text) {
+        b'[' => scan::elements(text, MAX_PARTS)?,
         b'{' => Some(vec![text]),
         b'"' => {
-            let text = taken::of::<String>(text)
+            let text = scan::of::<String>(text)
                 .ok_or_else(|| invalid("/content", "wrong_type", "an array of parts"))?;
             return Ok(Content::Parts(vec![OwnedPart::Text(text)]));
         }
@@ -265,10 +266,10 @@ fn tensor(tensors: &mut String, at: &str, part: &Written<'_>) -> Result<(), Prob
 /// Token ids, no more than a model could read.
 pub(super) fn tokens(at: &str, text: &str) -> Result<Vec<u32>, Problem> {
     let ids = "an array of token ids";
-    if taken::kind(text) != b'[' {
+    if scan::kind(text) != b'[' {
         return Err(invalid(at, "wrong_type", ids));
     }
-    let Some(written) = taken::elements(text, MAX_TOKENS)? else {
+    let Some(written) = scan::elements(text, MAX_TOKENS)? else {
         let expected = format!("at most {MAX_TOKENS} token ids");
         return Err(invalid(at, "too_many_tokens", &expected));
     };
@@ -291,7 +292,7 @@ fn owned(at: &str, part: Written<'_>) -> Result<OwnedPart, Problem> {
         ..
     } = part;
     let string = |name: &str, value: &str| {
-        taken::of::<String>(value)
+        scan::of::<String>(value)
             .ok_or_else(|| invalid(&format!("{at}/{name}"), "wrong_type", "a string"))
     };
     if kind == "text" {
@@ -378,36 +379,6 @@ fn invalid(pointer: &str, rule: &'static str, expected: &str) -> Problem {
     )
 }
 
-/// What an adapter refused, as a caller is told it.
-pub(crate) fn refused(refusal: Refusal) -> Problem {
-    let Refusal { item, part, kind } = refusal;
-    match kind {
-        RefusalKind::UnsupportedMediaType(message) => {
-            Problem::new(Code::UnsupportedMediaType, message)
-        }
-        RefusalKind::InvalidContent(message) | RefusalKind::TooLong(message) => {
-            let pointer = match part {
-                Some(part) => format!("/content/{part}"),
-                None => String::new(),
-            };
-            let message = if item == 0 {
-                message
-            } else {
-                format!("item {item}: {message}")
-            };
-            Problem::new(Code::InvalidInputs, message.clone()).with_violations(
-                vec![Violation::new(
-                    pointer,
-                    "invalid_content",
-                    "content the adapter can read",
-                    message,
-                )],
-                0,
-            )
-        }
-    }
-}
-
 /// What an adapter makes of one item's parts, before anything runs.
 pub(crate) fn begin<P: Ports>(
     opened: &Opened<P>,
@@ -421,14 +392,4 @@ pub(crate) fn begin<P: Ports>(
         parts: parts.iter().map(OwnedPart::part).collect(),
     };
     prepare(adapter, &opened.contract, model, &[item])
-}
-
-pub(crate) fn no_adapter(model: &str) -> Problem {
-    let message = format!(
-        "model `{model}` has no adapter, so it takes tensors only: as `inputs`, or as parts of type tensor"
-    );
-    Problem::new(Code::InvalidInputs, message.clone()).with_violations(
-        vec![Violation::new("/content", "no_adapter", "tensors", message)],
-        0,
-    )
 }

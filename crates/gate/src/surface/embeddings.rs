@@ -1,14 +1,14 @@
 //! `/v1/embeddings` in OpenAI's shape: texts or token ids in, vectors out, for models whose adapter gives embeddings.
 
-use super::run::{
-    Answer, Runner, Unprepared, Work, at_once, broken_adapter, cut_to, prepare_cut, too_much,
-};
-use super::{JSON, content, taken, text};
+use super::body::{JSON, MAX_PEEKED_BYTES, text};
+use super::{content, scan};
 use crate::catalogue::Opened;
-use crate::coding;
 use crate::ports::{AdapterPort, Item, Part, Ports, Refusal, RefusalKind, Step};
-use crate::record::{Request, Response};
+use crate::problem::{broken_adapter, outputs_too_large};
+use crate::record::Response;
 use crate::route::shorten;
+use crate::run::prepare::{Unprepared, at_once, cut_to, prepare_cut};
+use crate::run::{Runner, SurfaceAnswer, Work};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use penstock_core::{Code, Problem, Violation};
@@ -20,10 +20,6 @@ use std::ops::Range;
 
 /// The most inputs of one call, as OpenAI has it.
 pub(crate) const MAX_INPUTS: usize = 2_048;
-
-/// The largest body in which the model's name is looked for before anybody knows who sent it. The largest call OpenAI
-/// takes, 2,048 inputs of 300,000 tokens together, has some 2 MB.
-pub(crate) const MAX_PEEKED_BYTES: usize = 4 << 20;
 
 /// What a body may have. `truncate_prompt_tokens` is vLLM's; the others are OpenAI's.
 const MEMBERS: &str =
@@ -55,26 +51,6 @@ struct Embeddings {
     begun: Option<Step>,
     /// Inputs of one run.
     at_once: usize,
-}
-
-/// The model that a request names in its body; `None` where it names none.
-pub(crate) fn model_of(request: &Request) -> Option<String> {
-    if request.body.len() > MAX_PEEKED_BYTES {
-        return None;
-    }
-    let coding = coding::of(request, &mut Vec::new()).ok()?;
-    let body = coding::body(&request.body, coding, MAX_PEEKED_BYTES as u64).ok()?;
-    let mut scanner = Scanner::new(&body);
-    let mut names = Names::default();
-    let mut member = scanner.open_object(&mut names).ok()?;
-    while let Some(name) = member {
-        if name == "model" {
-            return scanner.string().ok().map(|name| name.into_owned());
-        }
-        scanner.skip_value().ok()?;
-        member = scanner.next_member(&mut names).ok()?;
-    }
-    None
 }
 
 /// Why a body names no model.
@@ -249,21 +225,21 @@ fn read(body: &str) -> Result<Embeddings, Problem> {
             format!("`{pointer}` is {found}; it has to be {expected}"),
         )
     };
-    if taken::kind(body) != b'{' {
+    if scan::kind(body) != b'{' {
         // What is no JSON at all is told so.
-        taken::members(body)?;
+        scan::members(body)?;
         return Err(form("", "wrong_type", "an object", "something else"));
     }
     let (mut input, mut encoding) = (None, Encoding::Float);
     let (mut dimensions, mut cut_to) = (None, None);
     // Clients write null for what is not set.
-    for (name, value) in taken::present(body)? {
+    for (name, value) in scan::present(body)? {
         match name.as_str() {
             // Who calls and what is asked was read before.
-            "model" | "user" if taken::kind(value) == b'"' => {}
+            "model" | "user" if scan::kind(value) == b'"' => {}
             "input" => input = Some(value),
             "encoding_format" => {
-                encoding = match taken::of::<String>(value).as_deref() {
+                encoding = match scan::of::<String>(value).as_deref() {
                     Some("float") => Encoding::Float,
                     Some("base64") => Encoding::Base64,
                     _ => {
@@ -274,7 +250,7 @@ fn read(body: &str) -> Result<Embeddings, Problem> {
                 }
             }
             "dimensions" => {
-                let Some(number) = taken::of::<u64>(value).filter(|number| *number > 0) else {
+                let Some(number) = scan::of::<u64>(value).filter(|number| *number > 0) else {
                     let found = shorten(value);
                     return Err(form(
                         "/dimensions",
@@ -286,7 +262,7 @@ fn read(body: &str) -> Result<Embeddings, Problem> {
                 dimensions = Some(number);
             }
             "truncate_prompt_tokens" => {
-                cut_to = Some(match taken::of::<i64>(value) {
+                cut_to = Some(match scan::of::<i64>(value) {
                     // As many as the model can read.
                     Some(-1) => u32::MAX,
                     Some(number @ 1..) => u32::try_from(number).unwrap_or(u32::MAX - 1),
@@ -338,7 +314,7 @@ fn read(body: &str) -> Result<Embeddings, Problem> {
 fn inputs(text: &str) -> Result<(Vec<Input>, bool), Problem> {
     let wrong = |pointer: String, found: &str| {
         let expected = "a string, or token ids as whole numbers";
-        let kind = match taken::kind(found) {
+        let kind = match scan::kind(found) {
             b'n' => "null",
             b't' | b'f' => "a boolean",
             b'"' => "a string among other things",
@@ -354,19 +330,19 @@ fn inputs(text: &str) -> Result<(Vec<Input>, bool), Problem> {
             format!("`{pointer}` is {kind}; each input has to be {expected}"),
         )
     };
-    match taken::kind(text) {
+    match scan::kind(text) {
         b'"' => {
-            let text = taken::of(text).ok_or_else(|| wrong("/input".to_owned(), text))?;
+            let text = scan::of(text).ok_or_else(|| wrong("/input".to_owned(), text))?;
             return Ok((vec![Input::Text(text)], true));
         }
         b'[' => {}
         _ => return Err(wrong("/input".to_owned(), text)),
     }
-    let first = text.trim_start().get(1..).map_or(0, taken::kind);
+    let first = text.trim_start().get(1..).map_or(0, scan::kind);
     if first == b'-' || first.is_ascii_digit() {
         return Ok((vec![Input::Tokens(content::tokens("/input", text)?)], true));
     }
-    let Some(list) = taken::elements(text, MAX_INPUTS)? else {
+    let Some(list) = scan::elements(text, MAX_INPUTS)? else {
         return Err(refuse(
             Code::InvalidInputs,
             "/input",
@@ -383,8 +359,8 @@ fn inputs(text: &str) -> Result<(Vec<Input>, bool), Problem> {
     let each = list.into_iter().enumerate();
     let each = each.map(|(index, value)| {
         let at = format!("/input/{index}");
-        match taken::kind(value) {
-            b'"' => match taken::of(value) {
+        match scan::kind(value) {
+            b'"' => match scan::of(value) {
                 Some(text) => Ok(Input::Text(text)),
                 None => Err(wrong(at, value)),
             },
@@ -421,7 +397,7 @@ impl<P: Ports> Work<P> for Embeddings {
         self.inputs.len() as u64
     }
 
-    fn run(mut self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+    fn run(mut self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<SurfaceAnswer, Problem> {
         let (encoding, dimensions) = (self.encoding, self.dimensions);
         let mut begun = self.begun.take();
         let mut body = Vec::with_capacity(4096);
@@ -458,7 +434,7 @@ impl<P: Ports> Work<P> for Embeddings {
                 .as_bytes(),
         );
         let prediction_id = runner.prediction_id();
-        Ok(Answer {
+        Ok(SurfaceAnswer {
             response: Response::new(200, JSON, body),
             prediction_id: Some(prediction_id),
         })
@@ -475,7 +451,7 @@ fn write(
 ) -> Result<(), Problem> {
     // With what is written around it, and never less than the vector in base64.
     body.try_reserve(vector.len() + 256)
-        .map_err(|_| too_much(body.len()))?;
+        .map_err(|_| outputs_too_large(body.len()))?;
     if encoding == Encoding::Float && dimensions.is_none() {
         body.extend_from_slice(vector.as_bytes());
         return Ok(());

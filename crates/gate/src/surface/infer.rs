@@ -4,12 +4,15 @@
 //! An answer that has bytes says in `Inference-Header-Content-Length` how long its JSON is. A caller who accepts
 //! `application/octet-stream` and no JSON gets every output as bytes, whatever the body asks.
 
-use super::run::{Answer, Runner, Wishes, Work, item_count, too_much};
-use super::{Call, JSON, names_model, rejected, text};
+use super::body::{JSON, names_model, text};
+use crate::call::ModelCall;
 use crate::catalogue::Opened;
 use crate::ports::{ContractPort, Ports};
+use crate::problem::{outputs_too_large, rejected};
 use crate::record::Response;
 use crate::route::shorten;
+use crate::run::prepare::item_count;
+use crate::run::{RunOptions, Runner, SurfaceAnswer, Work};
 use penstock_core::negotiate::{self, is_json};
 use penstock_core::{Code, Problem};
 use penstock_tensor::binary::{self, Framed, HEADER};
@@ -30,7 +33,7 @@ struct Infer {
 
 /// Reads a body.
 pub(super) fn decode<'b, P: Ports>(
-    call: &Call<'_, P>,
+    call: &ModelCall<'_, P>,
     opened: &Opened<P>,
     model: &str,
     body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
@@ -89,7 +92,7 @@ impl<P: Ports> Work<P> for Infer {
         said_version(&self.parsed)
     }
 
-    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<SurfaceAnswer, Problem> {
         let Infer {
             mut parsed,
             only_bytes,
@@ -103,7 +106,8 @@ impl<P: Ports> Work<P> for Infer {
             binary.push(as_bytes || only_bytes);
             if classes > 0 {
                 let numbers = std::mem::replace(tensor, empty());
-                *tensor = classify(numbers, runner.contract(), classes).map_err(too_much)?;
+                *tensor =
+                    classify(numbers, runner.contract(), classes).map_err(outputs_too_large)?;
             }
         }
         let capacity = runner.capacity(&outputs, render::Form::Flat(&binary), 1)?;
@@ -133,7 +137,7 @@ impl<P: Ports> Work<P> for Infer {
         if let Some(bytes) = written.header_bytes {
             response.push(HEADER, bytes.to_string());
         }
-        Ok(Answer {
+        Ok(SurfaceAnswer {
             response,
             prediction_id: Some(prediction_id),
         })
@@ -155,12 +159,12 @@ pub(super) fn run<P: Ports>(
 ) -> Result<Vec<Tensor>, Problem> {
     let wanted = asked.outputs.iter();
     let names: Vec<String> = wanted.map(|output| output.name.clone()).collect();
-    let wishes = Wishes {
+    let options = RunOptions {
         priority: asked.priority,
         timeout_us: asked.timeout_us,
         is_joined: false,
     };
-    let mut outputs = runner.infer(inputs, &names, wishes)?;
+    let mut outputs = runner.infer(inputs, &names, options)?;
     runner.disclose(&mut outputs);
     Ok(outputs)
 }

@@ -1,11 +1,13 @@
 //! `/v1/moderations` in OpenAI's shape, for models whose contract says which classes are categories (`[moderation]`).
 
-use super::run::{Answer, Runner, Work, broken_adapter};
+use super::body::{JSON, text};
 use super::texts::{self, Common, Texts};
-use super::{JSON, taken, text};
+use super::{classify, scan};
 use crate::catalogue::Opened;
 use crate::ports::Ports;
+use crate::problem::broken_adapter;
 use crate::record::Response;
+use crate::run::{Runner, SurfaceAnswer, Work};
 use penstock_core::{Code, Problem};
 use penstock_tensor::contract::Moderation;
 use serde_json::{Map, Value, json};
@@ -54,7 +56,7 @@ pub(super) fn decode<P: Ports>(
         ));
     }
     let in_parts =
-        taken::kind(input) == b'[' && input.trim_start().get(1..).map(taken::kind) == Some(b'{');
+        scan::kind(input) == b'[' && input.trim_start().get(1..).map(scan::kind) == Some(b'{');
     let (all, is_list) = match in_parts {
         true => (parts("/input", input)?, true),
         false => texts::strings("/input", input)?,
@@ -71,7 +73,7 @@ pub(super) fn decode<P: Ports>(
             model,
             (rows, places),
             common.cut_to,
-            super::classify::GIVES,
+            classify::GIVES,
         )?,
         is_one: in_parts,
     }))
@@ -85,13 +87,13 @@ fn parts(pointer: &str, value: &str) -> Result<Vec<String>, Problem> {
         .enumerate();
     let all = each.map(|(at, value)| {
         let at = format!("{pointer}/{at}");
-        if taken::kind(value) != b'{' {
+        if scan::kind(value) != b'{' {
             return Err(texts::wrong(&at, expected, value));
         }
         let mut text = None;
-        for (name, value) in taken::present(value)? {
+        for (name, value) in scan::present(value)? {
             match name.as_str() {
-                "type" if taken::of::<String>(value).as_deref() == Some("text") => {}
+                "type" if scan::of::<String>(value).as_deref() == Some("text") => {}
                 "text" => text = Some(texts::string(&format!("{at}/text"), value)?),
                 _ => return Err(texts::wrong(&format!("{at}/{name}"), expected, value)),
             }
@@ -155,7 +157,7 @@ impl<P: Ports> Work<P> for Moderations {
         self.texts.count() as u64
     }
 
-    fn run(mut self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+    fn run(mut self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<SurfaceAnswer, Problem> {
         let answers = self.texts.run(runner)?;
         let Some(moderation) = &runner.contract().moderation else {
             return Err(self.texts.lacking(runner.model));
@@ -181,7 +183,7 @@ impl<P: Ports> Work<P> for Moderations {
             "model": runner.model,
             "results": results,
         });
-        Ok(Answer {
+        Ok(SurfaceAnswer {
             response: Response::new(200, JSON, body.to_string().into_bytes()),
             prediction_id: Some(prediction_id),
         })

@@ -1,11 +1,12 @@
 //! `/v1/classify`: classes of texts, in vLLM's shape (`input`) or in that of Text Embeddings Inference (`inputs`).
 
-use super::run::{Answer, Runner, Work};
+use super::body::{JSON, text};
+use super::scan;
 use super::texts::{self, Common, Texts};
-use super::{JSON, taken, text};
 use crate::catalogue::Opened;
 use crate::ports::Ports;
 use crate::record::Response;
+use crate::run::{Runner, SurfaceAnswer, Work};
 use penstock_core::{Code, Problem};
 use serde_json::{Map, Value, json};
 
@@ -85,7 +86,7 @@ pub(super) fn decode<P: Ports>(
 /// others.
 fn tei(pointer: &str, value: &str) -> Result<(Vec<Vec<String>>, bool), Problem> {
     let expected = "a string, or a list of lists of one string or two";
-    if taken::kind(value) == b'"' {
+    if scan::kind(value) == b'"' {
         return Ok((vec![vec![texts::string(pointer, value)?]], true));
     }
     let each = texts::list(pointer, value, expected)?
@@ -93,7 +94,7 @@ fn tei(pointer: &str, value: &str) -> Result<(Vec<Vec<String>>, bool), Problem> 
         .enumerate();
     let rows = each.map(|(at, value)| {
         let at = format!("{pointer}/{at}");
-        if taken::kind(value) == b'"' {
+        if scan::kind(value) == b'"' {
             return Err(texts::refuse(
                 Code::InvalidBody,
                 &at,
@@ -125,7 +126,7 @@ impl<P: Ports> Work<P> for Classify {
         self.texts.count() as u64
     }
 
-    fn run(mut self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+    fn run(mut self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<SurfaceAnswer, Problem> {
         let answers = self.texts.run(runner)?;
         let units = texts::units(&answers);
         let mut data = Vec::with_capacity(answers.len());
@@ -161,7 +162,7 @@ impl<P: Ports> Work<P> for Classify {
                 "usage": texts::usage(units),
             }),
         };
-        Ok(Answer {
+        Ok(SurfaceAnswer {
             response: Response::new(200, JSON, body.to_string().into_bytes()),
             prediction_id: Some(prediction_id),
         })

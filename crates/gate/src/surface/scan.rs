@@ -1,7 +1,7 @@
 //! JSON taken apart into the texts of its members and elements, so that nothing is built of a body before somebody has
 //! said how much of it there may be: a value in memory takes dozens of bytes where its text has two.
 
-use super::rejected;
+use crate::problem::rejected;
 use penstock_core::Problem;
 use penstock_tensor::Rejection;
 use penstock_tensor::json::{Names, Scan, Scanner};

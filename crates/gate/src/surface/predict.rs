@@ -1,13 +1,15 @@
 //! `:predict`: named inputs in JSON, a body of content for the model's adapter, or a bare body as one part of it.
 
+use super::body::{BodyKind, JSON, body_kind, text};
 use super::content::{self, Content, OwnedPart};
-use super::explain;
-use super::run::{Answer, Runner, Wishes, Work, item_count, prepare};
-use super::{BodyKind, Call, JSON, body_kind, rejected, text};
 use crate::answer;
+use crate::call::ModelCall;
 use crate::catalogue::Opened;
 use crate::ports::{Blob, ContractPort, Item, Part, Ports, Step};
+use crate::problem::rejected;
 use crate::record::Response;
+use crate::run::prepare::{item_count, prepare};
+use crate::run::{RunOptions, Runner, SurfaceAnswer, Work};
 use penstock_core::Problem;
 use penstock_tensor::{Tensor, render};
 use std::borrow::Cow;
@@ -32,24 +34,9 @@ pub(super) struct Said {
     pub model_version: Option<String>,
 }
 
-/// Reads a body, and sees to it that it is explained where the request asks for that.
-pub(super) fn decode<'b, P: Ports>(
-    call: &Call<'_, P>,
-    opened: &Opened<P>,
-    model: &str,
-    body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
-) -> Result<Box<dyn Work<P>>, Problem> {
-    let explained = explain::is_wanted(call.request)?;
-    let read = read(call, opened, model, body)?;
-    match explained {
-        true => explain::beside(call, opened, model, read),
-        false => Ok(Box::new(read)),
-    }
-}
-
 /// Reads a body.
-pub(super) fn read<'b, P: Ports>(
-    call: &Call<'_, P>,
+pub(super) fn decode<'b, P: Ports>(
+    call: &ModelCall<'_, P>,
     opened: &Opened<P>,
     model: &str,
     body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
@@ -69,11 +56,11 @@ pub(super) fn read<'b, P: Ports>(
     }
     let (read, said) = read_json(opened, &body)?;
     let begun = match read {
-        Read::Tensors(inputs) => Begun::Tensors {
+        Body::Tensors(inputs) => Begun::Tensors {
             items: item_count(&inputs, &opened.contract),
             inputs,
         },
-        Read::Parts(parts) => Begun::Adapted(content::begin(opened, model, &parts)?),
+        Body::Parts(parts) => Begun::Adapted(content::begin(opened, model, &parts)?),
     };
     Ok(Predict { said, begun })
 }
@@ -108,7 +95,7 @@ impl<P: Ports> Work<P> for Predict {
         self.said.model_version.as_deref()
     }
 
-    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<SurfaceAnswer, Problem> {
         let (predictions, non_finite) = match self.begun {
             Begun::Adapted(step) => {
                 let answers = runner.adapt(1, step)?;
@@ -116,7 +103,7 @@ impl<P: Ports> Work<P> for Predict {
                 (format!("[{text}]").into_bytes(), 0)
             }
             Begun::Tensors { inputs, .. } => {
-                let outputs = runner.infer(inputs, &[], Wishes::default())?;
+                let outputs = runner.infer(inputs, &[], RunOptions::default())?;
                 write(runner, outputs)?
             }
         };
@@ -135,7 +122,7 @@ impl<P: Ports> Work<P> for Predict {
             latency_ns: ports.monotonic_ns().saturating_sub(context.started_ns),
             request_id: &context.request_id,
         });
-        Ok(Answer {
+        Ok(SurfaceAnswer {
             response: Response::new(200, JSON, body),
             prediction_id: Some(prediction_id),
         })
@@ -157,7 +144,7 @@ pub(super) fn write<P: Ports>(
 }
 
 /// What a JSON body holds: inputs, or parts that an adapter has not seen yet.
-pub(super) enum Read {
+pub(super) enum Body {
     Tensors(Vec<Tensor>),
     Parts(Vec<OwnedPart>),
 }
@@ -166,7 +153,7 @@ pub(super) enum Read {
 pub(super) fn read_json<P: Ports>(
     opened: &Opened<P>,
     body: &[u8],
-) -> Result<(Read, Said), Problem> {
+) -> Result<(Body, Said), Problem> {
     let read = text(body)?;
     if content::is_content(body) {
         let read = content::read(opened, read)?;
@@ -175,8 +162,8 @@ pub(super) fn read_json<P: Ports>(
             model_version: read.model_version,
         };
         return Ok(match read.content {
-            Content::Tensors(inputs) => (Read::Tensors(inputs), said),
-            Content::Parts(parts) => (Read::Parts(parts), said),
+            Content::Tensors(inputs) => (Body::Tensors(inputs), said),
+            Content::Parts(parts) => (Body::Parts(parts), said),
         });
     }
     let parsed = opened.validation.parse_predict(read).map_err(rejected)?;
@@ -184,5 +171,5 @@ pub(super) fn read_json<P: Ports>(
         id: parsed.id,
         model_version: parsed.model_version,
     };
-    Ok((Read::Tensors(parsed.inputs), said))
+    Ok((Body::Tensors(parsed.inputs), said))
 }

@@ -1,21 +1,18 @@
 //! Decides what is told of the repository of models, and to whom, and what is done to it. The Open Inference Protocol's
 //! extensions for statistics and for the repository, over REST and gRPC.
 
-use crate::call::rejected;
 use crate::catalogue::Catalogue;
 use crate::coding;
-use crate::gate::Answered;
-use crate::ports::{ControlFailure, ControlFailureKind, Headers, Ports};
+use crate::policies::Sees;
+use crate::ports::{ControlFailure, ControlFailureKind, Ports};
+use crate::problem::rejected;
 use crate::record::{Request, Response};
-use crate::route::{Route, Target, shorten};
+use crate::route::{Route, Target, replaces_model, shorten};
 use penstock_core::{Code, Problem};
 use penstock_tensor::json::{Scan, Scanner};
 use penstock_tensor::{Rejection, Unknown};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-
-/// Which of some models are to be shown.
-type Sees<'a> = &'a dyn Fn(&[String]) -> Vec<bool>;
 
 /// How one model did, or all that the caller may know of.
 pub(crate) fn statistics<P: Ports>(
@@ -23,7 +20,7 @@ pub(crate) fn statistics<P: Ports>(
     catalogue: &mut Catalogue<P>,
     target: Option<&Target>,
     sees: Sees<'_>,
-) -> Result<Answered, Problem> {
+) -> Result<Response, Problem> {
     let found = match target {
         None => ports.statistics(None, None),
         Some(target) => {
@@ -36,16 +33,16 @@ pub(crate) fn statistics<P: Ports>(
     if let Some(all) = said.get_mut("model_stats").and_then(Value::as_array_mut) {
         shown(all, sees);
     }
-    Ok(Answered::json(200, &said))
+    Ok(Response::json(200, &said))
 }
 
 /// Which models there are, of those the caller may know of.
-pub(crate) fn index<P: Ports>(ports: &P, ready: bool, sees: Sees<'_>) -> Result<Answered, Problem> {
+pub(crate) fn index<P: Ports>(ports: &P, ready: bool, sees: Sees<'_>) -> Result<Response, Problem> {
     let mut said = parsed(ports.index(ready))?;
     if let Some(all) = said.as_array_mut() {
         shown(all, sees);
     }
-    Ok(Answered::json(200, &said))
+    Ok(Response::json(200, &said))
 }
 
 /// What the host remarks on versions that answer, by model and version; nothing where it keeps no index.
@@ -66,7 +63,7 @@ pub(crate) fn load<P: Ports>(
     ports: &P,
     catalogue: &Catalogue<P>,
     model: &str,
-) -> Result<Answered, Problem> {
+) -> Result<Response, Problem> {
     (ports.load(model)).map_err(|failure| failed(failure, |_| catalogue.unknown(model)))?;
     Ok(done())
 }
@@ -76,13 +73,13 @@ pub(crate) fn unload<P: Ports>(
     ports: &P,
     catalogue: &Catalogue<P>,
     model: &str,
-) -> Result<Answered, Problem> {
+) -> Result<Response, Problem> {
     (ports.unload(model)).map_err(|failure| failed(failure, |_| catalogue.unknown(model)))?;
     Ok(done())
 }
 
-fn done() -> Answered {
-    Answered::whole(Response::new(200, "application/json", Vec::new()))
+fn done() -> Response {
+    Response::new(200, "application/json", Vec::new())
 }
 
 /// The largest body of a request to the repository; what it may have takes a hundred bytes.
@@ -94,11 +91,6 @@ const CONTROL_MEMBERS: [&str; 1] = ["parameters"];
 
 /// What an unload may be told. Nothing here depends on another model, so it changes nothing.
 const UNLOAD_DEPENDENTS: &str = "unload_dependents";
-
-/// Whether a parameter of a load would change what is loaded: the contract, or the model's files.
-pub(crate) fn replaces_model(name: &str) -> bool {
-    name == "config" || name.starts_with("file:")
-}
 
 /// The route with what its body asks; of a route that is not the repository's, as it is. What nothing here knows is ignored,
 /// or refused where the operator wants that.
@@ -160,7 +152,7 @@ fn body(
     known: &[&str],
     unknown: Unknown,
 ) -> Result<Map<String, Value>, Problem> {
-    let coding = coding::of(request, &mut Headers::new())?;
+    let coding = coding::of(request)?;
     let too_large = || {
         Problem::new(
             Code::BodyTooLarge,

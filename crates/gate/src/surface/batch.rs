@@ -3,14 +3,16 @@
 //! What is wrong with one fails it alone. Requests whose tensors fit each other are run as one batch where rows do not
 //! depend on each other; where that fails, each is run by itself, so that the one that cannot be run is found.
 
-use super::predict::{self, Read};
-use super::run::{Answer, Runner, Wishes, Work, item_count, prepare};
-use super::{JSON, rejected, text};
+use super::body::{JSON, text};
+use super::predict::{self, Body};
 use crate::answer;
 use crate::catalogue::Opened;
 use crate::ports::{Item, Ports};
+use crate::problem::{no_adapter, rejected, was_not_run};
 use crate::record::Response;
 use crate::route::shorten;
+use crate::run::prepare::{item_count, prepare};
+use crate::run::{RunOptions, Runner, SurfaceAnswer, Work};
 use penstock_core::{Code, PredictionId, Problem, Violation};
 use penstock_tensor::batch::{join, split};
 use penstock_tensor::json::{Kind, Names, Scanner};
@@ -25,7 +27,7 @@ const MAX_PREPARING_NS: u64 = 3_000_000_000;
 /// One request of the batch, read.
 struct Entry {
     caller_id: Option<String>,
-    outcome: Result<Read, Problem>,
+    outcome: Result<Body, Problem>,
 }
 
 /// What one request came to.
@@ -57,8 +59,8 @@ pub(super) fn decode<P: Ports>(
             Err(problem) => (Err(problem), None),
         };
         items += match &outcome {
-            Ok(Read::Tensors(inputs)) => item_count(inputs, &opened.contract),
-            Ok(Read::Parts(_)) => 1,
+            Ok(Body::Tensors(inputs)) => item_count(inputs, &opened.contract),
+            Ok(Body::Parts(_)) => 1,
             Err(_) => 0,
         };
         entries.push(Entry { caller_id, outcome });
@@ -159,7 +161,7 @@ impl<P: Ports> Work<P> for Batch {
         self.items
     }
 
-    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<SurfaceAnswer, Problem> {
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(self.entries.len());
         let mut waiting: Vec<(usize, Vec<Tensor>)> = Vec::new();
         let mut adapted = Vec::new();
@@ -168,8 +170,8 @@ impl<P: Ports> Work<P> for Batch {
                 Err(problem) => Err(problem),
                 Ok(read) => {
                     match read {
-                        Read::Tensors(inputs) => waiting.push((index, inputs)),
-                        Read::Parts(parts) => adapted.push((index, parts)),
+                        Body::Tensors(inputs) => waiting.push((index, inputs)),
+                        Body::Parts(parts) => adapted.push((index, parts)),
                     }
                     // Replaced when it has run.
                     Err(Problem::new(Code::Internal, "the request was left out"))
@@ -202,7 +204,7 @@ impl<P: Ports> Work<P> for Batch {
         }
         runner.meter.is_to_forget = outcomes.iter().all(|outcome| {
             let problem = outcome.result.as_ref().err();
-            problem.is_some_and(|problem| super::was_not_run(problem.code))
+            problem.is_some_and(|problem| was_not_run(problem.code))
         });
         Ok(write(runner, outcomes))
     }
@@ -257,7 +259,7 @@ fn run_group<P: Ports>(runner: &mut Runner<'_, P>, group: Group) -> Vec<(usize, 
             // Nothing of it ran, because each answer would depend on the other requests.
             Ok(None) => {}
             // Nothing of it ran, and by themselves they would fare no better.
-            Err(problem) if super::was_not_run(problem.code) => {
+            Err(problem) if was_not_run(problem.code) => {
                 let places = group.into_iter().map(|(index, _)| index);
                 return places.map(|index| (index, Err(problem.clone()))).collect();
             }
@@ -267,7 +269,7 @@ fn run_group<P: Ports>(runner: &mut Runner<'_, P>, group: Group) -> Vec<(usize, 
     }
     let mut ran = Vec::with_capacity(group.len());
     for (index, inputs) in group {
-        let result = runner.infer(inputs, &[], Wishes::default());
+        let result = runner.infer(inputs, &[], RunOptions::default());
         let result = result.and_then(|outputs| finished(runner, outputs));
         ran.push((index, result));
     }
@@ -281,7 +283,7 @@ fn finished<P: Ports>(runner: &mut Runner<'_, P>, outputs: Vec<Tensor>) -> Ran {
 
 fn run_adapted<P: Ports>(runner: &mut Runner<'_, P>, item: Item<'_>, prepared_ns: &mut u64) -> Ran {
     let Some(adapter) = &runner.opened.adapter else {
-        return Err(super::content::no_adapter(runner.model));
+        return Err(no_adapter(runner.model));
     };
     let ports = runner.call.ports;
     let begun_ns = ports.monotonic_ns();
@@ -297,7 +299,7 @@ fn is_worth_a_retry(code: Code) -> bool {
     matches!(code.status(), 429 | 500 | 503 | 504)
 }
 
-fn write<P: Ports>(runner: &Runner<'_, P>, outcomes: Vec<Outcome>) -> Answer {
+fn write<P: Ports>(runner: &Runner<'_, P>, outcomes: Vec<Outcome>) -> SurfaceAnswer {
     let context = runner.call.context;
     let failed: Vec<usize> = outcomes
         .iter()
@@ -360,7 +362,7 @@ fn write<P: Ports>(runner: &Runner<'_, P>, outcomes: Vec<Outcome>) -> Answer {
     render::write_string(&mut body, context.request_id.as_str());
     body.push(b'}');
     let status = if failed.is_empty() { 200 } else { 207 };
-    Answer {
+    SurfaceAnswer {
         response: Response::new(status, JSON, body),
         prediction_id: None,
     }

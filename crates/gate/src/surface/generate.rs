@@ -1,12 +1,15 @@
 //! Triton's `generate` and `generate_stream`: one JSON object of inputs, one of outputs. Models here give one answer, so
 //! a stream of them is one event long; what is refused before the model runs is answered as everywhere.
 
+use super::body::{JSON, names_model, text};
 use super::infer;
-use super::run::{Answer, Runner, Work, item_count};
-use super::{Call, JSON, names_model, rejected, text};
+use crate::call::ModelCall;
 use crate::catalogue::Opened;
 use crate::ports::{ContractPort, Ports};
+use crate::problem::rejected;
 use crate::record::Response;
+use crate::run::prepare::item_count;
+use crate::run::{Runner, SurfaceAnswer, Work};
 use penstock_core::Problem;
 use penstock_tensor::generate::{EVENT_STREAM, event, render};
 use penstock_tensor::{InferRequest, render::Form};
@@ -20,7 +23,7 @@ struct Generate {
 
 /// Reads a body.
 pub(super) fn decode<P: Ports>(
-    call: &Call<'_, P>,
+    call: &ModelCall<'_, P>,
     opened: &Opened<P>,
     model: &str,
     (body, streamed): (&[u8], bool),
@@ -46,7 +49,7 @@ impl<P: Ports> Work<P> for Generate {
         infer::said_version(&self.parsed)
     }
 
-    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<SurfaceAnswer, Problem> {
         let Generate {
             mut parsed,
             streamed,
@@ -69,7 +72,7 @@ impl<P: Ports> Work<P> for Generate {
             true => Response::new(200, EVENT_STREAM, event(&json)),
             false => Response::new(200, JSON, json),
         };
-        Ok(Answer {
+        Ok(SurfaceAnswer {
             response,
             prediction_id: Some(runner.prediction_id()),
         })

@@ -1,21 +1,24 @@
-//! Runs a model for a surface: the one place where inputs go to the engine and outputs come back, whatever the call
-//! looked like, with the limits of the call, and an adapter's runs one after the other.
+//! Runs a model for a surface. Here, and nowhere else, inputs go to the engine and outputs come back, whatever the call
+//! looks like. An adapter's runs follow one after the other.
 
-use super::cache::Caching;
-use super::version::Serving;
-use super::{Call, Meter};
+pub(crate) mod cache;
+pub(crate) mod prepare;
+
+use crate::call::{Meter, ModelCall};
 use crate::catalogue::{Opened, StepModel};
 use crate::disclose::disclose;
-use crate::gate::failure;
-use crate::ports::{AdapterAnswer, AdapterPort, FailureKind, Item, Ports, Refusal, Step, Terms};
+use crate::ports::{AdapterAnswer, AdapterPort, FailureKind, InferOptions, Ports, Step};
+use crate::problem::{broken_adapter, failure, outputs_too_large, was_not_run};
 use crate::record::Response;
+use crate::rollout::Serving;
+use crate::route::shorten;
+use cache::{Caching, Lookup};
 use penstock_core::{Code, PredictionId, Problem};
 use penstock_policy::disclosure::rules;
-use penstock_tensor::check::NOT_FINITE;
-use penstock_tensor::contract::{Dim, TooLong};
 use penstock_tensor::outputs::{Lengths, settle};
 use penstock_tensor::render::{self, Ranking};
 use penstock_tensor::{Contract, Tensor};
+use prepare::{check_adapted, item_count};
 use std::ops::Range;
 
 /// The most runs one adapter may ask for to answer one call: a minute of sound in pieces of 32 ms takes 1,875.
@@ -25,14 +28,14 @@ pub(crate) const MAX_ADAPTER_RUNS: u32 = 4_096;
 /// The most bytes of inputs that a version runs on beside what answers: they are copied, in the memory of the instance.
 const MAX_SHADOW_BYTES: usize = 1 << 20;
 
-/// How long a caller has to wait for a run to be held against the version that it did not end: whoever hangs up sooner, or
-/// gives a call less time, would end canaries that are well.
+/// Calls that the client cancelled, or gave less time than this, say nothing about a version's health. They must not end a
+/// canary.
 const PATIENCE_NS: u64 = 1_000_000_000;
 
-/// What a caller asks of a run.
+/// The options of a run, as the caller sets them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wishes {
-    /// The line to wait in, 1 the first to run.
+pub(crate) struct RunOptions {
+    /// The priority level, 1 the first to run.
     pub priority: Option<u8>,
     /// Microseconds the call may take.
     pub timeout_us: Option<u64>,
@@ -40,8 +43,8 @@ pub(crate) struct Wishes {
     pub is_joined: bool,
 }
 
-/// A surface's answer.
-pub(crate) struct Answer {
+/// The answer that a surface writes.
+pub(crate) struct SurfaceAnswer {
     pub response: Response,
     /// The prediction's id, where the answer is one prediction.
     pub prediction_id: Option<PredictionId>,
@@ -56,12 +59,18 @@ pub(crate) trait Work<P: Ports> {
         None
     }
     /// Runs it and writes the answer.
-    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem>;
+    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<SurfaceAnswer, Problem>;
+}
+
+/// Outputs, and whether the model ran for them.
+struct Computed {
+    outputs: Vec<Tensor>,
+    ran: bool,
 }
 
 /// A call that runs.
 pub(crate) struct Runner<'a, P: Ports> {
-    pub call: &'a Call<'a, P>,
+    pub call: &'a ModelCall<'a, P>,
     pub opened: &'a Opened<P>,
     pub model: &'a str,
     pub serving: &'a Serving,
@@ -75,7 +84,7 @@ pub(crate) struct Runner<'a, P: Ports> {
 
 impl<'a, P: Ports> Runner<'a, P> {
     pub fn new(
-        call: &'a Call<'a, P>,
+        call: &'a ModelCall<'a, P>,
         opened: &'a Opened<P>,
         model: &'a str,
         serving: &'a Serving,
@@ -115,14 +124,49 @@ impl<'a, P: Ports> Runner<'a, P> {
         &mut self,
         inputs: Vec<Tensor>,
         outputs: &[String],
-        wishes: Wishes,
+        options: RunOptions,
     ) -> Result<Vec<Tensor>, Problem> {
         let items = item_count(&inputs, self.contract());
-        let computed = self.cached(inputs, outputs, wishes)?;
+        let computed = self.cached(inputs, outputs, options)?;
         if computed.ran {
             self.ran(items);
         }
         Ok(computed.outputs)
+    }
+
+    /// Outputs of the model for these inputs: from the cache where it has them, else from a run.
+    fn cached(
+        &mut self,
+        inputs: Vec<Tensor>,
+        outputs: &[String],
+        options: RunOptions,
+    ) -> Result<Computed, Problem> {
+        let ports = self.call.ports;
+        let question = cache::Question {
+            tenant: &self.call.caller.tenant,
+            version: self.serving.version,
+            contract: self.contract(),
+            fingerprint: &self.opened.fingerprint,
+            inputs: &inputs,
+            outputs,
+            is_joined: options.is_joined,
+            timeout_us: options.timeout_us,
+        };
+        let keep = match self.cache.look(ports, &question)? {
+            Lookup::Found(outputs) => {
+                return Ok(Computed {
+                    outputs,
+                    ran: false,
+                });
+            }
+            Lookup::Run(keep) => keep,
+        };
+        let computed = self.compute(None, inputs, outputs, options);
+        self.cache.keep(ports, keep, computed.as_deref().ok());
+        Ok(Computed {
+            outputs: computed?,
+            ran: true,
+        })
     }
 
     /// Runs the model once on items that were put together to save runs. `None`, and nothing run, where the answer to an
@@ -135,40 +179,31 @@ impl<'a, P: Ports> Runner<'a, P> {
         if self.rows_depend {
             return Ok(None);
         }
-        let wishes = Wishes {
+        let options = RunOptions {
             is_joined: true,
-            ..Wishes::default()
+            ..RunOptions::default()
         };
-        match self.infer(inputs, outputs, wishes) {
+        match self.infer(inputs, outputs, options) {
             Err(_) if self.rows_depend => Ok(None),
             ran => ran.map(Some),
         }
     }
 
-    /// Runs the model once, past the cache, and leaves the counting to the caller.
-    pub(super) fn compute(
-        &mut self,
-        inputs: Vec<Tensor>,
-        outputs: &[String],
-        wishes: Wishes,
-    ) -> Result<Vec<Tensor>, Problem> {
-        self.compute_of(None, inputs, outputs, wishes)
-    }
-
-    /// The same of another model, where one is given: on the call's terms, and without a shadow.
-    fn compute_of(
+    /// Runs the model once, past the cache, and leaves the counting to the caller. `other` is another model to run in its
+    /// place, with the same options and without a shadow.
+    fn compute(
         &mut self,
         other: Option<&'a StepModel>,
         inputs: Vec<Tensor>,
         outputs: &[String],
-        wishes: Wishes,
+        options: RunOptions,
     ) -> Result<Vec<Tensor>, Problem> {
         let ports = self.call.ports;
         let (model, version, contract) = match other {
             Some(other) => (other.model.as_str(), other.version, &other.contract),
             None => (self.model, self.serving.version, self.contract()),
         };
-        let terms = self.terms(wishes);
+        let infer_options = self.infer_options(options);
         let shadow = (self.serving.shadow)
             .filter(|_| other.is_none())
             .filter(|_| inputs.iter().map(|t| t.data.len()).sum::<usize>() <= MAX_SHADOW_BYTES)
@@ -176,7 +211,7 @@ impl<'a, P: Ports> Runner<'a, P> {
         let shapes = (inputs.iter()).map(|t| (t.name.as_str(), t.shape.iter().copied()));
         let lengths = Lengths::of(contract, shapes);
         let begun_ns = ports.monotonic_ns();
-        let computed = ports.infer(model, version, inputs, outputs, terms);
+        let computed = ports.infer(model, version, inputs, outputs, infer_options);
         if let Err(failure) = &computed
             && failure.kind == FailureKind::RowsDepend
         {
@@ -192,7 +227,7 @@ impl<'a, P: Ports> Runner<'a, P> {
         let mut tensors = computed.map_err(|f| {
             // Who leaves the model no time, or goes at once, says nothing of the model.
             let hurried = f.kind == FailureKind::DeadlineExceeded
-                && (wishes.timeout_us.is_some() || took_ns < PATIENCE_NS);
+                && (options.timeout_us.is_some() || took_ns < PATIENCE_NS);
             let kind = f.kind;
             let problem = failure(f, Some(contract));
             self.meter.failed = Some(match problem.code {
@@ -201,7 +236,7 @@ impl<'a, P: Ports> Runner<'a, P> {
                 _ if hurried => FailureKind::InputsRejected,
                 _ => kind,
             });
-            self.meter.ran_and_failed |= !super::was_not_run(problem.code);
+            self.meter.ran_and_failed |= !was_not_run(problem.code);
             problem
         })?;
         if let Err(breach) = settle(contract, lengths, outputs, &mut tensors) {
@@ -225,23 +260,23 @@ impl<'a, P: Ports> Runner<'a, P> {
         Ok(tensors)
     }
 
-    /// On whose terms a call runs: nobody comes before the place of their tier.
-    fn terms(&self, wishes: Wishes) -> Terms {
+    /// The options that the engine gets. No caller gets a better priority than that of its tier.
+    fn infer_options(&self, options: RunOptions) -> InferOptions {
         let batching = &self.contract().batching;
         let usual = batching
             .default_priority
             .unwrap_or(batching.priority_levels);
-        let priority = match (self.call.priority, wishes.priority) {
+        let priority = match (self.call.priority, options.priority) {
             (Some(tier), Some(asked)) => Some(tier.max(asked)),
             // Among tiers that have one, a tier without a priority stands where the model puts it.
             (None, Some(asked)) if self.call.policies.ranks_tiers => Some(asked.max(usual)),
             (tier, asked) => tier.or(asked),
         };
         let ms = |us: u64| u32::try_from(us.div_ceil(1_000)).unwrap_or(u32::MAX);
-        Terms {
+        InferOptions {
             priority,
-            timeout_ms: wishes.timeout_us.map(ms),
-            is_joined: wishes.is_joined,
+            timeout_ms: options.timeout_us.map(ms),
+            is_joined: options.is_joined,
         }
     }
 
@@ -320,14 +355,14 @@ impl<'a, P: Ports> Runner<'a, P> {
                 ));
             }
             runs += 1;
-            let wishes = Wishes {
+            let options = RunOptions {
                 is_joined: count > 1,
-                ..Wishes::default()
+                ..RunOptions::default()
             };
             let outputs = match other {
                 Some(other) => {
                     check_adapted(&tensors, &other.contract, self.model)?;
-                    let outputs = self.compute_of(Some(other), tensors, &[], wishes)?;
+                    let outputs = self.compute(Some(other), tensors, &[], options)?;
                     ran = true;
                     outputs
                 }
@@ -336,7 +371,7 @@ impl<'a, P: Ports> Runner<'a, P> {
                         // What it made of the items was checked before they were charged.
                         check_adapted(&tensors, self.contract(), self.model)?;
                     }
-                    let computed = self.cached(tensors, &[], wishes)?;
+                    let computed = self.cached(tensors, &[], options)?;
                     ran |= computed.ran;
                     computed.outputs
                 }
@@ -364,7 +399,7 @@ impl<'a, P: Ports> Runner<'a, P> {
         self.opened.steps.get(name).ok_or_else(|| {
             let message = format!(
                 "it asks for the step `{}`, which [pipeline] of its model.toml does not name",
-                crate::route::shorten(name)
+                shorten(name)
             );
             broken_adapter(self.model, &message)
         })
@@ -407,108 +442,6 @@ impl<'a, P: Ports> Runner<'a, P> {
         form: render::Form<'_>,
         copies: usize,
     ) -> Result<usize, Problem> {
-        render::capacity(outputs, form, copies).map_err(too_much)
+        render::capacity(outputs, form, copies).map_err(outputs_too_large)
     }
-}
-
-/// Why outputs cannot be written.
-pub(crate) fn too_much(bytes: usize) -> Problem {
-    Problem::new(
-        Code::ModelRejectedInputs,
-        format!(
-            "the model answered, and its outputs are {bytes} bytes of JSON, more than there is memory for; \
-             send fewer items"
-        ),
-    )
-}
-
-/// Why items could not be prepared.
-pub(crate) enum Unprepared {
-    /// The adapter refuses one of them.
-    Refused(Refusal),
-    /// The adapter is broken.
-    Broken(Problem),
-}
-
-/// To how many tokens the contract has longer texts cut.
-pub(crate) fn cut_to(contract: &Contract) -> Option<u32> {
-    let adapter = contract.adapter.as_ref()?;
-    (adapter.too_long == TooLong::Truncate).then_some(u32::MAX)
-}
-
-/// How many items of a call run together.
-pub(crate) fn at_once(contract: &Contract) -> usize {
-    usize::try_from(contract.limits.max_items).unwrap_or(usize::MAX)
-}
-
-/// Turns items into what the model is to run on first, checked like a stranger's: the adapter is a component of its own.
-pub(crate) fn prepare<A: AdapterPort>(
-    adapter: &A,
-    contract: &Contract,
-    model: &str,
-    items: &[Item<'_>],
-) -> Result<Step, Problem> {
-    prepare_cut(adapter, contract, model, items, cut_to(contract)).map_err(|e| match e {
-        Unprepared::Refused(refusal) => super::content::refused(refusal),
-        Unprepared::Broken(problem) => problem,
-    })
-}
-
-/// The same, with longer texts cut to so many tokens; the caller words what the adapter refuses.
-pub(crate) fn prepare_cut<A: AdapterPort>(
-    adapter: &A,
-    contract: &Contract,
-    model: &str,
-    items: &[Item<'_>],
-    cut_to: Option<u32>,
-) -> Result<Step, Unprepared> {
-    let step = adapter
-        .prepare(items, cut_to)
-        .map_err(Unprepared::Refused)?;
-    if let Step::Tensors(tensors) = &step {
-        check_adapted(tensors, contract, model).map_err(Unprepared::Broken)?;
-    }
-    Ok(step)
-}
-
-fn check_adapted(tensors: &[Tensor], contract: &Contract, model: &str) -> Result<(), Problem> {
-    penstock_tensor::check_tensors(tensors, contract).map_err(|r| {
-        // Content can lead to such numbers: the samples of a sound, or the state of a model that they were fed to.
-        let from_content =
-            !r.violations.is_empty() && r.violations.iter().all(|v| v.rule == NOT_FINITE);
-        match from_content {
-            true => Problem::new(
-                Code::ModelRejectedInputs,
-                format!(
-                    "the content leads to numbers that the model does not take: {}",
-                    r.message
-                ),
-            ),
-            false => broken_adapter(model, &r.message),
-        }
-    })
-}
-
-/// How many items a batch has: the size of the batch axis, or one.
-pub(crate) fn item_count(inputs: &[Tensor], contract: &Contract) -> u64 {
-    let Some(batch) = contract.batch_axis() else {
-        return 1;
-    };
-    // An optional input may not be there.
-    let batched = contract
-        .inputs
-        .iter()
-        .filter(|spec| matches!(spec.shape.first(), Some(Dim::Symbol(name)) if name == batch))
-        .find_map(|spec| inputs.iter().find(|tensor| tensor.name == spec.name));
-    batched
-        .and_then(|tensor| tensor.shape.first())
-        .copied()
-        .unwrap_or(1)
-}
-
-pub(crate) fn broken_adapter(model: &str, message: &str) -> Problem {
-    Problem::new(
-        Code::Internal,
-        format!("the adapter of model `{model}` failed: {message}"),
-    )
 }

@@ -4,14 +4,15 @@
 //! caller may be told of scores goes into it, so an explanation tells no more than the caller's own calls with something hidden
 //! would. It costs as many items as the model is asked about.
 
+use super::body::JSON;
 use super::predict::{self, Begun, Predict, Said};
-use super::run::{Answer, Runner, Wishes, Work};
-use super::{Call, JSON, rejected};
 use crate::answer;
+use crate::call::ModelCall;
 use crate::catalogue::Opened;
 use crate::ports::{Ports, Step};
-use crate::record::{Request, Response};
-use crate::route::{percent_decoded, shorten};
+use crate::problem::rejected;
+use crate::record::Response;
+use crate::run::{RunOptions, Runner, SurfaceAnswer, Work};
 use penstock_core::{Code, Problem};
 use penstock_tensor::Tensor;
 use penstock_tensor::batch::{join, split};
@@ -37,24 +38,9 @@ enum Also {
     Adapted(Step),
 }
 
-/// Whether a request asks for an explanation beside its prediction.
-pub(super) fn is_wanted(request: &Request) -> Result<bool, Problem> {
-    match parameter(request, "explain")?.as_deref() {
-        None | Some("false") => Ok(false),
-        Some("true") => Ok(true),
-        Some(other) => Err(Problem::new(
-            Code::InvalidParameter,
-            format!(
-                "the parameter `explain` is `{}`; write true or false",
-                shorten(other)
-            ),
-        )),
-    }
-}
-
 /// Reads a body of `:explain`, which is one of `:predict` with one item.
 pub(super) fn decode<'b, P: Ports>(
-    call: &Call<'_, P>,
+    call: &ModelCall<'_, P>,
     opened: &Opened<P>,
     model: &str,
     body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
@@ -65,17 +51,18 @@ pub(super) fn decode<'b, P: Ports>(
             format!("model `{model}` is not explained; its contract has no [explain]"),
         ));
     }
-    let read = predict::read(call, opened, model, body)?;
+    let read = predict::decode(call, opened, model, body)?;
     begin(call, opened, model, read, false)
 }
 
-/// Explains what was read of a body of `:predict`, and predicts it too.
-pub(super) fn beside<P: Ports>(
-    call: &Call<'_, P>,
+/// Reads a body of `:predict` that is to be predicted and explained.
+pub(super) fn decode_with_prediction<'b, P: Ports>(
+    call: &ModelCall<'_, P>,
     opened: &Opened<P>,
     model: &str,
-    read: Predict,
+    body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
 ) -> Result<Box<dyn Work<P>>, Problem> {
+    let read = predict::decode(call, opened, model, body)?;
     if opened.contract.explain.is_none() {
         return Err(Problem::new(
             Code::InvalidParameter,
@@ -88,13 +75,13 @@ pub(super) fn beside<P: Ports>(
 }
 
 fn begin<P: Ports>(
-    call: &Call<'_, P>,
+    call: &ModelCall<'_, P>,
     opened: &Opened<P>,
     model: &str,
     read: Predict,
     predicts: bool,
 ) -> Result<Box<dyn Work<P>>, Problem> {
-    let target = parameter(call.request, "target")?;
+    let target = call.options.target.clone()?;
     let Predict { said, begun } = read;
     let (inputs, also) = match begun {
         Begun::Tensors { inputs, .. } => {
@@ -155,7 +142,7 @@ impl<P: Ports> Work<P> for Explain {
         self.said.model_version.as_deref()
     }
 
-    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+    fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<SurfaceAnswer, Problem> {
         let Self {
             inputs,
             said,
@@ -182,7 +169,7 @@ impl<P: Ports> Work<P> for Explain {
             let rows = rows.copied().unwrap_or(1);
             let asked: &[String] = if all { &[] } else { &explained };
             let joined = match rows {
-                0 | 1 => Some(runner.infer(batch, asked, Wishes::default())?),
+                0 | 1 => Some(runner.infer(batch, asked, RunOptions::default())?),
                 _ => runner.infer_joined(batch, asked)?,
             };
             let mut answered = match joined {
@@ -193,7 +180,7 @@ impl<P: Ports> Work<P> for Explain {
                     let rows = vec![1; usize::try_from(rows).unwrap_or(0)];
                     let mut each = Vec::with_capacity(rows.len());
                     for row in split(batch, &rows).ok_or_else(failed)? {
-                        each.push(runner.infer(row, asked, Wishes::default())?);
+                        each.push(runner.infer(row, asked, RunOptions::default())?);
                     }
                     let each: Vec<&[Tensor]> = each.iter().map(Vec::as_slice).collect();
                     if !each.windows(2).all(|two| two[0].len() == two[1].len()) {
@@ -237,33 +224,9 @@ impl<P: Ports> Work<P> for Explain {
             latency_ns: ports.monotonic_ns().saturating_sub(context.started_ns),
             request_id: &context.request_id,
         });
-        Ok(Answer {
+        Ok(SurfaceAnswer {
             response: Response::new(200, JSON, body),
             prediction_id: Some(prediction_id),
         })
     }
-}
-
-/// A parameter of the query, decoded; the last where it is there several times.
-fn parameter(request: &Request, name: &str) -> Result<Option<String>, Problem> {
-    let query = request
-        .target
-        .split_once('?')
-        .map_or("", |(_, query)| query);
-    let mut found = None;
-    for pair in query.split('&') {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if key == name {
-            found = Some(percent_decoded(&value.replace('+', " ")).ok_or_else(|| {
-                Problem::new(
-                    Code::InvalidParameter,
-                    format!(
-                        "the parameter `{name}` is `{}`, which is not valid percent-encoded UTF-8; write `%` as `%25`",
-                        shorten(value)
-                    ),
-                )
-            })?);
-        }
-    }
-    Ok(found)
 }

@@ -1,27 +1,13 @@
 //! Decides which version answers a call, and what the answer says of it.
 
 use crate::catalogue::{Catalogue, Model, Seeker};
-use crate::gate::Context;
-use crate::ports::{Headers, Ports};
+use crate::exchange::Context;
+use crate::ports::Ports;
 use crate::record::Request;
-use crate::rollout::Counted;
+use crate::rollout::Serving;
 use crate::route::{Target, shorten};
-use penstock_core::{Caller, Code, ModelVersion, Problem};
+use penstock_core::{Caller, Code, Problem};
 use penstock_policy::rollout::identity;
-
-/// The version that answers, and why.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Serving {
-    pub version: ModelVersion,
-    /// In a word, for callers.
-    pub reason: String,
-    /// The run of a canary that the call is counted for.
-    pub counted: Option<Counted>,
-    /// The version that runs beside it for comparison.
-    pub shadow: Option<ModelVersion>,
-    /// What callers are told of a version that is to go.
-    pub notice: Headers,
-}
 
 /// What a request says of the version it wants beside its path.
 const VERSION: &str = "x-model-version";
@@ -51,7 +37,7 @@ pub(crate) fn choose<'c, P: Ports>(
 }
 
 /// The version that path, header and body ask for; they must not contradict each other.
-pub(super) fn pinned(
+pub(crate) fn pinned(
     target: &Target,
     request: &Request,
     body: Option<&str>,

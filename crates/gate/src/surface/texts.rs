@@ -1,18 +1,20 @@
 //! What the surfaces over texts and pairs of texts share: reading their members, having the adapter look at all of them
 //! before anything is charged, and running them in batches.
 
-use super::run::{Runner, Unprepared, at_once, cut_to, prepare_cut};
-use super::taken;
+use super::{body, embeddings, scan};
 use crate::catalogue::Opened;
 use crate::ports::{AdapterAnswer, AdapterPort, Item, Part, Ports, Refusal, RefusalKind, Step};
+use crate::problem::broken_adapter;
 use crate::route::shorten;
+use crate::run::Runner;
+use crate::run::prepare::{Unprepared, at_once, cut_to, prepare_cut};
 use penstock_core::{Code, Problem, Violation};
 use penstock_tensor::Contract;
 use serde_json::{Value, json};
 use std::ops::Range;
 
 /// The most texts or pairs of one call, as for embeddings.
-pub(super) const MAX_TEXTS: usize = super::embeddings::MAX_INPUTS;
+pub(super) const MAX_TEXTS: usize = embeddings::MAX_INPUTS;
 
 /// The most bytes of all pairs of a call, where one text is part of many: a small body must not become large.
 const MAX_PAIRED_BYTES: usize = 16 << 20;
@@ -174,7 +176,7 @@ impl Texts {
     ) -> Result<(Value, Value), Problem> {
         let read = |text: &str| {
             serde_json::from_str::<Value>(text)
-                .map_err(|_| super::run::broken_adapter(runner.model, "its answer is not JSON"))
+                .map_err(|_| broken_adapter(runner.model, "its answer is not JSON"))
         };
         let whole = read(&answer.text)?;
         runner.disclose_text(&mut answer.text)?;
@@ -248,9 +250,9 @@ pub(super) fn members<'b>(
     body: &'b str,
     known: &[&str],
 ) -> Result<Vec<(String, &'b str)>, Problem> {
-    if taken::kind(body) != b'{' {
+    if scan::kind(body) != b'{' {
         // What is no JSON at all is told so.
-        taken::members(body)?;
+        scan::members(body)?;
         return Err(refuse(
             Code::InvalidBody,
             "",
@@ -259,7 +261,7 @@ pub(super) fn members<'b>(
             "the body has to be an object".to_owned(),
         ));
     }
-    let found = taken::present(body)?;
+    let found = scan::present(body)?;
     let stranger = found
         .iter()
         .find(|(name, _)| !known.contains(&name.as_str()));
@@ -305,7 +307,7 @@ impl Common {
             }
             // vLLM's.
             "truncate_prompt_tokens" => {
-                self.cut_to = Some(match taken::of::<i64>(value) {
+                self.cut_to = Some(match scan::of::<i64>(value) {
                     Some(-1) => u32::MAX,
                     Some(number @ 1..) => u32::try_from(number).unwrap_or(u32::MAX - 1),
                     _ => {
@@ -334,11 +336,11 @@ impl Common {
 }
 
 pub(super) fn boolean(pointer: &str, value: &str) -> Result<bool, Problem> {
-    taken::of(value).ok_or_else(|| wrong(pointer, "true or false", value))
+    scan::of(value).ok_or_else(|| wrong(pointer, "true or false", value))
 }
 
 pub(super) fn string(pointer: &str, value: &str) -> Result<String, Problem> {
-    taken::of(value).ok_or_else(|| wrong(pointer, "a string", value))
+    scan::of(value).ok_or_else(|| wrong(pointer, "a string", value))
 }
 
 /// The elements of a list that is not empty and has at most [`MAX_TEXTS`].
@@ -347,10 +349,10 @@ pub(super) fn list<'v>(
     value: &'v str,
     expected: &str,
 ) -> Result<Vec<&'v str>, Problem> {
-    if taken::kind(value) != b'[' {
+    if scan::kind(value) != b'[' {
         return Err(wrong(pointer, expected, value));
     }
-    match taken::elements(value, MAX_TEXTS)? {
+    match scan::elements(value, MAX_TEXTS)? {
         None => Err(refuse(
             Code::InvalidInputs,
             pointer,
@@ -374,7 +376,7 @@ pub(super) fn list<'v>(
 /// A string, or a list of strings, and whether it is a list.
 pub(super) fn strings(pointer: &str, value: &str) -> Result<(Vec<String>, bool), Problem> {
     let expected = "a string or a list of strings";
-    if taken::kind(value) == b'"' {
+    if scan::kind(value) == b'"' {
         return Ok((vec![string(pointer, value)?], false));
     }
     let each = list(pointer, value, expected)?.into_iter().enumerate();
@@ -384,17 +386,17 @@ pub(super) fn strings(pointer: &str, value: &str) -> Result<(Vec<String>, bool),
 
 /// Why a body names no model.
 pub(super) fn unnamed(body: &[u8]) -> Problem {
-    if body.len() > super::embeddings::MAX_PEEKED_BYTES {
+    if body.len() > body::MAX_PEEKED_BYTES {
         return Problem::new(
             Code::BodyTooLarge,
             format!(
                 "the body has {} bytes; a body that names its model has at most {}",
                 body.len(),
-                super::embeddings::MAX_PEEKED_BYTES
+                body::MAX_PEEKED_BYTES
             ),
         );
     }
-    match super::text(body).and_then(taken::members) {
+    match body::text(body).and_then(scan::members) {
         Err(problem) => problem,
         Ok(_) => missing("model", "the name of a model; GET /v1/models lists them"),
     }

@@ -1,12 +1,13 @@
 //! `/v1/rerank` in Cohere's shape, with what vLLM, Jina and Text Embeddings Inference send, and `/v1/score` in vLLM's: how
 //! well texts fit, by a model that reads both at once.
 
-use super::run::{Answer, Runner, Work};
+use super::body::{JSON, text};
+use super::scan;
 use super::texts::{self, Common, Texts};
-use super::{JSON, taken, text};
 use crate::catalogue::Opened;
 use crate::ports::{AdapterAnswer, Ports};
 use crate::record::Response;
+use crate::run::{Runner, SurfaceAnswer, Work};
 use penstock_core::{Code, Problem};
 use serde_json::{Value, json};
 
@@ -63,13 +64,13 @@ pub(super) fn decode<P: Ports>(
             "documents" => documents = Some(value),
             "texts" => listed = Some(value),
             "top_n" => {
-                let number = taken::of::<usize>(value).filter(|number| *number > 0);
+                let number = scan::of::<usize>(value).filter(|number| *number > 0);
                 let expected = "a whole number above 0";
                 top_n = Some(number.ok_or_else(|| texts::wrong(&pointer, expected, value))?);
             }
             "return_documents" | "return_text" => repeats |= texts::boolean(&pointer, value)?,
             // Cohere's queue is its own.
-            "priority" if taken::of::<i64>(value).is_some() => {}
+            "priority" if scan::of::<i64>(value).is_some() => {}
             "priority" => return Err(texts::wrong(&pointer, "a whole number", value)),
             name => {
                 common.read(name, value)?;
@@ -113,10 +114,10 @@ fn documents_of(pointer: &str, value: &str) -> Result<Vec<String>, Problem> {
         .enumerate();
     let all = each.map(|(at, value)| {
         let at = format!("{pointer}/{at}");
-        if taken::kind(value) != b'{' {
+        if scan::kind(value) != b'{' {
             return texts::string(&at, value);
         }
-        match taken::present(value)?.as_slice() {
+        match scan::present(value)?.as_slice() {
             [(name, text)] if name == "text" => texts::string(&format!("{at}/text"), text),
             _ => Err(texts::wrong(&at, expected, value)),
         }
@@ -144,7 +145,7 @@ impl<P: Ports> Work<P> for Rerank {
         self.pairs.count() as u64
     }
 
-    fn run(mut self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+    fn run(mut self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<SurfaceAnswer, Problem> {
         let answers = self.pairs.run(runner)?;
         let units = texts::units(&answers);
         let mut ranked: Vec<(usize, (f64, Value))> = scores(&self.pairs, runner, answers)?
@@ -185,7 +186,7 @@ impl<P: Ports> Work<P> for Rerank {
                 "usage": texts::usage(units),
             }),
         };
-        Ok(Answer {
+        Ok(SurfaceAnswer {
             response: Response::new(200, JSON, body.to_string().into_bytes()),
             prediction_id: Some(prediction_id),
         })
@@ -256,7 +257,7 @@ impl<P: Ports> Work<P> for Score {
         self.pairs.count() as u64
     }
 
-    fn run(mut self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<Answer, Problem> {
+    fn run(mut self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<SurfaceAnswer, Problem> {
         let answers = self.pairs.run(runner)?;
         let units = texts::units(&answers);
         let scored = scores(&self.pairs, runner, answers)?
@@ -274,7 +275,7 @@ impl<P: Ports> Work<P> for Score {
             "data": data,
             "usage": texts::usage(units),
         });
-        Ok(Answer {
+        Ok(SurfaceAnswer {
             response: Response::new(200, JSON, body.to_string().into_bytes()),
             prediction_id: Some(prediction_id),
         })

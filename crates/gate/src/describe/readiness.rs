@@ -1,0 +1,145 @@
+//! `/ready` and `/v2/health/ready`: whether the server takes new work, and how its models are.
+
+use super::repository;
+use crate::catalogue::{Catalogue, Model, known};
+use crate::connection::Connection;
+use crate::policies::Sees;
+use crate::ports::Ports;
+use crate::problem::RETRY_NOT_READY_S;
+use crate::record::Response;
+use crate::route::shorten;
+use penstock_core::ModelVersion;
+use penstock_policy::document;
+use serde_json::{Value, json};
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+
+/// The models that readiness waits for, read by the first health check.
+#[derive(Default)]
+pub(crate) struct Required(OnceCell<Vec<String>>);
+
+impl Required {
+    /// Stands for every model that is there.
+    const ALL: &'static str = "*";
+
+    /// A policy that cannot be read requires none; calls report it.
+    fn of<P: Ports>(&self, ports: &P) -> &[String] {
+        self.0.get_or_init(|| {
+            let text = ports.policy_text();
+            text.and_then(|text| document::required_models(&text))
+                .unwrap_or_default()
+        })
+    }
+}
+
+/// `/ready` and `/v2/health/ready`: whether the server takes new work. It does unless the host says why not, or a model
+/// that the operator requires has no version that could run now. Callers that may know of models (`sees`) are told how
+/// each of them is.
+pub(crate) fn readiness<P: Ports>(
+    ports: &P,
+    catalogue: &mut Option<Catalogue<P>>,
+    required: &Required,
+    connection: &Connection,
+    sees: Option<Sees<'_>>,
+) -> Response {
+    let required = required.of(ports);
+    let not_ready = connection.not_ready.as_deref();
+    let mut is_ready = not_ready.is_none();
+    let mut models = Vec::new();
+    if sees.is_some() || !required.is_empty() {
+        let catalogue = known(catalogue, ports);
+        let requires = |name: &str| required.iter().any(|r| r == name || r == Required::ALL);
+        let mut names = catalogue.names();
+        let there = names.len();
+        let missing = required.iter().filter(|name| *name != Required::ALL);
+        names.extend(missing.filter(|name| !catalogue.contains(name)).cloned());
+        let shown = sees.map_or_else(|| vec![false; names.len()], |sees| sees(&names));
+        let mut told = match shown.contains(&true) {
+            true => repository::remarks(ports),
+            false => BTreeMap::new(),
+        };
+        for (model, shown) in catalogue.iter_mut().zip(&shown) {
+            let is_required = requires(model.name.as_str());
+            if !*shown && !is_required {
+                continue;
+            }
+            let states = states(ports, model);
+            let could_run = states.iter().any(|(_, state)| state.is_ok());
+            is_ready &= could_run || !is_required;
+            for (version, state) in states.into_iter().filter(|_| *shown) {
+                let mut entry = json!({
+                    "name": model.name, "version": version.to_string(), "ready": state.is_ok(),
+                    "required": is_required,
+                });
+                let reason = match state {
+                    Err(reason) => Some(reason),
+                    // It answers, and there is something to say all the same.
+                    Ok(()) => told.remove(&(model.name.to_string(), version.to_string())),
+                };
+                if let Some(reason) = reason {
+                    entry["reason"] = json!(reason);
+                }
+                models.push(entry);
+            }
+        }
+        for (name, shown) in names.iter().zip(&shown).skip(there) {
+            is_ready = false;
+            if *shown {
+                models.push(json!({
+                    "name": name, "ready": false, "required": true,
+                    "reason": "there is no such model; add it, or take its name out of `[models] required`",
+                }));
+            }
+        }
+    }
+    let status = if is_ready { 200 } else { 503 };
+    let mut body = json!({ "ready": is_ready });
+    if let Some(sees) = sees {
+        body["models"] = json!(models);
+        if let Some(reason) = not_ready {
+            body["reason"] = json!(reason);
+        }
+        let skipped = skipped(known(catalogue, ports), sees);
+        if !skipped.is_empty() {
+            body["skipped"] = Value::Array(skipped);
+        }
+    }
+    let mut response = Response::json(status, &body);
+    if !is_ready {
+        response.push("retry-after", RETRY_NOT_READY_S.to_string());
+    }
+    response
+}
+
+/// Adds what the server says of itself to the answer of [`readiness`], for callers that may read details.
+pub(crate) fn with_server(mut response: Response, connection: &Connection) -> Response {
+    if let Some(server) = &connection.server
+        && let Ok(Value::Object(mut body)) = serde_json::from_slice(&response.body)
+    {
+        body.insert("server".to_owned(), server.clone());
+        response.body = Value::Object(body).to_string().into_bytes();
+    }
+    response
+}
+
+/// Each version of a model, and why it could not run now.
+fn states<P: Ports>(ports: &P, model: &mut Model<P>) -> Vec<(ModelVersion, Result<(), String>)> {
+    let broken = model.open(ports).err();
+    let state = |version: &ModelVersion| match &broken {
+        Some(problem) => Err(problem.message.clone()),
+        None => ports
+            .ready(model.name.as_str(), *version)
+            .map_err(|f| f.message),
+    };
+    model.versions.iter().map(|v| (*v, state(v))).collect()
+}
+
+/// The folders of the models directory that are no models, of those that the caller may know of.
+fn skipped<P: Ports>(catalogue: &Catalogue<P>, sees: Sees<'_>) -> Vec<Value> {
+    let skipped = catalogue.skipped();
+    let folders: Vec<String> = skipped.iter().map(|one| one.folder.clone()).collect();
+    let shown = skipped.iter().zip(sees(&folders)).filter(|(_, seen)| *seen);
+    shown
+        .map(|(one, _)| json!({ "folder": shorten(&one.folder), "reason": one.reason }))
+        .collect()
+}

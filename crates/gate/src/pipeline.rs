@@ -1,0 +1,356 @@
+//! The steps that a request takes, in their order. Each goes on, or ends the request with an answer or a problem.
+//!
+//! 1. The route, and the answer to `OPTIONS`.
+//! 2. The form of the answer that `Accept` leaves.
+//! 3. What no policy concerns: probes, the catalogue of errors, the documentation's page.
+//! 4. The policies, opened by the first request that needs them.
+//! 5. The caller, and whether it may.
+//! 6. For a call of a model, the steps of [`call`]; for everything else the limits on calls, and a description.
+
+mod announced;
+mod call;
+mod idempotency;
+mod limits;
+mod visibility;
+
+use crate::call::{ModelCall, Surface};
+use crate::catalogue::{Catalogue, known};
+use crate::cors;
+use crate::describe::readiness::{readiness, with_server};
+use crate::describe::{self, repository};
+use crate::exchange::Exchange;
+use crate::grpc::serve::{self, Rpc, RpcRead};
+use crate::instance::Instance;
+use crate::options::CallOptions;
+use crate::policies::{self, Policies, is_signed};
+use crate::ports::Ports;
+use crate::record::Response;
+use crate::representation::{Representation, encoded_from_bytes};
+use crate::route::{Route, Target, route, shorten, target};
+use crate::surface::body::model_of;
+use announced::{go_on, judge};
+use penstock_core::{Caller, Code, Problem, RouteKind, negotiate};
+use penstock_policy::auth::service::AuthService;
+use penstock_policy::auth::words::{Admitted, Refusal};
+use penstock_policy::quota::words;
+
+/// The end of a request before the last step.
+enum End {
+    /// It is answered.
+    Answered(Response),
+    /// It is refused.
+    Refused(Problem),
+}
+
+impl From<Problem> for End {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(problem)
+    }
+}
+
+/// What policies decide by: the kind of route, and the model it is about.
+#[derive(Clone, Copy)]
+struct Subject<'r> {
+    kind: RouteKind,
+    model: Option<&'r str>,
+}
+
+/// Answers a request. What is known of the answer beside its body is in the exchange.
+pub(crate) fn answer<P: Ports>(
+    instance: &mut Instance<P>,
+    exchange: &mut Exchange<'_>,
+    audits: bool,
+) -> Result<Response, Problem> {
+    match steps(instance, exchange, audits) {
+        Ok(response) | Err(End::Answered(response)) => Ok(response),
+        Err(End::Refused(problem)) => Err(problem),
+    }
+}
+
+fn steps<P: Ports>(
+    instance: &mut Instance<P>,
+    exchange: &mut Exchange<'_>,
+    audits: bool,
+) -> Result<Response, End> {
+    let mut route = find_route(exchange)?;
+    name_model(exchange, &mut route);
+    negotiate(exchange, &route)?;
+    let Instance {
+        ports,
+        policies,
+        catalogue,
+        required,
+    } = instance;
+    let ports: &P = ports;
+    let connection = exchange.connection;
+    // Probes are answered whatever the policy is.
+    if route == Route::ServerReady {
+        return Ok(readiness(ports, catalogue, required, connection, None));
+    }
+    if let Some(answered) = describe::unlimited(&route) {
+        return Ok(answered?);
+    }
+    // A signature may cover the body.
+    if connection.asks.is_some() && is_signed(exchange.request) {
+        return Ok(go_on());
+    }
+    let policies = match policies {
+        Some(policies) => &*policies,
+        None => &*policies.insert(Policies::open(ports)?),
+    };
+
+    let options = call_options(exchange, &route);
+    let subject = Subject {
+        // A prediction with its explanation is for callers that may have explanations.
+        kind: match options.explains() && matches!(route, Route::Predict(_)) {
+            true => RouteKind::Explain,
+            false => route.kind(),
+        },
+        model: route.model(),
+    };
+    let admitted = match authenticate(policies, exchange, subject) {
+        Ok(admitted) => admitted,
+        Err(refusal) if route == Route::Ready => {
+            exchange.trail.caller = refusal.caller;
+            return Ok(readiness(ports, catalogue, required, connection, None));
+        }
+        Err(refusal) => {
+            let problem = refuse(
+                ports,
+                policies,
+                catalogue,
+                exchange,
+                (&route, subject),
+                refusal,
+            )?;
+            return Err(problem.into());
+        }
+    };
+    let caller = &admitted.caller;
+    note_caller(exchange, &route, &admitted, audits);
+    if route == Route::Ready {
+        let sees = |names: &[String]| policies.auth.sees(caller, names);
+        let response = readiness(ports, catalogue, required, connection, Some(&sees));
+        return Ok(with_server(response, connection));
+    }
+
+    let called = surface(&route, exchange.rpc.as_ref());
+    judge_announced(ports, catalogue, exchange, called)?;
+    let answered = match called {
+        Some((surface, target)) => call::call(
+            &ModelCall {
+                ports,
+                policies,
+                request: exchange.request,
+                context: exchange.context,
+                caller,
+                priority: admitted.priority,
+                surface,
+                kind: subject.kind,
+                options: &options,
+            },
+            catalogue,
+            target,
+            exchange,
+        ),
+        None => describe(ports, policies, catalogue, exchange, &route, caller),
+    };
+    Ok(answered.map_err(|problem| visibility::withhold(policies, Some(caller), problem))?)
+}
+
+/// Finds the route, and answers what is asked of the route itself.
+fn find_route(exchange: &mut Exchange<'_>) -> Result<Route, End> {
+    let request = exchange.request;
+    if exchange.is_rpc {
+        return match serve::read(request)? {
+            RpcRead::Answered(response) => Err(End::Answered(response)),
+            RpcRead::Routed(route, rpc) => {
+                exchange.rpc = Some(rpc);
+                Ok(route)
+            }
+        };
+    }
+    if let Some(response) = cors::options_of_server(request) {
+        return Err(End::Answered(response));
+    }
+    let route = route(&request.method, request.path())?;
+    match request.method.as_str() {
+        "OPTIONS" => Err(End::Answered(cors::options(route.allow()))),
+        _ => Ok(route),
+    }
+}
+
+/// Reads the model's name from the body, where the path has none: `auth` and the limits are asked with it.
+fn name_model(exchange: &Exchange<'_>, route: &mut Route) {
+    if let Some(named) = route.named_in_body() {
+        *named = target(&model_of(exchange.request).unwrap_or_default(), None);
+    }
+}
+
+/// Refuses a request whose `Accept` rules out every form of the answer, and says how the answer goes out.
+fn negotiate(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Problem> {
+    let accept = exchange.request.header_list("accept");
+    let offered = route.media_types();
+    let reads_json =
+        offered.contains(&"application/json") && negotiate::accepts_json(accept.as_deref());
+    let accepted = exchange.rpc.is_some()
+        || reads_json
+        || negotiate::choose(accept.as_deref(), offered).is_some();
+    if !accepted {
+        return Err(Problem::new(
+            Code::NotAcceptable,
+            format!(
+                "the Accept header `{}` rules out {}, which is what this path answers with",
+                shorten(accept.as_deref().unwrap_or_default()),
+                offered.join(" and ")
+            ),
+        ));
+    }
+    exchange.representation = Representation::of(route, false);
+    exchange.encoded_from = encoded_from_bytes(route);
+    Ok(())
+}
+
+/// Reads the query, once, of a route that has options in it.
+fn call_options(exchange: &Exchange<'_>, route: &Route) -> CallOptions {
+    match route {
+        Route::Predict(_) | Route::Explain(_) => CallOptions::of(exchange.request),
+        _ => CallOptions::default(),
+    }
+}
+
+/// Recognises the caller, and decides whether it may.
+fn authenticate<P: Ports>(
+    policies: &Policies<P>,
+    exchange: &mut Exchange<'_>,
+    Subject { kind, model }: Subject<'_>,
+) -> Result<Admitted, Refusal> {
+    exchange.trail.route = Some(kind);
+    exchange.trail.model = model.map(str::to_owned);
+    let context = exchange.context;
+    let times = (context.unix_ms, context.random as u64);
+    let (request, connection) = (exchange.request, exchange.connection);
+    policies::authenticate(policies, request, connection, (kind, model), times)
+}
+
+/// The problem of a request that `auth` refused.
+fn refuse<P: Ports>(
+    ports: &P,
+    policies: &Policies<P>,
+    catalogue: &mut Option<Catalogue<P>>,
+    exchange: &mut Exchange<'_>,
+    (route, subject): (&Route, Subject<'_>),
+    refusal: Refusal,
+) -> Result<Problem, Problem> {
+    let problem = visibility::refused(ports, catalogue, subject.model, &refusal);
+    let caller = refusal.caller;
+    // Charge the limits for unknown models too. Otherwise the missing charge would reveal which hidden models exist.
+    let admitted = match (problem.code, &caller) {
+        (Code::UnknownModel, Some(caller)) => {
+            let call = limits_call(exchange, route, subject, caller);
+            limits::admit(ports, policies, exchange, &call)
+        }
+        _ => Ok(None),
+    };
+    let problem = visibility::withhold(policies, caller.as_ref(), problem);
+    exchange.trail.caller = caller;
+    limits::settle_unused(ports, policies, admitted?.as_ref());
+    Ok(problem)
+}
+
+/// Notes who calls, for the audit log and for caches.
+fn note_caller(exchange: &mut Exchange<'_>, route: &Route, admitted: &Admitted, audits: bool) {
+    let trail = &mut exchange.trail;
+    trail.personal = !admitted.caller.anonymous;
+    trail.caller = audits.then(|| admitted.caller.clone());
+    trail.credential = Some(admitted.credential.as_str());
+    trail.admitted = true;
+    exchange.representation = Representation::of(route, exchange.trail.personal);
+}
+
+/// The surface that a route calls, and its target; `None` where it calls no model.
+fn surface<'r>(route: &'r Route, rpc: Option<&Rpc>) -> Option<(Surface, &'r Target)> {
+    Some(match route {
+        Route::Predict(target) => (Surface::Predict, target),
+        Route::BatchPredict(target) => (Surface::BatchPredict, target),
+        Route::Explain(target) => (Surface::Explain, target),
+        Route::Embeddings(target) => (Surface::Embeddings, target),
+        Route::Classify(target) => (Surface::Classify, target),
+        Route::Moderations(target) => (Surface::Moderations, target),
+        Route::Rerank(target) => (Surface::Rerank, target),
+        Route::Score(target) => (Surface::Score, target),
+        Route::Infer(target) => match rpc {
+            Some(rpc) => (Surface::Grpc(rpc.form()), target),
+            None => (Surface::Infer, target),
+        },
+        Route::Generate(target) => (Surface::Generate, target),
+        Route::GenerateStream(target) => (Surface::GenerateStream, target),
+        _ => return None,
+    })
+}
+
+/// Answers a request whose body is announced and not sent. One for an unknown model goes on: it is charged like any call, so
+/// that asking does not reveal hidden models.
+fn judge_announced<P: Ports>(
+    ports: &P,
+    catalogue: &mut Option<Catalogue<P>>,
+    exchange: &Exchange<'_>,
+    called: Option<(Surface, &Target)>,
+) -> Result<(), End> {
+    let Some(announced) = exchange.connection.asks else {
+        return Ok(());
+    };
+    let judged = match called {
+        None => Some(Ok(go_on())),
+        Some((_, target)) => {
+            let catalogue = known(catalogue, ports);
+            judge(ports, catalogue, exchange.request, target, announced)
+        }
+    };
+    match judged {
+        Some(judged) => Err(End::Answered(judged?)),
+        None => Ok(()),
+    }
+}
+
+/// Answers a route that calls no model, below the limits on calls.
+fn describe<P: Ports>(
+    ports: &P,
+    policies: &Policies<P>,
+    catalogue: &mut Option<Catalogue<P>>,
+    exchange: &mut Exchange<'_>,
+    route: &Route,
+    caller: &Caller,
+) -> Result<Response, Problem> {
+    let subject = Subject {
+        kind: route.kind(),
+        model: route.model(),
+    };
+    let call = limits_call(exchange, route, subject, caller);
+    let admission = limits::admit(ports, policies, exchange, &call)?;
+    // What is asked of the repository is in the body; over gRPC it was read with the route.
+    let read = match exchange.rpc {
+        Some(_) => Ok(route.clone()),
+        None => repository::read(route, exchange.request, policies.unknown),
+    };
+    let answered = read
+        .and_then(|route| describe::limited(ports, policies, catalogue, exchange, &route, caller));
+    limits::settle_unused(ports, policies, admission.as_ref());
+    answered
+}
+
+/// A request as limits see it.
+fn limits_call<'a>(
+    exchange: &Exchange<'_>,
+    route: &Route,
+    Subject { kind, model }: Subject<'a>,
+    caller: &'a Caller,
+) -> words::Call<'a> {
+    words::Call {
+        caller,
+        route: kind.as_str(),
+        // Limits by model are about calls of it.
+        model: model.filter(|_| route.is_call()),
+        body_bytes: exchange.request.body.len() as u64,
+    }
+}

@@ -1,0 +1,240 @@
+//! The steps of a call of a model: limits, version, idempotency, body, items, claim, run, record, counts.
+//!
+//! A call that a limit refuses burns no other limit and no claim. A call that is refused for its body has cost its request and
+//! its bytes. A replay costs a request and its bytes, and no items.
+
+use super::idempotency::{self, Attempt, Claim, Earlier};
+use super::limits::{self, Admission};
+use crate::call::{Meter, ModelCall};
+use crate::catalogue::{Catalogue, Opened, known};
+use crate::coding::{self, ACCEPTED, Coding};
+use crate::exchange::Exchange;
+use crate::ports::Ports;
+use crate::problem::was_not_run;
+use crate::record::{Request, Response};
+use crate::rollout::{self, Serving};
+use crate::route::Target;
+use crate::run::{Runner, SurfaceAnswer, Work};
+use crate::surface;
+use crate::version;
+use penstock_core::kv::RETRY_STORE_S;
+use penstock_core::{Code, Problem};
+use penstock_policy::idempotency::service::AttemptService;
+use penstock_policy::quota::{service::AdmissionService, words};
+use penstock_policy::usage::{Amounts, service::UsageService};
+use penstock_tensor::Contract;
+
+/// Makes a call.
+pub(super) fn call<P: Ports>(
+    call: &ModelCall<'_, P>,
+    catalogue: &mut Option<Catalogue<P>>,
+    target: &Target,
+    exchange: &mut Exchange<'_>,
+) -> Result<Response, Problem> {
+    let admission = limits::admit(
+        call.ports,
+        call.policies,
+        exchange,
+        &words::Call {
+            caller: call.caller,
+            route: call.kind.as_str(),
+            model: Some(&target.model),
+            body_bytes: call.request.body.len() as u64,
+        },
+    )?;
+    let mut meter = Meter::default();
+    let catalogue = known(catalogue, call.ports);
+    let admitted = admission.as_ref();
+    let answered = steps(call, catalogue, target, admitted, &mut meter, exchange);
+    account(call, admitted, &meter)?;
+    answered
+}
+
+/// The steps behind the limits on calls. Each goes on or ends in a problem.
+fn steps<P: Ports>(
+    call: &ModelCall<'_, P>,
+    catalogue: &mut Catalogue<P>,
+    target: &Target,
+    admission: Option<&Admission<P>>,
+    meter: &mut Meter,
+    exchange: &mut Exchange<'_>,
+) -> Result<Response, Problem> {
+    if call.surface.names_model_in_body() && target.model.is_empty() {
+        let coding = coding_of(exchange)?;
+        return Err(surface::unnamed(call, coding));
+    }
+    let caller = (call.caller, call.context);
+    let (ports, request) = (call.ports, call.request);
+    let (model, mut serving) = version::choose(ports, catalogue, target, request, None, caller)?;
+    let name = model.name.clone();
+    meter.model = Some(name.as_str().to_owned());
+    exchange.headers.answer_by(&serving);
+    let opened = &*model.open(ports)?;
+    request.content_type()?;
+    let coding = coding_of(exchange)?;
+    check_size(request, &opened.contract)?;
+
+    let attempt = match idempotency::look(call, (name.as_str(), target), coding)? {
+        Earlier::Unkeyed => None,
+        Earlier::Free(attempt) => Some(attempt),
+        Earlier::Done(kept) => {
+            exchange.headers.forget_version();
+            return idempotency::replay(exchange, kept);
+        }
+    };
+    let work = surface::decode(call, opened, (name.as_str(), target), coding)?;
+    if let Some(asked) = work.model_version() {
+        exchange.headers.forget_version();
+        (_, serving) = version::choose(ports, catalogue, target, request, Some(asked), caller)?;
+        exchange.headers.answer_by(&serving);
+    }
+
+    let charged = admission.filter(|_| call.policies.scope.items);
+    limits::charge_items(charged, exchange, work.items())?;
+    let claim = attempt.map(|attempt| idempotency::claim(ports, attempt));
+    let attempt = match claim.transpose() {
+        Ok(None | Some(Claim::Unprotected)) => None,
+        Ok(Some(Claim::Granted(attempt))) => Some(attempt),
+        Ok(Some(Claim::Done(kept))) => {
+            limits::refund_items(charged, exchange);
+            exchange.headers.forget_version();
+            return idempotency::replay(exchange, kept);
+        }
+        Err(problem) => {
+            limits::refund_items(charged, exchange);
+            return Err(problem);
+        }
+    };
+
+    let place = (opened, name.as_str(), &serving);
+    let result = run(call, place, work, meter, exchange);
+    if ran_nothing(&result, meter) {
+        limits::refund_items(charged, exchange);
+    }
+    count_for_canary(call, (name.as_str(), &serving), meter);
+    record(call, attempt.as_ref(), result, meter, exchange)
+}
+
+/// How the body is compressed. The answer to a coding that is not taken names those that are.
+fn coding_of(exchange: &mut Exchange<'_>) -> Result<Option<Coding>, Problem> {
+    let coding = coding::of(exchange.request);
+    if coding.is_err() {
+        exchange.headers.accept_encoding = Some(ACCEPTED);
+    }
+    coding
+}
+
+/// Checks the size of a body before anything parses it.
+fn check_size(request: &Request, contract: &Contract) -> Result<(), Problem> {
+    let limit = contract.limits.max_body_bytes;
+    if request.body.len() as u64 > limit {
+        return Err(Problem::new(
+            Code::BodyTooLarge,
+            format!(
+                "the body has {} bytes; this model takes at most {limit}",
+                request.body.len()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Runs the work, and keeps in the head of the answer the prediction's id and whether the cache answered.
+fn run<P: Ports>(
+    call: &ModelCall<'_, P>,
+    (opened, name, serving): (&Opened<P>, &str, &Serving),
+    work: Box<dyn Work<P>>,
+    meter: &mut Meter,
+    exchange: &mut Exchange<'_>,
+) -> Result<Response, Problem> {
+    let mut runner = Runner::new(call, opened, name, serving, meter);
+    let result = work.run(&mut runner);
+    exchange.headers.cache = runner.cache.headers(call.ports.unix_ms());
+    let SurfaceAnswer {
+        response,
+        prediction_id,
+    } = result?;
+    exchange.headers.prediction_id = prediction_id;
+    Ok(response)
+}
+
+/// Whether nothing ran. Then nothing is paid for; what ran and failed is.
+fn ran_nothing(result: &Result<Response, Problem>, meter: &Meter) -> bool {
+    meter.items == 0
+        && match result {
+            Ok(_) => !meter.ran_and_failed,
+            Err(problem) => was_not_run(problem.code),
+        }
+}
+
+/// Counts the call for the run of a canary.
+fn count_for_canary<P: Ports>(
+    call: &ModelCall<'_, P>,
+    (name, serving): (&str, &Serving),
+    meter: &Meter,
+) {
+    if let Some(counted) = &serving.counted
+        && let Some(outcome) = rollout::outcome(meter.runs > 0, meter.failed)
+    {
+        let (version, run) = (serving.version, (outcome, meter.compute_ns));
+        rollout::count(call.ports, name, version, counted, run);
+    }
+}
+
+/// Keeps an answer for calls with the same idempotency key, or gives the claim back.
+fn record<P: Ports>(
+    call: &ModelCall<'_, P>,
+    attempt: Option<&Attempt<P>>,
+    result: Result<Response, Problem>,
+    meter: &Meter,
+    exchange: &mut Exchange<'_>,
+) -> Result<Response, Problem> {
+    match attempt {
+        None => result,
+        Some(attempt) if meter.is_to_forget => {
+            attempt.release();
+            result
+        }
+        Some(attempt) => idempotency::finish(call, exchange, attempt, result),
+    }
+}
+
+/// Settles the limits and counts the use, whatever became of the call.
+fn account<P: Ports>(
+    call: &ModelCall<'_, P>,
+    admission: Option<&Admission<P>>,
+    meter: &Meter,
+) -> Result<(), Problem> {
+    let policies = call.policies;
+    let now_ms = match policies.scope.settles || policies.counts {
+        true => call.ports.unix_ms(),
+        false => 0,
+    };
+    if policies.scope.settles
+        && let Some(admission) = admission
+    {
+        admission.settle(meter.compute_ns.div_ceil(1_000_000), now_ms);
+    }
+    let (true, Some(model)) = (policies.counts, &meter.model) else {
+        return Ok(());
+    };
+    let amounts = Amounts {
+        requests: 1,
+        items: meter.items,
+        bytes: call.request.body.len() as u64,
+        compute_us: meter.compute_ns / 1_000,
+    };
+    let random = call.context.random as u64;
+    let counted = policies
+        .usage
+        .count(call.caller, model, amounts, now_ms, random);
+    match counted {
+        // What ran is not given away. What ran nothing is answered as it is.
+        Err(message) if meter.items > 0 => Err(Problem::new(
+            Code::StoreUnavailable,
+            format!("the use of this call cannot be counted: {message}"),
+        )
+        .retry_after(RETRY_STORE_S)),
+        _ => Ok(()),
+    }
+}

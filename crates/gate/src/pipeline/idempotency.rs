@@ -1,0 +1,258 @@
+//! A call that may be a repetition: looks for the earlier one, claims it, and keeps its answer.
+
+use crate::call::{ModelCall, Surface};
+use crate::coding::{self, Coding};
+use crate::exchange::Exchange;
+use crate::grpc::serve;
+use crate::ports::Ports;
+use crate::record::{Request, Response};
+use crate::route::{Target, percent_decoded, shorten};
+use crate::version;
+use penstock_core::{Code, Problem, negotiate};
+use penstock_policy::idempotency::key::{Call as CallParts, Fingerprint};
+use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
+use penstock_policy::idempotency::words::{self, Claimed, Completed, Kept, Looked, Refusal};
+
+/// A header that decides, beside the body, how it is read. The version that a header names counts with the one in the
+/// path.
+const DESCRIBING: &str = "inference-header-content-length";
+
+/// The idempotency's part of a call.
+pub(super) type Attempt<P> = <<P as Ports>::Idempotency as IdempotencyService>::Attempt;
+
+/// What came of claiming a call.
+pub(super) enum Claim<A> {
+    /// It is this caller's to run.
+    Granted(A),
+    /// It is to be run without a record.
+    Unprotected,
+    /// Somebody has run it meanwhile.
+    Done(Kept),
+}
+
+/// Tries to become the one who runs it.
+pub(super) fn claim<P: Ports>(
+    ports: &P,
+    attempt: Attempt<P>,
+) -> Result<Claim<Attempt<P>>, Problem> {
+    match attempt.claim(ports.unix_ms(), ports.random() as u64) {
+        Ok(Claimed::Granted) => Ok(Claim::Granted(attempt)),
+        Ok(Claimed::Unprotected) => Ok(Claim::Unprotected),
+        Ok(Claimed::Done(kept)) => Ok(Claim::Done(kept)),
+        Err(refusal) => Err(refusal.problem()),
+    }
+}
+
+/// Looks for an earlier call with the same idempotency key. `model` and the version in `target` are those the router
+/// found: how a client spells the path says nothing about what it asks for.
+pub(super) fn look<P: Ports>(
+    call: &ModelCall<'_, P>,
+    (model, target): (&str, &Target),
+    coding: Option<Coding>,
+) -> Result<Earlier<Attempt<P>>, Problem> {
+    let ModelCall {
+        policies, request, ..
+    } = *call;
+    if !policies.rules.enabled {
+        return Ok(Earlier::Unkeyed);
+    }
+    let idempotency_keys: Vec<&[u8]> = request
+        .headers
+        .iter()
+        .filter(|header| header.name == "idempotency-key")
+        .map(|header| header.value.as_slice())
+        .collect();
+    if idempotency_keys.is_empty() {
+        let kind = call.kind.as_str();
+        if policies.rules.required.iter().any(|r| r == kind) {
+            return Err(Problem::new(
+                Code::IdempotencyKeyMissing,
+                format!(
+                    "calls of `{kind}` must carry an Idempotency-Key header here; send one that you choose once for \
+                     this call and repeat when you retry it"
+                ),
+            ));
+        }
+        return Ok(Earlier::Unkeyed);
+    }
+    let mut route = format!("{} {model}", call.surface.as_str());
+    // Requests of one stream share its metadata: each is a call of its own by its id.
+    if serve::is_streamed(request) {
+        route.push('#');
+        route.push_str(&serve::call_id(request));
+    }
+    let route = route.as_str();
+    let query = parameters(request)?;
+    let content_type = request.content_type()?.unwrap_or_default();
+    let mut described = coding::described(content_type, coding).into_owned();
+    if let Some(value) = request.header_list(DESCRIBING) {
+        described.push_str(&format!("\0{DESCRIBING}={value}"));
+    }
+    // The same whether it stands in the path, behind the name or in a header.
+    if let Some(version) = version::pinned(target, request, None)? {
+        described.push_str(&format!("\0version={version}"));
+    }
+    // There the form of the answer is the header's to choose.
+    let accept = request.header_list("accept");
+    if call.surface == Surface::Infer && !negotiate::accepts_json(accept.as_deref()) {
+        described.push_str("\0bytes");
+    }
+    // What one tier may be told must not be replayed to another.
+    if policies
+        .disclosure
+        .iter()
+        .any(|entry| !entry.tiers.is_empty())
+    {
+        described.push_str("\0tier=");
+        described.push_str(&call.caller.tier);
+    }
+    let fingerprint = Fingerprint::of(&CallParts {
+        tenant: &call.caller.tenant,
+        method: &request.method,
+        route,
+        query: &query,
+        content_type: &described,
+        body: &request.body,
+    });
+    let looked = policies.idempotency.look(
+        &words::Call {
+            tenant: &call.caller.tenant,
+            method: &request.method,
+            route,
+            idempotency_keys,
+            fingerprint: fingerprint.as_str(),
+        },
+        call.context.unix_ms,
+    );
+    match looked.map_err(Refusal::problem)? {
+        Looked::Free(attempt) => Ok(Earlier::Free(attempt)),
+        Looked::Done(kept) => Ok(Earlier::Done(kept)),
+        Looked::Unprotected => Ok(Earlier::Unkeyed),
+    }
+}
+
+/// Ends a claimed run: keeps what is to be replayed, and gives back what is not.
+pub(super) fn finish<P: Ports>(
+    call: &ModelCall<'_, P>,
+    exchange: &mut Exchange<'_>,
+    attempt: &Attempt<P>,
+    result: Result<Response, Problem>,
+) -> Result<Response, Problem> {
+    let response = match result {
+        Ok(mut response) => {
+            exchange.headers.write_content(&mut response);
+            response
+        }
+        Err(problem) if is_kept(problem.code) => exchange.render(&problem),
+        Err(problem) => {
+            attempt.release();
+            return Err(problem);
+        }
+    };
+    let Response {
+        status,
+        headers,
+        body,
+    } = response;
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    let kept = Kept {
+        status,
+        headers: headers
+            .iter()
+            .map(|header| (header.name.clone(), text(&header.value)))
+            .collect(),
+        body: match body.len() as u64 {
+            bytes if bytes > call.policies.rules.max_record_bytes => Err(bytes),
+            _ => Ok(body.clone()),
+        },
+    };
+    let response = match attempt.complete(kept, call.ports.unix_ms()) {
+        Ok(Completed::Published) => Response {
+            status,
+            headers,
+            body,
+        },
+        Ok(Completed::Superseded(kept)) => replay(exchange, kept)?,
+        Err(refusal) => return Err(refusal.problem()),
+    };
+    exchange.headers.content_is_written();
+    Ok(response)
+}
+
+/// The parameters of a query, decoded, in the order of their names: neither their order nor how they are spelt says
+/// anything. Those of one name stay in their order.
+fn parameters(request: &Request) -> Result<String, Problem> {
+    let decoded = |text: &str| {
+        percent_decoded(&text.replace('+', " ")).ok_or_else(|| {
+            Problem::new(
+                Code::InvalidParameter,
+                format!(
+                    "the query has `{}`, which is not valid percent-encoded UTF-8; write `%` as `%25`",
+                    shorten(text)
+                ),
+            )
+        })
+    };
+    let pairs = request.parameters();
+    let pairs = pairs.map(|(name, value)| Ok((decoded(name)?, decoded(value)?)));
+    let mut pairs = pairs.collect::<Result<Vec<(String, String)>, Problem>>()?;
+    pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
+    // Lengths keep two parameters from reading like one.
+    let written = pairs
+        .iter()
+        .map(|(name, value)| format!("{}:{name}{}:{value}", name.len(), value.len()));
+    Ok(written.collect())
+}
+
+/// What is known of earlier calls with the same idempotency key.
+pub(super) enum Earlier<A> {
+    /// The call has no key, or is not protected.
+    Unkeyed,
+    /// There was none: this one may be claimed.
+    Free(A),
+    /// One was made, with this answer.
+    Done(Kept),
+}
+
+/// Whether a failure is the call's result, to be replayed, and not a refusal to run it.
+fn is_kept(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InferenceFailed | Code::ModelContractBroken | Code::Internal
+    )
+}
+
+/// A kept answer, given again.
+///
+/// The kept answer names the version that answered then, and nothing is said of the one that was chosen now.
+pub(super) fn replay(exchange: &mut Exchange<'_>, kept: Kept) -> Result<Response, Problem> {
+    let Kept {
+        status,
+        headers,
+        body,
+    } = kept;
+    let body = body.map_err(|bytes| {
+        let id = headers
+            .iter()
+            .find(|(name, _)| name == "x-prediction-id")
+            .map(|(_, id)| format!(", prediction {id}"));
+        Problem::new(
+            Code::ReplayUnavailable,
+            format!(
+                "the call was made (status {status}{}), and its answer of {bytes} bytes was too large to keep; make it again \
+                 with a new idempotency key, or ask for fewer items",
+                id.unwrap_or_default()
+            ),
+        )
+    })?;
+    let mut response = Response {
+        status,
+        headers: Vec::with_capacity(headers.len() + 8),
+        body,
+    };
+    for (name, value) in headers {
+        response.push(&name, value);
+    }
+    exchange.headers.is_replay = true;
+    Ok(response)
+}

@@ -1,0 +1,77 @@
+//! Asks the limits of the policy, and keeps in the head of the answer how they stand.
+
+use crate::exchange::Exchange;
+use crate::policies::Policies;
+use crate::ports::Ports;
+use penstock_core::Problem;
+use penstock_policy::quota::service::{AdmissionService, QuotaService};
+use penstock_policy::quota::words::{Call, Refusal};
+
+/// What a call was charged.
+pub(super) type Admission<P> = <<P as Ports>::Quota as QuotaService>::Admission;
+
+/// Decides the limits on calls, and waits where one of them paces.
+pub(super) fn admit<P: Ports>(
+    ports: &P,
+    policies: &Policies<P>,
+    exchange: &mut Exchange<'_>,
+    call: &Call<'_>,
+) -> Result<Option<Admission<P>>, Problem> {
+    if !policies.scope.calls {
+        return Ok(None);
+    }
+    let context = exchange.context;
+    let admitted = policies
+        .quota
+        .admit(call, context.unix_ms, context.random as u64);
+    let admitted = admitted.map_err(|refusal| refuse(exchange, refusal))?;
+    exchange.headers.rate_limit = admitted.headers;
+    if admitted.wait_ms > 0 {
+        ports.sleep_ms(admitted.wait_ms);
+    }
+    Ok(Some(admitted.admission))
+}
+
+/// Decides the limits on items.
+pub(super) fn charge_items<A: AdmissionService>(
+    admission: Option<&A>,
+    exchange: &mut Exchange<'_>,
+    items: u64,
+) -> Result<(), Problem> {
+    let Some(admission) = admission else {
+        return Ok(());
+    };
+    let context = exchange.context;
+    let charged = admission.charge_items(items, context.unix_ms, context.random as u64);
+    exchange.headers.rate_limit = charged.map_err(|refusal| refuse(exchange, refusal))?;
+    Ok(())
+}
+
+/// Gives back the items that were charged.
+pub(super) fn refund_items<A: AdmissionService>(
+    admission: Option<&A>,
+    exchange: &mut Exchange<'_>,
+) {
+    if let Some(admission) = admission {
+        exchange.headers.rate_limit = admission.refund_items(exchange.context.unix_ms);
+    }
+}
+
+/// Ends what was admitted and ran nothing.
+pub(super) fn settle_unused<P: Ports>(
+    ports: &P,
+    policies: &Policies<P>,
+    admission: Option<&Admission<P>>,
+) {
+    if policies.scope.settles
+        && let Some(admission) = admission
+    {
+        admission.settle(0, ports.unix_ms());
+    }
+}
+
+fn refuse(exchange: &mut Exchange<'_>, refusal: Refusal) -> Problem {
+    let (problem, headers) = refusal.problem();
+    exchange.headers.rate_limit = headers;
+    problem
+}

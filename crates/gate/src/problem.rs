@@ -1,0 +1,153 @@
+//! Problems of the gate: how one is rendered, and the ones that several files need.
+
+use crate::grpc::{serve, service};
+use crate::ports::{Failure, FailureKind, Refusal, RefusalKind};
+use crate::record::{Request, Response};
+use penstock_core::{Code, Problem, RequestId, Violation, negotiate};
+use penstock_tensor::contract::Dim;
+use penstock_tensor::{Contract, Rejection};
+
+/// Seconds a caller is told to wait for a model that is loading: loading takes seconds, not minutes.
+pub(crate) const RETRY_NOT_READY_S: u32 = 2;
+/// Seconds a caller is told to wait when a queue is full: queues drain within a second.
+const RETRY_OVERLOADED_S: u32 = 1;
+/// The most seconds a caller is told to wait, whatever a runtime reports of its own load.
+const MAX_RETRY_S: u64 = 3_600;
+
+/// The answer to a request that ends in a problem, in the form that the request accepts.
+pub(crate) fn render(
+    problem: &Problem,
+    request: &Request,
+    request_id: &RequestId,
+    unix_ms: u64,
+) -> Response {
+    if service::is_call(request) {
+        return serve::refused(problem, request, request_id);
+    }
+    let style = negotiate::error_style(request.path(), request.header_list("accept").as_deref());
+    let (content_type, body) = problem.render(style, request_id, unix_ms);
+    let mut response = Response::new(problem.code.status(), content_type, body);
+    // The same request with another Accept is answered in another form.
+    response.push("vary", "accept");
+    for (name, value) in problem.headers() {
+        response.push(name, value);
+    }
+    response
+}
+
+/// The problem of a failed run. `contract` is that of the model that ran. Where it leaves the caller a size to choose beside
+/// the number of items, the caller can mend a failure of the runtime.
+pub(crate) fn failure(failure: Failure, contract: Option<&Contract>) -> Problem {
+    let Failure {
+        kind,
+        message,
+        retry_after_ms,
+    } = failure;
+    let retry_after = |default_s| retry_after_ms.map_or(default_s, whole_seconds);
+    let caller_chose_sizes = contract.is_some_and(has_open_axis);
+    match kind {
+        FailureKind::NotReady => {
+            Problem::new(Code::ModelNotReady, message).retry_after(retry_after(RETRY_NOT_READY_S))
+        }
+        FailureKind::Overloaded => {
+            Problem::new(Code::Overloaded, message).retry_after(retry_after(RETRY_OVERLOADED_S))
+        }
+        FailureKind::DeadlineExceeded => Problem::new(Code::DeadlineExceeded, message),
+        FailureKind::InputsRejected | FailureKind::RowsDepend => {
+            Problem::new(Code::ModelRejectedInputs, message)
+        }
+        FailureKind::Failed if caller_chose_sizes => {
+            Problem::new(Code::ModelRejectedInputs, message)
+        }
+        FailureKind::Failed => Problem::new(Code::InferenceFailed, message),
+    }
+}
+
+/// A wait as `Retry-After` has it: whole seconds, rounded up, at least one.
+fn whole_seconds(ms: u64) -> u32 {
+    ms.div_ceil(1_000).clamp(1, MAX_RETRY_S) as u32
+}
+
+/// Whether some input has a symbolic axis that is not the batch axis.
+fn has_open_axis(contract: &Contract) -> bool {
+    let batch = contract.batch_axis();
+    let open = |dim: &Dim| matches!(dim, Dim::Symbol(name) if Some(name.as_str()) != batch);
+    contract
+        .inputs
+        .iter()
+        .any(|input| input.shape.iter().any(open))
+}
+
+/// Whether a failure proves that the model did not run.
+pub(crate) fn was_not_run(code: Code) -> bool {
+    matches!(
+        code,
+        Code::ModelNotReady | Code::Overloaded | Code::DeadlineExceeded | Code::NotCached
+    )
+}
+
+/// The problem of a body that validation rejected.
+pub(crate) fn rejected(rejection: Rejection) -> Problem {
+    Problem::new(rejection.code, rejection.message)
+        .with_violations(rejection.violations, rejection.omitted)
+}
+
+/// The problem of outputs of so many bytes that there is no memory to write them.
+pub(crate) fn outputs_too_large(bytes: usize) -> Problem {
+    Problem::new(
+        Code::ModelRejectedInputs,
+        format!(
+            "the model answered, and its outputs are {bytes} bytes of JSON, more than there is memory for; \
+             send fewer items"
+        ),
+    )
+}
+
+/// The problem of content for a model without an adapter.
+pub(crate) fn no_adapter(model: &str) -> Problem {
+    let message = format!(
+        "model `{model}` has no adapter, so it takes tensors only: as `inputs`, or as parts of type tensor"
+    );
+    Problem::new(Code::InvalidInputs, message.clone()).with_violations(
+        vec![Violation::new("/content", "no_adapter", "tensors", message)],
+        0,
+    )
+}
+
+/// The problem of an adapter that failed; the operator has to mend it.
+pub(crate) fn broken_adapter(model: &str, message: &str) -> Problem {
+    Problem::new(
+        Code::Internal,
+        format!("the adapter of model `{model}` failed: {message}"),
+    )
+}
+
+/// The problem of content that an adapter refused.
+pub(crate) fn content_refused(refusal: Refusal) -> Problem {
+    let Refusal { item, part, kind } = refusal;
+    match kind {
+        RefusalKind::UnsupportedMediaType(message) => {
+            Problem::new(Code::UnsupportedMediaType, message)
+        }
+        RefusalKind::InvalidContent(message) | RefusalKind::TooLong(message) => {
+            let pointer = match part {
+                Some(part) => format!("/content/{part}"),
+                None => String::new(),
+            };
+            let message = if item == 0 {
+                message
+            } else {
+                format!("item {item}: {message}")
+            };
+            Problem::new(Code::InvalidInputs, message.clone()).with_violations(
+                vec![Violation::new(
+                    pointer,
+                    "invalid_content",
+                    "content the adapter can read",
+                    message,
+                )],
+                0,
+            )
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Answers a run from a result that was kept, or keeps its result; what is kept and who runs is
+//! [`penstock_policy::cache`]'s to decide.
+//!
+//! A hit runs nothing, so it costs its request and its bytes, and no items. Whatever is wrong with the cache is no caller's
+//! concern: the model is run, and the answer says that the cache was passed by.
+
+use crate::call::ModelCall;
+use crate::ports::{CacheAddress, CacheLooked, Headers, Ports};
+use penstock_core::{Code, ModelVersion, Problem};
+use penstock_policy::cache::place::NO_TICKET;
+use penstock_policy::cache::settings::{Scope, entry};
+use penstock_policy::cache::{self, CacheEntry, DIGEST_BYTES, Directives, Served, Why, result};
+use penstock_tensor::{Contract, Tensor};
+
+/// How long a caller first waits before it looks again for another's result; the fastest models take as long.
+const FIRST_PAUSE_MS: u32 = 2;
+/// How long it waits at most between two looks.
+const LONGEST_PAUSE_MS: u32 = 25;
+
+/// What a call's cache is, and what came of it so far.
+pub(crate) struct Caching<'a> {
+    model: &'a str,
+    entry: Option<&'a CacheEntry>,
+    directives: Directives,
+    served: Option<Served>,
+}
+
+/// A run that is about to be made, as far as it decides whether two runs give the same.
+pub(crate) struct Question<'a> {
+    pub tenant: &'a str,
+    pub version: ModelVersion,
+    pub contract: &'a Contract,
+    pub fingerprint: &'a [u8; DIGEST_BYTES],
+    pub inputs: &'a [Tensor],
+    /// The outputs that are asked for; empty means all.
+    pub outputs: &'a [String],
+    pub is_joined: bool,
+    /// Microseconds that the call may wait for another one's run.
+    pub timeout_us: Option<u64>,
+}
+
+/// What the cache has for a run.
+pub(crate) enum Lookup<'a> {
+    /// Its outputs.
+    Found(Vec<Tensor>),
+    /// Nothing: the caller runs the model and hands the outputs to [`Caching::keep`].
+    Run(Keep<'a>),
+}
+
+/// What becomes of the outputs of a run.
+pub(crate) enum Keep<'a> {
+    /// Nothing, because the model has no cache.
+    Nothing,
+    /// Nothing, and the answer says why.
+    Say(Served),
+    /// They are kept in a place.
+    Place(Place<'a>),
+}
+
+/// A place for the outputs of a run.
+pub(crate) struct Place<'a> {
+    space: &'a str,
+    digest: [u8; DIGEST_BYTES],
+    entry: &'a CacheEntry,
+    ticket: u64,
+    /// Whether the cache was asked before the run.
+    is_miss: bool,
+}
+
+impl Place<'_> {
+    fn address(&self) -> CacheAddress<'_> {
+        CacheAddress {
+            space: self.space,
+            places: self.entry.places(),
+            digest: &self.digest,
+            lease_ms: self.entry.lease_ms,
+        }
+    }
+}
+
+/// What a look came to, when it came to an end.
+enum Found {
+    Outputs(Vec<Tensor>, Served),
+    Run(u64),
+    Bypass(Why),
+}
+
+impl<'a> Caching<'a> {
+    /// The cache of a model, and what the request asks of it.
+    pub fn of<P: Ports>(call: &ModelCall<'a, P>, model: &'a str) -> Self {
+        let fields = call.request.headers.iter();
+        let fields = fields.filter(|header| header.name == "cache-control");
+        Self {
+            model,
+            entry: entry(&call.policies.cache, model),
+            directives: Directives::parse(fields.map(|header| header.value.as_slice())),
+            served: None,
+        }
+    }
+
+    /// What the answer says of the cache; nothing where nothing was to be run, or the model has none.
+    pub fn headers(&self, now_ms: u64) -> Headers {
+        let (Some(entry), Some(served)) = (self.entry, self.served) else {
+            return Headers::new();
+        };
+        let headers = served.headers(entry.ttl_s, now_ms).into_iter();
+        headers
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
+    }
+
+    fn note(&mut self, served: Served) {
+        self.served = Some(match self.served {
+            Some(before) => before.and(served),
+            None => served,
+        });
+    }
+
+    /// Looks for the outputs of a run.
+    pub fn look<P: Ports>(
+        &mut self,
+        ports: &P,
+        question: &Question<'_>,
+    ) -> Result<Lookup<'a>, Problem> {
+        let now_ms = ports.unix_ms();
+        let ttl_s = self.entry.map_or(0, |entry| entry.ttl_s);
+        let options = self.directives.options(ttl_s, now_ms);
+        let cached = self.entry.filter(|_| options.look || options.keep);
+        let Some(entry) = cached.filter(|entry| entry.places() > 0) else {
+            if options.only_if_cached {
+                return Err(not_cached());
+            }
+            return Ok(Lookup::Run(match self.entry {
+                Some(_) => Keep::Say(Served::Asked { stored: false }),
+                None => Keep::Nothing,
+            }));
+        };
+        let mut place = Place {
+            space: self.model,
+            digest: question.digest(self.model, entry),
+            entry,
+            ticket: NO_TICKET,
+            is_miss: options.look,
+        };
+        if !options.look {
+            if options.only_if_cached {
+                return Err(not_cached());
+            }
+            return Ok(Lookup::Run(Keep::Place(place)));
+        }
+        let limits = (options.only_if_cached, question.timeout_us);
+        match wait(ports, &place.address(), options.since_ms, limits)? {
+            Found::Outputs(outputs, served) => {
+                self.note(served);
+                Ok(Lookup::Found(outputs))
+            }
+            Found::Bypass(why) => Ok(Lookup::Run(Keep::Say(Served::Bypass(why)))),
+            Found::Run(ticket) => {
+                place.ticket = ticket;
+                Ok(Lookup::Run(Keep::Place(place)))
+            }
+        }
+    }
+
+    /// Keeps the outputs of a run, `None` where it failed.
+    pub fn keep<P: Ports>(&mut self, ports: &P, keep: Keep<'_>, outputs: Option<&[Tensor]>) {
+        let (place, outputs) = match (keep, outputs) {
+            (Keep::Nothing, _) | (Keep::Say(_), None) => return,
+            (Keep::Say(served), Some(_)) => return self.note(served),
+            (Keep::Place(place), None) => {
+                // Calls that wait begin at once; where this fails, when the lease is over.
+                let _ = ports.cache_release(&place.address(), place.ticket);
+                return;
+            }
+            (Keep::Place(place), Some(outputs)) => (place, outputs),
+        };
+        let kept = result::encode(outputs, place.entry.max_result_bytes);
+        // A result that is too large is kept as an empty one, so that the next call need not wait to find out.
+        let value = kept.as_deref().unwrap_or_default();
+        let now_ms = ports.unix_ms();
+        let stored = ports
+            .cache_keep(&place.address(), place.ticket, value, now_ms)
+            .is_ok();
+        let stored = stored && kept.is_some();
+        self.note(match place.is_miss {
+            true => Served::Miss { stored },
+            false => Served::Asked { stored },
+        });
+    }
+}
+
+impl Question<'_> {
+    fn digest(&self, model: &str, entry: &CacheEntry) -> [u8; DIGEST_BYTES] {
+        cache::Question {
+            tenant: (entry.scope == Scope::Tenant).then_some(self.tenant),
+            model,
+            version: self.version.get(),
+            contract: self.fingerprint,
+            inputs: self.inputs,
+            outputs: &self.wanted(),
+            is_joined: self.is_joined,
+        }
+        .digest()
+    }
+
+    /// The outputs asked for, in the contract's order; none where it is all of them.
+    fn wanted(&self) -> Vec<String> {
+        let all = self.contract.outputs.iter().map(|spec| &spec.name);
+        let wanted: Vec<String> = all
+            .filter(|name| self.outputs.contains(name))
+            .cloned()
+            .collect();
+        match wanted.len() == self.contract.outputs.len() {
+            true => Vec::new(),
+            false => wanted,
+        }
+    }
+}
+
+/// Looks until something is there, or it is clear that nothing will be.
+fn wait<P: Ports>(
+    ports: &P,
+    at: &CacheAddress<'_>,
+    since_ms: u64,
+    (only_if_cached, timeout_us): (bool, Option<u64>),
+) -> Result<Found, Problem> {
+    let mut waiting_since_ms = None;
+    let mut pause_ms = FIRST_PAUSE_MS;
+    loop {
+        let now_ms = ports.unix_ms();
+        let looked = ports.cache_look(at, since_ms, waiting_since_ms, now_ms);
+        let found = match looked {
+            Ok(CacheLooked::Hit(value, _)) if value.is_empty() => Found::Bypass(Why::TooLarge),
+            Ok(CacheLooked::Hit(value, kept_ms)) => match result::decode(&value) {
+                Some(outputs) => {
+                    let served = match waiting_since_ms {
+                        None => Served::Hit { kept_ms },
+                        Some(_) => Served::Collapsed { kept_ms },
+                    };
+                    Found::Outputs(outputs, served)
+                }
+                // Of another release: overwritten by the next run.
+                None => Found::Run(NO_TICKET),
+            },
+            Ok(CacheLooked::Run(ticket)) => Found::Run(ticket),
+            Ok(CacheLooked::Wait) if only_if_cached => Found::Bypass(Why::Busy),
+            Ok(CacheLooked::Wait) => {
+                let since = *waiting_since_ms.get_or_insert(now_ms);
+                let waited_us = now_ms.saturating_sub(since).saturating_mul(1_000);
+                if let Some(limit_us) = timeout_us.filter(|limit| waited_us >= *limit) {
+                    return Err(Problem::new(
+                        Code::DeadlineExceeded,
+                        format!(
+                            "another call runs the same, and did not end within the {limit_us} microseconds this one may \
+                             take"
+                        ),
+                    ));
+                }
+                ports.sleep_ms(pause_ms);
+                pause_ms = (pause_ms * 2).min(LONGEST_PAUSE_MS);
+                continue;
+            }
+            Ok(CacheLooked::Bypass) => Found::Bypass(Why::Busy),
+            Err(_) => Found::Bypass(Why::StoreFailure),
+        };
+        return match found {
+            Found::Outputs(..) => Ok(found),
+            Found::Run(ticket) if only_if_cached => {
+                let _ = ports.cache_release(at, ticket);
+                Err(not_cached())
+            }
+            _ if only_if_cached => Err(not_cached()),
+            _ => Ok(found),
+        };
+    }
+}
+
+fn not_cached() -> Problem {
+    Problem::new(
+        Code::NotCached,
+        "nothing is kept that answers this call, and `only-if-cached` has nothing run; leave it out of Cache-Control",
+    )
+}
