@@ -1,70 +1,72 @@
-//! Whether anybody still waits for an answer.
+//! Tells the code that works for a request that its caller is gone.
 //!
-//! A door tells it when its caller goes; what works for the caller looks at it where going on would be in vain.
+//! An entry point cancels a request when its caller disconnects. The code that works for the caller stops where going on
+//! would be useless.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
-/// The caller of one request, as what works for it sees them.
+/// Whether a request was cancelled.
 #[derive(Debug, Default)]
-pub struct Audience {
-    gone: AtomicBool,
-    leaving: Notify,
+pub struct Cancellation {
+    cancelled: AtomicBool,
+    wake: Notify,
 }
 
-impl Audience {
-    /// Says that nobody waits any more.
-    pub fn leave(&self) {
-        self.gone.store(true, Ordering::Release);
-        self.leaving.notify_waiters();
+impl Cancellation {
+    /// Cancels the request.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        self.wake.notify_waiters();
     }
 
-    /// Whether nobody waits any more.
-    pub fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Acquire)
+    /// Whether the request was cancelled.
+    #[inline]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
     }
 
-    /// Resolves when nobody waits any more.
-    pub async fn left(&self) {
-        let mut leaving = std::pin::pin!(self.leaving.notified());
-        // Before the look, so that one who goes between the look and the wait is not missed.
-        leaving.as_mut().enable();
-        if !self.is_gone() {
-            leaving.await;
+    /// Resolves when the request is cancelled.
+    pub async fn cancelled(&self) {
+        let mut wake = std::pin::pin!(self.wake.notified());
+        // Register before the check. Otherwise a cancellation between the check and the wait would be missed.
+        wake.as_mut().enable();
+        if !self.is_cancelled() {
+            wake.await;
         }
     }
 }
 
-/// Says that nobody waits any more when it is dropped.
-pub(crate) struct Attending(pub(crate) std::sync::Arc<Audience>);
+/// Cancels a request when it is dropped.
+pub(crate) struct CancelOnDrop(pub(crate) Arc<Cancellation>);
 
-impl Drop for Attending {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        self.0.leave();
+        self.0.cancel();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     #[tokio::test]
-    async fn everybody_who_waits_hears_that_the_caller_left_and_so_does_who_asks_later() {
-        let audience = Arc::<Audience>::default();
+    async fn every_task_that_waits_hears_the_cancellation_and_so_does_one_that_asks_later() {
+        let cancellation = Arc::<Cancellation>::default();
         let waiting: Vec<_> = (0..8)
             .map(|_| {
-                let audience = audience.clone();
-                tokio::spawn(async move { audience.left().await })
+                let cancellation = cancellation.clone();
+                tokio::spawn(async move { cancellation.cancelled().await })
             })
             .collect();
         tokio::task::yield_now().await;
-        assert!(!audience.is_gone());
-        drop(Attending(audience.clone()));
+        assert!(!cancellation.is_cancelled());
+        drop(CancelOnDrop(cancellation.clone()));
         for waiting in waiting {
             waiting.await.unwrap();
         }
-        audience.left().await;
-        assert!(audience.is_gone());
+        cancellation.cancelled().await;
+        assert!(cancellation.is_cancelled());
     }
 }
