@@ -5,7 +5,7 @@ use crate::AppOptions;
 use crate::app::{self, Finding, Manifest, Nn, Place, Severity};
 use crate::kv::RuntimeConfig;
 use crate::settings::{Compare, ModelsSettings, Settings};
-use crate::{access, tls, up};
+use crate::{access, prepare, tls};
 use penstock_nn::agreement::Agreement;
 use penstock_nn::repository::{EventKind, LOAD_GIVEN_UP};
 use penstock_nn::{Repository, State};
@@ -64,7 +64,7 @@ pub fn findings(options: &AppOptions, compare: bool) -> Vec<Finding> {
         Err(found) => findings.extend(found),
         Ok(manifest) => {
             findings.extend(manifest.warnings.iter().cloned());
-            match up::root_component(&manifest) {
+            match prepare::root_component(&manifest) {
                 Err(error) => findings.push(Finding::error(
                     &options.app,
                     None,
@@ -72,7 +72,7 @@ pub fn findings(options: &AppOptions, compare: bool) -> Vec<Finding> {
                     "add a trigger with the route \"/...\"",
                 )),
                 Ok(root) => {
-                    match app::compose(&manifest, root, up::provided) {
+                    match app::compose(&manifest, root, prepare::provided) {
                         Ok(composed) => findings.extend(composed.warnings),
                         Err(found) => findings.extend(found),
                     }
@@ -89,7 +89,7 @@ pub fn findings(options: &AppOptions, compare: bool) -> Vec<Finding> {
                         );
                         findings.extend(config.warnings(granted));
                     }
-                    match app::visible(&manifest, root, &[up::POLICY_FILE]) {
+                    match app::visible(&manifest, root, &[prepare::POLICY_FILE]) {
                         Ok(found) => mounts = found.directories,
                         Err(found) => findings.extend(found),
                     }
@@ -97,7 +97,7 @@ pub fn findings(options: &AppOptions, compare: bool) -> Vec<Finding> {
             }
         }
     }
-    let models = up::models_directory(options, &mut mounts);
+    let models = prepare::models_directory(options, &mut mounts);
     let mut models_settings = settings.models;
     if compare && models_settings.compare == Compare::Off {
         models_settings.compare = Compare::Warn;
@@ -124,7 +124,7 @@ fn as_elsewhere(options: &AppOptions, native: &Manifest, root: &str) -> Vec<Find
     if both.all(|((_, one), other)| one.source == other.source) {
         return Vec::new();
     }
-    match app::compose(&portable, root, up::provided) {
+    match app::compose(&portable, root, prepare::provided) {
         Ok(composed) => composed.warnings,
         Err(found) => found,
     }
@@ -134,7 +134,7 @@ fn as_elsewhere(options: &AppOptions, native: &Manifest, root: &str) -> Vec<Find
 /// against the memory they may have.
 fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSettings) -> Vec<Finding> {
     let budget_bytes = settings.memory_budget_bytes;
-    let backends = match up::backends(options) {
+    let backends = match prepare::backends(options) {
         Ok(backends) => backends,
         Err(error) => {
             // The message names the library; which option named it is told by the path it repeats.

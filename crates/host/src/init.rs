@@ -4,7 +4,7 @@
 //! writes files, runs the model once and prints.
 
 use crate::AppOptions;
-use crate::up;
+use crate::prepare;
 use anyhow::{Context, bail};
 use penstock_nn::backend::OPENVINO;
 use penstock_nn::derive::{Derived, Description, derive};
@@ -550,7 +550,7 @@ fn initialise(
     }
     let models = match &options.models {
         Some(models) => models.clone(),
-        None => up::models_directory(options, &mut manifest_mounts(options)),
+        None => prepare::models_directory(options, &mut manifest_mounts(options)),
     };
     let folder = models.join(&name);
     let contract_file = folder.join(CONTRACT_FILE);
@@ -566,7 +566,7 @@ fn initialise(
             folder.display()
         );
     }
-    let backends = up::backends(options)?;
+    let backends = prepare::backends(options)?;
     let (mut description, files) = described(&graph, &backends)?;
     let mut configuration = None;
     match guess_adapter(&graph, &description) {
@@ -651,8 +651,8 @@ fn manifest_mounts(options: &AppOptions) -> Vec<crate::app::Mount> {
     let found = crate::app::Manifest::load(&options.app, crate::app::Nn::Native)
         .ok()
         .and_then(|manifest| {
-            let root = up::root_component(&manifest).ok()?.to_owned();
-            crate::app::visible(&manifest, &root, &[up::POLICY_FILE]).ok()
+            let root = prepare::root_component(&manifest).ok()?.to_owned();
+            crate::app::visible(&manifest, &root, &[prepare::POLICY_FILE]).ok()
         });
     found.map(|found| found.directories).unwrap_or_default()
 }
@@ -755,7 +755,7 @@ fn print(
     out: &mut impl std::io::Write,
 ) -> anyhow::Result<()> {
     let path = find_graph(&describe.from)?;
-    let backends = up::backends(options)?;
+    let backends = prepare::backends(options)?;
     let loads = trial::who_loads(&path, &backends);
     let size = std::fs::metadata(&path)?.len();
     let graph = match path.extension().is_some_and(|extension| extension == "xml") {

@@ -16,17 +16,20 @@
 //! The bytes of a tensor are copied once on their way in, from the guest's memory to the engine's, and once on their
 //! way out. That is why `tensor.data` is not the generated one, which would have the host copy them a second time.
 
-use crate::state::{InstanceState, RequestTerms};
+use crate::held::{HeldBytes, OverLimit};
+use crate::request::RequestContext;
 use bytes::Bytes;
 use penstock_core::nn_data::MAX_RETRY_AFTER_MS;
 use penstock_core::{GraphName, GraphTerms, NnData, NnWord, ShadowTensor};
-use penstock_nn::{ErrorCode, Handle, NnError, NnTensor, Refusal, Terms, Unavailable};
+use penstock_nn::{
+    ErrorCode, Handle, NnError, NnTensor, Refusal, Repository, Snapshot, Terms, Unavailable,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use wasmtime::StoreContextMut;
-use wasmtime::component::{HasData, Linker, Resource};
+use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
 #[allow(missing_docs)]
 mod bindings {
@@ -72,53 +75,98 @@ pub struct Error {
     data: String,
 }
 
-/// Lets the generated code reach an instance's state.
-struct Nn;
-
-impl HasData for Nn {
-    type Data<'a> = &'a mut InstanceState;
+/// What an instance has of `wasi:nn` beside its handles: the models, and the request that it serves.
+pub struct NnCtx {
+    repository: Arc<Repository>,
+    /// The catalogue the instance sees, kept for as long as it does.
+    snapshot: Option<Arc<Snapshot>>,
+    /// The request in hand; none before the first.
+    request: Option<RequestContext>,
 }
 
-/// Adds `wasi:nn` and `penstock:nn` to a linker.
-pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
-    tensor::add_to_linker::<_, Nn>(linker, |state| state)?;
+impl NnCtx {
+    /// The context of a new instance. An instance sees one catalogue all its life: what it read of it stays true for it.
+    pub fn new(repository: Arc<Repository>, snapshot: Option<Arc<Snapshot>>) -> Self {
+        Self {
+            repository,
+            snapshot,
+            request: None,
+        }
+    }
+
+    /// The next request begins.
+    pub fn begin_request(&mut self, request: RequestContext) {
+        self.request = Some(request);
+    }
+
+    /// The generation of the catalogue that the instance sees, where it sees one.
+    pub fn generation(&self) -> Option<u64> {
+        self.snapshot.as_ref().map(|snapshot| snapshot.generation())
+    }
+
+    /// Whether the models have changed since the instance was made: what it remembers of them is out of date.
+    pub fn is_behind(&self) -> bool {
+        self.generation()
+            .is_some_and(|generation| generation != self.repository.generation())
+    }
+}
+
+/// What the functions of `wasi:nn` see of an instance.
+pub struct NnView<'a> {
+    /// The models and the request.
+    pub ctx: &'a mut NnCtx,
+    /// The instance's handles.
+    pub table: &'a mut ResourceTable,
+    /// The bytes that the host holds for the instance.
+    pub held: &'a mut HeldBytes,
+}
+
+/// Lets the generated code make a view.
+struct HasNn;
+
+impl HasData for HasNn {
+    type Data<'a> = NnView<'a>;
+}
+
+/// Adds `wasi:nn` and `penstock:nn` to a linker. `view` makes the view of an instance's state.
+pub fn add_to_linker<T: Send + 'static>(
+    linker: &mut Linker<T>,
+    view: fn(&mut T) -> NnView<'_>,
+) -> wasmtime::Result<()> {
+    tensor::add_to_linker::<_, HasNn>(linker, view)?;
     linker.allow_shadowing(true);
+    // A share of the bytes goes to wasmtime, which copies them into the guest's memory.
     linker
         .instance("wasi:nn/tensor@0.2.0-rc-2024-10-28")?
-        .func_wrap("[method]tensor.data", data_in_one_copy)?;
+        .func_wrap(
+            "[method]tensor.data",
+            move |mut store: StoreContextMut<'_, T>, (tensor,): (Resource<Tensor>,)| {
+                Ok((view(store.data_mut()).table.get(&tensor)?.0.data.clone(),))
+            },
+        )?;
     linker.allow_shadowing(false);
-    graph::add_to_linker::<_, Nn>(linker, |state| state)?;
-    inference::add_to_linker::<_, Nn>(linker, |state| state)?;
-    tensors::add_to_linker::<_, Nn>(linker, |state| state)?;
-    errors::add_to_linker::<_, Nn>(linker, |state| state)
+    graph::add_to_linker::<_, HasNn>(linker, view)?;
+    inference::add_to_linker::<_, HasNn>(linker, view)?;
+    tensors::add_to_linker::<_, HasNn>(linker, view)?;
+    errors::add_to_linker::<_, HasNn>(linker, view)
 }
 
-/// `tensor.data`: a share of the bytes goes to wasmtime, which copies them into the guest's memory.
-fn data_in_one_copy(
-    store: StoreContextMut<'_, InstanceState>,
-    (tensor,): (Resource<Tensor>,),
-) -> wasmtime::Result<(Bytes,)> {
-    Ok((store.data().table.get(&tensor)?.0.data.clone(),))
-}
-
-impl InstanceState {
+impl NnView<'_> {
     /// Takes over the bytes of a tensor, within what one instance may hold.
     fn hold_tensor(&mut self, tensor: NnTensor) -> wasmtime::Result<Resource<Tensor>> {
-        let held = self.tensor_bytes.saturating_add(tensor.data.len());
-        if held > self.max_tensor_bytes {
-            return Err(wasmtime::format_err!(
-                "the instance holds {held} bytes of tensors; the limit is {}",
-                self.max_tensor_bytes
-            ));
-        }
-        let handle = self.table.push(Tensor(tensor))?;
-        self.tensor_bytes = held;
-        Ok(handle)
+        self.held
+            .take(tensor.data.len())
+            .map_err(|OverLimit { held, limit }| {
+                wasmtime::format_err!(
+                    "the instance holds {held} bytes of tensors; the limit is {limit}"
+                )
+            })?;
+        Ok(self.table.push(Tensor(tensor))?)
     }
 
     fn release_tensor(&mut self, handle: Resource<Tensor>) -> wasmtime::Result<NnTensor> {
         let Tensor(tensor) = self.table.delete(handle)?;
-        self.tensor_bytes = self.tensor_bytes.saturating_sub(tensor.data.len());
+        self.held.release(tensor.data.len());
         Ok(tensor)
     }
 
@@ -187,9 +235,9 @@ impl From<Unavailable> for Error {
     }
 }
 
-impl tensor::Host for InstanceState {}
+impl tensor::Host for NnView<'_> {}
 
-impl tensor::HostTensor for InstanceState {
+impl tensor::HostTensor for NnView<'_> {
     fn new(
         &mut self,
         dims: Vec<u32>,
@@ -213,7 +261,7 @@ impl tensor::HostTensor for InstanceState {
     }
 
     fn data(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<Vec<u8>> {
-        // Guests are given `data_in_one_copy`; this is here because the generated trait has it.
+        // The linker has another one; this is here because the generated trait has it.
         Ok(self.table.get(&tensor)?.0.data.to_vec())
     }
 
@@ -222,7 +270,7 @@ impl tensor::HostTensor for InstanceState {
     }
 }
 
-impl tensors::Host for InstanceState {
+impl tensors::Host for NnView<'_> {
     fn create(
         &mut self,
         dims: Vec<u32>,
@@ -250,7 +298,7 @@ impl tensors::Host for InstanceState {
     }
 }
 
-impl graph::Host for InstanceState {
+impl graph::Host for NnView<'_> {
     fn load(
         &mut self,
         _builder: Vec<Vec<u8>>,
@@ -274,14 +322,14 @@ impl graph::Host for InstanceState {
             version,
             terms,
         } = GraphName::parse(&name);
-        match (self.repository).handle_in(self.snapshot.as_deref(), model, version) {
+        match (self.ctx.repository).handle_in(self.ctx.snapshot.as_deref(), model, version) {
             Ok(handle) => Ok(Ok(self.table.push(Graph(handle, terms))?)),
             Err(unavailable) => Ok(Err(self.fail(unavailable.into())?)),
         }
     }
 }
 
-impl graph::HostGraph for InstanceState {
+impl graph::HostGraph for NnView<'_> {
     fn init_execution_context(
         &mut self,
         graph: Resource<Graph>,
@@ -297,9 +345,9 @@ impl graph::HostGraph for InstanceState {
     }
 }
 
-impl inference::Host for InstanceState {}
+impl inference::Host for NnView<'_> {}
 
-impl inference::HostGraphExecutionContext for InstanceState {
+impl inference::HostGraphExecutionContext for NnView<'_> {
     async fn compute(
         &mut self,
         context: Resource<Context>,
@@ -316,7 +364,7 @@ impl inference::HostGraphExecutionContext for InstanceState {
     }
 }
 
-impl InstanceState {
+impl NnView<'_> {
     /// Runs a model on tensors, which are used up.
     async fn computed(
         &mut self,
@@ -335,7 +383,7 @@ impl InstanceState {
                 Err(error) => Err(error.into()),
             });
         }
-        Ok(run(&handle, named, asked, self.terms.clone()).await)
+        Ok(run(&handle, named, asked, self.ctx.request.clone()).await)
     }
 
     /// Gives a run's outputs to the guest, within what it can hold.
@@ -348,7 +396,7 @@ impl InstanceState {
             Err(error) => return Ok(Err(self.fail(error)?)),
         };
         let bytes: usize = outputs.iter().map(|(_, tensor)| tensor.data.len()).sum();
-        let most = self.max_tensor_bytes / OUTPUT_SHARE;
+        let most = self.held.limit() / OUTPUT_SHARE;
         if bytes > most {
             // The guest could not hold them beside the answer it writes, and would trap.
             let data = format!(
@@ -393,15 +441,15 @@ async fn run(
     handle: &Handle,
     inputs: Vec<(String, NnTensor)>,
     asked: GraphTerms,
-    terms: Option<RequestTerms>,
+    request: Option<RequestContext>,
 ) -> Result<Vec<(String, NnTensor)>, Error> {
     let allowed =
         (asked.timeout_ms).map(|ms| Instant::now() + Duration::from_millis(u64::from(ms)));
-    let Some(RequestTerms {
+    let Some(RequestContext {
         deadline,
-        audience,
+        cancellation,
         repeatable,
-    }) = terms
+    }) = request
     else {
         let model = handle.model().await?;
         let terms = Terms {
@@ -413,7 +461,7 @@ async fn run(
         return Ok(model.infer_with(inputs, terms).await?);
     };
     let deadline = allowed.map_or(deadline, |allowed| allowed.min(deadline));
-    if audience.is_gone() {
+    if cancellation.is_cancelled() {
         return Err(gone().into());
     }
     let begun = Arc::new(AtomicBool::new(false));
@@ -434,7 +482,7 @@ async fn run(
         // An answer that is there is taken, whoever left meanwhile.
         biased;
         answer = &mut answer => return answer,
-        () = audience.left() => {}
+        () = cancellation.cancelled() => {}
     }
     if repeatable && begun.load(Ordering::Acquire) {
         return answer.await;
@@ -463,9 +511,9 @@ fn gone() -> NnError {
     }
 }
 
-impl errors::Host for InstanceState {}
+impl errors::Host for NnView<'_> {}
 
-impl errors::HostError for InstanceState {
+impl errors::HostError for NnView<'_> {
     fn code(&mut self, error: Resource<Error>) -> wasmtime::Result<errors::ErrorCode> {
         Ok(self.table.get(&error)?.code)
     }

@@ -3,7 +3,7 @@
 use crate::app::{self, Manifest, Nn};
 use crate::ask::columns;
 use crate::settings::Settings;
-use crate::{AppOptions, up};
+use crate::{AppOptions, prepare};
 use penstock_core::clock::rfc3339;
 use penstock_nn::Repository;
 use penstock_sources::plan::Kept;
@@ -421,12 +421,12 @@ impl PullOptions {
                 )
             };
             let manifest = Manifest::load(&self.app.app, Nn::Native).map_err(text)?;
-            let root = up::root_component(&manifest)?.to_owned();
-            mounts = app::visible(&manifest, &root, &[up::POLICY_FILE])
+            let root = prepare::root_component(&manifest)?.to_owned();
+            mounts = app::visible(&manifest, &root, &[prepare::POLICY_FILE])
                 .map_err(text)?
                 .directories;
         }
-        Ok(up::models_directory(&self.app, &mut mounts))
+        Ok(prepare::models_directory(&self.app, &mut mounts))
     }
 
     fn settings(&self) -> anyhow::Result<Settings> {

@@ -1,12 +1,15 @@
-//! What belongs to one instance: its WASI view, its handles, and the limits of the request it is
-//! serving.
+//! The state of one instance. It owns the table of handles and the context of each interface (WASI, HTTP, `wasi:nn`,
+//! key-value stores, variables), and lends an interface a view of its own context and the table. So no interface knows
+//! another's state.
 
-use crate::audience::Audience;
 use crate::engine::EPOCH_TICK;
 use crate::guest_log::GuestLog;
-use crate::kv::{Ledger, Stores};
+use crate::held::HeldBytes;
+use crate::kv::{KvCtx, KvView, Ledger, Stores};
+use crate::nn::{NnCtx, NnView};
+use crate::request::RequestContext;
 use crate::variables::Variables;
-use penstock_nn::{Repository, Snapshot};
+use penstock_nn::Repository;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,31 +30,6 @@ const MAX_HANDLES: usize = 4096;
 /// later request is the one to run into [`MAX_HANDLES`].
 const MAX_RESTING_HANDLES: usize = 1024;
 const MAX_RESTING_BYTES: usize = 1 << 20;
-
-/// What the request in hand is given beside its limits.
-#[derive(Clone, Debug)]
-pub struct RequestTerms {
-    /// When its answer is no longer of use.
-    pub deadline: tokio::time::Instant,
-    /// Who waits for the answer.
-    pub audience: Arc<Audience>,
-    /// Whether a retry may pick the answer up, so that a run is worth its end although nobody waits.
-    pub repeatable: bool,
-}
-
-impl RequestTerms {
-    /// The terms of a request that has arrived.
-    pub fn of(request: &crate::doors::DoorRequest, audience: Arc<Audience>) -> Self {
-        Self {
-            deadline: request.deadline,
-            audience,
-            repeatable: request.parts.headers.contains_key(IDEMPOTENCY_KEY),
-        }
-    }
-}
-
-/// The header by which a client says that it may repeat the call.
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// A directory of the host that an instance sees, read-only.
 #[derive(Clone, Debug)]
@@ -92,23 +70,14 @@ pub struct InstanceState {
     http: WasiHttpCtx,
     hooks: NoOutbound,
     /// Handles of all kinds.
-    pub table: ResourceTable,
-    /// The models behind `wasi:nn`.
-    pub repository: Arc<Repository>,
-    /// The catalogue the instance sees, kept for as long as it does.
-    pub snapshot: Option<Arc<Snapshot>>,
-    /// What the instance has seen of its key-value stores.
-    pub ledger: Arc<Ledger>,
-    /// What its variables are worth.
-    pub variables: Arc<Variables>,
-    /// Bytes of tensors and of values held for the guest in the host's memory.
-    pub tensor_bytes: usize,
-    /// The most bytes of tensors and of values held for the guest.
-    pub max_tensor_bytes: usize,
-    /// Whether the instance was seen to leak when a request began; for who cannot look into it.
-    pub leaking: Arc<AtomicBool>,
-    /// The terms of the request in hand; none before the first.
-    pub terms: Option<RequestTerms>,
+    table: ResourceTable,
+    nn: NnCtx,
+    kv: KvCtx,
+    variables: Arc<Variables>,
+    held: HeldBytes,
+    /// Whether the instance leaked handles or bytes when a request began. The HTTP entry point reads it, because it
+    /// cannot look into the store of a worker.
+    leaking: Arc<AtomicBool>,
     limits: MemoryLimits,
     ticks_left: u64,
     ticks_per_request: u64,
@@ -144,14 +113,11 @@ impl InstanceState {
             http: WasiHttpCtx::new(),
             hooks: NoOutbound,
             table,
-            repository: source.repository.clone(),
-            snapshot,
-            ledger: Ledger::new(source.stores.clone()),
+            nn: NnCtx::new(source.repository.clone(), snapshot),
+            kv: KvCtx::new(source.stores.clone()),
             variables: source.variables.clone(),
-            tensor_bytes: 0,
-            max_tensor_bytes: source.memory_bytes,
+            held: HeldBytes::new(source.memory_bytes),
             leaking: Arc::default(),
-            terms: None,
             limits: MemoryLimits {
                 memory_bytes: source.memory_bytes,
                 held_bytes: 0,
@@ -180,9 +146,9 @@ impl InstanceState {
         Ok(store)
     }
 
-    /// Gives the next request its own computing time and its terms.
-    pub fn begin_request(&mut self, terms: RequestTerms) {
-        self.terms = Some(terms);
+    /// Gives the next request its own computing time and its context.
+    pub fn begin_request(&mut self, request: RequestContext) {
+        self.nn.begin_request(request);
         if self.leaks() {
             self.leaking.store(true, Ordering::Relaxed);
         }
@@ -193,14 +159,52 @@ impl InstanceState {
 impl InstanceState {
     /// Whether the models have changed since the instance was made: what it remembers of them is out of date.
     pub fn is_behind(&self) -> bool {
-        self.snapshot
-            .as_ref()
-            .is_some_and(|snapshot| snapshot.generation() != self.repository.generation())
+        self.nn.is_behind()
+    }
+
+    /// The generation of the catalogue that the instance sees, where it sees one.
+    pub fn generation(&self) -> Option<u64> {
+        self.nn.generation()
+    }
+
+    /// What the instance has seen of its key-value stores.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        self.kv.ledger()
+    }
+
+    /// Whether the instance was seen to leak when a request began.
+    pub fn leaking(&self) -> &Arc<AtomicBool> {
+        &self.leaking
+    }
+
+    /// What `wasi:nn` sees of the instance.
+    #[inline]
+    pub fn nn(&mut self) -> NnView<'_> {
+        NnView {
+            ctx: &mut self.nn,
+            table: &mut self.table,
+            held: &mut self.held,
+        }
+    }
+
+    /// What the key-value interfaces see of the instance.
+    #[inline]
+    pub fn kv(&mut self) -> KvView<'_> {
+        KvView {
+            ctx: &mut self.kv,
+            table: &mut self.table,
+            held: &mut self.held,
+        }
+    }
+
+    /// The values of the instance's variables.
+    pub fn variables(&mut self) -> &Variables {
+        &self.variables
     }
 
     /// Whether the instance kept more handles, or more bytes behind them, than there is a use for.
     pub fn leaks(&mut self) -> bool {
-        self.tensor_bytes > MAX_RESTING_BYTES
+        self.held.now() > MAX_RESTING_BYTES
             || self.table.iter_mut().nth(MAX_RESTING_HANDLES).is_some()
     }
 

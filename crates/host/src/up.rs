@@ -3,43 +3,30 @@
 use crate::AppOptions;
 use crate::access;
 use crate::admin::{self, Admin, AdminListen};
-use crate::app::{self, Cached, Finding, Manifest};
 use crate::audit::Audit;
 use crate::doors::{Direct, DoorKind, DoorSettings, Http, RETAINED_BYTES, link};
 use crate::ending;
-use crate::engine::{self, Ticker};
+use crate::engine::Ticker;
 use crate::jwks;
-use crate::kv::{self, Durability, ModelStore, RuntimeConfig, StoreConfig, Stores};
+use crate::kv::Stores;
+use crate::prepare::several;
+pub use crate::prepare::{Prepared, prepare, prepare_with};
 use crate::pulls::{AtStart, Pulls};
-use crate::secrets;
-use crate::server::{Door, Fittings, NotReady, Server};
+use crate::server::{Door, NotReady, Server, ServerOptions};
 use crate::settings::Settings;
-use crate::state::InstanceSource;
 use crate::tls::Tls;
-use crate::variables::{self, Variables};
 use anyhow::Context;
-use penstock_core::model_store;
-use penstock_kv::Store;
+use penstock_nn::Repository;
 use penstock_nn::repository::{Event, EventKind, Readiness};
-use penstock_nn::{Backends, Repository};
-use penstock_policy::auth::api_key::Pepper;
-use penstock_policy::auth::token::Issuers;
 use penstock_policy::quota::limits::{Algorithm, Limit};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-
-/// Where a gate expects the models directory.
-const MODELS_MOUNT: &str = "/models";
-
-/// Where components find the operator's policy, whichever file it is.
-pub(crate) const POLICY_FILE: &str = "/penstock.toml";
 
 /// Where components find what the server's own headers begin with.
 const HOST_TOKEN: &str = "PENSTOCK_HOST_TOKEN";
@@ -209,7 +196,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let following = tls.clone().map(|tls| tokio::spawn(tls.follow()));
     // Components that open the models themselves have none to load.
     let loaded = Arc::new(AtomicBool::new(!runs_models));
-    let fittings = Fittings {
+    let server_options = ServerOptions {
         tls,
         audit: audit.clone(),
         token: Some(token),
@@ -219,7 +206,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
             pulls.as_ref().map(Pulls::state),
         )),
     };
-    let server = Server::with(door, server_settings, fittings);
+    let server = Server::with(door, server_settings, server_options);
     tracing::info!(
         "{} {} on {scheme}://{address} ({compiled}); models are {}",
         manifest.application.name,
@@ -449,174 +436,6 @@ fn note(event: &Event) {
     }
 }
 
-/// An application, ready for a door.
-pub struct Prepared {
-    /// The manifest.
-    pub manifest: Manifest,
-    /// The composed component, compiled.
-    pub component: wasmtime::component::Component,
-    /// What instances are made from.
-    pub source: InstanceSource,
-    /// The models.
-    pub repository: Arc<Repository>,
-    /// The directory they are in.
-    pub models: PathBuf,
-    /// The inference backends, each with its version.
-    pub backends: Vec<(&'static str, String)>,
-    /// Whether the application asks this host to run models; if not, none are loaded.
-    pub runs_models: bool,
-    /// Whether it was compiled or taken from the cache, in words.
-    pub compiled: String,
-}
-
-/// Reads, composes and compiles an application, and opens its stores and its models directory.
-pub async fn prepare(options: &AppOptions, settings: &Settings) -> anyhow::Result<Prepared> {
-    prepare_with(options, settings, async |configs| kv::open(&configs).await).await
-}
-
-/// The same, with stores that the caller opens: of those configured, the ones that are granted. A
-/// label it leaves out is told `no-such-store`.
-pub async fn prepare_with(
-    options: &AppOptions,
-    settings: &Settings,
-    open: impl AsyncFnOnce(
-        BTreeMap<String, StoreConfig>,
-    ) -> anyhow::Result<BTreeMap<String, Arc<dyn Store>>>,
-) -> anyhow::Result<Prepared> {
-    let state_dir = options.state_dir();
-    let manifest = Manifest::load(&options.app, options.nn).map_err(several)?;
-    let root = root_component(&manifest)?.to_owned();
-    let composed = app::compose(&manifest, &root, provided).map_err(several)?;
-    for warning in manifest.warnings.iter().chain(&composed.warnings) {
-        tracing::warn!("{warning}");
-    }
-    // Before the components are compiled, because that takes longer.
-    let variables =
-        Variables::resolve(&manifest, &root, &state_dir, &secrets::environment).map_err(several)?;
-    // The auth component would find the same, with the first request.
-    let pepper = variables.get("pepper").filter(|text| !text.is_empty());
-    let checked = pepper.map(|text| Pepper::new(text.as_bytes())).transpose();
-    let secret = |name: &str| variables.get(name).map(str::to_owned);
-    checked
-        .and_then(|_| Issuers::new(&settings.auth.issuers, &settings.auth.tiers, secret))
-        .map_err(|why| {
-            anyhow::anyhow!("[auth] cannot be used: {why}; variables are named in the manifest and given as docs/KEYS.md says")
-        })?;
-    let mut stores = stores(options, &manifest, &root, &state_dir, open).await?;
-    let engine = engine::build(&settings.instances)
-        .map_err(|e| anyhow::anyhow!("cannot start the WebAssembly engine: {e:#}; [instances] may ask for more memory than there is"))?;
-    let (component, outcome) = app::compile(&engine, &composed.bytes, &state_dir.join("cache"))?;
-    let compiled = match outcome.cached {
-        Cached::Hit => format!("components from the cache in {} ms", outcome.millis),
-        _ => format!("components compiled in {} ms", outcome.millis),
-    };
-    let app::Visible {
-        directories: mut mounts,
-        mut files,
-    } = app::visible(&manifest, &root, &[POLICY_FILE]).map_err(several)?;
-    let models = models_directory(options, &mut mounts);
-    let copies = if files.is_empty() {
-        None
-    } else {
-        for file in files.iter_mut().filter(|f| f.guest == POLICY_FILE) {
-            file.host = options.policy.clone();
-        }
-        let folder = tempfile::Builder::new().prefix("penstock-").tempdir()?;
-        app::copy(&files, folder.path())?;
-        mounts.push(app::Mount {
-            host: folder.path().to_owned(),
-            guest: "/".to_owned(),
-        });
-        Some(Arc::new(folder))
-    };
-    let engines = backends(options)?;
-    let backends = engines.list();
-    let runs_models = composed.imports.iter().any(|i| i.starts_with("wasi:nn/"));
-    let mounted = mounts.iter().any(|mount| mount.guest == MODELS_MOUNT);
-    let repository_settings = penstock_nn::Settings {
-        launcher: options.launcher.clone(),
-        ..settings.models.repository(runs_models && mounted)
-    };
-    let repository = Arc::new(Repository::open(&models, engines, repository_settings)?);
-    // What this host runs, components see as this host has accepted it, and not as the operator is changing it.
-    let catalogue = (runs_models && mounted).then(|| {
-        mounts.retain(|mount| mount.guest != MODELS_MOUNT);
-        MODELS_MOUNT.to_owned()
-    });
-    let environment = manifest.components[&root]
-        .environment
-        .clone()
-        .into_iter()
-        .collect();
-    if runs_models {
-        // Where components run the models themselves, this host knows nothing of them, and there is no such store.
-        let store = ModelStore::new(repository.clone(), settings.models.control);
-        stores.insert(
-            model_store::LABEL.to_owned(),
-            (Arc::new(store), Durability::default()),
-        );
-    }
-    let granted = &manifest.components[&root].key_value_stores;
-    let labels = granted.iter().map(|label| label.name.as_str());
-    let stores = Stores::grant(labels, stores);
-    let source = InstanceSource {
-        mounts: mounts
-            .into_iter()
-            .map(|m| crate::state::Mount {
-                host: m.host,
-                guest: m.guest,
-            })
-            .collect(),
-        catalogue,
-        environment,
-        copies,
-        repository: repository.clone(),
-        stores,
-        variables: Arc::new(variables),
-        memory_bytes: settings.instances.memory_bytes,
-        cpu_time: Duration::from_millis(settings.instances.cpu_time_ms),
-    };
-    Ok(Prepared {
-        manifest,
-        component,
-        source,
-        repository,
-        models,
-        backends,
-        runs_models,
-        compiled,
-    })
-}
-
-/// Opens the stores that a component is granted, by label.
-async fn stores(
-    options: &AppOptions,
-    manifest: &Manifest,
-    root: &str,
-    state_dir: &Path,
-    open: impl AsyncFnOnce(
-        BTreeMap<String, StoreConfig>,
-    ) -> anyhow::Result<BTreeMap<String, Arc<dyn Store>>>,
-) -> anyhow::Result<BTreeMap<String, (Arc<dyn Store>, Durability)>> {
-    let granted = &manifest.components[root].key_value_stores;
-    let config =
-        RuntimeConfig::load(options.runtime_config.as_deref(), state_dir).map_err(several)?;
-    config.covers(&manifest.path, granted).map_err(several)?;
-    let labels = || granted.iter().map(|label| label.name.as_str());
-    let mut wanted = config.stores;
-    wanted.retain(|label, _| labels().any(|granted| granted == label));
-    let durability: BTreeMap<String, Durability> = wanted
-        .iter()
-        .map(|(label, store)| (label.clone(), store.durability))
-        .collect();
-    let opened = open(wanted).await?;
-    let opened = opened.into_iter().map(|(label, store)| {
-        let durability = durability.get(&label).copied().unwrap_or_default();
-        (label, (store, durability))
-    });
-    Ok(opened.collect())
-}
-
 /// How each limit is counted and where, and whether that differs from what the policy asks for.
 fn limit_lines(settings: &Settings, stores: &Stores) -> Vec<(bool, String)> {
     // As the quota component chooses.
@@ -644,87 +463,4 @@ fn limit_lines(settings: &Settings, stores: &Stores) -> Vec<(bool, String)> {
         }
     });
     lines.collect()
-}
-
-/// The inference backends there are: those whose libraries were named, and tract.
-pub(crate) fn backends(options: &AppOptions) -> Result<Backends, penstock_nn::NnError> {
-    Backends::with(options.onnxruntime.as_deref(), options.openvino.as_deref())
-}
-
-/// The component that all paths lead to; this host serves one application with one gate.
-pub(crate) fn root_component(manifest: &Manifest) -> anyhow::Result<&str> {
-    manifest.route("/").with_context(|| {
-        format!(
-            "{}: no [[trigger.http]] has the route \"/...\"; name the component that serves all paths",
-            manifest.path.display()
-        )
-    })
-}
-
-/// The models directory: the one the operator named, else the one the manifest mounts.
-pub(crate) fn models_directory(options: &AppOptions, mounts: &mut Vec<app::Mount>) -> PathBuf {
-    let mounted = mounts.iter_mut().find(|m| m.guest == MODELS_MOUNT);
-    match (&options.models, mounted) {
-        (Some(named), Some(mount)) => {
-            mount.host = named.clone();
-            named.clone()
-        }
-        (Some(named), None) => {
-            mounts.push(app::Mount {
-                host: named.clone(),
-                guest: MODELS_MOUNT.to_owned(),
-            });
-            named.clone()
-        }
-        (None, Some(mount)) => mount.host.clone(),
-        (None, None) => PathBuf::from("models"),
-    }
-}
-
-/// Whether the host provides an import.
-pub(crate) fn provided(import: &str) -> bool {
-    const PROVIDED: &[&str] = &[
-        "wasi:cli/",
-        "wasi:clocks/",
-        "wasi:filesystem/",
-        "wasi:http/types@0.3",
-        "wasi:http/client@0.3",
-        "wasi:io/",
-        "wasi:nn/",
-        "penstock:nn/tensors@0.1.0",
-        "wasi:random/",
-        "wasi:sockets/",
-    ];
-    PROVIDED.iter().any(|known| import.starts_with(known))
-        || kv::INTERFACES.contains(&import)
-        || import == variables::INTERFACE
-}
-
-/// Findings as one error, each on lines of its own.
-fn several(findings: Vec<Finding>) -> anyhow::Error {
-    let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
-    anyhow::anyhow!("the application cannot be served:\n{}", lines.join("\n"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stores_are_provided_in_the_versions_there_are_and_no_other() {
-        for import in kv::INTERFACES {
-            assert!(provided(import), "{import}");
-        }
-        assert!(provided(variables::INTERFACE));
-        for import in [
-            "wasi:keyvalue/watcher@0.2.0-draft2",
-            "wasi:keyvalue/store@0.2.0-draft",
-            "fermyon:spin/key-value@3.0.0",
-            "fermyon:spin/sqlite@2.0.0",
-            "fermyon:spin/variables@3.0.0",
-            "spin:key-value/key-value@4.0.0",
-        ] {
-            assert!(!provided(import), "{import}");
-        }
-    }
 }

@@ -7,7 +7,6 @@
 
 use crate::app::{Finding, Manifest};
 use crate::secrets::{self, Environment, Origin, Secret};
-use crate::state::InstanceState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
@@ -210,30 +209,33 @@ fn unreadable(manifest: &Manifest, name: &str, error: &anyhow::Error) -> Finding
     )
 }
 
-impl variables::Host for InstanceState {
+impl variables::Host for &Variables {
     fn get(&mut self, name: String) -> Result<String, variables::Error> {
         let shown = || name.chars().take(MAX_SHOWN_CHARS).collect::<String>();
         let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
         if name.is_empty() || !name.bytes().all(fits) {
             return Err(variables::Error::InvalidName(shown()));
         }
-        match self.variables.get(&name) {
+        match Variables::get(self, &name) {
             Some(value) => Ok(value.to_owned()),
             None => Err(variables::Error::Undefined(shown())),
         }
     }
 }
 
-/// Lets the generated code reach an instance's state.
-struct Configured;
+/// Lets the generated code reach an instance's variables.
+struct HasVariables;
 
-impl HasData for Configured {
-    type Data<'a> = &'a mut InstanceState;
+impl HasData for HasVariables {
+    type Data<'a> = &'a Variables;
 }
 
-/// Adds the interface to a linker.
-pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
-    variables::add_to_linker::<_, Configured>(linker, |state| state)
+/// Adds the interface to a linker. `view` finds the variables in an instance's state.
+pub fn add_to_linker<T: 'static>(
+    linker: &mut Linker<T>,
+    view: fn(&mut T) -> &Variables,
+) -> wasmtime::Result<()> {
+    variables::add_to_linker::<_, HasVariables>(linker, view)
 }
 
 #[cfg(test)]

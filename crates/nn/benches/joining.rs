@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use penstock_nn::join::{Joining, Padding};
+use penstock_nn::batching::{DynamicBatching, Padding};
 use penstock_nn::{Backend, Backends, GraphSource, LoadOptions, Model, NnTensor, TensorType};
 
 const CALLERS: [usize; 3] = [1, 8, 32];
@@ -227,9 +227,9 @@ fn main() {
             floors[1].1,
         );
         for (lanes, joins) in [(2, false), (2, true), (1, true)] {
-            let joining = Joining {
+            let joining = DynamicBatching {
                 padding: case.padding.clone(),
-                ..Joining::default()
+                ..DynamicBatching::default()
             };
             let options = LoadOptions {
                 lanes: Some(lanes),

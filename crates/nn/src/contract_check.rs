@@ -10,9 +10,9 @@ use penstock_tensor::contract::{Bound, Contract, Dim as Axis, TensorSpec};
 use penstock_tensor::datatype::Datatype;
 
 use crate::backend::{Dim, LoadOptions, Port, PortType, RUN_MEMORY_BYTES};
-use crate::error::{NnError, listed, quoted};
 #[cfg(feature = "native")]
-use crate::join::{Joining, MAX_TOKENS, Padding};
+use crate::batching::{DynamicBatching, MAX_TOKENS, Padding};
+use crate::error::{NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType, push_string};
 
 /// Everything in which contract and graph differ, each with its remedy; empty when they agree. The shapes of outputs are
@@ -148,7 +148,7 @@ pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
 
 /// How the contract wants calls to share runs, or why they do not.
 #[cfg(feature = "native")]
-fn joining(contract: &Contract) -> Result<Joining, String> {
+fn joining(contract: &Contract) -> Result<DynamicBatching, String> {
     let batching = &contract.batching;
     if contract.engine.first_run == FirstRun::Skip {
         return Err("model.toml has first_run = \"skip\", so that joining was not tried".into());
@@ -183,13 +183,13 @@ fn joining(contract: &Contract) -> Result<Joining, String> {
             .collect(),
         max_tokens: padding.max_tokens.unwrap_or(MAX_TOKENS),
     });
-    let default = Joining::default();
+    let default = DynamicBatching::default();
     let ms = |ms: f64| std::time::Duration::from_secs_f64(ms / 1e3);
     // A run of several is no larger than one call may be.
     let of_axis = contract.axes.get(batch_axis).and_then(|bounds| bounds.max);
     let most = contract.limits.max_items.min(of_axis.unwrap_or(u64::MAX));
     let most = u32::try_from(most).unwrap_or(u32::MAX);
-    Ok(Joining {
+    Ok(DynamicBatching {
         max_items: batching.max_items.unwrap_or(default.max_items).min(most),
         max_bytes: default.max_bytes,
         max_wait: batching.max_wait_ms.map_or(default.max_wait, ms),
@@ -222,7 +222,7 @@ pub(crate) enum Fill {
     Ramp,
     /// What looks random within the range, the same for the same seed.
     Random(u64),
-    /// These numbers, repeated; or one number shared among all elements, see `first_run::shared`.
+    /// These numbers, repeated; or one number shared among all elements, see [`shared`].
     List(Vec<f64>),
 }
 
@@ -308,7 +308,7 @@ pub(crate) fn filled(
                     value.floor()
                 }
             }
-            Fill::List(list) => within(match crate::first_run::shared(list) {
+            Fill::List(list) => within(match shared(list) {
                 Some(whole) => {
                     let share = (whole / count as f64).floor();
                     if index + 1 == count {
@@ -582,6 +582,17 @@ pub fn datatype_of(ty: PortType) -> Option<Datatype> {
     (Datatype::ALL.iter())
         .find(|datatype| tensor_type(**datatype) == ty)
         .copied()
+}
+
+/// Stands at the end of a list whose first number is to be shared among all elements.
+pub(crate) const SHARE: f64 = f64::NEG_INFINITY;
+
+/// Whether a list is a number to share among a tensor's elements; see [`SHARE`].
+pub(crate) fn shared(list: &[f64]) -> Option<f64> {
+    match list {
+        [whole, SHARE] => Some(*whole),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

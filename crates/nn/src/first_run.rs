@@ -15,7 +15,7 @@ use penstock_tensor::contract::{Contract, Dim as Axis, FirstRun, Sample, TensorS
 
 use crate::backend::cost::{Attribute, Node};
 use crate::backend::{Graph, SAME_VALUES};
-use crate::contract_check::{self, Fill};
+use crate::contract_check::{self, Fill, SHARE};
 use crate::error::{ErrorCode, NnError, Refusal};
 use crate::layout::{CONTRACT_FILE, SAMPLE_FILE};
 use crate::tensor::NnTensor;
@@ -451,17 +451,6 @@ fn suited(used: &Use, data: Option<&[u64]>, last: bool) -> Vec<f64> {
             };
             shape().into_iter().enumerate().map(length).collect()
         }
-    }
-}
-
-/// Stands at the end of a list whose first number is to be shared among all elements.
-const SHARE: f64 = f64::NEG_INFINITY;
-
-/// Whether a list is a number to share among a tensor's elements; see [`SHARE`].
-pub(crate) fn shared(list: &[f64]) -> Option<f64> {
-    match list {
-        [whole, SHARE] => Some(*whole),
-        _ => None,
     }
 }
 

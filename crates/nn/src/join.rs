@@ -1,79 +1,16 @@
 //! Decides which calls of a model may share a run, and makes one call's tensors of several, and back.
 //!
 //! Two calls may share a run when the model counts items along the first axis of every input and output, and
-//! their tensors agree in every other axis but the one that is filled ([`Padding`]). Outputs are handed out as
+//! their tensors agree in every other axis but the one that is filled ([`Padding`](crate::batching::Padding)). Outputs are handed out as
 //! slices of the run's own; only where an axis was filled are they copied, to take the filling off.
-
-use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::backend::{Dim, Port};
+use crate::batching::DynamicBatching;
 use crate::error::{NnError, quoted};
 use crate::schedule::Class;
 use crate::tensor::{NnTensor, Shape, TensorType};
-
-/// Default of [`Joining::max_items`]. On a processor larger runs gain nothing and delay the calls in them.
-pub const MAX_ITEMS: u32 = 32;
-/// Default of [`Joining::max_wait`]. It is the most: how long a call is really held adapts, from nothing.
-pub const MAX_WAIT: Duration = Duration::from_millis(5);
-/// Default of [`Joining::max_bytes`]: what a run's inputs may add up to when several calls share it.
-pub const MAX_BYTES: u64 = 64 << 20;
-/// Default of [`Padding::max_tokens`]: 32 sentences of 256 tokens.
-pub const MAX_TOKENS: u64 = 8192;
-
-/// How calls share runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Joining {
-    /// Most items of a shared run.
-    pub max_items: u32,
-    /// Most bytes of a shared run's inputs.
-    pub max_bytes: u64,
-    /// The longest a call is held for others.
-    pub max_wait: Duration,
-    /// Sizes a run is best ended at, ascending.
-    pub preferred: Vec<u32>,
-    /// What a run and the hold before it may take before runs are made smaller.
-    pub target: Option<Duration>,
-    /// The axis calls may differ in.
-    pub padding: Option<Padding>,
-    /// Whether calls share runs at all. Where they do not, what is known of the model's rows still decides about the
-    /// items of one call.
-    pub shares: bool,
-    /// Whether runs may be shared although the answer to an item then depends on the others.
-    pub allow_dependent_rows: bool,
-    /// Whether a shared run must give every answer to the last bit; where not, to within
-    /// [`crate::model::MAX_DIFFERENCE`].
-    pub exact: bool,
-}
-
-impl Default for Joining {
-    fn default() -> Self {
-        Self {
-            max_items: MAX_ITEMS,
-            max_bytes: MAX_BYTES,
-            max_wait: MAX_WAIT,
-            preferred: Vec::new(),
-            target: None,
-            padding: None,
-            shares: true,
-            allow_dependent_rows: false,
-            exact: true,
-        }
-    }
-}
-
-/// An axis that is filled up to the longest call of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Padding {
-    /// By input: which of its axes, and the element it is filled with, as it lies in memory.
-    pub inputs: BTreeMap<String, (usize, Vec<u8>)>,
-    /// By output: which of its axes.
-    pub outputs: BTreeMap<String, usize>,
-    /// Most elements along the axis in one run: items times the longest.
-    pub max_tokens: u64,
-}
 
 /// What a call brings to a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,11 +34,11 @@ pub(crate) struct Plan {
 impl Plan {
     /// How to join calls of a graph with these ports, or why they cannot be.
     pub(crate) fn new(
-        joining: &Joining,
+        options: &DynamicBatching,
         inputs: &[Port],
         outputs: &[Port],
     ) -> Result<Self, String> {
-        let padding = joining.padding.as_ref();
+        let padding = options.padding.as_ref();
         if inputs.is_empty() {
             return Err("the graph has no input".into());
         }
@@ -317,6 +254,8 @@ fn cut_off(rows: &[u8], tensor: &NnTensor, axis: usize, length: u32) -> Vec<u8> 
 mod tests {
     use super::*;
     use crate::backend::PortType;
+    use crate::batching::Padding;
+    use std::collections::BTreeMap;
 
     fn port(name: &str, dims: &[Option<u32>]) -> Port {
         let dims = dims.iter().map(|dim| match dim {
@@ -340,9 +279,9 @@ mod tests {
             outputs: BTreeMap::from([("y".into(), 1)]),
             max_tokens: 100,
         };
-        let joining = Joining {
+        let joining = DynamicBatching {
             padding: Some(padding),
-            ..Joining::default()
+            ..DynamicBatching::default()
         };
         Plan::new(
             &joining,
@@ -355,7 +294,8 @@ mod tests {
     #[test]
     fn calls_that_agree_are_of_one_class_and_others_are_not() {
         let inputs = [port("x", &[None, Some(2)]), port("h", &[None, None])];
-        let plan = Plan::new(&Joining::default(), &inputs, &[port("y", &[None])]).expect("joins");
+        let plan =
+            Plan::new(&DynamicBatching::default(), &inputs, &[port("y", &[None])]).expect("joins");
         let part = |items: u32, free: u32| {
             let data = vec![0; (items * free) as usize];
             plan.part(&[
@@ -373,13 +313,21 @@ mod tests {
     #[test]
     fn a_graph_with_a_port_that_does_not_count_items_is_not_joined() {
         let fixed = port("y", &[Some(1), Some(2)]);
-        let error = Plan::new(&Joining::default(), &[port("x", &[None])], &[fixed]).unwrap_err();
+        let error =
+            Plan::new(&DynamicBatching::default(), &[port("x", &[None])], &[fixed]).unwrap_err();
         assert!(error.contains("\"y\" is [1,2]"), "{error}");
         let unranked = Port {
             dims: None,
             ..port("x", &[])
         };
-        assert!(Plan::new(&Joining::default(), &[unranked], &[port("y", &[None])]).is_err());
+        assert!(
+            Plan::new(
+                &DynamicBatching::default(),
+                &[unranked],
+                &[port("y", &[None])]
+            )
+            .is_err()
+        );
     }
 
     #[test]

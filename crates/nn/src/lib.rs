@@ -7,7 +7,7 @@
 //! - [`backend`]: one trait, and behind it ONNX Runtime, OpenVINO and tract.
 //! - [`layout`]: what a models directory looks like.
 //! - [`schedule`]: which calls run when, and which together; pure.
-//! - [`join`]: one run's tensors of several calls', and back.
+//! - [`batching`]: the options of dynamic batching; [`join`]: joins the tensors of several calls into one run, and splits the outputs.
 //! - [`model`]: a loaded model; does what the schedule says, on lanes. [`stats`]: what is counted.
 //! - [`overdue`]: the threads that models run on, and runs that do not end in time.
 //! - [`shadow`]: runs beside the served ones: when there may be one, and whether it agrees.
@@ -25,7 +25,10 @@
 
 #[cfg(feature = "native")]
 pub mod agreement;
+mod allocation;
 pub mod backend;
+#[cfg(feature = "native")]
+pub mod batching;
 mod call;
 pub mod contract_check;
 #[cfg(feature = "native")]
@@ -34,6 +37,8 @@ pub mod error;
 pub mod first_run;
 #[cfg(feature = "native")]
 mod held;
+#[cfg(feature = "native")]
+pub mod histogram;
 mod index_bounds;
 #[cfg(feature = "native")]
 pub mod join;

@@ -36,10 +36,12 @@ use crate::backend::{
     Backend, Cost, Dim, Graph, GraphSource, Interrupt, Lane, LoadOptions, Port, Rows, Session,
     panic_text,
 };
+use crate::batching::DynamicBatching;
 use crate::call;
 use crate::error::{NnError, Refusal, quoted};
+pub use crate::histogram::Histogram;
 use crate::index_bounds::IndexBounds;
-use crate::join::{Joining, Part, Plan};
+use crate::join::{Part, Plan};
 use crate::overdue::{self, GRACE, LONGEST_CALL, LONGEST_SHADOW, MAX_LOST_OF_MODEL};
 use crate::schedule::isolate::Isolate;
 pub use crate::schedule::pace::INLINE_BUDGET;
@@ -49,7 +51,7 @@ use crate::schedule::{
     Waiting,
 };
 use crate::shadow::{self, Held, ShadowStats, Waits, compare};
-pub use crate::stats::{BatchStats, Histogram, Refusals, Stats};
+pub use crate::stats::{BatchStats, Refusals, Stats};
 use crate::tensor::{NnTensor, TensorType, elements};
 use crate::worker::ProcessStats;
 
@@ -832,9 +834,9 @@ impl Model {
 fn limits(options: &LoadOptions, lanes: usize, joins: bool) -> Limits {
     let joining = match &options.joining {
         Ok(joining) if joins => joining.clone(),
-        _ => Joining {
+        _ => DynamicBatching {
             max_items: 1,
-            ..Joining::default()
+            ..DynamicBatching::default()
         },
     };
     Limits {

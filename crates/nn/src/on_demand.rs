@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::allocation::can_allocate;
 use crate::backend::{Backends, Graph, GraphSource, ONNXRUNTIME, QUEUE_MAX, Rows, Session};
 use crate::call;
 use crate::contract_check;
@@ -256,7 +257,7 @@ impl OnDemand {
         loop {
             let total: u64 = self.kept.iter().map(open).sum();
             let within = total + graph_bytes <= self.limits.kept_bytes;
-            if within && room(usize::try_from(needed).unwrap_or(usize::MAX)) {
+            if within && can_allocate(usize::try_from(needed).unwrap_or(usize::MAX)) {
                 return Ok(());
             }
             let Some(oldest) = self.kept.iter().position(|kept| kept.outcome.is_ok()) else {
@@ -323,10 +324,4 @@ impl Opened {
         }
         call::label(self.session.outputs(), outputs)
     }
-}
-
-/// Whether the allocator could give so many bytes in one piece. Nothing is written to them, so that where memory is
-/// made when it is touched it costs nothing.
-pub(crate) fn room(bytes: usize) -> bool {
-    Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
 }

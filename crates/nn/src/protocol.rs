@@ -10,21 +10,11 @@ use std::time::UNIX_EPOCH;
 
 use serde_json::{Map, Value, json};
 
+use crate::backend::ProcessStats;
+use crate::histogram::Histogram;
 use crate::repository::IndexEntry;
 use crate::shadow::ShadowStats;
-use crate::stats::{Histogram, Refusals, Stats};
-use crate::worker::ProcessStats;
-
-/// What is known of one version.
-#[derive(Debug, Clone, PartialEq)]
-pub struct VersionStats {
-    /// The model.
-    pub model: String,
-    /// The version.
-    pub version: u64,
-    /// What was counted; nothing where it is not in memory.
-    pub stats: Stats,
-}
+use crate::stats::{Refusals, VersionStats};
 
 /// The statistics extension's answer.
 pub fn statistics(versions: &[VersionStats]) -> Value {
@@ -186,7 +176,7 @@ const READY: &str = "READY";
 mod tests {
     use super::*;
     use crate::repository::State;
-    use crate::stats::BatchStats;
+    use crate::stats::{BatchStats, Stats};
     use std::time::Duration;
 
     fn entry(model: &str, version: u64, state: &'static str, reason: Option<&str>) -> IndexEntry {

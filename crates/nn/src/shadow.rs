@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::stats::Histogram;
+use crate::histogram::Histogram;
 use crate::tensor::{NnTensor, TensorType, elements};
 
 /// Shadow runs of one version at once, those that have not begun included: a burst of what one gate sends, and no more

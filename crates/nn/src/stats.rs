@@ -4,83 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use crate::backend::ProcessStats;
+use crate::histogram::Histogram;
 use crate::shadow::ShadowStats;
-use crate::worker::ProcessStats;
-
-/// Upper bounds of a histogram's buckets in nanoseconds; one more bucket is for what lies above. From a tenth of
-/// the quickest model's run to the longest a caller waits.
-pub const BOUNDS_NS: [u64; 20] = [
-    20_000,
-    50_000,
-    100_000,
-    200_000,
-    500_000,
-    1_000_000,
-    2_000_000,
-    5_000_000,
-    10_000_000,
-    20_000_000,
-    50_000_000,
-    100_000_000,
-    200_000_000,
-    500_000_000,
-    1_000_000_000,
-    2_000_000_000,
-    5_000_000_000,
-    10_000_000_000,
-    20_000_000_000,
-    60_000_000_000,
-];
 
 /// Batch sizes up to this are counted one by one, larger ones by the power of two above them, so that there are
 /// at most about sixty rows.
 const EXACT_SIZES: u32 = 32;
-
-/// Times, how often and in all, and by size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Histogram {
-    /// How many.
-    pub count: u64,
-    /// Their sum in nanoseconds.
-    pub sum_ns: u64,
-    /// How many in each bucket of [`BOUNDS_NS`], and above the last.
-    pub buckets: [u64; BOUNDS_NS.len() + 1],
-}
-
-impl Default for Histogram {
-    fn default() -> Self {
-        Self {
-            count: 0,
-            sum_ns: 0,
-            buckets: [0; BOUNDS_NS.len() + 1],
-        }
-    }
-}
-
-impl Histogram {
-    pub(crate) fn add(&mut self, ns: u64) {
-        self.count += 1;
-        self.sum_ns = self.sum_ns.saturating_add(ns);
-        self.buckets[BOUNDS_NS.partition_point(|bound| *bound < ns)] += 1;
-    }
-
-    /// The bound under which a part of the times lie (`0.99` of them), in nanoseconds; `u64::MAX` above the last
-    /// bucket, zero where there are none.
-    pub fn quantile_ns(&self, part: f64) -> u64 {
-        let wanted = (self.count as f64 * part).ceil() as u64;
-        if self.count == 0 {
-            return 0;
-        }
-        let mut seen = 0;
-        for (count, bound) in self.buckets.iter().zip(BOUNDS_NS) {
-            seen += count;
-            if seen >= wanted {
-                return bound;
-            }
-        }
-        u64::MAX
-    }
-}
 
 /// Runs of one size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -196,24 +126,20 @@ impl Stats {
     }
 }
 
+/// What is known of one version.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VersionStats {
+    /// The model.
+    pub model: String,
+    /// The version.
+    pub version: u64,
+    /// What was counted; nothing where it is not in memory.
+    pub stats: Stats,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_is_counted_in_the_bucket_whose_bound_is_not_below_it() {
-        let mut histogram = Histogram::default();
-        for ns in [0, 20_000, 20_001, 60_000_000_000, 60_000_000_001] {
-            histogram.add(ns);
-        }
-        assert_eq!(histogram.count, 5);
-        assert_eq!((histogram.buckets[0], histogram.buckets[1]), (2, 1));
-        assert_eq!((histogram.buckets[19], histogram.buckets[20]), (1, 1));
-        assert_eq!(histogram.quantile_ns(0.4), 20_000);
-        assert_eq!(histogram.quantile_ns(0.5), 50_000);
-        assert_eq!(histogram.quantile_ns(1.0), u64::MAX);
-        assert_eq!(Histogram::default().quantile_ns(0.5), 0);
-    }
 
     #[test]
     fn however_many_sizes_there_are_the_rows_stay_few() {

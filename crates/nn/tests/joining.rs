@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use penstock_nn::backend::scripted::{Scripted, Step};
-use penstock_nn::join::{Joining, Padding};
+use penstock_nn::batching::{DynamicBatching, Padding};
 use penstock_nn::{
     Dim, ErrorCode, GraphSource, Joins, LoadOptions, Model, NnError, NnTensor, Port, PortType,
     Refusal, TensorType, Terms,
@@ -16,10 +16,10 @@ use support::{Gate, as_fp32, fp32, until};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-fn joining() -> Joining {
-    Joining {
+fn joining() -> DynamicBatching {
+    DynamicBatching {
         max_wait: Duration::ZERO,
-        ..Joining::default()
+        ..DynamicBatching::default()
     }
 }
 
@@ -34,7 +34,7 @@ fn model_with(backend: &Scripted, options: LoadOptions) -> Model {
     .expect("a script loads")
 }
 
-fn model(backend: &Scripted, joining: Joining) -> Model {
+fn model(backend: &Scripted, joining: DynamicBatching) -> Model {
     let options = LoadOptions {
         lanes: Some(1),
         queue_max: 64,
@@ -118,7 +118,7 @@ async fn calls_that_wait_share_the_next_run_and_each_gets_its_own_part() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_takes_no_more_items_than_it_may_and_the_rest_follow() {
     let (backend, gate, sizes) = gated(|_| Step::Echo);
-    let joining = Joining {
+    let joining = DynamicBatching {
         max_items: 3,
         ..joining()
     };
@@ -405,8 +405,8 @@ fn sequences(script: impl Fn(usize, &[NnTensor]) -> Step + Send + Sync + 'static
     )
 }
 
-fn padding() -> Joining {
-    Joining {
+fn padding() -> DynamicBatching {
+    DynamicBatching {
         padding: Some(Padding {
             inputs: [("x".to_owned(), (1, (-1.0f32).to_le_bytes().to_vec()))].into(),
             outputs: [("y".to_owned(), 1)].into(),
@@ -509,7 +509,7 @@ fn a_model_that_mixes_its_items_is_found_out_and_its_calls_run_alone() {
         reason.contains("with [batching] enabled = true"),
         "{reason}"
     );
-    let asked = Joining {
+    let asked = DynamicBatching {
         exact: false,
         ..joining()
     };
@@ -553,10 +553,10 @@ async fn a_storm_of_callers_that_go_and_fail_and_run_late_leaves_nothing_behind(
         lanes: Some(2),
         queue_max: 16,
         priority_levels: 2,
-        joining: Ok(Joining {
+        joining: Ok(DynamicBatching {
             max_items: 8,
             max_wait: Duration::from_millis(2),
-            ..Joining::default()
+            ..DynamicBatching::default()
         }),
         ..LoadOptions::default()
     };

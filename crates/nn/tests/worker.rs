@@ -60,7 +60,7 @@ async fn a_crash_costs_the_calls_that_ran_and_those_that_wait_are_answered() {
 async fn calls_that_share_a_run_all_fail_with_it_and_it_is_not_tried_again() {
     let model = load_with(LoadOptions {
         lanes: Some(1),
-        joining: Ok(penstock_nn::join::Joining {
+        joining: Ok(penstock_nn::batching::DynamicBatching {
             max_items: 16,
             ..Default::default()
         }),
@@ -302,7 +302,7 @@ async fn many_callers_get_their_own_answers() {
 async fn callers_that_share_runs_get_their_own_answers() {
     let model = load_with(LoadOptions {
         lanes: Some(1),
-        joining: Ok(penstock_nn::join::Joining {
+        joining: Ok(penstock_nn::batching::DynamicBatching {
             max_items: 16,
             ..Default::default()
         }),

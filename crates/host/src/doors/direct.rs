@@ -7,9 +7,12 @@
 //! what they took and record what was run, and a client that hangs up must not keep them from it. It is told that
 //! its caller went, so that it does not wait in a model's line for nothing (`crate::nn`).
 
-use super::{Counted, DoorError, DoorRequest, DoorSettings, InstanceCounts};
-use crate::audience::Audience;
-use crate::state::{InstanceSource, InstanceState, RequestTerms};
+use super::counts::{Counted, InstanceCounts};
+use super::error::DoorError;
+use super::settings::DoorSettings;
+use crate::cancellation::Cancellation;
+use crate::request::{DoorRequest, RequestContext};
+use crate::state::{InstanceSource, InstanceState};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
 use penstock_core::headers::AUTHORITY;
@@ -96,7 +99,7 @@ impl Direct {
         let state = instance.store.data_mut();
         if instance.served >= self.settings.max_reuse
             || state.held_bytes() > self.settings.retained_bytes
-            || state.ledger.is_spent()
+            || state.ledger().is_spent()
             || state.is_behind()
             || state.leaks()
         {
@@ -153,11 +156,11 @@ impl Direct {
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
-        let audience = Arc::<Audience>::default();
-        let terms = RequestTerms::of(&request, audience.clone());
+        let cancellation = Arc::<Cancellation>::default();
+        let context = RequestContext::of(&request, cancellation.clone());
         Finishing {
-            work: Some(Box::pin(self.clone().begun(request, terms, permit))),
-            audience,
+            work: Some(Box::pin(self.clone().begun(request, context, permit))),
+            cancellation,
             within: self.settings.total_timeout,
         }
         .await
@@ -166,14 +169,14 @@ impl Direct {
     async fn begun(
         self: Arc<Self>,
         request: DoorRequest,
-        terms: RequestTerms,
+        context: RequestContext,
         permit: OwnedSemaphorePermit,
     ) -> Result<Response<Bytes>, DoorError> {
         let mut instance = match self.rested() {
             Some(instance) => instance,
             None => self.instantiate().await.map_err(DoorError::Instantiate)?,
         };
-        instance.store.data_mut().begin_request(terms);
+        instance.store.data_mut().begin_request(context);
         instance.store.set_epoch_deadline(1);
         let DoorRequest { parts, body, .. } = &request;
         // Over HTTP/2 there may be no `host`, and an absolute-form target may name another server than it does.
@@ -205,7 +208,7 @@ impl Direct {
             }
         };
         instance.served += 1;
-        let ledger = instance.store.data().ledger.clone();
+        let ledger = instance.store.data().ledger().clone();
         self.rest(instance);
         drop(permit);
         // The instance serves others meanwhile, so that many answers wait for one write to the disk.
@@ -232,7 +235,7 @@ type Work = Pin<Box<dyn Future<Output = Result<Response<Bytes>, DoorError>> + Se
 /// task and costs no hop.
 struct Finishing {
     work: Option<Work>,
-    audience: Arc<Audience>,
+    cancellation: Arc<Cancellation>,
     /// How long it may go on alone: as long as it might have with its caller.
     within: Duration,
 }
@@ -253,7 +256,7 @@ impl Drop for Finishing {
         let Some(work) = self.work.take() else {
             return;
         };
-        self.audience.leave();
+        self.cancellation.cancel();
         // Without a runtime the process is ending, and so is the call.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(tokio::time::timeout(self.within, work));

@@ -1,10 +1,13 @@
 //! The HTTP door: `wasi:http/handler@0.3.0`, served as other hosts serve it, but with one request at
 //! a time in an instance. The workers that own instances are `wasmtime-wasi-http`'s.
 
-use super::{Counted, DoorError, DoorRequest, DoorSettings, InstanceCounts};
-use crate::audience::{Attending, Audience};
+use super::counts::{Counted, InstanceCounts};
+use super::error::DoorError;
+use super::settings::DoorSettings;
+use crate::cancellation::{CancelOnDrop, Cancellation};
 use crate::kv::Ledger;
-use crate::state::{InstanceSource, InstanceState, RequestTerms};
+use crate::request::{DoorRequest, RequestContext};
+use crate::state::{InstanceSource, InstanceState};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::{BodyExt, Full};
@@ -81,12 +84,12 @@ impl Http {
             .await
             .expect("the semaphore is never closed");
         let ledger = Arc::<OnceLock<Arc<Ledger>>>::default();
-        let audience = Arc::<Audience>::default();
+        let cancellation = Arc::<Cancellation>::default();
         // A caller that leaves drops this future, and the instance that works for it hears of it here.
-        let _attending = Attending(audience.clone());
+        let _cancel_on_drop = CancelOnDrop(cancellation.clone());
         let admitted = Admitted {
             permit,
-            terms: RequestTerms::of(&request, audience),
+            context: RequestContext::of(&request, cancellation),
             ledger: ledger.clone(),
         };
         let body: WasiBody = Full::new(request.body)
@@ -121,7 +124,7 @@ impl Http {
 /// What goes with a request to the instance that takes it.
 struct Admitted {
     permit: OwnedSemaphorePermit,
-    terms: RequestTerms,
+    context: RequestContext,
     /// Set to that instance's, for the caller to wait for.
     ledger: Arc<OnceLock<Arc<Ledger>>>,
 }
@@ -143,8 +146,8 @@ impl HandlerState for Source {
             ProxyPre::P3(pre) => pre.engine(),
         };
         let mut store = InstanceState::store(engine, &self.source)?;
-        let ledger = store.data().ledger.clone();
-        let made_in = store.data().snapshot.as_ref().map(|made| made.generation());
+        let ledger = store.data().ledger().clone();
+        let made_in = store.data().generation();
         let mut generations = self.source.repository.generations();
         let changed = async move {
             let behind = |now: &u64| made_in.is_some_and(|made_in| made_in != *now);
@@ -152,7 +155,7 @@ impl HandlerState for Source {
                 std::future::pending::<()>().await;
             }
         };
-        let leaking = store.data().leaking.clone();
+        let leaking = store.data().leaking().clone();
         let proxy: Proxy = self.pre.instantiate_async(&mut store).await?;
         Ok(Instance {
             store,
@@ -251,10 +254,10 @@ impl WorkerState for Worker {
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
         let Admitted {
             permit,
-            terms,
+            context,
             ledger,
         } = admitted;
-        store.data_mut().begin_request(terms);
+        store.data_mut().begin_request(context);
         store.set_epoch_deadline(1);
         // Each request comes here once.
         let _ = ledger.set(self.ledger.clone());

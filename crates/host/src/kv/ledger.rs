@@ -4,7 +4,7 @@
 //! may know something. It is kept for the life of the instance and not of a request: what an earlier
 //! request read may be remembered in the guest's memory and show in a later answer.
 
-use super::Stores;
+use super::stores::Stores;
 use penstock_kv::{Position, Reply, StoreError};
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -1,6 +1,6 @@
 //! Makes the stores that a configuration describes: the one place that knows their types.
 
-use super::{StoreConfig, StoreKind};
+use super::config::{StoreConfig, StoreKind};
 use anyhow::{Context, anyhow};
 use penstock_kv::{
     EmbeddedSettings, EmbeddedStore, MemorySettings, MemoryStore, RedisSettings, RedisStore, Store,

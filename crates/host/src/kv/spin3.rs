@@ -1,10 +1,10 @@
 //! `spin:key-value/key-value@3.0.0`, asynchronous: an instance goes on while its stores work, and
 //! names are listed as a stream, page by page, as fast as the guest reads and no faster.
 
-use super::Kv;
-use super::access::{Access, Fault};
+use super::access::{Access, AccessError};
 use super::bindings::spin::key_value::key_value::{Error, Host, HostStore, HostStoreWithStore};
-use crate::state::InstanceState;
+use super::resources::Spin3Store;
+use super::view::{HasKv, KvView};
 use penstock_kv::Page;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,83 +15,83 @@ use wasmtime::component::{
     VecBuffer,
 };
 
-/// A store a guest has open.
-pub struct Opened(Access);
-
-impl From<Fault> for Error {
-    fn from(fault: Fault) -> Self {
+impl From<AccessError> for Error {
+    fn from(fault: AccessError) -> Self {
         match fault {
-            Fault::Denied => Self::AccessDenied,
-            Fault::NoSuchStore => Self::NoSuchStore,
-            Fault::NoHandles => Self::StoreTableFull,
-            Fault::Other(words) => Self::Other(words),
+            AccessError::Denied => Self::AccessDenied,
+            AccessError::NoSuchStore => Self::NoSuchStore,
+            AccessError::NoHandles => Self::StoreTableFull,
+            AccessError::Other(words) => Self::Other(words),
         }
     }
 }
 
 /// The outer error ends the guest; see the same type for `wasi:keyvalue`.
-type Answer<T> = wasmtime::Result<Result<T, Error>>;
+type HostResult<T> = wasmtime::Result<Result<T, Error>>;
 
-fn answer<T>(result: Result<T, Fault>) -> Answer<T> {
+fn answer<T>(result: Result<T, AccessError>) -> HostResult<T> {
     Ok(result.map_err(Error::from))
 }
 
 /// The store behind a handle. It is cloned out, because the handle may be dropped while an operation
 /// on it is under way.
-fn opened<T>(accessor: &Accessor<T, Kv>, store: &Resource<Opened>) -> wasmtime::Result<Access> {
+fn opened<T>(
+    accessor: &Accessor<T, HasKv>,
+    store: &Resource<Spin3Store>,
+) -> wasmtime::Result<Access> {
     accessor.with(|mut access| Ok(access.get().table.get(store)?.0.clone()))
 }
 
-impl Host for InstanceState {}
+impl Host for KvView<'_> {}
 
-impl HostStore for InstanceState {
-    async fn drop(&mut self, store: Resource<Opened>) -> wasmtime::Result<()> {
+impl HostStore for KvView<'_> {
+    async fn drop(&mut self, store: Resource<Spin3Store>) -> wasmtime::Result<()> {
         self.table.delete(store)?;
         Ok(())
     }
 }
 
-impl<T: 'static> HostStoreWithStore<T> for Kv {
-    async fn open(accessor: &Accessor<T, Self>, label: String) -> Answer<Resource<Opened>> {
-        accessor.with(|mut access| answer(access.get().open_as(&label, Opened)))
+impl<T: 'static> HostStoreWithStore<T> for HasKv {
+    async fn open(accessor: &Accessor<T, Self>, label: String) -> HostResult<Resource<Spin3Store>> {
+        accessor.with(|mut access| answer(access.get().open_as(&label, Spin3Store)))
     }
 
     async fn get(
         accessor: &Accessor<T, Self>,
-        store: Resource<Opened>,
+        store: Resource<Spin3Store>,
         key: String,
-    ) -> Answer<Option<Vec<u8>>> {
+    ) -> HostResult<Option<Vec<u8>>> {
         answer(opened(accessor, &store)?.get(&key).await)
     }
 
     async fn set(
         accessor: &Accessor<T, Self>,
-        store: Resource<Opened>,
+        store: Resource<Spin3Store>,
         key: String,
         value: Vec<u8>,
-    ) -> Answer<()> {
+    ) -> HostResult<()> {
         answer(opened(accessor, &store)?.set(&key, &value).await)
     }
 
     async fn delete(
         accessor: &Accessor<T, Self>,
-        store: Resource<Opened>,
+        store: Resource<Spin3Store>,
         key: String,
-    ) -> Answer<()> {
+    ) -> HostResult<()> {
         answer(opened(accessor, &store)?.delete(&key).await)
     }
 
     async fn exists(
         accessor: &Accessor<T, Self>,
-        store: Resource<Opened>,
+        store: Resource<Spin3Store>,
         key: String,
-    ) -> Answer<bool> {
+    ) -> HostResult<bool> {
         answer(opened(accessor, &store)?.exists(&key).await)
     }
 
     async fn get_keys(
         accessor: &Accessor<T, Self>,
-        store: Resource<Opened>,
+        store: Resource<Spin3Store>,
     ) -> wasmtime::Result<(StreamReader<String>, FutureReader<Result<(), Error>>)> {
         let listed = opened(accessor, &store)?;
         let (outcome, ended) = oneshot::channel();
@@ -108,7 +108,7 @@ impl<T: 'static> HostStoreWithStore<T> for Kv {
     }
 }
 
-type Asked = Pin<Box<dyn Future<Output = Result<Page, Fault>> + Send>>;
+type PageFuture = Pin<Box<dyn Future<Output = Result<Page, AccessError>> + Send>>;
 
 /// The names of a store on their way to a guest.
 struct Names {
@@ -123,7 +123,7 @@ enum Next {
     /// Asks for the page after a cursor.
     Ask(Option<String>),
     /// Waits for a page.
-    Wait(Asked),
+    Wait(PageFuture),
     /// Nothing: all names were given.
     End,
 }

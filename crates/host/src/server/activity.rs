@@ -7,15 +7,8 @@
 
 use super::drain;
 use super::frames::Frames;
-use super::grpc::Stream;
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
-use std::collections::{BTreeMap, VecDeque};
-use std::convert::Infallible;
-use std::pin::Pin;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -152,14 +145,6 @@ impl Activity {
         Working(self.clone())
     }
 
-    /// Counts an answer until its body went out or was given up.
-    pub fn answer(self: &Arc<Self>, body: Bytes) -> Answer {
-        Answer {
-            body: Content::Whole(Full::new(body)),
-            sending: Some(self.ready()),
-        }
-    }
-
     /// Counts something that is ready to go out until the guard goes.
     pub fn ready(self: &Arc<Self>) -> Sending {
         let mut state = self.state();
@@ -206,85 +191,6 @@ impl Drop for Sending {
         let mut state = self.activity.state();
         state.answers.remove(&self.number);
         state.quiet_since = Instant::now();
-    }
-}
-
-/// An answer's body, which knows when it is on its way.
-#[derive(Debug)]
-pub struct Answer {
-    body: Content,
-    sending: Option<Sending>,
-}
-
-#[derive(Debug)]
-enum Content {
-    Whole(Full<Bytes>),
-    /// Frames that are all there: a message over gRPC, and its trailers.
-    Frames(VecDeque<Frame<Bytes>>),
-    /// Frames as they become ready, each counted by itself.
-    Stream(Stream),
-}
-
-impl Answer {
-    /// A body nobody watches.
-    pub fn unwatched(body: Bytes) -> Self {
-        Self {
-            body: Content::Whole(Full::new(body)),
-            sending: None,
-        }
-    }
-
-    /// Takes over what counts it as on its way; `None` where its frames are counted by themselves, or not at all.
-    pub fn take_sending(&mut self) -> Option<Sending> {
-        self.sending.take()
-    }
-
-    /// A body of frames.
-    pub fn frames(frames: VecDeque<Frame<Bytes>>, sending: Sending) -> Self {
-        Self {
-            body: Content::Frames(frames),
-            sending: Some(sending),
-        }
-    }
-
-    /// A body whose frames are still to come.
-    pub fn stream(stream: Stream) -> Self {
-        Self {
-            body: Content::Stream(stream),
-            sending: None,
-        }
-    }
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match &mut self.body {
-            Content::Whole(body) => Pin::new(body).poll_frame(cx),
-            Content::Frames(frames) => Poll::Ready(frames.pop_front().map(Ok)),
-            Content::Stream(stream) => Pin::new(stream).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.body {
-            Content::Whole(body) => body.is_end_stream(),
-            Content::Frames(frames) => frames.is_empty(),
-            Content::Stream(_) => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Content::Whole(body) => body.size_hint(),
-            // Without a length: what ends such an answer are its trailers.
-            Content::Frames(_) | Content::Stream(_) => SizeHint::default(),
-        }
     }
 }
 
@@ -368,7 +274,7 @@ mod tests {
             matches!(verdict(late, Some(start)), Verdict::Wait(_)),
             "a request is worked on"
         );
-        let answer = activity.answer(Bytes::from_static(b"x"));
+        let answer = activity.ready();
         drop(working);
         let ready = Instant::now();
         assert!(matches!(verdict(ready, None), Verdict::Wait(_)));

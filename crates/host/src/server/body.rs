@@ -1,12 +1,14 @@
 //! The body of a request, over either version of HTTP, and how its client is told that it may come.
 
-use super::Broken;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::sync::oneshot;
+
+/// Why a connection ended.
+pub(crate) type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a request.
 pub enum Inbound {
@@ -57,16 +59,16 @@ impl Inbound {
 
 impl Body for Inbound {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = ConnectionError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ConnectionError>>> {
         match &mut *self {
             Self::Http1(body) => {
                 let frame = ready!(Pin::new(body).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(Broken::from)))
+                Poll::Ready(frame.map(|frame| frame.map_err(ConnectionError::from)))
             }
             Self::Http2(body) => body.poll_frame(cx),
         }
@@ -90,7 +92,10 @@ impl Body for Inbound {
 }
 
 impl Received {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ConnectionError>>> {
         if !self.data_ended {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {

@@ -1,14 +1,16 @@
 //! One HTTP/2 connection, driven through the library that hyper itself is built on. hyper has no way to send an
 //! informational answer over HTTP/2, and so none to tell a client that its body may come (RFC 9110 §10.1.1).
 
-use super::activity::{Activity, Answer, Limits, Sending, Verdict};
-use super::body::{Inbound, Received};
+use super::activity::{Activity, Limits, Sending, Verdict};
+use super::body::{ConnectionError, Inbound, Received};
+use super::caller::Caller;
 use super::drain::Phases;
 use super::framing::Seen;
-use super::{
-    Broken, Caller, MAX_FAULTY_STREAMS, MAX_RESET_STREAMS, MAX_STREAMS, PING_INTERVAL,
-    PING_TIMEOUT, Server, grpc, io, over,
-};
+use super::grpc_head;
+use super::io;
+use super::outbound::Outbound;
+use super::state::Server;
+use super::wait::over;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Ping, PingPong, SendStream};
@@ -23,6 +25,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+/// HTTP/2 streams open at once on one connection; the in-flight cap is for all of them together.
+pub(crate) const MAX_STREAMS: u32 = 128;
+/// Streams that were opened and reset before anybody worked for them; one more ends the connection (CVE-2023-44487). A
+/// client that hangs up on calls resets a few at once.
+pub(crate) const MAX_RESET_STREAMS: usize = 20;
+/// Streams this side reset because of what the client sent on them; one more ends the connection (RUSTSEC-2024-0003).
+pub(crate) const MAX_FAULTY_STREAMS: usize = 128;
+/// How often an HTTP/2 connection is probed, and how long it has to answer.
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(20);
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a client may send ahead on one stream, and on all of them: as hyper has it.
 const WINDOW_BYTES: u32 = 1 << 20;
 /// What may wait to be sent on one stream.
@@ -43,12 +55,12 @@ enum Pinging {
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve<S>(
+pub(crate) async fn serve<S>(
     server: Arc<Server>,
     stream: S,
     caller: Arc<Caller>,
     until: Option<Instant>,
-) -> Result<(), Broken>
+) -> Result<(), ConnectionError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -157,13 +169,13 @@ fn accept(
     let (server, caller, activity) = (server.clone(), caller.clone(), activity.clone());
     let answering = async move {
         let work = async {
-            if grpc::codec(request.headers()) == Some(penstock_core::grpc::Codec::Protobuf) {
+            if grpc_head::codec(request.headers()) == Some(penstock_core::grpc::Codec::Protobuf) {
                 server
                     .respond_grpc(request, &caller, until, &activity, working)
                     .await
             } else {
                 let response = server.respond(request, &caller, Seen::Clear).await;
-                let response = response.map(|body| activity.answer(body));
+                let response = response.map(|body| Outbound::watched(body, &activity));
                 drop(working);
                 response
             }
@@ -182,7 +194,7 @@ fn accept(
 async fn answer(
     mut respond: SendResponse<Bytes>,
     mut asked: oneshot::Receiver<()>,
-    work: impl Future<Output = Response<Answer>>,
+    work: impl Future<Output = Response<Outbound>>,
     activity: &Arc<Activity>,
 ) -> Result<(), h2::Error> {
     let mut work = std::pin::pin!(work);
@@ -230,7 +242,7 @@ fn informational() -> Response<()> {
 /// Sends a body as its client takes it.
 async fn send(
     stream: &mut SendStream<Bytes>,
-    mut body: Answer,
+    mut body: Outbound,
     activity: &Arc<Activity>,
 ) -> Result<(), h2::Error> {
     let mut sending = body.take_sending();

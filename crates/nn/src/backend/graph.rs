@@ -7,7 +7,8 @@ use super::cost::Node;
 #[cfg(feature = "native")]
 use super::onnx_file::Composed;
 use super::onnx_file::{self, Declared};
-use super::{GraphSource, Port};
+use super::options::GraphSource;
+use super::port::Port;
 use crate::error::NnError;
 
 /// What an ONNX file says of itself.

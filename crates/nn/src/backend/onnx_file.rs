@@ -16,8 +16,9 @@ use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::{Component, Path};
 
 use super::cost::{self, Attribute, Cost, Function, Initial, Node};
+use super::options::{GraphSource, LoadOptions};
+use super::port::{Dim, Port, PortType};
 use super::rows::{self, MAX_NUMBERS, Rows};
-use super::{Dim, GraphSource, LoadOptions, Port, PortType};
 use crate::error::{ErrorCode, NnError, quoted};
 use crate::tensor::TensorType;
 

@@ -35,25 +35,31 @@ use ort::environment::Environment;
 use ort::ep::{ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::sys::{self, ONNXTensorElementDataType as Element, OrtErrorCode};
-use ort::value::{TensorElementType, ValueType};
+use ort::sys;
+use ort::value::ValueType;
 use ort::{AsPointer, ep, ortsys};
 use penstock_tensor::contract::{Precision, Provider};
 
+use value::{Value, check, describe, element, port_type, type_of};
 use values::Kind;
 
-use super::{
-    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Reads, Rows,
-    Session, onnx_file, panic_text, presentable, versions,
-};
+use super::cost::Cost;
+use super::message::{panic_text, presentable};
+use super::options::{GraphSource, LoadOptions};
+use super::port::{Dim, Port, PortType};
+use super::rows::Rows;
+use super::session::{Backend, Interrupt, Lane, Session};
+use super::versions::Reads;
+use super::{onnx_file, versions};
 use crate::error::{ErrorCode, NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
 
 mod allocator;
+mod value;
 mod values;
 
 /// The name `model.toml` knows the backend by.
-pub const NAME: &str = super::ONNXRUNTIME;
+pub const NAME: &str = super::names::ONNXRUNTIME;
 
 /// The version of ONNX Runtime's C API this crate calls; the `ort` feature `api-24` is the other half.
 const API_VERSION: u32 = 24;
@@ -61,9 +67,6 @@ const API_VERSION: u32 = 24;
 /// From this size on an output is lent to the caller, not copied: below it a copy costs less than the
 /// bookkeeping and gives the buffer back to the session at once.
 pub const LEND_OUTPUT_BYTES: usize = 64 * 1024;
-
-/// Outputs may have more dimensions than inputs may, but not without end.
-const MAX_OUTPUT_RANK: usize = 64;
 
 /// The session options of the precision the graph has. Those that are ONNX Runtime's defaults today are set all the same.
 ///
@@ -302,7 +305,7 @@ impl OnnxRuntime {
             })
             .collect();
         let mut outputs: Vec<Port> = exits.iter().flat_map(|exit| exit.ports.clone()).collect();
-        super::select_outputs(&mut outputs, options)?;
+        super::options::select_outputs(&mut outputs, options)?;
         for exit in &mut exits {
             exit.wanted = (exit.ports.iter())
                 .map(|port| outputs.iter().any(|wanted| wanted.name == port.name))
@@ -498,7 +501,7 @@ fn asked_providers(options: &LoadOptions) -> Result<Vec<AskedProvider>, NnError>
     };
     Ok(match options.provider {
         Provider::Cpu => {
-            super::only_the_processor(NAME, options)?;
+            super::options::only_the_processor(NAME, options)?;
             vec![]
         }
         Provider::Cuda => vec![cuda(number()?)],
@@ -794,17 +797,6 @@ impl Drop for Run {
     }
 }
 
-/// An OrtValue that is released when it goes.
-struct Value(*mut sys::OrtValue);
-
-impl Drop for Value {
-    fn drop(&mut self) {
-        if !self.0.is_null() {
-            ortsys![unsafe ReleaseValue(self.0)];
-        }
-    }
-}
-
 impl Lane for OrtLane {
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError> {
         let shared = &*self.shared;
@@ -873,9 +865,11 @@ impl Lane for OrtLane {
         });
         check(status).map_err(|error| match usage.wanted {
             _ if error.message.contains(TERMINATED) => NnError::runtime("the run was ended early"),
-            Some(wanted) => super::too_much_memory(wanted, shared.most_bytes),
+            Some(wanted) => super::message::too_much_memory(wanted, shared.most_bytes),
             // Some operators report an index as a failure of their own.
-            None if super::blames_an_index(&error.message) => NnError::invalid(error.message),
+            None if super::message::blames_an_index(&error.message) => {
+                NnError::invalid(error.message)
+            }
             None => error,
         })?;
         // The memory inputs were read from; an output that lies in it (a graph may hand an input straight
@@ -1054,21 +1048,6 @@ fn missing_locale(message: &str) -> String {
     )
 }
 
-/// Element type and dimensions of a tensor.
-fn describe(info: *const sys::OrtTensorTypeAndShapeInfo) -> Result<(Element, Vec<i64>), NnError> {
-    let mut element = Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
-    let mut rank = 0usize;
-    // SAFETY: `info` is live; each call writes to where it is told, `GetDimensions` no more than `rank` values.
-    check(ortsys![unsafe GetTensorElementType(info, &mut element)])?;
-    check(ortsys![unsafe GetDimensionsCount(info, &mut rank)])?;
-    if rank > MAX_OUTPUT_RANK {
-        return Err(NnError::runtime(format!("an output has {rank} dimensions")));
-    }
-    let mut dims = vec![0i64; rank];
-    check(ortsys![unsafe GetDimensions(info, dims.as_mut_ptr(), rank)])?;
-    Ok((element, dims))
-}
-
 /// An output in ONNX Runtime's memory, kept with the value that owns it and the session that value came from.
 struct Lent {
     data: *const u8,
@@ -1085,32 +1064,6 @@ impl AsRef<[u8]> for Lent {
         // SAFETY: ONNX Runtime says the tensor is `len` bytes at `data`, and `_value` keeps it.
         unsafe { std::slice::from_raw_parts(self.data, self.len) }
     }
-}
-
-/// A status as a result; the status is released.
-fn check(status: sys::OrtStatusPtr) -> Result<(), NnError> {
-    if status.0.is_null() {
-        return Ok(());
-    }
-    // SAFETY: a status that is not null is live until it is released, below.
-    let (code, message) = unsafe {
-        let api = ort::api();
-        let message = (api.GetErrorMessage)(status.0);
-        let message = if message.is_null() {
-            String::new()
-        } else {
-            CStr::from_ptr(message).to_string_lossy().into_owned()
-        };
-        let code = (api.GetErrorCode)(status.0);
-        (api.ReleaseStatus)(status.0);
-        (code, message)
-    };
-    let code = match code {
-        OrtErrorCode::ORT_INVALID_ARGUMENT => ErrorCode::InvalidArgument,
-        OrtErrorCode::ORT_NOT_IMPLEMENTED => ErrorCode::UnsupportedOperation,
-        _ => ErrorCode::RuntimeError,
-    };
-    Err(NnError::new(code, presentable(&message)))
 }
 
 enum Side {
@@ -1168,96 +1121,6 @@ fn port(name: &str, ty: &ValueType, has_shape: impl FnOnce() -> bool) -> Port {
         ty: port_type(*ty),
         dims,
     }
-}
-
-fn port_type(ty: TensorElementType) -> PortType {
-    use TensorElementType as T;
-    match ty {
-        T::Float16 => PortType::Tensor(TensorType::Fp16),
-        T::Float32 => PortType::Tensor(TensorType::Fp32),
-        T::Float64 => PortType::Tensor(TensorType::Fp64),
-        T::Bfloat16 => PortType::Tensor(TensorType::Bf16),
-        T::Uint8 => PortType::Tensor(TensorType::U8),
-        T::Int32 => PortType::Tensor(TensorType::I32),
-        T::Int64 => PortType::Tensor(TensorType::I64),
-        T::Bool => PortType::Tensor(TensorType::Bool),
-        T::Int8 => PortType::Tensor(TensorType::I8),
-        T::Uint16 => PortType::Tensor(TensorType::U16),
-        T::Int16 => PortType::Tensor(TensorType::I16),
-        T::Uint32 => PortType::Tensor(TensorType::U32),
-        T::Uint64 => PortType::Tensor(TensorType::U64),
-        T::String => PortType::Tensor(TensorType::Bytes),
-        T::Complex64 | T::Complex128 => PortType::Other("a complex number"),
-        _ => PortType::Other("a number of less than a byte or of a rare format"),
-    }
-}
-
-/// ONNX Runtime's number for each type that a tensor carries.
-const ELEMENTS: [(Element, TensorType); 14] = [
-    (
-        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
-        TensorType::Fp16,
-    ),
-    (
-        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
-        TensorType::Fp32,
-    ),
-    (
-        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
-        TensorType::Fp64,
-    ),
-    (
-        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16,
-        TensorType::Bf16,
-    ),
-    (Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, TensorType::U8),
-    (
-        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32,
-        TensorType::I32,
-    ),
-    (
-        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64,
-        TensorType::I64,
-    ),
-    (
-        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL,
-        TensorType::Bool,
-    ),
-    (Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8, TensorType::I8),
-    (
-        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16,
-        TensorType::I16,
-    ),
-    (
-        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16,
-        TensorType::U16,
-    ),
-    (
-        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32,
-        TensorType::U32,
-    ),
-    (
-        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64,
-        TensorType::U64,
-    ),
-    (
-        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING,
-        TensorType::Bytes,
-    ),
-];
-
-fn type_of(element: Element) -> Option<TensorType> {
-    let found = ELEMENTS.iter().find(|(known, _)| *known == element);
-    found.map(|(_, ty)| *ty)
-}
-
-fn element(ty: PortType) -> Element {
-    (ELEMENTS.iter())
-        .find(|(_, known)| ty == PortType::Tensor(*known))
-        .map_or(
-            Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED,
-            |(element, _)| *element,
-        )
 }
 
 #[cfg(test)]

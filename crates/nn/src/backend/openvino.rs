@@ -40,17 +40,21 @@ use openvino_sys as ov;
 use openvino_sys::{ov_element_type_e as Element, ov_status_e as Status};
 use penstock_tensor::contract::{Precision, Provider};
 
-use super::{
-    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Reads, Rows,
-    Session, onnx_file, panic_text, presentable,
-};
+use super::cost::Cost;
+use super::message::{panic_text, presentable};
+use super::onnx_file;
+use super::options::{GraphSource, LoadOptions};
+use super::port::{Dim, Port, PortType};
+use super::rows::Rows;
+use super::session::{Backend, Interrupt, Lane, Session};
+use super::versions::Reads;
 use crate::error::{ErrorCode, NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
 
 mod refused;
 
 /// The name `model.toml` knows the backend by.
-pub const NAME: &str = super::OPENVINO;
+pub const NAME: &str = super::names::OPENVINO;
 
 /// The device of a model whose contract names none.
 pub const DEFAULT_DEVICE: &str = "CPU";
@@ -264,7 +268,7 @@ impl OpenVino {
             ));
         }
         let mut outputs = all_outputs.clone();
-        super::select_outputs(&mut outputs, options)?;
+        super::options::select_outputs(&mut outputs, options)?;
         let fp64 = PortType::Tensor(TensorType::Fp64);
         if let Some(port) = (inputs.iter().chain(&outputs)).find(|port| port.ty == fp64) {
             return Err(NnError::unsupported(format!(
@@ -1141,7 +1145,7 @@ fn read(
         check(ov::ov_tensor_get_byte_size(tensor.0, &mut len)).map_err(failed)?;
         *left = left
             .checked_sub(len)
-            .ok_or_else(|| super::too_much_memory(most - *left + len, most))?;
+            .ok_or_else(|| super::message::too_much_memory(most - *left + len, most))?;
         match check(ov::ov_tensor_get_shape(tensor.0, &mut shape)) {
             Ok(()) => {}
             // The C API has no shape without dimensions, which is a scalar's.

@@ -19,7 +19,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::cost::{Attribute, Function, Initial, Node};
-use super::{Dim, Port};
+use super::port::{Dim, Port};
 
 /// Whether the answer to an item depends on the other items of its run.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,9 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use super::{
-    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Rows, Session,
-};
+use super::cost::Cost;
+use super::options::{GraphSource, LoadOptions};
+use super::port::{Dim, Port, PortType};
+use super::rows::Rows;
+use super::session::{Backend, Interrupt, Lane, Session};
 use crate::error::NnError;
 use crate::tensor::{NnTensor, TensorType};
 
@@ -124,7 +126,7 @@ impl Backend for Scripted {
     ) -> Result<Arc<dyn Session>, NnError> {
         self.loads.clone()?;
         let mut session = self.clone();
-        super::select_outputs(&mut session.outputs, options)?;
+        super::options::select_outputs(&mut session.outputs, options)?;
         Ok(Arc::new(session))
     }
 }

@@ -34,12 +34,15 @@ use tract_onnx::prelude::{
 };
 use tract_onnx::tract_hir::infer::Factoid;
 
-use super::{
-    Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Reads, Rows,
-    Session, panic_text, presentable,
-};
+use super::cost::Cost;
+use super::message::{panic_text, presentable};
+use super::options::{GraphSource, LoadOptions};
+use super::port::{Dim, Port, PortType};
+use super::rows::Rows;
+use super::session::{Backend, Interrupt, Lane, Session};
+use super::versions::Reads;
+use crate::allocation::can_allocate;
 use crate::error::{ErrorCode, NnError, listed, quoted};
-use crate::on_demand::room;
 use crate::tensor::{NnTensor, TensorType};
 
 mod memory;
@@ -308,18 +311,18 @@ impl Graph {
             return Ok(());
         };
         let needed = memory::needed(plan, shapes);
-        if needed <= most && room(needed) {
+        if needed <= most && can_allocate(needed) {
             return Ok(());
         }
-        Err(super::too_much_memory(needed, most))
+        Err(super::message::too_much_memory(needed, most))
     }
 
     fn failed(&self, error: &TractError) -> NnError {
         match (error.downcast_ref::<memory::TooMuch>(), self.working_bytes) {
-            (Some(too_much), Some(most)) => super::too_much_memory(too_much.wanted, most),
+            (Some(too_much), Some(most)) => super::message::too_much_memory(too_much.wanted, most),
             _ => {
                 let text = text_of(error);
-                match super::blames_an_index(&text) {
+                match super::message::blames_an_index(&text) {
                     true => NnError::invalid(format!(
                         "an index in the inputs does not fit the graph: {text}"
                     )),
@@ -361,7 +364,7 @@ fn misfit(error: TractError) -> NnError {
 }
 
 fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Result<Graph, NnError> {
-    super::only_the_processor(NAME, options)?;
+    super::options::only_the_processor(NAME, options)?;
     let declared = super::onnx_file::examine(source)?;
     let (rows, cost) = (declared.rows(options), declared.cost);
     // What a file notes about the values between its nodes names open dimensions, and those would contradict the
@@ -409,7 +412,7 @@ fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Resu
         .collect();
     let all_outputs: Vec<Port> = declared.output.iter().map(port).collect();
     let mut outputs = all_outputs.clone();
-    super::select_outputs(&mut outputs, options)?;
+    super::options::select_outputs(&mut outputs, options)?;
     if let Some(port) = (inputs.iter().chain(&outputs)).find(|port| datum_type(port.ty).is_none()) {
         return Err(NnError::unsupported(format!(
             "tract has no {} tensors, and {} is one; load the graph with backend = \"onnxruntime\"",

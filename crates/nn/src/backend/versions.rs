@@ -4,7 +4,7 @@
 //! refuses a version that it does not know. OpenVINO and tract read any, and would take an operator that has changed since
 //! for what it was. So a graph of a newer opset goes to them only if none of its operators has changed.
 
-use super::Graph;
+use super::graph::Graph;
 
 /// What a backend reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

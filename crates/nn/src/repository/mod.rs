@@ -15,137 +15,42 @@
 //! - **What is decided is apart from what is done**: [`plan`] is pure, [`perform`] acts, [`scan`] looks at files,
 //!   [`publish`] makes what guests see.
 
+mod event;
+mod index;
 mod perform;
 mod plan;
 mod progress;
 mod publish;
 mod scan;
+mod settings;
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use penstock_tensor::contract::{Contract, Isolation};
+use penstock_tensor::contract::Contract;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::agreement::Agreement;
 pub use crate::agreement::Compare;
-use crate::agreement::{self, Agreement};
-use crate::backend::{Backends, QUEUE_MAX, RUN_MEMORY_BYTES};
+use crate::backend::Backends;
 use crate::error::NnError;
 use crate::layout::version_number;
-use crate::model::{Model, Stats};
-use crate::protocol::VersionStats;
+use crate::model::Model;
+use crate::stats::{Stats, VersionStats};
 use crate::tensor::NnTensor;
-use crate::worker::Launcher;
 use perform::{Cell, Core, Now, OVER_BUDGET, TICK, Waits};
 use plan::{Phase, Stamp};
 
 pub use crate::layout::{CONTRACT_FILE, GRAPH_FILE, Unavailable};
+pub use event::{Event, EventKind};
+pub use index::{IndexEntry, State};
 pub use perform::{DRAIN_MAX, LOAD_GIVEN_UP, Lease};
 pub use progress::Stage;
 pub use publish::Snapshot;
-
-/// Default of [`Settings::load_at_once`]. While it is loaded and optimised a graph takes about twice its
-/// size in memory, and a second one keeps the disk and the processor both busy.
-pub const LOAD_AT_ONCE: usize = 2;
-
-/// Default of [`Settings::load_timeout`]. A graph of some gigabytes is read in half a minute and optimised in less than
-/// one; engines for TensorRT are built for minutes, and need more.
-pub const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// How the repository treats its models.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Calls that may wait for one model; the next is refused.
-    pub queue_max: usize,
-    /// Models loaded at the same time.
-    pub load_at_once: usize,
-    /// How long a version may take until it has run for the first time; then it has failed.
-    pub load_timeout: Duration,
-    /// Bytes that loaded models may hold together; without it, all that is there is loaded. What is pinned or in
-    /// use stays even so, and what replaces a version is in memory beside it for a moment.
-    pub memory_budget_bytes: Option<u64>,
-    /// Bytes that one run may hold where a contract says nothing else. See [`crate::LoadOptions::working_bytes`].
-    pub run_memory_bytes: usize,
-    /// Whether a folder with a graph and without a contract serves under a contract that is derived from the graph.
-    pub derive: bool,
-    /// Whether a second backend must answer the same, and what becomes of a model where it does not.
-    pub compare: Compare,
-    /// By how much it may differ, as a part of the output's largest element.
-    pub compare_tolerance: f64,
-    /// Libraries of operators that contracts may ask for, by name.
-    pub operators: BTreeMap<String, PathBuf>,
-    /// Whether to keep a [`Snapshot`] of the catalogue for guests.
-    pub publish: bool,
-    /// Where runtimes run where a contract says nothing else; without it, native ones in processes of their own where
-    /// `launcher` can start them, and tract on threads.
-    pub isolation: Option<Isolation>,
-    /// Bytes of private memory that a model's process may map where a contract says nothing else.
-    pub process_memory_bytes: Option<u64>,
-    /// Starts processes for models; without it there are none.
-    pub launcher: Option<Launcher>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            queue_max: QUEUE_MAX,
-            load_at_once: LOAD_AT_ONCE,
-            load_timeout: LOAD_TIMEOUT,
-            memory_budget_bytes: None,
-            run_memory_bytes: RUN_MEMORY_BYTES,
-            derive: false,
-            compare: Compare::Off,
-            compare_tolerance: agreement::TOLERANCE,
-            operators: BTreeMap::new(),
-            publish: false,
-            isolation: None,
-            process_memory_bytes: None,
-            launcher: None,
-        }
-    }
-}
-
-/// What a version is doing.
-#[derive(Clone)]
-pub enum State {
-    /// Not ready yet.
-    Loading,
-    /// Answers.
-    Ready(Model),
-    /// Unloaded; calls that were there before are still running.
-    Draining,
-    /// Not in memory, and why: somebody unloaded it, or the budget wants its place until the next call.
-    Unloaded(Arc<str>),
-    /// Will not answer, and why.
-    Failed(Arc<str>),
-}
-
-impl State {
-    /// The state in one word, as the Open Inference Protocol's repository index has it.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Loading => "LOADING",
-            Self::Ready(_) => "READY",
-            Self::Draining => "UNLOADING",
-            Self::Unloaded(_) | Self::Failed(_) => "UNAVAILABLE",
-        }
-    }
-}
-
-impl fmt::Debug for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Failed(reason) => write!(f, "Failed({reason:?})"),
-            Self::Unloaded(reason) => write!(f, "Unloaded({reason:?})"),
-            _ => f.write_str(self.as_str()),
-        }
-    }
-}
+pub use settings::{LOAD_AT_ONCE, LOAD_TIMEOUT, Settings};
 
 /// What came of loading one version.
 #[derive(Debug, Clone)]
@@ -171,27 +76,6 @@ pub struct ModelStatus {
     pub versions: Vec<(u64, State)>,
 }
 
-/// One version in the index.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IndexEntry {
-    /// The model.
-    pub model: String,
-    /// The version; 0 for what is wrong with the model's directory as a whole.
-    pub version: u64,
-    /// The state in one word; see [`State::as_str`].
-    pub state: &'static str,
-    /// Why it does not answer; or, where it does, why what is on disk does not.
-    pub reason: Option<String>,
-    /// Bytes it holds, as its runtime says or else as its files have; 0 where it is not in memory.
-    pub memory_bytes: u64,
-    /// Whether the budget leaves it alone.
-    pub pinned: bool,
-    /// How long ago it was last called; `None` where it never was.
-    pub last_used: Option<Duration>,
-    /// Whether calls that name no version go to it.
-    pub is_default: bool,
-}
-
 /// Versions by state, for `/ready`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Readiness {
@@ -205,46 +89,6 @@ pub struct Readiness {
     pub unloaded: usize,
     /// Versions that will not answer.
     pub failed: usize,
-}
-
-/// Something that happened to a version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// The model; empty where it is about all of them.
-    pub model: String,
-    /// Its version; 0 where it is about all of them.
-    pub version: u64,
-    /// What happened.
-    pub kind: EventKind,
-    /// The same in words, without model and version.
-    pub text: String,
-}
-
-/// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventKind {
-    /// It answers, or something newer of it does.
-    Ready,
-    /// It does not answer.
-    Failed,
-    /// Something new on disk could not be taken; what answered before does so still.
-    Kept,
-    /// Loading it takes long.
-    Slow,
-    /// An operator should know something of what is loaded.
-    Noted,
-    /// It answers, and another backend answers differently.
-    Differs,
-    /// It was unloaded by request.
-    Unloaded,
-    /// It was put to rest for the budget.
-    Rested,
-    /// A folder in its directory is named like a version, and is none.
-    Skipped,
-    /// Its files are gone, and so is it.
-    Removed,
-    /// The files could not be looked at, or the catalogue not be written; everything goes on as it was.
-    Unseen,
 }
 
 /// The models of a directory. Clones share them.

@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 use penstock_tensor::contract::{Contract, FirstRun, Isolation, Provider};
 use tokio::sync::{mpsc, watch};
 
+use super::event::{Event, EventKind};
 use super::plan::{Action, Book, Job, Phase, Reason, SLOW_LOAD_MS, Stamp, Usage};
 use super::progress::{Progress, Stage};
 use super::publish::{Listed, Snapshot};
 use super::scan::{self, Look, Looker, Reading};
-use super::{Event, EventKind, Settings};
+use super::settings::Settings;
 use crate::agreement::{self, Agreement, Compare, Compared};
 use crate::backend::{Backend, Backends, Graph, GraphSource, LoadOptions, panic_text};
 use crate::contract_check;

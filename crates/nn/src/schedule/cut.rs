@@ -1,6 +1,7 @@
 //! Decides which calls of the line run next, and whether to wait for more: [`cut`].
 
-use super::{CallId, Class, Limits, Line, Nanos, Waiting};
+use super::limits::Limits;
+use super::queue::{CallId, Class, Line, Nanos, Waiting};
 use crate::schedule::pace::Pace;
 
 /// Calls looked at when a run is put together. It bounds the work under the model's lock where the line is long

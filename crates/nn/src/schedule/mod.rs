@@ -16,88 +16,22 @@
 
 pub mod cut;
 pub mod isolate;
+mod limits;
 pub mod pace;
+mod queue;
 pub mod quick;
 pub mod tempo;
 
-use std::collections::VecDeque;
+pub use limits::Limits;
+pub use queue::{Ask, CallId, Class, Line, Nanos, Waiting};
 
 use cut::{Cut, Situation, cut};
 use pace::Pace;
 use tempo::Tempo;
 
-/// Nanoseconds since the model was loaded.
-pub type Nanos = u64;
-
-/// A call, by arrival.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallId(pub u64);
-
 /// A run, by start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub u64);
-
-/// Which calls may share a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Class {
-    /// None: it runs by itself.
-    Alone,
-    /// Those whose tensors have these lengths beside the items and the filled axis.
-    Like(Box<[u32]>),
-}
-
-/// What the scheduler knows of a call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ask {
-    /// Its priority from 0, the first to run.
-    pub level: u8,
-    /// Whom it may share a run with.
-    pub class: Class,
-    /// Items it brings.
-    pub items: u32,
-    /// Its length along the axis that is filled; 1 where none is.
-    pub length: u32,
-    /// Bytes of its inputs.
-    pub bytes: u64,
-    /// When its answer is no longer of use.
-    pub deadline: Option<Nanos>,
-}
-
-/// A call in the line.
-#[derive(Debug)]
-pub struct Waiting<T> {
-    /// Which.
-    pub id: CallId,
-    /// What it asks.
-    pub ask: Ask,
-    /// When it came.
-    pub arrived: Nanos,
-    /// What belongs to it.
-    pub payload: T,
-}
-
-/// What the scheduler may do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Runs at once.
-    pub lanes: usize,
-    /// Calls that may wait.
-    pub queue_max: usize,
-    /// Levels of priority.
-    pub levels: u8,
-    /// Most items of a run that several calls share.
-    pub max_items: u32,
-    /// Most bytes of such a run's inputs, filling included.
-    pub max_bytes: u64,
-    /// Most elements along the filled axis of such a run: items times the longest.
-    pub max_tokens: Option<u64>,
-    /// Sizes a run is best ended at, ascending.
-    pub preferred: Vec<u32>,
-    /// The longest a call is held for others.
-    pub max_wait: Nanos,
-    /// What a run and the hold before it may take together, before runs are made smaller.
-    pub target: Option<Nanos>,
-}
 
 /// Why a call may not wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,99 +106,6 @@ pub struct Scheduler<T> {
     pub pace: Pace,
     /// How long runs are held and how large they may be.
     pub tempo: Tempo,
-}
-
-/// Calls that wait, by priority and arrival.
-#[derive(Debug)]
-pub struct Line<T> {
-    levels: Vec<VecDeque<Waiting<T>>>,
-    len: usize,
-    items: u64,
-    bytes: u64,
-}
-
-impl<T> Line<T> {
-    fn new(levels: u8) -> Self {
-        Self {
-            levels: (0..levels.max(1)).map(|_| VecDeque::new()).collect(),
-            len: 0,
-            items: 0,
-            bytes: 0,
-        }
-    }
-
-    /// Calls in it.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether nobody waits.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Its calls, the first to run first.
-    pub fn calls(&self) -> impl Iterator<Item = &Waiting<T>> {
-        self.levels.iter().flatten()
-    }
-
-    fn push(&mut self, call: Waiting<T>) {
-        self.len += 1;
-        self.items += u64::from(call.ask.items);
-        self.bytes += call.ask.bytes;
-        let level = usize::from(call.ask.level).min(self.levels.len() - 1);
-        self.levels[level].push_back(call);
-    }
-
-    fn took(&mut self, call: &Waiting<T>) {
-        self.len -= 1;
-        self.items -= u64::from(call.ask.items);
-        self.bytes -= call.ask.bytes;
-    }
-
-    fn remove(&mut self, id: CallId) -> Option<Waiting<T>> {
-        for level in &mut self.levels {
-            // Ids ascend within a level.
-            if let Ok(at) = level.binary_search_by_key(&id, |call| call.id) {
-                let call = level.remove(at)?;
-                self.took(&call);
-                return Some(call);
-            }
-        }
-        None
-    }
-
-    fn remove_late(&mut self, now: Nanos) -> Vec<Waiting<T>> {
-        let late = |call: &Waiting<T>| call.ask.deadline.is_some_and(|deadline| deadline <= now);
-        // Nearly always nobody is, and the line is not touched.
-        if !self.calls().any(late) {
-            return Vec::new();
-        }
-        let mut removed = Vec::new();
-        for level in &mut self.levels {
-            for call in std::mem::take(level) {
-                if late(&call) {
-                    removed.push(call);
-                } else {
-                    level.push_back(call);
-                }
-            }
-        }
-        for call in &removed {
-            self.took(call);
-        }
-        removed
-    }
-
-    /// Takes out the newest call of the lowest priority below `level`.
-    fn displace(&mut self, level: u8) -> Option<Waiting<T>> {
-        let lowest = (usize::from(level) + 1..self.levels.len())
-            .rev()
-            .find(|level| !self.levels[*level].is_empty())?;
-        let call = self.levels[lowest].pop_back()?;
-        self.took(&call);
-        Some(call)
-    }
 }
 
 impl<T> Scheduler<T> {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::Nanos;
+use super::queue::Nanos;
 
 /// The longest a run is expected to take and still runs on the task that asked. A hop to the blocking pool and
 /// back costs 10 to 20 µs between busy threads, and 100 µs and more where the other thread sleeps on a virtual

@@ -13,8 +13,8 @@
 //! after its return, so a model whose time varies is on server threads less and less. It halves again when the long
 //! run came late: the operating system may have interrupted it.
 
-use super::Nanos;
 use super::pace::INLINE_BUDGET;
+use super::queue::Nanos;
 use crate::backend::Cost;
 
 /// Short runs in a row before the first run on a server thread.

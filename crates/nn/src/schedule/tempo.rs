@@ -6,8 +6,9 @@
 //!   in proportion to their items is never held.
 //! - **A run may be as large as keeps it within the latency target**; without a target, as large as the setting.
 
+use super::limits::Limits;
 use super::pace::Pace;
-use super::{Limits, Nanos};
+use super::queue::Nanos;
 
 /// A hold grows by one part in so many of the longest.
 const STEPS: u64 = 16;

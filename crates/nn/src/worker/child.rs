@@ -19,8 +19,8 @@ use bytes::Bytes;
 use penstock_tensor::contract::Provider;
 
 use super::control::{Control, Kind, Note};
-use super::mapped_bytes;
 use super::shared::{self, BODY, Header, Looks, Segment, Slice};
+use super::status::mapped_bytes;
 use super::wire::{self, Message, Open, Opened};
 use crate::backend::{Backend, GraphSource, Interrupt, Lane, LoadOptions, Session, panic_text};
 use crate::error::NnError;

@@ -19,11 +19,9 @@
 //! - **The child has what it needs and no more**: a cut-down environment, no descriptors but the socket, no new
 //!   privileges, no core dump, a limit on its private memory.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::backend::{Backend, ONNXRUNTIME, OPENVINO, tract};
 use crate::error::NnError;
@@ -31,54 +29,17 @@ use crate::error::NnError;
 mod answers;
 mod child;
 mod control;
+mod launcher;
 mod parent;
 pub mod restart;
 mod shared;
+mod status;
 mod wire;
 
+pub use crate::backend::ProcessStats;
 pub use child::{Find, run};
+pub use launcher::Launcher;
 pub use parent::{Isolated, Terms};
-
-/// How long a thread looks for a change before it sleeps. The run of a very small model is over by then, and the wake-up
-/// of a sleeping thread is saved.
-pub(crate) const SPIN: Duration = Duration::from_micros(20);
-
-/// How a child is started.
-#[derive(Debug, Clone)]
-pub struct Launcher {
-    /// The program.
-    pub program: PathBuf,
-    /// Its arguments.
-    pub arguments: Vec<OsString>,
-    /// Variables beside those that every child gets.
-    pub environment: Vec<(OsString, OsString)>,
-}
-
-impl Launcher {
-    /// The program that runs now, with these arguments. It is found also when its file was replaced or removed.
-    pub fn this_program(arguments: &[&str]) -> Self {
-        Self {
-            program: "/proc/self/exe".into(),
-            arguments: arguments.iter().map(Into::into).collect(),
-            environment: Vec::new(),
-        }
-    }
-}
-
-/// What is known of a child.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProcessStats {
-    /// Its number, while there is one.
-    pub pid: Option<u32>,
-    /// Why there is none that answers at the moment.
-    pub down: Option<String>,
-    /// How often one ended that was not told to.
-    pub crashes: u64,
-    /// How often one was started again.
-    pub restarts: u64,
-    /// Private memory that it holds.
-    pub resident_bytes: Option<u64>,
-}
 
 /// The backends that are built in or come from a library.
 ///
@@ -100,26 +61,4 @@ pub fn find(name: &str, library: Option<&Path>) -> Result<Arc<dyn Backend>, NnEr
 /// Serves as a child of a server, with the backends of [`find`].
 pub fn main() -> ExitCode {
     run(&find)
-}
-
-/// A number of kilobytes in a process's status, in bytes.
-fn status_bytes(pid: Option<u32>, field: &str) -> Option<u64> {
-    let path = match pid {
-        Some(pid) => format!("/proc/{pid}/status"),
-        None => "/proc/self/status".into(),
-    };
-    let text = std::fs::read_to_string(path).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
-    let number: u64 = line
-        .trim_start_matches(':')
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()?;
-    Some(number * 1024)
-}
-
-/// Private memory of this process that could be written to, in use or not.
-fn mapped_bytes() -> Option<u64> {
-    status_bytes(None, "VmData")
 }

@@ -14,12 +14,13 @@ use bytes::Bytes;
 
 use super::answers;
 use super::control::{Control, Kind, Note};
+use super::launcher::Launcher;
 use super::restart::{FIRST_WAIT, Restarts};
 use super::shared::{self, BODY, GONE, Header, Looks, Segment, Slice};
+use super::status::status_bytes;
 use super::wire::{self, Open, Opened};
-use super::{Launcher, ProcessStats, status_bytes};
 use crate::backend::{
-    Backend, Cost, GraphSource, Interrupt, Lane, LoadOptions, Port, Rows, Session,
+    Backend, Cost, GraphSource, Interrupt, Lane, LoadOptions, Port, ProcessStats, Rows, Session,
 };
 use crate::error::{NnError, Refusal, quoted};
 use crate::tensor::NnTensor;

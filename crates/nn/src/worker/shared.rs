@@ -11,8 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::SPIN;
-
 /// Addresses a segment reserves, and so the most bytes it holds: as many as a component's memory has.
 pub const RESERVED: usize = 1 << 32;
 
@@ -361,6 +359,10 @@ pub fn announce(word: &AtomicU32, value: u32, sleeps: &AtomicU32) {
         wake(word);
     }
 }
+
+/// How long a thread looks for a change before it sleeps. The run of a very small model is over by then, and the wake-up
+/// of a sleeping thread is saved.
+pub(crate) const SPIN: Duration = Duration::from_micros(20);
 
 #[cfg(test)]
 mod tests {

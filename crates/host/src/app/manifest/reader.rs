@@ -8,10 +8,10 @@ use semver::Version;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{
-    Application, Capability, Component, Dependency, DependencyName, FileEntry, FileForm,
-    HttpTrigger, Inherit, Manifest, NativeSource, Provider, Route, StoreLabel, Variable,
-    check_kebab, check_words,
+use super::dependency::{DependencyName, check_kebab, check_words};
+use super::types::{
+    Application, Capability, Component, Dependency, FileEntry, FileForm, HttpTrigger, Inherit,
+    Manifest, NativeSource, Provider, Route, StoreLabel, Variable,
 };
 use crate::app::document::{Reader, Section, Text};
 use crate::app::finding::{self, Finding, Lines, Place};

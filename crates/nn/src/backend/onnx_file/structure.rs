@@ -6,7 +6,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 
 use super::{Dim, Item, MAX_DEPTH, Malformed, Walk, Walked, field, port_type};
-use crate::backend::{GraphSource, PortType};
+use crate::backend::options::GraphSource;
+use crate::backend::port::PortType;
 use crate::tensor::TensorType;
 
 /// Most integers of one attribute or shape that are read. Axes are a handful.

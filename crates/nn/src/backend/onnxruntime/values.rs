@@ -15,8 +15,8 @@ use ort::ortsys;
 use ort::sys::{self, ONNXTensorElementDataType as Element, ONNXType};
 use ort::value::{TensorElementType, ValueType};
 
-use super::{MAX_OUTPUT_RANK, Value, check, describe, port_type, type_of};
-use crate::backend::{Dim, Port, PortType};
+use super::value::{MAX_OUTPUT_RANK, Value, check, describe, port_type, type_of};
+use crate::backend::port::{Dim, Port, PortType};
 use crate::error::{NnError, listed, quoted};
 use crate::tensor::{BYTES_PREFIX_BYTES, MAX_RANK, NnTensor, Strings, TensorType, push_string};
 
@@ -163,7 +163,7 @@ pub fn read_strings(value: &Value, elements: usize, most: usize) -> Result<Vec<u
         .saturating_mul(BYTES_PREFIX_BYTES)
         .saturating_add(len);
     if wanted > most {
-        return Err(crate::backend::too_much_memory(wanted, most));
+        return Err(crate::backend::message::too_much_memory(wanted, most));
     }
     if elements == 0 {
         return Ok(Vec::new());
@@ -328,7 +328,7 @@ fn copied(value: &Value, most: usize) -> Result<NnTensor, NnError> {
     let mut data = ptr::null_mut();
     let bytes = elements.saturating_mul(ty.size());
     if bytes > most {
-        return Err(crate::backend::too_much_memory(bytes, most));
+        return Err(crate::backend::message::too_much_memory(bytes, most));
     }
     if bytes == 0 {
         return NnTensor::new(ty, dims, Vec::new());
@@ -438,7 +438,7 @@ pub fn read_maps(
         }
         let elements: Vec<&[u8]> = values.data.chunks(of.size()).collect();
         if data.len() + values.data.len() > most {
-            return Err(crate::backend::too_much_memory(
+            return Err(crate::backend::message::too_much_memory(
                 data.len() + values.data.len(),
                 most,
             ));

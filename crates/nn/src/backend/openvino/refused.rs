@@ -10,17 +10,19 @@
 //! - NaN becomes a number in some operators; see [`LOSES_NAN`].
 //! - Forms of single operators: `forms`. Indices that nothing holds against a table: `indices`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use crate::backend::onnx_file::structure::{Operator, Structure};
-use crate::backend::{Port, PortType};
+use crate::backend::port::{Port, PortType};
 use crate::error::{NnError, quoted};
 use crate::tensor::TensorType;
 
 mod forms;
 mod indices;
+mod shapes;
 
 pub(super) use indices::Guard;
+use shapes::{Shapes, passed, producers, unbounded};
 
 /// Operators that answer NaN with a number.
 const LOSES_NAN: &[&str] = &[
@@ -116,140 +118,6 @@ fn softmax(structure: &Structure) -> Option<&Operator> {
     })
 }
 
-type Dims = Vec<Option<u64>>;
-
-/// Shapes of values: those the file declares, and those that follow.
-struct Shapes<'s> {
-    declared: &'s Structure,
-    inferred: HashMap<&'s str, Dims>,
-}
-
-impl<'s> Shapes<'s> {
-    fn of(declared: &'s Structure) -> Self {
-        Self {
-            declared,
-            inferred: HashMap::new(),
-        }
-    }
-
-    fn get(&self, name: &str) -> Option<Dims> {
-        let declared = self.declared.values.get(name);
-        let declared = declared.and_then(|value| value.dims.clone());
-        declared.or_else(|| self.inferred.get(name).cloned())
-    }
-
-    fn input(&self, operator: &Operator, index: usize) -> Option<Dims> {
-        self.get(operator.inputs.get(index)?)
-    }
-
-    /// Notes the shape of an operator's outputs, where it follows from its inputs.
-    fn infer(&mut self, operator: &'s Operator) {
-        if !matches!(&*operator.domain, "" | "ai.onnx") {
-            return;
-        }
-        let Some(dims) = self.output(operator) else {
-            return;
-        };
-        if let Some(output) = operator.outputs.first() {
-            self.inferred.insert(output, dims);
-        }
-    }
-
-    fn output(&self, operator: &Operator) -> Option<Dims> {
-        let first = || self.input(operator, 0);
-        let open = |rank: usize| vec![None; rank];
-        let axes = || operator.integers.get("axes").map(Vec::len);
-        Some(match &*operator.op {
-            "Relu"
-            | "LeakyRelu"
-            | "Elu"
-            | "Selu"
-            | "Sigmoid"
-            | "HardSigmoid"
-            | "HardSwish"
-            | "Tanh"
-            | "Exp"
-            | "Log"
-            | "Sqrt"
-            | "Neg"
-            | "Abs"
-            | "Erf"
-            | "Softplus"
-            | "Softsign"
-            | "Cast"
-            | "DequantizeLinear"
-            | "QuantizeLinear"
-            | "Identity"
-            | "Dropout"
-            | "BatchNormalization"
-            | "InstanceNormalization"
-            | "LayerNormalization"
-            | "LRN"
-            | "Clip"
-            | "Softmax"
-            | "LogSoftmax"
-            | "PRelu"
-            | "Floor"
-            | "Ceil"
-            | "Reciprocal"
-            | "Not" => first()?,
-            "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Where" | "Max" | "Min" | "Sum" | "Mean" => {
-                let each = (0..operator.inputs.len()).map(|index| self.input(operator, index));
-                let each = each.collect::<Option<Vec<_>>>()?;
-                each.into_iter().reduce(broadcast)?
-            }
-            "Conv" | "ConvTranspose" | "MaxPool" | "AveragePool" | "LpPool" | "Transpose"
-            | "Concat" | "Pad" | "Slice" | "Resize" | "Upsample" | "Expand" | "Split"
-            | "CumSum" => open(first()?.len()),
-            "GlobalAveragePool" | "GlobalMaxPool" => {
-                let mut dims = first()?;
-                dims.iter_mut().skip(2).for_each(|length| *length = Some(1));
-                dims
-            }
-            "Gemm" | "Flatten" => open(2),
-            "MatMul" => {
-                let (left, right) = (first()?.len(), self.input(operator, 1)?.len());
-                if left < 2 || right < 2 {
-                    return None;
-                }
-                open(left.max(right))
-            }
-            // The lengths are a vector; how long it is, is the rank.
-            "Reshape" => match self.input(operator, 1)?[..] {
-                [Some(rank)] => open(usize::try_from(rank).ok()?),
-                _ => return None,
-            },
-            "Gather" => open((first()?.len() + self.input(operator, 1)?.len()).checked_sub(1)?),
-            "Squeeze" => open(first()?.len().checked_sub(axes()?)?),
-            "Unsqueeze" => open(first()?.len() + axes()?),
-            op if op.starts_with("Reduce") => {
-                let rank = first()?.len();
-                match operator.integer("keepdims") {
-                    None | Some(1) => open(rank),
-                    _ => open(rank.checked_sub(axes()?)?),
-                }
-            }
-            _ => return None,
-        })
-    }
-}
-
-fn broadcast(left: Dims, right: Dims) -> Dims {
-    let rank = left.len().max(right.len());
-    let at = |dims: &Dims, place: usize| {
-        let before = rank - dims.len();
-        place
-            .checked_sub(before)
-            .map_or(Some(1), |place| dims[place])
-    };
-    let length = |place| match (at(&left, place), at(&right, place)) {
-        (Some(1), other) | (other, Some(1)) => other,
-        (left, right) if left == right => left,
-        _ => None,
-    };
-    (0..rank).map(length).collect()
-}
-
 /// The arithmetic that an output of integers comes from, with what is wrong about it.
 fn arithmetic<'s>(structure: &'s Structure, output: &str) -> Option<(&'s Operator, &'static str)> {
     let ty = structure.values.get(output)?.ty;
@@ -319,89 +187,11 @@ fn arithmetic<'s>(structure: &'s Structure, output: &str) -> Option<(&'s Operato
     None
 }
 
-fn producers(structure: &Structure) -> HashMap<&str, &Operator> {
-    let outputs = |operator: &'_ Operator| operator.outputs.len();
-    let all = structure
-        .operators
-        .iter()
-        .filter(|operator| outputs(operator) > 0);
-    all.flat_map(|operator| operator.outputs.iter().map(move |name| (&**name, operator)))
-        .collect()
-}
-
-/// The inputs whose elements an operator hands on as they are.
-fn passed(operator: &Operator) -> impl Iterator<Item = &str> {
-    let all = operator.inputs.len();
-    let range = match &*operator.op {
-        "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten" | "Transpose" | "Slice"
-        | "Gather" | "GatherElements" | "GatherND" | "Split" | "Expand" | "Tile" | "Pad"
-        | "Compress" | "Clip" | "Abs" | "Neg" | "TopK" | "ReduceMax" | "ReduceMin" => 0..1,
-        "Where" => 1..all,
-        "Concat" | "Max" | "Min" => 0..all,
-        _ => 0..0,
-    };
-    let inputs = operator.inputs.get(range).unwrap_or_default();
-    inputs.iter().map(String::as_str)
-}
-
-/// Whether elements may be of any size: they come from what callers send, or from a number that was converted. The outputs
-/// of `limits` may not.
-fn unbounded(
-    structure: &Structure,
-    producers: &HashMap<&str, &Operator>,
-    name: &str,
-    limits: &[&str],
-) -> bool {
-    const BOUNDED: &[&str] = &[
-        "Shape",
-        "Size",
-        "ArgMax",
-        "ArgMin",
-        "NonZero",
-        "NonMaxSuppression",
-        "Constant",
-        "ConstantOfShape",
-        "Equal",
-        "Greater",
-        "Less",
-        "GreaterOrEqual",
-        "LessOrEqual",
-        "Not",
-        "And",
-        "Or",
-        "Xor",
-        "IsNaN",
-        "IsInf",
-    ];
-    let mut seen = HashSet::new();
-    let mut values = vec![name];
-    while let Some(value) = values.pop() {
-        if !seen.insert(value) || value.is_empty() {
-            continue;
-        }
-        match producers.get(value) {
-            None if structure.inputs.contains(value) => {
-                let ty = structure.values.get(value).map(|value| value.ty);
-                if ty != Some(PortType::Tensor(TensorType::Bool)) {
-                    return true;
-                }
-            }
-            // An initializer.
-            None => {}
-            Some(operator) if BOUNDED.iter().chain(limits).any(|op| operator.is(op)) => {}
-            Some(operator)
-                if operator.is("TopK")
-                    && operator.outputs.first().is_none_or(|first| first != value) => {}
-            Some(operator) => values.extend(operator.inputs.iter().map(String::as_str)),
-        }
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::backend::onnx_file::structure::Value;
+    use std::collections::HashMap;
 
     fn check(structure: &Structure, non_finite: bool) -> Result<(), NnError> {
         let port = |name: &String| Port {

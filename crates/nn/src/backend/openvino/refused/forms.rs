@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Shapes, passed, producers};
+use super::shapes::{Shapes, passed, producers};
 use crate::backend::onnx_file::structure::{Operator, Structure};
 
 /// The first operator of a form that is answered wrong, with the fault.
@@ -209,8 +209,8 @@ fn varies<'s>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::PortType;
     use crate::backend::onnx_file::structure::Value;
+    use crate::backend::port::PortType;
     use crate::tensor::TensorType;
 
     const FP32: PortType = PortType::Tensor(TensorType::Fp32);

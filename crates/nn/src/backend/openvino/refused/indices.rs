@@ -7,9 +7,10 @@
 
 use std::collections::HashMap;
 
-use super::{Shapes, producers, unbounded};
+use super::shapes::{Shapes, producers, unbounded};
 use crate::backend::onnx_file::structure::{Operator, Structure};
-use crate::backend::{Port, PortType, SAME_LENGTHS, SAME_VALUES};
+use crate::backend::operators::{SAME_LENGTHS, SAME_VALUES};
+use crate::backend::port::{Port, PortType};
 use crate::error::{NnError, quoted};
 use crate::tensor::{NnTensor, TensorType};
 

@@ -1,0 +1,69 @@
+//! What the key-value interfaces see of an instance.
+
+use super::access::{Access, AccessError};
+use super::ledger::Ledger;
+use super::stores::Stores;
+use crate::held::HeldBytes;
+use std::sync::Arc;
+use wasmtime::component::{HasData, Resource, ResourceTable, ResourceTableError};
+
+/// What an instance has of the stores beside its handles.
+pub struct KvCtx {
+    ledger: Arc<Ledger>,
+}
+
+impl KvCtx {
+    /// The context of a new instance.
+    pub fn new(stores: Arc<Stores>) -> Self {
+        Self {
+            ledger: Ledger::new(stores),
+        }
+    }
+
+    /// What the instance has seen of its stores.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+}
+
+/// What the functions of the key-value interfaces see of an instance.
+pub struct KvView<'a> {
+    /// The stores.
+    pub ctx: &'a mut KvCtx,
+    /// The instance's handles.
+    pub table: &'a mut ResourceTable,
+    /// The bytes that the host holds for the instance.
+    pub held: &'a mut HeldBytes,
+}
+
+/// Lets the generated code make a view.
+pub(super) struct HasKv;
+
+impl HasData for HasKv {
+    type Data<'a> = KvView<'a>;
+}
+
+impl KvView<'_> {
+    /// Gives a guest a handle. An instance that has none left is not used again.
+    pub(super) fn hand_out<R: Send + 'static>(
+        &mut self,
+        resource: R,
+    ) -> Result<Resource<R>, AccessError> {
+        self.table.push(resource).map_err(|error| {
+            if matches!(error, ResourceTableError::Full) {
+                self.ctx.ledger.note_spent();
+            }
+            AccessError::NoHandles
+        })
+    }
+
+    /// Opens a store by label and gives a guest the handle.
+    pub(super) fn open_as<R: Send + 'static>(
+        &mut self,
+        label: &str,
+        wrap: impl FnOnce(Access) -> R,
+    ) -> Result<Resource<R>, AccessError> {
+        let access = Access::open(&self.ctx.ledger, label, self.held.limit())?;
+        self.hand_out(wrap(access))
+    }
+}

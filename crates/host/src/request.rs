@@ -1,0 +1,39 @@
+//! A request on its way to a component, and what the host remembers of it while the component works.
+
+use crate::cancellation::Cancellation;
+use std::sync::Arc;
+
+/// The header by which a client says that it may repeat the call.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// A request as a door takes it.
+pub struct DoorRequest {
+    /// Method, target and headers.
+    pub parts: ::http::request::Parts,
+    /// The whole body.
+    pub body: bytes::Bytes,
+    /// When its answer is no longer of use.
+    pub deadline: tokio::time::Instant,
+}
+
+/// The deadline and the cancellation of the request that an instance serves.
+#[derive(Clone, Debug)]
+pub struct RequestContext {
+    /// When the answer is no longer of use.
+    pub deadline: tokio::time::Instant,
+    /// Set when the caller is gone.
+    pub cancellation: Arc<Cancellation>,
+    /// Whether a retry may pick the answer up. A run that has begun then finishes although the caller is gone.
+    pub repeatable: bool,
+}
+
+impl RequestContext {
+    /// The context of a request that has arrived.
+    pub fn of(request: &DoorRequest, cancellation: Arc<Cancellation>) -> Self {
+        Self {
+            deadline: request.deadline,
+            cancellation,
+            repeatable: request.parts.headers.contains_key(IDEMPOTENCY_KEY),
+        }
+    }
+}

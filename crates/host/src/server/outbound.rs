@@ -1,0 +1,135 @@
+//! The body of an answer, over either version of HTTP.
+
+use super::activity::{Activity, Sending, Working};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// The body of an answer, which knows when it is on its way.
+#[derive(Debug)]
+pub struct Outbound {
+    body: Content,
+    sending: Option<Sending>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Whole(Full<Bytes>),
+    /// Frames that are all there: a message over gRPC, and its trailers.
+    Frames(VecDeque<Frame<Bytes>>),
+    /// Frames as they become ready, each counted by itself.
+    Stream(Stream),
+}
+
+impl Outbound {
+    /// A body that counts as an answer on its way until it went out or was given up.
+    pub fn watched(body: Bytes, activity: &Arc<Activity>) -> Self {
+        Self {
+            body: Content::Whole(Full::new(body)),
+            sending: Some(activity.ready()),
+        }
+    }
+
+    /// A body nobody watches.
+    pub fn unwatched(body: Bytes) -> Self {
+        Self {
+            body: Content::Whole(Full::new(body)),
+            sending: None,
+        }
+    }
+
+    /// Takes over what counts it as on its way; `None` where its frames are counted by themselves, or not at all.
+    pub fn take_sending(&mut self) -> Option<Sending> {
+        self.sending.take()
+    }
+
+    /// A body of frames.
+    pub fn frames(frames: VecDeque<Frame<Bytes>>, sending: Sending) -> Self {
+        Self {
+            body: Content::Frames(frames),
+            sending: Some(sending),
+        }
+    }
+
+    /// A body whose frames are still to come.
+    pub fn stream(stream: Stream) -> Self {
+        Self {
+            body: Content::Stream(stream),
+            sending: None,
+        }
+    }
+}
+
+impl Body for Outbound {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut self.body {
+            Content::Whole(body) => Pin::new(body).poll_frame(cx),
+            Content::Frames(frames) => Poll::Ready(frames.pop_front().map(Ok)),
+            Content::Stream(stream) => Pin::new(stream).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.body {
+            Content::Whole(body) => body.is_end_stream(),
+            Content::Frames(frames) => frames.is_empty(),
+            Content::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            Content::Whole(body) => body.size_hint(),
+            // Without a length: what ends such an answer are its trailers.
+            Content::Frames(_) | Content::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// A task that ends when nobody waits for it any more.
+pub(crate) struct Ends<T>(pub(crate) JoinHandle<T>);
+
+impl<T> Drop for Ends<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The body of a stream's answer.
+pub struct Stream {
+    pub(crate) frames: mpsc::Receiver<(Frame<Bytes>, Sending)>,
+    pub(crate) _driver: Ends<()>,
+    pub(crate) _working: Working,
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").finish_non_exhaustive()
+    }
+}
+
+impl Body for Stream {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let taken = ready!(self.frames.poll_recv(cx));
+        Poll::Ready(taken.map(|(frame, _sending)| Ok(frame)))
+    }
+}

@@ -1,0 +1,146 @@
+//! A server: its entry point, its settings, and the places that connections and requests take.
+
+use super::addresses::Addresses;
+use super::door::Door;
+use super::drain::Phase;
+use crate::audit::Audit;
+use crate::proxies::Proxies;
+use crate::settings::ServerSettings;
+use crate::tls::Tls;
+use http::HeaderValue;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+
+/// Seconds a caller refused for load is told to wait.
+pub(crate) const RETRY_AFTER_S: u32 = 1;
+/// One part in so many of the connections is free, or connections that are not used are kept only as long as a head may
+/// take: those that somebody uses go first.
+pub(crate) const CROWDED_SHARE: usize = 4;
+/// Calls that watch the server's health: a few for each balancer before it, and few enough that asking for all of them
+/// every second costs next to nothing.
+pub(crate) const MAX_WATCHES: usize = 256;
+/// Refused connections that are given a moment to read their answer, at once.
+pub(crate) const MAX_REFUSING: usize = 64;
+/// One part in so many of the bodies on their way may take long, so that there is always room for those that do not; and
+/// one part in so many may be one address's, but for a few.
+pub(crate) const SLOW_UPLOADS_SHARE: u32 = 2;
+/// One part in so many of the requests in flight may be messages of streams, so that there is always room for others.
+pub(crate) const STREAMED_SHARE: u32 = 2;
+
+/// What a server has beside its door and its settings.
+#[derive(Default)]
+pub struct ServerOptions {
+    /// Its certificate; without one it speaks plain HTTP.
+    pub tls: Option<Arc<Tls>>,
+    /// Where requests are logged.
+    pub audit: Option<Arc<Audit>>,
+    /// What the header `penstock-connection` begins with, so that components can tell that it is this server's. Components
+    /// have it from their environment; without it they are told nothing.
+    pub token: Option<String>,
+    /// Says why the server takes no new work, where it takes none, in plain ASCII. RequestInfo for each health check.
+    pub not_ready: Option<NotReady>,
+}
+
+/// Says why a server takes no new work.
+pub type NotReady = Box<dyn Fn() -> Option<Cow<'static, str>> + Send + Sync>;
+
+/// A server over one door.
+pub struct Server {
+    pub(crate) door: Door,
+    pub(crate) settings: ServerSettings,
+    pub(crate) proxies: Proxies,
+    pub(crate) options: ServerOptions,
+    pub(crate) hsts: Option<HeaderValue>,
+    pub(crate) addresses: Arc<Addresses>,
+    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) in_flight: Semaphore,
+    /// Places of messages of streams, from their first byte to their answer. Streams wait for them, and for nothing else
+    /// that others need.
+    pub(crate) streamed: Arc<Semaphore>,
+    pub(crate) watches: Semaphore,
+    pub(crate) receiving: Semaphore,
+    /// Whose bodies take long.
+    pub(crate) slow_uploads: Arc<Addresses>,
+    pub(crate) all_slow_uploads: Semaphore,
+    /// Bytes of bodies that have arrived in part.
+    pub(crate) arriving: AtomicU64,
+    pub(crate) refusing: Arc<Semaphore>,
+    /// gRPC streams that are open.
+    pub(crate) open_streams: AtomicU64,
+    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) open: AtomicU64,
+    /// What HTTP/1.1 answers say of the connection: as a rule, and where connections are scarce.
+    pub(crate) keep_alive: [Option<HeaderValue>; 2],
+}
+
+impl Server {
+    /// A server that lets in what the settings allow.
+    pub fn new(door: Door, settings: ServerSettings) -> Arc<Self> {
+        Self::with(door, settings, ServerOptions::default())
+    }
+
+    /// The same, with options.
+    pub fn with(door: Door, settings: ServerSettings, options: ServerOptions) -> Arc<Self> {
+        let hsts = options.tls.as_ref().and_then(|tls| tls.hsts_max_age_s());
+        let header_ms = settings.header_timeout_ms;
+        let kept_ms = [
+            settings.keep_alive_timeout_ms,
+            settings.keep_alive_timeout_ms.min(header_ms),
+        ];
+        Arc::new(Self {
+            door,
+            proxies: Proxies::new(settings.trusted_proxies.clone(), settings.forwarded_header),
+            hsts: hsts.and_then(|s| HeaderValue::from_str(&format!("max-age={s}")).ok()),
+            options,
+            addresses: Arc::default(),
+            connections: Arc::new(Semaphore::new(settings.max_connections as usize)),
+            in_flight: Semaphore::new(settings.max_in_flight as usize),
+            streamed: Arc::new(Semaphore::new(
+                (settings.max_in_flight / STREAMED_SHARE).max(1) as usize,
+            )),
+            watches: Semaphore::new(MAX_WATCHES),
+            receiving: Semaphore::new(settings.max_in_flight as usize),
+            slow_uploads: Arc::default(),
+            all_slow_uploads: Semaphore::new(
+                (settings.max_in_flight / SLOW_UPLOADS_SHARE).max(1) as usize
+            ),
+            arriving: AtomicU64::new(0),
+            refusing: Arc::new(Semaphore::new(MAX_REFUSING)),
+            settings,
+            open_streams: AtomicU64::new(0),
+            phase: watch::Sender::new(Phase::Serving),
+            open: AtomicU64::new(0),
+            keep_alive: kept_ms.map(kept_for),
+        })
+    }
+
+    /// The door.
+    pub fn door(&self) -> &Door {
+        &self.door
+    }
+
+    /// Whether so few connections are left that those nobody uses are closed early.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let free = self.connections.available_permits();
+        free < self.settings.max_connections as usize / CROWDED_SHARE
+    }
+
+    /// How long a connection is kept between two requests.
+    pub(crate) fn idle_time(&self) -> Duration {
+        let kept_ms = self.settings.keep_alive_timeout_ms;
+        Duration::from_millis(match self.is_crowded() {
+            true => kept_ms.min(self.settings.header_timeout_ms),
+            false => kept_ms,
+        })
+    }
+}
+
+/// What `Keep-Alive` says of a time. It has whole seconds; a shorter one is not told.
+fn kept_for(ms: u64) -> Option<HeaderValue> {
+    let seconds = Duration::from_millis(ms).as_secs();
+    let value = HeaderValue::from_str(&format!("timeout={seconds}")).ok()?;
+    (seconds > 0).then_some(value)
+}

@@ -1,0 +1,10 @@
+//! The names by which `model.toml` knows the backends.
+
+/// The name `model.toml` knows ONNX Runtime by, whether it is built in or not.
+pub const ONNXRUNTIME: &str = "onnxruntime";
+
+/// The name `model.toml` knows OpenVINO by, whether it is built in or not.
+pub const OPENVINO: &str = "openvino";
+
+/// What `model.toml` writes when it leaves the choice to the server.
+pub const AUTO: &str = "auto";

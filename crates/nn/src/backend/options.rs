@@ -1,0 +1,146 @@
+//! What a graph is loaded from, and the options of a load. The checks of options that all backends share are here too.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use penstock_tensor::contract::{Precision, Provider};
+
+use super::port::Port;
+use crate::error::{NnError, listed, quoted};
+
+/// Where a graph comes from.
+#[derive(Debug, Clone)]
+pub enum GraphSource {
+    /// An ONNX file; weights it keeps in files beside it are found. Or, for OpenVINO, a file whose name ends in
+    /// `.xml`, with its weights in the `.bin` of the same name.
+    File(PathBuf),
+    /// An ONNX file's bytes, weights included.
+    Bytes(Bytes),
+}
+
+impl From<&Path> for GraphSource {
+    fn from(path: &Path) -> Self {
+        Self::File(path.to_path_buf())
+    }
+}
+
+/// How a graph is loaded.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Calls that may run at once; `None` for the number of cores.
+    pub lanes: Option<usize>,
+    /// Threads one call may spread over inside one operator. ONNX Runtime and OpenVINO have them; tract runs a
+    /// call on one thread.
+    pub intra_op_threads: usize,
+    /// What ONNX Runtime computes on. One that is not there is an error of the load.
+    pub provider: Provider,
+    /// Which device, in the backend's own words; its first where none is named.
+    pub device: Option<String>,
+    /// Whether the runtime may compute in fewer bits than the graph says.
+    pub precision: Precision,
+    /// Whether inputs may hold NaN and infinity. A backend that would answer those with confident numbers refuses the
+    /// graph then.
+    pub non_finite: bool,
+    /// Outputs to compute, by name; `None` for all. What is left out is neither computed nor checked, which
+    /// lets a graph be served that also has outputs no tensor carries.
+    pub outputs: Option<Vec<String>>,
+    /// Inputs, by name, that a call may leave out because the graph has a value for them.
+    pub optional_inputs: Vec<String>,
+    /// The order of the classes of outputs that are maps, by output.
+    pub labels: BTreeMap<String, Vec<String>>,
+    /// Whether a call may send tensors without elements.
+    pub empty_inputs: bool,
+    /// Libraries of operators beside ONNX's own, for ONNX Runtime. Loading one runs its code, so paths come from the
+    /// operator of the server and never from a model.
+    pub operator_libraries: Vec<PathBuf>,
+    /// Calls that may wait for a lane; the next is refused.
+    pub queue_max: usize,
+    /// Levels of priority.
+    pub priority_levels: u8,
+    /// The priority of a call that names none, 1 the first to run; the last where none is given.
+    pub default_priority: Option<u8>,
+    /// How calls share runs, or why they do not.
+    #[cfg(feature = "native")]
+    pub joining: Result<crate::batching::DynamicBatching, String>,
+    /// Bytes that one run may hold together, outputs and the values between its operators, weights and inputs not
+    /// counted; `None` for as many as it takes. A run that needs more fails with `TooLarge`. ONNX Runtime and tract
+    /// refuse before they take the memory; OpenVINO can only look at its outputs afterwards.
+    pub working_bytes: Option<usize>,
+}
+
+/// Default of [`LoadOptions::queue_max`]: at a millisecond a call and two lanes the last in line waits an
+/// eighth of a second, which is about where a caller is better served by a refusal it can retry elsewhere.
+pub const QUEUE_MAX: usize = 256;
+
+/// Default of [`LoadOptions::working_bytes`]. The largest answer a guest may have is a quarter of its memory, 64 MiB by
+/// default; a run holds more only between its operators. A batch of 32 texts of 512 tokens on MiniLM, the largest that
+/// is usual, takes about 0.9 GB in its attention layers.
+pub const RUN_MEMORY_BYTES: usize = 1 << 30;
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            lanes: None,
+            intra_op_threads: 1,
+            provider: Provider::Cpu,
+            device: None,
+            precision: Precision::Exact,
+            non_finite: false,
+            outputs: None,
+            optional_inputs: Vec::new(),
+            labels: BTreeMap::new(),
+            empty_inputs: false,
+            operator_libraries: Vec::new(),
+            queue_max: QUEUE_MAX,
+            priority_levels: 1,
+            default_priority: None,
+            #[cfg(feature = "native")]
+            joining: Err("it was not asked for".into()),
+            working_bytes: Some(RUN_MEMORY_BYTES),
+        }
+    }
+}
+
+impl LoadOptions {
+    /// The number of lanes asked for, or one a core.
+    pub fn lane_count(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.lanes.unwrap_or_else(cores).max(1)
+    }
+}
+
+/// Leaves in `outputs` what the options ask for, in the graph's order.
+pub(crate) fn select_outputs(
+    outputs: &mut Vec<Port>,
+    options: &LoadOptions,
+) -> Result<(), NnError> {
+    let Some(wanted) = &options.outputs else {
+        return Ok(());
+    };
+    if let Some(missing) = wanted
+        .iter()
+        .find(|name| outputs.iter().all(|port| port.name != **name))
+    {
+        return Err(NnError::not_found(format!(
+            "the graph has no output {}; it has {}",
+            quoted(missing),
+            listed(outputs.iter().map(|port| port.name.as_str()))
+        )));
+    }
+    outputs.retain(|port| wanted.contains(&port.name));
+    Ok(())
+}
+
+/// Refuses a device for a backend that computes on the processor: what is asked for must not be dropped in silence.
+pub(crate) fn only_the_processor(backend: &str, options: &LoadOptions) -> Result<(), NnError> {
+    let asked = match (options.provider, &options.device) {
+        (Provider::Cpu, None) => return Ok(()),
+        (Provider::Cpu, Some(device)) => format!("device = {}", quoted(device)),
+        (provider, _) => format!("provider = {:?}", provider.as_str()),
+    };
+    Err(NnError::unsupported(format!(
+        "{asked} is asked for, and {backend} here computes on the processor alone; remove it, or choose the backend or \
+         provider that has it"
+    )))
+}

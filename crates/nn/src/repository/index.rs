@@ -1,0 +1,65 @@
+//! The index of a repository: which versions there are, and the state of each.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::Model;
+
+/// What a version is doing.
+#[derive(Clone)]
+pub enum State {
+    /// Not ready yet.
+    Loading,
+    /// Answers.
+    Ready(Model),
+    /// Unloaded; calls that were there before are still running.
+    Draining,
+    /// Not in memory, and why: somebody unloaded it, or the budget wants its place until the next call.
+    Unloaded(Arc<str>),
+    /// Will not answer, and why.
+    Failed(Arc<str>),
+}
+
+impl State {
+    /// The state in one word, as the Open Inference Protocol's repository index has it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Loading => "LOADING",
+            Self::Ready(_) => "READY",
+            Self::Draining => "UNLOADING",
+            Self::Unloaded(_) | Self::Failed(_) => "UNAVAILABLE",
+        }
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(reason) => write!(f, "Failed({reason:?})"),
+            Self::Unloaded(reason) => write!(f, "Unloaded({reason:?})"),
+            _ => f.write_str(self.as_str()),
+        }
+    }
+}
+
+/// One version in the index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// The model.
+    pub model: String,
+    /// The version; 0 for what is wrong with the model's directory as a whole.
+    pub version: u64,
+    /// The state in one word; see [`State::as_str`].
+    pub state: &'static str,
+    /// Why it does not answer; or, where it does, why what is on disk does not.
+    pub reason: Option<String>,
+    /// Bytes it holds, as its runtime says or else as its files have; 0 where it is not in memory.
+    pub memory_bytes: u64,
+    /// Whether the budget leaves it alone.
+    pub pinned: bool,
+    /// How long ago it was last called; `None` where it never was.
+    pub last_used: Option<Duration>,
+    /// Whether calls that name no version go to it.
+    pub is_default: bool,
+}

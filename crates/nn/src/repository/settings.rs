@@ -1,0 +1,72 @@
+//! The settings of a repository.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use penstock_tensor::contract::Isolation;
+
+use crate::agreement::{self, Compare};
+use crate::backend::{QUEUE_MAX, RUN_MEMORY_BYTES};
+use crate::worker::Launcher;
+
+/// Default of [`Settings::load_at_once`]. While it is loaded and optimised a graph takes about twice its
+/// size in memory, and a second one keeps the disk and the processor both busy.
+pub const LOAD_AT_ONCE: usize = 2;
+
+/// Default of [`Settings::load_timeout`]. A graph of some gigabytes is read in half a minute and optimised in less than
+/// one; engines for TensorRT are built for minutes, and need more.
+pub const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How the repository treats its models.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Calls that may wait for one model; the next is refused.
+    pub queue_max: usize,
+    /// Models loaded at the same time.
+    pub load_at_once: usize,
+    /// How long a version may take until it has run for the first time; then it has failed.
+    pub load_timeout: Duration,
+    /// Bytes that loaded models may hold together; without it, all that is there is loaded. What is pinned or in
+    /// use stays even so, and what replaces a version is in memory beside it for a moment.
+    pub memory_budget_bytes: Option<u64>,
+    /// Bytes that one run may hold where a contract says nothing else. See [`crate::LoadOptions::working_bytes`].
+    pub run_memory_bytes: usize,
+    /// Whether a folder with a graph and without a contract serves under a contract that is derived from the graph.
+    pub derive: bool,
+    /// Whether a second backend must answer the same, and what becomes of a model where it does not.
+    pub compare: Compare,
+    /// By how much it may differ, as a part of the output's largest element.
+    pub compare_tolerance: f64,
+    /// Libraries of operators that contracts may ask for, by name.
+    pub operators: BTreeMap<String, PathBuf>,
+    /// Whether to keep a [`Snapshot`] of the catalogue for guests.
+    pub publish: bool,
+    /// Where runtimes run where a contract says nothing else; without it, native ones in processes of their own where
+    /// `launcher` can start them, and tract on threads.
+    pub isolation: Option<Isolation>,
+    /// Bytes of private memory that a model's process may map where a contract says nothing else.
+    pub process_memory_bytes: Option<u64>,
+    /// Starts processes for models; without it there are none.
+    pub launcher: Option<Launcher>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            queue_max: QUEUE_MAX,
+            load_at_once: LOAD_AT_ONCE,
+            load_timeout: LOAD_TIMEOUT,
+            memory_budget_bytes: None,
+            run_memory_bytes: RUN_MEMORY_BYTES,
+            derive: false,
+            compare: Compare::Off,
+            compare_tolerance: agreement::TOLERANCE,
+            operators: BTreeMap::new(),
+            publish: false,
+            isolation: None,
+            process_memory_bytes: None,
+            launcher: None,
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The limits that a scheduler keeps.
+
+use super::queue::Nanos;
+
+/// What the scheduler may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Runs at once.
+    pub lanes: usize,
+    /// Calls that may wait.
+    pub queue_max: usize,
+    /// Levels of priority.
+    pub levels: u8,
+    /// Most items of a run that several calls share.
+    pub max_items: u32,
+    /// Most bytes of such a run's inputs, filling included.
+    pub max_bytes: u64,
+    /// Most elements along the filled axis of such a run: items times the longest.
+    pub max_tokens: Option<u64>,
+    /// Sizes a run is best ended at, ascending.
+    pub preferred: Vec<u32>,
+    /// The longest a call is held for others.
+    pub max_wait: Nanos,
+    /// What a run and the hold before it may take together, before runs are made smaller.
+    pub target: Option<Nanos>,
+}

@@ -1,0 +1,142 @@
+//! The queue of a model: calls that wait, in the order of their priority and arrival.
+
+use std::collections::VecDeque;
+
+/// Nanoseconds since the model was loaded.
+pub type Nanos = u64;
+
+/// A call, by arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// Which calls may share a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Class {
+    /// None: it runs by itself.
+    Alone,
+    /// Those whose tensors have these lengths beside the items and the filled axis.
+    Like(Box<[u32]>),
+}
+
+/// What the scheduler knows of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Its priority from 0, the first to run.
+    pub level: u8,
+    /// Whom it may share a run with.
+    pub class: Class,
+    /// Items it brings.
+    pub items: u32,
+    /// Its length along the axis that is filled; 1 where none is.
+    pub length: u32,
+    /// Bytes of its inputs.
+    pub bytes: u64,
+    /// When its answer is no longer of use.
+    pub deadline: Option<Nanos>,
+}
+
+/// A call in the line.
+#[derive(Debug)]
+pub struct Waiting<T> {
+    /// Which.
+    pub id: CallId,
+    /// What it asks.
+    pub ask: Ask,
+    /// When it came.
+    pub arrived: Nanos,
+    /// What belongs to it.
+    pub payload: T,
+}
+
+/// Calls that wait, by priority and arrival.
+#[derive(Debug)]
+pub struct Line<T> {
+    levels: Vec<VecDeque<Waiting<T>>>,
+    len: usize,
+    pub(super) items: u64,
+    pub(super) bytes: u64,
+}
+
+impl<T> Line<T> {
+    pub(super) fn new(levels: u8) -> Self {
+        Self {
+            levels: (0..levels.max(1)).map(|_| VecDeque::new()).collect(),
+            len: 0,
+            items: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Calls in it.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Its calls, the first to run first.
+    pub fn calls(&self) -> impl Iterator<Item = &Waiting<T>> {
+        self.levels.iter().flatten()
+    }
+
+    pub(super) fn push(&mut self, call: Waiting<T>) {
+        self.len += 1;
+        self.items += u64::from(call.ask.items);
+        self.bytes += call.ask.bytes;
+        let level = usize::from(call.ask.level).min(self.levels.len() - 1);
+        self.levels[level].push_back(call);
+    }
+
+    pub(super) fn took(&mut self, call: &Waiting<T>) {
+        self.len -= 1;
+        self.items -= u64::from(call.ask.items);
+        self.bytes -= call.ask.bytes;
+    }
+
+    pub(super) fn remove(&mut self, id: CallId) -> Option<Waiting<T>> {
+        for level in &mut self.levels {
+            // Ids ascend within a level.
+            if let Ok(at) = level.binary_search_by_key(&id, |call| call.id) {
+                let call = level.remove(at)?;
+                self.took(&call);
+                return Some(call);
+            }
+        }
+        None
+    }
+
+    pub(super) fn remove_late(&mut self, now: Nanos) -> Vec<Waiting<T>> {
+        let late = |call: &Waiting<T>| call.ask.deadline.is_some_and(|deadline| deadline <= now);
+        // Nearly always nobody is, and the line is not touched.
+        if !self.calls().any(late) {
+            return Vec::new();
+        }
+        let mut removed = Vec::new();
+        for level in &mut self.levels {
+            for call in std::mem::take(level) {
+                if late(&call) {
+                    removed.push(call);
+                } else {
+                    level.push_back(call);
+                }
+            }
+        }
+        for call in &removed {
+            self.took(call);
+        }
+        removed
+    }
+
+    /// Takes out the newest call of the lowest priority below `level`.
+    pub(super) fn displace(&mut self, level: u8) -> Option<Waiting<T>> {
+        let lowest = (usize::from(level) + 1..self.levels.len())
+            .rev()
+            .find(|level| !self.levels[*level].is_empty())?;
+        let call = self.levels[lowest].pop_back()?;
+        self.took(&call);
+        Some(call)
+    }
+}
