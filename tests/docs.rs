@@ -28,7 +28,7 @@ const TABLES: &[(&str, &str)] = &[
         "[[models.sources]]\nname = \"m\"\nfrom = \"https://models.example/m.onnx\"",
     ),
     ("models.pull", "[models.pull]"),
-    ("auth", "[auth]"),
+    ("auth", "[auth]\nstore_failure_grace_ms = 3600000"),
     ("auth.anonymous", "[auth.anonymous]"),
     ("auth.api_keys", "[auth.api_keys]"),
     ("auth.signatures", "[auth.signatures]"),
