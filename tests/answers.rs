@@ -123,7 +123,7 @@ fn two_labels_over_three_columns_are_never_answered() {
             .unwrap()
             .to_owned();
         for part in [
-            "output \"y\" came as [",
+            "output \"y\" was returned as [",
             "write shape = [\"N\", 3] and 3 labels",
         ] {
             assert!(told.contains(part), "{told}");
@@ -157,7 +157,10 @@ fn an_output_that_breaks_the_contract_is_an_error_of_the_operators_and_is_logged
         let error = answer.json()["error"].clone();
         assert_eq!(error["code"], "model_contract_broken", "{error}");
         let told = error["message"].as_str().unwrap();
-        assert!(told.contains("output \"y\" came as [1, 2]"), "{told}");
+        assert!(
+            told.contains("output \"y\" was returned as [1, 2]"),
+            "{told}"
+        );
         assert!(told.contains("write shape = [1, 2]"), "{told}");
     }
     server.logged("the call was answered with model_contract_broken");

@@ -71,7 +71,7 @@ impl Adapter for Digits {
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
         let running = self.running.take();
         if running == 0 {
-            return Err("there are outputs, but no run was asked for".into());
+            return Err("outputs were given, but the adapter requested no run".into());
         }
         let scores = floats(&outputs, None, &[running, DIGITS as u64])?;
         classified(&scores, &self.labels)
@@ -94,7 +94,8 @@ fn seen(picture: &Picture) -> Result<[f32; SIDE * SIDE], RefusalKind> {
     let least = ink.bytes.iter().copied().min().unwrap_or(0);
     if f32::from(most - least) < MIN_CONTRAST * 255.0 {
         return Err(RefusalKind::InvalidContent(
-            "Nothing is drawn on the image: it is of one shade.".into(),
+            "The image is blank: all its pixels have the same shade. Send an image with a digit."
+                .into(),
         ));
     }
     let mut seen = [0.0; SIDE * SIDE];

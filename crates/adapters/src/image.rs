@@ -150,7 +150,7 @@ impl Adapter for Image {
                 return Err((
                     None,
                     RefusalKind::InvalidContent(format!(
-                        "A call of this model has room for {} images. Send fewer in one call.",
+                        "One call of this model takes at most {} images. Send fewer images per call.",
                         numbers.len() / one
                     )),
                 ));
@@ -177,7 +177,7 @@ impl Adapter for Image {
         let config = &self.config;
         let running = self.running.take();
         if running == 0 {
-            return Err("there are outputs, but no run was asked for".into());
+            return Err("outputs were given, but the adapter requested no run".into());
         }
         let classes = config.labels.len();
         let shape = [running, classes as u64];

@@ -70,7 +70,7 @@ macro_rules! builtin {
             fn open(name: &str, config: &[u8]) -> Result<Self, String> {
                 match name {
                     $($name => <$adapter>::open(name, config).map(Self::$variant),)*
-                    _ => Err(format!("there is no adapter `{name}`; there are {}", NAMES.join(", "))),
+                    _ => Err(format!("no adapter is named `{name}`; use one of: {}", NAMES.join(", "))),
                 }
             }
 

@@ -136,7 +136,7 @@ impl Reading {
             .iter()
             .find(named)
             .and_then(|output| output.shape.get(1).copied());
-        let steps = steps.ok_or("the model gave no output of three axes")?;
+        let steps = steps.ok_or("the model returned no output with three axes")?;
         let scores = floats(
             outputs,
             self.output.as_deref(),
@@ -207,7 +207,8 @@ impl Adapter for Lines {
                 return Err((
                     None,
                     RefusalKind::InvalidContent(format!(
-                        "A call with a line of {widest} pixels has room for {} lines. Send fewer in one call.",
+                        "A call whose widest line has {widest} pixels takes at most {} lines. Send fewer lines per \
+                         call.",
                         pictures.len()
                     )),
                 ));
@@ -225,7 +226,7 @@ impl Adapter for Lines {
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
         let rows = self.running.take();
         if rows == 0 {
-            return Err("there are outputs, but no run was asked for".into());
+            return Err("outputs were given, but the adapter requested no run".into());
         }
         let answers = self
             .reading

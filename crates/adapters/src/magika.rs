@@ -56,7 +56,7 @@ impl Adapter for Magika {
             .map_err(|e| format!("magika's configuration cannot be read: {e}"))?;
         if config.mid_size != 0 || config.use_inputs_at_offsets {
             return Err(
-                "this configuration wants features from the middle of a file, which are not made"
+                "this configuration needs features from the middle of a file, which this adapter does not compute"
                     .into(),
             );
         }
@@ -91,7 +91,7 @@ impl Adapter for Magika {
                     return Err((
                         Some(0),
                         RefusalKind::UnsupportedMediaType(
-                            "This model takes text and files, not numbers of tokens.".into(),
+                            "This model takes text and files, not token ids.".into(),
                         ),
                     ));
                 }
@@ -120,7 +120,7 @@ impl Adapter for Magika {
         let labels = &self.config.target_labels_space;
         let [output] = outputs.as_slice() else {
             return Err(format!(
-                "the model gave {} outputs; magika gives one",
+                "the model returned {} outputs; a magika model returns one",
                 outputs.len()
             ));
         };
@@ -129,7 +129,7 @@ impl Adapter for Magika {
             || output.data.len() != waiting * labels.len() * size_of::<f32>()
         {
             return Err(format!(
-                "the model gave {} of shape {:?}; wanted are scores of {} labels for each of {waiting} items",
+                "the model returned {} of shape {:?}; expected are scores of {} labels for each of {waiting} items",
                 output.datatype,
                 output.shape,
                 labels.len()

@@ -169,7 +169,7 @@ impl Adapter for Objects {
                 return Err((
                     None,
                     RefusalKind::InvalidContent(format!(
-                        "A call of this model has room for {} images. Send fewer in one call.",
+                        "One call of this model takes at most {} images. Send fewer images per call.",
                         numbers.len() / one
                     )),
                 ));
@@ -193,7 +193,7 @@ impl Adapter for Objects {
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
         let frames = self.running.take();
         if frames.is_empty() {
-            return Err("there are outputs, but no run was asked for".into());
+            return Err("outputs were given, but the adapter requested no run".into());
         }
         let config = &self.config;
         let named = |tensor: &&Tensor| {
@@ -213,7 +213,7 @@ impl Adapter for Objects {
             (Form::Yolov5, Some([_, boxes, _])) => {
                 ([rows, *boxes, BOX as u64 + 1 + classes], *boxes)
             }
-            _ => return Err("the model gave no output of three axes".into()),
+            _ => return Err("the model returned no output with three axes".into()),
         };
         let numbers = floats(&outputs, config.output.as_deref(), &shape)?;
         let each = (shape[1] * shape[2]) as usize;

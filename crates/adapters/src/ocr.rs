@@ -189,7 +189,7 @@ impl Adapter for Ocr {
                 state.texts[line] = Some(text);
             }
         } else {
-            return Err("there are outputs, but no run was asked for".into());
+            return Err("outputs were given, but the adapter requested no run".into());
         }
         let step = self.next(&mut state)?;
         self.state.replace(state);

@@ -15,18 +15,18 @@ pub fn floats(outputs: &[Tensor], name: Option<&str>, shape: &[u64]) -> Result<V
         (None, [output]) => output,
         (None, _) => {
             return Err(format!(
-                "the model gave {} outputs; name the one to use in the adapter's configuration",
+                "the model returned {} outputs; name the one to use in the adapter's configuration",
                 outputs.len()
             ));
         }
         (Some(name), _) => outputs
             .iter()
             .find(|output| output.name == name)
-            .ok_or_else(|| format!("the model gave no output `{name}`"))?,
+            .ok_or_else(|| format!("the model returned no output `{name}`"))?,
     };
     if output.datatype != Datatype::Fp32 || output.shape != shape || !output.is_consistent() {
         return Err(format!(
-            "the model gave {} of shape {:?} as `{}`; wanted is FP32 of shape {shape:?}",
+            "the model returned {} of shape {:?} as `{}`; expected is FP32 of shape {shape:?}",
             output.datatype, output.shape, output.name
         ));
     }

@@ -129,12 +129,12 @@ fn format(blob: &Blob<'_>) -> Result<Format, RefusalKind> {
         (Some(stated), Some(found)) if stated == found => Ok(found),
         (None, None) => Err(RefusalKind::UnsupportedMediaType(TAKES.into())),
         (Some(stated), Some(found)) => Err(invalid(format!(
-            "The content is stated to be {}, but is {}.",
+            "The declared content type is {}, but the content is {}.",
             stated.name(),
             found.name()
         ))),
         (Some(stated), None) => Err(invalid(format!(
-            "The content is stated to be {}, but does not begin like one.",
+            "The declared content type is {}, but the content does not begin with its signature.",
             stated.name()
         ))),
     }
@@ -152,8 +152,8 @@ fn admit(width: u64, height: u64, allowance: &mut Allowance) -> Result<(), Refus
     }
     if width.max(height) > MAX_SIDE || pixels > MAX_PIXELS {
         return Err(invalid(format!(
-            "The image has {width} by {height} pixels; at most {MAX_SIDE} a side and {MAX_PIXELS} in all are \
-             taken. Scale it down first."
+            "The image has {width} by {height} pixels; at most {MAX_SIDE} per side and {MAX_PIXELS} in total are \
+             accepted. Scale it down first."
         )));
     }
     allowance.0 = allowance.0.checked_sub(pixels).ok_or_else(|| {
@@ -238,7 +238,7 @@ fn coloured(
             let index = usize::from(row[x * bits / 8] >> shift) & ((1 << bits) - 1);
             let Some([r, g, b]) = palette.get(index) else {
                 return Err(invalid(format!(
-                    "The PNG uses colour {index} of a palette that has {}.",
+                    "The PNG uses colour {index} of a palette with {} colours.",
                     palette.len()
                 )));
             };
@@ -269,7 +269,7 @@ fn jpeg(body: &[u8], allowance: &mut Allowance) -> Result<Picture, RefusalKind> 
     decoder.decode_headers().map_err(broken)?;
     let (width, height) = decoder
         .dimensions()
-        .ok_or_else(|| invalid("The JPEG does not say how large it is.".into()))?;
+        .ok_or_else(|| invalid("The JPEG does not declare its size.".into()))?;
     admit(width as u64, height as u64, allowance)?;
     let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
     let (colours, channels) = match grey {
@@ -305,7 +305,7 @@ struct Guarded {
 /// at once: behind each scan of a baseline image, and behind the first scan of a progressive one. So the scans are counted.
 fn guarded(body: &[u8]) -> Result<Guarded, RefusalKind> {
     const SEGMENT_HEADER: usize = 4;
-    let cut = || invalid("The JPEG is cut short: it has no end.".into());
+    let cut = || invalid("The JPEG is cut short: its end marker is missing.".into());
     let mut file = Vec::with_capacity(body.len() + ONES.len());
     let mut orientation_found = None;
     let (mut components, mut scanned): (&[u8], Vec<u8>) = (&[], Vec::new());
@@ -687,7 +687,7 @@ pub(crate) mod tests {
         ] {
             assert_eq!(take(stated, &file).unwrap().bytes, [7], "{stated:?}");
         }
-        assert!(said(take(Some("image/jpeg"), &file)).contains("but is image/png"));
+        assert!(said(take(Some("image/jpeg"), &file)).contains("but the content is image/png"));
         assert!(said(take(Some("image/jpeg"), b"abc")).contains("begin"));
         assert!(said(take(Some("image/gif"), &file)).starts_with("415"));
         assert!(said(take(None, b"GIF89a")).starts_with("415"));

@@ -109,7 +109,7 @@ impl Adapter for Sentence {
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
         let running = self.running.take();
         let Some(longest) = running.iter().copied().max() else {
-            return Err("there are outputs, but no run was asked for".into());
+            return Err("outputs were given, but the adapter requested no run".into());
         };
         let shape = [running.len() as u64, longest as u64, self.dimensions as u64];
         let vectors = floats(&outputs, Some(OUTPUT), &shape)?;
@@ -147,7 +147,8 @@ impl Sentence {
                 item: room as u32,
                 part: None,
                 kind: RefusalKind::InvalidContent(format!(
-                    "A call with a text of {longest} tokens has room for {room} texts. Send fewer in one call."
+                    "A call whose longest text has {longest} tokens takes at most {room} texts. Send fewer texts per \
+                     call."
                 )),
             });
         }
@@ -185,7 +186,7 @@ impl Sentence {
         let most = cut_to.map_or(places, |cut_to| cut_to.saturating_sub(AROUND).min(places));
         if most == 0 {
             return Err(refused(format!(
-                "A text cannot be cut to {AROUND} tokens or fewer: {AROUND} always stand around it."
+                "A text cannot be truncated to {AROUND} tokens or fewer: {AROUND} special tokens always surround it."
             )));
         }
         let around = |inner: &[u32]| {
@@ -198,8 +199,8 @@ impl Sentence {
         // Clients look for these words to tell that a text is too long.
         let too_long = |count: usize| {
             let text = format!(
-                "The text has {} tokens, with the two that stand around it; this model's maximum context length is \
-                 {} tokens. Send it in pieces.",
+                "The text has {} tokens, including the 2 special tokens around it; this model's maximum context \
+                 length is {} tokens. Send it in pieces.",
                 count + AROUND,
                 self.max_tokens
             );
@@ -220,7 +221,7 @@ impl Sentence {
                     .position(|id| *id as usize >= vocabulary.size());
                 if let Some(at) = wrong {
                     return Err(refused(format!(
-                        "Token {} at place {at} is not in the model's vocabulary of {} pieces, 0 to {}.",
+                        "Token {} at position {at} is not in the model's vocabulary of {} pieces, 0 to {}.",
                         tokens[at],
                         vocabulary.size(),
                         vocabulary.size() - 1
@@ -236,7 +237,7 @@ impl Sentence {
                     _ => tokens,
                 };
                 match inner.len() {
-                    0 => Err(refused("There are no tokens.".into())),
+                    0 => Err(refused("The list of tokens is empty.".into())),
                     count if count > most && cut_to.is_none() => Err(too_long(count)),
                     count => Ok(around(&inner[..count.min(most)])),
                 }
@@ -427,9 +428,9 @@ mod tests {
         );
         assert!(refused(text("")).contains("empty"));
         assert!(refused(text(" \n\u{200b} ")).contains("empty"));
-        assert!(refused(tokens(&[])).contains("no tokens"));
-        assert!(refused(tokens(&[2, 3])).contains("no tokens"));
-        assert!(refused(tokens(&[4, 7])).contains("Token 7 at place 1"));
+        assert!(refused(tokens(&[])).contains("list of tokens is empty"));
+        assert!(refused(tokens(&[2, 3])).contains("list of tokens is empty"));
+        assert!(refused(tokens(&[4, 7])).contains("Token 7 at position 1"));
         assert!(refused(tokens(&[u32::MAX])).contains("0 to 6"));
         let blob = Blob {
             media_type: Some("image/png"),

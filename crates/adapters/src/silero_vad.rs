@@ -142,7 +142,7 @@ impl Adapter for SileroVad {
             let duration_ms = recording.duration_ms();
             if duration_ms > most_ms {
                 return Err(at_part(RefusalKind::InvalidContent(format!(
-                    "The recording lasts {:.1} seconds; at most {} are taken. Send it in pieces.",
+                    "The recording lasts {:.1} seconds; at most {} are accepted. Send it in pieces.",
                     duration_ms as f64 / 1000.0,
                     self.config.max_seconds
                 ))));
@@ -173,7 +173,7 @@ impl Adapter for SileroVad {
 
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
         let Some(mut call) = self.call.take() else {
-            return Err("there are outputs, but no run was asked for".into());
+            return Err("outputs were given, but the adapter requested no run".into());
         };
         let rows = call.rows();
         let probabilities = floats(&outputs, Some("output"), &[rows as u64, 1])?;

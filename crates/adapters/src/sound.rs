@@ -62,7 +62,7 @@ pub fn recording<'a>(part: &Part<'a>) -> Result<Recording<'a>, RefusalKind> {
     let is_wav = body.len() >= 12 && body.starts_with(b"RIFF") && body[8..12] == *b"WAVE";
     match stated.as_str() {
         "audio/wav" | "audio/x-wav" | "audio/wave" | "audio/vnd.wave" if !is_wav => Err(invalid(
-            "The content is stated to be WAV, but does not begin like one.",
+            "The declared content type is WAV, but the content does not begin with its signature.",
         )),
         "audio/wav" | "audio/x-wav" | "audio/wave" | "audio/vnd.wave" => wav(body),
         "" | "application/octet-stream" | "audio/*" if is_wav => wav(body),
@@ -77,13 +77,13 @@ fn wav(body: &[u8]) -> Result<Recording<'_>, RefusalKind> {
     loop {
         let Some((id, stated, after)) = chunk_header(rest) else {
             return Err(invalid(match format {
-                None => "The WAV is cut short: it has no format.",
-                Some(_) => "The WAV is cut short: it has no data.",
+                None => "The WAV is cut short: it has no format chunk.",
+                Some(_) => "The WAV is cut short: it has no data chunk.",
             }));
         };
         if id == *b"data" {
-            let (encoding, channels, rate_hz) =
-                format.ok_or_else(|| invalid("The WAV's data come before their format."))?;
+            let (encoding, channels, rate_hz) = format
+                .ok_or_else(|| invalid("The WAV's data chunk comes before its format chunk."))?;
             let mut recording = Recording {
                 encoding,
                 channels,
@@ -95,12 +95,12 @@ fn wav(body: &[u8]) -> Result<Recording<'_>, RefusalKind> {
         }
         let (chunk, after) = split(after, stated).ok_or_else(|| {
             invalid(format!(
-                "The WAV is cut short: a part of it states {stated} bytes, and {} are there.",
+                "The WAV is cut short: a chunk of it states {stated} bytes, and {} are present.",
                 after.len()
             ))
         })?;
         if id == *b"fmt " && format.replace(read_format(chunk)?).is_some() {
-            return Err(invalid("The WAV has two formats; one is expected."));
+            return Err(invalid("The WAV has two format chunks; one is expected."));
         }
         rest = unpadded(stated, after);
     }
@@ -129,8 +129,8 @@ fn unpadded(stated: u32, after: &[u8]) -> &[u8] {
 fn data(stated: u32, after: &[u8], frame_bytes: usize) -> Result<&[u8], RefusalKind> {
     let no_chunks = |rest: &[u8]| {
         invalid(format!(
-            "The WAV's header states {stated} bytes of data, but {} more bytes follow which are no part of a WAV. Write the size \
-         of the data, or 0xFFFFFFFF where it is not known.",
+            "The WAV's header states {stated} bytes of data, but {} more bytes follow that are not part of a WAV. \
+         Write the size of the data, or 0xFFFFFFFF if it is unknown.",
             rest.len()
         ))
     };
@@ -140,7 +140,7 @@ fn data(stated: u32, after: &[u8], frame_bytes: usize) -> Result<&[u8], RefusalK
     }
     let (data, rest) = split(after, stated).ok_or_else(|| {
         invalid(format!(
-            "The WAV is cut short: its header states {stated} bytes of data, and {} are there.",
+            "The WAV is cut short: its header states {stated} bytes of data, and {} are present.",
             after.len()
         ))
     })?;
@@ -174,7 +174,7 @@ fn tail_is_known(mut rest: &[u8], stated_data: u32) -> Result<bool, RefusalKind>
         };
         if let b"data" | b"fmt " | b"RIFF" = &id {
             return Err(invalid(
-                "The WAV has a second recording behind its data. Send each recording by itself.",
+                "The WAV has a second recording after its data. Send each recording separately.",
             ));
         }
         rest = unpadded(stated, after);
@@ -204,7 +204,8 @@ fn read_format(chunk: &[u8]) -> Result<(Encoding, usize, u32), RefusalKind> {
                 let used = u16::from_le_bytes([*low, *high]);
                 if used > bits {
                     return Err(invalid(format!(
-                        "The WAV's format contradicts itself: {used} bits of a sample are used, and it has {bits}."
+                        "The WAV's format contradicts itself: {used} bits per sample are valid, and a sample has \
+                         {bits}."
                     )));
                 }
             }
@@ -221,19 +222,19 @@ fn read_format(chunk: &[u8]) -> Result<(Encoding, usize, u32), RefusalKind> {
         (FLOAT, 32) => Encoding::Float32,
         _ => {
             return Err(invalid(format!(
-                "The WAV has samples of format {tag} with {bits} bits; taken are PCM (1) of 8, 16, 24 or 32 bits \
+                "The WAV has samples of format {tag} with {bits} bits; accepted are PCM (1) of 8, 16, 24 or 32 bits \
                  and floating point (3) of 32."
             )));
         }
     };
     if !(1..=2).contains(&channels) {
         return Err(invalid(format!(
-            "The WAV has {channels} channels; taken are one and two."
+            "The WAV has {channels} channels; one and two are accepted."
         )));
     }
     if !RATES_HZ.contains(&rate_hz) {
         return Err(invalid(format!(
-            "The WAV has {rate_hz} samples a second; taken are {} to {}.",
+            "The WAV has {rate_hz} samples a second; {} to {} are accepted.",
             RATES_HZ.start(),
             RATES_HZ.end()
         )));
@@ -299,8 +300,8 @@ impl Recording<'_> {
             }
             if mean.abs() > MAX_FLOAT {
                 return Err(invalid(format!(
-                    "Sample {} of the WAV is {mean}; floating-point samples go from -1 to 1. Divide whole numbers of 16 bits \
-                     by 32768 before they are stored as floating point.",
+                    "Sample {} of the WAV is {mean}; floating-point samples go from -1 to 1. Divide 16-bit integers \
+                     by 32768 before you store them as floating point.",
                     samples.len()
                 )));
             }
@@ -488,7 +489,7 @@ pub(crate) mod tests {
         assert!(with(24, &[0xff; 4]).contains("samples a second"));
         assert!(with(32, &[4, 0]).contains("contradicts"));
         assert!(with(34, &[12, 0]).contains("12 bits"));
-        assert!(with(12, b"data").contains("before their format"));
+        assert!(with(12, b"data").contains("before its format chunk"));
         let nan = wav_of(3, 32, 1, 16_000, &f32::NAN.to_le_bytes());
         assert!(said(&nan).contains("Sample 0"));
     }

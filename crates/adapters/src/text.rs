@@ -188,7 +188,7 @@ fn labels(own: Option<Vec<String>>, file: &ModelConfig) -> Result<Vec<String>, S
         }
     };
     if labels.is_empty() || labels.len() > MAX_LABELS {
-        return Err(format!("there must be 1 to {MAX_LABELS} labels"));
+        return Err(format!("`labels` must have 1 to {MAX_LABELS} entries"));
     }
     let mut sorted: Vec<&String> = labels.iter().collect();
     sorted.sort();
@@ -274,7 +274,7 @@ impl Adapter for Text {
         let around = tokenizer.around(true).max(tokenizer.around(false));
         if config.max_tokens <= around {
             return Err(wrong(format!(
-                "`max_tokens` must be above {around}: so many stand around a text"
+                "`max_tokens` must be above {around}, the number of special tokens around a text"
             )));
         }
         Ok(Self {
@@ -299,7 +299,7 @@ impl Adapter for Text {
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
         let running = self.running.take();
         let Some(longest) = running.iter().map(|r| r.row.ids.len()).max() else {
-            return Err("there are outputs, but no run was asked for".into());
+            return Err("outputs were given, but the adapter requested no run".into());
         };
         let (width, each_token) = self.head.width();
         let rows = running.len() as u64;
@@ -368,7 +368,8 @@ impl Text {
                 item: room as u32,
                 part: None,
                 kind: RefusalKind::InvalidContent(format!(
-                    "A call with a text of {longest} tokens has room for {room} texts. Send fewer in one call."
+                    "A call whose longest text has {longest} tokens takes at most {room} texts. Send fewer texts per \
+                     call."
                 )),
             });
         }
@@ -416,7 +417,7 @@ impl Text {
             ([Part::Text(first), Part::Text(second)], _) if takes_pairs => (*first, Some(*second)),
             (parts, _) => {
                 let takes = if takes_pairs {
-                    "a text or two"
+                    "one text or two"
                 } else {
                     "one text"
                 };
@@ -465,13 +466,13 @@ impl Text {
         let size = self.tokenizer.size();
         if let Some(at) = ids.iter().position(|id| *id >= size) {
             return Err(invalid(format!(
-                "Token {} at place {at} is not in the model's vocabulary, 0 to {}.",
+                "Token {} at position {at} is not in the model's vocabulary, 0 to {}.",
                 ids[at],
                 size - 1
             )));
         }
         if ids.is_empty() {
-            return Err(invalid("There are no tokens.".into()));
+            return Err(invalid("The list of tokens is empty.".into()));
         }
         let mut pieces = self.tokenizer.pieces(ids);
         let around = self.tokenizer.around(false);
@@ -493,7 +494,7 @@ impl Text {
             return Err((
                 None,
                 RefusalKind::InvalidContent(format!(
-                    "A text cannot be cut to {most} tokens: {around} always stand around it."
+                    "A text cannot be truncated to {most} tokens: {around} special tokens always surround it."
                 )),
             ));
         }
@@ -504,8 +505,8 @@ impl Text {
             None => Err((
                 Some(0),
                 RefusalKind::TooLong(format!(
-                    "The text has {count} tokens, with the {around} that stand around it; this model's maximum context length is \
-                 {most} tokens. Send it in pieces."
+                    "The text has {count} tokens, including the {around} special tokens around it; this model's \
+                 maximum context length is {most} tokens. Send it in pieces."
                 )),
             )),
         }

@@ -243,7 +243,7 @@ fn a_second_recording_in_the_file_is_refused() {
         assert!(said(&Wav { after, ..mono() }).contains("second recording"));
     }
     let before = chunk(b"fmt ", b"\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0");
-    assert!(said(&Wav { before, ..mono() }).contains("two formats"));
+    assert!(said(&Wav { before, ..mono() }).contains("two format chunks"));
     // One that does not say how long it is.
     let mut piped = mono();
     (piped.riff, piped.stated) = (u32::MAX, u32::MAX);
@@ -452,7 +452,7 @@ fn the_extended_format_is_read_only_where_its_subformat_is_known() {
     for used in [0, 12, 16] {
         assert_eq!(frames(&extended(used, 1, TAIL)), FRAMES, "{used}");
     }
-    assert!(said(&extended(24, 1, TAIL)).contains("24 bits of a sample"));
+    assert!(said(&extended(24, 1, TAIL)).contains("24 bits per sample"));
     assert!(said(&extended(16, 6, TAIL)).contains("format 6"));
     assert!(said(&extended(16, 3, TAIL)).contains("format 3 with 16 bits"));
     assert!(said(&extended(16, 1, &[7; 14])).contains("extended"));

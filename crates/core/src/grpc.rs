@@ -309,7 +309,7 @@ impl fmt::Display for FrameFault {
             ),
             Self::TooLarge { bytes, limit } => write!(
                 f,
-                "a message of {bytes} bytes is announced; at most {limit} are taken"
+                "a message of {bytes} bytes is announced; at most {limit} are accepted"
             ),
         }
     }

@@ -909,7 +909,7 @@ fn outputs_that_break_the_contract_are_the_operators_fault_named_and_logged() {
         (
             "another name",
             vec![tensor("c", datatype, &[1, 4])],
-            "output \"b\" did not come",
+            "output \"b\" was not returned",
         ),
         (
             "a type of the same size",

@@ -345,7 +345,7 @@ fn a_store_that_fails_after_the_run_hides_the_answer_unless_the_policy_is_open()
         if status == 503 {
             assert_eq!(code(&body), "store_unavailable");
             let message = body["error"]["message"].as_str().unwrap();
-            let expected = "the call was made and its result could not be recorded: ";
+            let expected = "the call ran, but its result could not be recorded: ";
             assert!(message.starts_with(expected), "{message}");
         }
     }
@@ -370,7 +370,7 @@ fn a_refusal_by_idempotency_says_what_to_do() {
         );
         assert_eq!(
             body["error"]["message"],
-            "a call with this idempotency key is being made; repeat it after Retry-After seconds to get its result"
+            "a call with this idempotency key is in progress; repeat it after Retry-After seconds to get its result"
         );
         assert_eq!(response.header("retry-after"), Some("1"));
         echo(model, version, inputs)

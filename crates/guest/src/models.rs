@@ -139,7 +139,7 @@ fn read(entry: ModelEntry<'_>) -> Result<Option<String>, wit::Failure> {
     text.map_err(|_| {
         failure(
             wit::FailureKind::Failed,
-            "what the host says of its models is no text",
+            "what the host says of its models is not a string",
         )
     })
 }

@@ -400,8 +400,8 @@ impl NnView<'_> {
         if bytes > most {
             // The guest could not hold them beside the answer it writes, and would trap.
             let data = format!(
-                "the model's outputs have {bytes} bytes in all; at most {most} are taken from one call: send fewer \
-                 items, or ask the operator to raise instances.memory_bytes"
+                "the model's outputs have {bytes} bytes in all; at most {most} are accepted from one call: send \
+                 fewer items, or ask the operator to raise instances.memory_bytes"
             );
             let error = Error {
                 code: errors::ErrorCode::TooLarge,

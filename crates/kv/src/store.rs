@@ -121,7 +121,7 @@ impl<T> fmt::Debug for Reply<'_, T> {
 /// (8 little-endian bytes here, decimal text on Redis): read it with `increment(name, 0)`, which does
 /// not create it, and never `set` one.
 pub trait Store: Send + Sync + 'static {
-    /// What the store is, for a log line: `embedded (/var/lib/penstock/default.redb)`.
+    /// What the store is, for a log line: `embedded (/var/lib/penstock/default.kv)`.
     fn describe(&self) -> String;
 
     /// Whether [`Store::compare_and_swap`] is atomic. All stores here say so; it is asked because

@@ -205,12 +205,12 @@ fn fits(port: &Port, rules: &Rules, tensor: &NnTensor) -> Result<(), NnError> {
         }
         if count > MAX_STRINGS {
             return wrong(format!(
-                "{count} strings were sent; at most {MAX_STRINGS} are taken"
+                "{count} strings were sent; at most {MAX_STRINGS} are accepted"
             ));
         }
         if longest > MAX_STRING_BYTES {
             return wrong(format!(
-                "a string of {longest} bytes was sent; at most {MAX_STRING_BYTES} are taken"
+                "a string of {longest} bytes was sent; at most {MAX_STRING_BYTES} are accepted"
             ));
         }
     }

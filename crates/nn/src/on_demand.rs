@@ -307,7 +307,7 @@ impl Opened {
         let bytes: usize = inputs.iter().map(|(_, tensor)| tensor.data.len()).sum();
         if bytes > self.input_bytes {
             return Err(NnError::too_large(format!(
-                "the inputs of model {} have {bytes} bytes; at most {} are taken: send fewer items",
+                "the inputs of model {} have {bytes} bytes; at most {} are accepted: send fewer items",
                 quoted(&self.model),
                 self.input_bytes
             )));
@@ -318,7 +318,7 @@ impl Opened {
         let bytes: usize = outputs.iter().map(|tensor| tensor.data.len()).sum();
         if bytes > self.output_bytes {
             return Err(NnError::too_large(format!(
-                "the outputs have {bytes} bytes; at most {} are taken: send fewer items",
+                "the outputs have {bytes} bytes; at most {} are accepted: send fewer items",
                 self.output_bytes
             )));
         }

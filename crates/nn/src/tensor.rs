@@ -256,7 +256,7 @@ pub fn push_string(data: &mut Vec<u8>, element: &[u8]) -> Result<(), NnError> {
 fn byte_len(ty: TensorType, dims: &[u32]) -> Result<usize, NnError> {
     if dims.len() > MAX_RANK {
         return Err(NnError::invalid(format!(
-            "a tensor of {} dimensions was sent; at most {MAX_RANK} are taken",
+            "a tensor of {} dimensions was sent; at most {MAX_RANK} are accepted",
             dims.len()
         )));
     }

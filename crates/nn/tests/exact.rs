@@ -93,7 +93,7 @@ fn two_labels_over_three_columns_are_refused_when_the_model_is_loaded() {
         let two = contract("[\"N\", 3]", "[\"N\", 2]", labels);
         let reason = served(backend.clone(), &file, &two).expect_err(name);
         for part in [
-            "output \"y\" came as [",
+            "output \"y\" was returned as [",
             "model.toml says [N, 2]",
             "write shape = [\"N\", 3] and 3 labels where there are 2",
         ] {

@@ -120,7 +120,8 @@ impl CorsSettings {
             if origins.len() > 1 {
                 faults.push((
                     "allowed_origins",
-                    "has `*` beside others; `*` is all origins and stands alone".to_owned(),
+                    "has `*` and other origins; `*` means every origin and must be the only entry"
+                        .to_owned(),
                 ));
             }
             if self.allow_credentials {
@@ -154,7 +155,7 @@ impl CorsSettings {
                 faults.push((
                     setting,
                     format!(
-                        "has `{}`, which is no header's name; write names one by one, `*` would not cover `authorization`",
+                        "has `{}`, which is not a header name; list each name, `*` would not cover `authorization`",
                         shown(name)
                     ),
                 ));
@@ -237,7 +238,8 @@ fn check_origin(origin: &str) -> Result<(), String> {
     const FORM: &str = "write scheme://host or scheme://host:port, as in https://app.example";
     if origin == "null" {
         return Err(
-            "every sandboxed page and every file has this origin, so it names nobody".to_owned(),
+            "every sandboxed page and every local file has this origin, so it identifies no site"
+                .to_owned(),
         );
     }
     if origin.len() > MAX_ORIGIN_BYTES {
@@ -260,7 +262,9 @@ fn check_origin(origin: &str) -> Result<(), String> {
         return Err("an origin has no path, and no slash at its end".to_owned());
     }
     if rest.contains('*') {
-        return Err("origins are compared whole; name each, or `*` alone for all".to_owned());
+        return Err(
+            "origins are compared as a whole; list each origin, or only `*` for all".to_owned(),
+        );
     }
     // The colons of an IPv6 address are within its brackets.
     let after_address = rest.rfind(']').map_or(0, |at| at + 1);
@@ -277,7 +281,7 @@ fn check_origin(origin: &str) -> Result<(), String> {
     let Some(port) = port else { return Ok(()) };
     let number = port.parse::<u16>().ok().filter(|number| *number > 0);
     if number.is_none_or(|number| number.to_string() != port) {
-        return Err("its port is none; write 1 to 65535".to_owned());
+        return Err("its port is not valid; write 1 to 65535".to_owned());
     }
     match (scheme, port) {
         ("https", "443") | ("http", "80") => {
@@ -460,7 +464,7 @@ mod tests {
             ("https://app.example/x", "scheme://host"),
             ("https://user@app.example", "scheme://host"),
             ("https://App.example", "lower case"),
-            ("https://*.app.example", "compared whole"),
+            ("https://*.app.example", "compared as a whole"),
             ("https://app..example", "scheme://host"),
             ("https://app.example:443", "own port"),
             ("http://app.example:80", "own port"),
@@ -474,7 +478,7 @@ mod tests {
             ("http://\u{e4}.example", "scheme://host"),
             ("http://a b", "scheme://host"),
             ("", "scheme://host"),
-            ("null", "names nobody"),
+            ("null", "identifies no site"),
             (&format!("https://{}", "a".repeat(300)), "longer"),
         ] {
             let faults = settings(&[origin]).faults();

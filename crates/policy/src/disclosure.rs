@@ -115,7 +115,8 @@ pub fn faults(entries: &[Disclosure]) -> Vec<(String, String)> {
         if says_nothing {
             fault(
                 "models",
-                "has no rule beside it; add `round_decimals`, `buckets`, `top` or `withhold_scores = true`".to_owned(),
+                "has no rule; add `round_decimals`, `buckets`, `top` or `withhold_scores = true`"
+                    .to_owned(),
             );
         }
         for (setting, count) in [

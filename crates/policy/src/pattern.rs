@@ -41,7 +41,8 @@ impl TryFrom<String> for Pattern {
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.*".contains(&b);
         if text.is_empty() || text.len() > MAX_PATTERN_BYTES || !text.bytes().all(fits) {
             return Err(format!(
-                "`{}` is no name with `*`: letters, digits, `-`, `_`, `.` and `*`, at most {MAX_PATTERN_BYTES}",
+                "`{}` is not a pattern of names: write letters, digits, `-`, `_`, `.` and `*`, at most \
+                 {MAX_PATTERN_BYTES} characters",
                 text.chars()
                     .take(MAX_PATTERN_BYTES)
                     .collect::<String>()

@@ -699,11 +699,11 @@ fn what_is_wrong_with_the_settings_is_said() {
         ("[auth.anonymous]\ntier = \"gold\"\n".to_owned(), "`gold`"),
         (
             "[auth.anonymous]\nscopes = [\"admin\"]\n".to_owned(),
-            "`admin` is no scope",
+            "`admin` is not a scope",
         ),
         (
             "[auth.tiers.free]\npriority = 0\n".to_owned(),
-            "the first to run",
+            "the highest priority",
         ),
         (
             "[[auth.models]]\nmodels = []\ntenants = [\"a\"]\n".to_owned(),

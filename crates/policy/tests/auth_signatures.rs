@@ -360,7 +360,7 @@ fn what_cannot_be_covered_is_refused() {
         ("content-type", "twice"),
         ("signature", "itself"),
         ("signature-input", "itself"),
-        ("x-absent", "not there"),
+        ("x-absent", "is missing"),
     ] {
         malformed(&with(name), reason);
     }
@@ -552,7 +552,7 @@ fn there_is_one_signature_written_in_one_form() {
         let mut request = good.clone();
         request.headers.retain(|(own, _)| own != name);
         assert!(is_meant(&request.headers()));
-        malformed(&request, "not there");
+        malformed(&request, "is missing");
         let mut request = good.clone();
         request.add(name, header(name));
         malformed(&request, "RFC 9651");

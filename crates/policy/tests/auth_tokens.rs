@@ -988,7 +988,7 @@ fn rfc_8725_3_4_keys_that_are_none_are_refused_with_their_set() {
     off_curve["y"] = off_curve["x"].clone();
     let set = json!({"keys": [off_curve]}).to_string();
     let said = issuers.set_keys("main", &set).unwrap_err();
-    assert!(said.contains("no point on its curve"), "{said}");
+    assert!(said.contains("not a point on its curve"), "{said}");
 }
 
 #[test]

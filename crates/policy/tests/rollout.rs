@@ -383,7 +383,7 @@ fn a_change_of_one_bound_leaves_the_others_and_never_has_a_canary_end_that_must_
     ] {
         let refused = model.try_change(patch(text));
         assert!(
-            matches!(&refused, Err(EditRefused::Conflict(why)) if why.contains("never ends by itself")),
+            matches!(&refused, Err(EditRefused::Conflict(why)) if why.contains("automatic rollback is off")),
             "{text}: {refused:?}"
         );
         assert_eq!(bounds(&model), None, "{text}");
@@ -621,10 +621,10 @@ fn what_is_no_document_is_refused() {
     for (text, word) in [
         ("", "cannot be read"),
         ("{}", "cannot be read"),
-        (r#"{"v":2,"generation":0}"#, "form 2"),
+        (r#"{"v":2,"generation":0}"#, "format 2"),
         (
             r#"{"v":1,"generation":0,"models":{"../x":{}}}"#,
-            "no model's name",
+            "not a model name",
         ),
         (
             r#"{"v":1,"generation":0,"models":{"m":{"aliases":{"1":1}}}}"#,

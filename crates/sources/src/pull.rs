@@ -823,7 +823,7 @@ impl<'a> Pull<'a> {
             return Err(refusal("its signature", answer).await);
         }
         let text = answer.body(signature::MAX_BYTES).await?;
-        String::from_utf8(text).map_err(|_| Error::refused("its signature is no text"))
+        String::from_utf8(text).map_err(|_| Error::refused("its signature is not a string"))
     }
 
     /// Checks the signed list of sums of a model of several files.

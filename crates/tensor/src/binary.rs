@@ -45,7 +45,8 @@ pub fn frame<'b>(length: Option<&str>, body: &'b [u8]) -> Result<Framed<'b>, Rej
         return Err(misframed(
             "a number of bytes",
             format!(
-                "Inference-Header-Content-Length is {shown:?}; send the bytes of the JSON as one decimal number"
+                "Inference-Header-Content-Length is {shown:?}; send the length of the JSON in bytes as one decimal \
+                 number"
             ),
         ));
     }
@@ -57,8 +58,8 @@ pub fn frame<'b>(length: Option<&str>, body: &'b [u8]) -> Result<Framed<'b>, Rej
         None => Err(misframed(
             format!("at most {}", body.len()),
             format!(
-                "Inference-Header-Content-Length is {}, and the body has {} bytes; send the bytes of the JSON alone, as \
-                 they are before compression",
+                "Inference-Header-Content-Length is {}, and the body has {} bytes; send the length of the JSON \
+                 alone, before compression",
                 excerpt(text),
                 body.len()
             ),
@@ -110,8 +111,8 @@ pub fn fill(
 /// Parsing has compared the sizes, so this says that another tail was parsed for.
 fn misplaced(left: usize) -> Rejection {
     let message = format!(
-        "the bytes behind the JSON are not those the inputs' binary_data_size ask for: {left} are left; send the body \
-         whole"
+        "the bytes after the JSON do not match the inputs' binary_data_size: {left} bytes are left over; send the \
+         whole body"
     );
     Rejection {
         code: Code::InvalidBody,
@@ -119,7 +120,7 @@ fn misplaced(left: usize) -> Rejection {
         violations: vec![Violation::new(
             "/inputs",
             "wrong_tail",
-            "as many bytes as the inputs ask for",
+            "as many bytes as the inputs' binary_data_size add up to",
             message,
         )],
         omitted: 0,
@@ -138,8 +139,8 @@ pub fn raw(body: &[u8], contract: &Contract) -> Result<InferRequest, Rejection> 
             "unsupported_raw_body",
             "a request as JSON",
             format!(
-                "a body without JSON is one input, and this model has {}: {}; send their names and shapes as JSON, and \
-                 its length in Inference-Header-Content-Length",
+                "a body without JSON carries one input, and this model has {}: {}; send their names and shapes as \
+                 JSON, and its length in Inference-Header-Content-Length",
                 names.len(),
                 names.join(", ")
             ),
@@ -152,7 +153,7 @@ pub fn raw(body: &[u8], contract: &Contract) -> Result<InferRequest, Rejection> 
                 "wrong_size",
                 &format!("a multiple of {size} bytes"),
                 format!(
-                    "the body has {} bytes, which is no whole number of {} elements; send {size} bytes for each",
+                    "the body has {} bytes, which is not a whole number of {} elements; send {size} bytes for each",
                     body.len(),
                     spec.datatype
                 ),
@@ -213,7 +214,7 @@ pub(crate) fn deduce(
         _ if count == 1 => None,
         _ => {
             let message = format!(
-                "input {:?} has shape {}, and {count} elements do not tell its lengths; send the shape with the \
+                "input {:?} has shape {}, and {count} elements do not determine its lengths; send the shape with the \
                  elements",
                 spec.name,
                 spec.shape_text()
@@ -243,7 +244,7 @@ pub(crate) fn deduce(
     let wanted = match (deduced, each) {
         (Some(_), Some(each)) => format!("a multiple of {each} elements"),
         (None, Some(each)) => format!("{each} elements"),
-        (_, None) => "more elements than there can be".to_owned(),
+        (_, None) => "more elements than can be counted".to_owned(),
     };
     let message = format!(
         "input {:?} has {count} elements; send {wanted} for shape {}",

@@ -127,12 +127,12 @@ pub(crate) fn consistent(
             let (word, datatype) = (role.word(), tensor.datatype);
             let what = match datatype {
                 Datatype::Bytes => {
-                    "; each element is its length as 4 bytes, the least first, and then its bytes"
+                    "; write each element as its length in 4 bytes, little-endian, and then its bytes"
                 }
                 _ => "; make data and shape agree",
             };
             let message = format!(
-                "{word} {:?} holds {} bytes, which is not what the elements of {} take as {datatype}{what}",
+                "{word} {:?} has {} bytes, which do not match shape {} with datatype {datatype}{what}",
                 tensor.name,
                 tensor.data.len(),
                 shape_text(&tensor.shape),
@@ -140,7 +140,7 @@ pub(crate) fn consistent(
             Violation::new(
                 pointer(),
                 "wrong_count",
-                "as much data as the shape asks for",
+                "as many bytes as shape and datatype need",
                 message,
             )
         });
@@ -213,8 +213,8 @@ fn finite(spec: &TensorSpec, data: &[u8], sink: &mut Violations, at: &impl Fn(u6
         sink.contract(|| {
             let At { pointer, element } = at(index as u64);
             let message = format!(
-                "input {:?} has the value {found}{element}; send a finite number. The operator can let NaN and \
-                 infinity in with allow_non_finite = true at this input in model.toml",
+                "input {:?} has the value {found}{element}; send a finite number. To accept NaN and infinity, the \
+                 operator writes allow_non_finite = true for this input in model.toml",
                 spec.name
             );
             Violation::new(pointer, NOT_FINITE, "a finite number", message)

@@ -336,7 +336,7 @@ impl Contract {
             reader.fault(
                 error.span().unwrap_or(0..0),
                 message,
-                "Write it as TOML 1.0 asks (toml.io).",
+                "Correct it to valid TOML 1.0 (toml.io).",
             );
         }
         let contract = if syntax.is_empty() {
@@ -661,11 +661,11 @@ impl<'i> Reader<'i> {
         if adapter.is_none()
             && let Some(value) = pipeline_value
         {
-            let message = "there is a [pipeline] and no [adapter], which would run its steps";
+            let message = "there is a [pipeline] but no [adapter] to run its steps";
             self.fault(
                 value.span(),
                 message,
-                "Name the adapter, or leave the pipeline out.",
+                "Name the adapter, or remove the pipeline.",
             );
         }
         let moderation = members
@@ -736,7 +736,7 @@ impl<'i> Reader<'i> {
             Some(value) => match value.get_ref() {
                 DeValue::Array(entries) => entries,
                 _ => {
-                    self.wrong_type(value, key, &format!("one {header} table for each"));
+                    self.wrong_type(value, key, &format!("one {header} table per entry"));
                     return Vec::new();
                 }
             },
@@ -887,7 +887,7 @@ impl<'i> Reader<'i> {
                 "a tensor of shape {} has more bytes than 2^63",
                 spec.shape_text()
             );
-            self.fault(span, message, "Write the shape the graph has.");
+            self.fault(span, message, "Write the shape that the graph declares.");
         }
         Some(Placed {
             spec,
@@ -986,7 +986,7 @@ impl<'i> Reader<'i> {
         match number {
             Some(number) if round_to(datatype, number).is_finite() => Some(Bound::Real(number)),
             _ => {
-                let message = format!("{name} is beyond {datatype}");
+                let message = format!("{name} is out of the range of {datatype}");
                 self.fault(
                     value.span(),
                     message,
@@ -1131,7 +1131,7 @@ impl<'i> Reader<'i> {
         }
         for placed in labelled {
             let message = format!(
-                "output {:?} has labels, and so has another",
+                "output {:?} and another output both have labels",
                 placed.spec.name
             );
             let remedy = "Keep the labels of one output: an answer has one label for each item.";
@@ -1140,10 +1140,10 @@ impl<'i> Reader<'i> {
         for placed in outputs {
             if DERIVED_MEMBERS.contains(&placed.spec.name.as_str()) {
                 let message = format!(
-                    "an output is named {:?}, which predictions of a model with labels use",
+                    "an output is named {:?}, a member that predictions of a model with labels already have",
                     placed.spec.name
                 );
-                let remedy = "Rename the output in the graph, or leave the labels out.";
+                let remedy = "Rename the output in the graph, or remove the labels.";
                 self.fault(placed.name_span.clone(), message, remedy);
             }
         }
@@ -1161,7 +1161,7 @@ impl<'i> Reader<'i> {
                 self.fault(
                     span,
                     "labels is empty",
-                    "List the classes, or leave labels out.",
+                    "List the classes, or remove labels.",
                 );
                 continue;
             }
@@ -1170,7 +1170,7 @@ impl<'i> Reader<'i> {
                 self.fault(
                     span,
                     message,
-                    "Leave them out: labels need numbers to compare.",
+                    "Remove them: labels need numbers to compare.",
                 );
                 continue;
             }
@@ -1189,7 +1189,7 @@ impl<'i> Reader<'i> {
                     .all(|dim| is_batch(dim) || *dim == Dim::Fixed(1))
             {
                 let message = format!("labels are given for shape {}", placed.spec.shape_text());
-                let remedy = "Leave them out: labels need one row of classes for each item.";
+                let remedy = "Remove them: labels need one row of classes for each item.";
                 self.fault(span, message, remedy);
                 continue;
             }

@@ -133,7 +133,7 @@ impl<'a> Plan<'a> {
     ) -> Result<Self, Rejection> {
         if let Some(tensor) = inputs.iter().find(|t| t.shape.first() != Some(&1)) {
             let message = format!(
-                "input {:?} has {} items; an explanation is of one item, send one",
+                "input {:?} has {} items; only one item can be explained; send one",
                 tensor.name,
                 tensor.shape.first().copied().unwrap_or(0)
             );
@@ -148,7 +148,7 @@ impl<'a> Plan<'a> {
             let first = inputs.first().map_or("", |tensor| tensor.name.as_str());
             let message = format!(
                 "an explanation of {item_bytes} bytes of inputs in {} groups takes more than {MAX_TOTAL_BYTES} bytes \
-                 altogether; send a smaller item",
+                 in total; send a smaller item",
                 groups.len()
             );
             let expected = format!("at most {} bytes of inputs", MAX_TOTAL_BYTES / items);
@@ -233,7 +233,7 @@ impl<'a> Plan<'a> {
             Some(class) => {
                 let expected = format!("a class below {}", values.len());
                 let message = format!(
-                    "output {:?} has {} classes, so there is none at {class}",
+                    "output {:?} has {} classes, numbered from 0; class {class} does not exist",
                     self.output.name,
                     values.len()
                 );
@@ -502,7 +502,7 @@ fn standin(tensor: &Tensor, baseline: Baseline) -> Result<Standin<'_>, Rejection
         }),
         _ => {
             let message = format!(
-                "the mean of input {:?} is no finite number; send finite ones to have them explained",
+                "the mean of input {:?} is not a finite number; send finite values",
                 tensor.name
             );
             let expected = "finite numbers".to_owned();

@@ -238,22 +238,21 @@ impl<'a, 'c> Request<'a, 'c> {
         self.sink.form(|| {
             let message = match claimed {
                 _ if claims == 0 => format!(
-                    "{tail_bytes} bytes stand behind the JSON, and no input has binary_data_size to say that they are \
-                     its; give each binary input that parameter, or set Inference-Header-Content-Length to the whole \
-                     body"
+                    "{tail_bytes} bytes follow the JSON, and no input claims them with binary_data_size; give each \
+                     binary input that parameter, or set Inference-Header-Content-Length to the whole body"
                 ),
                 Some(claimed) => format!(
-                    "the inputs' binary_data_size come to {claimed} bytes, and {tail_bytes} stand behind the JSON; send \
-                     the body whole and give the JSON's length in Inference-Header-Content-Length"
+                    "the inputs' binary_data_size add up to {claimed} bytes, and {tail_bytes} bytes follow the JSON; \
+                     send the body whole and give the JSON's length in Inference-Header-Content-Length"
                 ),
                 None => format!(
-                    "the inputs' binary_data_size come to more bytes than there can be, and {tail_bytes} stand behind \
-                     the JSON; give each input's own bytes"
+                    "the inputs' binary_data_size add up to more bytes than can be counted, and {tail_bytes} bytes \
+                     follow the JSON; give each input's own bytes"
                 ),
             };
             let expected = match claimed {
-                Some(claimed) => format!("{claimed} bytes behind the JSON"),
-                None => "as many bytes as stand behind the JSON".to_owned(),
+                Some(claimed) => format!("{claimed} bytes after the JSON"),
+                None => "as many bytes as follow the JSON".to_owned(),
             };
             Violation::new("/inputs", "wrong_tail", expected, message)
         });
@@ -430,7 +429,7 @@ impl<'a, 'c> Request<'a, 'c> {
             (
                 !matches!((&data, &binary), (Data::Absent, Binary::Absent)),
                 "data",
-                "an array of elements, or the parameter binary_data_size for elements behind the JSON",
+                "an array of elements, or the parameter binary_data_size for elements after the JSON",
             ),
         ] {
             if !has {
@@ -518,7 +517,7 @@ impl<'a, 'c> Request<'a, 'c> {
             at,
             |sink, name, value| {
                 tail.claims += 1;
-                let what = "the bytes of the input behind the JSON";
+                let what = "the bytes of the input after the JSON";
                 binary = match whole(sink, at, name, &value, what) {
                     Some(bytes) => {
                         tail.bytes = tail.bytes.and_then(|sum| sum.checked_add(bytes));
@@ -561,7 +560,7 @@ impl<'a, 'c> Request<'a, 'c> {
                     (None, Some(needed)) => format!("at least {needed} bytes"),
                 };
                 let message = format!(
-                    "input {:?} has {bytes} bytes behind the JSON; {datatype} of shape {} takes {expected}",
+                    "input {:?} has {bytes} bytes after the JSON; {datatype} of shape {} takes {expected}",
                     spec.name,
                     shape_text(shape)
                 );
@@ -635,8 +634,7 @@ impl<'a, 'c> Request<'a, 'c> {
                         let found = self.body.get(start..scanner.offset()).unwrap_or_default();
                         let found = String::from_utf8_lossy(found);
                         let message = format!(
-                            "the length of axis {rank} is {}; send how many elements the tensor has \
-                             along it",
+                            "the length of axis {rank} is {}; send the number of elements along this axis",
                             excerpt(found.trim())
                         );
                         let at = format!("{}/{rank}", at());
@@ -650,8 +648,7 @@ impl<'a, 'c> Request<'a, 'c> {
         if rank > MAX_RANK {
             usable = false;
             self.sink.contract(|| {
-                let message =
-                    format!("shape has {rank} axes; no tensor here has more than {MAX_RANK}");
+                let message = format!("shape has {rank} axes; a tensor has at most {MAX_RANK}");
                 Violation::new(
                     at(),
                     "wrong_shape",
@@ -772,7 +769,7 @@ impl<'a, 'c> Request<'a, 'c> {
                         Some(_) if earlier.iter().any(|(other, ..)| *other == name) => {
                             self.sink.contract(|| {
                                 let message =
-                                    format!("output {name:?} is asked for twice; ask once");
+                                    format!("output {name:?} is requested twice; request it once");
                                 Violation::new(
                                     at(),
                                     "duplicate_output",
@@ -805,8 +802,7 @@ impl<'a, 'c> Request<'a, 'c> {
         if classes > 0 && !classification::has_classes(spec.datatype) {
             self.sink.contract(|| {
                 let message = format!(
-                    "output {:?} is {}, which has no greatest values to name classes by; ask for it without \
-                     classification",
+                    "output {:?} is {}, which has no scores to rank classes by; request it without classification",
                     spec.name, spec.datatype
                 );
                 let at = format!("{}/parameters/classification", here());
@@ -837,13 +833,13 @@ impl<'a, 'c> Request<'a, 'c> {
                     return;
                 }
                 let most = u64::from(MAX_CLASSES);
-                match whole(sink, at, name, &value, "how many classes are wanted") {
+                match whole(sink, at, name, &value, "the number of classes to return") {
                     Some(count) if count <= most => {
                         classes = u32::try_from(count).unwrap_or(MAX_CLASSES);
                     }
                     Some(count) => sink.form(|| {
                         let message =
-                            format!("{count} classes are asked for; ask for at most {most}");
+                            format!("{count} classes are requested; request at most {most}");
                         let at = format!("{}/{name}", at());
                         let expected = format!("at most {most}");
                         Violation::new(at, "number_out_of_range", expected, message)
@@ -927,7 +923,7 @@ impl Asked {
                 self.binary_outputs = truth(sink, at, name, value).unwrap_or_default();
             }
             "priority" => {
-                let level = whole(sink, at, name, value, "a level, 1 the first to run");
+                let level = whole(sink, at, name, value, "a priority level; 1 runs first");
                 // As Triton does: 0 and a level the model has not are its default.
                 let levels = 1..=contract.batching.priority_levels;
                 let level = level.and_then(|level| u8::try_from(level).ok());

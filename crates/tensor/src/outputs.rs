@@ -85,8 +85,8 @@ pub fn settle<'c>(
                 continue;
             }
             return Err(format!(
-                "output {:?} did not come, and model.toml says {} {}; correct the graph, or remove the output from \
-                 model.toml",
+                "output {:?} was not returned, and model.toml says {} {}; correct the graph, or remove the output \
+                 from model.toml",
                 spec.name,
                 spec.datatype,
                 spec.shape_text()
@@ -94,7 +94,8 @@ pub fn settle<'c>(
         };
         if !carries(tensor.datatype, spec.datatype) {
             return Err(format!(
-                "output {:?} came as {}, and model.toml says {}; write datatype = \"{}\", or correct the graph",
+                "output {:?} was returned as {}, and model.toml says {}; write datatype = \"{}\", or correct the \
+                 graph",
                 spec.name, tensor.datatype, spec.datatype, tensor.datatype
             ));
         }
@@ -106,8 +107,8 @@ pub fn settle<'c>(
         let bytes = bytes.and_then(|(size, elements)| size.checked_mul(elements));
         if size.is_some() && bytes != Some(tensor.data.len() as u64) {
             return Err(format!(
-                "output {:?} came with {} bytes, which are not the {} elements of {}; this is a fault of the runtime: \
-                 try another backend",
+                "output {:?} was returned with {} bytes, which do not match the {} elements of {}; this is a fault \
+                 of the runtime: try another backend",
                 spec.name,
                 tensor.data.len(),
                 spec.datatype,
@@ -164,7 +165,8 @@ fn breach(
         _ => String::new(),
     };
     format!(
-        "output {:?} came as {}, and model.toml says {}{with}; write shape = {}{labels}, or correct the graph",
+        "output {:?} was returned as {}, and model.toml says {}{with}; write shape = {}{labels}, or correct the \
+         graph",
         excerpt(&spec.name),
         shape_text(found),
         spec.shape_text(),

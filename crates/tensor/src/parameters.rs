@@ -62,9 +62,9 @@ pub struct NotSupported {
     pub why: &'static str,
 }
 
-const NO_STATE: &str = "models here keep no state between calls; send the state as an input";
+const NO_STATE: &str = "this server keeps no state between calls; send the state as an input";
 const NO_SHARED_MEMORY: &str =
-    "callers share no memory with this server; send and ask for tensors in the body";
+    "this server has no shared memory; send and request tensors in the body";
 
 /// Every parameter that is refused with `not_supported`. docs/CONFORMANCE.md repeats this table, and a test compares the two.
 pub const NOT_SUPPORTED: [NotSupported; 7] = [
@@ -101,7 +101,7 @@ pub const NOT_SUPPORTED: [NotSupported; 7] = [
     NotSupported {
         name: "content_type",
         value: Some("base64"),
-        why: "elements are not decoded from base64 here; send the bytes themselves as binary data",
+        why: "this server does not decode base64 elements; send the bytes as binary data",
     },
 ];
 

@@ -475,8 +475,8 @@ impl<'s, 'a> Reader<'s, 'a> {
         let pointer = || pointer_to(place, index, None);
         self.sink.contract(|| {
             let message = format!(
-                "an array of input {:?} has {length} elements where the first beside it has {first}; \
-                 make them equally long",
+                "an array of input {:?} has {length} elements, and the first array at this level has {first}; make \
+                 them equally long",
                 self.spec.name
             );
             Violation::new(pointer(), "ragged", format!("{first} elements"), message)

@@ -270,13 +270,13 @@ minimum = 0",
             "maximum = 1\n",
             "maximum = 1e39\n",
             14,
-            "maximum is beyond FP32",
+            "maximum is out of the range of FP32",
         ),
         (
             "maximum = 1\n",
             "maximum = nan\n",
             14,
-            "maximum is beyond FP32",
+            "maximum is out of the range of FP32",
         ),
         (
             "maximum = 1\n",
@@ -288,7 +288,7 @@ minimum = 0",
             "name = \"target_label\"",
             "name = \"confidence\"",
             16,
-            "an output is named \"confidence\", which predictions of a model with labels use",
+            "an output is named \"confidence\", a member that predictions of a model with labels already have",
         ),
         (
             "labels = [\"a\", \"b\"]",
@@ -415,7 +415,10 @@ fn only_one_output_has_labels() {
     let second = "[[outputs]]\nname = \"z\"\ndatatype = \"FP32\"\nshape = [\"N\", 1]\nlabels = [\"c\"]\n[axes]";
     assert_eq!(
         faults("[axes]", second),
-        [(24, "output \"z\" has labels, and so has another".to_owned())]
+        [(
+            24,
+            "output \"z\" and another output both have labels".to_owned()
+        )]
     );
 }
 

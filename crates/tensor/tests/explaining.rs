@@ -392,13 +392,13 @@ fn faults_of_the_section_are_found_together_with_their_remedies() {
             FLAT,
             ONE,
             "[explain.grid]\nrows = 2\ncolumns = 2",
-            "does not lie over",
+            "cannot cover",
         ),
         (
             FLAT,
             ONE,
             "[explain.grid]\nrows = 2\ncolumns = 2\nwidth = 3",
-            "does not lie over",
+            "cannot cover",
         ),
         (
             FLAT,
@@ -446,7 +446,7 @@ fn faults_of_the_section_are_found_together_with_their_remedies() {
             "datatype = \"INT8\"\nshape = [\"N\", 4]\nminimum = 1",
             ONE,
             "[explain]",
-            "does not take 0",
+            "does not accept 0",
         ),
         (
             "datatype = \"INT8\"\nshape = [\"N\", 4]",

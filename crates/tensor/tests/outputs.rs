@@ -69,7 +69,10 @@ fn what_breaks_the_contract_is_named_with_the_shape_to_write() {
             .expect_err(&format!("{shape} {found:?}"));
         let remedy = format!("write shape = {wanted}, or");
         assert!(message.contains(&remedy), "{shape} {found:?}: {message}");
-        assert!(message.starts_with("output \"y\" came as ["), "{message}");
+        assert!(
+            message.starts_with("output \"y\" was returned as ["),
+            "{message}"
+        );
     }
     let message = judged(
         &output("FP32", "[\"N\", 2]"),
@@ -79,7 +82,7 @@ fn what_breaks_the_contract_is_named_with_the_shape_to_write() {
     assert_eq!(
         message,
         Err(
-            "output \"y\" came as [4, 3], and model.toml says [N, 2] with N = 4; write shape = [\"N\", 3], or correct \
+            "output \"y\" was returned as [4, 3], and model.toml says [N, 2] with N = 4; write shape = [\"N\", 3], or correct \
              the graph"
                 .into()
         )
@@ -136,7 +139,7 @@ fn an_output_that_does_not_come_or_is_cut_short_is_named() {
     assert!(
         message
             .unwrap_err()
-            .starts_with("output \"y\" did not come")
+            .starts_with("output \"y\" was not returned")
     );
     let mut cut = tensor("y", Datatype::Fp32, &[2]);
     cut.data.pop();

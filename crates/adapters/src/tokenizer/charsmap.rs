@@ -26,7 +26,7 @@ impl Charsmap {
             .ok_or_else(|| wrong("is shorter than it states"))?;
         let (units, odd) = trie.as_chunks::<4>();
         if !odd.is_empty() || units.is_empty() {
-            return Err(wrong("has a trie that is no list of 32-bit numbers"));
+            return Err(wrong("has a trie that is not a list of 32-bit numbers"));
         }
         Ok(Self {
             trie: units.iter().map(|unit| u32::from_le_bytes(*unit)).collect(),

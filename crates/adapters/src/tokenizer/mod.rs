@@ -265,7 +265,7 @@ impl Tokenizer {
         if let Some(padding) = &file.padding
             && padding.direction.as_deref() == Some("Left")
         {
-            return Err("it pads on the left, which no model here expects; set `padding` to null or to the right".into());
+            return Err("it pads on the left, which no supported model expects; set `padding` to null or to the right".into());
         }
         let named = ["[PAD]", "<pad>"]
             .iter()
@@ -502,7 +502,7 @@ impl Post {
                             .get(&id)
                             .map(|token| Slot::Special { ids: token.ids.clone(), kind: type_id })
                             .ok_or_else(|| {
-                                format!("its template names the token `{id}`, which `special_tokens` lacks")
+                                format!("its template names the token `{id}`, which is not in `special_tokens`")
                             }),
                     }
                     };
@@ -512,7 +512,7 @@ impl Post {
             }
         };
         if self.is_set {
-            return Err("two of its post-processors put tokens around a text".into());
+            return Err("two of its post-processors add special tokens".into());
         }
         (self.single, self.pair, self.is_set) = (single, pair, true);
         Ok(())

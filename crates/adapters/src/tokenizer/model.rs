@@ -129,11 +129,9 @@ impl Model {
         }
         let unknown = match &file.unk_token {
             None => None,
-            Some(token) => Some(
-                *numbers
-                    .get(token)
-                    .ok_or_else(|| format!("its vocabulary lacks the unknown token `{token}`"))?,
-            ),
+            Some(token) => Some(*numbers.get(token).ok_or_else(|| {
+                format!("its vocabulary does not have the unknown token `{token}`")
+            })?),
         };
         let algorithm = match (kind.as_str(), scores) {
             ("WordPiece", None) => Algorithm::WordPiece {
@@ -280,7 +278,7 @@ fn merge_table(
         };
         let number = |piece: &str| {
             numbers.get(piece).copied().ok_or_else(|| {
-                format!("its merge {rank} needs `{piece}`, which the vocabulary lacks")
+                format!("its merge {rank} needs `{piece}`, which is not in the vocabulary")
             })
         };
         let rest = prefix.map_or(b, |prefix| b.strip_prefix(prefix).unwrap_or(b));
@@ -539,7 +537,7 @@ impl Unigram {
                 from, is_unknown, ..
             }) = best[end]
             else {
-                return Err("the text cannot be taken apart".into());
+                return Err("the text cannot be split into tokens".into());
             };
             match parts.last_mut() {
                 Some((start, _, true)) if is_unknown => *start = from,
@@ -561,7 +559,8 @@ impl Unigram {
                 None => match bytes_of(numbers, part).filter(|_| self.byte_fallback) {
                     Some(ids) => out.extend(ids.into_iter().map(place)),
                     None => out.push(place(self.unknown.ok_or_else(|| {
-                        "the text has characters that the vocabulary lacks, and it has no unknown token".to_owned()
+                        "the text has characters that are not in the vocabulary, and the vocabulary has no unknown \
+                         token".to_owned()
                     })?)),
                 },
             }

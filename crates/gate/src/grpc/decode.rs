@@ -380,7 +380,7 @@ fn request_parameters(
                     let level = u8::try_from(level).ok();
                     decoded.priority = level.filter(|level| levels.contains(level));
                 }
-                None => wrong_parameter(faults, "", name, "a level, 1 the first to run"),
+                None => wrong_parameter(faults, "", name, "a priority level; 1 runs first"),
             },
             "timeout" => match value.whole() {
                 Some(us) => decoded.timeout_us = Some(us).filter(|us| *us > 0),
@@ -916,7 +916,7 @@ fn outputs(
                 faults.contract(&format!("{pointer}/name"), "duplicate_output", || {
                     (
                         "each output once".to_owned(),
-                        format!("output {name:?} is asked for twice; ask once"),
+                        format!("output {name:?} is requested twice; request it once"),
                     )
                 });
             }

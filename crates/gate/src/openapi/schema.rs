@@ -723,7 +723,7 @@ fn protocol() -> Vec<Named> {
                 json!({
                     "binary_data_output": or_null(typed(
                         "boolean",
-                        "Outputs that do not say otherwise come as bytes behind the JSON.",
+                        "Outputs that do not say otherwise come as bytes after the JSON.",
                     )),
                     "priority": or_null(json!({
                         "type": "integer", "minimum": 0, "maximum": i64::MAX,
@@ -748,7 +748,7 @@ fn protocol() -> Vec<Named> {
             object(
                 "The form of one output.",
                 json!({
-                    "binary_data": or_null(typed("boolean", "The output comes as bytes behind the JSON.")),
+                    "binary_data": or_null(typed("boolean", "The output comes as bytes after the JSON.")),
                     "classification": or_null(json!({
                         "type": "integer", "minimum": 0, "maximum": MAX_CLASSES,
                         "description": "The number of greatest values to answer with, as strings `value:index:label`, in place of the tensor; 0 for the tensor.",

@@ -456,8 +456,12 @@ fn write(
         body.extend_from_slice(vector.as_bytes());
         return Ok(());
     }
-    let numbers: Vec<f32> = serde_json::from_str(vector)
-        .map_err(|e| broken_adapter(model, &format!("its embedding is no list of numbers: {e}")))?;
+    let numbers: Vec<f32> = serde_json::from_str(vector).map_err(|e| {
+        broken_adapter(
+            model,
+            &format!("its embedding is not a list of numbers: {e}"),
+        )
+    })?;
     if let Some(asked) = dimensions
         && asked != numbers.len() as u64
     {

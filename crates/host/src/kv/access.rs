@@ -120,7 +120,7 @@ impl Access {
     fn check_batch(&self, entries: usize) -> Result<(), AccessError> {
         if entries > MAX_BATCH {
             return Err(AccessError::Other(format!(
-                "{entries} entries in one call; at most {MAX_BATCH} are taken: use several calls"
+                "{entries} entries in one call; at most {MAX_BATCH} are accepted: use several calls"
             )));
         }
         Ok(())

@@ -51,7 +51,7 @@ impl Server {
             return Err(Problem::new(
                 Code::TargetTooLong,
                 format!(
-                    "the request target has {target_bytes} bytes; at most {} are taken",
+                    "the request target has {target_bytes} bytes; at most {} are accepted",
                     self.settings.max_target_bytes
                 ),
             ));
@@ -66,7 +66,7 @@ impl Server {
             return Err(Problem::new(
                 Code::HeadersTooLarge,
                 format!(
-                    "the headers have {header_bytes} bytes; at most {} are taken",
+                    "the headers have {header_bytes} bytes; at most {} are accepted",
                     self.settings.max_header_bytes
                 ),
             ));
@@ -76,7 +76,7 @@ impl Server {
             return Err(Problem::new(
                 Code::HeadersTooLarge,
                 format!(
-                    "the request has {} headers; at most {MAX_HEADERS} are taken",
+                    "the request has {} headers; at most {MAX_HEADERS} are accepted",
                     parts.headers.len()
                 ),
             ));

@@ -45,7 +45,7 @@ impl Pepper {
     pub fn new(secret: &[u8]) -> Result<Self, String> {
         if secret.len() < MIN_PEPPER_BYTES {
             return Err(format!(
-                "the pepper has {} bytes; give at least {MIN_PEPPER_BYTES}, at random",
+                "the pepper has {} bytes; use at least {MIN_PEPPER_BYTES} random bytes",
                 secret.len()
             ));
         }
@@ -122,17 +122,17 @@ pub fn parse(text: &str) -> Result<ApiKey<'_>, &'static str> {
         .strip_prefix(PREFIX)
         .ok_or("an API key begins with `pnst_`")?;
     if text.len() != KEY_CHARS {
-        return Err("an API key has 56 characters; this one was cut or added to");
+        return Err("an API key has 56 characters; this one is shorter or longer");
     }
     let fits = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric());
-    let broken = "an API key has letters and digits only, and `_` before and behind its id";
+    let broken = "an API key has letters and digits only, and one `_` on each side of its id";
     let (id, secret) = rest.split_once('_').ok_or(broken)?;
     if id.len() != ID_CHARS || !fits(id) || !fits(secret) {
         return Err(broken);
     }
     let (body, check) = text.split_at(KEY_CHARS - CHECK_CHARS);
     if check != checksum(body) {
-        return Err("the API key's checksum does not fit; a character of it was changed");
+        return Err("the API key's checksum does not match; a character was changed");
     }
     Ok(ApiKey { text, id })
 }

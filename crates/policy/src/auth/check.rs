@@ -334,8 +334,8 @@ impl Authenticator {
         if anonymous.from == From::Loopback && !local {
             return refuse(
                 RefusalKind::Missing,
-                "this call needs credentials; only callers on this machine, of a server that only this machine reaches, \
-                 may do without",
+                "this call needs credentials; without them, only callers on this machine are accepted, and only \
+                 while no other machine can reach the server",
             );
         }
         Ok(Recognised {
@@ -361,7 +361,7 @@ impl Authenticator {
         let Some((known, granted)) = stands_for else {
             return refuse(
                 RefusalKind::Invalid,
-                "the client certificate stands for no caller; the operator names it under [[auth.certificates]]",
+                "the client certificate belongs to no caller; the operator adds it under [[auth.certificates]]",
             );
         };
         Ok(Recognised {
@@ -394,7 +394,7 @@ impl Authenticator {
         now_ms: u64,
     ) -> Result<Recognised, Refusal> {
         if !self.settings.api_keys.enabled {
-            return refuse(RefusalKind::Invalid, "API keys are not taken here");
+            return refuse(RefusalKind::Invalid, "this server does not accept API keys");
         }
         let digest = self.pepper()?.digest(shown.text);
         let (known, confirmed) = self.key(kv, shown.id, now_ms).await?;
@@ -514,7 +514,7 @@ impl Authenticator {
         if self.settings.issuers.is_empty() {
             return refuse(
                 RefusalKind::Invalid,
-                "tokens are not taken here; send an API key",
+                "this server does not accept tokens; send an API key",
             );
         }
         let name = blake3::hash(token.as_bytes()).to_hex();
@@ -552,7 +552,8 @@ impl Authenticator {
                 ..Refusal::new(
                     RefusalKind::Throttled,
                     format!(
-                        "{MAX_FAILURES} tokens from your address did not hold; check the one you send before you send it again"
+                        "{MAX_FAILURES} tokens from your address failed verification; check your token before you \
+                         send it again"
                     ),
                 )
             });
@@ -682,7 +683,7 @@ impl Authenticator {
         let Some(window_s) = taken.map(|signatures| signatures.window_s) else {
             return refuse(
                 RefusalKind::Invalid,
-                "signed requests are not taken here; the operator turns them on with [auth.signatures]",
+                "this server does not accept signed requests; the operator turns them on with [auth.signatures]",
             );
         };
         let signed =
@@ -724,7 +725,7 @@ impl Authenticator {
             Ok(false) => {
                 return refuse(
                     RefusalKind::Replayed,
-                    "this signed request was sent before; sign each anew with a nonce of its own",
+                    "this signed request was sent before; sign each request with a new nonce",
                 );
             }
             Err(_) => return Err(store_failed("whether the request was sent before")),

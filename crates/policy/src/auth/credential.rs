@@ -74,7 +74,8 @@ pub fn find<'a>(headers: &'a [(&str, &[u8])]) -> Result<Credential<'a>, Refusal>
                         .to_owned()
                 }
                 _ => format!(
-                    "`{name}` carries no API key; one begins with `pnst_`, and tokens go into `authorization`"
+                    "`{name}` does not carry an API key; an API key begins with `pnst_`, and tokens go into \
+                     `authorization`"
                 ),
             });
             match is_recognised(text) {
@@ -105,14 +106,17 @@ fn carried<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Refusal> {
     let text = std::str::from_utf8(value)
         .ok()
         .filter(|text| text.bytes().all(|b| (b' '..=b'~').contains(&b)))
-        .ok_or_else(|| malformed(format!("`{name}` holds characters that no credential has")))?
+        .ok_or_else(|| {
+            malformed(format!(
+                "`{name}` has characters that a credential cannot have"
+            ))
+        })?
         .trim_matches(' ');
     let text = if name == "authorization" {
         let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(malformed(
-                "`authorization` has another scheme than Bearer, which is the one that is taken"
-                    .to_owned(),
+                "`authorization` has a scheme other than Bearer; send `Bearer …`".to_owned(),
             ));
         }
         rest.trim_matches(' ')
@@ -121,7 +125,7 @@ fn carried<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Refusal> {
     };
     if text.contains([' ', ',']) {
         return Err(malformed(format!(
-            "`{name}` carries several words; a credential is one"
+            "`{name}` carries several words; send one credential"
         )));
     }
     Ok(text)

@@ -406,13 +406,13 @@ async fn slot<K: Kv>(
     }
     Err(Refused::Full(match room {
         true => format!(
-            "the tenant `{tenant}` has {MAX_KEYS_PER_TENANT} keys, the most there can be; revoke some, which make way after \
+            "the tenant `{tenant}` has {MAX_KEYS_PER_TENANT} keys, the maximum; revoke some, they are removed after \
              {} days",
             RETENTION_MS / DAY_MS
         ),
         false => format!(
-            "there are {MAX_KEYS} keys in all, the most there can be; keys that came to their end make way for others of \
-             the same tenant after {} days",
+            "there are {MAX_KEYS} keys in total, the maximum; {} days after a key ends it is removed, which makes \
+             room for a key of the same tenant",
             RETENTION_MS / DAY_MS
         ),
     }))
@@ -610,7 +610,7 @@ pub async fn rotate_key<K: Kv>(
             "/overlap_s",
             "out_of_range",
             format!("seconds from 0 to {}", MAX_OVERLAP_MS / 1_000),
-            "the old key must come to its end; to keep both, create another",
+            "the old key must end; to keep it, create another key",
         )]));
     }
     rotatable(&show_key(kv, id).await?, now_ms)?;
@@ -646,7 +646,7 @@ pub async fn rotate_key<K: Kv>(
     if revoked_ms(kv, id).await?.is_some() {
         revoke_key(kv, &made.record.id, now_ms).await?;
         return Err(Refused::Ended(format!(
-            "the key {id} was revoked meanwhile"
+            "the key {id} was revoked in the meantime"
         )));
     }
     // What is left of a claim is in nobody's way.
@@ -718,11 +718,7 @@ pub async fn create_tenant<K: Kv>(
     let place = match before.and_then(|bytes| time(&bytes)) {
         Some(place) => place,
         None => {
-            let full = || {
-                Refused::Full(format!(
-                    "there are {MAX_TENANTS} tenants, the most there can be"
-                ))
-            };
+            let full = || Refused::Full(format!("there are {MAX_TENANTS} tenants, the maximum"));
             if count(kv, TENANTS).await? >= MAX_TENANTS {
                 return Err(full());
             }
@@ -833,7 +829,7 @@ fn name_fault(pointer: &str, what: &str, name: &str) -> Option<Violation> {
             pointer,
             "invalid_name",
             NAME_RULE,
-            format!("this cannot be the name of a {what}"),
+            format!("this is not a valid name for a {what}"),
         ));
     }
     (name == ANONYMOUS).then(|| {
@@ -841,7 +837,7 @@ fn name_fault(pointer: &str, what: &str, name: &str) -> Option<Violation> {
             pointer,
             "reserved_name",
             "another name",
-            format!("`{ANONYMOUS}` is the {what} of callers who show nothing"),
+            format!("`{ANONYMOUS}` is the {what} of callers without credentials"),
         )
     })
 }
@@ -877,7 +873,7 @@ impl NewKey {
                 "out_of_range",
                 format!("1 to {MAX_SCOPES} scopes"),
                 format!(
-                    "{} were given; a key without a scope may do nothing",
+                    "{} were given; a key without a scope cannot make any call",
                     self.scopes.len()
                 ),
             ));
@@ -891,7 +887,7 @@ impl NewKey {
                 format!(
                     "milliseconds since 1970, later than now, {now_ms}, and at most {MAX_TIME_MS}"
                 ),
-                "a key that is no longer good when it is made is of no use",
+                "a key must not be expired when it is created",
             ));
         }
         faults

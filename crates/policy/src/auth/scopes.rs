@@ -51,7 +51,7 @@ impl TryFrom<String> for Scope {
             (_, Some(known)) => Some(known),
             _ => {
                 return Err(format!(
-                    "`{}` is no scope: write one of {} or *, and behind a colon which models, as in predict:magika",
+                    "`{}` is not a scope: write one of {} or *, and after a colon the models, as in predict:magika",
                     text.chars()
                         .take(MAX_SCOPE_BYTES)
                         .collect::<String>()

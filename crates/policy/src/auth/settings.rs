@@ -321,7 +321,7 @@ impl AuthSettings {
             ("models", self.models.len()),
         ] {
             if count > MAX_ENTRIES {
-                let message = format!("has {count} entries; at most {MAX_ENTRIES} are taken");
+                let message = format!("has {count} entries; at most {MAX_ENTRIES} are accepted");
                 fault(setting.to_owned(), message);
             }
         }
@@ -337,7 +337,7 @@ impl AuthSettings {
         };
         let tenanted = |name: &str| match name {
             ANONYMOUS => Some(format!(
-                "names the tenant `{ANONYMOUS}`, which is that of callers who show nothing"
+                "names the tenant `{ANONYMOUS}`, which is that of callers without credentials"
             )),
             name => named("tenant", name),
         };
@@ -346,7 +346,7 @@ impl AuthSettings {
                 fault("tiers".to_owned(), message);
             }
             if tier.priority == Some(0) {
-                let message = "must be at least 1, the first to run".to_owned();
+                let message = "must be at least 1, the highest priority".to_owned();
                 fault(format!("tiers.{name}.priority"), message);
             }
         }
@@ -369,10 +369,10 @@ impl AuthSettings {
                 here("name", message);
             }
             if !names.insert(&issuer.name) {
-                here("name", format!("`{}` is there twice", issuer.name));
+                here("name", format!("`{}` is given twice", issuer.name));
             }
             if (self.issuers[..at].iter()).any(|other| other.issuer == issuer.issuer) {
-                here("issuer", format!("`{}` is there twice", issuer.issuer));
+                here("issuer", format!("`{}` is given twice", issuer.issuer));
             }
             if issuer.issuer.is_empty() {
                 here("issuer", "must be the `iss` of its tokens".to_owned());
@@ -393,16 +393,16 @@ impl AuthSettings {
                     "must list at least one, e.g. \"RS256\"".to_owned(),
                 );
             } else if shared != 0 && shared != issuer.algorithms.len() {
-                let message = "mixes shared secrets (HS) with key pairs; make two issuers of it, or a public key \
-                               could be taken for a secret";
+                let message = "mixes shared secrets (HS) with key pairs; define two issuers, because a public key \
+                               could otherwise be used as a secret";
                 here("algorithms", message.to_owned());
             }
             let sources = [&issuer.jwks_url, &issuer.jwks_file, &issuer.secret_variable];
             if sources.iter().filter(|source| source.is_some()).count() != 1 {
-                let message = "or jwks_file or secret_variable must say where its keys are; exactly one of them";
+                let message = "or jwks_file or secret_variable must be set, to find its keys; exactly one of them";
                 here("jwks_url", message.to_owned());
             } else if issuer.secret_variable.is_some() != (shared > 0) {
-                let message = "goes with the HS algorithms, and they with it";
+                let message = "must be set with HS algorithms, and only with them";
                 here("secret_variable", message.to_owned());
             }
             if let Some(url) = &issuer.jwks_url
@@ -411,7 +411,7 @@ impl AuthSettings {
                 here("jwks_url", "must begin with https://".to_owned());
             }
             if issuer.jwks_ca_file.is_some() && issuer.jwks_url.is_none() {
-                here("jwks_ca_file", "goes with jwks_url".to_owned());
+                here("jwks_ca_file", "can only be set with jwks_url".to_owned());
             }
             if let Some(variable) = &issuer.secret_variable
                 && !variable
@@ -435,8 +435,7 @@ impl AuthSettings {
                 }
                 (None, Some(_)) => {}
                 _ => {
-                    let message =
-                        "or tenant_claim must say whose its tokens are; exactly one of them";
+                    let message = "or tenant_claim must be set, to give its tokens a tenant; exactly one of them";
                     here("tenant", message.to_owned());
                 }
             }
@@ -449,7 +448,7 @@ impl AuthSettings {
                 None if issuer.tier_claim.is_none() => {
                     here(
                         "tier",
-                        "or tier_claim must say what its callers may cost".to_owned(),
+                        "or tier_claim must be set, to give its callers their limits".to_owned(),
                     );
                 }
                 None => {}
@@ -480,7 +479,8 @@ impl AuthSettings {
                 }
                 _ => here(
                     "name",
-                    "or sha256 must say which certificate; exactly one of them".to_owned(),
+                    "or sha256 must be set, to identify the certificate; exactly one of them"
+                        .to_owned(),
                 ),
             }
             if let Some(message) = tenanted(&certificate.tenant) {

@@ -89,7 +89,7 @@ pub fn parse(method: &str, target: &str, headers: &[(&str, &[u8])]) -> Result<Si
     let (label, covered) = match single("Signature-Input", &input)? {
         (label, ListEntry::InnerList(covered)) => (label, covered),
         (_, ListEntry::Item(_)) => {
-            return malformed("Signature-Input must list what is covered, in parentheses");
+            return malformed("Signature-Input must list the covered components in parentheses");
         }
     };
     let signature = match single("Signature", &signature)? {
@@ -112,7 +112,7 @@ pub fn parse(method: &str, target: &str, headers: &[(&str, &[u8])]) -> Result<Si
         let there = (headers.iter()).any(|(own, _)| own.eq_ignore_ascii_case(name));
         if there && !has(name) {
             return malformed(format!(
-                "the signature must cover \"{name}\" where the request has it: it says what the request means"
+                "the signature must cover \"{name}\" if the request has it: it changes the meaning of the request"
             ));
         }
     }
@@ -143,7 +143,7 @@ pub fn verify(
     if !bool::from(expected[..].ct_eq(&signed.signature[..])) {
         return refuse(
             Fault::Invalid,
-            "the signature does not fit the request: the secret or the string that was signed is another",
+            "the signature does not match the request: the secret or the signed string differs",
         );
     }
     if !bool::from(signed.content_sha256[..].ct_eq(&body_sha256[..])) {
@@ -160,7 +160,7 @@ pub fn verify(
         return refuse(
             Fault::Expired,
             format!(
-                "the signature's `created` is more than {window_s} s from now; sign anew, with a clock that is right"
+                "the signature's `created` is more than {window_s} s from now; sign again, with a correct clock"
             ),
         );
     }
@@ -168,7 +168,7 @@ pub fn verify(
     if expires_ms.is_some_and(|expires_ms| now_ms > expires_ms) {
         return refuse(
             Fault::Expired,
-            "the signature has expired (`expires`); sign anew",
+            "the signature has expired (`expires`); sign again",
         );
     }
     Ok(())
@@ -229,7 +229,7 @@ pub fn signature_base(
         };
         if base.len() + value.len() > MAX_BASE_BYTES {
             return malformed(format!(
-                "what the signature covers has more than {MAX_BASE_BYTES} bytes"
+                "the covered components have more than {MAX_BASE_BYTES} bytes"
             ));
         }
         base.extend_from_slice(format!("\"{name}\": {value}\n").as_bytes());
@@ -273,7 +273,7 @@ fn field_value(headers: &[(&str, &[u8])], name: &str, what: &str) -> Result<Stri
     }
     match value {
         Some(value) => Ok(value),
-        None => malformed(format!("{what} is not there")),
+        None => malformed(format!("{what} is missing")),
     }
 }
 
@@ -289,7 +289,7 @@ fn authority(headers: &[(&str, &[u8])]) -> Result<String, Refusal> {
     let one = first.filter(|first| named.all(|other| other.eq_ignore_ascii_case(first)));
     let Some(host) = one else {
         return malformed(
-            "the signature covers \"@authority\", and the request has not one `host`",
+            "the signature covers \"@authority\", and the request does not have exactly one `host`",
         );
     };
     let host = field_value(&[("host", host)], "host", "`host`")?.to_ascii_lowercase();
@@ -303,7 +303,7 @@ fn authority(headers: &[(&str, &[u8])]) -> Result<String, Refusal> {
 fn single(name: &str, value: &str) -> Result<(String, ListEntry), Refusal> {
     let dictionary: Dictionary = match Parser::new(value).parse() {
         Ok(dictionary) => dictionary,
-        Err(e) => return malformed(format!("{name} is no structured field: {e}")),
+        Err(e) => return malformed(format!("{name} is not a structured field: {e}")),
     };
     let written = dictionary.serialize();
     let mut members = dictionary.into_iter();
@@ -313,7 +313,8 @@ fn single(name: &str, value: &str) -> Result<(String, ListEntry), Refusal> {
     // Where something is there twice, the last counts and the others are gone from what is written.
     if written.as_deref() != Some(value) {
         return malformed(format!(
-            "{name} must be written as RFC 9651 (4.1) writes it: no spaces but one between components, nothing twice"
+            "{name} must be serialised as in RFC 9651 (4.1): one space between components, no other spaces, nothing \
+             twice"
         ));
     }
     Ok((label.as_str().to_owned(), entry))
@@ -322,14 +323,16 @@ fn single(name: &str, value: &str) -> Result<(String, ListEntry), Refusal> {
 fn covered_names(covered: &InnerList) -> Result<Vec<String>, Refusal> {
     if covered.items.len() > MAX_COVERED {
         return malformed(format!(
-            "the signature covers {} components; at most {MAX_COVERED} are taken",
+            "the signature covers {} components; at most {MAX_COVERED} are accepted",
             covered.items.len()
         ));
     }
     let mut names: Vec<String> = Vec::with_capacity(covered.items.len());
     for item in &covered.items {
         let BareItem::String(name) = &item.bare_item else {
-            return malformed("Signature-Input must name what is covered in quotation marks");
+            return malformed(
+                "Signature-Input must name the covered components in quotation marks",
+            );
         };
         let name = name.as_str();
         let shown: String = name.chars().take(40).collect();
@@ -386,7 +389,9 @@ impl Parameters {
                 let seconds = value.as_integer().map(i64::from);
                 match seconds.and_then(|s| u64::try_from(s).ok()) {
                     Some(seconds) => Ok(Some(seconds)),
-                    None => malformed(format!("the signature's `{name}` is no number of seconds")),
+                    None => malformed(format!(
+                        "the signature's `{name}` is not a number of seconds"
+                    )),
                 }
             }
         };
@@ -443,7 +448,7 @@ fn content_sha256(headers: &[(&str, &[u8])]) -> Result<[u8; 32], Refusal> {
     match digest {
         Some(digest) => Ok(digest),
         None => malformed(
-            "Content-Digest must have the body's SHA-256 (RFC 9530), of nothing where there is no body: \
+            "Content-Digest must have the body's SHA-256 (RFC 9530), or of zero bytes if there is no body: \
              sha-256=:base64:",
         ),
     }

@@ -137,7 +137,7 @@ impl Issuers {
                 if secret.len() < least {
                     return Err(format!(
                         "the variable `{variable}`, the secret of the issuer `{name}`, has {} bytes; its algorithms \
-                         want at least {least}, at random (RFC 7518, 3.2), for a shorter one can be guessed from a \
+                         need at least {least} random bytes (RFC 7518, 3.2): a shorter secret can be guessed from a \
                          token",
                         secret.len()
                     ));
@@ -203,7 +203,7 @@ impl Issuers {
         let algorithm = chosen_algorithm(&header, &settings.algorithms)?;
         let key = chosen_key(&header, algorithm, known)?;
         if !key.verifies(algorithm, parts.signed.as_bytes(), parts.signature) {
-            let message = "the token's signature is not its issuer's: it was changed, or made with another key";
+            let message = "the token's signature is not valid: the token was changed, or signed with another key";
             return refuse(Fault::Invalid, message);
         }
         check_audience(&claims, &settings.audiences)?;
@@ -221,7 +221,7 @@ impl Issuers {
     fn known(&self, claims: &Members) -> Result<&Known, Refusal> {
         let issuer = match claims.get("iss") {
             Some(Json::Text(issuer)) => issuer,
-            Some(_) => return refuse(Fault::Malformed, "the token's `iss` is no text"),
+            Some(_) => return refuse(Fault::Malformed, "the token's `iss` is not a string"),
             None => return refuse(Fault::Invalid, "the token has no `iss`"),
         };
         let found = self.known.iter().find(|k| k.settings.issuer == *issuer);
@@ -230,7 +230,7 @@ impl Issuers {
             None => refuse(
                 Fault::Invalid,
                 format!(
-                    "the token is from `{}`, from which none are taken",
+                    "the token is from `{}`, an issuer that this server does not accept",
                     shown(issuer)
                 ),
             ),
@@ -245,7 +245,7 @@ impl Issuers {
             (Some((name, _)), _) => refuse(
                 Fault::Denied,
                 format!(
-                    "the token's `{}` names no tier there is here",
+                    "the token's `{}` names a tier that this server does not have",
                     name.escape_debug()
                 ),
             ),
@@ -283,7 +283,7 @@ impl<'a> Parts<'a> {
     fn of(token: &'a str) -> Result<Self, Refusal> {
         if token.len() > MAX_TOKEN_BYTES {
             let message = format!(
-                "the token has {} bytes; at most {MAX_TOKEN_BYTES} are taken",
+                "the token has {} bytes; at most {MAX_TOKEN_BYTES} are accepted",
                 token.len()
             );
             return refuse(Fault::Malformed, message);
@@ -297,7 +297,7 @@ impl<'a> Parts<'a> {
         };
         let decoded = |what: &str, part: &str| {
             URL_SAFE_NO_PAD.decode(part).or_else(|_| {
-                let message = format!("the token's {what} is no base64url without padding");
+                let message = format!("the token's {what} is not base64url without padding");
                 refuse(Fault::Malformed, message)
             })
         };
@@ -330,7 +330,7 @@ impl<'a> Parts<'a> {
 
     fn claims(&self) -> Result<Members, Refusal> {
         json::object(&self.claims, MAX_VALUES).or_else(|e| {
-            let message = format!("what the token claims {e}");
+            let message = format!("the token's payload {e}");
             refuse(Fault::Malformed, message)
         })
     }
@@ -340,7 +340,7 @@ fn check_type(header: &Members, wanted: Option<&str>) -> Result<(), Refusal> {
     let given = match header.get("typ") {
         None => None,
         Some(Json::Text(given)) => Some(given.as_str()),
-        Some(_) => return refuse(Fault::Malformed, "the token's `typ` is no text"),
+        Some(_) => return refuse(Fault::Malformed, "the token's `typ` is not a string"),
     };
     let Some(wanted) = wanted else {
         return Ok(());
@@ -349,7 +349,7 @@ fn check_type(header: &Members, wanted: Option<&str>) -> Result<(), Refusal> {
         return Ok(());
     }
     let message = format!(
-        "the token's header must have `typ` {}; a token for another use is not taken",
+        "the token's header must have `typ` {}; tokens for other uses are not accepted",
         wanted.escape_debug()
     );
     refuse(Fault::Invalid, message)
@@ -368,7 +368,7 @@ fn media_type(typ: &str) -> String {
 fn chosen_algorithm(header: &Members, allowed: &[Algorithm]) -> Result<Algorithm, Refusal> {
     let name = match header.get("alg") {
         Some(Json::Text(name)) => name,
-        Some(_) => return refuse(Fault::Malformed, "the token's `alg` is no text"),
+        Some(_) => return refuse(Fault::Malformed, "the token's `alg` is not a string"),
         None => return refuse(Fault::Malformed, "the token's header has no `alg`"),
     };
     match keys::algorithm(name) {
@@ -376,7 +376,7 @@ fn chosen_algorithm(header: &Members, allowed: &[Algorithm]) -> Result<Algorithm
         _ => refuse(
             Fault::Invalid,
             format!(
-                "the token's `alg` is `{}`; from its issuer only {} is taken",
+                "the token's `alg` is `{}`; its issuer may use only {}",
                 shown(name),
                 (allowed.iter().map(|a| a.as_str()).collect::<Vec<_>>()).join(", ")
             ),
@@ -393,14 +393,14 @@ fn chosen_key<'a>(
     let kid = match header.get("kid") {
         None => None,
         Some(Json::Text(kid)) => Some(kid.as_str()),
-        Some(_) => return refuse(Fault::Malformed, "the token's `kid` is no text"),
+        Some(_) => return refuse(Fault::Malformed, "the token's `kid` is not a string"),
     };
     let Some(keys) = &known.keys else {
         return refuse(
             Fault::NoKeys {
                 issuer: issuer.clone(),
             },
-            "the keys of the token's issuer are not there yet; try again shortly",
+            "the keys of the token's issuer are not loaded yet; try again shortly",
         );
     };
     // There is one secret, and what the issuer calls it is the issuer's affair.
@@ -446,7 +446,7 @@ fn check_audience(claims: &Members, ours: &[String]) -> Result<(), Refusal> {
         Some(list) => match list.texts() {
             Some(several) => several,
             None => {
-                let message = "the token's `aud` is neither a text nor a list of texts";
+                let message = "the token's `aud` is neither a string nor a list of strings";
                 return refuse(Fault::Malformed, message);
             }
         },
@@ -468,13 +468,13 @@ fn check_times(claims: &Members, now_ms: u64, leeway_ms: u64) -> Result<u64, Ref
         None => Ok(None),
         Some(Some(ms)) => Ok(Some(ms)),
         Some(None) => {
-            let message = format!("the token's `{name}` is no number of seconds");
+            let message = format!("the token's `{name}` is not a number of seconds");
             refuse(Fault::Malformed, message)
         }
     };
     let (expires, not_before, issued) = (date("exp")?, date("nbf")?, date("iat")?);
     let Some(expires) = expires else {
-        let message = "the token has no `exp`; one that is good for ever is not taken";
+        let message = "the token has no `exp`; tokens that never expire are not accepted";
         return refuse(Fault::Invalid, message);
     };
     let expires_ms = expires.saturating_add(leeway_ms);
@@ -486,8 +486,8 @@ fn check_times(claims: &Members, now_ms: u64, leeway_ms: u64) -> Result<u64, Ref
     for (name, from) in [("nbf", not_before), ("iat", issued)] {
         if from.is_some_and(|from| from > latest_ms) {
             let message = format!(
-                "the token is not good yet: its `{name}` is in the future; the clocks here and at its issuer differ, \
-                 or it is meant for later"
+                "the token is not valid yet: its `{name}` is in the future; the clocks here and at its issuer \
+                 differ, or it is meant for later"
             );
             return refuse(Fault::Expired, message);
         }
@@ -545,7 +545,7 @@ fn subject(claims: &Members) -> Result<Option<String>, Refusal> {
             }
             Ok(Some(subject.clone()))
         }
-        Some(_) => refuse(Fault::Malformed, "the token's `sub` is no text"),
+        Some(_) => refuse(Fault::Malformed, "the token's `sub` is not a string"),
     }
 }
 
@@ -558,7 +558,7 @@ fn scopes(claims: &Members, settings: &Issuer) -> Result<Vec<Scope>, Refusal> {
             Some(list) => list,
             None => {
                 let message = format!(
-                    "the token's `{}` is neither a text nor a list of texts",
+                    "the token's `{}` is neither a string nor a list of strings",
                     name.escape_debug()
                 );
                 return refuse(Fault::Denied, message);

@@ -112,7 +112,7 @@ pub fn faults(entries: &[CacheEntry]) -> Vec<(String, String)> {
         } else if !models.insert(model) {
             fault(
                 "model",
-                format!("is `{model}`, which an entry before is about; keep one of the two"),
+                format!("is `{model}`, which an earlier entry names; keep one of the two"),
             );
         }
         if !(1..=MAX_TTL_S).contains(ttl_s) {

@@ -38,7 +38,7 @@ impl fmt::Display for KeyFault {
             ),
             Self::TooLong(bytes) => write!(
                 f,
-                "the idempotency key has {bytes} characters; at most {MAX_IDEMPOTENCY_KEY_BYTES} are taken"
+                "the idempotency key has {bytes} characters; at most {MAX_IDEMPOTENCY_KEY_BYTES} are accepted"
             ),
             Self::Malformed => f.write_str(
                 "the Idempotency-Key header is neither a string in double quotes (RFC 9651) nor a bare word of visible ASCII \

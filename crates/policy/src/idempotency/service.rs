@@ -90,7 +90,7 @@ impl<K: Kv> IdempotencyService for KvIdempotency<K> {
             .map_err(|fault| invalid(fault.to_string()))?
             .ok_or_else(|| invalid("the call has no idempotency key".to_owned()))?;
         let fingerprint = Fingerprint::from_name(call.fingerprint)
-            .ok_or_else(|| invalid("the call's fingerprint is not one".to_owned()))?;
+            .ok_or_else(|| invalid("the call's fingerprint is not valid".to_owned()))?;
         let parts = key::Call {
             tenant: call.tenant,
             method: call.method,
@@ -121,7 +121,7 @@ impl<K: Kv> IdempotencyService for KvIdempotency<K> {
             )),
             Ok(claim::Looked::Exhausted) => Err(Refusal::new(
                 RefusalKind::Exhausted,
-                "the call of this idempotency key was begun too often without an end; use a new key",
+                "the call with this idempotency key was started too often without finishing; use a new key",
             )),
             Err(_) if shared.fails_open() => Ok(Looked::Unprotected),
             Err(error) => Err(store_failed(&error)),
@@ -187,7 +187,7 @@ impl<K: Kv> AttemptService for KvAttempt<K> {
             Err(_) if self.shared.fails_open() => Ok(Completed::Published),
             Err(error) => Err(Refusal::new(
                 RefusalKind::StoreFailed,
-                format!("the call was made and its result could not be recorded: {error}"),
+                format!("the call ran, but its result could not be recorded: {error}"),
             )),
         }
     }
@@ -214,7 +214,7 @@ fn in_flight(retry_after_s: u32) -> Refusal {
         retry_after_s: Some(retry_after_s),
         ..Refusal::new(
             RefusalKind::InFlight,
-            "a call with this idempotency key is being made; repeat it after Retry-After seconds to get its result",
+            "a call with this idempotency key is in progress; repeat it after Retry-After seconds to get its result",
         )
     }
 }
@@ -222,6 +222,6 @@ fn in_flight(retry_after_s: u32) -> Refusal {
 fn store_failed(error: &KvError) -> Refusal {
     Refusal::new(
         RefusalKind::StoreFailed,
-        format!("whether this call was made before is not known: {error}"),
+        format!("the store cannot tell whether this call was made before: {error}"),
     )
 }

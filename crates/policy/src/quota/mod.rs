@@ -176,7 +176,7 @@ impl fmt::Display for Fallback {
         let (used, wanted) = (used.as_str(), wanted.as_str());
         write!(
             f,
-            "limit `{limit}` counts as {used} and not as {wanted}: {reason}"
+            "limit `{limit}` is counted with {used} instead of {wanted}: {reason}"
         )
     }
 }
@@ -567,7 +567,7 @@ impl Quota {
         };
         if over.too_large {
             let message = format!(
-                "this call's {cost} {} are more than limit `{name}` of {words} ever allows; send less at once",
+                "this call costs {cost} {}, more than limit `{name}` of {words} ever allows; send less per call",
                 unit.words()
             );
             return refusal(RefusalKind::TooLarge, 1, message);

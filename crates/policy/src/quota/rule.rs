@@ -875,7 +875,7 @@ impl Rule {
                 }));
             }
         }
-        Err(KvError::new("other callers were faster every time"))
+        Err(KvError::new("other writers were faster on every try"))
     }
 
     /// A bucket's value, read and not changed.
@@ -1037,7 +1037,7 @@ impl Rule {
                 return Ok(());
             }
         }
-        Err(KvError::new("other callers were faster every time"))
+        Err(KvError::new("other writers were faster on every try"))
     }
 }
 

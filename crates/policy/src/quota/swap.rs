@@ -87,10 +87,10 @@ async fn try_out<K: Kv>(kv: &K, name: &str) -> Result<Verdict, KvError> {
         let (_, second) = kv.read_to_swap(name).await?;
         let unsound = |what: &str| Verdict::Unsound(format!("on {state} entry {what}"));
         if seen != before {
-            return Ok(unsound("it read a value nobody wrote"));
+            return Ok(unsound("it read a value that was never written"));
         }
         if !kv.swap(first, ours.as_bytes()).await? {
-            return Ok(unsound("a swap nobody disturbed did not succeed"));
+            return Ok(unsound("a swap without concurrent writers failed"));
         }
         if kv.swap(second, theirs.as_bytes()).await? {
             return Ok(unsound("two swaps of one value both succeeded"));

@@ -166,8 +166,8 @@ impl Rollouts {
         let bytes = changed.text().len();
         if bytes > MAX_DOCUMENT_BYTES {
             return Err(Refused::Conflict(format!(
-                "the rollouts of all models would have {bytes} bytes, more than {MAX_DOCUMENT_BYTES}; remove aliases or \
-                 deprecations that nobody needs"
+                "the rollouts of all models would have {bytes} bytes, more than {MAX_DOCUMENT_BYTES}; remove aliases \
+                 or deprecations that are no longer needed"
             )));
         }
         *self = changed;
@@ -268,8 +268,8 @@ impl Rollout {
                     (Some(Some(patch)), None) => {
                         canary.rollback = Some(patch.alone().ok_or_else(|| {
                             Refused::Conflict(
-                                "the canary never ends by itself, as it was told; give max_error_rate_increase or \
-                                 max_latency_ratio as well to have it end"
+                                "automatic rollback is off for this canary; give max_error_rate_increase or \
+                                 max_latency_ratio as well to turn it on"
                                     .to_owned(),
                             )
                         })?);
@@ -364,7 +364,7 @@ impl Rollout {
                     && let Some(who) = self.rests_on_version(version, around)
                 {
                     return Err(Refused::Conflict(format!(
-                        "version {version} is {who}, which would answer nobody after the sunset; move that first"
+                        "version {version} is {who}, which would have no version after the sunset; move it first"
                     )));
                 }
                 self.deprecated.insert(version, deprecated);
@@ -530,7 +530,7 @@ impl Rollout {
         if let Some(split) = &self.split {
             let arms = split.arms.len();
             if arms == 1 || arms > MAX_ARMS || (arms == 0 && split.header.is_none()) {
-                let expected = format!("2 to {MAX_ARMS} arms, or a header and none");
+                let expected = format!("2 to {MAX_ARMS} arms, or a header and no arms");
                 fault("/arms", expected, format!("there are {arms} arms"));
             }
             for (n, arm) in split.arms.iter().enumerate() {
@@ -552,7 +552,7 @@ impl Rollout {
                     fault(
                         "/header/name",
                         expected,
-                        "this cannot be a header's name in lower case".into(),
+                        "this is not a header name in lower case".into(),
                     );
                 }
                 if !(1..=MAX_VALUES).contains(&header.values.len()) {
@@ -573,7 +573,7 @@ impl Rollout {
                     fault(
                         "/header/values",
                         expected,
-                        "a value is one that no header has".into(),
+                        "a value is not valid in a header".into(),
                     );
                 }
             }
@@ -590,7 +590,7 @@ impl Rollout {
                 fault(
                     "/since_ms",
                     expected,
-                    format!("version {version} is deprecated after all time"),
+                    format!("version {version} is deprecated at a time that is out of range"),
                 );
             }
             if sunset_ms.is_some_and(|sunset_ms| sunset_ms < *since_ms || sunset_ms > MAX_TIME_MS) {
@@ -598,7 +598,7 @@ impl Rollout {
                 fault(
                     "/sunset_ms",
                     expected,
-                    "a sunset comes after the deprecation".into(),
+                    "the sunset must not be before the deprecation".into(),
                 );
             }
             // It goes into a header between angle brackets.
@@ -618,7 +618,7 @@ impl Rollout {
                 fault(
                     "/link",
                     expected,
-                    "this is no link that a header can carry".into(),
+                    "this link is not valid in a header".into(),
                 );
             }
         }
@@ -673,7 +673,7 @@ fn exists(version: Version, at: &str, around: &Surroundings<'_>) -> Result<(), R
     }
     let versions: Vec<String> = around.versions.iter().map(ToString::to_string).collect();
     let expected = match versions.is_empty() {
-        true => "a version, and the model has none; what is said of it can only be taken back"
+        true => "a version that exists; the model has none, so its settings can only be removed"
             .to_owned(),
         false => format!("one of {}", versions.join(", ")),
     };

@@ -309,7 +309,7 @@ fn fails_more(stable: &Side<'_>, canary: &Side<'_>, bounds: &Bounds) -> Option<S
     if stable.calls() == 0 {
         return (least > ALONE_ERROR_RATE.max(margin)).then(|| {
             format!(
-                "{failed} of its {calls} calls failed, and no call of another version is there to compare them with"
+                "{failed} of its {calls} calls failed, and there was no call of another version to compare them with"
             )
         });
     }

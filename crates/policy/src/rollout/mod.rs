@@ -411,15 +411,15 @@ impl Rollouts {
             .map_err(|e| format!("the rollouts in the store cannot be read: {e}"))?;
         if read.v != FORM {
             return Err(format!(
-                "the rollouts in the store have form {}, and this program reads form {FORM}; run the program that wrote \
-                 them",
+                "the rollouts in the store have format {}, and this program reads format {FORM}; run the program \
+                 that wrote them",
                 read.v
             ));
         }
         for (model, rollout) in &read.models {
             if ModelName::parse(model).is_none() {
                 return Err(format!(
-                    "the rollouts name {model:?}, which is no model's name"
+                    "the rollouts name {model:?}, which is not a model name"
                 ));
             }
             if let Some(fault) = rollout.faults().into_iter().next() {

@@ -82,7 +82,7 @@ impl From<KvError> for Refused {
 pub async fn read_text<K: Kv>(kv: &K) -> Result<Option<String>, KvError> {
     let found = kv.get(DOCUMENT).await?;
     let text = found.map(String::from_utf8).transpose();
-    text.map_err(|_| KvError::new("the rollouts in the store are no text"))
+    text.map_err(|_| KvError::new("the rollouts in the store are not text"))
 }
 
 /// The document.

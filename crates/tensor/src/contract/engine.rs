@@ -386,7 +386,7 @@ impl Reader<'_> {
                 self.fault(
                     value.span(),
                     format!("preferred_items has a size above max_items, {most}"),
-                    "Raise max_items, or leave the size out.",
+                    "Raise max_items, or remove the size.",
                 );
             }
         }
@@ -419,7 +419,7 @@ impl Reader<'_> {
                 self.missing(
                     &members,
                     "axis",
-                    "Write the symbolic axis to fill, for example axis = \"S\".",
+                    "Write the symbolic axis to pad, for example axis = \"S\".",
                 );
                 None
             }
@@ -435,7 +435,7 @@ impl Reader<'_> {
                         }
                     }
                 }
-                _ => self.wrong_type(value, "values", "a table of one number an input"),
+                _ => self.wrong_type(value, "values", "a table with one number per input"),
             }
         }
         let max_tokens = members.take("max_tokens").and_then(|value| {
@@ -464,25 +464,25 @@ impl Reader<'_> {
         let Some(batch_axis) = contract.batch_axis() else {
             return self.fault(
                 value.span(),
-                "batching.padding is given for a model whose calls cannot be joined",
-                "Begin every input's and output's shape with one symbolic axis, or remove the padding.",
+                "batching.padding is given for a model whose calls cannot share a run",
+                "Give every input and output the same symbolic first axis, or remove the padding.",
             );
         };
         if padding.axis == batch_axis {
             return self.fault(
                 value.span(),
                 format!(
-                    "batching.padding fills {:?}, which counts the items",
+                    "batching.padding pads {:?}, the batch axis",
                     padding.axis
                 ),
-                "Name the axis that calls differ in, such as the length of a sequence.",
+                "Name an axis whose length differs between calls, such as the length of a sequence.",
             );
         }
         if !contract.inputs.iter().any(|spec| has(&spec.shape)) {
             return self.fault(
                 value.span(),
                 format!(
-                    "batching.padding fills {:?}, which no input has",
+                    "batching.padding pads {:?}, which is not an axis of any input",
                     padding.axis
                 ),
                 "Name a symbolic axis of the inputs.",
@@ -496,13 +496,13 @@ impl Reader<'_> {
             self.fault(
                 value.span(),
                 format!("a tensor has the axis {:?} twice", padding.axis),
-                "Remove the padding: only an axis that a tensor has once can be filled.",
+                "Remove the padding: only an axis that a tensor has once can be padded.",
             );
         }
         for input in padding.values.keys() {
             if !contract.input(input).is_some_and(|spec| has(&spec.shape)) {
                 let message = format!(
-                    "batching.padding.values names {:?}, which is no input with the axis {:?}",
+                    "batching.padding.values names {:?}, which is not an input with the axis {:?}",
                     crate::rejection::excerpt(input),
                     padding.axis
                 );

@@ -116,11 +116,13 @@ impl Reader<'_> {
     ) -> Option<Explain> {
         let mut members = self.table(value, "explain")?;
         if contract.batch_axis().is_none() {
-            let remedy = "Leave [explain] out: its runs are the items of a batch.";
+            let remedy =
+                "Remove [explain]: an explanation runs its variants as the items of a batch.";
             self.fault(value.span(), "the model has no batch axis", remedy);
         }
         if contract.inputs.iter().any(|spec| spec.optional) {
-            let remedy = "Leave [explain] or optional out: every input of an explained call is changed in turn.";
+            let remedy =
+                "Remove [explain] or optional: an explanation changes every input in turn.";
             self.fault(value.span(), "the model has optional inputs", remedy);
         }
         let target = members.take("target");
@@ -253,9 +255,12 @@ impl Reader<'_> {
                     baselines.insert(name.to_owned(), baseline);
                 }
                 _ => {
-                    let message = format!("the baseline of {:?} is no value of it", excerpt(name));
+                    let message = format!(
+                        "the baseline of {:?} is not a value that this input accepts",
+                        excerpt(name)
+                    );
                     let remedy = format!(
-                        "Write a number the input takes ({}), or \"mean\".",
+                        "Write a number the input accepts ({}), or \"mean\".",
                         spec.datatype
                     );
                     self.fault(entry.span(), message, remedy);
@@ -268,13 +273,13 @@ impl Reader<'_> {
     fn feature_groups(&mut self, contract: &Contract, value: &Spanned<DeValue<'_>>) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
         let DeValue::Array(entries) = value.get_ref() else {
-            self.wrong_type(value, "groups", "one [[explain.groups]] table for each");
+            self.wrong_type(value, "groups", "one [[explain.groups]] table per group");
             return groups;
         };
         for entry in entries.iter() {
             if groups.len() as u64 >= MAX_GROUPS {
                 let message = format!("more than {MAX_GROUPS} groups");
-                let remedy = "Join some: the model runs once for each.";
+                let remedy = "Merge some of them: the model runs once per group.";
                 self.fault(entry.span(), message, remedy);
                 break;
             }
@@ -287,16 +292,20 @@ impl Reader<'_> {
             let end_value = members.take("end");
             let end = end_value.and_then(|v| self.place(v, "end"));
             for (there, member, remedy) in [
-                (name.is_some(), "name", "Write what people call it."),
+                (
+                    name.is_some(),
+                    "name",
+                    "Write a name that readers of the explanation understand.",
+                ),
                 (
                     end_value.is_some(),
                     "end",
-                    "Write the element behind its last.",
+                    "Write the index after the group's last element.",
                 ),
                 (
                     input.is_some() || contract.inputs.len() == 1,
                     "input",
-                    "Write which input it is of.",
+                    "Write the input that the group belongs to.",
                 ),
             ] {
                 if !there {
@@ -315,7 +324,7 @@ impl Reader<'_> {
                         false => format!("name is {:?}", excerpt(&name)),
                     };
                     let remedy = format!(
-                        "Write a name of its own, of 1 to {MAX_NAME_BYTES} bytes without control characters."
+                        "Write a unique name of 1 to {MAX_NAME_BYTES} bytes without control characters."
                     );
                     self.fault(value.span(), message, remedy);
                 }
@@ -333,7 +342,10 @@ impl Reader<'_> {
             let start = start.unwrap_or(0);
             let elements = item_elements(spec);
             if start >= end || elements.is_some_and(|elements| end > elements) {
-                let message = format!("a group of {:?} is {start} to {end}", excerpt(&spec.name));
+                let message = format!(
+                    "a group of input {:?} covers {start} to {end}",
+                    excerpt(&spec.name)
+                );
                 let remedy = match elements {
                     Some(elements) => {
                         format!("Write a start below its end, and an end of at most {elements}.")
@@ -366,12 +378,12 @@ impl Reader<'_> {
         let columns = members.take("columns");
         for (member, there) in [("rows", rows.is_some()), ("columns", columns.is_some())] {
             if !there {
-                let remedy = "Write how many cells there are that way.";
+                let remedy = "Write the number of cells along this axis.";
                 self.missing(&members, member, remedy);
             }
         }
         if input.is_none() && contract.inputs.len() > 1 {
-            self.missing(&members, "input", "Write which input it lies over.");
+            self.missing(&members, "input", "Write the input that the grid covers.");
         }
         let rows = rows.and_then(|value| self.integer(value, "rows", (1, most)));
         let columns = columns.and_then(|value| self.integer(value, "columns", (1, most)));
@@ -393,11 +405,12 @@ impl Reader<'_> {
         };
         if !fits {
             let message = format!(
-                "a grid does not lie over input {:?} of shape {}",
+                "a grid cannot cover input {:?} of shape {}",
                 excerpt(&spec.name),
                 spec.shape_text()
             );
-            let remedy = "Write width = …, the elements in a row of the picture, which the last axis is made of.";
+            let remedy = "Write width = …, the number of elements in one row of the picture. The last axis holds the \
+                rows one after another.";
             self.fault(value.span(), message, remedy);
         }
         Some(Grid {
@@ -443,9 +456,12 @@ impl Reader<'_> {
                 continue;
             };
             if !explain.baseline.contains_key(name) && !takes(spec, Bound::Integer(0)) {
-                let message = format!("input {:?} does not take 0", excerpt(name));
+                let message = format!(
+                    "input {:?} does not accept 0, the default baseline",
+                    excerpt(name)
+                );
                 let remedy = format!(
-                    "Write baseline = {{ {name:?} = … }} with a value it takes, or \"mean\"."
+                    "Write baseline = {{ {name:?} = … }} with a value it accepts, or \"mean\"."
                 );
                 self.fault(value.span(), message, remedy);
             }

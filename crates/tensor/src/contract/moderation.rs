@@ -83,7 +83,11 @@ impl Reader<'_> {
         let label = match members.take("label") {
             Some(value) => self.string(value, "label"),
             None => {
-                self.missing(&members, "label", "Write the label whose score it is.");
+                self.missing(
+                    &members,
+                    "label",
+                    "Write the label whose score the category uses.",
+                );
                 None
             }
         };

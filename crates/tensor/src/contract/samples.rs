@@ -44,14 +44,16 @@ impl Reader<'_> {
         value: &Spanned<DeValue<'_>>,
     ) -> Vec<Sample> {
         let DeValue::Array(entries) = value.get_ref() else {
-            self.wrong_type(value, "samples", "one [[samples]] table for each");
+            self.wrong_type(value, "samples", "one [[samples]] table per sample");
             return Vec::new();
         };
         if entries.len() > MAX_SAMPLES {
             self.fault(
                 value.span(),
                 format!("there are {} samples", entries.len()),
-                format!("Keep at most {MAX_SAMPLES}: each is a run before the model serves."),
+                format!(
+                    "Keep at most {MAX_SAMPLES}: the model runs each of them before it serves."
+                ),
             );
             return Vec::new();
         }
@@ -93,7 +95,9 @@ impl Reader<'_> {
 
 /// Writes a TOML value as JSON; the error is what JSON or a tensor has no place for.
 fn write_json(value: &DeValue<'_>, depth: usize, json: &mut String) -> Result<(), &'static str> {
-    let depth = depth.checked_sub(1).ok_or("arrays that lie too deep")?;
+    let depth = depth
+        .checked_sub(1)
+        .ok_or("arrays that are nested too deeply")?;
     match value {
         DeValue::Integer(number) => {
             let number = i64::from_str_radix(number.as_str(), number.radix())

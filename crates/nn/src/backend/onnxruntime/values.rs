@@ -202,7 +202,7 @@ fn shapes_of(shapes: &NnTensor, elements: usize) -> Result<Vec<Vec<u32>>, NnErro
     let (tensors, axes) = (tensors as usize, axes as usize);
     if tensors > MAX_SEQUENCE || axes > MAX_RANK {
         return Err(wrong(format!(
-            "names {tensors} tensors of {axes} axes, and at most {MAX_SEQUENCE} of {MAX_RANK} are taken"
+            "names {tensors} tensors of {axes} axes, and at most {MAX_SEQUENCE} of {MAX_RANK} are accepted"
         )));
     }
     if tensors == 0 {

@@ -67,8 +67,8 @@ pub(super) fn object(bytes: &[u8], max_values: usize) -> Result<Members, String>
     let value = value.and_then(|value| deserializer.end().map(|()| value));
     match value {
         Ok(Json::Object(members)) => Ok(members),
-        Ok(_) => Err("is no JSON object".to_owned()),
-        Err(e) => Err(format!("is no JSON that is taken: {e}")),
+        Ok(_) => Err("is not a JSON object".to_owned()),
+        Err(e) => Err(format!("is not valid JSON for a token or key set: {e}")),
     }
 }
 
@@ -147,7 +147,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
         while let Some(name) = map.next_key::<String>()? {
             let value = map.next_value_seed(inner)?;
             if members.insert(name, value).is_some() {
-                return Err(A::Error::custom("a member is there twice"));
+                return Err(A::Error::custom("a member is given twice"));
             }
         }
         Ok(Json::Object(members))

@@ -211,7 +211,7 @@ pub(super) fn read_set(text: &str, algorithms: &[Algorithm]) -> Result<Vec<Key>,
     let mut keys: Vec<Key> = Vec::new();
     for (at, entry) in entries.iter().enumerate() {
         let Json::Object(entry) = entry else {
-            return Err(format!("keys[{at}] is no object"));
+            return Err(format!("keys[{at}] is not an object"));
         };
         let here = |message: String| match entry.get("kid").and_then(Json::text) {
             Some(kid) => format!("keys[{at}] (`{}`) {message}", shown(kid)),
@@ -230,7 +230,7 @@ pub(super) fn read_set(text: &str, algorithms: &[Algorithm]) -> Result<Vec<Key>,
             key.kid.is_some() && other.kid == key.kid && algorithms.iter().any(both)
         });
         if rival {
-            return Err(here("has the `kid` of a key before it".to_owned()));
+            return Err(here("repeats the `kid` of an earlier key".to_owned()));
         }
         keys.push(key);
     }
@@ -242,15 +242,14 @@ fn read_key(entry: &Members) -> Result<Option<Key>, String> {
     let text = |name: &str| match entry.get(name) {
         None => Ok(None),
         Some(Json::Text(text)) => Ok(Some(text.as_str())),
-        Some(_) => Err(format!("has a `{name}` that is no text")),
+        Some(_) => Err(format!("has a `{name}` that is not a string")),
     };
     let Some(kty) = text("kty")? else {
         return Err("has no `kty`".to_owned());
     };
     if kty == "oct" || entry.contains_key("k") {
         return Err(
-            "is a shared secret; a key set that is published or fetched has none, and a token that anybody could \
-             have made would pass"
+            "is a shared secret; remove it: with a published secret anybody could make tokens"
                 .to_owned(),
         );
     }
@@ -260,7 +259,8 @@ fn read_key(entry: &Members) -> Result<Option<Key>, String> {
     };
     if let Some(name) = private.iter().find(|name| entry.contains_key(**name)) {
         return Err(format!(
-            "has the private member `{name}`: take it out and make a new key, for whoever read the set can make tokens"
+            "has the private member `{name}`: take it out and make a new key, because everybody who read the set can \
+             make tokens"
         ));
     }
     if text("use")?.is_some_and(|purpose| purpose != "sig") {
@@ -268,7 +268,7 @@ fn read_key(entry: &Members) -> Result<Option<Key>, String> {
     }
     if let Some(operations) = entry.get("key_ops") {
         let operations = operations.texts();
-        let operations = operations.ok_or("has `key_ops` that are no list of texts")?;
+        let operations = operations.ok_or("has `key_ops` that are not a list of strings")?;
         if !operations.contains(&"verify") {
             return Ok(None);
         }
@@ -284,7 +284,7 @@ fn read_key(entry: &Members) -> Result<Option<Key>, String> {
     let bytes = |name: &str| -> Result<Vec<u8>, String> {
         let text = text(name)?.ok_or_else(|| format!("has no `{name}`"))?;
         let bytes = URL_SAFE_NO_PAD.decode(text);
-        bytes.map_err(|_| format!("has a `{name}` that is no base64url without padding"))
+        bytes.map_err(|_| format!("has a `{name}` that is not base64url without padding"))
     };
     let coordinate = |name: &str, length: usize| -> Result<Vec<u8>, String> {
         let bytes = bytes(name)?;
@@ -293,7 +293,7 @@ fn read_key(entry: &Members) -> Result<Option<Key>, String> {
         }
         Ok(bytes)
     };
-    let no_point = |_| "is no point on its curve".to_owned();
+    let no_point = |_| "is not a point on its curve".to_owned();
     let material = match (kty, text("crv")?) {
         ("RSA", _) => {
             let (modulus, exponent) = (bytes("n")?, bytes("e")?);
@@ -302,7 +302,7 @@ fn read_key(entry: &Members) -> Result<Option<Key>, String> {
             let key =
                 RsaPublicKey::new_with_max_size(whole(&modulus), whole(&exponent), MAX_RSA_BITS);
             Material::Rsa(
-                key.map_err(|_| "has an RSA modulus or exponent that is none".to_owned())?,
+                key.map_err(|_| "has an RSA modulus or exponent that is not valid".to_owned())?,
             )
         }
         ("EC", Some(curve @ ("P-256" | "P-384"))) => {
@@ -352,7 +352,7 @@ fn check_rsa(modulus: &[u8], exponent: &[u8]) -> Result<(), String> {
     }
     if bits > MAX_RSA_BITS {
         return Err(format!(
-            "has an RSA modulus of {bits} bits; at most {MAX_RSA_BITS} are taken"
+            "has an RSA modulus of {bits} bits; at most {MAX_RSA_BITS} are accepted"
         ));
     }
     let exponent = exponent.iter().try_fold(0_u64, |sum, &b| {
@@ -360,7 +360,7 @@ fn check_rsa(modulus: &[u8], exponent: &[u8]) -> Result<(), String> {
     });
     // With 1, every message would be its own signature.
     if modulus.last().is_none_or(|b| b % 2 == 0) || exponent.is_none_or(|e| e < 3 || e % 2 == 0) {
-        return Err("has an RSA modulus or exponent that is none".to_owned());
+        return Err("has an RSA modulus or exponent that is not valid".to_owned());
     }
     Ok(())
 }
@@ -527,9 +527,9 @@ mod tests {
             (rsa.replace("AQAB", "AgAAAAE"), "modulus or exponent"),
             (rsa.replace("AQAB", ""), "modulus or exponent"),
             (rsa.replace("AQAB", "AQAB="), "base64url"),
-            (rsa.replace("\"AQAB\"", "65537"), "no text"),
+            (rsa.replace("\"AQAB\"", "65537"), "not a string"),
             (r#""kty":"RSA","e":"AQAB""#.to_owned(), "no `n`"),
-            (EC.replace("x_FE", "x_FF"), "no point"),
+            (EC.replace("x_FE", "x_FF"), "not a point"),
             (EC.replace("\"x\":\"f83O", "\"x\":\"83O"), "base64url"),
             (EC.replace("f83OJ3D2", ""), "32 bytes"),
             (EC.replace("P-256", "P-384"), "48 bytes"),
@@ -575,7 +575,7 @@ mod tests {
         assert_eq!(keys.len(), 4);
         for twice in [&rs, &ec, &ed] {
             let said = read_set(&set(&[twice, twice]), &ALL).unwrap_err();
-            assert!(said.contains("before it"), "{said}");
+            assert!(said.contains("an earlier key"), "{said}");
         }
         // Those without a name are told apart when a token comes.
         assert_eq!(read_set(&set(&[EC, EC]), &ALL).unwrap().len(), 2);
