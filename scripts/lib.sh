@@ -25,6 +25,43 @@ fail() {
     exit 1
 }
 
+# minutes <seconds>: as a person reads it.
+minutes() {
+    if (($1 < 60)); then printf '%d s' "$1"; else printf '%d min %02d s' "$(($1 / 60))" "$(($1 % 60))"; fi
+}
+
+# build_step <name> <arguments of cargo build…>: prints the step before it runs and the time it took, if that was
+# noticeable. Cargo prints a line for each crate; those become one line every half minute. Warnings and errors pass.
+build_step() {
+    local name="$1" started=$SECONDS
+    shift
+    say "$name"
+    cargo build --locked "$@" 2>&1 | quiet_cargo >&2
+    if ((SECONDS - started > 1)); then note "$name: $(minutes $((SECONDS - started)))"; fi
+}
+
+quiet_cargo() {
+    local line status crates=0 started=$SECONDS told=$SECONDS
+    while true; do
+        status=0
+        IFS= read -r -t 5 line || status=$?
+        if ((status == 0)); then
+            case "$line" in
+                *Compiling*' v'[0-9]*) crates=$((crates + 1)) ;;
+                *Finished*'profile ['* | *Downloaded*' v'[0-9]*) ;;
+                *) printf '%s\n' "$line" ;;
+            esac
+        elif ((status <= 128)); then # the end; above 128 is the timeout
+            if [[ -n "$line" ]]; then printf '%s\n' "$line"; fi
+            return 0
+        fi
+        if ((SECONDS - told >= 30)); then
+            told=$SECONDS
+            note "$crates crates after $(minutes $((SECONDS - started)))"
+        fi
+    done
+}
+
 need() { # need <program> <remedy>
     command -v "$1" >/dev/null 2>&1 || fail "\`$1\` is not on the PATH" "$2"
 }

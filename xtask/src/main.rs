@@ -153,7 +153,7 @@ fn plugged(socket: Vec<u8>, plug: Vec<u8>) -> Result<Vec<u8>> {
         .context("they do not fit together")
 }
 
-/// Writes a component that imports nothing it may not, and says what it has.
+/// Writes a component, unless it imports something that it may not.
 fn put(out: &Path, component: &[u8], allowed: Option<&[String]>) -> Result<()> {
     let surface = Surface::of(component)?;
     if let Some(allowed) = allowed {
@@ -161,9 +161,7 @@ fn put(out: &Path, component: &[u8], allowed: Option<&[String]>) -> Result<()> {
             .admit(allowed)
             .with_context(|| format!("refused to write {}", out.display()))?;
     }
-    write(out, component)?;
-    print!("{}", surface.describe(out, component.len()));
-    Ok(())
+    write(out, component)
 }
 
 /// What a component asks of its host, and what it offers: a kind and a name each.
