@@ -28,6 +28,8 @@ pub mod onnxruntime;
 #[cfg(feature = "native")]
 pub mod openvino;
 #[cfg(feature = "native")]
+mod packed;
+#[cfg(feature = "native")]
 mod quiet;
 mod rows;
 #[cfg(any(test, feature = "scripted"))]

@@ -44,7 +44,7 @@ use values::Kind;
 
 use super::{
     Backend, Cost, Dim, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType, Reads, Rows,
-    Session, onnx_file, panic_text, presentable, versions,
+    Session, onnx_file, packed, panic_text, presentable, versions,
 };
 use crate::error::{ErrorCode, NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
@@ -940,7 +940,16 @@ fn borrowed(
         return values::strings(&tensor.dims, &tensor.data);
     }
     let mut data = tensor.data.as_ptr();
-    if data.align_offset(tensor.ty.size()) != 0 {
+    let mut len = tensor.data.len();
+    if let Some(bits) = tensor.ty.packed_bits() {
+        let packed = packed::pack(&tensor.data, bits);
+        len = packed.len();
+        let mut copy = vec![0u64; len.div_ceil(size_of::<u64>())];
+        // SAFETY: `copy` is at least as long as the bytes and overlaps nothing.
+        unsafe { ptr::copy_nonoverlapping(packed.as_ptr(), copy.as_mut_ptr().cast::<u8>(), len) };
+        data = copy.as_ptr().cast();
+        copies.push(copy);
+    } else if data.align_offset(tensor.ty.size()) != 0 {
         let mut copy = vec![0u64; tensor.data.len().div_ceil(size_of::<u64>())];
         // SAFETY: `copy` is at least as long as the bytes and overlaps nothing.
         unsafe {
@@ -954,13 +963,13 @@ fn borrowed(
         *to = i64::from(*from);
     }
     let mut value = ptr::null_mut();
-    // SAFETY: `data` is aligned for the element and, by `check`, as long as the shape says; it outlives the value, by
+    // SAFETY: `data` is aligned for the element and, by `check`, as long as the shape says, packed where elements are; it outlives the value, by
     // this function's contract. ONNX Runtime does not write to inputs, so that the bytes are shared with others is of
     // no consequence. `check` also bounds the rank.
     let status = ortsys![unsafe CreateTensorWithDataAsOrtValue(
         cpu.0,
         data.cast_mut().cast::<c_void>(),
-        tensor.data.len(),
+        len,
         dims.as_ptr(),
         tensor.dims.len(),
         element(PortType::Tensor(tensor.ty)),
@@ -1018,6 +1027,14 @@ fn read(
             _value: value,
             _shared: shared.clone(),
         };
+        if let Some(bits) = ty.packed_bits() {
+            let count =
+                (dims.iter()).try_fold(1usize, |count, dim| count.checked_mul(*dim as usize));
+            let signed = matches!(ty, TensorType::I2 | TensorType::I4);
+            let data = count.and_then(|count| packed::unpack(lent.as_ref(), bits, count, signed));
+            let data = data.ok_or_else(|| wrong("is not as long as its shape says"))?;
+            return NnTensor::new(ty, dims, data);
+        }
         let at = span(lent.as_ref());
         let ours = borrowed
             .iter()
@@ -1187,13 +1204,21 @@ fn port_type(ty: TensorElementType) -> PortType {
         T::Uint32 => PortType::Tensor(TensorType::U32),
         T::Uint64 => PortType::Tensor(TensorType::U64),
         T::String => PortType::Tensor(TensorType::Bytes),
+        T::Int2 => PortType::Tensor(TensorType::I2),
+        T::Uint2 => PortType::Tensor(TensorType::U2),
+        T::Int4 => PortType::Tensor(TensorType::I4),
+        T::Uint4 => PortType::Tensor(TensorType::U4),
+        T::Float8E4M3FN => PortType::Tensor(TensorType::Fp8E4m3fn),
+        T::Float8E4M3FNUZ => PortType::Tensor(TensorType::Fp8E4m3fnuz),
+        T::Float8E5M2 => PortType::Tensor(TensorType::Fp8E5m2),
+        T::Float8E5M2FNUZ => PortType::Tensor(TensorType::Fp8E5m2fnuz),
         T::Complex64 | T::Complex128 => PortType::Other("a complex number"),
         _ => PortType::Other("a number of less than a byte or of a rare format"),
     }
 }
 
 /// ONNX Runtime's number for each type that a tensor carries.
-const ELEMENTS: [(Element, TensorType); 14] = [
+const ELEMENTS: [(Element, TensorType); 22] = [
     (
         Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
         TensorType::Fp16,
@@ -1243,6 +1268,26 @@ const ELEMENTS: [(Element, TensorType); 14] = [
     (
         Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING,
         TensorType::Bytes,
+    ),
+    (Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT2, TensorType::I2),
+    (Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT2, TensorType::U2),
+    (Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT4, TensorType::I4),
+    (Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT4, TensorType::U4),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT8E4M3FN,
+        TensorType::Fp8E4m3fn,
+    ),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT8E4M3FNUZ,
+        TensorType::Fp8E4m3fnuz,
+    ),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT8E5M2,
+        TensorType::Fp8E5m2,
+    ),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT8E5M2FNUZ,
+        TensorType::Fp8E5m2fnuz,
     ),
 ];
 
