@@ -21,6 +21,7 @@ compared number by number: see CORRECTED, dropped_out() and TOLERANCES.
 """
 import argparse, fnmatch, glob, http.client, json, os, re, shutil, struct, sys, tempfile, time
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto as T, numpy_helper
@@ -30,17 +31,22 @@ from served import Connection, Server
 # ONNX's element types that tensors carry, under the protocol's names.
 NAMES = {T.FLOAT: "FP32", T.UINT8: "UINT8", T.INT8: "INT8", T.UINT16: "UINT16", T.INT16: "INT16", T.INT32: "INT32",
          T.INT64: "INT64", T.STRING: "BYTES", T.BOOL: "BOOL", T.FLOAT16: "FP16", T.DOUBLE: "FP64", T.UINT32: "UINT32",
-         T.UINT64: "UINT64", T.BFLOAT16: "BF16"}
+         T.UINT64: "UINT64", T.BFLOAT16: "BF16", T.INT2: "INT2", T.UINT2: "UINT2", T.INT4: "INT4", T.UINT4: "UINT4",
+         T.FLOAT8E4M3FN: "FP8E4M3FN", T.FLOAT8E4M3FNUZ: "FP8E4M3FNUZ", T.FLOAT8E5M2: "FP8E5M2", T.FLOAT8E5M2FNUZ: "FP8E5M2FNUZ"}
 DTYPES = {"FP32": np.float32, "UINT8": np.uint8, "INT8": np.int8, "UINT16": np.uint16, "INT16": np.int16,
           "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_, "FP16": np.float16, "FP64": np.float64,
-          "UINT32": np.uint32, "UINT64": np.uint64}
+          "UINT32": np.uint32, "UINT64": np.uint64, "INT2": np.int8, "UINT2": np.uint8, "INT4": np.int8, "UINT4": np.uint8}
+# Elements of 8 bits with a point. ml_dtypes comes with onnx; it has a byte for each element of 2 and 4 bits, as Penstock has.
+FP8 = {"FP8E4M3FN": ml_dtypes.float8_e4m3fn, "FP8E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
+       "FP8E5M2": ml_dtypes.float8_e5m2, "FP8E5M2FNUZ": ml_dtypes.float8_e5m2fnuz}
 # A server takes at most 1024 models, and one that ends costs the tests of its batch a second start.
 BATCH = 200
 # Seconds until the models of a batch have been tried; OpenVINO takes most of one for each.
 LOADING = 240
 # Relative and absolute, as onnx.backend.test compares; those of half precision are what two roundings differ in. The
 # third is relative to the largest element: an element near 0 may be a sum of large ones (DFT), each with its rounding.
-TOLERANCES = {"FP16": (1e-2, 1e-3, 0), "BF16": (2e-2, 2e-3, 0), "FP32": (1e-3, 1e-5, 1e-6), "FP64": (1e-3, 1e-7, 1e-14)}
+TOLERANCES = {"FP16": (1e-2, 1e-3, 0), "BF16": (2e-2, 2e-3, 0), "FP32": (1e-3, 1e-5, 1e-6), "FP64": (1e-3, 1e-7, 1e-14),
+              **{name: (0, 0, 0) for name in ("FP8E4M3FN", "FP8E4M3FNUZ", "FP8E5M2", "FP8E5M2FNUZ")}}
 # Tests whose golden outputs ONNX corrected after the release that holds them: QLinearMatMul wrapped around where the
 # specification saturates, and Attention applied softcap and bias in another order. The reference implementation of the
 # pinned later release gives the outputs to compare with.
@@ -79,6 +85,8 @@ class Tensor:
         if datatype == "BYTES":
             flat = [x if isinstance(x, bytes) else str(x).encode() for x in array.reshape(-1)]
             return Tensor(datatype, array.shape, b"".join(struct.pack("<I", len(x)) + x for x in flat))
+        if datatype in ("INT2", "UINT2", "INT4", "UINT4"):
+            array = array.astype(DTYPES[datatype])
         return Tensor(datatype, array.shape, np.ascontiguousarray(array).tobytes())
 
     def strings(self):
@@ -93,6 +101,8 @@ class Tensor:
         if self.datatype == "BF16":
             wide = np.frombuffer(self.data, np.uint16).astype(np.uint32) << 16
             return wide.view(np.float32)
+        if self.datatype in FP8:
+            return np.frombuffer(self.data, FP8[self.datatype]).astype(np.float32)
         return np.frombuffer(self.data, DTYPES[self.datatype])
 
     def is_finite(self):
@@ -108,7 +118,7 @@ class Tensor:
         numbers = self.numbers()
         if not self.is_finite():
             return None
-        return [x.item() for x in (numbers.astype(np.float64) if self.datatype in ("FP16", "BF16") else numbers)]
+        return [x.item() for x in (numbers.astype(np.float64) if self.datatype in ("FP16", "BF16", *FP8) else numbers)]
 
 
 def from_json(output):
@@ -119,6 +129,8 @@ def from_json(output):
     elif datatype == "BF16":
         wide = np.array([np.nan if x is None else x for x in data], np.float32).view(np.uint32)
         raw = (wide >> 16).astype(np.uint16).tobytes()
+    elif datatype in FP8:
+        raw = np.array([np.nan if x is None else x for x in data], np.float32).astype(FP8[datatype]).tobytes()
     elif datatype in TOLERANCES:
         raw = np.array([np.nan if x is None else x for x in data], DTYPES[datatype]).tobytes()
     else:

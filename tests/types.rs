@@ -119,16 +119,48 @@ fn cases() -> Vec<Case> {
                 data
             },
         ),
+        ("INT2", onnx_type::INT2, json!([-2, 1]), vec![0xFE, 1]),
+        ("UINT2", onnx_type::UINT2, json!([0, 3]), vec![0, 3]),
+        ("INT4", onnx_type::INT4, json!([-8, 7]), vec![0xF8, 7]),
+        ("UINT4", onnx_type::UINT4, json!([0, 15]), vec![0, 15]),
+        (
+            "FP8E4M3FN",
+            onnx_type::FLOAT8E4M3FN,
+            json!([448.0, -0.0625]),
+            vec![0x7E, 0x98],
+        ),
+        (
+            "FP8E4M3FNUZ",
+            onnx_type::FLOAT8E4M3FNUZ,
+            json!([240.0, -0.0625]),
+            vec![0x7F, 0xA0],
+        ),
+        (
+            "FP8E5M2",
+            onnx_type::FLOAT8E5M2,
+            json!([57344.0, -0.0625]),
+            vec![0x7B, 0xAC],
+        ),
+        (
+            "FP8E5M2FNUZ",
+            onnx_type::FLOAT8E5M2FNUZ,
+            json!([57344.0, -0.0625]),
+            vec![0x7F, 0xB0],
+        ),
     ]
 }
 
 fn identity_models(models: &Path, cases: &[Case]) {
     for (name, ty, ..) in cases {
-        let graph = onnx_bytes(
-            &[Node("Identity", vec!["x"], vec!["y"])],
-            &[p("x", *ty, &[D::S("N"), D::N(2)])],
-            &[p("y", *ty, &[D::S("N"), D::N(2)])],
-        );
+        let dims = [D::S("N"), D::N(2)];
+        let graph = match *ty > onnx_type::BFLOAT16 {
+            true => support::there_and_back(*ty, &dims),
+            false => onnx_bytes(
+                &[Node("Identity", vec!["x"], vec!["y"])],
+                &[p("x", *ty, &dims)],
+                &[p("y", *ty, &dims)],
+            ),
+        };
         let port = |side: &str, port: &str| {
             format!("[[{side}]]\nname = \"{port}\"\ndatatype = \"{name}\"\nshape = [\"N\", 2]\n")
         };
@@ -263,7 +295,8 @@ fn every_type_is_answered_bit_for_bit_as_json_as_bytes_and_over_grpc() {
 
 #[test]
 fn every_type_that_tract_has_is_answered_bit_for_bit_in_webassembly() {
-    let has = |(name, ..): &Case| !["BF16", "BYTES"].contains(name);
+    let has =
+        |(name, ty, ..): &Case| *ty <= onnx_type::DOUBLE.max(onnx_type::UINT64) && *name != "BYTES";
     every_type_goes_through(true, cases().into_iter().filter(has).collect());
 }
 

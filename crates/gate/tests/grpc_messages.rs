@@ -105,7 +105,7 @@ fn typed(tensor: &Tensor) -> Option<pb::InferTensorContents> {
                 .map(<[u8]>::to_vec)
                 .collect();
         }
-        Datatype::Fp16 | Datatype::Bf16 => return None,
+        _ => return None,
     }
     Some(contents)
 }
@@ -122,6 +122,7 @@ fn tensors() -> impl Strategy<Value = Tensor> {
                     &word[..usize::from(word[0] % 8)]
                 )),
                 Some(1) if datatype == Datatype::Bool => data.push(word[0] & 1),
+                Some(1) if datatype.narrow_range().is_some() => data.push(word[0] & 1),
                 Some(4) if datatype == Datatype::Fp32 => {
                     let number = f32::from(i16::from_le_bytes([word[0], word[1]]));
                     data.extend_from_slice(&number.to_le_bytes());

@@ -167,6 +167,14 @@ fn element_type(datatype: Datatype) -> ElementType {
         Datatype::Uint32 => ElementType::Uint32,
         Datatype::Uint64 => ElementType::Uint64,
         Datatype::Bytes => ElementType::Bytes,
+        Datatype::Int2 => ElementType::Int2,
+        Datatype::Uint2 => ElementType::Uint2,
+        Datatype::Int4 => ElementType::Int4,
+        Datatype::Uint4 => ElementType::Uint4,
+        Datatype::Fp8E4m3fn => ElementType::Fp8E4m3fn,
+        Datatype::Fp8E4m3fnuz => ElementType::Fp8E4m3fnuz,
+        Datatype::Fp8E5m2 => ElementType::Fp8E5m2,
+        Datatype::Fp8E5m2fnuz => ElementType::Fp8E5m2fnuz,
     }
 }
 
@@ -186,6 +194,14 @@ fn datatype(ty: ElementType) -> Datatype {
         ElementType::Uint32 => Datatype::Uint32,
         ElementType::Uint64 => Datatype::Uint64,
         ElementType::Bytes => Datatype::Bytes,
+        ElementType::Int2 => Datatype::Int2,
+        ElementType::Uint2 => Datatype::Uint2,
+        ElementType::Int4 => Datatype::Int4,
+        ElementType::Uint4 => Datatype::Uint4,
+        ElementType::Fp8E4m3fn => Datatype::Fp8E4m3fn,
+        ElementType::Fp8E4m3fnuz => Datatype::Fp8E4m3fnuz,
+        ElementType::Fp8E5m2 => Datatype::Fp8E5m2,
+        ElementType::Fp8E5m2fnuz => Datatype::Fp8E5m2fnuz,
     }
 }
 

@@ -60,6 +60,8 @@ datatypes! {
     Bool => BoolValue, Uint8 => Uint8, Uint16 => Uint16, Uint32 => Uint32, Uint64 => Uint64,
     Int8 => Int8, Int16 => Int16, Int32 => Int32, Int64 => Int64,
     Fp16 => Fp16, Bf16 => Bf16, Fp32 => Fp32, Fp64 => Fp64, Bytes => Bytes,
+    Int2 => Int2, Uint2 => Uint2, Int4 => Int4, Uint4 => Uint4,
+    Fp8E4m3fn => Fp8E4m3fn, Fp8E4m3fnuz => Fp8E4m3fnuz, Fp8E5m2 => Fp8E5m2, Fp8E5m2fnuz => Fp8E5m2fnuz,
 }
 
 const BLOCK_BYTES: usize = size_of::<tensors::Block>();

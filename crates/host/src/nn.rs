@@ -577,6 +577,14 @@ fn from_element(ty: tensors::ElementType) -> penstock_nn::TensorType {
         tensors::ElementType::Uint32 => Own::U32,
         tensors::ElementType::Uint64 => Own::U64,
         tensors::ElementType::Bytes => Own::Bytes,
+        tensors::ElementType::Int2 => Own::I2,
+        tensors::ElementType::Uint2 => Own::U2,
+        tensors::ElementType::Int4 => Own::I4,
+        tensors::ElementType::Uint4 => Own::U4,
+        tensors::ElementType::Fp8E4m3fn => Own::Fp8E4m3fn,
+        tensors::ElementType::Fp8E4m3fnuz => Own::Fp8E4m3fnuz,
+        tensors::ElementType::Fp8E5m2 => Own::Fp8E5m2,
+        tensors::ElementType::Fp8E5m2fnuz => Own::Fp8E5m2fnuz,
     }
 }
 
@@ -597,5 +605,13 @@ fn to_element(ty: penstock_nn::TensorType) -> tensors::ElementType {
         Own::U32 => tensors::ElementType::Uint32,
         Own::U64 => tensors::ElementType::Uint64,
         Own::Bytes => tensors::ElementType::Bytes,
+        Own::I2 => tensors::ElementType::Int2,
+        Own::U2 => tensors::ElementType::Uint2,
+        Own::I4 => tensors::ElementType::Int4,
+        Own::U4 => tensors::ElementType::Uint4,
+        Own::Fp8E4m3fn => tensors::ElementType::Fp8E4m3fn,
+        Own::Fp8E4m3fnuz => tensors::ElementType::Fp8E4m3fnuz,
+        Own::Fp8E5m2 => tensors::ElementType::Fp8E5m2,
+        Own::Fp8E5m2fnuz => tensors::ElementType::Fp8E5m2fnuz,
     }
 }

@@ -8,6 +8,7 @@ use half::{bf16, f16};
 use penstock_tensor::contract::FirstRun;
 use penstock_tensor::contract::{Bound, Contract, Dim as Axis, TensorSpec};
 use penstock_tensor::datatype::Datatype;
+use penstock_tensor::fp8::Fp8;
 
 use crate::backend::{Dim, LoadOptions, Port, PortType, RUN_MEMORY_BYTES};
 #[cfg(feature = "native")]
@@ -540,7 +541,14 @@ pub(crate) fn encode(datatype: Datatype, value: f64) -> Vec<u8> {
         Datatype::Uint16 => (value as u16).to_le_bytes().to_vec(),
         Datatype::Uint32 => (value as u32).to_le_bytes().to_vec(),
         Datatype::Uint64 => (value as u64).to_le_bytes().to_vec(),
-        Datatype::Bool | Datatype::Uint8 => vec![value as u8],
+        Datatype::Int2 | Datatype::Int4 => (value as i8).to_le_bytes().to_vec(),
+        Datatype::Bool | Datatype::Uint8 | Datatype::Uint2 | Datatype::Uint4 => vec![value as u8],
+        Datatype::Fp8E4m3fn | Datatype::Fp8E4m3fnuz | Datatype::Fp8E5m2 | Datatype::Fp8E5m2fnuz => {
+            Fp8::of(datatype)
+                .map(|format| format.saturated(value))
+                .into_iter()
+                .collect()
+        }
         Datatype::Bytes => {
             // Zero is the empty string: of all strings it is the one that most models take.
             let text = if value == 0.0 {
@@ -573,6 +581,14 @@ pub fn tensor_type(datatype: Datatype) -> TensorType {
         Datatype::Fp32 => TensorType::Fp32,
         Datatype::Fp64 => TensorType::Fp64,
         Datatype::Bytes => TensorType::Bytes,
+        Datatype::Int2 => TensorType::I2,
+        Datatype::Uint2 => TensorType::U2,
+        Datatype::Int4 => TensorType::I4,
+        Datatype::Uint4 => TensorType::U4,
+        Datatype::Fp8E4m3fn => TensorType::Fp8E4m3fn,
+        Datatype::Fp8E4m3fnuz => TensorType::Fp8E4m3fnuz,
+        Datatype::Fp8E5m2 => TensorType::Fp8E5m2,
+        Datatype::Fp8E5m2fnuz => TensorType::Fp8E5m2fnuz,
     }
 }
 

@@ -77,7 +77,12 @@ impl IndexBounds {
                 TensorType::I64 => first(data, i64::from_le_bytes, outside),
                 TensorType::I32 => first(data, |b| i32::from_le_bytes(b).into(), outside),
                 TensorType::I16 => first(data, |b| i16::from_le_bytes(b).into(), outside),
-                TensorType::I8 => first(data, |b| i8::from_le_bytes(b).into(), outside),
+                TensorType::I8 | TensorType::I2 | TensorType::I4 => {
+                    first(data, |b| i8::from_le_bytes(b).into(), outside)
+                }
+                TensorType::U2 | TensorType::U4 => {
+                    first(data, |b| u8::from_le_bytes(b).into(), outside)
+                }
                 TensorType::U8 => first(data, |b| u8::from_le_bytes(b).into(), outside),
                 TensorType::U16 => first(data, |b| u16::from_le_bytes(b).into(), outside),
                 TensorType::U32 => first(data, |b| u32::from_le_bytes(b).into(), outside),
@@ -91,7 +96,11 @@ impl IndexBounds {
                 | TensorType::Fp32
                 | TensorType::Fp64
                 | TensorType::Bool
-                | TensorType::Bytes => None,
+                | TensorType::Bytes
+                | TensorType::Fp8E4m3fn
+                | TensorType::Fp8E4m3fnuz
+                | TensorType::Fp8E5m2
+                | TensorType::Fp8E5m2fnuz => None,
             };
             if let Some((at, value)) = found {
                 return Err(NnError::invalid(format!(

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use penstock_tensor::fp8::Fp8;
 
 use crate::error::NnError;
 
@@ -46,11 +47,27 @@ pub enum TensorType {
     U64,
     /// Byte strings: each element is its length as 4 little-endian bytes, and then that many bytes.
     Bytes,
+    /// Signed 2 bit, in a byte of its own.
+    I2,
+    /// Unsigned 2 bit, in a byte of its own.
+    U2,
+    /// Signed 4 bit, in a byte of its own.
+    I4,
+    /// Unsigned 4 bit, in a byte of its own.
+    U4,
+    /// 8-bit float, see [`Fp8::E4m3fn`].
+    Fp8E4m3fn,
+    /// 8-bit float, see [`Fp8::E4m3fnuz`].
+    Fp8E4m3fnuz,
+    /// 8-bit float, see [`Fp8::E5m2`].
+    Fp8E5m2,
+    /// 8-bit float, see [`Fp8::E5m2fnuz`].
+    Fp8E5m2fnuz,
 }
 
 impl TensorType {
     /// Every case, in the order of `penstock:nn/tensors`.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 22] = [
         Self::Fp16,
         Self::Fp32,
         Self::Fp64,
@@ -65,6 +82,14 @@ impl TensorType {
         Self::U32,
         Self::U64,
         Self::Bytes,
+        Self::I2,
+        Self::U2,
+        Self::I4,
+        Self::U4,
+        Self::Fp8E4m3fn,
+        Self::Fp8E4m3fnuz,
+        Self::Fp8E5m2,
+        Self::Fp8E5m2fnuz,
     ];
 
     /// The cases that wasi:nn has, in its order.
@@ -82,10 +107,32 @@ impl TensorType {
     pub const fn size(self) -> usize {
         match self {
             Self::U8 | Self::Bool | Self::I8 => 1,
+            Self::I2 | Self::U2 | Self::I4 | Self::U4 => 1,
+            Self::Fp8E4m3fn | Self::Fp8E4m3fnuz | Self::Fp8E5m2 | Self::Fp8E5m2fnuz => 1,
             Self::Fp16 | Self::Bf16 | Self::I16 | Self::U16 => 2,
             Self::Fp32 | Self::I32 | Self::U32 => 4,
             Self::Fp64 | Self::I64 | Self::U64 => 8,
             Self::Bytes => BYTES_PREFIX_BYTES,
+        }
+    }
+
+    /// Bits of an element where several share a byte in a runtime's memory. In a tensor each has a byte of its own.
+    pub const fn packed_bits(self) -> Option<u32> {
+        match self {
+            Self::I2 | Self::U2 => Some(2),
+            Self::I4 | Self::U4 => Some(4),
+            _ => None,
+        }
+    }
+
+    /// The format of an 8-bit float; `None` for every other type.
+    pub const fn fp8(self) -> Option<Fp8> {
+        match self {
+            Self::Fp8E4m3fn => Some(Fp8::E4m3fn),
+            Self::Fp8E4m3fnuz => Some(Fp8::E4m3fnuz),
+            Self::Fp8E5m2 => Some(Fp8::E5m2),
+            Self::Fp8E5m2fnuz => Some(Fp8::E5m2fnuz),
+            _ => None,
         }
     }
 
@@ -96,7 +143,17 @@ impl TensorType {
 
     /// Whether the elements are floating-point numbers.
     pub const fn is_float(self) -> bool {
-        matches!(self, Self::Fp16 | Self::Bf16 | Self::Fp32 | Self::Fp64)
+        matches!(
+            self,
+            Self::Fp16
+                | Self::Bf16
+                | Self::Fp32
+                | Self::Fp64
+                | Self::Fp8E4m3fn
+                | Self::Fp8E4m3fnuz
+                | Self::Fp8E5m2
+                | Self::Fp8E5m2fnuz
+        )
     }
 
     /// The name that `model.toml` and the Open Inference Protocol have for the type.
@@ -116,6 +173,14 @@ impl TensorType {
             Self::U32 => "UINT32",
             Self::U64 => "UINT64",
             Self::Bytes => "BYTES",
+            Self::I2 => "INT2",
+            Self::U2 => "UINT2",
+            Self::I4 => "INT4",
+            Self::U4 => "UINT4",
+            Self::Fp8E4m3fn => "FP8E4M3FN",
+            Self::Fp8E4m3fnuz => "FP8E4M3FNUZ",
+            Self::Fp8E5m2 => "FP8E5M2",
+            Self::Fp8E5m2fnuz => "FP8E5M2FNUZ",
         }
     }
 }
@@ -300,7 +365,17 @@ pub(crate) fn elements(tensor: &NnTensor) -> Vec<f64> {
         TensorType::Fp32 => each(data, |b| f64::from(f32::from_le_bytes(b))),
         TensorType::Fp64 => each(data, f64::from_le_bytes),
         TensorType::U8 | TensorType::Bool => each(data, |b: [u8; 1]| f64::from(b[0])),
-        TensorType::I8 => each(data, |b| f64::from(i8::from_le_bytes(b))),
+        TensorType::U2 | TensorType::U4 => each(data, |b: [u8; 1]| f64::from(b[0])),
+        TensorType::I8 | TensorType::I2 | TensorType::I4 => {
+            each(data, |b| f64::from(i8::from_le_bytes(b)))
+        }
+        TensorType::Fp8E4m3fn
+        | TensorType::Fp8E4m3fnuz
+        | TensorType::Fp8E5m2
+        | TensorType::Fp8E5m2fnuz => match tensor.ty.fp8() {
+            Some(format) => each(data, |[byte]: [u8; 1]| format.to_f64(byte)),
+            None => Vec::new(),
+        },
         TensorType::I16 => each(data, |b| f64::from(i16::from_le_bytes(b))),
         TensorType::U16 => each(data, |b| f64::from(u16::from_le_bytes(b))),
         TensorType::U32 => each(data, |b| f64::from(u32::from_le_bytes(b))),

@@ -174,6 +174,66 @@ fn every_type_goes_through_bit_by_bit_whatever_the_shape() {
 }
 
 #[test]
+fn types_of_a_byte_and_less_go_through_onnxruntime_and_are_refused_elsewhere_by_name() {
+    const TYPES: [(u64, TensorType, &[u8]); 8] = [
+        (onnx_type::INT2, TensorType::I2, &[0, 1, 0xFE, 0xFF, 1]),
+        (onnx_type::UINT2, TensorType::U2, &[0, 1, 2, 3, 3]),
+        (onnx_type::INT4, TensorType::I4, &[0, 7, 0xF8, 0xFF, 3]),
+        (onnx_type::UINT4, TensorType::U4, &[0, 15, 8, 1, 9]),
+        (
+            onnx_type::FLOAT8E4M3FN,
+            TensorType::Fp8E4m3fn,
+            &[0, 0x80, 0x7E, 0x38, 0xFE],
+        ),
+        (
+            onnx_type::FLOAT8E4M3FNUZ,
+            TensorType::Fp8E4m3fnuz,
+            &[0, 1, 0x7F, 0x40, 0xFF],
+        ),
+        (
+            onnx_type::FLOAT8E5M2,
+            TensorType::Fp8E5m2,
+            &[0, 0x80, 0x7B, 0x3C, 0xFB],
+        ),
+        (
+            onnx_type::FLOAT8E5M2FNUZ,
+            TensorType::Fp8E5m2fnuz,
+            &[0, 1, 0x7F, 0x40, 0xFF],
+        ),
+    ];
+    for backend in every_backend_both_ways() {
+        for (onnx_ty, ty, elements) in TYPES {
+            let what = format!("{} {ty}", backend.name());
+            let graph = GraphSource::Bytes(support::there_and_back(onnx_ty, &[D::S("N")]));
+            let loaded = load(&*backend, &graph);
+            if backend.name() != "onnxruntime" {
+                let error = loaded.err().unwrap_or_else(|| panic!("{what} was loaded"));
+                assert_eq!(
+                    error.code,
+                    ErrorCode::UnsupportedOperation,
+                    "{what}: {error}"
+                );
+                let names_it = error.message.contains(ty.as_str());
+                assert!(
+                    names_it && error.message.contains("onnxruntime"),
+                    "{what}: {error}"
+                );
+                continue;
+            }
+            let model = loaded.unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(model.inputs()[0].ty, PortType::Tensor(ty), "{what}");
+            for count in 1..=elements.len() {
+                let dims = vec![count as u32];
+                let tensor = NnTensor::new(ty, dims, elements[..count].to_vec()).expect("sound");
+                let outputs = run(&model, vec![("x", tensor.clone())])
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
+                assert_eq!(outputs, [("y".to_string(), tensor)], "{what}");
+            }
+        }
+    }
+}
+
+#[test]
 fn ports_are_described_as_the_graph_declares_them() {
     let graph = onnx(
         &[Node("Add", vec!["a", "b"], vec!["sum"])],

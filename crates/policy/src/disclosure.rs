@@ -9,6 +9,7 @@
 //! Nothing here makes a number more precise, and nothing is decided by chance, so asking again tells no more.
 
 use crate::pattern::Pattern;
+use penstock_tensor::fp8::Fp8;
 use penstock_tensor::{Datatype, Tensor};
 use serde::Deserialize;
 use serde_json::{Map, Number, Value};
@@ -262,7 +263,13 @@ impl Rules<'_> {
                 (value as f32).to_le_bytes()
             }),
             Datatype::Fp64 => rows!(8, f64::from_le_bytes, f64::to_le_bytes),
-            _ => {}
+            datatype => {
+                if let Some(format) = Fp8::of(datatype) {
+                    rows!(1, |[byte]: [u8; 1]| format.to_f64(byte), |value| {
+                        [format.saturated(value)]
+                    });
+                }
+            }
         }
     }
 

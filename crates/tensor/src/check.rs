@@ -5,6 +5,7 @@
 use crate::contract::{Bound, Contract, Dim, TensorSpec, round_to};
 use crate::datatype::Datatype;
 use crate::finite;
+use crate::fp8::Fp8;
 use crate::rejection::{Rejection, Violations, excerpt};
 use crate::tensor::Tensor;
 use penstock_core::Violation;
@@ -197,6 +198,23 @@ pub(crate) fn elements(
             );
             Violation::new(pointer, "out_of_range", "0 or 1", message)
         });
+    }
+    if let Some((least, greatest)) = tensor.datatype.narrow_range() {
+        let outside = |byte: &u8| !(least..=greatest).contains(&byte.cast_signed());
+        if let Some(index) = tensor.data.iter().position(outside) {
+            sink.contract(|| {
+                let At { pointer, element } = at(index as u64);
+                let message = format!(
+                    "{} {:?} holds {}{element} as {}; write an integer from {least} to {greatest} in a byte of its own",
+                    role.word(),
+                    spec.name,
+                    tensor.data.get(index).copied().unwrap_or_default().cast_signed(),
+                    tensor.datatype,
+                );
+                let expected = format!("an integer from {least} to {greatest}");
+                Violation::new(pointer, "out_of_range", expected, message)
+            });
+        }
     }
     if role == Role::Input && !spec.allow_non_finite {
         finite(spec, &tensor.data, sink, &at);
@@ -479,7 +497,19 @@ pub(crate) fn range(
         Datatype::Bf16 => floats!(half | bytes | half::bf16::from_le_bytes(bytes).to_f64()),
         Datatype::Fp32 => floats!(f32, |bytes| f64::from(f32::from_le_bytes(bytes))),
         Datatype::Fp64 => floats!(f64, f64::from_le_bytes),
+        Datatype::Int2 | Datatype::Int4 => integers!(i8),
+        Datatype::Uint2 | Datatype::Uint4 => integers!(u8),
         Datatype::Bool | Datatype::Bytes => {}
+        Datatype::Fp8E4m3fn | Datatype::Fp8E4m3fnuz | Datatype::Fp8E5m2 | Datatype::Fp8E5m2fnuz => {
+            if let Some(format) = Fp8::of(spec.datatype) {
+                let (least, greatest) = real_bounds(spec);
+                let outside = |[byte]: &[u8; 1]| {
+                    let value = format.to_f64(*byte);
+                    !((value >= least) & (value <= greatest))
+                };
+                floats!(judge outside, |[byte]: [u8; 1]| format.to_f64(byte))
+            }
+        }
     }
 }
 
@@ -556,6 +586,7 @@ pub(crate) fn placeholder(spec: &TensorSpec) -> Vec<u8> {
         Datatype::Bf16 => half::bf16::from_f64(real()).to_le_bytes().to_vec(),
         Datatype::Fp32 => (real() as f32).to_le_bytes().to_vec(),
         Datatype::Fp64 => real().to_le_bytes().to_vec(),
+        other if let Some(format) = Fp8::of(other) => vec![format.saturated(real())],
         // An element of no bytes still has a length before it.
         Datatype::Bytes => vec![0; crate::tensor::BYTES_PREFIX_BYTES],
         other => {

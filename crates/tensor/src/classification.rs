@@ -7,6 +7,7 @@
 
 use crate::contract::Contract;
 use crate::datatype::Datatype;
+use crate::fp8::Fp8;
 use crate::tensor::{BYTES_PREFIX_BYTES, Tensor, elements, push_byte_string};
 use std::cmp::Reverse;
 
@@ -169,6 +170,11 @@ fn rank(datatype: Datatype, bytes: &[u8]) -> u64 {
         Datatype::Bf16 => float(half::bf16::from_bits(read!(u16)).to_f64()),
         Datatype::Fp32 => float(read!(f32).into()),
         Datatype::Fp64 => float(read!(f64)),
+        Datatype::Int2 | Datatype::Int4 => signed(read!(i8).into()),
+        Datatype::Uint2 | Datatype::Uint4 => read!(u8).into(),
+        Datatype::Fp8E4m3fn | Datatype::Fp8E4m3fnuz | Datatype::Fp8E5m2 | Datatype::Fp8E5m2fnuz => {
+            Fp8::of(datatype).map_or(0, |format| float(format.to_f64(read!(u8))))
+        }
         Datatype::Bool | Datatype::Bytes => 0,
     }
 }
@@ -201,6 +207,13 @@ fn class_text(datatype: Datatype, bytes: &[u8], index: usize, labels: &[String])
         Datatype::Bf16 => float!(half::bf16::from_bits(read!(u16)).to_f32()),
         Datatype::Fp32 => float!(read!(f32)),
         Datatype::Fp64 => float!(read!(f64)),
+        Datatype::Int2 | Datatype::Int4 => read!(i8).to_string(),
+        Datatype::Uint2 | Datatype::Uint4 => read!(u8).to_string(),
+        Datatype::Fp8E4m3fn | Datatype::Fp8E4m3fnuz | Datatype::Fp8E5m2 | Datatype::Fp8E5m2fnuz => {
+            Fp8::of(datatype).map_or_else(String::new, |format| {
+                float!(format.to_f64(read!(u8)) as f32)
+            })
+        }
         Datatype::Bool | Datatype::Bytes => String::new(),
     };
     text.push(':');

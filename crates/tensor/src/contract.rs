@@ -5,6 +5,7 @@
 //! model that does not load.
 
 use crate::datatype::Datatype;
+use crate::fp8::Fp8;
 use crate::number::narrowed;
 use crate::rejection::excerpt;
 use serde::Serialize;
@@ -1242,6 +1243,6 @@ pub(crate) fn round_to(datatype: Datatype, number: f64) -> f64 {
         Datatype::Fp16 => narrowed::<10, 5>(number),
         Datatype::Bf16 => narrowed::<7, 8>(number),
         Datatype::Fp32 => f64::from(number as f32),
-        _ => number,
+        _ => Fp8::of(datatype).map_or(number, |format| format.to_f64(format.saturated(number))),
     }
 }

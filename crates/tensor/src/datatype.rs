@@ -1,6 +1,6 @@
 //! Decides which element types exist and what they are called: the tensor data types of the Open
 //! Inference Protocol v2 ("Tensor Data Types" in its REST specification), plus `BF16`, which the
-//! common servers add.
+//! common servers add, and ONNX's types of a byte and less, which no server has a name for (decisions/0048).
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
@@ -37,10 +37,27 @@ pub enum Datatype {
     Fp64,
     /// Byte strings of any length, each with a length of its own.
     Bytes,
+    /// Two's complement of 2 bits, −2 to 1, in a byte of its own.
+    Int2,
+    /// Unsigned, 2 bits, 0 to 3, in a byte of its own.
+    Uint2,
+    /// Two's complement of 4 bits, −8 to 7, in a byte of its own.
+    Int4,
+    /// Unsigned, 4 bits, 0 to 15, in a byte of its own.
+    Uint4,
+    /// 1 byte: 4 bits of exponent, 3 of mantissa, no infinity ([`Fp8::E4m3fn`](crate::fp8::Fp8::E4m3fn)).
+    Fp8E4m3fn,
+    /// 1 byte: 4 bits of exponent, 3 of mantissa, no infinity, no negative zero.
+    Fp8E4m3fnuz,
+    /// 1 byte: 5 bits of exponent, 2 of mantissa.
+    Fp8E5m2,
+    /// 1 byte: 5 bits of exponent, 2 of mantissa, no infinity, no negative zero.
+    Fp8E5m2fnuz,
 }
 
 impl Datatype {
-    /// Every datatype, in the order of the protocol's table.
+    /// Every datatype, in the order of the protocol's table, and then those beyond it. Stored results name a datatype by its
+    /// place, so new ones go to the end.
     pub const ALL: &'static [Datatype] = &[
         Datatype::Bool,
         Datatype::Uint8,
@@ -56,6 +73,14 @@ impl Datatype {
         Datatype::Fp32,
         Datatype::Fp64,
         Datatype::Bytes,
+        Datatype::Int2,
+        Datatype::Uint2,
+        Datatype::Int4,
+        Datatype::Uint4,
+        Datatype::Fp8E4m3fn,
+        Datatype::Fp8E4m3fnuz,
+        Datatype::Fp8E5m2,
+        Datatype::Fp8E5m2fnuz,
     ];
 
     /// The protocol's name, e.g. `FP32`.
@@ -75,6 +100,14 @@ impl Datatype {
             Datatype::Fp32 => "FP32",
             Datatype::Fp64 => "FP64",
             Datatype::Bytes => "BYTES",
+            Datatype::Int2 => "INT2",
+            Datatype::Uint2 => "UINT2",
+            Datatype::Int4 => "INT4",
+            Datatype::Uint4 => "UINT4",
+            Datatype::Fp8E4m3fn => "FP8E4M3FN",
+            Datatype::Fp8E4m3fnuz => "FP8E4M3FNUZ",
+            Datatype::Fp8E5m2 => "FP8E5M2",
+            Datatype::Fp8E5m2fnuz => "FP8E5M2FNUZ",
         }
     }
 
@@ -90,6 +123,11 @@ impl Datatype {
     pub const fn size_bytes(self) -> Option<usize> {
         match self {
             Datatype::Bool | Datatype::Uint8 | Datatype::Int8 => Some(1),
+            Datatype::Int2 | Datatype::Uint2 | Datatype::Int4 | Datatype::Uint4 => Some(1),
+            Datatype::Fp8E4m3fn
+            | Datatype::Fp8E4m3fnuz
+            | Datatype::Fp8E5m2
+            | Datatype::Fp8E5m2fnuz => Some(1),
             Datatype::Uint16 | Datatype::Int16 | Datatype::Fp16 | Datatype::Bf16 => Some(2),
             Datatype::Uint32 | Datatype::Int32 | Datatype::Fp32 => Some(4),
             Datatype::Uint64 | Datatype::Int64 | Datatype::Fp64 => Some(8),
@@ -101,8 +139,26 @@ impl Datatype {
     pub const fn is_float(self) -> bool {
         matches!(
             self,
-            Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 | Datatype::Fp64
+            Datatype::Fp16
+                | Datatype::Bf16
+                | Datatype::Fp32
+                | Datatype::Fp64
+                | Datatype::Fp8E4m3fn
+                | Datatype::Fp8E4m3fnuz
+                | Datatype::Fp8E5m2
+                | Datatype::Fp8E5m2fnuz
         )
+    }
+
+    /// The least and the greatest value of an integer datatype that leaves bits of its byte unused; `None` for every other.
+    pub const fn narrow_range(self) -> Option<(i8, i8)> {
+        match self {
+            Datatype::Int2 => Some((-2, 1)),
+            Datatype::Uint2 => Some((0, 3)),
+            Datatype::Int4 => Some((-8, 7)),
+            Datatype::Uint4 => Some((0, 15)),
+            _ => None,
+        }
     }
 
     /// The least and the greatest value of an integer datatype; `None` for every other.
@@ -116,7 +172,10 @@ impl Datatype {
             Datatype::Int16 => Some((i16::MIN as i128, i16::MAX as i128)),
             Datatype::Int32 => Some((i32::MIN as i128, i32::MAX as i128)),
             Datatype::Int64 => Some((i64::MIN as i128, i64::MAX as i128)),
-            _ => None,
+            other => match other.narrow_range() {
+                Some((least, greatest)) => Some((least as i128, greatest as i128)),
+                None => None,
+            },
         }
     }
 }

@@ -9,6 +9,7 @@
 
 use crate::contract::{Baseline, Bound, Contract, Dim, Explain, TensorSpec};
 use crate::datatype::Datatype;
+use crate::fp8::Fp8;
 use crate::rejection::{Rejection, Violations, excerpt};
 use crate::render::{as_f64, write_name, write_string};
 use crate::tensor::Tensor;
@@ -309,7 +310,7 @@ impl<'a> Plan<'a> {
             single: matches!(
                 self.output.datatype,
                 Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32
-            ),
+            ) || Fp8::of(self.output.datatype).is_some(),
             baselines: baselines
                 .map(|s| (s.input.to_owned(), s.kind, s.value))
                 .collect(),
@@ -528,7 +529,7 @@ fn real_bytes(datatype: Datatype, value: f64) -> Option<Vec<u8>> {
         Datatype::Bf16 => half::bf16::from_f64(value).to_le_bytes().to_vec(),
         Datatype::Fp32 => (value as f32).to_le_bytes().to_vec(),
         Datatype::Fp64 => value.to_le_bytes().to_vec(),
-        _ => return None,
+        _ => vec![Fp8::of(datatype)?.saturated(value)],
     })
 }
 

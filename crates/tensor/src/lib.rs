@@ -28,6 +28,7 @@ pub mod contract;
 pub mod datatype;
 pub mod explain;
 pub mod finite;
+pub mod fp8;
 pub mod generate;
 pub mod infer;
 pub mod json;

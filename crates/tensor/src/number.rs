@@ -24,6 +24,7 @@
 //! | 17 digits | 12.2 | 16.7 | 32.2 | 17.4 | 17.5 |
 //! | `17` | 7.2 | 9.2 | 16.0 | 7.2 | 8.2 |
 
+use crate::fp8::Fp8;
 use std::cmp::Ordering;
 
 /// Digits that always fit a `u64`.
@@ -550,6 +551,23 @@ impl<'a> Decimal<'a> {
             Ordering::Greater => nearest.next_up(),
         };
         Ok(narrow::<MANTISSA_BITS, EXPONENT_BITS>(nudged).bits())
+    }
+
+    /// The nearest value of an 8-bit format. Errors with `OutOfRange` when that would be beyond the greatest.
+    pub fn to_fp8(&self, format: Fp8) -> Result<u8, NumberFault> {
+        let nearest = self.to_f64_slowly()?.abs();
+        let mut rounded = format.round(nearest);
+        // As above: only where the double is a midpoint itself may the decimal lie to one side of it.
+        if rounded.is_midpoint {
+            rounded = format.round(match self.compare_magnitude(nearest) {
+                Ordering::Less => nearest.next_down(),
+                Ordering::Equal => nearest,
+                Ordering::Greater => nearest.next_up(),
+            });
+        }
+        format
+            .byte(rounded, self.negative)
+            .ok_or(NumberFault::OutOfRange)
     }
 
     /// Compares the exact magnitude of the decimal with a positive, finite double.

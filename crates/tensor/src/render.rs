@@ -3,6 +3,7 @@
 
 use crate::contract::{Contract, TensorSpec, wire_shape};
 use crate::datatype::Datatype;
+use crate::fp8::Fp8;
 use crate::tensor::{ByteStrings, Tensor};
 
 /// Classes listed in `top`: enough to see what the model wavered between.
@@ -87,6 +88,12 @@ pub fn unrepresentable(tensor: &Tensor) -> u64 {
             let chunks = tensor.data.as_chunks::<8>().0.iter();
             chunks
                 .filter(|b| !f64::from_le_bytes(**b).is_finite())
+                .count()
+        }
+        datatype if let Some(format) = Fp8::of(datatype) => {
+            let bytes = tensor.data.iter();
+            bytes
+                .filter(|byte| !format.to_f64(**byte).is_finite())
                 .count()
         }
         Datatype::Bytes => ByteStrings::new(&tensor.data)
@@ -222,6 +229,16 @@ impl<'t> Elements<'t> {
             Datatype::Bf16 => floats!(2, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
             Datatype::Fp32 => floats!(4, f32::from_le_bytes),
             Datatype::Fp64 => floats!(8, f64::from_le_bytes),
+            Datatype::Int2 | Datatype::Int4 => integers!(i8, 1),
+            Datatype::Uint2 | Datatype::Uint4 => integers!(u8, 1),
+            Datatype::Fp8E4m3fn
+            | Datatype::Fp8E4m3fnuz
+            | Datatype::Fp8E5m2
+            | Datatype::Fp8E5m2fnuz => {
+                if let Some(format) = Fp8::of(self.datatype) {
+                    floats!(1, |[byte]: [u8; 1]| format.to_f64(byte) as f32);
+                }
+            }
             Datatype::Bytes => {
                 for index in 0..length {
                     let Some(element) = self.strings.next() else {
@@ -294,7 +311,14 @@ fn longest(datatype: Datatype) -> usize {
         Datatype::Int16 => "-32768,".len(),
         Datatype::Uint32 => "4294967295,".len(),
         Datatype::Int32 => "-2147483648,".len(),
-        Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 => "-0.000012345678,".len() + 1,
+        Datatype::Int2 | Datatype::Uint2 | Datatype::Int4 | Datatype::Uint4 => "-8,".len(),
+        Datatype::Fp16
+        | Datatype::Bf16
+        | Datatype::Fp32
+        | Datatype::Fp8E4m3fn
+        | Datatype::Fp8E4m3fnuz
+        | Datatype::Fp8E5m2
+        | Datatype::Fp8E5m2fnuz => "-0.000012345678,".len() + 1,
         Datatype::Uint64 | Datatype::Int64 => "-9223372036854775808,".len(),
         Datatype::Fp64 => "-0.00001234567890123456,".len() + 2,
         Datatype::Bytes => 0,
@@ -746,6 +770,11 @@ pub(crate) fn as_f64(datatype: Datatype, bytes: &[u8]) -> Option<f64> {
         Datatype::Bf16 => half::bf16::from_le_bytes(bytes.try_into().ok()?).to_f64(),
         Datatype::Fp32 => f32::from_le_bytes(bytes.try_into().ok()?).into(),
         Datatype::Fp64 => f64::from_le_bytes(bytes.try_into().ok()?),
+        Datatype::Int2 | Datatype::Int4 => i8::from_le_bytes(bytes.try_into().ok()?).into(),
+        Datatype::Uint2 | Datatype::Uint4 => u8::from_le_bytes(bytes.try_into().ok()?).into(),
+        Datatype::Fp8E4m3fn | Datatype::Fp8E4m3fnuz | Datatype::Fp8E5m2 | Datatype::Fp8E5m2fnuz => {
+            Fp8::of(datatype)?.to_f64(*bytes.first()?)
+        }
         Datatype::Bool | Datatype::Bytes => return None,
     })
 }
@@ -765,7 +794,23 @@ mod tests {
             state.to_le_bytes()
         };
         let types = [
-            Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp16, Bf16, Fp32, Fp64,
+            Bool,
+            Uint8,
+            Uint16,
+            Uint32,
+            Uint64,
+            Int8,
+            Int16,
+            Int32,
+            Int64,
+            Fp16,
+            Bf16,
+            Fp32,
+            Fp64,
+            Fp8E4m3fn,
+            Fp8E4m3fnuz,
+            Fp8E5m2,
+            Fp8E5m2fnuz,
         ];
         let shapes: [&[u64]; 6] = [&[], &[24], &[24, 1], &[1, 24], &[2, 3, 4], &[2, 0, 4]];
         types

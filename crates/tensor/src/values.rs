@@ -4,6 +4,7 @@
 use crate::check::{self, Role};
 use crate::contract::{Dim, TensorSpec};
 use crate::datatype::Datatype;
+use crate::fp8::Fp8;
 use crate::json::{Kind, Names, Scan, Scanner};
 use crate::number::{Decimal, NumberFault, Short};
 use crate::rejection::{Violations, excerpt};
@@ -132,6 +133,14 @@ pub(crate) fn read_nested<'a>(
         Datatype::Fp32 => reader.all::<f32>()?,
         Datatype::Fp64 => reader.all::<f64>()?,
         Datatype::Bytes => reader.all::<StringElement>()?,
+        Datatype::Int2 => reader.all::<NarrowElement<-2, 1>>()?,
+        Datatype::Uint2 => reader.all::<NarrowElement<0, 3>>()?,
+        Datatype::Int4 => reader.all::<NarrowElement<-8, 7>>()?,
+        Datatype::Uint4 => reader.all::<NarrowElement<0, 15>>()?,
+        Datatype::Fp8E4m3fn => reader.all::<Fp8Element<0>>()?,
+        Datatype::Fp8E4m3fnuz => reader.all::<Fp8Element<1>>()?,
+        Datatype::Fp8E5m2 => reader.all::<Fp8Element<2>>()?,
+        Datatype::Fp8E5m2fnuz => reader.all::<Fp8Element<3>>()?,
     }
     Ok(reader.finish(true))
 }
@@ -161,6 +170,14 @@ pub(crate) fn read_flat<'a>(
         Datatype::Fp32 => reader.level::<f32>(0)?,
         Datatype::Fp64 => reader.level::<f64>(0)?,
         Datatype::Bytes => reader.level::<StringElement>(0)?,
+        Datatype::Int2 => reader.level::<NarrowElement<-2, 1>>(0)?,
+        Datatype::Uint2 => reader.level::<NarrowElement<0, 3>>(0)?,
+        Datatype::Int4 => reader.level::<NarrowElement<-8, 7>>(0)?,
+        Datatype::Uint4 => reader.level::<NarrowElement<0, 15>>(0)?,
+        Datatype::Fp8E4m3fn => reader.level::<Fp8Element<0>>(0)?,
+        Datatype::Fp8E4m3fnuz => reader.level::<Fp8Element<1>>(0)?,
+        Datatype::Fp8E5m2 => reader.level::<Fp8Element<2>>(0)?,
+        Datatype::Fp8E5m2fnuz => reader.level::<Fp8Element<3>>(0)?,
     }
     Ok(reader.finish(true))
 }
@@ -307,6 +324,37 @@ float_elements! {
     f64, to_f64, f64::to_le_bytes;
     Fp16Element, to_f16_bits, u16::to_le_bytes;
     Bf16Element, to_bf16_bits, u16::to_le_bytes;
+}
+
+/// An integer of less than a byte.
+struct NarrowElement<const LEAST: i8, const GREATEST: i8>;
+
+impl<const LEAST: i8, const GREATEST: i8> Element for NarrowElement<LEAST, GREATEST> {
+    const IS_NUMBER: bool = true;
+
+    fn read<'a>(scanner: &mut Scanner<'a>, data: &mut Vec<u8>) -> Scan<Result<(), Fault<'a>>> {
+        read_number(scanner, data, |decimal| {
+            let value = i8::try_from(decimal.to_i64()?).map_err(|_| NumberFault::OutOfRange)?;
+            match (LEAST..=GREATEST).contains(&value) {
+                true => Ok(value.to_le_bytes()),
+                false => Err(NumberFault::OutOfRange),
+            }
+        })
+    }
+}
+
+/// A number of the format at this place of [`Fp8::ALL`].
+struct Fp8Element<const FORMAT: usize>;
+
+impl<const FORMAT: usize> Element for Fp8Element<FORMAT> {
+    const IS_NUMBER: bool = true;
+
+    fn read<'a>(scanner: &mut Scanner<'a>, data: &mut Vec<u8>) -> Scan<Result<(), Fault<'a>>> {
+        const { assert!(FORMAT < Fp8::ALL.len()) };
+        read_number(scanner, data, |decimal| {
+            decimal.to_fp8(Fp8::ALL[FORMAT]).map(u8::to_le_bytes)
+        })
+    }
 }
 
 struct BoolElement;
@@ -599,6 +647,9 @@ fn number_text(datatype: Datatype) -> String {
                 Datatype::Fp16 => "65504",
                 Datatype::Bf16 => "3.3895314e38",
                 Datatype::Fp32 => "3.4028235e38",
+                Datatype::Fp8E4m3fn => "448",
+                Datatype::Fp8E4m3fnuz => "240",
+                Datatype::Fp8E5m2 | Datatype::Fp8E5m2fnuz => "57344",
                 _ => "1.7976931348623157e308",
             };
             format!("a number of magnitude at most {greatest}")

@@ -3,6 +3,7 @@
 use penstock_core::Code;
 use penstock_tensor::binary::{Framed, fill, frame, raw};
 use penstock_tensor::classification::classify;
+use penstock_tensor::fp8::Fp8;
 use penstock_tensor::render::write_infer_response;
 use penstock_tensor::tensor::push_byte_string;
 use penstock_tensor::{
@@ -879,6 +880,15 @@ fn any_tensor(as_json: bool) -> impl Strategy<Value = Tensor> {
                 let bytes = random[index % random.len()];
                 match datatype {
                     Datatype::Bool => data.push(bytes[0] & 1),
+                    datatype if let Some((least, greatest)) = datatype.narrow_range() => {
+                        let values = i16::from(greatest) - i16::from(least) + 1;
+                        let value = i16::from(bytes[0]) % values + i16::from(least);
+                        data.push(value as u8);
+                    }
+                    datatype if as_json && let Some(format) = Fp8::of(datatype) => {
+                        let is_finite = format.to_f64(bytes[0]).is_finite();
+                        data.push(if is_finite { bytes[0] } else { 1 });
+                    }
                     Datatype::Bytes if as_json => {
                         let text = texts.get(index).map(|text| text.iter().collect::<String>());
                         push_byte_string(&mut data, text.unwrap_or_default().as_bytes());
@@ -902,6 +912,34 @@ fn any_tensor(as_json: bool) -> impl Strategy<Value = Tensor> {
             }
             output("x", datatype, &shape, data)
         })
+}
+
+#[test]
+fn a_byte_beyond_an_integer_of_less_than_a_byte_is_refused_with_the_value_it_holds() {
+    for (datatype, good, bad, range) in [
+        ("INT4", vec![0xF8, 7], 8, "-8 to 7"),
+        ("UINT4", vec![0, 15], 0x10, "0 to 15"),
+        ("INT2", vec![0xFE, 1], 0xFC, "-2 to 1"),
+        ("UINT2", vec![0, 3], 4, "0 to 3"),
+    ] {
+        let contract = one(datatype, "[2]", "");
+        let body = |data: &[u8]| {
+            let head = json!({"inputs": [{"name": "x", "shape": [2], "datatype": datatype,
+                              "parameters": {"binary_data_size": 2}}]});
+            let head = head.to_string();
+            (head.len().to_string(), [head.as_bytes(), data].concat())
+        };
+        let (length, sent) = body(&good);
+        assert_eq!(
+            read(Some(&length), &sent, &contract).unwrap().inputs[0].data,
+            good
+        );
+        let (length, sent) = body(&[good[0], bad]);
+        let refused = read(Some(&length), &sent, &contract).unwrap_err();
+        let violation = &refused.violations[0];
+        assert_eq!(violation.rule, "out_of_range");
+        assert!(violation.message.contains(range), "{}", violation.message);
+    }
 }
 
 /// A contract with this tensor as its input, whatever its elements.

@@ -1,5 +1,6 @@
 //! Every number is rounded as the datatype asks, on the fast road and on the slow one.
 
+use penstock_tensor::fp8::Fp8;
 use penstock_tensor::{
     Contract, Datatype, InferRequest, Rejection, Tensor, Unknown, parse_predict, render,
 };
@@ -357,4 +358,46 @@ fn round_trip(datatype: Datatype, bytes: &[u8]) {
         bytes,
         "{text} as {datatype}"
     );
+}
+
+#[test]
+fn decimals_round_to_the_nearest_fp8_and_halves_to_the_even_one() {
+    for (datatype, format) in [
+        (Datatype::Fp8E4m3fn, Fp8::E4m3fn),
+        (Datatype::Fp8E4m3fnuz, Fp8::E4m3fnuz),
+        (Datatype::Fp8E5m2, Fp8::E5m2),
+        (Datatype::Fp8E5m2fnuz, Fp8::E5m2fnuz),
+    ] {
+        let positive = (0u8..0x80).filter(|code| format.to_f64(*code).is_finite());
+        let codes: Vec<u8> = positive.collect();
+        for pair in codes.windows(2) {
+            let [low, high] = [pair[0], pair[1]];
+            let half = (format.to_f64(low) + format.to_f64(high)) / 2.0;
+            let written = format!("{half:.60}");
+            let even = if low & 1 == 0 { low } else { high };
+            assert_eq!(read(&written, datatype).unwrap(), [even], "{written}");
+            // Nearer to the half than any double is.
+            let above = format!("{written}{}1", "0".repeat(300));
+            assert_eq!(read(&above, datatype).unwrap(), [high], "{above}");
+            let negative = read(&format!("-{above}"), datatype).unwrap();
+            assert_eq!(negative, [high | 0x80]);
+        }
+        let greatest = format!("{}", format.max());
+        let last = *codes.last().unwrap();
+        assert_eq!(read(&greatest, datatype).unwrap(), [last]);
+        for beyond in ["1e9", "-1e9", "1e400"] {
+            assert_eq!(rule_of(beyond, datatype), "number_out_of_range");
+        }
+        let zero = read("-0.0", datatype).unwrap();
+        let has_sign = matches!(datatype, Datatype::Fp8E4m3fn | Datatype::Fp8E5m2);
+        assert_eq!(zero, [if has_sign { 0x80 } else { 0 }]);
+    }
+    // Half a step beyond the greatest value: 464 goes back to the even 448, and 61440 would be infinite.
+    assert_eq!(read("464", Datatype::Fp8E4m3fn).unwrap(), [0x7E]);
+    assert_eq!(
+        rule_of("464.0001", Datatype::Fp8E4m3fn),
+        "number_out_of_range"
+    );
+    assert_eq!(rule_of("61440", Datatype::Fp8E5m2), "number_out_of_range");
+    assert_eq!(read("61439.999", Datatype::Fp8E5m2).unwrap(), [0x7B]);
 }

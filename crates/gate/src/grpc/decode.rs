@@ -644,7 +644,8 @@ fn field_of(datatype: Datatype) -> Option<u32> {
         Datatype::Fp32 => 6,
         Datatype::Fp64 => 7,
         Datatype::Bytes => 8,
-        Datatype::Fp16 | Datatype::Bf16 => return None,
+        // The protocol has no field for them.
+        _ => return None,
     })
 }
 
@@ -821,7 +822,8 @@ impl Contents<'_> {
                 push_byte_string(data, piece(value, at)?.bytes);
                 Ok(())
             }
-            Datatype::Fp16 | Datatype::Bf16 => Ok(()),
+            // They have no field.
+            _ => Ok(()),
         }
     }
 }

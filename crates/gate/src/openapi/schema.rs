@@ -4,6 +4,7 @@ use super::Described;
 use super::names::component;
 use penstock_tensor::classification::MAX_CLASSES;
 use penstock_tensor::contract::Dim;
+use penstock_tensor::fp8::Fp8;
 use penstock_tensor::{Contract, Datatype, TensorSpec};
 use serde_json::{Map, Value, json};
 
@@ -85,7 +86,7 @@ fn element(spec: &TensorSpec) -> Value {
                     Datatype::Fp16 => FP16_MAX,
                     Datatype::Bf16 => BF16_MAX,
                     Datatype::Fp32 => f64::from(f32::MAX),
-                    _ => f64::MAX,
+                    _ => Fp8::of(datatype).map_or(f64::MAX, Fp8::max),
                 };
                 json!({ "type": "number", "minimum": -greatest, "maximum": greatest })
             }

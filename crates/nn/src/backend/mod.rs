@@ -13,6 +13,8 @@ pub mod onnxruntime;
 pub mod openvino;
 mod operators;
 mod options;
+#[cfg(feature = "native")]
+mod packed;
 mod port;
 #[cfg(feature = "native")]
 mod quiet;

@@ -1042,7 +1042,7 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
 }
 
 /// ONNX's number for an element type.
-fn port_type(element: u64) -> PortType {
+pub(super) fn port_type(element: u64) -> PortType {
     match element {
         1 => PortType::Tensor(TensorType::Fp32),
         2 => PortType::Tensor(TensorType::U8),
@@ -1059,6 +1059,14 @@ fn port_type(element: u64) -> PortType {
         13 => PortType::Tensor(TensorType::U64),
         14 | 15 => PortType::Other("a complex number"),
         16 => PortType::Tensor(TensorType::Bf16),
+        17 => PortType::Tensor(TensorType::Fp8E4m3fn),
+        18 => PortType::Tensor(TensorType::Fp8E4m3fnuz),
+        19 => PortType::Tensor(TensorType::Fp8E5m2),
+        20 => PortType::Tensor(TensorType::Fp8E5m2fnuz),
+        21 => PortType::Tensor(TensorType::U4),
+        22 => PortType::Tensor(TensorType::I4),
+        25 => PortType::Tensor(TensorType::U2),
+        26 => PortType::Tensor(TensorType::I2),
         _ => PortType::Other("a number of less than a byte or of a rare format"),
     }
 }

@@ -50,7 +50,7 @@ use super::port::{Dim, Port, PortType};
 use super::rows::Rows;
 use super::session::{Backend, Interrupt, Lane, Session};
 use super::versions::Reads;
-use super::{onnx_file, versions};
+use super::{onnx_file, packed, versions};
 use crate::error::{ErrorCode, NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType};
 
@@ -934,7 +934,16 @@ fn borrowed(
         return values::strings(&tensor.dims, &tensor.data);
     }
     let mut data = tensor.data.as_ptr();
-    if data.align_offset(tensor.ty.size()) != 0 {
+    let mut len = tensor.data.len();
+    if let Some(bits) = tensor.ty.packed_bits() {
+        let packed = packed::pack(&tensor.data, bits);
+        len = packed.len();
+        let mut copy = vec![0u64; len.div_ceil(size_of::<u64>())];
+        // SAFETY: `copy` is at least as long as the bytes and overlaps nothing.
+        unsafe { ptr::copy_nonoverlapping(packed.as_ptr(), copy.as_mut_ptr().cast::<u8>(), len) };
+        data = copy.as_ptr().cast();
+        copies.push(copy);
+    } else if data.align_offset(tensor.ty.size()) != 0 {
         let mut copy = vec![0u64; tensor.data.len().div_ceil(size_of::<u64>())];
         // SAFETY: `copy` is at least as long as the bytes and overlaps nothing.
         unsafe {
@@ -948,13 +957,13 @@ fn borrowed(
         *to = i64::from(*from);
     }
     let mut value = ptr::null_mut();
-    // SAFETY: `data` is aligned for the element and, by `check`, as long as the shape says; it outlives the value, by
+    // SAFETY: `data` is aligned for the element and, by `check`, as long as the shape says, packed where elements are; it outlives the value, by
     // this function's contract. ONNX Runtime does not write to inputs, so that the bytes are shared with others is of
     // no consequence. `check` also bounds the rank.
     let status = ortsys![unsafe CreateTensorWithDataAsOrtValue(
         cpu.0,
         data.cast_mut().cast::<c_void>(),
-        tensor.data.len(),
+        len,
         dims.as_ptr(),
         tensor.dims.len(),
         element(PortType::Tensor(tensor.ty)),
@@ -1012,6 +1021,14 @@ fn read(
             _value: value,
             _shared: shared.clone(),
         };
+        if let Some(bits) = ty.packed_bits() {
+            let count =
+                (dims.iter()).try_fold(1usize, |count, dim| count.checked_mul(*dim as usize));
+            let signed = matches!(ty, TensorType::I2 | TensorType::I4);
+            let data = count.and_then(|count| packed::unpack(lent.as_ref(), bits, count, signed));
+            let data = data.ok_or_else(|| wrong("is not as long as its shape says"))?;
+            return NnTensor::new(ty, dims, data);
+        }
         let at = span(lent.as_ref());
         let ours = borrowed
             .iter()

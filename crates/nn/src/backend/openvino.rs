@@ -226,6 +226,7 @@ impl OpenVino {
             None
         } else {
             let declared = onnx_file::examine(graph)?;
+            no_small_types(declared.inputs.iter().chain(&declared.outputs))?;
             if let Some(structure) = onnx_file::structure::structure(graph) {
                 guards = refused::check(&structure, &declared.inputs, options.non_finite)?;
             }
@@ -1297,6 +1298,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+/// Refuses types of a byte and less. OpenVINO reads some of them, each by another version, and gives out few.
+fn no_small_types<'p>(mut ports: impl Iterator<Item = &'p Port>) -> Result<(), NnError> {
+    let is_small = |ty: TensorType| ty.packed_bits().is_some() || ty.fp8().is_some();
+    match ports.find(|port| port.ty.carried_as().is_some_and(is_small)) {
+        Some(port) => Err(NnError::unsupported(format!(
+            "this server gives OpenVINO no {} tensors, and {} is one; load the graph with backend = \"onnxruntime\"",
+            port.ty,
+            quoted(&port.name)
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// OpenVINO's number for an element type.
 fn port_type(raw: u32) -> PortType {
     const TYPES: [(Element, PortType); 14] = [
@@ -1339,7 +1353,18 @@ fn element(ty: PortType) -> Element {
         PortType::Tensor(TensorType::U32) => Element::U32,
         PortType::Tensor(TensorType::U64) => Element::U64,
         PortType::Tensor(TensorType::Bytes) => Element::STRING,
-        PortType::Other(_) => Element::DYNAMIC,
+        // Refused when the graph is loaded.
+        PortType::Tensor(
+            TensorType::I2
+            | TensorType::U2
+            | TensorType::I4
+            | TensorType::U4
+            | TensorType::Fp8E4m3fn
+            | TensorType::Fp8E4m3fnuz
+            | TensorType::Fp8E5m2
+            | TensorType::Fp8E5m2fnuz,
+        )
+        | PortType::Other(_) => Element::DYNAMIC,
     }
 }
 

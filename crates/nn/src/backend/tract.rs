@@ -613,7 +613,7 @@ fn port_type(element: i32) -> PortType {
         Ok(DataType::Uint64) => PortType::Tensor(TensorType::U64),
         Ok(DataType::String) => PortType::Tensor(TensorType::Bytes),
         Ok(DataType::Complex64 | DataType::Complex128) => PortType::Other("a complex number"),
-        _ => PortType::Other("a number of less than a byte or of a rare format"),
+        _ => super::onnx_file::port_type(u64::try_from(element).unwrap_or_default()),
     }
 }
 
@@ -633,6 +633,16 @@ fn datum_type(ty: PortType) -> Option<DatumType> {
         PortType::Tensor(TensorType::U64) => Some(DatumType::U64),
         // tract's strings reach few operators, and none that this server has seen answer right.
         PortType::Tensor(TensorType::Bf16 | TensorType::Bytes) | PortType::Other(_) => None,
+        PortType::Tensor(
+            TensorType::I2
+            | TensorType::U2
+            | TensorType::I4
+            | TensorType::U4
+            | TensorType::Fp8E4m3fn
+            | TensorType::Fp8E4m3fnuz
+            | TensorType::Fp8E5m2
+            | TensorType::Fp8E5m2fnuz,
+        ) => None,
     }
 }
 

@@ -34,12 +34,22 @@ pub mod onnx_type {
     pub const UINT32: u64 = 12;
     pub const UINT64: u64 = 13;
     pub const BFLOAT16: u64 = 16;
+    pub const FLOAT8E4M3FN: u64 = 17;
+    pub const FLOAT8E4M3FNUZ: u64 = 18;
+    pub const FLOAT8E5M2: u64 = 19;
+    pub const FLOAT8E5M2FNUZ: u64 = 20;
+    pub const UINT4: u64 = 21;
+    pub const INT4: u64 = 22;
+    pub const UINT2: u64 = 25;
+    pub const INT2: u64 = 26;
 }
 
 /// The ONNX operator set the graphs here are written in.
 const OPSET: u64 = 17;
 /// The version of the file format that goes with it.
 const IR_VERSION: u64 = 8;
+/// The first operator set with every type of a byte and less, and the file format that goes with it.
+const OPSET_OF_SMALL_TYPES: (u64, u64) = (25, 13);
 
 /// A dimension in a graph's declaration.
 #[derive(Clone, Copy)]
@@ -220,9 +230,14 @@ fn onnx_bytes_with(
     for port in outputs {
         graph = graph.message(12, value_info(port));
     }
-    let opset = Message::default().text(1, "").varint(2, OPSET);
+    let has_small_types = (inputs.iter().chain(outputs)).any(|port| port.ty > onnx_type::BFLOAT16);
+    let (opset, ir_version) = match has_small_types {
+        true => OPSET_OF_SMALL_TYPES,
+        false => (OPSET, IR_VERSION),
+    };
+    let opset = Message::default().text(1, "").varint(2, opset);
     Message::default()
-        .varint(1, IR_VERSION)
+        .varint(1, ir_version)
         .message(7, graph)
         .message(8, opset)
         .0
@@ -239,6 +254,19 @@ pub fn identity(ty: u64, dims: &[D]) -> GraphSource {
         &[Node("Identity", vec!["x"], vec!["y"])],
         &[p("x", ty, dims)],
         &[p("y", ty, dims)],
+    )
+}
+
+/// The file `y = x`, by way of FP32: ONNX Runtime's Identity takes no elements of less than a byte.
+pub fn there_and_back(ty: u64, dims: &[D]) -> Bytes {
+    onnx_bytes_with(
+        &[
+            Node("CastLike", vec!["x", "w"], vec!["z"]),
+            Node("CastLike", vec!["z", "x"], vec!["y"]),
+        ],
+        &[p("x", ty, dims)],
+        &[p("y", ty, dims)],
+        vec![weights(1)],
     )
 }
 

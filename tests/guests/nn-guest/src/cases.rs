@@ -471,7 +471,7 @@ pub fn runs_in_the_shadow(_: &Call) -> Value {
 }
 
 /// Every type of `penstock:nn/tensors` under its name in the protocol, with the bytes of one element; none for strings.
-const ELEMENTS: [(ElementType, &str, Option<usize>); 14] = [
+const ELEMENTS: [(ElementType, &str, Option<usize>); 22] = [
     (ElementType::Fp16, "FP16", Some(2)),
     (ElementType::Fp32, "FP32", Some(4)),
     (ElementType::Fp64, "FP64", Some(8)),
@@ -486,6 +486,14 @@ const ELEMENTS: [(ElementType, &str, Option<usize>); 14] = [
     (ElementType::Uint32, "UINT32", Some(4)),
     (ElementType::Uint64, "UINT64", Some(8)),
     (ElementType::Bytes, "BYTES", None),
+    (ElementType::Int2, "INT2", Some(1)),
+    (ElementType::Uint2, "UINT2", Some(1)),
+    (ElementType::Int4, "INT4", Some(1)),
+    (ElementType::Uint4, "UINT4", Some(1)),
+    (ElementType::Fp8E4m3fn, "FP8E4M3FN", Some(1)),
+    (ElementType::Fp8E4m3fnuz, "FP8E4M3FNUZ", Some(1)),
+    (ElementType::Fp8E5m2, "FP8E5M2", Some(1)),
+    (ElementType::Fp8E5m2fnuz, "FP8E5M2FNUZ", Some(1)),
 ];
 
 fn element_name(ty: ElementType) -> &'static str {

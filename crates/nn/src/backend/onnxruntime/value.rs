@@ -85,13 +85,21 @@ pub(super) fn port_type(ty: TensorElementType) -> PortType {
         T::Uint32 => PortType::Tensor(TensorType::U32),
         T::Uint64 => PortType::Tensor(TensorType::U64),
         T::String => PortType::Tensor(TensorType::Bytes),
+        T::Int2 => PortType::Tensor(TensorType::I2),
+        T::Uint2 => PortType::Tensor(TensorType::U2),
+        T::Int4 => PortType::Tensor(TensorType::I4),
+        T::Uint4 => PortType::Tensor(TensorType::U4),
+        T::Float8E4M3FN => PortType::Tensor(TensorType::Fp8E4m3fn),
+        T::Float8E4M3FNUZ => PortType::Tensor(TensorType::Fp8E4m3fnuz),
+        T::Float8E5M2 => PortType::Tensor(TensorType::Fp8E5m2),
+        T::Float8E5M2FNUZ => PortType::Tensor(TensorType::Fp8E5m2fnuz),
         T::Complex64 | T::Complex128 => PortType::Other("a complex number"),
         _ => PortType::Other("a number of less than a byte or of a rare format"),
     }
 }
 
 /// ONNX Runtime's number for each type that a tensor carries.
-pub(super) const ELEMENTS: [(Element, TensorType); 14] = [
+pub(super) const ELEMENTS: [(Element, TensorType); 22] = [
     (
         Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
         TensorType::Fp16,
@@ -141,6 +149,26 @@ pub(super) const ELEMENTS: [(Element, TensorType); 14] = [
     (
         Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING,
         TensorType::Bytes,
+    ),
+    (Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT2, TensorType::I2),
+    (Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT2, TensorType::U2),
+    (Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT4, TensorType::I4),
+    (Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT4, TensorType::U4),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT8E4M3FN,
+        TensorType::Fp8E4m3fn,
+    ),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT8E4M3FNUZ,
+        TensorType::Fp8E4m3fnuz,
+    ),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT8E5M2,
+        TensorType::Fp8E5m2,
+    ),
+    (
+        Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT8E5M2FNUZ,
+        TensorType::Fp8E5m2fnuz,
     ),
 ];
 
