@@ -703,7 +703,7 @@ fn what_is_wrong_with_the_settings_is_said() {
         ),
         (
             "[auth.tiers.free]\npriority = 0\n".to_owned(),
-            "the first to run",
+            "the highest priority",
         ),
         (
             "[[auth.models]]\nmodels = []\ntenants = [\"a\"]\n".to_owned(),

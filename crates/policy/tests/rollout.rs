@@ -383,7 +383,7 @@ fn a_change_of_one_bound_leaves_the_others_and_never_has_a_canary_end_that_must_
     ] {
         let refused = model.try_change(patch(text));
         assert!(
-            matches!(&refused, Err(EditRefused::Conflict(why)) if why.contains("never ends by itself")),
+            matches!(&refused, Err(EditRefused::Conflict(why)) if why.contains("automatic rollback is off")),
             "{text}: {refused:?}"
         );
         assert_eq!(bounds(&model), None, "{text}");

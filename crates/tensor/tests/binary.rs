@@ -274,7 +274,7 @@ fn every_lie_about_sizes_is_refused_with_its_pointer_and_rule() {
         rejection
             .violations
             .iter()
-            .any(|v| v.rule == "wrong_tail" && v.message.contains("no input has")),
+            .any(|v| v.rule == "wrong_tail" && v.message.contains("no input claims")),
         "{rejection:?}"
     );
     let most = i64::MAX.to_string();
@@ -286,7 +286,7 @@ fn every_lie_about_sizes_is_refused_with_its_pointer_and_rule() {
     let last = rejection.violations.last().unwrap();
     assert_eq!(last.rule, "wrong_tail");
     assert!(
-        last.message.contains("more bytes than there can be"),
+        last.message.contains("more bytes than can be counted"),
         "{last:?}"
     );
 }

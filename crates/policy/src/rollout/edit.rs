@@ -166,8 +166,8 @@ impl Rollouts {
         let bytes = changed.text().len();
         if bytes > MAX_DOCUMENT_BYTES {
             return Err(Refused::Conflict(format!(
-                "the rollouts of all models would have {bytes} bytes, more than {MAX_DOCUMENT_BYTES}; remove aliases or \
-                 deprecations that nobody needs"
+                "the rollouts of all models would have {bytes} bytes, more than {MAX_DOCUMENT_BYTES}; remove aliases \
+                 or deprecations that are no longer needed"
             )));
         }
         *self = changed;
@@ -227,54 +227,10 @@ impl Rollout {
                 percent,
                 rollback,
             } => {
-                self.usable(version, "/version", around)?;
-                if self
-                    .split
-                    .as_ref()
-                    .is_some_and(|split| !split.arms.is_empty())
-                {
-                    return Err(Refused::Conflict(
-                        "the model's callers are split among versions; end the split first"
-                            .to_owned(),
-                    ));
-                }
-                let stable = self.stable(around);
-                if stable == Some(version) {
-                    let named = match &self.default {
-                        None => "`latest`, the highest version".to_owned(),
-                        Some(to) => format!("`{to}`"),
-                    };
-                    return Err(Refused::Conflict(format!(
-                        "calls that name no version get {named}, which is version {version} itself; set the default to \
-                         what answers beside the canary first"
-                    )));
-                }
-                self.canary = Some(Canary {
-                    id: around.id(),
-                    version,
-                    percent,
-                    started_ms: now_ms,
-                    rollback,
-                });
+                self.start_canary(version, percent, rollback, around)?;
             }
             Change::SetCanary { percent, rollback } => {
-                let canary = self.running(around)?;
-                canary.percent = percent.unwrap_or(canary.percent);
-                match (rollback, &canary.rollback) {
-                    (None, _) => {}
-                    (Some(None), _) => canary.rollback = None,
-                    (Some(Some(patch)), Some(bounds)) => canary.rollback = Some(patch.onto(bounds)),
-                    // Who said that it must not end by itself has to say what is to end it now.
-                    (Some(Some(patch)), None) => {
-                        canary.rollback = Some(patch.alone().ok_or_else(|| {
-                            Refused::Conflict(
-                                "the canary never ends by itself, as it was told; give max_error_rate_increase or \
-                                 max_latency_ratio as well to have it end"
-                                    .to_owned(),
-                            )
-                        })?);
-                    }
-                }
+                self.set_canary(percent, rollback, around)?;
             }
             Change::StopCanary => {
                 let how = around.tripped.map_or("stopped".to_owned(), by_itself);
@@ -285,30 +241,7 @@ impl Rollout {
                 self.end(how, now_ms)?;
             }
             Change::Promote { alias } => {
-                let version = self.running(around)?.version;
-                self.usable(version, "", around)?;
-                let alias = match alias {
-                    Some(alias) if alias.is_latest() || !self.aliases.contains_key(&alias) => {
-                        return Err(self.no_alias(&alias));
-                    }
-                    Some(alias) => Some(alias),
-                    None => match &self.default {
-                        Some(Target::Alias(alias)) if !alias.is_latest() => Some(alias.clone()),
-                        _ => None,
-                    },
-                };
-                let how = match alias {
-                    Some(alias) => {
-                        let how = format!("promoted to `{alias}`");
-                        self.aliases.insert(alias, version);
-                        how
-                    }
-                    None => {
-                        self.default = Some(Target::Version(version));
-                        "promoted to the default".to_owned()
-                    }
-                };
-                self.end(how, now_ms)?;
+                self.promote(alias, around)?;
             }
             Change::SetSplit { split: None } => {
                 if self.split.take().is_none() {
@@ -364,7 +297,7 @@ impl Rollout {
                     && let Some(who) = self.rests_on_version(version, around)
                 {
                     return Err(Refused::Conflict(format!(
-                        "version {version} is {who}, which would answer nobody after the sunset; move that first"
+                        "version {version} is {who}, which would have no version after the sunset; move it first"
                     )));
                 }
                 self.deprecated.insert(version, deprecated);
@@ -376,6 +309,97 @@ impl Rollout {
             }
         }
         Ok(())
+    }
+
+    fn start_canary(
+        &mut self,
+        version: Version,
+        percent: Percent,
+        rollback: Option<Bounds>,
+        around: &Surroundings<'_>,
+    ) -> Result<(), Refused> {
+        self.usable(version, "/version", around)?;
+        if self
+            .split
+            .as_ref()
+            .is_some_and(|split| !split.arms.is_empty())
+        {
+            return Err(Refused::Conflict(
+                "the model's callers are split among versions; end the split first".to_owned(),
+            ));
+        }
+        let stable = self.stable(around);
+        if stable == Some(version) {
+            let named = match &self.default {
+                None => "`latest`, the highest version".to_owned(),
+                Some(to) => format!("`{to}`"),
+            };
+            return Err(Refused::Conflict(format!(
+                "calls that name no version get {named}, which is version {version} itself; set the default to \
+                 what answers beside the canary first"
+            )));
+        }
+        self.canary = Some(Canary {
+            id: around.id(),
+            version,
+            percent,
+            started_ms: around.now_ms,
+            rollback,
+        });
+        Ok(())
+    }
+
+    fn set_canary(
+        &mut self,
+        percent: Option<Percent>,
+        rollback: Option<Option<BoundsPatch>>,
+        around: &Surroundings<'_>,
+    ) -> Result<(), Refused> {
+        let canary = self.running(around)?;
+        canary.percent = percent.unwrap_or(canary.percent);
+        match (rollback, &canary.rollback) {
+            (None, _) => {}
+            (Some(None), _) => canary.rollback = None,
+            (Some(Some(patch)), Some(bounds)) => canary.rollback = Some(patch.onto(bounds)),
+            // Who said that it must not end by itself has to say what is to end it now.
+            (Some(Some(patch)), None) => {
+                canary.rollback = Some(patch.alone().ok_or_else(|| {
+                    Refused::Conflict(
+                        "automatic rollback is off for this canary; give max_error_rate_increase or \
+                         max_latency_ratio as well to turn it on"
+                            .to_owned(),
+                    )
+                })?);
+            }
+        }
+        Ok(())
+    }
+
+    fn promote(&mut self, alias: Option<Alias>, around: &Surroundings<'_>) -> Result<(), Refused> {
+        let version = self.running(around)?.version;
+        self.usable(version, "", around)?;
+        let alias = match alias {
+            Some(alias) if alias.is_latest() || !self.aliases.contains_key(&alias) => {
+                return Err(self.no_alias(&alias));
+            }
+            Some(alias) => Some(alias),
+            None => match &self.default {
+                Some(Target::Alias(alias)) if !alias.is_latest() => Some(alias.clone()),
+                _ => None,
+            },
+        };
+        let how = match alias {
+            Some(alias) => {
+                let how = format!("promoted to `{alias}`");
+                self.aliases.insert(alias, version);
+                how
+            }
+            None => {
+                self.default = Some(Target::Version(version));
+                "promoted to the default".to_owned()
+            }
+        };
+        self.end(how, around.now_ms)
     }
 
     fn end(&mut self, how: String, now_ms: u64) -> Result<(), Refused> {
@@ -530,7 +554,7 @@ impl Rollout {
         if let Some(split) = &self.split {
             let arms = split.arms.len();
             if arms == 1 || arms > MAX_ARMS || (arms == 0 && split.header.is_none()) {
-                let expected = format!("2 to {MAX_ARMS} arms, or a header and none");
+                let expected = format!("2 to {MAX_ARMS} arms, or a header and no arms");
                 fault("/arms", expected, format!("there are {arms} arms"));
             }
             for (n, arm) in split.arms.iter().enumerate() {
@@ -552,7 +576,7 @@ impl Rollout {
                     fault(
                         "/header/name",
                         expected,
-                        "this cannot be a header's name in lower case".into(),
+                        "this is not a header name in lower case".into(),
                     );
                 }
                 if !(1..=MAX_VALUES).contains(&header.values.len()) {
@@ -573,7 +597,7 @@ impl Rollout {
                     fault(
                         "/header/values",
                         expected,
-                        "a value is one that no header has".into(),
+                        "a value is not valid in a header".into(),
                     );
                 }
             }
@@ -590,7 +614,7 @@ impl Rollout {
                 fault(
                     "/since_ms",
                     expected,
-                    format!("version {version} is deprecated after all time"),
+                    format!("version {version} is deprecated at a time that is out of range"),
                 );
             }
             if sunset_ms.is_some_and(|sunset_ms| sunset_ms < *since_ms || sunset_ms > MAX_TIME_MS) {
@@ -598,7 +622,7 @@ impl Rollout {
                 fault(
                     "/sunset_ms",
                     expected,
-                    "a sunset comes after the deprecation".into(),
+                    "the sunset must not be before the deprecation".into(),
                 );
             }
             // It goes into a header between angle brackets.
@@ -618,7 +642,7 @@ impl Rollout {
                 fault(
                     "/link",
                     expected,
-                    "this is no link that a header can carry".into(),
+                    "this link is not valid in a header".into(),
                 );
             }
         }
@@ -673,7 +697,7 @@ fn exists(version: Version, at: &str, around: &Surroundings<'_>) -> Result<(), R
     }
     let versions: Vec<String> = around.versions.iter().map(ToString::to_string).collect();
     let expected = match versions.is_empty() {
-        true => "a version, and the model has none; what is said of it can only be taken back"
+        true => "a version that exists; the model has none, so its settings can only be removed"
             .to_owned(),
         false => format!("one of {}", versions.join(", ")),
     };
