@@ -16,15 +16,6 @@ const CHECKED_FOR_CIRCLES: [&str; 3] = ["gate", "nn", "host"];
 
 /// Groups of files that still import each other in a circle: the crate, and the files in the order of their names.
 const KNOWN_CIRCLES: &[(&str, &[&str])] = &[
-    (
-        "gate",
-        &[
-            "openapi",
-            "openapi::errors",
-            "openapi::paths",
-            "openapi::schema",
-        ],
-    ),
     ("host", &["app::manifest", "app::manifest::reader"]),
     (
         "host",
@@ -105,17 +96,12 @@ const LONG_FUNCTIONS: &[&str] = &[
     "nn/src/backend/rows.rs: onnx",
     "nn/src/backend/tract.rs: open",
     "nn/src/derive.rs: derive",
-    "policy/src/auth/settings.rs: faults",
-    "policy/src/rollout/edit.rs: change",
-    "tensor/src/infer.rs: input",
 ];
 
 /// Files that are still longer than [`MAX_FILE_LINES`].
 const LONG_FILES: &[&str] = &[
-    "gate/src/grpc/decode.rs",
     "gate/src/openapi/paths.rs",
     "gate/src/openapi/schema.rs",
-    "guest/src/gate.rs",
     "host/src/app/manifest/reader.rs",
     "host/src/init.rs",
     "host/src/server.rs",

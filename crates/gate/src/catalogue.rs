@@ -77,7 +77,7 @@ pub struct Skipped {
 pub struct Catalogue<P: Ports> {
     models: BTreeMap<String, Model<P>>,
     skipped: Vec<Skipped>,
-    rollouts: rollout::RolloutState,
+    rollouts: rollout::RolloutState<P::Rollouts>,
 }
 
 impl<P: Ports> Catalogue<P> {
@@ -139,8 +139,13 @@ impl<P: Ports> Catalogue<P> {
         Self {
             models,
             skipped,
-            rollouts: rollout::RolloutState::default(),
+            rollouts: rollout::RolloutState::new(ports.open_rollouts()),
         }
+    }
+
+    /// The service of the rollouts.
+    pub(crate) fn rollouts(&self) -> &P::Rollouts {
+        self.rollouts.service()
     }
 
     /// The models, by name.
@@ -217,7 +222,7 @@ impl<P: Ports> Catalogue<P> {
             }
         }
         if seeker.calls {
-            rollouts.check(ports, name, now_ms);
+            rollouts.check(name, now_ms);
         }
         let state = &*rollouts;
         let rollouts = state.known();
@@ -240,7 +245,7 @@ impl<P: Ports> Catalogue<P> {
             header: &|name| request.and_then(|request| rollout::header(request, name)),
             versions: &model.versions,
             ready: &ready,
-            tripped: &|id| state.is_tripped(name, id),
+            tripped: &|id| state.is_rolled_back(name, id),
             now_ms,
             random: seeker.random,
         };

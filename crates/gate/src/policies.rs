@@ -6,7 +6,7 @@ use crate::record::Request;
 use penstock_core::headers::{CREDENTIALS, SIGNATURE};
 use penstock_core::{Code, Problem, RouteKind};
 use penstock_policy::auth::service::AuthService;
-use penstock_policy::auth::words::{Admitted, CertificateShown, Presented, Refusal, Surroundings};
+use penstock_policy::auth::words::{Admitted, CertificateShown, Environment, Presented, Refusal};
 use penstock_policy::cache::CacheEntry;
 use penstock_policy::disclosure::Disclosure;
 use penstock_policy::document;
@@ -39,6 +39,8 @@ pub struct Policies<P: Ports> {
     pub disclosure: Vec<Disclosure>,
     /// Whose results are kept.
     pub cache: Vec<CacheEntry>,
+    /// Where they are kept.
+    pub results: P::Cache,
     /// The most bytes of any body, decoded.
     pub body_limit: u64,
     /// Whether some tier has a priority.
@@ -60,7 +62,7 @@ impl<P: Ports> Policies<P> {
         let text = ports.policy_text().map_err(broken)?;
         // A host of ours keeps the sets in the store instead, so a file that is not there is no fault.
         let key_sets = document::key_set_files(&text).map_err(broken)?.into_iter();
-        let surroundings = Surroundings {
+        let environment = Environment {
             key_sets: key_sets
                 .filter_map(|(issuer, file)| Some((issuer, ports.read_policy_file(&file)?)))
                 .collect(),
@@ -68,7 +70,7 @@ impl<P: Ports> Policies<P> {
                 .environment(LISTENER)
                 .is_some_and(|value| value == "public"),
         };
-        let auth = ports.open_auth(&text, surroundings).map_err(broken)?;
+        let auth = ports.open_auth(&text, environment).map_err(broken)?;
         let quota = ports.open_quota(&text).map_err(broken)?;
         for fallback in quota.fallbacks(ports.unix_ms(), ports.random() as u64) {
             ports.log(&fallback);
@@ -82,6 +84,7 @@ impl<P: Ports> Policies<P> {
             auth,
             disclosure: document::disclosure(&text).map_err(broken)?,
             cache: document::cache(&text).map_err(broken)?,
+            results: ports.open_cache(),
             body_limit: document::body_limit(&text).map_err(broken)?,
             ranks_tiers: document::ranks_tiers(&text).map_err(broken)?,
             unknown: document::validation(&text).map_err(broken)?.unknown(),

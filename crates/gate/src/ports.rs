@@ -1,32 +1,21 @@
-//! What the gate needs from outside. The guest room implements these over WIT imports; tests
-//! implement them in memory.
+//! What the gate needs from outside: clock, randomness, files, environment, validation, adapters, inference and the models of
+//! the host. The policies are [`Services`] of their own. The guest crate implements all of it over WIT imports; tests
+//! implement it in memory.
 
 use penstock_core::ModelVersion;
 pub use penstock_core::headers::Headers;
-use penstock_policy::auth::service::AuthService;
-use penstock_policy::auth::words::Surroundings;
-use penstock_policy::idempotency::service::IdempotencyService;
-use penstock_policy::quota::service::QuotaService;
-use penstock_policy::usage::service::UsageService;
+pub use penstock_policy::services::Services;
 pub use penstock_tensor::content::{
     Answer as AdapterAnswer, Blob, Item, Part, Refusal, RefusalKind, Step,
 };
 use penstock_tensor::{InferRequest, Rejection, Tensor, Unknown};
 
 /// Everything the gate is given.
-pub trait Ports {
+pub trait Ports: Services {
     /// A contract opened by validation.
     type Contract: ContractPort;
     /// An adapter opened for a model.
     type Adapter: AdapterPort;
-    /// Who may call, by the policy.
-    type Auth: AuthService;
-    /// The limits of the policy.
-    type Quota: QuotaService;
-    /// The idempotency of the policy.
-    type Idempotency: IdempotencyService;
-    /// The usage counters of the policy.
-    type Usage: UsageService;
 
     /// Milliseconds since the Unix epoch.
     fn unix_ms(&self) -> u64;
@@ -47,14 +36,6 @@ pub trait Ports {
     fn read_policy_file(&self, name: &str) -> Option<String>;
     /// What the host says by a variable of the environment.
     fn environment(&self, name: &str) -> Option<String>;
-    /// Opens who may call.
-    fn open_auth(&self, policy: &str, surroundings: Surroundings) -> Result<Self::Auth, String>;
-    /// Opens the limits of a policy.
-    fn open_quota(&self, policy: &str) -> Result<Self::Quota, String>;
-    /// Opens the idempotency of a policy.
-    fn open_idempotency(&self, policy: &str) -> Result<Self::Idempotency, String>;
-    /// Opens the usage counters of a policy.
-    fn open_usage(&self, policy: &str) -> Result<Self::Usage, String>;
 
     /// The folders under the models directory, each with the names inside it.
     fn list_models(&self) -> Vec<(String, Vec<String>)>;
@@ -89,16 +70,6 @@ pub trait Ports {
     /// Whether a model version could run now.
     fn ready(&self, model: &str, version: ModelVersion) -> Result<(), Failure>;
 
-    /// How calls are spread over versions, as JSON text.
-    fn rollouts(&self) -> Result<Option<String>, ControlFailure>;
-    /// Counts one answered call of a canary's run.
-    fn tally(&self, model: &str, canary: u64, counter: u32) -> Result<(), ControlFailure>;
-    /// The first counters of a canary's run.
-    fn tallies(&self, model: &str, canary: u64, counters: u32) -> Result<Vec<u64>, ControlFailure>;
-    /// Ends a canary's run; whether this call ended it.
-    fn trip(&self, model: &str, canary: u64, why: &str) -> Result<bool, ControlFailure>;
-    /// Why a canary's run was ended.
-    fn tripped(&self, model: &str, canary: u64) -> Result<Option<String>, ControlFailure>;
     /// Statistics in the Open Inference Protocol's form, as JSON text.
     fn statistics(
         &self,
@@ -111,25 +82,6 @@ pub trait Ports {
     fn load(&self, model: &str) -> Result<(), ControlFailure>;
     /// Unloads a model.
     fn unload(&self, model: &str) -> Result<(), ControlFailure>;
-
-    /// Looks for a kept result.
-    fn cache_look(
-        &self,
-        at: &CacheAddress<'_>,
-        since_ms: u64,
-        waiting_since_ms: Option<u64>,
-        now_ms: u64,
-    ) -> Result<CacheLooked, String>;
-    /// Keeps a result. Who ran without having looked has no ticket, which is 0.
-    fn cache_keep(
-        &self,
-        at: &CacheAddress<'_>,
-        ticket: u64,
-        value: &[u8],
-        now_ms: u64,
-    ) -> Result<(), String>;
-    /// Gives back a place: the run came to nothing.
-    fn cache_release(&self, at: &CacheAddress<'_>, ticket: u64) -> Result<(), String>;
 }
 
 /// The options of a run.
@@ -164,32 +116,6 @@ pub struct ControlFailure {
     pub kind: ControlFailureKind,
     /// In words.
     pub message: String,
-}
-
-/// Where a result belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CacheAddress<'a> {
-    /// What places are counted under.
-    pub space: &'a str,
-    /// Places there are.
-    pub places: u32,
-    /// What the result is of.
-    pub digest: &'a [u8],
-    /// Milliseconds a run may take before who waits for it takes its runner for dead.
-    pub lease_ms: u32,
-}
-
-/// What came of looking for a result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CacheLooked {
-    /// It is there: the result, and when it was kept.
-    Hit(Vec<u8>, u64),
-    /// The caller runs it, and keeps or releases it with this ticket.
-    Run(u64),
-    /// Somebody runs it.
-    Wait,
-    /// The caller runs it and keeps nothing.
-    Bypass,
 }
 
 /// A parsed body: inputs by name, and what else the caller said.

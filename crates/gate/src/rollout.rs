@@ -1,13 +1,15 @@
 //! Which version answers a call, as the operator's rollouts have it, and whether a canary goes on. The document is read at
 //! most once a second; a model that it says nothing of costs a look into a map.
 
-use crate::ports::{ControlFailureKind, FailureKind, Headers, Ports};
+use crate::ports::{FailureKind, Headers, Ports};
 use crate::record::Request;
 use crate::route::shorten;
 use penstock_core::kv::RETRY_STORE_S;
 use penstock_core::{Code, ModelVersion, Problem};
 use penstock_policy::rollout::judge::{self, Outcome, counter, is_to_judge, judge, numbers};
 use penstock_policy::rollout::notice::http_date;
+use penstock_policy::rollout::service::RolloutService;
+use penstock_policy::rollout::words::RolloutFailure;
 use penstock_policy::rollout::{Arm, Bounds, Chosen, Refused, Rollouts, Verdict};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -18,13 +20,13 @@ pub const REFRESH_MS: u64 = 1_000;
 const RETRY_MISSING_S: u32 = 60;
 
 /// The rollouts as an instance has read them, and when.
-#[derive(Default)]
-pub struct RolloutState {
+pub struct RolloutState<S> {
+    service: S,
     read_ms: Option<u64>,
     text: Option<String>,
     rollouts: Option<Rollouts>,
     /// By model: a canary's run, when it was asked for, and whether it was ended.
-    tripped: BTreeMap<String, (u64, u64, bool)>,
+    rolled_back: BTreeMap<String, (u64, u64, bool)>,
 }
 
 /// Whether something is to be asked for again.
@@ -33,7 +35,23 @@ fn is_due(read_ms: Option<u64>, now_ms: u64) -> bool {
     read_ms.is_none_or(|read_ms| now_ms < read_ms || now_ms - read_ms >= REFRESH_MS)
 }
 
-impl RolloutState {
+impl<S: RolloutService> RolloutState<S> {
+    /// A state in which nothing was read yet.
+    pub fn new(service: S) -> Self {
+        Self {
+            service,
+            read_ms: None,
+            text: None,
+            rollouts: None,
+            rolled_back: BTreeMap::new(),
+        }
+    }
+
+    /// The service that the rollouts are read from.
+    pub fn service(&self) -> &S {
+        &self.service
+    }
+
     /// Reads the rollouts, where that was not done within a second.
     pub fn refresh_if_due<P: Ports>(&mut self, ports: &P, now_ms: u64) -> Result<(), Problem> {
         match is_due(self.read_ms, now_ms) {
@@ -56,7 +74,7 @@ impl RolloutState {
             )
             .retry_after(RETRY_STORE_S)
         };
-        match ports.rollouts() {
+        match self.service.document() {
             Ok(text) => {
                 if self.rollouts.is_none() || text != self.text {
                     let read = text.as_deref().map_or(Ok(Rollouts::new()), Rollouts::parse);
@@ -72,12 +90,12 @@ impl RolloutState {
                     self.text = text;
                 }
             }
-            Err(failure) if failure.kind == ControlFailureKind::Unsupported => {}
+            Err(RolloutFailure::Unsupported(_)) => {}
             // What was read last holds on; who has read nothing must not guess.
-            Err(failure) if self.rollouts.is_none() => return Err(unread(&failure.message)),
+            Err(failure) if self.rollouts.is_none() => return Err(unread(failure.message())),
             Err(failure) => ports.log(&format!(
                 "the rollouts cannot be read, and stay what they were: {}",
-                failure.message
+                failure.message()
             )),
         }
         self.read_ms = Some(now_ms);
@@ -85,13 +103,13 @@ impl RolloutState {
     }
 
     /// Asks whether a model's canary was ended by itself.
-    pub fn check<P: Ports>(&mut self, ports: &P, model: &str, now_ms: u64) {
+    pub fn check(&mut self, model: &str, now_ms: u64) {
         let rollouts = self.rollouts.as_ref();
         let Some((canary, _)) = rollouts.and_then(|rollouts| rollouts.judged(model)) else {
             return;
         };
         let id = canary.id;
-        let known = self.tripped.get(model).filter(|(of, _, _)| *of == id);
+        let known = self.rolled_back.get(model).filter(|(of, _, _)| *of == id);
         let (read_ms, before) = match known {
             // Once ended it stays so.
             Some((_, _, true)) => return,
@@ -101,16 +119,17 @@ impl RolloutState {
         if !is_due(read_ms, now_ms) {
             return;
         }
-        let tripped = match ports.tripped(model, id) {
+        let rolled_back = match self.service.rolled_back(model, id) {
             Ok(why) => why.is_some(),
             Err(_) => before,
         };
-        self.tripped.insert(model.to_owned(), (id, now_ms, tripped));
+        let known = (id, now_ms, rolled_back);
+        self.rolled_back.insert(model.to_owned(), known);
     }
 
     /// Whether a run was ended, as far as this instance knows.
-    pub fn is_tripped(&self, model: &str, id: u64) -> bool {
-        matches!(self.tripped.get(model), Some((of, _, true)) if *of == id)
+    pub fn is_rolled_back(&self, model: &str, id: u64) -> bool {
+        matches!(self.rolled_back.get(model), Some((of, _, true)) if *of == id)
     }
 }
 
@@ -224,7 +243,7 @@ pub(crate) fn outcome(ran: bool, failed: Option<FailureKind>) -> Option<Outcome>
 
 /// Counts a call for its run, and ends the run where it does worse than it may.
 pub(crate) fn count<P: Ports>(
-    ports: &P,
+    (ports, rollouts): (&P, &P::Rollouts),
     model: &str,
     version: ModelVersion,
     counted: &Counted,
@@ -239,25 +258,25 @@ pub(crate) fn count<P: Ports>(
     let (number, before) = numbers(*id, *started_ms, bounds, ports.unix_ms());
     let counter = counter(*arm, outcome, latency_ns);
     // A call that was answered is not refused because it could not be counted.
-    if ports.tally(model, number, counter).is_err()
+    if rollouts.count(model, number, counter).is_err()
         || !is_to_judge(*arm, outcome, ports.random() as u64)
     {
         return;
     }
-    let tallies = |number| ports.tallies(model, number, judge::COUNTERS);
-    let (Ok(mut sums), Ok(earlier)) = (tallies(number), tallies(before)) else {
+    let counts = |number| rollouts.counts(model, number, judge::COUNTERS);
+    let (Ok(mut sums), Ok(earlier)) = (counts(number), counts(before)) else {
         return;
     };
     for (sum, more) in sums.iter_mut().zip(earlier) {
         *sum = sum.saturating_add(more);
     }
     if let Verdict::Trip(why) = judge(&sums, bounds) {
-        match ports.trip(model, *id, &why) {
+        match rollouts.roll_back(model, *id, &why) {
             Ok(true) => ports.log(&format!("model {model}: the canary was ended, run {id}: {why}")),
             Ok(false) => {}
             Err(failure) => ports.log(&format!(
                 "model {model}: the canary of run {id} is to be ended and could not be, by a call of version {version}: {}",
-                failure.message
+                failure.message()
             )),
         }
     }

@@ -141,7 +141,6 @@ impl<'a, P: Ports> Runner<'a, P> {
         outputs: &[String],
         options: RunOptions,
     ) -> Result<Computed, Problem> {
-        let ports = self.call.ports;
         let question = cache::Question {
             tenant: &self.call.caller.tenant,
             version: self.serving.version,
@@ -152,7 +151,8 @@ impl<'a, P: Ports> Runner<'a, P> {
             is_joined: options.is_joined,
             timeout_us: options.timeout_us,
         };
-        let keep = match self.cache.look(ports, &question)? {
+        let cache = (self.call.ports, &self.call.policies.results);
+        let keep = match self.cache.look(cache, &question)? {
             Lookup::Found(outputs) => {
                 return Ok(Computed {
                     outputs,
@@ -162,7 +162,7 @@ impl<'a, P: Ports> Runner<'a, P> {
             Lookup::Run(keep) => keep,
         };
         let computed = self.compute(None, inputs, outputs, options);
-        self.cache.keep(ports, keep, computed.as_deref().ok());
+        self.cache.keep(cache, keep, computed.as_deref().ok());
         Ok(Computed {
             outputs: computed?,
             ran: true,

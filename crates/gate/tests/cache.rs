@@ -1,9 +1,12 @@
 //! Calls answered from kept results, over in-memory ports: what is found, what it costs, and what the answer says of it.
 //! Races of callers are simulated in `penstock-policy`.
 
-use penstock_gate::ports::{CacheAddress, CacheLooked, Failure, FailureKind, Ports};
+use penstock_gate::ports::{Failure, FailureKind, Ports, Services};
 use penstock_gate::{Gate, Header, Request, Response};
+use penstock_policy::cache::Looked;
 use penstock_policy::cache::result;
+use penstock_policy::cache::service::CacheService;
+use penstock_policy::cache::words::CacheAddress;
 use penstock_tensor::Tensor;
 use penstock_testkit::{InMemory, LIMITS};
 use serde_json::{Value, json};
@@ -217,8 +220,8 @@ fn tenants_share_no_results_unless_the_operator_says_so() {
                 lease_ms: 2_000,
             };
             matches!(
-                ports.cache_look(&at, 0, None, ports.unix_ms()),
-                Ok(CacheLooked::Hit(..))
+                ports.open_cache().look(&at, 0, None, ports.unix_ms()),
+                Ok(Looked::Hit(..))
             )
         };
         let callers = [Some("anonymous"), Some("another")];
@@ -408,15 +411,18 @@ fn another_runs(ports: &InMemory) -> impl Fn(&InMemory, &[Tensor]) + 'static {
             lease_ms: 2_000,
         }
     }
-    let looked = ports.cache_look(&at(&digest), 0, None, ports.unix_ms());
-    let Ok(CacheLooked::Run(ticket)) = looked else {
+    let looked = ports
+        .open_cache()
+        .look(&at(&digest), 0, None, ports.unix_ms());
+    let Ok(Looked::Run(ticket)) = looked else {
         panic!("{looked:?}")
     };
     move |ports, outputs| {
         let value = result::encode(outputs, 1 << 16).expect("it is small");
         let now_ms = ports.unix_ms();
         ports
-            .cache_keep(&at(&digest), ticket, &value, now_ms)
+            .open_cache()
+            .keep(&at(&digest), ticket, &value, now_ms)
             .expect("the store answers");
     }
 }

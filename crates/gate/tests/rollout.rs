@@ -1,9 +1,10 @@
 //! Which version answers a call, what the answer says of it, and when a canary ends: the gate over ports in memory.
 
 use penstock_core::ModelVersion;
-use penstock_gate::ports::{Failure, FailureKind};
+use penstock_gate::ports::{Failure, FailureKind, Services};
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_policy::rollout::Rollouts;
+use penstock_policy::rollout::service::RolloutService;
 use penstock_tensor::Tensor;
 use penstock_testkit::InMemory;
 use serde_json::{Value, json};
@@ -62,7 +63,7 @@ impl Setup {
     fn say(&self, rollout: Value) {
         let document = json!({ "v": 1, "generation": 1, "models": { "m": rollout } }).to_string();
         Rollouts::parse(&document).unwrap();
-        *self.ports.rollouts.borrow_mut() = Some(document);
+        self.ports.set_rollouts(Some(&document));
         // What was read before is believed for a second.
         self.ports.clock.advance_ms(1_000);
     }
@@ -147,7 +148,7 @@ fn an_alias_names_a_version_wherever_a_number_may_stand_and_moves_within_a_secon
 fn a_call_is_answered_by_what_was_read_last_while_the_rollouts_cannot_be_read() {
     let mut setup = Setup::new(json!({ "default": 1 }));
     assert_eq!(setup.says(CALL, &[]).1, "1");
-    *setup.ports.rollouts.borrow_mut() = Some("{".into());
+    setup.ports.set_rollouts(Some("{"));
     setup.ports.clock.advance_ms(1_000);
     assert_eq!(setup.says(CALL, &[]), said(200, "1", "default:1"));
     assert!(setup.ports.logged.borrow()[0].contains("cannot be read"));
@@ -162,7 +163,7 @@ fn a_call_is_answered_by_what_was_read_last_while_the_rollouts_cannot_be_read() 
         setup.says("/v1/models/m@2:predict", &[]),
         said(200, "2", "pinned")
     );
-    *setup.ports.rollouts.borrow_mut() = None;
+    setup.ports.set_rollouts(None);
     assert_eq!(setup.says(CALL, &[]), said(200, "3", "latest"));
 }
 
@@ -213,7 +214,7 @@ fn calls_of_a_canary_are_counted_and_a_bad_one_ends_by_itself() {
     }));
     let canary = format!("canary:{ID}");
     assert_eq!(setup.says(CALL, &[]), said(200, "2", &canary));
-    assert_eq!(setup.ports.tallies.borrow().len(), 1);
+    assert_eq!(setup.ports.canary_counters(), [1]);
     // Who names a version is not counted, and a full line says nothing of the version.
     assert_eq!(
         setup.says("/v1/models/m@2:predict", &[]),
@@ -223,7 +224,7 @@ fn calls_of_a_canary_are_counted_and_a_bad_one_ends_by_itself() {
     assert_eq!(setup.says(CALL, &[]), said(503, "2", &canary));
     setup.failing.set(Some(FailureKind::InputsRejected));
     assert_eq!(setup.says(CALL, &[]), said(422, "2", &canary));
-    assert_eq!(setup.ports.tallies.borrow().values().sum::<u64>(), 1);
+    assert_eq!(setup.ports.canary_counters(), [1]);
     setup.failing.set(Some(FailureKind::Failed));
     let mut failed = 0;
     while setup.says(CALL, &[]).0 == 500 {
@@ -234,11 +235,8 @@ fn calls_of_a_canary_are_counted_and_a_bad_one_ends_by_itself() {
     // 50 calls are waited for, and then one judgement in four calls, and a second until it is known.
     assert!((49..250).contains(&failed), "{failed}");
     assert_eq!(setup.says(CALL, &[]), said(200, "1", "default:1"));
-    let tripped = setup.ports.tripped.borrow();
-    assert!(
-        tripped[&("m".to_owned(), ID)].contains("calls failed"),
-        "{tripped:?}"
-    );
+    let why = setup.ports.open_rollouts().rolled_back("m", ID).unwrap();
+    assert!(why.as_deref().unwrap().contains("calls failed"), "{why:?}");
     assert!(
         setup
             .ports

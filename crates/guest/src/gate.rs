@@ -1,30 +1,18 @@
-//! The gate's two doors over one [`Gate`], and its ports over WIT imports.
+//! The gate's two entry points over one [`Gate`], and its ports over WIT imports. What the gate imports from the policies is
+//! converted in their files.
 //!
-//! Both doors end in the same call, [`answer`], so the same request gets the same answer through
-//! either.
+//! Both entry points end in the same call, [`answer`], so the same request gets the same answer through either.
 
-use crate::types::{
-    bulk_bytes, bulk_to_wit, caller_from_wit, caller_to_wit, http as wit_http, rejection_from_wit,
-    tensors_from_wit, tensors_to_wit,
-};
+use crate::types::{http as wit_http, tensors_from_wit, tensors_to_wit};
+use crate::{inference::failure, models::control_failure};
 use http_body_util::BodyExt;
 use penstock_core::headers::AUTHORITY;
-use penstock_core::{Caller, Code, ModelVersion, Problem, grpc};
+use penstock_core::{Code, ModelVersion, Problem, grpc};
 use penstock_gate::grpc::service::is_call;
-use penstock_gate::ports::{
-    self, AdapterPort, ContractPort, Failure, FailureKind, Headers, ParsedBody, Ports,
-};
+use penstock_gate::ports::{ControlFailure, Failure, InferOptions, Ports, Services};
 use penstock_gate::{Gate, Header, Request, Response};
-use penstock_policy::auth::service::AuthService;
-use penstock_policy::auth::words as auth;
-use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
-use penstock_policy::idempotency::words as idempotency;
-use penstock_policy::quota::service::{AdmissionService, QuotaService};
-use penstock_policy::quota::words as quota;
-use penstock_policy::usage::service::UsageService;
-use penstock_policy::usage::words as usage;
-use penstock_tensor::infer::OutputRequest;
-use penstock_tensor::{BinaryInput, InferRequest, Rejection, Tensor, Unknown};
+use penstock_policy::auth::words::Environment;
+use penstock_tensor::Tensor;
 use std::cell::RefCell;
 
 #[allow(missing_docs)]
@@ -48,9 +36,9 @@ pub mod bindings {
 }
 
 use bindings::penstock::auth::auth as wit_auth;
+use bindings::penstock::models::models as wit_models;
 use bindings::penstock::validation::validation as wit_validation;
 use bindings::penstock::{adapter::adapter as wit_adapter, inference::inference as wit_inference};
-use bindings::penstock::{cache::cache as wit_cache, models::models as wit_models};
 use bindings::penstock::{
     idempotency::idempotency as wit_idempotency, quota::quota as wit_quota,
     usage::usage as wit_usage,
@@ -295,13 +283,46 @@ where
 /// The gate's ports over its imports.
 struct WitPorts;
 
-impl Ports for WitPorts {
-    type Contract = wit_validation::Contract;
-    type Adapter = wit_adapter::Adapter;
+impl Services for WitPorts {
     type Auth = wit_auth::Policy;
     type Quota = wit_quota::Policy;
     type Idempotency = wit_idempotency::Policy;
     type Usage = wit_usage::Policy;
+    type Cache = crate::cache::WitCache;
+    type Rollouts = crate::models::WitRollouts;
+
+    fn open_auth(&self, policy: &str, environment: Environment) -> Result<Self::Auth, String> {
+        let environment = wit_auth::Surroundings {
+            key_sets: environment.key_sets,
+            public: environment.public,
+        };
+        wit_auth::Policy::open(policy, &environment)
+    }
+
+    fn open_quota(&self, policy: &str) -> Result<Self::Quota, String> {
+        wit_quota::Policy::open(policy)
+    }
+
+    fn open_idempotency(&self, policy: &str) -> Result<Self::Idempotency, String> {
+        wit_idempotency::Policy::open(policy)
+    }
+
+    fn open_usage(&self, policy: &str) -> Result<Self::Usage, String> {
+        wit_usage::Policy::open(policy)
+    }
+
+    fn open_cache(&self) -> Self::Cache {
+        crate::cache::WitCache
+    }
+
+    fn open_rollouts(&self) -> Self::Rollouts {
+        crate::models::WitRollouts
+    }
+}
+
+impl Ports for WitPorts {
+    type Contract = wit_validation::Contract;
+    type Adapter = wit_adapter::Adapter;
 
     fn unix_ms(&self) -> u64 {
         let now = wasip2::clocks::wall_clock::now();
@@ -354,30 +375,6 @@ impl Ports for WitPorts {
 
     fn environment(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
-    }
-
-    fn open_auth(
-        &self,
-        policy: &str,
-        surroundings: auth::Surroundings,
-    ) -> Result<Self::Auth, String> {
-        let surroundings = wit_auth::Surroundings {
-            key_sets: surroundings.key_sets,
-            public: surroundings.public,
-        };
-        wit_auth::Policy::open(policy, &surroundings)
-    }
-
-    fn open_quota(&self, policy: &str) -> Result<Self::Quota, String> {
-        wit_quota::Policy::open(policy)
-    }
-
-    fn open_idempotency(&self, policy: &str) -> Result<Self::Idempotency, String> {
-        wit_idempotency::Policy::open(policy)
-    }
-
-    fn open_usage(&self, policy: &str) -> Result<Self::Usage, String> {
-        wit_usage::Policy::open(policy)
     }
 
     fn list_models(&self) -> Vec<(String, Vec<String>)> {
@@ -436,7 +433,7 @@ impl Ports for WitPorts {
         version: ModelVersion,
         inputs: Vec<Tensor>,
         outputs: &[String],
-        options: ports::InferOptions,
+        options: InferOptions,
     ) -> Result<Vec<Tensor>, Failure> {
         let inputs = tensors_to_wit(inputs);
         let terms = wit_inference::Terms {
@@ -465,553 +462,26 @@ impl Ports for WitPorts {
         wit_inference::ready(model, version.get()).map_err(failure)
     }
 
-    fn rollouts(&self) -> Result<Option<String>, ports::ControlFailure> {
-        wit_models::rollouts().map_err(control_failure)
-    }
-
-    fn tally(&self, model: &str, canary: u64, counter: u32) -> Result<(), ports::ControlFailure> {
-        wit_models::tally(model, canary, counter).map_err(control_failure)
-    }
-
-    fn tallies(
-        &self,
-        model: &str,
-        canary: u64,
-        counters: u32,
-    ) -> Result<Vec<u64>, ports::ControlFailure> {
-        wit_models::tallies(model, canary, counters).map_err(control_failure)
-    }
-
-    fn trip(&self, model: &str, canary: u64, why: &str) -> Result<bool, ports::ControlFailure> {
-        wit_models::trip(model, canary, why).map_err(control_failure)
-    }
-
-    fn tripped(&self, model: &str, canary: u64) -> Result<Option<String>, ports::ControlFailure> {
-        wit_models::tripped(model, canary).map_err(control_failure)
-    }
-
     fn statistics(
         &self,
         model: Option<&str>,
         version: Option<ModelVersion>,
-    ) -> Result<String, ports::ControlFailure> {
+    ) -> Result<String, ControlFailure> {
         wit_models::statistics(model, version.map(ModelVersion::get)).map_err(control_failure)
     }
 
-    fn index(&self, ready: bool) -> Result<String, ports::ControlFailure> {
+    fn index(&self, ready: bool) -> Result<String, ControlFailure> {
         wit_models::index(ready).map_err(control_failure)
     }
 
-    fn load(&self, model: &str) -> Result<(), ports::ControlFailure> {
+    fn load(&self, model: &str) -> Result<(), ControlFailure> {
         wit_models::load(model).map_err(control_failure)
     }
 
-    fn unload(&self, model: &str) -> Result<(), ports::ControlFailure> {
+    fn unload(&self, model: &str) -> Result<(), ControlFailure> {
         wit_models::unload(model).map_err(control_failure)
-    }
-
-    fn cache_look(
-        &self,
-        at: &ports::CacheAddress<'_>,
-        since_ms: u64,
-        waiting_since_ms: Option<u64>,
-        now_ms: u64,
-    ) -> Result<ports::CacheLooked, String> {
-        let looked = wit_cache::look(&address(at), since_ms, waiting_since_ms, now_ms)?;
-        Ok(match looked {
-            wit_cache::Looked::Hit(kept) => {
-                ports::CacheLooked::Hit(bulk_bytes(&kept.value).to_vec(), kept.kept_ms)
-            }
-            wit_cache::Looked::Run(ticket) => ports::CacheLooked::Run(ticket),
-            wit_cache::Looked::Wait => ports::CacheLooked::Wait,
-            wit_cache::Looked::Bypass => ports::CacheLooked::Bypass,
-        })
-    }
-
-    fn cache_keep(
-        &self,
-        at: &ports::CacheAddress<'_>,
-        ticket: u64,
-        value: &[u8],
-        now_ms: u64,
-    ) -> Result<(), String> {
-        wit_cache::keep(&address(at), ticket, &bulk_to_wit(value), now_ms)
-    }
-
-    fn cache_release(&self, at: &ports::CacheAddress<'_>, ticket: u64) -> Result<(), String> {
-        wit_cache::release(&address(at), ticket)
-    }
-}
-
-fn address(at: &ports::CacheAddress<'_>) -> wit_cache::Address {
-    wit_cache::Address {
-        space: at.space.to_owned(),
-        places: at.places,
-        digest: at.digest.to_vec(),
-        lease_ms: at.lease_ms,
-    }
-}
-
-fn control_failure(failure: wit_models::Failure) -> ports::ControlFailure {
-    use ports::ControlFailureKind as Kind;
-    use wit_models::FailureKind as Wit;
-    ports::ControlFailure {
-        kind: match failure.kind {
-            Wit::Unsupported => Kind::Unsupported,
-            Wit::NotFound => Kind::NotFound,
-            Wit::FailedPrecondition => Kind::FailedPrecondition,
-            Wit::Failed => Kind::Failed,
-        },
-        message: failure.message,
     }
 }
 
 /// The most entries read of one folder; a model has a handful.
 const MAX_FOLDER_ENTRIES: usize = 1024;
-
-fn failure(failure: wit_inference::Failure) -> Failure {
-    use wit_inference::FailureKind as Wit;
-    let kind = match failure.kind {
-        Wit::NotReady => FailureKind::NotReady,
-        Wit::Overloaded => FailureKind::Overloaded,
-        Wit::DeadlineExceeded => FailureKind::DeadlineExceeded,
-        Wit::InputsRejected => FailureKind::InputsRejected,
-        Wit::Failed => FailureKind::Failed,
-        Wit::RowsDepend => FailureKind::RowsDepend,
-    };
-    Failure {
-        kind,
-        message: failure.message,
-        retry_after_ms: failure.retry_after_ms,
-    }
-}
-
-impl ContractPort for wit_validation::Contract {
-    fn parse_predict(&self, body: &str) -> Result<ParsedBody, Rejection> {
-        let parsed = self.parse_predict(body).map_err(rejection_from_wit)?;
-        Ok(ParsedBody {
-            id: parsed.id,
-            model_version: parsed.model_version,
-            inputs: tensors_from_wit(parsed.inputs),
-        })
-    }
-
-    fn parse_infer(
-        &self,
-        body: &str,
-        tail_bytes: u64,
-        unknown: Unknown,
-    ) -> Result<InferRequest, Rejection> {
-        self.parse_infer(body, tail_bytes, unknown_to_wit(unknown))
-            .map(infer_from_wit)
-            .map_err(rejection_from_wit)
-    }
-
-    fn parse_generate(&self, body: &str, unknown: Unknown) -> Result<InferRequest, Rejection> {
-        self.parse_generate(body, unknown_to_wit(unknown))
-            .map(infer_from_wit)
-            .map_err(rejection_from_wit)
-    }
-}
-
-fn unknown_to_wit(unknown: Unknown) -> wit_validation::Unknown {
-    match unknown {
-        Unknown::Ignore => wit_validation::Unknown::Ignore,
-        Unknown::Refuse => wit_validation::Unknown::Refuse,
-    }
-}
-
-fn infer_from_wit(parsed: wit_validation::InferRequest) -> InferRequest {
-    let binary = parsed.binary.into_iter();
-    let outputs = parsed.outputs.into_iter();
-    InferRequest {
-        id: parsed.id,
-        model_name: parsed.model_name,
-        model_version: parsed.model_version,
-        inputs: tensors_from_wit(parsed.inputs),
-        binary: binary
-            .map(|one| BinaryInput {
-                input: one.input as usize,
-                index: one.index as usize,
-                bytes: one.bytes,
-            })
-            .collect(),
-        outputs: outputs
-            .map(|output| OutputRequest {
-                name: output.name,
-                binary: output.binary,
-                classes: output.classes,
-            })
-            .collect(),
-        binary_outputs: parsed.binary_outputs,
-        priority: parsed.priority,
-        timeout_us: parsed.timeout_us,
-    }
-}
-
-impl AdapterPort for wit_adapter::Adapter {
-    fn prepare(
-        &self,
-        items: &[ports::Item<'_>],
-        cut_to: Option<u32>,
-    ) -> Result<ports::Step, ports::Refusal> {
-        let items: Vec<wit_adapter::Item> = items
-            .iter()
-            .map(|item| wit_adapter::Item {
-                parts: item.parts.iter().map(part).collect(),
-            })
-            .collect();
-        self.prepare(&items, cut_to)
-            .map(step)
-            .map_err(|refusal| ports::Refusal {
-                item: refusal.item,
-                part: refusal.part,
-                kind: match refusal.kind {
-                    wit_adapter::RefusalKind::UnsupportedMediaType(text) => {
-                        ports::RefusalKind::UnsupportedMediaType(text)
-                    }
-                    wit_adapter::RefusalKind::InvalidContent(text) => {
-                        ports::RefusalKind::InvalidContent(text)
-                    }
-                    wit_adapter::RefusalKind::TooLong(text) => ports::RefusalKind::TooLong(text),
-                },
-            })
-    }
-
-    fn advance(&self, outputs: Vec<Tensor>) -> Result<ports::Step, String> {
-        self.advance(&tensors_to_wit(outputs)).map(step)
-    }
-}
-
-fn part(part: &ports::Part<'_>) -> wit_adapter::Part {
-    let blob = |blob: &ports::Blob<'_>| wit_adapter::Blob {
-        media_type: blob.media_type.map(str::to_owned),
-        body: bulk_to_wit(blob.body),
-    };
-    match part {
-        ports::Part::Text(text) => wit_adapter::Part::Text((*text).to_owned()),
-        ports::Part::Tokens(tokens) => wit_adapter::Part::Tokens(tokens.to_vec()),
-        ports::Part::Image(body) => wit_adapter::Part::Image(blob(body)),
-        ports::Part::Audio(body) => wit_adapter::Part::Audio(blob(body)),
-        ports::Part::Bytes(body) => wit_adapter::Part::Bytes(blob(body)),
-    }
-}
-
-fn step(step: wit_adapter::Step) -> ports::Step {
-    match step {
-        wit_adapter::Step::Tensors(list) => ports::Step::Tensors(tensors_from_wit(list)),
-        wit_adapter::Step::Other(run) => ports::Step::Other(run.step, tensors_from_wit(run.inputs)),
-        wit_adapter::Step::Answers(answers) => ports::Step::Answers(
-            answers
-                .into_iter()
-                .map(|answer| ports::AdapterAnswer {
-                    text: answer.text,
-                    units: answer.units,
-                })
-                .collect(),
-        ),
-    }
-}
-
-fn headers(headers: Vec<wit_quota::Header>) -> Headers {
-    headers.into_iter().map(|h| (h.name, h.value)).collect()
-}
-
-fn quota_refusal(refusal: wit_quota::Refusal) -> quota::Refusal {
-    quota::Refusal {
-        kind: match refusal.kind {
-            wit_quota::RefusalKind::UsedUp => quota::RefusalKind::UsedUp,
-            wit_quota::RefusalKind::TooLarge => quota::RefusalKind::TooLarge,
-            wit_quota::RefusalKind::StoreFailed => quota::RefusalKind::StoreFailed,
-        },
-        limit: refusal.limit,
-        message: refusal.message,
-        retry_after_s: refusal.retry_after_s,
-        headers: headers(refusal.headers),
-    }
-}
-
-fn auth_refusal(refusal: wit_auth::Refusal) -> auth::Refusal {
-    use auth::RefusalKind as Kind;
-    use wit_auth::RefusalKind as Wit;
-    auth::Refusal {
-        kind: match refusal.kind {
-            Wit::Missing => Kind::Missing,
-            Wit::Malformed => Kind::Malformed,
-            Wit::Ambiguous => Kind::Ambiguous,
-            Wit::Invalid => Kind::Invalid,
-            Wit::Expired => Kind::Expired,
-            Wit::Revoked => Kind::Revoked,
-            Wit::Replayed => Kind::Replayed,
-            Wit::Denied => Kind::Denied,
-            Wit::TenantDisabled => Kind::TenantDisabled,
-            Wit::Throttled => Kind::Throttled,
-            Wit::StoreFailed => Kind::StoreFailed,
-            Wit::Hidden => Kind::Hidden,
-        },
-        message: refusal.message,
-        challenge: refusal.challenge,
-        retry_after_s: refusal.retry_after_s,
-        caller: refusal.caller.map(caller_from_wit),
-    }
-}
-
-impl AuthService for wit_auth::Policy {
-    fn admit(
-        &self,
-        shown: &auth::Presented<'_>,
-        now_ms: u64,
-        random: u64,
-    ) -> Result<auth::Admitted, auth::Refusal> {
-        use auth::CredentialKind as Kind;
-        use wit_auth::CredentialKind as Wit;
-        let headers = shown.headers.iter().map(|(name, value)| wit_auth::Header {
-            name: (*name).to_owned(),
-            value: value.to_vec(),
-        });
-        let certificate = shown.certificate.map(|certificate| wit_auth::Certificate {
-            sha256: certificate.sha256.to_owned(),
-            names: certificate.names.to_vec(),
-        });
-        let request = wit_auth::Request {
-            method: shown.method.to_owned(),
-            target: shown.target.to_owned(),
-            headers: headers.collect(),
-            body_sha256: shown.body_sha256.map(Vec::from),
-            address: shown.address.map(str::to_owned),
-            forwarded: shown.forwarded,
-            certificate,
-            route: shown.route.to_owned(),
-            model: shown.model.map(str::to_owned),
-        };
-        let admitted = self.admit(&request, now_ms, random).map_err(auth_refusal)?;
-        Ok(auth::Admitted {
-            caller: caller_from_wit(admitted.caller),
-            credential: match admitted.credential {
-                Wit::None => Kind::None,
-                Wit::ApiKey => Kind::ApiKey,
-                Wit::Token => Kind::Token,
-                Wit::Signature => Kind::Signature,
-                Wit::Certificate => Kind::Certificate,
-            },
-            priority: admitted.priority,
-        })
-    }
-
-    fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool> {
-        self.sees(&caller_to_wit(caller), models)
-    }
-}
-
-impl QuotaService for wit_quota::Policy {
-    type Admission = wit_quota::Admission;
-
-    fn scope(&self) -> quota::Scope {
-        let scope = self.scope();
-        quota::Scope {
-            calls: scope.calls,
-            items: scope.items,
-            settles: scope.settles,
-        }
-    }
-
-    fn fallbacks(&self, now_ms: u64, random: u64) -> Vec<String> {
-        self.fallbacks(now_ms, random)
-    }
-
-    fn admit(
-        &self,
-        call: &quota::Call<'_>,
-        now_ms: u64,
-        random: u64,
-    ) -> Result<quota::Admitted<Self::Admission>, quota::Refusal> {
-        let call = wit_quota::Call {
-            caller: caller_to_wit(call.caller),
-            route: call.route.to_owned(),
-            model: call.model.map(str::to_owned),
-            body_bytes: call.body_bytes,
-        };
-        let admitted = self.admit(&call, now_ms, random).map_err(quota_refusal)?;
-        Ok(quota::Admitted {
-            admission: admitted.admission,
-            wait_ms: admitted.wait_ms,
-            headers: headers(admitted.headers),
-        })
-    }
-}
-
-impl AdmissionService for wit_quota::Admission {
-    fn charge_items(
-        &self,
-        items: u64,
-        now_ms: u64,
-        random: u64,
-    ) -> Result<Headers, quota::Refusal> {
-        self.charge_items(items, now_ms, random)
-            .map(headers)
-            .map_err(quota_refusal)
-    }
-
-    fn refund_items(&self, now_ms: u64) -> Headers {
-        headers(self.refund_items(now_ms))
-    }
-
-    fn settle(&self, compute_ms: u64, now_ms: u64) {
-        self.settle(compute_ms, now_ms);
-    }
-}
-
-fn idempotency_refusal(refusal: wit_idempotency::Refusal) -> idempotency::Refusal {
-    use wit_idempotency::RefusalKind as Wit;
-    idempotency::Refusal {
-        kind: match refusal.kind {
-            Wit::Invalid => idempotency::RefusalKind::Invalid,
-            Wit::InFlight => idempotency::RefusalKind::InFlight,
-            Wit::Mismatch => idempotency::RefusalKind::Mismatch,
-            Wit::Exhausted => idempotency::RefusalKind::Exhausted,
-            Wit::StoreFailed => idempotency::RefusalKind::StoreFailed,
-        },
-        message: refusal.message,
-        retry_after_s: refusal.retry_after_s,
-    }
-}
-
-fn kept(answer: wit_idempotency::Answer) -> idempotency::Kept {
-    idempotency::Kept {
-        status: answer.status,
-        headers: answer.headers,
-        body: match answer.body {
-            wit_idempotency::Body::Text(text) => Ok(text.into_bytes()),
-            wit_idempotency::Body::Bytes(bytes) => Ok(bytes),
-            wit_idempotency::Body::Omitted(bytes) => Err(bytes),
-        },
-    }
-}
-
-impl IdempotencyService for wit_idempotency::Policy {
-    type Attempt = wit_idempotency::Attempt;
-
-    fn rules(&self) -> idempotency::Rules {
-        let settings = self.settings();
-        idempotency::Rules {
-            enabled: settings.enabled,
-            required: settings.required,
-            max_record_bytes: settings.max_record_bytes,
-        }
-    }
-
-    fn look(
-        &self,
-        call: &idempotency::Call<'_>,
-        now_ms: u64,
-    ) -> Result<idempotency::Looked<Self::Attempt>, idempotency::Refusal> {
-        let call = wit_idempotency::Call {
-            tenant: call.tenant.to_owned(),
-            method: call.method.to_owned(),
-            route: call.route.to_owned(),
-            idempotency_keys: call.idempotency_keys.iter().map(|k| k.to_vec()).collect(),
-            fingerprint: call.fingerprint.to_owned(),
-        };
-        match self.look(&call, now_ms).map_err(idempotency_refusal)? {
-            wit_idempotency::Looked::Free(attempt) => Ok(idempotency::Looked::Free(attempt)),
-            wit_idempotency::Looked::Done(answer) => Ok(idempotency::Looked::Done(kept(answer))),
-            wit_idempotency::Looked::Unprotected => Ok(idempotency::Looked::Unprotected),
-        }
-    }
-}
-
-impl AttemptService for wit_idempotency::Attempt {
-    fn claim(
-        &self,
-        now_ms: u64,
-        random: u64,
-    ) -> Result<idempotency::Claimed, idempotency::Refusal> {
-        match self.claim(now_ms, random).map_err(idempotency_refusal)? {
-            wit_idempotency::Claimed::Granted => Ok(idempotency::Claimed::Granted),
-            wit_idempotency::Claimed::Done(answer) => Ok(idempotency::Claimed::Done(kept(answer))),
-            wit_idempotency::Claimed::Unprotected => Ok(idempotency::Claimed::Unprotected),
-        }
-    }
-
-    fn complete(
-        &self,
-        answer: idempotency::Kept,
-        now_ms: u64,
-    ) -> Result<idempotency::Completed, idempotency::Refusal> {
-        let answer = wit_idempotency::Answer {
-            status: answer.status,
-            headers: answer.headers,
-            body: match answer.body.map(String::from_utf8) {
-                Ok(Ok(text)) => wit_idempotency::Body::Text(text),
-                Ok(Err(not_text)) => wit_idempotency::Body::Bytes(not_text.into_bytes()),
-                Err(bytes) => wit_idempotency::Body::Omitted(bytes),
-            },
-        };
-        match self
-            .complete(&answer, now_ms)
-            .map_err(idempotency_refusal)?
-        {
-            wit_idempotency::Completed::Published => Ok(idempotency::Completed::Published),
-            wit_idempotency::Completed::Superseded(answer) => {
-                Ok(idempotency::Completed::Superseded(kept(answer)))
-            }
-        }
-    }
-
-    fn release(&self) {
-        self.release();
-    }
-}
-
-impl UsageService for wit_usage::Policy {
-    fn enabled(&self) -> bool {
-        self.enabled()
-    }
-
-    fn count(
-        &self,
-        caller: &Caller,
-        model: &str,
-        amounts: usage::Amounts,
-        now_ms: u64,
-        random: u64,
-    ) -> Result<(), String> {
-        let amounts = wit_usage::Amounts {
-            requests: amounts.requests,
-            items: amounts.items,
-            body_bytes: amounts.bytes,
-            compute_us: amounts.compute_us,
-        };
-        self.count(&caller_to_wit(caller), model, amounts, now_ms, random)
-    }
-
-    fn read(
-        &self,
-        (first_day, last_day): (u64, u64),
-        tenant: Option<&str>,
-        start: Option<(u64, u64)>,
-    ) -> Result<usage::Report, String> {
-        let report = self.read(first_day, last_day, tenant, start)?;
-        let rows = report.rows.into_iter().map(|row| usage::Row {
-            day: row.day,
-            who: usage::Who {
-                tenant: row.tenant,
-                api_key_id: row.api_key_id,
-                model: row.model,
-            },
-            requests: row.amounts.requests,
-            items: row.amounts.items,
-            bytes: row.amounts.body_bytes,
-            compute_us: row.amounts.compute_us,
-            alerts: row
-                .alerts
-                .into_iter()
-                .map(|alert| (alert.name, alert.reached_ms))
-                .collect(),
-        });
-        Ok(usage::Report {
-            rows: rows.collect(),
-            next: report.next,
-        })
-    }
-}

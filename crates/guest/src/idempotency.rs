@@ -1,127 +1,249 @@
 //! `penstock:idempotency` over `penstock-policy`, on the durable store.
 
-use crate::kv::{DEFAULT, WitKv};
-use penstock_policy::idempotency::service::{
-    AttemptService, IdempotencyService, KvAttempt, KvIdempotency,
-};
-use penstock_policy::idempotency::words::{
-    Call, Claimed, Completed, Kept, Looked, Refusal, RefusalKind,
-};
-
-#[allow(missing_docs)]
-#[doc(hidden)]
-pub mod bindings {
-    wit_bindgen::generate!({
-        world: "penstock:idempotency/component",
-        path: ["../../wit/deps/keyvalue", "../../wit/idempotency"],
-        with: {
-            "wasi:keyvalue/store@0.2.0-draft2": crate::kv::store,
-            "wasi:keyvalue/atomics@0.2.0-draft2": crate::kv::atomics,
-            "wasi:keyvalue/batch@0.2.0-draft2": crate::kv::batch,
-        },
-        pub_export_macro: true,
-        default_bindings_module: "penstock_guest::idempotency::bindings",
-    });
-}
-
-use bindings::exports::penstock::idempotency::idempotency as wit;
+#[cfg(feature = "idempotency")]
+pub use component::{Component, bindings};
 
 /// The component.
-pub struct Component;
+#[cfg(feature = "idempotency")]
+mod component {
+    use crate::kv::{DEFAULT, WitKv};
+    use penstock_policy::idempotency::service::{
+        AttemptService, IdempotencyService, KvAttempt, KvIdempotency,
+    };
+    use penstock_policy::idempotency::words::{
+        Call, Claimed, Completed, Kept, Looked, Refusal, RefusalKind,
+    };
 
-impl wit::Guest for Component {
-    type Policy = KvIdempotency<WitKv>;
-    type Attempt = KvAttempt<WitKv>;
-}
-
-fn refusal(refusal: Refusal) -> wit::Refusal {
-    wit::Refusal {
-        kind: match refusal.kind {
-            RefusalKind::Invalid => wit::RefusalKind::Invalid,
-            RefusalKind::InFlight => wit::RefusalKind::InFlight,
-            RefusalKind::Mismatch => wit::RefusalKind::Mismatch,
-            RefusalKind::Exhausted => wit::RefusalKind::Exhausted,
-            RefusalKind::StoreFailed => wit::RefusalKind::StoreFailed,
-        },
-        message: refusal.message,
-        retry_after_s: refusal.retry_after_s,
-    }
-}
-
-fn answer(kept: Kept) -> wit::Answer {
-    wit::Answer {
-        status: kept.status,
-        headers: kept.headers,
-        body: match kept.body.map(String::from_utf8) {
-            Ok(Ok(text)) => wit::Body::Text(text),
-            Ok(Err(not_text)) => wit::Body::Bytes(not_text.into_bytes()),
-            Err(bytes) => wit::Body::Omitted(bytes),
-        },
-    }
-}
-
-fn kept(answer: wit::Answer) -> Kept {
-    Kept {
-        status: answer.status,
-        headers: answer.headers,
-        body: match answer.body {
-            wit::Body::Text(text) => Ok(text.into_bytes()),
-            wit::Body::Bytes(bytes) => Ok(bytes),
-            wit::Body::Omitted(bytes) => Err(bytes),
-        },
-    }
-}
-
-impl wit::GuestPolicy for KvIdempotency<WitKv> {
-    fn open(text: String) -> Result<wit::Policy, String> {
-        Self::open(&text, WitKv::new(&[DEFAULT])).map(wit::Policy::new)
+    #[allow(missing_docs)]
+    #[doc(hidden)]
+    pub mod bindings {
+        wit_bindgen::generate!({
+            world: "penstock:idempotency/component",
+            path: ["../../wit/deps/keyvalue", "../../wit/idempotency"],
+            with: {
+                "wasi:keyvalue/store@0.2.0-draft2": crate::kv::store,
+                "wasi:keyvalue/atomics@0.2.0-draft2": crate::kv::atomics,
+                "wasi:keyvalue/batch@0.2.0-draft2": crate::kv::batch,
+            },
+            pub_export_macro: true,
+            default_bindings_module: "penstock_guest::idempotency::bindings",
+        });
     }
 
-    fn settings(&self) -> wit::Settings {
-        let rules = self.rules();
-        wit::Settings {
-            enabled: rules.enabled,
-            required: rules.required,
-            max_record_bytes: rules.max_record_bytes,
+    use bindings::exports::penstock::idempotency::idempotency as wit;
+
+    /// The component.
+    pub struct Component;
+
+    impl wit::Guest for Component {
+        type Policy = KvIdempotency<WitKv>;
+        type Attempt = KvAttempt<WitKv>;
+    }
+
+    fn refusal(refusal: Refusal) -> wit::Refusal {
+        wit::Refusal {
+            kind: match refusal.kind {
+                RefusalKind::Invalid => wit::RefusalKind::Invalid,
+                RefusalKind::InFlight => wit::RefusalKind::InFlight,
+                RefusalKind::Mismatch => wit::RefusalKind::Mismatch,
+                RefusalKind::Exhausted => wit::RefusalKind::Exhausted,
+                RefusalKind::StoreFailed => wit::RefusalKind::StoreFailed,
+            },
+            message: refusal.message,
+            retry_after_s: refusal.retry_after_s,
         }
     }
 
-    fn look(&self, call: wit::Call, now_ms: u64) -> Result<wit::Looked, wit::Refusal> {
-        let call = Call {
-            tenant: &call.tenant,
-            method: &call.method,
-            route: &call.route,
-            idempotency_keys: call.idempotency_keys.iter().map(Vec::as_slice).collect(),
-            fingerprint: &call.fingerprint,
-        };
-        let looked = IdempotencyService::look(self, &call, now_ms).map_err(refusal)?;
-        Ok(match looked {
-            Looked::Free(attempt) => wit::Looked::Free(wit::Attempt::new(attempt)),
-            Looked::Done(kept) => wit::Looked::Done(answer(kept)),
-            Looked::Unprotected => wit::Looked::Unprotected,
-        })
+    fn answer(kept: Kept) -> wit::Answer {
+        wit::Answer {
+            status: kept.status,
+            headers: kept.headers,
+            body: match kept.body.map(String::from_utf8) {
+                Ok(Ok(text)) => wit::Body::Text(text),
+                Ok(Err(not_text)) => wit::Body::Bytes(not_text.into_bytes()),
+                Err(bytes) => wit::Body::Omitted(bytes),
+            },
+        }
+    }
+
+    fn kept(answer: wit::Answer) -> Kept {
+        Kept {
+            status: answer.status,
+            headers: answer.headers,
+            body: match answer.body {
+                wit::Body::Text(text) => Ok(text.into_bytes()),
+                wit::Body::Bytes(bytes) => Ok(bytes),
+                wit::Body::Omitted(bytes) => Err(bytes),
+            },
+        }
+    }
+
+    impl wit::GuestPolicy for KvIdempotency<WitKv> {
+        fn open(text: String) -> Result<wit::Policy, String> {
+            Self::open(&text, WitKv::new(&[DEFAULT])).map(wit::Policy::new)
+        }
+
+        fn settings(&self) -> wit::Settings {
+            let rules = self.rules();
+            wit::Settings {
+                enabled: rules.enabled,
+                required: rules.required,
+                max_record_bytes: rules.max_record_bytes,
+            }
+        }
+
+        fn look(&self, call: wit::Call, now_ms: u64) -> Result<wit::Looked, wit::Refusal> {
+            let call = Call {
+                tenant: &call.tenant,
+                method: &call.method,
+                route: &call.route,
+                idempotency_keys: call.idempotency_keys.iter().map(Vec::as_slice).collect(),
+                fingerprint: &call.fingerprint,
+            };
+            let looked = IdempotencyService::look(self, &call, now_ms).map_err(refusal)?;
+            Ok(match looked {
+                Looked::Free(attempt) => wit::Looked::Free(wit::Attempt::new(attempt)),
+                Looked::Done(kept) => wit::Looked::Done(answer(kept)),
+                Looked::Unprotected => wit::Looked::Unprotected,
+            })
+        }
+    }
+
+    impl wit::GuestAttempt for KvAttempt<WitKv> {
+        fn claim(&self, now_ms: u64, random: u64) -> Result<wit::Claimed, wit::Refusal> {
+            let claimed = AttemptService::claim(self, now_ms, random).map_err(refusal)?;
+            Ok(match claimed {
+                Claimed::Granted => wit::Claimed::Granted,
+                Claimed::Done(kept) => wit::Claimed::Done(answer(kept)),
+                Claimed::Unprotected => wit::Claimed::Unprotected,
+            })
+        }
+
+        fn complete(
+            &self,
+            answered: wit::Answer,
+            now_ms: u64,
+        ) -> Result<wit::Completed, wit::Refusal> {
+            let completed =
+                AttemptService::complete(self, kept(answered), now_ms).map_err(refusal)?;
+            Ok(match completed {
+                Completed::Published => wit::Completed::Published,
+                Completed::Superseded(kept) => wit::Completed::Superseded(answer(kept)),
+            })
+        }
+
+        fn release(&self) {
+            AttemptService::release(self);
+        }
     }
 }
 
-impl wit::GuestAttempt for KvAttempt<WitKv> {
-    fn claim(&self, now_ms: u64, random: u64) -> Result<wit::Claimed, wit::Refusal> {
-        let claimed = AttemptService::claim(self, now_ms, random).map_err(refusal)?;
-        Ok(match claimed {
-            Claimed::Granted => wit::Claimed::Granted,
-            Claimed::Done(kept) => wit::Claimed::Done(answer(kept)),
-            Claimed::Unprotected => wit::Claimed::Unprotected,
-        })
+/// The gate's side: what it imports.
+#[cfg(feature = "gate")]
+mod gate {
+    use crate::gate::bindings::penstock::idempotency::idempotency as wit;
+    use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
+    use penstock_policy::idempotency::words as idempotency;
+
+    fn idempotency_refusal(refusal: wit::Refusal) -> idempotency::Refusal {
+        use wit::RefusalKind as Wit;
+        idempotency::Refusal {
+            kind: match refusal.kind {
+                Wit::Invalid => idempotency::RefusalKind::Invalid,
+                Wit::InFlight => idempotency::RefusalKind::InFlight,
+                Wit::Mismatch => idempotency::RefusalKind::Mismatch,
+                Wit::Exhausted => idempotency::RefusalKind::Exhausted,
+                Wit::StoreFailed => idempotency::RefusalKind::StoreFailed,
+            },
+            message: refusal.message,
+            retry_after_s: refusal.retry_after_s,
+        }
     }
 
-    fn complete(&self, answered: wit::Answer, now_ms: u64) -> Result<wit::Completed, wit::Refusal> {
-        let completed = AttemptService::complete(self, kept(answered), now_ms).map_err(refusal)?;
-        Ok(match completed {
-            Completed::Published => wit::Completed::Published,
-            Completed::Superseded(kept) => wit::Completed::Superseded(answer(kept)),
-        })
+    fn kept(answer: wit::Answer) -> idempotency::Kept {
+        idempotency::Kept {
+            status: answer.status,
+            headers: answer.headers,
+            body: match answer.body {
+                wit::Body::Text(text) => Ok(text.into_bytes()),
+                wit::Body::Bytes(bytes) => Ok(bytes),
+                wit::Body::Omitted(bytes) => Err(bytes),
+            },
+        }
     }
 
-    fn release(&self) {
-        AttemptService::release(self);
+    impl IdempotencyService for wit::Policy {
+        type Attempt = wit::Attempt;
+
+        fn rules(&self) -> idempotency::Rules {
+            let settings = self.settings();
+            idempotency::Rules {
+                enabled: settings.enabled,
+                required: settings.required,
+                max_record_bytes: settings.max_record_bytes,
+            }
+        }
+
+        fn look(
+            &self,
+            call: &idempotency::Call<'_>,
+            now_ms: u64,
+        ) -> Result<idempotency::Looked<Self::Attempt>, idempotency::Refusal> {
+            let call = wit::Call {
+                tenant: call.tenant.to_owned(),
+                method: call.method.to_owned(),
+                route: call.route.to_owned(),
+                idempotency_keys: call.idempotency_keys.iter().map(|k| k.to_vec()).collect(),
+                fingerprint: call.fingerprint.to_owned(),
+            };
+            match self.look(&call, now_ms).map_err(idempotency_refusal)? {
+                wit::Looked::Free(attempt) => Ok(idempotency::Looked::Free(attempt)),
+                wit::Looked::Done(answer) => Ok(idempotency::Looked::Done(kept(answer))),
+                wit::Looked::Unprotected => Ok(idempotency::Looked::Unprotected),
+            }
+        }
+    }
+
+    impl AttemptService for wit::Attempt {
+        fn claim(
+            &self,
+            now_ms: u64,
+            random: u64,
+        ) -> Result<idempotency::Claimed, idempotency::Refusal> {
+            match self.claim(now_ms, random).map_err(idempotency_refusal)? {
+                wit::Claimed::Granted => Ok(idempotency::Claimed::Granted),
+                wit::Claimed::Done(answer) => Ok(idempotency::Claimed::Done(kept(answer))),
+                wit::Claimed::Unprotected => Ok(idempotency::Claimed::Unprotected),
+            }
+        }
+
+        fn complete(
+            &self,
+            answer: idempotency::Kept,
+            now_ms: u64,
+        ) -> Result<idempotency::Completed, idempotency::Refusal> {
+            let answer = wit::Answer {
+                status: answer.status,
+                headers: answer.headers,
+                body: match answer.body.map(String::from_utf8) {
+                    Ok(Ok(text)) => wit::Body::Text(text),
+                    Ok(Err(not_text)) => wit::Body::Bytes(not_text.into_bytes()),
+                    Err(bytes) => wit::Body::Omitted(bytes),
+                },
+            };
+            match self
+                .complete(&answer, now_ms)
+                .map_err(idempotency_refusal)?
+            {
+                wit::Completed::Published => Ok(idempotency::Completed::Published),
+                wit::Completed::Superseded(answer) => {
+                    Ok(idempotency::Completed::Superseded(kept(answer)))
+                }
+            }
+        }
+
+        fn release(&self) {
+            self.release();
+        }
     }
 }

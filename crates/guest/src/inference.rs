@@ -5,264 +5,298 @@
 //! opening one costs four calls of the host beside the copies of a run's tensors. How a graph is named to `load-by-name` is
 //! [`GraphName`]'s affair.
 
-use crate::types::{bulk_bytes, datatype_from_wit, tensor_to_wit, tensors};
-use penstock_core::{GraphName, GraphTerms, NnData, NnWord, ShadowTensor};
-use penstock_tensor::{Datatype, Tensor};
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-
-#[allow(missing_docs)]
-#[doc(hidden)]
-pub mod bindings {
-    wit_bindgen::generate!({
-        world: "penstock:inference/component",
-        path: ["../../wit/types", "../../wit/deps/nn", "../../wit/nn", "../../wit/inference"],
-        with: { "penstock:types/tensors@0.1.0": crate::types::tensors },
-        generate_all,
-        pub_export_macro: true,
-        default_bindings_module: "penstock_guest::inference::bindings",
-    });
-}
-
-use bindings::exports::penstock::inference::inference as wit;
-use bindings::penstock::nn::tensors::{self as nn, ElementType};
-use bindings::wasi::nn::errors::{Error, ErrorCode};
-use bindings::wasi::nn::graph::load_by_name;
-use bindings::wasi::nn::inference::GraphExecutionContext;
-use bindings::wasi::nn::tensor::Tensor as NnTensor;
+#[cfg(feature = "inference")]
+pub use component::{Inference, bindings};
+#[cfg(feature = "gate")]
+pub(crate) use gate::failure;
 
 /// The component.
-pub struct Inference;
+#[cfg(feature = "inference")]
+mod component {
+    use crate::types::{bulk_bytes, datatype_from_wit, tensor_to_wit, tensors};
+    use penstock_core::{GraphName, GraphTerms, NnData, NnWord, ShadowTensor};
+    use penstock_tensor::{Datatype, Tensor};
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
 
-/// The most execution contexts an instance keeps open; beyond it the whole set is dropped and filled
-/// again, which costs one host call for each model that is still in use.
-const MAX_OPEN_CONTEXTS: usize = 256;
+    #[allow(missing_docs)]
+    #[doc(hidden)]
+    pub mod bindings {
+        wit_bindgen::generate!({
+            world: "penstock:inference/component",
+            path: ["../../wit/types", "../../wit/deps/nn", "../../wit/nn", "../../wit/inference"],
+            with: { "penstock:types/tensors@0.1.0": crate::types::tensors },
+            generate_all,
+            pub_export_macro: true,
+            default_bindings_module: "penstock_guest::inference::bindings",
+        });
+    }
 
-thread_local! {
-    static CONTEXTS: RefCell<BTreeMap<Opened, GraphExecutionContext>> = const { RefCell::new(BTreeMap::new()) };
-}
+    use bindings::exports::penstock::inference::inference as wit;
+    use bindings::penstock::nn::tensors::{self as nn, ElementType};
+    use bindings::wasi::nn::errors::{Error, ErrorCode};
+    use bindings::wasi::nn::graph::load_by_name;
+    use bindings::wasi::nn::inference::GraphExecutionContext;
+    use bindings::wasi::nn::tensor::Tensor as NnTensor;
 
-/// What a context was opened for: model, version and how its calls are treated.
-type Opened = (String, u64, GraphTerms);
+    /// The component.
+    pub struct Inference;
 
-impl wit::Guest for Inference {
-    fn infer(
+    /// The most execution contexts an instance keeps open; beyond it the whole set is dropped and filled
+    /// again, which costs one host call for each model that is still in use.
+    const MAX_OPEN_CONTEXTS: usize = 256;
+
+    thread_local! {
+        static CONTEXTS: RefCell<BTreeMap<Opened, GraphExecutionContext>> = const { RefCell::new(BTreeMap::new()) };
+    }
+
+    /// What a context was opened for: model, version and how its calls are treated.
+    type Opened = (String, u64, GraphTerms);
+
+    impl wit::Guest for Inference {
+        fn infer(
+            model: String,
+            version: u64,
+            inputs: Vec<tensors::Tensor>,
+            outputs: Vec<String>,
+            terms: wit::Terms,
+        ) -> Result<Vec<tensors::Tensor>, wit::Failure> {
+            let named = inputs
+                .into_iter()
+                .map(to_nn)
+                .collect::<Result<Vec<_>, _>>()?;
+            let terms = GraphTerms {
+                priority: terms.priority,
+                timeout_ms: terms.timeout_ms,
+                shadow: false,
+                joined: terms.joined,
+            };
+            compute(model, version, terms, named)?
+                .into_iter()
+                .filter(|(name, _)| outputs.is_empty() || outputs.contains(name))
+                .map(from_nn)
+                .collect()
+        }
+
+        fn shadow(
+            model: String,
+            version: u64,
+            inputs: Vec<tensors::Tensor>,
+            expected: Vec<tensors::Tensor>,
+        ) -> Result<(), wit::Failure> {
+            let input = |tensor: tensors::Tensor| {
+                let name = ShadowTensor::Input(&tensor.name).to_string();
+                to_nn(tensors::Tensor { name, ..tensor })
+            };
+            let answered = |tensor: tensors::Tensor| {
+                let name = ShadowTensor::Expected(&tensor.name).to_string();
+                to_nn(tensors::Tensor { name, ..tensor })
+            };
+            let named = (inputs.into_iter().map(input))
+                .chain(expected.into_iter().map(answered))
+                .collect::<Result<Vec<_>, _>>()?;
+            let terms = GraphTerms {
+                shadow: true,
+                ..GraphTerms::default()
+            };
+            compute(model, version, terms, named).map(drop)
+        }
+
+        fn ready(model: String, version: u64) -> Result<(), wit::Failure> {
+            // Not from the kept contexts: a model can stop being ready after it was opened.
+            load_by_name(&GraphName::write(&model, version, GraphTerms::default()))
+                .map(drop)
+                .map_err(failure)
+        }
+    }
+
+    fn compute(
         model: String,
         version: u64,
-        inputs: Vec<tensors::Tensor>,
-        outputs: Vec<String>,
-        terms: wit::Terms,
-    ) -> Result<Vec<tensors::Tensor>, wit::Failure> {
-        let named = inputs
-            .into_iter()
-            .map(to_nn)
-            .collect::<Result<Vec<_>, _>>()?;
-        let terms = GraphTerms {
-            priority: terms.priority,
-            timeout_ms: terms.timeout_ms,
-            shadow: false,
-            joined: terms.joined,
-        };
-        compute(model, version, terms, named)?
-            .into_iter()
-            .filter(|(name, _)| outputs.is_empty() || outputs.contains(name))
-            .map(from_nn)
-            .collect()
-    }
-
-    fn shadow(
-        model: String,
-        version: u64,
-        inputs: Vec<tensors::Tensor>,
-        expected: Vec<tensors::Tensor>,
-    ) -> Result<(), wit::Failure> {
-        let input = |tensor: tensors::Tensor| {
-            let name = ShadowTensor::Input(&tensor.name).to_string();
-            to_nn(tensors::Tensor { name, ..tensor })
-        };
-        let answered = |tensor: tensors::Tensor| {
-            let name = ShadowTensor::Expected(&tensor.name).to_string();
-            to_nn(tensors::Tensor { name, ..tensor })
-        };
-        let named = (inputs.into_iter().map(input))
-            .chain(expected.into_iter().map(answered))
-            .collect::<Result<Vec<_>, _>>()?;
-        let terms = GraphTerms {
-            shadow: true,
-            ..GraphTerms::default()
-        };
-        compute(model, version, terms, named).map(drop)
-    }
-
-    fn ready(model: String, version: u64) -> Result<(), wit::Failure> {
-        // Not from the kept contexts: a model can stop being ready after it was opened.
-        load_by_name(&GraphName::write(&model, version, GraphTerms::default()))
-            .map(drop)
-            .map_err(failure)
-    }
-}
-
-fn compute(
-    model: String,
-    version: u64,
-    terms: GraphTerms,
-    named: Vec<(String, NnTensor)>,
-) -> Result<Vec<(String, NnTensor)>, wit::Failure> {
-    let at = (model, version, terms);
-    if terms.joined {
-        // Another host knows no such name. It says nothing of rows then, so that each item is run by itself.
-        let known = CONTEXTS.with_borrow_mut(|contexts| opened(contexts, at.clone()).map(drop));
-        if let Err(wit::Failure {
-            kind: wit::FailureKind::NotReady,
-            message,
-            ..
-        }) = known
-        {
-            return Err(wit::Failure {
-                kind: wit::FailureKind::RowsDepend,
+        terms: GraphTerms,
+        named: Vec<(String, NnTensor)>,
+    ) -> Result<Vec<(String, NnTensor)>, wit::Failure> {
+        let at = (model, version, terms);
+        if terms.joined {
+            // Another host knows no such name. It says nothing of rows then, so that each item is run by itself.
+            let known = CONTEXTS.with_borrow_mut(|contexts| opened(contexts, at.clone()).map(drop));
+            if let Err(wit::Failure {
+                kind: wit::FailureKind::NotReady,
                 message,
-                retry_after_ms: None,
-            });
+                ..
+            }) = known
+            {
+                return Err(wit::Failure {
+                    kind: wit::FailureKind::RowsDepend,
+                    message,
+                    retry_after_ms: None,
+                });
+            }
+        }
+        if terms.timeout_ms.is_some() {
+            return nn::compute(&open(&at)?, named).map_err(failure);
+        }
+        CONTEXTS
+            .with_borrow_mut(|contexts| nn::compute(opened(contexts, at)?, named).map_err(failure))
+    }
+
+    fn open((model, version, terms): &Opened) -> Result<GraphExecutionContext, wit::Failure> {
+        let graph = load_by_name(&GraphName::write(model, *version, *terms)).map_err(failure)?;
+        graph.init_execution_context().map_err(failure)
+    }
+
+    fn opened(
+        contexts: &mut BTreeMap<Opened, GraphExecutionContext>,
+        at: Opened,
+    ) -> Result<&GraphExecutionContext, wit::Failure> {
+        if !contexts.contains_key(&at) {
+            if contexts.len() >= MAX_OPEN_CONTEXTS {
+                contexts.clear();
+            }
+            let context = open(&at)?;
+            return Ok(contexts.entry(at).or_insert(context));
+        }
+        Ok(&contexts[&at])
+    }
+
+    /// The name that `penstock:nn` has for a datatype.
+    fn element_type(datatype: Datatype) -> ElementType {
+        match datatype {
+            Datatype::Fp16 => ElementType::Fp16,
+            Datatype::Fp32 => ElementType::Fp32,
+            Datatype::Fp64 => ElementType::Fp64,
+            Datatype::Bf16 => ElementType::Bf16,
+            Datatype::Uint8 => ElementType::Uint8,
+            Datatype::Int32 => ElementType::Int32,
+            Datatype::Int64 => ElementType::Int64,
+            Datatype::Bool => ElementType::BoolValue,
+            Datatype::Int8 => ElementType::Int8,
+            Datatype::Int16 => ElementType::Int16,
+            Datatype::Uint16 => ElementType::Uint16,
+            Datatype::Uint32 => ElementType::Uint32,
+            Datatype::Uint64 => ElementType::Uint64,
+            Datatype::Bytes => ElementType::Bytes,
+            Datatype::Int2 => ElementType::Int2,
+            Datatype::Uint2 => ElementType::Uint2,
+            Datatype::Int4 => ElementType::Int4,
+            Datatype::Uint4 => ElementType::Uint4,
+            Datatype::Fp8E4m3fn => ElementType::Fp8E4m3fn,
+            Datatype::Fp8E4m3fnuz => ElementType::Fp8E4m3fnuz,
+            Datatype::Fp8E5m2 => ElementType::Fp8E5m2,
+            Datatype::Fp8E5m2fnuz => ElementType::Fp8E5m2fnuz,
         }
     }
-    if terms.timeout_ms.is_some() {
-        return nn::compute(&open(&at)?, named).map_err(failure);
-    }
-    CONTEXTS.with_borrow_mut(|contexts| nn::compute(opened(contexts, at)?, named).map_err(failure))
-}
 
-fn open((model, version, terms): &Opened) -> Result<GraphExecutionContext, wit::Failure> {
-    let graph = load_by_name(&GraphName::write(model, *version, *terms)).map_err(failure)?;
-    graph.init_execution_context().map_err(failure)
-}
-
-fn opened(
-    contexts: &mut BTreeMap<Opened, GraphExecutionContext>,
-    at: Opened,
-) -> Result<&GraphExecutionContext, wit::Failure> {
-    if !contexts.contains_key(&at) {
-        if contexts.len() >= MAX_OPEN_CONTEXTS {
-            contexts.clear();
+    fn datatype(ty: ElementType) -> Datatype {
+        match ty {
+            ElementType::Fp16 => Datatype::Fp16,
+            ElementType::Fp32 => Datatype::Fp32,
+            ElementType::Fp64 => Datatype::Fp64,
+            ElementType::Bf16 => Datatype::Bf16,
+            ElementType::Uint8 => Datatype::Uint8,
+            ElementType::Int32 => Datatype::Int32,
+            ElementType::Int64 => Datatype::Int64,
+            ElementType::BoolValue => Datatype::Bool,
+            ElementType::Int8 => Datatype::Int8,
+            ElementType::Int16 => Datatype::Int16,
+            ElementType::Uint16 => Datatype::Uint16,
+            ElementType::Uint32 => Datatype::Uint32,
+            ElementType::Uint64 => Datatype::Uint64,
+            ElementType::Bytes => Datatype::Bytes,
+            ElementType::Int2 => Datatype::Int2,
+            ElementType::Uint2 => Datatype::Uint2,
+            ElementType::Int4 => Datatype::Int4,
+            ElementType::Uint4 => Datatype::Uint4,
+            ElementType::Fp8E4m3fn => Datatype::Fp8E4m3fn,
+            ElementType::Fp8E4m3fnuz => Datatype::Fp8E4m3fnuz,
+            ElementType::Fp8E5m2 => Datatype::Fp8E5m2,
+            ElementType::Fp8E5m2fnuz => Datatype::Fp8E5m2fnuz,
         }
-        let context = open(&at)?;
-        return Ok(contexts.entry(at).or_insert(context));
     }
-    Ok(&contexts[&at])
-}
 
-/// The name that `penstock:nn` has for a datatype.
-fn element_type(datatype: Datatype) -> ElementType {
-    match datatype {
-        Datatype::Fp16 => ElementType::Fp16,
-        Datatype::Fp32 => ElementType::Fp32,
-        Datatype::Fp64 => ElementType::Fp64,
-        Datatype::Bf16 => ElementType::Bf16,
-        Datatype::Uint8 => ElementType::Uint8,
-        Datatype::Int32 => ElementType::Int32,
-        Datatype::Int64 => ElementType::Int64,
-        Datatype::Bool => ElementType::BoolValue,
-        Datatype::Int8 => ElementType::Int8,
-        Datatype::Int16 => ElementType::Int16,
-        Datatype::Uint16 => ElementType::Uint16,
-        Datatype::Uint32 => ElementType::Uint32,
-        Datatype::Uint64 => ElementType::Uint64,
-        Datatype::Bytes => ElementType::Bytes,
-        Datatype::Int2 => ElementType::Int2,
-        Datatype::Uint2 => ElementType::Uint2,
-        Datatype::Int4 => ElementType::Int4,
-        Datatype::Uint4 => ElementType::Uint4,
-        Datatype::Fp8E4m3fn => ElementType::Fp8E4m3fn,
-        Datatype::Fp8E4m3fnuz => ElementType::Fp8E4m3fnuz,
-        Datatype::Fp8E5m2 => ElementType::Fp8E5m2,
-        Datatype::Fp8E5m2fnuz => ElementType::Fp8E5m2fnuz,
-    }
-}
-
-fn datatype(ty: ElementType) -> Datatype {
-    match ty {
-        ElementType::Fp16 => Datatype::Fp16,
-        ElementType::Fp32 => Datatype::Fp32,
-        ElementType::Fp64 => Datatype::Fp64,
-        ElementType::Bf16 => Datatype::Bf16,
-        ElementType::Uint8 => Datatype::Uint8,
-        ElementType::Int32 => Datatype::Int32,
-        ElementType::Int64 => Datatype::Int64,
-        ElementType::BoolValue => Datatype::Bool,
-        ElementType::Int8 => Datatype::Int8,
-        ElementType::Int16 => Datatype::Int16,
-        ElementType::Uint16 => Datatype::Uint16,
-        ElementType::Uint32 => Datatype::Uint32,
-        ElementType::Uint64 => Datatype::Uint64,
-        ElementType::Bytes => Datatype::Bytes,
-        ElementType::Int2 => Datatype::Int2,
-        ElementType::Uint2 => Datatype::Uint2,
-        ElementType::Int4 => Datatype::Int4,
-        ElementType::Uint4 => Datatype::Uint4,
-        ElementType::Fp8E4m3fn => Datatype::Fp8E4m3fn,
-        ElementType::Fp8E4m3fnuz => Datatype::Fp8E4m3fnuz,
-        ElementType::Fp8E5m2 => Datatype::Fp8E5m2,
-        ElementType::Fp8E5m2fnuz => Datatype::Fp8E5m2fnuz,
-    }
-}
-
-fn to_nn(tensor: tensors::Tensor) -> Result<(String, NnTensor), wit::Failure> {
-    let tensors::Tensor {
-        name,
-        datatype,
-        shape,
-        data,
-    } = tensor;
-    let refused = |message| wit::Failure {
-        kind: wit::FailureKind::InputsRejected,
-        message,
-        retry_after_ms: None,
-    };
-    let dimensions = shape
-        .iter()
-        .map(|&d| u32::try_from(d))
-        .collect::<Result<Vec<u32>, _>>()
-        .map_err(|_| refused(format!("input `{name}` has an axis longer than 4294967295")))?;
-    let ty = element_type(datatype_from_wit(datatype));
-    Ok((name, nn::create(&dimensions, ty, bulk_bytes(&data))))
-}
-
-fn from_nn((name, tensor): (String, NnTensor)) -> Result<tensors::Tensor, wit::Failure> {
-    let datatype = datatype(nn::type_of(&tensor));
-    let shape = tensor.dimensions().into_iter().map(u64::from).collect();
-    let data = tensor.data();
-    Ok(tensor_to_wit(Tensor {
-        name,
-        datatype,
-        shape,
-        data,
-    }))
-}
-
-fn failure(error: Error) -> wit::Failure {
-    use wit::FailureKind as Kind;
-    let data = error.data();
-    if let Some(said) = NnData::parse(&data) {
-        return wit::Failure {
-            kind: match said.word {
-                NnWord::QueueFull => Kind::Overloaded,
-                NnWord::NotReady => Kind::NotReady,
-                NnWord::RowsDepend => Kind::RowsDepend,
-            },
-            message: said.message.to_owned(),
-            retry_after_ms: said.retry_after_ms,
+    fn to_nn(tensor: tensors::Tensor) -> Result<(String, NnTensor), wit::Failure> {
+        let tensors::Tensor {
+            name,
+            datatype,
+            shape,
+            data,
+        } = tensor;
+        let refused = |message| wit::Failure {
+            kind: wit::FailureKind::InputsRejected,
+            message,
+            retry_after_ms: None,
         };
+        let dimensions = shape
+            .iter()
+            .map(|&d| u32::try_from(d))
+            .collect::<Result<Vec<u32>, _>>()
+            .map_err(|_| refused(format!("input `{name}` has an axis longer than 4294967295")))?;
+        let ty = element_type(datatype_from_wit(datatype));
+        Ok((name, nn::create(&dimensions, ty, bulk_bytes(&data))))
     }
-    let kind = match error.code() {
-        ErrorCode::NotFound => Kind::NotReady,
-        ErrorCode::Timeout => Kind::DeadlineExceeded,
-        ErrorCode::InvalidArgument | ErrorCode::TooLarge | ErrorCode::UnsupportedOperation => {
-            Kind::InputsRejected
+
+    fn from_nn((name, tensor): (String, NnTensor)) -> Result<tensors::Tensor, wit::Failure> {
+        let datatype = datatype(nn::type_of(&tensor));
+        let shape = tensor.dimensions().into_iter().map(u64::from).collect();
+        let data = tensor.data();
+        Ok(tensor_to_wit(Tensor {
+            name,
+            datatype,
+            shape,
+            data,
+        }))
+    }
+
+    fn failure(error: Error) -> wit::Failure {
+        use wit::FailureKind as Kind;
+        let data = error.data();
+        if let Some(said) = NnData::parse(&data) {
+            return wit::Failure {
+                kind: match said.word {
+                    NnWord::QueueFull => Kind::Overloaded,
+                    NnWord::NotReady => Kind::NotReady,
+                    NnWord::RowsDepend => Kind::RowsDepend,
+                },
+                message: said.message.to_owned(),
+                retry_after_ms: said.retry_after_ms,
+            };
         }
-        _ => Kind::Failed,
-    };
-    wit::Failure {
-        kind,
-        message: data,
-        retry_after_ms: None,
+        let kind = match error.code() {
+            ErrorCode::NotFound => Kind::NotReady,
+            ErrorCode::Timeout => Kind::DeadlineExceeded,
+            ErrorCode::InvalidArgument | ErrorCode::TooLarge | ErrorCode::UnsupportedOperation => {
+                Kind::InputsRejected
+            }
+            _ => Kind::Failed,
+        };
+        wit::Failure {
+            kind,
+            message: data,
+            retry_after_ms: None,
+        }
+    }
+}
+
+/// The gate's side: what it imports.
+#[cfg(feature = "gate")]
+mod gate {
+    use crate::gate::bindings::penstock::inference::inference as wit;
+    use penstock_gate::ports::{Failure, FailureKind};
+
+    pub(crate) fn failure(failure: wit::Failure) -> Failure {
+        use wit::FailureKind as Wit;
+        let kind = match failure.kind {
+            Wit::NotReady => FailureKind::NotReady,
+            Wit::Overloaded => FailureKind::Overloaded,
+            Wit::DeadlineExceeded => FailureKind::DeadlineExceeded,
+            Wit::InputsRejected => FailureKind::InputsRejected,
+            Wit::Failed => FailureKind::Failed,
+            Wit::RowsDepend => FailureKind::RowsDepend,
+        };
+        Failure {
+            kind,
+            message: failure.message,
+            retry_after_ms: failure.retry_after_ms,
+        }
     }
 }

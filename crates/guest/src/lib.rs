@@ -1,17 +1,17 @@
-//! Adapters from WIT to the ports: the only guest room that names bindings or an SDK. Each module
-//! serves one component and is compiled with that component's feature.
+//! Adapters from WIT to the ports: the only guest crate that names bindings or an SDK. Each module has both directions of one
+//! interface: the component that exports it, compiled with that component's feature, and the gate, which imports it.
 
-#[cfg(feature = "adapter")]
+#[cfg(any(feature = "adapter", feature = "gate"))]
 pub mod adapter;
-#[cfg(feature = "auth")]
+#[cfg(any(feature = "auth", feature = "gate"))]
 pub mod auth;
-#[cfg(feature = "cache")]
+#[cfg(any(feature = "cache", feature = "gate"))]
 pub mod cache;
 #[cfg(feature = "gate")]
 pub mod gate;
-#[cfg(feature = "idempotency")]
+#[cfg(any(feature = "idempotency", feature = "gate"))]
 pub mod idempotency;
-#[cfg(feature = "inference")]
+#[cfg(any(feature = "inference", feature = "gate"))]
 pub mod inference;
 #[cfg(any(
     feature = "auth",
@@ -22,11 +22,11 @@ pub mod inference;
     feature = "usage"
 ))]
 pub mod kv;
-#[cfg(feature = "models")]
+#[cfg(any(feature = "models", feature = "gate"))]
 pub mod models;
 #[cfg(feature = "nn")]
 pub mod nn;
-#[cfg(feature = "quota")]
+#[cfg(any(feature = "quota", feature = "gate"))]
 pub mod quota;
 #[cfg(any(
     feature = "auth",
@@ -39,7 +39,7 @@ pub mod quota;
     feature = "usage"
 ))]
 pub mod types;
-#[cfg(feature = "usage")]
+#[cfg(any(feature = "usage", feature = "gate"))]
 pub mod usage;
-#[cfg(feature = "validation")]
+#[cfg(any(feature = "validation", feature = "gate"))]
 pub mod validation;

@@ -1,158 +1,160 @@
 //! `penstock:models`: rollouts and the counters of canaries over `penstock-policy`, and what the host says of its models and
 //! does with them, which it offers as a store ([`penstock_core::model_store`]).
 
-use crate::kv::{COUNTERS, DEFAULT, WitKv, store};
-use penstock_core::ModelName;
-use penstock_core::kv::run_ready;
-use penstock_core::model_store::{LABEL, ModelEntry, ModelFault};
-use penstock_policy::rollout::store as rollouts;
-use penstock_policy::rollout::store::Tallies;
-use std::cell::RefCell;
-
-#[allow(missing_docs)]
-#[doc(hidden)]
-pub mod bindings {
-    wit_bindgen::generate!({
-        world: "penstock:models/component",
-        path: ["../../wit/deps/keyvalue", "../../wit/models"],
-        with: {
-            "wasi:keyvalue/store@0.2.0-draft2": crate::kv::store,
-            "wasi:keyvalue/atomics@0.2.0-draft2": crate::kv::atomics,
-        },
-        pub_export_macro: true,
-        default_bindings_module: "penstock_guest::models::bindings",
-    });
-}
-
-use bindings::exports::penstock::models::models as wit;
+#[cfg(feature = "models")]
+pub use component::{Component, bindings};
+#[cfg(feature = "gate")]
+pub use gate::WitRollouts;
+#[cfg(feature = "gate")]
+pub(crate) use gate::control_failure;
 
 /// The component.
-pub struct Component;
+#[cfg(feature = "models")]
+mod component {
+    use crate::kv::{COUNTERS, DEFAULT, WitKv, store};
+    use penstock_core::ModelName;
+    use penstock_core::model_store::{LABEL, ModelEntry, ModelFault};
+    use penstock_policy::rollout::service::{KvRollouts, RolloutService};
+    use penstock_policy::rollout::words::RolloutFailure;
+    use std::cell::RefCell;
 
-/// What an instance has open.
-struct State {
-    kv: WitKv,
-    counters: WitKv,
-    tallies: RefCell<Tallies>,
-    control: RefCell<Option<store::Bucket>>,
-}
-
-thread_local! {
-    static STATE: State = State {
-        kv: WitKv::new(&[DEFAULT]),
-        counters: WitKv::new(&[COUNTERS, DEFAULT]),
-        tallies: RefCell::default(),
-        control: RefCell::default(),
-    };
-}
-
-fn failure(kind: wit::FailureKind, message: impl Into<String>) -> wit::Failure {
-    wit::Failure {
-        kind,
-        message: message.into(),
-    }
-}
-
-fn failed(error: penstock_core::KvError) -> wit::Failure {
-    failure(wit::FailureKind::Failed, error.message)
-}
-
-impl wit::Guest for Component {
-    fn rollouts() -> Result<Option<String>, wit::Failure> {
-        STATE.with(|state| {
-            let read = run_ready(rollouts::read_text(&state.kv));
-            read.map_err(|error| match state.kv.is_granted() {
-                true => failed(error),
-                false => failure(wit::FailureKind::Unsupported, error.message),
-            })
-        })
+    #[allow(missing_docs)]
+    #[doc(hidden)]
+    pub mod bindings {
+        wit_bindgen::generate!({
+            world: "penstock:models/component",
+            path: ["../../wit/deps/keyvalue", "../../wit/models"],
+            with: {
+                "wasi:keyvalue/store@0.2.0-draft2": crate::kv::store,
+                "wasi:keyvalue/atomics@0.2.0-draft2": crate::kv::atomics,
+            },
+            pub_export_macro: true,
+            default_bindings_module: "penstock_guest::models::bindings",
+        });
     }
 
-    fn tally(model: String, canary: u64, counter: u32) -> Result<(), wit::Failure> {
-        STATE.with(|state| {
-            let mut tallies = state.tallies.borrow_mut();
-            run_ready(tallies.tally(&state.counters, &model, canary, counter)).map_err(failed)
-        })
+    use bindings::exports::penstock::models::models as wit;
+
+    /// The component.
+    pub struct Component;
+
+    /// What an instance has open.
+    struct State {
+        rollouts: KvRollouts<WitKv>,
+        control: RefCell<Option<store::Bucket>>,
     }
 
-    fn tallies(model: String, canary: u64, counters: u32) -> Result<Vec<u64>, wit::Failure> {
-        STATE.with(|state| {
-            run_ready(rollouts::tallies(&state.counters, &model, canary, counters)).map_err(failed)
-        })
-    }
-
-    fn trip(model: String, canary: u64, why: String) -> Result<bool, wit::Failure> {
-        STATE.with(|state| {
-            run_ready(rollouts::trip(&state.kv, &model, canary, &why)).map_err(failed)
-        })
-    }
-
-    fn tripped(model: String, canary: u64) -> Result<Option<String>, wit::Failure> {
-        STATE.with(|state| run_ready(rollouts::tripped(&state.kv, &model, canary)).map_err(failed))
-    }
-
-    fn statistics(model: Option<String>, version: Option<u64>) -> Result<String, wit::Failure> {
-        let name = model.as_deref().map(named).transpose()?;
-        let version = version.map(|version| version.to_string());
-        let entry = ModelEntry::Statistics {
-            model: name.as_ref().map(ModelName::as_str),
-            version: version.as_deref(),
+    thread_local! {
+        static STATE: State = State {
+            rollouts: KvRollouts::new(WitKv::new(&[DEFAULT]), WitKv::new(&[COUNTERS, DEFAULT]), WitKv::is_granted),
+            control: RefCell::default(),
         };
-        match read(entry)? {
-            Some(text) => Ok(text),
-            None => Err(missing(&model.unwrap_or_default())),
+    }
+
+    fn failure(kind: wit::FailureKind, message: impl Into<String>) -> wit::Failure {
+        wit::Failure {
+            kind,
+            message: message.into(),
         }
     }
 
-    fn index(ready: bool) -> Result<String, wit::Failure> {
-        let none = || {
+    fn rollout_failure(refused: RolloutFailure) -> wit::Failure {
+        match refused {
+            RolloutFailure::Unsupported(message) => failure(wit::FailureKind::Unsupported, message),
+            RolloutFailure::Failed(message) => failure(wit::FailureKind::Failed, message),
+        }
+    }
+
+    /// Asks the rollouts.
+    fn rollouts<T>(
+        ask: impl FnOnce(&KvRollouts<WitKv>) -> Result<T, RolloutFailure>,
+    ) -> Result<T, wit::Failure> {
+        STATE.with(|state| ask(&state.rollouts).map_err(rollout_failure))
+    }
+
+    impl wit::Guest for Component {
+        fn rollouts() -> Result<Option<String>, wit::Failure> {
+            rollouts(RolloutService::document)
+        }
+
+        fn tally(model: String, canary: u64, counter: u32) -> Result<(), wit::Failure> {
+            rollouts(|rollouts| rollouts.count(&model, canary, counter))
+        }
+
+        fn tallies(model: String, canary: u64, counters: u32) -> Result<Vec<u64>, wit::Failure> {
+            rollouts(|rollouts| rollouts.counts(&model, canary, counters))
+        }
+
+        fn trip(model: String, canary: u64, why: String) -> Result<bool, wit::Failure> {
+            rollouts(|rollouts| rollouts.roll_back(&model, canary, &why))
+        }
+
+        fn tripped(model: String, canary: u64) -> Result<Option<String>, wit::Failure> {
+            rollouts(|rollouts| rollouts.rolled_back(&model, canary))
+        }
+
+        fn statistics(model: Option<String>, version: Option<u64>) -> Result<String, wit::Failure> {
+            let name = model.as_deref().map(named).transpose()?;
+            let version = version.map(|version| version.to_string());
+            let entry = ModelEntry::Statistics {
+                model: name.as_ref().map(ModelName::as_str),
+                version: version.as_deref(),
+            };
+            match read(entry)? {
+                Some(text) => Ok(text),
+                None => Err(missing(&model.unwrap_or_default())),
+            }
+        }
+
+        fn index(ready: bool) -> Result<String, wit::Failure> {
+            let none = || {
+                failure(
+                    wit::FailureKind::Failed,
+                    "the host gives no index of its models",
+                )
+            };
+            read(ModelEntry::Index { ready })?.ok_or_else(none)
+        }
+
+        fn load(model: String) -> Result<(), wit::Failure> {
+            write(ModelEntry::Load(named(&model)?.as_str()))
+        }
+
+        fn unload(model: String) -> Result<(), wit::Failure> {
+            write(ModelEntry::Unload(named(&model)?.as_str()))
+        }
+    }
+
+    fn missing(model: &str) -> wit::Failure {
+        let message = format!("there is no model `{model}`, or no such version of it");
+        failure(wit::FailureKind::NotFound, message)
+    }
+
+    /// A model's name, which can stand in an entry's.
+    fn named(model: &str) -> Result<ModelName, wit::Failure> {
+        ModelName::parse(model).ok_or_else(|| missing("of this name"))
+    }
+
+    fn read(entry: ModelEntry<'_>) -> Result<Option<String>, wit::Failure> {
+        let found = control(|bucket| bucket.get(&entry.to_string()))?;
+        let text = found.map(String::from_utf8).transpose();
+        text.map_err(|_| {
             failure(
                 wit::FailureKind::Failed,
-                "the host gives no index of its models",
+                "what the host says of its models is not a string",
             )
-        };
-        read(ModelEntry::Index { ready })?.ok_or_else(none)
+        })
     }
 
-    fn load(model: String) -> Result<(), wit::Failure> {
-        write(ModelEntry::Load(named(&model)?.as_str()))
+    fn write(entry: ModelEntry<'_>) -> Result<(), wit::Failure> {
+        control(|bucket| bucket.set(&entry.to_string(), &[]))
     }
 
-    fn unload(model: String) -> Result<(), wit::Failure> {
-        write(ModelEntry::Unload(named(&model)?.as_str()))
-    }
-}
-
-fn missing(model: &str) -> wit::Failure {
-    let message = format!("there is no model `{model}`, or no such version of it");
-    failure(wit::FailureKind::NotFound, message)
-}
-
-/// A model's name, which can stand in an entry's.
-fn named(model: &str) -> Result<ModelName, wit::Failure> {
-    ModelName::parse(model).ok_or_else(|| missing("of this name"))
-}
-
-fn read(entry: ModelEntry<'_>) -> Result<Option<String>, wit::Failure> {
-    let found = control(|bucket| bucket.get(&entry.to_string()))?;
-    let text = found.map(String::from_utf8).transpose();
-    text.map_err(|_| {
-        failure(
-            wit::FailureKind::Failed,
-            "what the host says of its models is not a string",
-        )
-    })
-}
-
-fn write(entry: ModelEntry<'_>) -> Result<(), wit::Failure> {
-    control(|bucket| bucket.set(&entry.to_string(), &[]))
-}
-
-/// Asks the host, with the store opened once.
-fn control<T>(
-    ask: impl FnOnce(&store::Bucket) -> Result<T, store::Error>,
-) -> Result<T, wit::Failure> {
-    STATE.with(|state| {
+    /// Asks the host, with the store opened once.
+    fn control<T>(
+        ask: impl FnOnce(&store::Bucket) -> Result<T, store::Error>,
+    ) -> Result<T, wit::Failure> {
+        STATE.with(|state| {
         let mut control = state.control.borrow_mut();
         let bucket = match &*control {
             Some(bucket) => bucket,
@@ -175,15 +177,76 @@ fn control<T>(
             ),
         })
     })
+    }
+
+    /// A failure as the host words it.
+    fn control_failure(words: &str) -> wit::Failure {
+        let (fault, message) = ModelFault::parse(words);
+        let kind = match fault {
+            ModelFault::NotFound => wit::FailureKind::NotFound,
+            ModelFault::FailedPrecondition => wit::FailureKind::FailedPrecondition,
+            ModelFault::Failed => wit::FailureKind::Failed,
+        };
+        failure(kind, message)
+    }
 }
 
-/// A failure as the host words it.
-fn control_failure(words: &str) -> wit::Failure {
-    let (fault, message) = ModelFault::parse(words);
-    let kind = match fault {
-        ModelFault::NotFound => wit::FailureKind::NotFound,
-        ModelFault::FailedPrecondition => wit::FailureKind::FailedPrecondition,
-        ModelFault::Failed => wit::FailureKind::Failed,
-    };
-    failure(kind, message)
+/// The gate's side: what it imports.
+#[cfg(feature = "gate")]
+mod gate {
+    use crate::gate::bindings::penstock::models::models as wit;
+    use penstock_gate::ports::{ControlFailure, ControlFailureKind};
+    use penstock_policy::rollout::service::RolloutService;
+    use penstock_policy::rollout::words::RolloutFailure;
+
+    pub(crate) fn control_failure(failure: wit::Failure) -> ControlFailure {
+        use ControlFailureKind as Kind;
+        use wit::FailureKind as Wit;
+        ControlFailure {
+            kind: match failure.kind {
+                Wit::Unsupported => Kind::Unsupported,
+                Wit::NotFound => Kind::NotFound,
+                Wit::FailedPrecondition => Kind::FailedPrecondition,
+                Wit::Failed => Kind::Failed,
+            },
+            message: failure.message,
+        }
+    }
+
+    /// The rollouts, as the gate imports them.
+    pub struct WitRollouts;
+
+    fn rollout_failure(failure: wit::Failure) -> RolloutFailure {
+        match failure.kind {
+            wit::FailureKind::Unsupported => RolloutFailure::Unsupported(failure.message),
+            _ => RolloutFailure::Failed(failure.message),
+        }
+    }
+
+    impl RolloutService for WitRollouts {
+        fn document(&self) -> Result<Option<String>, RolloutFailure> {
+            wit::rollouts().map_err(rollout_failure)
+        }
+
+        fn count(&self, model: &str, number: u64, counter: u32) -> Result<(), RolloutFailure> {
+            wit::tally(model, number, counter).map_err(rollout_failure)
+        }
+
+        fn counts(
+            &self,
+            model: &str,
+            number: u64,
+            counters: u32,
+        ) -> Result<Vec<u64>, RolloutFailure> {
+            wit::tallies(model, number, counters).map_err(rollout_failure)
+        }
+
+        fn roll_back(&self, model: &str, run: u64, why: &str) -> Result<bool, RolloutFailure> {
+            wit::trip(model, run, why).map_err(rollout_failure)
+        }
+
+        fn rolled_back(&self, model: &str, run: u64) -> Result<Option<String>, RolloutFailure> {
+            wit::tripped(model, run).map_err(rollout_failure)
+        }
+    }
 }

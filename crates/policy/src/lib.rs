@@ -8,6 +8,7 @@
 //! * [`quota`]: how much each caller may use, and what they are told about it;
 //! * [`idempotency`]: whether a call that may be a repetition is run, replayed or refused;
 //! * [`rollout`]: which version of a model answers, and when a canary ends;
+//! * [`services`]: the services of all policies, as the gate is given them;
 //! * [`usage`]: what is counted of each call;
 //! * [`pattern`]: which names an operator's `*` stands for;
 //! * [`sweep`]: when entries nobody needs any more are deleted.
@@ -21,6 +22,7 @@ pub mod idempotency;
 pub mod pattern;
 pub mod quota;
 pub mod rollout;
+pub mod services;
 pub mod sweep;
 pub mod usage;
 pub mod validation;

@@ -3,7 +3,8 @@
 
 use penstock_core::Kv;
 use penstock_core::kv::run_ready;
-use penstock_policy::cache::place::{ENTRIES_OF_A_PLACE, NO_TICKET};
+use penstock_policy::cache::place::ENTRIES_OF_A_PLACE;
+use penstock_policy::cache::words::NO_TICKET;
 use penstock_policy::cache::{Address, Kept, Looked};
 use penstock_testkit::{Faults, MemoryKv, Sim, SimKv};
 use std::cell::{Cell, RefCell};

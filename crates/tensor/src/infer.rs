@@ -18,7 +18,7 @@ use crate::classification::{self, MAX_CLASSES};
 use crate::contract::{Contract, MAX_RANK, TensorSpec};
 use crate::json::{Kind, Names, Scan, Scanner};
 use crate::parameters::{self, Of, Unknown, Verdict};
-use crate::rejection::{Rejection, Violations, excerpt};
+use crate::rejection::{Mark, Rejection, Violations, excerpt};
 use crate::tensor::{BYTES_PREFIX_BYTES, Tensor, elements};
 use crate::values::{
     self, ParameterValue, Place, Values, missing_member, read_id, read_model_name, read_parameter,
@@ -26,6 +26,7 @@ use crate::values::{
 };
 use penstock_core::Violation;
 use penstock_core::violation::escape_pointer_token;
+use std::borrow::Cow;
 
 /// An inference request that meets the contract.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -142,14 +143,38 @@ struct Tail {
 }
 
 /// What is known of an input's elements.
+#[derive(Default)]
 enum Data {
     /// No such member yet.
+    #[default]
     Absent,
     /// Skipped; they begin at this offset.
     At(usize),
     Read(Values),
     /// Given but of no use; what is wrong has been reported.
     Useless,
+}
+
+/// The members of one input, as far as they are read.
+#[derive(Default)]
+struct Members<'a, 'c> {
+    has_name: bool,
+    spec: Option<&'c TensorSpec>,
+    has_shape: bool,
+    shape: Option<Vec<u64>>,
+    has_datatype: bool,
+    datatype: Option<Cow<'a, str>>,
+    /// Whether its datatype is not the contract's, or cannot be read; reported where it was met.
+    is_unusable: bool,
+    data: Data,
+    binary: Binary,
+    /// Where violations of the elements begin and end. They are withdrawn if the datatype turns out to be another.
+    elements_mark: Option<(Mark, Mark)>,
+}
+
+/// Where an input states its bytes behind the JSON.
+fn binary_size_pointer(index: usize) -> String {
+    format!("/inputs/{index}/parameters/binary_data_size")
 }
 
 /// An input that names one of the contract's.
@@ -347,111 +372,151 @@ impl<'a, 'c> Request<'a, 'c> {
             scanner.skip_value()?;
             return Ok(None);
         }
-        let (mut spec, mut has_name) = (None, false);
-        let (mut shape, mut has_shape) = (None, false);
-        let (mut datatype_fits, mut has_datatype) = (None::<bool>, false);
-        let mut stated_datatype = None;
-        let mut data = Data::Absent;
-        let mut binary = Binary::Absent;
-        // Violations of the elements are withdrawn if the datatype turns out to be another.
-        let mut elements_mark = None;
+        let mut read = Members::default();
         let mut names = Names::default();
         let mut member = scanner.open_object(&mut names)?;
         while let Some(name) = member {
             match name.as_ref() {
                 "name" => {
-                    has_name = true;
-                    spec = self.input_name(scanner, index, seen)?;
+                    read.has_name = true;
+                    read.spec = self.input_name(scanner, index, seen)?;
                 }
                 "shape" => {
-                    has_shape = true;
-                    shape = self.shape(scanner, index)?;
+                    read.has_shape = true;
+                    read.shape = self.shape(scanner, index)?;
                 }
-                "datatype" => {
-                    has_datatype = true;
-                    let kind = scanner.kind()?;
-                    if kind == Kind::String {
-                        stated_datatype = Some(scanner.string()?);
-                    } else {
-                        self.sink.form(|| {
-                            wrong_type(format!("{}/datatype", here()), "datatype", "a string", kind)
-                        });
-                        scanner.skip_value()?;
-                        datatype_fits = Some(false);
-                    }
-                }
-                "parameters" => binary = self.input_parameters(scanner, index)?,
-                "data" => {
-                    // As if it were not there; the elements stand behind the JSON, or are missing.
-                    if scanner.skip_null()? {
-                        member = scanner.next_member(&mut names)?;
-                        continue;
-                    }
-                    let kind = scanner.kind()?;
-                    let start = scanner.offset();
-                    let stated: Option<&str> = stated_datatype.as_deref();
-                    let other = spec.is_some_and(|spec: &TensorSpec| {
-                        stated.is_some_and(|stated| stated != spec.datatype.as_str())
-                    });
-                    if kind != Kind::Array {
-                        self.sink.form(|| {
-                            wrong_type(format!("{}/data", here()), "data", "an array", kind)
-                        });
-                        scanner.skip_value()?;
-                        data = Data::Useless;
-                    } else if let Some(spec) = spec
-                        && !other
-                    {
-                        let start = self.sink.mark();
-                        data = Data::Read(self.elements(scanner, spec, index)?);
-                        elements_mark = Some((start, self.sink.mark()));
-                    } else {
-                        scanner.skip_value()?;
-                        data = if has_name {
-                            Data::Useless
-                        } else {
-                            Data::At(start)
-                        };
-                    }
-                }
+                "datatype" => self.input_datatype(scanner, index, &mut read)?,
+                "parameters" => read.binary = self.input_parameters(scanner, index)?,
+                "data" => self.input_data(scanner, index, &mut read)?,
                 _ => self.unknown_member(scanner, &here(), &name, &INPUT_MEMBERS)?,
             }
             member = scanner.next_member(&mut names)?;
         }
+        self.missing_members(index, &mut read);
+        self.checked_input(index, read)
+    }
+
+    fn input_datatype(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+        index: usize,
+        read: &mut Members<'a, 'c>,
+    ) -> Scan<()> {
+        read.has_datatype = true;
+        let kind = scanner.kind()?;
+        if kind == Kind::String {
+            read.datatype = Some(scanner.string()?);
+        } else {
+            self.sink.form(|| {
+                let at = format!("/inputs/{index}/datatype");
+                wrong_type(at, "datatype", "a string", kind)
+            });
+            scanner.skip_value()?;
+            read.is_unusable = true;
+        }
+        Ok(())
+    }
+
+    /// Reads `data`, where it is known by now which input it belongs to. Otherwise its place is kept.
+    fn input_data(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+        index: usize,
+        read: &mut Members<'a, 'c>,
+    ) -> Scan<()> {
+        // As if it were not there; the elements stand behind the JSON, or are missing.
+        if scanner.skip_null()? {
+            return Ok(());
+        }
+        let kind = scanner.kind()?;
+        let start = scanner.offset();
+        let stated: Option<&str> = read.datatype.as_deref();
+        let is_other = |spec: &TensorSpec| stated.is_some_and(|s| s != spec.datatype.as_str());
+        let spec = read.spec.filter(|spec| !is_other(spec));
+        read.data = match (kind, spec) {
+            (Kind::Array, Some(spec)) => {
+                let mark = self.sink.mark();
+                let values = self.elements(scanner, spec, index)?;
+                read.elements_mark = Some((mark, self.sink.mark()));
+                Data::Read(values)
+            }
+            (Kind::Array, None) => {
+                scanner.skip_value()?;
+                match read.has_name {
+                    true => Data::Useless,
+                    false => Data::At(start),
+                }
+            }
+            _ => {
+                self.sink.form(|| {
+                    let at = format!("/inputs/{index}/data");
+                    wrong_type(at, "data", "an array", kind)
+                });
+                scanner.skip_value()?;
+                Data::Useless
+            }
+        };
+        Ok(())
+    }
+
+    /// Reports the members that an input lacks, and elements that it gives twice.
+    fn missing_members(&mut self, index: usize, read: &mut Members<'a, 'c>) {
+        let has_data = !matches!(read.data, Data::Absent);
+        let is_binary = !matches!(read.binary, Binary::Absent);
         for (has, name, expected) in [
-            (has_name, "name", "the input's name"),
-            (has_shape, "shape", "an array of lengths"),
+            (read.has_name, "name", "the input's name"),
+            (read.has_shape, "shape", "an array of lengths"),
             (
-                has_datatype,
+                read.has_datatype,
                 "datatype",
                 "the elements' datatype, e.g. \"FP32\"",
             ),
             (
-                !matches!((&data, &binary), (Data::Absent, Binary::Absent)),
+                has_data || is_binary,
                 "data",
                 "an array of elements, or the parameter binary_data_size for elements after the JSON",
             ),
         ] {
             if !has {
-                self.sink.form(|| missing_member(&here(), name, expected));
+                let here = format!("/inputs/{index}");
+                self.sink.form(|| missing_member(&here, name, expected));
             }
         }
-        let at_size = || format!("{}/parameters/binary_data_size", here());
-        if !matches!(data, Data::Absent) && !matches!(binary, Binary::Absent) {
+        if has_data && is_binary {
             self.sink.form(|| {
                 let message = "an input has data and binary_data_size; send its elements in one of the two ways";
-                Violation::new(at_size(), "data_given_twice", "data or binary_data_size", message)
+                Violation::new(
+                    binary_size_pointer(index),
+                    "data_given_twice",
+                    "data or binary_data_size",
+                    message,
+                )
             });
-            binary = Binary::Useless;
+            read.binary = Binary::Useless;
         }
+    }
+
+    /// Holds an input that was read against the contract; `None` where it cannot be used.
+    fn checked_input(&mut self, index: usize, read: Members<'a, 'c>) -> Scan<Option<Read<'c>>> {
+        let Members {
+            spec,
+            mut shape,
+            datatype,
+            mut is_unusable,
+            data,
+            binary,
+            elements_mark,
+            ..
+        } = read;
+        let here = || format!("/inputs/{index}");
         let Some(spec) = spec else { return Ok(None) };
-        if let Some(stated) = &stated_datatype
+        if let Some(stated) = &datatype
             && stated.as_ref() != spec.datatype.as_str()
         {
             if let Some((start, end)) = elements_mark {
                 self.sink.withdraw(start, end);
             }
-            datatype_fits = Some(false);
+            is_unusable = true;
             self.sink.contract(|| {
                 check::wrong_datatype(format!("{}/datatype", here()), spec, stated, Role::Input)
             });
@@ -465,12 +530,12 @@ impl<'a, 'c> Request<'a, 'c> {
             Some(shape) => check::shape(spec, shape, Role::Input, self.sink, at_shape),
             None => false,
         };
-        if datatype_fits == Some(false) {
+        if is_unusable {
             return Ok(None);
         }
         if let Binary::Bytes(bytes) = binary {
             let Some(shape) = shape else { return Ok(None) };
-            let agrees = self.binary_size(bytes, &shape, spec, at_size);
+            let agrees = self.binary_size(bytes, &shape, spec, || binary_size_pointer(index));
             return Ok(Some(Read {
                 spec,
                 shape,
@@ -891,8 +956,10 @@ impl<'a, 'c> Request<'a, 'c> {
 type Output = (String, Option<bool>, u32);
 
 /// Where an input's elements stand, as its parameters tell.
+#[derive(Default)]
 enum Binary {
     /// Not behind the JSON.
+    #[default]
     Absent,
     /// So many bytes behind it.
     Bytes(u64),

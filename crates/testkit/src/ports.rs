@@ -3,18 +3,20 @@
 
 use crate::{FakeClock, MemoryKv};
 use penstock_core::kv::run_ready;
-use penstock_core::{Clock, ModelVersion};
+use penstock_core::{Clock, Kv, ModelVersion};
 use penstock_gate::ports::{
-    AdapterAnswer, AdapterPort, CacheAddress, CacheLooked, ContractPort, ControlFailure,
-    ControlFailureKind, Failure, FailureKind, Headers, InferOptions, Item, ParsedBody, Part, Ports,
-    Refusal, RefusalKind as AdapterRefusalKind, Step,
+    AdapterAnswer, AdapterPort, ContractPort, ControlFailure, ControlFailureKind, Failure,
+    FailureKind, Headers, InferOptions, Item, ParsedBody, Part, Ports, Refusal,
+    RefusalKind as AdapterRefusalKind, Services, Step,
 };
 use penstock_policy::auth::service::KvAuth;
-use penstock_policy::auth::words::Surroundings;
-use penstock_policy::cache;
+use penstock_policy::auth::words::Environment;
+use penstock_policy::cache::service::KvCache;
 use penstock_policy::idempotency::service::KvIdempotency;
 use penstock_policy::quota::service::{AdmissionService, KvAdmission, KvQuota, QuotaService};
 use penstock_policy::quota::words as quota;
+use penstock_policy::rollout::service::KvRollouts;
+use penstock_policy::rollout::store::DOCUMENT;
 use penstock_policy::usage::service::KvUsage;
 use penstock_tensor::{
     Contract, InferRequest, Rejection, Tensor, Unknown, generate, infer, predict,
@@ -56,12 +58,8 @@ pub struct InMemory {
     pub logged: Rc<RefCell<Vec<String>>>,
     /// Milliseconds the gate waited.
     pub slept_ms: Rc<Cell<u64>>,
-    /// How calls are spread over versions.
-    pub rollouts: Rc<RefCell<Option<String>>>,
-    /// Calls counted, by model, canary and counter.
-    pub tallies: Rc<RefCell<Tallies>>,
-    /// Canaries that were ended, and why.
-    pub tripped: Rc<RefCell<BTreeMap<(String, u64), String>>>,
+    /// The store of the rollouts and of their counters.
+    pub rollout_kv: MemoryKv,
     /// Whether the rows of all models depend on each other.
     pub rows_depend: Rc<Cell<bool>>,
     /// Versions that were run for comparison.
@@ -75,9 +73,6 @@ pub struct InMemory {
 
 /// What happens elsewhere while the gate waits; called after each pause.
 pub type Meanwhile = Rc<RefCell<Option<Box<dyn Fn(&InMemory)>>>>;
-
-/// Calls counted, by model, canary and counter.
-pub type Tallies = BTreeMap<(String, u64, u32), u64>;
 
 /// What a host says of its models, and what it was asked to do.
 #[derive(Debug, Default)]
@@ -123,15 +118,31 @@ impl InMemory {
             environment: Rc::default(),
             logged: Rc::default(),
             slept_ms: Rc::default(),
-            rollouts: Rc::default(),
-            tallies: Rc::default(),
-            tripped: Rc::default(),
+            rollout_kv: MemoryKv::default(),
             rows_depend: Rc::default(),
             shadowed: Rc::default(),
             control: None,
             meanwhile: Rc::default(),
             random: Rc::default(),
         }
+    }
+
+    /// Writes the rollouts to their store, or deletes them.
+    pub fn set_rollouts(&self, document: Option<&str>) {
+        let written = match document {
+            Some(text) => run_ready(self.rollout_kv.set(DOCUMENT, text.as_bytes())),
+            None => run_ready(self.rollout_kv.delete(DOCUMENT)),
+        };
+        written.expect("the store answers");
+    }
+
+    /// The counters of canaries that counted something.
+    pub fn canary_counters(&self) -> Vec<i64> {
+        let names = self.rollout_kv.names().into_iter();
+        let names = names.filter(|name| name.starts_with("rollouts:tally:"));
+        let counters = names.map(|name| run_ready(self.rollout_kv.increment(&name, 0)));
+        let counters = counters.map(|counter| counter.expect("the store answers"));
+        counters.filter(|counter| *counter > 0).collect()
     }
 
     /// Adds to the policy.
@@ -146,13 +157,46 @@ impl InMemory {
     }
 }
 
-impl Ports for InMemory {
-    type Contract = NativeValidation;
-    type Adapter = LengthAdapter;
+impl Services for InMemory {
     type Auth = KvAuth<MemoryKv>;
     type Quota = NotedQuota;
     type Idempotency = KvIdempotency<MemoryKv>;
     type Usage = KvUsage<MemoryKv>;
+    type Cache = KvCache<MemoryKv>;
+    type Rollouts = KvRollouts<MemoryKv>;
+
+    fn open_auth(&self, text: &str, environment: Environment) -> Result<KvAuth<MemoryKv>, String> {
+        let pepper = |name: &str| (name == "pepper").then(|| PEPPER.to_owned());
+        KvAuth::open(text, environment, self.kv.clone(), pepper)
+    }
+
+    fn open_quota(&self, policy: &str) -> Result<NotedQuota, String> {
+        Ok(NotedQuota {
+            quota: KvQuota::open(policy, self.kv.clone())?,
+            log: self.quota_log.clone(),
+        })
+    }
+
+    fn open_idempotency(&self, text: &str) -> Result<KvIdempotency<MemoryKv>, String> {
+        KvIdempotency::open(text, self.kv.clone())
+    }
+
+    fn open_usage(&self, text: &str) -> Result<KvUsage<MemoryKv>, String> {
+        KvUsage::open(text, self.kv.clone())
+    }
+
+    fn open_cache(&self) -> KvCache<MemoryKv> {
+        KvCache::new(self.kv.clone())
+    }
+
+    fn open_rollouts(&self) -> KvRollouts<MemoryKv> {
+        KvRollouts::new(self.rollout_kv.clone(), self.rollout_kv.clone(), |_| true)
+    }
+}
+
+impl Ports for InMemory {
+    type Contract = NativeValidation;
+    type Adapter = LengthAdapter;
 
     fn unix_ms(&self) -> u64 {
         self.clock.unix_ms()
@@ -194,30 +238,6 @@ impl Ports for InMemory {
 
     fn environment(&self, name: &str) -> Option<String> {
         self.environment.borrow().get(name).cloned()
-    }
-
-    fn open_auth(
-        &self,
-        text: &str,
-        surroundings: Surroundings,
-    ) -> Result<KvAuth<MemoryKv>, String> {
-        let pepper = |name: &str| (name == "pepper").then(|| PEPPER.to_owned());
-        KvAuth::open(text, surroundings, self.kv.clone(), pepper)
-    }
-
-    fn open_quota(&self, policy: &str) -> Result<NotedQuota, String> {
-        Ok(NotedQuota {
-            quota: KvQuota::open(policy, self.kv.clone())?,
-            log: self.quota_log.clone(),
-        })
-    }
-
-    fn open_idempotency(&self, text: &str) -> Result<KvIdempotency<MemoryKv>, String> {
-        KvIdempotency::open(text, self.kv.clone())
-    }
-
-    fn open_usage(&self, text: &str) -> Result<KvUsage<MemoryKv>, String> {
-        KvUsage::open(text, self.kv.clone())
     }
 
     fn list_models(&self) -> Vec<(String, Vec<String>)> {
@@ -297,35 +317,6 @@ impl Ports for InMemory {
         (self.ready)(model)
     }
 
-    fn rollouts(&self) -> Result<Option<String>, ControlFailure> {
-        Ok(self.rollouts.borrow().clone())
-    }
-
-    fn tally(&self, model: &str, canary: u64, counter: u32) -> Result<(), ControlFailure> {
-        let at = (model.to_owned(), canary, counter);
-        *self.tallies.borrow_mut().entry(at).or_default() += 1;
-        Ok(())
-    }
-
-    fn tallies(&self, model: &str, canary: u64, counters: u32) -> Result<Vec<u64>, ControlFailure> {
-        let counted = self.tallies.borrow();
-        let one = |counter| counted.get(&(model.to_owned(), canary, counter)).copied();
-        Ok((0..counters).map(|c| one(c).unwrap_or(0)).collect())
-    }
-
-    fn trip(&self, model: &str, canary: u64, why: &str) -> Result<bool, ControlFailure> {
-        let mut tripped = self.tripped.borrow_mut();
-        let before = tripped.entry((model.to_owned(), canary));
-        let first = matches!(before, std::collections::btree_map::Entry::Vacant(_));
-        before.or_insert_with(|| why.to_owned());
-        Ok(first)
-    }
-
-    fn tripped(&self, model: &str, canary: u64) -> Result<Option<String>, ControlFailure> {
-        let tripped = self.tripped.borrow();
-        Ok(tripped.get(&(model.to_owned(), canary)).cloned())
-    }
-
     fn statistics(
         &self,
         _model: Option<&str>,
@@ -345,41 +336,6 @@ impl Ports for InMemory {
     fn unload(&self, model: &str) -> Result<(), ControlFailure> {
         self.control(|control| control.asked.borrow_mut().push(format!("unload {model}")))
     }
-
-    fn cache_look(
-        &self,
-        at: &CacheAddress<'_>,
-        since_ms: u64,
-        waiting_since_ms: Option<u64>,
-        now_ms: u64,
-    ) -> Result<CacheLooked, String> {
-        let at = address(at)?;
-        let looked = run_ready(at.look(&self.kv, since_ms, waiting_since_ms, now_ms));
-        Ok(match looked.map_err(|e| e.message)? {
-            cache::Looked::Hit(kept) => CacheLooked::Hit(kept.value, kept.kept_ms),
-            cache::Looked::Run(ticket) => CacheLooked::Run(ticket),
-            cache::Looked::Wait => CacheLooked::Wait,
-            cache::Looked::Bypass => CacheLooked::Bypass,
-        })
-    }
-
-    fn cache_keep(
-        &self,
-        at: &CacheAddress<'_>,
-        ticket: u64,
-        value: &[u8],
-        now_ms: u64,
-    ) -> Result<(), String> {
-        run_ready(address(at)?.keep(&self.kv, ticket, value, now_ms)).map_err(|e| e.message)
-    }
-
-    fn cache_release(&self, at: &CacheAddress<'_>, ticket: u64) -> Result<(), String> {
-        run_ready(address(at)?.release(&self.kv, ticket)).map_err(|e| e.message)
-    }
-}
-
-fn address(at: &CacheAddress<'_>) -> Result<cache::Address, String> {
-    cache::Address::new(at.space, at.places, at.digest, at.lease_ms)
 }
 
 /// Limits of every kind that a test does not reach.

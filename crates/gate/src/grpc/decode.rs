@@ -7,14 +7,20 @@
 //!
 //! `raw_input_contents` and typed contents do not go together, as with Triton: either every input is raw or none.
 
-use super::wire::{self, Broken, Element, Piece, Value};
+mod contents;
+mod faults;
+
+use super::wire::{self, Broken, Piece, Value};
 use crate::route::{Target, shorten};
-use penstock_core::violation::{MAX_VIOLATIONS, escape_pointer_token};
-use penstock_core::{Code, Violation};
+use penstock_core::Code;
+use penstock_core::violation::escape_pointer_token;
 use penstock_tensor::contract::{MAX_RANK, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
 use penstock_tensor::parameters::{self, Of, Verdict};
-use penstock_tensor::tensor::{elements, push_byte_string};
 use penstock_tensor::{Contract, Datatype, Rejection, Tensor, Unknown, check_tensors_at};
+
+use contents::{Contents, copied};
+use faults::Faults;
+pub use faults::malformed;
 
 /// The most inputs, outputs, raw contents, or parameters of one thing that are looked at: no contract has more tensors,
 /// and there are fewer parameters.
@@ -84,10 +90,7 @@ pub fn decode_infer(
     unknown: Unknown,
 ) -> Result<Decoded, Rejection> {
     let top = Top::read(message).map_err(malformed)?;
-    let mut faults = Faults {
-        unknown,
-        ..Faults::default()
-    };
+    let mut faults = Faults::new(unknown);
     let mut decoded = Decoded::default();
     if top.id.len() > MAX_ID_BYTES {
         faults.form("/id", "id_too_long", || {
@@ -167,15 +170,15 @@ impl<'a> Top<'a> {
             };
             let list = match number {
                 1 => {
-                    self.model = piece(value, at)?.text()?;
+                    self.model = value.piece(at)?.text()?;
                     continue;
                 }
                 2 => {
-                    self.version = piece(value, at)?.text()?;
+                    self.version = value.piece(at)?.text()?;
                     continue;
                 }
                 3 => {
-                    self.id = piece(value, at)?.text()?;
+                    self.id = value.piece(at)?.text()?;
                     continue;
                 }
                 4 => (&mut self.parameters, &mut self.parameters_count),
@@ -184,7 +187,7 @@ impl<'a> Top<'a> {
                 7 => (&mut self.raw, &mut self.raw_count),
                 _ => continue,
             };
-            list_piece(list, piece(value, at)?);
+            list_piece(list, value.piece(at)?);
         }
     }
 
@@ -205,16 +208,6 @@ fn list_piece<'a>((list, count): (&mut Vec<Piece<'a>>, &mut usize), piece: Piece
     *count += 1;
     if list.len() < MAX_LISTED {
         list.push(piece);
-    }
-}
-
-fn piece(value: Value<'_>, at: usize) -> Result<Piece<'_>, Broken> {
-    match value {
-        Value::Piece(piece) => Ok(piece),
-        _ => Err(Broken {
-            at,
-            what: wire::WRONG_KIND,
-        }),
     }
 }
 
@@ -274,9 +267,9 @@ fn parameter(entry: Piece<'_>) -> Result<(&str, Parameter<'_>), Broken> {
             return Ok((name, parameter));
         };
         match number {
-            1 => name = piece(value, at)?.text()?,
+            1 => name = value.piece(at)?.text()?,
             2 => {
-                let mut choices = piece(value, at)?.fields();
+                let mut choices = value.piece(at)?.fields();
                 loop {
                     let at = choices.at();
                     let Some((number, value)) = choices.field()? else {
@@ -416,8 +409,8 @@ impl<'a> Input<'a> {
                 return Ok(read);
             };
             match number {
-                1 => read.name = piece(value, at)?.text()?,
-                2 => read.datatype = piece(value, at)?.text()?,
+                1 => read.name = value.piece(at)?.text()?,
+                2 => read.datatype = value.piece(at)?.text()?,
                 3 => {
                     let (shape, odd) = (&mut read.shape, &mut read.odd_shape);
                     wire::varints(value, at, |length| {
@@ -430,9 +423,9 @@ impl<'a> Input<'a> {
                 }
                 4 => list_piece(
                     (&mut read.parameters, &mut read.parameters_count),
-                    piece(value, at)?,
+                    value.piece(at)?,
                 ),
-                5 => read.has_contents |= !piece(value, at)?.bytes.is_empty(),
+                5 => read.has_contents |= !value.piece(at)?.bytes.is_empty(),
                 _ => {}
             }
         }
@@ -591,265 +584,6 @@ fn inputs<'a>(
     Ok(Listed { places, omitted })
 }
 
-/// Bytes of a tensor, where there is room for them.
-fn reserved(bytes: u64, room: &mut u64, limit: u64) -> Result<Vec<u8>, Rejection> {
-    let too_large = || {
-        let message = format!(
-            "the inputs are more than {limit} bytes as tensors, which is the limit for decoded bodies of this model here; \
-             send fewer items"
-        );
-        Rejection {
-            code: Code::BodyTooLarge,
-            message,
-            violations: Vec::new(),
-            omitted: 0,
-        }
-    };
-    *room = room.checked_sub(bytes).ok_or_else(too_large)?;
-    let mut data = Vec::new();
-    // The limit may be more than there is memory for.
-    usize::try_from(bytes)
-        .ok()
-        .and_then(|bytes| data.try_reserve_exact(bytes).ok())
-        .ok_or_else(too_large)?;
-    Ok(data)
-}
-
-fn copied(bytes: &[u8], room: &mut u64, limit: u64) -> Result<Vec<u8>, Rejection> {
-    let mut data = reserved(bytes.len() as u64, room, limit)?;
-    data.extend_from_slice(bytes);
-    Ok(data)
-}
-
-/// The fields of `InferTensorContents`, and how their elements are sent.
-const CONTENTS: [(&str, Option<Element>); 8] = [
-    ("bool_contents", Some(Element::Varint)),
-    ("int_contents", Some(Element::Varint)),
-    ("int64_contents", Some(Element::Varint)),
-    ("uint_contents", Some(Element::Varint)),
-    ("uint64_contents", Some(Element::Varint)),
-    ("fp32_contents", Some(Element::Fixed32)),
-    ("fp64_contents", Some(Element::Fixed64)),
-    ("bytes_contents", None),
-];
-
-/// The field a datatype's elements stand in; `None` for those that only raw contents have.
-fn field_of(datatype: Datatype) -> Option<u32> {
-    Some(match datatype {
-        Datatype::Bool => 1,
-        Datatype::Int8 | Datatype::Int16 | Datatype::Int32 => 2,
-        Datatype::Int64 => 3,
-        Datatype::Uint8 | Datatype::Uint16 | Datatype::Uint32 => 4,
-        Datatype::Uint64 => 5,
-        Datatype::Fp32 => 6,
-        Datatype::Fp64 => 7,
-        Datatype::Bytes => 8,
-        // The protocol has no field for them.
-        _ => return None,
-    })
-}
-
-/// Typed contents of one input.
-struct Contents<'a> {
-    name: &'a str,
-    datatype: Datatype,
-    shape: &'a [u64],
-    pointer: &'a str,
-}
-
-impl Contents<'_> {
-    /// The elements as a tensor holds them; `None` where they are at fault, which has been reported.
-    fn read(
-        &self,
-        input: Piece<'_>,
-        room: &mut u64,
-        limit: u64,
-        faults: &mut Faults,
-    ) -> Result<Option<Vec<u8>>, Rejection> {
-        let own = field_of(self.datatype);
-        let (mut count, mut string_bytes, mut other) = (0u64, 0u64, None);
-        each_content(input, |number, value, at| {
-            let Some((_, element)) = CONTENTS.get(number as usize - 1) else {
-                return Ok(());
-            };
-            let found = match element {
-                Some(element) => wire::count(*element, value, at)?,
-                None => {
-                    if Some(number) == own {
-                        string_bytes += piece(value, at)?.bytes.len() as u64;
-                    }
-                    piece(value, at).map(|_| 1)?
-                }
-            };
-            if Some(number) == own {
-                count += found;
-            } else if found > 0 {
-                other = other.or(Some(number));
-            }
-            Ok(())
-        })
-        .map_err(malformed)?;
-        if other.is_some() || own.is_none() {
-            let name = |number: u32| {
-                CONTENTS
-                    .get(number as usize - 1)
-                    .map_or("", |(name, _)| name)
-            };
-            faults.contract(
-                &format!("{}/contents", self.pointer),
-                "wrong_contents",
-                || {
-                    let expected = match own {
-                        Some(own) => name(own),
-                        None => "raw_input_contents",
-                    };
-                    let found = match other {
-                        Some(other) => format!("its elements stand in {}", name(other)),
-                        None => "has no typed contents".to_owned(),
-                    };
-                    (
-                        expected.to_owned(),
-                        format!(
-                            "input {:?} is {}, and {found}; send them in {expected}",
-                            shorten(self.name),
-                            self.datatype
-                        ),
-                    )
-                },
-            );
-            return Ok(None);
-        }
-        if elements(self.shape) != Some(count) {
-            faults.contract(&format!("{}/contents", self.pointer), "wrong_count", || {
-                let expected = match elements(self.shape) {
-                    Some(count) => format!("{count} elements for its shape"),
-                    None => {
-                        "the elements of its shape, which are more than can be counted".to_owned()
-                    }
-                };
-                let message = format!(
-                    "input {:?} has {count} elements; send {expected}",
-                    shorten(self.name)
-                );
-                (expected, message)
-            });
-            return Ok(None);
-        }
-        let bytes = match self.datatype.size_bytes() {
-            Some(size) => count.checked_mul(size as u64),
-            None => count
-                .checked_mul(penstock_tensor::tensor::BYTES_PREFIX_BYTES as u64)
-                .and_then(|lengths| lengths.checked_add(string_bytes)),
-        };
-        let mut data = reserved(bytes.unwrap_or(u64::MAX), room, limit)?;
-        let mut index = 0u64;
-        let mut out_of_range = Vec::new();
-        let mut beyond = 0u64;
-        each_content(input, |number, value, at| {
-            if Some(number) != own {
-                return Ok(());
-            }
-            self.copy(value, at, &mut data, |found| {
-                if let Some(found) = found {
-                    if out_of_range.len() < MAX_VIOLATIONS {
-                        out_of_range.push((index, found));
-                    } else {
-                        beyond += 1;
-                    }
-                }
-                index += 1;
-            })
-        })
-        .map_err(malformed)?;
-        for (index, found) in &out_of_range {
-            let at = format!("{}/contents/{index}", self.pointer);
-            faults.contract(&at, "out_of_range", || {
-                (
-                    format!("a value of {}", self.datatype),
-                    format!(
-                        "input {:?} has the value {found}, which is no {}",
-                        shorten(self.name),
-                        self.datatype
-                    ),
-                )
-            });
-        }
-        faults.omit(beyond);
-        Ok(out_of_range.is_empty().then_some(data))
-    }
-
-    /// Appends the elements of one field. `each` is told of every integer, and its value where the datatype has it not.
-    fn copy(
-        &self,
-        value: Value<'_>,
-        at: usize,
-        data: &mut Vec<u8>,
-        mut each: impl FnMut(Option<i64>),
-    ) -> Result<(), Broken> {
-        macro_rules! narrowed {
-            ($type:ty, $read:ty) => {
-                wire::varints(value, at, |bits| {
-                    // As protobuf has it: an integer of 32 bits is the lower half of what is sent.
-                    let wide = bits as $read;
-                    let narrow = <$type>::try_from(wide);
-                    each(narrow.is_err().then_some(i64::from(wide)));
-                    data.extend_from_slice(&narrow.unwrap_or_default().to_le_bytes());
-                })
-            };
-        }
-        match self.datatype {
-            Datatype::Bool => wire::varints(value, at, |bits| data.push(u8::from(bits != 0))),
-            Datatype::Int8 => narrowed!(i8, i32),
-            Datatype::Int16 => narrowed!(i16, i32),
-            Datatype::Int32 => narrowed!(i32, i32),
-            Datatype::Uint8 => narrowed!(u8, u32),
-            Datatype::Uint16 => narrowed!(u16, u32),
-            Datatype::Uint32 => narrowed!(u32, u32),
-            Datatype::Int64 | Datatype::Uint64 => wire::varints(value, at, |bits| {
-                data.extend_from_slice(&bits.to_le_bytes())
-            }),
-            Datatype::Fp32 | Datatype::Fp64 => {
-                // Counted, and so of the right kind and length.
-                match value {
-                    Value::Fixed32(bytes) => data.extend_from_slice(&bytes),
-                    Value::Fixed64(bytes) => data.extend_from_slice(&bytes),
-                    Value::Piece(piece) => data.extend_from_slice(piece.bytes),
-                    Value::Varint(_) | Value::Group => {}
-                }
-                Ok(())
-            }
-            Datatype::Bytes => {
-                push_byte_string(data, piece(value, at)?.bytes);
-                Ok(())
-            }
-            // They have no field.
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Every field of an input's contents; a message that is sent in parts is all of them.
-fn each_content<'a>(
-    input: Piece<'a>,
-    mut each: impl FnMut(u32, Value<'a>, usize) -> Result<(), Broken>,
-) -> Result<(), Broken> {
-    let mut fields = input.fields();
-    while let Some((number, value)) = fields.field()? {
-        let (5, Value::Piece(contents)) = (number, value) else {
-            continue;
-        };
-        let mut contents = contents.fields();
-        loop {
-            let at = contents.at();
-            let Some((number, value)) = contents.field()? else {
-                break;
-            };
-            each(number, value, at)?;
-        }
-    }
-    Ok(())
-}
-
 fn outputs(
     top: &Top<'_>,
     contract: &Contract,
@@ -867,10 +601,10 @@ fn outputs(
                 break;
             };
             match number {
-                1 => name = piece(value, at)?.text()?,
+                1 => name = value.piece(at)?.text()?,
                 2 => {
                     entries += 1;
-                    let (parameter_name, value) = parameter(piece(value, at)?)?;
+                    let (parameter_name, value) = parameter(value.piece(at)?)?;
                     let of = (pointer.as_str(), Of::Output);
                     if value == Parameter::Nothing || !is_taken(faults, of, parameter_name, value) {
                         continue;
@@ -926,115 +660,4 @@ fn outputs(
         }
     }
     Ok(())
-}
-
-/// A message that is not what its method takes.
-pub fn malformed(broken: Broken) -> Rejection {
-    let message = format!("the message breaks at byte {}: {}", broken.at, broken.what);
-    Rejection {
-        code: Code::MalformedProtobuf,
-        message: message.clone(),
-        violations: vec![Violation::new(
-            "",
-            "malformed_protobuf",
-            "a message as its definition says",
-            message,
-        )],
-        omitted: 0,
-    }
-}
-
-/// Everything that is wrong. Violations are made only while there is room for them.
-#[derive(Default)]
-struct Faults {
-    listed: Vec<(Code, Violation)>,
-    omitted: u64,
-    has_form: bool,
-    has_unsupported: bool,
-    /// What happens to parameters that nothing here knows.
-    unknown: Unknown,
-}
-
-impl Faults {
-    fn count(&self) -> u64 {
-        self.listed.len() as u64 + self.omitted
-    }
-
-    fn omit(&mut self, more: u64) {
-        self.omitted += more;
-    }
-
-    fn push(
-        &mut self,
-        code: Code,
-        pointer: &str,
-        rule: &str,
-        say: impl FnOnce() -> (String, String),
-    ) {
-        self.has_form |= code == Code::InvalidBody;
-        self.has_unsupported |= code == Code::NotSupported;
-        if self.listed.len() == MAX_VIOLATIONS {
-            self.omitted += 1;
-            return;
-        }
-        let (expected, message) = say();
-        let violation = Violation::new(pointer, rule, expected, message);
-        self.listed.push((code, violation));
-    }
-
-    /// Something about the message's form.
-    fn form(&mut self, pointer: &str, rule: &str, say: impl FnOnce() -> (String, String)) {
-        self.push(Code::InvalidBody, pointer, rule, say);
-    }
-
-    /// Something the contract does not take.
-    fn contract(&mut self, pointer: &str, rule: &str, say: impl FnOnce() -> (String, String)) {
-        self.push(Code::InvalidInputs, pointer, rule, say);
-    }
-
-    /// Adds what the contract's own check found, but for inputs that are missing because they were left out.
-    fn join(&mut self, rejection: Rejection, left_out: &[&str]) -> Result<(), Rejection> {
-        if self.count() == 0 {
-            return Err(rejection);
-        }
-        let is_about = |violation: &Violation| {
-            let named = |name: &&str| violation.message.contains(&format!("{name:?}"));
-            violation.rule == "missing_input" && left_out.iter().any(named)
-        };
-        for violation in rejection.violations {
-            if !is_about(&violation) {
-                if self.listed.len() == MAX_VIOLATIONS {
-                    self.omitted += 1;
-                } else {
-                    self.listed.push((Code::InvalidInputs, violation));
-                }
-            }
-        }
-        self.omitted += rejection.omitted;
-        Ok(())
-    }
-
-    fn finish(self, checked: Result<(), Rejection>) -> Result<(), Rejection> {
-        checked?;
-        let count = self.count();
-        let code = match (self.has_form, self.has_unsupported) {
-            (true, _) => Code::InvalidBody,
-            (false, true) => Code::NotSupported,
-            (false, false) => Code::InvalidInputs,
-        };
-        let speaks = self.listed.iter().find(|(kind, _)| *kind == code);
-        let Some((_, first)) = speaks.or(self.listed.first()) else {
-            return Ok(());
-        };
-        let message = match count {
-            1 => first.message.clone(),
-            _ => format!("{count} things are wrong; the first: {}", first.message),
-        };
-        Err(Rejection {
-            code,
-            message,
-            violations: self.listed.into_iter().map(|(_, v)| v).collect(),
-            omitted: self.omitted,
-        })
-    }
 }

@@ -85,6 +85,19 @@ pub enum Value<'a> {
     Group,
 }
 
+impl<'a> Value<'a> {
+    /// The value as a piece: text, bytes, a message or packed numbers. `at` is where it stands in the message.
+    pub fn piece(self, at: usize) -> Result<Piece<'a>, Broken> {
+        match self {
+            Self::Piece(piece) => Ok(piece),
+            _ => Err(Broken {
+                at,
+                what: WRONG_KIND,
+            }),
+        }
+    }
+}
+
 /// The fields of a message, in the order sent.
 #[derive(Clone, Debug)]
 pub struct Fields<'a> {

@@ -111,7 +111,8 @@ fn steps<P: Ports>(
     if ran_nothing(&result, meter) {
         limits::refund_items(charged, exchange);
     }
-    count_for_canary(call, (name.as_str(), &serving), meter);
+    let rollouts = (ports, catalogue.rollouts());
+    count_for_canary(rollouts, (name.as_str(), &serving), meter);
     record(call, attempt.as_ref(), result, meter, exchange)
 }
 
@@ -169,7 +170,7 @@ fn ran_nothing(result: &Result<Response, Problem>, meter: &Meter) -> bool {
 
 /// Counts the call for the run of a canary.
 fn count_for_canary<P: Ports>(
-    call: &ModelCall<'_, P>,
+    rollouts: (&P, &P::Rollouts),
     (name, serving): (&str, &Serving),
     meter: &Meter,
 ) {
@@ -177,7 +178,7 @@ fn count_for_canary<P: Ports>(
         && let Some(outcome) = rollout::outcome(meter.runs > 0, meter.failed)
     {
         let (version, run) = (serving.version, (outcome, meter.compute_ns));
-        rollout::count(call.ports, name, version, counted, run);
+        rollout::count(rollouts, name, version, counted, run);
     }
 }
 

@@ -4,7 +4,7 @@ use crate::call::{ModelCall, Surface};
 use crate::coding::{self, Coding};
 use crate::exchange::Exchange;
 use crate::grpc::serve;
-use crate::ports::Ports;
+use crate::ports::{Ports, Services};
 use crate::record::{Request, Response};
 use crate::route::{Target, percent_decoded, shorten};
 use crate::version;
@@ -18,7 +18,7 @@ use penstock_policy::idempotency::words::{self, Claimed, Completed, Kept, Looked
 const DESCRIBING: &str = "inference-header-content-length";
 
 /// The idempotency's part of a call.
-pub(super) type Attempt<P> = <<P as Ports>::Idempotency as IdempotencyService>::Attempt;
+pub(super) type Attempt<P> = <<P as Services>::Idempotency as IdempotencyService>::Attempt;
 
 /// What came of claiming a call.
 pub(super) enum Claim<A> {

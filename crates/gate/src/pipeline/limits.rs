@@ -2,13 +2,13 @@
 
 use crate::exchange::Exchange;
 use crate::policies::Policies;
-use crate::ports::Ports;
+use crate::ports::{Ports, Services};
 use penstock_core::Problem;
 use penstock_policy::quota::service::{AdmissionService, QuotaService};
 use penstock_policy::quota::words::{Call, Refusal};
 
 /// What a call was charged.
-pub(super) type Admission<P> = <<P as Ports>::Quota as QuotaService>::Admission;
+pub(super) type Admission<P> = <<P as Services>::Quota as QuotaService>::Admission;
 
 /// Decides the limits on calls, and waits where one of them paces.
 pub(super) fn admit<P: Ports>(

@@ -5,10 +5,11 @@
 //! concern: the model is run, and the answer says that the cache was passed by.
 
 use crate::call::ModelCall;
-use crate::ports::{CacheAddress, CacheLooked, Headers, Ports};
+use crate::ports::{Headers, Ports};
 use penstock_core::{Code, ModelVersion, Problem};
-use penstock_policy::cache::place::NO_TICKET;
+use penstock_policy::cache::service::CacheService;
 use penstock_policy::cache::settings::{Scope, entry};
+use penstock_policy::cache::words::{CacheAddress, Looked, NO_TICKET};
 use penstock_policy::cache::{self, CacheEntry, DIGEST_BYTES, Directives, Served, Why, result};
 use penstock_tensor::{Contract, Tensor};
 
@@ -119,7 +120,7 @@ impl<'a> Caching<'a> {
     /// Looks for the outputs of a run.
     pub fn look<P: Ports>(
         &mut self,
-        ports: &P,
+        (ports, results): (&P, &P::Cache),
         question: &Question<'_>,
     ) -> Result<Lookup<'a>, Problem> {
         let now_ms = ports.unix_ms();
@@ -149,7 +150,7 @@ impl<'a> Caching<'a> {
             return Ok(Lookup::Run(Keep::Place(place)));
         }
         let limits = (options.only_if_cached, question.timeout_us);
-        match wait(ports, &place.address(), options.since_ms, limits)? {
+        match wait((ports, results), &place.address(), options.since_ms, limits)? {
             Found::Outputs(outputs, served) => {
                 self.note(served);
                 Ok(Lookup::Found(outputs))
@@ -163,13 +164,18 @@ impl<'a> Caching<'a> {
     }
 
     /// Keeps the outputs of a run, `None` where it failed.
-    pub fn keep<P: Ports>(&mut self, ports: &P, keep: Keep<'_>, outputs: Option<&[Tensor]>) {
+    pub fn keep<P: Ports>(
+        &mut self,
+        (ports, results): (&P, &P::Cache),
+        keep: Keep<'_>,
+        outputs: Option<&[Tensor]>,
+    ) {
         let (place, outputs) = match (keep, outputs) {
             (Keep::Nothing, _) | (Keep::Say(_), None) => return,
             (Keep::Say(served), Some(_)) => return self.note(served),
             (Keep::Place(place), None) => {
                 // Calls that wait begin at once; where this fails, when the lease is over.
-                let _ = ports.cache_release(&place.address(), place.ticket);
+                let _ = results.release(&place.address(), place.ticket);
                 return;
             }
             (Keep::Place(place), Some(outputs)) => (place, outputs),
@@ -178,8 +184,8 @@ impl<'a> Caching<'a> {
         // A result that is too large is kept as an empty one, so that the next call need not wait to find out.
         let value = kept.as_deref().unwrap_or_default();
         let now_ms = ports.unix_ms();
-        let stored = ports
-            .cache_keep(&place.address(), place.ticket, value, now_ms)
+        let stored = results
+            .keep(&place.address(), place.ticket, value, now_ms)
             .is_ok();
         let stored = stored && kept.is_some();
         self.note(match place.is_miss {
@@ -219,7 +225,7 @@ impl Question<'_> {
 
 /// Looks until something is there, or it is clear that nothing will be.
 fn wait<P: Ports>(
-    ports: &P,
+    (ports, results): (&P, &P::Cache),
     at: &CacheAddress<'_>,
     since_ms: u64,
     (only_if_cached, timeout_us): (bool, Option<u64>),
@@ -228,23 +234,27 @@ fn wait<P: Ports>(
     let mut pause_ms = FIRST_PAUSE_MS;
     loop {
         let now_ms = ports.unix_ms();
-        let looked = ports.cache_look(at, since_ms, waiting_since_ms, now_ms);
+        let looked = results.look(at, since_ms, waiting_since_ms, now_ms);
         let found = match looked {
-            Ok(CacheLooked::Hit(value, _)) if value.is_empty() => Found::Bypass(Why::TooLarge),
-            Ok(CacheLooked::Hit(value, kept_ms)) => match result::decode(&value) {
+            Ok(Looked::Hit(kept)) if kept.value.is_empty() => Found::Bypass(Why::TooLarge),
+            Ok(Looked::Hit(kept)) => match result::decode(&kept.value) {
                 Some(outputs) => {
                     let served = match waiting_since_ms {
-                        None => Served::Hit { kept_ms },
-                        Some(_) => Served::Collapsed { kept_ms },
+                        None => Served::Hit {
+                            kept_ms: kept.kept_ms,
+                        },
+                        Some(_) => Served::Collapsed {
+                            kept_ms: kept.kept_ms,
+                        },
                     };
                     Found::Outputs(outputs, served)
                 }
                 // Of another release: overwritten by the next run.
                 None => Found::Run(NO_TICKET),
             },
-            Ok(CacheLooked::Run(ticket)) => Found::Run(ticket),
-            Ok(CacheLooked::Wait) if only_if_cached => Found::Bypass(Why::Busy),
-            Ok(CacheLooked::Wait) => {
+            Ok(Looked::Run(ticket)) => Found::Run(ticket),
+            Ok(Looked::Wait) if only_if_cached => Found::Bypass(Why::Busy),
+            Ok(Looked::Wait) => {
                 let since = *waiting_since_ms.get_or_insert(now_ms);
                 let waited_us = now_ms.saturating_sub(since).saturating_mul(1_000);
                 if let Some(limit_us) = timeout_us.filter(|limit| waited_us >= *limit) {
@@ -260,13 +270,13 @@ fn wait<P: Ports>(
                 pause_ms = (pause_ms * 2).min(LONGEST_PAUSE_MS);
                 continue;
             }
-            Ok(CacheLooked::Bypass) => Found::Bypass(Why::Busy),
+            Ok(Looked::Bypass) => Found::Bypass(Why::Busy),
             Err(_) => Found::Bypass(Why::StoreFailure),
         };
         return match found {
             Found::Outputs(..) => Ok(found),
             Found::Run(ticket) if only_if_cached => {
-                let _ = ports.cache_release(at, ticket);
+                let _ = results.release(at, ticket);
                 Err(not_cached())
             }
             _ if only_if_cached => Err(not_cached()),

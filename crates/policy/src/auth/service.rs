@@ -19,7 +19,7 @@ mod over_kv {
     use super::{Admitted, AuthService, Caller, Presented, Refusal};
     use crate::auth::api_key::Pepper;
     use crate::auth::settings::AuthSettings;
-    use crate::auth::words::Surroundings;
+    use crate::auth::words::Environment;
     use crate::auth::{Authenticator, Secrets};
     use crate::{auth, document};
     use penstock_core::Kv;
@@ -42,15 +42,15 @@ mod over_kv {
         /// a variable of the host, where it has one.
         pub fn open(
             text: &str,
-            surroundings: Surroundings,
+            environment: Environment,
             kv: K,
             variable: impl Fn(&str) -> Option<String>,
         ) -> Result<Self, String> {
             let settings = document::auth(text)?;
             let secrets = secrets(&settings, variable)?;
             let realm = settings.realm.clone();
-            let mut authenticator = Authenticator::new(settings, secrets, surroundings.public)?;
-            for (issuer, jwks) in surroundings.key_sets {
+            let mut authenticator = Authenticator::new(settings, secrets, environment.public)?;
+            for (issuer, jwks) in environment.key_sets {
                 authenticator.set_keys(&issuer, &jwks)?;
             }
             Ok(Self {

@@ -3,7 +3,7 @@
 use super::scopes::{Pattern, Scope};
 use penstock_core::caller::ANONYMOUS;
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// How long an instance may trust what it read of a key or a tenant: the second within which a revocation takes effect.
 pub const DEFAULT_REVOCATION_MS: u64 = 1_000;
@@ -300,6 +300,27 @@ impl AuthSettings {
     pub fn faults(&self) -> Vec<(String, String)> {
         let mut faults = Vec::new();
         let mut fault = |setting: String, message: String| faults.push((setting, message));
+        self.find_general_faults(&mut fault);
+        self.find_tier_faults(&mut fault);
+        for (at, issuer) in self.issuers.iter().enumerate() {
+            let mut here = |field: &str, message: String| {
+                fault(format!("issuers[{at}].{field}"), message);
+            };
+            self.find_issuer_faults(at, issuer, &mut here);
+            issuer.find_key_faults(&mut here);
+            self.find_caller_faults(issuer, &mut here);
+        }
+        for (at, certificate) in self.certificates.iter().enumerate() {
+            let mut here = |field: &str, message: String| {
+                fault(format!("certificates[{at}].{field}"), message);
+            };
+            self.find_certificate_faults(certificate, &mut here);
+        }
+        self.find_model_faults(&mut fault);
+        faults
+    }
+
+    fn find_general_faults(&self, fault: &mut impl FnMut(String, String)) {
         let plain = |b: u8| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\';
         if self.realm.is_empty() || self.realm.len() > 64 || !self.realm.bytes().all(plain) {
             let message = "must be 1 to 64 visible ASCII characters without quotes".to_owned();
@@ -331,16 +352,9 @@ impl AuthSettings {
             let message = format!("must be from 1 to {MAX_WINDOW_S}");
             fault("signatures.window_s".to_owned(), message);
         }
-        let named = |what: &str, name: &str| match is_name(name) {
-            true => None,
-            false => Some(format!("names the {what} `{name}`; a name is {NAME_RULE}")),
-        };
-        let tenanted = |name: &str| match name {
-            ANONYMOUS => Some(format!(
-                "names the tenant `{ANONYMOUS}`, which is that of callers without credentials"
-            )),
-            name => named("tenant", name),
-        };
+    }
+
+    fn find_tier_faults(&self, fault: &mut impl FnMut(String, String)) {
         for (name, tier) in &self.tiers {
             if let Some(message) = named("tier", name) {
                 fault("tiers".to_owned(), message);
@@ -350,146 +364,109 @@ impl AuthSettings {
                 fault(format!("tiers.{name}.priority"), message);
             }
         }
-        let tier_faults = |name: &str| {
-            let message =
-                || format!("names the tier `{name}`, which no [auth.tiers.{name}] defines");
-            (!self.tiers.contains_key(name) && name != ANONYMOUS).then(message)
-        };
         if let Some(anonymous) = &self.anonymous
-            && let Some(message) = tier_faults(&anonymous.tier)
+            && let Some(message) = self.unknown_tier(&anonymous.tier)
         {
             fault("anonymous.tier".to_owned(), message);
         }
-        let mut names = BTreeSet::new();
-        for (at, issuer) in self.issuers.iter().enumerate() {
-            let mut here = |field: &str, message: String| {
-                fault(format!("issuers[{at}].{field}"), message);
-            };
-            if let Some(message) = named("issuer", &issuer.name) {
-                here("name", message);
+    }
+
+    /// What is wrong with the name of a tier that something refers to.
+    fn unknown_tier(&self, name: &str) -> Option<String> {
+        let message = || format!("names the tier `{name}`, which no [auth.tiers.{name}] defines");
+        (!self.tiers.contains_key(name) && name != ANONYMOUS).then(message)
+    }
+
+    fn find_issuer_faults(&self, at: usize, issuer: &Issuer, here: &mut impl FnMut(&str, String)) {
+        if let Some(message) = named("issuer", &issuer.name) {
+            here("name", message);
+        }
+        if (self.issuers[..at].iter()).any(|other| other.name == issuer.name) {
+            here("name", format!("`{}` is given twice", issuer.name));
+        }
+        if (self.issuers[..at].iter()).any(|other| other.issuer == issuer.issuer) {
+            here("issuer", format!("`{}` is given twice", issuer.issuer));
+        }
+        if issuer.issuer.is_empty() {
+            here("issuer", "must be the `iss` of its tokens".to_owned());
+        }
+        if issuer.audiences.is_empty() || issuer.audiences.iter().any(String::is_empty) {
+            let message = "must list what its tokens have in `aud` when they are meant for this \
+                           service; without it, a token made for another service would pass";
+            here("audiences", message.to_owned());
+        }
+    }
+
+    /// Faults of what says whose an issuer's tokens are, and what their callers may cost.
+    fn find_caller_faults(&self, issuer: &Issuer, here: &mut impl FnMut(&str, String)) {
+        match (&issuer.tenant, &issuer.tenant_claim) {
+            (Some(tenant), None) => {
+                if let Some(message) = tenanted(tenant) {
+                    here("tenant", message);
+                }
             }
-            if !names.insert(&issuer.name) {
-                here("name", format!("`{}` is given twice", issuer.name));
+            (None, Some(_)) => {}
+            _ => {
+                let message =
+                    "or tenant_claim must be set, to give its tokens a tenant; exactly one of them";
+                here("tenant", message.to_owned());
             }
-            if (self.issuers[..at].iter()).any(|other| other.issuer == issuer.issuer) {
-                here("issuer", format!("`{}` is given twice", issuer.issuer));
+        }
+        match &issuer.tier {
+            Some(tier) => {
+                if let Some(message) = self.unknown_tier(tier) {
+                    here("tier", message);
+                }
             }
-            if issuer.issuer.is_empty() {
-                here("issuer", "must be the `iss` of its tokens".to_owned());
-            }
-            if issuer.audiences.is_empty() || issuer.audiences.iter().any(String::is_empty) {
-                let message = "must list what its tokens have in `aud` when they are meant for this \
-                               service; without it, a token made for another service would pass";
-                here("audiences", message.to_owned());
-            }
-            let shared = issuer
-                .algorithms
-                .iter()
-                .filter(|a| a.is_shared_secret())
-                .count();
-            if issuer.algorithms.is_empty() {
+            None if issuer.tier_claim.is_none() => {
                 here(
-                    "algorithms",
-                    "must list at least one, e.g. \"RS256\"".to_owned(),
+                    "tier",
+                    "or tier_claim must be set, to give its callers their limits".to_owned(),
                 );
-            } else if shared != 0 && shared != issuer.algorithms.len() {
-                let message = "mixes shared secrets (HS) with key pairs; define two issuers, because a public key \
-                               could otherwise be used as a secret";
-                here("algorithms", message.to_owned());
             }
-            let sources = [&issuer.jwks_url, &issuer.jwks_file, &issuer.secret_variable];
-            if sources.iter().filter(|source| source.is_some()).count() != 1 {
-                let message = "or jwks_file or secret_variable must be set, to find its keys; exactly one of them";
-                here("jwks_url", message.to_owned());
-            } else if issuer.secret_variable.is_some() != (shared > 0) {
-                let message = "must be set with HS algorithms, and only with them";
-                here("secret_variable", message.to_owned());
-            }
-            if let Some(url) = &issuer.jwks_url
-                && !url.starts_with("https://")
-            {
-                here("jwks_url", "must begin with https://".to_owned());
-            }
-            if issuer.jwks_ca_file.is_some() && issuer.jwks_url.is_none() {
-                here("jwks_ca_file", "can only be set with jwks_url".to_owned());
-            }
-            if let Some(variable) = &issuer.secret_variable
-                && !variable
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-            {
-                let message = "must name a variable: lower-case letters, digits and `_`".to_owned();
-                here("secret_variable", message);
-            }
-            if issuer.leeway_s > MAX_LEEWAY_S {
-                here("leeway_s", format!("must be at most {MAX_LEEWAY_S}"));
-            }
-            if !(10..=86_400).contains(&issuer.refresh_s) {
-                here("refresh_s", "must be from 10 to 86400".to_owned());
-            }
-            match (&issuer.tenant, &issuer.tenant_claim) {
-                (Some(tenant), None) => {
-                    if let Some(message) = tenanted(tenant) {
-                        here("tenant", message);
-                    }
-                }
-                (None, Some(_)) => {}
-                _ => {
-                    let message = "or tenant_claim must be set, to give its tokens a tenant; exactly one of them";
-                    here("tenant", message.to_owned());
+            None => {}
+        }
+    }
+
+    fn find_certificate_faults(
+        &self,
+        certificate: &Certificate,
+        here: &mut impl FnMut(&str, String),
+    ) {
+        match (&certificate.name, &certificate.sha256) {
+            (Some(name), None) => {
+                if !["dns:", "uri:", "email:"]
+                    .iter()
+                    .any(|kind| name.starts_with(kind))
+                {
+                    let message = "must begin with `dns:`, `uri:` or `email:`".to_owned();
+                    here("name", message);
                 }
             }
-            match &issuer.tier {
-                Some(tier) => {
-                    if let Some(message) = tier_faults(tier) {
-                        here("tier", message);
-                    }
-                }
-                None if issuer.tier_claim.is_none() => {
+            (None, Some(sha256)) => {
+                let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+                if sha256.len() != 64 || !sha256.bytes().all(digit) {
                     here(
-                        "tier",
-                        "or tier_claim must be set, to give its callers their limits".to_owned(),
+                        "sha256",
+                        "must be 64 lower-case hexadecimal digits".to_owned(),
                     );
                 }
-                None => {}
             }
+            _ => here(
+                "name",
+                "or sha256 must be set, to identify the certificate; exactly one of them"
+                    .to_owned(),
+            ),
         }
-        for (at, certificate) in self.certificates.iter().enumerate() {
-            let mut here = |field: &str, message: String| {
-                fault(format!("certificates[{at}].{field}"), message);
-            };
-            match (&certificate.name, &certificate.sha256) {
-                (Some(name), None) => {
-                    if !["dns:", "uri:", "email:"]
-                        .iter()
-                        .any(|kind| name.starts_with(kind))
-                    {
-                        let message = "must begin with `dns:`, `uri:` or `email:`".to_owned();
-                        here("name", message);
-                    }
-                }
-                (None, Some(sha256)) => {
-                    let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-                    if sha256.len() != 64 || !sha256.bytes().all(digit) {
-                        here(
-                            "sha256",
-                            "must be 64 lower-case hexadecimal digits".to_owned(),
-                        );
-                    }
-                }
-                _ => here(
-                    "name",
-                    "or sha256 must be set, to identify the certificate; exactly one of them"
-                        .to_owned(),
-                ),
-            }
-            if let Some(message) = tenanted(&certificate.tenant) {
-                here("tenant", message);
-            }
-            if let Some(message) = tier_faults(&certificate.tier) {
-                here("tier", message);
-            }
+        if let Some(message) = tenanted(&certificate.tenant) {
+            here("tenant", message);
         }
+        if let Some(message) = self.unknown_tier(&certificate.tier) {
+            here("tier", message);
+        }
+    }
+
+    fn find_model_faults(&self, fault: &mut impl FnMut(String, String)) {
         for (at, owned) in self.models.iter().enumerate() {
             for tenant in &owned.tenants {
                 if tenant != ANONYMOUS
@@ -503,7 +480,6 @@ impl AuthSettings {
                 fault(format!("models[{at}].models"), message);
             }
         }
-        faults
     }
 
     /// Whether a tenant may know of a model.
@@ -511,5 +487,74 @@ impl AuthSettings {
         let named = |owned: &&Owned| owned.models.iter().any(|pattern| pattern.matches(model));
         let mut owners = self.models.iter().filter(named).peekable();
         owners.peek().is_none() || owners.any(|owned| owned.tenants.iter().any(|t| t == tenant))
+    }
+}
+
+/// What is wrong with a name; `None` where nothing is.
+fn named(what: &str, name: &str) -> Option<String> {
+    match is_name(name) {
+        true => None,
+        false => Some(format!("names the {what} `{name}`; a name is {NAME_RULE}")),
+    }
+}
+
+/// What is wrong with the name of a tenant that callers get; `None` where nothing is.
+fn tenanted(name: &str) -> Option<String> {
+    match name {
+        ANONYMOUS => Some(format!(
+            "names the tenant `{ANONYMOUS}`, which is that of callers without credentials"
+        )),
+        name => named("tenant", name),
+    }
+}
+
+impl Issuer {
+    /// Faults of what says how tokens are signed, and where the keys are.
+    fn find_key_faults(&self, here: &mut impl FnMut(&str, String)) {
+        let shared = self
+            .algorithms
+            .iter()
+            .filter(|a| a.is_shared_secret())
+            .count();
+        if self.algorithms.is_empty() {
+            here(
+                "algorithms",
+                "must list at least one, e.g. \"RS256\"".to_owned(),
+            );
+        } else if shared != 0 && shared != self.algorithms.len() {
+            let message = "mixes shared secrets (HS) with key pairs; define two issuers, because a public key \
+                           could otherwise be used as a secret";
+            here("algorithms", message.to_owned());
+        }
+        let sources = [&self.jwks_url, &self.jwks_file, &self.secret_variable];
+        if sources.iter().filter(|source| source.is_some()).count() != 1 {
+            let message = "or jwks_file or secret_variable must be set, to find its keys; exactly one of them";
+            here("jwks_url", message.to_owned());
+        } else if self.secret_variable.is_some() != (shared > 0) {
+            let message = "must be set with HS algorithms, and only with them";
+            here("secret_variable", message.to_owned());
+        }
+        if let Some(url) = &self.jwks_url
+            && !url.starts_with("https://")
+        {
+            here("jwks_url", "must begin with https://".to_owned());
+        }
+        if self.jwks_ca_file.is_some() && self.jwks_url.is_none() {
+            here("jwks_ca_file", "can only be set with jwks_url".to_owned());
+        }
+        if let Some(variable) = &self.secret_variable
+            && !variable
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        {
+            let message = "must name a variable: lower-case letters, digits and `_`".to_owned();
+            here("secret_variable", message);
+        }
+        if self.leeway_s > MAX_LEEWAY_S {
+            here("leeway_s", format!("must be at most {MAX_LEEWAY_S}"));
+        }
+        if !(10..=86_400).contains(&self.refresh_s) {
+            here("refresh_s", "must be from 10 to 86400".to_owned());
+        }
     }
 }

@@ -6,7 +6,7 @@ use penstock_core::{Caller, Code, Problem};
 
 /// What `auth` is told beside the policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Surroundings {
+pub struct Environment {
     /// The key sets that the policy names as files, each with the issuer's name.
     pub key_sets: Vec<(String, String)>,
     /// Whether other machines than this one reach the server.

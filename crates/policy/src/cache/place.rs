@@ -30,6 +30,7 @@
 //! within the lease. Where it does not, there can be a second run, and nothing worse.
 
 use super::settings::MAX_RESULT_BYTES;
+use super::words::{Kept, Looked, NO_TICKET};
 use crate::idempotency::claim::claimed_ms;
 use penstock_core::{Kv, KvError};
 
@@ -55,9 +56,6 @@ const MAX_SPACE_BYTES: usize = 128;
 /// The form of the entries this release writes.
 const FORM: u8 = 1;
 
-/// The ticket of who runs without having looked, because the caller asked for a run.
-pub const NO_TICKET: u64 = 0;
-
 /// Where a result belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
@@ -65,28 +63,6 @@ pub struct Address {
     place: u64,
     digest: Vec<u8>,
     lease_ms: u64,
-}
-
-/// A result that was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// What was kept.
-    pub value: Vec<u8>,
-    /// When, in milliseconds since the Unix epoch.
-    pub kept_ms: u64,
-}
-
-/// What looking for a result came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Looked {
-    /// It is there.
-    Hit(Kept),
-    /// It is not there, and the caller is to run it and then keep or release it, naming the ticket.
-    Run(u64),
-    /// Somebody runs it: look again in a moment.
-    Wait,
-    /// It is not there and the place is not to be had: run it and keep nothing.
-    Bypass,
 }
 
 /// How a flight stands, by its claim.

@@ -227,54 +227,10 @@ impl Rollout {
                 percent,
                 rollback,
             } => {
-                self.usable(version, "/version", around)?;
-                if self
-                    .split
-                    .as_ref()
-                    .is_some_and(|split| !split.arms.is_empty())
-                {
-                    return Err(Refused::Conflict(
-                        "the model's callers are split among versions; end the split first"
-                            .to_owned(),
-                    ));
-                }
-                let stable = self.stable(around);
-                if stable == Some(version) {
-                    let named = match &self.default {
-                        None => "`latest`, the highest version".to_owned(),
-                        Some(to) => format!("`{to}`"),
-                    };
-                    return Err(Refused::Conflict(format!(
-                        "calls that name no version get {named}, which is version {version} itself; set the default to \
-                         what answers beside the canary first"
-                    )));
-                }
-                self.canary = Some(Canary {
-                    id: around.id(),
-                    version,
-                    percent,
-                    started_ms: now_ms,
-                    rollback,
-                });
+                self.start_canary(version, percent, rollback, around)?;
             }
             Change::SetCanary { percent, rollback } => {
-                let canary = self.running(around)?;
-                canary.percent = percent.unwrap_or(canary.percent);
-                match (rollback, &canary.rollback) {
-                    (None, _) => {}
-                    (Some(None), _) => canary.rollback = None,
-                    (Some(Some(patch)), Some(bounds)) => canary.rollback = Some(patch.onto(bounds)),
-                    // Who said that it must not end by itself has to say what is to end it now.
-                    (Some(Some(patch)), None) => {
-                        canary.rollback = Some(patch.alone().ok_or_else(|| {
-                            Refused::Conflict(
-                                "automatic rollback is off for this canary; give max_error_rate_increase or \
-                                 max_latency_ratio as well to turn it on"
-                                    .to_owned(),
-                            )
-                        })?);
-                    }
-                }
+                self.set_canary(percent, rollback, around)?;
             }
             Change::StopCanary => {
                 let how = around.tripped.map_or("stopped".to_owned(), by_itself);
@@ -285,30 +241,7 @@ impl Rollout {
                 self.end(how, now_ms)?;
             }
             Change::Promote { alias } => {
-                let version = self.running(around)?.version;
-                self.usable(version, "", around)?;
-                let alias = match alias {
-                    Some(alias) if alias.is_latest() || !self.aliases.contains_key(&alias) => {
-                        return Err(self.no_alias(&alias));
-                    }
-                    Some(alias) => Some(alias),
-                    None => match &self.default {
-                        Some(Target::Alias(alias)) if !alias.is_latest() => Some(alias.clone()),
-                        _ => None,
-                    },
-                };
-                let how = match alias {
-                    Some(alias) => {
-                        let how = format!("promoted to `{alias}`");
-                        self.aliases.insert(alias, version);
-                        how
-                    }
-                    None => {
-                        self.default = Some(Target::Version(version));
-                        "promoted to the default".to_owned()
-                    }
-                };
-                self.end(how, now_ms)?;
+                self.promote(alias, around)?;
             }
             Change::SetSplit { split: None } => {
                 if self.split.take().is_none() {
@@ -376,6 +309,97 @@ impl Rollout {
             }
         }
         Ok(())
+    }
+
+    fn start_canary(
+        &mut self,
+        version: Version,
+        percent: Percent,
+        rollback: Option<Bounds>,
+        around: &Surroundings<'_>,
+    ) -> Result<(), Refused> {
+        self.usable(version, "/version", around)?;
+        if self
+            .split
+            .as_ref()
+            .is_some_and(|split| !split.arms.is_empty())
+        {
+            return Err(Refused::Conflict(
+                "the model's callers are split among versions; end the split first".to_owned(),
+            ));
+        }
+        let stable = self.stable(around);
+        if stable == Some(version) {
+            let named = match &self.default {
+                None => "`latest`, the highest version".to_owned(),
+                Some(to) => format!("`{to}`"),
+            };
+            return Err(Refused::Conflict(format!(
+                "calls that name no version get {named}, which is version {version} itself; set the default to \
+                 what answers beside the canary first"
+            )));
+        }
+        self.canary = Some(Canary {
+            id: around.id(),
+            version,
+            percent,
+            started_ms: around.now_ms,
+            rollback,
+        });
+        Ok(())
+    }
+
+    fn set_canary(
+        &mut self,
+        percent: Option<Percent>,
+        rollback: Option<Option<BoundsPatch>>,
+        around: &Surroundings<'_>,
+    ) -> Result<(), Refused> {
+        let canary = self.running(around)?;
+        canary.percent = percent.unwrap_or(canary.percent);
+        match (rollback, &canary.rollback) {
+            (None, _) => {}
+            (Some(None), _) => canary.rollback = None,
+            (Some(Some(patch)), Some(bounds)) => canary.rollback = Some(patch.onto(bounds)),
+            // Who said that it must not end by itself has to say what is to end it now.
+            (Some(Some(patch)), None) => {
+                canary.rollback = Some(patch.alone().ok_or_else(|| {
+                    Refused::Conflict(
+                        "automatic rollback is off for this canary; give max_error_rate_increase or \
+                         max_latency_ratio as well to turn it on"
+                            .to_owned(),
+                    )
+                })?);
+            }
+        }
+        Ok(())
+    }
+
+    fn promote(&mut self, alias: Option<Alias>, around: &Surroundings<'_>) -> Result<(), Refused> {
+        let version = self.running(around)?.version;
+        self.usable(version, "", around)?;
+        let alias = match alias {
+            Some(alias) if alias.is_latest() || !self.aliases.contains_key(&alias) => {
+                return Err(self.no_alias(&alias));
+            }
+            Some(alias) => Some(alias),
+            None => match &self.default {
+                Some(Target::Alias(alias)) if !alias.is_latest() => Some(alias.clone()),
+                _ => None,
+            },
+        };
+        let how = match alias {
+            Some(alias) => {
+                let how = format!("promoted to `{alias}`");
+                self.aliases.insert(alias, version);
+                how
+            }
+            None => {
+                self.default = Some(Target::Version(version));
+                "promoted to the default".to_owned()
+            }
+        };
+        self.end(how, around.now_ms)
     }
 
     fn end(&mut self, how: String, now_ms: u64) -> Result<(), Refused> {

@@ -4,7 +4,8 @@
 //! * [`judge`]: whether a canary does worse than what it is to replace;
 //! * [`edit`]: what an administrator changes, and what is refused;
 //! * [`notice`]: what callers of a deprecated version are told;
-//! * [`store`]: where all of it is kept, over a store of which nothing is assumed but that `increment` is atomic.
+//! * [`store`]: where all of it is kept, over a store of which nothing is assumed but that `increment` is atomic;
+//! * [`words`], [`service`]: what the gate asks and is answered, and the service that answers it.
 //!
 //! One document says everything about all models, so a change is one write: whoever reads it sees all of a change or
 //! nothing of it. Versions here are those of models and have nothing to do with versions of the API.
@@ -13,7 +14,9 @@ pub mod choose;
 pub mod edit;
 pub mod judge;
 pub mod notice;
+pub mod service;
 pub mod store;
+pub mod words;
 
 pub use choose::{Asked, Chosen, Refused, Why};
 pub use judge::{Arm, Bounds, BoundsPatch, Verdict};

@@ -1,0 +1,125 @@
+//! What is wrong with an inference request.
+
+use crate::grpc::wire::Broken;
+use penstock_core::violation::MAX_VIOLATIONS;
+use penstock_core::{Code, Violation};
+use penstock_tensor::{Rejection, Unknown};
+
+/// A message that is not what its method takes.
+pub fn malformed(broken: Broken) -> Rejection {
+    let message = format!("the message breaks at byte {}: {}", broken.at, broken.what);
+    Rejection {
+        code: Code::MalformedProtobuf,
+        message: message.clone(),
+        violations: vec![Violation::new(
+            "",
+            "malformed_protobuf",
+            "a message as its definition says",
+            message,
+        )],
+        omitted: 0,
+    }
+}
+
+/// Everything that is wrong. Violations are made only while there is room for them.
+#[derive(Default)]
+pub(super) struct Faults {
+    listed: Vec<(Code, Violation)>,
+    omitted: u64,
+    has_form: bool,
+    has_unsupported: bool,
+    /// What happens to parameters that nothing here knows.
+    pub unknown: Unknown,
+}
+
+impl Faults {
+    /// Nothing yet. `unknown` says what happens to parameters that nothing here knows.
+    pub fn new(unknown: Unknown) -> Self {
+        Self {
+            unknown,
+            ..Self::default()
+        }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.listed.len() as u64 + self.omitted
+    }
+
+    pub fn omit(&mut self, more: u64) {
+        self.omitted += more;
+    }
+
+    pub fn push(
+        &mut self,
+        code: Code,
+        pointer: &str,
+        rule: &str,
+        say: impl FnOnce() -> (String, String),
+    ) {
+        self.has_form |= code == Code::InvalidBody;
+        self.has_unsupported |= code == Code::NotSupported;
+        if self.listed.len() == MAX_VIOLATIONS {
+            self.omitted += 1;
+            return;
+        }
+        let (expected, message) = say();
+        let violation = Violation::new(pointer, rule, expected, message);
+        self.listed.push((code, violation));
+    }
+
+    /// Something about the message's form.
+    pub fn form(&mut self, pointer: &str, rule: &str, say: impl FnOnce() -> (String, String)) {
+        self.push(Code::InvalidBody, pointer, rule, say);
+    }
+
+    /// Something the contract does not take.
+    pub fn contract(&mut self, pointer: &str, rule: &str, say: impl FnOnce() -> (String, String)) {
+        self.push(Code::InvalidInputs, pointer, rule, say);
+    }
+
+    /// Adds what the contract's own check found, but for inputs that are missing because they were left out.
+    pub fn join(&mut self, rejection: Rejection, left_out: &[&str]) -> Result<(), Rejection> {
+        if self.count() == 0 {
+            return Err(rejection);
+        }
+        let is_about = |violation: &Violation| {
+            let named = |name: &&str| violation.message.contains(&format!("{name:?}"));
+            violation.rule == "missing_input" && left_out.iter().any(named)
+        };
+        for violation in rejection.violations {
+            if !is_about(&violation) {
+                if self.listed.len() == MAX_VIOLATIONS {
+                    self.omitted += 1;
+                } else {
+                    self.listed.push((Code::InvalidInputs, violation));
+                }
+            }
+        }
+        self.omitted += rejection.omitted;
+        Ok(())
+    }
+
+    pub fn finish(self, checked: Result<(), Rejection>) -> Result<(), Rejection> {
+        checked?;
+        let count = self.count();
+        let code = match (self.has_form, self.has_unsupported) {
+            (true, _) => Code::InvalidBody,
+            (false, true) => Code::NotSupported,
+            (false, false) => Code::InvalidInputs,
+        };
+        let speaks = self.listed.iter().find(|(kind, _)| *kind == code);
+        let Some((_, first)) = speaks.or(self.listed.first()) else {
+            return Ok(());
+        };
+        let message = match count {
+            1 => first.message.clone(),
+            _ => format!("{count} things are wrong; the first: {}", first.message),
+        };
+        Err(Rejection {
+            code,
+            message,
+            violations: self.listed.into_iter().map(|(_, v)| v).collect(),
+            omitted: self.omitted,
+        })
+    }
+}

@@ -1,0 +1,39 @@
+//! The services of all policies, as the gate is given them. A new policy adds its service here, and its step to the gate's
+//! pipeline.
+
+use crate::auth::service::AuthService;
+use crate::auth::words::Environment;
+use crate::cache::service::CacheService;
+use crate::idempotency::service::IdempotencyService;
+use crate::quota::service::QuotaService;
+use crate::rollout::service::RolloutService;
+use crate::usage::service::UsageService;
+
+/// Opens the policies. An error is a sentence for the operator.
+pub trait Services {
+    /// Who may call, by the policy.
+    type Auth: AuthService;
+    /// The limits of the policy.
+    type Quota: QuotaService;
+    /// The idempotency of the policy.
+    type Idempotency: IdempotencyService;
+    /// The usage counters of the policy.
+    type Usage: UsageService;
+    /// The results that are kept.
+    type Cache: CacheService;
+    /// How calls are spread over versions.
+    type Rollouts: RolloutService;
+
+    /// Opens who may call.
+    fn open_auth(&self, policy: &str, environment: Environment) -> Result<Self::Auth, String>;
+    /// Opens the limits of a policy.
+    fn open_quota(&self, policy: &str) -> Result<Self::Quota, String>;
+    /// Opens the idempotency of a policy.
+    fn open_idempotency(&self, policy: &str) -> Result<Self::Idempotency, String>;
+    /// Opens the usage counters of a policy.
+    fn open_usage(&self, policy: &str) -> Result<Self::Usage, String>;
+    /// Opens the cache. Which models have one is the gate's to know.
+    fn open_cache(&self) -> Self::Cache;
+    /// Opens the rollouts. What they say changes while the server runs.
+    fn open_rollouts(&self) -> Self::Rollouts;
+}
