@@ -505,7 +505,7 @@ fn body_kind(content_type: Option<&str>, has_adapter: bool) -> Result<BodyKind, 
         Some(other) => Err(Problem::new(
             Code::UnsupportedMediaType,
             format!(
-                "the content type `{}` is not taken here; send `content-type: application/json`",
+                "the content type `{}` is not accepted here; send `content-type: application/json`",
                 shorten(other)
             ),
         )),
