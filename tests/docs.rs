@@ -487,3 +487,41 @@ fn every_link_between_documents_leads_somewhere() {
         wrong.join("\n")
     );
 }
+
+#[test]
+fn every_error_that_a_document_names_with_its_status_exists() {
+    let mut checked = 0;
+    for entry in std::fs::read_dir(root().join("docs")).unwrap().flatten() {
+        let Ok(page) = std::fs::read_to_string(entry.path()) else {
+            continue;
+        };
+        // "429 `quota_exceeded`", also with more codes behind a comma: "401 `credentials_expired`, `credentials_revoked`".
+        for (at, _) in page.match_indices(" `") {
+            let before = page[..at]
+                .rsplit([' ', '\n', '(', '|'])
+                .next()
+                .unwrap_or_default();
+            let Some(status) = before
+                .parse::<u16>()
+                .ok()
+                .filter(|n| (400..600).contains(n))
+            else {
+                continue;
+            };
+            let mut rest = &page[at + 1..];
+            while let Some((code, after)) = rest.strip_prefix('`').and_then(|r| r.split_once('`')) {
+                if !code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
+                    break;
+                }
+                let known = penstock_core::Code::ALL
+                    .iter()
+                    .find(|known| known.as_str() == code)
+                    .unwrap_or_else(|| panic!("{}: no error is {code}", entry.path().display()));
+                assert_eq!(known.status(), status, "{}: {code}", entry.path().display());
+                checked += 1;
+                rest = after.strip_prefix(", ").unwrap_or_default();
+            }
+        }
+    }
+    assert!(checked > 15, "only {checked} errors were found");
+}

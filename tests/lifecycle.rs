@@ -128,10 +128,10 @@ fn reloads_lose_no_request(door: &'static str) {
                 "inputs = ".to_owned(),
                 digits_contract().replace("64]", "65]"),
             ] {
-                let before = logged(&server, "the new contract is not taken");
+                let before = logged(&server, "the new contract is not used");
                 models.write("digits/model.toml", broken);
                 until("refused", &server, || {
-                    logged(&server, "the new contract is not taken") > before
+                    logged(&server, "the new contract is not used") > before
                 });
                 assert_eq!(ask(), "2");
             }

@@ -91,7 +91,7 @@ catalogue! {
         "Ask the operator for a new API key.";
     /// A signed request came a second time.
     SignatureReplayed = "signature_replayed", 401, "Signed request replayed",
-        "Sign each request anew, with a nonce of its own; to repeat a call safely, send the same Idempotency-Key.";
+        "Sign each request again, with a new nonce; to repeat a call safely, send the same Idempotency-Key.";
     /// The caller is known and may not do this.
     PermissionDenied = "permission_denied", 403, "Not permitted",
         "Ask the operator for the scope that the message names.";
@@ -124,7 +124,7 @@ catalogue! {
         "Repeat the call after Retry-After seconds to get its result.";
     /// What is to be made is there.
     AlreadyExists = "already_exists", 409, "It exists already",
-        "Use another name, or what is there.";
+        "Use another name, or use the existing one.";
     /// What is there is not in a state in which this can be done.
     FailedPrecondition = "failed_precondition", 409, "Not possible as things are",
         "Do what the message says first; where there is a Retry-After, wait that long and try again.";
@@ -172,16 +172,18 @@ catalogue! {
         "Report the message to the operator: it names the output that is not what model.toml says, and what to write there.";
     /// This host does not do what was asked for.
     NotSupported = "not_supported", 501, "Not supported here",
-        "Leave out what the message names; or use a host that has it: Penstock's own has everything the API documents.";
+        "Leave out the part that the message names, or use a host that supports it. Penstock's own host supports \
+         everything in the API's documentation.";
     /// The model exists and is not ready: loading, or failed to load.
     ModelNotReady = "model_not_ready", 503, "Model not ready",
-        "Try again after Retry-After seconds; GET /ready lists what is missing.";
+        "Try again after Retry-After seconds; GET /ready lists the models that are not ready.";
     /// A queue or a pool is full; the request was not run.
     Overloaded = "overloaded", 503, "Overloaded",
         "Try again after Retry-After seconds, with backoff; the request was not run.";
     /// The store that a policy needs does not answer, or could not make durable what the answer rests on.
     StoreUnavailable = "store_unavailable", 503, "Store not available",
-        "Try again after Retry-After seconds, with the same idempotency key if you sent one; what the call did may or may not last.";
+        "Try again after Retry-After seconds, with the same idempotency key if you sent one; the effects of the call \
+         may be lost.";
     /// The call was not to run anything, and nothing was kept that answers it.
     NotCached = "not_cached", 504, "Not kept in the cache",
         "Leave only-if-cached out of Cache-Control to have the model run.";

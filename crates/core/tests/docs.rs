@@ -5,18 +5,19 @@ use std::path::Path;
 
 fn page() -> String {
     let mut page = String::from(
-        "# Errors\n\n\
-         Every error Penstock answers with. The `code` is stable; messages may change. A running server gives\n\
-         each entry at `/errors/{code}`, which is also the `type` of RFC 9457 answers. This page is written by\n\
-         the tests from `crates/core/src/problem.rs` (`UPDATE_DOCS=1 cargo test -p penstock-core`).\n\n\
+        "# Errors\n\
+         \n\
+         Penstock answers errors with these codes. A `code` is stable; its message may change. `GET /errors/{code}` on a running server\n\
+         returns the entry of a code. Its address is also the `type` of RFC 9457 answers. A test writes this page from\n\
+         `crates/core/src/problem.rs` (`UPDATE_DOCS=1 cargo test -p penstock-core`).\n\
+         \n\
          An error is `{\"error\":{\"code\",\"message\",\"status\",\"details\":[{\"pointer\",\"rule\",\"expected\",\"message\"}],\n\
-         \"request_id\",\"timestamp\"}}`; on `/v1/embeddings` and `/v1/moderations` with OpenAI's `type` and `param` in it; on `/v2` it is `{\"error\":\"message\",\"code\",…}`; and with\n\
-         `Accept: application/problem+json` it is RFC 9457's. `details` lists each thing wrong with a body, with\n\
-         a JSON pointer; `available` lists what exists where something was not found. 503 carries `Retry-After`,\n\
-         405 carries `Allow`.\n\n\
-         Over gRPC an error is a status code, named beside the HTTP status below, with the message and\n\
-         `grpc-status-details-bin`: `google.rpc.ErrorInfo` has the `code`, `BadRequest` the `details`, `RetryInfo` when to\n\
-         come back, `RequestInfo` the request's id.\n",
+         \"request_id\",\"timestamp\"}}`. On `/v1/embeddings` and `/v1/moderations` it also has OpenAI's `type` and `param`. On `/v2` it is\n\
+         `{\"error\":\"message\",\"code\",…}`. With `Accept: application/problem+json` it has the form of RFC 9457. `details` lists each mistake in\n\
+         a body with a JSON pointer. `available` lists the existing names when one was not found. 503 carries `Retry-After`, 405 `Allow`.\n\
+         \n\
+         Over gRPC an error is a status code, given beside the HTTP status below, with the message and `grpc-status-details-bin`:\n\
+         `google.rpc.ErrorInfo` has the `code`, `BadRequest` the `details`, `RetryInfo` the time of a retry, `RequestInfo` the request's id.\n",
     );
     for code in Code::ALL {
         page.push_str(&format!(

@@ -100,7 +100,7 @@ impl<P: Ports> Catalogue<P> {
                 let rule = ModelName::RULE;
                 skip(
                     folder,
-                    format!("this is no name for a model; rename the folder to {rule}"),
+                    format!("this is not a valid model name; rename the folder to {rule}"),
                 );
                 continue;
             };
@@ -345,9 +345,9 @@ impl<P: Ports> Opened<P> {
                 )
             };
             let model = ModelName::parse(&step.model);
-            let model = model.ok_or_else(|| wrong("that is no name for a model".to_owned()))?;
+            let model = model.ok_or_else(|| wrong("that is not a valid model name".to_owned()))?;
             let version = ModelVersion::parse(&step.version.to_string());
-            let version = version.ok_or_else(|| wrong("that is no version".to_owned()))?;
+            let version = version.ok_or_else(|| wrong("that is not a version".to_owned()))?;
             let (_, contract) = contract_of(ports, model.as_str()).map_err(wrong)?;
             steps.insert(
                 name.clone(),

@@ -90,7 +90,7 @@ pub fn of(request: &Request) -> Result<Option<Coding>, Problem> {
             "deflate" => return Ok(Some(Coding::Deflate)),
             "zstd" => return Ok(Some(Coding::Zstd)),
             _ => format!(
-                "the content coding `{}` is not taken; send the body with one of {ACCEPTED}, or uncompressed",
+                "the content coding `{}` is not accepted; send the body with one of {ACCEPTED}, or uncompressed",
                 shorten(name)
             ),
         },
@@ -202,7 +202,7 @@ fn next_part(parts: &mut usize, what: &str, most: usize) -> Result<(), Fault> {
     *parts += 1;
     if *parts > most {
         return Err(Fault::Malformed(match most {
-            1 => "there are bytes behind its end; send one stream of the zlib format".to_owned(),
+            1 => "there are bytes after its end; send one stream of the zlib format".to_owned(),
             _ => format!("it has more than {most} {what}; compress it as one"),
         }));
     }

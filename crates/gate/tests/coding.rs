@@ -437,7 +437,7 @@ fn deflate_is_one_stream_of_the_zlib_format_and_nothing_else() {
     for (body, words) in [
         (bare.finish().unwrap(), "RFC 1950"),
         (gzip(BODY), "RFC 1950"),
-        (zlib.repeat(2), "bytes behind its end"),
+        (zlib.repeat(2), "bytes after its end"),
         (zlib[..zlib.len() - 1].to_vec(), "it ends within"),
     ] {
         let (response, value) = send(&ports(), MODEL_PATH, &headers, &body);

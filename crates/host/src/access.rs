@@ -41,7 +41,7 @@ pub fn warnings(settings: &Settings, policy: &Path, listen: Option<SocketAddr>) 
         .is_none_or(|anonymous| anonymous.scopes.is_empty());
     if closed && !auth.api_keys.enabled && auth.issuers.is_empty() && auth.certificates.is_empty() {
         warn(
-            "nobody can call: there are no API keys, issuers, certificates or callers without credentials".to_owned(),
+            "no caller is accepted: there are no API keys, issuers, certificates or callers without credentials".to_owned(),
             "turn one of them on under [auth]",
         );
     }
@@ -60,7 +60,7 @@ pub fn warnings(settings: &Settings, policy: &Path, listen: Option<SocketAddr>) 
         if let Some(tier) = unknown {
             warn(
                 format!(
-                    "limit {} is for the tier `{tier}`, which nobody can have",
+                    "limit {} is for the tier `{tier}`, which no caller can have",
                     limit.name
                 ),
                 "define the tier under [auth.tiers], or correct its name",
@@ -73,7 +73,7 @@ pub fn warnings(settings: &Settings, policy: &Path, listen: Option<SocketAddr>) 
         if let Some(tier) = unknown {
             warn(
                 format!(
-                    "disclosure[{at}] is for the tier `{tier}`, which nobody can have: scores go out whole"
+                    "disclosure[{at}] is for the tier `{tier}`, which no caller can have: scores are sent unchanged"
                 ),
                 "define the tier under [auth.tiers], or correct its name",
             );
@@ -105,7 +105,7 @@ mod tests {
             (
                 "[auth.api_keys]\nenabled = false\n",
                 None,
-                Some("nobody can call"),
+                Some("no caller is accepted"),
             ),
             (certificate, None, Some("no client is asked")),
             (limit, None, Some("`gold`")),

@@ -94,8 +94,8 @@ impl FromStr for AdminListen {
 pub fn exposed(address: SocketAddr) -> Option<String> {
     (!address.ip().to_canonical().is_loopback()).then(|| {
         format!(
-            "the admin API is to listen on {address}, where others can reach it, and does not encrypt: whoever reads its \
-             token on the way can do everything"
+            "the admin API is to listen on {address}, where others can reach it, and does not encrypt: anybody who \
+             reads its token on the way can do everything"
         )
     })
 }

@@ -223,8 +223,8 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
                 &file,
                 None,
                 reason.to_string(),
-                "run the graph once in its runtime by itself, with the least input model.toml allows, and mend what \
-                 does not end; or raise models.load_timeout_ms",
+                "run the graph once in its runtime by itself, with the least input model.toml allows, and correct \
+                 the part that does not end; or raise models.load_timeout_ms",
             )),
             Ok(_) => findings.push(Finding::error(
                 &file,
@@ -244,7 +244,7 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
 fn load_remedy(reason: &str) -> &'static str {
     let says = |part: &str| reason.contains(part);
     if says("fails its first run") {
-        "do what the message says; `model.toml` may be right as it is"
+        "follow the message; `model.toml` may be correct"
     } else if says("is not available") || says("cannot load the graph") || says("newer than") {
         "choose a backend that reads the graph, or export the graph for this one"
     } else if says("has no model.onnx") || says("has no model.xml") || says("has no version") {
@@ -252,7 +252,7 @@ fn load_remedy(reason: &str) -> &'static str {
     } else if says("not an ONNX file") || says("keeps weights in the file") {
         "put a whole graph into place, with the files that belong to it"
     } else {
-        "make the contract say what the graph takes and gives, or put the graph it describes into place"
+        "make the contract match the graph's inputs and outputs, or replace the graph"
     }
 }
 

@@ -83,7 +83,7 @@ fn find_graph(from: &Path) -> anyhow::Result<PathBuf> {
     }
     if !from.is_dir() {
         bail!(
-            "{} is no file and no folder; name a graph, or a folder with one",
+            "{} is neither a file nor a folder; name a graph, or a folder with one",
             from.display()
         );
     }
@@ -546,7 +546,10 @@ fn initialise(
         None => name_for(&init.from, &graph)?,
     };
     if ModelName::parse(&name).is_none() {
-        bail!("{name:?} is no name for a model; write {}", ModelName::RULE);
+        bail!(
+            "{name:?} is not a valid model name; write {}",
+            ModelName::RULE
+        );
     }
     let models = match &options.models {
         Some(models) => models.clone(),

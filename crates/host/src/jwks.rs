@@ -279,7 +279,7 @@ impl Keeper {
         };
         let (wrong, kept) = match outcome {
             Ok(0) => {
-                let wrong = "it has no key for the issuer's algorithms, so no token of it is taken";
+                let wrong = "it has no key for the issuer's algorithms, so its tokens are refused";
                 (Some(wrong.to_owned()), "")
             }
             Ok(_) => (None, ""),

@@ -216,7 +216,7 @@ fn told(outcome: &Outcome, from: &impl std::fmt::Display) -> String {
     match (outcome.kept, &outcome.installed) {
         (Some(Kept::Pinned), _) => format!("installed already, as pinned ({sum})"),
         (Some(Kept::Same), _) => format!("{from} has nothing newer ({sum})"),
-        (Some(Kept::Offline), _) => format!("what is installed serves ({sum})"),
+        (Some(Kept::Offline), _) => format!("the installed model serves ({sum})"),
         (None, _) if outcome.cached => format!("installed from the cache ({sum})"),
         (None, Some(installed)) if installed.replaced => {
             format!(

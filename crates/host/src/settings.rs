@@ -489,7 +489,7 @@ impl ModelsSettings {
         }
         let is_name = |name: &&String| *name == "*" || ModelName::parse(name).is_some();
         if let Some(name) = required.iter().find(|name| !is_name(name)) {
-            let message = format!("has `{name}`, which is no name of a model; `*` stands for all");
+            let message = format!("has `{name}`, which is not a model name; `*` means all models");
             faults.push(("required", message));
         }
         let interval = MIN_POLL_INTERVAL_MS..=MAX_POLL_INTERVAL_MS;
@@ -734,7 +734,7 @@ impl Settings {
             "memory_bytes",
             instances.memory_bytes as u64,
             4 << 20,
-            "must be at least 4194304, what the components need to start",
+            "must be at least 4194304, the minimum that the components need to start",
         );
         at_least(
             "cpu_time_ms",

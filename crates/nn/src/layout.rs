@@ -165,7 +165,7 @@ pub(crate) fn is_no_version(name: &str) -> bool {
 
 fn not_a_name(name: &str) -> String {
     format!(
-        "{} is no name for a model; rename its folder to {}",
+        "{} is not a valid model name; rename its folder to {}",
         quoted(name),
         ModelName::RULE
     )
@@ -231,7 +231,9 @@ pub(crate) fn sample(contract: &Contract, dir: &Path) -> Result<Option<Sample>, 
         Ok(sample) => Ok(Some(sample)),
         Err(rejection) => {
             let at = (rejection.violations.first()).map_or("", |first| &*first.pointer);
-            Err(wrong(format!("is no valid input, at {at:?}: {rejection}")))
+            Err(wrong(format!(
+                "is not a valid input, at {at:?}: {rejection}"
+            )))
         }
     }
 }

@@ -266,7 +266,7 @@ impl NnTensor {
             String::new()
         } else {
             format!(
-                " and {} bytes that are no whole element",
+                "and {} bytes that are not a whole element",
                 strings.rest.len()
             )
         };

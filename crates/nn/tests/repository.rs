@@ -264,7 +264,7 @@ fn what_is_wrong_with_one_model_is_its_state_and_stops_no_other() {
             "no-runtime",
             &["\"onnxruntime\" is not available", "PENSTOCK_ONNXRUNTIME"],
         ),
-        ("white space", &["no name for a model"]),
+        ("white space", &["not a valid model name"]),
     ] {
         let reason = reason(&repository, name);
         for part in parts {

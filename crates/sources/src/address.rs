@@ -62,10 +62,10 @@ impl Address {
                 .and_then(|url| url.to_file_path().ok())
             {
                 Some(path) => Ok(Self::Path(path)),
-                None => Err("is no file:// URL of this machine; write the path".to_owned()),
+                None => Err("is not a file:// URL of this machine; write the path".to_owned()),
             },
             "http" | "https" => {
-                let url = Url::parse(text).map_err(|e| format!("is no URL: {e}"))?;
+                let url = Url::parse(text).map_err(|e| format!("is not a URL: {e}"))?;
                 if url.host_str().is_none_or(str::is_empty) {
                     return Err("names no host".to_owned());
                 }
@@ -178,7 +178,7 @@ fn oci(rest: &str) -> Result<Address, String> {
         None => (path, None),
         Some((path, digest)) => match Digest::parse(digest) {
             Some(digest) => (path, Some(digest)),
-            None => return wrong("has a digest that is no sha256"),
+            None => return wrong("has a digest that is not a sha256"),
         },
     };
     let (repository, tag) = match path.rsplit_once(':') {

@@ -77,7 +77,7 @@ impl Out<'_, '_> {
             .collect();
         if let Some(fault) = path_fault(path) {
             return Err(Error::refused(format!(
-                "the archive has a file `{shown}`, which is not taken: {fault}"
+                "the archive has a file `{shown}`, which is not accepted: {fault}"
             )));
         }
         // File systems that do not tell cases apart would let one overwrite the other.
@@ -116,7 +116,7 @@ fn tar(from: impl Read, out: &mut Out<'_, '_>) -> Result<(), Error> {
         }
         let kind = entry.header().entry_type();
         let path = entry.path_bytes().into_owned();
-        let path = String::from_utf8(path).map_err(|_| broken("a path in it is no UTF-8"))?;
+        let path = String::from_utf8(path).map_err(|_| broken("a path in it is not UTF-8"))?;
         match kind {
             ::tar::EntryType::Regular | ::tar::EntryType::Continuous => {
                 out.file(&path, &mut entry)?
@@ -128,7 +128,7 @@ fn tar(from: impl Read, out: &mut Out<'_, '_>) -> Result<(), Error> {
             _ => {
                 let shown: String = path.chars().take(100).filter(|c| !c.is_control()).collect();
                 return Err(Error::refused(format!(
-                    "the archive has `{shown}`, which is a link or a device; only files and folders are taken"
+                    "the archive has `{shown}`, which is a link or a device; only files and folders are accepted"
                 )));
             }
         }
@@ -152,7 +152,7 @@ fn zip(mut file: File, out: &mut Out<'_, '_>) -> Result<(), Error> {
         let kind = entry.unix_mode().unwrap_or(0) & 0o170_000;
         if kind != 0 && kind != 0o100_000 {
             return Err(Error::refused(format!(
-                "the archive has `{}`, which is a link or a device; only files and folders are taken",
+                "the archive has `{}`, which is a link or a device; only files and folders are accepted",
                 path.chars()
                     .take(100)
                     .filter(|c| !c.is_control())
@@ -182,7 +182,7 @@ mod tests {
 
     fn unpacked(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
         let file = kept(bytes);
-        let form = form(file.path()).unwrap().ok_or("no archive")?;
+        let form = form(file.path()).unwrap().ok_or("not an archive")?;
         let mut files = Vec::new();
         let mut sink = |path: &str, from: &mut dyn Read| {
             let mut bytes = Vec::new();
@@ -254,7 +254,10 @@ mod tests {
             unpacked(&zip_of(&[("a/x", 0o644, b"1"), ("y", 0o644, b"22")])),
             expected
         );
-        assert_eq!(unpacked(b"\x08\x07 a graph"), Err("no archive".to_owned()));
+        assert_eq!(
+            unpacked(b"\x08\x07 a graph"),
+            Err("not an archive".to_owned())
+        );
     }
 
     #[test]

@@ -194,7 +194,7 @@ impl Client {
                 redacted(url)
             ))),
             other => Err(Error::refused(format!(
-                "{other}:// is no scheme of a download"
+                "{other}:// is not a scheme for downloads"
             ))),
         }
     }

@@ -357,7 +357,7 @@ impl<'a> Pull<'a> {
             }
         }
         Err(Error::local(
-            "it came to no end; remove the cache and pull again",
+            "it did not finish; remove the cache and pull again",
         ))
     }
 
@@ -400,7 +400,7 @@ impl<'a> Pull<'a> {
                                 .filter(|c| !c.is_control())
                                 .collect();
                             return Err(Error::refused(format!(
-                                "it has a file `{shown}`, which is not taken: {fault}"
+                                "it has a file `{shown}`, which is not accepted: {fault}"
                             )));
                         }
                     }
@@ -712,7 +712,7 @@ impl<'a> Pull<'a> {
             let Some(form) = form else {
                 if item.archive {
                     return Err(Error::refused(format!(
-                        "its layer sha256:{} is no archive",
+                        "its layer sha256:{} is not an archive",
                         one.blob.sha256
                     )));
                 }

@@ -156,7 +156,7 @@ fn body(
     let too_large = || {
         Problem::new(
             Code::BodyTooLarge,
-            format!("the body has more than {MAX_BODY_BYTES} bytes, the most that is taken here"),
+            format!("the body has more than {MAX_BODY_BYTES} bytes, the maximum"),
         )
     };
     if request.body.len() as u64 > MAX_BODY_BYTES {

@@ -39,7 +39,7 @@ pub struct Decoded {
     pub id: Option<String>,
     /// One tensor for each input, in the contract's order.
     pub inputs: Vec<Tensor>,
-    /// The outputs asked for, in their order, each with how many classes are wanted in place of its numbers; empty for
+    /// The outputs asked for, in their order, each with the number of classes to return in place of its numbers; empty for
     /// all.
     pub outputs: Vec<(String, u32)>,
     /// Which of the model's lines the call waits in, 1 the first to run; `None` for the default.

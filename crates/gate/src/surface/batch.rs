@@ -104,7 +104,7 @@ fn too_many(items: u64, most: u64) -> Problem {
 fn requests(body: &[u8], most: u64) -> Result<Vec<Range<usize>>, Problem> {
     let syntax = |error| rejected(Rejection::from(error));
     let form = |pointer: &'static str, rule: &'static str, expected: String| {
-        let message = format!("`{pointer}` is not what it has to be: {expected}");
+        let message = format!("`{pointer}` has the wrong form; expected: {expected}");
         Problem::new(Code::InvalidBody, message.clone())
             .with_violations(vec![Violation::new(pointer, rule, expected, message)], 0)
     };

@@ -71,7 +71,7 @@ pub(super) fn body_kind(
         Some(other) => Err(Problem::new(
             Code::UnsupportedMediaType,
             format!(
-                "the content type `{}` is not taken here; send `content-type: application/json`",
+                "the content type `{}` is not accepted here; send `content-type: application/json`",
                 shorten(other)
             ),
         )),

@@ -372,7 +372,7 @@ fn invalid(pointer: &str, rule: &'static str, expected: &str) -> Problem {
     } else {
         format!("`{pointer}`")
     };
-    let message = format!("{place} is not what it has to be: {expected}");
+    let message = format!("{place} has the wrong form; expected: {expected}");
     Problem::new(Code::InvalidBody, message.clone()).with_violations(
         vec![Violation::new(pointer, rule, expected.to_owned(), message)],
         0,

@@ -286,7 +286,7 @@ fn read(body: &str) -> Result<Embeddings, Problem> {
                     "unknown_member",
                     MEMBERS,
                     format!(
-                        "there is no member `{}`; the members are {MEMBERS}",
+                        "the member `{}` is unknown; the members are {MEMBERS}",
                         shorten(&name)
                     ),
                 ));
@@ -348,9 +348,7 @@ fn inputs(text: &str) -> Result<(Vec<Input>, bool), Problem> {
             "/input",
             "too_many_items",
             &format!("at most {MAX_INPUTS} inputs"),
-            format!(
-                "`/input` has more than {MAX_INPUTS} inputs, the most that are taken in one call"
-            ),
+            format!("`/input` has more than {MAX_INPUTS} inputs, the maximum of one call"),
         ));
     };
     if list.is_empty() {

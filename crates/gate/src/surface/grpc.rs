@@ -33,8 +33,8 @@ pub(super) fn decode<P: Ports>(
     if said.target != *target {
         return Err(Problem::new(
             Code::InvalidBody,
-            "`model_name` or `model_version` stands behind the tensors of a compressed message; write them first, or send the \
-             message uncompressed",
+            "`model_name` or `model_version` comes after the tensors of a compressed message; write them first, or \
+             send the message uncompressed",
         ));
     }
     let decoded =

@@ -75,7 +75,7 @@ fn check_type(content_type: Option<&str>) -> Result<(), Problem> {
         Some(other) => Err(Problem::new(
             Code::UnsupportedMediaType,
             format!(
-                "the content type `{}` is not taken here; send `content-type: application/json`, or \
+                "the content type `{}` is not accepted here; send `content-type: application/json`, or \
                  `application/octet-stream` with Inference-Header-Content-Length for tensors as bytes",
                 shorten(other)
             ),

@@ -34,7 +34,8 @@ pub(super) fn paired(
             "too_long",
             &format!("at most {most} bytes beside {} other texts", others.len()),
             format!(
-                "`{pointer}` has {} bytes and is paired with {} texts; at most {most} bytes are taken then. Send a shorter text or fewer others",
+                "`{pointer}` has {} bytes and is paired with {} texts; at most {most} bytes are accepted then. Send \
+                 a shorter text or fewer others",
                 first.len(),
                 others.len()
             ),
@@ -275,7 +276,7 @@ pub(super) fn members<'b>(
                 "unknown_member",
                 &known,
                 format!(
-                    "there is no member `{}`; the members are {known}",
+                    "the member `{}` is unknown; the members are {known}",
                     shorten(name)
                 ),
             ))
@@ -325,7 +326,8 @@ impl Common {
                     &pointer,
                     "unsupported_value",
                     "false",
-                    "`/raw_scores` is true; scores are what the model's configuration makes of them (`function`). Leave it out"
+                    "`/raw_scores` is true; the model's configuration decides how scores are computed (`function`). \
+                     Leave it out"
                         .to_owned(),
                 ));
             }
@@ -358,9 +360,7 @@ pub(super) fn list<'v>(
             pointer,
             "too_many_items",
             &format!("at most {MAX_TEXTS}"),
-            format!(
-                "`{pointer}` has more than {MAX_TEXTS} elements, the most that are taken in one call"
-            ),
+            format!("`{pointer}` has more than {MAX_TEXTS} elements, the maximum of one call"),
         )),
         Some(list) if list.is_empty() => Err(refuse(
             Code::InvalidBody,

@@ -185,7 +185,7 @@ impl RolloutAction {
         };
         Query::of(query, &[])?;
         let allowed = |allow: &'static str| {
-            let message = format!("{method} is not taken here; {allow} is");
+            let message = format!("{method} is not allowed here; {allow} is");
             Err(Problem::new(Code::MethodNotAllowed, message).with_allow(allow))
         };
         let rest = path

@@ -23,8 +23,8 @@ impl Server {
         if seen == Seen::Ambiguous {
             return Err(Problem::new(
                 Code::MalformedRequest,
-                "the request has both Content-Length and Transfer-Encoding, so that it cannot be told where it ends; send \
-                 one of them",
+                "the request has both Content-Length and Transfer-Encoding, so its end is ambiguous; send one of \
+                them",
             ));
         }
         grpc_head::admissible(parts)?;
@@ -41,7 +41,7 @@ impl Server {
         if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
             return Err(Problem::new(
                 Code::MalformedRequest,
-                "the request has a Transfer-Encoding other than chunked, which is the one that is taken",
+                "the request has a Transfer-Encoding other than chunked, the only one that is supported",
             ));
         }
         let authority_bytes = parts.uri.authority().map_or(0, |a| a.as_str().len());

@@ -44,11 +44,11 @@ pub(crate) fn admissible(parts: &Parts) -> Result<(), Problem> {
         None => return Ok(()),
         Some(Codec::Protobuf) if parts.version == http::Version::HTTP_2 => return Ok(()),
         Some(Codec::Protobuf) => {
-            "calls over gRPC are taken over HTTP/2 only; connect with `h2` or with prior knowledge, and let no proxy \
-             between speak HTTP/1"
+            "calls over gRPC need HTTP/2; connect with `h2` or with prior knowledge, and let no proxy between speak \
+            HTTP/1"
         }
         Some(Codec::Other) => {
-            "of gRPC's codecs protobuf is taken, and no framing but HTTP/2's own; send `content-type: application/grpc`"
+            "only the codec protobuf over plain HTTP/2 is supported; send `content-type: application/grpc`"
         }
     };
     Err(Problem::new(Code::UnsupportedMediaType, message))
@@ -75,7 +75,8 @@ pub(crate) fn options(
         Some(_) => {
             return Err(Problem::new(
                 Code::UnsupportedMediaType,
-                "messages are compressed in a coding that is not taken; grpc-accept-encoding names those that are",
+                "messages are compressed in a coding that is not supported; grpc-accept-encoding names those that \
+                are",
             ));
         }
     };

@@ -295,7 +295,7 @@ impl Server {
                     DoorError::Instantiate(_) => self.overloaded(),
                     DoorError::NotDurable(_) => Problem::new(
                         Code::StoreUnavailable,
-                        "the request was carried out, but what it wrote could not be made to last",
+                        "the request ran, but its writes could not be made durable",
                     )
                     .retry_after(RETRY_AFTER_S),
                     DoorError::Trap(_) | DoorError::Answer(_) => Problem::new(

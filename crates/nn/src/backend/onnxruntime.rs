@@ -479,7 +479,7 @@ fn asked_providers(options: &LoadOptions) -> Result<Vec<AskedProvider>, NnError>
         // ONNX Runtime reads a C int.
         let number = device.parse::<u16>().map_err(|_| {
             NnError::invalid(format!(
-                "device = {} is no device of provider = {:?}; write its number, \"0\" for the first",
+                "device = {} is not a device of provider = {:?}; write its number, \"0\" for the first",
                 quoted(device),
                 options.provider.as_str()
             ))

@@ -525,7 +525,7 @@ impl Repository {
                             Some(found @ Agreement::Differs { .. }) => Some(found.to_string()),
                             _ => None,
                         };
-                        kept.map(|reason| format!("what is on disk is not served: {reason}"))
+                        kept.map(|reason| format!("the files on disk are not served: {reason}"))
                             .or(differs)
                     }
                     State::Loading | State::Draining => None,

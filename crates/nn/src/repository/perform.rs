@@ -543,7 +543,7 @@ impl Core {
             }
             Err(error) => {
                 let text = format!(
-                    "the models directory {} cannot be listed: {error}; what is loaded serves on",
+                    "the models directory {} cannot be listed: {error}; loaded models keep serving",
                     self.root.display()
                 );
                 let mut inner = self.lock();
@@ -950,7 +950,7 @@ impl Core {
                 },
             ))),
             (Isolation::Process, None) => Err(NnError::unsupported(
-                "isolation = \"process\" is asked for, and this program starts no processes; write isolation = \
+                "isolation = \"process\" is requested, but this program cannot start processes; write isolation = \
                  \"thread\"",
             )),
         }
@@ -1336,7 +1336,7 @@ impl Inner {
                         name,
                         0,
                         EventKind::Kept,
-                        format!("the new contract is not taken: {reason}"),
+                        format!("the new contract is not used: {reason}"),
                     );
                 }
                 refused.insert(name.clone(), reason.clone());

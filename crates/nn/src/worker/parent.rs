@@ -851,7 +851,8 @@ impl Interrupt for LaneShared {
 
     fn kill(&self) -> bool {
         self.process.end(
-            "a run went on after nobody waited for it, and did not end when it was told to".into(),
+            "a run went on after nobody waited for it, and did not end when it was told to end"
+                .into(),
         );
         true
     }
@@ -995,7 +996,7 @@ impl IsolatedLane {
         let broken = || {
             shared
                 .process
-                .end("it answered with what is no answer".into());
+                .end("it answered with an invalid message".into());
             shared.process.ended()
         };
         let chosen = header.answer_in.load(Ordering::Acquire) as usize;

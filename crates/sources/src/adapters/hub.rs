@@ -39,7 +39,7 @@ impl Adapter<'_> {
             revision,
         } = &self.source.from
         else {
-            return Err(Error::local("the source is no hub's repository"));
+            return Err(Error::local("the source is not a repository of a hub"));
         };
         let variable = |name: &str| (self.environment)(name).filter(|text| !text.is_empty());
         if self.secret.is_none() {
@@ -54,7 +54,7 @@ impl Adapter<'_> {
         let endpoint = endpoint.trim_end_matches('/');
         let url = |path: &str| {
             Url::parse(&format!("{endpoint}/{path}"))
-                .map_err(|e| Error::local(format!("the hub {endpoint} is no URL: {e}")))
+                .map_err(|e| Error::local(format!("the hub {endpoint} is not a URL: {e}")))
         };
         let revision = revision.replace('/', "%2F");
         let about = url(&format!(

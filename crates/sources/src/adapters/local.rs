@@ -60,7 +60,7 @@ fn walk(
         let name = entry.file_name();
         let Some(name) = name.to_str() else {
             return Err(Error::refused(format!(
-                "{} has a name that is no UTF-8",
+                "{} has a name that is not UTF-8",
                 entry.path().display()
             )));
         };

@@ -77,9 +77,9 @@ impl Adapter<'_> {
             ..
         } = &self.source.from
         else {
-            return Err(Error::local("the source is no registry's"));
+            return Err(Error::local("the source is not in a registry"));
         };
-        let wrong = |e: url::ParseError| Error::local(format!("{registry} is no registry: {e}"));
+        let wrong = |e: url::ParseError| Error::local(format!("{registry} is not a registry: {e}"));
         let secure = Url::parse(&format!("https://{registry}/v2/{repository}/")).map_err(wrong)?;
         let plain = Url::parse(&format!("http://{registry}/v2/{repository}/")).map_err(wrong)?;
         // As Docker does: registries on this machine have no certificate.
@@ -198,7 +198,7 @@ impl Adapter<'_> {
     ) -> Result<(Digest, Manifest), Error> {
         let (base, ..) = self.registry()?;
         let url = base.join(&format!("manifests/{reference}"));
-        let url = url.map_err(|e| Error::local(format!("{reference} is no reference: {e}")))?;
+        let url = url.map_err(|e| Error::local(format!("{reference} is not a reference: {e}")))?;
         let accept = [(ACCEPT, HeaderValue::from_static(MANIFESTS))];
         let answer = self.ask_registry(&url, &accept).await?;
         if answer.status != StatusCode::OK {
@@ -222,7 +222,7 @@ impl Adapter<'_> {
 
     pub(super) async fn list_oci(&mut self) -> Result<Listing, Error> {
         let Address::Oci { tag, digest, .. } = &self.source.from else {
-            return Err(Error::local("the source is no registry's"));
+            return Err(Error::local("the source is not in a registry"));
         };
         let reference = match (digest, tag) {
             (Some(digest), _) => format!("sha256:{digest}"),
@@ -263,7 +263,7 @@ impl Adapter<'_> {
     ) -> Result<Answer, Error> {
         let (base, ..) = self.registry()?;
         let url = base.join(&format!("blobs/sha256:{digest}"));
-        let url = url.map_err(|e| Error::local(format!("{digest} is no digest: {e}")))?;
+        let url = url.map_err(|e| Error::local(format!("{digest} is not a digest: {e}")))?;
         self.ask_registry(&url, &headers).await
     }
 }
@@ -303,7 +303,7 @@ fn choose(entries: &[Entry]) -> Result<Digest, String> {
 fn sha256(digest: &str) -> Result<Digest, String> {
     let is_sha256 = digest.starts_with("sha256:");
     let digest = Digest::parse(digest).filter(|_| is_sha256);
-    digest.ok_or_else(|| "the manifest names a digest that is no sha256".to_owned())
+    digest.ok_or_else(|| "the manifest names a digest that is not a sha256".to_owned())
 }
 
 fn item(layer: &Layer) -> Result<Item, Error> {

@@ -17,7 +17,7 @@ const MAX_PAGES: usize = 100;
 impl Adapter<'_> {
     fn bucket(&self) -> Result<(Bucket, Option<Credentials>), Error> {
         let Address::S3 { bucket, .. } = &self.source.from else {
-            return Err(Error::local("the source is no S3 address"));
+            return Err(Error::local("the source is not an S3 address"));
         };
         let variable = |names: &[&str]| {
             names
@@ -36,7 +36,7 @@ impl Adapter<'_> {
         };
         let endpoint = endpoint.unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
         let url = Url::parse(&endpoint)
-            .map_err(|e| Error::local(format!("the S3 endpoint {endpoint} is no URL: {e}")))?;
+            .map_err(|e| Error::local(format!("the S3 endpoint {endpoint} is not a URL: {e}")))?;
         let bucket = Bucket::new(url, style, bucket.clone(), region)
             .map_err(|e| Error::local(format!("the bucket cannot be addressed: {e}")))?;
         let credentials = match &self.secret {
@@ -48,8 +48,8 @@ impl Adapter<'_> {
                         Some(Credentials::new_with_token(id, key, token))
                     }
                     _ => {
-                        let message = "S3 credentials must be ACCESS_KEY_ID:SECRET_ACCESS_KEY, with \
-                                       :SESSION_TOKEN behind them if there is one";
+                        let message = "S3 credentials must be ACCESS_KEY_ID:SECRET_ACCESS_KEY, followed by \
+                                       :SESSION_TOKEN if there is one";
                         return Err(Error::local(message));
                     }
                 }
@@ -77,7 +77,7 @@ impl Adapter<'_> {
 
     pub(super) async fn list_s3(&self) -> Result<Listing, Error> {
         let Address::S3 { key, .. } = &self.source.from else {
-            return Err(Error::local("the source is no S3 address"));
+            return Err(Error::local("the source is not an S3 address"));
         };
         let (bucket, credentials) = self.bucket()?;
         let single = |bytes, validator| Item {
@@ -166,7 +166,7 @@ impl Adapter<'_> {
         }
         if items.is_empty() {
             return Err(Error::refused(format!(
-                "{} is no object, and there is none below it",
+                "{} is not an object, and no object lies below it",
                 self.source.from
             )));
         }

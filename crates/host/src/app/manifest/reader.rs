@@ -795,7 +795,10 @@ impl<'a> Reader<'a> {
                     };
                     self.error(
                         &text.span,
-                        format!("`{}` is no configuration that can be inherited", text.value),
+                        format!(
+                            "`{}` is not a configuration that can be inherited",
+                            text.value
+                        ),
                         remedy,
                     );
                 }

@@ -207,7 +207,7 @@ fn shapes_of(shapes: &NnTensor, elements: usize) -> Result<Vec<Vec<u32>>, NnErro
     }
     if tensors == 0 {
         return Err(wrong(
-            "names no tensor, and ONNX Runtime takes no empty sequence from a caller".into(),
+            "names no tensor, and ONNX Runtime accepts no empty sequence from a caller".into(),
         ));
     }
     let (lengths, _) = shapes.data.as_chunks::<8>();
@@ -433,7 +433,7 @@ pub fn read_maps(
             columns = keys;
         } else if keys != columns {
             return Err(NnError::runtime(
-                "the maps of one answer have different keys, so that they are no rows of one table",
+                "the maps of one answer have different keys, so they are not rows of one table",
             ));
         }
         let elements: Vec<&[u8]> = values.data.chunks(of.size()).collect();
