@@ -7,7 +7,7 @@ mod common;
 use common::{Answer, Options, Server, root};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -595,4 +595,53 @@ fn a_token_that_others_may_read_is_not_used() {
         error.contains("chmod 600") && !error.contains("aaaa"),
         "{error}"
     );
+}
+
+#[test]
+fn a_second_server_needs_only_another_address_for_its_api() {
+    // Where another process has the port already, that does as well.
+    let _first = TcpListener::bind("127.0.0.1:3001");
+    let server = Server::start_with(Options {
+        policy: Some("[admin]\n"),
+        tract: true,
+        ..Options::default()
+    });
+    server.logged("127.0.0.1:3001 is taken");
+    let admin = admin_of(&server);
+    assert_ne!(admin.port(), 3001);
+    ok(&ask(admin, "GET", "/admin/v1/keys", None), 200);
+}
+
+#[test]
+fn a_server_whose_address_is_taken_fails_before_it_compiles() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (arguments, remedy) in [
+        (["--listen", &address], "choose another --listen"),
+        (
+            ["--admin-listen", &address],
+            "choose another --admin-listen",
+        ),
+    ] {
+        let state = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
+        command
+            .arg("up")
+            .args(arguments)
+            .arg("--app")
+            .arg(root().join("spin.toml"))
+            .arg("--policy")
+            .arg(root().join("penstock.toml"))
+            .arg("--state-dir")
+            .arg(state.path());
+        if arguments[0] != "--listen" {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{said}");
+        assert!(said.contains(&address) && said.contains(remedy), "{said}");
+        let made = std::fs::read_dir(state.path()).unwrap().count();
+        assert_eq!(made, 0, "nothing was compiled, and no store was opened");
+    }
 }

@@ -1,8 +1,8 @@
 //! Decides what to warn an operator of in a policy that is sound and may not be what was meant: doors that stand open, and
 //! doors that nobody can open.
 
-use crate::app::Finding;
 use crate::settings::Settings;
+use penstock_app::Finding;
 use penstock_core::caller::ANONYMOUS;
 use penstock_policy::auth::settings::From;
 use std::net::SocketAddr;

@@ -2,13 +2,13 @@
 //! remedy: manifest, composition, policy, stores, and every model's contract against its graph.
 
 use crate::AppOptions;
-use crate::app::{self, Finding, Manifest, Nn, Place, Severity};
-use crate::kv::RuntimeConfig;
 use crate::settings::{Compare, ModelsSettings, Settings};
-use crate::{access, prepare, tls};
+use crate::{access, prepare};
+use penstock_app::{self as app, Finding, Manifest, Nn, Place, RuntimeConfig, Severity};
 use penstock_nn::agreement::Agreement;
 use penstock_nn::repository::{EventKind, LOAD_GIVEN_UP};
 use penstock_nn::{Repository, State};
+use penstock_server::tls;
 use penstock_tensor::Contract;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,7 +42,7 @@ pub fn findings(options: &AppOptions, compare: bool) -> Vec<Finding> {
     findings.extend(tls::findings(&settings.tls, &options.policy));
     findings.extend(access::warnings(&settings, &options.policy, None));
     if let Some(admin) = &settings.admin
-        && let Some(warning) = crate::admin::exposed(admin.listen)
+        && let Some(warning) = penstock_admin::exposed(admin.listen())
     {
         findings.push(Finding::warning(
             &options.policy,
@@ -77,8 +77,12 @@ pub fn findings(options: &AppOptions, compare: bool) -> Vec<Finding> {
                         Err(found) => findings.extend(found),
                     }
                     findings.extend(as_elsewhere(options, &manifest, root));
-                    let environment = &crate::secrets::environment;
-                    findings.extend(crate::variables::findings(&manifest, root, environment));
+                    let environment = &penstock_app::secrets::environment;
+                    findings.extend(penstock_app::variables::findings(
+                        &manifest,
+                        root,
+                        environment,
+                    ));
                     if let Some(config) = &config {
                         let granted = &manifest.components[root].key_value_stores;
                         findings.extend(

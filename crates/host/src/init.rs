@@ -650,12 +650,12 @@ fn initialise(
 }
 
 /// The mounts of the manifest, where there is one: it says where the models are.
-fn manifest_mounts(options: &AppOptions) -> Vec<crate::app::Mount> {
-    let found = crate::app::Manifest::load(&options.app, crate::app::Nn::Native)
+fn manifest_mounts(options: &AppOptions) -> Vec<penstock_app::Mount> {
+    let found = penstock_app::Manifest::load(&options.app, penstock_app::Nn::Native)
         .ok()
         .and_then(|manifest| {
             let root = prepare::root_component(&manifest).ok()?.to_owned();
-            crate::app::visible(&manifest, &root, &[prepare::POLICY_FILE]).ok()
+            penstock_app::visible(&manifest, &root, &[prepare::POLICY_FILE]).ok()
         });
     found.map(|found| found.directories).unwrap_or_default()
 }

@@ -1,58 +1,35 @@
-//! The native host: reads the manifest Spin reads, composes and compiles its components, and serves
-//! them over HTTP with native models behind `wasi:nn`.
+//! The native host: the commands that serve an application, check it and set it up. It wires the crates that do the work:
+//! `penstock-app` reads the application, `penstock-runtime` runs its component, `penstock-server` and `penstock-admin` listen,
+//! `penstock-nn` runs the models, and `penstock-sources` pulls them.
 //!
-//! * [`app`]: what is served: manifest, composition, compilation;
-//! * [`settings`]: what the operator decides;
-//! * [`access`]: what to warn of in who may call;
-//! * [`engine`], [`state`]: how a guest runs and what it may use;
-//! * `nn`: `wasi:nn` for guests; [`cancellation`]: tells that a caller is gone;
-//! * [`kv`]: key-value stores for guests;
-//! * `linker`: which interfaces a component may import;
-//! * [`doors`]: pools of instances and the ways into them;
-//! * [`variables`], [`secrets`]: what components and the host are told in confidence;
-//! * [`server`]: connections and requests; [`tls`]: its certificate; [`proxies`]: who is the client behind them;
-//! * [`admin`]: the connections and requests of who administers keys;
-//! * [`audit`]: who asked for what, for later;
-//! * [`jwks`]: the key sets of those who issue tokens;
-//! * [`pulls`]: models from elsewhere;
-//! * [`up`], [`check`], [`init`], [`usage`], [`keys`], [`rollouts`]: the commands.
+//! * [`up`], [`check`], [`init`], [`usage`], [`pulls`]: the commands; `prepare`: makes an application ready to serve;
+//! * [`settings`]: what the operator decides, in `penstock.toml`; [`access`]: warnings about who may call;
+//! * [`jwks`], `https`: fetches the key sets of those who issue tokens;
+//! * `listen`: the addresses that a server listens on; `signals`, `ending`: how the process ends;
+//! * [`log`]: where log lines go; `model_events`: what they say of the models.
 
 pub mod access;
-pub mod admin;
-pub mod app;
-mod ask;
-pub mod audit;
-pub mod cancellation;
 pub mod check;
-pub mod doors;
 mod ending;
-pub mod engine;
-mod guest_log;
-mod held;
 mod https;
 pub mod init;
 pub mod jwks;
-pub mod keys;
-pub mod kv;
-mod linker;
+mod listen;
 pub mod log;
-mod nn;
+mod model_events;
 mod prepare;
-pub mod proxies;
 pub mod pulls;
-mod request;
-pub mod rollouts;
-pub mod secrets;
-pub mod server;
 pub mod settings;
-pub mod state;
-pub mod tls;
+mod signals;
 pub mod up;
 pub mod usage;
-pub mod variables;
 
+pub use penstock_admin::{self as admin, keys_command as keys, rollouts_command as rollouts};
+pub use penstock_app as app;
 pub use penstock_nn::worker::Launcher;
 pub use penstock_nn::worker::main as worker;
+pub use penstock_runtime::{doors, engine, kv};
+pub use penstock_server as server;
 use std::path::{Path, PathBuf};
 
 /// What `up` and `check` look at.

@@ -1,19 +1,20 @@
 //! Makes an application ready to serve: reads and composes it, compiles it, and opens its stores and its models.
 
 use crate::AppOptions;
-use crate::app::{self, Cached, Finding, Manifest};
-use crate::engine;
-use crate::kv::{self, Durability, ModelStore, RuntimeConfig, StoreConfig, Stores};
-use crate::secrets;
 use crate::settings::Settings;
-use crate::state::{InstanceSource, Mount};
-use crate::variables::{self, Variables};
 use anyhow::Context;
+use penstock_app::secrets;
+use penstock_app::{
+    self as app, Durability, Finding, Manifest, RuntimeConfig, StoreConfig, Variables, open_stores,
+};
 use penstock_core::model_store;
 use penstock_kv::Store;
 use penstock_nn::{Backends, Repository};
 use penstock_policy::auth::api_key::Pepper;
 use penstock_policy::auth::token::Issuers;
+use penstock_runtime::kv::{self, ModelStore, Stores};
+use penstock_runtime::state::{InstanceSource, Mount};
+use penstock_runtime::{Cached, compile, engine, variables};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,7 +48,10 @@ pub struct Prepared {
 
 /// Reads, composes and compiles an application, and opens its stores and its models directory.
 pub async fn prepare(options: &AppOptions, settings: &Settings) -> anyhow::Result<Prepared> {
-    prepare_with(options, settings, async |configs| kv::open(&configs).await).await
+    prepare_with(options, settings, async |configs| {
+        open_stores(&configs).await
+    })
+    .await
 }
 
 /// The same, with stores that the caller opens: of those configured, the ones that are granted. A
@@ -81,7 +85,7 @@ pub async fn prepare_with(
     let mut stores = stores(options, &manifest, &root, &state_dir, open).await?;
     let engine = engine::build(&settings.instances)
         .map_err(|e| anyhow::anyhow!("cannot start the WebAssembly engine: {e:#}; [instances] may ask for more memory than there is"))?;
-    let (component, outcome) = app::compile(&engine, &composed.bytes, &state_dir.join("cache"))?;
+    let (component, outcome) = compile(&engine, &composed.bytes, &state_dir.join("cache"))?;
     let compiled = match outcome.cached {
         Cached::Hit => format!("components from the cache in {} ms", outcome.millis),
         _ => format!("components compiled in {} ms", outcome.millis),

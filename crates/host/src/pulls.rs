@@ -1,9 +1,9 @@
 //! Models from elsewhere: pulled while the server starts, and by `penstock models pull`, `verify` and `prune`.
 
-use crate::app::{self, Manifest, Nn};
-use crate::ask::columns;
 use crate::settings::Settings;
 use crate::{AppOptions, prepare};
+use penstock_admin::client::columns;
+use penstock_app::{self as app, Manifest, Nn};
 use penstock_core::clock::rfc3339;
 use penstock_nn::Repository;
 use penstock_sources::plan::Kept;

@@ -2,31 +2,34 @@
 
 use crate::AppOptions;
 use crate::access;
-use crate::admin::{self, Admin, AdminListen};
-use crate::audit::Audit;
-use crate::doors::{Direct, DoorKind, DoorSettings, Http, RETAINED_BYTES, link};
 use crate::ending;
-use crate::engine::Ticker;
 use crate::jwks;
-use crate::kv::Stores;
+use crate::listen::Reserved;
+use crate::model_events::{note_all, statistics};
 use crate::prepare::several;
 pub use crate::prepare::{Prepared, prepare, prepare_with};
 use crate::pulls::{AtStart, Pulls};
-use crate::server::{Door, NotReady, Server, ServerOptions};
 use crate::settings::Settings;
-use crate::tls::Tls;
+use crate::signals;
 use anyhow::Context;
+use penstock_admin::{self as admin, Admin, AdminListen};
 use penstock_nn::Repository;
-use penstock_nn::repository::{Event, EventKind, Readiness};
+use penstock_nn::repository::Readiness;
 use penstock_policy::quota::limits::{Algorithm, Limit};
+use penstock_runtime::doors::{Direct, DoorKind, DoorSettings, Http, RETAINED_BYTES, link};
+use penstock_runtime::engine::Ticker;
+use penstock_runtime::kv::Stores;
+use penstock_runtime::state::InstanceSource;
+use penstock_server::audit::Audit;
+use penstock_server::settings::ServerSettings;
+use penstock_server::tls::Tls;
+use penstock_server::{Door, NotReady, Server, ServerOptions};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Where components find what the server's own headers begin with.
 const HOST_TOKEN: &str = "PENSTOCK_HOST_TOKEN";
@@ -85,208 +88,56 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let mut settings = Settings::load(&options.app.policy).map_err(several)?;
     let is_local = options.listen.ip().is_loopback();
     settings.models.derive.get_or_insert(is_local);
-    // Before the components are compiled, because that takes longer.
+    // All of these come before the components are compiled, because that takes longer.
+    let public = Reserved::public(options.listen)?;
+    let admin = Reserved::admin(options.admin, settings.admin.as_ref())?;
     let tls = Tls::open(&settings.tls, &options.app.policy)?;
     let audit = Audit::start(&settings.audit, &options.app.state_dir())?;
-    let prepared = prepare(&options.app, &settings).await?;
-    let listener = TcpListener::bind(options.listen).await.with_context(|| {
-        format!(
-            "cannot listen on {}; choose another --listen",
-            options.listen
-        )
-    })?;
+    let mut prepared = prepare(&options.app, &settings).await?;
+    let listener = public.listen()?;
     let address = listener.local_addr()?;
-    let Prepared {
-        manifest,
-        component,
-        mut source,
-        repository,
-        models,
-        backends,
-        runs_models,
-        compiled,
-        ..
-    } = prepared;
-    let pulls = Pulls::open(&options.app, &settings, &models)?;
-    let token = format!("{:032x}", rand::random::<u128>());
-    source
-        .environment
-        .push((HOST_TOKEN.to_owned(), token.clone()));
-    if !address.ip().is_loopback() {
-        let public = (HOST_LISTENER.to_owned(), "public".to_owned());
-        source.environment.push(public);
-    }
-    if settings.audit.path.is_some() {
-        source
-            .environment
-            .push((HOST_AUDITS.to_owned(), "1".to_owned()));
-    }
+    let pulls = Pulls::open(&options.app, &settings, &prepared.models)?;
+    let token = tell_components(&mut prepared.source, &settings, address);
     for warning in access::warnings(&settings, &options.app.policy, Some(address)) {
         tracing::warn!("{warning}");
     }
-    let admin_listen = match options.admin {
-        Some(AdminListen::Off) => None,
-        Some(AdminListen::At(address)) => Some(address),
-        None => settings.admin.as_ref().map(|admin| admin.listen),
-    };
-    let admin = match admin_listen {
-        Some(listen) => {
-            let state_dir = options.app.state_dir();
-            let models = admin::rollouts::Models {
-                repository: repository.clone(),
-                directory: models.clone(),
-            };
-            Some(Admin::open(listen, &manifest, &source.stores, models, &state_dir).await?)
-        }
+    let admin = match admin {
+        Some(reserved) => Some(open_admin(reserved, &options, &prepared)?),
         None => None,
     };
-    // Where the auth component reads them, and where there is somebody whose keys are sets.
-    let key_store = (settings.auth.issuers.iter())
-        .any(|issuer| issuer.jwks_url.is_some() || issuer.jwks_file.is_some())
-        .then(|| source.stores.store(KEY_STORE).cloned())
-        .flatten();
-    for line in source.stores.describe() {
-        tracing::info!("{line}");
-    }
-    for (fallen_back, line) in limit_lines(&settings, &source.stores) {
-        if fallen_back {
-            tracing::warn!("{line}");
-        } else {
-            tracing::info!("{line}");
-        }
-    }
-    let _ticker = Ticker::start(component.engine()).context("cannot start the epoch thread")?;
-    let door_settings = DoorSettings {
-        retained_bytes: if runs_models {
-            RETAINED_BYTES
-        } else {
-            // What an instance holds then is models, and opening them again for each request is dearer.
-            settings.instances.memory_bytes
-        },
-        count: settings.instances.count,
-        max_reuse: settings.instances.max_reuse,
-        total_timeout: Duration::from_millis(settings.server.total_timeout_ms),
-    };
-    let pre =
-        link(&component).map_err(|e| anyhow::anyhow!("cannot link the application: {e:#}"))?;
-    let door = match options.door {
-        DoorKind::Direct => {
-            Direct::new(pre, source, door_settings).map(|door| Door::Direct(Arc::new(door)))
-        }
-        DoorKind::Http => Http::new(pre, source, door_settings).map(Door::Http),
-    }
-    .map_err(|e| anyhow::anyhow!("the application has no such door: {e:#}"))?;
-    // What waits and is behind the models goes at once: what they remember of the old ones may be large.
-    let retiring = retire_with(&door, &repository);
-    let mut server_settings = settings.server.clone();
-    server_settings.max_body_bytes = settings.body_limit();
-    let drain = Duration::from_millis(settings.server.drain_timeout_ms);
-    let for_requests = drain - ending::closing(drain);
-    server_settings.drain_timeout_ms = u64::try_from(for_requests.as_millis()).unwrap_or(u64::MAX);
-    if server_settings.max_body_bytes < settings.server.max_body_bytes {
-        tracing::warn!(
-            "bodies of more than {} bytes are refused, although server.max_body_bytes is {}: an instance of \
-             instances.memory_bytes = {} has no room for the tensors of a larger one",
-            server_settings.max_body_bytes,
-            settings.server.max_body_bytes,
-            settings.instances.memory_bytes
-        );
-    }
+    log_stores(&settings, &prepared.source.stores);
+    let engine = prepared.component.engine();
+    let _ticker = Ticker::start(engine).context("cannot start the epoch thread")?;
+    let entry = open_entry_point(options.door, &prepared, &settings)?;
+    // Idle instances that remember old models may hold much memory. They go when the models change.
+    let retiring = retire_with(&entry, &prepared.repository);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let following = tls.clone().map(|tls| tokio::spawn(tls.follow()));
     // Components that open the models themselves have none to load.
-    let loaded = Arc::new(AtomicBool::new(!runs_models));
+    let loaded = Arc::new(AtomicBool::new(!prepared.runs_models));
+    let pull_state = pulls.as_ref().map(Pulls::state);
     let server_options = ServerOptions {
         tls,
         audit: audit.clone(),
         token: Some(token),
         not_ready: Some(not_ready(
-            repository.clone(),
+            prepared.repository.clone(),
             loaded.clone(),
-            pulls.as_ref().map(Pulls::state),
+            pull_state.clone(),
         )),
     };
-    let server = Server::with(door, server_settings, server_options);
-    tracing::info!(
-        "{} {} on {scheme}://{address} ({compiled}); models are {}",
-        manifest.application.name,
-        manifest.application.version,
-        if runs_models {
-            "loading, /ready tells when they are"
-        } else {
-            "opened by the components that run them, when they are first asked for"
-        },
-    );
-    let pull_state = pulls.as_ref().map(Pulls::state);
-    let pulling = pulls.map(|pulls| tokio::spawn(pulls.run(repository.clone(), runs_models)));
-    let events = repository.events();
-    let noting = tokio::spawn(note_all(events));
-    let repository_at_end = repository.clone();
-    let loading = tokio::spawn({
-        let repository = repository.clone();
-        let poll = match settings.models.poll_interval_ms {
-            0 => None,
-            interval_ms => Some(Duration::from_millis(interval_ms)),
-        };
-        async move {
-            let served = async {
-                if runs_models {
-                    repository.load_all(|_| {}).await;
-                    loaded.store(true, Ordering::Relaxed);
-                    for (name, version) in &backends {
-                        tracing::info!("backend {name} {version}");
-                    }
-                }
-                tracing::info!(
-                    "serving {scheme}://{address} after {} ms; API in README.md, errors at {scheme}://{address}/errors",
-                    started.elapsed().as_millis()
-                );
-            };
-            // Beside each other: one model that takes long to load must not keep changes to others from being seen.
-            let followed = async {
-                if runs_models {
-                    repository.run(poll).await;
-                }
-            };
-            tokio::join!(served, followed);
-        }
-    });
-    ending::watch(drain)?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut again = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    let (stopped, stopping) = tokio::sync::oneshot::channel();
-    let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
-        }
-        let _ = stopped.send(());
-    };
-    let hurry = async move {
-        // These have seen the first signal, too.
-        let _ = stopping.await;
-        for _ in 0..2 {
-            tokio::select! {
-                _ = again.0.recv() => {}
-                _ = again.1.recv() => {}
-            }
-        }
-        tracing::info!("a second signal: the listener closes now");
-    };
+    let server = Server::with(entry, server_settings(&settings), server_options);
+    let origin = format!("{scheme}://{address}");
+    log_application(&prepared, &origin);
+    let repository = &prepared.repository;
+    let pulling =
+        pulls.map(|pulls| tokio::spawn(pulls.run(repository.clone(), prepared.runs_models)));
+    let noting = tokio::spawn(note_all(repository.events()));
+    let loading = tokio::spawn(load(&prepared, &settings, loaded, origin, started));
+    ending::watch(Duration::from_millis(settings.server.drain_timeout_ms))?;
+    let (stop, hurry) = signals::stop_and_hurry()?;
     let administrating = admin.map(Admin::serve);
-    let key_sets = key_store.map(|store| {
-        let folder = options
-            .app
-            .policy
-            .parent()
-            .unwrap_or(Path::new(""))
-            .to_owned();
-        tokio::spawn(jwks::keep_fresh(settings.auth.clone(), folder, store))
-    });
+    let key_sets = fetch_key_sets(&settings, &options, &prepared.source.stores);
     let left = server.serve_until(listener, stop, hurry).await;
     if let Some(administrating) = administrating {
         administrating.stop().await;
@@ -305,10 +156,187 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     if let Some(audit) = audit {
         audit.close();
     }
+    log_end(&server, &prepared.repository, left);
+    Ok(())
+}
+
+/// Tells components of this server through their environment. Returns the token that its own headers begin with.
+fn tell_components(
+    source: &mut InstanceSource,
+    settings: &Settings,
+    address: SocketAddr,
+) -> String {
+    let token = format!("{:032x}", rand::random::<u128>());
+    let mut tell = |name: &str, value: &str| {
+        (source.environment).push((name.to_owned(), value.to_owned()));
+    };
+    tell(HOST_TOKEN, &token);
+    if !address.ip().is_loopback() {
+        tell(HOST_LISTENER, "public");
+    }
+    if settings.audit.path.is_some() {
+        tell(HOST_AUDITS, "1");
+    }
+    token
+}
+
+/// Makes the admin API, on the address that was reserved for it.
+fn open_admin(
+    reserved: Reserved,
+    options: &UpOptions,
+    prepared: &Prepared,
+) -> anyhow::Result<Admin> {
+    let store = |label: &str| prepared.source.stores.store(label).cloned();
+    let models = admin::rollouts::Models {
+        repository: prepared.repository.clone(),
+        directory: prepared.models.clone(),
+    };
+    let state_dir = options.app.state_dir();
+    Admin::open(
+        reserved.listen()?,
+        &prepared.manifest,
+        store,
+        models,
+        &state_dir,
+    )
+}
+
+/// Logs where entries are kept, and how limits are counted.
+fn log_stores(settings: &Settings, stores: &Stores) {
+    for line in stores.describe() {
+        tracing::info!("{line}");
+    }
+    for (fallen_back, line) in limit_lines(settings, stores) {
+        if fallen_back {
+            tracing::warn!("{line}");
+        } else {
+            tracing::info!("{line}");
+        }
+    }
+}
+
+/// Links the component and makes the pool of its instances.
+fn open_entry_point(
+    kind: DoorKind,
+    prepared: &Prepared,
+    settings: &Settings,
+) -> anyhow::Result<Door> {
+    let door_settings = DoorSettings {
+        retained_bytes: if prepared.runs_models {
+            RETAINED_BYTES
+        } else {
+            // What an instance holds then is models, and opening them again for each request is dearer.
+            settings.instances.memory_bytes
+        },
+        count: settings.instances.count,
+        max_reuse: settings.instances.max_reuse,
+        total_timeout: Duration::from_millis(settings.server.total_timeout_ms),
+    };
+    let pre = link(&prepared.component)
+        .map_err(|e| anyhow::anyhow!("cannot link the application: {e:#}"))?;
+    let source = prepared.source.clone();
+    match kind {
+        DoorKind::Direct => {
+            Direct::new(pre, source, door_settings).map(|door| Door::Direct(Arc::new(door)))
+        }
+        DoorKind::Http => Http::new(pre, source, door_settings).map(Door::Http),
+    }
+    .map_err(|e| anyhow::anyhow!("the application has no such door: {e:#}"))
+}
+
+/// The settings of the server, within what instances can hold and with time left to end the process.
+fn server_settings(settings: &Settings) -> ServerSettings {
+    let mut own = settings.server.clone();
+    own.max_body_bytes = settings.body_limit();
+    let drain = Duration::from_millis(settings.server.drain_timeout_ms);
+    let for_requests = drain - ending::closing(drain);
+    own.drain_timeout_ms = u64::try_from(for_requests.as_millis()).unwrap_or(u64::MAX);
+    if own.max_body_bytes < settings.server.max_body_bytes {
+        tracing::warn!(
+            "bodies of more than {} bytes are refused, although server.max_body_bytes is {}: an instance of \
+             instances.memory_bytes = {} has no room for the tensors of a larger one",
+            own.max_body_bytes,
+            settings.server.max_body_bytes,
+            settings.instances.memory_bytes
+        );
+    }
+    own
+}
+
+fn log_application(prepared: &Prepared, origin: &str) {
+    tracing::info!(
+        "{} {} on {origin} ({}); models are {}",
+        prepared.manifest.application.name,
+        prepared.manifest.application.version,
+        prepared.compiled,
+        if prepared.runs_models {
+            "loading, /ready tells when they are"
+        } else {
+            "opened by the components that run them, when they are first asked for"
+        },
+    );
+}
+
+/// Loads the models, says when they are loaded, and follows their files.
+fn load(
+    prepared: &Prepared,
+    settings: &Settings,
+    loaded: Arc<AtomicBool>,
+    origin: String,
+    started: Instant,
+) -> impl Future<Output = ()> + Send + use<> {
+    let repository = prepared.repository.clone();
+    let backends = prepared.backends.clone();
+    let runs_models = prepared.runs_models;
+    let poll = match settings.models.poll_interval_ms {
+        0 => None,
+        interval_ms => Some(Duration::from_millis(interval_ms)),
+    };
+    async move {
+        let served = async {
+            if runs_models {
+                repository.load_all(|_| {}).await;
+                loaded.store(true, Ordering::Relaxed);
+                for (name, version) in &backends {
+                    tracing::info!("backend {name} {version}");
+                }
+            }
+            tracing::info!(
+                "serving {origin} after {} ms; API in README.md, errors at {origin}/errors",
+                started.elapsed().as_millis()
+            );
+        };
+        // Beside each other: one model that takes long to load must not keep changes to others from being seen.
+        let followed = async {
+            if runs_models {
+                repository.run(poll).await;
+            }
+        };
+        tokio::join!(served, followed);
+    }
+}
+
+/// Keeps the key sets of token issuers fresh, where the policy names any, in the store that the auth component reads.
+fn fetch_key_sets(
+    settings: &Settings,
+    options: &UpOptions,
+    stores: &Stores,
+) -> Option<tokio::task::JoinHandle<()>> {
+    let mut issuers = settings.auth.issuers.iter();
+    if !issuers.any(|issuer| issuer.jwks_url.is_some() || issuer.jwks_file.is_some()) {
+        return None;
+    }
+    let store = stores.store(KEY_STORE)?.clone();
+    let folder = options.app.policy.parent().unwrap_or(Path::new(""));
+    let (auth, folder) = (settings.auth.clone(), folder.to_owned());
+    Some(tokio::spawn(jwks::keep_fresh(auth, folder, store)))
+}
+
+fn log_end(server: &Server, repository: &Repository, left: u64) {
     if left > 0 {
         tracing::warn!("{left} connections were still open when the drain's time ran out");
     }
-    for line in statistics(&repository_at_end) {
+    for line in statistics(repository) {
         tracing::info!("{line}");
     }
     let counts = server.door().counts();
@@ -318,7 +346,6 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
         counts.live(),
         counts.trapped()
     );
-    Ok(())
 }
 
 /// Says why a server whose models this host runs takes no new work: it has not tried all that were there at its start, or
@@ -361,79 +388,6 @@ fn retire_with(door: &Door, repository: &Repository) -> tokio::task::JoinHandle<
             direct.retire();
         }
     })
-}
-
-/// What each model version that was called did, in a line.
-fn statistics(repository: &Repository) -> Vec<String> {
-    let ms = |ns: u64| {
-        if ns == u64::MAX {
-            "more than 60000".to_owned()
-        } else {
-            format!("{:.2}", ns as f64 / 1e6)
-        }
-    };
-    let models = repository.list().into_iter().flat_map(|model| {
-        (model.versions.into_iter()).filter_map(move |(version, state)| match state {
-            penstock_nn::State::Ready(loaded) => {
-                Some((model.name.clone(), version, loaded.stats()))
-            }
-            _ => None,
-        })
-    });
-    models
-        .filter(|(_, _, stats)| stats.total.count > 0)
-        .map(|(model, version, stats)| {
-            format!(
-                "model {model} version {version}: {} calls answered in {} runs of {:.1} items, {} failed, {} refused, {} \
-                 left; waited {} ms at p50 and {} at p99, ran {} and {} ms",
-                stats.success,
-                stats.execution_count,
-                stats.inference_count as f64 / stats.execution_count.max(1) as f64,
-                stats.failures,
-                stats.refusals.refused() + stats.refusals.invalid,
-                stats.refusals.cancelled,
-                ms(stats.queue.quantile_ns(0.5)),
-                ms(stats.queue.quantile_ns(0.99)),
-                ms(stats.compute.quantile_ns(0.5)),
-                ms(stats.compute.quantile_ns(0.99)),
-            )
-        })
-        .collect()
-}
-
-/// Says what becomes of the models.
-async fn note_all(mut events: tokio::sync::mpsc::UnboundedReceiver<Event>) {
-    while let Some(event) = events.recv().await {
-        note(&event);
-    }
-}
-
-fn note(event: &Event) {
-    let Event {
-        model,
-        version,
-        kind,
-        text,
-    } = event;
-    match kind {
-        EventKind::Ready | EventKind::Rested | EventKind::Unloaded | EventKind::Removed => {
-            tracing::info!("model {model} version {version}: {text}");
-        }
-        EventKind::Slow | EventKind::Noted | EventKind::Differs => {
-            tracing::warn!("model {model} version {version}: {text}");
-        }
-        EventKind::Failed => tracing::error!("model {model}: not served: {text}"),
-        EventKind::Skipped => tracing::warn!("model {model}: {text}"),
-        EventKind::Kept if *version == 0 => {
-            tracing::error!("model {model}: what served before does so still: {text}");
-        }
-        EventKind::Kept => {
-            tracing::error!(
-                "model {model} version {version}: what served before does so still: {text}"
-            );
-        }
-        EventKind::Unseen => tracing::error!("{text}"),
-    }
 }
 
 /// How each limit is counted and where, and whether that differs from what the policy asks for.

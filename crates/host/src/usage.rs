@@ -3,9 +3,9 @@
 //! It asks over HTTP because the server has the store open, and because what it may see is then decided
 //! by the server alone.
 
-use crate::ask::{Ask, ask, columns};
-use crate::secrets;
 use anyhow::{Context, bail};
+use penstock_admin::client::{Ask, ask, columns};
+use penstock_app::secrets;
 use serde::Deserialize;
 use std::io::Write;
 use std::path::PathBuf;

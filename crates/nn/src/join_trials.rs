@@ -12,7 +12,8 @@ use penstock_tensor::contract::Contract;
 use crate::backend::Rows;
 use crate::contract_check::{self, Elements, LARGE_ELEMENT};
 use crate::error::{ErrorCode, NnError};
-use crate::model::{Joins, Model, Named, differences};
+use crate::model::{Joins, Model, Named};
+use crate::outcome::differences;
 use crate::tensor::NnTensor;
 
 /// What trials may take of a load. The first is always made; others only where they are expected to end within it.

@@ -30,6 +30,8 @@ pub mod backend;
 #[cfg(feature = "native")]
 pub mod batching;
 mod call;
+#[cfg(feature = "native")]
+mod call_options;
 pub mod contract_check;
 #[cfg(feature = "native")]
 pub mod derive;
@@ -41,6 +43,8 @@ mod held;
 pub mod histogram;
 mod index_bounds;
 #[cfg(feature = "native")]
+mod job;
+#[cfg(feature = "native")]
 pub mod join;
 #[cfg(feature = "native")]
 mod join_trials;
@@ -48,13 +52,21 @@ mod kept;
 pub mod layout;
 #[cfg(feature = "native")]
 pub mod model;
+#[cfg(feature = "native")]
+mod model_shadow;
 pub mod on_demand;
+#[cfg(feature = "native")]
+mod outcome;
 #[cfg(feature = "native")]
 pub mod overdue;
 #[cfg(feature = "native")]
 pub mod protocol;
 #[cfg(feature = "native")]
+mod refusals;
+#[cfg(feature = "native")]
 pub mod repository;
+#[cfg(feature = "native")]
+mod run;
 #[cfg(feature = "native")]
 pub mod schedule;
 #[cfg(feature = "native")]
@@ -64,6 +76,8 @@ pub mod stats;
 pub mod tensor;
 #[cfg(feature = "native")]
 pub mod trial;
+#[cfg(feature = "native")]
+mod trials;
 #[cfg(feature = "native")]
 pub mod worker;
 

@@ -15,14 +15,18 @@
 //! - **What is decided is apart from what is done**: [`plan`] is pure, [`perform`] acts, [`scan`] looks at files,
 //!   [`publish`] makes what guests see.
 
+mod cell;
 mod event;
 mod index;
+mod load;
 mod perform;
 mod plan;
 mod progress;
 mod publish;
+mod said;
 mod scan;
 mod settings;
+mod telling;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,7 +45,8 @@ use crate::layout::version_number;
 use crate::model::Model;
 use crate::stats::{Stats, VersionStats};
 use crate::tensor::NnTensor;
-use perform::{Cell, Core, Now, OVER_BUDGET, TICK, Waits};
+use cell::{Cell, Now};
+use perform::{Core, OVER_BUDGET, TICK, Waits};
 use plan::{Phase, Stamp};
 
 pub use crate::layout::{CONTRACT_FILE, GRAPH_FILE, Unavailable};

@@ -5,6 +5,8 @@
 //! loaded or run. Callers do not take it: each version has a [`Cell`] they read, and the lookup from names to
 //! cells is replaced whole when it changes.
 
+use super::cell::{Cell, Loaded, Now};
+use super::said::Told;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -12,29 +14,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
-use penstock_tensor::contract::{Contract, FirstRun, Isolation, Provider};
+use penstock_tensor::contract::Contract;
 use tokio::sync::{mpsc, watch};
 
 use super::event::{Event, EventKind};
-use super::plan::{Action, Book, Job, Phase, Reason, SLOW_LOAD_MS, Stamp, Usage};
-use super::progress::{Progress, Stage};
+use super::plan::{Action, Book, Job, Phase, Reason, SLOW_LOAD_MS};
+use super::progress::Progress;
 use super::publish::{Listed, Snapshot};
 use super::scan::{self, Look, Looker, Reading};
 use super::settings::Settings;
-use crate::agreement::{self, Agreement, Compare, Compared};
-use crate::backend::{Backend, Backends, Graph, GraphSource, LoadOptions, panic_text};
-use crate::contract_check;
-use crate::error::{NnError, listed, quoted};
-use crate::first_run;
-use crate::held::{self, Meter};
-use crate::join_trials::try_rows;
-use crate::kept::{self, Run};
-use crate::layout::{self, Unavailable, version_number};
+use crate::backend::{Backends, panic_text};
+use crate::error::NnError;
+use crate::layout::{Unavailable, version_number};
 use crate::model::Model;
 use crate::overdue::Working;
 use crate::shadow::Held;
-use crate::worker::restart::Restarts;
-use crate::worker::{Isolated, Terms};
 
 /// How often somebody who waits for time to pass looks again. Changes wake everybody at once; this is for what no
 /// change announces, and bounds how late it is noticed.
@@ -57,201 +51,8 @@ pub const LOAD_GIVEN_UP: &str = "the load was given up";
 /// After it, its memory comes back when the last of its calls ends, and nobody waits for that.
 pub const DRAIN_MAX: Duration = Duration::from_secs(35);
 
-/// A graph in memory, with what tells when nobody uses it any more.
-pub(super) struct Loaded {
-    id: u64,
-    pub model: Model,
-    contract: Stamp,
-    /// It does not serve any more: whoever leaves it says so.
-    retired: AtomicBool,
-}
-
-/// What callers see of a version.
-pub(super) struct Cell {
-    pub name: String,
-    pub version: u64,
-    view: RwLock<View>,
-    last_used_ms: AtomicU64,
-    /// Calls that wait for it to come back.
-    waiters: AtomicUsize,
-}
-
-struct View {
-    now: Now,
-    /// What served before, for the requests that began under a catalogue that has it.
-    previous: Option<Arc<Loaded>>,
-}
-
-#[derive(Clone)]
-pub(super) enum Now {
-    Waiting,
-    Ready(Arc<Loaded>),
-    Resting,
-    Down,
-    Failed(Reason),
-    Gone,
-}
-
-impl Cell {
-    fn new(name: &str, version: u64) -> Self {
-        Self {
-            name: name.to_owned(),
-            version,
-            view: RwLock::new(View {
-                now: Now::Waiting,
-                previous: None,
-            }),
-            last_used_ms: AtomicU64::new(0),
-            waiters: AtomicUsize::new(0),
-        }
-    }
-
-    pub fn now(&self) -> Now {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        view.now.clone()
-    }
-
-    /// What serves, under these terms where that is still to be had; with that it is in use.
-    pub fn serving(&self, terms: Option<Stamp>, now_ms: u64) -> Option<Arc<Loaded>> {
-        let serving = self.loaded(terms)?;
-        self.last_used_ms.store(now_ms, Ordering::Relaxed);
-        Some(serving)
-    }
-
-    /// The same for a run that nobody asked for: it keeps nothing from resting.
-    pub fn loaded(&self, terms: Option<Stamp>) -> Option<Arc<Loaded>> {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        let meant = |loaded: &&Arc<Loaded>| Some(loaded.contract) == terms;
-        let previous = view.previous.as_ref().filter(meant);
-        let serving = match &view.now {
-            Now::Ready(current) if terms.is_none() || meant(&current) => current,
-            Now::Ready(current) => previous.unwrap_or(current),
-            Now::Failed(_) | Now::Gone => previous?,
-            Now::Waiting | Now::Resting | Now::Down => return None,
-        };
-        Some(serving.clone())
-    }
-
-    /// Whether a call under these terms would be answered.
-    pub fn answers(&self, terms: Option<Stamp>) -> bool {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        let previous = || view.previous.as_ref().map(|loaded| loaded.contract);
-        match view.now {
-            Now::Ready(_) | Now::Resting => true,
-            Now::Failed(_) | Now::Gone => terms.is_some() && previous() == terms,
-            Now::Waiting | Now::Down => false,
-        }
-    }
-
-    /// Why it does not answer.
-    pub fn unavailable(&self) -> Unavailable {
-        let (name, version) = (quoted(&self.name), self.version);
-        match self.now() {
-            Now::Waiting | Now::Ready(_) | Now::Resting => Unavailable::Loading(format!(
-                "model {name} version {version} is being loaded; try again in a moment"
-            )),
-            Now::Down => Unavailable::unloaded(&self.name, version),
-            Now::Failed(reason) => Unavailable::failed(&self.name, &reason),
-            Now::Gone => {
-                Unavailable::UnknownVersion(format!("model {name} version {version} was removed"))
-            }
-        }
-    }
-
-    /// As the book says, without what only callers know.
-    fn same(&self, phase: &Phase) -> bool {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        match (&view.now, phase) {
-            (Now::Ready(loaded), Phase::Ready(load)) => loaded.id == load.id,
-            (Now::Failed(old), Phase::Failed(new)) => old == new,
-            (Now::Waiting, Phase::Waiting)
-            | (Now::Resting, Phase::Resting { .. })
-            | (Now::Down, Phase::Down) => true,
-            _ => false,
-        }
-    }
-
-    /// Puts another state in place, and gives what served before.
-    fn put(&self, now: Now) -> Option<Arc<Loaded>> {
-        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        let old = std::mem::replace(&mut view.now, now);
-        let Now::Ready(old) = old else {
-            return None;
-        };
-        old.retired.store(true, Ordering::SeqCst);
-        // Requests that began under the old catalogue are brought to their end under it: they were checked
-        // against its contract, and it told them that there is such a version.
-        let missed = match &view.now {
-            Now::Ready(new) => new.contract != old.contract,
-            Now::Failed(_) | Now::Gone => true,
-            // Whoever unloads it wants no further calls.
-            Now::Waiting | Now::Resting | Now::Down => false,
-        };
-        if missed {
-            view.previous = Some(old.clone());
-        }
-        Some(old)
-    }
-
-    /// Puts it to rest, unless somebody uses it or waits for it and it may be rested only where nobody does.
-    fn rest(&self, busy: bool) -> Option<Arc<Loaded>> {
-        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        let idle = match &view.now {
-            Now::Ready(loaded) => {
-                busy || (!in_use(loaded) && self.waiters.load(Ordering::SeqCst) == 0)
-            }
-            _ => false,
-        };
-        if !idle {
-            return None;
-        }
-        match std::mem::replace(&mut view.now, Now::Resting) {
-            Now::Ready(old) => Some(old),
-            _ => None,
-        }
-    }
-
-    fn keeps(&self, loaded: &Arc<Loaded>) -> bool {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        view.previous
-            .as_ref()
-            .is_some_and(|previous| Arc::ptr_eq(previous, loaded))
-    }
-
-    fn forget(&self, loaded: &Arc<Loaded>) {
-        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        if view
-            .previous
-            .as_ref()
-            .is_some_and(|previous| Arc::ptr_eq(previous, loaded))
-        {
-            view.previous = None;
-        }
-    }
-
-    fn usage(&self) -> Usage {
-        let serving = match &self.view.read().unwrap_or_else(PoisonError::into_inner).now {
-            Now::Ready(loaded) => in_use(loaded),
-            _ => false,
-        };
-        Usage {
-            last_used_ms: self.last_used_ms.load(Ordering::Relaxed),
-            busy: serving || self.waiters.load(Ordering::SeqCst) > 0,
-        }
-    }
-
-    pub fn last_used_ms(&self) -> u64 {
-        self.last_used_ms.load(Ordering::Relaxed)
-    }
-}
-
-/// Whether a call has it: the cell and the table of loads have one reference each.
-fn in_use(loaded: &Arc<Loaded>) -> bool {
-    Arc::strong_count(loaded) > 2
-}
-
 /// A call that waits for a version to come back; as good as one that runs, as to being put to rest.
-pub(super) struct Waits(Arc<Cell>);
+pub(super) struct Waits(pub(super) Arc<Cell>);
 
 impl Waits {
     pub fn on(cell: &Arc<Cell>) -> Self {
@@ -268,8 +69,8 @@ impl Drop for Waits {
 
 /// A model for the time of one call: while it is held, the model is in use.
 pub struct Lease {
-    loaded: Arc<Loaded>,
-    core: Arc<Core>,
+    pub(super) loaded: Arc<Loaded>,
+    pub(super) core: Arc<Core>,
 }
 
 impl std::ops::Deref for Lease {
@@ -296,84 +97,68 @@ pub(super) struct Table {
 
 pub(super) struct TableModel {
     /// What is wrong with the directory itself.
-    fault: Option<Reason>,
-    default: Option<u64>,
+    pub(super) fault: Option<Reason>,
+    pub(super) default: Option<u64>,
     pub versions: BTreeMap<u64, Arc<Cell>>,
 }
 
 /// What was replaced or unloaded and may still be in use.
-struct Draining {
-    cell: Arc<Cell>,
-    loaded: Arc<Loaded>,
+pub(super) struct Draining {
+    pub(super) cell: Arc<Cell>,
+    pub(super) loaded: Arc<Loaded>,
     /// The newest catalogue under which it served.
-    generation: u64,
-    until: Instant,
+    pub(super) generation: u64,
+    pub(super) until: Instant,
 }
 
 pub(super) struct Inner {
     pub book: Book,
-    cells: BTreeMap<(String, u64), Arc<Cell>>,
-    loads: HashMap<u64, Arc<Loaded>>,
-    draining: Vec<Draining>,
-    readings: BTreeMap<String, Vec<Reading>>,
+    pub(super) cells: BTreeMap<(String, u64), Arc<Cell>>,
+    pub(super) loads: HashMap<u64, Arc<Loaded>>,
+    pub(super) draining: Vec<Draining>,
+    pub(super) readings: BTreeMap<String, Vec<Reading>>,
     pub took: BTreeMap<(String, u64), Duration>,
-    told: BTreeMap<(String, u64), Told>,
-    told_refused: BTreeMap<String, Reason>,
-    told_fault: Option<String>,
+    pub(super) told: BTreeMap<(String, u64), Told>,
+    pub(super) told_refused: BTreeMap<String, Reason>,
+    pub(super) told_fault: Option<String>,
     /// The folders of each model that are named like versions and are none, now and as they were told.
-    no_versions: BTreeMap<String, BTreeSet<String>>,
-    told_no_versions: BTreeMap<String, BTreeSet<String>>,
-    events: Option<mpsc::UnboundedSender<Event>>,
-    snapshots: Vec<Weak<Snapshot>>,
-    next_load: u64,
-    again_soon: bool,
-    unpublished: bool,
-}
-
-/// What was last said of a version.
-#[derive(Clone, PartialEq)]
-struct Told {
-    phase: Said,
-    kept: Option<Reason>,
-}
-
-#[derive(Clone, PartialEq)]
-enum Said {
-    Waiting,
-    Ready(u64),
-    Resting,
-    Down,
-    Failed(Reason),
+    pub(super) no_versions: BTreeMap<String, BTreeSet<String>>,
+    pub(super) told_no_versions: BTreeMap<String, BTreeSet<String>>,
+    pub(super) events: Option<mpsc::UnboundedSender<Event>>,
+    pub(super) snapshots: Vec<Weak<Snapshot>>,
+    pub(super) next_load: u64,
+    pub(super) again_soon: bool,
+    pub(super) unpublished: bool,
 }
 
 pub(super) struct Core {
     pub root: PathBuf,
-    backends: Backends,
+    pub(super) backends: Backends,
     pub settings: Settings,
-    began: Instant,
-    looker: Mutex<Looker>,
-    inner: Mutex<Inner>,
-    table: RwLock<Arc<Table>>,
+    pub(super) began: Instant,
+    pub(super) looker: Mutex<Looker>,
+    pub(super) inner: Mutex<Inner>,
+    pub(super) table: RwLock<Arc<Table>>,
     /// Changes whenever anything does that somebody may wait for.
     pub turn: watch::Sender<u64>,
-    driven_ms: AtomicU64,
+    pub(super) driven_ms: AtomicU64,
     pub started: AtomicBool,
     /// Batches of graphs that are being given back.
     pub discarding: AtomicUsize,
     /// Loads that were given up and go on.
-    abandoned_loads: AtomicUsize,
+    pub(super) abandoned_loads: AtomicUsize,
     /// What shadow runs hold together, and who waits meanwhile.
     pub shadows: Arc<Held>,
-    published: RwLock<Option<Arc<Snapshot>>>,
+    pub(super) published: RwLock<Option<Arc<Snapshot>>>,
     pub generation: watch::Sender<u64>,
 }
 
 /// A load to perform.
-struct Start {
-    name: String,
-    version: u64,
-    job: Job,
-    contract: Option<Arc<Contract>>,
+pub(super) struct Start {
+    pub(super) name: String,
+    pub(super) version: u64,
+    pub(super) job: Job,
+    pub(super) contract: Option<Arc<Contract>>,
 }
 
 impl Core {
@@ -638,7 +423,7 @@ impl Core {
     }
 
     /// Begins a load on a thread of its own: one that never ends must not take a thread that others need.
-    fn begin(self: &Arc<Self>, start: Start) {
+    pub(super) fn begin(self: &Arc<Self>, start: Start) {
         let (name, version, job) = (start.name.clone(), start.version, start.job);
         let progress = Arc::new(Progress::new());
         let runtime = tokio::runtime::Handle::current();
@@ -791,236 +576,6 @@ impl Core {
         self.finish(inner, &start.name, start.version, start.job, outcome);
         self.turn.send_modify(|turn| *turn += 1);
         self.drive();
-    }
-
-    /// Loads one version, holds it against its contract and runs it once on every lane. Returns it with the bytes that it
-    /// holds.
-    fn load(&self, start: &Start, progress: &Progress) -> Result<(Model, u64), NnError> {
-        let (name, version) = (&start.name, start.version);
-        let contract = start.contract.as_deref().ok_or_else(|| {
-            NnError::runtime("its contract changed while it was read; it is read again")
-        })?;
-        let abandoned = self.abandoned_loads.load(Ordering::SeqCst);
-        if abandoned >= MAX_ABANDONED_LOADS {
-            return Err(NnError::runtime(format!(
-                "version {version} was not loaded: {abandoned} loads that were given up go on, which is as many as \
-                 may; correct their graphs, and restart the server"
-            )));
-        }
-        let dir = self.root.join(name).join(version.to_string());
-        let path = dir.join(layout::graph_file(contract.format));
-        if !path.is_file() {
-            return Err(layout::no_graph(version, contract.format));
-        }
-        let graph = Graph::of(&path);
-        let (backend, too_old) = (self.backends).choose_for_graph(
-            contract.engine.backend.as_str(),
-            contract.format,
-            graph.as_ref(),
-        )?;
-        if let Some(too_old) = too_old {
-            let text = format!("served by {}: {too_old}", backend.name());
-            self.lock().say(name, version, EventKind::Noted, text);
-        }
-        let mut options = contract_check::options(contract, self.settings.queue_max);
-        options.working_bytes = Some(
-            (contract.engine.run_memory_bytes).map_or(self.settings.run_memory_bytes, |bytes| {
-                usize::try_from(bytes).unwrap_or(usize::MAX)
-            }),
-        );
-        let backend = self.placed(backend, name, version, contract)?;
-        for name in &contract.engine.operators {
-            let library = self.settings.operators.get(name).ok_or_else(|| {
-                let known = listed(self.settings.operators.keys().map(String::as_str));
-                NnError::unsupported(format!(
-                    "model.toml asks for the operator library {}, and the server's settings have {}; name its file under \
-                     [models.operators] in the server's settings",
-                    quoted(name),
-                    if known.is_empty() { "none" } else { known.as_str() }
-                ))
-            })?;
-            options.operator_libraries.push(library.clone());
-        }
-        progress.at(Stage::Compiling);
-        let meter = Meter::begin();
-        let model = Model::load_beside(
-            name,
-            &version.to_string(),
-            &*backend,
-            &GraphSource::from(path.as_path()),
-            &options,
-            &self.shadows,
-        )?;
-        progress.compiled(&model);
-        layout::agrees(contract, version, model.inputs(), model.outputs())?;
-        layout::rows_agree(contract, version, &model.rows())?;
-        progress.at(Stage::WarmingUp);
-        let sample = layout::sample(contract, &self.root.join(name))?;
-        let made_up = contract.samples.is_empty() && sample.is_none();
-        let began = Instant::now();
-        let elapsed = || began.elapsed();
-        let mut runs = Vec::new();
-        first_run::find(
-            contract,
-            version,
-            sample,
-            graph.as_ref(),
-            elapsed,
-            |inputs| {
-                let run = Run::of(&inputs, made_up);
-                runs.push(run.gave(&model.warm_up(inputs)?));
-                Ok(())
-            },
-        )?;
-        if contract.engine.first_run != FirstRun::Skip {
-            if let Some(longer) = kept::longer(contract) {
-                // A run that fails on a made-up call of other lengths says nothing of the outputs.
-                let second = Run::of(&longer, true);
-                runs.extend(model.try_run(longer).map(|outputs| second.gave(&outputs)));
-            }
-            let remark = kept::check(contract, version, model.outputs(), graph.as_ref(), &runs)?;
-            if let Some(remark) = remark {
-                self.lock().say(name, version, EventKind::Noted, remark);
-            }
-            progress.at(Stage::TryingJoins);
-            try_rows(&model, contract);
-            layout::rows_agree(contract, version, &model.rows())?;
-            if self.settings.compare != Compare::Off {
-                progress.at(Stage::Comparing);
-                let source = GraphSource::from(path.as_path());
-                let agreement = self.compare(&model, contract, &source, &options, progress);
-                // What runs from here on is the model's own again.
-                progress.compiled(&model);
-                let differs = matches!(agreement, Agreement::Differs { .. });
-                if differs && self.settings.compare == Compare::Refuse {
-                    return Err(NnError::runtime(format!(
-                        "version {version} is not served: {agreement}"
-                    )));
-                }
-                model.note_agreement(agreement);
-            }
-        }
-        progress.at(Stage::Reading);
-        if scan::graph(&dir).stamp != start.job.graph {
-            return Err(NnError::runtime(format!(
-                "version {version}'s files changed while they were loaded; they are loaded again when they rest"
-            )));
-        }
-        let bytes = match (model.memory_bytes(), backend.loads_into_this_process()) {
-            (Some(bytes), _) => bytes,
-            (None, true) => held::held(meter.grown(), start.job.file_bytes()),
-            (None, false) => start.job.file_bytes(),
-        };
-        Ok((model, bytes))
-    }
-
-    /// The backend where it is to run: in this process, or in one of its own.
-    fn placed(
-        &self,
-        backend: Arc<dyn Backend>,
-        name: &str,
-        version: u64,
-        contract: &Contract,
-    ) -> Result<Arc<dyn Backend>, NnError> {
-        let Settings {
-            isolation,
-            launcher,
-            load_timeout,
-            process_memory_bytes,
-            ..
-        } = &self.settings;
-        let engine = &contract.engine;
-        let isolation = match engine.isolation.or(*isolation) {
-            Some(asked) => asked,
-            // tract is memory-safe, and its panics are caught where they happen.
-            None if launcher.is_none() || backend.library().is_none() => Isolation::Thread,
-            None => Isolation::Process,
-        };
-        match (isolation, launcher) {
-            (Isolation::Thread, _) => Ok(backend),
-            (Isolation::Process, Some(launcher)) => Ok(Arc::new(Isolated::new(
-                backend,
-                launcher.clone(),
-                Terms {
-                    model: name.to_owned(),
-                    version: version.to_string(),
-                    load_timeout: *load_timeout,
-                    process_bytes: engine.process_memory_bytes.or(*process_memory_bytes),
-                    restarts: Restarts::default(),
-                },
-            ))),
-            (Isolation::Process, None) => Err(NnError::unsupported(
-                "isolation = \"process\" is requested, but this program cannot start processes; write isolation = \
-                 \"thread\"",
-            )),
-        }
-    }
-
-    /// Runs made-up calls on the model and on the first other backend that loads its graph. Whatever goes wrong with the
-    /// other says nothing about the model.
-    fn compare(
-        &self,
-        model: &Model,
-        contract: &Contract,
-        source: &GraphSource,
-        options: &LoadOptions,
-        progress: &Progress,
-    ) -> Agreement {
-        let alone = LoadOptions {
-            lanes: Some(1),
-            provider: Provider::Cpu,
-            device: None,
-            joining: Err("it is compared with".into()),
-            ..options.clone()
-        };
-        let mut why = "this server has one backend for it".to_owned();
-        for backend in self.backends.others(model.backend(), contract.format) {
-            let load = || Model::load(model.name(), model.version(), &*backend, source, &alone);
-            let other = match catch_unwind(AssertUnwindSafe(load)) {
-                Ok(Ok(other)) => other,
-                Ok(Err(error)) => {
-                    why = error.message;
-                    continue;
-                }
-                Err(panic) => {
-                    why = format!("{} panicked: {}", backend.name(), panic_text(&*panic));
-                    continue;
-                }
-            };
-            progress.compiled(&other);
-            let (with, mut calls, mut largest) = (backend.name(), 0, 0f64);
-            for call in agreement::calls(contract) {
-                // A call that either refuses says nothing: it was made up.
-                let Ok(served) = model.try_run(call.inputs.clone()) else {
-                    continue;
-                };
-                let answered = match other.try_run(call.inputs) {
-                    Ok(answered) => answered,
-                    Err(error) => {
-                        why = format!("{with} answers no made-up call: {}", error.message);
-                        continue;
-                    }
-                };
-                match agreement::compare(&served, &answered, self.settings.compare_tolerance) {
-                    Compared::Same(apart) => {
-                        calls += 1;
-                        largest = largest.max(apart);
-                    }
-                    Compared::Other(what) => {
-                        let what = format!("{what}, for {}", call.how);
-                        return Agreement::Differs { with, what };
-                    }
-                }
-            }
-            if calls > 0 {
-                return Agreement::Agrees {
-                    with,
-                    calls,
-                    largest,
-                };
-            }
-        }
-        Agreement::Unknown(why)
     }
 
     /// Makes everything that callers and guests see agree with the book. Returns what nobody uses any more, to
@@ -1243,180 +798,6 @@ impl Inner {
     pub fn cell(&self, name: &str, version: u64) -> Option<&Arc<Cell>> {
         self.cells.get(&(name.to_owned(), version))
     }
-
-    /// The catalogue as guests are to see it.
-    fn listing(&self) -> Vec<Listed> {
-        // One whose name is no model's is an empty folder there, so that `/ready` can say that it is skipped. Longer names than
-        // this were not read as they are, and may not be written as they are.
-        const MAX_SKIPPED_NAME_BYTES: usize = 200;
-        let listed = self.book.models.iter();
-        let listed = listed.filter(|(name, _)| name.len() <= MAX_SKIPPED_NAME_BYTES);
-        let listed = listed.map(|(name, model)| {
-            if !layout::is_model_name(name) {
-                return Listed {
-                    name: name.clone(),
-                    contract: model.terms.stamp,
-                    text: None,
-                    files: Vec::new(),
-                    versions: Vec::new(),
-                };
-            }
-            let readings = self.readings.get(name).into_iter().flatten();
-            let reading = readings
-                .clone()
-                .find(|reading| reading.stamp == model.terms.stamp);
-            // A version that came later and has not answered yet is nobody's affair but the operator's: what
-            // guests see is what was there and works.
-            let versions = (model.versions.iter())
-                .filter(|(_, version)| !(version.newcomer && model.answers()))
-                .map(|(number, version)| (*number, version.phase.answers()));
-            let files = reading
-                .into_iter()
-                .flat_map(|reading| reading.files.clone());
-            Listed {
-                name: name.clone(),
-                contract: model.terms.stamp,
-                text: reading.and_then(|reading| reading.text.clone()),
-                files: files
-                    .filter(|(file, _)| version_number(file).is_none())
-                    .collect(),
-                versions: versions.collect(),
-            }
-        });
-        listed.collect()
-    }
-
-    fn say(&self, model: &str, version: u64, kind: EventKind, text: String) {
-        if let Some(events) = &self.events {
-            let event = Event {
-                model: model.to_owned(),
-                version,
-                kind,
-                text,
-            };
-            // Whoever listened has gone; nothing depends on it.
-            let _ = events.send(event);
-        }
-    }
-
-    /// Says what became of each version, once.
-    fn tell(&mut self) -> bool {
-        let mut told = BTreeMap::new();
-        let mut refused = BTreeMap::new();
-        let mut changed = false;
-        for (name, folders) in &self.no_versions {
-            if self.told_no_versions.get(name) == Some(folders) {
-                continue;
-            }
-            let folders: Vec<&str> = folders.iter().map(String::as_str).collect();
-            let text = format!(
-                "the folders {} are skipped; a version is named 1 to 18446744073709551615, without leading zeros",
-                folders.join(", ")
-            );
-            self.say(name, 0, EventKind::Skipped, text);
-        }
-        self.told_no_versions = self.no_versions.clone();
-        for (name, model) in &self.book.models {
-            if let Some(reason) = fault(model) {
-                let now = Told {
-                    phase: Said::Failed(reason.clone()),
-                    kept: None,
-                };
-                if self.told.get(&(name.clone(), 0)) != Some(&now) {
-                    changed = true;
-                    self.say(name, 0, EventKind::Failed, reason.to_string());
-                }
-                told.insert((name.clone(), 0), now);
-                continue;
-            }
-            if let Some(reason) = &model.refused {
-                if self.told_refused.get(name) != Some(reason) {
-                    changed = true;
-                    self.say(
-                        name,
-                        0,
-                        EventKind::Kept,
-                        format!("the new contract is not used: {reason}"),
-                    );
-                }
-                refused.insert(name.clone(), reason.clone());
-            }
-            for (number, version) in &model.versions {
-                let key = (name.clone(), *number);
-                let now = Told {
-                    phase: match &version.phase {
-                        Phase::Waiting => Said::Waiting,
-                        Phase::Ready(load) => Said::Ready(load.id),
-                        Phase::Resting { .. } => Said::Resting,
-                        Phase::Down => Said::Down,
-                        Phase::Failed(reason) => Said::Failed(reason.clone()),
-                    },
-                    kept: version.kept_because().cloned(),
-                };
-                let before = self.told.get(&key);
-                if before.map(|told| &told.phase) != Some(&now.phase) {
-                    changed = true;
-                    match &now.phase {
-                        Said::Ready(id) => {
-                            let ms = self.took.get(&key).copied().unwrap_or_default().as_millis();
-                            let text = match self.loads.get(id) {
-                                Some(loaded) => {
-                                    let model = &loaded.model;
-                                    let (on, joins) = (model.backend(), model.joins());
-                                    let agreement = model.agreement();
-                                    match agreement
-                                        .filter(|a| !matches!(a, Agreement::Differs { .. }))
-                                    {
-                                        Some(agreement) => {
-                                            format!(
-                                                "ready on {on} in {ms} ms; {joins}; {agreement}"
-                                            )
-                                        }
-                                        None => format!("ready on {on} in {ms} ms; {joins}"),
-                                    }
-                                }
-                                None => format!("ready in {ms} ms"),
-                            };
-                            self.say(name, *number, EventKind::Ready, text);
-                            let found = self.loads.get(id).and_then(|l| l.model.agreement());
-                            if let Some(found @ Agreement::Differs { .. }) = found {
-                                self.say(name, *number, EventKind::Differs, found.to_string());
-                            }
-                        }
-                        Said::Resting => {
-                            self.say(name, *number, EventKind::Rested, OVER_BUDGET.to_owned());
-                        }
-                        Said::Down => {
-                            self.say(name, *number, EventKind::Unloaded, "unloaded".to_owned())
-                        }
-                        Said::Failed(reason) => {
-                            self.say(name, *number, EventKind::Failed, reason.to_string());
-                        }
-                        Said::Waiting => {}
-                    }
-                }
-                if let Some(reason) = &now.kept
-                    && before.and_then(|told| told.kept.as_ref()) != Some(reason)
-                {
-                    changed = true;
-                    self.say(name, *number, EventKind::Kept, reason.to_string());
-                }
-                told.insert(key, now);
-            }
-        }
-        for (name, number) in self.told.keys() {
-            let model = self.book.models.get(name);
-            let there = model.is_some_and(|model| model.versions.contains_key(number));
-            if !there && *number > 0 {
-                changed = true;
-                self.say(name, *number, EventKind::Removed, "removed".to_owned());
-            }
-        }
-        self.took.retain(|key, _| told.contains_key(key));
-        self.told = told;
-        self.told_refused = refused;
-        changed
-    }
 }
 
 /// Why a version rests.
@@ -1424,7 +805,9 @@ pub(super) const OVER_BUDGET: &str = "over the memory budget; the next call brin
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::Usage;
     use super::*;
+    use crate::layout;
 
     /// A waiting caller may read the book between the end of a load and the next round.
     #[tokio::test]

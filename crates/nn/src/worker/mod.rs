@@ -29,10 +29,13 @@ use crate::error::NnError;
 mod answers;
 mod child;
 mod control;
+mod lane;
 mod launcher;
 mod parent;
+mod process;
 pub mod restart;
 mod shared;
+mod spawn;
 mod status;
 mod wire;
 

@@ -1,0 +1,783 @@
+//! Decides what an administrator asks for about versions of models, and what is answered. The command line asks with the
+//! same [`RolloutAction`]s.
+
+use super::action::{BASE, Done};
+use super::fields::{Body, Query, RETRY_AFTER_S, invalid};
+use super::store::StoreKv;
+use penstock_core::{Code, ModelName, ModelVersion, Problem, Violation};
+use penstock_nn::Repository;
+use penstock_policy::rollout::edit::{self, Change, Surroundings};
+use penstock_policy::rollout::store::{self, Refused};
+use penstock_policy::rollout::{
+    ALIAS_RULE, Alias, Bounds, BoundsPatch, ByHeader, Deprecated, Percent, Rollouts, Shadow,
+    SplitArm, Target, Version, judge,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a change is tried that another machine's is in the way of, and how long is waited between: most changes take
+/// milliseconds.
+const TRIES: u32 = 30;
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// What an administrator asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RolloutAction {
+    /// `GET /admin/v1/models`
+    List,
+    /// `GET /admin/v1/models/{model}`
+    Show(String),
+    /// Everything else below it.
+    Change(String, Change),
+}
+
+/// Which models there are.
+pub struct Models {
+    /// Those this host runs.
+    pub repository: Arc<Repository>,
+    /// Where models are; read where components run them.
+    pub directory: PathBuf,
+}
+
+/// A model's versions, ascending, each with its state.
+type Versions = Vec<(ModelVersion, &'static str)>;
+
+impl Models {
+    /// The models by name.
+    fn list(&self) -> BTreeMap<String, Versions> {
+        let listed: BTreeMap<String, Versions> = (self.repository.list().into_iter())
+            .map(|model| {
+                let versions = model.versions.into_iter();
+                let versions = versions.filter_map(|(number, state)| {
+                    Some((ModelVersion::parse(&number.to_string())?, state.as_str()))
+                });
+                (model.name.clone(), versions.collect())
+            })
+            .collect();
+        match listed.is_empty() {
+            true => self.present(),
+            false => listed,
+        }
+    }
+
+    /// What is in the directory.
+    fn present(&self) -> BTreeMap<String, Versions> {
+        let names = |folder: PathBuf| {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.filter_map(|entry| entry.file_name().into_string().ok())
+        };
+        let models = names(self.directory.clone()).filter(|name| ModelName::parse(name).is_some());
+        let models = models.map(|name| {
+            let versions = names(self.directory.join(&name));
+            let mut versions: Versions = versions
+                .filter_map(|version| Some((ModelVersion::parse(&version)?, "present")))
+                .collect();
+            versions.sort_unstable();
+            (name, versions)
+        });
+        models
+            .filter(|(_, versions)| !versions.is_empty())
+            .collect()
+    }
+}
+
+/// What actions are carried out with.
+pub struct Means<'a> {
+    /// Where the rollouts are kept.
+    pub kv: &'a StoreKv,
+    /// Where calls of canaries are counted.
+    pub counters: &'a StoreKv,
+    /// Which models there are.
+    pub models: &'a Models,
+    /// Held while the rollouts are changed by this server.
+    pub changing: &'a tokio::sync::Mutex<()>,
+}
+
+/// What a path names below a model.
+enum Part<'p> {
+    Whole,
+    Verb(&'p str),
+    Default,
+    Alias(&'p str),
+    Canary,
+    Split,
+    Shadow,
+    Deprecation(&'p str),
+}
+
+/// Whether a path is one of these.
+pub fn is_path(path: &str) -> bool {
+    let rest = path
+        .strip_prefix(BASE)
+        .and_then(|path| path.strip_prefix("models"));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn part(rest: &str) -> Option<(&str, Part<'_>)> {
+    let mut segments = rest.split('/');
+    let model = segments.next()?;
+    let below = (segments.next(), segments.next(), segments.next());
+    if let Some((model, verb)) = model.split_once(':') {
+        return (below.0.is_none()).then_some((model, Part::Verb(verb)));
+    }
+    let part = match below {
+        (None, None, None) => Part::Whole,
+        (Some("default"), None, None) => Part::Default,
+        (Some("aliases"), Some(alias), None) => Part::Alias(alias),
+        (Some("canary"), None, None) => Part::Canary,
+        (Some("split"), None, None) => Part::Split,
+        (Some("shadow"), None, None) => Part::Shadow,
+        (Some("deprecations"), Some(version), None) => Part::Deprecation(version),
+        _ => return None,
+    };
+    Some((model, part))
+}
+
+const PERCENTAGE: &str = "a number from 0 to 100 with at most two decimals";
+const A_VERSION: &str = "a version's number";
+const A_TARGET: &str = "a version's number or an alias";
+const BOUNDS: &str = "an object with any of max_error_rate_increase, max_latency_ratio, quantile, min_calls, window_s";
+
+/// What stands for a member that was missing or wrong, until the whole is refused.
+const NOTHING: u64 = 1;
+
+fn version(body: &mut Body, name: &str) -> Version {
+    body.must(name);
+    let nothing = Version::new(NOTHING).expect("not 0");
+    let Some(number) = body.number(name) else {
+        return nothing;
+    };
+    let version = Version::new(number);
+    version.unwrap_or_else(|| {
+        body.wrong(name, A_VERSION);
+        nothing
+    })
+}
+
+fn named(text: &str, what: &str, expected: &str) -> Problem {
+    let text: String = text.chars().take(64).flat_map(char::escape_debug).collect();
+    invalid(vec![Violation::new(
+        "",
+        "invalid_name",
+        expected,
+        format!("the path's `{text}` is no {what}"),
+    )])
+}
+
+impl RolloutAction {
+    /// Reads a request.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it.
+    pub fn of(
+        method: &str,
+        path: &str,
+        query: Option<&str>,
+        body: &[u8],
+        now_ms: u64,
+    ) -> Result<Self, Problem> {
+        let unknown = || {
+            let message = "the admin API has no such path; docs/ROLLOUT.md lists them";
+            Problem::new(Code::UnknownPath, message)
+        };
+        Query::of(query, &[])?;
+        let allowed = |allow: &'static str| {
+            let message = format!("{method} is not allowed here; {allow} is");
+            Err(Problem::new(Code::MethodNotAllowed, message).with_allow(allow))
+        };
+        let rest = path
+            .strip_prefix(BASE)
+            .and_then(|path| path.strip_prefix("models"));
+        let rest = rest.ok_or_else(unknown)?;
+        if rest.is_empty() {
+            return match method {
+                "GET" => Ok(Self::List),
+                _ => allowed("GET"),
+            };
+        }
+        let rest = rest.strip_prefix('/').ok_or_else(unknown)?;
+        let (model, part) = part(rest).ok_or_else(unknown)?;
+        let change = match (part, method) {
+            (Part::Whole, "GET") => return Ok(Self::Show(model.to_owned())),
+            (Part::Whole, _) => return allowed("GET"),
+            (Part::Verb("promote"), "POST") => {
+                let mut body = Body::of(body)?;
+                let alias = body.read("alias", ALIAS_RULE);
+                body.end(Vec::new())?;
+                Change::Promote { alias }
+            }
+            (Part::Verb("rollback"), "POST") => {
+                Body::of(body)?.end(Vec::new())?;
+                Change::Rollback
+            }
+            (Part::Verb("promote" | "rollback"), _) => return allowed("POST"),
+            (Part::Verb(_), _) => return Err(unknown()),
+            (Part::Default, "PUT") => {
+                let mut body = Body::of(body)?;
+                let to: Option<Target> = body.required("to", A_TARGET);
+                body.end(Vec::new())?;
+                Change::SetDefault { to }
+            }
+            (Part::Default, "DELETE") => {
+                Body::of(body)?.end(Vec::new())?;
+                Change::SetDefault { to: None }
+            }
+            (Part::Alias(text), "PUT" | "DELETE") => {
+                let alias = Alias::parse(text).ok_or_else(|| named(text, "alias", ALIAS_RULE))?;
+                let mut body = Body::of(body)?;
+                if method == "DELETE" {
+                    body.end(Vec::new())?;
+                    Change::RemoveAlias { alias }
+                } else {
+                    let version = version(&mut body, "version");
+                    body.end(Vec::new())?;
+                    Change::SetAlias { alias, version }
+                }
+            }
+            (Part::Canary, "PUT") => {
+                let mut body = Body::of(body)?;
+                let version = version(&mut body, "version");
+                let percent: Option<Percent> = body.required("percent", PERCENTAGE);
+                // What ends by itself is what most want; `null` says that it must not.
+                let rollback = match body.is_null("rollback") {
+                    true => {
+                        let _: Option<Bounds> = body.read("rollback", BOUNDS);
+                        None
+                    }
+                    false => Some(body.read("rollback", BOUNDS).unwrap_or_default()),
+                };
+                body.end(Vec::new())?;
+                Change::StartCanary {
+                    version,
+                    percent: percent.expect("it was there, or refused"),
+                    rollback,
+                }
+            }
+            (Part::Canary, "PATCH") => {
+                let mut body = Body::of(body)?;
+                let percent: Option<Percent> = body.read("percent", PERCENTAGE);
+                let never = body.is_null("rollback");
+                let bounds: Option<BoundsPatch> = body.read("rollback", BOUNDS);
+                body.end(Vec::new())?;
+                let rollback = match never {
+                    true => Some(None),
+                    false => bounds.map(Some),
+                };
+                Change::SetCanary { percent, rollback }
+            }
+            (Part::Canary, "DELETE") => {
+                Body::of(body)?.end(Vec::new())?;
+                Change::StopCanary
+            }
+            (Part::Canary, _) => return allowed("DELETE, PATCH, PUT"),
+            (Part::Split, "PUT") => {
+                let mut body = Body::of(body)?;
+                let arms: Option<Vec<SplitArm>> =
+                    body.read("arms", "a list of objects with `to` and `weight`");
+                let header: Option<ByHeader> =
+                    body.read("header", "an object with `name` and `values`");
+                body.end(Vec::new())?;
+                Change::SetSplit {
+                    split: Some((arms.unwrap_or_default(), header)),
+                }
+            }
+            (Part::Split, "DELETE") => {
+                Body::of(body)?.end(Vec::new())?;
+                Change::SetSplit { split: None }
+            }
+            (Part::Shadow, "PUT") => {
+                let mut body = Body::of(body)?;
+                let version = version(&mut body, "version");
+                let percent: Option<Percent> = body.required("percent", PERCENTAGE);
+                body.end(Vec::new())?;
+                Change::SetShadow {
+                    shadow: Some(Shadow {
+                        version,
+                        percent: percent.expect("it was there, or refused"),
+                    }),
+                }
+            }
+            (Part::Shadow, "DELETE") => {
+                Body::of(body)?.end(Vec::new())?;
+                Change::SetShadow { shadow: None }
+            }
+            (Part::Deprecation(text), "PUT" | "DELETE") => {
+                let version = ModelVersion::parse(text).map(Version::from);
+                let version = version.ok_or_else(|| named(text, "version", A_VERSION))?;
+                let mut body = Body::of(body)?;
+                if method == "DELETE" {
+                    body.end(Vec::new())?;
+                    Change::Undeprecate { version }
+                } else {
+                    let deprecated = Deprecated {
+                        since_ms: body.number("since_ms").unwrap_or(now_ms),
+                        sunset_ms: body.number("sunset_ms"),
+                        link: body.read("link", "a URL"),
+                        successor: body.read("successor", A_TARGET),
+                    };
+                    body.end(Vec::new())?;
+                    Change::Deprecate {
+                        version,
+                        deprecated,
+                    }
+                }
+            }
+            (
+                Part::Default | Part::Alias(_) | Part::Split | Part::Shadow | Part::Deprecation(_),
+                _,
+            ) => {
+                return allowed("DELETE, PUT");
+            }
+        };
+        Ok(Self::Change(model.to_owned(), change))
+    }
+
+    /// Method, path and body of the request for it.
+    pub fn request(&self) -> (&'static str, String, Option<Value>) {
+        let (model, change) = match self {
+            Self::List => return ("GET", format!("{BASE}models"), None),
+            Self::Show(model) => return ("GET", format!("{BASE}models/{model}"), None),
+            Self::Change(model, change) => (model, change),
+        };
+        let at = |part: String| format!("{BASE}models/{model}{part}");
+        let put = |part: &str, body: Value| ("PUT", at(format!("/{part}")), Some(body));
+        let delete = |part: String| ("DELETE", at(format!("/{part}")), None);
+        match change {
+            Change::SetAlias { alias, version } => {
+                put(&format!("aliases/{alias}"), json!({ "version": version }))
+            }
+            Change::RemoveAlias { alias } => delete(format!("aliases/{alias}")),
+            Change::SetDefault { to: Some(to) } => put("default", json!({ "to": to })),
+            Change::SetDefault { to: None } => delete("default".to_owned()),
+            Change::StartCanary {
+                version,
+                percent,
+                rollback,
+            } => put(
+                "canary",
+                json!({ "version": version, "percent": percent, "rollback": rollback }),
+            ),
+            Change::SetCanary { percent, rollback } => {
+                let mut body = json!({});
+                if let Some(percent) = percent {
+                    body["percent"] = json!(percent);
+                }
+                if let Some(rollback) = rollback {
+                    body["rollback"] = json!(rollback);
+                }
+                ("PATCH", at("/canary".to_owned()), Some(body))
+            }
+            Change::StopCanary => delete("canary".to_owned()),
+            Change::Promote { alias } => {
+                let body = match alias {
+                    Some(alias) => json!({ "alias": alias }),
+                    None => json!({}),
+                };
+                ("POST", at(":promote".to_owned()), Some(body))
+            }
+            Change::Rollback => ("POST", at(":rollback".to_owned()), Some(json!({}))),
+            Change::SetSplit {
+                split: Some((arms, header)),
+            } => put("split", json!({ "arms": arms, "header": header })),
+            Change::SetSplit { split: None } => delete("split".to_owned()),
+            Change::SetShadow {
+                shadow: Some(shadow),
+            } => put("shadow", json!(shadow)),
+            Change::SetShadow { shadow: None } => delete("shadow".to_owned()),
+            Change::Deprecate {
+                version,
+                deprecated,
+            } => put(&format!("deprecations/{version}"), json!(deprecated)),
+            Change::Undeprecate { version } => delete(format!("deprecations/{version}")),
+        }
+    }
+
+    /// Carries it out, and waits until what the answer rests on lasts.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not done, or may not last.
+    pub async fn perform(self, means: &Means<'_>, now_ms: u64) -> Result<Done, Problem> {
+        let done = self.act(means, now_ms).await;
+        let settled = means.kv.settled().await.map_err(|error| {
+            let message = format!("what was done may not last: {error}");
+            Problem::new(Code::StoreUnavailable, message).retry_after(RETRY_AFTER_S)
+        });
+        let done = done?;
+        settled?;
+        Ok(done)
+    }
+
+    async fn act(self, means: &Means<'_>, now_ms: u64) -> Result<Done, Problem> {
+        let rollouts = read(means).await?;
+        let models = with_rolled_out(means.models.list(), &rollouts);
+        let ok = |body: Value, said: String| Done {
+            status: 200,
+            body,
+            said,
+        };
+        let known = |model: &str| {
+            models.get(model).cloned().ok_or_else(|| {
+                let message = format!("there is no model `{}`", model.escape_debug());
+                let mut available: Vec<String> = models.keys().cloned().collect();
+                available.truncate(MAX_NAMED);
+                Problem::new(Code::UnknownResource, message).with_available(available)
+            })
+        };
+        match self {
+            Self::List => {
+                let mut listed = Vec::new();
+                for (name, versions) in &models {
+                    listed.push(show(means, &rollouts, name, versions, now_ms).await?);
+                }
+                let said = format!("listed {} models", listed.len());
+                Ok(ok(
+                    json!({ "generation": rollouts.generation, "models": listed }),
+                    said,
+                ))
+            }
+            Self::Show(model) => {
+                let versions = known(&model)?;
+                let body = show(means, &rollouts, &model, &versions, now_ms).await?;
+                Ok(ok(body, format!("showed the model {model}")))
+            }
+            Self::Change(model, change) => {
+                let versions = known(&model)?;
+                let said = format!("changed the rollout of the model {model}: {change:?}");
+                let rollouts = self::change(means, &model, &versions, &change, now_ms).await?;
+                let body = show(means, &rollouts, &model, &versions, now_ms).await?;
+                Ok(ok(body, said))
+            }
+        }
+    }
+}
+
+/// The models by name, those without a version among them of which something is said: a folder may go before what was said
+/// of it is taken back.
+fn with_rolled_out(
+    mut models: BTreeMap<String, Versions>,
+    rollouts: &Rollouts,
+) -> BTreeMap<String, Versions> {
+    for name in rollouts.models.keys() {
+        models.entry(name.clone()).or_default();
+    }
+    models
+}
+
+/// Names of models that are listed where one is none.
+const MAX_NAMED: usize = 64;
+
+/// Changes the rollouts, after whoever else does.
+async fn change(
+    means: &Means<'_>,
+    model: &str,
+    versions: &Versions,
+    change: &Change,
+    now_ms: u64,
+) -> Result<Rollouts, Problem> {
+    let numbers: Vec<ModelVersion> = versions.iter().map(|(version, _)| *version).collect();
+    let _changing = means.changing.lock().await;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let changed = store::change(
+            means.kv,
+            means.counters,
+            model,
+            now_ms,
+            |rollouts: &mut Rollouts, tripped: Option<&str>| {
+                let around = Surroundings {
+                    versions: &numbers,
+                    tripped,
+                    now_ms,
+                    random: rand::random(),
+                };
+                rollouts.change(model, change.clone(), &around)
+            },
+        );
+        match changed.await {
+            Ok(rollouts) => return Ok(rollouts),
+            Err(Refused::Busy { .. }) if tries < TRIES => {
+                tokio::time::sleep(TRY_AGAIN.mul_f64(0.5 + rand::random::<f64>())).await;
+            }
+            Err(refused) => return Err(problem(refused)),
+        }
+    }
+}
+
+async fn read(means: &Means<'_>) -> Result<Rollouts, Problem> {
+    let read = store::read(means.kv).await;
+    read.map_err(|error| problem(error.into()))
+}
+
+/// A refusal as an error of the catalogue.
+fn problem(refused: Refused) -> Problem {
+    match refused {
+        Refused::Change(edit::Refused::Invalid(faults)) => invalid(faults),
+        Refused::Change(edit::Refused::NotFound { message, available }) => {
+            Problem::new(Code::UnknownResource, message).with_available(available)
+        }
+        Refused::Change(edit::Refused::Conflict(message)) => {
+            Problem::new(Code::FailedPrecondition, message)
+        }
+        Refused::Busy { retry_after_s } => Problem::new(
+            Code::FailedPrecondition,
+            "the rollouts are being changed by another request, or were when that failed; try again after a while",
+        )
+        .retry_after(retry_after_s),
+        Refused::Store(why) => Problem::new(
+            Code::StoreUnavailable,
+            format!("it may or may not have been done: {why}"),
+        )
+        .retry_after(RETRY_AFTER_S),
+    }
+}
+
+/// A model as it is answered: its versions, its rollout, and how its canary does.
+async fn show(
+    means: &Means<'_>,
+    rollouts: &Rollouts,
+    model: &str,
+    versions: &Versions,
+    now_ms: u64,
+) -> Result<Value, Problem> {
+    let versions: Vec<Value> = versions
+        .iter()
+        .map(|(version, state)| json!({ "version": version, "state": state }))
+        .collect();
+    let mut body = json!({ "name": model, "versions": versions });
+    let Some(rollout) = rollouts.of(model) else {
+        return Ok(body);
+    };
+    if let Value::Object(members) = json!(rollout) {
+        for (name, value) in members {
+            body[name] = value;
+        }
+    }
+    let Some(canary) = &rollout.canary else {
+        return Ok(body);
+    };
+    let failed = |error: penstock_core::KvError| problem(error.into());
+    if let Some(why) = store::tripped(means.kv, model, canary.id)
+        .await
+        .map_err(failed)?
+    {
+        body["canary"]["tripped"] = json!(why);
+    }
+    if let Some(bounds) = &canary.rollback {
+        let (number, before) = judge::numbers(canary.id, canary.started_ms, bounds, now_ms);
+        let mut sums = vec![0_u64; judge::COUNTERS as usize];
+        for number in [number, before] {
+            let tallies = store::tallies(means.counters, model, number, judge::COUNTERS);
+            let tallies = tallies.await.map_err(failed)?;
+            for (sum, more) in sums.iter_mut().zip(tallies) {
+                *sum = sum.saturating_add(more);
+            }
+        }
+        let [stable, tried] = judge::calls(&sums);
+        let side = |(calls, failed)| json!({ "calls": calls, "failed": failed });
+        body["canary"]["recent"] = json!({ "stable": side(stable), "canary": side(tried) });
+    }
+    Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: u64 = 1_795_262_400_000;
+
+    fn of(method: &str, target: &str, body: &str) -> Result<RolloutAction, Problem> {
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        RolloutAction::of(method, path, query, body.as_bytes(), NOW_MS)
+    }
+
+    #[test]
+    fn what_the_command_line_asks_is_what_the_server_reads() {
+        let version = |number| Version::new(number).unwrap();
+        let alias = |text| Alias::parse(text).unwrap();
+        let target = |text| Target::parse(text).unwrap();
+        let percent = |number| Percent::new(number).unwrap();
+        let change = |change| RolloutAction::Change("a.b".into(), change);
+        for action in [
+            RolloutAction::List,
+            RolloutAction::Show("a.b".into()),
+            change(Change::SetAlias {
+                alias: alias("stable"),
+                version: version(2),
+            }),
+            change(Change::RemoveAlias {
+                alias: alias("stable"),
+            }),
+            change(Change::SetDefault {
+                to: Some(target("stable")),
+            }),
+            change(Change::SetDefault {
+                to: Some(target("7")),
+            }),
+            change(Change::SetDefault { to: None }),
+            change(Change::StartCanary {
+                version: version(2),
+                percent: percent(12.25),
+                rollback: Some(Bounds::default()),
+            }),
+            change(Change::StartCanary {
+                version: version(2),
+                percent: percent(0.0),
+                rollback: None,
+            }),
+            change(Change::SetCanary {
+                percent: Some(percent(100.0)),
+                rollback: None,
+            }),
+            change(Change::SetCanary {
+                percent: None,
+                rollback: Some(None),
+            }),
+            change(Change::SetCanary {
+                percent: None,
+                rollback: Some(Some(BoundsPatch {
+                    max_latency_ratio: Some(None),
+                    min_calls: Some(7),
+                    ..BoundsPatch::default()
+                })),
+            }),
+            change(Change::StopCanary),
+            change(Change::Promote { alias: None }),
+            change(Change::Promote {
+                alias: Some(alias("beta")),
+            }),
+            change(Change::Rollback),
+            change(Change::SetSplit {
+                split: Some((
+                    vec![SplitArm {
+                        to: target("beta"),
+                        weight: 3,
+                    }],
+                    Some(ByHeader {
+                        name: "x-plan".into(),
+                        values: BTreeMap::from([("gold".into(), target("2"))]),
+                    }),
+                )),
+            }),
+            change(Change::SetSplit { split: None }),
+            change(Change::SetShadow {
+                shadow: Some(Shadow {
+                    version: version(3),
+                    percent: percent(1.0),
+                }),
+            }),
+            change(Change::SetShadow { shadow: None }),
+            change(Change::Deprecate {
+                version: version(1),
+                deprecated: Deprecated {
+                    since_ms: 5,
+                    sunset_ms: Some(6),
+                    link: Some("https://a".into()),
+                    successor: Some(target("stable")),
+                },
+            }),
+            change(Change::Undeprecate {
+                version: version(1),
+            }),
+        ] {
+            let (method, target, body) = action.request();
+            let body = body.map_or(String::new(), |body| body.to_string());
+            assert_eq!(of(method, &target, &body), Ok(action));
+        }
+    }
+
+    #[test]
+    fn a_model_whose_folder_is_gone_is_known_as_long_as_something_is_said_of_it() {
+        let ready = vec![(ModelVersion::parse("1").unwrap(), "ready")];
+        let here = BTreeMap::from([("here".to_owned(), ready.clone())]);
+        let text = r#"{"v":1,"generation":0,"models":{"gone":{"default":1},"here":{"default":1}}}"#;
+        let known = with_rolled_out(here.clone(), &Rollouts::parse(text).unwrap());
+        let gone = ("gone".to_owned(), Vec::new());
+        assert_eq!(known, BTreeMap::from([gone, ("here".to_owned(), ready)]));
+        assert_eq!(with_rolled_out(here.clone(), &Rollouts::new()), here);
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_with_its_code() {
+        for (method, path, body, code) in [
+            ("POST", "", "", Code::MethodNotAllowed),
+            ("GET", "?x=1", "", Code::InvalidParameter),
+            ("PUT", "/m", "{}", Code::MethodNotAllowed),
+            ("GET", "/m/canary", "", Code::MethodNotAllowed),
+            ("POST", "/m/split", "", Code::MethodNotAllowed),
+            ("GET", "/m:promote", "", Code::MethodNotAllowed),
+            ("POST", "/m:other", "", Code::UnknownPath),
+            ("POST", "/m:promote/x", "", Code::UnknownPath),
+            ("PUT", "/m/aliases", "{}", Code::UnknownPath),
+            ("PUT", "/m/aliases/a/b", "{}", Code::UnknownPath),
+            ("PUT", "/m/aliases/1", "{\"version\":1}", Code::InvalidBody),
+            ("PUT", "/m/aliases/a", "{}", Code::InvalidBody),
+            ("PUT", "/m/aliases/a", "{\"version\":0}", Code::InvalidBody),
+            (
+                "PUT",
+                "/m/aliases/a",
+                "{\"version\":\"1\"}",
+                Code::InvalidBody,
+            ),
+            ("PUT", "/m/default", "{}", Code::InvalidBody),
+            ("PUT", "/m/default", "{\"to\":null}", Code::InvalidBody),
+            ("PUT", "/m/default", "{\"to\":\"A\"}", Code::InvalidBody),
+            ("PUT", "/m/canary", "{\"version\":1}", Code::InvalidBody),
+            (
+                "PUT",
+                "/m/canary",
+                "{\"version\":1,\"percent\":null}",
+                Code::InvalidBody,
+            ),
+            (
+                "PUT",
+                "/m/canary",
+                "{\"version\":1,\"percent\":101}",
+                Code::InvalidBody,
+            ),
+            (
+                "PUT",
+                "/m/canary",
+                "{\"version\":1,\"percent\":1.001}",
+                Code::InvalidBody,
+            ),
+            (
+                "PUT",
+                "/m/canary",
+                "{\"version\":1,\"percent\":1,\"rollback\":{\"x\":1}}",
+                Code::InvalidBody,
+            ),
+            (
+                "PATCH",
+                "/m/canary",
+                "{\"rollback\":{\"min_calls\":null}}",
+                Code::InvalidBody,
+            ),
+            ("PATCH", "/m/canary", "{\"version\":1}", Code::InvalidBody),
+            ("PUT", "/m/split", "{\"arms\":{}}", Code::InvalidBody),
+            ("PUT", "/m/shadow", "{\"percent\":1}", Code::InvalidBody),
+            ("PUT", "/m/deprecations/x", "{}", Code::InvalidBody),
+            (
+                "PUT",
+                "/m/deprecations/1",
+                "{\"link\":1}",
+                Code::InvalidBody,
+            ),
+            ("PUT", "/m/deprecations/1", "{", Code::MalformedJson),
+        ] {
+            let target = format!("/admin/v1/models{path}");
+            let refused = of(method, &target, body).expect_err(&target);
+            assert_eq!(refused.code, code, "{method} {target} {body}");
+        }
+        assert!(is_path("/admin/v1/models") && is_path("/admin/v1/models/m"));
+        assert!(!is_path("/admin/v1/modelsx") && !is_path("/admin/v1/keys"));
+    }
+}

@@ -1,0 +1,47 @@
+//! The options of one call, and whether calls of a model share runs.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::time::Instant;
+
+/// Whether calls share runs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Joins {
+    /// They do not, and why.
+    No(String),
+    /// They do. By how much answers differed between running alone and together when it was tried, as a part of
+    /// the largest element; none where it was not tried.
+    Yes(Option<f64>),
+}
+
+impl fmt::Display for Joins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::No(reason) => write!(f, "calls run one by one: {reason}"),
+            Self::Yes(Some(difference)) if *difference > 0.0 => {
+                write!(
+                    f,
+                    "calls share runs, which moves answers by up to {difference:.1e}"
+                )
+            }
+            Self::Yes(_) => f.write_str("calls share runs"),
+        }
+    }
+}
+
+/// What a call asks beside its tensors.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// When its answer is no longer of use.
+    pub deadline: Option<Instant>,
+    /// Its priority, 1 the first to run; the model's own default where none is given, the last where there are
+    /// not as many.
+    pub priority: Option<u8>,
+    /// Set when the call leaves the line and begins to run: from then on dropping it saves nothing unless every
+    /// other call of its run goes as well.
+    pub begun: Option<Arc<AtomicBool>>,
+    /// Its rows are items of their own, put into one call to save runs: it is not run where rows depend on each other.
+    pub is_joined: bool,
+}

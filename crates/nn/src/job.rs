@@ -1,0 +1,111 @@
+//! A call that waits for its run, and the place in memory where it runs.
+
+use crate::backend::{Interrupt, Lane};
+use crate::error::NnError;
+use crate::schedule::{Nanos, RunId, Waiting};
+use crate::tensor::NnTensor;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// A place for a lane; empty where it has to be made anew before its next use.
+pub(crate) struct Slot {
+    pub(crate) lane: Option<Box<dyn Lane>>,
+    pub(crate) interrupt: Option<Arc<dyn Interrupt>>,
+    /// What the run has taken before `Inner::execute` began.
+    pub(crate) ahead: Nanos,
+    /// The inputs of a run of several calls, where they were joined before `Inner::execute` began.
+    pub(crate) joined: Option<Joined>,
+}
+
+/// Inputs of several calls, put together for one run.
+pub(crate) struct Joined {
+    pub(crate) inputs: Vec<NnTensor>,
+    /// What putting them together took.
+    pub(crate) took: Nanos,
+}
+
+impl Slot {
+    pub(crate) fn of(lane: Box<dyn Lane>) -> Self {
+        Self {
+            interrupt: lane.interrupt(),
+            lane: Some(lane),
+            ahead: 0,
+            joined: None,
+        }
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self {
+            lane: None,
+            interrupt: None,
+            ahead: 0,
+            joined: None,
+        }
+    }
+}
+
+/// What belongs to a call in the line.
+pub(crate) struct Job {
+    pub(crate) inputs: Vec<NnTensor>,
+    pub(crate) reply: oneshot::Sender<Answer>,
+    pub(crate) begun: Option<Arc<AtomicBool>>,
+}
+
+pub(crate) type Answer = Result<Vec<NnTensor>, NnError>;
+
+/// A run and the lane it is to happen on.
+pub(crate) struct Start {
+    pub(crate) run: RunId,
+    pub(crate) calls: Vec<Waiting<Job>>,
+    pub(crate) slot: Slot,
+    /// Whether it may happen on a server thread.
+    pub(crate) quick: bool,
+    /// The shapes of its inputs, where it is of several calls.
+    pub(crate) joined: Option<Vec<Vec<u32>>>,
+}
+
+impl Start {
+    pub(crate) fn shapes(&self) -> Shapes<'_> {
+        match &self.joined {
+            Some(shapes) => Shapes::Joined(shapes.iter()),
+            None => Shapes::One(self.calls[0].payload.inputs.iter()),
+        }
+    }
+}
+
+/// The shapes of a run's inputs.
+#[derive(Clone)]
+pub(crate) enum Shapes<'a> {
+    One(std::slice::Iter<'a, NnTensor>),
+    Joined(std::slice::Iter<'a, Vec<u32>>),
+}
+
+impl<'a> Iterator for Shapes<'a> {
+    type Item = &'a [u32];
+
+    fn next(&mut self) -> Option<&'a [u32]> {
+        match self {
+            Self::One(tensors) => tensors.next().map(|tensor| &tensor.dims[..]),
+            Self::Joined(shapes) => shapes.next().map(|shape| &shape[..]),
+        }
+    }
+}
+
+/// A shadow run that goes on.
+pub(crate) struct ShadowRun {
+    pub(crate) run: RunId,
+    pub(crate) began: Instant,
+    /// It was told to end.
+    pub(crate) told: bool,
+}
+
+pub(crate) fn total_bytes(inputs: &[NnTensor]) -> u64 {
+    inputs.iter().map(|tensor| tensor.data.len() as u64).sum()
+}
+
+pub(crate) fn nanos(time: Duration) -> Nanos {
+    Nanos::try_from(time.as_nanos()).unwrap_or(Nanos::MAX)
+}

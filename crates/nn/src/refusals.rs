@@ -1,0 +1,84 @@
+//! Words for callers whose calls do not run.
+
+use crate::error::{NnError, Refusal, quoted};
+use crate::model::{Inner, LEAST_RETRY, State};
+use crate::overdue::GRACE;
+use crate::schedule::{Nanos, Refused};
+use std::time::Duration;
+
+impl Inner {
+    pub(crate) fn late(&self, state: &State, when: &str) -> NnError {
+        NnError::refused(
+            Refusal::Deadline,
+            format!(
+                "the deadline passed {when} (model {} takes about {:.1} ms a run and {} wait); allow more time",
+                quoted(&self.name),
+                state.scheduler.pace.mean() as f64 / 1e6,
+                state.scheduler.waiting()
+            ),
+        )
+        .retry_after(self.retry_after(state, self.now()))
+    }
+
+    /// When the line will have been worked off.
+    pub(crate) fn retry_after(&self, state: &State, now: Nanos) -> Duration {
+        let scheduler = &state.scheduler;
+        let wait = scheduler
+            .wait_estimate(now)
+            .saturating_add(scheduler.pace.mean());
+        Duration::from_nanos(wait).max(LEAST_RETRY)
+    }
+
+    /// That no lane is left, because runs do not end.
+    pub(crate) fn without_a_lane(&self, state: &mut State) -> NnError {
+        state.stats.refusals.not_ready += 1;
+        let text = format!(
+            "all {} lanes of model {} are held by runs that do not end; the call was not run: try again later, or \
+             restart the server",
+            self.lane_count,
+            quoted(&self.name)
+        );
+        NnError::refused(Refusal::NotReady, text).retry_after(GRACE)
+    }
+
+    pub(crate) fn displaced(&self, state: &mut State, now: Nanos) -> NnError {
+        state.stats.refusals.displaced += 1;
+        let text = format!(
+            "calls of higher priority took the places in the line of model {}; try again later",
+            quoted(&self.name)
+        );
+        NnError::refused(Refusal::QueueFull, text).retry_after(self.retry_after(state, now))
+    }
+
+    pub(crate) fn refused(&self, state: &mut State, refused: Refused, now: Nanos) -> NnError {
+        let name = quoted(&self.name);
+        match refused {
+            Refused::Full => {
+                state.stats.refusals.queue_full += 1;
+                let text = format!(
+                    "{} calls already wait for model {name}, which is as many as may; try again later",
+                    state.scheduler.waiting()
+                );
+                NnError::refused(Refusal::QueueFull, text).retry_after(self.retry_after(state, now))
+            }
+            Refused::TooLate => {
+                state.stats.refusals.shed += 1;
+                let text = format!(
+                    "the {} calls that wait for model {name} take about {:.0} ms, longer than this call has; it was \
+                     not run: try again later, or allow more time",
+                    state.scheduler.waiting(),
+                    state.scheduler.wait_estimate(now) as f64 / 1e6
+                );
+                NnError::refused(Refusal::Shed, text).retry_after(self.retry_after(state, now))
+            }
+            Refused::Expired => {
+                state.stats.refusals.deadline += 1;
+                self.late(state, "before the call began")
+            }
+            Refused::Closed => {
+                state.stats.refusals.not_ready += 1;
+                NnError::refused(Refusal::NotReady, "the model is being unloaded")
+            }
+        }
+    }
+}

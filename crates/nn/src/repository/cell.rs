@@ -1,0 +1,201 @@
+//! A version as callers see it: what serves it, and who still uses it.
+
+use super::plan::{Phase, Reason, Stamp, Usage};
+use crate::error::quoted;
+use crate::layout::Unavailable;
+use crate::model::Model;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// A graph in memory, with what tells when nobody uses it any more.
+pub(super) struct Loaded {
+    pub(super) id: u64,
+    pub model: Model,
+    pub(super) contract: Stamp,
+    /// It does not serve any more: whoever leaves it says so.
+    pub(super) retired: AtomicBool,
+}
+
+/// What callers see of a version.
+pub(super) struct Cell {
+    pub name: String,
+    pub version: u64,
+    pub(super) view: RwLock<View>,
+    pub(super) last_used_ms: AtomicU64,
+    /// Calls that wait for it to come back.
+    pub(super) waiters: AtomicUsize,
+}
+
+pub(super) struct View {
+    pub(super) now: Now,
+    /// What served before, for the requests that began under a catalogue that has it.
+    pub(super) previous: Option<Arc<Loaded>>,
+}
+
+#[derive(Clone)]
+pub(super) enum Now {
+    Waiting,
+    Ready(Arc<Loaded>),
+    Resting,
+    Down,
+    Failed(Reason),
+    Gone,
+}
+
+impl Cell {
+    pub(super) fn new(name: &str, version: u64) -> Self {
+        Self {
+            name: name.to_owned(),
+            version,
+            view: RwLock::new(View {
+                now: Now::Waiting,
+                previous: None,
+            }),
+            last_used_ms: AtomicU64::new(0),
+            waiters: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn now(&self) -> Now {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.now.clone()
+    }
+
+    /// What serves, under these terms where that is still to be had; with that it is in use.
+    pub fn serving(&self, terms: Option<Stamp>, now_ms: u64) -> Option<Arc<Loaded>> {
+        let serving = self.loaded(terms)?;
+        self.last_used_ms.store(now_ms, Ordering::Relaxed);
+        Some(serving)
+    }
+
+    /// The same for a run that nobody asked for: it keeps nothing from resting.
+    pub fn loaded(&self, terms: Option<Stamp>) -> Option<Arc<Loaded>> {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let meant = |loaded: &&Arc<Loaded>| Some(loaded.contract) == terms;
+        let previous = view.previous.as_ref().filter(meant);
+        let serving = match &view.now {
+            Now::Ready(current) if terms.is_none() || meant(&current) => current,
+            Now::Ready(current) => previous.unwrap_or(current),
+            Now::Failed(_) | Now::Gone => previous?,
+            Now::Waiting | Now::Resting | Now::Down => return None,
+        };
+        Some(serving.clone())
+    }
+
+    /// Whether a call under these terms would be answered.
+    pub fn answers(&self, terms: Option<Stamp>) -> bool {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let previous = || view.previous.as_ref().map(|loaded| loaded.contract);
+        match view.now {
+            Now::Ready(_) | Now::Resting => true,
+            Now::Failed(_) | Now::Gone => terms.is_some() && previous() == terms,
+            Now::Waiting | Now::Down => false,
+        }
+    }
+
+    /// Why it does not answer.
+    pub fn unavailable(&self) -> Unavailable {
+        let (name, version) = (quoted(&self.name), self.version);
+        match self.now() {
+            Now::Waiting | Now::Ready(_) | Now::Resting => Unavailable::Loading(format!(
+                "model {name} version {version} is being loaded; try again in a moment"
+            )),
+            Now::Down => Unavailable::unloaded(&self.name, version),
+            Now::Failed(reason) => Unavailable::failed(&self.name, &reason),
+            Now::Gone => {
+                Unavailable::UnknownVersion(format!("model {name} version {version} was removed"))
+            }
+        }
+    }
+
+    /// As the book says, without what only callers know.
+    pub(super) fn same(&self, phase: &Phase) -> bool {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        match (&view.now, phase) {
+            (Now::Ready(loaded), Phase::Ready(load)) => loaded.id == load.id,
+            (Now::Failed(old), Phase::Failed(new)) => old == new,
+            (Now::Waiting, Phase::Waiting)
+            | (Now::Resting, Phase::Resting { .. })
+            | (Now::Down, Phase::Down) => true,
+            _ => false,
+        }
+    }
+
+    /// Puts another state in place, and gives what served before.
+    pub(super) fn put(&self, now: Now) -> Option<Arc<Loaded>> {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut view.now, now);
+        let Now::Ready(old) = old else {
+            return None;
+        };
+        old.retired.store(true, Ordering::SeqCst);
+        // Requests that began under the old catalogue are brought to their end under it: they were checked
+        // against its contract, and it told them that there is such a version.
+        let missed = match &view.now {
+            Now::Ready(new) => new.contract != old.contract,
+            Now::Failed(_) | Now::Gone => true,
+            // Whoever unloads it wants no further calls.
+            Now::Waiting | Now::Resting | Now::Down => false,
+        };
+        if missed {
+            view.previous = Some(old.clone());
+        }
+        Some(old)
+    }
+
+    /// Puts it to rest, unless somebody uses it or waits for it and it may be rested only where nobody does.
+    pub(super) fn rest(&self, busy: bool) -> Option<Arc<Loaded>> {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let idle = match &view.now {
+            Now::Ready(loaded) => {
+                busy || (!in_use(loaded) && self.waiters.load(Ordering::SeqCst) == 0)
+            }
+            _ => false,
+        };
+        if !idle {
+            return None;
+        }
+        match std::mem::replace(&mut view.now, Now::Resting) {
+            Now::Ready(old) => Some(old),
+            _ => None,
+        }
+    }
+
+    pub(super) fn keeps(&self, loaded: &Arc<Loaded>) -> bool {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.previous
+            .as_ref()
+            .is_some_and(|previous| Arc::ptr_eq(previous, loaded))
+    }
+
+    pub(super) fn forget(&self, loaded: &Arc<Loaded>) {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        if view
+            .previous
+            .as_ref()
+            .is_some_and(|previous| Arc::ptr_eq(previous, loaded))
+        {
+            view.previous = None;
+        }
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let serving = match &self.view.read().unwrap_or_else(PoisonError::into_inner).now {
+            Now::Ready(loaded) => in_use(loaded),
+            _ => false,
+        };
+        Usage {
+            last_used_ms: self.last_used_ms.load(Ordering::Relaxed),
+            busy: serving || self.waiters.load(Ordering::SeqCst) > 0,
+        }
+    }
+
+    pub fn last_used_ms(&self) -> u64 {
+        self.last_used_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a call has it: the cell and the table of loads have one reference each.
+pub(super) fn in_use(loaded: &Arc<Loaded>) -> bool {
+    Arc::strong_count(loaded) > 2
+}

@@ -1,0 +1,255 @@
+//! Loads one version: chooses its backend, runs it for the first time, and compares it with another backend.
+
+use super::event::EventKind;
+use super::perform::{Core, MAX_ABANDONED_LOADS, Start};
+use super::progress::{Progress, Stage};
+use super::scan;
+use super::settings::Settings;
+use crate::agreement::{self, Agreement, Compare, Compared};
+use crate::backend::{Backend, Graph, GraphSource, LoadOptions, panic_text};
+use crate::error::{NnError, listed, quoted};
+use crate::held::{self, Meter};
+use crate::join_trials::try_rows;
+use crate::kept::{self, Run};
+use crate::layout;
+use crate::model::Model;
+use crate::worker::restart::Restarts;
+use crate::worker::{Isolated, Terms};
+use crate::{contract_check, first_run};
+use penstock_tensor::contract::{Contract, FirstRun, Isolation, Provider};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+impl Core {
+    /// Loads one version, holds it against its contract and runs it once on every lane. Returns it with the bytes that it
+    /// holds.
+    pub(super) fn load(&self, start: &Start, progress: &Progress) -> Result<(Model, u64), NnError> {
+        let (name, version) = (&start.name, start.version);
+        let contract = start.contract.as_deref().ok_or_else(|| {
+            NnError::runtime("its contract changed while it was read; it is read again")
+        })?;
+        let abandoned = self.abandoned_loads.load(Ordering::SeqCst);
+        if abandoned >= MAX_ABANDONED_LOADS {
+            return Err(NnError::runtime(format!(
+                "version {version} was not loaded: {abandoned} loads that were given up go on, which is as many as \
+                 may; correct their graphs, and restart the server"
+            )));
+        }
+        let dir = self.root.join(name).join(version.to_string());
+        let path = dir.join(layout::graph_file(contract.format));
+        if !path.is_file() {
+            return Err(layout::no_graph(version, contract.format));
+        }
+        let graph = Graph::of(&path);
+        let (backend, too_old) = (self.backends).choose_for_graph(
+            contract.engine.backend.as_str(),
+            contract.format,
+            graph.as_ref(),
+        )?;
+        if let Some(too_old) = too_old {
+            let text = format!("served by {}: {too_old}", backend.name());
+            self.lock().say(name, version, EventKind::Noted, text);
+        }
+        let mut options = contract_check::options(contract, self.settings.queue_max);
+        options.working_bytes = Some(
+            (contract.engine.run_memory_bytes).map_or(self.settings.run_memory_bytes, |bytes| {
+                usize::try_from(bytes).unwrap_or(usize::MAX)
+            }),
+        );
+        let backend = self.placed(backend, name, version, contract)?;
+        for name in &contract.engine.operators {
+            let library = self.settings.operators.get(name).ok_or_else(|| {
+                let known = listed(self.settings.operators.keys().map(String::as_str));
+                NnError::unsupported(format!(
+                    "model.toml asks for the operator library {}, and the server's settings have {}; name its file under \
+                     [models.operators] in the server's settings",
+                    quoted(name),
+                    if known.is_empty() { "none" } else { known.as_str() }
+                ))
+            })?;
+            options.operator_libraries.push(library.clone());
+        }
+        progress.at(Stage::Compiling);
+        let meter = Meter::begin();
+        let model = Model::load_beside(
+            name,
+            &version.to_string(),
+            &*backend,
+            &GraphSource::from(path.as_path()),
+            &options,
+            &self.shadows,
+        )?;
+        progress.compiled(&model);
+        layout::agrees(contract, version, model.inputs(), model.outputs())?;
+        layout::rows_agree(contract, version, &model.rows())?;
+        progress.at(Stage::WarmingUp);
+        let sample = layout::sample(contract, &self.root.join(name))?;
+        let made_up = contract.samples.is_empty() && sample.is_none();
+        let began = Instant::now();
+        let elapsed = || began.elapsed();
+        let mut runs = Vec::new();
+        first_run::find(
+            contract,
+            version,
+            sample,
+            graph.as_ref(),
+            elapsed,
+            |inputs| {
+                let run = Run::of(&inputs, made_up);
+                runs.push(run.gave(&model.warm_up(inputs)?));
+                Ok(())
+            },
+        )?;
+        if contract.engine.first_run != FirstRun::Skip {
+            if let Some(longer) = kept::longer(contract) {
+                // A run that fails on a made-up call of other lengths says nothing of the outputs.
+                let second = Run::of(&longer, true);
+                runs.extend(model.try_run(longer).map(|outputs| second.gave(&outputs)));
+            }
+            let remark = kept::check(contract, version, model.outputs(), graph.as_ref(), &runs)?;
+            if let Some(remark) = remark {
+                self.lock().say(name, version, EventKind::Noted, remark);
+            }
+            progress.at(Stage::TryingJoins);
+            try_rows(&model, contract);
+            layout::rows_agree(contract, version, &model.rows())?;
+            if self.settings.compare != Compare::Off {
+                progress.at(Stage::Comparing);
+                let source = GraphSource::from(path.as_path());
+                let agreement = self.compare(&model, contract, &source, &options, progress);
+                // What runs from here on is the model's own again.
+                progress.compiled(&model);
+                let differs = matches!(agreement, Agreement::Differs { .. });
+                if differs && self.settings.compare == Compare::Refuse {
+                    return Err(NnError::runtime(format!(
+                        "version {version} is not served: {agreement}"
+                    )));
+                }
+                model.note_agreement(agreement);
+            }
+        }
+        progress.at(Stage::Reading);
+        if scan::graph(&dir).stamp != start.job.graph {
+            return Err(NnError::runtime(format!(
+                "version {version}'s files changed while they were loaded; they are loaded again when they rest"
+            )));
+        }
+        let bytes = match (model.memory_bytes(), backend.loads_into_this_process()) {
+            (Some(bytes), _) => bytes,
+            (None, true) => held::held(meter.grown(), start.job.file_bytes()),
+            (None, false) => start.job.file_bytes(),
+        };
+        Ok((model, bytes))
+    }
+
+    /// The backend where it is to run: in this process, or in one of its own.
+    pub(super) fn placed(
+        &self,
+        backend: Arc<dyn Backend>,
+        name: &str,
+        version: u64,
+        contract: &Contract,
+    ) -> Result<Arc<dyn Backend>, NnError> {
+        let Settings {
+            isolation,
+            launcher,
+            load_timeout,
+            process_memory_bytes,
+            ..
+        } = &self.settings;
+        let engine = &contract.engine;
+        let isolation = match engine.isolation.or(*isolation) {
+            Some(asked) => asked,
+            // tract is memory-safe, and its panics are caught where they happen.
+            None if launcher.is_none() || backend.library().is_none() => Isolation::Thread,
+            None => Isolation::Process,
+        };
+        match (isolation, launcher) {
+            (Isolation::Thread, _) => Ok(backend),
+            (Isolation::Process, Some(launcher)) => Ok(Arc::new(Isolated::new(
+                backend,
+                launcher.clone(),
+                Terms {
+                    model: name.to_owned(),
+                    version: version.to_string(),
+                    load_timeout: *load_timeout,
+                    process_bytes: engine.process_memory_bytes.or(*process_memory_bytes),
+                    restarts: Restarts::default(),
+                },
+            ))),
+            (Isolation::Process, None) => Err(NnError::unsupported(
+                "isolation = \"process\" is requested, but this program cannot start processes; write isolation = \
+                 \"thread\"",
+            )),
+        }
+    }
+
+    /// Runs made-up calls on the model and on the first other backend that loads its graph. Whatever goes wrong with the
+    /// other says nothing about the model.
+    pub(super) fn compare(
+        &self,
+        model: &Model,
+        contract: &Contract,
+        source: &GraphSource,
+        options: &LoadOptions,
+        progress: &Progress,
+    ) -> Agreement {
+        let alone = LoadOptions {
+            lanes: Some(1),
+            provider: Provider::Cpu,
+            device: None,
+            joining: Err("it is compared with".into()),
+            ..options.clone()
+        };
+        let mut why = "this server has one backend for it".to_owned();
+        for backend in self.backends.others(model.backend(), contract.format) {
+            let load = || Model::load(model.name(), model.version(), &*backend, source, &alone);
+            let other = match catch_unwind(AssertUnwindSafe(load)) {
+                Ok(Ok(other)) => other,
+                Ok(Err(error)) => {
+                    why = error.message;
+                    continue;
+                }
+                Err(panic) => {
+                    why = format!("{} panicked: {}", backend.name(), panic_text(&*panic));
+                    continue;
+                }
+            };
+            progress.compiled(&other);
+            let (with, mut calls, mut largest) = (backend.name(), 0, 0f64);
+            for call in agreement::calls(contract) {
+                // A call that either refuses says nothing: it was made up.
+                let Ok(served) = model.try_run(call.inputs.clone()) else {
+                    continue;
+                };
+                let answered = match other.try_run(call.inputs) {
+                    Ok(answered) => answered,
+                    Err(error) => {
+                        why = format!("{with} answers no made-up call: {}", error.message);
+                        continue;
+                    }
+                };
+                match agreement::compare(&served, &answered, self.settings.compare_tolerance) {
+                    Compared::Same(apart) => {
+                        calls += 1;
+                        largest = largest.max(apart);
+                    }
+                    Compared::Other(what) => {
+                        let what = format!("{what}, for {}", call.how);
+                        return Agreement::Differs { with, what };
+                    }
+                }
+            }
+            if calls > 0 {
+                return Agreement::Agrees {
+                    with,
+                    calls,
+                    largest,
+                };
+            }
+        }
+        Agreement::Unknown(why)
+    }
+}

@@ -1,0 +1,349 @@
+//! Runs calls of a model on its lanes, as its schedule says.
+
+use super::job::{Job, Joined, Slot, Start};
+use super::outcome::Outcome;
+use crate::backend::panic_text;
+use crate::error::{NnError, Refusal, quoted};
+use crate::job::{nanos, total_bytes};
+use crate::model::{Going, Inner, Overdue};
+use crate::overdue;
+use crate::schedule::isolate::Isolate;
+use crate::schedule::pace::INLINE_BUDGET;
+use crate::schedule::{Finished, RunId, Waiting};
+use crate::stats::BatchStats;
+use crate::tensor::NnTensor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+impl Inner {
+    /// Hands a run to its lane's process, where it has one, and waits as long as a server thread may. False where the
+    /// rest of it is to be waited for elsewhere.
+    pub(crate) fn begin(&self, start: &mut Start) -> bool {
+        let began = Instant::now();
+        let Start { slot, calls, .. } = start;
+        let ready = match (&mut slot.lane, &calls[..]) {
+            (Some(lane), [call]) => lane.begin(&call.payload.inputs, INLINE_BUDGET),
+            (Some(_), _) if !self.session.is_elsewhere() => true,
+            (Some(lane), calls) => {
+                // A panic comes again, and is dealt with, where the run is made without this.
+                let joined = catch_unwind(AssertUnwindSafe(|| self.joined(calls.iter())));
+                slot.joined = joined.ok().flatten();
+                match &slot.joined {
+                    Some(joined) => lane.begin(&joined.inputs, INLINE_BUDGET),
+                    None => false,
+                }
+            }
+            // To make one may take long.
+            (None, _) => false,
+        };
+        slot.ahead = nanos(began.elapsed());
+        ready
+    }
+
+    /// Puts the inputs of several calls together. `None` where the model has no plan to.
+    pub(crate) fn joined<'a>(
+        &self,
+        calls: impl Iterator<Item = &'a Waiting<Job>> + Clone,
+    ) -> Option<Joined> {
+        let plan = self.plan.as_ref().ok()?;
+        let began = Instant::now();
+        let tensors: Vec<&[NnTensor]> = (calls.clone())
+            .map(|call| &call.payload.inputs[..])
+            .collect();
+        let longest = calls.map(|call| call.ask.length).max().unwrap_or(1);
+        Some(Joined {
+            inputs: plan.join(&tensors, longest),
+            took: nanos(began.elapsed()),
+        })
+    }
+
+    /// Runs elsewhere.
+    pub(crate) fn launch(self: &Arc<Self>, start: Start) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            // The process ends; whoever waits hears it from the channel that closes.
+            return;
+        };
+        let inner = self.clone();
+        if start.quick {
+            runtime.spawn(async move { inner.launch_here(start) });
+        } else {
+            overdue::spawn(move || {
+                // What follows from the run's end happens on the server's runtime.
+                let _server = runtime.enter();
+                let mut next = Some(start);
+                while let Some(start) = next.take() {
+                    let mut ready = inner.perform(start);
+                    next = ready.pop();
+                    ready.into_iter().for_each(|start| inner.launch(start));
+                }
+            });
+        }
+    }
+
+    /// Runs, answers, and says what to run next.
+    pub(crate) fn perform(self: &Arc<Self>, start: Start) -> Vec<Start> {
+        let mut start = start;
+        let run = start.run;
+        let mut slot = std::mem::replace(&mut start.slot, Slot::empty());
+        let began = self.now().saturating_sub(slot.ahead);
+        if slot.lane.is_none() {
+            self.make_lane(&mut slot, run);
+        }
+        let mut outcome = self.execute(&mut slot, &start.calls);
+        let mut state = self.lock();
+        let now = self.now();
+        let going = state.going.iter().position(|going| going.run == run);
+        let going = going.map(|at| state.going.swap_remove(at));
+        state.quick.ran(start.shapes(), now - began, outcome.sound);
+        let calls = start.calls;
+        if let Some(Going {
+            overdue: Overdue::Lost { .. },
+            ..
+        }) = &going
+        {
+            // It was counted when it was given up, and its lane is another's; what it leaves is dropped.
+            drop(state);
+            tracing::info!(
+                "model {} version {}: a run that was given up ended after {} ms",
+                quoted(&self.name),
+                self.version,
+                (now - began) / 1_000_000
+            );
+            return Vec::new();
+        }
+        state.lanes.push(slot);
+        state.scheduler.finish(
+            run,
+            Finished {
+                took: outcome.sound.then_some(now - began),
+                bytes: outcome.bytes,
+                items: outcome.items,
+            },
+        );
+        if let Some(reason) = outcome.unjoinable.take() {
+            state.rows_depend(reason);
+        }
+        let shadow = (state.shadow_runs.iter()).position(|shadow| shadow.run == run);
+        match shadow.map(|at| state.shadow_runs.swap_remove(at)) {
+            Some(shadow) => state.stats.ran_shadow(&outcome, shadow.told),
+            None => state.stats.ran_calls(&calls, &outcome, began, now),
+        }
+        let ready = self.look(&mut state, now);
+        let shadows = state.start_shadows(self, now);
+        drop(state);
+        shadows.into_iter().for_each(|start| self.launch(start));
+        for (call, answer) in calls.into_iter().zip(outcome.answers) {
+            let _ = call.payload.reply.send(answer);
+        }
+        ready
+    }
+
+    /// Makes a run's lane before the run, so that the run can be interrupted. Where it cannot be made, the run itself
+    /// fails with the reason.
+    pub(crate) fn make_lane(&self, slot: &mut Slot, run: RunId) {
+        let made = catch_unwind(AssertUnwindSafe(|| self.session.lane()));
+        let Ok(Ok(lane)) = made else { return };
+        *slot = Slot::of(lane);
+        let mut state = self.lock();
+        if let Some(going) = state.going.iter_mut().find(|going| going.run == run) {
+            going.interrupt = slot.interrupt.clone();
+            // Nobody waits for it any more, since before there was anything to interrupt.
+            if let (Some(interrupt), false) =
+                (&slot.interrupt, matches!(going.overdue, Overdue::No))
+            {
+                interrupt.interrupt();
+            }
+        }
+    }
+
+    /// Runs calls together; where that fails, in parts.
+    pub(crate) fn execute(&self, slot: &mut Slot, calls: &[Waiting<Job>]) -> Outcome {
+        let mut outcome = Outcome::of(calls);
+        let mut isolate = Isolate::new(calls.len());
+        while let Some(part) = isolate.next_part() {
+            let whole = part.len() == calls.len();
+            let live: Vec<usize> = (part.clone())
+                .filter(|at| whole || !calls[*at].payload.reply.is_closed())
+                .collect();
+            if live.is_empty() {
+                continue;
+            }
+            let members: Vec<&Waiting<Job>> = live.iter().map(|at| &calls[*at]).collect();
+            // A lane's own panics are caught where they happen; whatever else may, the lane must come back.
+            let attempt = AssertUnwindSafe(|| self.attempt(slot, &members, &mut outcome));
+            let attempted = catch_unwind(attempt).unwrap_or_else(|panic| {
+                Err(NnError::runtime(format!(
+                    "joining the call with others panicked: {}",
+                    panic_text(&*panic)
+                )))
+            });
+            match attempted {
+                Ok(answers) => {
+                    for (at, answer) in live.into_iter().zip(answers) {
+                        outcome.answers[at] = Ok(answer);
+                    }
+                }
+                Err(error) if error.refusal == Some(Refusal::Ended) => {
+                    // Tried again by halves it would end the process again and again. Which call it was is not known.
+                    outcome.sound = false;
+                    outcome.failed_executions += 1;
+                    for at in live {
+                        outcome.answers[at] = Err(error.clone());
+                    }
+                }
+                Err(error) => {
+                    outcome.sound = false;
+                    outcome.failed_executions += 1;
+                    if !isolate.failed(part) {
+                        outcome.answers[live[0]] = Err(error);
+                    }
+                }
+            }
+        }
+        if slot.lane.as_ref().is_some_and(|lane| lane.waited()) {
+            outcome.sound = false;
+        }
+        outcome
+    }
+
+    /// One run of the graph, for one call or several.
+    pub(crate) fn attempt(
+        &self,
+        slot: &mut Slot,
+        calls: &[&Waiting<Job>],
+        outcome: &mut Outcome,
+    ) -> Result<Vec<Vec<NnTensor>>, NnError> {
+        let started = Instant::now();
+        let ahead = std::mem::take(&mut slot.ahead);
+        let items = calls.iter().map(|call| call.ask.items).sum();
+        let mut spent = BatchStats {
+            count: 1,
+            ..BatchStats::default()
+        };
+        let ran = match (calls, &self.plan) {
+            ([call], _) => {
+                let outputs = self.on_lane(slot, &call.payload.inputs);
+                spent.compute_infer_ns = ahead + nanos(started.elapsed());
+                outputs.map(|outputs| vec![outputs])
+            }
+            (_, Err(reason)) => Err(NnError::runtime(reason.clone())),
+            (_, Ok(plan)) => {
+                let shares: Vec<(u32, u32)> = (calls.iter())
+                    .map(|call| (call.ask.items, call.ask.length))
+                    .collect();
+                let longest = shares.iter().map(|(_, length)| *length).max().unwrap_or(1);
+                // Only the first attempt, which is of all calls, finds them put together.
+                let before = slot.joined.take();
+                let Some(joined) = before.or_else(|| self.joined(calls.iter().copied())) else {
+                    return Err(NnError::runtime("the model has no plan to join calls"));
+                };
+                outcome.bytes = outcome.bytes.max(total_bytes(&joined.inputs));
+                spent.compute_input_ns = joined.took;
+                let outputs = self.on_lane(slot, &joined.inputs);
+                let ran = ahead + nanos(started.elapsed());
+                spent.compute_infer_ns = ran.saturating_sub(joined.took);
+                outputs.and_then(|outputs| {
+                    let split = plan.split(&outputs, &shares, longest);
+                    spent.compute_output_ns =
+                        (ahead + nanos(started.elapsed())).saturating_sub(ran);
+                    if let Err(error) = &split {
+                        outcome.unjoinable = Some(error.message.clone());
+                    }
+                    split
+                })
+            }
+        };
+        outcome.spent.compute_input_ns += spent.compute_input_ns;
+        outcome.spent.compute_infer_ns += spent.compute_infer_ns;
+        outcome.spent.compute_output_ns += spent.compute_output_ns;
+        if ran.is_ok() {
+            outcome.rows.push((items, spent));
+        }
+        ran
+    }
+
+    /// Runs on a lane, which is made first where there is none.
+    pub(crate) fn on_lane(
+        &self,
+        slot: &mut Slot,
+        inputs: &[NnTensor],
+    ) -> Result<Vec<NnTensor>, NnError> {
+        let lane = slot.lane.take();
+        // Everything that may panic is inside, so that the slot goes back whatever happens.
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            let mut fresh = match lane {
+                Some(lane) => Slot {
+                    lane: Some(lane),
+                    interrupt: None,
+                    ahead: 0,
+                    joined: None,
+                },
+                None => Slot::of(self.session.lane()?),
+            };
+            let outcome = match &mut fresh.lane {
+                Some(lane) => lane.run(inputs),
+                None => Err(NnError::runtime("the model has no lane")),
+            };
+            Ok((fresh, outcome))
+        }));
+        match ran {
+            Ok(Ok((fresh, outcome))) => {
+                slot.lane = fresh.lane;
+                if fresh.interrupt.is_some() {
+                    slot.interrupt = fresh.interrupt;
+                }
+                let outputs = outcome?;
+                let expected = self.session.outputs().len();
+                if outputs.len() != expected {
+                    return Err(NnError::runtime(format!(
+                        "the backend answered with {} outputs where the graph has {expected}",
+                        outputs.len()
+                    )));
+                }
+                Ok(outputs)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(panic) => {
+                let text = panic_text(&*panic);
+                slot.interrupt = None;
+                Err(NnError::runtime(format!(
+                    "the backend panicked on this call: {text}"
+                )))
+            }
+        }
+    }
+
+    /// Runs on a lane before the model serves, so that [`Model::give_up_loading`] can end it.
+    pub(crate) fn trial(
+        &self,
+        slot: &mut Slot,
+        inputs: &[NnTensor],
+    ) -> Result<Vec<NnTensor>, NnError> {
+        // The scheduler's own runs are counted from 1.
+        const TRIAL: RunId = RunId(0);
+        let given_up = || Err(NnError::runtime("loading was given up"));
+        let mut state = self.lock();
+        if state.given_up {
+            return given_up();
+        }
+        if let Some(interrupt) = &slot.interrupt {
+            interrupt.reset();
+        }
+        state.going.push(Going {
+            run: TRIAL,
+            began: Instant::now(),
+            calls: 0,
+            interrupt: slot.interrupt.clone(),
+            overdue: Overdue::No,
+        });
+        drop(state);
+        let ran = self.on_lane(slot, inputs);
+        let mut state = self.lock();
+        state.going.retain(|going| going.run != TRIAL);
+        match state.given_up {
+            true => given_up(),
+            false => ran,
+        }
+    }
+}

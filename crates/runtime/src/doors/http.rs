@@ -1,0 +1,279 @@
+//! The HTTP door: `wasi:http/handler@0.3.0`, served as other hosts serve it, but with one request at
+//! a time in an instance. The workers that own instances are `wasmtime-wasi-http`'s.
+
+use super::counts::{Counted, InstanceCounts};
+use super::error::DoorError;
+use super::settings::DoorSettings;
+use crate::cancellation::{CancelOnDrop, Cancellation};
+use crate::kv::Ledger;
+use crate::request::{DoorRequest, RequestContext};
+use crate::state::{InstanceSource, InstanceState};
+use bytes::Bytes;
+use http::Response;
+use http_body_util::{BodyExt, Full};
+use penstock_nn::Repository;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::component::{GuestTaskId, InstancePre};
+use wasmtime::{Store, StoreContextMut};
+use wasmtime_wasi_http::handler::{
+    HandlerState, Instance, InstantiationError, Proxy, ProxyHandler, ProxyPre, ShouldAccept,
+    WorkerExpiration, WorkerState, WorkerStatus,
+};
+use wasmtime_wasi_http::p3::bindings::ServicePre;
+use wasmtime_wasi_http::{WasiBody, WasiHttpView};
+
+/// How long an idle instance waits for its next request; keeping it longer saves only the half
+/// millisecond that a fresh one's first call costs.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// How long a component may go on after its answer; ours do nothing then.
+const POST_RETURN: Duration = Duration::from_secs(1);
+
+/// A request that is out of time goes on alone for as long again, as through the direct door: its caller has been
+/// answered by the server, and policies give back what they took.
+const TIMES_ALONE: u32 = 2;
+
+/// The pool of workers behind `wasi:http/handler`.
+pub struct Http {
+    handler: ProxyHandler<Source>,
+    permits: Arc<Semaphore>,
+    counts: Arc<InstanceCounts>,
+}
+
+impl Http {
+    /// A pool over a linked component; fails when the component does not export the handler.
+    pub fn new(
+        pre: InstancePre<InstanceState>,
+        source: InstanceSource,
+        settings: DoorSettings,
+    ) -> wasmtime::Result<Self> {
+        let counts = Arc::<InstanceCounts>::default();
+        let permits = Arc::new(Semaphore::new(settings.count as usize));
+        let pre = ProxyPre::P3(ServicePre::new(pre)?);
+        let source = Source {
+            pre,
+            source,
+            settings,
+            counts: counts.clone(),
+        };
+        Ok(Self {
+            handler: ProxyHandler::new(source),
+            permits,
+            counts,
+        })
+    }
+
+    /// How many instances there are and were.
+    pub fn counts(&self) -> &InstanceCounts {
+        &self.counts
+    }
+
+    /// Passes one request through an instance.
+    pub async fn call(&self, request: DoorRequest) -> Result<Response<Bytes>, DoorError> {
+        // The permit goes with the request: a caller that leaves does not stop the instance that
+        // works for it, and that instance still counts.
+        let permit = self
+            .permits
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        let ledger = Arc::<OnceLock<Arc<Ledger>>>::default();
+        let cancellation = Arc::<Cancellation>::default();
+        // A caller that leaves drops this future, and the instance that works for it hears of it here.
+        let _cancel_on_drop = CancelOnDrop(cancellation.clone());
+        let admitted = Admitted {
+            permit,
+            context: RequestContext::of(&request, cancellation),
+            ledger: ledger.clone(),
+        };
+        let body: WasiBody = Full::new(request.body)
+            .map_err(|e| match e {})
+            .boxed_unsync();
+        let request = http::Request::from_parts(request.parts, body);
+        let response = self
+            .handler
+            .handle(admitted, request)
+            .await
+            .map_err(
+                |error| match error.downcast::<InstantiationError<Admitted>>() {
+                    Ok(failed) => {
+                        DoorError::Instantiate(wasmtime::format_err!("{:#}", failed.error))
+                    }
+                    Err(trap) => DoorError::Trap(trap),
+                },
+            )?;
+        let (parts, body) = response.into_parts();
+        let body = body
+            .collect()
+            .await
+            .map_err(|e| DoorError::Answer(format!("its body broke off: {e:?}")))?
+            .to_bytes();
+        if let Some(ledger) = ledger.get() {
+            ledger.settled().await?;
+        }
+        Ok(Response::from_parts(parts, body))
+    }
+}
+
+/// What goes with a request to the instance that takes it.
+struct Admitted {
+    permit: OwnedSemaphorePermit,
+    context: RequestContext,
+    /// Set to that instance's, for the caller to wait for.
+    ledger: Arc<OnceLock<Arc<Ledger>>>,
+}
+
+struct Source {
+    pre: ProxyPre<InstanceState>,
+    source: InstanceSource,
+    settings: DoorSettings,
+    counts: Arc<InstanceCounts>,
+}
+
+impl HandlerState for Source {
+    type StoreData = InstanceState;
+    type WorkerExpiration = Expiration;
+    type WorkerState = Worker;
+
+    async fn instantiate(&self) -> wasmtime::Result<Instance<InstanceState, Expiration, Worker>> {
+        let engine = match &self.pre {
+            ProxyPre::P3(pre) => pre.engine(),
+        };
+        let mut store = InstanceState::store(engine, &self.source)?;
+        let ledger = store.data().ledger().clone();
+        let made_in = store.data().generation();
+        let mut generations = self.source.repository.generations();
+        let changed = async move {
+            let behind = |now: &u64| made_in.is_some_and(|made_in| made_in != *now);
+            if generations.wait_for(behind).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let leaking = store.data().leaking().clone();
+        let proxy: Proxy = self.pre.instantiate_async(&mut store).await?;
+        Ok(Instance {
+            store,
+            proxy,
+            view: InstanceState::http,
+            expiration: Expiration {
+                total_timeout: self.settings.total_timeout * TIMES_ALONE,
+                sleep: Box::pin(tokio::time::sleep(IDLE)),
+                behind: Box::pin(changed),
+            },
+            state: Worker {
+                max_reuse: self.settings.max_reuse as usize,
+                total_timeout: self.settings.total_timeout * TIMES_ALONE,
+                ledger,
+                repository: self.source.repository.clone(),
+                made_in,
+                asked_after: AtomicUsize::new(usize::MAX),
+                leaking,
+                counted: Counted::new(&self.counts),
+            },
+        })
+    }
+}
+
+struct Expiration {
+    total_timeout: Duration,
+    sleep: Pin<Box<tokio::time::Sleep>>,
+    /// Ends when the models change.
+    behind: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+}
+
+impl WorkerExpiration for Expiration {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        status: WorkerStatus,
+        start: Instant,
+    ) -> Poll<()> {
+        // One that waits and is behind makes room for another that is not.
+        if status == WorkerStatus::Idle && self.behind.as_mut().poll(cx).is_ready() {
+            // It is not asked again: a worker that has expired ends.
+            return Poll::Ready(());
+        }
+        let span = match status {
+            WorkerStatus::Idle => IDLE,
+            WorkerStatus::Requests => self.total_timeout,
+            WorkerStatus::PostReturn => POST_RETURN,
+        };
+        let deadline = tokio::time::Instant::from_std(start + span);
+        if self.sleep.deadline() != deadline {
+            self.sleep.as_mut().reset(deadline);
+        }
+        self.sleep.as_mut().poll(cx)
+    }
+}
+
+struct Worker {
+    max_reuse: usize,
+    total_timeout: Duration,
+    ledger: Arc<Ledger>,
+    repository: Arc<Repository>,
+    /// The generation of the catalogue it sees.
+    made_in: Option<u64>,
+    /// After how many requests it was last asked for another.
+    asked_after: AtomicUsize,
+    leaking: Arc<AtomicBool>,
+    counted: Counted,
+}
+
+impl WorkerState for Worker {
+    type StoreData = InstanceState;
+    type RequestData = Admitted;
+
+    fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
+        // It may be let go between requests only: one that has been asked before may hold a request's wake-up.
+        let first = concurrent == 0 && self.asked_after.swap(total, Ordering::Relaxed) != total;
+        let behind = |made_in| made_in != self.repository.generation();
+        if total >= self.max_reuse
+            || self.ledger.is_spent()
+            || self.leaking.load(Ordering::Relaxed)
+            || (first && self.made_in.is_some_and(behind))
+        {
+            ShouldAccept::Never
+        } else if concurrent >= 1 {
+            ShouldAccept::No
+        } else {
+            ShouldAccept::Yes
+        }
+    }
+
+    fn on_request_start(
+        &self,
+        mut store: StoreContextMut<'_, InstanceState>,
+        admitted: Admitted,
+        _task: GuestTaskId,
+    ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
+        let Admitted {
+            permit,
+            context,
+            ledger,
+        } = admitted;
+        store.data_mut().begin_request(context);
+        store.set_epoch_deadline(1);
+        // Each request comes here once.
+        let _ = ledger.set(self.ledger.clone());
+        let deadline = tokio::time::sleep(self.total_timeout);
+        Box::pin(async move {
+            deadline.await;
+            drop(permit);
+        })
+    }
+
+    fn drop(&self, store: Store<InstanceState>, result: Result<(), wasmtime::Error>) {
+        drop(store);
+        if let Err(error) = result {
+            self.counted.0.note_trap();
+            let why = penstock_app::one_line(&format_args!("{error:#}"));
+            tracing::error!("an instance behind the HTTP door ended: {why}");
+        }
+    }
+}

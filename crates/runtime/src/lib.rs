@@ -1,0 +1,25 @@
+//! The runtime of components: compiles them, keeps instances ready, and gives an instance its interfaces: WASI, `wasi:nn`,
+//! key-value stores and variables.
+//!
+//! * [`engine`]: how WebAssembly runs; [`compile`](mod@compile): when machine code from an earlier run may be trusted;
+//! * [`doors`]: the entry points of a composed component, and pools of instances behind them;
+//! * [`state`]: the state of one instance; `linker`: which interfaces a component may import;
+//! * [`nn`], [`kv`], [`variables`]: the interfaces, each with its own context and its own view of an instance;
+//! * [`request`], [`cancellation`]: the request that an instance serves; `held`: the bytes that the host holds for it;
+//! * `guest_log`: what of a component's standard error reaches the log.
+
+pub mod cancellation;
+pub mod compile;
+pub mod doors;
+pub mod engine;
+mod guest_log;
+pub mod held;
+pub mod kv;
+mod linker;
+pub mod nn;
+pub mod request;
+pub mod settings;
+pub mod state;
+pub mod variables;
+
+pub use compile::{CacheOutcome, Cached, compile};

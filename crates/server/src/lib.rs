@@ -1,0 +1,46 @@
+//! The HTTP server: which connections and requests are let in, how long each may take, and what a caller hears when a
+//! request is refused. A request that is let in goes through a [`Door`].
+//!
+//! Every refusal here is from the same catalogue as the gate's, in the style the caller asked for.
+//!
+//! * `accept`, `connection`: which connections are served, and until when; `drain`: how the server stops;
+//! * [`tls`]: the certificate; [`proxies`]: the client's address behind proxies; [`audit`]: the audit log;
+//! * `http1`, `http2`: one connection; `rest`, `framing`, `frames`, `activity`: what happens on it; `io`: its bytes;
+//! * `admission`, `upload`, `respond`: one request: its head, its body, its answer;
+//! * `grpc`, `grpc_head`, `grpc_messages`, `grpc_answer`: the same over gRPC;
+//! * `state`: the limits, and what is in use of them; [`settings`]: how an operator sets them.
+
+mod accept;
+mod activity;
+mod addresses;
+mod admission;
+pub mod audit;
+mod body;
+mod caller;
+mod clock;
+mod connection;
+mod door;
+mod drain;
+mod frames;
+mod framing;
+mod grpc;
+mod grpc_answer;
+mod grpc_head;
+mod grpc_messages;
+mod headers;
+mod http1;
+mod http2;
+mod io;
+mod outbound;
+pub mod proxies;
+mod request_info;
+mod respond;
+mod rest;
+pub mod settings;
+mod state;
+pub mod tls;
+mod upload;
+mod wait;
+
+pub use door::Door;
+pub use state::{NotReady, Server, ServerOptions};
