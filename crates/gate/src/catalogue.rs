@@ -10,7 +10,7 @@ use crate::rollout::{self, Serving};
 use crate::route::{Target, shorten};
 use penstock_core::{Code, ModelName, ModelVersion, Problem};
 use penstock_policy::cache::{DIGEST_BYTES, fingerprint};
-use penstock_policy::rollout::Asked;
+use penstock_policy::rollout::RolloutQuery;
 use penstock_tensor::Contract;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -168,7 +168,8 @@ impl<P: Ports> Catalogue<P> {
         self.models.contains_key(model)
     }
 
-    /// What is said where there is none, with all there are; who may not know of some leaves those out.
+    /// The problem of an unknown model. It lists the models that exist; the pipeline leaves out those that the caller may not
+    /// know of.
     pub fn unknown(&self, model: &str) -> Problem {
         let others = self.models.keys().filter(|other| *other != model);
         Problem::new(
@@ -184,24 +185,24 @@ impl<P: Ports> Catalogue<P> {
         ports: &P,
         target: &Target,
     ) -> Result<(&mut Model<P>, ModelVersion), Problem> {
-        let seeker = Seeker {
+        let query = VersionQuery {
             caller: "",
             request: None,
             calls: false,
             now_ms: ports.unix_ms(),
             random: 0,
         };
-        let (model, serving) = self.choose(ports, target, &seeker)?;
+        let (model, serving) = self.choose(ports, target, &query)?;
         Ok((model, serving.version))
     }
 
-    /// Finds the model and the version somebody gets: the pinned one, else what the rollouts say, else the highest that is
-    /// ready, else the highest.
+    /// Finds the model and the version for a request. A pinned version comes first, then the rollouts, then the highest version
+    /// that is ready, then the highest.
     pub(crate) fn choose(
         &mut self,
         ports: &P,
         target: &Target,
-        seeker: &Seeker<'_>,
+        query: &VersionQuery<'_>,
     ) -> Result<(&mut Model<P>, Serving), Problem> {
         if !self.contains(&target.model) {
             return Err(self.unknown(&target.model));
@@ -213,7 +214,7 @@ impl<P: Ports> Catalogue<P> {
             .get_mut(&target.model)
             .expect("present, by the check above");
         let name = model.name.as_str();
-        let now_ms = seeker.now_ms;
+        let now_ms = query.now_ms;
         let pinned = target.version.as_deref();
         if let Err(problem) = rollouts.refresh_if_due(ports, now_ms) {
             // What a number means is known without the store.
@@ -221,7 +222,7 @@ impl<P: Ports> Catalogue<P> {
                 return Err(problem);
             }
         }
-        if seeker.calls {
+        if query.calls {
             rollouts.check(name, now_ms);
         }
         let state = &*rollouts;
@@ -238,18 +239,18 @@ impl<P: Ports> Catalogue<P> {
             }
             ready
         };
-        let request = seeker.request;
-        let asked = Asked {
+        let request = query.request;
+        let asked = RolloutQuery {
             pinned,
-            caller: seeker.caller,
+            caller: query.caller,
             header: &|name| request.and_then(|request| rollout::header(request, name)),
             versions: &model.versions,
             ready: &ready,
             tripped: &|id| state.is_rolled_back(name, id),
             now_ms,
-            random: seeker.random,
+            random: query.random,
         };
-        let chosen = match seeker.calls {
+        let chosen = match query.calls {
             true => rollouts.choose(name, &asked),
             false => rollouts.describe(name, &asked),
         };
@@ -270,12 +271,12 @@ pub(crate) fn known<'a, P: Ports>(
 }
 
 /// A request for a version.
-pub(crate) struct Seeker<'a> {
-    /// Always the same for the same caller.
+pub(crate) struct VersionQuery<'a> {
+    /// Names the caller; the same for each of its calls.
     pub caller: &'a str,
-    /// What they sent.
+    /// The request, where there is one.
     pub request: Option<&'a Request>,
-    /// Whether they call the model, and do not only ask of it.
+    /// Whether the request calls the model. Others only read about it.
     pub calls: bool,
     /// The time.
     pub now_ms: u64,

@@ -60,7 +60,7 @@ impl Coding {
 
 /// Why a body is not decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum DecodeError {
     /// It is more than the limit.
     TooLarge,
     /// It is not what its coding says; in words.
@@ -115,7 +115,7 @@ pub fn body(body: &[u8], coding: Option<Coding>, limit: u64) -> Result<Cow<'_, [
     let mut decoded = Decoded::new(limit);
     match decode(coding, body, &mut decoded) {
         Ok(()) => Ok(Cow::Owned(decoded.bytes)),
-        Err(Fault::TooLarge) => Err(Problem::new(
+        Err(DecodeError::TooLarge) => Err(Problem::new(
             Code::BodyTooLarge,
             format!(
                 "the body decodes from {} to more than {limit} bytes, which is the limit for decoded bodies of this model \
@@ -123,7 +123,7 @@ pub fn body(body: &[u8], coding: Option<Coding>, limit: u64) -> Result<Cow<'_, [
                 coding.name()
             ),
         )),
-        Err(Fault::Malformed(what)) => Err(Problem::new(
+        Err(DecodeError::Malformed(what)) => Err(Problem::new(
             Code::InvalidContentCoding,
             format!("the body is not {}: {what}", coding.name()),
         )),
@@ -151,17 +151,17 @@ impl Decoded {
     }
 
     /// Takes what was decoded, or nothing of it when it exceeds the limit.
-    fn take(&mut self, more: &[u8]) -> Result<(), Fault> {
+    fn take(&mut self, more: &[u8]) -> Result<(), DecodeError> {
         self.admit(more.len())?;
         self.bytes.extend_from_slice(more);
         Ok(())
     }
 
     /// Makes room for bytes that a decoder has produced. The room doubles, but not beyond the limit.
-    fn admit(&mut self, more: usize) -> Result<(), Fault> {
+    fn admit(&mut self, more: usize) -> Result<(), DecodeError> {
         self.produced = self.produced.saturating_add(more as u64);
         if self.produced > self.limit {
-            return Err(Fault::TooLarge);
+            return Err(DecodeError::TooLarge);
         }
         let needed = self.bytes.len() + more;
         if needed > self.bytes.capacity() {
@@ -171,14 +171,14 @@ impl Decoded {
             // The limit may be more than there is memory for.
             self.bytes
                 .try_reserve_exact(room)
-                .map_err(|_| Fault::TooLarge)?;
+                .map_err(|_| DecodeError::TooLarge)?;
         }
         Ok(())
     }
 }
 
 /// Decodes a whole body. No bytes are none, whatever their coding.
-pub fn decode(coding: Coding, body: &[u8], decoded: &mut Decoded) -> Result<(), Fault> {
+pub fn decode(coding: Coding, body: &[u8], decoded: &mut Decoded) -> Result<(), DecodeError> {
     match coding {
         Coding::Gzip => inflate(GZIP_WINDOW_BITS, body, decoded),
         Coding::Deflate => inflate(ZLIB_WINDOW_BITS, body, decoded),
@@ -187,10 +187,10 @@ pub fn decode(coding: Coding, body: &[u8], decoded: &mut Decoded) -> Result<(), 
 }
 
 /// Counts the blocks of a body.
-fn next_block(blocks: &mut usize) -> Result<(), Fault> {
+fn next_block(blocks: &mut usize) -> Result<(), DecodeError> {
     *blocks += 1;
     if *blocks > MAX_BLOCKS {
-        return Err(Fault::Malformed(format!(
+        return Err(DecodeError::Malformed(format!(
             "it has more than {MAX_BLOCKS} blocks; compress it without flushing"
         )));
     }
@@ -198,10 +198,10 @@ fn next_block(blocks: &mut usize) -> Result<(), Fault> {
 }
 
 /// Counts the parts of a body, each of which sets a decoder up.
-fn next_part(parts: &mut usize, what: &str, most: usize) -> Result<(), Fault> {
+fn next_part(parts: &mut usize, what: &str, most: usize) -> Result<(), DecodeError> {
     *parts += 1;
     if *parts > most {
-        return Err(Fault::Malformed(match most {
+        return Err(DecodeError::Malformed(match most {
             1 => "there are bytes after its end; send one stream of the zlib format".to_owned(),
             _ => format!("it has more than {most} {what}; compress it as one"),
         }));
@@ -210,7 +210,7 @@ fn next_part(parts: &mut usize, what: &str, most: usize) -> Result<(), Fault> {
 }
 
 /// Decodes members of gzip, or one stream of the zlib format.
-fn inflate(window_bits: u8, mut rest: &[u8], decoded: &mut Decoded) -> Result<(), Fault> {
+fn inflate(window_bits: u8, mut rest: &[u8], decoded: &mut Decoded) -> Result<(), DecodeError> {
     let whole = rest.len();
     let most = match window_bits {
         GZIP_WINDOW_BITS => MAX_PARTS,
@@ -231,7 +231,7 @@ fn inflate(window_bits: u8, mut rest: &[u8], decoded: &mut Decoded) -> Result<()
                 .decompress(rest, &mut step, InflateFlush::Block)
                 .map_err(|e| {
                     let what = member.error_message().unwrap_or(e.as_str());
-                    Fault::Malformed(match window_bits {
+                    DecodeError::Malformed(match window_bits {
                         GZIP_WINDOW_BITS => format!("the member at byte {at} is broken ({what})"),
                         _ => format!(
                             "the stream is broken ({what}); `deflate` is the zlib format (RFC 1950)"
@@ -247,7 +247,7 @@ fn inflate(window_bits: u8, mut rest: &[u8], decoded: &mut Decoded) -> Result<()
             }
             idle = if taken + given == 0 { idle + 1 } else { 0 };
             if idle > MAX_IDLE {
-                return Err(Fault::Malformed(format!(
+                return Err(DecodeError::Malformed(format!(
                     "it ends within the member at byte {at}"
                 )));
             }
@@ -259,19 +259,20 @@ fn inflate(window_bits: u8, mut rest: &[u8], decoded: &mut Decoded) -> Result<()
     Ok(())
 }
 
-fn unzstd(mut rest: &[u8], decoded: &mut Decoded) -> Result<(), Fault> {
+fn unzstd(mut rest: &[u8], decoded: &mut Decoded) -> Result<(), DecodeError> {
     use FrameDecoderError as Error;
     let whole = rest.len();
     let mut decoder = FrameDecoder::new();
     decoder.set_content_checksum(ContentChecksum::Verify);
     decoder
         .set_max_window_size(MAX_WINDOW_BYTES)
-        .map_err(|e| Fault::Malformed(e.to_string()))?;
+        .map_err(|e| DecodeError::Malformed(e.to_string()))?;
     let (mut parts, mut blocks) = (0, 0);
     while !rest.is_empty() {
         next_part(&mut parts, "frames", MAX_PARTS)?;
         let at = whole - rest.len();
-        let broken = |e: Error| Fault::Malformed(format!("the frame at byte {at} is broken ({e})"));
+        let broken =
+            |e: Error| DecodeError::Malformed(format!("the frame at byte {at} is broken ({e})"));
         match decoder.init(&mut rest) {
             Ok(()) => {}
             Err(Error::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
@@ -281,17 +282,19 @@ fn unzstd(mut rest: &[u8], decoded: &mut Decoded) -> Result<(), Fault> {
                     .ok()
                     .and_then(|length| rest.get(length..))
                     .ok_or_else(|| {
-                        Fault::Malformed(format!("it ends within the skippable frame at byte {at}"))
+                        DecodeError::Malformed(format!(
+                            "it ends within the skippable frame at byte {at}"
+                        ))
                     })?;
                 continue;
             }
             Err(Error::WindowSizeTooBig { requested, .. }) => {
-                return Err(Fault::Malformed(format!(
+                return Err(DecodeError::Malformed(format!(
                     "the frame at byte {at} needs a window of {requested} bytes; RFC 9659 allows {MAX_WINDOW_BYTES}"
                 )));
             }
             Err(Error::DictNotProvided { .. }) => {
-                return Err(Fault::Malformed(format!(
+                return Err(DecodeError::Malformed(format!(
                     "the frame at byte {at} needs a dictionary; compress without one"
                 )));
             }
@@ -299,7 +302,7 @@ fn unzstd(mut rest: &[u8], decoded: &mut Decoded) -> Result<(), Fault> {
         }
         // A frame that says how much it holds need not be tried.
         if decoder.content_size() > decoded.limit.saturating_sub(decoded.produced) {
-            return Err(Fault::TooLarge);
+            return Err(DecodeError::TooLarge);
         }
         loop {
             next_block(&mut blocks)?;

@@ -51,7 +51,7 @@ pub struct Certificate {
 }
 
 #[derive(Default, Deserialize)]
-struct Said {
+struct HostStatement {
     #[serde(default)]
     forwarded: bool,
     certificate: Option<Certificate>,
@@ -84,7 +84,7 @@ impl Connection {
                     .strip_prefix(token.as_bytes())?
                     .strip_prefix(b" ")
             })
-            .find_map(|text| serde_json::from_slice::<Said>(text).ok())
+            .find_map(|text| serde_json::from_slice::<HostStatement>(text).ok())
             .unwrap_or_default();
         Self {
             address,

@@ -10,7 +10,7 @@ use penstock_policy::rollout::judge::{self, Outcome, counter, is_to_judge, judge
 use penstock_policy::rollout::notice::http_date;
 use penstock_policy::rollout::service::RolloutService;
 use penstock_policy::rollout::words::RolloutFailure;
-use penstock_policy::rollout::{Arm, Bounds, Chosen, Refused, Rollouts, Verdict};
+use penstock_policy::rollout::{Arm, Bounds, Chosen, NoVersion, Rollouts, Verdict};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -188,9 +188,9 @@ pub(crate) fn header<'r>(request: &'r Request, name: &str) -> Option<&'r str> {
 }
 
 /// The problem a refusal is answered with.
-pub(crate) fn problem(refused: Refused, model: &str, pinned: Option<&str>) -> Problem {
+pub(crate) fn problem(refused: NoVersion, model: &str, pinned: Option<&str>) -> Problem {
     match refused {
-        Refused::Unknown { available } => Problem::new(
+        NoVersion::Unknown { available } => Problem::new(
             Code::UnknownVersion,
             format!(
                 "model `{model}` has no version `{}`",
@@ -198,7 +198,7 @@ pub(crate) fn problem(refused: Refused, model: &str, pinned: Option<&str>) -> Pr
             ),
         )
         .with_available(available),
-        Refused::Gone {
+        NoVersion::Gone {
             version,
             successor,
             since_ms,
@@ -216,7 +216,7 @@ pub(crate) fn problem(refused: Refused, model: &str, pinned: Option<&str>) -> Pr
             )
             .with_available(successor.into_iter().collect())
         }
-        Refused::Missing { version, alias } => {
+        NoVersion::Missing { version, alias } => {
             let named = match alias {
                 Some(alias) => format!("`{alias}` of model `{model}` is version {version}, which"),
                 None => format!("version {version} of model `{model}`, which is its default,"),
@@ -228,7 +228,8 @@ pub(crate) fn problem(refused: Refused, model: &str, pinned: Option<&str>) -> Pr
     }
 }
 
-/// What a run's end says of the version: `None` where it says nothing, as when the caller was wrong or the line was full.
+/// What a run's end says about the version's health. It is `None` where the caller was wrong or the queue was full: such a call
+/// says nothing about it.
 pub(crate) fn outcome(ran: bool, failed: Option<FailureKind>) -> Option<Outcome> {
     match failed {
         Some(FailureKind::Failed | FailureKind::DeadlineExceeded | FailureKind::NotReady) => {

@@ -31,7 +31,7 @@ pub struct Trail {
 }
 
 #[derive(Serialize)]
-struct Said<'a> {
+struct AuditRecord<'a> {
     decision: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
@@ -63,7 +63,7 @@ impl Trail {
             .into_iter()
             .any(|status| matches!(status, Some(401 | 403 | 429)));
         let version = response.header("x-model-version").map(str::to_owned);
-        let said = Said {
+        let said = AuditRecord {
             decision: match (self.admitted, refused) {
                 (true, false) => "admitted",
                 (false, false) if self.route.is_none() => "none",

@@ -1,6 +1,6 @@
-//! Decides which version answers a call, and what the answer says of it.
+//! Finds the version that a call asks for: in its path, in a header and in its body.
 
-use crate::catalogue::{Catalogue, Model, Seeker};
+use crate::catalogue::{Catalogue, Model, VersionQuery};
 use crate::exchange::Context;
 use crate::ports::Ports;
 use crate::record::Request;
@@ -9,10 +9,10 @@ use crate::route::{Target, shorten};
 use penstock_core::{Caller, Code, Problem};
 use penstock_policy::rollout::identity;
 
-/// What a request says of the version it wants beside its path.
+/// The header that names a version.
 const VERSION: &str = "x-model-version";
 
-/// Finds the model and the version a call means; `body` is the version its body names.
+/// Finds the model and the version for a call. `body` is the version that the body names.
 pub(crate) fn choose<'c, P: Ports>(
     ports: &P,
     catalogue: &'c mut Catalogue<P>,
@@ -25,7 +25,7 @@ pub(crate) fn choose<'c, P: Ports>(
         model: target.model.clone(),
         version: pinned(target, request, body)?,
     };
-    let seeker = Seeker {
+    let query = VersionQuery {
         caller: &identity(caller),
         request: Some(request),
         calls: true,
@@ -33,10 +33,10 @@ pub(crate) fn choose<'c, P: Ports>(
         // Other bits than those that ids are made of.
         random: (context.random >> 64) as u64,
     };
-    catalogue.choose(ports, &target, &seeker)
+    catalogue.choose(ports, &target, &query)
 }
 
-/// The version that path, header and body ask for; they must not contradict each other.
+/// The version that path, header and body name. They must agree.
 pub(crate) fn pinned(
     target: &Target,
     request: &Request,

@@ -5,7 +5,9 @@ use flate2::{
     write::ZlibEncoder,
 };
 use penstock_core::ModelVersion;
-use penstock_gate::coding::{Coding, Decoded, Fault, MAX_BLOCKS, MAX_PARTS, STEP_BYTES, decode};
+use penstock_gate::coding::{
+    Coding, DecodeError, Decoded, MAX_BLOCKS, MAX_PARTS, STEP_BYTES, decode,
+};
 use penstock_gate::ports::Failure;
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
@@ -74,7 +76,7 @@ const RAW: u32 = 0;
 const REPEATED: u32 = 1;
 const COMPRESSED: u32 = 2;
 
-fn decoded(coding: Coding, body: &[u8], limit: u64) -> Result<Vec<u8>, Fault> {
+fn decoded(coding: Coding, body: &[u8], limit: u64) -> Result<Vec<u8>, DecodeError> {
     let mut decoded = Decoded::new(limit);
     let result = decode(coding, body, &mut decoded);
     assert!(decoded.bytes.len() as u64 <= limit);
@@ -292,7 +294,7 @@ fn a_gigabyte_of_zeros_stops_at_the_limit() {
         for limit in [0, 1, 4096, 1 << 20, (16 << 20) + 1] {
             assert_eq!(
                 decoded(coding, &bomb, limit),
-                Err(Fault::TooLarge),
+                Err(DecodeError::TooLarge),
                 "{coding:?} {limit}"
             );
         }
@@ -308,7 +310,7 @@ fn a_frame_that_declares_more_than_the_limit_is_not_even_tried() {
     let mut tried = Decoded::new(4096);
     assert_eq!(
         decode(Coding::Zstd, &body, &mut tried),
-        Err(Fault::TooLarge)
+        Err(DecodeError::TooLarge)
     );
     assert_eq!(tried.produced, 0);
     assert_eq!(
@@ -332,14 +334,14 @@ fn a_block_that_decodes_to_more_than_a_block_may_is_refused_before_it_does() {
     ]);
     let mut tried = Decoded::new(u64::MAX);
     let fault = decode(Coding::Zstd, &body, &mut tried).unwrap_err();
-    assert!(matches!(fault, Fault::Malformed(_)), "{fault:?}");
+    assert!(matches!(fault, DecodeError::Malformed(_)), "{fault:?}");
     assert!(tried.produced <= STEP_BYTES as u64, "{}", tried.produced);
 }
 
 #[test]
 fn what_makes_a_decoder_work_without_end_has_a_bound() {
     let message = |coding, body: &[u8]| match decoded(coding, body, 1 << 20) {
-        Err(Fault::Malformed(what)) => what,
+        Err(DecodeError::Malformed(what)) => what,
         other => panic!("{:?}", other.map(|b| b.len())),
     };
     assert!(message(Coding::Gzip, &gzip(b"").repeat(MAX_PARTS + 1)).contains("4096 members"));
@@ -363,11 +365,11 @@ fn what_makes_a_decoder_work_without_end_has_a_bound() {
 fn members_frames_and_frames_to_skip_follow_each_other() {
     let all = [&gzip(b"one ")[..], &gzip(b""), &gzip(b"two")].concat();
     assert_eq!(decoded(Coding::Gzip, &all, 7), Ok(b"one two".to_vec()));
-    assert_eq!(decoded(Coding::Gzip, &all, 6), Err(Fault::TooLarge));
+    assert_eq!(decoded(Coding::Gzip, &all, 6), Err(DecodeError::TooLarge));
     let skipped = [0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9];
     let all = [&zstd(b"one ")[..], &skipped, &zstd(b""), &zstd(b"two")].concat();
     assert_eq!(decoded(Coding::Zstd, &all, 7), Ok(b"one two".to_vec()));
-    assert_eq!(decoded(Coding::Zstd, &all, 6), Err(Fault::TooLarge));
+    assert_eq!(decoded(Coding::Zstd, &all, 6), Err(DecodeError::TooLarge));
     assert!(decoded(Coding::Zstd, &skipped[..9], 7).is_err());
     assert_eq!(decoded(Coding::Zstd, b"", 0), Ok(Vec::new()));
     assert_eq!(decoded(Coding::Gzip, &gzip(b""), 0), Ok(Vec::new()));
@@ -385,7 +387,10 @@ fn a_body_that_is_cut_or_changed_is_not_taken_for_whole() {
     ] {
         for end in 1..body.len() {
             let cut = decoded(coding, &body[..end], 1 << 20);
-            assert!(matches!(cut, Err(Fault::Malformed(_))), "{coding:?} {end}");
+            assert!(
+                matches!(cut, Err(DecodeError::Malformed(_))),
+                "{coding:?} {end}"
+            );
         }
         // The last bytes are the checksum: of the content for zstd, before the length for gzip.
         for at in [body.len() - 1, body.len() - 4] {
@@ -473,7 +478,7 @@ proptest! {
         let limit = content.len() as u64;
         prop_assert_eq!(decoded(coding, &body, limit), Ok(content));
         if limit > 0 {
-            prop_assert_eq!(decoded(coding, &body, limit - 1), Err(Fault::TooLarge));
+            prop_assert_eq!(decoded(coding, &body, limit - 1), Err(DecodeError::TooLarge));
         }
     }
 

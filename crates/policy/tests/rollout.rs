@@ -5,8 +5,8 @@
 use penstock_core::ModelVersion;
 use penstock_policy::rollout::edit::{Change, Refused as EditRefused, Surroundings};
 use penstock_policy::rollout::{
-    Alias, Arm, Asked, Bounds, BoundsPatch, ByHeader, Chosen, Deprecated, Percent, Refused,
-    Rollouts, Shadow, SplitArm, Target, Version, Why,
+    Alias, Arm, Bounds, BoundsPatch, ByHeader, Chosen, Deprecated, NoVersion, Percent,
+    RolloutQuery, Rollouts, Shadow, SplitArm, Target, Version, Why,
 };
 use std::collections::BTreeMap;
 
@@ -97,10 +97,10 @@ impl Model {
         pinned: Option<&str>,
         caller: &str,
         header: Option<&str>,
-    ) -> Result<Chosen, Refused> {
+    ) -> Result<Chosen, NoVersion> {
         self.rollouts.choose(
             "m",
-            &Asked {
+            &RolloutQuery {
                 pinned,
                 caller,
                 header: &|name| header.filter(|_| name == "x-plan"),
@@ -136,12 +136,12 @@ fn a_model_of_which_nothing_was_said_answers_with_its_highest_ready_version() {
     for unknown in ["4", "0", "01", "stable", "Stable", "", "a b", "latest "] {
         let refused = model.ask(Some(unknown), "", None).unwrap_err();
         let available = ["1", "2", "3", "latest"].map(str::to_owned).to_vec();
-        assert_eq!(refused, Refused::Unknown { available }, "{unknown:?}");
+        assert_eq!(refused, NoVersion::Unknown { available }, "{unknown:?}");
     }
     model.versions.clear();
     assert!(matches!(
         model.ask(None, "", None),
-        Err(Refused::Unknown { .. })
+        Err(NoVersion::Unknown { .. })
     ));
 }
 
@@ -161,13 +161,13 @@ fn aliases_name_versions_and_the_default_is_one_of_them() {
     // The operator took the version away and left the name.
     model.set_default("beta");
     model.versions = versions(&[1, 3]);
-    let missing = Refused::Missing {
+    let missing = NoVersion::Missing {
         version: 2,
         alias: Some("beta".into()),
     };
     assert_eq!(model.ask(None, "", None), Err(missing.clone()));
     assert_eq!(model.ask(Some("beta"), "", None), Err(missing));
-    let Err(Refused::Unknown { available }) = model.ask(Some("2"), "", None) else {
+    let Err(NoVersion::Unknown { available }) = model.ask(Some("2"), "", None) else {
         panic!("refused")
     };
     assert_eq!(available, ["1", "3", "latest"]);
@@ -577,7 +577,7 @@ fn a_deprecated_version_says_so_and_after_its_sunset_names_its_successor() {
     model.now_ms = NOW_MS + 10;
     assert_eq!(
         model.ask(Some("3"), "", None),
-        Err(Refused::Gone {
+        Err(NoVersion::Gone {
             version: versions(&[3])[0],
             successor: Some("stable".into()),
             since_ms: NOW_MS + 10,
@@ -586,7 +586,7 @@ fn a_deprecated_version_says_so_and_after_its_sunset_names_its_successor() {
     // Who named none goes on being answered.
     assert_eq!(model.says(None), said(2, "latest"));
     assert_eq!(model.ask(None, "", None).unwrap().notice, None);
-    let Err(Refused::Unknown { available }) = model.ask(Some("9"), "", None) else {
+    let Err(NoVersion::Unknown { available }) = model.ask(Some("9"), "", None) else {
         panic!("refused")
     };
     assert_eq!(available, ["1", "2", "stable", "latest"]);

@@ -13,7 +13,7 @@ use penstock_policy::rollout::judge::{
 };
 use penstock_policy::rollout::store::{self, Tallies};
 use penstock_policy::rollout::{
-    Alias, Arm, Asked, Bounds, Chosen, Percent, Rollouts, SplitArm, Target, Version, Why,
+    Alias, Arm, Bounds, Chosen, Percent, RolloutQuery, Rollouts, SplitArm, Target, Version, Why,
 };
 use penstock_testkit::sim::Entry;
 use penstock_testkit::{Faults, Random, Sim, SimKv};
@@ -63,7 +63,7 @@ fn with_stable() -> Rollouts {
 }
 
 fn ask(rollouts: &Rollouts, caller: &str) -> Chosen {
-    let asked = Asked {
+    let asked = RolloutQuery {
         pinned: None,
         caller,
         header: &|_| None,
@@ -644,7 +644,7 @@ fn no_call_gets_a_wrong_version_after_an_alias_moved() {
                         read = Some((asked_ms, store::read(&kv).await.unwrap()));
                     }
                     let (read_ms, rollouts) = read.as_ref().unwrap();
-                    let asked = Asked {
+                    let asked = RolloutQuery {
                         pinned: Some("stable"),
                         caller: "",
                         header: &|_| None,

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Required(OnceCell<Vec<String>>);
 
 impl Required {
-    /// Stands for every model that is there.
+    /// The entry for every model that exists.
     const ALL: &'static str = "*";
 
     /// A policy that cannot be read requires none; calls report it.
@@ -32,9 +32,8 @@ impl Required {
     }
 }
 
-/// `/ready` and `/v2/health/ready`: whether the server takes new work. It does unless the host says why not, or a model
-/// that the operator requires has no version that could run now. Callers that may know of models (`sees`) are told how
-/// each of them is.
+/// The answer to a readiness probe. The server is ready unless the host says why not, or a model that the operator requires has
+/// no version that could run now. Callers that may know of models (`sees`) also read the state of each.
 pub(crate) fn readiness<P: Ports>(
     ports: &P,
     catalogue: &mut Option<Catalogue<P>>,
@@ -73,7 +72,7 @@ pub(crate) fn readiness<P: Ports>(
                 });
                 let reason = match state {
                     Err(reason) => Some(reason),
-                    // It answers, and there is something to say all the same.
+                    // It answers, and the host has a remark on it.
                     Ok(()) => told.remove(&(model.name.to_string(), version.to_string())),
                 };
                 if let Some(reason) = reason {
@@ -122,7 +121,7 @@ pub(crate) fn with_server(mut response: Response, connection: &Connection) -> Re
     response
 }
 
-/// Each version of a model, and why it could not run now.
+/// Each version of a model, and why it could not run now, if so.
 fn states<P: Ports>(ports: &P, model: &mut Model<P>) -> Vec<(ModelVersion, Result<(), String>)> {
     let broken = model.open(ports).err();
     let state = |version: &ModelVersion| match &broken {
@@ -134,7 +133,7 @@ fn states<P: Ports>(ports: &P, model: &mut Model<P>) -> Vec<(ModelVersion, Resul
     model.versions.iter().map(|v| (*v, state(v))).collect()
 }
 
-/// The folders of the models directory that are no models, of those that the caller may know of.
+/// The folders of the models directory that are not models, as far as the caller may know of them.
 fn skipped<P: Ports>(catalogue: &Catalogue<P>, sees: Sees<'_>) -> Vec<Value> {
     let skipped = catalogue.skipped();
     let folders: Vec<String> = skipped.iter().map(|one| one.folder.clone()).collect();

@@ -1,5 +1,5 @@
-//! Decides what a `ModelInferRequest` means: tensors that meet the contract, the outputs that are wanted, and the line
-//! and the time the call asks for.
+//! Decides what a `ModelInferRequest` means: tensors that meet the contract, the requested outputs, and the priority and the
+//! timeout of the call.
 //!
 //! The message is read field by field and is never made into a structure first: as one, a field of two bytes costs
 //! hundreds. What is held beside the message are at most [`MAX_LISTED`] of each thing it lists, and the tensors, which

@@ -19,4 +19,4 @@ pub mod wire;
 
 pub use decode::{Decoded, decode_infer};
 pub use encode::{Form, Inference, encode_infer};
-pub use service::{Asked, Method, asked};
+pub use service::{Method, RpcRequest, asked};

@@ -2,7 +2,7 @@
 //! is said in its messages.
 
 use super::decode::{self, MAX_ID_BYTES};
-use super::service::{self, Asked, MAX_SMALL_MESSAGE_BYTES, Method};
+use super::service::{self, MAX_SMALL_MESSAGE_BYTES, Method, RpcRequest};
 use super::{encode, reflection, status};
 use crate::coding::{self, Coding, Decoded};
 use crate::record::{Request, Response};
@@ -21,7 +21,7 @@ const HEADING_BYTES: usize = 2 * coding::STEP_BYTES;
 /// A call, as far as its own message tells.
 pub(crate) struct Rpc {
     method: Method,
-    asked: Asked,
+    asked: RpcRequest,
 }
 
 /// What becomes of a request.
@@ -54,7 +54,7 @@ pub(crate) fn read(request: &Request) -> Result<RpcRead, Problem> {
                 Method::ModelInfer => encode::Form::Unary,
                 _ => encode::Form::Stream,
             };
-            Asked::Infer { target, id, form }
+            RpcRequest::Infer { target, id, form }
         }
         _ => {
             let coding = coding::of(request)?;
@@ -63,28 +63,28 @@ pub(crate) fn read(request: &Request) -> Result<RpcRead, Problem> {
         }
     };
     let route = match &asked {
-        Asked::ServerLive => Route::ServerLive,
-        Asked::ServerReady | Asked::Health => Route::ServerReady,
-        Asked::ModelReady(target) => Route::ModelReady(target.clone()),
-        Asked::ServerMetadata => Route::ServerMetadata,
-        Asked::ModelMetadata(target) => Route::ModelMetadata(target.clone()),
-        Asked::Infer { target, .. } => Route::Infer(target.clone()),
-        Asked::ModelConfig(target) => Route::ModelConfig(target.clone()),
-        Asked::ModelStatistics(target) => Route::Statistics(target.clone()),
-        Asked::RepositoryIndex { ready } => Route::RepositoryIndex { ready: *ready },
-        Asked::ModelLoad(model) => Route::RepositoryLoad(model.clone()),
-        Asked::ModelUnload(model) => Route::RepositoryUnload(model.clone()),
-        Asked::HealthUnknown { watching: true } => {
+        RpcRequest::ServerLive => Route::ServerLive,
+        RpcRequest::ServerReady | RpcRequest::Health => Route::ServerReady,
+        RpcRequest::ModelReady(target) => Route::ModelReady(target.clone()),
+        RpcRequest::ServerMetadata => Route::ServerMetadata,
+        RpcRequest::ModelMetadata(target) => Route::ModelMetadata(target.clone()),
+        RpcRequest::Infer { target, .. } => Route::Infer(target.clone()),
+        RpcRequest::ModelConfig(target) => Route::ModelConfig(target.clone()),
+        RpcRequest::ModelStatistics(target) => Route::Statistics(target.clone()),
+        RpcRequest::RepositoryIndex { ready } => Route::RepositoryIndex { ready: *ready },
+        RpcRequest::ModelLoad(model) => Route::RepositoryLoad(model.clone()),
+        RpcRequest::ModelUnload(model) => Route::RepositoryUnload(model.clone()),
+        RpcRequest::HealthUnknown { watching: true } => {
             let status = health::health_check_response::ServingStatus::ServiceUnknown;
             return Ok(RpcRead::Answered(health_is(status)));
         }
-        Asked::HealthUnknown { watching: false } => {
+        RpcRequest::HealthUnknown { watching: false } => {
             return Err(Problem::new(
                 Code::UnknownResource,
                 "there is no such service here; leave the name out to ask for the server",
             ));
         }
-        Asked::Reflection(asked) => {
+        RpcRequest::Reflection(asked) => {
             let answer = reflection::answer(asked.clone());
             return Ok(RpcRead::Answered(status::succeeded(answer)));
         }
@@ -96,7 +96,7 @@ impl Rpc {
     /// How an answer to an inference request goes out.
     pub fn form(&self) -> encode::Form {
         match self.asked {
-            Asked::Infer { form, .. } => form,
+            RpcRequest::Infer { form, .. } => form,
             _ => encode::Form::Unary,
         }
     }
@@ -203,8 +203,8 @@ fn front(body: &[u8], coding: Option<Coding>) -> Result<(Cow<'_, [u8]>, bool), P
     let mut decoded = Decoded::new(HEADING_BYTES as u64);
     match coding::decode(coding, body, &mut decoded) {
         Ok(()) => Ok((Cow::Owned(decoded.bytes), true)),
-        Err(coding::Fault::TooLarge) => Ok((Cow::Owned(decoded.bytes), false)),
-        Err(coding::Fault::Malformed(what)) => Err(Problem::new(
+        Err(coding::DecodeError::TooLarge) => Ok((Cow::Owned(decoded.bytes), false)),
+        Err(coding::DecodeError::Malformed(what)) => Err(Problem::new(
             Code::InvalidContentCoding,
             format!("the message is not {}: {what}", coding.name()),
         )),

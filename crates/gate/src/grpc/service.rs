@@ -84,7 +84,7 @@ impl Method {
 
 /// What one message asks for.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Asked {
+pub enum RpcRequest {
     /// Whether the process answers.
     ServerLive,
     /// Whether every model could run now.
@@ -148,31 +148,31 @@ pub fn method(path: &str) -> Result<Method, Problem> {
 }
 
 /// What a message of a method asks for.
-pub fn asked(method: Method, message: &[u8]) -> Result<Asked, Problem> {
+pub fn asked(method: Method, message: &[u8]) -> Result<RpcRequest, Problem> {
     Ok(match method {
         Method::ServerLive => {
             small::<pb::ServerLiveRequest>(message)?;
-            Asked::ServerLive
+            RpcRequest::ServerLive
         }
         Method::ServerReady => {
             small::<pb::ServerReadyRequest>(message)?;
-            Asked::ServerReady
+            RpcRequest::ServerReady
         }
         Method::ModelReady => {
             let said: pb::ModelReadyRequest = small(message)?;
-            Asked::ModelReady(target(said.name, said.version))
+            RpcRequest::ModelReady(target(said.name, said.version))
         }
         Method::ServerMetadata => {
             small::<pb::ServerMetadataRequest>(message)?;
-            Asked::ServerMetadata
+            RpcRequest::ServerMetadata
         }
         Method::ModelMetadata => {
             let said: pb::ModelMetadataRequest = small(message)?;
-            Asked::ModelMetadata(target(said.name, said.version))
+            RpcRequest::ModelMetadata(target(said.name, said.version))
         }
         Method::ModelInfer | Method::ModelStreamInfer => {
             let said = decode::heading(message).map_err(rejected)?;
-            Asked::Infer {
+            RpcRequest::Infer {
                 target: said.target,
                 id: said.id,
                 form: match method {
@@ -183,43 +183,43 @@ pub fn asked(method: Method, message: &[u8]) -> Result<Asked, Problem> {
         }
         Method::ModelConfig => {
             let said: pb::ModelConfigRequest = small(message)?;
-            Asked::ModelConfig(target(said.name, said.version))
+            RpcRequest::ModelConfig(target(said.name, said.version))
         }
         Method::ModelStatistics => {
             let said: pb::ModelStatisticsRequest = small(message)?;
             let one = !said.name.is_empty();
-            Asked::ModelStatistics(one.then(|| target(said.name, said.version)))
+            RpcRequest::ModelStatistics(one.then(|| target(said.name, said.version)))
         }
         Method::RepositoryIndex => {
             let said: pb::RepositoryIndexRequest = small(message)?;
             one_repository(&said.repository_name)?;
-            Asked::RepositoryIndex { ready: said.ready }
+            RpcRequest::RepositoryIndex { ready: said.ready }
         }
         Method::RepositoryModelLoad => {
             let said: pb::RepositoryModelLoadRequest = small(message)?;
             one_repository(&said.repository_name)?;
             keeps_files(said.parameters.keys())?;
-            Asked::ModelLoad(said.model_name)
+            RpcRequest::ModelLoad(said.model_name)
         }
         Method::RepositoryModelUnload => {
             let said: pb::RepositoryModelUnloadRequest = small(message)?;
             one_repository(&said.repository_name)?;
             // No model here depends on another, so its one parameter changes nothing.
-            Asked::ModelUnload(said.model_name)
+            RpcRequest::ModelUnload(said.model_name)
         }
         Method::HealthCheck | Method::HealthWatch => {
             let said: health::HealthCheckRequest = small(message)?;
             let service = said.service.as_str();
             let known = FILES.iter().any(|file| file.services.contains(&service));
             if service.is_empty() || known {
-                Asked::Health
+                RpcRequest::Health
             } else {
-                Asked::HealthUnknown {
+                RpcRequest::HealthUnknown {
                     watching: method == Method::HealthWatch,
                 }
             }
         }
-        Method::Reflection => Asked::Reflection(small(message)?),
+        Method::Reflection => RpcRequest::Reflection(small(message)?),
     })
 }
 
@@ -336,7 +336,7 @@ mod tests {
         };
         assert_eq!(
             asked(Method::ModelReady, &said.encode_to_vec()),
-            Ok(Asked::ModelReady(at(None)))
+            Ok(RpcRequest::ModelReady(at(None)))
         );
         let said = pb::ModelInferRequest {
             model_name: "m".into(),
@@ -346,7 +346,7 @@ mod tests {
         };
         assert_eq!(
             asked(Method::ModelStreamInfer, &said.encode_to_vec()),
-            Ok(Asked::Infer {
+            Ok(RpcRequest::Infer {
                 target: at(Some("2")),
                 id: "7".into(),
                 form: Form::Stream
@@ -354,7 +354,7 @@ mod tests {
         );
         assert_eq!(
             asked(Method::ModelStatistics, b""),
-            Ok(Asked::ModelStatistics(None))
+            Ok(RpcRequest::ModelStatistics(None))
         );
         let health = |service: &str| health::HealthCheckRequest {
             service: service.into(),
@@ -367,9 +367,9 @@ mod tests {
         ] {
             let found = asked(Method::HealthWatch, &health(service).encode_to_vec()).unwrap();
             let expected = if known {
-                Asked::Health
+                RpcRequest::Health
             } else {
-                Asked::HealthUnknown { watching: true }
+                RpcRequest::HealthUnknown { watching: true }
             };
             assert_eq!(found, expected, "{service}");
         }
@@ -401,7 +401,7 @@ mod tests {
         load.repository_name.clear();
         assert_eq!(
             asked(method, &load.encode_to_vec()),
-            Ok(Asked::ModelLoad("m".into()))
+            Ok(RpcRequest::ModelLoad("m".into()))
         );
         load.parameters.insert("config".into(), Default::default());
         assert_eq!(code(method, &load.encode_to_vec()), Code::NotSupported);
@@ -409,7 +409,7 @@ mod tests {
         load.parameters.insert("other".into(), Default::default());
         assert_eq!(
             asked(method, &load.encode_to_vec()),
-            Ok(Asked::ModelLoad("m".into()))
+            Ok(RpcRequest::ModelLoad("m".into()))
         );
         let unload = pb::RepositoryModelUnloadRequest {
             model_name: "m".into(),
@@ -418,7 +418,7 @@ mod tests {
         };
         assert_eq!(
             asked(Method::RepositoryModelUnload, &unload.encode_to_vec()),
-            Ok(Asked::ModelUnload("m".into()))
+            Ok(RpcRequest::ModelUnload("m".into()))
         );
     }
 }

@@ -1,8 +1,8 @@
-//! Answers a run from a result that was kept, or keeps its result; what is kept and who runs is
-//! [`penstock_policy::cache`]'s to decide.
+//! Answers a run from the cache, or keeps its result there. [`penstock_policy::cache`] decides what is kept and which of several
+//! calls runs.
 //!
-//! A hit runs nothing, so it costs its request and its bytes, and no items. Whatever is wrong with the cache is no caller's
-//! concern: the model is run, and the answer says that the cache was passed by.
+//! A cache hit runs nothing, so it costs its request and its bytes, and no items. No call fails because the cache does: the
+//! model runs, and the answer says that the cache was bypassed.
 
 use crate::call::ModelCall;
 use crate::ports::{Headers, Ports};
@@ -13,12 +13,12 @@ use penstock_policy::cache::words::{CacheAddress, Looked, NO_TICKET};
 use penstock_policy::cache::{self, CacheEntry, DIGEST_BYTES, Directives, Served, Why, result};
 use penstock_tensor::{Contract, Tensor};
 
-/// How long a caller first waits before it looks again for another's result; the fastest models take as long.
+/// The first pause before a call looks again for the result of another call. The fastest models take as long.
 const FIRST_PAUSE_MS: u32 = 2;
-/// How long it waits at most between two looks.
+/// The longest pause between two looks.
 const LONGEST_PAUSE_MS: u32 = 25;
 
-/// What a call's cache is, and what came of it so far.
+/// The cache of a call's model, and how the call was served so far.
 pub(crate) struct Caching<'a> {
     model: &'a str,
     entry: Option<&'a CacheEntry>,
@@ -79,7 +79,7 @@ impl Place<'_> {
     }
 }
 
-/// What a look came to, when it came to an end.
+/// The end of a look into the cache.
 enum Found {
     Outputs(Vec<Tensor>, Served),
     Run(u64),
@@ -87,7 +87,7 @@ enum Found {
 }
 
 impl<'a> Caching<'a> {
-    /// The cache of a model, and what the request asks of it.
+    /// The cache of a model, with the request's `Cache-Control`.
     pub fn of<P: Ports>(call: &ModelCall<'a, P>, model: &'a str) -> Self {
         let fields = call.request.headers.iter();
         let fields = fields.filter(|header| header.name == "cache-control");
@@ -99,7 +99,7 @@ impl<'a> Caching<'a> {
         }
     }
 
-    /// What the answer says of the cache; nothing where nothing was to be run, or the model has none.
+    /// The headers that say whether the cache answered. There are none where nothing had to run, or the model has no cache.
     pub fn headers(&self, now_ms: u64) -> Headers {
         let (Some(entry), Some(served)) = (self.entry, self.served) else {
             return Headers::new();
@@ -223,7 +223,7 @@ impl Question<'_> {
     }
 }
 
-/// Looks until something is there, or it is clear that nothing will be.
+/// Looks until a result is there, or until it is clear that none will be.
 fn wait<P: Ports>(
     (ports, results): (&P, &P::Cache),
     at: &CacheAddress<'_>,

@@ -5,7 +5,7 @@
 //! would. It costs as many items as the model is asked about.
 
 use super::body::JSON;
-use super::predict::{self, Begun, Predict, Said};
+use super::predict::{self, Begun, Envelope, Predict};
 use crate::answer;
 use crate::call::ModelCall;
 use crate::catalogue::Opened;
@@ -22,7 +22,7 @@ use std::borrow::Cow;
 /// One item that is to be explained.
 struct Explain {
     inputs: Vec<Tensor>,
-    said: Said,
+    said: Envelope,
     /// The class whose value is explained, where the caller names one.
     target: Option<String>,
     also: Also,

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 
 /// Inputs that may be run, or content that an adapter has begun with.
 pub(super) struct Predict {
-    pub said: Said,
+    pub said: Envelope,
     pub begun: Begun,
 }
 
@@ -27,7 +27,7 @@ pub(super) enum Begun {
 
 /// What a body says beside what is to be predicted.
 #[derive(Default)]
-pub(super) struct Said {
+pub(super) struct Envelope {
     /// The caller's own id.
     pub id: Option<String>,
     /// The version that is to answer.
@@ -50,7 +50,7 @@ pub(super) fn decode<'b, P: Ports>(
         };
         let step = prepare(adapter, &opened.contract, model, &[item])?;
         return Ok(Predict {
-            said: Said::default(),
+            said: Envelope::default(),
             begun: Begun::Adapted(step),
         });
     }
@@ -153,11 +153,11 @@ pub(super) enum Body {
 pub(super) fn read_json<P: Ports>(
     opened: &Opened<P>,
     body: &[u8],
-) -> Result<(Body, Said), Problem> {
+) -> Result<(Body, Envelope), Problem> {
     let read = text(body)?;
     if content::is_content(body) {
         let read = content::read(opened, read)?;
-        let said = Said {
+        let said = Envelope {
             id: read.id,
             model_version: read.model_version,
         };
@@ -167,7 +167,7 @@ pub(super) fn read_json<P: Ports>(
         });
     }
     let parsed = opened.validation.parse_predict(read).map_err(rejected)?;
-    let said = Said {
+    let said = Envelope {
         id: parsed.id,
         model_version: parsed.model_version,
     };

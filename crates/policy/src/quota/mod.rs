@@ -145,7 +145,7 @@ struct Held {
 
 /// The limit that a refusal names.
 #[derive(Clone, Copy, Debug)]
-struct Refused {
+struct RefusingLimit {
     rule: usize,
     cost: u64,
     sound: bool,
@@ -464,7 +464,7 @@ impl Quota {
                     admission.statuses.extend(status);
                 }
                 Err(over) => {
-                    let first = Refused {
+                    let first = RefusingLimit {
                         rule: rule_at,
                         cost,
                         sound,
@@ -497,9 +497,9 @@ impl Quota {
         ask: Ask<'_, K>,
         admission: &Admission,
         later: std::ops::Range<usize>,
-        first: Refused,
+        first: RefusingLimit,
         cost_of: &impl Fn(Unit) -> Option<u64>,
-    ) -> (Refused, Vec<Status>) {
+    ) -> (RefusingLimit, Vec<Status>) {
         let mut longest = first;
         let mut statuses = Vec::new();
         for &(rule_at, subject) in &admission.applies[later] {
@@ -523,7 +523,7 @@ impl Quota {
             let over = too_large || retry_ms > 0;
             statuses.extend(standing.map(|s| rule.status(s, over, sound, ask.now_ms)));
             if too_large || retry_ms > longest.over.retry_ms {
-                longest = Refused {
+                longest = RefusingLimit {
                     rule: rule_at,
                     cost,
                     sound,
@@ -544,11 +544,11 @@ impl Quota {
         &mut self,
         ask: Ask<'_, K>,
         who: u128,
-        refused: Refused,
+        refused: RefusingLimit,
         from_memory: bool,
     ) -> Refusal {
         let refusals = self.count_refusal(ask, who, from_memory).await;
-        let Refused {
+        let RefusingLimit {
             rule,
             cost,
             sound,

@@ -98,7 +98,7 @@ impl At {
 
 /// What a limit says to a charge.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ChargeOutcome {
     /// What to give back later, or when to try again.
     pub outcome: Result<Passed, Over>,
     /// How the limit stands afterwards for another call of the same cost; `None` where the store did not
@@ -538,7 +538,7 @@ impl Rule {
         cost: u64,
         sound: bool,
         failures: &mut StoreFailures,
-    ) -> Result<Answer, KvError> {
+    ) -> Result<ChargeOutcome, KvError> {
         if let Kind::Concurrency { lease_ms } = self.kind {
             return self.take_place(ask, subject, lease_ms, failures).await;
         }
@@ -546,7 +546,7 @@ impl Rule {
             // Nothing is added for it, so that what is in flight stays far from overflowing. It is too
             // large whether or not the store says how the limit stands.
             let standing = self.look(ask, subject, cost, sound).await;
-            return Ok(Answer {
+            return Ok(ChargeOutcome {
                 outcome: Err(Over {
                     retry_ms: 0,
                     too_large: true,
@@ -567,7 +567,7 @@ impl Rule {
             && let Some(standing) = self.standing(subject, cost, sound, ask.now_ms)
             && standing.retry_ms > 0
         {
-            return Ok(Answer {
+            return Ok(ChargeOutcome {
                 outcome: Err(Over {
                     retry_ms: standing.retry_ms,
                     too_large: false,
@@ -596,7 +596,7 @@ impl Rule {
                 from_memory: false,
             }
         });
-        Ok(Answer { outcome, standing })
+        Ok(ChargeOutcome { outcome, standing })
     }
 
     /// Charges a window, or says with `None` that it does not fit.
@@ -780,7 +780,7 @@ impl Rule {
         subject: u128,
         lease_ms: u64,
         failures: &mut StoreFailures,
-    ) -> Result<Answer, KvError> {
+    ) -> Result<ChargeOutcome, KvError> {
         let bucket = concurrency::bucket(lease_ms, ask.now_ms);
         self.memory.of(subject).turn(bucket);
         let name = self.name(subject, "c", bucket);
@@ -823,7 +823,7 @@ impl Rule {
                 from_memory: false,
             })
         };
-        Ok(Answer { outcome, standing })
+        Ok(ChargeOutcome { outcome, standing })
     }
 
     async fn fill_bucket<K: Kv>(

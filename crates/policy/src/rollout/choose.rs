@@ -11,7 +11,7 @@ use penstock_core::ModelVersion;
 use std::borrow::Cow;
 
 /// A call, as far as its version is concerned.
-pub struct Asked<'a> {
+pub struct RolloutQuery<'a> {
     /// What the caller named: a version's number or an alias, wherever it stood.
     pub pinned: Option<&'a str>,
     /// Who calls, always the same for the same caller; see [`super::identity`].
@@ -81,7 +81,7 @@ impl Why {
 
 /// Why no version answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum NoVersion {
     /// There is no such version or alias.
     Unknown {
         /// The versions and aliases there are.
@@ -110,8 +110,8 @@ impl Rollouts {
     ///
     /// # Errors
     ///
-    /// See [`Refused`].
-    pub fn choose(&self, model: &str, asked: &Asked<'_>) -> Result<Chosen, Refused> {
+    /// See [`NoVersion`].
+    pub fn choose(&self, model: &str, asked: &RolloutQuery<'_>) -> Result<Chosen, NoVersion> {
         let choice = self.choice(model, asked);
         match asked.pinned {
             Some(text) => choice.pinned(text),
@@ -124,8 +124,8 @@ impl Rollouts {
     ///
     /// # Errors
     ///
-    /// See [`Refused`].
-    pub fn describe(&self, model: &str, asked: &Asked<'_>) -> Result<Chosen, Refused> {
+    /// See [`NoVersion`].
+    pub fn describe(&self, model: &str, asked: &RolloutQuery<'_>) -> Result<Chosen, NoVersion> {
         let choice = self.choice(model, asked);
         match asked.pinned {
             Some(text) => choice.pinned(text),
@@ -133,7 +133,7 @@ impl Rollouts {
         }
     }
 
-    fn choice<'c, 'a>(&'c self, model: &str, asked: &'c Asked<'a>) -> Choice<'c, 'a> {
+    fn choice<'c, 'a>(&'c self, model: &str, asked: &'c RolloutQuery<'a>) -> Choice<'c, 'a> {
         static NOTHING: Rollout = Rollout::NOTHING;
         let rollout = self.of(model).unwrap_or(&NOTHING);
         Choice { rollout, asked }
@@ -162,12 +162,12 @@ impl Rollout {
 /// One decision.
 struct Choice<'c, 'a> {
     rollout: &'c Rollout,
-    asked: &'c Asked<'a>,
+    asked: &'c RolloutQuery<'a>,
 }
 
 impl Choice<'_, '_> {
-    fn pinned(&self, text: &str) -> Result<Chosen, Refused> {
-        let unknown = || Refused::Unknown {
+    fn pinned(&self, text: &str) -> Result<Chosen, NoVersion> {
+        let unknown = || NoVersion::Unknown {
             available: self.available(),
         };
         match Target::parse(text).ok_or_else(unknown)? {
@@ -191,7 +191,7 @@ impl Choice<'_, '_> {
     }
 
     /// For a call that names no version.
-    fn free(&self) -> Result<Chosen, Refused> {
+    fn free(&self) -> Result<Chosen, NoVersion> {
         let asked = self.asked;
         let mut chosen = match self.split() {
             Some((version, why)) => self.chosen(version, why),
@@ -228,7 +228,7 @@ impl Choice<'_, '_> {
         None
     }
 
-    fn canary_or_default(&self) -> Result<Chosen, Refused> {
+    fn canary_or_default(&self) -> Result<Chosen, NoVersion> {
         let stable = self.default();
         let Some(canary) = &self.rollout.canary else {
             return stable;
@@ -256,10 +256,10 @@ impl Choice<'_, '_> {
         Ok(stable)
     }
 
-    fn default(&self) -> Result<Chosen, Refused> {
+    fn default(&self) -> Result<Chosen, NoVersion> {
         let (version, why) = match &self.rollout.default {
             Some(Target::Version(named)) => {
-                let missing = Refused::Missing {
+                let missing = NoVersion::Missing {
                     version: named.get(),
                     alias: None,
                 };
@@ -269,7 +269,7 @@ impl Choice<'_, '_> {
             Some(Target::Alias(alias)) if !alias.is_latest() => {
                 // Whoever takes an alias away takes care that it is nobody's default.
                 let named = self.rollout.aliases.get(alias).copied();
-                let named = named.ok_or_else(|| Refused::Missing {
+                let named = named.ok_or_else(|| NoVersion::Missing {
                     version: 0,
                     alias: Some(alias.as_str().to_owned()),
                 })?;
@@ -277,7 +277,7 @@ impl Choice<'_, '_> {
                 (version, Why::Default(alias.as_str().to_owned()))
             }
             Some(Target::Alias(_)) | None => {
-                let unknown = || Refused::Unknown {
+                let unknown = || NoVersion::Unknown {
                     available: Vec::new(),
                 };
                 (self.latest().ok_or_else(unknown)?, Why::Latest)
@@ -308,13 +308,13 @@ impl Choice<'_, '_> {
         self.rollout.gone_ms(version.into(), self.asked.now_ms)
     }
 
-    fn not_gone(&self, version: ModelVersion) -> Result<(), Refused> {
+    fn not_gone(&self, version: ModelVersion) -> Result<(), NoVersion> {
         let Some(since_ms) = self.gone_ms(version) else {
             return Ok(());
         };
         let deprecated = self.rollout.deprecated.get(&version.into());
         let successor = deprecated.and_then(|deprecated| deprecated.successor.as_ref());
-        Err(Refused::Gone {
+        Err(NoVersion::Gone {
             version,
             successor: successor.map(ToString::to_string),
             since_ms,
@@ -334,8 +334,8 @@ impl Choice<'_, '_> {
             .filter(|version| self.gone_ms(*version).is_none())
     }
 
-    fn named(&self, version: Version, alias: &Alias) -> Result<ModelVersion, Refused> {
-        self.there(version).ok_or_else(|| Refused::Missing {
+    fn named(&self, version: Version, alias: &Alias) -> Result<ModelVersion, NoVersion> {
+        self.there(version).ok_or_else(|| NoVersion::Missing {
             version: version.get(),
             alias: Some(alias.as_str().to_owned()),
         })

@@ -18,7 +18,7 @@ pub mod service;
 pub mod store;
 pub mod words;
 
-pub use choose::{Asked, Chosen, Refused, Why};
+pub use choose::{Chosen, NoVersion, RolloutQuery, Why};
 pub use judge::{Arm, Bounds, BoundsPatch, Verdict};
 pub use notice::Notice;
 
