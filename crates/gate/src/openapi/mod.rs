@@ -9,6 +9,7 @@
 //! The document is bounded by [`MAX_DOCUMENT_BYTES`]: models that find no room are named in `info`, and
 //! `/openapi.json?model=<name>` describes one of them alone. Lists of labels and examples have bounds of their own.
 
+mod about;
 mod content;
 mod errors;
 mod example;
@@ -17,12 +18,11 @@ mod paths;
 mod schema;
 mod serve;
 
+pub use about::{About, Described};
 pub use example::{MAX_EXAMPLE_ELEMENTS, infer as infer_example, predict as predict_example};
 
 pub(crate) use serve::serve;
 
-use penstock_core::ModelVersion;
-use penstock_tensor::Contract;
 use serde_json::{Map, Value, json};
 
 /// How long the document may become by the models it describes; what describes the methods is some 100 KB beside it.
@@ -30,26 +30,6 @@ pub const MAX_DOCUMENT_BYTES: usize = 2 << 20;
 
 /// The dialect of the schemas: OpenAPI 3.1 takes JSON Schema 2020-12.
 pub const VERSION: &str = "3.1.0";
-
-/// A model to be described.
-#[derive(Clone, Copy)]
-pub struct Described<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its versions, ascending.
-    pub versions: &'a [ModelVersion],
-    /// What it takes and gives.
-    pub contract: &'a Contract,
-}
-
-/// What the document says of the server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct About {
-    /// Calls without credentials are refused.
-    pub needs_credentials: bool,
-    /// Use is counted and can be read.
-    pub counts_usage: bool,
-}
 
 /// The document for a caller who may know of these models.
 pub fn document(models: &[Described<'_>], about: &About) -> Value {
