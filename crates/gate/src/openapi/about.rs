@@ -1,4 +1,4 @@
-//! What is described: models, and the server.
+//! What the document is made for: the server, and the models to be described.
 
 use penstock_core::ModelVersion;
 use penstock_tensor::Contract;
