@@ -1,6 +1,7 @@
 //! Finds the models that a request for the description is about.
 
-use super::{About, Described, document};
+use super::about::{About, Described};
+use super::document;
 use crate::catalogue::Catalogue;
 use crate::ports::Ports;
 use crate::record::Request;
@@ -63,7 +64,7 @@ fn only(request: &Request) -> Result<Option<String>, Problem> {
                 return Err(Problem::new(
                     Code::InvalidParameter,
                     format!(
-                        "`{}` is no parameter here; there is `model`, once, with the name of a model",
+                        "`{}` is not a parameter here; send only `model`, once, with the name of a model",
                         shorten(pair)
                     ),
                 ));

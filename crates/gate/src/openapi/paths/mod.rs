@@ -1,0 +1,36 @@
+//! Writes the operations: those of any model, one file for each group of calls, and those of one model.
+
+mod components;
+mod content;
+mod model;
+mod operation;
+mod server;
+mod v1;
+mod v2;
+
+pub use components::{headers, parameters};
+pub use model::{Shared, of_model};
+
+use super::about::About;
+use operation::written;
+use serde_json::{Map, Value, json};
+
+/// The tags of operations.
+pub fn tags() -> Value {
+    json!([
+        { "name": "predict", "description": "Run models" },
+        { "name": "models", "description": "List models and their contracts" },
+        { "name": "oip", "description": "The Open Inference Protocol v2, with Triton's extensions" },
+        { "name": "openai", "description": "OpenAI's form" },
+        { "name": "texts", "description": "Classes, ranks and scores of texts, in the forms of vLLM, Text Embeddings Inference and Cohere" },
+        { "name": "server", "description": "The server's state and descriptions" },
+    ])
+}
+
+/// The operations of any model, and of none.
+pub fn generic(about: &About) -> Map<String, Value> {
+    let mut operations = server::operations(about);
+    operations.extend(v1::operations());
+    operations.extend(v2::operations());
+    written(operations, about)
+}

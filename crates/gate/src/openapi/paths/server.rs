@@ -1,0 +1,134 @@
+//! The operations on the server: probes, errors, this description, usage.
+
+use super::content::{as_json, named};
+use super::operation::{Operation, operation};
+use crate::openapi::about::About;
+use crate::openapi::errors::Kind;
+use penstock_core::Code;
+use serde_json::json;
+
+/// The operations on the server itself.
+pub fn operations(about: &About) -> Vec<Operation> {
+    let html = json!({ "text/html": { "schema": { "type": "string" } } });
+    let mut operations = vec![
+        operation(
+            ("get", "/healthz"),
+            "getHealth",
+            "server",
+            "Check that the process answers",
+            Kind::Probe,
+        )
+        .saying("For a liveness probe. It looks at no model.")
+        .answering("200", "It answers.", named("Status")),
+        operation(
+            ("get", "/ready"),
+            "getReady",
+            "server",
+            "Check that the server takes calls",
+            Kind::Probe,
+        )
+        .saying("For a readiness probe. Shows the state of each model that the caller may know of.")
+        .answering("200", "It takes calls.", named("Status"))
+        .answering(
+            "503",
+            "It takes no calls: it loads its models, it is stopping, it is too busy to say, or a model that the operator requires cannot run.",
+            named("Status"),
+        ),
+        operation(
+            ("get", "/errors"),
+            "listErrors",
+            "server",
+            "List the errors",
+            Kind::Read,
+        )
+        .saying("The catalogue of errors, with the remedy for each.")
+        .answering("200", "All errors.", named("ErrorCatalogue")),
+        operation(
+            ("get", "/errors/{code}"),
+            "getError",
+            "server",
+            "Get one error of the catalogue",
+            Kind::Read,
+        )
+        .saying("The `type` of an RFC 9457 error leads here.")
+        .answering("200", "The error.", named("ErrorEntry")),
+        operation(
+            ("get", "/openapi.json"),
+            "getOpenApi",
+            "server",
+            "Get this description",
+            Kind::Read,
+        )
+        .saying("Describes the models that the caller may know of.")
+        .answering(
+            "200",
+            "An OpenAPI 3.1 document.",
+            as_json(json!({
+                "type": "object", "description": "An OpenAPI 3.1 document.", "additionalProperties": true,
+            })),
+        ),
+        operation(
+            ("get", "/docs"),
+            "getDocs",
+            "server",
+            "Get the page to read and try the API",
+            Kind::Read,
+        )
+        .saying("One HTML page that loads nothing from elsewhere.")
+        .answering("200", "The page.", html),
+    ];
+    for operation in &mut operations {
+        match operation.id.as_str() {
+            "getError" => operation.parameters.push(json!({
+                "name": "code", "in": "path", "required": true,
+                "description": "The error's `code`.",
+                "schema": { "type": "string", "enum": Code::ALL.iter().map(|c| c.as_str()).collect::<Vec<_>>() },
+            })),
+            "getOpenApi" => operation.parameters.push(json!({
+                "name": "model", "in": "query",
+                "description": "Describes this model alone.",
+                "schema": { "type": "string" },
+            })),
+            _ => {}
+        }
+    }
+    if about.counts_usage {
+        operations.push(usage());
+    }
+    operations
+}
+
+/// The caller's own usage.
+fn usage() -> Operation {
+    let mut usage = operation(
+        ("get", "/v1/usage"),
+        "getUsage",
+        "server",
+        "Get the caller's own use",
+        Kind::Read,
+    )
+    .saying("By day, model and API key; at most a year at once.")
+    .answering("200", "A page of it.", named("Usage"));
+    for (name, schema, description) in [
+        (
+            "from",
+            json!({ "type": "string", "format": "date" }),
+            "The first day; a month before `to` where it is left out.",
+        ),
+        (
+            "to",
+            json!({ "type": "string", "format": "date" }),
+            "The last day; today where it is left out.",
+        ),
+        (
+            "page_token",
+            json!({ "type": "string" }),
+            "`next_page_token` of the page before.",
+        ),
+    ] {
+        usage.parameters.push(json!({
+            "name": name, "in": "query", "schema": schema, "description": description,
+        }));
+    }
+    usage
+}

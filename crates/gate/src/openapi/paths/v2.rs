@@ -1,0 +1,179 @@
+//! The operations under `/v2`: the Open Inference Protocol with Triton's extensions.
+
+use super::content::{CALL_PARAMETERS, INFER_BYTES, TENSOR_NOTE, infer_answer, named};
+use super::operation::{Operation, operation};
+use crate::openapi::errors::Kind;
+use serde_json::{Value, json};
+
+/// The operations under `/v2`.
+pub fn operations() -> Vec<Operation> {
+    let mut operations = vec![
+        operation(
+            ("get", "/v2"),
+            "getServerMetadata",
+            "oip",
+            "Get the server's name, version and extensions",
+            Kind::Read,
+        )
+        .saying("The protocol's server metadata.")
+        .answering(
+            "200",
+            "Its name, version and extensions.",
+            named("ServerMetadata"),
+        ),
+        operation(
+            ("get", "/v2/health/live"),
+            "getServerLive",
+            "oip",
+            "Check that the server is live",
+            Kind::Probe,
+        )
+        .saying("The protocol's liveness probe.")
+        .answering("200", "It is live.", named("Status")),
+        operation(
+            ("get", "/v2/health/ready"),
+            "getServerReady",
+            "oip",
+            "Check that the server is ready",
+            Kind::Probe,
+        )
+        .saying("The protocol's readiness probe: as `/ready`, without the models.")
+        .answering("200", "It takes calls.", named("Status"))
+        .answering("503", "It takes no calls.", named("Status")),
+    ];
+    operations.extend(repository());
+    for pinned in [false, true] {
+        operations.extend(model(pinned));
+    }
+    operations
+}
+
+/// The operations on a model, or on a version of it.
+fn model(pinned: bool) -> Vec<Operation> {
+    let (base, of, a_model, parameters): (_, _, _, &[&str]) = if pinned {
+        (
+            "/v2/models/{model}/versions/{version}",
+            "ModelVersion",
+            "a version of a model",
+            &["model", "version"],
+        )
+    } else {
+        ("/v2/models/{model}", "Model", "a model", &["model"])
+    };
+    let read = |below: &str, id: String, summary: &str, description: &str, schema: &str| {
+        let path = format!("{base}{below}");
+        let summary = summary.replace("{}", a_model);
+        operation(("get", &path), &id, "oip", &summary, Kind::Read)
+            .saying(description)
+            .with(parameters)
+            .answering("200", description, named(schema))
+    };
+    let call = |below: &str, id: String, summary: &str, description: &str| {
+        let path = format!("{base}/{below}");
+        let summary = summary.replace("{}", a_model);
+        operation(("post", &path), &id, "oip", &summary, Kind::Call)
+            .saying(description)
+            .with(parameters)
+            .with(&CALL_PARAMETERS)
+    };
+    let events = json!({ "text/event-stream": { "schema": { "type": "string" } } });
+    vec![
+        read(
+            "",
+            format!("get{of}Metadata"),
+            "Get the inputs and outputs of {}",
+            "The protocol's model metadata.",
+            "ModelMetadata",
+        ),
+        read(
+            "/ready",
+            format!("get{of}Ready"),
+            "Check that {} is ready",
+            "It is ready; otherwise the answer is 503.",
+            "Status",
+        ),
+        read(
+            "/config",
+            format!("get{of}Config"),
+            "Get the configuration of {}",
+            "The configuration in Triton's form.",
+            "ModelConfig",
+        ),
+        read(
+            "/stats",
+            format!("get{of}Statistics"),
+            "Get the statistics of {}",
+            "How often it ran, and for how long, in Triton's form.",
+            "ModelStatistics",
+        ),
+        call(
+            "generate",
+            format!("generate{of}"),
+            "Run {} on inputs by name",
+            "Triton's generate extension: one object of inputs, one of outputs.",
+        )
+        .taking(named("GenerateRequest"))
+        .answering("200", "It ran.", named("GenerateResponse")),
+        call(
+            "generate_stream",
+            format!("generateStream{of}"),
+            "Run {} and answer with an event",
+            "As `generate`; the answer is one server-sent event.",
+        )
+        .taking(named("GenerateRequest"))
+        .answering("200", "It ran.", events),
+        call(
+            "infer",
+            format!("infer{of}"),
+            "Run {} on tensors",
+            TENSOR_NOTE,
+        )
+        .with(&["Inference-Header-Content-Length"])
+        .taking(named("InferRequest"))
+        .or_taking(INFER_BYTES.0, INFER_BYTES.1)
+        .answering("200", "It ran.", infer_answer()),
+    ]
+}
+
+/// What is told of the repository of models, and done to it.
+fn repository() -> Vec<Operation> {
+    let control = |verb: &'static str, id: &str, summary: &str| {
+        let path = format!("/v2/repository/models/{{model}}/{verb}");
+        operation(("post", &path), id, "oip", summary, Kind::Control)
+            .saying("The operator allows it with `control = true` under `[models]`; otherwise the answer is 409.")
+            .with(&["model"])
+            .taking_if_any(named("RepositoryControl"))
+            .answering("200", "It is done.", Value::Null)
+    };
+    vec![
+        operation(
+            ("get", "/v2/models/stats"),
+            "getStatistics",
+            "oip",
+            "Get the statistics of all models",
+            Kind::Read,
+        )
+        .saying("Of those that the caller may know of, in Triton's form.")
+        .answering(
+            "200",
+            "How often each ran, and for how long.",
+            named("ModelStatistics"),
+        ),
+        operation(
+            ("post", "/v2/repository/index"),
+            "listRepository",
+            "oip",
+            "List the models and their states",
+            Kind::Control,
+        )
+        .saying("Of those that the caller may know of.")
+        .taking_if_any(named("RepositoryIndexRequest"))
+        .answering(
+            "200",
+            "One entry for each version.",
+            named("RepositoryIndex"),
+        ),
+        control("load", "loadModel", "Load a model, or load it again"),
+        control("unload", "unloadModel", "Unload a model"),
+    ]
+}

@@ -1,0 +1,85 @@
+//! The schemas of `/v1/embeddings`, after OpenAI's reference.
+
+use super::form::{Named, array, closed, object, or_null, reference, typed};
+use serde_json::json;
+
+/// All of them.
+pub fn all() -> Vec<Named> {
+    let tokens =
+        json!({ "type": "array", "items": { "type": "integer", "minimum": 0 }, "minItems": 1 });
+    vec![
+        (
+            "EmbeddingRequest",
+            closed(
+                "Texts for a model that makes vectors of text.",
+                json!({
+                    "model": typed("string", "The model's name, or `name@version`."),
+                    "input": {
+                        "description": "A text, several, or the same as numbers of the model's vocabulary.",
+                        "anyOf": [
+                            { "type": "string", "minLength": 1 },
+                            { "type": "array", "items": { "type": "string", "minLength": 1 }, "minItems": 1 },
+                            tokens,
+                            { "type": "array", "items": tokens, "minItems": 1 },
+                        ],
+                    },
+                    "encoding_format": or_null(json!({
+                        "type": "string", "enum": ["float", "base64"],
+                        "description": "`base64` is that of little-endian 32-bit floats.",
+                    })),
+                    "dimensions": or_null(json!({
+                        "type": "integer", "minimum": 1,
+                        "description": "The length of the model's vectors; they are not shortened.",
+                    })),
+                    "user": or_null(typed("string", "Not used.")),
+                    "truncate_prompt_tokens": or_null(json!({
+                        "type": "integer", "minimum": -1,
+                        "description": "Cuts each text at its end to this many tokens; -1 is as many as the model reads. Without it a longer text is refused, unless the model's contract says otherwise.",
+                    })),
+                }),
+                &["model", "input"],
+            ),
+        ),
+        (
+            "EmbeddingResponse",
+            object(
+                "One vector for each input.",
+                json!({
+                    "object": { "type": "string", "const": "list" },
+                    "data": array(reference("Embedding")),
+                    "model": { "type": "string" },
+                    "usage": reference("EmbeddingUsage"),
+                }),
+                &["object", "data", "model", "usage"],
+            ),
+        ),
+        (
+            "Embedding",
+            object(
+                "The vector of one input.",
+                json!({
+                    "object": { "type": "string", "const": "embedding" },
+                    "index": typed("integer", "The place of the input, from 0."),
+                    "embedding": {
+                        "anyOf": [
+                            { "type": "array", "items": { "type": "number" } },
+                            { "type": "string", "contentEncoding": "base64" },
+                        ],
+                    },
+                }),
+                &["object", "index", "embedding"],
+            ),
+        ),
+        (
+            "EmbeddingUsage",
+            object(
+                "The tokens of all inputs.",
+                json!({
+                    "prompt_tokens": { "type": "integer" },
+                    "total_tokens": { "type": "integer" },
+                }),
+                &["prompt_tokens", "total_tokens"],
+            ),
+        ),
+    ]
+}

@@ -1,0 +1,32 @@
+//! Writes the schemas of bodies: those that hold for any model, one file for each group of calls, and those of one model's
+//! contract.
+
+mod embeddings;
+mod form;
+mod model;
+mod models;
+mod predictions;
+mod protocol;
+mod requests;
+mod server;
+mod texts;
+
+pub use form::reference;
+pub use model::of_model;
+
+use serde_json::{Map, Value};
+
+/// The schemas that hold for every model.
+pub fn generic() -> Map<String, Value> {
+    let members = requests::all()
+        .into_iter()
+        .chain(predictions::all())
+        .chain(protocol::all())
+        .chain(embeddings::all())
+        .chain(texts::all())
+        .chain(models::all())
+        .chain(server::all());
+    members
+        .map(|(name, schema)| (name.to_owned(), schema))
+        .collect()
+}

@@ -1,0 +1,210 @@
+//! The schemas of descriptions of models.
+
+use super::form::{Named, any_object, array, object, or_null, reference, typed};
+use serde_json::{Value, json};
+
+/// All of them.
+pub fn all() -> Vec<Named> {
+    let schemas = contracts()
+        .into_iter()
+        .chain(metadata())
+        .chain(repository());
+    schemas.collect()
+}
+
+/// A list of names.
+fn names(description: &str) -> Value {
+    json!({ "type": "array", "items": { "type": "string" }, "description": description })
+}
+
+/// Models and their contracts.
+fn contracts() -> Vec<Named> {
+    vec![
+        (
+            "Model",
+            object(
+                "A model and its contract.",
+                json!({
+                    "name": { "type": "string" },
+                    "id": typed("string", "The name, as OpenAI's clients read it."),
+                    "object": { "type": "string", "const": "model" },
+                    "created": {
+                        "type": "integer", "minimum": 0,
+                        "description": "When the contract in force was written, in seconds since the Unix epoch.",
+                    },
+                    "owned_by": { "type": "string" },
+                    "description": { "type": "string" },
+                    "versions": names("Its versions, the lowest first."),
+                    "format": typed("string", "`onnx` or `openvino`."),
+                    "inputs": array(reference("TensorContract")),
+                    "outputs": array(reference("TensorContract")),
+                    "axes": any_object("The bounds of axes that have a name."),
+                    "limits": any_object("Bounds of one call."),
+                    "predict": typed("string", "The path of `:predict`."),
+                    "adapter": typed("string", "The adapter that reads content for the model."),
+                    "ready": typed("boolean", "In lists: whether some version can run now."),
+                    "error": typed("string", "Why the model cannot be used, where it cannot."),
+                }),
+                &["name"],
+            ),
+        ),
+        (
+            "TensorContract",
+            object(
+                "An input or output of a contract.",
+                json!({
+                    "name": { "type": "string" },
+                    "datatype": reference("Datatype"),
+                    "shape": {
+                        "type": "array",
+                        "description": "The lengths of the axes; a name where any length within `axes` will do.",
+                        "items": { "type": ["integer", "string"] },
+                    },
+                    "description": { "type": ["string", "null"] },
+                }),
+                &["name", "datatype", "shape"],
+            ),
+        ),
+        (
+            "ModelList",
+            object(
+                "The models that the caller may know of.",
+                json!({
+                    "object": { "type": "string", "const": "list" },
+                    "data": {
+                        "type": "array",
+                        "items": reference("ModelId"),
+                        "description": "The models that can be used, as OpenAI's clients read them.",
+                    },
+                    "models": array(reference("Model")),
+                }),
+                &["object", "data", "models"],
+            ),
+        ),
+        (
+            "ModelId",
+            object(
+                "A model, as OpenAI's clients read it.",
+                json!({
+                    "id": { "type": "string" },
+                    "object": { "type": "string", "const": "model" },
+                    "created": { "type": "integer", "minimum": 0 },
+                    "owned_by": { "type": "string" },
+                }),
+                &["id", "object", "created", "owned_by"],
+            ),
+        ),
+    ]
+}
+
+/// Models in the Open Inference Protocol's form and in Triton's.
+fn metadata() -> Vec<Named> {
+    let metadata = || array(reference("TensorMetadata"));
+    vec![
+        (
+            "ModelMetadata",
+            object(
+                "A model's inputs and outputs, in the Open Inference Protocol's form.",
+                json!({
+                    "name": { "type": "string" },
+                    "versions": names("Its versions, the lowest first."),
+                    "platform": { "type": "string" },
+                    "inputs": metadata(),
+                    "outputs": metadata(),
+                }),
+                &["name", "platform", "inputs", "outputs"],
+            ),
+        ),
+        (
+            "TensorMetadata",
+            object(
+                "An input or output.",
+                json!({
+                    "name": { "type": "string" },
+                    "datatype": reference("Datatype"),
+                    "shape": {
+                        "type": "array",
+                        "description": "The lengths of the axes; -1 for any length.",
+                        "items": { "type": "integer", "minimum": -1 },
+                    },
+                }),
+                &["name", "datatype", "shape"],
+            ),
+        ),
+        (
+            "ModelConfig",
+            object(
+                "The members of Triton's `ModelConfig` that a contract fills.",
+                json!({
+                    "name": { "type": "string" },
+                    "platform": { "type": "string" },
+                    "backend": { "type": "string" },
+                    "version_policy": any_object("The versions that are there."),
+                    "max_batch_size": typed("integer", "The most items of a call; 0 where no axis counts items."),
+                    "input": array(any_object("`name`, `data_type`, `dims`, `reshape`.")),
+                    "output": array(any_object("`name`, `data_type`, `dims`, `reshape`.")),
+                    "dynamic_batching": any_object("How calls are run together."),
+                }),
+                &["name", "platform", "max_batch_size", "input", "output"],
+            ),
+        ),
+    ]
+}
+
+/// Statistics and the repository.
+fn repository() -> Vec<Named> {
+    vec![
+        (
+            "ModelStatistics",
+            object(
+                "Statistics in Triton's form.",
+                json!({ "model_stats": array(reference("VersionStatistics")) }),
+                &["model_stats"],
+            ),
+        ),
+        (
+            "VersionStatistics",
+            json!({
+                "type": "object",
+                "description": "The counts and times of one version of a model.",
+                "properties": {
+                    "name": { "type": "string" },
+                    "version": { "type": "string" },
+                    "inference_count": typed("integer", "The items that ran."),
+                    "execution_count": typed("integer", "The batches that ran."),
+                },
+                "additionalProperties": true,
+            }),
+        ),
+        ("RepositoryIndex", array(reference("RepositoryEntry"))),
+        (
+            "RepositoryEntry",
+            object(
+                "One version of a model, and its state.",
+                json!({
+                    "name": { "type": "string" },
+                    "version": { "type": "string" },
+                    "state": typed("string", "Such as `READY` or `UNAVAILABLE`."),
+                    "reason": { "type": "string" },
+                }),
+                &["name"],
+            ),
+        ),
+        (
+            "RepositoryIndexRequest",
+            object(
+                "Which models to list.",
+                json!({ "ready": or_null(typed("boolean", "Only those that are ready.")) }),
+                &[],
+            ),
+        ),
+        (
+            "RepositoryControl",
+            object(
+                "How to load or unload.",
+                json!({ "parameters": or_null(any_object("`unload_dependents`, for unloading.")) }),
+                &[],
+            ),
+        ),
+    ]
+}

@@ -1,0 +1,155 @@
+//! The schemas of answers under `/v1/models`.
+
+use super::form::{Named, any_object, array, object, reference, typed};
+use serde_json::{Value, json};
+
+/// All of them.
+pub fn all() -> Vec<Named> {
+    let schemas = predict().into_iter().chain(explain()).chain(batch());
+    schemas.collect()
+}
+
+/// The members of an answer of `:predict`.
+pub(super) fn predict_response(model: Value, prediction: Value) -> Value {
+    let mut predictions = array(prediction);
+    predictions["description"] = json!("One for each item, in order.");
+    object(
+        "The predictions, and which version of the model made them.",
+        json!({
+            "prediction_id": typed("string", "Names the prediction for good."),
+            "id": typed("string", "The caller's own id for the call."),
+            "model": model,
+            "model_version": typed("string", "The version that answered."),
+            "predictions": predictions,
+            "explanation": reference("Explanation"),
+            "non_finite": {
+                "type": "integer", "minimum": 1,
+                "description": "How many numbers are `null` because JSON has no NaN and no infinity.",
+            },
+            "latency_ms": typed("number", "Milliseconds from the request's arrival to its answer."),
+            "request_id": typed("string", "Names the request, as the header `X-Request-Id` does."),
+        }),
+        &[
+            "prediction_id",
+            "model",
+            "model_version",
+            "predictions",
+            "latency_ms",
+            "request_id",
+        ],
+    )
+}
+
+/// The answer of `:predict`.
+fn predict() -> Vec<Named> {
+    vec![(
+        "PredictResponse",
+        predict_response(typed("string", "The model that answered."), json!({})),
+    )]
+}
+
+/// The answer of `:explain`.
+fn explain() -> Vec<Named> {
+    let integer = || json!({ "type": "integer" });
+    vec![
+        (
+            "Explanation",
+            object(
+                "How much each group of features accounts for.",
+                json!({
+                    "method": { "type": "string", "const": "occlusion" },
+                    "output": typed("string", "The output that is explained."),
+                    "target": { "type": ["string", "integer"], "description": "The class that is explained." },
+                    "target_index": integer(),
+                    "base_score": { "type": ["number", "null"], "description": "The value of the class with nothing hidden." },
+                    "baseline": any_object("The value that hides each input."),
+                    "items": typed("integer", "The items that the explanation cost."),
+                    "attributions": array(reference("Attribution")),
+                    "sum": { "type": ["number", "null"], "description": "The sum of all attributions." },
+                }),
+                &["method", "output", "target", "base_score", "attributions"],
+            ),
+        ),
+        (
+            "Attribution",
+            object(
+                "One group of features.",
+                json!({
+                    "name": { "type": "string" },
+                    "input": { "type": "string" },
+                    "attribution": {
+                        "type": ["number", "null"],
+                        "description": "By how much the value of the class falls when the group is hidden.",
+                    },
+                }),
+                &["name", "input", "attribution"],
+            ),
+        ),
+        (
+            "ExplainResponse",
+            object(
+                "An explanation in place of the predictions.",
+                json!({
+                    "prediction_id": { "type": "string" },
+                    "id": { "type": "string" },
+                    "model": { "type": "string" },
+                    "model_version": { "type": "string" },
+                    "explanation": reference("Explanation"),
+                    "latency_ms": { "type": "number" },
+                    "request_id": { "type": "string" },
+                }),
+                &["prediction_id", "model", "model_version", "explanation"],
+            ),
+        ),
+    ]
+}
+
+/// The answer of `:batchPredict`.
+fn batch() -> Vec<Named> {
+    let integer = || json!({ "type": "integer" });
+    vec![
+        (
+            "BatchPredictResponse",
+            object(
+                "One result for each request.",
+                json!({
+                    "model": { "type": "string" },
+                    "model_version": { "type": "string" },
+                    "results": array(reference("BatchResult")),
+                    "succeeded": integer(),
+                    "failed": integer(),
+                    "retry": {
+                        "type": "array", "items": integer(),
+                        "description": "The failed requests that may succeed when they are sent again, by index.",
+                    },
+                    "latency_ms": { "type": "number" },
+                    "request_id": { "type": "string" },
+                }),
+                &[
+                    "model",
+                    "model_version",
+                    "results",
+                    "succeeded",
+                    "failed",
+                    "retry",
+                ],
+            ),
+        ),
+        (
+            "BatchResult",
+            object(
+                "The predictions of one request, or its error.",
+                json!({
+                    "index": typed("integer", "The place of the request in `requests`, from 0."),
+                    "status": typed("integer", "The HTTP status the request would have alone."),
+                    "id": { "type": "string" },
+                    "prediction_id": { "type": "string" },
+                    "predictions": array(json!({})),
+                    "non_finite": integer(),
+                    "error": any_object("`code`, `status`, `message` and `details`, as in an error."),
+                }),
+                &["index", "status"],
+            ),
+        ),
+    ]
+}

@@ -1,0 +1,88 @@
+//! The schemas of what the server reports about itself: metadata, errors, usage.
+
+use super::form::{Named, any_object, array, object, reference, typed};
+use serde_json::json;
+
+/// All of them.
+pub fn all() -> Vec<Named> {
+    let entry_members = || {
+        json!({
+            "code": typed("string", "A stable word for programs."),
+            "status": typed("integer", "The HTTP status."),
+            "title": { "type": "string" },
+            "remedy": typed("string", "What to do next."),
+        })
+    };
+    vec![
+        (
+            "ServerMetadata",
+            object(
+                "The server in the Open Inference Protocol's form.",
+                json!({
+                    "name": { "type": "string" },
+                    "version": { "type": "string" },
+                    "extensions": array(json!({ "type": "string" })),
+                }),
+                &["name", "version", "extensions"],
+            ),
+        ),
+        ("Status", any_object("How things stand.")),
+        (
+            "ErrorCatalogue",
+            object(
+                "All errors.",
+                json!({ "errors": array(reference("ErrorEntry")) }),
+                &["errors"],
+            ),
+        ),
+        (
+            "ErrorEntry",
+            object(
+                "One error of the catalogue.",
+                entry_members(),
+                &["code", "status", "title", "remedy"],
+            ),
+        ),
+        (
+            "Usage",
+            object(
+                "A page of the caller's own use.",
+                json!({
+                    "tenant": { "type": "string" },
+                    "usage": array(reference("UsageRow")),
+                    "next_page_token": typed("string", "Names the next page, where there is one."),
+                }),
+                &["tenant", "usage"],
+            ),
+        ),
+        (
+            "UsageRow",
+            object(
+                "The use of one day, model and API key.",
+                json!({
+                    "date": { "type": "string", "format": "date" },
+                    "model": { "type": "string" },
+                    "api_key_id": { "type": "string" },
+                    "requests": { "type": "integer" },
+                    "items": { "type": "integer" },
+                    "bytes": { "type": "integer" },
+                    "compute_ms": { "type": "number" },
+                }),
+                &[],
+            ),
+        ),
+        (
+            "Violation",
+            object(
+                "One thing that is wrong.",
+                json!({
+                    "pointer": typed("string", "Where: a JSON pointer (RFC 6901) into the body."),
+                    "rule": typed("string", "Which rule, in a stable word."),
+                    "expected": { "type": "string" },
+                    "message": { "type": "string" },
+                }),
+                &["pointer", "rule", "expected", "message"],
+            ),
+        ),
+    ]
+}

@@ -1,0 +1,320 @@
+//! The schemas of calls over texts and pairs of texts.
+
+use super::form::{Named, array, closed, object, or_null, reference, typed};
+use serde_json::{Value, json};
+
+/// All of them.
+pub fn all() -> Vec<Named> {
+    let schemas = classify()
+        .into_iter()
+        .chain(moderations())
+        .chain(rerank_requests())
+        .chain(rerank_answers())
+        .chain(score());
+    schemas.collect()
+}
+
+/// The model, which the body names.
+fn model() -> Value {
+    typed("string", "The model's name, or `name@version`.")
+}
+
+/// A text, or several.
+fn strings() -> Value {
+    json!({ "anyOf": [
+        { "type": "string", "minLength": 1 },
+        { "type": "array", "items": { "type": "string", "minLength": 1 }, "minItems": 1 },
+    ] })
+}
+
+fn truncate() -> Value {
+    or_null(typed(
+        "boolean",
+        "Cuts each text at its end to what the model reads.",
+    ))
+}
+
+fn truncate_to() -> Value {
+    or_null(json!({
+        "type": "integer", "minimum": -1,
+        "description": "Cuts each text at its end to this many tokens; -1 is as many as the model reads.",
+    }))
+}
+
+fn user() -> Value {
+    or_null(typed("string", "Not used."))
+}
+
+/// Bodies of `/v1/classify`.
+fn classify() -> Vec<Named> {
+    let scores = || array(reference("ClassScore"));
+    vec![
+        (
+            "ClassifyRequest",
+            closed(
+                "Texts for a model that classifies: `input`, or `inputs`.",
+                json!({
+                    "model": model(),
+                    "input": or_null(strings()),
+                    "inputs": or_null(json!({ "anyOf": [
+                        { "type": "string", "minLength": 1 },
+                        { "type": "array", "minItems": 1, "items": {
+                            "type": "array", "minItems": 1, "maxItems": 2, "items": { "type": "string", "minLength": 1 },
+                        } },
+                    ] })),
+                    "truncate": truncate(),
+                    "truncate_prompt_tokens": truncate_to(),
+                    "raw_scores": or_null(json!({ "type": "boolean", "const": false })),
+                    "user": user(),
+                }),
+                &["model"],
+            ),
+        ),
+        (
+            "ClassifyResponse",
+            json!({
+                "description": "The form of vLLM for `input`; for `inputs` that of Text Embeddings Inference.",
+                "anyOf": [reference("Classification"), scores(), array(scores())],
+            }),
+        ),
+        (
+            "Classification",
+            object(
+                "The classes of each input.",
+                json!({
+                    "id": { "type": "string" },
+                    "object": { "type": "string", "const": "list" },
+                    "created": { "type": "integer" },
+                    "model": { "type": "string" },
+                    "data": array(reference("Classified")),
+                    "usage": reference("EmbeddingUsage"),
+                }),
+                &["id", "object", "created", "model", "data", "usage"],
+            ),
+        ),
+        (
+            "Classified",
+            object(
+                "The classes of one input.",
+                json!({
+                    "index": typed("integer", "The place of the input, from 0."),
+                    "label": typed("string", "The best class."),
+                    "scores": scores(),
+                    "probs": { "type": "array", "items": { "type": "number" }, "description": "Scores in the order of the model's classes." },
+                    "num_classes": { "type": "integer" },
+                }),
+                &["index", "label", "scores"],
+            ),
+        ),
+        (
+            "ClassScore",
+            object(
+                "A class and its score.",
+                json!({ "label": { "type": "string" }, "score": { "type": "number" } }),
+                &["label", "score"],
+            ),
+        ),
+    ]
+}
+
+/// Bodies of `/v1/moderations`.
+fn moderations() -> Vec<Named> {
+    let flags = |kind: Value| json!({ "type": "object", "additionalProperties": kind });
+    vec![
+        (
+            "ModerationRequest",
+            closed(
+                "Texts to flag.",
+                json!({
+                    "model": model(),
+                    "input": { "anyOf": [
+                        { "type": "string", "minLength": 1 },
+                        { "type": "array", "items": { "type": "string", "minLength": 1 }, "minItems": 1 },
+                        { "type": "array", "minItems": 1, "items": reference("ModerationPart") },
+                    ] },
+                    "truncate": truncate(),
+                    "truncate_prompt_tokens": truncate_to(),
+                    "user": user(),
+                }),
+                &["model", "input"],
+            ),
+        ),
+        (
+            "ModerationPart",
+            closed(
+                "A part of an input.",
+                json!({
+                    "type": { "type": "string", "const": "text" },
+                    "text": { "type": "string", "minLength": 1 },
+                }),
+                &["type", "text"],
+            ),
+        ),
+        (
+            "ModerationResponse",
+            object(
+                "A result for each input; parts have one together.",
+                json!({
+                    "id": { "type": "string" },
+                    "model": { "type": "string" },
+                    "results": array(reference("Moderation")),
+                }),
+                &["id", "model", "results"],
+            ),
+        ),
+        (
+            "Moderation",
+            object(
+                "What is flagged.",
+                json!({
+                    "flagged": { "type": "boolean" },
+                    "categories": flags(json!({ "type": "boolean" })),
+                    "category_scores": flags(json!({ "type": "number" })),
+                    "category_applied_input_types": flags(json!({ "type": "array", "items": { "type": "string" } })),
+                }),
+                &[
+                    "flagged",
+                    "categories",
+                    "category_scores",
+                    "category_applied_input_types",
+                ],
+            ),
+        ),
+    ]
+}
+
+/// Requests of `/v1/rerank`.
+fn rerank_requests() -> Vec<Named> {
+    vec![
+        (
+            "RerankRequest",
+            closed(
+                "A query, and `documents` or `texts`.",
+                json!({
+                    "model": model(),
+                    "query": { "type": "string", "minLength": 1 },
+                    "documents": or_null(json!({ "type": "array", "minItems": 1, "items": {
+                        "anyOf": [{ "type": "string" }, reference("RerankDocument")],
+                    } })),
+                    "texts": or_null(json!({ "type": "array", "minItems": 1, "items": { "type": "string" } })),
+                    "top_n": or_null(json!({ "type": "integer", "minimum": 1, "description": "The most results." })),
+                    "return_documents": or_null(typed("boolean", "Whether results repeat their document.")),
+                    "return_text": or_null(typed("boolean", "The same, as Text Embeddings Inference calls it.")),
+                    "truncate": truncate(),
+                    "truncate_prompt_tokens": truncate_to(),
+                    "raw_scores": or_null(json!({ "type": "boolean", "const": false })),
+                    "priority": or_null(typed("integer", "Not used.")),
+                    "user": user(),
+                }),
+                &["model", "query"],
+            ),
+        ),
+        (
+            "RerankDocument",
+            closed(
+                "A document.",
+                json!({ "text": { "type": "string" } }),
+                &["text"],
+            ),
+        ),
+    ]
+}
+
+/// Answers of `/v1/rerank`.
+fn rerank_answers() -> Vec<Named> {
+    vec![
+        (
+            "RerankResponse",
+            json!({
+                "description": "The form of Cohere for `documents`; for `texts` that of Text Embeddings Inference.",
+                "anyOf": [reference("Reranking"), array(reference("Ranked"))],
+            }),
+        ),
+        (
+            "Reranking",
+            object(
+                "The documents, best first.",
+                json!({
+                    "id": { "type": "string" },
+                    "model": { "type": "string" },
+                    "results": array(reference("RankedDocument")),
+                    "meta": { "type": "object" },
+                    "usage": reference("EmbeddingUsage"),
+                }),
+                &["id", "model", "results", "meta", "usage"],
+            ),
+        ),
+        (
+            "RankedDocument",
+            object(
+                "A document and its score.",
+                json!({
+                    "index": typed("integer", "Its place in the call, from 0."),
+                    "relevance_score": { "type": "number" },
+                    "document": reference("RerankDocument"),
+                }),
+                &["index", "relevance_score"],
+            ),
+        ),
+        (
+            "Ranked",
+            object(
+                "A text and its score.",
+                json!({
+                    "index": typed("integer", "Its place in the call, from 0."),
+                    "score": { "type": "number" },
+                    "text": { "type": "string" },
+                }),
+                &["index", "score"],
+            ),
+        ),
+    ]
+}
+
+/// Bodies of `/v1/score`.
+fn score() -> Vec<Named> {
+    vec![
+        (
+            "ScoreRequest",
+            closed(
+                "Two texts, one and several, or as many and as many.",
+                json!({
+                    "model": model(),
+                    "text_1": strings(),
+                    "text_2": strings(),
+                    "truncate": truncate(),
+                    "truncate_prompt_tokens": truncate_to(),
+                    "user": user(),
+                }),
+                &["model", "text_1", "text_2"],
+            ),
+        ),
+        (
+            "ScoreResponse",
+            object(
+                "A score for each pair.",
+                json!({
+                    "id": { "type": "string" },
+                    "object": { "type": "string", "const": "list" },
+                    "created": { "type": "integer" },
+                    "model": { "type": "string" },
+                    "data": array(reference("Scored")),
+                    "usage": reference("EmbeddingUsage"),
+                }),
+                &["id", "object", "created", "model", "data", "usage"],
+            ),
+        ),
+        (
+            "Scored",
+            object(
+                "The score of one pair.",
+                json!({
+                    "index": typed("integer", "The place of the pair, from 0."),
+                    "object": { "type": "string", "const": "score" },
+                    "score": { "type": "number" },
+                }),
+                &["index", "object", "score"],
+            ),
+        ),
+    ]
+}
