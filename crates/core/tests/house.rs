@@ -245,6 +245,9 @@ fn sources(root: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// A path, without the colons between its segments.
+type Segments = Vec<String>;
+
 /// The text of a file without comments, literals and tests. Lines stay where they are.
 struct Source(String);
 
@@ -290,7 +293,7 @@ impl Source {
     }
 
     /// The paths that are used and those that are re-exported, each as its segments, with the name it gets here.
-    fn paths(&self) -> (Vec<Vec<String>>, Vec<(Vec<String>, String)>) {
+    fn paths(&self) -> (Vec<Segments>, Vec<(Segments, String)>) {
         let (mut used, mut exported) = (Vec::new(), Vec::new());
         let mut rest = String::with_capacity(self.0.len());
         let mut text = self.0.as_str();
