@@ -7,7 +7,7 @@ use penstock_host::Launcher;
 use penstock_host::admin::AdminListen;
 use penstock_host::admin::action::Action;
 use penstock_host::app::Nn;
-use penstock_host::doors::DoorKind;
+use penstock_host::entry_points::EntryPointKind;
 use penstock_host::keys::{NewKey, NewTenant, Scope};
 use penstock_host::{check, init, keys, up, usage};
 use std::net::SocketAddr;
@@ -470,8 +470,8 @@ fn main() -> ExitCode {
                 listen: args.listen,
                 admin: args.admin_listen,
                 door: match args.door {
-                    DoorArg::Direct => DoorKind::Direct,
-                    DoorArg::Http => DoorKind::Http,
+                    DoorArg::Direct => EntryPointKind::Direct,
+                    DoorArg::Http => EntryPointKind::Http,
                 },
             })
         }

@@ -7,9 +7,9 @@ mod common;
 
 use common::{Answer, call, root};
 use penstock_host::app::Severity;
-use penstock_host::doors::{Direct, DoorKind, DoorSettings, Http, link};
 use penstock_host::engine::Ticker;
-use penstock_host::server::{Door, Server};
+use penstock_host::entry_points::{Direct, EntryPointKind, EntryPointSettings, Http, link};
+use penstock_host::server::{EntryPoint, Server};
 use penstock_host::settings::Settings;
 use penstock_host::{AppOptions, check, up};
 use penstock_kv::{
@@ -249,7 +249,7 @@ fn application(files: &Path) -> AppOptions {
     }
 }
 
-fn start(door: DoorKind, settings: &str) -> Running {
+fn start(door: EntryPointKind, settings: &str) -> Running {
     let files = tempfile::tempdir().unwrap();
     let options = application(files.path());
     std::fs::write(&options.policy, settings).unwrap();
@@ -276,19 +276,19 @@ fn start(door: DoorKind, settings: &str) -> Running {
         }))
         .expect("the application is prepared");
     let ticker = Ticker::start(prepared.component.engine()).unwrap();
-    let door_settings = DoorSettings {
-        retained_bytes: penstock_host::doors::RETAINED_BYTES,
+    let door_settings = EntryPointSettings {
+        retained_bytes: penstock_host::entry_points::RETAINED_BYTES,
         count: settings.instances.count,
         max_reuse: settings.instances.max_reuse,
         total_timeout: Duration::from_millis(settings.server.total_timeout_ms),
     };
     let pre = link(&prepared.component).expect("linked");
     let door = match door {
-        DoorKind::Direct => Door::Direct(Arc::new(
+        EntryPointKind::Direct => EntryPoint::Direct(Arc::new(
             Direct::new(pre, prepared.source, door_settings).expect("a direct door"),
         )),
-        DoorKind::Http => {
-            Door::Http(Http::new(pre, prepared.source, door_settings).expect("an HTTP door"))
+        EntryPointKind::Http => {
+            EntryPoint::Http(Http::new(pre, prepared.source, door_settings).expect("an HTTP door"))
         }
     };
     let server = Server::new(door, settings.server.clone());
@@ -340,7 +340,7 @@ impl Running {
     }
 }
 
-const DOORS: [DoorKind; 2] = [DoorKind::Direct, DoorKind::Http];
+const DOORS: [EntryPointKind; 2] = [EntryPointKind::Direct, EntryPointKind::Http];
 
 /// Long enough for an answer that does not wait, on a busy machine.
 const A_MOMENT: Duration = Duration::from_millis(300);
@@ -413,7 +413,7 @@ fn every_call_of_the_synchronous_interfaces_does_what_it_says_through_both_doors
 
 #[test]
 fn the_asynchronous_interface_does_the_same_and_streams_its_listing() {
-    let host = start(DoorKind::Http, "");
+    let host = start(EntryPointKind::Http, "");
     for slow in [false, true] {
         host.store.slow.store(slow, Ordering::SeqCst);
         host.store.entries.lock().unwrap().clear();
@@ -562,7 +562,10 @@ fn each_error_is_told_by_its_name() {
 
 #[test]
 fn a_batch_holds_no_more_of_the_host_than_an_instance_may() {
-    let host = start(DoorKind::Direct, "[instances]\nmemory_bytes = 33554432\n");
+    let host = start(
+        EntryPointKind::Direct,
+        "[instances]\nmemory_bytes = 33554432\n",
+    );
     for n in 0..40 {
         host.store.put(&format!("p{n}"), &vec![0; 1 << 20]);
     }
@@ -595,7 +598,7 @@ fn a_batch_holds_no_more_of_the_host_than_an_instance_may() {
 
 #[test]
 fn of_many_who_swap_at_once_one_wins() {
-    let host = start(DoorKind::Direct, "");
+    let host = start(EntryPointKind::Direct, "");
     for round in 0..8 {
         host.store.slow.store(round % 2 == 1, Ordering::SeqCst);
         let asked: Vec<_> = (0..64)
@@ -742,7 +745,7 @@ fn an_answer_waits_until_what_it_rests_on_is_durable() {
 
 #[test]
 fn what_an_instance_remembers_is_waited_for_and_what_it_never_asked_is_not() {
-    let host = start(DoorKind::Direct, "[instances]\ncount = 1\n");
+    let host = start(EntryPointKind::Direct, "[instances]\ncount = 1\n");
     host.store.durable.send_replace(0);
     // An instance that never used a store.
     assert_eq!(host.get("/none/at-all").status, 200);
@@ -780,7 +783,7 @@ fn an_answer_that_rests_on_what_may_be_lost_is_replaced_by_an_error() {
 
 #[test]
 fn where_a_label_says_so_the_write_itself_waits() {
-    let host = start(DoorKind::Direct, "");
+    let host = start(EntryPointKind::Direct, "");
     host.strict.broken.store(true, Ordering::SeqCst);
     for call in [
         "set?label=strict&name=a&value=x",

@@ -16,9 +16,9 @@ mod support;
 
 use bytes::Bytes;
 use common::{call, onnxruntime, root};
-use penstock_host::doors::{Direct, DoorRequest, DoorSettings, Http, link};
 use penstock_host::engine::Ticker;
-use penstock_host::server::{Door, Server};
+use penstock_host::entry_points::{Direct, EntryPointRequest, EntryPointSettings, Http, link};
+use penstock_host::server::{EntryPoint, Server};
 use penstock_host::settings::Settings;
 use penstock_host::{AppOptions, up};
 use penstock_nn::{NnTensor, Repository, TensorType};
@@ -170,7 +170,7 @@ fn start(kind: Kind, slow: &str) -> Host {
         runtime.block_on(prepared.repository.load_all(|_| {}));
     }
     let ticker = Ticker::start(prepared.component.engine()).unwrap();
-    let door_settings = DoorSettings {
+    let door_settings = EntryPointSettings {
         retained_bytes: settings.instances.memory_bytes,
         // One, so that each request finds the instance as the one before left it.
         count: if slow.is_empty() { 1 } else { 8 },
@@ -180,11 +180,11 @@ fn start(kind: Kind, slow: &str) -> Host {
     let pre = link(&prepared.component).expect("linked");
     let mut direct = None;
     let door = match kind {
-        Kind::Http => Door::Http(Http::new(pre, prepared.source, door_settings).unwrap()),
+        Kind::Http => EntryPoint::Http(Http::new(pre, prepared.source, door_settings).unwrap()),
         _ => {
             let pool = Arc::new(Direct::new(pre, prepared.source, door_settings).unwrap());
             direct = Some(pool.clone());
-            Door::Direct(pool)
+            EntryPoint::Direct(pool)
         }
     };
     let server = Server::new(door, settings.server);
@@ -537,12 +537,12 @@ fn a_path_that_is_no_case_is_404() {
 }
 
 /// A request straight to the typed door.
-fn request(path: &str, headers: &[(&str, &str)], within: Duration) -> DoorRequest {
+fn request(path: &str, headers: &[(&str, &str)], within: Duration) -> EntryPointRequest {
     let mut request = hyper::Request::builder().uri(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    DoorRequest {
+    EntryPointRequest {
         parts: request.body(()).unwrap().into_parts().0,
         body: Bytes::new(),
         deadline: tokio::time::Instant::now() + within,

@@ -180,158 +180,29 @@ impl RolloutAction {
         body: &[u8],
         now_ms: u64,
     ) -> Result<Self, Problem> {
-        let unknown = || {
-            let message = "the admin API has no such path; docs/ROLLOUT.md lists them";
-            Problem::new(Code::UnknownPath, message)
-        };
         Query::of(query, &[])?;
-        let allowed = |allow: &'static str| {
-            let message = format!("{method} is not allowed here; {allow} is");
-            Err(Problem::new(Code::MethodNotAllowed, message).with_allow(allow))
-        };
         let rest = path
             .strip_prefix(BASE)
             .and_then(|path| path.strip_prefix("models"));
-        let rest = rest.ok_or_else(unknown)?;
+        let rest = rest.ok_or_else(unknown_path)?;
         if rest.is_empty() {
             return match method {
                 "GET" => Ok(Self::List),
-                _ => allowed("GET"),
+                _ => Err(not_allowed(method, "GET")),
             };
         }
-        let rest = rest.strip_prefix('/').ok_or_else(unknown)?;
-        let (model, part) = part(rest).ok_or_else(unknown)?;
-        let change = match (part, method) {
-            (Part::Whole, "GET") => return Ok(Self::Show(model.to_owned())),
-            (Part::Whole, _) => return allowed("GET"),
-            (Part::Verb("promote"), "POST") => {
-                let mut body = Body::of(body)?;
-                let alias = body.read("alias", ALIAS_RULE);
-                body.end(Vec::new())?;
-                Change::Promote { alias }
-            }
-            (Part::Verb("rollback"), "POST") => {
-                Body::of(body)?.end(Vec::new())?;
-                Change::Rollback
-            }
-            (Part::Verb("promote" | "rollback"), _) => return allowed("POST"),
-            (Part::Verb(_), _) => return Err(unknown()),
-            (Part::Default, "PUT") => {
-                let mut body = Body::of(body)?;
-                let to: Option<Target> = body.required("to", A_TARGET);
-                body.end(Vec::new())?;
-                Change::SetDefault { to }
-            }
-            (Part::Default, "DELETE") => {
-                Body::of(body)?.end(Vec::new())?;
-                Change::SetDefault { to: None }
-            }
-            (Part::Alias(text), "PUT" | "DELETE") => {
-                let alias = Alias::parse(text).ok_or_else(|| named(text, "alias", ALIAS_RULE))?;
-                let mut body = Body::of(body)?;
-                if method == "DELETE" {
-                    body.end(Vec::new())?;
-                    Change::RemoveAlias { alias }
-                } else {
-                    let version = version(&mut body, "version");
-                    body.end(Vec::new())?;
-                    Change::SetAlias { alias, version }
-                }
-            }
-            (Part::Canary, "PUT") => {
-                let mut body = Body::of(body)?;
-                let version = version(&mut body, "version");
-                let percent: Option<Percent> = body.required("percent", PERCENTAGE);
-                // What ends by itself is what most want; `null` says that it must not.
-                let rollback = match body.is_null("rollback") {
-                    true => {
-                        let _: Option<Bounds> = body.read("rollback", BOUNDS);
-                        None
-                    }
-                    false => Some(body.read("rollback", BOUNDS).unwrap_or_default()),
-                };
-                body.end(Vec::new())?;
-                Change::StartCanary {
-                    version,
-                    percent: percent.expect("it was there, or refused"),
-                    rollback,
-                }
-            }
-            (Part::Canary, "PATCH") => {
-                let mut body = Body::of(body)?;
-                let percent: Option<Percent> = body.read("percent", PERCENTAGE);
-                let never = body.is_null("rollback");
-                let bounds: Option<BoundsPatch> = body.read("rollback", BOUNDS);
-                body.end(Vec::new())?;
-                let rollback = match never {
-                    true => Some(None),
-                    false => bounds.map(Some),
-                };
-                Change::SetCanary { percent, rollback }
-            }
-            (Part::Canary, "DELETE") => {
-                Body::of(body)?.end(Vec::new())?;
-                Change::StopCanary
-            }
-            (Part::Canary, _) => return allowed("DELETE, PATCH, PUT"),
-            (Part::Split, "PUT") => {
-                let mut body = Body::of(body)?;
-                let arms: Option<Vec<SplitArm>> =
-                    body.read("arms", "a list of objects with `to` and `weight`");
-                let header: Option<ByHeader> =
-                    body.read("header", "an object with `name` and `values`");
-                body.end(Vec::new())?;
-                Change::SetSplit {
-                    split: Some((arms.unwrap_or_default(), header)),
-                }
-            }
-            (Part::Split, "DELETE") => {
-                Body::of(body)?.end(Vec::new())?;
-                Change::SetSplit { split: None }
-            }
-            (Part::Shadow, "PUT") => {
-                let mut body = Body::of(body)?;
-                let version = version(&mut body, "version");
-                let percent: Option<Percent> = body.required("percent", PERCENTAGE);
-                body.end(Vec::new())?;
-                Change::SetShadow {
-                    shadow: Some(Shadow {
-                        version,
-                        percent: percent.expect("it was there, or refused"),
-                    }),
-                }
-            }
-            (Part::Shadow, "DELETE") => {
-                Body::of(body)?.end(Vec::new())?;
-                Change::SetShadow { shadow: None }
-            }
-            (Part::Deprecation(text), "PUT" | "DELETE") => {
-                let version = ModelVersion::parse(text).map(Version::from);
-                let version = version.ok_or_else(|| named(text, "version", A_VERSION))?;
-                let mut body = Body::of(body)?;
-                if method == "DELETE" {
-                    body.end(Vec::new())?;
-                    Change::Undeprecate { version }
-                } else {
-                    let deprecated = Deprecated {
-                        since_ms: body.number("since_ms").unwrap_or(now_ms),
-                        sunset_ms: body.number("sunset_ms"),
-                        link: body.read("link", "a URL"),
-                        successor: body.read("successor", A_TARGET),
-                    };
-                    body.end(Vec::new())?;
-                    Change::Deprecate {
-                        version,
-                        deprecated,
-                    }
-                }
-            }
-            (
-                Part::Default | Part::Alias(_) | Part::Split | Part::Shadow | Part::Deprecation(_),
-                _,
-            ) => {
-                return allowed("DELETE, PUT");
-            }
+        let rest = rest.strip_prefix('/').ok_or_else(unknown_path)?;
+        let (model, part) = part(rest).ok_or_else(unknown_path)?;
+        let change = match part {
+            Part::Whole if method == "GET" => return Ok(Self::Show(model.to_owned())),
+            Part::Whole => return Err(not_allowed(method, "GET")),
+            Part::Verb(verb) => verb_change(verb, method, body)?,
+            Part::Default => default_change(method, body)?,
+            Part::Alias(text) => alias_change(text, method, body)?,
+            Part::Canary => canary_change(method, body)?,
+            Part::Split => split_change(method, body)?,
+            Part::Shadow => shadow_change(method, body)?,
+            Part::Deprecation(text) => deprecation_change(text, method, body, now_ms)?,
         };
         Ok(Self::Change(model.to_owned(), change))
     }
@@ -455,6 +326,169 @@ impl RolloutAction {
         }
     }
 }
+
+fn unknown_path() -> Problem {
+    let message = "the admin API has no such path; docs/ROLLOUT.md lists them";
+    Problem::new(Code::UnknownPath, message)
+}
+
+fn not_allowed(method: &str, allow: &'static str) -> Problem {
+    let message = format!("{method} is not allowed here; {allow} is");
+    Problem::new(Code::MethodNotAllowed, message).with_allow(allow)
+}
+
+/// A change without members in its body.
+fn bare(body: &[u8], change: Change) -> Result<Change, Problem> {
+    Body::of(body)?.end(Vec::new())?;
+    Ok(change)
+}
+
+fn verb_change(verb: &str, method: &str, body: &[u8]) -> Result<Change, Problem> {
+    match (verb, method) {
+        ("promote", "POST") => {
+            let mut body = Body::of(body)?;
+            let alias = body.read("alias", ALIAS_RULE);
+            body.end(Vec::new())?;
+            Ok(Change::Promote { alias })
+        }
+        ("rollback", "POST") => bare(body, Change::Rollback),
+        ("promote" | "rollback", _) => Err(not_allowed(method, "POST")),
+        _ => Err(unknown_path()),
+    }
+}
+
+fn default_change(method: &str, body: &[u8]) -> Result<Change, Problem> {
+    match method {
+        "PUT" => {
+            let mut body = Body::of(body)?;
+            let to: Option<Target> = body.required("to", A_TARGET);
+            body.end(Vec::new())?;
+            Ok(Change::SetDefault { to })
+        }
+        "DELETE" => bare(body, Change::SetDefault { to: None }),
+        _ => Err(not_allowed(method, PUT_OR_DELETE)),
+    }
+}
+
+fn alias_change(text: &str, method: &str, body: &[u8]) -> Result<Change, Problem> {
+    if !matches!(method, "PUT" | "DELETE") {
+        return Err(not_allowed(method, PUT_OR_DELETE));
+    }
+    let alias = Alias::parse(text).ok_or_else(|| named(text, "alias", ALIAS_RULE))?;
+    if method == "DELETE" {
+        return bare(body, Change::RemoveAlias { alias });
+    }
+    let mut body = Body::of(body)?;
+    let version = version(&mut body, "version");
+    body.end(Vec::new())?;
+    Ok(Change::SetAlias { alias, version })
+}
+
+fn canary_change(method: &str, body: &[u8]) -> Result<Change, Problem> {
+    match method {
+        "PUT" => {
+            let mut body = Body::of(body)?;
+            let version = version(&mut body, "version");
+            let percent: Option<Percent> = body.required("percent", PERCENTAGE);
+            // Most operators want a canary that ends by itself. `null` says that it must not.
+            let rollback = match body.is_null("rollback") {
+                true => {
+                    let _: Option<Bounds> = body.read("rollback", BOUNDS);
+                    None
+                }
+                false => Some(body.read("rollback", BOUNDS).unwrap_or_default()),
+            };
+            body.end(Vec::new())?;
+            Ok(Change::StartCanary {
+                version,
+                percent: percent.expect("it was there, or refused"),
+                rollback,
+            })
+        }
+        "PATCH" => {
+            let mut body = Body::of(body)?;
+            let percent: Option<Percent> = body.read("percent", PERCENTAGE);
+            let never = body.is_null("rollback");
+            let bounds: Option<BoundsPatch> = body.read("rollback", BOUNDS);
+            body.end(Vec::new())?;
+            let rollback = match never {
+                true => Some(None),
+                false => bounds.map(Some),
+            };
+            Ok(Change::SetCanary { percent, rollback })
+        }
+        "DELETE" => bare(body, Change::StopCanary),
+        _ => Err(not_allowed(method, "DELETE, PATCH, PUT")),
+    }
+}
+
+fn split_change(method: &str, body: &[u8]) -> Result<Change, Problem> {
+    match method {
+        "PUT" => {
+            let mut body = Body::of(body)?;
+            let arms: Option<Vec<SplitArm>> =
+                body.read("arms", "a list of objects with `to` and `weight`");
+            let header: Option<ByHeader> =
+                body.read("header", "an object with `name` and `values`");
+            body.end(Vec::new())?;
+            Ok(Change::SetSplit {
+                split: Some((arms.unwrap_or_default(), header)),
+            })
+        }
+        "DELETE" => bare(body, Change::SetSplit { split: None }),
+        _ => Err(not_allowed(method, PUT_OR_DELETE)),
+    }
+}
+
+fn shadow_change(method: &str, body: &[u8]) -> Result<Change, Problem> {
+    match method {
+        "PUT" => {
+            let mut body = Body::of(body)?;
+            let version = version(&mut body, "version");
+            let percent: Option<Percent> = body.required("percent", PERCENTAGE);
+            body.end(Vec::new())?;
+            Ok(Change::SetShadow {
+                shadow: Some(Shadow {
+                    version,
+                    percent: percent.expect("it was there, or refused"),
+                }),
+            })
+        }
+        "DELETE" => bare(body, Change::SetShadow { shadow: None }),
+        _ => Err(not_allowed(method, PUT_OR_DELETE)),
+    }
+}
+
+fn deprecation_change(
+    text: &str,
+    method: &str,
+    body: &[u8],
+    now_ms: u64,
+) -> Result<Change, Problem> {
+    if !matches!(method, "PUT" | "DELETE") {
+        return Err(not_allowed(method, PUT_OR_DELETE));
+    }
+    let version = ModelVersion::parse(text).map(Version::from);
+    let version = version.ok_or_else(|| named(text, "version", A_VERSION))?;
+    if method == "DELETE" {
+        return bare(body, Change::Undeprecate { version });
+    }
+    let mut body = Body::of(body)?;
+    let deprecated = Deprecated {
+        since_ms: body.number("since_ms").unwrap_or(now_ms),
+        sunset_ms: body.number("sunset_ms"),
+        link: body.read("link", "a URL"),
+        successor: body.read("successor", A_TARGET),
+    };
+    body.end(Vec::new())?;
+    Ok(Change::Deprecate {
+        version,
+        deprecated,
+    })
+}
+
+/// The methods of a part that is set and removed.
+const PUT_OR_DELETE: &str = "DELETE, PUT";
 
 /// The models by name, those without a version among them of which something is said: a folder may go before what was said
 /// of it is taken back.

@@ -3,7 +3,10 @@
 //! What the contract says is decided in `penstock_nn::derive`; this module finds the graph, reads what lies beside it,
 //! writes files, runs the model once and prints.
 
+use super::init_source::find_graph;
 use crate::AppOptions;
+pub use crate::init_print::DescribeOptions;
+use crate::init_print::print;
 use crate::prepare;
 use anyhow::{Context, bail};
 use penstock_nn::backend::OPENVINO;
@@ -20,9 +23,6 @@ use std::process::ExitCode;
 
 /// The largest `sample.json` that is written. A model with larger inputs is called with a binary body instead.
 const MAX_SAMPLE_BYTES: usize = 4 << 20;
-
-/// Most files of a folder that are looked at for a graph.
-const MAX_ENTRIES: usize = 4096;
 
 /// Largest configuration beside a graph that is read; a tokenizer has some megabytes.
 const MAX_BESIDE_BYTES: u64 = 64 << 20;
@@ -46,15 +46,6 @@ pub struct InitOptions {
     pub link: bool,
 }
 
-/// What `penstock describe` is asked.
-#[derive(Clone, Debug)]
-pub struct DescribeOptions {
-    /// The graph, or a folder with one.
-    pub from: PathBuf,
-    /// One JSON object in place of text.
-    pub json: bool,
-}
-
 /// Writes a model's folder, and says how to call it.
 pub fn run(options: &AppOptions, init: &InitOptions) -> ExitCode {
     ended(initialise(options, init, &mut std::io::stdout().lock()))
@@ -73,87 +64,6 @@ fn ended(outcome: anyhow::Result<()>) -> ExitCode {
             ExitCode::FAILURE
         }
     })
-}
-
-/// The graph that a path stands for: the file itself; or in a folder `model.onnx`, `onnx/model.onnx`, the highest version
-/// of a model's folder, or the only graph that is there.
-fn find_graph(from: &Path) -> anyhow::Result<PathBuf> {
-    if from.is_file() {
-        return Ok(from.to_owned());
-    }
-    if !from.is_dir() {
-        bail!(
-            "{} is neither a file nor a folder; name a graph, or a folder with one",
-            from.display()
-        );
-    }
-    let here = [
-        GRAPH_FILE,
-        "onnx/model.onnx",
-        OPENVINO_GRAPH_FILE,
-        "openvino_model.xml",
-    ];
-    if let Some(found) = here
-        .iter()
-        .map(|name| from.join(name))
-        .find(|path| path.is_file())
-    {
-        return Ok(found);
-    }
-    let mut graphs: Vec<PathBuf> = Vec::new();
-    let mut versions: Vec<(u64, PathBuf)> = Vec::new();
-    for folder in [from.to_owned(), from.join("onnx")] {
-        for entry in std::fs::read_dir(&folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .take(MAX_ENTRIES)
-        {
-            let path = entry.path();
-            let version = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok());
-            if let (Some(version), true) = (version, path.is_dir()) {
-                let graph = [GRAPH_FILE, OPENVINO_GRAPH_FILE].map(|name| path.join(name));
-                versions.extend(
-                    graph
-                        .into_iter()
-                        .find(|graph| graph.is_file())
-                        .map(|graph| (version, graph)),
-                );
-            }
-            if path.is_file()
-                && path
-                    .extension()
-                    .is_some_and(|extension| extension == "onnx")
-            {
-                graphs.push(path);
-            }
-        }
-    }
-    if let Some((_, newest)) = versions.into_iter().max() {
-        return Ok(newest);
-    }
-    graphs.sort();
-    match graphs.as_slice() {
-        [one] => Ok(one.clone()),
-        [] => bail!(
-            "there is no graph in {}; name the file itself (.onnx, or .xml of OpenVINO)",
-            from.display()
-        ),
-        several => {
-            let names: Vec<String> = several
-                .iter()
-                .take(12)
-                .map(|path| path.display().to_string())
-                .collect();
-            bail!(
-                "there are several graphs: {}; name one of them",
-                names.join(", ")
-            )
-        }
-    }
 }
 
 /// A name for the model, made of the file's or the folder's.
@@ -750,173 +660,4 @@ fn call(name: &str, folder: &Path, inputs: &[Tensor], sample: &[u8]) -> (String,
         header.len()
     );
     (command, false)
-}
-
-fn print(
-    options: &AppOptions,
-    describe: &DescribeOptions,
-    out: &mut impl std::io::Write,
-) -> anyhow::Result<()> {
-    let path = find_graph(&describe.from)?;
-    let backends = prepare::backends(options)?;
-    let loads = trial::who_loads(&path, &backends);
-    let size = std::fs::metadata(&path)?.len();
-    let graph = match path.extension().is_some_and(|extension| extension == "xml") {
-        true => None,
-        false => Some(
-            Graph::read(&path)
-                .map_err(|error| anyhow::anyhow!("{}: {}", path.display(), error.message))?,
-        ),
-    };
-    let (inputs, outputs) = match &graph {
-        Some(graph) => (graph.inputs().to_vec(), graph.outputs().to_vec()),
-        None => trial::ports(&path, &backends, OPENVINO)
-            .map_err(|error| anyhow::anyhow!("{}", error.message))?,
-    };
-    if describe.json {
-        writeln!(
-            out,
-            "{}",
-            as_json(&path, size, graph.as_ref(), &inputs, &outputs, &loads)
-        )?;
-        return Ok(());
-    }
-    writeln!(out, "{}  {size} bytes", path.display())?;
-    if let Some(graph) = &graph {
-        let (producer, version) = graph.producer();
-        let opsets: Vec<String> = (graph.opsets().iter())
-            .map(|(domain, version)| format!("{} {version}", domain_name(domain)))
-            .collect();
-        writeln!(
-            out,
-            "format     ONNX, IR {}, opset {}",
-            graph.ir_version(),
-            opsets.join(", ")
-        )?;
-        writeln!(
-            out,
-            "written by {}",
-            printable(&format!("{producer} {version}"))
-        )?;
-        if !graph.description().is_empty() {
-            writeln!(out, "says       {}", printable(graph.description()))?;
-        }
-        writeln!(out, "parameters {}", graph.parameters())?;
-        for file in graph.files() {
-            writeln!(out, "weights in {}", printable(file))?;
-        }
-        for (key, value) in graph.metadata() {
-            writeln!(out, "metadata   {} = {}", printable(key), printable(value))?;
-        }
-    } else {
-        writeln!(out, "format     OpenVINO")?;
-    }
-    for (side, ports) in [("input", &inputs), ("output", &outputs)] {
-        for port in ports {
-            writeln!(
-                out,
-                "{side:<10} {} {} {}",
-                printable(&port.name),
-                port.ty,
-                printable(&port.shape_text())
-            )?;
-        }
-    }
-    if let Some(graph) = &graph {
-        let operators: Vec<String> = (graph.operators().iter())
-            .map(|((domain, name), count)| match domain.is_empty() {
-                true => format!("{name} {count}"),
-                false => format!("{domain}:{name} {count}"),
-            })
-            .collect();
-        writeln!(out, "operators  {}", printable(&operators.join(", ")))?;
-    }
-    for (backend, version, loaded) in &loads {
-        match loaded {
-            Ok(()) => writeln!(out, "{backend:<10} {version} loads it")?,
-            Err(reason) => writeln!(out, "{backend:<10} {version} does not: {reason}")?,
-        }
-    }
-    Ok(())
-}
-
-fn domain_name(domain: &str) -> &str {
-    if domain.is_empty() { "ai.onnx" } else { domain }
-}
-
-/// Text out of a file, fit for a terminal: no control characters, and not without end.
-fn printable(text: &str) -> String {
-    const MOST: usize = 2_000;
-    let mut shown: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MOST)
-        .collect();
-    if text.chars().nth(MOST).is_some() {
-        shown.push('…');
-    }
-    shown.trim().to_owned()
-}
-
-fn as_json(
-    path: &Path,
-    size: u64,
-    graph: Option<&Graph>,
-    inputs: &[Port],
-    outputs: &[Port],
-    loads: &[(&'static str, String, Result<(), String>)],
-) -> serde_json::Value {
-    use serde_json::json;
-    let ports = |ports: &[Port]| -> Vec<serde_json::Value> {
-        ports
-            .iter()
-            .map(|port| {
-                let shape = port.dims.as_ref().map(|dims| {
-                    dims.iter()
-                        .map(|dim| match dim {
-                            penstock_nn::Dim::Fixed(length) => json!(length),
-                            penstock_nn::Dim::Symbolic(name) => json!(name),
-                        })
-                        .collect::<Vec<_>>()
-                });
-                json!({"name": port.name, "datatype": port.ty.to_string(), "shape": shape})
-            })
-            .collect()
-    };
-    let backends: Vec<serde_json::Value> = loads
-        .iter()
-        .map(|(name, version, loaded)| {
-            json!({"name": name, "version": version, "loads": loaded.is_ok(), "reason": loaded.as_ref().err()})
-        })
-        .collect();
-    let mut document = json!({
-        "file": path.display().to_string(),
-        "bytes": size,
-        "format": if graph.is_some() { "onnx" } else { "openvino" },
-        "inputs": ports(inputs),
-        "outputs": ports(outputs),
-        "backends": backends,
-    });
-    if let Some(graph) = graph {
-        let (producer, version) = graph.producer();
-        let opsets: serde_json::Map<String, serde_json::Value> = (graph.opsets().iter())
-            .map(|(domain, version)| (domain_name(domain).to_owned(), json!(version)))
-            .collect();
-        let operators: Vec<serde_json::Value> = (graph.operators().iter())
-            .map(|((domain, name), count)| json!({"domain": domain_name(domain), "name": name, "count": count}))
-            .collect();
-        document["ir_version"] = json!(graph.ir_version());
-        document["opsets"] = json!(opsets);
-        document["producer"] = json!({"name": producer, "version": version});
-        document["description"] = json!(graph.description());
-        document["parameters"] = json!(graph.parameters());
-        document["operators"] = json!(operators);
-        document["metadata"] = graph
-            .metadata()
-            .iter()
-            .map(|(key, value)| (key.clone(), json!(value)))
-            .collect();
-        document["files"] = graph.files().collect();
-    }
-    document
 }

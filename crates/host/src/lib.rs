@@ -13,6 +13,8 @@ pub mod check;
 mod ending;
 mod https;
 pub mod init;
+mod init_print;
+mod init_source;
 pub mod jwks;
 mod listen;
 pub mod log;
@@ -28,7 +30,7 @@ pub use penstock_admin::{self as admin, keys_command as keys, rollouts_command a
 pub use penstock_app as app;
 pub use penstock_nn::worker::Launcher;
 pub use penstock_nn::worker::main as worker;
-pub use penstock_runtime::{doors, engine, kv};
+pub use penstock_runtime::{engine, entry_points, kv};
 pub use penstock_server as server;
 use std::path::{Path, PathBuf};
 

@@ -56,7 +56,7 @@ fn note(event: &Event) {
         text,
     } = event;
     match kind {
-        EventKind::Ready | EventKind::Rested | EventKind::Unloaded | EventKind::Removed => {
+        EventKind::Ready | EventKind::Evicted | EventKind::Unloaded | EventKind::Removed => {
             tracing::info!("model {model} version {version}: {text}");
         }
         EventKind::Slow | EventKind::Noted | EventKind::Differs => {

@@ -407,101 +407,108 @@ impl Settings {
         faults.extend(pull.map(|(setting, message)| (format!("models.pull.{setting}"), message)));
         let models = models.faults().into_iter();
         faults.extend(models.map(|(setting, message)| (setting.to_owned(), message)));
-        let mut at_least = |setting: &str, value: u64, least: u64, message: &str| {
-            if value < least {
-                faults.push((setting.to_owned(), message.to_owned()));
-            }
-        };
-        let timeout = "must be at least 1 ms, or no request can be answered";
-        at_least(
-            "max_body_bytes",
-            server.max_body_bytes,
-            1,
-            "must be at least 1",
-        );
-        // hyper refuses to read heads into less.
-        at_least(
-            "max_header_bytes",
-            server.max_header_bytes.into(),
-            8192,
-            "must be at least 8192",
-        );
-        at_least(
-            "max_target_bytes",
-            server.max_target_bytes.into(),
-            64,
-            "must be at least 64",
-        );
-        at_least(
-            "max_connections",
-            server.max_connections.into(),
-            1,
-            "must be at least 1",
-        );
-        at_least(
-            "max_connections_per_address",
-            server.max_connections_per_address.into(),
-            1,
-            "must be at least 1",
-        );
-        at_least(
-            "max_in_flight",
-            server.max_in_flight.into(),
-            1,
-            "must be at least 1",
-        );
-        at_least("header_timeout_ms", server.header_timeout_ms, 1, timeout);
-        at_least(
-            "body_idle_timeout_ms",
-            server.body_idle_timeout_ms,
-            1,
-            timeout,
-        );
-        at_least(
-            "keep_alive_timeout_ms",
-            server.keep_alive_timeout_ms,
-            1,
-            timeout,
-        );
-        at_least(
-            "stream_idle_timeout_ms",
-            server.stream_idle_timeout_ms,
-            1,
-            timeout,
-        );
-        at_least("total_timeout_ms", server.total_timeout_ms, 1, timeout);
-        at_least("write_timeout_ms", server.write_timeout_ms, 1, timeout);
-        at_least("count", instances.count.into(), 1, "must be at least 1");
-        at_least(
-            "max_reuse",
-            instances.max_reuse.into(),
-            1,
-            "must be at least 1",
-        );
-        at_least(
-            "memory_bytes",
-            instances.memory_bytes as u64,
-            4 << 20,
-            "must be at least 4194304, the minimum that the components need to start",
-        );
-        at_least(
-            "cpu_time_ms",
-            instances.cpu_time_ms,
-            10,
-            "must be at least 10, one interruption",
-        );
-        let (delay, all) = (server.drain_delay_ms, server.drain_timeout_ms);
-        if delay.is_some_and(|delay| delay > 0 && delay >= all) {
-            faults.push((
-                "drain_delay_ms".to_owned(),
-                format!(
-                    "must be less than drain_timeout_ms ({all}), which it is a part of, or requests in flight have no time \
-                     to finish"
-                ),
-            ));
-        }
+        faults.extend(number_faults(server, instances));
         faults
     }
+}
+
+/// What is wrong with the numbers of `[server]` and `[instances]`.
+fn number_faults(server: &ServerSettings, instances: &InstanceSettings) -> Vec<(String, String)> {
+    let mut faults = Vec::new();
+    let mut at_least = |setting: &str, value: u64, least: u64, message: &str| {
+        if value < least {
+            faults.push((setting.to_owned(), message.to_owned()));
+        }
+    };
+    let timeout = "must be at least 1 ms, or no request can be answered";
+    at_least(
+        "max_body_bytes",
+        server.max_body_bytes,
+        1,
+        "must be at least 1",
+    );
+    // hyper refuses to read heads into less.
+    at_least(
+        "max_header_bytes",
+        server.max_header_bytes.into(),
+        8192,
+        "must be at least 8192",
+    );
+    at_least(
+        "max_target_bytes",
+        server.max_target_bytes.into(),
+        64,
+        "must be at least 64",
+    );
+    at_least(
+        "max_connections",
+        server.max_connections.into(),
+        1,
+        "must be at least 1",
+    );
+    at_least(
+        "max_connections_per_address",
+        server.max_connections_per_address.into(),
+        1,
+        "must be at least 1",
+    );
+    at_least(
+        "max_in_flight",
+        server.max_in_flight.into(),
+        1,
+        "must be at least 1",
+    );
+    at_least("header_timeout_ms", server.header_timeout_ms, 1, timeout);
+    at_least(
+        "body_idle_timeout_ms",
+        server.body_idle_timeout_ms,
+        1,
+        timeout,
+    );
+    at_least(
+        "keep_alive_timeout_ms",
+        server.keep_alive_timeout_ms,
+        1,
+        timeout,
+    );
+    at_least(
+        "stream_idle_timeout_ms",
+        server.stream_idle_timeout_ms,
+        1,
+        timeout,
+    );
+    at_least("total_timeout_ms", server.total_timeout_ms, 1, timeout);
+    at_least("write_timeout_ms", server.write_timeout_ms, 1, timeout);
+    at_least("count", instances.count.into(), 1, "must be at least 1");
+    at_least(
+        "max_reuse",
+        instances.max_reuse.into(),
+        1,
+        "must be at least 1",
+    );
+    at_least(
+        "memory_bytes",
+        instances.memory_bytes as u64,
+        4 << 20,
+        "must be at least 4194304, the minimum that the components need to start",
+    );
+    at_least(
+        "cpu_time_ms",
+        instances.cpu_time_ms,
+        10,
+        "must be at least 10, one interruption",
+    );
+    let (delay, all) = (server.drain_delay_ms, server.drain_timeout_ms);
+    if delay.is_some_and(|delay| delay > 0 && delay >= all) {
+        faults.push((
+            "drain_delay_ms".to_owned(),
+            format!(
+                "must be less than drain_timeout_ms ({all}), which it is a part of, or requests in flight have no time \
+                 to finish"
+            ),
+        ));
+    }
+    faults
 }
 
 /// One part in so many of the instances may hold calls that a limit paces, so that the others are free.

@@ -16,14 +16,16 @@ use penstock_admin::{self as admin, Admin, AdminListen};
 use penstock_nn::Repository;
 use penstock_nn::repository::Readiness;
 use penstock_policy::quota::limits::{Algorithm, Limit};
-use penstock_runtime::doors::{Direct, DoorKind, DoorSettings, Http, RETAINED_BYTES, link};
 use penstock_runtime::engine::Ticker;
+use penstock_runtime::entry_points::{
+    Direct, EntryPointKind, EntryPointSettings, Http, RETAINED_BYTES, link,
+};
 use penstock_runtime::kv::Stores;
 use penstock_runtime::state::InstanceSource;
 use penstock_server::audit::Audit;
 use penstock_server::settings::ServerSettings;
 use penstock_server::tls::Tls;
-use penstock_server::{Door, NotReady, Server, ServerOptions};
+use penstock_server::{EntryPoint, NotReady, Server, ServerOptions};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -51,7 +53,7 @@ pub struct UpOptions {
     /// Where to listen.
     pub listen: SocketAddr,
     /// Which door requests go through.
-    pub door: DoorKind,
+    pub door: EntryPointKind,
     /// Where the admin API listens, whatever the policy says.
     pub admin: Option<AdminListen>,
 }
@@ -217,11 +219,11 @@ fn log_stores(settings: &Settings, stores: &Stores) {
 
 /// Links the component and makes the pool of its instances.
 fn open_entry_point(
-    kind: DoorKind,
+    kind: EntryPointKind,
     prepared: &Prepared,
     settings: &Settings,
-) -> anyhow::Result<Door> {
-    let door_settings = DoorSettings {
+) -> anyhow::Result<EntryPoint> {
+    let door_settings = EntryPointSettings {
         retained_bytes: if prepared.runs_models {
             RETAINED_BYTES
         } else {
@@ -236,10 +238,10 @@ fn open_entry_point(
         .map_err(|e| anyhow::anyhow!("cannot link the application: {e:#}"))?;
     let source = prepared.source.clone();
     match kind {
-        DoorKind::Direct => {
-            Direct::new(pre, source, door_settings).map(|door| Door::Direct(Arc::new(door)))
+        EntryPointKind::Direct => {
+            Direct::new(pre, source, door_settings).map(|door| EntryPoint::Direct(Arc::new(door)))
         }
-        DoorKind::Http => Http::new(pre, source, door_settings).map(Door::Http),
+        EntryPointKind::Http => Http::new(pre, source, door_settings).map(EntryPoint::Http),
     }
     .map_err(|e| anyhow::anyhow!("the application has no such door: {e:#}"))
 }
@@ -365,22 +367,22 @@ fn not_ready(
         let Readiness {
             ready,
             loading,
-            resting,
+            evicted,
             unloaded,
             failed,
         } = repository.readiness();
         // What an operator unloaded is not broken.
-        let others = ready + loading + resting + unloaded;
+        let others = ready + loading + evicted + unloaded;
         (failed > 0 && others == 0).then(|| "every model failed to load".into())
     })
 }
 
 /// Lets go of idle instances whenever the models change. Behind the HTTP door they go by themselves.
-fn retire_with(door: &Door, repository: &Repository) -> tokio::task::JoinHandle<()> {
+fn retire_with(door: &EntryPoint, repository: &Repository) -> tokio::task::JoinHandle<()> {
     let mut generations = repository.generations();
     let direct = match door {
-        Door::Direct(direct) => Some(direct.clone()),
-        Door::Http(_) => None,
+        EntryPoint::Direct(direct) => Some(direct.clone()),
+        EntryPoint::Http(_) => None,
     };
     tokio::spawn(async move {
         let Some(direct) = direct else { return };

@@ -33,13 +33,13 @@ impl fmt::Display for Joins {
 
 /// What a call asks beside its tensors.
 #[derive(Debug, Clone, Default)]
-pub struct Terms {
+pub struct CallOptions {
     /// When its answer is no longer of use.
     pub deadline: Option<Instant>,
     /// Its priority, 1 the first to run; the model's own default where none is given, the last where there are
     /// not as many.
     pub priority: Option<u8>,
-    /// Set when the call leaves the line and begins to run: from then on dropping it saves nothing unless every
+    /// Set when the call leaves the queue and begins to run: from then on dropping it saves nothing unless every
     /// other call of its run goes as well.
     pub begun: Option<Arc<AtomicBool>>,
     /// Its rows are items of their own, put into one call to save runs: it is not run where rows depend on each other.

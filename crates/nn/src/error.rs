@@ -59,7 +59,7 @@ pub enum Refusal {
     NotReady,
     /// The call's deadline passed while it waited or ran. The host answers 504.
     Deadline,
-    /// The line before the call is too long for its deadline: not run. The host answers 503 with `Retry-After`.
+    /// The queue before the call is too long for its deadline: not run. The host answers 503 with `Retry-After`.
     Shed,
     /// The caller went away before the call ran.
     Gone,

@@ -47,7 +47,7 @@ impl Slot {
     }
 }
 
-/// What belongs to a call in the line.
+/// What belongs to a call in the queue.
 pub(crate) struct Job {
     pub(crate) inputs: Vec<NnTensor>,
     pub(crate) reply: oneshot::Sender<Answer>,

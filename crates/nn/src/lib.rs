@@ -89,7 +89,7 @@ pub use call::for_wasi_nn;
 pub use error::{ErrorCode, NnError, Refusal};
 pub use layout::Unavailable;
 #[cfg(feature = "native")]
-pub use model::{Joins, Model, Stats, Terms};
+pub use model::{CallOptions, Joins, Model, Stats};
 #[cfg(feature = "native")]
 pub use repository::{Handle, Lease, Repository, Settings, Snapshot, State};
 pub use tensor::{NnTensor, TensorType};

@@ -9,13 +9,13 @@
 //!   run. A run that cannot take long, whatever is in its inputs ([`crate::schedule::quick`]), and that recent runs
 //!   predict to take at most [`INLINE_BUDGET`], happens on the task that asked where it begins when a call arrives,
 //!   and on a task of its own where it begins when another ends. All others happen on threads for models
-//!   ([`crate::overdue`]), where a thread goes on with the next run of the line as long as there is one.
+//!   ([`crate::overdue`]), where a thread goes on with the next run of the queue as long as there is one.
 //! - **Every run has a bound.** One that nobody waits for any more is interrupted, and given up where that does not
 //!   help; its lane is made anew.
-//! - **Cancelling is safe at every point.** A caller that goes while it waits leaves the line. One that goes
+//! - **Cancelling is safe at every point.** A caller that goes while it waits leaves the queue. One that goes
 //!   while its call runs leaves the others of that run alone; when nobody waits for a run any more it is ended
 //!   early.
-//! - **Shadow runs are nobody's.** They wait apart from the line, begin where a lane would be idle, and make way
+//! - **Shadow runs are nobody's.** They wait apart from the queue, begin where a lane would be idle, and make way
 //!   ([`crate::shadow`]); what they do is counted apart.
 //! - **One bad call fails alone.** A run of several that fails is tried again by halves
 //!   ([`crate::schedule::isolate`]).
@@ -37,7 +37,7 @@ use crate::backend::{
 };
 use crate::batching::DynamicBatching;
 use crate::call;
-pub use crate::call_options::{Joins, Terms};
+pub use crate::call_options::{CallOptions, Joins};
 use crate::error::{NnError, Refusal, quoted};
 pub use crate::histogram::Histogram;
 use crate::index_bounds::IndexBounds;
@@ -102,7 +102,7 @@ pub(crate) struct State {
     pub(crate) going: Vec<Going>,
     /// Nothing begins any more: loading was given up.
     pub(crate) given_up: bool,
-    /// When somebody will look at the line next.
+    /// When somebody will look at the queue next.
     pub(crate) wake: Option<Nanos>,
     pub(crate) stats: Stats,
     pub(crate) joins: Joins,
@@ -387,12 +387,12 @@ impl Model {
     ///
     /// # Cancellation
     ///
-    /// Dropping the future leaves the line, or abandons the run.
+    /// Dropping the future leaves the queue, or abandons the run.
     pub async fn infer(
         &self,
         inputs: Vec<(String, NnTensor)>,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
-        self.infer_with(inputs, Terms::default()).await
+        self.infer_with(inputs, CallOptions::default()).await
     }
 
     /// As [`Model::infer`], and gives up at `deadline` with a [`Refusal::Deadline`].
@@ -401,9 +401,9 @@ impl Model {
         inputs: Vec<(String, NnTensor)>,
         deadline: Option<Instant>,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
-        let terms = Terms {
+        let terms = CallOptions {
             deadline,
-            ..Terms::default()
+            ..CallOptions::default()
         };
         self.infer_with(inputs, terms).await
     }
@@ -412,12 +412,12 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Also a [`Refusal::Shed`] at once where the line is too long for the deadline, and a
+    /// Also a [`Refusal::Shed`] at once where the queue is too long for the deadline, and a
     /// [`Refusal::Deadline`] when it passes. Refusals say when to come back.
     pub async fn infer_with(
         &self,
         inputs: Vec<(String, NnTensor)>,
-        terms: Terms,
+        terms: CallOptions,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
         let inner = &self.0;
         let inputs = call::bind(&inner.name, self.inputs(), &inner.rules, inputs)
@@ -433,7 +433,7 @@ impl Model {
         }
         // A task that only ever makes short calls would otherwise never give way to the others.
         tokio::task::consume_budget().await;
-        let terms = Terms {
+        let terms = CallOptions {
             deadline: terms
                 .deadline
                 .or_else(|| Some(Instant::now() + LONGEST_CALL)),
@@ -507,7 +507,7 @@ impl Waiter<'_> {
                 Some(deadline) => match tokio::time::timeout_at(deadline, &mut self.answer).await {
                     Ok(answer) => answer.map_err(drop),
                     Err(_) => {
-                        let waited = matches!(self.give_up(), Left::Line(_));
+                        let waited = matches!(self.give_up(), Left::Queue(_));
                         let mut state = self.inner.lock();
                         state.stats.refusals.deadline += 1;
                         let when = if waited {
@@ -551,7 +551,7 @@ impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         if self.open {
             let left = self.give_up();
-            if let Left::Line(_) = left {
+            if let Left::Queue(_) = left {
                 self.inner.lock().stats.refusals.cancelled += 1;
             }
         }
@@ -693,7 +693,7 @@ impl Inner {
         nanos(self.epoch.elapsed())
     }
 
-    pub(crate) fn ask(&self, inputs: &[NnTensor], terms: &Terms) -> Ask {
+    pub(crate) fn ask(&self, inputs: &[NnTensor], terms: &CallOptions) -> Ask {
         let part = match &self.plan {
             Ok(plan) => plan.part(inputs),
             Err(_) => Part {
@@ -722,7 +722,7 @@ impl Inner {
             .unwrap_or(1)
     }
 
-    /// Begins a call or puts it in the line. What is quick and can begin happens before this returns.
+    /// Begins a call or puts it in the queue. What is quick and can begin happens before this returns.
     fn submit(self: &Arc<Self>, ask: Ask, job: Job) -> Result<CallId, NnError> {
         let mut state = self.lock();
         // Under the lock, so that to the scheduler time does not go back.

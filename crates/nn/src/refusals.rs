@@ -20,7 +20,7 @@ impl Inner {
         .retry_after(self.retry_after(state, self.now()))
     }
 
-    /// When the line will have been worked off.
+    /// When the queue will have been worked off.
     pub(crate) fn retry_after(&self, state: &State, now: Nanos) -> Duration {
         let scheduler = &state.scheduler;
         let wait = scheduler
@@ -44,7 +44,7 @@ impl Inner {
     pub(crate) fn displaced(&self, state: &mut State, now: Nanos) -> NnError {
         state.stats.refusals.displaced += 1;
         let text = format!(
-            "calls of higher priority took the places in the line of model {}; try again later",
+            "calls of higher priority took the places in the queue of model {}; try again later",
             quoted(&self.name)
         );
         NnError::refused(Refusal::QueueFull, text).retry_after(self.retry_after(state, now))

@@ -4,7 +4,7 @@
 //! its outputs are compared and dropped. Nobody waits for it, so it comes after everybody who does:
 //!
 //! - It begins only where a lane is free and nobody waits for any model of the repository; till then it waits apart from
-//!   the line.
+//!   the queue.
 //! - A call that has to wait drops its version's shadow runs that have not begun, and ends those that run where the backend
 //!   can end a run; elsewhere it waits for one run at most. Those of other versions that run go on; those that have not
 //!   begun are dropped when their turn comes, if somebody waits still.

@@ -30,13 +30,13 @@ pub struct BatchStats {
 pub struct Refusals {
     /// What they sent is not what the model takes.
     pub invalid: u64,
-    /// The line was full.
+    /// The queue was full.
     pub queue_full: u64,
     /// A call of higher priority took the place.
     pub displaced: u64,
-    /// The line was too long for the deadline.
+    /// The queue was too long for the deadline.
     pub shed: u64,
-    /// The deadline passed, before the call came, in the line, or while it ran.
+    /// The deadline passed, before the call came, in the queue, or while it ran.
     pub deadline: u64,
     /// The caller went away while it waited.
     pub cancelled: u64,

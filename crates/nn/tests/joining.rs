@@ -9,8 +9,8 @@ use std::time::Duration;
 use penstock_nn::backend::scripted::{Scripted, Step};
 use penstock_nn::batching::{DynamicBatching, Padding};
 use penstock_nn::{
-    Dim, ErrorCode, GraphSource, Joins, LoadOptions, Model, NnError, NnTensor, Port, PortType,
-    Refusal, TensorType, Terms,
+    CallOptions, Dim, ErrorCode, GraphSource, Joins, LoadOptions, Model, NnError, NnTensor, Port,
+    PortType, Refusal, TensorType,
 };
 use support::{Gate, as_fp32, fp32, until};
 use tokio::task::{JoinHandle, JoinSet};
@@ -50,7 +50,7 @@ fn input(values: &[f32]) -> Vec<(String, NnTensor)> {
 
 type Called = JoinHandle<Result<Vec<(String, NnTensor)>, NnError>>;
 
-fn call(model: &Model, values: &[f32], terms: Terms) -> Called {
+fn call(model: &Model, values: &[f32], terms: CallOptions) -> Called {
     let (model, input) = (model.clone(), input(values));
     tokio::spawn(async move { model.infer_with(input, terms).await })
 }
@@ -75,11 +75,11 @@ fn gated(
 
 /// One call runs, and these wait behind it in this order.
 async fn behind_one(model: &Model, calls: &[&[f32]]) -> (Called, Vec<Called>) {
-    let first = call(model, &[0.0], Terms::default());
+    let first = call(model, &[0.0], CallOptions::default());
     until("the first call runs", || model.stats().in_flight == 1).await;
     let mut waiting = Vec::new();
     for (index, values) in calls.iter().enumerate() {
-        waiting.push(call(model, values, Terms::default()));
+        waiting.push(call(model, values, CallOptions::default()));
         until("the next call waits", || model.stats().waiting == index + 1).await;
     }
     (first, waiting)
@@ -213,9 +213,9 @@ async fn a_caller_that_goes_or_runs_out_of_time_leaves_the_others_of_its_run_alo
     let impatient = call(
         &model,
         &[4.0],
-        Terms {
+        CallOptions {
             begun: Some(begun.clone()),
-            ..Terms::default()
+            ..CallOptions::default()
         },
     );
     until("four wait", || model.stats().waiting == 4).await;
@@ -246,13 +246,13 @@ async fn a_run_nobody_waits_for_any_more_is_ended_early_and_its_lane_is_good_aga
     });
     let model = model(&backend, joining());
     // One whose caller goes, and one whose time runs out.
-    let gone = call(&model, &[1.0], Terms::default());
+    let gone = call(&model, &[1.0], CallOptions::default());
     until("it runs", || model.stats().in_flight == 1).await;
     gone.abort();
     until("its run ends", || model.stats().running == 0).await;
-    let terms = Terms {
+    let terms = CallOptions {
         deadline: Some(Instant::now() + Duration::from_millis(30)),
-        ..Terms::default()
+        ..CallOptions::default()
     };
     let error = call(&model, &[1.0], terms)
         .await
@@ -307,9 +307,9 @@ async fn a_call_the_line_would_make_late_is_shed_at_once_and_told_when_to_come_b
         model.infer(input(&[0.0])).await.expect("answered");
     }
     let (first, waiting) = behind_one(&model, &[&[1.0], &[2.0], &[3.0]]).await;
-    let terms = |ms| Terms {
+    let terms = |ms| CallOptions {
         deadline: Some(Instant::now() + Duration::from_millis(ms)),
-        ..Terms::default()
+        ..CallOptions::default()
     };
     let asked = Instant::now();
     let error = call(&model, &[4.0], terms(100))
@@ -354,9 +354,9 @@ async fn a_full_line_gives_a_place_of_the_last_to_a_call_that_goes_before_it() {
         ..LoadOptions::default()
     };
     let model = model_with(&backend, options);
-    let of = |priority: Option<u8>| Terms {
+    let of = |priority: Option<u8>| CallOptions {
         priority,
-        ..Terms::default()
+        ..CallOptions::default()
     };
     let first = call(&model, &[0.0], of(None));
     until("the first call runs", || model.stats().in_flight == 1).await;
@@ -568,7 +568,7 @@ async fn a_storm_of_callers_that_go_and_fail_and_run_late_leaves_nothing_behind(
             for round in 0..150u64 {
                 let mark = caller * 1000 + round;
                 let value = if mark % 41 == 7 { 666.0 } else { mark as f32 };
-                let terms = Terms {
+                let terms = CallOptions {
                     deadline: (mark % 5 == 0).then(|| Instant::now() + Duration::from_millis(4)),
                     priority: Some(1 + (mark % 2) as u8),
                     begun: None,

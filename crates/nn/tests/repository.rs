@@ -800,7 +800,7 @@ fn the_budget_puts_the_least_recently_used_to_rest_and_a_call_brings_it_back() {
     let live = Live::new(&files, Scripted::echo(), settings);
     let readiness = live.repository.readiness();
     assert_eq!(
-        (readiness.ready, readiness.resting, readiness.failed),
+        (readiness.ready, readiness.evicted, readiness.failed),
         (2, 2, 0)
     );
     assert_eq!(live.repository.memory_bytes(), 200);

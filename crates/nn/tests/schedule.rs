@@ -367,7 +367,7 @@ impl World {
             return;
         }
         match version.scheduler.leave(id) {
-            Left::Line(call) => {
+            Left::Queue(call) => {
                 assert!(running.is_none());
                 version.waiting.remove(&id).expect("it waited");
                 self.end(call.payload, End::Left);

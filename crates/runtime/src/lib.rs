@@ -2,7 +2,7 @@
 //! key-value stores and variables.
 //!
 //! * [`engine`]: how WebAssembly runs; [`compile`](mod@compile): when machine code from an earlier run may be trusted;
-//! * [`doors`]: the entry points of a composed component, and pools of instances behind them;
+//! * [`entry_points`]: the entry points of a composed component, and pools of instances behind them;
 //! * [`state`]: the state of one instance; `linker`: which interfaces a component may import;
 //! * [`nn`], [`kv`], [`variables`]: the interfaces, each with its own context and its own view of an instance;
 //! * [`request`], [`cancellation`]: the request that an instance serves; `held`: the bytes that the host holds for it;
@@ -10,8 +10,8 @@
 
 pub mod cancellation;
 pub mod compile;
-pub mod doors;
 pub mod engine;
+pub mod entry_points;
 mod guest_log;
 pub mod held;
 pub mod kv;

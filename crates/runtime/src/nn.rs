@@ -22,7 +22,7 @@ use bytes::Bytes;
 use penstock_core::nn_data::MAX_RETRY_AFTER_MS;
 use penstock_core::{GraphName, GraphTerms, NnData, NnWord, ShadowTensor};
 use penstock_nn::{
-    ErrorCode, Handle, NnError, NnTensor, Refusal, Repository, Snapshot, Terms, Unavailable,
+    CallOptions, ErrorCode, Handle, NnError, NnTensor, Refusal, Repository, Snapshot, Unavailable,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -452,11 +452,11 @@ async fn run(
     }) = request
     else {
         let model = handle.model().await?;
-        let terms = Terms {
+        let terms = CallOptions {
             deadline: allowed,
             priority: asked.priority,
             is_joined: asked.joined,
-            ..Terms::default()
+            ..CallOptions::default()
         };
         return Ok(model.infer_with(inputs, terms).await?);
     };
@@ -465,7 +465,7 @@ async fn run(
         return Err(gone().into());
     }
     let begun = Arc::new(AtomicBool::new(false));
-    let terms = Terms {
+    let terms = CallOptions {
         deadline: Some(deadline),
         begun: Some(begun.clone()),
         priority: asked.priority,

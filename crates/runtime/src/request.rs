@@ -7,7 +7,7 @@ use std::sync::Arc;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// A request as a door takes it.
-pub struct DoorRequest {
+pub struct EntryPointRequest {
     /// Method, target and headers.
     pub parts: ::http::request::Parts,
     /// The whole body.
@@ -29,7 +29,7 @@ pub struct RequestContext {
 
 impl RequestContext {
     /// The context of a request that has arrived.
-    pub fn of(request: &DoorRequest, cancellation: Arc<Cancellation>) -> Self {
+    pub fn of(request: &EntryPointRequest, cancellation: Arc<Cancellation>) -> Self {
         Self {
             deadline: request.deadline,
             cancellation,

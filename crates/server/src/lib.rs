@@ -1,5 +1,5 @@
 //! The HTTP server: which connections and requests are let in, how long each may take, and what a caller hears when a
-//! request is refused. A request that is let in goes through a [`Door`].
+//! request is refused. A request that is let in goes through a [`EntryPoint`].
 //!
 //! Every refusal here is from the same catalogue as the gate's, in the style the caller asked for.
 //!
@@ -19,8 +19,8 @@ mod body;
 mod caller;
 mod clock;
 mod connection;
-mod door;
 mod drain;
+mod entry_point;
 mod frames;
 mod framing;
 mod grpc;
@@ -42,5 +42,5 @@ pub mod tls;
 mod upload;
 mod wait;
 
-pub use door::Door;
+pub use entry_point::EntryPoint;
 pub use state::{NotReady, Server, ServerOptions};

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, header};
 use http_body::Body;
 use penstock_core::{Code, Problem};
-use penstock_runtime::doors::{DoorError, DoorRequest};
+use penstock_runtime::entry_points::{EntryPointError, EntryPointRequest};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -277,7 +277,7 @@ impl Server {
         deadline: Instant,
         asked: &RequestInfo,
     ) -> Result<Response<Bytes>, Problem> {
-        let request = DoorRequest {
+        let request = EntryPointRequest {
             parts,
             body,
             deadline,
@@ -292,13 +292,13 @@ impl Server {
                     penstock_app::one_line(&error)
                 );
                 Err(match error {
-                    DoorError::Instantiate(_) => self.overloaded(),
-                    DoorError::NotDurable(_) => Problem::new(
+                    EntryPointError::Instantiate(_) => self.overloaded(),
+                    EntryPointError::NotDurable(_) => Problem::new(
                         Code::StoreUnavailable,
                         "the request ran, but its writes could not be made durable",
                     )
                     .retry_after(RETRY_AFTER_S),
-                    DoorError::Trap(_) | DoorError::Answer(_) => Problem::new(
+                    EntryPointError::Trap(_) | EntryPointError::Answer(_) => Problem::new(
                         Code::Internal,
                         "something inside failed; the request id finds it in the server's log",
                     ),

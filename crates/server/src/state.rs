@@ -1,8 +1,8 @@
 //! A server: its entry point, its settings, and the places that connections and requests take.
 
 use super::addresses::Addresses;
-use super::door::Door;
 use super::drain::Phase;
+use super::entry_point::EntryPoint;
 use crate::audit::Audit;
 use crate::proxies::Proxies;
 use crate::settings::ServerSettings;
@@ -49,7 +49,7 @@ pub type NotReady = Box<dyn Fn() -> Option<Cow<'static, str>> + Send + Sync>;
 
 /// A server over one door.
 pub struct Server {
-    pub(crate) door: Door,
+    pub(crate) door: EntryPoint,
     pub(crate) settings: ServerSettings,
     pub(crate) proxies: Proxies,
     pub(crate) options: ServerOptions,
@@ -78,12 +78,12 @@ pub struct Server {
 
 impl Server {
     /// A server that lets in what the settings allow.
-    pub fn new(door: Door, settings: ServerSettings) -> Arc<Self> {
+    pub fn new(door: EntryPoint, settings: ServerSettings) -> Arc<Self> {
         Self::with(door, settings, ServerOptions::default())
     }
 
     /// The same, with options.
-    pub fn with(door: Door, settings: ServerSettings, options: ServerOptions) -> Arc<Self> {
+    pub fn with(door: EntryPoint, settings: ServerSettings, options: ServerOptions) -> Arc<Self> {
         let hsts = options.tls.as_ref().and_then(|tls| tls.hsts_max_age_s());
         let header_ms = settings.header_timeout_ms;
         let kept_ms = [
@@ -118,7 +118,7 @@ impl Server {
     }
 
     /// The door.
-    pub fn door(&self) -> &Door {
+    pub fn door(&self) -> &EntryPoint {
         &self.door
     }
 

@@ -370,34 +370,7 @@ fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Resu
     // What a file notes about the values between its nodes names open dimensions, and those would contradict the
     // numbers of a call.
     let onnx = tract_onnx::onnx().with_ignore_value_info(true);
-    let unreadable = |error: TractError| {
-        NnError::new(
-            ErrorCode::InvalidEncoding,
-            format!("the graph is not an ONNX file: {}", text_of(&error)),
-        )
-    };
-    let unsupported = |error: TractError| {
-        NnError::unsupported(format!(
-            "tract cannot load the graph: {}; load it with backend = \"onnxruntime\"",
-            text_of(&error)
-        ))
-    };
-    let (proto, dir) = match source {
-        GraphSource::File(path) => {
-            if !path.is_file() {
-                return Err(NnError::not_found("the graph's file does not exist"));
-            }
-            (
-                onnx.proto_model_for_path(path).map_err(unreadable)?,
-                path.parent().and_then(Path::to_str),
-            )
-        }
-        GraphSource::Bytes(bytes) => (
-            onnx.proto_model_for_read(&mut &bytes[..])
-                .map_err(unreadable)?,
-            None,
-        ),
-    };
+    let (proto, dir) = proto_of(&onnx, source)?;
     let declared = (proto.graph.as_ref())
         .ok_or_else(|| NnError::new(ErrorCode::InvalidEncoding, "the ONNX file holds no graph"))?;
     let initialized = |name: &str| {
@@ -470,33 +443,7 @@ fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Resu
     .collect();
     model.select_output_outlets(&chosen).map_err(unsupported)?;
 
-    let fixed = inputs.iter().all(|port| {
-        port.dims
-            .as_ref()
-            .is_some_and(|dims| dims.iter().all(|dim| matches!(dim, Dim::Fixed(_))))
-    });
-    let ranked = inputs.iter().all(|port| port.dims.is_some());
-    let one = if ranked {
-        let attempt = catch_unwind(AssertUnwindSafe(|| -> Result<Plan, TractError> {
-            symbolic(model.clone(), &inputs)?
-                .into_optimized()?
-                .into_runnable()
-        }));
-        match attempt {
-            Ok(Ok(plan)) => Some(plan),
-            Ok(Err(error)) if fixed => return Err(unsupported(error)),
-            Err(panic) if fixed => std::panic::resume_unwind(panic),
-            // Perhaps with numbers; the warm-up run finds out before the model is ready.
-            Ok(Err(_)) | Err(_) => None,
-        }
-    } else {
-        None
-    };
-    let plans = match one {
-        Some(plan) if fixed => Plans::Fixed(plan),
-        Some(plan) => Plans::Symbolic(plan, Mutex::default()),
-        None => Plans::PerShape(Mutex::default()),
-    };
+    let plans = plans_of(&model, &inputs)?;
     let sizes_follow_from_shapes = match &plans {
         Plans::Fixed(plan) | Plans::Symbolic(plan, _) => memory::follows_from_shapes(plan),
         // Not all of the plans are known.
@@ -521,6 +468,71 @@ fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Resu
         graph.affordable(plan, &Shapes::new())?;
     }
     Ok(graph)
+}
+
+fn unreadable(error: TractError) -> NnError {
+    NnError::new(
+        ErrorCode::InvalidEncoding,
+        format!("the graph is not an ONNX file: {}", text_of(&error)),
+    )
+}
+
+fn unsupported(error: TractError) -> NnError {
+    NnError::unsupported(format!(
+        "tract cannot load the graph: {}; load it with backend = \"onnxruntime\"",
+        text_of(&error)
+    ))
+}
+
+/// The file as it is written, and the folder that its weights are in.
+fn proto_of<'s>(
+    onnx: &tract_onnx::Onnx,
+    source: &'s GraphSource,
+) -> Result<(pb::ModelProto, Option<&'s str>), NnError> {
+    match source {
+        GraphSource::File(path) => {
+            if !path.is_file() {
+                return Err(NnError::not_found("the graph's file does not exist"));
+            }
+            let proto = onnx.proto_model_for_path(path).map_err(unreadable)?;
+            Ok((proto, path.parent().and_then(Path::to_str)))
+        }
+        GraphSource::Bytes(bytes) => {
+            let proto = onnx.proto_model_for_read(&mut &bytes[..]);
+            Ok((proto.map_err(unreadable)?, None))
+        }
+    }
+}
+
+/// One plan for every shape where tract can make one.
+fn plans_of(model: &InferenceModel, inputs: &[Port]) -> Result<Plans, NnError> {
+    let fixed = inputs.iter().all(|port| {
+        port.dims
+            .as_ref()
+            .is_some_and(|dims| dims.iter().all(|dim| matches!(dim, Dim::Fixed(_))))
+    });
+    let ranked = inputs.iter().all(|port| port.dims.is_some());
+    let one = if ranked {
+        let attempt = catch_unwind(AssertUnwindSafe(|| -> Result<Plan, TractError> {
+            symbolic(model.clone(), inputs)?
+                .into_optimized()?
+                .into_runnable()
+        }));
+        match attempt {
+            Ok(Ok(plan)) => Some(plan),
+            Ok(Err(error)) if fixed => return Err(unsupported(error)),
+            Err(panic) if fixed => std::panic::resume_unwind(panic),
+            // Perhaps with numbers; the warm-up run finds out before the model is ready.
+            Ok(Err(_)) | Err(_) => None,
+        }
+    } else {
+        None
+    };
+    Ok(match one {
+        Some(plan) if fixed => Plans::Fixed(plan),
+        Some(plan) => Plans::Symbolic(plan, Mutex::default()),
+        None => Plans::PerShape(Mutex::default()),
+    })
 }
 
 /// What analysis found out about a value.

@@ -36,8 +36,8 @@ pub(super) struct View {
 pub(super) enum Now {
     Waiting,
     Ready(Arc<Loaded>),
-    Resting,
-    Down,
+    Evicted,
+    Unloaded,
     Failed(Reason),
     Gone,
 }
@@ -77,7 +77,7 @@ impl Cell {
             Now::Ready(current) if terms.is_none() || meant(&current) => current,
             Now::Ready(current) => previous.unwrap_or(current),
             Now::Failed(_) | Now::Gone => previous?,
-            Now::Waiting | Now::Resting | Now::Down => return None,
+            Now::Waiting | Now::Evicted | Now::Unloaded => return None,
         };
         Some(serving.clone())
     }
@@ -87,9 +87,9 @@ impl Cell {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let previous = || view.previous.as_ref().map(|loaded| loaded.contract);
         match view.now {
-            Now::Ready(_) | Now::Resting => true,
+            Now::Ready(_) | Now::Evicted => true,
             Now::Failed(_) | Now::Gone => terms.is_some() && previous() == terms,
-            Now::Waiting | Now::Down => false,
+            Now::Waiting | Now::Unloaded => false,
         }
     }
 
@@ -97,10 +97,10 @@ impl Cell {
     pub fn unavailable(&self) -> Unavailable {
         let (name, version) = (quoted(&self.name), self.version);
         match self.now() {
-            Now::Waiting | Now::Ready(_) | Now::Resting => Unavailable::Loading(format!(
+            Now::Waiting | Now::Ready(_) | Now::Evicted => Unavailable::Loading(format!(
                 "model {name} version {version} is being loaded; try again in a moment"
             )),
-            Now::Down => Unavailable::unloaded(&self.name, version),
+            Now::Unloaded => Unavailable::unloaded(&self.name, version),
             Now::Failed(reason) => Unavailable::failed(&self.name, &reason),
             Now::Gone => {
                 Unavailable::UnknownVersion(format!("model {name} version {version} was removed"))
@@ -115,8 +115,8 @@ impl Cell {
             (Now::Ready(loaded), Phase::Ready(load)) => loaded.id == load.id,
             (Now::Failed(old), Phase::Failed(new)) => old == new,
             (Now::Waiting, Phase::Waiting)
-            | (Now::Resting, Phase::Resting { .. })
-            | (Now::Down, Phase::Down) => true,
+            | (Now::Evicted, Phase::Evicted { .. })
+            | (Now::Unloaded, Phase::Unloaded) => true,
             _ => false,
         }
     }
@@ -135,7 +135,7 @@ impl Cell {
             Now::Ready(new) => new.contract != old.contract,
             Now::Failed(_) | Now::Gone => true,
             // Whoever unloads it wants no further calls.
-            Now::Waiting | Now::Resting | Now::Down => false,
+            Now::Waiting | Now::Evicted | Now::Unloaded => false,
         };
         if missed {
             view.previous = Some(old.clone());
@@ -144,7 +144,7 @@ impl Cell {
     }
 
     /// Puts it to rest, unless somebody uses it or waits for it and it may be rested only where nobody does.
-    pub(super) fn rest(&self, busy: bool) -> Option<Arc<Loaded>> {
+    pub(super) fn evict(&self, busy: bool) -> Option<Arc<Loaded>> {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let idle = match &view.now {
             Now::Ready(loaded) => {
@@ -155,7 +155,7 @@ impl Cell {
         if !idle {
             return None;
         }
-        match std::mem::replace(&mut view.now, Now::Resting) {
+        match std::mem::replace(&mut view.now, Now::Evicted) {
             Now::Ready(old) => Some(old),
             _ => None,
         }

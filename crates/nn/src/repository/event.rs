@@ -31,7 +31,7 @@ pub enum EventKind {
     /// It was unloaded by request.
     Unloaded,
     /// It was put to rest for the budget.
-    Rested,
+    Evicted,
     /// A folder in its directory is named like a version, and is none.
     Skipped,
     /// Its files are gone, and so is it.

@@ -89,7 +89,7 @@ pub struct Readiness {
     /// Versions still being loaded.
     pub loading: usize,
     /// Versions that answer when they are called, and wait for that outside of memory.
-    pub resting: usize,
+    pub evicted: usize,
     /// Versions that somebody unloaded.
     pub unloaded: usize,
     /// Versions that will not answer.
@@ -145,7 +145,7 @@ impl Handle {
             match cell.now() {
                 // It came up between the two looks.
                 Now::Ready(_) => continue,
-                Now::Resting => self.core.want(&cell),
+                Now::Evicted => self.core.want(&cell),
                 _ => return Err(cell.unavailable()),
             }
             let _ = tokio::time::timeout(TICK, turn.changed()).await;
@@ -419,7 +419,7 @@ impl Repository {
             let fault = match &version.phase {
                 Phase::Failed(reason) => Some(Unavailable::failed(name, reason)),
                 // Somebody unloaded it meanwhile.
-                Phase::Down => Some(Unavailable::unloaded(name, *number)),
+                Phase::Unloaded => Some(Unavailable::unloaded(name, *number)),
                 _ => (version.kept_because()).map(|reason| Unavailable::failed(name, reason)),
             };
             if let (Some(fault), Ok(())) = (fault, &outcome) {
@@ -614,8 +614,8 @@ impl Repository {
                     Phase::Ready(_) if inner.refuses(name, *number) => &mut readiness.failed,
                     Phase::Ready(_) => &mut readiness.ready,
                     Phase::Waiting => &mut readiness.loading,
-                    Phase::Resting { .. } => &mut readiness.resting,
-                    Phase::Down => &mut readiness.unloaded,
+                    Phase::Evicted { .. } => &mut readiness.evicted,
+                    Phase::Unloaded => &mut readiness.unloaded,
                     Phase::Failed(_) => &mut readiness.failed,
                 } += 1;
             }
@@ -635,9 +635,9 @@ fn state(inner: &perform::Inner, name: &str, number: u64, phase: &Phase) -> Stat
             // The book is ahead of what callers see by the moment the lock is held.
             _ => State::Loading,
         },
-        Phase::Resting { .. } => State::Unloaded(OVER_BUDGET.into()),
-        Phase::Down if inner.drains(name, Some(number)) => State::Draining,
-        Phase::Down => State::Unloaded("unloaded by request; load it".into()),
+        Phase::Evicted { .. } => State::Unloaded(OVER_BUDGET.into()),
+        Phase::Unloaded if inner.drains(name, Some(number)) => State::Draining,
+        Phase::Unloaded => State::Unloaded("unloaded by request; load it".into()),
         Phase::Failed(reason) => State::Failed(reason.clone()),
     }
 }

@@ -308,7 +308,7 @@ impl Core {
         let phase = model
             .and_then(|model| model.versions.get(&cell.version))
             .map(|v| &v.phase);
-        let first = matches!(phase, Some(Phase::Resting { wanted: false }));
+        let first = matches!(phase, Some(Phase::Evicted { wanted: false }));
         inner.book.want(&cell.name, cell.version);
         drop(inner);
         let stale = self.now_ms() - self.driven_ms.load(Ordering::Relaxed).min(self.now_ms());
@@ -391,11 +391,11 @@ impl Core {
             let mut rested = false;
             for action in plan.actions {
                 match action {
-                    Action::Rest {
+                    Action::Evict {
                         name,
                         version,
                         busy,
-                    } => rested |= inner.rest(self, &name, version, busy),
+                    } => rested |= inner.evict(self, &name, version, busy),
                     Action::Start { name, version, job } => {
                         let readings = inner.readings.get(&name).into_iter().flatten();
                         let contract = readings
@@ -599,8 +599,8 @@ impl Core {
                 let now = match &version.phase {
                     Phase::Waiting => Now::Waiting,
                     Phase::Ready(load) => Now::Ready(loads[&load.id].clone()),
-                    Phase::Resting { .. } => Now::Resting,
-                    Phase::Down => Now::Down,
+                    Phase::Evicted { .. } => Now::Evicted,
+                    Phase::Unloaded => Now::Unloaded,
                     Phase::Failed(reason) => Now::Failed(reason.clone()),
                 };
                 retired.extend(cell.put(now).map(|old| (cell.clone(), old)));
@@ -719,11 +719,11 @@ pub(super) fn fault(model: &super::plan::Model) -> Option<Reason> {
 
 impl Inner {
     /// Puts a version to rest, unless it is in use after all.
-    fn rest(&mut self, core: &Core, name: &str, version: u64, busy: bool) -> bool {
+    fn evict(&mut self, core: &Core, name: &str, version: u64, busy: bool) -> bool {
         let Some(cell) = self.cells.get(&(name.to_owned(), version)).cloned() else {
             return false;
         };
-        let Some(loaded) = cell.rest(busy) else {
+        let Some(loaded) = cell.evict(busy) else {
             return false;
         };
         self.book.rested(name, version);
@@ -828,7 +828,7 @@ mod tests {
         let plan = core.lock().book.plan(0, |_, _| Usage::default());
         let job = plan.actions.iter().find_map(|action| match action {
             Action::Start { job, .. } => Some(*job),
-            Action::Rest { .. } => None,
+            Action::Evict { .. } => None,
         });
         let job = job.expect("its load is to begin");
         let now = || core.lock().cell("m", 1).expect("it is known").now();

@@ -105,16 +105,16 @@ pub(crate) enum Phase {
     /// Answers.
     Ready(Load),
     /// Put to rest for the budget; `wanted` when a call waits for it.
-    Resting { wanted: bool },
+    Evicted { wanted: bool },
     /// Unloaded by request.
-    Down,
+    Unloaded,
     /// Nothing, and why.
     Failed(Reason),
 }
 
 impl Phase {
     pub(crate) fn answers(&self) -> bool {
-        matches!(self, Self::Ready(_) | Self::Resting { .. })
+        matches!(self, Self::Ready(_) | Self::Evicted { .. })
     }
 }
 
@@ -184,7 +184,7 @@ impl Version {
     /// Whether something is still to come of it: a load that runs or waits for its turn.
     pub(crate) fn is_settled(&self) -> bool {
         self.job.is_none()
-            && !matches!(self.phase, Phase::Waiting | Phase::Resting { wanted: true })
+            && !matches!(self.phase, Phase::Waiting | Phase::Evicted { wanted: true })
     }
 }
 
@@ -271,8 +271,8 @@ impl Model {
         let protected = self.versions.iter().rev().find_map(answering)?;
         // What rests below it comes back under the new contract, or does not, when it is called.
         let concerned = |(number, version): &(&u64, &Version)| match version.phase {
-            Phase::Down => false,
-            Phase::Resting { .. } => **number >= protected,
+            Phase::Unloaded => false,
+            Phase::Evicted { .. } => **number >= protected,
             _ => true,
         };
         let all = || self.versions.iter().rev().filter(concerned);
@@ -358,7 +358,7 @@ pub(crate) enum Action {
     },
     /// Put it to rest, if nobody uses it or `busy` says that it must make way all the same, and say so with
     /// [`Book::rested`]. Calls that run then come to their end; the next ones wait for its turn.
-    Rest {
+    Evict {
         name: String,
         version: u64,
         busy: bool,
@@ -423,7 +423,7 @@ impl Book {
             .retain(|number, _| versions.contains_key(number));
         for (number, graph) in versions {
             let phase = if model.down {
-                Phase::Down
+                Phase::Unloaded
             } else {
                 Phase::Waiting
             };
@@ -460,7 +460,7 @@ impl Book {
             return false;
         }
         version.job = None;
-        if version.phase == Phase::Down {
+        if version.phase == Phase::Unloaded {
             return false;
         }
         let outcome = outcome.and_then(|(id, bytes)| match budget {
@@ -506,7 +506,7 @@ impl Book {
     /// A call waits for a version that rests.
     pub(crate) fn want(&mut self, name: &str, number: u64) {
         if let Some(version) = self.version(name, number)
-            && let Phase::Resting { wanted } = &mut version.phase
+            && let Phase::Evicted { wanted } = &mut version.phase
         {
             *wanted = true;
         }
@@ -517,7 +517,7 @@ impl Book {
         if let Some(version) = self.version(name, number)
             && let Phase::Ready(_) = version.phase
         {
-            version.phase = Phase::Resting { wanted: false };
+            version.phase = Phase::Evicted { wanted: false };
         }
     }
 
@@ -533,8 +533,8 @@ impl Book {
         for (_, version) in select(&mut model.versions, only) {
             version.tried = None;
             match &mut version.phase {
-                Phase::Down | Phase::Failed(_) => version.phase = Phase::Waiting,
-                Phase::Resting { wanted } => *wanted = true,
+                Phase::Unloaded | Phase::Failed(_) => version.phase = Phase::Waiting,
+                Phase::Evicted { wanted } => *wanted = true,
                 Phase::Waiting | Phase::Ready(_) => {}
             }
         }
@@ -549,7 +549,7 @@ impl Book {
         };
         model.down |= only.is_none();
         for (_, version) in select(&mut model.versions, only) {
-            version.phase = Phase::Down;
+            version.phase = Phase::Unloaded;
             version.tried = None;
             version.trial = None;
             version.newcomer = false;
@@ -721,7 +721,7 @@ impl Book {
                     wishes.push((urgent, wish));
                 };
                 let accepted = model.terms.stamp;
-                if version.phase == (Phase::Resting { wanted: true }) {
+                if version.phase == (Phase::Evicted { wanted: true }) {
                     wish(true, accepted, false);
                     continue;
                 }
@@ -737,7 +737,7 @@ impl Book {
                         load.graph != version.graph.stamp && !version.was_tried(accepted)
                     }
                     Phase::Failed(_) => !version.was_tried(accepted),
-                    Phase::Resting { .. } | Phase::Down => false,
+                    Phase::Evicted { .. } | Phase::Unloaded => false,
                 };
                 if missing {
                     wish(false, accepted, matches!(version.phase, Phase::Ready(_)));
@@ -786,7 +786,7 @@ impl Book {
                 break;
             }
             freed += held;
-            actions.push(Action::Rest {
+            actions.push(Action::Evict {
                 name: name.to_owned(),
                 version,
                 busy,

@@ -82,7 +82,7 @@ impl Room {
         let acted = !plan.actions.is_empty();
         for action in plan.actions {
             match action {
-                Action::Rest {
+                Action::Evict {
                     name,
                     version,
                     busy,
@@ -150,8 +150,8 @@ impl Room {
             let state = match &version.phase {
                 Phase::Waiting => "waiting".to_owned(),
                 Phase::Ready(load) => format!("{}/{}", load.contract.0, load.graph.0),
-                Phase::Resting { .. } => "resting".to_owned(),
-                Phase::Down => "down".to_owned(),
+                Phase::Evicted { .. } => "resting".to_owned(),
+                Phase::Unloaded => "down".to_owned(),
                 Phase::Failed(reason) => format!("failed({})", &reason[..reason.len().min(9)]),
             };
             format!("{number}:{state}")

@@ -13,7 +13,7 @@ pub(super) struct Told {
 pub(super) enum Said {
     Waiting,
     Ready(u64),
-    Resting,
-    Down,
+    Evicted,
+    Unloaded,
     Failed(Reason),
 }

@@ -113,8 +113,8 @@ impl Inner {
                     phase: match &version.phase {
                         Phase::Waiting => Said::Waiting,
                         Phase::Ready(load) => Said::Ready(load.id),
-                        Phase::Resting { .. } => Said::Resting,
-                        Phase::Down => Said::Down,
+                        Phase::Evicted { .. } => Said::Evicted,
+                        Phase::Unloaded => Said::Unloaded,
                         Phase::Failed(reason) => Said::Failed(reason.clone()),
                     },
                     kept: version.kept_because().cloned(),
@@ -149,10 +149,10 @@ impl Inner {
                                 self.say(name, *number, EventKind::Differs, found.to_string());
                             }
                         }
-                        Said::Resting => {
-                            self.say(name, *number, EventKind::Rested, OVER_BUDGET.to_owned());
+                        Said::Evicted => {
+                            self.say(name, *number, EventKind::Evicted, OVER_BUDGET.to_owned());
                         }
-                        Said::Down => {
+                        Said::Unloaded => {
                             self.say(name, *number, EventKind::Unloaded, "unloaded".to_owned())
                         }
                         Said::Failed(reason) => {

@@ -1,14 +1,14 @@
-//! Decides which calls of the line run next, and whether to wait for more: [`cut`].
+//! Decides which calls of the queue run next, and whether to wait for more: [`cut`].
 
 use super::limits::Limits;
-use super::queue::{CallId, Class, Line, Nanos, Waiting};
+use super::queue::{CallId, Class, Nanos, Queue, Waiting};
 use crate::schedule::pace::Pace;
 
-/// Calls looked at when a run is put together. It bounds the work under the model's lock where the line is long
+/// Calls looked at when a run is put together. It bounds the work under the model's lock where the queue is long
 /// and its calls are of many shapes.
 pub const MAX_SCAN: usize = 1024;
 
-/// What a cut depends on beside the line.
+/// What a cut depends on beside the queue.
 #[derive(Debug)]
 pub struct Situation<'a> {
     /// The time.
@@ -23,7 +23,7 @@ pub struct Situation<'a> {
     pub pace: &'a Pace,
 }
 
-/// What to do with the line.
+/// What to do with the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cut {
     /// Run these, in this order, in one run.
@@ -81,9 +81,9 @@ fn unit<T>(call: &Waiting<T>) -> f64 {
 
 /// Puts the next run together: the oldest call of the highest priority, and after it, in order, those that may
 /// share its run, while items, bytes, tokens and everybody's deadline allow, and no more than the lane's part of
-/// all there is. The line must not be empty.
-pub fn cut<T>(line: &Line<T>, limits: &Limits, situation: &Situation<'_>) -> Cut {
-    let Some(leader) = line.calls().next() else {
+/// all there is. The queue must not be empty.
+pub fn cut<T>(queue: &Queue<T>, limits: &Limits, situation: &Situation<'_>) -> Cut {
+    let Some(leader) = queue.calls().next() else {
         return Cut::Run(Vec::new());
     };
     let most = situation.most_items.clamp(1, limits.max_items.max(1));
@@ -94,7 +94,8 @@ pub fn cut<T>(line: &Line<T>, limits: &Limits, situation: &Situation<'_>) -> Cut
         return Cut::Run(vec![leader.id]);
     }
     let alike = || {
-        line.calls()
+        queue
+            .calls()
             .take(MAX_SCAN)
             .filter(|call| matches!(&call.ask.class, Class::Like(other) if other == class))
     };
@@ -187,7 +188,7 @@ mod tests {
         }
     }
 
-    /// What is cut of a line of these calls, by their place in it from 1.
+    /// What is cut of a queue of these calls, by their place in it from 1.
     fn chosen(
         limits: &Limits,
         calls: Vec<Ask>,
@@ -207,7 +208,7 @@ mod tests {
             pace: &pace,
         };
         change(&mut situation);
-        match cut(scheduler.line(), limits, &situation) {
+        match cut(scheduler.queue(), limits, &situation) {
             Cut::Run(ids) => Ok(ids.into_iter().map(|id| id.0).collect()),
             Cut::Hold(until) => Err(until),
         }

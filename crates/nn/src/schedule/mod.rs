@@ -6,7 +6,7 @@
 //!
 //! - **A free lane never waits for work that is there**, except while a batch is held for calls that are likely
 //!   to come ([`tempo`]); a call that is alone is never held.
-//! - **The line is bounded, and a place in it has a price.** One call too many is refused at once, or takes the
+//! - **The queue is bounded, and a place in it has a price.** One call too many is refused at once, or takes the
 //!   place of the newest call of a lower priority.
 //! - **A call that cannot make its deadline is refused when it arrives**, not after it has waited: the calls
 //!   before it and what runs take at present say when it would be done. Where a lane is free it runs whatever
@@ -23,7 +23,7 @@ pub mod quick;
 pub mod tempo;
 
 pub use limits::Limits;
-pub use queue::{Ask, CallId, Class, Line, Nanos, Waiting};
+pub use queue::{Ask, CallId, Class, Nanos, Queue, Waiting};
 
 use cut::{Cut, Situation, cut};
 use pace::Pace;
@@ -83,8 +83,8 @@ struct Run {
 /// What became of a call that its caller gave up.
 #[derive(Debug)]
 pub enum Left<T> {
-    /// It had not begun and is out of the line.
-    Line(Waiting<T>),
+    /// It had not begun and is out of the queue.
+    Queue(Waiting<T>),
     /// It runs, and others of its run are still waited for.
     Shared,
     /// It runs, and nobody waits for anything of that run any more.
@@ -93,11 +93,11 @@ pub enum Left<T> {
     Ended,
 }
 
-/// The line before a model and its lanes.
+/// The queue before a model and its lanes.
 #[derive(Debug)]
 pub struct Scheduler<T> {
     limits: Limits,
-    line: Line<T>,
+    queue: Queue<T>,
     runs: Vec<Run>,
     next_call: u64,
     next_run: u64,
@@ -112,7 +112,7 @@ impl<T> Scheduler<T> {
     /// A model nobody has called yet.
     pub fn new(limits: Limits) -> Self {
         Self {
-            line: Line::new(limits.levels),
+            queue: Queue::new(limits.levels),
             tempo: Tempo::new(&limits),
             limits,
             runs: Vec::new(),
@@ -128,14 +128,14 @@ impl<T> Scheduler<T> {
         &self.limits
     }
 
-    /// The line.
-    pub fn line(&self) -> &Line<T> {
-        &self.line
+    /// The queue.
+    pub fn queue(&self) -> &Queue<T> {
+        &self.queue
     }
 
     /// Calls that wait.
     pub fn waiting(&self) -> usize {
-        self.line.len()
+        self.queue.len()
     }
 
     /// Runs that go on.
@@ -148,7 +148,7 @@ impl<T> Scheduler<T> {
         self.closed
     }
 
-    /// Takes no more calls. Those in the line stay and are run.
+    /// Takes no more calls. Those in the queue stay and are run.
     pub fn close(&mut self) {
         self.closed = true;
     }
@@ -163,7 +163,7 @@ impl<T> Scheduler<T> {
     /// there is no reason to expect others. The usual case, and the cheapest.
     pub fn start_alone(&mut self, ask: &Ask, now: Nanos) -> Option<(CallId, RunId)> {
         let joinable = matches!(ask.class, Class::Like(_)) && ask.items < self.limits.max_items;
-        let free = self.runs.len() < self.limits.lanes && self.line.is_empty();
+        let free = self.runs.len() < self.limits.lanes && self.queue.is_empty();
         let hold = joinable && !self.runs.is_empty() && self.tempo.hold(&self.pace) > 0;
         if self.closed || !free || hold || ask.deadline.is_some_and(|deadline| deadline <= now) {
             return None;
@@ -173,7 +173,7 @@ impl<T> Scheduler<T> {
         Some((call, run))
     }
 
-    /// Puts a call in the line. [`Scheduler::next`] says what follows from it.
+    /// Puts a call in the queue. [`Scheduler::next`] says what follows from it.
     ///
     /// # Errors
     ///
@@ -185,7 +185,7 @@ impl<T> Scheduler<T> {
         if ask.deadline.is_some_and(|deadline| deadline <= now) {
             return Err((Refused::Expired, payload));
         }
-        let lane_is_free = self.runs.len() < self.limits.lanes && self.line.is_empty();
+        let lane_is_free = self.runs.len() < self.limits.lanes && self.queue.is_empty();
         if let Some(deadline) = ask.deadline
             && !lane_is_free
             && now.saturating_add(self.done_in(&ask, now)) > deadline
@@ -193,14 +193,14 @@ impl<T> Scheduler<T> {
             return Err((Refused::TooLate, payload));
         }
         let mut displaced = None;
-        if self.line.len() >= self.limits.queue_max && !lane_is_free {
-            displaced = self.line.displace(ask.level);
+        if self.queue.len() >= self.limits.queue_max && !lane_is_free {
+            displaced = self.queue.displace(ask.level);
             if displaced.is_none() {
                 return Err((Refused::Full, payload));
             }
         }
         let id = self.call_id();
-        self.line.push(Waiting {
+        self.queue.push(Waiting {
             id,
             ask,
             arrived: now,
@@ -212,20 +212,20 @@ impl<T> Scheduler<T> {
     /// What there is to do now: to be asked after a call entered, after a run ended, and when it said to.
     pub fn next(&mut self, now: Nanos) -> Todo<T> {
         let mut todo = Todo {
-            late: if self.line.is_empty() {
+            late: if self.queue.is_empty() {
                 Vec::new()
             } else {
-                self.line.remove_late(now)
+                self.queue.remove_late(now)
             },
             runs: Vec::new(),
             wake: None,
         };
-        if self.line.is_empty() {
+        if self.queue.is_empty() {
             self.tempo.forget_hold();
         }
-        while !self.line.is_empty() && self.runs.len() < self.limits.lanes {
+        while !self.queue.is_empty() && self.runs.len() < self.limits.lanes {
             let others =
-                self.line.len() + self.runs.iter().map(|run| run.calls.len()).sum::<usize>();
+                self.queue.len() + self.runs.iter().map(|run| run.calls.len()).sum::<usize>();
             let situation = Situation {
                 now,
                 running_items: self.runs.iter().map(|run| run.items).sum(),
@@ -238,16 +238,16 @@ impl<T> Scheduler<T> {
                 most_items: self.tempo.most_items(),
                 pace: &self.pace,
             };
-            match cut(&self.line, &self.limits, &situation) {
+            match cut(&self.queue, &self.limits, &situation) {
                 Cut::Hold(until) => {
-                    self.tempo.holds(self.line.len());
+                    self.tempo.holds(self.queue.len());
                     todo.wake = Some(until);
                     break;
                 }
                 Cut::Run(ids) => {
-                    let waited = self.line.len();
+                    let waited = self.queue.len();
                     let calls: Vec<_> = (ids.into_iter())
-                        .filter_map(|id| self.line.remove(id))
+                        .filter_map(|id| self.queue.remove(id))
                         .collect();
                     let items: u64 = calls.iter().map(|call| u64::from(call.ask.items)).sum();
                     let full = items >= u64::from(self.tempo.most_items());
@@ -290,11 +290,11 @@ impl<T> Scheduler<T> {
 
     /// Takes back a call that nobody waits for any more.
     pub fn leave(&mut self, id: CallId) -> Left<T> {
-        if let Some(call) = self.line.remove(id) {
-            if self.line.is_empty() {
+        if let Some(call) = self.queue.remove(id) {
+            if self.queue.is_empty() {
                 self.tempo.forget_hold();
             }
-            return Left::Line(call);
+            return Left::Queue(call);
         }
         let Some(run) = (self.runs.iter_mut()).find(|run| run.calls.contains(&id)) else {
             return Left::Ended;
@@ -315,15 +315,17 @@ impl<T> Scheduler<T> {
             .map(|run| mean.saturating_sub(now.saturating_sub(run.began)))
             .sum();
         let runs = if self.limits.max_items > 1 {
-            self.line.items.div_ceil(u64::from(self.tempo.most_items()))
+            self.queue
+                .items
+                .div_ceil(u64::from(self.tempo.most_items()))
         } else {
-            self.line.len() as u64
+            self.queue.len() as u64
         };
-        let line = self.pace.predict_runs(runs, self.line.bytes);
-        if self.runs.len() < self.limits.lanes && self.line.is_empty() {
+        let queue = self.pace.predict_runs(runs, self.queue.bytes);
+        if self.runs.len() < self.limits.lanes && self.queue.is_empty() {
             return 0;
         }
-        running.saturating_add(line) / lanes
+        running.saturating_add(queue) / lanes
     }
 
     /// When a call that comes now would be done.
@@ -356,7 +358,7 @@ impl<T> Scheduler<T> {
     }
 }
 
-/// A call that got a place in the line.
+/// A call that got a place in the queue.
 #[derive(Debug)]
 pub struct Entered<T> {
     /// Which it is.

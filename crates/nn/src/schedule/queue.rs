@@ -35,7 +35,7 @@ pub struct Ask {
     pub deadline: Option<Nanos>,
 }
 
-/// A call in the line.
+/// A call in the queue.
 #[derive(Debug)]
 pub struct Waiting<T> {
     /// Which.
@@ -50,14 +50,14 @@ pub struct Waiting<T> {
 
 /// Calls that wait, by priority and arrival.
 #[derive(Debug)]
-pub struct Line<T> {
+pub struct Queue<T> {
     levels: Vec<VecDeque<Waiting<T>>>,
     len: usize,
     pub(super) items: u64,
     pub(super) bytes: u64,
 }
 
-impl<T> Line<T> {
+impl<T> Queue<T> {
     pub(super) fn new(levels: u8) -> Self {
         Self {
             levels: (0..levels.max(1)).map(|_| VecDeque::new()).collect(),
@@ -110,7 +110,7 @@ impl<T> Line<T> {
 
     pub(super) fn remove_late(&mut self, now: Nanos) -> Vec<Waiting<T>> {
         let late = |call: &Waiting<T>| call.ask.deadline.is_some_and(|deadline| deadline <= now);
-        // Nearly always nobody is, and the line is not touched.
+        // Nearly always nobody is, and the queue is not touched.
         if !self.calls().any(late) {
             return Vec::new();
         }

@@ -25,7 +25,7 @@ pub struct Tempo {
     target: Option<Nanos>,
     hold: Nanos,
     most_items: u32,
-    /// Calls in the line when the hold began, while there is one.
+    /// Calls in the queue when the hold began, while there is one.
     holding: Option<usize>,
     unheld: u32,
 }
@@ -54,7 +54,7 @@ impl Tempo {
         self.most_items
     }
 
-    /// Notes that the line is held with so many calls in it.
+    /// Notes that the queue is held with so many calls in it.
     pub fn holds(&mut self, calls: usize) {
         self.holding.get_or_insert(calls);
     }

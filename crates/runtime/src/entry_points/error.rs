@@ -2,7 +2,7 @@
 
 /// Why a door gave no answer. None of these is the caller's fault or lasts.
 #[derive(Debug, thiserror::Error)]
-pub enum DoorError {
+pub enum EntryPointError {
     /// The guest trapped; its instance is gone.
     #[error("the component trapped: {0:#}")]
     Trap(wasmtime::Error),

@@ -8,10 +8,10 @@
 //! its caller went, so that it does not wait in a model's line for nothing (`crate::nn`).
 
 use super::counts::{Counted, InstanceCounts};
-use super::error::DoorError;
-use super::settings::DoorSettings;
+use super::error::EntryPointError;
+use super::settings::EntryPointSettings;
 use crate::cancellation::Cancellation;
-use crate::request::{DoorRequest, RequestContext};
+use crate::request::{EntryPointRequest, RequestContext};
 use crate::state::{InstanceSource, InstanceState};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
@@ -52,7 +52,7 @@ const MAX_IDLE: Duration = Duration::from_secs(10);
 pub struct Direct {
     pre: DirectDoorPre<InstanceState>,
     source: InstanceSource,
-    settings: DoorSettings,
+    settings: EntryPointSettings,
     idle: Mutex<VecDeque<Instance>>,
     permits: Arc<Semaphore>,
     counts: Arc<InstanceCounts>,
@@ -72,7 +72,7 @@ impl Direct {
     pub fn new(
         pre: InstancePre<InstanceState>,
         source: InstanceSource,
-        settings: DoorSettings,
+        settings: EntryPointSettings,
     ) -> wasmtime::Result<Self> {
         Ok(Self {
             pre: DirectDoorPre::new(pre)?,
@@ -148,8 +148,8 @@ impl Direct {
     /// up; afterwards the call goes on by itself, within its time.
     pub async fn call(
         self: &Arc<Self>,
-        request: DoorRequest,
-    ) -> Result<Response<Bytes>, DoorError> {
+        request: EntryPointRequest,
+    ) -> Result<Response<Bytes>, EntryPointError> {
         let permit = self
             .permits
             .clone()
@@ -168,17 +168,20 @@ impl Direct {
 
     async fn begun(
         self: Arc<Self>,
-        request: DoorRequest,
+        request: EntryPointRequest,
         context: RequestContext,
         permit: OwnedSemaphorePermit,
-    ) -> Result<Response<Bytes>, DoorError> {
+    ) -> Result<Response<Bytes>, EntryPointError> {
         let mut instance = match self.rested() {
             Some(instance) => instance,
-            None => self.instantiate().await.map_err(DoorError::Instantiate)?,
+            None => self
+                .instantiate()
+                .await
+                .map_err(EntryPointError::Instantiate)?,
         };
         instance.store.data_mut().begin_request(context);
         instance.store.set_epoch_deadline(1);
-        let DoorRequest { parts, body, .. } = &request;
+        let EntryPointRequest { parts, body, .. } = &request;
         // Over HTTP/2 there may be no `host`, and an absolute-form target may name another server than it does.
         let authority = parts.uri.authority().map(|authority| wit::HeaderParam {
             name: AUTHORITY,
@@ -204,7 +207,7 @@ impl Direct {
             Ok(answer) => answer,
             Err(trap) => {
                 self.counts.note_trap();
-                return Err(DoorError::Trap(trap));
+                return Err(EntryPointError::Trap(trap));
             }
         };
         instance.served += 1;
@@ -229,7 +232,7 @@ impl Direct {
     }
 }
 
-type Work = Pin<Box<dyn Future<Output = Result<Response<Bytes>, DoorError>> + Send>>;
+type Work = Pin<Box<dyn Future<Output = Result<Response<Bytes>, EntryPointError>> + Send>>;
 
 /// A call that goes on when nobody waits for it any more. While somebody does, it runs on the caller's
 /// task and costs no hop.
@@ -241,7 +244,7 @@ struct Finishing {
 }
 
 impl Future for Finishing {
-    type Output = Result<Response<Bytes>, DoorError>;
+    type Output = Result<Response<Bytes>, EntryPointError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let work = self.work.as_mut().expect("polled after it was ready");
@@ -264,17 +267,17 @@ impl Drop for Finishing {
     }
 }
 
-fn to_http(answer: wit::Response) -> Result<Response<Bytes>, DoorError> {
+fn to_http(answer: wit::Response) -> Result<Response<Bytes>, EntryPointError> {
     let mut response = Response::new(Bytes::from(answer.body));
     *response.status_mut() = http::StatusCode::from_u16(answer.status)
-        .map_err(|_| DoorError::Answer(format!("status {}", answer.status)))?;
+        .map_err(|_| EntryPointError::Answer(format!("status {}", answer.status)))?;
     let headers = response.headers_mut();
     headers.reserve(answer.headers.len());
     for header in answer.headers {
         let name = HeaderName::from_bytes(header.name.as_bytes())
-            .map_err(|_| DoorError::Answer(format!("a header is named {:?}", header.name)))?;
+            .map_err(|_| EntryPointError::Answer(format!("a header is named {:?}", header.name)))?;
         let value = HeaderValue::from_maybe_shared(Bytes::from(header.value)).map_err(|_| {
-            DoorError::Answer(format!("header {name} has a value HTTP cannot carry"))
+            EntryPointError::Answer(format!("header {name} has a value HTTP cannot carry"))
         })?;
         headers.append(name, value);
     }

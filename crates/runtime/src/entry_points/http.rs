@@ -2,11 +2,11 @@
 //! a time in an instance. The workers that own instances are `wasmtime-wasi-http`'s.
 
 use super::counts::{Counted, InstanceCounts};
-use super::error::DoorError;
-use super::settings::DoorSettings;
+use super::error::EntryPointError;
+use super::settings::EntryPointSettings;
 use crate::cancellation::{CancelOnDrop, Cancellation};
 use crate::kv::Ledger;
-use crate::request::{DoorRequest, RequestContext};
+use crate::request::{EntryPointRequest, RequestContext};
 use crate::state::{InstanceSource, InstanceState};
 use bytes::Bytes;
 use http::Response;
@@ -50,7 +50,7 @@ impl Http {
     pub fn new(
         pre: InstancePre<InstanceState>,
         source: InstanceSource,
-        settings: DoorSettings,
+        settings: EntryPointSettings,
     ) -> wasmtime::Result<Self> {
         let counts = Arc::<InstanceCounts>::default();
         let permits = Arc::new(Semaphore::new(settings.count as usize));
@@ -74,7 +74,10 @@ impl Http {
     }
 
     /// Passes one request through an instance.
-    pub async fn call(&self, request: DoorRequest) -> Result<Response<Bytes>, DoorError> {
+    pub async fn call(
+        &self,
+        request: EntryPointRequest,
+    ) -> Result<Response<Bytes>, EntryPointError> {
         // The permit goes with the request: a caller that leaves does not stop the instance that
         // works for it, and that instance still counts.
         let permit = self
@@ -103,16 +106,16 @@ impl Http {
             .map_err(
                 |error| match error.downcast::<InstantiationError<Admitted>>() {
                     Ok(failed) => {
-                        DoorError::Instantiate(wasmtime::format_err!("{:#}", failed.error))
+                        EntryPointError::Instantiate(wasmtime::format_err!("{:#}", failed.error))
                     }
-                    Err(trap) => DoorError::Trap(trap),
+                    Err(trap) => EntryPointError::Trap(trap),
                 },
             )?;
         let (parts, body) = response.into_parts();
         let body = body
             .collect()
             .await
-            .map_err(|e| DoorError::Answer(format!("its body broke off: {e:?}")))?
+            .map_err(|e| EntryPointError::Answer(format!("its body broke off: {e:?}")))?
             .to_bytes();
         if let Some(ledger) = ledger.get() {
             ledger.settled().await?;
@@ -132,7 +135,7 @@ struct Admitted {
 struct Source {
     pre: ProxyPre<InstanceState>,
     source: InstanceSource,
-    settings: DoorSettings,
+    settings: EntryPointSettings,
     counts: Arc<InstanceCounts>,
 }
 

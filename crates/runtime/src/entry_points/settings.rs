@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Which door requests go through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DoorKind {
+pub enum EntryPointKind {
     /// The typed door.
     #[default]
     Direct,
@@ -12,13 +12,13 @@ pub enum DoorKind {
     Http,
 }
 
-/// What [`DoorSettings::retained_bytes`] is where models run in the host: an instance that grew larger is not kept,
+/// What [`EntryPointSettings::retained_bytes`] is where models run in the host: an instance that grew larger is not kept,
 /// the next large request can pay for its own. Policies start with about 5 MiB together.
 pub const RETAINED_BYTES: usize = 48 << 20;
 
 /// How doors use their instances.
 #[derive(Clone, Debug)]
-pub struct DoorSettings {
+pub struct EntryPointSettings {
     /// Bytes of linear memory an instance may hold after a request and still be kept.
     pub retained_bytes: usize,
     /// Instances at once.

@@ -15,9 +15,9 @@ mod settings;
 
 pub use counts::InstanceCounts;
 pub use direct::Direct;
-pub use error::DoorError;
+pub use error::EntryPointError;
 pub use http::Http;
-pub use settings::{DoorKind, DoorSettings, RETAINED_BYTES};
+pub use settings::{EntryPointKind, EntryPointSettings, RETAINED_BYTES};
 
 pub use crate::linker::link;
-pub use crate::request::DoorRequest;
+pub use crate::request::EntryPointRequest;
