@@ -5,6 +5,7 @@ use penstock_gate::ports::{CacheAddress, CacheLooked, Failure, FailureKind, Port
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_policy::cache::result;
 use penstock_tensor::Tensor;
+use penstock_testkit::models::ADAPTED;
 use penstock_testkit::{InMemory, LIMITS};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
@@ -26,20 +27,6 @@ datatype = "FP32"
 shape = ["N", 2]
 [limits]
 max_items = 8
-"#;
-
-const ADAPTED: &str = r#"
-description = "has an adapter"
-[[inputs]]
-name = "x"
-datatype = "FP32"
-shape = ["N", 1]
-[[outputs]]
-name = "y"
-datatype = "FP32"
-shape = ["N", 1]
-[adapter]
-name = "length"
 "#;
 
 const CACHE: &str = "[[cache]]\nmodel = \"m\"\nttl_s = 60\n[[cache]]\nmodel = \"lengths\"\n";
