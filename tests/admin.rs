@@ -4,9 +4,8 @@
 
 mod common;
 
-use common::{Answer, Options, Server, root};
+use common::{Answer, Options, Server, exchange, root};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -65,15 +64,6 @@ fn refused(answer: &Answer, status: u16, code: &str) -> Value {
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     assert!(answer.header("x-request-id").is_some());
     body
-}
-
-/// Sends bytes as they are and reads until the connection ends.
-fn raw(address: SocketAddr, request: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    let _ = stream.read_to_string(&mut answer);
-    answer
 }
 
 #[test]
@@ -241,12 +231,9 @@ fn nobody_is_answered_without_the_token_or_from_a_browser() {
         "permission_denied",
     );
     let with_host = |host: &str| {
-        raw(
-            admin,
-            &format!(
+        exchange(admin, format!(
                 "GET /admin/v1/keys HTTP/1.1\r\nhost: {host}\r\nauthorization: {bearer}\r\nconnection: close\r\n\r\n"
-            ),
-        )
+            ).as_bytes())
     };
     assert!(with_host("localhost:1").starts_with("HTTP/1.1 200"));
     for host in ["evil.example", "evil.example:3001", "10.1.2.3"] {
@@ -255,7 +242,7 @@ fn nobody_is_answered_without_the_token_or_from_a_browser() {
         assert!(answer.contains("permission_denied"));
     }
     let without = format!("GET /admin/v1/keys HTTP/1.0\r\nauthorization: {bearer}\r\n\r\n");
-    assert!(raw(admin, &without).contains("permission_denied"));
+    assert!(exchange(admin, without.as_bytes()).contains("permission_denied"));
     // The public listener knows nothing of it.
     let public = server.call("GET", "/admin/v1/keys", &[own], None);
     assert_eq!(public.status, 404);
@@ -325,7 +312,7 @@ fn what_is_sent_is_read_strictly_and_within_bounds() {
     refused(&query, 400, "invalid_parameter");
     let headers: String = (0..100).map(|n| format!("x-{n}: 1\r\n")).collect();
     let many = format!("GET /admin/v1/keys HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
-    assert!(raw(admin, &many).starts_with("HTTP/1.1 431"));
+    assert!(exchange(admin, many.as_bytes()).starts_with("HTTP/1.1 431"));
     ok(&ask(admin, "GET", "/admin/v1/keys", None), 200);
 }
 

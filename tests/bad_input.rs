@@ -448,10 +448,7 @@ fn ten_thousand_mutated_bodies_cause_no_500() {
         (state >> 33) as usize % below.max(1)
     };
     let alphabet = br#"[]{},:"\0123456789.-+eE tfn"#;
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .build()
-        .into();
+    let agent = common::client(None);
     for _ in 0..10_000 {
         let (path, seed_body) = seeds[next(seeds.len())];
         let mut body = seed_body.to_vec();

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Options, Server};
+use common::{Options, Server, connect, exchange};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -25,36 +25,6 @@ fn server(policy: &str) -> Server {
         policy_text: Some(format!("{OPEN}{policy}")),
         ..Options::default()
     })
-}
-
-fn connect(server: &Server) -> TcpStream {
-    let stream = TcpStream::connect(server.address).unwrap();
-    let limit = Some(Duration::from_secs(20));
-    stream.set_read_timeout(limit).unwrap();
-    stream.set_write_timeout(limit).unwrap();
-    stream
-}
-
-/// Sends bytes and reads until the server closes.
-fn exchange(server: &Server, bytes: &[u8]) -> String {
-    let mut stream = connect(server);
-    // A server that refuses early may have closed before all of it was sent.
-    let _ = stream.write_all(bytes);
-    read_to_end(&mut stream)
-}
-
-fn read_to_end(stream: &mut TcpStream) -> String {
-    let mut answer = Vec::new();
-    // A reset after the answer is as good as a close.
-    let ended = stream.read_to_end(&mut answer);
-    let open = |e: std::io::Error| {
-        matches!(
-            e.kind(),
-            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
-        )
-    };
-    assert!(!ended.is_err_and(open), "the server did not close");
-    String::from_utf8_lossy(&answer).into_owned()
 }
 
 fn eventually(mut holds: impl FnMut() -> bool) {
@@ -90,7 +60,7 @@ fn a_request_with_a_length_and_an_encoding_is_400_and_nothing_after_it_is_read()
             let request = format!(
                 "{first}POST {PREDICT} HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n0\r\n\r\n{smuggled}"
             );
-            let text = exchange(&server, request.as_bytes());
+            let text = exchange(server.address, request.as_bytes());
             let expected = if first.is_empty() { 1 } else { 2 };
             assert_eq!(answers(&text), expected, "{request} {text}");
             let last = &text[text.rfind("HTTP/1.1 ").unwrap()..];
@@ -113,7 +83,7 @@ fn chunked_requests_keep_their_connection_where_they_are_read_along() {
     );
     let last = "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let text = exchange(
-        &server,
+        server.address,
         format!("{chunked}{chunked}{chunked}{last}").as_bytes(),
     );
     assert_eq!(text.matches("HTTP/1.1 200").count(), 4, "{text}");
@@ -181,7 +151,7 @@ fn what_rfc_9112_calls_malformed_is_400_and_ends_the_connection() {
         ),
     ] {
         let next = "GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n";
-        let text = exchange(&server, format!("{request}{next}").as_bytes());
+        let text = exchange(server.address, format!("{request}{next}").as_bytes());
         assert!(answers(&text) <= 1, "{what}: {text}");
         // Where a body breaks off, hyper closes and may not let the answer out.
         let broke_off = what.contains("chunk ") && text.is_empty();
@@ -215,7 +185,7 @@ fn what_is_tolerated_is_read_one_way_only() {
             ),
         ),
     ] {
-        let text = exchange(&server, request.as_bytes());
+        let text = exchange(server.address, request.as_bytes());
         assert!(text.starts_with("HTTP/1.1 200"), "{what}: {text}");
         assert_eq!(answers(&text), 1, "{what}: {text}");
     }
@@ -257,7 +227,7 @@ fn floods_within_one_request_end_it() {
         ),
         ("a method without end", "G".repeat(4 << 20)),
     ] {
-        let text = exchange(&server, request.as_bytes());
+        let text = exchange(server.address, request.as_bytes());
         let status = text.get(9..12).unwrap_or_default();
         assert!(
             text.is_empty() || ["400", "413", "414", "431"].contains(&status),
@@ -327,7 +297,7 @@ const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b'x'];
 const POST: &[u8] = &[0x83, 0x86, 0x84, 0x41, 1, b'x'];
 
 fn http2(server: &Server) -> TcpStream {
-    let mut stream = connect(server);
+    let mut stream = connect(server.address);
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend(frame(SETTINGS, 0, 0, &[]));
     stream.write_all(&bytes).unwrap();
@@ -533,22 +503,22 @@ const ASK: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r
 #[test]
 fn one_address_has_so_many_connections_and_trusted_proxies_have_more() {
     let capped = server("[server]\nmax_connections_per_address = 3\n");
-    let held: Vec<TcpStream> = (0..3).map(|_| connect(&capped)).collect();
+    let held: Vec<TcpStream> = (0..3).map(|_| connect(capped.address)).collect();
     eventually(|| {
-        let text = exchange(&capped, ASK);
+        let text = exchange(capped.address, ASK);
         let refused = text.starts_with("HTTP/1.1 503") && text.contains("retry-after: 1");
         assert!(!refused || text.contains("from your address"), "{text}");
         refused
     });
     drop(held);
-    eventually(|| exchange(&capped, ASK).starts_with("HTTP/1.1 200"));
+    eventually(|| exchange(capped.address, ASK).starts_with("HTTP/1.1 200"));
 
     let behind = server(
         "[server]\nmax_connections_per_address = 3\ntrusted_proxies = [\"127.0.0.0/8\", \"::1\"]\n",
     );
-    let _held: Vec<TcpStream> = (0..6).map(|_| connect(&behind)).collect();
+    let _held: Vec<TcpStream> = (0..6).map(|_| connect(behind.address)).collect();
     // Those held are accepted before the next, which is asked and answered.
-    assert!(exchange(&behind, ASK).starts_with("HTTP/1.1 200"));
+    assert!(exchange(behind.address, ASK).starts_with("HTTP/1.1 200"));
 }
 
 #[test]
@@ -599,10 +569,10 @@ fn the_client_is_whom_a_trusted_proxy_names_and_otherwise_the_peer() {
 fn a_first_byte_alone_does_not_keep_its_connection_until_the_headers_are_late() {
     let server = server("[server]\nheader_timeout_ms = 600000\n");
     for start in ["P", "PR", "PRI"] {
-        assert_eq!(exchange(&server, start.as_bytes()), "", "{start}");
+        assert_eq!(exchange(server.address, start.as_bytes()), "", "{start}");
     }
     // One that only comes in pieces is served.
-    let mut stream = connect(&server);
+    let mut stream = connect(server.address);
     for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" {
         stream.write_all(&[*byte]).unwrap();
     }
@@ -637,7 +607,7 @@ fn what_pads_a_head_or_names_what_nobody_takes_is_refused_and_ends_the_connectio
         ),
     ] {
         let answer = exchange(
-            &server,
+            server.address,
             format!("{request}GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
                 .as_bytes(),
         );
@@ -658,7 +628,7 @@ fn bodies_that_one_address_sends_slowly_do_not_take_everybodys_places() {
     let begin = format!("POST {PREDICT} HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{{");
     let mut slow: Vec<TcpStream> = (0..16)
         .map(|_| {
-            let mut stream = connect(&server);
+            let mut stream = connect(server.address);
             stream.write_all(begin.as_bytes()).unwrap();
             stream
         })
@@ -720,7 +690,7 @@ fn no_answer_says_what_software_gave_it() {
         "nonsense\r\n\r\n",
         &long,
     ] {
-        let text = exchange(&server, request.as_bytes()).to_lowercase();
+        let text = exchange(server.address, request.as_bytes()).to_lowercase();
         let head = text.split("\r\n\r\n").next().unwrap();
         assert!(head.starts_with("http/1.1 "), "{text}");
         for word in [
@@ -786,15 +756,18 @@ fn the_audit_log_says_who_asked_for_what_and_keeps_no_secrets() {
         server.get("/healthz");
         server.get("/v1/nowhere%0aelse");
         server.get(&format!("/{}", "a".repeat(300)));
-        exchange(&server, b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n");
+        exchange(
+            server.address,
+            b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n",
+        );
         // A body that breaks off because its client left.
-        let mut stream = connect(&server);
+        let mut stream = connect(server.address);
         let head = "POST /left HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf".to_owned();
         stream.write_all(head.as_bytes()).unwrap();
         std::thread::sleep(Duration::from_millis(300));
         drop(stream);
-        let held: Vec<TcpStream> = (0..9).map(|_| connect(&server)).collect();
-        eventually(|| exchange(&server, ASK).starts_with("HTTP/1.1 503"));
+        let held: Vec<TcpStream> = (0..9).map(|_| connect(server.address)).collect();
+        eventually(|| exchange(server.address, ASK).starts_with("HTTP/1.1 503"));
         drop(held);
         let (code, _) = server.terminate();
         assert_eq!(code, Some(0));

@@ -124,11 +124,7 @@ fn calls(
     answered: &AtomicUsize,
     failed: &Mutex<Vec<String>>,
 ) {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(20)))
-        .build()
-        .into();
+    let agent = common::client(Some(Duration::from_secs(20)));
     while !stop.load(Ordering::Relaxed) {
         let sent = agent
             .post(format!("http://{proxy}/v1/models/identity:predict"))

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Options, Server};
+use common::{Options, Server, connect, exchange, read_to_end};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::io::{Read, Write};
@@ -42,28 +42,6 @@ fn eventually(mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn connect(server: &Server) -> TcpStream {
-    let stream = TcpStream::connect(server.address).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
-    stream
-}
-
-/// Sends bytes and reads until the server closes.
-fn exchange(server: &Server, bytes: &[u8]) -> String {
-    let mut stream = connect(server);
-    stream.write_all(bytes).unwrap();
-    read_to_end(&mut stream)
-}
-
-fn read_to_end(stream: &mut TcpStream) -> String {
-    let mut answer = Vec::new();
-    // A reset after the answer is as good as a close.
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
 #[test]
 fn a_body_that_stops_arriving_is_408_and_its_connection_closed() {
     let server = Server::start_with(Options {
@@ -71,7 +49,7 @@ fn a_body_that_stops_arriving_is_408_and_its_connection_closed() {
         ..Options::default()
     });
     let started = Instant::now();
-    let answer = exchange(&server, b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"inputs\"");
+    let answer = exchange(server.address, b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"inputs\"");
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert!(
         answer.contains("request_timeout") && answer.contains("x-request-id"),
@@ -86,7 +64,7 @@ fn a_body_in_drips_is_ended_by_the_total_deadline() {
         policy: Some(TIGHT),
         ..Options::default()
     });
-    let mut stream = connect(&server);
+    let mut stream = connect(server.address);
     stream
         .write_all(
             b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n",
@@ -128,7 +106,7 @@ fn headers_that_stop_arriving_close_the_connection() {
         b"POST /v1/mod",
         b"GET / HTTP/1.1\r\nhost: x\r\n",
     ] {
-        let mut stream = connect(&server);
+        let mut stream = connect(server.address);
         stream.write_all(start).unwrap();
         let started = Instant::now();
         let answer = read_to_end(&mut stream);
@@ -142,7 +120,7 @@ fn headers_that_stop_arriving_close_the_connection() {
 #[test]
 fn a_truncated_body_costs_its_connection_and_nothing_else() {
     let server = Server::start();
-    let mut stream = connect(&server);
+    let mut stream = connect(server.address);
     stream
         .write_all(b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{}")
         .unwrap();
@@ -168,7 +146,7 @@ fn targets_and_headers_beyond_their_limit_are_414_and_431() {
         ..Options::default()
     });
     let answer = exchange(
-        &server,
+        server.address,
         format!(
             "GET /{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
             "a".repeat(300)
@@ -177,7 +155,7 @@ fn targets_and_headers_beyond_their_limit_are_414_and_431() {
     );
     assert!(answer.starts_with("HTTP/1.1 414"), "{answer}");
     let answer = exchange(
-        &server,
+        server.address,
         format!(
             "GET / HTTP/1.1\r\nhost: x\r\nbig: {}\r\n\r\n",
             "a".repeat(40_000)
@@ -187,18 +165,18 @@ fn targets_and_headers_beyond_their_limit_are_414_and_431() {
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     let many: String = (0..200).map(|i| format!("h{i}: x\r\n")).collect();
     let answer = exchange(
-        &server,
+        server.address,
         format!("GET / HTTP/1.1\r\nhost: x\r\n{many}\r\n").as_bytes(),
     );
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
-    let answer = exchange(&server, b"NOT HTTP AT ALL\r\n\r\n");
+    let answer = exchange(server.address, b"NOT HTTP AT ALL\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
 }
 
 #[test]
 fn an_announced_body_beyond_the_limit_is_413_before_it_is_sent() {
     let server = Server::start();
-    let answer = exchange(&server, b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 999999999999\r\n\r\n");
+    let answer = exchange(server.address, b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 999999999999\r\n\r\n");
     assert!(
         answer.starts_with("HTTP/1.1 413") && answer.contains("16777216"),
         "{answer}"
@@ -211,18 +189,18 @@ fn connections_beyond_the_cap_are_answered_503_with_retry_after() {
         policy: Some(CAPPED),
         ..Options::default()
     });
-    let held: Vec<TcpStream> = (0..4).map(|_| connect(&server)).collect();
+    let held: Vec<TcpStream> = (0..4).map(|_| connect(server.address)).collect();
     let refused =
         |answer: &str| answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1");
     // The refused one has sent its request already, and must hear the answer all the same.
     eventually(|| {
-        let mut stream = connect(&server);
+        let mut stream = connect(server.address);
         let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         refused(&read_to_end(&mut stream))
     });
     drop(held);
     eventually(|| {
-        let mut stream = connect(&server);
+        let mut stream = connect(server.address);
         let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         read_to_end(&mut stream).starts_with("HTTP/1.1 200")
     });
@@ -238,7 +216,7 @@ fn bodies_beyond_the_in_flight_cap_are_503_and_requests_without_one_still_answer
         b"POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n";
     let held: Vec<TcpStream> = (0..2)
         .map(|_| {
-            let mut stream = connect(&server);
+            let mut stream = connect(server.address);
             stream.write_all(head).unwrap();
             stream
         })
@@ -270,7 +248,7 @@ fn callers_that_take_none_of_their_answers_are_let_go() {
     // As many as there may be connections, so that nobody gets in unless they are let go.
     let stalled: Vec<TcpStream> = (0..4)
         .map(|_| {
-            let mut stream = connect(&server);
+            let mut stream = connect(server.address);
             // Many large answers, pipelined and never read, until every buffer is full.
             stream
                 .set_write_timeout(Some(Duration::from_secs(1)))
@@ -284,7 +262,7 @@ fn callers_that_take_none_of_their_answers_are_let_go() {
         })
         .collect();
     eventually(|| {
-        let mut stream = connect(&server);
+        let mut stream = connect(server.address);
         let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         read_to_end(&mut stream).starts_with("HTTP/1.1 200")
     });
@@ -296,7 +274,7 @@ fn a_request_without_host_or_with_two_is_400() {
     let server = Server::start();
     for hosts in ["", "host: a\r\nhost: b\r\n"] {
         let answer = exchange(
-            &server,
+            server.address,
             format!("GET /healthz HTTP/1.1\r\n{hosts}connection: close\r\n\r\n").as_bytes(),
         );
         assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
@@ -309,7 +287,7 @@ fn head_says_what_get_would_and_sends_no_body() {
     let server = Server::start();
     let whole = server.get("/v1/models/cls").bytes.len().to_string();
     let answer = exchange(
-        &server,
+        server.address,
         b"HEAD /v1/models/cls HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
     );
     assert!(
@@ -343,10 +321,10 @@ fn head_says_what_get_would_and_sends_no_body() {
 #[test]
 fn sigterm_finishes_what_is_in_flight_and_ends_with_0() {
     let mut server = Server::start();
-    let mut stream = connect(&server);
+    let mut stream = connect(server.address);
     let body = br#"{"inputs":{"a":[[1,2,3,4]]}}"#;
     stream.write_all(format!("POST /v1/models/identity:predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes()).unwrap();
-    let idle = connect(&server);
+    let idle = connect(server.address);
     std::thread::sleep(Duration::from_millis(500));
     let writer = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(900));
@@ -427,7 +405,7 @@ fn an_http2_caller_whose_window_never_opens_is_let_go() {
         policy: Some("[server]\nheader_timeout_ms = 60000\nwrite_timeout_ms = 500\n"),
         ..Options::default()
     });
-    let mut stream = connect(&server);
+    let mut stream = connect(server.address);
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     // SETTINGS: INITIAL_WINDOW_SIZE (4) = 0.
     bytes.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0]);
@@ -476,7 +454,7 @@ fn a_connection_rests_for_a_time_of_its_own_that_answers_tell_and_heads_keep_the
         policy: Some("[server]\nheader_timeout_ms = 500\nkeep_alive_timeout_ms = 3000\n"),
         ..Options::default()
     });
-    let mut stream = connect(&server);
+    let mut stream = connect(server.address);
     for _ in 0..2 {
         stream.write_all(HEALTHZ).unwrap();
         let answer = read_one(&mut stream);
@@ -491,7 +469,7 @@ fn a_connection_rests_for_a_time_of_its_own_that_answers_tell_and_heads_keep_the
     assert!(took >= Duration::from_millis(800), "{took:?}");
     assert!(took < Duration::from_secs(4), "{took:?}");
     // A head that has begun has no more time on a connection that was used.
-    let mut stream = connect(&server);
+    let mut stream = connect(server.address);
     stream.write_all(HEALTHZ).unwrap();
     read_one(&mut stream);
     let started = Instant::now();
@@ -501,7 +479,7 @@ fn a_connection_rests_for_a_time_of_its_own_that_answers_tell_and_heads_keep_the
     assert!(took < Duration::from_millis(2500), "{took:?}");
     // HTTP/1.0 has no such header, and a connection that closes is not kept.
     for (version, connection) in [("1.0", "keep-alive"), ("1.1", "close")] {
-        let mut stream = connect(&server);
+        let mut stream = connect(server.address);
         let ask =
             format!("GET /healthz HTTP/{version}\r\nhost: x\r\nconnection: {connection}\r\n\r\n");
         stream.write_all(ask.as_bytes()).unwrap();
@@ -524,14 +502,14 @@ fn connections_that_rest_make_way_where_there_are_no_others_left() {
     });
     let mut held = Vec::new();
     eventually(|| {
-        let mut stream = connect(&server);
+        let mut stream = connect(server.address);
         let _ = stream.write_all(HEALTHZ);
         let answer = read_one(&mut stream);
         held.push(stream);
         answer.starts_with("HTTP/1.1 503")
     });
     eventually(|| {
-        let mut stream = connect(&server);
+        let mut stream = connect(server.address);
         let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         read_to_end(&mut stream).starts_with("HTTP/1.1 200")
     });
@@ -658,7 +636,7 @@ fn a_body_that_was_only_announced_is_judged_before_it_is_asked_for() {
             Some(target) => (target, "x-api-key: pk_nonsense\r\n"),
             None => (target, ""),
         };
-        let mut stream = connect(&server);
+        let mut stream = connect(server.address);
         let head = format!(
             "{method} {target} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{key}content-length: {length}\r\nexpect: 100-continue\r\n\r\n"
         );

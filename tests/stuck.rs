@@ -149,7 +149,7 @@ fn a_loop_over_a_value_holds_up_nobody_and_leaves_nothing_behind() {
     std::thread::scope(|scope| {
         let address = server.address;
         scope.spawn(move || {
-            let agent: ureq::Agent = ureq::Agent::config_builder().build().into();
+            let agent = common::client(None);
             let url = format!("http://{address}/v1/models/heavy:predict");
             let request = agent.post(url).header("content-type", "application/json");
             let _ = request.send(rounds(2_000_000_000));

@@ -4,8 +4,8 @@
 
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -72,6 +72,8 @@ pub struct Options {
     pub admin: bool,
     /// Serve `tests/guests/hostile-adapter` in place of the adapter, and a model `hostile` with it.
     pub hostile: bool,
+    /// Components to serve in place of others: a file in `build/`, and the file in its place.
+    pub replaced: &'static [(&'static str, &'static str)],
 }
 
 impl Server {
@@ -103,7 +105,11 @@ impl Server {
         let mut app = root().join("spin.toml");
         let mut models = options.models.unwrap_or_else(|| root().join("models"));
         if options.hostile {
-            (app, models) = hostile_app(files.path());
+            models = models_with_adapter(files.path(), "hostile");
+            let hostile = [("adapters.wasm", "test/hostile-adapter.wasm")];
+            app = app_with(files.path(), &models, &hostile);
+        } else if !options.replaced.is_empty() {
+            app = app_with(files.path(), &models, options.replaced);
         }
         let program = options.program.as_deref();
         let built = Path::new(env!("CARGO_BIN_EXE_penstock"));
@@ -292,6 +298,43 @@ pub fn children(of: u32) -> Vec<(u32, char)> {
         .collect()
 }
 
+/// The client of all tests over HTTP/1.1. It keeps connections, and a status of 400 or more is an answer like any other.
+pub fn client(timeout: Option<Duration>) -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .allow_non_standard_methods(true)
+        .timeout_global(timeout)
+        .build()
+        .into()
+}
+
+/// Connects, for a test that writes its own bytes. Reading and writing are limited to 20 seconds.
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    let limit = Some(Duration::from_secs(20));
+    stream.set_read_timeout(limit).unwrap();
+    stream.set_write_timeout(limit).unwrap();
+    stream
+}
+
+/// Sends bytes and reads until the server closes.
+pub fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = connect(address);
+    // A server that refuses early may have closed before all of it was sent.
+    let _ = stream.write_all(bytes);
+    read_to_end(&mut stream)
+}
+
+/// Reads until the server closes. Fails if it does not.
+pub fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    // A reset after the answer is as good as a close.
+    let ended = stream.read_to_end(&mut answer);
+    let open = |e: std::io::Error| matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+    assert!(!ended.is_err_and(open), "the server did not close");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
 /// Sends a request and reads the whole answer.
 pub fn call(
     address: SocketAddr,
@@ -300,12 +343,7 @@ pub fn call(
     headers: &[(&str, &str)],
     body: Option<&[u8]>,
 ) -> Answer {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .allow_non_standard_methods(true)
-        .timeout_global(Some(Duration::from_secs(60)))
-        .build()
-        .into();
+    let agent = client(Some(Duration::from_secs(60)));
     let mut request = ureq::http::Request::builder()
         .method(method)
         .uri(format!("http://{}{path}", address));
@@ -360,33 +398,40 @@ impl Answer {
     }
 }
 
-/// A manifest with the hostile adapter, and models: `hostile` behind it, `identity` beside it.
-fn hostile_app(folder: &Path) -> (PathBuf, PathBuf) {
-    let manifest = std::fs::read_to_string(root().join("spin.toml")).unwrap();
-    let build = root().join("build");
-    let manifest = manifest
-        .replace("build/adapters.wasm", "build/test/hostile-adapter.wasm")
-        .replace("\"build/", &format!("\"{}/", build.display()));
+/// The repository's manifest with these models, and with some of its components replaced.
+fn app_with(folder: &Path, models: &Path, replaced: &[(&str, &str)]) -> PathBuf {
+    let mut manifest = std::fs::read_to_string(root().join("spin.toml")).unwrap();
+    for (file, other) in replaced {
+        let (from, to) = (format!("\"build/{file}\""), format!("\"build/{other}\""));
+        assert!(manifest.contains(&from), "{file} is in the manifest");
+        assert!(
+            root().join("build").join(other).exists(),
+            "run scripts/build --guests"
+        );
+        manifest = manifest.replace(&from, &to);
+    }
+    let build = format!("\"{}/", root().join("build").display());
+    let models = format!("source = \"{}\"", models.display());
+    let manifest = (manifest.replace("\"build/", &build)).replace("source = \"models\"", &models);
     let app = folder.join("spin.toml");
     std::fs::write(&app, manifest).unwrap();
+    app
+}
+
+/// A models directory with `identity`, and with the same graph behind an adapter, both under the adapter's name.
+pub fn models_with_adapter(folder: &Path, adapter: &str) -> PathBuf {
     let models = folder.join("models");
     let contract = std::fs::read_to_string(root().join("models/identity/model.toml")).unwrap();
-    for (name, adapter) in [
-        ("identity", ""),
-        ("hostile", "\n[adapter]\nname = \"hostile\"\n"),
+    for (name, more) in [
+        ("identity", String::new()),
+        (adapter, format!("\n[adapter]\nname = \"{adapter}\"\n")),
     ] {
         let version = models.join(name).join("1");
         std::fs::create_dir_all(&version).unwrap();
-        std::fs::copy(
-            root().join("models/identity/1/model.onnx"),
-            version.join("model.onnx"),
-        )
-        .unwrap();
-        std::fs::write(
-            models.join(name).join("model.toml"),
-            format!("{contract}{adapter}"),
-        )
-        .unwrap();
+        let graph = root().join("models/identity/1/model.onnx");
+        std::fs::copy(graph, version.join("model.onnx")).unwrap();
+        let contract = format!("{contract}{more}");
+        std::fs::write(models.join(name).join("model.toml"), contract).unwrap();
     }
-    (app, models)
+    models
 }

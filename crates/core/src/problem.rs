@@ -197,6 +197,19 @@ catalogue! {
 pub const LONGEST_HONOURED_WAIT_S: u32 = 60;
 
 /// One error on its way to a caller.
+///
+/// ```
+/// use penstock_core::negotiate::ErrorStyle;
+/// use penstock_core::{Code, Problem, RequestId};
+///
+/// let problem = Problem::new(Code::QuotaExceeded, "60 calls a minute are used up").retry_after(7);
+/// assert_eq!(problem.code.status(), 429);
+/// assert!(problem.headers().contains(&("retry-after", "7".to_owned())));
+///
+/// let (content_type, body) = problem.render(ErrorStyle::ProblemJson, &RequestId::generate(0, 0), 0);
+/// assert_eq!(content_type, "application/problem+json");
+/// assert!(String::from_utf8(body).unwrap().contains("60 calls a minute are used up"));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
     /// Which error.

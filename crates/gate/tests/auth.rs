@@ -1,43 +1,22 @@
 //! Who calls, as the gate asks and answers it: which route is whose, what is hidden, and what the audit log is told.
 
 use penstock_core::Kv;
-use penstock_core::ModelVersion;
 use penstock_core::kv::run_ready;
-use penstock_gate::ports::Failure;
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_policy::auth::api_key::{self, Pepper, hex};
 use penstock_policy::auth::record::{self, KeyRecord, TenantRecord, VERSION};
 use penstock_policy::auth::scopes::Scope;
-use penstock_tensor::Tensor;
 use penstock_testkit::InMemory;
+use penstock_testkit::models::{ECHO, echo};
 use penstock_testkit::ports::PEPPER;
 use serde_json::Value;
 
-const MODEL: &str = r#"
-description = "gives back what it gets"
-[[inputs]]
-name = "a"
-datatype = "FP32"
-shape = ["N", 2]
-[[outputs]]
-name = "b"
-datatype = "FP32"
-shape = ["N", 2]
-"#;
 const POLICY: &str = "[auth.tiers.free]\npriority = 2\n[[auth.models]]\nmodels = [\"acme-*\"]\ntenants = [\"acme\"]\n";
 const BODY: &[u8] = br#"{"inputs":{"a":[[1,2]]}}"#;
 
-fn echo(_: &str, _: ModelVersion, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
-    let rename = |mut t: Tensor| {
-        t.name = "b".into();
-        t
-    };
-    Ok(inputs.into_iter().map(rename).collect())
-}
-
 /// A gate with a model of everybody's and one of `acme`'s.
 fn ports(policy: &str) -> InMemory {
-    let ports = InMemory::new(&[("m", MODEL, &["1"]), ("acme-x", MODEL, &["1"])], echo);
+    let ports = InMemory::new(&[("m", ECHO, &["1"]), ("acme-x", ECHO, &["1"])], echo);
     ports.set_policy(policy);
     for tenant in ["acme", "other"] {
         let record = TenantRecord {

@@ -8,6 +8,7 @@ use penstock_policy::cache::result;
 use penstock_policy::cache::service::CacheService;
 use penstock_policy::cache::words::CacheAddress;
 use penstock_tensor::Tensor;
+use penstock_testkit::models::ADAPTED;
 use penstock_testkit::{InMemory, LIMITS};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
@@ -29,20 +30,6 @@ datatype = "FP32"
 shape = ["N", 2]
 [limits]
 max_items = 8
-"#;
-
-const ADAPTED: &str = r#"
-description = "has an adapter"
-[[inputs]]
-name = "x"
-datatype = "FP32"
-shape = ["N", 1]
-[[outputs]]
-name = "y"
-datatype = "FP32"
-shape = ["N", 1]
-[adapter]
-name = "length"
 "#;
 
 const CACHE: &str = "[[cache]]\nmodel = \"m\"\nttl_s = 60\n[[cache]]\nmodel = \"lengths\"\n";

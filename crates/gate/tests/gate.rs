@@ -5,6 +5,7 @@ use penstock_gate::ports::{Failure, FailureKind};
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
 use penstock_testkit::InMemory;
+use penstock_testkit::models::ADAPTED;
 use serde_json::{Value, json};
 
 const IDENTITY: &str = r#"
@@ -19,20 +20,6 @@ datatype = "FP32"
 shape = ["N", 4]
 [limits]
 max_body_bytes = 4096
-"#;
-
-const ADAPTED: &str = r#"
-description = "has an adapter"
-[[inputs]]
-name = "x"
-datatype = "FP32"
-shape = ["N", 1]
-[[outputs]]
-name = "y"
-datatype = "FP32"
-shape = ["N", 1]
-[adapter]
-name = "length"
 "#;
 
 fn echo(_: &str, _: ModelVersion, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {

@@ -1,38 +1,17 @@
 //! Calls through limits, idempotency and usage: what each step takes, and what is given back.
 
-use penstock_core::ModelVersion;
 use penstock_gate::ports::{Failure, FailureKind};
 use penstock_gate::{Gate, Header, Request, Response};
-use penstock_tensor::Tensor;
+use penstock_testkit::models::{ECHO, echo};
 use penstock_testkit::{InMemory, LIMITS};
 use serde_json::{Value, json};
 use std::rc::Rc;
 
-const MODEL: &str = r#"
-description = "gives back what it gets"
-[[inputs]]
-name = "a"
-datatype = "FP32"
-shape = ["N", 2]
-[[outputs]]
-name = "b"
-datatype = "FP32"
-shape = ["N", 2]
-"#;
-
 const PREDICT: &str = "/v1/models/m:predict";
 const BODY: &[u8] = br#"{"inputs":{"a":[[1,2],[3,4],[5,6]]}}"#;
 
-fn echo(_: &str, _: ModelVersion, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
-    let rename = |mut t: Tensor| {
-        t.name = "b".into();
-        t
-    };
-    Ok(inputs.into_iter().map(rename).collect())
-}
-
 fn failing(kind: FailureKind) -> InMemory {
-    InMemory::new(&[("m", MODEL, &["1"])], move |_, _, _| {
+    InMemory::new(&[("m", ECHO, &["1"])], move |_, _, _| {
         Err(Failure {
             kind,
             message: "it fails as it was told to".into(),
@@ -42,7 +21,7 @@ fn failing(kind: FailureKind) -> InMemory {
 }
 
 fn ports() -> InMemory {
-    InMemory::new(&[("m", MODEL, &["1"])], echo)
+    InMemory::new(&[("m", ECHO, &["1"])], echo)
 }
 
 fn send(ports: &InMemory, target: &str, key: Option<&str>, body: &[u8]) -> (Response, Value) {

@@ -6,28 +6,17 @@ use penstock_gate::ports::Failure;
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
 use penstock_testkit::InMemory;
+use penstock_testkit::models::ECHO;
 use penstock_testkit::ports::Control;
 use serde_json::{Value, json};
 use std::rc::Rc;
-
-const IDENTITY: &str = r#"
-description = "gives back what it gets"
-[[inputs]]
-name = "a"
-datatype = "FP32"
-shape = ["N", 2]
-[[outputs]]
-name = "b"
-datatype = "FP32"
-shape = ["N", 2]
-"#;
 
 fn never(_: &str, _: ModelVersion, _: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
     unreachable!("nothing here calls a model")
 }
 
 fn ports() -> InMemory {
-    InMemory::new(&[("identity", IDENTITY, &["1", "2"])], never)
+    InMemory::new(&[("identity", ECHO, &["1", "2"])], never)
 }
 
 fn controlled() -> InMemory {

@@ -392,6 +392,17 @@ fn comment(text: &str) -> String {
 }
 
 /// Makes a contract.
+///
+/// ```
+/// use penstock_nn::derive::{Description, derive};
+/// use penstock_nn::backend::Graph;
+/// use penstock_tensor::Contract;
+///
+/// let graph = Graph::read("../../models/identity/1/model.onnx".as_ref()).unwrap();
+/// let derived = derive(&Description::of(&graph));
+/// let contract = Contract::parse(&derived.text).unwrap();
+/// assert_eq!(contract.outputs[0].name, "b");
+/// ```
 pub fn derive(description: &Description) -> Derived {
     let mut axes = Axes::of(description);
     let mut questions = description.questions.clone();

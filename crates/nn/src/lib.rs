@@ -17,7 +17,7 @@
 //! - [`on_demand`]: the models of one component instance; opened when asked for, within bounds.
 //! - [`worker`]: engines in processes of their own.
 //! - [`contract_check`]: whether a graph is what its `model.toml` says; `kept`: whether its first runs are.
-//! - [`derive`]: a contract made from a graph; [`trial`]: a model run once, outside of a server.
+//! - [`mod@derive`]: a contract made from a graph; [`trial`]: a model run once, outside of a server.
 //! - [`first_run`]: the runs before a model serves, and the inputs that are made up for them.
 //!
 //! The engine knows no HTTP. It serves a native host's guests; without the feature `native` it is small enough to be

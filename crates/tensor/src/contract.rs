@@ -46,6 +46,28 @@ pub const MAX_ADAPTER_FILE_BYTES: u64 = 20 << 20;
 pub const MAX_FAULTS: usize = 100;
 
 /// What a model takes and gives, and how much of it.
+///
+/// ```
+/// use penstock_tensor::Contract;
+///
+/// let text = r#"
+/// description = "Hands its input back"
+/// [[inputs]]
+/// name = "a"
+/// datatype = "FP32"
+/// shape = ["N", 4]
+/// [[outputs]]
+/// name = "b"
+/// datatype = "FP32"
+/// shape = ["N", 4]
+/// "#;
+/// let contract = Contract::parse(text).unwrap();
+/// assert_eq!(contract.inputs[0].name, "a");
+///
+/// // Everything that is wrong is reported at once, with its line.
+/// let faults = Contract::parse(&text.replace("FP32", "FP33")).unwrap_err();
+/// assert_eq!(faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), [5, 9]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Contract {
     /// What the model does, for people.

@@ -7,6 +7,19 @@ use crate::datatype::Datatype;
 pub const BYTES_PREFIX_BYTES: usize = 4;
 
 /// A named, typed block of numbers or byte strings.
+///
+/// ```
+/// use penstock_tensor::{Datatype, Tensor};
+///
+/// let tensor = Tensor {
+///     name: "a".into(),
+///     datatype: Datatype::Fp32,
+///     shape: vec![1, 2],
+///     data: [1.0f32, 2.0].iter().flat_map(|number| number.to_le_bytes()).collect(),
+/// };
+/// assert_eq!(tensor.elements(), Some(2));
+/// assert!(tensor.is_consistent());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensor {
     /// The input's or output's name in the contract.

@@ -7,6 +7,17 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// The store. Clones are the same store.
+///
+/// ```
+/// use penstock_core::Kv;
+/// use penstock_core::kv::run_ready;
+/// use penstock_testkit::MemoryKv;
+///
+/// let kv = MemoryKv::default();
+/// assert_eq!(run_ready(kv.increment("calls", 2)).unwrap(), 2);
+/// kv.set_failing(true);
+/// assert!(run_ready(kv.get("name")).is_err());
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct MemoryKv {
     values: Rc<RefCell<BTreeMap<String, Vec<u8>>>>,

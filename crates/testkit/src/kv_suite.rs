@@ -1,6 +1,6 @@
 //! What a store must do, as one suite for all of them.
 //!
-//! A test file makes its store in a function and names that in [`kv_suite!`](crate::kv_suite), which
+//! A test file makes its store in a function and names that in [`kv_suite!`](crate::kv_suite!), which
 //! makes a test of each check. The list of checks stands once, in the macro: a check that is written
 //! here but not listed is dead code, which the lints refuse, so no store can miss one.
 

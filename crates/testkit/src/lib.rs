@@ -1,11 +1,29 @@
 //! Test doubles shared by Penstock's tests: a clock that stands where it is put, the gate's ports in
 //! memory, stores that fail when told, callers simulated in virtual time, and a Redis server to stop and
 //! start. With them the suite that every store passes. Used as a dev-dependency only.
+//!
+//! A whole gate over ports in memory, with the real policies:
+//!
+//! ```
+//! use penstock_gate::{Gate, Header, Request};
+//! use penstock_testkit::{InMemory, models};
+//!
+//! let ports = InMemory::new(&[("echo", models::ECHO, &["1"])], models::echo);
+//! let request = Request {
+//!     method: "POST".into(),
+//!     target: "/v1/models/echo:predict".into(),
+//!     headers: vec![Header { name: "content-type".into(), value: "application/json".into() }],
+//!     body: br#"{"inputs":{"a":[[1,2]]}}"#.to_vec(),
+//! };
+//! let response = Gate::new(ports).handle(&request);
+//! assert_eq!(response.status, 200);
+//! ```
 
 pub mod clock;
 pub mod faulty_kv;
 pub mod kv;
 pub mod kv_suite;
+pub mod models;
 pub mod ports;
 pub mod redis_server;
 pub mod sim;

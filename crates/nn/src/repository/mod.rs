@@ -97,6 +97,17 @@ pub struct Readiness {
 }
 
 /// The models of a directory. Clones share them.
+///
+/// ```
+/// use penstock_nn::{Backends, Repository, Settings};
+/// use std::path::Path;
+///
+/// let models = Path::new("../../models");
+/// let repository = Repository::open(models, Backends::builtin(), Settings::default()).unwrap();
+/// assert_eq!(repository.contract("identity").unwrap().inputs[0].name, "a");
+/// // No graph is loaded yet.
+/// assert!(repository.get("identity", None).is_err());
+/// ```
 #[derive(Clone)]
 pub struct Repository {
     core: Arc<Core>,

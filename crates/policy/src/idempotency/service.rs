@@ -36,6 +36,31 @@ pub trait AttemptService {
 }
 
 /// Idempotency over a store, and what one instance remembers of it.
+///
+/// ```
+/// use penstock_policy::idempotency::service::{AttemptService, IdempotencyService, KvIdempotency};
+/// use penstock_policy::idempotency::words::{Call, Claimed, Kept, Looked};
+/// use penstock_testkit::MemoryKv;
+///
+/// let idempotency = KvIdempotency::open("", MemoryKv::default()).unwrap();
+/// let call = Call {
+///     tenant: "acme",
+///     method: "POST",
+///     route: "/v1/models/m:predict",
+///     idempotency_keys: vec![b"order-17"],
+///     fingerprint: &"0".repeat(64),
+/// };
+/// let now_ms = 1_700_000_000_000;
+///
+/// let Looked::Free(attempt) = idempotency.look(&call, now_ms).unwrap() else { panic!() };
+/// assert_eq!(attempt.claim(now_ms, 1).unwrap(), Claimed::Granted);
+/// let answer = Kept { status: 200, headers: Vec::new(), body: Ok(b"{}".to_vec()) };
+/// attempt.complete(answer.clone(), now_ms).unwrap();
+///
+/// // The second call gets the answer of the first.
+/// let Looked::Done(kept) = idempotency.look(&call, now_ms).unwrap() else { panic!() };
+/// assert_eq!(kept, answer);
+/// ```
 #[derive(Debug)]
 pub struct KvIdempotency<K>(Rc<Shared<K>>);
 

@@ -28,6 +28,20 @@ pub const MIN_GENERATION_MS: u64 = 600_000;
 pub const MAX_SWAPS: u32 = 64;
 
 /// A bucket.
+///
+/// ```
+/// use penstock_policy::quota::gcra::{Bucket, Shape, State};
+///
+/// // Two units a second, and three at once.
+/// let bucket = Bucket { limit: 2, window_ms: 1000, shape: Shape::Token { burst: 3 } };
+/// let mut state = State::default();
+/// for _ in 0..3 {
+///     (state, _) = bucket.decide(state, 0, 1).outcome.unwrap();
+/// }
+/// // The fourth has a chance half a second later.
+/// assert_eq!(bucket.decide(state, 0, 1).outcome, Err(500));
+/// assert!(bucket.decide(state, 500, 1).outcome.is_ok());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
     /// Units restored in a window.

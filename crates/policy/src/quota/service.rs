@@ -40,6 +40,24 @@ pub trait AdmissionService {
 }
 
 /// Quota over a store, and what one instance remembers of it.
+///
+/// ```
+/// use penstock_core::Caller;
+/// use penstock_policy::quota::RefusalKind;
+/// use penstock_policy::quota::service::{KvQuota, QuotaService};
+/// use penstock_policy::quota::words::Call;
+/// use penstock_testkit::MemoryKv;
+///
+/// let policy = "[[limits]]\nname = \"calls\"\nlimit = 2\nwindow_s = 60\n";
+/// let quota = KvQuota::open(policy, MemoryKv::default()).unwrap();
+/// let caller = Caller::anonymous(None);
+/// let call = Call { caller: &caller, route: "predict", model: Some("m"), body_bytes: 100 };
+/// let now_ms = 1_700_000_000_000;
+/// assert!(quota.admit(&call, now_ms, 0).is_ok());
+/// assert!(quota.admit(&call, now_ms, 0).is_ok());
+/// let refusal = quota.admit(&call, now_ms, 0).unwrap_err();
+/// assert_eq!((refusal.kind, refusal.limit.as_str()), (RefusalKind::UsedUp, "calls"));
+/// ```
 #[derive(Debug)]
 pub struct KvQuota<K>(Rc<Shared<K>>);
 
