@@ -4,7 +4,9 @@
 use penstock_core::ModelVersion;
 use penstock_gate::openapi::{About, Described, MAX_DOCUMENT_BYTES, document};
 use penstock_gate::route::route;
+use penstock_gate::{Gate, Header, Request};
 use penstock_tensor::{Contract, Unknown, parse_infer, parse_predict};
+use penstock_testkit::InMemory;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -593,4 +595,185 @@ fn the_document_stays_within_its_bound_however_many_models_there_are() {
         alone.to_string().len(),
         small.to_string().len()
     );
+}
+
+/// Members of a value that its schema does not describe, each with its place.
+fn undescribed(document: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
+    if let Some(place) = schema.get("$ref").and_then(Value::as_str) {
+        let schema = document
+            .pointer(place.trim_start_matches('#'))
+            .expect(place);
+        return undescribed(document, schema, value, at, found);
+    }
+    for keyword in ["anyOf", "oneOf"] {
+        let forms = schema.get(keyword).and_then(Value::as_array);
+        let fits = |form: &&Value| wrong(document, form, value).is_none();
+        if let Some(form) = forms.and_then(|forms| forms.iter().find(fits)) {
+            return undescribed(document, form, value, at, found);
+        }
+    }
+    if let (Value::Array(elements), Some(items)) = (value, schema.get("items")) {
+        for element in elements {
+            undescribed(document, items, element, &format!("{at}/-"), found);
+        }
+    }
+    let Value::Object(members) = value else {
+        return;
+    };
+    for (name, value) in members {
+        let at = format!("{at}/{name}");
+        match schema
+            .pointer("/properties")
+            .and_then(|known| known.get(name))
+        {
+            Some(schema) => undescribed(document, schema, value, &at, found),
+            None if schema.get("additionalProperties").is_some() => {}
+            // A schema without any keyword describes nothing, and says so.
+            None if schema.as_object().is_some_and(serde_json::Map::is_empty) => {}
+            None => found.push(at),
+        }
+    }
+}
+
+#[test]
+fn every_answer_has_the_form_that_the_document_gives_it_and_no_other_member() {
+    let batched = r#"
+description = "a class for two numbers"
+inputs = [{ name = "x", datatype = "FP32", shape = ["N", 2] }]
+outputs = [{ name = "x", datatype = "FP32", shape = ["N", 2], labels = ["a", "b"] }]
+[explain]
+target = "x"
+"#;
+    let ports = InMemory::new(&[("two", batched, &["1"])], |_, _, inputs| Ok(inputs));
+    ports.set_policy("[usage]\nenabled = true\n");
+    let send = |method: &str, target: &str, body: &str| {
+        let response = Gate::new(ports.clone()).handle(&Request {
+            method: method.into(),
+            target: target.into(),
+            headers: vec![Header {
+                name: "content-type".into(),
+                value: b"application/json".to_vec(),
+            }],
+            body: body.as_bytes().to_vec(),
+        });
+        let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+        (response.status, answer)
+    };
+    let mut faults = Vec::new();
+    let (status, document) = send("GET", "/openapi.json", "");
+    assert_eq!(status, 200);
+    let row = r#"{"inputs":{"x":[[0.25,0.75]]}}"#;
+    let several = format!(r#"{{"requests":[{row},{{"inputs":{{"x":[["a"]]}}}}]}}"#);
+    let infer =
+        r#"{"id":"me","inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[0.25,0.75]}]}"#;
+    for (method, target, path, body) in [
+        ("GET", "/healthz", "/healthz", ""),
+        ("GET", "/ready", "/ready", ""),
+        ("GET", "/errors", "/errors", ""),
+        ("GET", "/errors/quota_exceeded", "/errors/{code}", ""),
+        ("GET", "/v1/models", "/v1/models", ""),
+        ("GET", "/v1/models/two", "/v1/models/{model}", ""),
+        (
+            "GET",
+            "/v1/models/two/versions/1",
+            "/v1/models/{model}/versions/{version}",
+            "",
+        ),
+        (
+            "POST",
+            "/v1/models/two:predict",
+            "/v1/models/two:predict",
+            row,
+        ),
+        (
+            "POST",
+            "/v1/models/two:predict",
+            "/v1/models/{model}:predict",
+            row,
+        ),
+        (
+            "POST",
+            "/v1/models/two:predict?explain=true",
+            "/v1/models/two:predict",
+            row,
+        ),
+        (
+            "POST",
+            "/v1/models/two:explain",
+            "/v1/models/two:explain",
+            row,
+        ),
+        (
+            "POST",
+            "/v1/models/two:batchPredict",
+            "/v1/models/two:batchPredict",
+            &several,
+        ),
+        (
+            "POST",
+            "/v1/models/two:predict",
+            "/v1/models/two:predict",
+            "{\"inputs\":{}}",
+        ),
+        ("GET", "/v1/usage", "/v1/usage", ""),
+        ("GET", "/v2", "/v2", ""),
+        ("GET", "/v2/health/live", "/v2/health/live", ""),
+        ("GET", "/v2/health/ready", "/v2/health/ready", ""),
+        ("GET", "/v2/models/two", "/v2/models/{model}", ""),
+        (
+            "GET",
+            "/v2/models/two/ready",
+            "/v2/models/{model}/ready",
+            "",
+        ),
+        (
+            "GET",
+            "/v2/models/two/config",
+            "/v2/models/{model}/config",
+            "",
+        ),
+        (
+            "POST",
+            "/v2/models/two/infer",
+            "/v2/models/two/infer",
+            infer,
+        ),
+        (
+            "POST",
+            "/v2/models/two/infer",
+            "/v2/models/{model}/infer",
+            infer,
+        ),
+        (
+            "POST",
+            "/v2/models/two/generate",
+            "/v2/models/{model}/generate",
+            r#"{"x":[0.25,0.75]}"#,
+        ),
+        ("POST", "/v2/models/two/infer", "/v2/models/two/infer", "{}"),
+    ] {
+        let (status, answer) = send(method, target, body);
+        let at = format!("{method} {target} {status}");
+        let operation = &document["paths"][path][method.to_lowercase()];
+        assert!(operation.is_object(), "{at}: the document has no {path}");
+        let mut response = &operation["responses"][status.to_string()];
+        if let Some(place) = response.get("$ref").and_then(Value::as_str) {
+            response = document
+                .pointer(place.trim_start_matches('#'))
+                .expect(place);
+        }
+        let schema = &response["content"]["application/json"]["schema"];
+        assert!(schema.is_object(), "{at}: the document gives no schema");
+        if let Some(fault) = wrong(&document, schema, &answer) {
+            faults.push(format!("{at}: {fault}: {answer}"));
+        }
+        let mut found = Vec::new();
+        undescribed(&document, schema, &answer, "", &mut found);
+        if !found.is_empty() {
+            faults.push(format!(
+                "{at} answers {found:?}, which the document does not describe"
+            ));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

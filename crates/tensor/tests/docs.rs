@@ -46,7 +46,8 @@ fn members(example: &str) -> BTreeMap<String, BTreeSet<String>> {
 fn known(table: &str) -> BTreeSet<String> {
     let text = match table {
         "" => "unknown_here = 1\n".to_owned(),
-        "inputs" | "outputs" | "samples" | "explain.groups" => {
+        "samples" => "[[samples]]\ninputs = { x = 1 }\nunknown_here = 1\n".to_owned(),
+        "inputs" | "outputs" | "explain.groups" => {
             format!("[[{table}]]\nunknown_here = 1\n")
         }
         _ => format!("[{table}]\nunknown_here = 1\n"),

@@ -61,6 +61,7 @@ pub fn all() -> Vec<Named> {
                 "The use of one day, model and API key.",
                 json!({
                     "date": { "type": "string", "format": "date" },
+                    "tenant": { "type": "string" },
                     "model": { "type": "string" },
                     "api_key_id": { "type": "string" },
                     "requests": { "type": "integer" },
