@@ -6,7 +6,7 @@ mod common;
 
 use common::{Answer, Options, Server, exchange, root};
 use serde_json::{Value, json};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
