@@ -119,7 +119,8 @@ impl Fp8 {
     pub(crate) fn byte(self, nearest: Nearest, negative: bool) -> Option<u8> {
         let Nearest { code, .. } = nearest;
         let has_sign = negative && !(code == 0 && self.is_unsigned_zero());
-        (code <= self.layout().2).then(|| code | if has_sign { SIGN } else { 0 })
+        let sign = if has_sign { SIGN } else { 0 };
+        (code <= self.layout().2).then_some(code | sign)
     }
 
     /// The byte nearest to a number, of two that are equally near the even one. Numbers beyond the greatest value become it.
