@@ -28,6 +28,7 @@ pub mod versions;
 
 pub use cost::Cost;
 pub use graph::Graph;
+#[cfg(feature = "native")]
 pub(crate) use message::panic_text;
 pub use names::{AUTO, ONNXRUNTIME, OPENVINO};
 #[cfg(feature = "native")]
