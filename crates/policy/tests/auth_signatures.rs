@@ -280,7 +280,11 @@ fn the_vectors_that_are_published_hold() {
     }
     let empty = STANDARD.encode(sha256(b""));
     assert!(page.contains(&format!("`sha-256=:{empty}:`")));
-    assert!(page.contains("| `created` | seconds since 1970; may be `window_s` (300) "));
+    assert!(
+        page.contains(
+            "| `created` | seconds since 1970; at most `window_s` (300) before or after "
+        )
+    );
     assert!(page.contains(&format!("at most {MAX_COVERED}, without")));
 }
 
