@@ -84,13 +84,13 @@ fn policy(table: &str, setting: &str, line: &str) -> String {
     let mut lines: Vec<&str> = base.lines().collect();
     let names = |line: &str| line.starts_with(&format!("{setting} ="));
     lines.retain(|line| !names(line));
-    if table == "limits[]" {
-        if let Some(algorithm) = algorithm_of(setting) {
-            if algorithm.contains("calendar") || algorithm.contains("concurrency") {
-                lines.retain(|line| !line.starts_with("window_s"));
-            }
-            lines.extend(algorithm.lines().filter(|line| !names(line)));
+    if table == "limits[]"
+        && let Some(algorithm) = algorithm_of(setting)
+    {
+        if algorithm.contains("calendar") || algorithm.contains("concurrency") {
+            lines.retain(|line| !line.starts_with("window_s"));
         }
+        lines.extend(algorithm.lines().filter(|line| !names(line)));
     }
     lines.push(line);
     lines.join("\n")
