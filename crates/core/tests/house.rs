@@ -12,108 +12,46 @@ const MAX_FUNCTION_LINES: usize = 150;
 const MAX_FILE_LINES: usize = 900;
 
 /// The crates whose files may not import each other in a circle.
-const CHECKED_FOR_CIRCLES: [&str; 3] = ["gate", "nn", "host"];
+const CHECKED_FOR_CIRCLES: [&str; 13] = [
+    "admin", "adapters", "app", "core", "gate", "guest", "host", "kv", "nn", "policy", "runtime",
+    "server", "tensor",
+];
 
 /// Groups of files that still import each other in a circle: the crate, and the files in the order of their names.
 const KNOWN_CIRCLES: &[(&str, &[&str])] = &[
-    ("host", &["app::manifest", "app::manifest::reader"]),
     (
-        "host",
+        "adapters",
         &[
-            "doors",
-            "doors::http",
-            "kv",
-            "kv::access",
-            "kv::ledger",
-            "kv::spin2",
-            "kv::spin3",
-            "nn",
-            "state",
-            "variables",
+            "tokenizer",
+            "tokenizer::bytes",
+            "tokenizer::model",
+            "tokenizer::normalize",
+            "tokenizer::split",
         ],
     ),
-    ("host", &["pulls", "up"]),
+    ("guest", &["cache", "gate", "inference", "models"]),
+    ("policy", &["auth::token", "auth::token::keys"]),
     (
-        "host",
+        "policy",
         &[
-            "server",
-            "server::activity",
-            "server::body",
-            "server::grpc",
-            "server::http2",
+            "quota",
+            "quota::concurrency",
+            "quota::register",
+            "quota::rule",
         ],
     ),
-    (
-        "nn",
-        &[
-            "backend",
-            "backend::graph",
-            "backend::onnx_file",
-            "backend::onnx_file::structure",
-            "backend::onnxruntime",
-            "backend::onnxruntime::values",
-            "backend::openvino",
-            "backend::openvino::refused",
-            "backend::openvino::refused::forms",
-            "backend::openvino::refused::indices",
-            "backend::rows",
-            "backend::tract",
-            "backend::versions",
-            "call",
-            "contract_check",
-            "derive",
-            "first_run",
-            "index_bounds",
-            "join",
-            "kept",
-            "layout",
-            "on_demand",
-            "worker",
-        ],
-    ),
-    ("nn", &["protocol", "repository", "repository::perform"]),
-    (
-        "nn",
-        &[
-            "schedule",
-            "schedule::cut",
-            "schedule::pace",
-            "schedule::tempo",
-        ],
-    ),
-    ("nn", &["shadow", "stats"]),
+    ("policy", &["quota::calendar", "quota::limits"]),
+    ("tensor", &["json", "rejection"]),
 ];
 
 /// Functions that are still longer than [`MAX_FUNCTION_LINES`].
-const LONG_FUNCTIONS: &[&str] = &[
-    "gate/src/openapi/schema.rs: models",
-    "gate/src/openapi/schema.rs: protocol",
-    "gate/src/openapi/schema.rs: texts",
-    "host/src/admin/rollouts.rs: of",
-    "host/src/settings.rs: faults",
-    "host/src/up.rs: serve",
-    "nn/src/backend/cost.rs: shaped",
-    "nn/src/backend/rows.rs: onnx",
-    "nn/src/backend/tract.rs: open",
-    "nn/src/derive.rs: derive",
-];
+const LONG_FUNCTIONS: &[&str] = &[];
 
 /// Files that are still longer than [`MAX_FILE_LINES`].
 const LONG_FILES: &[&str] = &[
-    "gate/src/openapi/paths.rs",
-    "gate/src/openapi/schema.rs",
-    "host/src/app/manifest/reader.rs",
-    "host/src/init.rs",
-    "host/src/server.rs",
-    "host/src/server/grpc.rs",
-    "kv/src/embedded.rs",
     "nn/src/backend/onnx_file.rs",
     "nn/src/backend/onnxruntime.rs",
     "nn/src/backend/openvino.rs",
-    "nn/src/backend/rows.rs",
-    "nn/src/model.rs",
-    "nn/src/repository/perform.rs",
-    "nn/src/worker/parent.rs",
     "policy/src/auth/registry.rs",
     "policy/src/quota/rule.rs",
     "sources/src/pull.rs",
@@ -122,7 +60,7 @@ const LONG_FILES: &[&str] = &[
 ];
 
 #[test]
-fn the_files_of_gate_nn_and_host_do_not_import_each_other_in_a_circle() {
+fn the_files_of_a_crate_do_not_import_each_other_in_a_circle() {
     let mut found = Vec::new();
     for krate in CHECKED_FOR_CIRCLES {
         let modules = Modules::read(&crates().join(krate).join("src"));
@@ -262,7 +200,15 @@ impl Source {
     }
 
     fn new(text: &str) -> Self {
-        Self(without_tests(&without_literals(text)))
+        // A visibility names a module without importing it.
+        let text = without_tests(&without_literals(text));
+        let mut parts = text.split("pub(in ");
+        let mut plain = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            plain += "pub ";
+            plain += part.split_once(')').map_or(part, |(_, rest)| rest);
+        }
+        Self(plain)
     }
 
     fn lines(&self) -> usize {
