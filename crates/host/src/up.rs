@@ -304,7 +304,7 @@ fn load(
                 }
             }
             tracing::info!(
-                "serving {origin} after {} ms; API in README.md, errors at {origin}/errors",
+                "serving {origin} after {} ms; API in docs/API.md, errors at {origin}/errors",
                 started.elapsed().as_millis()
             );
         };
