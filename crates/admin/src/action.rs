@@ -116,7 +116,7 @@ impl Action {
             return unknown();
         };
         let allowed = |allow: &'static str| {
-            let message = format!("{method} is not taken here; {allow} is");
+            let message = format!("{method} is not allowed here; {allow} is");
             Err(Problem::new(Code::MethodNotAllowed, message).with_allow(allow))
         };
         match (resource, method) {

@@ -283,7 +283,7 @@ impl Body {
     /// All that is wrong: with the form, with what was read, and that there is more than was read.
     pub(super) fn end(mut self, of_values: Vec<Violation>) -> Result<(), Problem> {
         for name in self.members.keys() {
-            let message = "the member is not one that is taken here";
+            let message = "the member is not known here";
             let fault = Violation::new(pointer(name), "unknown_member", "no such member", message);
             self.faults.push(fault);
         }

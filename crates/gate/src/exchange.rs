@@ -53,6 +53,8 @@ pub(crate) struct HeaderSlots {
     pub version: Option<AnsweringVersion>,
     /// The prediction's id, where the answer is one prediction.
     pub prediction_id: Option<PredictionId>,
+    /// Whether the answer has the headers of [`HeaderSlots::write_content`] already.
+    content_is_written: bool,
     /// Whether the answer is that of an earlier call with the same idempotency key.
     pub is_replay: bool,
     /// How the limits stand after the last charge or refund.
@@ -111,22 +113,24 @@ impl HeaderSlots {
         }
     }
 
-    /// Empties the slots of [`HeaderSlots::write_content`], because the answer has these headers already.
+    /// Notes that the answer has the headers of [`HeaderSlots::write_content`]. A problem in its place has not.
     pub fn content_is_written(&mut self) {
-        self.version = None;
-        self.prediction_id = None;
+        self.content_is_written = true;
     }
 
     /// Writes all slots into an answer. No slot repeats what the answer says already:
     ///
     /// * a problem says itself when to retry, so the limits' `Retry-After` never goes out;
-    /// * a problem names no prediction;
+    /// * a problem names no prediction, and is no replay;
     /// * a problem names the version that was to answer, if it was chosen.
     fn write(mut self, response: &mut Response, is_problem: bool) {
         if is_problem {
             self.prediction_id = None;
+            self.is_replay = false;
         }
-        self.write_content(response);
+        if is_problem || !self.content_is_written {
+            self.write_content(response);
+        }
         if self.is_replay {
             // Not in the draft; the name that most services use.
             response.push("idempotency-replayed", "true");

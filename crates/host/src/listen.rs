@@ -1,5 +1,6 @@
 //! Reserves the addresses that a server listens on, before it compiles anything: compiling takes up to half a minute, and a
-//! taken port must fail at once. A reserved address refuses connections until [`Reserved::listen`].
+//! taken port must fail at once. A reserved address refuses connections until [`Reserved::listen`]. Other processes cannot reserve it
+//! meanwhile, unless connections of a former server still wait for their end there.
 
 use crate::settings::AdminSettings;
 use anyhow::Context;
@@ -16,8 +17,12 @@ const BACKLOG: u32 = 1024;
 pub(crate) struct Reserved {
     socket: TcpSocket,
     asked: SocketAddr,
+    /// Who listens there, at the beginning of a message.
+    subject: &'static str,
     /// What to do where the address is taken.
     remedy: &'static str,
+    /// Whether somebody chose the address. If not, another one will do.
+    is_chosen: bool,
 }
 
 impl Reserved {
@@ -28,11 +33,13 @@ impl Reserved {
     /// When it cannot be had.
     pub(crate) fn public(asked: SocketAddr) -> anyhow::Result<Self> {
         let remedy = "choose another --listen";
-        let socket = bind(asked).with_context(|| cannot(asked, remedy))?;
+        let socket = bind(asked).with_context(|| cannot("", asked, remedy))?;
         Ok(Self {
             socket,
             asked,
+            subject: "",
             remedy,
+            is_chosen: true,
         })
     }
 
@@ -46,7 +53,7 @@ impl Reserved {
         named: Option<AdminListen>,
         settings: Option<&AdminSettings>,
     ) -> anyhow::Result<Option<Self>> {
-        let remedy = "choose another --admin-listen, or off";
+        let (subject, remedy) = ("the admin API ", "choose another --admin-listen, or off");
         let (asked, is_chosen) = match (named, settings) {
             (Some(AdminListen::Off), _) | (None, None) => return Ok(None),
             (Some(AdminListen::At(address)), _) => (address, true),
@@ -54,21 +61,18 @@ impl Reserved {
         };
         let socket = match bind(asked) {
             Err(error) if !is_chosen && error.kind() == ErrorKind::AddrInUse => {
-                let socket = bind(SocketAddr::new(asked.ip(), 0))?;
-                tracing::warn!(
-                    target: "admin",
-                    "{asked} is taken, perhaps by another server, so the admin API listens on {} until this server stops; name \
-                     an address with --admin-listen, or turn the admin API off with --admin-listen off",
-                    socket.local_addr()?
-                );
+                let socket = bind_free(asked).with_context(|| cannot(subject, asked, remedy))?;
+                warn_of(asked, &socket);
                 socket
             }
-            bound => bound.with_context(|| format!("the admin API {}", cannot(asked, remedy)))?,
+            bound => bound.with_context(|| cannot(subject, asked, remedy))?,
         };
         Ok(Some(Self {
             socket,
             asked,
+            subject,
             remedy,
+            is_chosen,
         }))
     }
 
@@ -81,27 +85,71 @@ impl Reserved {
         let Self {
             socket,
             asked,
+            subject,
             remedy,
+            is_chosen,
         } = self;
-        socket
-            .listen(BACKLOG)
-            .with_context(|| cannot(asked, remedy))
+        let listened = match listen(socket) {
+            Err(error) if !is_chosen && error.kind() == ErrorKind::AddrInUse => bind_free(asked)
+                .and_then(|socket| {
+                    warn_of(asked, &socket);
+                    listen(socket)
+                }),
+            listened => listened,
+        };
+        listened.with_context(|| cannot(subject, asked, remedy))
     }
 }
 
-fn cannot(asked: SocketAddr, remedy: &str) -> String {
-    format!("cannot listen on {asked}; {remedy}")
+fn cannot(subject: &str, asked: SocketAddr, remedy: &str) -> String {
+    format!("{subject}cannot listen on {asked}; {remedy}")
 }
 
+/// Says that the admin API has another address than the default.
+fn warn_of(asked: SocketAddr, socket: &TcpSocket) {
+    let address = socket.local_addr().map(|address| address.to_string());
+    tracing::warn!(
+        target: "admin",
+        "{asked} is taken, perhaps by another server, so the admin API listens on {} until this server stops; name an address with \
+         --admin-listen, or turn the admin API off with --admin-listen off",
+        address.unwrap_or_default()
+    );
+}
+
+fn socket(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }
+}
+
+/// Binds to an address. Two sockets that may share an address can both bind to it as long as neither listens, so sharing is
+/// allowed only where the address cannot be had otherwise: where connections of a former server wait for their end.
 fn bind(address: SocketAddr) -> std::io::Result<TcpSocket> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    // A server that was just stopped must not keep the next one from its port.
+    let alone = socket(address)?;
+    // On Unix tokio and std leave this off for sockets that they only make.
+    alone.set_reuseaddr(false)?;
+    match alone.bind(address) {
+        Ok(()) => Ok(alone),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            let shared = socket(address)?;
+            shared.set_reuseaddr(true)?;
+            shared.bind(address)?;
+            Ok(shared)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Binds to a free port of the same interface.
+fn bind_free(asked: SocketAddr) -> std::io::Result<TcpSocket> {
+    bind(SocketAddr::new(asked.ip(), 0))
+}
+
+/// Listens. Connections inherit that their address may be shared, so the next server can have it while they wait for their end.
+fn listen(socket: TcpSocket) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    Ok(socket)
+    socket.listen(BACKLOG)
 }
 
 #[cfg(test)]
@@ -128,6 +176,55 @@ mod tests {
             listen: Some(address),
         };
         assert!(Reserved::admin(None, Some(&chosen)).is_err());
+    }
+
+    #[tokio::test]
+    async fn an_address_is_reserved_once_also_before_anybody_listens_on_it() {
+        let first = Reserved::public((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let address = first.socket.local_addr().unwrap();
+        assert!(Reserved::public(address).is_err());
+        let chosen = Some(AdminListen::At(address));
+        let error = format!("{:#}", Reserved::admin(chosen, None).unwrap_err());
+        assert!(
+            error.starts_with("the admin API cannot listen on"),
+            "{error}"
+        );
+        first.listen().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_address_nobody_chose_is_given_up_for_another_that_is_free() {
+        let (_listener, taken) = taken();
+        let reserved = Reserved {
+            socket: bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap(),
+            asked: taken,
+            subject: "",
+            remedy: "",
+            is_chosen: false,
+        };
+        // Somebody else listens first.
+        let address = reserved.socket.local_addr().unwrap();
+        let other = socket(address).unwrap();
+        reserved.socket.set_reuseaddr(true).unwrap();
+        other.set_reuseaddr(true).unwrap();
+        other.bind(address).unwrap();
+        let _other = other.listen(1).unwrap();
+        let listener = reserved.listen().unwrap();
+        assert_ne!(listener.local_addr().unwrap(), address);
+    }
+
+    #[tokio::test]
+    async fn a_server_gets_the_port_of_one_that_was_just_stopped() {
+        let reserved = Reserved::public((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let listener = reserved.listen().unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = std::net::TcpStream::connect(address).unwrap();
+        let (served, _) = listener.accept().await.unwrap();
+        // The side that closes first waits for the end of the connection.
+        drop((served, listener));
+        drop(client);
+        let next = Reserved::public(address).unwrap();
+        next.listen().unwrap();
     }
 
     #[tokio::test]

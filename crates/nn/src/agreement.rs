@@ -290,7 +290,10 @@ fn bounds(spec: &TensorSpec, kind: Kind) -> (f64, f64) {
         (Datatype::Int8, Kind::Extremes) => (-128.0, 127.0),
         (Datatype::Uint16, Kind::Extremes) => (0.0, 65_535.0),
         (Datatype::Int16, Kind::Extremes) => (-32_768.0, 32_767.0),
-        (_, Kind::Extremes) => (0.0, LARGE),
+        (datatype, Kind::Extremes) => match datatype.narrow_range() {
+            Some((least, greatest)) => (least.into(), greatest.into()),
+            None => (0.0, LARGE),
+        },
     }
 }
 

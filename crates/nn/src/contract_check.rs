@@ -529,6 +529,11 @@ pub(crate) fn made(
 /// One element as it lies in memory. The bounds of a contract are values of its datatype, so that nothing is cut
 /// off here.
 pub(crate) fn encode(datatype: Datatype, value: f64) -> Vec<u8> {
+    // A made-up ramp goes beyond what a few bits hold.
+    let value = match datatype.narrow_range() {
+        Some((least, greatest)) => value.clamp(least.into(), greatest.into()),
+        None => value,
+    };
     match datatype {
         Datatype::Fp16 => f16::from_f64(value).to_le_bytes().to_vec(),
         Datatype::Bf16 => bf16::from_f64(value).to_le_bytes().to_vec(),

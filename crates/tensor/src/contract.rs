@@ -1265,6 +1265,6 @@ pub(crate) fn round_to(datatype: Datatype, number: f64) -> f64 {
         Datatype::Fp16 => narrowed::<10, 5>(number),
         Datatype::Bf16 => narrowed::<7, 8>(number),
         Datatype::Fp32 => f64::from(number as f32),
-        _ => Fp8::of(datatype).map_or(number, |format| format.to_f64(format.saturated(number))),
+        _ => Fp8::of(datatype).map_or(number, |format| format.nearest(number)),
     }
 }

@@ -123,6 +123,14 @@ impl Fp8 {
         (code <= self.layout().2).then_some(code | sign)
     }
 
+    /// The value nearest to a number; infinite where that would be beyond the greatest.
+    pub fn nearest(self, value: f64) -> f64 {
+        match self.byte(self.round(value.abs()), value.is_sign_negative()) {
+            Some(byte) => self.to_f64(byte),
+            None => f64::INFINITY.copysign(value),
+        }
+    }
+
     /// The byte nearest to a number, of two that are equally near the even one. Numbers beyond the greatest value become it.
     pub fn saturated(self, value: f64) -> u8 {
         if value.is_nan() {

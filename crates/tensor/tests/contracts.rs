@@ -52,6 +52,22 @@ shape = [1]
 "#;
 
 #[test]
+fn a_bound_beyond_an_8_bit_format_is_refused_like_one_beyond_fp16() {
+    for (datatype, bound, holds) in [
+        ("FP8E4M3FN", "448", true),
+        ("FP8E4M3FN", "1000", false),
+        ("FP8E5M2", "inf", false),
+        ("FP16", "1e6", false),
+    ] {
+        let text = format!(
+            "description = \"\"\n[[inputs]]\nname = \"x\"\ndatatype = \"{datatype}\"\nshape = [\"N\", 2]\nmaximum = {bound}\n\
+             [[outputs]]\nname = \"y\"\ndatatype = \"FP32\"\nshape = [\"N\", 2]\n"
+        );
+        assert_eq!(Contract::parse(&text).is_ok(), holds, "{datatype} {bound}");
+    }
+}
+
+#[test]
 fn a_whole_contract_is_read_as_written() {
     let contract = Contract::parse(WHOLE).unwrap();
     assert_eq!(contract.format, Format::Openvino);

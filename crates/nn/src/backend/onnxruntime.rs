@@ -1025,6 +1025,10 @@ fn read(
             let count =
                 (dims.iter()).try_fold(1usize, |count, dim| count.checked_mul(*dim as usize));
             let signed = matches!(ty, TensorType::I2 | TensorType::I4);
+            // The allocator counted them packed.
+            if let Some(count) = count.filter(|count| *count > shared.most_bytes) {
+                return Err(super::message::too_much_memory(count, shared.most_bytes));
+            }
             let data = count.and_then(|count| packed::unpack(lent.as_ref(), bits, count, signed));
             let data = data.ok_or_else(|| wrong("is not as long as its shape says"))?;
             return NnTensor::new(ty, dims, data);

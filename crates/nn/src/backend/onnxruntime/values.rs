@@ -44,7 +44,11 @@ pub enum Kind {
 impl Kind {
     /// What a type of `ort` is here, optional values included; `None` for what no tensors carry.
     pub fn of(ty: &ValueType) -> Option<Self> {
-        let carried = |ty: &TensorElementType| port_type(*ty).carried_as();
+        // A sequence's elements are copied as they lie in memory, and those of less than a byte lie packed.
+        let carried = |ty: &TensorElementType| {
+            let ty = port_type(*ty).carried_as();
+            ty.filter(|ty| ty.packed_bits().is_none())
+        };
         let maps = |key: &TensorElementType, value: &TensorElementType, list| {
             Some(Self::Maps {
                 key: carried(key)?,
