@@ -253,7 +253,7 @@ fn samples_are_run_in_place_of_what_is_made_up() {
     models.file("m/sample.json", "{\"inputs\": {\"x\": [1]}}");
     let reason = models.load(backends()).expect_err("it is no input");
     assert!(
-        reason.contains("its sample.json is no valid input") && reason.contains("/inputs/x"),
+        reason.contains("its sample.json is not a valid input") && reason.contains("/inputs/x"),
         "{reason}"
     );
     std::fs::remove_file(models.0.path().join("m/sample.json")).unwrap();
