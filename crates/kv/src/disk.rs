@@ -40,7 +40,7 @@ pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// time may find merges under way that hold what it looks for.
 pub(crate) const RECLAIMS: u32 = 5;
 
-/// Where an [`EmbeddedStore`] lives, and its bounds.
+/// Where an [`EmbeddedStore`](crate::embedded::EmbeddedStore) lives, and its bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbeddedSettings {
     /// The directory of the store, which is made if it is missing. One process at a time opens it.

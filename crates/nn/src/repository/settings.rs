@@ -40,7 +40,7 @@ pub struct Settings {
     pub compare_tolerance: f64,
     /// Libraries of operators that contracts may ask for, by name.
     pub operators: BTreeMap<String, PathBuf>,
-    /// Whether to keep a [`Snapshot`] of the catalogue for guests.
+    /// Whether to keep a [`Snapshot`](super::Snapshot) of the catalogue for guests.
     pub publish: bool,
     /// Where runtimes run where a contract says nothing else; without it, native ones in processes of their own where
     /// `launcher` can start them, and tract on threads.
