@@ -37,7 +37,7 @@ impl Model {
             .inspect_err(|_| inner.lock().stats.shadow.failed += 1)?;
         let ask = Ask {
             level: inner.last_level,
-            // It shares its run with nobody: whoever did would wait for its items too.
+            // It runs alone. A call that shared its run would wait for its items too.
             class: Class::Alone,
             items: inner.items(&inputs),
             length: 1,

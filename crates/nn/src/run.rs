@@ -61,7 +61,7 @@ impl Inner {
     /// Runs elsewhere.
     pub(crate) fn launch(self: &Arc<Self>, start: Start) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            // The process ends; whoever waits hears it from the channel that closes.
+            // The process ends. Waiting calls learn it from the closed channel.
             return;
         };
         let inner = self.clone();

@@ -74,7 +74,7 @@ impl Backends {
         self
     }
 
-    /// Notes why a backend is not here, for whoever asks for it by name.
+    /// Notes why a backend is missing. A contract that names the backend gets this reason.
     #[must_use]
     pub fn explain(mut self, name: &'static str, reason: impl Into<String>) -> Self {
         self.absent.retain(|(other, _)| *other != name);

@@ -12,7 +12,7 @@ pub(super) struct Loaded {
     pub(super) id: u64,
     pub model: Model,
     pub(super) contract: Stamp,
-    /// It does not serve any more: whoever leaves it says so.
+    /// The version no longer serves. The call that ends its last lease reports it.
     pub(super) retired: AtomicBool,
 }
 
@@ -134,7 +134,7 @@ impl Cell {
         let missed = match &view.now {
             Now::Ready(new) => new.contract != old.contract,
             Now::Failed(_) | Now::Gone => true,
-            // Whoever unloads it wants no further calls.
+            // Unloading a version stops further calls to it.
             Now::Waiting | Now::Evicted | Now::Unloaded => false,
         };
         if missed {

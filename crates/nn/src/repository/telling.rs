@@ -60,7 +60,7 @@ impl Inner {
                 kind,
                 text,
             };
-            // Whoever listened has gone; nothing depends on it.
+            // The listener is gone, and nothing depends on it.
             let _ = events.send(event);
         }
     }
