@@ -29,6 +29,7 @@ fn application() -> tempfile::TempDir {
         "build/adapters.wasm",
         "build/models.wasm",
         "build/cache.wasm",
+        "build/custom.wasm",
         "models/identity/model.toml",
         "models/identity/1/model.onnx",
         "models/digits/model.toml",

@@ -1,16 +1,17 @@
-//! The components in `examples/`, served in place of the built-in ones.
+//! The components in `examples/`, served with the built-in ones.
 
 #![allow(missing_docs)]
 
 mod common;
 
-use common::{Options, Server, models_with_adapter};
+use common::{Options, Server, models_with_adapter, root};
 use serde_json::json;
 
 #[test]
-fn the_example_policy_admits_three_calls_a_minute_and_refuses_the_fourth_with_429() {
+fn the_example_policy_admits_three_calls_a_minute_beside_the_built_in_limits() {
     let server = Server::start_with(Options {
-        replaced: &[("quota.wasm", "test/example-policy.wasm")],
+        replaced: &[("custom.wasm", "test/example-policy.wasm")],
+        policy: Some("[[limits]]\nname = \"calls\"\nlimit = 100\nwindow_s = 60\n"),
         tract: true,
         ..Options::default()
     });
@@ -25,6 +26,8 @@ fn the_example_policy_admits_three_calls_a_minute_and_refuses_the_fourth_with_42
     let mut admitted = 0;
     let refused = loop {
         let answer = call();
+        // The limits decide first, so their headers are on every answer.
+        assert!(answer.header("ratelimit").is_some(), "{answer:?}");
         if answer.status != 200 {
             break answer;
         }
@@ -40,6 +43,39 @@ fn the_example_policy_admits_three_calls_a_minute_and_refuses_the_fourth_with_42
     let problem = &refused.json()["error"];
     assert_eq!(problem["code"], "quota_exceeded");
     assert_eq!(problem["message"], "4 calls in this minute, 3 are allowed");
+}
+
+#[test]
+fn a_new_policy_needs_its_component_its_build_its_manifest_and_no_change_elsewhere() {
+    let mut named = Vec::new();
+    let mut folders = vec![root().to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            let name = entry.file_name().into_string().unwrap();
+            let is_ours = !name.starts_with('.')
+                && !["target", "build", "node_modules"].contains(&name.as_str());
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() && is_ours {
+                folders.push(path);
+            } else if kind.is_file() {
+                let is_code = ["rs", "toml", "wit"].iter().any(|ext| name.ends_with(ext));
+                let is_script = path.parent() == Some(&root().join("scripts"));
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                if (is_code || is_script) && text.contains("example-policy") {
+                    named.push(path.strip_prefix(root()).unwrap().display().to_string());
+                }
+            }
+        }
+    }
+    named.sort();
+    // The component, its line in the build, its lints, and this test, whose manifest names it.
+    let places = [
+        "examples/policy/Cargo.toml",
+        "scripts/build",
+        "tests/examples.rs",
+    ];
+    assert_eq!(named, places);
 }
 
 #[test]

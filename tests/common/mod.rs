@@ -398,6 +398,12 @@ impl Answer {
     }
 }
 
+/// How the manifest names the operator's own policy, and how it does so for one that needs the stores.
+const CUSTOM: (&str, &str) = (
+    "{ component = \"custom\" }",
+    "{ component = \"custom\", inherit_configuration = [\"key_value_stores\"] }",
+);
+
 /// The repository's manifest with these models, and with some of its components replaced.
 fn app_with(folder: &Path, models: &Path, replaced: &[(&str, &str)]) -> PathBuf {
     let mut manifest = std::fs::read_to_string(root().join("spin.toml")).unwrap();
@@ -409,6 +415,11 @@ fn app_with(folder: &Path, models: &Path, replaced: &[(&str, &str)]) -> PathBuf 
             "run scripts/build --guests"
         );
         manifest = manifest.replace(&from, &to);
+        if *file == "custom.wasm" {
+            let (alone, with_stores) = CUSTOM;
+            assert!(manifest.contains(alone), "custom is in the manifest");
+            manifest = manifest.replace(alone, with_stores);
+        }
     }
     let build = format!("\"{}/", root().join("build").display());
     let models = format!("source = \"{}\"", models.display());

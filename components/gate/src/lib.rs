@@ -5,7 +5,7 @@
 
 use penstock_guest::gate::{Door, HttpResponse, answer_http};
 
-penstock_guest::gate::bindings::export!(Door with_types_in penstock_guest::gate::bindings);
+penstock_guest::imports::bindings::export!(Door with_types_in penstock_guest::imports::bindings);
 
 #[spin_sdk::http_service]
 async fn handle(request: spin_sdk::http::Request) -> HttpResponse {

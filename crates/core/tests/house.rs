@@ -29,7 +29,6 @@ const KNOWN_CIRCLES: &[(&str, &[&str])] = &[
             "tokenizer::split",
         ],
     ),
-    ("guest", &["cache", "gate", "inference", "models"]),
     ("policy", &["auth::token", "auth::token::keys"]),
     (
         "policy",

@@ -65,6 +65,8 @@ pub(crate) struct HeaderSlots {
     pub cache: Headers,
     /// What callers are told of a version that is to go.
     pub deprecation: Headers,
+    /// What the policy of the operator's own adds.
+    pub custom: Headers,
 }
 
 /// A version as the head of an answer names it.
@@ -120,6 +122,7 @@ impl HeaderSlots {
 
     /// Writes all slots into an answer. No slot repeats what the answer says already:
     ///
+    /// * the operator's own policy adds headers, and changes none;
     /// * a problem says itself when to retry, so the limits' `Retry-After` never goes out;
     /// * a problem names no prediction, and is no replay;
     /// * a problem names the version that was to answer, if it was chosen.
@@ -145,6 +148,11 @@ impl HeaderSlots {
         }
         if let Some(codings) = self.accept_encoding {
             response.push("accept-encoding", codings);
+        }
+        for (name, value) in self.custom {
+            if response.header(&name).is_none() {
+                response.push(&name, value);
+            }
         }
     }
 }

@@ -5,10 +5,12 @@
 //! 3. What no policy concerns: probes, the catalogue of errors, the documentation's page.
 //! 4. The policies, opened by the first request that needs them.
 //! 5. The caller, and whether it may.
-//! 6. For a call of a model, the steps of [`call`]; for everything else the limits on calls, and a description.
+//! 6. For a call of a model, the steps of [`call`]; for everything else its admission, and a description.
 
+mod admission;
 mod announced;
 mod call;
+mod custom;
 mod idempotency;
 mod limits;
 mod visibility;
@@ -248,13 +250,15 @@ fn refuse<P: Ports>(
     let admitted = match (problem.code, &caller) {
         (Code::UnknownModel, Some(caller)) => {
             let call = limits_call(exchange, route, subject, caller);
-            limits::admit(ports, policies, exchange, &call)
+            admission::admit(ports, policies, exchange, &call).map(Some)
         }
         _ => Ok(None),
     };
     let problem = visibility::withhold(policies, caller.as_ref(), problem);
     exchange.trail.caller = caller;
-    limits::settle_unused(ports, policies, admitted?.as_ref());
+    if let Some(admitted) = admitted? {
+        admission::settle_unused(ports, policies, &admitted);
+    }
     Ok(problem)
 }
 
@@ -327,7 +331,7 @@ fn describe<P: Ports>(
         model: route.model(),
     };
     let call = limits_call(exchange, route, subject, caller);
-    let admission = limits::admit(ports, policies, exchange, &call)?;
+    let admission = admission::admit(ports, policies, exchange, &call)?;
     // What is asked of the repository is in the body; over gRPC it was read with the route.
     let read = match exchange.rpc {
         Some(_) => Ok(route.clone()),
@@ -335,7 +339,7 @@ fn describe<P: Ports>(
     };
     let answered = read
         .and_then(|route| describe::limited(ports, policies, catalogue, exchange, &route, caller));
-    limits::settle_unused(ports, policies, admission.as_ref());
+    admission::settle_unused(ports, policies, &admission);
     answered
 }
 

@@ -8,6 +8,7 @@ use penstock_core::{Code, Problem, RouteKind};
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::auth::words::{Admitted, CertificateShown, Environment, Presented, Refusal};
 use penstock_policy::cache::CacheEntry;
+use penstock_policy::custom::{self, service::CustomService};
 use penstock_policy::disclosure::Disclosure;
 use penstock_policy::document;
 use penstock_policy::idempotency::{self, service::IdempotencyService};
@@ -35,6 +36,10 @@ pub struct Policies<P: Ports> {
     pub usage: P::Usage,
     /// Whether calls are counted.
     pub counts: bool,
+    /// The policy of the operator's own.
+    pub custom: P::Custom,
+    /// What it wants to know.
+    pub custom_scope: custom::words::Scope,
     /// How much of models' answers goes out.
     pub disclosure: Vec<Disclosure>,
     /// Whose results are kept.
@@ -77,10 +82,17 @@ impl<P: Ports> Policies<P> {
         }
         let idempotency = ports.open_idempotency(&text).map_err(broken)?;
         let usage = ports.open_usage(&text).map_err(broken)?;
+        let custom = ports.open_custom(&text).map_err(broken)?;
+        let mut custom_scope = custom.scope();
+        custom_scope
+            .headers
+            .retain(|name| custom::is_readable(name));
         Ok(Self {
             scope: quota.scope(),
             rules: idempotency.rules(),
             counts: usage.enabled(),
+            custom_scope,
+            custom,
             auth,
             disclosure: document::disclosure(&text).map_err(broken)?,
             cache: document::cache(&text).map_err(broken)?,

@@ -6,9 +6,10 @@ use penstock_gate::{Gate, Header, Request, Response};
 use penstock_policy::auth::api_key::{self, Pepper, hex};
 use penstock_policy::auth::record::{self, KeyRecord, TenantRecord, VERSION};
 use penstock_policy::auth::scopes::Scope;
-use penstock_testkit::InMemory;
+use penstock_policy::custom::words::{Refusal, RefusalKind};
 use penstock_testkit::models::{ECHO, echo};
 use penstock_testkit::ports::PEPPER;
+use penstock_testkit::{InMemory, ScriptedPolicy};
 use serde_json::Value;
 
 const POLICY: &str = "[auth.tiers.free]\npriority = 2\n[[auth.models]]\nmodels = [\"acme-*\"]\ntenants = [\"acme\"]\n";
@@ -230,12 +231,65 @@ fn a_challenge_names_the_realm_of_the_settings() {
     }
 }
 
+/// A policy of the operator's own that adds a header to every answer.
+fn adding() -> ScriptedPolicy {
+    ScriptedPolicy::new(&[], |_| Ok(vec![("x-custom".to_owned(), b"1".to_vec())]))
+}
+
+/// A policy of the operator's own that forbids every call.
+fn forbidding() -> ScriptedPolicy {
+    ScriptedPolicy::new(&[], |_| {
+        Err(Refusal {
+            kind: RefusalKind::Forbidden,
+            message: "closed".to_owned(),
+            retry_after_s: 0,
+            headers: Vec::new(),
+        })
+    })
+}
+
+#[test]
+fn the_policy_of_the_operators_own_knows_the_caller_and_never_the_credential() {
+    let mut ports = ports(POLICY);
+    ports.custom = ScriptedPolicy::new(
+        &["api-key", "authorization", "x-api-key", "x-team"],
+        |call| {
+            assert_eq!(call.headers.len(), 1, "{:?}", call.headers);
+            Ok(vec![(
+                "x-tenant".to_owned(),
+                call.caller.tenant.clone().into_bytes(),
+            )])
+        },
+    );
+    let text = key(&ports, "acme", &["*"]);
+    for name in ["api-key", "x-api-key"] {
+        let headers = [
+            (name, text.as_str()),
+            ("x-team", "red"),
+            ("content-type", "application/json"),
+        ];
+        let (answer, body) = send(&ports, "/v1/models/m:predict", &headers);
+        assert_eq!(
+            (answer.status, answer.header("x-tenant")),
+            (200, Some("acme")),
+            "{body}"
+        );
+    }
+    let (answer, _) = send(&ports, "/v1/models/m:predict", &[]);
+    assert_eq!((answer.status, ports.custom.log.borrow().len()), (401, 4));
+}
+
 #[test]
 fn nobody_can_tell_a_hidden_model_from_none_whoever_asks_and_however() {
     let anonymous = |scopes: &str| {
         format!("{POLICY}[auth.anonymous]\nfrom = \"anywhere\"\nscopes = [{scopes}]\n")
     };
-    for with_limits in [false, true] {
+    for (with_limits, custom) in [
+        (false, ScriptedPolicy::default()),
+        (true, ScriptedPolicy::default()),
+        (true, adding()),
+        (false, forbidding()),
+    ] {
         for (policy, scopes, tier) in [
             (POLICY.to_owned(), Some(vec!["*"]), "free"),
             (
@@ -250,7 +304,8 @@ fn nobody_can_tell_a_hidden_model_from_none_whoever_asks_and_however() {
             (anonymous("\"predict:m\""), None, ""),
             (anonymous(""), None, ""),
         ] {
-            let ports = ports(&policy);
+            let mut ports = ports(&policy);
+            ports.custom = custom.clone();
             if with_limits {
                 limited(&ports);
             }
@@ -282,7 +337,8 @@ fn nobody_can_tell_a_hidden_model_from_none_whoever_asks_and_however() {
                     hidden, absent,
                     "{path} {policy} {scopes:?} {tier} {with_limits}"
                 );
-                assert!([401, 404].contains(&hidden.0), "{hidden:?}");
+                let forbidden = u16::from(custom.decide.is_some()) * 403;
+                assert!([401, 404, forbidden].contains(&hidden.0), "{hidden:?}");
             }
         }
     }

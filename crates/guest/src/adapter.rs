@@ -117,7 +117,7 @@ mod component {
 /// The gate's side: what it imports.
 #[cfg(feature = "gate")]
 mod gate {
-    use crate::gate::bindings::penstock::adapter::adapter as wit;
+    use crate::imports::bindings::penstock::adapter::adapter as wit;
     use crate::types::{bulk_to_wit, tensors_from_wit, tensors_to_wit};
     use penstock_gate::ports::{self, AdapterPort};
     use penstock_tensor::Tensor;

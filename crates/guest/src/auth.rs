@@ -130,7 +130,7 @@ mod component {
 /// The gate's side: what it imports.
 #[cfg(feature = "gate")]
 mod gate {
-    use crate::gate::bindings::penstock::auth::auth as wit;
+    use crate::imports::bindings::penstock::auth::auth as wit;
     use crate::types::{caller_from_wit, caller_to_wit};
     use penstock_core::Caller;
     use penstock_policy::auth::service::AuthService;

@@ -86,7 +86,7 @@ mod component {
 /// The gate's side: what it imports.
 #[cfg(feature = "gate")]
 mod gate {
-    use crate::gate::bindings::penstock::cache::cache as wit;
+    use crate::imports::bindings::penstock::cache::cache as wit;
     use crate::types::{bulk_bytes, bulk_to_wit};
     use penstock_policy::cache::service::CacheService;
     use penstock_policy::cache::words::{CacheAddress, Kept, Looked};

@@ -15,33 +15,15 @@ use penstock_policy::auth::words::Environment;
 use penstock_tensor::Tensor;
 use std::cell::RefCell;
 
-#[allow(missing_docs)]
-#[doc(hidden)]
-pub mod bindings {
-    wit_bindgen::generate!({
-        world: "penstock:gate/component",
-        path: [
-            "../../wit/types", "../../wit/deps/nn", "../../wit/nn", "../../wit/deps/keyvalue", "../../wit/deps/spin", "../../wit/auth", "../../wit/quota", "../../wit/idempotency",
-            "../../wit/usage", "../../wit/validation", "../../wit/inference", "../../wit/adapter", "../../wit/models", "../../wit/cache", "../../wit/gate",
-        ],
-        with: {
-            "penstock:types/callers@0.1.0": crate::types::callers,
-            "penstock:types/http@0.1.0": crate::types::http,
-            "penstock:types/tensors@0.1.0": crate::types::tensors,
-        },
-        generate_all,
-        pub_export_macro: true,
-        default_bindings_module: "penstock_guest::gate::bindings",
-    });
-}
+pub use crate::imports::bindings;
 
 use bindings::penstock::auth::auth as wit_auth;
 use bindings::penstock::models::models as wit_models;
 use bindings::penstock::validation::validation as wit_validation;
 use bindings::penstock::{adapter::adapter as wit_adapter, inference::inference as wit_inference};
 use bindings::penstock::{
-    idempotency::idempotency as wit_idempotency, quota::quota as wit_quota,
-    usage::usage as wit_usage,
+    idempotency::idempotency as wit_idempotency, policy::policy as wit_policy,
+    quota::quota as wit_quota, usage::usage as wit_usage,
 };
 
 /// Where the manifest mounts the operator's policy.
@@ -288,6 +270,7 @@ impl Services for WitPorts {
     type Quota = wit_quota::Policy;
     type Idempotency = wit_idempotency::Policy;
     type Usage = wit_usage::Policy;
+    type Custom = wit_policy::Policy;
     type Cache = crate::cache::WitCache;
     type Rollouts = crate::models::WitRollouts;
 
@@ -309,6 +292,10 @@ impl Services for WitPorts {
 
     fn open_usage(&self, policy: &str) -> Result<Self::Usage, String> {
         wit_usage::Policy::open(policy)
+    }
+
+    fn open_custom(&self, policy: &str) -> Result<Self::Custom, String> {
+        wit_policy::Policy::open(policy)
     }
 
     fn open_cache(&self) -> Self::Cache {

@@ -141,7 +141,7 @@ mod component {
 /// The gate's side: what it imports.
 #[cfg(feature = "gate")]
 mod gate {
-    use crate::gate::bindings::penstock::idempotency::idempotency as wit;
+    use crate::imports::bindings::penstock::idempotency::idempotency as wit;
     use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
     use penstock_policy::idempotency::words as idempotency;
 

@@ -280,7 +280,7 @@ mod component {
 /// The gate's side: what it imports.
 #[cfg(feature = "gate")]
 mod gate {
-    use crate::gate::bindings::penstock::inference::inference as wit;
+    use crate::imports::bindings::penstock::inference::inference as wit;
     use penstock_gate::ports::{Failure, FailureKind};
 
     pub(crate) fn failure(failure: wit::Failure) -> Failure {

@@ -7,10 +7,14 @@ pub mod adapter;
 pub mod auth;
 #[cfg(any(feature = "cache", feature = "gate"))]
 pub mod cache;
+#[cfg(any(feature = "custom", feature = "gate"))]
+pub mod custom;
 #[cfg(feature = "gate")]
 pub mod gate;
 #[cfg(any(feature = "idempotency", feature = "gate"))]
 pub mod idempotency;
+#[cfg(feature = "gate")]
+pub mod imports;
 #[cfg(any(feature = "inference", feature = "gate"))]
 pub mod inference;
 #[cfg(any(
@@ -31,6 +35,7 @@ pub mod quota;
 #[cfg(any(
     feature = "auth",
     feature = "cache",
+    feature = "custom",
     feature = "gate",
     feature = "inference",
     feature = "validation",

@@ -194,7 +194,7 @@ mod component {
 /// The gate's side: what it imports.
 #[cfg(feature = "gate")]
 mod gate {
-    use crate::gate::bindings::penstock::models::models as wit;
+    use crate::imports::bindings::penstock::models::models as wit;
     use penstock_gate::ports::{ControlFailure, ControlFailureKind};
     use penstock_policy::rollout::service::RolloutService;
     use penstock_policy::rollout::words::RolloutFailure;

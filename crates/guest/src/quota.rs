@@ -124,7 +124,7 @@ mod component {
 /// The gate's side: what it imports.
 #[cfg(feature = "gate")]
 mod gate {
-    use crate::gate::bindings::penstock::quota::quota as wit;
+    use crate::imports::bindings::penstock::quota::quota as wit;
     use crate::types::caller_to_wit;
     use penstock_core::headers::Headers;
     use penstock_policy::quota::service::{AdmissionService, QuotaService};

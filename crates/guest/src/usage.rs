@@ -101,7 +101,7 @@ mod component {
 /// The gate's side: what it imports.
 #[cfg(feature = "gate")]
 mod gate {
-    use crate::gate::bindings::penstock::usage::usage as wit;
+    use crate::imports::bindings::penstock::usage::usage as wit;
     use crate::types::caller_to_wit;
     use penstock_core::Caller;
     use penstock_policy::usage::service::UsageService;

@@ -121,7 +121,7 @@ mod component {
 /// The gate's side: what it imports.
 #[cfg(feature = "gate")]
 mod gate {
-    use crate::gate::bindings::penstock::validation::validation as wit;
+    use crate::imports::bindings::penstock::validation::validation as wit;
     use crate::types::{rejection_from_wit, tensors_from_wit};
     use penstock_gate::ports::{ContractPort, ParsedBody};
     use penstock_tensor::infer::OutputRequest;

@@ -57,6 +57,8 @@ pub struct Settings {
     pub cors: CorsSettings,
     /// `[[disclosure]]`: how much of models' scores goes out. Acted upon by the gate.
     pub disclosure: Vec<Disclosure>,
+    /// `[custom]`: settings of the operator's own policy. That component reads them, and nothing here judges them.
+    pub custom: toml::Table,
     /// `[admin]`: who administers keys and tenants; without it, there is no admin API.
     pub admin: Option<AdminSettings>,
 }

@@ -7,6 +7,7 @@
 //! sent before all that the request wrote *or read* is durable, so a crash can only undo what nobody
 //! outside was told.
 
+#[cfg(feature = "embedded")]
 mod disk;
 #[cfg(feature = "embedded")]
 pub mod embedded;

@@ -3,6 +3,7 @@
 //! * [`auth`] (what decides: feature `auth`): which caller a request is from, and whether it may go on;
 //! * [`cache`]: which results are kept, and who runs what many ask at the same time;
 //! * [`cors`]: which pages of other origins may read answers;
+//! * [`custom`]: a policy of the operator's own;
 //! * [`disclosure`]: how much of a model's scores goes out;
 //! * [`document`]: where each finds its settings;
 //! * [`quota`]: how much each caller may use, and what they are told about it;
@@ -16,6 +17,7 @@
 pub mod auth;
 pub mod cache;
 pub mod cors;
+pub mod custom;
 pub mod disclosure;
 pub mod document;
 pub mod idempotency;

@@ -4,6 +4,7 @@
 use crate::auth::service::AuthService;
 use crate::auth::words::Environment;
 use crate::cache::service::CacheService;
+use crate::custom::service::CustomService;
 use crate::idempotency::service::IdempotencyService;
 use crate::quota::service::QuotaService;
 use crate::rollout::service::RolloutService;
@@ -19,6 +20,8 @@ pub trait Services {
     type Idempotency: IdempotencyService;
     /// The usage counters of the policy.
     type Usage: UsageService;
+    /// The policy of the operator's own.
+    type Custom: CustomService;
     /// The results that are kept.
     type Cache: CacheService;
     /// How calls are spread over versions.
@@ -32,6 +35,8 @@ pub trait Services {
     fn open_idempotency(&self, policy: &str) -> Result<Self::Idempotency, String>;
     /// Opens the usage counters of a policy.
     fn open_usage(&self, policy: &str) -> Result<Self::Usage, String>;
+    /// Opens the policy of the operator's own.
+    fn open_custom(&self, policy: &str) -> Result<Self::Custom, String>;
     /// Opens the cache. Which models have one is the gate's to know.
     fn open_cache(&self) -> Self::Cache;
     /// Opens the rollouts. What they say changes while the server runs.

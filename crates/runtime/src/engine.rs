@@ -12,11 +12,11 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 pub const EPOCH_TICK: Duration = Duration::from_millis(10);
 
 /// Core instances one composed component may need: each policy brings its module and a few shims.
-const CORE_INSTANCES_PER_COMPONENT: u32 = 48;
+const CORE_INSTANCES_PER_COMPONENT: u32 = 56;
 /// Linear memories one composed component may need: one for each policy, with room for more.
-const MEMORIES_PER_COMPONENT: u32 = 12;
+const MEMORIES_PER_COMPONENT: u32 = 14;
 /// Tables one composed component may need.
-const TABLES_PER_COMPONENT: u32 = 48;
+const TABLES_PER_COMPONENT: u32 = 56;
 /// Bytes of a memory slot kept mapped between instances. Larger values make fresh instances dearer,
 /// because clearing kept pages costs more than mapping new ones.
 const KEEP_RESIDENT_BYTES: usize = 64 << 10;

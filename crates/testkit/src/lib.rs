@@ -20,6 +20,7 @@
 //! ```
 
 pub mod clock;
+pub mod custom;
 pub mod faulty_kv;
 pub mod kv;
 pub mod kv_suite;
@@ -29,6 +30,7 @@ pub mod redis_server;
 pub mod sim;
 
 pub use clock::FakeClock;
+pub use custom::ScriptedPolicy;
 pub use faulty_kv::FaultyStore;
 pub use kv::MemoryKv;
 pub use ports::{InMemory, LIMITS};

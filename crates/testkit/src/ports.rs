@@ -1,7 +1,7 @@
 //! The gate's ports in memory: files in a map, the real services of the policies over a store in memory, validation called
 //! natively, and a model that does what the test says.
 
-use crate::{FakeClock, MemoryKv};
+use crate::{FakeClock, MemoryKv, ScriptedPolicy};
 use penstock_core::kv::run_ready;
 use penstock_core::{Clock, Kv, ModelVersion};
 use penstock_gate::ports::{
@@ -66,6 +66,8 @@ pub struct InMemory {
     pub shadowed: Rc<RefCell<Vec<ModelVersion>>>,
     /// What the host says of its models; without it, it has no such thing.
     pub control: Option<Rc<Control>>,
+    /// The policy of the operator's own.
+    pub custom: ScriptedPolicy,
     /// What happens elsewhere while the gate waits.
     pub meanwhile: Meanwhile,
     random: Rc<Cell<u128>>,
@@ -122,6 +124,7 @@ impl InMemory {
             rows_depend: Rc::default(),
             shadowed: Rc::default(),
             control: None,
+            custom: ScriptedPolicy::default(),
             meanwhile: Rc::default(),
             random: Rc::default(),
         }
@@ -162,6 +165,7 @@ impl Services for InMemory {
     type Quota = NotedQuota;
     type Idempotency = KvIdempotency<MemoryKv>;
     type Usage = KvUsage<MemoryKv>;
+    type Custom = ScriptedPolicy;
     type Cache = KvCache<MemoryKv>;
     type Rollouts = KvRollouts<MemoryKv>;
 
@@ -183,6 +187,10 @@ impl Services for InMemory {
 
     fn open_usage(&self, text: &str) -> Result<KvUsage<MemoryKv>, String> {
         KvUsage::open(text, self.kv.clone())
+    }
+
+    fn open_custom(&self, _text: &str) -> Result<ScriptedPolicy, String> {
+        Ok(self.custom.clone())
     }
 
     fn open_cache(&self) -> KvCache<MemoryKv> {

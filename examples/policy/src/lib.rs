@@ -1,93 +1,65 @@
-//! A quota component of your own: three calls a minute for each tenant. It takes the place of the built-in quota in the
-//! manifest, so no other limit holds. docs/EXTENDING.md shows how it is built and served.
-
+//! A policy of your own: three calls a minute for each tenant. docs/EXTENDING.md shows how to build and serve it.
 #![allow(missing_docs)]
 
 wit_bindgen::generate!({
-    world: "penstock:quota/component",
-    path: ["../../wit/types", "../../wit/deps/keyvalue", "../../wit/quota"],
+    world: "penstock:policy/component",
+    path: ["../../wit/types", "../../wit/deps/keyvalue", "../../wit/policy"],
     generate_all,
 });
-
-use exports::penstock::quota::quota::{self as wit, Admitted, Call, Header, Refusal, RefusalKind};
+use exports::penstock::policy::policy::*;
 use wasi::keyvalue::{atomics, store};
 
 const CALLS: i64 = 3;
 const WINDOW_MS: u64 = 60_000;
 
-struct Component;
-struct Policy;
-struct Admission;
-export!(Component);
+struct Example;
+export!(Example);
 
-impl wit::Guest for Component {
-    type Policy = Policy;
-    type Admission = Admission;
+impl Guest for Example {
+    type Policy = Example;
+    type Admission = Example;
 }
 
-impl wit::GuestPolicy for Policy {
-    /// `penstock.toml` is here, for settings of your own.
-    fn open(_text: String) -> Result<wit::Policy, String> {
-        Ok(wit::Policy::new(Self))
+impl GuestPolicy for Example {
+    fn open(_penstock_toml: String) -> Result<Policy, String> {
+        Ok(Policy::new(Example))
     }
 
-    /// The gate asks for nothing that is `false` here.
-    fn scope(&self) -> wit::Scope {
-        wit::Scope {
+    fn scope(&self) -> Scope {
+        Scope {
             calls: true,
-            items: false,
+            headers: Vec::new(),
             settles: false,
         }
     }
 
-    fn fallbacks(&self, _now_ms: u64, _random: u64) -> Vec<String> {
-        Vec::new()
-    }
-
     fn admit(&self, call: Call, now_ms: u64, _random: u64) -> Result<Admitted, Refusal> {
-        let window = now_ms / WINDOW_MS;
-        let key = format!("example/{}/{window}", call.caller.tenant);
-        // A store that fails refuses the call. Admit it here instead if your limit may fail open.
+        let key = format!("example/{}/{}", call.caller.tenant, now_ms / WINDOW_MS);
+        // A store that fails refuses the call. Admit it here instead if your policy may fail open.
         let used = store::open("counters")
             .and_then(|counters| atomics::increment(&counters, &key, 1))
-            .map_err(|_| refusal(RefusalKind::StoreFailed, "the counters cannot be read", 1))?;
+            .map_err(|_| refuse(RefusalKind::StoreFailed, "the counters cannot be read", 1))?;
         if used > CALLS {
             let wait_s = (WINDOW_MS - now_ms % WINDOW_MS).div_ceil(1000) as u32;
-            let message = format!("{} calls in this minute, {CALLS} are allowed", used);
-            return Err(refusal(RefusalKind::UsedUp, &message, wait_s));
+            let message = format!("{used} calls in this minute, {CALLS} are allowed");
+            return Err(refuse(RefusalKind::UsedUp, &message, wait_s));
         }
-        let left = Header {
-            name: "x-calls-left".into(),
-            value: (CALLS - used).to_string(),
-        };
-        let admission = wit::Admission::new(Admission);
+        let (name, value) = ("x-calls-left".into(), (CALLS - used).to_string().into());
         Ok(Admitted {
-            admission,
-            wait_ms: 0,
-            headers: vec![left],
+            admission: Admission::new(Example),
+            headers: vec![Header { name, value }],
         })
     }
 }
 
-/// Nothing is counted after the call is admitted.
-impl wit::GuestAdmission for Admission {
-    fn charge_items(&self, _: u64, _: u64, _: u64) -> Result<Vec<Header>, Refusal> {
-        Ok(Vec::new())
-    }
-
-    fn refund_items(&self, _: u64) -> Vec<Header> {
-        Vec::new()
-    }
-
-    fn settle(&self, _: u64, _: u64) {}
+impl GuestAdmission for Example {
+    fn settle(&self, _: Outcome, _: u64) {}
 }
 
-fn refusal(kind: RefusalKind, message: &str, retry_after_s: u32) -> Refusal {
-    let (limit, message) = ("example".to_owned(), message.to_owned());
+fn refuse(kind: RefusalKind, message: &str, retry_after_s: u32) -> Refusal {
     Refusal {
         kind,
-        limit,
-        message,
+        message: message.into(),
         retry_after_s,
         headers: Vec::new(),
     }

@@ -1,10 +1,11 @@
-//! The steps of a call of a model: limits, version, idempotency, body, items, claim, run, record, counts.
+//! The steps of a call of a model: limits, the operator's own policy, version, idempotency, body, items, claim, run, record, counts.
 //!
 //! A call that a limit refuses burns no other limit and no claim. A call that is refused for its body has cost its request and
 //! its bytes. A replay costs a request and its bytes, and no items.
 
+use super::admission::{self, Admission};
 use super::idempotency::{self, Attempt, Claim, Earlier};
-use super::limits::{self, Admission};
+use super::limits;
 use crate::call::{Meter, ModelCall};
 use crate::catalogue::{Catalogue, Opened, known};
 use crate::coding::{self, ACCEPTED, Coding};
@@ -19,8 +20,9 @@ use crate::surface;
 use crate::version;
 use penstock_core::kv::RETRY_STORE_S;
 use penstock_core::{Code, Problem};
+use penstock_policy::custom::words::Outcome;
 use penstock_policy::idempotency::service::AttemptService;
-use penstock_policy::quota::{service::AdmissionService, words};
+use penstock_policy::quota::words;
 use penstock_policy::usage::{Amounts, service::UsageService};
 use penstock_tensor::Contract;
 
@@ -31,7 +33,7 @@ pub(super) fn call<P: Ports>(
     target: &Target,
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Problem> {
-    let admission = limits::admit(
+    let admission = admission::admit(
         call.ports,
         call.policies,
         exchange,
@@ -44,9 +46,8 @@ pub(super) fn call<P: Ports>(
     )?;
     let mut meter = Meter::default();
     let catalogue = known(catalogue, call.ports);
-    let admitted = admission.as_ref();
-    let answered = steps(call, catalogue, target, admitted, &mut meter, exchange);
-    account(call, admitted, &meter)?;
+    let answered = steps(call, catalogue, target, &admission, &mut meter, exchange);
+    account(call, &admission, &meter)?;
     answered
 }
 
@@ -55,7 +56,7 @@ fn steps<P: Ports>(
     call: &ModelCall<'_, P>,
     catalogue: &mut Catalogue<P>,
     target: &Target,
-    admission: Option<&Admission<P>>,
+    admission: &Admission<P>,
     meter: &mut Meter,
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Problem> {
@@ -89,7 +90,8 @@ fn steps<P: Ports>(
         exchange.headers.answer_by(&serving);
     }
 
-    let charged = admission.filter(|_| call.policies.scope.items);
+    let charged = admission.limits.as_ref();
+    let charged = charged.filter(|_| call.policies.scope.items);
     limits::charge_items(charged, exchange, work.items())?;
     let claim = attempt.map(|attempt| idempotency::claim(ports, attempt));
     let attempt = match claim.transpose() {
@@ -200,22 +202,23 @@ fn record<P: Ports>(
     }
 }
 
-/// Settles the limits and counts the use, whatever became of the call.
+/// Tells the policies how the call ended and counts the use, whatever became of the call.
 fn account<P: Ports>(
     call: &ModelCall<'_, P>,
-    admission: Option<&Admission<P>>,
+    admission: &Admission<P>,
     meter: &Meter,
 ) -> Result<(), Problem> {
     let policies = call.policies;
-    let now_ms = match policies.scope.settles || policies.counts {
+    let now_ms = match admission::settles(policies) || policies.counts {
         true => call.ports.unix_ms(),
         false => 0,
     };
-    if policies.scope.settles
-        && let Some(admission) = admission
-    {
-        admission.settle(meter.compute_ns.div_ceil(1_000_000), now_ms);
-    }
+    let outcome = Outcome {
+        items: meter.items,
+        compute_us: meter.compute_ns / 1_000,
+        failed: meter.failed.is_some(),
+    };
+    admission::settle(policies, admission, meter.compute_ns, outcome, now_ms);
     let (true, Some(model)) = (policies.counts, &meter.model) else {
         return Ok(());
     };

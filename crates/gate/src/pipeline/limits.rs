@@ -57,19 +57,6 @@ pub(super) fn refund_items<A: AdmissionService>(
     }
 }
 
-/// Ends what was admitted and ran nothing.
-pub(super) fn settle_unused<P: Ports>(
-    ports: &P,
-    policies: &Policies<P>,
-    admission: Option<&Admission<P>>,
-) {
-    if policies.scope.settles
-        && let Some(admission) = admission
-    {
-        admission.settle(0, ports.unix_ms());
-    }
-}
-
 fn refuse(exchange: &mut Exchange<'_>, refusal: Refusal) -> Problem {
     let (problem, headers) = refusal.problem();
     exchange.headers.rate_limit = headers;

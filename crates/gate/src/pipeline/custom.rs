@@ -1,0 +1,64 @@
+//! Asks the policy of the operator's own, and keeps in the head of the answer what it adds.
+
+use crate::exchange::Exchange;
+use crate::policies::Policies;
+use crate::ports::{Ports, Services};
+use penstock_core::Problem;
+use penstock_policy::custom::checked;
+use penstock_policy::custom::service::CustomService;
+use penstock_policy::custom::words::{Call, RawHeaders};
+use penstock_policy::quota::words;
+
+/// A call that the policy admitted.
+pub(super) type Admission<P> = <<P as Services>::Custom as CustomService>::Admission;
+
+/// Decides a call, if the policy wants to know of calls.
+pub(super) fn admit<P: Ports>(
+    ports: &P,
+    policies: &Policies<P>,
+    exchange: &mut Exchange<'_>,
+    call: &words::Call<'_>,
+) -> Result<Option<Admission<P>>, Problem> {
+    let scope = &policies.custom_scope;
+    if !scope.calls {
+        return Ok(None);
+    }
+    let (request, context) = (exchange.request, exchange.context);
+    let lines = request.headers.iter();
+    let lines: Vec<(&str, &[u8])> = lines
+        .filter(|line| scope.headers.contains(&line.name))
+        .map(|line| (line.name.as_str(), line.value.as_slice()))
+        .collect();
+    let call = Call {
+        caller: call.caller,
+        route: call.route,
+        model: call.model,
+        method: &request.method,
+        target: &request.target,
+        headers: &lines,
+        body_bytes: call.body_bytes,
+    };
+    let decided = policies
+        .custom
+        .admit(&call, context.unix_ms, context.random as u64);
+    match decided {
+        Ok(admitted) => {
+            add(ports, exchange, admitted.headers);
+            Ok(Some(admitted.admission))
+        }
+        Err(refusal) => {
+            let (problem, headers) = refusal.problem();
+            add(ports, exchange, headers);
+            Err(problem)
+        }
+    }
+}
+
+/// Keeps the headers that an answer may have, and tells the operator about the others.
+fn add<P: Ports>(ports: &P, exchange: &mut Exchange<'_>, headers: RawHeaders) {
+    let (headers, fault) = checked(headers);
+    exchange.headers.custom = headers;
+    if let Some(fault) = fault {
+        ports.log(&fault);
+    }
+}

@@ -1,0 +1,80 @@
+//! A policy of an operator's own that does what the test says. Real ones are components of others, so there is none to reuse.
+
+use penstock_policy::custom::service::{AdmissionService, CustomService};
+use penstock_policy::custom::words::{Admitted, Call, Outcome, RawHeaders, Refusal, Scope};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// Decides a call: headers for the answer, or a refusal.
+pub type Decide = dyn Fn(&Call<'_>) -> Result<RawHeaders, Refusal>;
+
+/// A policy that does what the test says. Without words of the test it asks for nothing, as the built-in one.
+#[derive(Clone, Default)]
+pub struct ScriptedPolicy {
+    /// What the policy wants to know.
+    pub scope: Scope,
+    /// What it decides; it admits every call without it.
+    pub decide: Option<Rc<Decide>>,
+    /// The calls it was asked about, and how they ended.
+    pub log: Rc<RefCell<Vec<String>>>,
+}
+
+impl ScriptedPolicy {
+    /// A policy that asks for everything.
+    pub fn new(
+        headers: &[&str],
+        decide: impl Fn(&Call<'_>) -> Result<RawHeaders, Refusal> + 'static,
+    ) -> Self {
+        Self {
+            scope: Scope {
+                calls: true,
+                headers: headers.iter().map(|&name| name.to_owned()).collect(),
+                settles: true,
+            },
+            decide: Some(Rc::new(decide)),
+            log: Rc::default(),
+        }
+    }
+}
+
+impl CustomService for ScriptedPolicy {
+    type Admission = Self;
+
+    fn scope(&self) -> Scope {
+        self.scope.clone()
+    }
+
+    fn admit(&self, call: &Call<'_>, _: u64, _: u64) -> Result<Admitted<Self>, Refusal> {
+        let headers = call.headers.iter();
+        let headers: Vec<&str> = headers.map(|(name, _)| *name).collect();
+        self.log.borrow_mut().push(format!(
+            "admit {} {} {} {} {} {} {headers:?}",
+            call.caller.tenant,
+            call.route,
+            call.model.unwrap_or("-"),
+            call.method,
+            call.target,
+            call.body_bytes,
+        ));
+        let headers = match &self.decide {
+            Some(decide) => decide(call)?,
+            None => RawHeaders::new(),
+        };
+        Ok(Admitted {
+            admission: self.clone(),
+            headers,
+        })
+    }
+}
+
+impl AdmissionService for ScriptedPolicy {
+    fn settle(&self, outcome: Outcome, _now_ms: u64) {
+        let Outcome {
+            items,
+            compute_us,
+            failed,
+        } = outcome;
+        let entry = format!("settle {items} items, {compute_us} us, failed: {failed}");
+        self.log.borrow_mut().push(entry);
+    }
+}
