@@ -1,14 +1,9 @@
 //! Who calls, as the gate asks and answers it: which route is whose, what is hidden, and what the audit log is told.
 
-use penstock_core::Kv;
-use penstock_core::kv::run_ready;
 use penstock_gate::{Gate, Header, Request, Response};
-use penstock_policy::auth::api_key::{self, Pepper, hex};
-use penstock_policy::auth::record::{self, KeyRecord, TenantRecord, VERSION};
-use penstock_policy::auth::scopes::Scope;
 use penstock_policy::custom::words::{Refusal, RefusalKind};
+use penstock_testkit::keys::{add_key, add_tenant};
 use penstock_testkit::models::{ECHO, echo};
-use penstock_testkit::ports::PEPPER;
 use penstock_testkit::{InMemory, ScriptedPolicy};
 use serde_json::Value;
 
@@ -20,60 +15,13 @@ fn ports(policy: &str) -> InMemory {
     let ports = InMemory::new(&[("m", ECHO, &["1"]), ("acme-x", ECHO, &["1"])], echo);
     ports.set_policy(policy);
     for tenant in ["acme", "other"] {
-        let record = TenantRecord {
-            v: VERSION,
-            tenant: tenant.into(),
-            description: String::new(),
-            created_ms: 0,
-            disabled_ms: None,
-        };
-        run_ready(
-            ports
-                .kv
-                .set(&record::tenant_name(tenant), &record::encode(&record)),
-        )
-        .unwrap();
+        add_tenant(&ports, tenant);
     }
     ports
 }
 
 fn key(ports: &InMemory, tenant: &str, scopes: &[&str]) -> String {
-    key_of(ports, tenant, scopes, "free")
-}
-
-fn key_of(ports: &InMemory, tenant: &str, scopes: &[&str], tier: &str) -> String {
-    let mut next = tenant.len() as u8 + scopes.concat().len() as u8 + tier.len() as u8 * 3;
-    let text = api_key::generate(|bytes| {
-        for byte in bytes {
-            *byte = next;
-            next = next.wrapping_add(73);
-        }
-    });
-    let id = api_key::parse(&text).unwrap().id.to_owned();
-    let record = KeyRecord {
-        v: VERSION,
-        id: id.clone(),
-        tenant: tenant.into(),
-        tier: tier.into(),
-        scopes: scopes
-            .iter()
-            .map(|&text| Scope::try_from(text.to_owned()).unwrap())
-            .collect(),
-        name: String::new(),
-        digest: hex(&Pepper::new(PEPPER.as_bytes()).unwrap().digest(&text)),
-        signs: false,
-        created_ms: 0,
-        expires_ms: None,
-        rotated_to: None,
-        rotated_from: None,
-    };
-    run_ready(
-        ports
-            .kv
-            .set(&record::key_name(&id), &record::encode(&record)),
-    )
-    .unwrap();
-    text
+    add_key(ports, tenant, scopes, "free")
 }
 
 fn send(ports: &InMemory, target: &str, headers: &[(&str, &str)]) -> (Response, Value) {
@@ -311,7 +259,7 @@ fn nobody_can_tell_a_hidden_model_from_none_whoever_asks_and_however() {
             }
             let text = scopes
                 .as_ref()
-                .map(|scopes| key_of(&ports, "other", scopes, tier));
+                .map(|scopes| add_key(&ports, "other", scopes, tier));
             let headers: Vec<(&str, &str)> = text.iter().map(|t| ("api-key", t.as_str())).collect();
             for path in [
                 "/v1/models/{}",
@@ -350,7 +298,7 @@ fn what_one_tier_was_told_is_not_replayed_to_another() {
         "{POLICY}[auth.tiers.premium]\n[[disclosure]]\ntiers = [\"free\"]\nround_decimals = 0\n"
     );
     let ports = ports(&policy);
-    let premium = key_of(&ports, "acme", &["*"], "premium");
+    let premium = add_key(&ports, "acme", &["*"], "premium");
     let free = key(&ports, "acme", &["*", "usage"]);
     let call = |text: &str| {
         let headers = [("api-key", text), ("idempotency-key", "k")];

@@ -20,8 +20,10 @@
 //! ```
 
 pub mod clock;
+pub mod counting;
 pub mod custom;
 pub mod faulty_kv;
+pub mod keys;
 pub mod kv;
 pub mod kv_suite;
 pub mod models;
@@ -30,6 +32,7 @@ pub mod redis_server;
 pub mod sim;
 
 pub use clock::FakeClock;
+pub use counting::Counting;
 pub use custom::ScriptedPolicy;
 pub use faulty_kv::FaultyStore;
 pub use kv::MemoryKv;
