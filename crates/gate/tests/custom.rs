@@ -163,23 +163,29 @@ fn a_header_of_the_policy_changes_none_of_the_answer_and_a_bad_one_is_logged() {
 #[test]
 fn every_admitted_call_is_settled_however_it_ends() {
     let policy = || ScriptedPolicy::new(&[], |_| Ok(Vec::new()));
-    let failing = {
-        let mut ports = InMemory::new(&[("m", ECHO, &["1"])], |_, _, _| {
+    // The last run failed; a refused input and a full queue are no fault of the model.
+    let failures = [
+        (FailureKind::Failed, true),
+        (FailureKind::NotReady, true),
+        (FailureKind::InputsRejected, false),
+        (FailureKind::Overloaded, false),
+    ];
+    for (kind, failed) in failures {
+        let mut ports = InMemory::new(&[("m", ECHO, &["1"])], move |_, _, _| {
             Err(Failure {
-                kind: FailureKind::Failed,
+                kind,
                 message: "it fails".into(),
                 retry_after_ms: None,
             })
         });
         ports.custom = policy();
-        ports
-    };
-    send(&failing, "POST", PREDICT, &[]);
-    assert!(
-        log(&failing)[1].ends_with("failed: true"),
-        "{:?}",
-        log(&failing)
-    );
+        send(&ports, "POST", PREDICT, &[]);
+        let end = log(&ports).pop().unwrap();
+        assert!(
+            end.ends_with(&format!("failed: {failed}")),
+            "{kind:?}: {end}"
+        );
+    }
 
     let ports = with(policy());
     send(&ports, "POST", "/v1/models/nobody:predict", &[]);

@@ -368,6 +368,7 @@ impl Settings {
             // One of two words, or the file cannot be read.
             validation: _,
             // An address is one, or the file cannot be read.
+            custom: _,
             admin: _,
         } = self;
         let mut faults = limit_faults(limits);

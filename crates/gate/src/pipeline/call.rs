@@ -23,6 +23,7 @@ use penstock_core::{Code, Problem};
 use penstock_policy::custom::words::Outcome;
 use penstock_policy::idempotency::service::AttemptService;
 use penstock_policy::quota::words;
+use penstock_policy::rollout::judge::Outcome as VersionOutcome;
 use penstock_policy::usage::{Amounts, service::UsageService};
 use penstock_tensor::Contract;
 
@@ -152,7 +153,7 @@ fn run<P: Ports>(
 ) -> Result<Response, Problem> {
     let mut runner = Runner::new(call, opened, name, serving, meter);
     let result = work.run(&mut runner);
-    exchange.headers.cache = runner.cache.headers(call.ports.unix_ms());
+    exchange.headers.cache = runner.cache.headers(|| call.ports.unix_ms());
     let SurfaceAnswer {
         response,
         prediction_id,
@@ -216,7 +217,7 @@ fn account<P: Ports>(
     let outcome = Outcome {
         items: meter.items,
         compute_us: meter.compute_ns / 1_000,
-        failed: meter.failed.is_some(),
+        failed: rollout::outcome(true, meter.failed) == Some(VersionOutcome::Failed),
     };
     admission::settle(policies, admission, meter.compute_ns, outcome, now_ms);
     let (true, Some(model)) = (policies.counts, &meter.model) else {

@@ -100,11 +100,12 @@ impl<'a> Caching<'a> {
     }
 
     /// The headers that say whether the cache answered. There are none where nothing had to run, or the model has no cache.
-    pub fn headers(&self, now_ms: u64) -> Headers {
+    /// Reads the clock only if it adds some.
+    pub fn headers(&self, now_ms: impl FnOnce() -> u64) -> Headers {
         let (Some(entry), Some(served)) = (self.entry, self.served) else {
             return Headers::new();
         };
-        let headers = served.headers(entry.ttl_s, now_ms).into_iter();
+        let headers = served.headers(entry.ttl_s, now_ms()).into_iter();
         headers
             .map(|(name, value)| (name.to_owned(), value))
             .collect()
