@@ -1,8 +1,8 @@
-//! The parameters and headers that operations refer to.
+//! Defines the parameters and headers that operations refer to.
 
 use serde_json::{Value, json};
 
-/// The parameters of requests.
+/// Returns the parameters of requests.
 pub fn parameters() -> Value {
     json!({
         "model": {
@@ -56,7 +56,7 @@ pub fn parameters() -> Value {
     })
 }
 
-/// The headers of answers.
+/// Returns the headers of answers.
 pub fn headers() -> Value {
     let text =
         |description: &str| json!({ "description": description, "schema": { "type": "string" } });

@@ -1,4 +1,4 @@
-//! The operations on the server: probes, errors, this description, usage.
+//! Describes the operations on the server: probes, errors, the API description, usage.
 
 use super::content::{as_json, named};
 use super::operation::{Operation, operation};
@@ -7,7 +7,7 @@ use crate::openapi::errors::Kind;
 use penstock_core::Code;
 use serde_json::json;
 
-/// The operations on the server itself.
+/// Returns the operations on the server itself.
 pub fn operations(about: &About) -> Vec<Operation> {
     let html = json!({ "text/html": { "schema": { "type": "string" } } });
     let mut operations = vec![
@@ -98,7 +98,7 @@ pub fn operations(about: &About) -> Vec<Operation> {
     operations
 }
 
-/// The caller's own usage.
+/// Returns the operation that reads the caller's own usage.
 fn usage() -> Operation {
     let mut usage = operation(
         ("get", "/v1/usage"),

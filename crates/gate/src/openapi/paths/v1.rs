@@ -1,13 +1,13 @@
-//! The operations under `/v1`.
+//! Describes the operations under `/v1`.
 
 use super::content::{CALL_PARAMETERS, TENSOR_NOTE, named};
 use super::operation::{Operation, operation};
 use crate::openapi::errors::Kind;
 
-/// A call of `:predict` or of a method like it, whichever model it is of.
+/// A call like `:predict`, in the form for any model and for one model.
 pub(super) struct V1Call {
     pub(super) verb: &'static str,
-    /// Its summary for any model, for a version, and for one model, whose name goes in place of `{}`.
+    /// The summaries for any model, for a version, and for one model. In the last, the model's name replaces `{}`.
     pub(super) summaries: [&'static str; 3],
     pub(super) description: &'static str,
     request: &'static str,
@@ -53,7 +53,7 @@ const EXPLAIN_NOTE: &str = "For models whose contract has `[explain]`, one item 
 in turn by a baseline; its attribution is by how much the value of the class falls. The call costs one item for each group, and \
 one for the item itself.";
 
-/// The operations under `/v1`.
+/// Returns the operations under `/v1`.
 pub fn operations() -> Vec<Operation> {
     let mut operations = vec![
         operation(
@@ -112,7 +112,7 @@ pub fn operations() -> Vec<Operation> {
     operations
 }
 
-/// `:predict` and the methods like it, for a model and for a version.
+/// Returns the calls like `:predict`, for a model and for a version.
 fn calls() -> Vec<Operation> {
     let mut operations = Vec::new();
     for call in [PREDICT, BATCH_PREDICT, EXPLAIN] {
@@ -152,7 +152,7 @@ fn calls() -> Vec<Operation> {
     operations
 }
 
-/// Calls over texts and pairs of texts; the model is named in the body.
+/// Returns the calls over texts and pairs of texts. Their bodies name the model.
 fn texts() -> Vec<Operation> {
     let call = |(path, id, tag): (&'static str, &str, &'static str),
                 (summary, description): (&str, &str),

@@ -1,11 +1,11 @@
-//! The operations under `/v2`: the Open Inference Protocol with Triton's extensions.
+//! Describes the operations under `/v2`: the Open Inference Protocol with Triton's extensions.
 
 use super::content::{CALL_PARAMETERS, INFER_BYTES, TENSOR_NOTE, infer_answer, named};
 use super::operation::{Operation, operation};
 use crate::openapi::errors::Kind;
 use serde_json::{Value, json};
 
-/// The operations under `/v2`.
+/// Returns the operations under `/v2`.
 pub fn operations() -> Vec<Operation> {
     let mut operations = vec![
         operation(
@@ -48,7 +48,7 @@ pub fn operations() -> Vec<Operation> {
     operations
 }
 
-/// The operations on a model, or on a version of it.
+/// Returns the operations on a model, or on a version of it.
 fn model(pinned: bool) -> Vec<Operation> {
     let (base, of, a_model, parameters): (_, _, _, &[&str]) = if pinned {
         (
@@ -135,7 +135,7 @@ fn model(pinned: bool) -> Vec<Operation> {
     ]
 }
 
-/// What is told of the repository of models, and done to it.
+/// Returns the operations on the model repository.
 fn repository() -> Vec<Operation> {
     let control = |verb: &'static str, id: &str, summary: &str| {
         let path = format!("/v2/repository/models/{{model}}/{verb}");

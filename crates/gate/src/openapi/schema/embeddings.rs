@@ -1,9 +1,9 @@
-//! The schemas of `/v1/embeddings`, after OpenAI's reference.
+//! Defines the schemas of `/v1/embeddings`, which follow OpenAI's reference.
 
 use super::form::{Named, array, closed, object, or_null, reference, typed};
 use serde_json::json;
 
-/// All of them.
+/// Returns all schemas of this file.
 pub fn all() -> Vec<Named> {
     let tokens =
         json!({ "type": "array", "items": { "type": "integer", "minimum": 0 }, "minItems": 1 });

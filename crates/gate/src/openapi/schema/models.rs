@@ -1,9 +1,9 @@
-//! The schemas of descriptions of models.
+//! Defines the schemas of descriptions of models.
 
 use super::form::{Named, any_object, array, object, or_null, reference, typed};
 use serde_json::{Value, json};
 
-/// All of them.
+/// Returns all schemas of this file.
 pub fn all() -> Vec<Named> {
     let schemas = contracts()
         .into_iter()
@@ -12,12 +12,12 @@ pub fn all() -> Vec<Named> {
     schemas.collect()
 }
 
-/// A list of names.
+/// Returns the schema of a list of names.
 fn names(description: &str) -> Value {
     json!({ "type": "array", "items": { "type": "string" }, "description": description })
 }
 
-/// Models and their contracts.
+/// Returns the schemas of models and their contracts.
 fn contracts() -> Vec<Named> {
     vec![
         (
@@ -107,7 +107,7 @@ fn contracts() -> Vec<Named> {
     ]
 }
 
-/// Models in the Open Inference Protocol's form and in Triton's.
+/// Returns the schemas of models in the Open Inference Protocol's form and in Triton's.
 fn metadata() -> Vec<Named> {
     let metadata = || array(reference("TensorMetadata"));
     vec![
@@ -161,7 +161,7 @@ fn metadata() -> Vec<Named> {
     ]
 }
 
-/// Statistics and the repository.
+/// Returns the schemas of statistics and of the repository.
 fn repository() -> Vec<Named> {
     vec![
         (

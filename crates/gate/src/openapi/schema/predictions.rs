@@ -1,15 +1,15 @@
-//! The schemas of answers under `/v1/models`.
+//! Defines the schemas of answers under `/v1/models`.
 
 use super::form::{Named, any_object, array, object, reference, typed};
 use serde_json::{Value, json};
 
-/// All of them.
+/// Returns all schemas of this file.
 pub fn all() -> Vec<Named> {
     let schemas = predict().into_iter().chain(explain()).chain(batch());
     schemas.collect()
 }
 
-/// The members of an answer of `:predict`.
+/// Returns the schema of a `:predict` answer.
 pub(super) fn predict_response(model: Value, prediction: Value) -> Value {
     let mut predictions = array(prediction);
     predictions["description"] = json!("One for each item, in order.");
@@ -40,7 +40,7 @@ pub(super) fn predict_response(model: Value, prediction: Value) -> Value {
     )
 }
 
-/// The answer of `:predict`.
+/// Returns the schemas of `:predict` answers.
 fn predict() -> Vec<Named> {
     vec![(
         "PredictResponse",
@@ -48,7 +48,7 @@ fn predict() -> Vec<Named> {
     )]
 }
 
-/// The answer of `:explain`.
+/// Returns the schemas of `:explain` answers.
 fn explain() -> Vec<Named> {
     let integer = || json!({ "type": "integer" });
     vec![
@@ -104,7 +104,7 @@ fn explain() -> Vec<Named> {
     ]
 }
 
-/// The answer of `:batchPredict`.
+/// Returns the schemas of `:batchPredict` answers.
 fn batch() -> Vec<Named> {
     let integer = || json!({ "type": "integer" });
     vec![

@@ -1,11 +1,11 @@
-//! The schemas of the Open Inference Protocol and of Triton's extensions.
+//! Defines the schemas of the Open Inference Protocol and of Triton's extensions.
 
 use super::form::{Named, any_object, array, object, or_null, reference, typed};
 use penstock_tensor::Datatype;
 use penstock_tensor::classification::MAX_CLASSES;
 use serde_json::{Value, json};
 
-/// All of them.
+/// Returns all schemas of this file.
 pub fn all() -> Vec<Named> {
     let schemas = parameters()
         .into_iter()
@@ -15,7 +15,7 @@ pub fn all() -> Vec<Named> {
     schemas.collect()
 }
 
-/// The members of a tensor in the protocol's form.
+/// Returns the members of a tensor in the protocol's form.
 fn tensor(parameters: Value) -> Value {
     json!({
         "name": { "type": "string" },
@@ -30,7 +30,7 @@ fn tensor(parameters: Value) -> Value {
     })
 }
 
-/// Parameters of requests, inputs and outputs.
+/// Returns the schemas of parameters of requests, inputs and outputs.
 fn parameters() -> Vec<Named> {
     vec![
         (
@@ -78,7 +78,7 @@ fn parameters() -> Vec<Named> {
     ]
 }
 
-/// Requests of `infer`.
+/// Returns the schemas of `infer` requests.
 fn infer_requests() -> Vec<Named> {
     vec![
         (
@@ -116,7 +116,7 @@ fn infer_requests() -> Vec<Named> {
     ]
 }
 
-/// Answers of `infer`.
+/// Returns the schemas of `infer` answers.
 fn infer_answers() -> Vec<Named> {
     vec![
         (
@@ -152,7 +152,7 @@ fn infer_answers() -> Vec<Named> {
     ]
 }
 
-/// Requests and answers of `generate`.
+/// Returns the schemas of `generate` requests and answers.
 fn generate() -> Vec<Named> {
     vec![
         (

@@ -1,15 +1,15 @@
-//! The schemas of requests under `/v1/models`.
+//! Defines the schemas of requests under `/v1/models`.
 
 use super::form::{Named, array, closed, or_null, reference, typed};
 use serde_json::{Value, json};
 
-/// All of them.
+/// Returns all schemas of this file.
 pub fn all() -> Vec<Named> {
     let schemas = calls().into_iter().chain(parts());
     schemas.collect()
 }
 
-/// A body of `:predict` with tensors; `inputs` is a schema of all of them.
+/// Returns the schema of a `:predict` body with tensors. `inputs` is the schema of all its inputs.
 pub(super) fn tensor_request(description: &str, inputs: Value) -> Value {
     closed(
         description,
@@ -23,7 +23,7 @@ pub(super) fn tensor_request(description: &str, inputs: Value) -> Value {
     )
 }
 
-/// Bodies of calls.
+/// Returns the schemas of calls' bodies.
 fn calls() -> Vec<Named> {
     vec![
         (
@@ -100,7 +100,8 @@ fn calls() -> Vec<Named> {
     ]
 }
 
-/// Parts of content. Each form has a schema of its own, so that a part with `data` and `url` matches none.
+/// Returns the schemas of content parts. Each form has its own schema, so a part with both `data` and `url` matches
+/// none.
 fn parts() -> Vec<Named> {
     let kinds = || json!({ "type": "string", "enum": ["image", "audio", "bytes"] });
     let media_type = || or_null(typed("string", "Such as `image/png`."));

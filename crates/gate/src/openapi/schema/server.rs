@@ -1,9 +1,9 @@
-//! The schemas of what the server reports about itself: metadata, errors, usage.
+//! Defines the schemas of data about the server: metadata, errors, usage.
 
 use super::form::{Named, any_object, array, object, reference, typed};
 use serde_json::json;
 
-/// All of them.
+/// Returns all schemas of this file.
 pub fn all() -> Vec<Named> {
     let entry_members = || {
         json!({

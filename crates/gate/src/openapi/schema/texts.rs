@@ -1,9 +1,9 @@
-//! The schemas of calls over texts and pairs of texts.
+//! Defines the schemas of calls over texts and pairs of texts.
 
 use super::form::{Named, array, closed, object, or_null, reference, typed};
 use serde_json::{Value, json};
 
-/// All of them.
+/// Returns all schemas of this file.
 pub fn all() -> Vec<Named> {
     let schemas = classify()
         .into_iter()
@@ -14,12 +14,12 @@ pub fn all() -> Vec<Named> {
     schemas.collect()
 }
 
-/// The model, which the body names.
+/// Returns the schema of the model's name in the body.
 fn model() -> Value {
     typed("string", "The model's name, or `name@version`.")
 }
 
-/// A text, or several.
+/// Returns the schema of one text or several.
 fn strings() -> Value {
     json!({ "anyOf": [
         { "type": "string", "minLength": 1 },
@@ -45,7 +45,7 @@ fn user() -> Value {
     or_null(typed("string", "Not used."))
 }
 
-/// Bodies of `/v1/classify`.
+/// Returns the schemas of `/v1/classify` bodies.
 fn classify() -> Vec<Named> {
     let scores = || array(reference("ClassScore"));
     vec![
@@ -117,7 +117,7 @@ fn classify() -> Vec<Named> {
     ]
 }
 
-/// Bodies of `/v1/moderations`.
+/// Returns the schemas of `/v1/moderations` bodies.
 fn moderations() -> Vec<Named> {
     let flags = |kind: Value| json!({ "type": "object", "additionalProperties": kind });
     vec![
@@ -183,7 +183,7 @@ fn moderations() -> Vec<Named> {
     ]
 }
 
-/// Requests of `/v1/rerank`.
+/// Returns the schemas of `/v1/rerank` requests.
 fn rerank_requests() -> Vec<Named> {
     vec![
         (
@@ -220,7 +220,7 @@ fn rerank_requests() -> Vec<Named> {
     ]
 }
 
-/// Answers of `/v1/rerank`.
+/// Returns the schemas of `/v1/rerank` answers.
 fn rerank_answers() -> Vec<Named> {
     vec![
         (
@@ -271,7 +271,7 @@ fn rerank_answers() -> Vec<Named> {
     ]
 }
 
-/// Bodies of `/v1/score`.
+/// Returns the schemas of `/v1/score` bodies.
 fn score() -> Vec<Named> {
     vec![
         (
