@@ -4,7 +4,6 @@
 //! Penstock's own host sends these facts in one header. The header begins with a token that only the host and its
 //! components know, and the host removes the header from clients' requests. Other hosts have no token, and the gate
 //! ignores the header there.
-//! know; what a client sends under that name it takes away. On a host that has no such token the header means nothing.
 
 use crate::record::Request;
 use penstock_core::headers::{AUTHORITY, FORWARDING};
