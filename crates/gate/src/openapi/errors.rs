@@ -179,13 +179,13 @@ pub fn schemas() -> Map<String, Value> {
                 "status": { "type": "integer", "description": "The HTTP status." },
                 "details": {
                     "type": "array", "items": reference("Violation"),
-                    "description": "Everything that is wrong with the body.",
+                    "description": "All violations in the body.",
                 },
                 "available": {
                     "type": "array", "items": { "type": "string" },
-                    "description": "The names that exist, where the one that was sent does not.",
+                    "description": "The names that exist, if the sent one does not.",
                 },
-                "request_id": { "type": "string", "description": "Names the request, as the header `X-Request-Id` does." },
+                "request_id": { "type": "string", "description": "The id of the request, as in the header `X-Request-Id`." },
                 "timestamp": { "type": "string", "format": "date-time" },
             },
             "required": required,
@@ -197,9 +197,9 @@ pub fn schemas() -> Map<String, Value> {
         }
         schema
     };
-    let message = || json!({ "type": "string", "description": "What is wrong, and what to do." });
+    let message = || json!({ "type": "string", "description": "The problem and the remedy." });
     let body = with(
-        "What is wrong.",
+        "An error.",
         json!({ "message": message() }),
         &["code", "message", "status", "request_id", "timestamp"],
     );
@@ -215,7 +215,7 @@ pub fn schemas() -> Map<String, Value> {
         &["error", "code", "status", "request_id"],
     );
     let problem = with(
-        "An error as RFC 9457 has it.",
+        "An error in the form of RFC 9457.",
         json!({
             "type": { "type": "string", "format": "uri-reference", "description": "The entry of the catalogue." },
             "title": { "type": "string" },

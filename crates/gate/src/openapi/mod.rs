@@ -80,7 +80,7 @@ pub fn document(models: &[Described<'_>], about: &About) -> Value {
     if !left_out.is_empty() {
         document["info"]["x-models-left-out"] = json!({
             "models": left_out,
-            "description": "There was no room to describe these models here; /openapi.json?model=<name> describes one of them.",
+            "description": "These models do not fit into this document. /openapi.json?model=<name> describes one of them.",
         });
     }
     document
@@ -126,20 +126,20 @@ fn security_schemes() -> Value {
     json!({
         "bearer": {
             "type": "http", "scheme": "bearer",
-            "description": "An API key, or a JSON Web Token of an issuer the operator trusts.",
+            "description": "An API key, or a JSON Web Token of an issuer that the operator trusts.",
         },
         "apiKey": { "type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key." },
         "azureApiKey": {
             "type": "apiKey", "in": "header", "name": "api-key",
-            "description": "An API key, where clients of Azure put it.",
+            "description": "An API key, in the header of Azure's clients.",
         },
         "signature": {
             "type": "apiKey", "in": "header", "name": "Signature",
-            "description": "An HTTP message signature (RFC 9421) with the API key's secret, beside `Signature-Input`; the secret stays with the caller.",
+            "description": "An HTTP message signature (RFC 9421) made with the API key's secret, together with `Signature-Input`. The secret is not sent.",
         },
         "certificate": {
             "type": "mutualTLS",
-            "description": "A client certificate that the operator has named.",
+            "description": "A client certificate that the operator's policy names.",
         },
     })
 }

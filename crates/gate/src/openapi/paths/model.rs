@@ -102,7 +102,7 @@ pub fn of_model(model: &Described<'_>, about: &About) -> Map<String, Value> {
     let mut operations = vec![
         or_raw(v1_call(&PREDICT).with(asked).taking(predict.clone())).answering(
             "200",
-            "It ran.",
+            "The result.",
             named(&component("PredictResponse", name)),
         ),
         v1_call(&BATCH_PREDICT)
@@ -123,13 +123,13 @@ pub fn of_model(model: &Described<'_>, about: &About) -> Map<String, Value> {
         .with(&["Inference-Header-Content-Length"])
         .taking(infer)
         .or_taking(INFER_BYTES.0, INFER_BYTES.1)
-        .answering("200", "It ran.", infer_answer()),
+        .answering("200", "The result.", infer_answer()),
     ];
     if explains {
         operations.push(
             or_raw(v1_call(&EXPLAIN).with(&["target"]).taking(predict)).answering(
                 "200",
-                "It ran.",
+                "The result.",
                 named(EXPLAIN.response),
             ),
         );
@@ -179,7 +179,7 @@ fn bodies(name: &str, contract: &Contract) -> Bodies {
         };
         let listed: Vec<String> = media_types.iter().map(|one| format!("`{one}`")).collect();
         let note = format!(
-            "JSON; or the content as it is, for the adapter `{}`: {}.",
+            "JSON, or the raw content for the adapter `{}`: {}.",
             adapter.name,
             listed.join(", ")
         );

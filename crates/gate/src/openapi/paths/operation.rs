@@ -120,7 +120,7 @@ impl Operation {
             responses.insert(
                 "304".to_owned(),
                 json!({
-                    "description": "The copy that If-None-Match names is still good.",
+                    "description": "The copy that If-None-Match names is still valid.",
                     "headers": {
                         "X-Request-Id": { "$ref": "#/components/headers/X-Request-Id" },
                         "ETag": { "$ref": "#/components/headers/ETag" },

@@ -63,10 +63,10 @@ pub fn operations() -> Vec<Operation> {
             "List the models",
             Kind::Read,
         )
-        .saying("Those that the caller may know of.")
+        .saying("The models that the caller may see.")
         .answering(
             "200",
-            "All of them, with their contracts.",
+            "The models with their contracts.",
             named("ModelList"),
         ),
         operation(
@@ -96,10 +96,10 @@ pub fn operations() -> Vec<Operation> {
             ("post", "/v1/embeddings"),
             "createEmbeddings",
             "openai",
-            "Make vectors of texts",
+            "Embed texts",
             Kind::Call,
         )
-        .saying("For models whose adapter makes vectors of text. `model` is the model's name.")
+        .saying("For models whose adapter embeds texts. `model` is the model's name.")
         .with(&["Idempotency-Key"])
         .taking(named("EmbeddingRequest"))
         .answering(
@@ -127,11 +127,11 @@ fn calls() -> Vec<Operation> {
                 .with(if pinned { &["version"] } else { &[] })
                 .with(&CALL_PARAMETERS)
                 .taking(named(call.request))
-                .answering("200", "It ran.", named(call.response));
+                .answering("200", "The result.", named(call.response));
             if call.verb != BATCH_PREDICT.verb {
                 operation = operation.or_taking(
                     &["*/*"],
-                    "JSON; or, for models with an adapter, the content as it is with its own content type.",
+                    "JSON. For models with an adapter also the raw content with its own content type.",
                 );
             }
             operation = match call.verb {
@@ -168,7 +168,7 @@ fn texts() -> Vec<Operation> {
             (path, id, "texts"),
             (
                 summary,
-                "For models whose adapter scores pairs. Takes Cohere's members, and those of vLLM, Jina and Text Embeddings Inference (`texts`).",
+                "For models whose adapter scores pairs. Accepts the members of Cohere, vLLM, Jina and Text Embeddings Inference (`texts`).",
             ),
             (
                 "RerankRequest",
@@ -182,7 +182,7 @@ fn texts() -> Vec<Operation> {
             ("/v1/classify", "classify", "texts"),
             (
                 "Classify texts",
-                "For models whose adapter gives classes of texts. `input` is vLLM's form, `inputs` that of Text Embeddings Inference.",
+                "For models whose adapter classifies texts. `input` is vLLM's form, `inputs` that of Text Embeddings Inference.",
             ),
             (
                 "ClassifyRequest",
@@ -216,7 +216,7 @@ fn texts() -> Vec<Operation> {
             ("/v1/score", "score", "texts"),
             (
                 "Score pairs of texts",
-                "For models whose adapter scores pairs: one text with one or several, or as many with as many.",
+                "For models whose adapter scores pairs: one text with one or more others, or two lists of equal length.",
             ),
             (
                 "ScoreRequest",

@@ -185,12 +185,12 @@ fn infer_request(model: &str, contract: &Contract) -> Value {
     let least = contract.inputs.iter().filter(|spec| !spec.optional).count();
     let outputs = json!({
         "type": "array",
-        "description": "The outputs that are wanted; all where there are none.",
+        "description": "The requested outputs; all if it is empty.",
         "items": reference(&component("InferOutput", model)),
         "maxItems": contract.outputs.len(),
     });
     object(
-        &format!("Tensors for `{model}`, as the Open Inference Protocol writes them."),
+        &format!("Tensors for `{model}`, in the Open Inference Protocol's form."),
         json!({
             "id": or_null(reference("CallerId")),
             "parameters": or_null(reference("InferParameters")),
@@ -205,7 +205,7 @@ fn infer_request(model: &str, contract: &Contract) -> Value {
 fn infer_output(contract: &Contract) -> Value {
     let outputs: Vec<&str> = contract.outputs.iter().map(|s| s.name.as_str()).collect();
     object(
-        "An output that is wanted, and its form.",
+        "A requested output and its form.",
         json!({
             "name": { "type": "string", "enum": outputs },
             "parameters": or_null(reference("OutputParameters")),
@@ -218,7 +218,7 @@ fn infer_output(contract: &Contract) -> Value {
 fn prediction(model: &str, contract: &Contract) -> Value {
     if contract.adapter.is_some() {
         return any_object(
-            "The adapter's result for the content; the outputs by name where the request has tensors.",
+            "The adapter's result for the content, or the outputs by name if the request has tensors.",
         );
     }
     let batched = contract.batch_axis().is_some();
@@ -230,7 +230,7 @@ fn prediction(model: &str, contract: &Contract) -> Value {
     }
     if let Some((spec, labels)) = contract.labelled_output() {
         let mut label =
-            json!({ "type": ["string", "null"], "description": "The likeliest class." });
+            json!({ "type": ["string", "null"], "description": "The most likely class." });
         if labels.len() <= MAX_LABELS {
             let mut listed: Vec<&String> = Vec::with_capacity(labels.len());
             for label in labels {
@@ -243,7 +243,7 @@ fn prediction(model: &str, contract: &Contract) -> Value {
         properties.insert("label".to_owned(), label);
         properties.insert("confidence".to_owned(), confidence(spec));
         let mut top = array(reference(&component("Class", model)));
-        top["description"] = json!("The most likely classes, the likeliest first.");
+        top["description"] = json!("The most likely classes, in descending order.");
         properties.insert("top".to_owned(), top);
     }
     object("The outputs by name.", Value::Object(properties), &[])

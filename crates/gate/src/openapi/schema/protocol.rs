@@ -36,19 +36,19 @@ fn parameters() -> Vec<Named> {
         (
             "InferParameters",
             object(
-                "Parameters of the request; the server ignores those it does not know and that cannot change the result.",
+                "Parameters of the request. The server ignores unknown parameters that cannot change the result.",
                 json!({
                     "binary_data_output": or_null(typed(
                         "boolean",
-                        "Outputs that do not say otherwise come as bytes after the JSON.",
+                        "Whether outputs without `binary_data` are returned as bytes after the JSON.",
                     )),
                     "priority": or_null(json!({
                         "type": "integer", "minimum": 0, "maximum": i64::MAX,
-                        "description": "The model's queue to wait in; 1 runs first. 0, or a level that the model does not have, is the default. The caller's tier may allow less.",
+                        "description": "The priority level in the model's queue; 1 runs first. 0, or a level that the model does not have, means the default. The caller's tier may limit it.",
                     })),
                     "timeout": or_null(json!({
                         "type": "integer", "minimum": 0, "maximum": i64::MAX,
-                        "description": "Microseconds the call may take; 0 is the server's own limit.",
+                        "description": "The time that the call may take, in microseconds; 0 means the server's own limit.",
                     })),
                 }),
                 &[],
@@ -66,10 +66,10 @@ fn parameters() -> Vec<Named> {
             object(
                 "The form of one output.",
                 json!({
-                    "binary_data": or_null(typed("boolean", "The output comes as bytes after the JSON.")),
+                    "binary_data": or_null(typed("boolean", "Whether the output is returned as bytes after the JSON.")),
                     "classification": or_null(json!({
                         "type": "integer", "minimum": 0, "maximum": MAX_CLASSES,
-                        "description": "The number of greatest values to answer with, as strings `value:index:label`, in place of the tensor; 0 for the tensor.",
+                        "description": "The number of greatest values to return as strings `value:index:label` instead of the tensor; 0 means the tensor.",
                     })),
                 }),
                 &[],
@@ -92,7 +92,7 @@ fn infer_requests() -> Vec<Named> {
         (
             "InferRequestedOutput",
             object(
-                "An output that is wanted, and its form.",
+                "A requested output and its form.",
                 json!({
                     "name": { "type": "string" },
                     "parameters": or_null(reference("OutputParameters")),
@@ -123,7 +123,7 @@ fn infer_answers() -> Vec<Named> {
             "InferOutput",
             object(
                 "An output.",
-                tensor(any_object("`binary_data_size` where the data are bytes.")),
+                tensor(any_object("`binary_data_size` if the data are bytes.")),
                 &["name", "shape", "datatype"],
             ),
         ),
@@ -135,7 +135,7 @@ fn infer_answers() -> Vec<Named> {
                     "model_name": { "type": "string" },
                     "model_version": { "type": "string" },
                     "id": { "type": "string" },
-                    "parameters": any_object("`prediction_id`, and `non_finite` where numbers are `null`."),
+                    "parameters": any_object("`prediction_id`, and `non_finite` if values are `null`."),
                     "outputs": array(reference("InferOutput")),
                 }),
                 &["model_name", "model_version", "outputs"],
@@ -159,7 +159,7 @@ fn generate() -> Vec<Named> {
             "GenerateRequest",
             json!({
                 "type": "object",
-                "description": "The inputs by name, nested as their shapes say, or without the axis that counts items, or flat.",
+                "description": "The inputs by name: nested as their shapes, without the batch axis, or flat.",
                 "properties": {
                     "id": or_null(reference("CallerId")),
                     "parameters": or_null(any_object("Inputs by name, `priority` and `timeout`.")),

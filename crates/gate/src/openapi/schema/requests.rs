@@ -35,10 +35,7 @@ fn calls() -> Vec<Named> {
         ),
         (
             "Version",
-            typed(
-                "string",
-                "The version that is to answer, by number or alias.",
-            ),
+            typed("string", "The requested version, by number or alias."),
         ),
         (
             "Parameters",
@@ -53,7 +50,7 @@ fn calls() -> Vec<Named> {
             tensor_request(
                 "Tensors for any model.",
                 json!({
-                    "description": "Values nested as the shapes say: an object of all inputs by name, or the value alone where the model has one input.",
+                    "description": "Values nested as the shapes: an object of all inputs by name, or only the value if the model has one input.",
                 }),
             ),
         ),
@@ -110,7 +107,7 @@ fn parts() -> Vec<Named> {
         (
             "Part",
             json!({
-                "description": "One piece of content.",
+                "description": "One part of the content.",
                 "oneOf": [
                     reference("TextPart"),
                     reference("TokensPart"),
@@ -131,7 +128,7 @@ fn parts() -> Vec<Named> {
         (
             "TokensPart",
             closed(
-                "A text as numbers of the model's vocabulary.",
+                "A text as token ids of the model's vocabulary.",
                 json!({
                     "type": text(),
                     "tokens": array(json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX })),
@@ -166,7 +163,7 @@ fn parts() -> Vec<Named> {
         (
             "TensorPart",
             closed(
-                "A tensor, as the Open Inference Protocol writes it.",
+                "A tensor in the Open Inference Protocol's form.",
                 json!({
                     "type": { "type": "string", "const": "tensor" },
                     "name": { "type": "string" },
