@@ -203,7 +203,7 @@ fn negotiate(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Problem> 
         return Err(Problem::new(
             Code::NotAcceptable,
             format!(
-                "the Accept header `{}` rules out {}, which is what this path answers with",
+                "the Accept header `{}` excludes {}, which this path answers with; accept that",
                 shorten(accept.as_deref().unwrap_or_default()),
                 offered.join(" and ")
             ),

@@ -97,7 +97,7 @@ pub(crate) fn outputs_too_large(bytes: usize) -> Problem {
     Problem::new(
         Code::ModelRejectedInputs,
         format!(
-            "the model answered, and its outputs are {bytes} bytes of JSON, more than there is memory for; \
+            "the model answered, but its outputs are {bytes} bytes of JSON, more than the available memory; \
              send fewer items"
         ),
     )

@@ -71,7 +71,7 @@ impl<S: RolloutService> RolloutState<S> {
         let unread = |message: &str| {
             Problem::new(
                 Code::StoreUnavailable,
-                format!("which version is to answer cannot be read: {message}"),
+                format!("the rollouts, which select the version, cannot be read: {message}"),
             )
             .retry_after(RETRY_STORE_S)
         };
@@ -84,7 +84,7 @@ impl<S: RolloutService> RolloutState<S> {
                         Err(message) => {
                             ports.log(&message);
                             if self.rollouts.is_none() {
-                                return Err(unread("it was written in another form"));
+                                return Err(unread("another release wrote them in another form"));
                             }
                         }
                     }
@@ -96,7 +96,7 @@ impl<S: RolloutService> RolloutState<S> {
             // choose the wrong version.
             Err(failure) if self.rollouts.is_none() => return Err(unread(failure.message())),
             Err(failure) => ports.log(&format!(
-                "the rollouts cannot be read, and stay what they were: {}",
+                "the rollouts cannot be read, so the last ones stay in use: {}",
                 failure.message()
             )),
         }
@@ -224,7 +224,7 @@ pub(crate) fn problem(refused: NoVersion, model: &str, pinned: Option<&str>) -> 
                 None => format!("version {version} of model `{model}`, which is its default,"),
             };
             let message =
-                format!("{named} is not there; the operator has to bring it back or name another");
+                format!("{named} does not exist; the operator has to restore it or name another");
             Problem::new(Code::ModelNotReady, message).retry_after(RETRY_MISSING_S)
         }
     }

@@ -398,7 +398,7 @@ impl<'a, P: Ports> Runner<'a, P> {
     fn step(&self, name: &str) -> Result<&'a StepModel, Problem> {
         self.opened.steps.get(name).ok_or_else(|| {
             let message = format!(
-                "it asks for the step `{}`, which [pipeline] of its model.toml does not name",
+                "it requests the step `{}`, which [pipeline] of its model.toml does not name",
                 shorten(name)
             );
             broken_adapter(self.model, &message)
@@ -407,7 +407,7 @@ impl<'a, P: Ports> Runner<'a, P> {
 
     fn adapter(&self) -> Result<&'a P::Adapter, Problem> {
         let adapter = self.opened.adapter.as_ref();
-        adapter.ok_or_else(|| broken_adapter(self.model, "there is none"))
+        adapter.ok_or_else(|| broken_adapter(self.model, "the model has none"))
     }
 
     /// Applies the disclosure rules to an adapter's answer, which must be JSON.

@@ -144,7 +144,7 @@ fn unframe(request: &mut Request) -> Result<(), Problem> {
         let message = message.filter(|_| rest.is_empty()).ok_or_else(|| {
             Problem::new(
                 Code::MalformedRequest,
-                "the body is not one message; behind this host calls have one each way, and no streams",
+                "the body is not a single message; this host supports unary calls only",
             )
         })?;
         request.body = message.bytes;
@@ -251,7 +251,7 @@ where
                 return Err(Problem::new(
                     Code::BodyTooLarge,
                     format!(
-                        "the body has more than {MAX_HTTP_DOOR_BODY_BYTES} bytes, the most this door takes"
+                        "the body has more than {MAX_HTTP_DOOR_BODY_BYTES} bytes, the maximum of this entry point"
                     ),
                 ));
             }

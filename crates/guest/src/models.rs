@@ -141,7 +141,7 @@ mod component {
         text.map_err(|_| {
             failure(
                 wit::FailureKind::Failed,
-                "what the host says of its models is not a string",
+                "the host's data about its models is not a string",
             )
         })
     }
@@ -155,28 +155,28 @@ mod component {
         ask: impl FnOnce(&store::Bucket) -> Result<T, store::Error>,
     ) -> Result<T, wit::Failure> {
         STATE.with(|state| {
-        let mut control = state.control.borrow_mut();
-        let bucket = match &*control {
-            Some(bucket) => bucket,
-            None => match store::open(LABEL) {
-                Ok(bucket) => &*control.insert(bucket),
-                Err(store::Error::NoSuchStore | store::Error::AccessDenied) => {
-                    return Err(failure(
-                        wit::FailureKind::Unsupported,
-                        "this host does not let components see or change which models are in memory",
-                    ));
-                }
-                Err(store::Error::Other(message)) => return Err(control_failure(&message)),
-            },
-        };
-        ask(bucket).map_err(|error| match error {
-            store::Error::Other(message) => control_failure(&message),
-            store::Error::NoSuchStore | store::Error::AccessDenied => failure(
-                wit::FailureKind::Failed,
-                "the host no longer lets components see its models",
-            ),
+            let mut control = state.control.borrow_mut();
+            let bucket = match &*control {
+                Some(bucket) => bucket,
+                None => match store::open(LABEL) {
+                    Ok(bucket) => &*control.insert(bucket),
+                    Err(store::Error::NoSuchStore | store::Error::AccessDenied) => {
+                        return Err(failure(
+                            wit::FailureKind::Unsupported,
+                            "this host does not let components list, load or unload models",
+                        ));
+                    }
+                    Err(store::Error::Other(message)) => return Err(control_failure(&message)),
+                },
+            };
+            ask(bucket).map_err(|error| match error {
+                store::Error::Other(message) => control_failure(&message),
+                store::Error::NoSuchStore | store::Error::AccessDenied => failure(
+                    wit::FailureKind::Failed,
+                    "the host no longer gives components access to its models",
+                ),
+            })
         })
-    })
     }
 
     /// Parses a failure from the host's message.

@@ -86,7 +86,7 @@ pub(crate) fn readiness<P: Ports>(
             if *shown {
                 models.push(json!({
                     "name": name, "ready": false, "required": true,
-                    "reason": "there is no such model; add it, or take its name out of `[models] required`",
+                    "reason": "there is no such model; add it, or remove its name from `[models] required`",
                 }));
             }
         }

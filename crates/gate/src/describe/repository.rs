@@ -180,7 +180,7 @@ fn body(
     let value: Value =
         serde_json::from_slice(text).map_err(|error| refused(Code::MalformedJson, &error))?;
     let Value::Object(mut members) = value else {
-        return Err(refused(Code::InvalidBody, &"it is JSON and no object"));
+        return Err(refused(Code::InvalidBody, &"it is JSON but not an object"));
     };
     members.retain(|_, value| !value.is_null());
     let other = members.keys().find(|name| !known.contains(&name.as_str()));
@@ -213,7 +213,7 @@ fn parsed(found: Result<String, ControlFailure>) -> Result<Value, Problem> {
     serde_json::from_str(&text).map_err(|_| {
         Problem::new(
             Code::Internal,
-            "what the host says of its models is not JSON",
+            "the host's data about its models is not JSON",
         )
     })
 }

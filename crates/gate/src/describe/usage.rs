@@ -25,7 +25,7 @@ pub(super) fn usage<P: Ports>(
     if !policies.counts {
         return Err(Problem::new(
             Code::UnknownPath,
-            "use is not counted here; the operator turns it on with `[usage]` `enabled = true`",
+            "usage is not counted here; the operator enables it with `[usage]` `enabled = true`",
         ));
     }
     let invalid = |name: &str, value: &str, form: &str| {

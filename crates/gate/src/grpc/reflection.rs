@@ -13,7 +13,7 @@ pub fn answer(request: pb::ServerReflectionRequest) -> Vec<u8> {
     let unknown = |what: &str| {
         MessageResponse::ErrorResponse(pb::ErrorResponse {
             error_code: GrpcStatus::NotFound.number().into(),
-            error_message: format!("there is no such {what} here"),
+            error_message: format!("this server has no such {what}"),
         })
     };
     let said = match &request.message_request {
@@ -58,7 +58,7 @@ pub fn answer(request: pb::ServerReflectionRequest) -> Vec<u8> {
         }
         None => MessageResponse::ErrorResponse(pb::ErrorResponse {
             error_code: GrpcStatus::InvalidArgument.number().into(),
-            error_message: "the request asks for nothing; set one of its fields".to_owned(),
+            error_message: "the request is empty; set one of its fields".to_owned(),
         }),
     };
     pb::ServerReflectionResponse {

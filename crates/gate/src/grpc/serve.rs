@@ -81,7 +81,7 @@ pub(crate) fn read(request: &Request) -> Result<RpcRead, Problem> {
         RpcRequest::HealthUnknown { watching: false } => {
             return Err(Problem::new(
                 Code::UnknownResource,
-                "there is no such service here; leave the name out to ask for the server",
+                "this server has no such service; omit the name to check the whole server",
             ));
         }
         RpcRequest::Reflection(asked) => {

@@ -263,7 +263,7 @@ fn one_repository(name: &str) -> Result<(), Problem> {
     Err(Problem::new(
         Code::UnknownResource,
         format!(
-            "there is no repository `{}`; there is one, without a name",
+            "there is no repository `{}`; omit the name, because the only repository has none",
             shorten(name)
         ),
     ))

@@ -52,14 +52,14 @@ impl<'a> Piece<'a> {
     fn varint(&mut self) -> Result<u64, Broken> {
         let mut rest = self.bytes;
         let value = encoding::decode_varint(&mut rest)
-            .map_err(|_| self.broken("a number breaks off or has more than 64 bits"))?;
+            .map_err(|_| self.broken("a number is incomplete or has more than 64 bits"))?;
         self.advance(self.bytes.len() - rest.len());
         Ok(value)
     }
 
     fn take(&mut self, bytes: usize) -> Result<Piece<'a>, Broken> {
         let Some((taken, _)) = self.bytes.split_at_checked(bytes) else {
-            return Err(self.broken("a field is longer than what is left of the message"));
+            return Err(self.broken("a field is longer than the rest of the message"));
         };
         let piece = Piece {
             bytes: taken,
@@ -118,7 +118,7 @@ impl<'a> Fields<'a> {
         }
         let mut after = rest.bytes;
         let (number, kind) = encoding::decode_key(&mut after)
-            .map_err(|_| rest.broken("here begins no field of a message"))?;
+            .map_err(|_| rest.broken("no field of a message starts here"))?;
         let key_bytes = rest.bytes.len() - after.len();
         rest.advance(key_bytes);
         let value = match kind {
@@ -143,7 +143,7 @@ impl<'a> Fields<'a> {
                 rest.advance(rest.bytes.len() - after.len());
                 Value::Group
             }
-            WireType::EndGroup => return Err(rest.broken("a group ends that did not begin")),
+            WireType::EndGroup => return Err(rest.broken("a group ends without a start")),
         };
         Ok(Some((number, value)))
     }
@@ -177,7 +177,7 @@ pub fn count(element: Element, value: Value<'_>, at: usize) -> Result<u64, Broke
         (Element::Varint, Value::Varint(_))
         | (Element::Fixed32, Value::Fixed32(_))
         | (Element::Fixed64, Value::Fixed64(_)) => Ok(1),
-        (_, Value::Piece(piece)) => Err(piece.broken("packed numbers are cut within one of them")),
+        (_, Value::Piece(piece)) => Err(piece.broken("packed numbers end within a number")),
         _ => Err(Broken {
             at,
             what: WRONG_KIND,
@@ -186,7 +186,7 @@ pub fn count(element: Element, value: Value<'_>, at: usize) -> Result<u64, Broke
 }
 
 /// The message for a field whose wire type contradicts its definition.
-pub const WRONG_KIND: &str = "a field is not of the kind its definition says";
+pub const WRONG_KIND: &str = "the wire type of a field differs from its definition";
 
 /// Visits the integers in one field of a repeated number, packed or single.
 pub fn varints(value: Value<'_>, at: usize, mut each: impl FnMut(u64)) -> Result<(), Broken> {

@@ -496,7 +496,7 @@ const start = async () => {
     gather();
     try { models = list((await read('/v1/models')).models); } catch (error) { models = []; trouble(error.message); }
     at('release').textContent = dig(described, 'info', 'version') ?? '';
-    if (!models.length && at('trouble').hidden) trouble('There is no model that these credentials may know of.');
+    if (!models.length && at('trouble').hidden) trouble('These credentials may see no models.');
     if (!arrive()) {
       const base = operations.find(o => o.base === o && o.verb === 'post' && takesModel(o)) ?? operations[0];
       const first = operations.find(o => o.base === o && o.path.endsWith(':predict')) ?? base;

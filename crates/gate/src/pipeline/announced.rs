@@ -33,7 +33,7 @@ pub(super) fn judge<P: Ports>(
         match (announced.bytes, limit) {
             (Some(bytes), Some(limit)) if bytes > limit => Err(Problem::new(
                 Code::BodyTooLarge,
-                format!("the body is to have {bytes} bytes; this model takes at most {limit}"),
+                format!("the announced body has {bytes} bytes; this model takes at most {limit}"),
             )),
             _ => Ok(go_on()),
         }

@@ -238,7 +238,7 @@ fn account<P: Ports>(
         // stands.
         Err(message) if meter.items > 0 => Err(Problem::new(
             Code::StoreUnavailable,
-            format!("the use of this call cannot be counted: {message}"),
+            format!("the usage of this call cannot be counted: {message}"),
         )
         .retry_after(RETRY_STORE_S)),
         _ => Ok(()),

@@ -290,6 +290,6 @@ fn wait<P: Ports>(
 fn not_cached() -> Problem {
     Problem::new(
         Code::NotCached,
-        "nothing is kept that answers this call, and `only-if-cached` has nothing run; leave it out of Cache-Control",
+        "the cache has no result for this call, and `only-if-cached` forbids a run; remove it from Cache-Control",
     )
 }

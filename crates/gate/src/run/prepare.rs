@@ -74,7 +74,7 @@ pub(crate) fn check_adapted(
             true => Problem::new(
                 Code::ModelRejectedInputs,
                 format!(
-                    "the content leads to numbers that the model does not take: {}",
+                    "the content produces values that the model does not accept: {}",
                     r.message
                 ),
             ),

@@ -358,7 +358,7 @@ fn by_url(at: &str, url: &str) -> Result<(Option<String>, Vec<u8>), Problem> {
         return Err(invalid(
             at,
             "url_not_allowed",
-            "a data: URL; content is not fetched from elsewhere here, so send it as `data`",
+            "a data: URL; the server fetches no content, so send it as `data`",
         ));
     };
     let Some(media_type) = head.strip_suffix(";base64") else {

@@ -156,7 +156,7 @@ fn refused(refusal: Refusal, model: &str, pointer: &str) -> Problem {
             pointer,
             "context_length_exceeded",
             "no more tokens than the model can read",
-            format!("`{pointer}`: {message} Or have it cut, with `truncate_prompt_tokens`: -1."),
+            format!("`{pointer}`: {message} Or set `truncate_prompt_tokens` to -1 to cut it."),
         ),
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn decode<'b, P: Ports>(
     if opened.contract.explain.is_none() {
         return Err(Problem::new(
             Code::UnknownPath,
-            format!("model `{model}` is not explained; its contract has no [explain]"),
+            format!("model `{model}` does not support explanations; its contract has no [explain]"),
         ));
     }
     let read = predict::decode(call, opened, model, body)?;
@@ -67,7 +67,7 @@ pub(super) fn decode_with_prediction<'b, P: Ports>(
         return Err(Problem::new(
             Code::InvalidParameter,
             format!(
-                "model `{model}` is not explained, its contract has no [explain]; leave the parameter `explain` out"
+                "model `{model}` does not support explanations: its contract has no [explain]; remove the parameter `explain`"
             ),
         ));
     }
@@ -96,7 +96,7 @@ fn begin<P: Ports>(
                 return Err(Problem::new(
                     Code::InvalidInputs,
                     format!(
-                        "model `{model}` is not asked about this content, so there is nothing to explain"
+                        "model `{model}` does not run on this content, so there is nothing to explain"
                     ),
                 ));
             };

@@ -103,7 +103,7 @@ fn too_much(bytes: u64) -> Problem {
     Problem::new(
         Code::ModelRejectedInputs,
         format!(
-            "the model answered, and its outputs are {bytes} bytes, more than there is memory for; send fewer items"
+            "the model answered, but its outputs are {bytes} bytes, more than the available memory; send fewer items"
         ),
     )
 }

@@ -51,7 +51,7 @@ pub(super) fn decode<P: Ports>(
             "wrong_model",
             "a model whose contract has [moderation]",
             format!(
-                "model `{model}` moderates nothing; the operator says which classes are categories with [moderation] in model.toml"
+                "model `{model}` has no moderation categories; the operator defines them with [moderation] in model.toml"
             ),
         ));
     }

@@ -144,7 +144,7 @@ impl Texts {
                 "context_length_exceeded",
                 "no more tokens than the model can read",
                 format!(
-                    "`{place}`: {message} Or have it cut, with `truncate_prompt_tokens`: -1 or `truncate`: true."
+                    "`{place}`: {message} Or set `truncate_prompt_tokens` to -1, or `truncate` to true, to cut it."
                 ),
             ),
         }

@@ -123,7 +123,7 @@ impl Contents<'_> {
                         None => "raw_input_contents",
                     };
                     let found = match other {
-                        Some(other) => format!("its elements stand in {}", name(other)),
+                        Some(other) => format!("its elements are in {}", name(other)),
                         None => "has no typed contents".to_owned(),
                     };
                     (
@@ -142,9 +142,7 @@ impl Contents<'_> {
             faults.contract(&format!("{}/contents", self.pointer), "wrong_count", || {
                 let expected = match elements(self.shape) {
                     Some(count) => format!("{count} elements for its shape"),
-                    None => {
-                        "the elements of its shape, which are more than can be counted".to_owned()
-                    }
+                    None => "the elements of its shape, whose number is too large".to_owned(),
                 };
                 let message = format!(
                     "input {:?} has {count} elements; send {expected}",

@@ -7,14 +7,17 @@ use penstock_tensor::{Rejection, Unknown};
 
 /// Returns the rejection of a message that is not valid protobuf.
 pub fn malformed(broken: Broken) -> Rejection {
-    let message = format!("the message breaks at byte {}: {}", broken.at, broken.what);
+    let message = format!(
+        "the message is invalid at byte {}: {}",
+        broken.at, broken.what
+    );
     Rejection {
         code: Code::MalformedProtobuf,
         message: message.clone(),
         violations: vec![Violation::new(
             "",
             "malformed_protobuf",
-            "a message as its definition says",
+            "a valid message of the method's type",
             message,
         )],
         omitted: 0,
