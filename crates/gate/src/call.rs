@@ -98,7 +98,8 @@ pub(crate) struct Meter {
     pub compute_ns: u64,
     /// The model's name, set after the model was found.
     pub model: Option<String>,
-    /// The last failure, if it counts against the model's health. A timeout that is too short does not count.
+    /// The kind of the last run's failure, if it failed. A timeout that the caller chose too short is recorded as
+    /// [`FailureKind::InputsRejected`], because it says nothing about the model's health.
     pub failed: Option<FailureKind>,
     /// The number of runs.
     pub runs: u64,

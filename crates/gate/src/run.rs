@@ -231,7 +231,7 @@ impl<'a, P: Ports> Runner<'a, P> {
             let kind = f.kind;
             let problem = failure(f, Some(contract));
             self.meter.failed = Some(match problem.code {
-                // Neither do inputs that the caller has to correct.
+                // Inputs that the caller has to correct say nothing about it either.
                 Code::ModelRejectedInputs => FailureKind::InputsRejected,
                 _ if hurried => FailureKind::InputsRejected,
                 _ => kind,

@@ -33,7 +33,7 @@ struct Classify {
     is_single: bool,
 }
 
-/// Reads a body. The adapter checks all texts before the call is charged or run.
+/// Reads a body. The adapter checks all texts before any item is charged or run.
 pub(super) fn decode<P: Ports>(
     opened: &Opened<P>,
     model: &str,

@@ -381,7 +381,7 @@ fn invalid(pointer: &str, rule: &'static str, expected: &str) -> Problem {
     )
 }
 
-/// Lets the adapter prepare one item's parts, before the call is charged or run.
+/// Lets the adapter prepare one item's parts, before any item is charged or run.
 pub(crate) fn begin<P: Ports>(
     opened: &Opened<P>,
     model: &str,

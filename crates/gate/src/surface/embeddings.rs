@@ -77,7 +77,7 @@ pub(super) fn unnamed(body: &[u8]) -> Problem {
     }
 }
 
-/// Reads a body. The adapter checks all inputs before the call is charged or run.
+/// Reads a body. The adapter checks all inputs before any item is charged or run.
 pub(super) fn decode<P: Ports>(
     opened: &Opened<P>,
     model: &str,

@@ -27,7 +27,7 @@ struct Moderations {
     is_one: bool,
 }
 
-/// Reads a body. The adapter checks all texts before the call is charged or run.
+/// Reads a body. The adapter checks all texts before any item is charged or run.
 pub(super) fn decode<P: Ports>(
     opened: &Opened<P>,
     model: &str,

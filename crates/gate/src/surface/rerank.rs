@@ -48,7 +48,7 @@ struct Rerank {
     is_tei: bool,
 }
 
-/// Reads a body. The adapter checks all pairs before the call is charged or run.
+/// Reads a body. The adapter checks all pairs before any item is charged or run.
 pub(super) fn decode<P: Ports>(
     opened: &Opened<P>,
     model: &str,

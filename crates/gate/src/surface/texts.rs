@@ -1,5 +1,5 @@
 //! Shares the code of the surfaces over texts and pairs of texts. It reads their members, lets the adapter check all
-//! of them before the call is charged or run, and runs them in batches.
+//! of them before any item is charged or run, and runs them in batches.
 
 use super::{body, embeddings, scan};
 use crate::catalogue::Opened;
