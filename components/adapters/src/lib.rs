@@ -1,5 +1,5 @@
-//! The adapters that come with the server, as one component: wiring only. It is built without any
-//! system interface and imports nothing but types.
+//! The built-in adapters as one component; this crate contains only wiring. It is built without system interfaces and
+//! imports only types.
 
 #![allow(missing_docs)]
 

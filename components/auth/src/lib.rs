@@ -1,5 +1,5 @@
-//! The auth component: wiring only. It is given the stores, for keys and what was seen of signatures, and the variables that
-//! hold secrets, and nothing else.
+//! The auth component; this crate contains only wiring. It has access only to the stores, for keys and seen
+//! signatures, and to the variables with secrets.
 
 #![allow(missing_docs)]
 

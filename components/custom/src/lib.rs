@@ -1,4 +1,5 @@
-//! The built-in custom policy: wiring only. It admits every call. Name a component of your own in its place.
+//! The built-in custom policy; this crate contains only wiring. It admits every call. An operator can replace it with
+//! another component.
 
 #![allow(missing_docs)]
 

@@ -1,5 +1,5 @@
-//! The gate component: wiring only. It exports two doors: the typed one for Penstock's own host and
-//! `wasi:http/handler` for Spin and other hosts.
+//! The gate component; this crate contains only wiring. It exports two entry points: the typed one for Penstock's own
+//! host, and `wasi:http/handler` for Spin and other hosts.
 
 #![allow(missing_docs)]
 

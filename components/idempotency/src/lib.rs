@@ -1,4 +1,4 @@
-//! The idempotency component: wiring only. It is given the durable store and nothing else.
+//! The idempotency component; this crate contains only wiring. It has access only to the durable store.
 
 #![allow(missing_docs)]
 

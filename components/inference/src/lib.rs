@@ -1,4 +1,4 @@
-//! The inference component: wiring only. It imports `wasi:nn` and types, and nothing else.
+//! The inference component; this crate contains only wiring. It imports only `wasi:nn`, `penstock:nn` and types.
 
 #![allow(missing_docs)]
 

@@ -1,5 +1,5 @@
-//! The models component: wiring only. It is given the durable store, the one for counters, and what the host says of its
-//! models.
+//! The models component; this crate contains only wiring. It has access only to the durable store, the store for
+//! counters, and the store through which the host reports and controls its models.
 
 #![allow(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! `wasi:nn` in WebAssembly: wiring only. It reads models from files and imports nothing else that it calls.
+//! `wasi:nn` in WebAssembly; this crate contains only wiring. It reads models from files and calls no other import.
 
 #![allow(missing_docs)]
 

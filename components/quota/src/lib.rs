@@ -1,4 +1,4 @@
-//! The quota component: wiring only. It is given the store for counters and nothing else.
+//! The quota component; this crate contains only wiring. It has access only to the store for counters.
 
 #![allow(missing_docs)]
 

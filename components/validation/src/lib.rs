@@ -1,5 +1,5 @@
-//! The validation component: wiring only. It parses what strangers send, so it is built without any
-//! system interface and imports nothing but types.
+//! The validation component; this crate contains only wiring. It parses untrusted bodies, so it is built without
+//! system interfaces and imports only types.
 
 #![allow(missing_docs)]
 

@@ -1,13 +1,13 @@
-//! Measures what compressing answers costs and saves, for the levels in `representation`.
-//! Run with optimisation: `cargo run --release -p penstock-gate --example coding`, or build it for `wasm32-wasip1` and
-//! run it where components run.
+//! Measures the cost and the benefit of compressing answers, for the levels in `representation`. Run it with
+//! optimisation: `cargo run --release -p penstock-gate --example coding`, or build it for `wasm32-wasip1` and run it
+//! where components run.
 
 use penstock_gate::representation::{gzip, zstd};
 use std::hint::black_box;
 use std::time::Instant;
 use structured_zstd::encoding::CompressionLevel;
 
-/// A way to compress, by its name.
+/// A compression method with its name.
 type Way = (String, Box<dyn Fn(&[u8]) -> Vec<u8>>);
 
 fn main() {

@@ -1,4 +1,4 @@
-//! Writes the bodies of answers. Everything a caller reads on success is shaped here.
+//! Writes the JSON bodies of successful answers.
 
 use crate::catalogue::Opened;
 use crate::oip::{self, platform};
@@ -9,29 +9,29 @@ use penstock_policy::usage::Row;
 use penstock_tensor::render;
 use serde_json::{Value, json};
 
-/// What the body of `:predict` says.
+/// The content of a `:predict` answer.
 pub struct Prediction<'a> {
-    /// Names the prediction for good.
+    /// The permanent id of the prediction.
     pub id: &'a PredictionId,
-    /// The caller's own id for the call.
+    /// The caller's own id of the call.
     pub caller_id: Option<&'a str>,
     /// The model that answered.
     pub model: &'a str,
-    /// Its version.
+    /// The version of the model.
     pub version: ModelVersion,
-    /// A JSON array, already written; none where only an explanation is asked for.
+    /// The predictions as a written JSON array; `None` if the caller wants only an explanation.
     pub predictions: Option<&'a [u8]>,
-    /// Numbers in it that JSON cannot say and that stand as `null`.
+    /// The number of values in it that JSON cannot represent and that appear as `null`.
     pub non_finite: u64,
-    /// What the prediction rests on, a JSON object that is already written.
+    /// The explanation of the prediction as a written JSON object.
     pub explanation: Option<&'a [u8]>,
-    /// Nanoseconds since the request came in.
+    /// The time since the request arrived, in nanoseconds.
     pub latency_ns: u64,
-    /// Names the request.
+    /// The id of the request.
     pub request_id: &'a RequestId,
 }
 
-/// The body of `:predict`.
+/// Writes the body of a `:predict` answer.
 pub fn prediction(said: &Prediction<'_>) -> Vec<u8> {
     let Prediction {
         id,
@@ -74,18 +74,18 @@ pub fn prediction(said: &Prediction<'_>) -> Vec<u8> {
     body
 }
 
-/// Writes the member `latency_ms`.
+/// Writes the member `latency_ms`, in milliseconds with three decimals.
 pub fn write_latency(body: &mut Vec<u8>, latency_ns: u64) {
     let us = latency_ns / 1_000;
     body.extend_from_slice(format!(",\"latency_ms\":{}.{:03}", us / 1_000, us % 1_000).as_bytes());
 }
 
-/// One model as OpenAI's clients read it. `created` is when the contract in force was written.
+/// Returns a model in OpenAI's form. `created` is the modification time of the contract in use.
 pub fn openai_model(name: &str, created_s: u64) -> Value {
     json!({ "id": name, "object": "model", "created": created_s, "owned_by": "penstock" })
 }
 
-/// One model as `/v1/models` shows it.
+/// Returns one entry of `/v1/models`.
 pub fn model<P: Ports>(name: &str, versions: &[ModelVersion], opened: &Opened<P>) -> Value {
     let contract = &opened.contract;
     let mut value = openai_model(name, opened.written_s);
@@ -112,7 +112,7 @@ pub fn model<P: Ports>(name: &str, versions: &[ModelVersion], opened: &Opened<P>
     value
 }
 
-/// A model's metadata in the Open Inference Protocol's form.
+/// Returns a model's metadata in the Open Inference Protocol's form.
 pub fn model_metadata<P: Ports>(
     name: &str,
     versions: &[ModelVersion],
@@ -140,12 +140,12 @@ pub fn model_metadata<P: Ports>(
     })
 }
 
-/// The server's metadata in the Open Inference Protocol's form.
+/// Returns the server's metadata in the Open Inference Protocol's form.
 pub fn server_metadata() -> Value {
     json!({ "name": "penstock", "version": env!("CARGO_PKG_VERSION"), "extensions": oip::EXTENSIONS })
 }
 
-/// One line of a usage report.
+/// Returns one row of a usage report.
 pub fn usage_row(row: &Row) -> Value {
     let date = rfc3339(row.day.saturating_mul(86_400_000));
     let mut value = json!({
@@ -169,7 +169,7 @@ pub fn usage_row(row: &Row) -> Value {
     value
 }
 
-/// What one request of several is told of its failure.
+/// Returns the error of one request in a batch.
 pub fn error_of_item(problem: &Problem) -> Value {
     let mut value = json!({
         "code": problem.code.as_str(),
@@ -188,7 +188,7 @@ pub fn error_of_item(problem: &Problem) -> Value {
     value
 }
 
-/// One entry of the catalogue of errors.
+/// Returns one entry of the catalogue of errors.
 pub fn error_entry(code: Code) -> Value {
     json!({
         "code": code.as_str(), "status": code.status(),

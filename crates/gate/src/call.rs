@@ -1,4 +1,4 @@
-//! A call of a model: which surface it uses, what is the same in all of its steps, and what it has cost so far.
+//! Represents a model call: its surface, the data that all steps share, and its cost so far.
 
 use crate::exchange::Context;
 use crate::grpc::Form;
@@ -8,7 +8,7 @@ use crate::ports::{FailureKind, Ports};
 use crate::record::Request;
 use penstock_core::{Caller, RouteKind};
 
-/// The surface that a call uses: what its body and its answer look like.
+/// The surface of a call, which determines the form of its body and its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Surface {
     /// `:predict`.
@@ -19,7 +19,7 @@ pub(crate) enum Surface {
     Explain,
     /// The Open Inference Protocol's `infer`.
     Infer,
-    /// The same over gRPC, in one of two messages.
+    /// The Open Inference Protocol's inference over gRPC, as a unary call or a stream message.
     Grpc(Form),
     /// Triton's `generate`.
     Generate,
@@ -27,7 +27,7 @@ pub(crate) enum Surface {
     GenerateStream,
     /// OpenAI's `embeddings`.
     Embeddings,
-    /// The classification of vLLM and of Text Embeddings Inference.
+    /// The `classify` of vLLM and of Text Embeddings Inference.
     Classify,
     /// OpenAI's `moderations`.
     Moderations,
@@ -38,8 +38,8 @@ pub(crate) enum Surface {
 }
 
 impl Surface {
-    /// A word of its own: the part of a path that says which surface it is, however the path is spelt. Idempotency keys are
-    /// scoped by it, so it must not change.
+    /// Returns the surface's own name, independent of the spelling of the path. Idempotency keys are scoped by it, so
+    /// it must not change.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Predict => "predict",
@@ -58,7 +58,7 @@ impl Surface {
         }
     }
 
-    /// Whether the body names the model, and not the path.
+    /// Returns whether the body names the model instead of the path.
     pub fn names_model_in_body(self) -> bool {
         matches!(
             self,
@@ -67,43 +67,44 @@ impl Surface {
     }
 }
 
-/// What is the same in all steps of a call.
+/// The data of a call that all its steps share.
 pub(crate) struct ModelCall<'a, P: Ports> {
     /// The gate's ports.
     pub ports: &'a P,
     /// The operator's policies.
     pub policies: &'a Policies<P>,
-    /// The request.
+    /// The HTTP request.
     pub request: &'a Request,
-    /// What is fixed about it.
+    /// The ids and times fixed when the request arrived.
     pub context: &'a Context,
-    /// The caller.
+    /// The authenticated caller.
     pub caller: &'a Caller,
-    /// The priority of the caller's tier.
+    /// The priority level of the caller's tier.
     pub priority: Option<u8>,
-    /// The surface.
+    /// The surface of the call.
     pub surface: Surface,
-    /// The kind of route, as policies name it.
+    /// The kind of route that policies name.
     pub kind: RouteKind,
-    /// What the query asks for.
+    /// The options in the query.
     pub options: &'a CallOptions,
 }
 
-/// What a call has cost so far, and how its runs went.
+/// The cost of a call so far, and the results of its runs.
 #[derive(Default)]
 pub(crate) struct Meter {
-    /// Items that were run.
+    /// The items that were run.
     pub items: u64,
-    /// Nanoseconds in the model.
+    /// The time in the model, in nanoseconds.
     pub compute_ns: u64,
-    /// The model, once it is known to exist.
+    /// The model's name, set after the model was found.
     pub model: Option<String>,
-    /// How the last run failed, if it did, and not because the caller asked for less time than it takes.
+    /// The kind of the last run's failure, if it failed. A timeout that the caller chose too short is recorded as
+    /// [`FailureKind::InputsRejected`], because it says nothing about the model's health.
     pub failed: Option<FailureKind>,
     /// The number of runs.
     pub runs: u64,
-    /// Whether something ran to its end in vain. It is paid for.
+    /// Whether a run completed and then failed. Such a run is charged.
     pub ran_and_failed: bool,
-    /// Whether nothing was run for now, although the answer is no error. Such an answer is not replayed.
+    /// Whether nothing ran, although the answer is not an error. Such an answer is not kept for a replay.
     pub is_to_forget: bool,
 }

@@ -1,8 +1,8 @@
-//! Which models and versions exist, and each model's contract, read from the models directory.
+//! Knows the models, their versions and each model's contract, as the models directory holds them.
 //!
-//! The listing is read once per instance; contracts and adapters are opened on a model's first call
-//! and kept. The directory can change after the engine loaded it, so a call that pins no version, and of which the
-//! rollouts say nothing, goes to the highest one that is ready, not to the highest that is there.
+//! The listing is read once per instance. A model's contract and adapter are opened on its first call and kept. The
+//! directory can change after the engine has loaded it. A call without a pinned version and without a rollout
+//! therefore goes to the highest ready version, not to the highest version in the directory.
 
 use crate::ports::Ports;
 use crate::record::Request;
@@ -16,64 +16,64 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// The most models one server lists. Each costs an open contract in every instance.
+/// The most models of one server. Each costs an open contract in every instance.
 pub const MAX_MODELS: usize = 1024;
 
-/// The most folders that are listed as skipped: an operator who finds one looks at all of them.
+/// The most skipped folders that are listed. An operator who sees one checks them all.
 const MAX_SKIPPED: usize = 64;
 
-/// Seconds a caller is told to wait for a model that somebody has to mend.
+/// The `Retry-After` in seconds for a model that the operator has to repair.
 const RETRY_BROKEN_S: u32 = 60;
 
-/// The file that makes a folder a model.
+/// The file name that marks a folder as a model.
 const CONTRACT_FILE: &str = "model.toml";
 
-/// A model as this instance knows it.
+/// A model in this instance's catalogue.
 pub struct Model<P: Ports> {
-    /// Its name.
+    /// The model's name.
     pub name: ModelName,
-    /// Its versions, ascending; never empty.
+    /// The model's versions, in ascending order; never empty.
     pub versions: Vec<ModelVersion>,
     opened: Option<Rc<Opened<P>>>,
     serving: Option<ModelVersion>,
 }
 
-/// A model's contract and what was opened with it.
+/// A model's contract and the resources that it opens.
 pub struct Opened<P: Ports> {
     /// The contract as the gate reads it, for metadata and limits.
     pub contract: Contract,
-    /// What tells it from any other contract.
+    /// The digest that identifies the contract.
     pub fingerprint: [u8; DIGEST_BYTES],
-    /// The contract as validation holds it.
+    /// The contract opened by the validation component.
     pub validation: P::Contract,
-    /// When the contract was written, in seconds since the Unix epoch; 0 where that is not known.
+    /// The contract's modification time in seconds since the Unix epoch; 0 if unknown.
     pub written_s: u64,
-    /// The adapter, when the contract names one.
+    /// The adapter, if the contract names one.
     pub adapter: Option<P::Adapter>,
-    /// The models that the adapter runs beside its own, by the name of the step.
+    /// The models that the adapter runs in addition to its own, by the name of the step.
     pub steps: BTreeMap<String, StepModel>,
 }
 
-/// A model of a pipeline, as the contract of the whole pins it.
+/// A model of a pipeline, in the version that the pipeline's contract pins.
 pub struct StepModel {
-    /// Its name.
+    /// The model's name.
     pub model: ModelName,
-    /// Its version.
+    /// The model's version.
     pub version: ModelVersion,
-    /// What it takes and gives.
+    /// The model's own contract.
     pub contract: Contract,
 }
 
-/// A folder of the models directory that is no model.
+/// A folder of the models directory that is not a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// The folder's name.
     pub folder: String,
-    /// Why it is no model, and what to do.
+    /// The reason why it is not a model, and the remedy.
     pub reason: String,
 }
 
-/// The models of one instance.
+/// The models of one instance and the state of their rollouts.
 pub struct Catalogue<P: Ports> {
     models: BTreeMap<String, Model<P>>,
     skipped: Vec<Skipped>,
@@ -81,13 +81,13 @@ pub struct Catalogue<P: Ports> {
 }
 
 impl<P: Ports> Catalogue<P> {
-    /// Reads the listing: folders whose name is a model name, that hold a contract and at least one
-    /// version folder. Others are not models and are skipped; `/ready` says so.
+    /// Reads the listing. A folder is a model if its name is a model name and it holds a contract and at least one
+    /// version folder. Other folders are skipped, and `/ready` lists them.
     pub fn read(ports: &P) -> Self {
         let mut models = BTreeMap::new();
         let mut skipped = Vec::new();
         for (folder, entries) in ports.list_models() {
-            // Tools keep their own folders there: `.git`, `.cache`.
+            // Tools keep their own folders there, such as `.git` and `.cache`.
             if folder.starts_with('.') {
                 continue;
             }
@@ -143,33 +143,33 @@ impl<P: Ports> Catalogue<P> {
         }
     }
 
-    /// The service of the rollouts.
+    /// Returns the service of the rollouts.
     pub(crate) fn rollouts(&self) -> &P::Rollouts {
         self.rollouts.service()
     }
 
-    /// The models, by name.
+    /// Iterates over the models in the order of their names.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Model<P>> {
         self.models.values_mut()
     }
 
-    /// Their names, in the order of [`Catalogue::iter_mut`].
+    /// Returns the models' names in the order of [`Catalogue::iter_mut`].
     pub fn names(&self) -> Vec<String> {
         self.models.keys().cloned().collect()
     }
 
-    /// The folders that are no models, and why; at most some.
+    /// Returns the folders that are not models, at most 64 of them.
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
     }
 
-    /// Whether there is such a model.
+    /// Returns whether the model exists.
     pub fn contains(&self, model: &str) -> bool {
         self.models.contains_key(model)
     }
 
-    /// The problem of an unknown model. It lists the models that exist; the pipeline leaves out those that the caller may not
-    /// know of.
+    /// Returns the problem of an unknown model. It lists the models that exist; the pipeline removes the names that
+    /// the caller may not see.
     pub fn unknown(&self, model: &str) -> Problem {
         let others = self.models.keys().filter(|other| *other != model);
         Problem::new(
@@ -179,7 +179,7 @@ impl<P: Ports> Catalogue<P> {
         .with_available(others.cloned().collect())
     }
 
-    /// The model, and the version that a request about it gets which does not call it.
+    /// Returns the model and version for a request that reads about the model and does not call it.
     pub fn resolve(
         &mut self,
         ports: &P,
@@ -196,8 +196,8 @@ impl<P: Ports> Catalogue<P> {
         Ok((model, serving.version))
     }
 
-    /// Finds the model and the version for a request. A pinned version comes first, then the rollouts, then the highest version
-    /// that is ready, then the highest.
+    /// Chooses the model and the version for a request. The order is: the pinned version, the rollouts, the highest
+    /// ready version, the highest version.
     pub(crate) fn choose(
         &mut self,
         ports: &P,
@@ -217,7 +217,7 @@ impl<P: Ports> Catalogue<P> {
         let now_ms = query.now_ms;
         let pinned = target.version.as_deref();
         if let Err(problem) = rollouts.refresh_if_due(ports, now_ms) {
-            // What a number means is known without the store.
+            // A version number is resolved without the store. Only an alias needs it.
             if pinned.and_then(ModelVersion::parse).is_none() {
                 return Err(problem);
             }
@@ -228,7 +228,7 @@ impl<P: Ports> Catalogue<P> {
         let state = &*rollouts;
         let rollouts = state.known();
         let (before, found) = (model.serving, Cell::new(model.serving));
-        // Once one was ready it stays, so that a call costs no question to the engine.
+        // A version that was ready once counts as ready from then on, so that most calls need no query of the engine.
         let ready = |version: ModelVersion| {
             if before.is_some_and(|before| before <= version) {
                 return before == Some(version);
@@ -262,7 +262,7 @@ impl<P: Ports> Catalogue<P> {
     }
 }
 
-/// The catalogue, read by the first request that needs it: a health check does not.
+/// Returns the catalogue. The first request that needs it reads it, so a health check does not.
 pub(crate) fn known<'a, P: Ports>(
     slot: &'a mut Option<Catalogue<P>>,
     ports: &P,
@@ -270,24 +270,23 @@ pub(crate) fn known<'a, P: Ports>(
     slot.get_or_insert_with(|| Catalogue::read(ports))
 }
 
-/// A request for a version.
+/// The data by which a version is chosen.
 pub(crate) struct VersionQuery<'a> {
-    /// Names the caller; the same for each of its calls.
+    /// Identifies the caller; the same value for each of its calls.
     pub caller: &'a str,
-    /// The request, where there is one.
+    /// The HTTP request, if there is one.
     pub request: Option<&'a Request>,
-    /// Whether the request calls the model. Others only read about it.
+    /// Whether the request calls the model. Other requests only read about it.
     pub calls: bool,
-    /// The time.
+    /// The current time in milliseconds since the Unix epoch.
     pub now_ms: u64,
-    /// Randomness.
+    /// Random bits for weighted choices.
     pub random: u64,
 }
 
 impl<P: Ports> Model<P> {
-    /// The contract and what belongs to it, opened on first use. A model whose contract or adapter
-    /// cannot be opened is there but not ready: its operator has to mend it, so callers get 503, and
-    /// the next call tries again.
+    /// Returns the contract and its resources, and opens them on first use. If that fails, the model exists but is
+    /// not ready. Its callers get 503, because only the operator can repair it. The next call tries again.
     pub fn open(&mut self, ports: &P) -> Result<Rc<Opened<P>>, Problem> {
         if self.opened.is_none() {
             let opened = Opened::open(ports, self.name.as_str()).map_err(|reason| {
@@ -303,7 +302,7 @@ impl<P: Ports> Model<P> {
     }
 }
 
-/// A model's contract, and its text.
+/// Reads a model's contract. Returns its text and its parsed form.
 fn contract_of<P: Ports>(ports: &P, model: &str) -> Result<(String, Contract), String> {
     let text = String::from_utf8(ports.read_model_file(model, CONTRACT_FILE)?)
         .map_err(|_| "model.toml is not UTF-8".to_owned())?;
@@ -316,7 +315,8 @@ fn contract_of<P: Ports>(ports: &P, model: &str) -> Result<(String, Contract), S
     Ok((text, contract))
 }
 
-/// A configuration with one more member, whose value is a JSON file's content. An empty one is an empty object.
+/// Adds a member to a configuration. `content` is the text of a JSON file. Treats an empty configuration as an empty
+/// object.
 fn with_member(config: Vec<u8>, name: &str, content: &[u8]) -> Result<Vec<u8>, String> {
     let before = config.trim_ascii_end();
     let before = match before {

@@ -1,10 +1,10 @@
-//! Decides what a compressed body is decoded to: `content-encoding: gzip`, `deflate` or `zstd` (RFC 9110 §8.4, RFC 8878),
-//! up to the size a body may have anyway. It happens here and not in the server, so that what decodes
-//! strangers' bytes runs in a component, after the caller is known and limits have been asked.
+//! Decodes compressed request bodies: `content-encoding: gzip`, `deflate` or `zstd` (RFC 9110 §8.4, RFC 8878). The
+//! decoded size has the same limit as an uncompressed body. The gate decodes, not the server. A sandboxed component
+//! therefore handles untrusted bytes, and only after authentication and the rate limits.
 //!
-//! `deflate` is the zlib format (RFC 9110 §8.4.1.2, RFC 1950); Triton's clients send it. Bare deflate data, which some clients
-//! send under that name, is refused. So are several codings one over the other: they only make work. What a decoder may hold,
-//! and how often it may start anew, has a bound that does not depend on what the body claims.
+//! `deflate` is the zlib format (RFC 9110 §8.4.1.2, RFC 1950), which Triton's clients send. Some clients send raw
+//! deflate data under that name; it is refused. Nested codings are refused, because they only cost time. The
+//! decoder's memory and the number of its restarts have bounds that do not depend on the body's claims.
 
 use crate::record::Request;
 use crate::route::shorten;
@@ -14,29 +14,29 @@ use structured_zstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError}
 use structured_zstd::decoding::{BlockDecodingStrategy, ContentChecksum, FrameDecoder};
 use zlib_rs::{Inflate, InflateFlush, Status};
 
-/// What a 415 names in `Accept-Encoding` (RFC 9110 §12.5.3): the codings that are taken.
+/// The value of `Accept-Encoding` in a 415 answer (RFC 9110 §12.5.3): the supported codings.
 pub const ACCEPTED: &str = "gzip, deflate, zstd";
 
-/// Bytes that are decoded at once, and so the most that a body exceeds its limit by before that is seen: the
-/// largest block of zstd.
+/// The bytes that one step decodes: the largest block of zstd. A body can exceed its limit by at most this much
+/// before the decoder notices.
 pub const STEP_BYTES: usize = 128 << 10;
-/// The largest window of zstd: what RFC 9659 has every sender of this coding keep to.
+/// The largest window of zstd in bytes. RFC 9659 sets this limit for the content coding.
 pub const MAX_WINDOW_BYTES: u64 = 8 << 20;
-/// The most members of gzip or frames of zstd: each sets a decoder up anew. Tools that compress in parallel make one
-/// of 64 KiB or more.
+/// The most gzip members or zstd frames, because each starts a new decoder. Tools that compress in parallel write
+/// members of 64 KiB or more.
 pub const MAX_PARTS: usize = 4_096;
-/// The most blocks: each may bring tables that cost more than its bytes. Encoders make one of some 16 KiB to 128 KiB
-/// where they are not told to flush.
+/// The most blocks, because the tables of a block can cost more than its bytes. Encoders write blocks of about 16 KiB
+/// to 128 KiB unless the application flushes.
 pub const MAX_BLOCKS: usize = 65_536;
 
-/// `gzip` with the largest window there is, in the terms of zlib.
+/// Selects the `gzip` format and the largest window, in zlib's encoding of both.
 const GZIP_WINDOW_BITS: u8 = 16 + ZLIB_WINDOW_BITS;
-/// The same of the zlib format.
+/// The largest window of the zlib format.
 const ZLIB_WINDOW_BITS: u8 = 15;
-/// How often in a row a decoder may take nothing and give nothing: it holds up to 64 bits, and a block is one at least.
+/// The most steps in a row without input or output. A decoder holds up to 64 bits, and a block has at least one.
 const MAX_IDLE: u32 = 64;
 
-/// How a body is compressed.
+/// A content coding that the gate decodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
     /// `gzip` (RFC 1952).
@@ -48,7 +48,7 @@ pub enum Coding {
 }
 
 impl Coding {
-    /// As `Content-Encoding` names it.
+    /// Returns the name in `Content-Encoding`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
@@ -58,17 +58,17 @@ impl Coding {
     }
 }
 
-/// Why a body is not decoded.
+/// The reason why a body cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DecodeError {
-    /// It is more than the limit.
+    /// The decoded body exceeds the limit.
     TooLarge,
-    /// It is not what its coding says; in words.
+    /// The bytes are not valid in this coding. The text describes the error.
     Malformed(String),
 }
 
-/// How a request's body is compressed; `None` when it is not. A coding that is not taken is a 415, whose answer may name those
-/// in [`ACCEPTED`].
+/// Returns the coding of a request's body; `None` if it is not compressed. Errors with 415 for an unsupported coding.
+/// The answer may list the codings in [`ACCEPTED`].
 pub fn of(request: &Request) -> Result<Option<Coding>, Problem> {
     let Some(list) = request.header_list("content-encoding") else {
         return Ok(None);
@@ -85,7 +85,7 @@ pub fn of(request: &Request) -> Result<Option<Coding>, Problem> {
         ),
         (Some(name), None) => match name.to_ascii_lowercase().as_str() {
             "identity" => return Ok(None),
-            // The second name is what the first was called before it was registered (RFC 9110 §8.4.1.3).
+            // `x-gzip` is the old name of `gzip` (RFC 9110 §8.4.1.3).
             "gzip" | "x-gzip" => return Ok(Some(Coding::Gzip)),
             "deflate" => return Ok(Some(Coding::Deflate)),
             "zstd" => return Ok(Some(Coding::Zstd)),
@@ -98,8 +98,9 @@ pub fn of(request: &Request) -> Result<Option<Coding>, Problem> {
     Err(Problem::new(Code::UnsupportedMediaType, message))
 }
 
-/// The content type with the coding, as far as it decides whether two bodies of the same bytes are the same.
-/// A header has no line break, so no content type alone can be taken for both.
+/// Appends the coding to the content type. Idempotency compares the result, so that equal bytes in different codings
+/// count as different bodies. The separator is a line break, which no header value contains, so no content type can
+/// imitate the combination.
 pub fn described(content_type: &str, coding: Option<Coding>) -> Cow<'_, str> {
     match coding {
         None => Cow::Borrowed(content_type),
@@ -107,7 +108,7 @@ pub fn described(content_type: &str, coding: Option<Coding>) -> Cow<'_, str> {
     }
 }
 
-/// A body as it was before it was compressed, of at most `limit` bytes.
+/// Decodes a body to at most `limit` bytes. Returns it unchanged if it has no coding.
 pub fn body(body: &[u8], coding: Option<Coding>, limit: u64) -> Result<Cow<'_, [u8]>, Problem> {
     let Some(coding) = coding else {
         return Ok(Cow::Borrowed(body));
@@ -130,18 +131,18 @@ pub fn body(body: &[u8], coding: Option<Coding>, limit: u64) -> Result<Cow<'_, [
     }
 }
 
-/// What has been decoded of a body.
+/// The decoded part of a body.
 #[derive(Debug)]
 pub struct Decoded {
-    /// The bytes, never more than the limit.
+    /// The decoded bytes, never more than the limit.
     pub bytes: Vec<u8>,
-    /// How many bytes decoders have produced, those beyond the limit included.
+    /// The number of bytes that the decoders produced, including those beyond the limit.
     pub produced: u64,
     limit: u64,
 }
 
 impl Decoded {
-    /// Nothing yet, and at most `limit` bytes ever.
+    /// Creates an empty buffer for at most `limit` bytes.
     pub fn new(limit: u64) -> Self {
         Self {
             bytes: Vec::new(),
@@ -150,14 +151,14 @@ impl Decoded {
         }
     }
 
-    /// Takes what was decoded, or nothing of it when it exceeds the limit.
+    /// Appends decoded bytes. Appends none of them if the total exceeds the limit.
     fn take(&mut self, more: &[u8]) -> Result<(), DecodeError> {
         self.admit(more.len())?;
         self.bytes.extend_from_slice(more);
         Ok(())
     }
 
-    /// Makes room for bytes that a decoder has produced. The room doubles, but not beyond the limit.
+    /// Reserves space for decoded bytes. The space doubles up to the limit.
     fn admit(&mut self, more: usize) -> Result<(), DecodeError> {
         self.produced = self.produced.saturating_add(more as u64);
         if self.produced > self.limit {
@@ -168,7 +169,7 @@ impl Decoded {
             let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
             let doubled = (self.bytes.capacity() * 2).max(STEP_BYTES).min(limit);
             let room = needed.max(doubled) - self.bytes.len();
-            // The limit may be more than there is memory for.
+            // The operator's limit may exceed the available memory, so the allocation can fail.
             self.bytes
                 .try_reserve_exact(room)
                 .map_err(|_| DecodeError::TooLarge)?;
@@ -177,7 +178,7 @@ impl Decoded {
     }
 }
 
-/// Decodes a whole body. No bytes are none, whatever their coding.
+/// Decodes a whole body. An empty body decodes to no bytes in every coding.
 pub fn decode(coding: Coding, body: &[u8], decoded: &mut Decoded) -> Result<(), DecodeError> {
     match coding {
         Coding::Gzip => inflate(GZIP_WINDOW_BITS, body, decoded),
@@ -186,7 +187,7 @@ pub fn decode(coding: Coding, body: &[u8], decoded: &mut Decoded) -> Result<(), 
     }
 }
 
-/// Counts the blocks of a body.
+/// Counts one more block. Errors above [`MAX_BLOCKS`].
 fn next_block(blocks: &mut usize) -> Result<(), DecodeError> {
     *blocks += 1;
     if *blocks > MAX_BLOCKS {
@@ -197,7 +198,7 @@ fn next_block(blocks: &mut usize) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// Counts the parts of a body, each of which sets a decoder up.
+/// Counts one more part. Errors above `most`. Each part starts a new decoder.
 fn next_part(parts: &mut usize, what: &str, most: usize) -> Result<(), DecodeError> {
     *parts += 1;
     if *parts > most {
@@ -209,7 +210,7 @@ fn next_part(parts: &mut usize, what: &str, most: usize) -> Result<(), DecodeErr
     Ok(())
 }
 
-/// Decodes members of gzip, or one stream of the zlib format.
+/// Decodes gzip members, or one stream of the zlib format.
 fn inflate(window_bits: u8, mut rest: &[u8], decoded: &mut Decoded) -> Result<(), DecodeError> {
     let whole = rest.len();
     let most = match window_bits {
@@ -226,7 +227,8 @@ fn inflate(window_bits: u8, mut rest: &[u8], decoded: &mut Decoded) -> Result<()
         let mut idle = 0;
         loop {
             let (taken, given) = (member.total_in(), member.total_out());
-            // Stops where a block ends. The trailer's length and checksum are compared when the member ends.
+            // Stop at the end of each block, to count blocks. The decoder checks the trailer at the end of the
+            // member.
             let status = member
                 .decompress(rest, &mut step, InflateFlush::Block)
                 .map_err(|e| {
@@ -300,7 +302,7 @@ fn unzstd(mut rest: &[u8], decoded: &mut Decoded) -> Result<(), DecodeError> {
             }
             Err(e) => return Err(broken(e)),
         }
-        // A frame that says how much it holds need not be tried.
+        // If the frame states a size over the limit, refuse it before decoding.
         if decoder.content_size() > decoded.limit.saturating_sub(decoded.produced) {
             return Err(DecodeError::TooLarge);
         }

@@ -1,51 +1,52 @@
-//! Decides what a gate believes of a request's way to it: the client's address, whether a proxy nobody trusts passed it on,
-//! a certificate, and what the server says of itself.
+//! Decides which facts about a request's connection the gate trusts: the client's address, use of an untrusted proxy,
+//! a client certificate, and the state of the server.
 //!
-//! Penstock's own host says it in one header that it makes itself and that begins with a token only it and its components
-//! know; what a client sends under that name it takes away. On a host that has no such token the header means nothing.
+//! Penstock's own host sends these facts in one header. The header begins with a token that only the host and its
+//! components know, and the host removes the header from clients' requests. Other hosts have no token, and the gate
+//! ignores the header there.
 
 use crate::record::Request;
 use penstock_core::headers::{AUTHORITY, FORWARDING};
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 
-/// Where the server says who is at the other end.
+/// The header in which a host states the client's address.
 const CLIENT_ADDRESS: &str = "spin-client-addr";
-/// Where Penstock's own host says more.
+/// The header in which Penstock's own host states more facts.
 const CONNECTION: &str = "penstock-connection";
-/// What is known of a request's way.
+/// The trusted facts about a request's connection.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Connection {
-    /// The client's address.
+    /// The client's IP address.
     pub address: Option<String>,
-    /// Whether a proxy nobody trusts passed it on.
+    /// Whether an untrusted proxy forwarded the request.
     pub forwarded: bool,
-    /// Whether it was addressed to a name of the network, or comes from a page with one: a browser on this machine does
-    /// what pages from anywhere tell it, also under names that lead to this machine (DNS rebinding).
+    /// Whether the request uses a host name of the network, or comes from a web page with such a name. A browser on
+    /// this machine follows instructions of any page, also under names that resolve to this machine (DNS rebinding).
     pub named: bool,
-    /// The client's certificate.
+    /// The client's verified certificate.
     pub certificate: Option<Certificate>,
-    /// What the server says of itself, for `/ready`.
+    /// The server's state for `/ready`.
     pub server: Option<serde_json::Value>,
-    /// Why the server as a whole takes no new work, whatever its models do; told to health checks.
+    /// The reason why the server accepts no new work, independent of its models. Health checks report it.
     pub not_ready: Option<String>,
-    /// The length that is announced of a body that has not been sent: the host asks whether it would be taken.
+    /// The announced length of a body that is not yet sent. The host asks whether the gate would accept it.
     pub asks: Option<Announced>,
 }
 
-/// What is announced of a body.
+/// The announcement of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Announced {
-    /// Its bytes; `None` where it comes in chunks.
+    /// The length in bytes; `None` if the body comes in chunks.
     pub bytes: Option<u64>,
 }
 
-/// A client's certificate, verified by the host.
+/// A client certificate that the host has verified.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Certificate {
-    /// The SHA-256 of its DER form, in lower-case hexadecimal.
+    /// The SHA-256 of the certificate's DER form, in lower-case hexadecimal.
     pub sha256: String,
-    /// Its subject alternative names.
+    /// The subject alternative names.
     #[serde(default)]
     pub names: Vec<String>,
 }
@@ -61,7 +62,7 @@ struct HostStatement {
 }
 
 impl Connection {
-    /// Reads it. `token` is the host's; `None` on hosts that are not ours.
+    /// Reads the facts from a request. `token` is the host's token; `None` on other hosts than Penstock's own.
     pub fn of(request: &Request, token: Option<&str>) -> Self {
         let address = address(request);
         let Some(token) = token else {
@@ -98,10 +99,10 @@ impl Connection {
     }
 }
 
-/// Whether a request was addressed by any name other than `localhost`, or comes from a page that has one.
+/// Returns whether a request is addressed by a name other than `localhost`, or comes from a page with such a name.
 fn named(request: &Request) -> bool {
     let own = |authority: &str| {
-        // An IPv6 address stands in brackets, and a port may follow.
+        // An IPv6 address is in brackets. A port may follow the host.
         let host = match authority.strip_prefix('[') {
             Some(rest) => rest.split(']').next().unwrap_or_default(),
             None => authority.split(':').next().unwrap_or_default(),
@@ -120,7 +121,7 @@ fn named(request: &Request) -> bool {
             .split_once("://")
             .is_some_and(|(_, authority)| own(authority))
     };
-    // The target of a request over HTTP/2, or in absolute form, names the server too, and may differ from `host`.
+    // HTTP/2 requests and targets in absolute form also name the server, and that name may differ from `host`.
     ["host", AUTHORITY]
         .into_iter()
         .flat_map(lines)
@@ -128,8 +129,8 @@ fn named(request: &Request) -> bool {
         || lines("origin").any(|header| !origin(&header.value))
 }
 
-/// The client's address. Of several the last counts: some hosts put their own behind what the client sent. What is no
-/// address is none.
+/// Returns the client's address. The last of several headers counts, because some hosts append theirs to the
+/// client's. A value that is not an IP address is ignored.
 fn address(request: &Request) -> Option<String> {
     let last = request
         .headers
@@ -198,7 +199,7 @@ mod tests {
                 forwarded
             );
         }
-        // Our own host tells by itself, because it knows which proxies are trusted.
+        // Penstock's own host knows the trusted proxies and decides for itself.
         let sent = request(&[("x-forwarded-for", "127.0.0.1")]);
         assert!(!Connection::of(&sent, Some("t")).forwarded);
     }

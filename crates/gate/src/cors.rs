@@ -1,8 +1,7 @@
-//! Decides what an answer tells browsers about pages of other origins, and answers `OPTIONS`. What is allowed
-//! is [`penstock_policy::cors`]'s.
+//! Adds CORS headers to answers, and answers `OPTIONS`. [`penstock_policy::cors`] decides which origins are allowed.
 //!
-//! `OPTIONS` is answered before anybody asks who calls and what it may cost: a preflight has no credentials, and
-//! says nothing but which methods a path has.
+//! `OPTIONS` is answered before authentication and rate limits, because a preflight has no credentials. Its answer
+//! only reveals the methods of a path.
 
 use crate::ports::Ports;
 use crate::record::{Request, Response};
@@ -10,34 +9,34 @@ use penstock_policy::cors::{CorsSettings, answer_headers, preflight_headers};
 use penstock_policy::document;
 use std::cell::OnceCell;
 
-/// What the operator allows, read by the first request that it matters to.
+/// The operator's CORS settings, read by the first request that needs them.
 #[derive(Default)]
 pub struct Cors(OnceCell<CorsSettings>);
 
-/// The answer to `OPTIONS`: which methods a path has.
+/// Returns the answer to `OPTIONS` with the methods of a path.
 pub fn options(allow: &str) -> Response {
     let mut response = Response::empty(204);
     response.push("allow", allow);
     response
 }
 
-/// What `OPTIONS *` is told (RFC 9110 §9.3.7): the methods that some path of the server takes.
+/// The answer to `OPTIONS *` (RFC 9110 §9.3.7): every method that some path of the server accepts.
 const EVERY_METHOD: &str = "GET, HEAD, POST, OPTIONS";
 
-/// The answer to a request about the server as a whole; `None` where the request is about one path.
+/// Returns the answer to `OPTIONS *`; `None` for other requests.
 pub fn options_of_server(request: &Request) -> Option<Response> {
     (request.method == "OPTIONS" && request.target == "*").then(|| options(EVERY_METHOD))
 }
 
 impl Cors {
-    /// Adds what browsers want to know to an answer, whatever it says.
+    /// Adds the CORS headers to any answer.
     pub fn add<P: Ports>(&self, ports: &P, request: &Request, response: &mut Response) {
         let origin = request.header("origin");
-        // What is not for a page matters only to caches, and those keep nothing of POST.
+        // Without an `Origin`, only `Vary` for caches would be added, and caches do not store answers to POST.
         if origin.is_none() && request.method == "POST" {
             return;
         }
-        // A policy that cannot be read allows nothing here; it is reported where it is needed.
+        // A policy that cannot be read allows no origins. The steps that need the policy report the error.
         let settings = self.0.get_or_init(|| {
             let text = ports.policy_text();
             text.and_then(|text| document::cors(&text))

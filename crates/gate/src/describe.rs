@@ -1,4 +1,4 @@
-//! What the gate says of itself and of its models: everything that calls no model.
+//! Answers the routes that call no model: the gate's own state and the descriptions of models.
 
 pub(crate) mod readiness;
 pub(crate) mod repository;
@@ -19,7 +19,7 @@ use penstock_core::{Caller, Code, ModelVersion, Problem};
 use penstock_policy::auth::service::AuthService;
 use serde_json::{Value, json};
 
-/// Routes that no limit applies to.
+/// Answers the routes that have no rate limits; `None` for other routes.
 pub(crate) fn unlimited(route: &Route) -> Option<Result<Response, Problem>> {
     Some(match route {
         Route::Healthz => Ok(Response::json(200, &json!({ "status": "ok" }))),
@@ -38,14 +38,14 @@ pub(crate) fn unlimited(route: &Route) -> Option<Result<Response, Problem>> {
                 ),
             )),
         },
-        // It says nothing of any model: what it shows, it asks for with the credentials that are typed in.
+        // The page reveals nothing about models. It requests its data with the credentials that the user enters.
         Route::Docs => Ok(page::response()),
         Route::Extension(extension) => Err(extension.refusal()),
         _ => return None,
     })
 }
 
-/// Routes that only read, below the limits on calls.
+/// Answers the other routes that call no model, after the rate limits have admitted the request.
 pub(crate) fn limited<P: Ports>(
     ports: &P,
     policies: &Policies<P>,
@@ -111,7 +111,7 @@ pub(crate) fn limited<P: Ports>(
     }
 }
 
-/// `/v1/models`: the models that the caller may know of.
+/// Answers `/v1/models` with the models that the caller may see.
 fn model_list<P: Ports>(
     ports: &P,
     policies: &Policies<P>,
@@ -137,12 +137,12 @@ fn model_list<P: Ports>(
             }
         });
     }
-    // OpenAI's clients read `data`, which has no place for what is wrong with a model.
+    // OpenAI's clients read `data`. That form has no place for a model's errors.
     let body = json!({ "object": "list", "data": data, "models": models });
     Response::json(200, &body)
 }
 
-/// One model, as `write` shows it.
+/// Answers with the description of one model that `write` produces.
 fn describe<P: Ports>(
     ports: &P,
     catalogue: &mut Catalogue<P>,

@@ -1,13 +1,12 @@
-//! Leaves in what a model answered what the caller may be told; how much that is, is
-//! [`penstock_policy::disclosure`]'s to decide. Adapters see whole scores; what they made of them is cut
-//! where they answer.
+//! Applies the disclosure rules to a model's outputs. [`penstock_policy::disclosure`] decides the rules. Adapters
+//! receive the full scores; their answers are reduced later.
 
 use penstock_core::Caller;
 use penstock_policy::disclosure::{Disclosure, rules};
 use penstock_tensor::render::Ranking;
 use penstock_tensor::{Contract, Tensor};
 
-/// Cuts the outputs. Gives how the classes ranked before, if that could be seen no more.
+/// Reduces the outputs. Returns the original ranking of the classes if the reduced scores no longer show it.
 pub fn disclose(
     entries: &[Disclosure],
     model: &str,

@@ -1,5 +1,5 @@
-//! One request and what is known of its answer so far. The steps of the pipeline read it and add to it, and
-//! [`Exchange::respond`] makes the answer of it.
+//! Holds one request and the data of its answer so far. The steps of the pipeline read and extend it, and
+//! [`Exchange::respond`] builds the answer.
 
 use crate::connection::Connection;
 use crate::grpc::{serve::Rpc, service};
@@ -11,74 +11,74 @@ use crate::rollout::Serving;
 use crate::trail::Trail;
 use penstock_core::{ModelVersion, PredictionId, Problem, RequestId};
 
-/// What is fixed when a request arrives.
+/// The data fixed when a request arrives.
 pub(crate) struct Context {
-    /// Names the request.
+    /// The id of the request.
     pub request_id: RequestId,
     /// 128 random bits for this request.
     pub random: u128,
-    /// When it arrived, in milliseconds since the Unix epoch.
+    /// The arrival time in milliseconds since the Unix epoch.
     pub unix_ms: u64,
-    /// When it arrived, on the clock that never goes back.
+    /// The arrival time on the monotonic clock, in nanoseconds.
     pub started_ns: u64,
 }
 
-/// A request and what is known of its answer.
+/// A request and the data of its answer.
 pub(crate) struct Exchange<'r> {
-    /// The request.
+    /// The HTTP request.
     pub request: &'r Request,
-    /// What is fixed about it.
+    /// The data fixed when the request arrived.
     pub context: &'r Context,
-    /// How it reached the gate.
+    /// The trusted facts about the connection.
     pub connection: &'r Connection,
-    /// Whether it is a call over gRPC.
+    /// Whether the request is a call over gRPC.
     pub is_rpc: bool,
-    /// The call over gRPC, once it is read.
+    /// The call over gRPC, after it has been read.
     pub rpc: Option<Rpc>,
-    /// What the audit log is told.
+    /// The record for the audit log.
     pub trail: Trail,
-    /// The headers of the answer that are not its body's own.
+    /// The headers of the answer other than those of its body.
     pub headers: HeaderSlots,
-    /// How the answer goes out.
+    /// The class of the answer, which decides its caching and compression.
     pub representation: Representation,
-    /// The bytes from which the answer is compressed.
+    /// The number of bytes from which the answer is compressed.
     pub encoded_from: usize,
 }
 
-/// Headers of an answer by what they are about. Each slot is set by the step that knows it; [`HeaderSlots::write`] has the
-/// order and the rules.
+/// The headers of an answer, one slot for each topic. The step that knows a value sets its slot.
+/// [`HeaderSlots::write`] applies the order and the rules.
 #[derive(Default)]
 pub(crate) struct HeaderSlots {
-    /// The version that answers, or that is described, and why it answers.
+    /// The version that answers or is described, and the reason for its choice.
     pub version: Option<AnsweringVersion>,
-    /// The prediction's id, where the answer is one prediction.
+    /// The prediction's id, if the answer is one prediction.
     pub prediction_id: Option<PredictionId>,
-    /// Whether the answer has the headers of [`HeaderSlots::write_content`] already.
+    /// Whether the answer already has the headers of [`HeaderSlots::write_content`].
     content_is_written: bool,
-    /// Whether the answer is that of an earlier call with the same idempotency key.
+    /// Whether the answer is a replay of an earlier call with the same idempotency key.
     pub is_replay: bool,
-    /// How the limits stand after the last charge or refund.
+    /// The state of the limits after the last charge or refund.
     pub rate_limit: Headers,
-    /// The codings that are taken, where the one of the body is not.
+    /// The supported codings, if the body's coding is not supported.
     pub accept_encoding: Option<&'static str>,
-    /// Whether the cache answered.
+    /// The headers that report a cache hit or miss.
     pub cache: Headers,
-    /// What callers are told of a version that is to go.
+    /// The deprecation notice of the version.
     pub deprecation: Headers,
-    /// What the policy of the operator's own adds.
+    /// The headers that the operator's own policy adds.
     pub custom: Headers,
 }
 
-/// A version as the head of an answer names it.
+/// The version that the headers of an answer name.
 pub(crate) struct AnsweringVersion {
-    /// The version.
+    /// The number of the version.
     pub version: ModelVersion,
-    /// Why it answers, in a word; `None` where it is only described.
+    /// The reason for the choice, in one word; `None` if the version is only described.
     pub reason: Option<String>,
 }
 
 impl HeaderSlots {
-    /// Names the version that is described.
+    /// Sets the version that is described.
     pub fn describe(&mut self, version: ModelVersion) {
         self.version = Some(AnsweringVersion {
             version,
@@ -86,7 +86,7 @@ impl HeaderSlots {
         });
     }
 
-    /// Names the version that answers a call.
+    /// Sets the version that answers a call, with its deprecation notice.
     pub fn answer_by(&mut self, serving: &Serving) {
         self.version = Some(AnsweringVersion {
             version: serving.version,
@@ -95,14 +95,14 @@ impl HeaderSlots {
         self.deprecation.clone_from(&serving.notice);
     }
 
-    /// Names no version: another one answered, or none is chosen yet.
+    /// Removes the version, because another one answered or none is chosen yet.
     pub fn forget_version(&mut self) {
         self.version = None;
         self.deprecation.clear();
     }
 
-    /// Writes into an answer the headers that belong to its content. A kept answer keeps them too, so they are written when it
-    /// is recorded.
+    /// Writes the headers that belong to the content. A kept answer includes them, so they are written when the
+    /// answer is recorded.
     pub fn write_content(&self, response: &mut Response) {
         if let Some(AnsweringVersion { version, reason }) = &self.version {
             response.push("x-model-version", version.to_string());
@@ -115,17 +115,18 @@ impl HeaderSlots {
         }
     }
 
-    /// Notes that the answer has the headers of [`HeaderSlots::write_content`]. A problem in its place has not.
+    /// Records that the answer has the headers of [`HeaderSlots::write_content`]. A problem that replaces the answer
+    /// does not have them.
     pub fn content_is_written(&mut self) {
         self.content_is_written = true;
     }
 
-    /// Writes all slots into an answer. No slot repeats what the answer says already:
+    /// Writes all slots into an answer. No slot repeats a header that the answer already has:
     ///
     /// * the operator's own policy adds headers, and changes none;
-    /// * a problem says itself when to retry, so the limits' `Retry-After` never goes out;
-    /// * a problem names no prediction, and is no replay;
-    /// * a problem names the version that was to answer, if it was chosen.
+    /// * a problem has its own `Retry-After`, so the limits' `Retry-After` is never sent;
+    /// * a problem has no prediction id, and is not a replay;
+    /// * a problem names the version that was chosen before it occurred, if any.
     fn write(mut self, response: &mut Response, is_problem: bool) {
         if is_problem {
             self.prediction_id = None;
@@ -135,7 +136,7 @@ impl HeaderSlots {
             self.write_content(response);
         }
         if self.is_replay {
-            // Not in the draft; the name that most services use.
+            // The IETF draft defines no such header. Most services use this name.
             response.push("idempotency-replayed", "true");
         }
         let limits = self.rate_limit.into_iter();
@@ -158,7 +159,7 @@ impl HeaderSlots {
 }
 
 impl<'r> Exchange<'r> {
-    /// An exchange of which nothing is known but the request.
+    /// Creates an exchange for a request without any data of the answer.
     pub fn new(request: &'r Request, context: &'r Context, connection: &'r Connection) -> Self {
         Self {
             request,
@@ -173,7 +174,7 @@ impl<'r> Exchange<'r> {
         }
     }
 
-    /// The whole answer: its form, its head, its coding and its tag.
+    /// Builds the whole answer: its form, headers, coding and tag.
     pub fn respond(&mut self, answered: Result<Response, Problem>) -> Response {
         let is_problem = answered.is_err();
         let mut response = match (answered, &self.rpc) {
@@ -187,12 +188,12 @@ impl<'r> Exchange<'r> {
         };
         std::mem::take(&mut self.headers).write(&mut response, is_problem);
         response.push("x-request-id", self.context.request_id.as_str());
-        // gRPC has codings of its own.
+        // gRPC has its own codings.
         if !self.is_rpc {
             let (kind, from) = (self.representation, self.encoded_from);
             response = representation::finish(self.request, response, kind, from);
         }
-        // A cache must not give one caller's answer to the next, which shows another header.
+        // A shared cache must not return one caller's answer to another caller.
         let known = self.trail.caller.as_ref();
         let is_personal = self.trail.personal || known.is_some_and(|caller| !caller.anonymous);
         if is_personal && response.header("cache-control").is_none() {
@@ -201,7 +202,7 @@ impl<'r> Exchange<'r> {
         response
     }
 
-    /// The answer that a problem is, in the form the request accepts.
+    /// Renders a problem in the form that the request accepts.
     pub fn render(&self, problem: &Problem) -> Response {
         let Context {
             request_id,

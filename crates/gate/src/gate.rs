@@ -1,4 +1,4 @@
-//! The gate's entry: what an instance keeps from one request to the next, and the frame of every answer.
+//! Contains the gate's entry point, and the state that an instance keeps between requests.
 
 use crate::connection::Connection;
 use crate::cors::Cors;
@@ -10,23 +10,23 @@ use crate::ports::Ports;
 use crate::record::{Request, Response};
 use penstock_core::{Problem, RequestId};
 
-/// The variable that holds the host's token.
+/// The environment variable with the host's token.
 const HOST_TOKEN: &str = "PENSTOCK_HOST_TOKEN";
-/// The variable by which a host asks for what an audit log needs.
+/// The environment variable by which a host requests the data for an audit log.
 const HOST_AUDITS: &str = "PENSTOCK_AUDIT";
 
-/// One instance of the gate: its ports and what it has read through them.
+/// One instance of the gate, with its ports and the data that it has read through them.
 pub struct Gate<P: Ports> {
     instance: Instance<P>,
     host: Option<Host>,
     cors: Cors,
 }
 
-/// What the host says of itself.
+/// The host's settings for the gate.
 struct Host {
-    /// What the headers that it makes begin with, where it makes any.
+    /// The token that begins the host's headers; `None` if the host sends no such headers.
     token: Option<String>,
-    /// Whether it keeps an audit log.
+    /// Whether the host keeps an audit log.
     audits: bool,
 }
 
@@ -42,7 +42,7 @@ impl Host {
 }
 
 impl<P: Ports> Gate<P> {
-    /// A gate that has read nothing yet.
+    /// Creates a gate that has read nothing yet.
     pub fn new(ports: P) -> Self {
         Self {
             instance: Instance {
@@ -56,7 +56,7 @@ impl<P: Ports> Gate<P> {
         }
     }
 
-    /// Answers one request. Every path through it ends in an answer.
+    /// Answers one request. Every path of the code ends in an answer.
     pub fn handle(&mut self, request: &Request) -> Response {
         let context = self.context(request);
         let ports = &self.instance.ports;
@@ -72,7 +72,7 @@ impl<P: Ports> Gate<P> {
         response
     }
 
-    /// Answers a request that an entry point could not take whole, e.g. because its body broke off.
+    /// Answers a request that an entry point could not read completely, for example because its body ended early.
     pub fn refuse(&self, request: &Request, problem: &Problem) -> Response {
         let (context, connection) = (self.context(request), Connection::default());
         let exchange = Exchange::new(request, &context, &connection);

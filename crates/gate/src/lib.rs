@@ -1,36 +1,36 @@
-//! The gate's logic: which steps a request takes, in which order the policies see it, and how the answer is written. It is a
-//! library over plain records and [`ports`], so the same code runs natively in tests with fakes and in WebAssembly behind
-//! either entry point.
+//! Contains the gate's logic: the steps of a request, the order of the policies, and the writing of answers. It is a
+//! library over plain records and [`ports`]. The same code therefore runs natively in tests with fakes, and in
+//! WebAssembly behind either entry point.
 //!
-//! From the entry down; no file imports one above it:
+//! The modules, from the entry point down; no file imports one above it:
 //!
-//! * [`gate`]: the entry, and what an instance keeps;
-//! * `pipeline`: the steps of a request, and those of a call of a model;
-//! * `surface`: what calls look like, one file a surface;
-//! * `describe`: everything that calls no model: readiness, models, usage, the repository;
+//! * [`gate`]: the entry point and the state of an instance;
+//! * `pipeline`: the steps of a request, and those of a model call;
+//! * `surface`: the forms of calls, one file for each surface;
+//! * `describe`: routes that call no model: readiness, models, usage, the repository;
 //! * `run`: runs of a model, the cache and an adapter's preparation;
-//! * `call`: a call, and what it has cost;
+//! * `call`: a model call and its cost;
 //! * `version`: the version that a request asks for;
 //! * `policies`: the operator's policies, opened;
-//! * [`catalogue`]: which models and versions exist;
-//! * `rollout`: which version answers, and whether a canary goes on;
-//! * `exchange`: a request, and what is known of its answer;
-//! * `problem`: how problems are rendered, and those that several files need;
-//! * [`openapi`]: the description of the API, made from contracts;
-//! * [`page`]: the page to read and try the API;
+//! * [`catalogue`]: the models and their versions;
+//! * `rollout`: the choice of a version, and the health of canaries;
+//! * `exchange`: a request and the data of its answer;
+//! * `problem`: the rendering of problems, and problems shared by several files;
+//! * [`openapi`]: the description of the API, generated from the contracts;
+//! * [`page`]: the page on which the API can be read and tried;
 //! * [`answer`]: bodies of answers;
 //! * [`oip`]: contracts as model configurations;
 //! * [`grpc`]: calls over gRPC;
-//! * [`representation`]: how answers go out: compressed, tagged, or not at all;
+//! * [`representation`]: compression, entity tags and conditional requests;
 //! * [`coding`]: compressed bodies;
-//! * `cors`: what browsers are told about pages of other origins;
-//! * `disclose`: how much of a model's answer goes out;
-//! * [`connection`]: what is believed of a request's way;
-//! * [`trail`]: what the audit log is told;
-//! * [`route`]: path and method to route;
-//! * `options`: what the query of a call asks for;
+//! * `cors`: headers for pages of other origins;
+//! * `disclose`: the disclosure rules for a model's outputs;
+//! * [`connection`]: the trusted facts about a request's connection;
+//! * [`trail`]: the record for the audit log;
+//! * [`route`]: the route of a path and a method;
+//! * `options`: the options in the query of a call;
 //! * [`record`]: a request and an answer;
-//! * [`ports`]: what the gate needs from outside.
+//! * [`ports`]: the interfaces that the gate needs from outside.
 
 pub mod answer;
 mod call;

@@ -1,12 +1,12 @@
-//! Decides what a contract looks like as a model configuration of Triton: the members that a contract says something
-//! of, by the names and in the forms of Triton's `ModelConfig`.
+//! Converts a contract to a Triton model configuration. It has the members for which the contract has data, in the
+//! names and forms of Triton's `ModelConfig`.
 
 use penstock_core::ModelVersion;
 use penstock_tensor::contract::{Backend, dims_oip};
 use penstock_tensor::{Contract, Datatype, TensorSpec};
 use serde_json::{Value, json};
 
-/// The extensions of the protocol that are served, by the names the common servers give them in their metadata.
+/// The supported extensions of the protocol, by the names that common servers use in their metadata.
 pub const EXTENSIONS: [&str; 6] = [
     "binary_tensor_data",
     "classification",
@@ -16,7 +16,7 @@ pub const EXTENSIONS: [&str; 6] = [
     "statistics",
 ];
 
-/// The platform name the Open Inference Protocol wants of a model's metadata.
+/// Returns the platform name for the Open Inference Protocol's metadata.
 pub(crate) fn platform(contract: &Contract) -> &'static str {
     match contract.format.as_str() {
         "openvino" => "openvino_ir",
@@ -24,11 +24,11 @@ pub(crate) fn platform(contract: &Contract) -> &'static str {
     }
 }
 
-/// A model's configuration, as `/v2/models/{m}/config` shows it.
+/// Returns a model's configuration for `/v2/models/{m}/config`.
 pub fn model_config(name: &str, versions: &[ModelVersion], contract: &Contract) -> Value {
     let batched = is_batched(contract);
     let backend = match contract.engine.backend {
-        // Which one the host takes is not the contract's to say.
+        // The contract does not determine which backend the host chooses.
         Backend::Auto => "",
         named => named.as_str(),
     };
@@ -58,14 +58,14 @@ pub fn model_config(name: &str, versions: &[ModelVersion], contract: &Contract) 
     config
 }
 
-/// Whether a configuration may leave the batch axis out of its dims: where every tensor has another axis, as a configuration
-/// has no dims without one. Otherwise dims are whole shapes, and say the same as metadata and answers.
+/// Returns whether the configuration's dims omit the batch axis. That requires a second axis in every tensor, because
+/// dims must not be empty. Otherwise dims are whole shapes, as in metadata and answers.
 fn is_batched(contract: &Contract) -> bool {
     let mut tensors = contract.inputs.iter().chain(&contract.outputs);
     contract.batch_axis().is_some() && tensors.all(|spec| spec.shape.len() > 1)
 }
 
-/// The most items of one request, in the 32 bits that the configuration has for it.
+/// Returns the most items of one request. The configuration has 32 bits for the number.
 pub fn max_batch_size(contract: &Contract) -> i32 {
     i32::try_from(contract.limits.max_items).unwrap_or(i32::MAX)
 }
@@ -77,7 +77,7 @@ fn ports(specs: &[TensorSpec], batched: bool) -> Vec<Value> {
             "data_type": data_type(spec.datatype),
             "dims": config_dims(spec, batched),
         });
-        // Callers send one axis of one element, and the model gets none.
+        // Callers send a scalar as one axis of one element, and the model receives a scalar.
         if spec.shape.is_empty() {
             port["reshape"] = json!({ "shape": [] });
         }
@@ -86,8 +86,8 @@ fn ports(specs: &[TensorSpec], batched: bool) -> Vec<Value> {
     specs.iter().map(port).collect()
 }
 
-/// The lengths of a tensor's axes, without the one that counts the items where the model is `batched`; -1 for one of any
-/// length. A scalar is an axis of one element.
+/// Returns the lengths of a tensor's axes; -1 stands for any length. If the model is `batched`, the batch axis is
+/// omitted. A scalar becomes one axis of one element.
 pub fn config_dims(spec: &TensorSpec, batched: bool) -> Vec<i64> {
     let mut dims = dims_oip(spec);
     if batched {
@@ -96,7 +96,7 @@ pub fn config_dims(spec: &TensorSpec, batched: bool) -> Vec<i64> {
     dims
 }
 
-/// The name of a data type in a configuration.
+/// Returns a data type's name in a configuration.
 pub fn data_type(datatype: Datatype) -> &'static str {
     match datatype {
         Datatype::Bool => "TYPE_BOOL",
@@ -113,7 +113,7 @@ pub fn data_type(datatype: Datatype) -> &'static str {
         Datatype::Fp32 => "TYPE_FP32",
         Datatype::Fp64 => "TYPE_FP64",
         Datatype::Bytes => "TYPE_STRING",
-        // Triton has no name for them; clients take this for a type that they do not know.
+        // Triton has no name for these types. Clients treat this value as an unknown type.
         _ => "TYPE_INVALID",
     }
 }

@@ -1,5 +1,5 @@
-//! What the query of a call asks for beside the prediction. It is read once; a fault in it ends the call only where the
-//! surface comes to it, because the caller and the limits come first.
+//! Reads the options in the query of a call. The query is read once. An error in it ends the call only when the
+//! surface uses the option, because authentication and limits come first.
 
 use crate::record::Request;
 use crate::route::{percent_decoded, shorten};
@@ -8,9 +8,9 @@ use penstock_core::{Code, Problem};
 /// The options of `:predict` and `:explain`.
 #[derive(Debug)]
 pub(crate) struct CallOptions {
-    /// `explain`: whether the prediction is to be explained too.
+    /// `explain`: whether the answer includes an explanation of the prediction.
     pub explain: Result<bool, Problem>,
-    /// `target`: the class whose value is explained.
+    /// `target`: the class to explain; `None` means the predicted class.
     pub target: Result<Option<String>, Problem>,
 }
 
@@ -24,7 +24,7 @@ impl Default for CallOptions {
 }
 
 impl CallOptions {
-    /// Reads the query of a request. The last of several parameters of one name counts.
+    /// Reads the query of a request. The last of several parameters with the same name counts.
     pub fn of(request: &Request) -> Self {
         let (mut explain, mut target) = (Ok(None), Ok(None));
         for (name, value) in request.parameters() {
@@ -33,7 +33,7 @@ impl CallOptions {
                 "target" => &mut target,
                 _ => continue,
             };
-            // Text that cannot be read is a fault, whatever follows it.
+            // A value that cannot be decoded is an error, even if a valid one follows.
             if read.is_ok() {
                 *read = decoded(name, value).map(Some);
             }
@@ -44,7 +44,7 @@ impl CallOptions {
         }
     }
 
-    /// Whether the call asks for an explanation beside its prediction.
+    /// Returns whether the call asks for an explanation in addition to its prediction.
     pub fn explains(&self) -> bool {
         matches!(self.explain, Ok(true))
     }

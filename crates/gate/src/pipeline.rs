@@ -1,11 +1,11 @@
-//! The steps that a request takes, in their order. Each goes on, or ends the request with an answer or a problem.
+//! Runs the steps of a request in order. Each step continues, or ends the request with an answer or a problem.
 //!
-//! 1. The route, and the answer to `OPTIONS`.
-//! 2. The form of the answer that `Accept` leaves.
-//! 3. What no policy concerns: probes, the catalogue of errors, the documentation's page.
-//! 4. The policies, opened by the first request that needs them.
-//! 5. The caller, and whether it may.
-//! 6. For a call of a model, the steps of [`call`]; for everything else its admission, and a description.
+//! 1. Find the route, and answer `OPTIONS`.
+//! 2. Choose the form of the answer by `Accept`.
+//! 3. Answer routes without policies: probes, the catalogue of errors, the documentation page.
+//! 4. Open the policies, if this is the first request that needs them.
+//! 5. Authenticate and authorise the caller.
+//! 6. Make a model call with the steps of [`call`], or admit and answer a request that only reads.
 
 mod admission;
 mod announced;
@@ -36,11 +36,11 @@ use penstock_policy::auth::service::AuthService;
 use penstock_policy::auth::words::{Admitted, Refusal};
 use penstock_policy::quota::words;
 
-/// The end of a request before the last step.
+/// The early end of a request.
 enum End {
-    /// It is answered.
+    /// The request is answered.
     Answered(Response),
-    /// It is refused.
+    /// The request is refused.
     Refused(Problem),
 }
 
@@ -50,14 +50,14 @@ impl From<Problem> for End {
     }
 }
 
-/// What policies decide by: the kind of route, and the model it is about.
+/// The facts that policies decide by: the kind of route, and its model.
 #[derive(Clone, Copy)]
 struct Subject<'r> {
     kind: RouteKind,
     model: Option<&'r str>,
 }
 
-/// Answers a request. What is known of the answer beside its body is in the exchange.
+/// Answers a request. The exchange collects the data of the answer except its body.
 pub(crate) fn answer<P: Ports>(
     instance: &mut Instance<P>,
     exchange: &mut Exchange<'_>,
@@ -85,14 +85,14 @@ fn steps<P: Ports>(
     } = instance;
     let ports: &P = ports;
     let connection = exchange.connection;
-    // Probes are answered whatever the policy is.
+    // Policies do not apply to probes.
     if route == Route::ServerReady {
         return Ok(readiness(ports, catalogue, required, connection, None));
     }
     if let Some(answered) = describe::unlimited(&route) {
         return Ok(answered?);
     }
-    // A signature may cover the body.
+    // A signature may cover the body, so wait for the body before authentication.
     if connection.asks.is_some() && is_signed(exchange.request) {
         return Ok(go_on());
     }
@@ -103,7 +103,7 @@ fn steps<P: Ports>(
 
     let options = call_options(exchange, &route);
     let subject = Subject {
-        // A prediction with its explanation is for callers that may have explanations.
+        // A prediction with an explanation needs the permission for explanations.
         kind: match options.explains() && matches!(route, Route::Predict(_)) {
             true => RouteKind::Explain,
             false => route.kind(),
@@ -160,7 +160,7 @@ fn steps<P: Ports>(
     Ok(answered.map_err(|problem| visibility::withhold(policies, Some(caller), problem))?)
 }
 
-/// Finds the route, and answers what is asked of the route itself.
+/// Finds the route, and answers requests that concern only the route.
 fn find_route(exchange: &mut Exchange<'_>) -> Result<Route, End> {
     let request = exchange.request;
     if exchange.is_rpc {
@@ -182,14 +182,15 @@ fn find_route(exchange: &mut Exchange<'_>) -> Result<Route, End> {
     }
 }
 
-/// Reads the model's name from the body, where the path has none: `auth` and the limits are asked with it.
+/// Reads the model's name from the body if the path has none. Authentication and the rate limits need the name.
 fn name_model(exchange: &Exchange<'_>, route: &mut Route) {
     if let Some(named) = route.named_in_body() {
         *named = target(&model_of(exchange.request).unwrap_or_default(), None);
     }
 }
 
-/// Refuses a request whose `Accept` rules out every form of the answer, and says how the answer goes out.
+/// Refuses a request whose `Accept` excludes every form of the answer. Otherwise sets the answer's class and the size
+/// from which it is compressed.
 fn negotiate(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Problem> {
     let accept = exchange.request.header_list("accept");
     let offered = route.media_types();
@@ -202,7 +203,7 @@ fn negotiate(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Problem> 
         return Err(Problem::new(
             Code::NotAcceptable,
             format!(
-                "the Accept header `{}` rules out {}, which is what this path answers with",
+                "the Accept header `{}` excludes {}, which this path answers with; accept that",
                 shorten(accept.as_deref().unwrap_or_default()),
                 offered.join(" and ")
             ),
@@ -213,7 +214,7 @@ fn negotiate(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Problem> 
     Ok(())
 }
 
-/// Reads the query, once, of a route that has options in it.
+/// Reads the query once, for the routes that have options in it.
 fn call_options(exchange: &Exchange<'_>, route: &Route) -> CallOptions {
     match route {
         Route::Predict(_) | Route::Explain(_) => CallOptions::of(exchange.request),
@@ -221,7 +222,7 @@ fn call_options(exchange: &Exchange<'_>, route: &Route) -> CallOptions {
     }
 }
 
-/// Recognises the caller, and decides whether it may.
+/// Authenticates the caller and checks its permission.
 fn authenticate<P: Ports>(
     policies: &Policies<P>,
     exchange: &mut Exchange<'_>,
@@ -235,7 +236,7 @@ fn authenticate<P: Ports>(
     policies::authenticate(policies, request, connection, (kind, model), times)
 }
 
-/// The problem of a request that `auth` refused.
+/// Returns the problem of a request that `auth` refused.
 fn refuse<P: Ports>(
     ports: &P,
     policies: &Policies<P>,
@@ -262,7 +263,7 @@ fn refuse<P: Ports>(
     Ok(problem)
 }
 
-/// Notes who calls, for the audit log and for caches.
+/// Records the caller for the audit log and for the cache headers.
 fn note_caller(exchange: &mut Exchange<'_>, route: &Route, admitted: &Admitted, audits: bool) {
     let trail = &mut exchange.trail;
     trail.personal = !admitted.caller.anonymous;
@@ -272,7 +273,7 @@ fn note_caller(exchange: &mut Exchange<'_>, route: &Route, admitted: &Admitted, 
     exchange.representation = Representation::of(route, exchange.trail.personal);
 }
 
-/// The surface that a route calls, and its target; `None` where it calls no model.
+/// Returns the surface that a route calls, and its target; `None` if the route calls no model.
 fn surface<'r>(route: &'r Route, rpc: Option<&Rpc>) -> Option<(Surface, &'r Target)> {
     Some(match route {
         Route::Predict(target) => (Surface::Predict, target),
@@ -293,8 +294,8 @@ fn surface<'r>(route: &'r Route, rpc: Option<&Rpc>) -> Option<(Surface, &'r Targ
     })
 }
 
-/// Answers a request whose body is announced and not sent. One for an unknown model goes on: it is charged like any call, so
-/// that asking does not reveal hidden models.
+/// Answers a request whose body is announced but not yet sent. A request for an unknown model continues and is
+/// charged like any call. Otherwise the missing charge would reveal hidden models.
 fn judge_announced<P: Ports>(
     ports: &P,
     catalogue: &mut Option<Catalogue<P>>,
@@ -317,7 +318,7 @@ fn judge_announced<P: Ports>(
     }
 }
 
-/// Answers a route that calls no model, below the limits on calls.
+/// Answers a route that calls no model, after the rate limits have admitted it.
 fn describe<P: Ports>(
     ports: &P,
     policies: &Policies<P>,
@@ -332,7 +333,7 @@ fn describe<P: Ports>(
     };
     let call = limits_call(exchange, route, subject, caller);
     let admission = admission::admit(ports, policies, exchange, &call)?;
-    // What is asked of the repository is in the body; over gRPC it was read with the route.
+    // The body holds the options of repository requests. Over gRPC they were read with the route.
     let read = match exchange.rpc {
         Some(_) => Ok(route.clone()),
         None => repository::read(route, exchange.request, policies.unknown),
@@ -343,7 +344,7 @@ fn describe<P: Ports>(
     answered
 }
 
-/// A request as limits see it.
+/// Returns the request in the form that the rate limits take.
 fn limits_call<'a>(
     exchange: &Exchange<'_>,
     route: &Route,
@@ -353,7 +354,7 @@ fn limits_call<'a>(
     words::Call {
         caller,
         route: kind.as_str(),
-        // Limits by model are about calls of it.
+        // Limits by model apply only to calls of the model.
         model: model.filter(|_| route.is_call()),
         body_bytes: exchange.request.body.len() as u64,
     }

@@ -1,4 +1,4 @@
-//! The policies of one instance, opened from the operator's file by the first request that needs them.
+//! Opens the policies of one instance from the operator's file. The first request that needs them opens them.
 
 use crate::connection::Connection;
 use crate::ports::Ports;
@@ -17,45 +17,45 @@ use penstock_policy::usage::service::UsageService;
 use penstock_tensor::Unknown;
 use sha2::{Digest, Sha256};
 
-/// Says of some models, by name, whether the caller may know of each.
+/// Returns for each of the named models whether the caller may see it.
 pub(crate) type Sees<'a> = &'a dyn Fn(&[String]) -> Vec<bool>;
 
 /// The policies of one instance.
 pub struct Policies<P: Ports> {
-    /// Who may call.
+    /// Authentication and authorisation of callers.
     pub auth: P::Auth,
-    /// The limits.
+    /// The rate limits.
     pub quota: P::Quota,
-    /// Which limits there are.
+    /// The kinds of limits that exist, so that unused ones are skipped.
     pub scope: quota::words::Scope,
-    /// Idempotency.
+    /// The idempotency component.
     pub idempotency: P::Idempotency,
-    /// Its rules.
+    /// The rules of idempotency.
     pub rules: idempotency::words::Rules,
-    /// Usage counters.
+    /// The usage counters.
     pub usage: P::Usage,
     /// Whether calls are counted.
     pub counts: bool,
-    /// The policy of the operator's own.
+    /// The operator's own policy.
     pub custom: P::Custom,
-    /// What it wants to know.
+    /// The data that the operator's own policy needs.
     pub custom_scope: custom::words::Scope,
-    /// How much of models' answers goes out.
+    /// The disclosure rules.
     pub disclosure: Vec<Disclosure>,
-    /// Whose results are kept.
+    /// The models whose results are cached.
     pub cache: Vec<CacheEntry>,
-    /// Where they are kept.
+    /// The cache of results.
     pub results: P::Cache,
-    /// The most bytes of any body, decoded.
+    /// The most bytes of any decoded body.
     pub body_limit: u64,
-    /// Whether some tier has a priority.
+    /// Whether a tier has a priority.
     pub ranks_tiers: bool,
-    /// What happens to members and parameters that nothing here knows.
+    /// The treatment of unknown members and parameters.
     pub unknown: Unknown,
 }
 
 impl<P: Ports> Policies<P> {
-    /// Opens them; what stands in the way is the operator's to mend.
+    /// Opens the policies. Logs an error in the operator's policy, and returns it as an internal problem.
     pub fn open(ports: &P) -> Result<Self, Problem> {
         let broken = |message: String| {
             ports.log(&format!("the policy cannot be used: {message}"));
@@ -65,7 +65,7 @@ impl<P: Ports> Policies<P> {
             )
         };
         let text = ports.policy_text().map_err(broken)?;
-        // A host of ours keeps the sets in the store instead, so a file that is not there is no fault.
+        // Penstock's own host keeps the key sets in the store instead, so a missing file is not an error.
         let key_sets = document::key_set_files(&text).map_err(broken)?.into_iter();
         let environment = Environment {
             key_sets: key_sets
@@ -107,16 +107,16 @@ impl<P: Ports> Policies<P> {
     }
 }
 
-/// The variable by which a host says that others than this machine reach it.
+/// The environment variable by which a host states that other machines can reach it.
 const LISTENER: &str = "PENSTOCK_LISTENER";
 
-/// Whether a request carries a signature.
+/// Returns whether a request carries a signature.
 pub(crate) fn is_signed(request: &Request) -> bool {
     let mut headers = request.headers.iter();
     headers.any(|header| SIGNATURE.contains(&header.name.as_str()))
 }
 
-/// Who calls, and whether they may.
+/// Authenticates the caller and checks its permission for the route and the model.
 pub fn authenticate<P: Ports>(
     policies: &Policies<P>,
     request: &Request,
@@ -127,7 +127,7 @@ pub fn authenticate<P: Ports>(
     let has = |names: &[&str], name: &str| names.contains(&name);
     let signed = is_signed(request);
     let headers = request.headers.iter();
-    // A signature may cover any header; otherwise the others are not needed, and not copied.
+    // A signature may cover any header. Without a signature, only the credentials are copied.
     let headers: Vec<(&str, &[u8])> = headers
         .filter(|header| signed || has(&CREDENTIALS, &header.name))
         .map(|header| (header.name.as_str(), header.value.as_slice()))

@@ -1,6 +1,6 @@
-//! What the gate needs from outside: clock, randomness, files, environment, validation, adapters, inference and the models of
-//! the host. The policies are [`Services`] of their own. The guest crate implements all of it over WIT imports; tests
-//! implement it in memory.
+//! Defines the interfaces that the gate needs from outside: clock, randomness, files, environment, validation,
+//! adapters, inference and the host's control of models. [`Services`] defines those of the policies. The guest crate
+//! implements all of them over WIT imports; tests implement them in memory.
 
 use penstock_core::ModelVersion;
 pub use penstock_core::headers::Headers;
@@ -10,47 +10,48 @@ pub use penstock_tensor::content::{
 };
 use penstock_tensor::{InferRequest, Rejection, Tensor, Unknown};
 
-/// Everything the gate is given.
+/// The gate's interfaces to the host and to other components.
 pub trait Ports: Services {
-    /// A contract opened by validation.
+    /// A contract opened by the validation component.
     type Contract: ContractPort;
     /// An adapter opened for a model.
     type Adapter: AdapterPort;
 
     /// Milliseconds since the Unix epoch.
     fn unix_ms(&self) -> u64;
-    /// Nanoseconds that never go back.
+    /// Nanoseconds on a clock that never goes back.
     fn monotonic_ns(&self) -> u64;
     /// 128 random bits.
     fn random(&self) -> u128;
 
-    /// Tells the operator something that is not for callers.
+    /// Writes a message to the operator's log. Callers never see it.
     fn log(&self, message: &str);
-    /// Waits.
+    /// Pauses for a number of milliseconds.
     fn sleep_ms(&self, ms: u32);
 
-    /// The operator's policy, a `penstock.toml`; empty when there is none. The error is a sentence for
-    /// the operator.
+    /// Returns the text of the operator's policy, `penstock.toml`; empty if there is none. The error is a sentence
+    /// for the operator.
     fn policy_text(&self) -> Result<String, String>;
-    /// Reads one small file that a policy names; `None` where there is none.
+    /// Reads a small file that the policy names; `None` if it does not exist.
     fn read_policy_file(&self, name: &str) -> Option<String>;
-    /// What the host says by a variable of the environment.
+    /// Returns the value of an environment variable of the host.
     fn environment(&self, name: &str) -> Option<String>;
 
-    /// The folders under the models directory, each with the names inside it.
+    /// Lists the folders of the models directory, each with the names of its entries.
     fn list_models(&self) -> Vec<(String, Vec<String>)>;
-    /// Reads one small file of a model's folder; the error is a sentence for the operator.
+    /// Reads a small file of a model's folder. The error is a sentence for the operator.
     fn read_model_file(&self, model: &str, file: &str) -> Result<Vec<u8>, String>;
 
-    /// When a file of a model's folder was written, in seconds since the Unix epoch; `None` where that is not known.
+    /// Returns the modification time of a file in a model's folder, in seconds since the Unix epoch; `None` if
+    /// unknown.
     fn model_file_written_s(&self, model: &str, file: &str) -> Option<u64>;
 
-    /// Parses a contract in validation.
+    /// Parses a contract in the validation component.
     fn open_contract(&self, text: &str) -> Result<Self::Contract, String>;
-    /// Opens an adapter by the name and configuration a contract gives.
+    /// Opens an adapter by the name and the configuration in a contract.
     fn open_adapter(&self, name: &str, config: &[u8]) -> Result<Self::Adapter, String>;
 
-    /// Runs one model version; `outputs` empty means all.
+    /// Runs one model version. Empty `outputs` means all.
     fn infer(
         &self,
         model: &str,
@@ -59,7 +60,7 @@ pub trait Ports: Services {
         outputs: &[String],
         options: InferOptions,
     ) -> Result<Vec<Tensor>, Failure>;
-    /// Has one model version run for comparison with what was answered, and comes back at once.
+    /// Starts a run of a model version whose result is compared with the expected outputs. Returns at once.
     fn shadow(
         &self,
         model: &str,
@@ -67,18 +68,19 @@ pub trait Ports: Services {
         inputs: Vec<Tensor>,
         expected: Vec<Tensor>,
     ) -> Result<(), Failure>;
-    /// Whether a model version could run now.
+    /// Returns success if the model version could run now.
     fn ready(&self, model: &str, version: ModelVersion) -> Result<(), Failure>;
 
-    /// Statistics in the Open Inference Protocol's form, as JSON text.
+    /// Returns statistics in the Open Inference Protocol's form, as JSON text.
     fn statistics(
         &self,
         model: Option<&str>,
         version: Option<ModelVersion>,
     ) -> Result<String, ControlFailure>;
-    /// The index of the repository in the Open Inference Protocol's form, as JSON text.
+    /// Returns the index of the repository in the Open Inference Protocol's form, as JSON text. `ready` selects only
+    /// the ready models.
     fn index(&self, ready: bool) -> Result<String, ControlFailure>;
-    /// Loads a model; comes back when it is ready or has failed.
+    /// Loads a model. Returns after it is ready or has failed.
     fn load(&self, model: &str) -> Result<(), ControlFailure>;
     /// Unloads a model.
     fn unload(&self, model: &str) -> Result<(), ControlFailure>;
@@ -87,53 +89,54 @@ pub trait Ports: Services {
 /// The options of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InferOptions {
-    /// The priority level, 1 the first to run.
+    /// The priority level; 1 runs first.
     pub priority: Option<u8>,
-    /// Milliseconds the call may take, where that is less than its request may.
+    /// The time in milliseconds that the call may take, if it is shorter than the request's deadline.
     pub timeout_ms: Option<u32>,
-    /// The rows are items of their own, put together to save runs. Where rows depend on each other, nothing is run and the
-    /// call fails with [`FailureKind::RowsDepend`].
+    /// Marks the rows as independent items that were joined to save runs. If the model's rows depend on each other,
+    /// nothing runs and the call fails with [`FailureKind::RowsDepend`].
     pub is_joined: bool,
 }
 
-/// Why something about models could not be read or done.
+/// The reason why a query or a change of models failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlFailureKind {
-    /// This host has no such thing.
+    /// The host does not support the operation.
     Unsupported,
-    /// There is no such model or version.
+    /// The model or version does not exist.
     NotFound,
-    /// It cannot be done as things are.
+    /// The current state does not allow the operation.
     FailedPrecondition,
     /// The store or the host failed.
     Failed,
 }
 
-/// The same, with words.
+/// A failed query or change of models.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlFailure {
-    /// Which kind.
+    /// The kind of failure.
     pub kind: ControlFailureKind,
-    /// In words.
+    /// A description of the failure.
     pub message: String,
 }
 
-/// A parsed body: inputs by name, and what else the caller said.
+/// A parsed body: the inputs, and the caller's other members.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParsedBody {
-    /// The caller's own id for the call.
+    /// The caller's own id of the call.
     pub id: Option<String>,
-    /// The version that is to answer, by number or alias.
+    /// The version that the caller requests, by number or alias.
     pub model_version: Option<String>,
     /// The inputs, checked against the contract.
     pub inputs: Vec<Tensor>,
 }
 
-/// Validation, opened for one contract.
+/// The validation component, opened for one contract.
 pub trait ContractPort {
     /// Parses the body of `:predict`.
     fn parse_predict(&self, body: &str) -> Result<ParsedBody, Rejection>;
-    /// Parses the JSON of the Open Inference Protocol's `infer`, behind which so many bytes of tensors stand.
+    /// Parses the JSON of the Open Inference Protocol's `infer`. `tail_bytes` is the number of tensor bytes after the
+    /// JSON.
     fn parse_infer(
         &self,
         body: &str,
@@ -144,39 +147,39 @@ pub trait ContractPort {
     fn parse_generate(&self, body: &str, unknown: Unknown) -> Result<InferRequest, Rejection>;
 }
 
-/// An adapter, opened for one model.
+/// An adapter opened for one model.
 pub trait AdapterPort {
-    /// Begins with some items, at least one; what it was doing before is forgotten. A text of more tokens than `cut_to`,
-    /// or than the model can read, is cut where `cut_to` is given.
+    /// Starts on one or more items and discards the previous state. A text with more tokens than `cut_to`, or than
+    /// the model can read, is cut if `cut_to` is set; otherwise it is refused.
     fn prepare(&self, items: &[Item<'_>], cut_to: Option<u32>) -> Result<Step, Refusal>;
-    /// Goes on with the outputs of the run it asked for; the error is a sentence for the operator.
+    /// Continues with the outputs of the run that the adapter requested. The error is a sentence for the operator.
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String>;
 }
 
-/// Why a run gave no outputs.
+/// The reason why a run has no outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// The version exists and is not ready. Not run.
+    /// The version exists and is not ready. Nothing ran.
     NotReady,
-    /// A queue is full, or too long for the deadline. Not run.
+    /// A queue is full, or too long for the deadline. Nothing ran.
     Overloaded,
-    /// The deadline passed.
+    /// The deadline passed before the run ended.
     DeadlineExceeded,
-    /// The runtime refused these tensors.
+    /// The runtime rejected these inputs.
     InputsRejected,
     /// The runtime failed on these tensors.
     Failed,
-    /// Items were put together whose rows depend on each other. Not run.
+    /// Joined items cannot share a run, because their rows depend on each other. Nothing ran.
     RowsDepend,
 }
 
 /// A failed run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Which kind.
+    /// The kind of failure.
     pub kind: FailureKind,
-    /// What happened, in words.
+    /// A description of the failure.
     pub message: String,
-    /// Milliseconds after which a retry has a chance, where that is known.
+    /// The delay in milliseconds after which a retry may succeed, if known.
     pub retry_after_ms: Option<u64>,
 }

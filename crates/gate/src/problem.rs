@@ -1,4 +1,4 @@
-//! Problems of the gate: how one is rendered, and the ones that several files need.
+//! Renders problems, and defines the problems that several files need.
 
 use crate::grpc::{serve, service};
 use crate::ports::{Failure, FailureKind, Refusal, RefusalKind};
@@ -7,14 +7,14 @@ use penstock_core::{Code, Problem, RequestId, Violation, negotiate};
 use penstock_tensor::contract::Dim;
 use penstock_tensor::{Contract, Rejection};
 
-/// Seconds a caller is told to wait for a model that is loading: loading takes seconds, not minutes.
+/// The `Retry-After` in seconds for a model that is loading. Loading takes seconds, not minutes.
 pub(crate) const RETRY_NOT_READY_S: u32 = 2;
-/// Seconds a caller is told to wait when a queue is full: queues drain within a second.
+/// The `Retry-After` in seconds for a full queue. Queues drain within a second.
 const RETRY_OVERLOADED_S: u32 = 1;
-/// The most seconds a caller is told to wait, whatever a runtime reports of its own load.
+/// The largest `Retry-After` in seconds, whatever load a runtime reports.
 const MAX_RETRY_S: u64 = 3_600;
 
-/// The answer to a request that ends in a problem, in the form that the request accepts.
+/// Renders a problem as an answer, in the form that the request accepts.
 pub(crate) fn render(
     problem: &Problem,
     request: &Request,
@@ -27,7 +27,7 @@ pub(crate) fn render(
     let style = negotiate::error_style(request.path(), request.header_list("accept").as_deref());
     let (content_type, body) = problem.render(style, request_id, unix_ms);
     let mut response = Response::new(problem.code.status(), content_type, body);
-    // The same request with another Accept is answered in another form.
+    // The form of the answer depends on `Accept`.
     response.push("vary", "accept");
     for (name, value) in problem.headers() {
         response.push(name, value);
@@ -35,8 +35,8 @@ pub(crate) fn render(
     response
 }
 
-/// The problem of a failed run. `contract` is that of the model that ran. Where it leaves the caller a size to choose beside
-/// the number of items, the caller can mend a failure of the runtime.
+/// Returns the problem of a failed run. `contract` is that of the model that ran. If it has an axis of variable
+/// length besides the batch axis, the caller may be able to correct a failure of the runtime by other sizes.
 pub(crate) fn failure(failure: Failure, contract: Option<&Contract>) -> Problem {
     let Failure {
         kind,
@@ -63,12 +63,12 @@ pub(crate) fn failure(failure: Failure, contract: Option<&Contract>) -> Problem 
     }
 }
 
-/// A wait as `Retry-After` has it: whole seconds, rounded up, at least one.
+/// Converts milliseconds to the whole seconds of `Retry-After`, rounded up, at least one.
 fn whole_seconds(ms: u64) -> u32 {
     ms.div_ceil(1_000).clamp(1, MAX_RETRY_S) as u32
 }
 
-/// Whether some input has a symbolic axis that is not the batch axis.
+/// Returns whether an input has a symbolic axis that is not the batch axis.
 fn has_open_axis(contract: &Contract) -> bool {
     let batch = contract.batch_axis();
     let open = |dim: &Dim| matches!(dim, Dim::Symbol(name) if Some(name.as_str()) != batch);
@@ -78,7 +78,7 @@ fn has_open_axis(contract: &Contract) -> bool {
         .any(|input| input.shape.iter().any(open))
 }
 
-/// Whether a failure proves that the model did not run.
+/// Returns whether a failure proves that the model did not run.
 pub(crate) fn was_not_run(code: Code) -> bool {
     matches!(
         code,
@@ -86,24 +86,24 @@ pub(crate) fn was_not_run(code: Code) -> bool {
     )
 }
 
-/// The problem of a body that validation rejected.
+/// Returns the problem of a body that validation rejected.
 pub(crate) fn rejected(rejection: Rejection) -> Problem {
     Problem::new(rejection.code, rejection.message)
         .with_violations(rejection.violations, rejection.omitted)
 }
 
-/// The problem of outputs of so many bytes that there is no memory to write them.
+/// Returns the problem of outputs that need more memory for their JSON than is available.
 pub(crate) fn outputs_too_large(bytes: usize) -> Problem {
     Problem::new(
         Code::ModelRejectedInputs,
         format!(
-            "the model answered, and its outputs are {bytes} bytes of JSON, more than there is memory for; \
+            "the model answered, but its outputs are {bytes} bytes of JSON, more than the available memory; \
              send fewer items"
         ),
     )
 }
 
-/// The problem of content for a model without an adapter.
+/// Returns the problem of content for a model without an adapter.
 pub(crate) fn no_adapter(model: &str) -> Problem {
     let message = format!(
         "model `{model}` has no adapter, so it takes tensors only: as `inputs`, or as parts of type tensor"
@@ -114,7 +114,7 @@ pub(crate) fn no_adapter(model: &str) -> Problem {
     )
 }
 
-/// The problem of an adapter that failed; the operator has to mend it.
+/// Returns the problem of a faulty adapter. Only the operator can repair it.
 pub(crate) fn broken_adapter(model: &str, message: &str) -> Problem {
     Problem::new(
         Code::Internal,
@@ -122,7 +122,7 @@ pub(crate) fn broken_adapter(model: &str, message: &str) -> Problem {
     )
 }
 
-/// The problem of content that an adapter refused.
+/// Returns the problem of content that an adapter refused.
 pub(crate) fn content_refused(refusal: Refusal) -> Problem {
     let Refusal { item, part, kind } = refusal;
     match kind {

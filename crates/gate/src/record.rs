@@ -1,48 +1,49 @@
-//! A whole request and a whole answer, as both doors hand them over.
+//! Represents a complete request and a complete answer, the same for both entry points.
 
 use penstock_core::{Code, Problem};
 use serde_json::Value;
 
-/// One header; the name in lower case.
+/// One header of a request or an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Field name, lower case.
+    /// The field name in lower case.
     pub name: String,
-    /// Field value; HTTP allows bytes that are not UTF-8.
+    /// The field value. HTTP allows bytes that are not UTF-8.
     pub value: Vec<u8>,
 }
 
 /// A request whose body has arrived in full.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Method in upper case.
+    /// The method, such as `GET`. It is case-sensitive (RFC 9110 §9.1).
     pub method: String,
-    /// Path and query as sent.
+    /// The path and the query as sent.
     pub target: String,
-    /// All headers, names in lower case.
+    /// All headers, with names in lower case.
     pub headers: Vec<Header>,
-    /// The body's bytes.
+    /// The bytes of the body.
     pub body: Vec<u8>,
 }
 
 impl Request {
-    /// The path, without the query.
+    /// Returns the path without the query.
     pub fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }
 
-    /// The query, without its question mark; empty where there is none.
+    /// Returns the query without its question mark; empty if there is none.
     pub fn query(&self) -> &str {
         self.target.split_once('?').map_or("", |(_, query)| query)
     }
 
-    /// The parameters of the query as sent: pairs that are empty are left out, a name without a value has an empty one.
+    /// Iterates over the query's parameters as sent. Empty pairs are skipped, and a name without a value has an empty
+    /// value.
     pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
         let pairs = self.query().split('&').filter(|pair| !pair.is_empty());
         pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
     }
 
-    /// The first header of this (lower-case) name, as bytes.
+    /// Returns the first header with this lower-case name, as bytes.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers
             .iter()
@@ -50,13 +51,13 @@ impl Request {
             .map(|h| h.value.as_slice())
     }
 
-    /// The first header of this name, when it is UTF-8.
+    /// Returns the first header with this name, if it is UTF-8.
     pub fn header_text(&self, name: &str) -> Option<&str> {
         self.header(name).and_then(|v| std::str::from_utf8(v).ok())
     }
 
-    /// The content type, where there is one. RFC 9110 §8.3 allows one value: taking either of two that differ would let a
-    /// proxy and this server read the body as two things.
+    /// Returns the content type, if there is one. Errors if there are several different ones, because RFC 9110 §8.3
+    /// allows one value. Otherwise a proxy and this server could interpret the same body differently.
     pub fn content_type(&self) -> Result<Option<&str>, Problem> {
         let mut lines = self
             .headers
@@ -81,7 +82,7 @@ impl Request {
         Ok(Some(text))
     }
 
-    /// All headers of this name joined with commas, as RFC 9110 §5.3 lets a recipient do.
+    /// Returns all headers with this name joined with commas, as RFC 9110 §5.3 allows.
     pub fn header_list(&self, name: &str) -> Option<String> {
         let mut joined: Option<String> = None;
         for header in self.headers.iter().filter(|h| h.name == name) {
@@ -98,19 +99,19 @@ impl Request {
     }
 }
 
-/// An answer.
+/// A complete answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// HTTP status.
+    /// The HTTP status.
     pub status: u16,
-    /// Headers, names in lower case.
+    /// The headers, with names in lower case.
     pub headers: Vec<Header>,
-    /// The body's bytes.
+    /// The bytes of the body.
     pub body: Vec<u8>,
 }
 
 impl Response {
-    /// An answer with a body of the given content type.
+    /// Creates an answer with a body of the given content type.
     pub fn new(status: u16, content_type: &str, body: Vec<u8>) -> Self {
         let mut response = Self {
             status,
@@ -121,12 +122,12 @@ impl Response {
         response
     }
 
-    /// An answer in JSON.
+    /// Creates an answer with a JSON body.
     pub fn json(status: u16, value: &Value) -> Self {
         Self::new(status, "application/json", value.to_string().into_bytes())
     }
 
-    /// An answer without a body, and so without a content type.
+    /// Creates an answer without a body and without a content type.
     pub fn empty(status: u16) -> Self {
         Self {
             status,
@@ -135,7 +136,7 @@ impl Response {
         }
     }
 
-    /// Adds a header; `name` must be lower case.
+    /// Adds a header. `name` must be lower case.
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
         self.headers.push(Header {
             name: name.to_owned(),
@@ -143,7 +144,7 @@ impl Response {
         });
     }
 
-    /// The first header of this name, when it is UTF-8.
+    /// Returns the first header with this name, if it is UTF-8.
     pub fn header(&self, name: &str) -> Option<&str> {
         let header = self.headers.iter().find(|h| h.name == name)?;
         std::str::from_utf8(&header.value).ok()

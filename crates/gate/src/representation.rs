@@ -1,19 +1,19 @@
-//! Decides how an answer goes out once it is written: whether its bytes are compressed, which entity tag it has, and
-//! whether a conditional request is answered with 304 (RFC 9110 §8.4, §8.8.3, §13.1.2).
+//! Decides the final form of a written answer: its content coding, its entity tag, and whether a conditional request
+//! is answered with 304 (RFC 9110 §8.4, §8.8.3, §13.1.2).
 //!
-//! Compressing costs the instance time, so it is done where it pays: from [`MIN_ENCODED_BYTES`] on, up to
-//! [`MAX_ENCODED_BYTES`], and, of long bodies, only where a piece of them shrinks. The levels are those at which the time
-//! that is spent is the least for the bytes that are saved (`examples/coding.rs` measures them; docs/PERFORMANCE.md).
+//! Compression costs the instance time, so only bodies from [`MIN_ENCODED_BYTES`] to [`MAX_ENCODED_BYTES`] are
+//! compressed. A long body is compressed only if a sample of it shrinks. The levels have the best ratio of time spent
+//! to bytes saved (`examples/coding.rs` measures them; docs/PERFORMANCE.md).
 //!
-//! **What lengths tell.** The length of a compressed answer tells whether something in it repeats something else (BREACH):
-//! where an answer repeats what the caller sent beside something the caller may not read, who can make the caller send
-//! requests can guess that. Errors repeat names that were sent beside names that exist, so errors are never compressed;
-//! other answers repeat an `id` beside the model's answer to the same request. Nothing this crate answers holds a
-//! credential.
+//! **Length side channel.** The length of a compressed answer reveals whether one part of it repeats another
+//! (BREACH). Suppose that an answer contains the caller's text beside a secret. An attacker that can trigger a
+//! client's requests can then guess the secret. Errors repeat sent names beside existing names, so errors are never
+//! compressed. Other answers repeat only an `id` beside the model's answer to the same request. No answer of this
+//! crate contains a credential.
 //!
-//! **Tags.** A tag is a digest of the body, so it is strong, and each coding has its own. What is kept must be asked for
-//! again before each use (`no-cache`), with the credentials of whoever wants it, so a copy never outlives the right to read
-//! it; what one caller is told is kept by nobody but its own client (`private`).
+//! **Tags.** A tag is a digest of the body, so it is strong, and each coding has its own tag. A client must
+//! revalidate a stored copy before each use (`no-cache`), with its own credentials. A copy therefore never outlives
+//! the right to read it. Only the caller's own client may store a personal answer (`private`).
 
 use crate::record::{Request, Response};
 use crate::route::Route;
@@ -23,42 +23,45 @@ use std::fmt::Write;
 use structured_zstd::encoding::{CompressionLevel, FrameCompressor};
 use zlib_rs::{Deflate, DeflateFlush, Status};
 
-/// The smallest body that is compressed: one that goes in one packet whatever it is.
+/// The smallest body that is compressed. A smaller body fits into one packet without compression.
 pub const MIN_ENCODED_BYTES: usize = 1 << 10;
-/// The same for what `/v2` says of models. `tritonclient.http.aio` asks for gzip on every call and inflates only the answers of
-/// `infer`; longer answers than this are compressed all the same, because most clients gain by it.
+/// The smallest compressed body of `/v2` metadata. `tritonclient.http.aio` requests gzip on every call but
+/// decompresses only the answers of `infer`. Longer answers are compressed all the same, because most clients
+/// benefit.
 pub const MIN_ENCODED_V2_BYTES: usize = 64 << 10;
-/// The largest body that is compressed: it is in memory twice while that happens, and takes a tenth of a second.
+/// The largest body that is compressed. Compression of it takes a tenth of a second, and memory holds it twice
+/// meanwhile.
 pub const MAX_ENCODED_BYTES: usize = 16 << 20;
-/// Of a longer body, so much is compressed to see whether it shrinks.
+/// The bytes of a longer body that are compressed as a sample, to see whether the body shrinks.
 pub const SAMPLE_BYTES: usize = 32 << 10;
 
-/// Of gzip: 1 is twice as fast and leaves a third more bytes; 6 takes two to three times as long for a twentieth fewer.
+/// The level of gzip. Level 1 is twice as fast and leaves a third more bytes. Level 6 takes two to three times as
+/// long and saves a twentieth.
 const GZIP_LEVEL: i32 = 2;
-/// Of zstd: as fast as gzip's 1 and as small as gzip's 6.
+/// The level of zstd: as fast as gzip's 1 and as small as gzip's 6.
 const ZSTD_LEVEL: CompressionLevel = CompressionLevel::Level(1);
-/// `gzip` with the largest window there is, in the terms of zlib.
+/// Selects the `gzip` format and the largest window, in zlib's encoding of both.
 const GZIP_WINDOW_BITS: u8 = 16 + ZLIB_WINDOW_BITS;
-/// The same of the zlib format, which `deflate` is (RFC 9110 §8.4.1.2).
+/// The largest window of the zlib format, which `deflate` uses (RFC 9110 §8.4.1.2).
 const ZLIB_WINDOW_BITS: u8 = 15;
-/// Bytes of the digest that make a tag: nobody finds two bodies by chance that share 128 bits.
+/// The length of a tag's digest in bytes. A chance collision of 128 bits is negligible.
 const TAG_BYTES: usize = 16;
 
-/// What an answer is, as far as its going out is concerned.
+/// The class of an answer, which decides its caching and compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Representation {
-    /// What came of one call, or how things stand this moment: nobody asks for it again.
+    /// The result of one call, or a momentary state. It has no entity tag, because no client revalidates it.
     Result,
-    /// What changes seldom and is the same for everybody.
+    /// Content that changes seldom and is the same for all callers.
     Public,
-    /// What changes seldom and is for who asked.
+    /// Content that changes seldom and depends on the caller.
     Personal,
-    /// Events that go out as they come, or bytes that are compressed already.
+    /// A stream of events, or bytes that are compressed already.
     Opaque,
 }
 
 impl Representation {
-    /// What a route's answers are; `personal` where it is known who asked.
+    /// Returns the class of a route's answers. `personal` says whether the caller is authenticated.
     pub fn of(route: &Route, personal: bool) -> Self {
         match route {
             Route::ErrorCatalogue | Route::ErrorEntry(_) | Route::Docs => Self::Public,
@@ -77,7 +80,7 @@ impl Representation {
         }
     }
 
-    /// How long it may be kept: never without asking again.
+    /// Returns the `Cache-Control` value. A stored answer always needs revalidation.
     fn cache_control(self) -> Option<&'static str> {
         match self {
             Self::Public => Some("no-cache"),
@@ -87,7 +90,7 @@ impl Representation {
     }
 }
 
-/// The bytes from which a route's answers are compressed.
+/// Returns the number of bytes from which a route's answers are compressed.
 pub fn encoded_from_bytes(route: &Route) -> usize {
     match route {
         Route::ServerMetadata
@@ -104,7 +107,7 @@ pub fn encoded_from_bytes(route: &Route) -> usize {
     }
 }
 
-/// Makes an answer ready to go out; it is compressed where it has `encoded_from` bytes or more.
+/// Sets the answer's coding, tag and cache headers. Bodies of `encoded_from` bytes or more are compressed.
 pub fn finish(
     request: &Request,
     mut response: Response,
@@ -144,7 +147,7 @@ pub fn finish(
     response
 }
 
-/// Whether an answer is one to compress for who can read it.
+/// Returns whether an answer may be compressed for a client that accepts a coding.
 fn is_encodable(response: &Response, encoded_from: usize) -> bool {
     let content_type = response.header("content-type").unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
@@ -157,12 +160,12 @@ fn is_encodable(response: &Response, encoded_from: usize) -> bool {
         && response.header("content-encoding").is_none()
 }
 
-/// Compresses a body where that makes it smaller; says what became of it.
+/// Compresses a body if that makes it smaller. Returns the coding that the body then has.
 fn encode(response: &mut Response, coding: ContentCoding) -> ContentCoding {
     let Some(name) = coding.name() else {
         return ContentCoding::Identity;
     };
-    // Numbers hardly shrink, and a long body of them would take long.
+    // Binary numbers hardly shrink, and compression of a long body takes long, so test a sample first.
     let sample = response.body.get(..SAMPLE_BYTES);
     if let Some(sample) = sample
         && response.body.len() > 2 * SAMPLE_BYTES
@@ -180,7 +183,7 @@ fn encode(response: &mut Response, coding: ContentCoding) -> ContentCoding {
     }
 }
 
-/// A body in a coding; `None` where the encoder fails, and then it goes out as it is.
+/// Compresses a body with a coding. Returns `None` if the encoder fails; the body is then sent uncompressed.
 pub fn encoded(body: &[u8], coding: ContentCoding) -> Option<Vec<u8>> {
     match coding {
         ContentCoding::Identity => None,
@@ -190,12 +193,12 @@ pub fn encoded(body: &[u8], coding: ContentCoding) -> Option<Vec<u8>> {
     }
 }
 
-/// `gzip` at a level of zlib's, 1 to 9.
+/// Compresses with `gzip` at zlib's level 1 to 9.
 pub fn gzip(body: &[u8], level: i32) -> Option<Vec<u8>> {
     deflate(body, level, GZIP_WINDOW_BITS)
 }
 
-/// `gzip` or the zlib format, as the window's bits tell.
+/// Compresses to `gzip` or the zlib format, as `window_bits` selects.
 fn deflate(body: &[u8], level: i32, window_bits: u8) -> Option<Vec<u8>> {
     let mut encoder = Deflate::new(level, true, window_bits);
     let mut out = vec![0; body.len() / 2 + 64];
@@ -213,7 +216,7 @@ fn deflate(body: &[u8], level: i32, window_bits: u8) -> Option<Vec<u8>> {
             out.truncate(given);
             return Some(out);
         }
-        // What does not fit in the body's own length is not wanted.
+        // A result longer than the body is useless.
         if out.len() > body.len() {
             return None;
         }
@@ -221,14 +224,14 @@ fn deflate(body: &[u8], level: i32, window_bits: u8) -> Option<Vec<u8>> {
     }
 }
 
-/// `zstd` at a level of its own, with a checksum.
+/// Compresses with `zstd` at one of its levels, with a checksum.
 pub fn zstd(body: &[u8], level: CompressionLevel) -> Vec<u8> {
     let mut encoder: FrameCompressor<&[u8], Vec<u8>> = FrameCompressor::new(level);
     encoder.set_content_checksum(true);
     encoder.compress_independent_frame(body)
 }
 
-/// The digest of a body, in hexadecimal.
+/// Returns the hexadecimal digest of a body.
 fn tag(body: &[u8]) -> String {
     let digest = Sha256::digest(body);
     let mut tag = String::with_capacity(2 * TAG_BYTES);
@@ -239,7 +242,7 @@ fn tag(body: &[u8]) -> String {
     tag
 }
 
-/// The entity tag of a body in a coding.
+/// Returns the entity tag of a body in a coding.
 fn tagged(tag: &str, coding: ContentCoding) -> String {
     match coding.name() {
         None => format!("\"{tag}\""),
@@ -247,8 +250,8 @@ fn tagged(tag: &str, coding: ContentCoding) -> String {
     }
 }
 
-/// The tag of the copy that is still good: one that `If-None-Match` lists, in any coding the caller holds it in. Compared
-/// weakly, as §13.1.2 has it: a proxy that changed the coding marks tags as weak.
+/// Returns the tag that `If-None-Match` matches, in whichever coding the caller's copy has. The comparison is weak as
+/// RFC 9110 §13.1.2 requires, because a proxy that changed the coding marks tags as weak.
 fn matching(list: &str, tag: &str, chosen: ContentCoding) -> Option<String> {
     if list.trim() == "*" {
         return Some(tagged(tag, chosen));
@@ -312,7 +315,7 @@ mod tests {
         decoded.bytes
     }
 
-    /// Bytes that no encoder makes shorter.
+    /// Returns bytes that no encoder can shorten.
     fn noise(bytes: usize) -> Vec<u8> {
         let mut state = 1u64;
         let mut next = || {

@@ -1,5 +1,5 @@
-//! Which version answers a call, as the operator's rollouts have it, and whether a canary goes on. The document is read at
-//! most once a second; a model that it says nothing of costs a look into a map.
+//! Chooses the version that answers a call by the operator's rollouts, and decides whether a canary continues. The
+//! document is read at most once a second. A model without a rollout costs one look-up in a map.
 
 use crate::ports::{FailureKind, Headers, Ports};
 use crate::record::Request;
@@ -14,29 +14,30 @@ use penstock_policy::rollout::{Arm, Bounds, Chosen, NoVersion, Rollouts, Verdict
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-/// How long what was read is believed: the longest that a moved alias or an ended canary goes unnoticed.
+/// The milliseconds for which the rollouts are used before they are read again. A moved alias or an ended canary
+/// takes effect within this time.
 pub const REFRESH_MS: u64 = 1_000;
-/// Seconds a caller is told to wait for a version that the operator has to bring back.
+/// The `Retry-After` in seconds for a missing version that the operator has to restore.
 const RETRY_MISSING_S: u32 = 60;
 
-/// The rollouts as an instance has read them, and when.
+/// The rollouts of an instance, and the time at which it read them.
 pub struct RolloutState<S> {
     service: S,
     read_ms: Option<u64>,
     text: Option<String>,
     rollouts: Option<Rollouts>,
-    /// By model: a canary's run, when it was asked for, and whether it was ended.
+    /// By model: the id of the canary run, the time of the last check, and whether the run was rolled back.
     rolled_back: BTreeMap<String, (u64, u64, bool)>,
 }
 
-/// Whether something is to be asked for again.
+/// Returns whether the last read is older than [`REFRESH_MS`].
 fn is_due(read_ms: Option<u64>, now_ms: u64) -> bool {
-    // A clock that was put back must not make it believed for ever.
+    // If the clock was set back, read again. Otherwise the old data could be used without end.
     read_ms.is_none_or(|read_ms| now_ms < read_ms || now_ms - read_ms >= REFRESH_MS)
 }
 
 impl<S: RolloutService> RolloutState<S> {
-    /// A state in which nothing was read yet.
+    /// Creates a state in which nothing was read yet.
     pub fn new(service: S) -> Self {
         Self {
             service,
@@ -47,12 +48,12 @@ impl<S: RolloutService> RolloutState<S> {
         }
     }
 
-    /// The service that the rollouts are read from.
+    /// Returns the service that stores the rollouts.
     pub fn service(&self) -> &S {
         &self.service
     }
 
-    /// Reads the rollouts, where that was not done within a second.
+    /// Reads the rollouts if the last read is more than a second old.
     pub fn refresh_if_due<P: Ports>(&mut self, ports: &P, now_ms: u64) -> Result<(), Problem> {
         match is_due(self.read_ms, now_ms) {
             true => self.refresh(ports, now_ms),
@@ -60,7 +61,7 @@ impl<S: RolloutService> RolloutState<S> {
         }
     }
 
-    /// What was read last.
+    /// Returns the rollouts of the last read.
     pub fn known(&self) -> &Rollouts {
         static NONE: LazyLock<Rollouts> = LazyLock::new(Rollouts::new);
         self.rollouts.as_ref().unwrap_or(&NONE)
@@ -70,7 +71,7 @@ impl<S: RolloutService> RolloutState<S> {
         let unread = |message: &str| {
             Problem::new(
                 Code::StoreUnavailable,
-                format!("which version is to answer cannot be read: {message}"),
+                format!("the rollouts, which select the version, cannot be read: {message}"),
             )
             .retry_after(RETRY_STORE_S)
         };
@@ -83,7 +84,7 @@ impl<S: RolloutService> RolloutState<S> {
                         Err(message) => {
                             ports.log(&message);
                             if self.rollouts.is_none() {
-                                return Err(unread("it was written in another form"));
+                                return Err(unread("another release wrote them in another form"));
                             }
                         }
                     }
@@ -91,10 +92,11 @@ impl<S: RolloutService> RolloutState<S> {
                 }
             }
             Err(RolloutFailure::Unsupported(_)) => {}
-            // What was read last holds on; who has read nothing must not guess.
+            // Keep the rollouts of the last read. Without any earlier read the call fails, because a guess could
+            // choose the wrong version.
             Err(failure) if self.rollouts.is_none() => return Err(unread(failure.message())),
             Err(failure) => ports.log(&format!(
-                "the rollouts cannot be read, and stay what they were: {}",
+                "the rollouts cannot be read, so the last ones stay in use: {}",
                 failure.message()
             )),
         }
@@ -102,7 +104,7 @@ impl<S: RolloutService> RolloutState<S> {
         Ok(())
     }
 
-    /// Asks whether a model's canary was ended by itself.
+    /// Checks whether the canary of a model was rolled back automatically.
     pub fn check(&mut self, model: &str, now_ms: u64) {
         let rollouts = self.rollouts.as_ref();
         let Some((canary, _)) = rollouts.and_then(|rollouts| rollouts.judged(model)) else {
@@ -111,7 +113,7 @@ impl<S: RolloutService> RolloutState<S> {
         let id = canary.id;
         let known = self.rolled_back.get(model).filter(|(of, _, _)| *of == id);
         let (read_ms, before) = match known {
-            // Once ended it stays so.
+            // A rollback is final.
             Some((_, _, true)) => return,
             Some((_, read_ms, before)) => (Some(*read_ms), *before),
             None => (None, false),
@@ -127,27 +129,27 @@ impl<S: RolloutService> RolloutState<S> {
         self.rolled_back.insert(model.to_owned(), known);
     }
 
-    /// Whether a run was ended, as far as this instance knows.
+    /// Returns whether this instance knows that the canary run was rolled back.
     pub fn is_rolled_back(&self, model: &str, id: u64) -> bool {
         matches!(self.rolled_back.get(model), Some((of, _, true)) if *of == id)
     }
 }
 
-/// The version that answers, and why.
+/// The version that answers, and the reason for its choice.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Serving {
     pub version: ModelVersion,
-    /// In a word, for callers.
+    /// The reason in one word, for callers.
     pub reason: String,
-    /// The run of a canary that the call is counted for.
+    /// The canary run in which the call is counted.
     pub counted: Option<Counted>,
-    /// The version that runs beside it for comparison.
+    /// The version of the shadow run.
     pub shadow: Option<ModelVersion>,
-    /// What callers are told of a version that is to go.
+    /// The deprecation headers of a version that will be removed.
     pub notice: Headers,
 }
 
-/// The run of a canary that a call is counted for.
+/// A canary run in which a call is counted.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Counted {
     id: u64,
@@ -156,7 +158,7 @@ pub(crate) struct Counted {
     bounds: Bounds,
 }
 
-/// What a choice comes to for a call.
+/// Converts a choice of a version to the data of a call.
 pub(crate) fn serving(rollouts: &Rollouts, model: &str, chosen: Chosen, path: &str) -> Serving {
     let counted = chosen.canary.and_then(|(id, arm)| {
         let (canary, bounds) = rollouts.judged(model)?;
@@ -178,7 +180,7 @@ pub(crate) fn serving(rollouts: &Rollouts, model: &str, chosen: Chosen, path: &s
     }
 }
 
-/// The value of a header that is there once, as text.
+/// Returns the text of a header that occurs exactly once.
 pub(crate) fn header<'r>(request: &'r Request, name: &str) -> Option<&'r str> {
     let mut found = request.headers.iter().filter(|header| header.name == name);
     let (one, None) = (found.next()?, found.next()) else {
@@ -187,7 +189,7 @@ pub(crate) fn header<'r>(request: &'r Request, name: &str) -> Option<&'r str> {
     std::str::from_utf8(&one.value).ok()
 }
 
-/// The problem a refusal is answered with.
+/// Returns the problem of a version that cannot be chosen.
 pub(crate) fn problem(refused: NoVersion, model: &str, pinned: Option<&str>) -> Problem {
     match refused {
         NoVersion::Unknown { available } => Problem::new(
@@ -222,14 +224,14 @@ pub(crate) fn problem(refused: NoVersion, model: &str, pinned: Option<&str>) -> 
                 None => format!("version {version} of model `{model}`, which is its default,"),
             };
             let message =
-                format!("{named} is not there; the operator has to bring it back or name another");
+                format!("{named} does not exist; the operator has to restore it or name another");
             Problem::new(Code::ModelNotReady, message).retry_after(RETRY_MISSING_S)
         }
     }
 }
 
-/// What a run's end says about the version's health. It is `None` where the caller was wrong or the queue was full: such a call
-/// says nothing about it.
+/// Returns the effect of a run on the version's health. It is `None` if the caller's input was wrong or the queue was
+/// full, because such a call says nothing about the version.
 pub(crate) fn outcome(ran: bool, failed: Option<FailureKind>) -> Option<Outcome> {
     match failed {
         Some(FailureKind::Failed | FailureKind::DeadlineExceeded | FailureKind::NotReady) => {
@@ -242,7 +244,7 @@ pub(crate) fn outcome(ran: bool, failed: Option<FailureKind>) -> Option<Outcome>
     }
 }
 
-/// Counts a call for its run, and ends the run where it does worse than it may.
+/// Counts a call in its canary run, and rolls the canary back if its results exceed the allowed bounds.
 pub(crate) fn count<P: Ports>(
     (ports, rollouts): (&P, &P::Rollouts),
     model: &str,
@@ -258,7 +260,7 @@ pub(crate) fn count<P: Ports>(
     } = counted;
     let (number, before) = numbers(*id, *started_ms, bounds, ports.unix_ms());
     let counter = counter(*arm, outcome, latency_ns);
-    // A call that was answered is not refused because it could not be counted.
+    // A failure to count must not fail a call that is already answered.
     if rollouts.count(model, number, counter).is_err()
         || !is_to_judge(*arm, outcome, ports.random() as u64)
     {

@@ -1,26 +1,26 @@
-//! Decides which route a path and a method take. Pure: it knows the API's paths and no model.
+//! Decides which route a path and a method select. The logic is pure: it knows the API's paths and no models.
 //!
 //! Paths follow the Open Inference Protocol v2 (`/v2/…`) and Google's AIP-136 custom methods
 //! (`/v1/models/{m}:predict`).
 
 use penstock_core::{Code, Problem, RouteKind};
 
-/// What a request asks for. Model names and versions are as sent, decoded but unchecked.
+/// The route that a request selects. Model names and versions are percent-decoded but not validated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// `/healthz`: the process answers.
+    /// `/healthz`: liveness of the process.
     Healthz,
-    /// `/ready`: every model that is present could run now.
+    /// `/ready`: success if every installed model could run now.
     Ready,
     /// `/errors`: the catalogue of errors.
     ErrorCatalogue,
-    /// `/errors/{code}`: one entry of it.
+    /// `/errors/{code}`: one entry of the catalogue of errors.
     ErrorEntry(String),
-    /// `/openapi.json`: what the API is.
+    /// `/openapi.json`: the OpenAPI description of the API.
     OpenApi,
-    /// `/docs`: a page to read it and to try it.
+    /// `/docs`: a page on which the API description can be read and tried.
     Docs,
-    /// `/v1/usage`: the caller's own use.
+    /// `/v1/usage`: the caller's own usage.
     Usage,
     /// `/v1/models`.
     ModelList,
@@ -36,11 +36,11 @@ pub enum Route {
     Embeddings(Target),
     /// `/v1/classify`; the model is named in the body.
     Classify(Target),
-    /// `/v1/moderations`; the same.
+    /// `/v1/moderations`; the model is named in the body.
     Moderations(Target),
-    /// `/v1/rerank`, and Cohere's `/v2/rerank`; the same.
+    /// `/v1/rerank`, and Cohere's `/v2/rerank`; the model is named in the body.
     Rerank(Target),
-    /// `/v1/score`; the same.
+    /// `/v1/score`; the model is named in the body.
     Score(Target),
     /// `/v2`.
     ServerMetadata,
@@ -60,22 +60,22 @@ pub enum Route {
     Generate(Target),
     /// `/v2/models/{m}[/versions/{v}]/generate_stream`.
     GenerateStream(Target),
-    /// `/v2/models[/{m}[/versions/{v}]]/stats`: how one model did, or all.
+    /// `/v2/models[/{m}[/versions/{v}]]/stats`: statistics of one model, or of all.
     Statistics(Option<Target>),
-    /// `/v2/repository/index`: which models there are, and in which state. What is asked for is in the body.
+    /// `/v2/repository/index`: the models and their states. The body can narrow the list.
     RepositoryIndex {
-        /// Only those that are ready.
+        /// Lists only the models that are ready.
         ready: bool,
     },
-    /// `/v2/repository/models/{m}/load`: loads a model, or loads it anew.
+    /// `/v2/repository/models/{m}/load`: loads or reloads a model.
     RepositoryLoad(String),
-    /// `/v2/repository/models/{m}/unload`: lets go of a model.
+    /// `/v2/repository/models/{m}/unload`: unloads a model.
     RepositoryUnload(String),
-    /// A path of an extension of Triton's that is not served.
+    /// A path of a Triton extension that the server does not support.
     Extension(Extension),
 }
 
-/// An extension of Triton's that lets callers reach into the server's machine, or change it for everybody.
+/// A Triton extension that lets callers access the server's machine or change its settings for all callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
     /// `/v2/systemsharedmemory/…`.
@@ -89,7 +89,7 @@ pub enum Extension {
 }
 
 impl Extension {
-    /// Why it is not there, and what to do instead.
+    /// Returns the 501 problem that names the extension and the alternative.
     pub fn refusal(self) -> Problem {
         let message = match self {
             Self::SystemSharedMemory => {
@@ -109,7 +109,7 @@ impl Extension {
     }
 }
 
-/// A model, and a version where one is pinned; as sent.
+/// A model and an optional pinned version, as the caller sent them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The model's name as sent.
@@ -123,7 +123,7 @@ const CALL: &str = "POST";
 const BOTH: &str = "GET, HEAD, POST";
 
 impl Route {
-    /// Whether it calls a model.
+    /// Returns whether the route calls a model.
     pub fn is_call(&self) -> bool {
         matches!(
             self,
@@ -141,7 +141,7 @@ impl Route {
         )
     }
 
-    /// The kind of route, as policies name it.
+    /// Returns the kind of route that policies name.
     pub fn kind(&self) -> RouteKind {
         match self {
             Route::Predict(_) | Route::BatchPredict(_) => RouteKind::Predict,
@@ -159,7 +159,7 @@ impl Route {
         }
     }
 
-    /// The model that the route is about, by the name that was sent; `None` where it is about none.
+    /// Returns the model's name as sent; `None` if the route concerns no single model.
     pub fn model(&self) -> Option<&str> {
         match self {
             Route::Predict(target)
@@ -173,7 +173,7 @@ impl Route {
             | Route::ModelConfig(target)
             | Route::ModelReady(target)
             | Route::Statistics(Some(target)) => Some(&target.model),
-            // The body names it, or should.
+            // The body names the model. The name is empty until the body is read.
             Route::Embeddings(target)
             | Route::Classify(target)
             | Route::Moderations(target)
@@ -184,7 +184,7 @@ impl Route {
         }
     }
 
-    /// The model that the body names, of a route whose path names none.
+    /// Returns the target to fill in from the body; `None` if the path names the model, or the route has no model.
     pub fn named_in_body(&mut self) -> Option<&mut Target> {
         match self {
             Route::Embeddings(target)
@@ -196,7 +196,7 @@ impl Route {
         }
     }
 
-    /// The media types it can answer with.
+    /// Returns the media types that the route can answer with.
     pub fn media_types(&self) -> &'static [&'static str] {
         match self {
             Route::Docs => &["text/html"],
@@ -206,7 +206,7 @@ impl Route {
         }
     }
 
-    /// The methods this route takes, as an `Allow` header lists them.
+    /// Returns the methods of this route in the syntax of an `Allow` header.
     pub fn allow(&self) -> &'static str {
         match self {
             route if route.is_call() => CALL,
@@ -219,12 +219,12 @@ impl Route {
     }
 }
 
-/// Whether a parameter of a load would change what is loaded: the contract, or the model's files.
+/// Returns whether a parameter of a load would replace the contract or the model's files.
 pub(crate) fn replaces_model(name: &str) -> bool {
     name == "config" || name.starts_with("file:")
 }
 
-/// The most segments any path of ours has; a path with more has no route.
+/// The most segments of any path of the API. A longer path has no route.
 const MAX_SEGMENTS: usize = 8;
 
 /// Finds the route of `path`, then checks `method` against it. Every route takes `OPTIONS`.
@@ -281,7 +281,7 @@ fn find(path: &str) -> Result<Option<Route>, Problem> {
         ["v2"] | ["v2", ""] => Some(Route::ServerMetadata),
         ["v2", "health", "live"] => Some(Route::ServerLive),
         ["v2", "health", "ready"] => Some(Route::ServerReady),
-        // The protocol's own path, so no model of this name has one for its metadata.
+        // The protocol reserves this path, so the metadata of a model named `stats` is unreachable here.
         ["v2", "models", "stats"] => Some(Route::Statistics(None)),
         ["v2", "repository", "index"] => Some(Route::RepositoryIndex { ready: false }),
         ["v2", "repository", "models", model, "load"] => {
@@ -310,7 +310,7 @@ fn find(path: &str) -> Result<Option<Route>, Problem> {
     })
 }
 
-/// What is below a model, or a version of it.
+/// Returns the route of the path segment below a model or below a version of a model.
 fn v2_model(target: Target, what: &str) -> Option<Route> {
     match what {
         "ready" => Some(Route::ModelReady(target)),
@@ -342,7 +342,7 @@ fn v1_model(last: &str, model: Option<&str>) -> Option<Route> {
     }
 }
 
-/// A model, and the version that is pinned behind it or with `@` in its name.
+/// Builds a target. The version comes from the path, or from an `@` in the model's name.
 pub fn target(model: &str, version: Option<&str>) -> Target {
     match (model.split_once('@'), version) {
         (Some((model, version)), None) => Target {
@@ -369,7 +369,7 @@ pub(crate) fn percent_decode(segment: &str) -> Result<String, Problem> {
     })
 }
 
-/// Decodes `%XX` (RFC 3986 §2.1); `None` where that is not UTF-8, or no percent-encoding.
+/// Decodes `%XX` (RFC 3986 §2.1). Returns `None` if an escape is malformed or the result is not UTF-8.
 pub(crate) fn percent_decoded(text: &str) -> Option<String> {
     if !text.contains('%') {
         return Some(text.to_owned());
@@ -391,10 +391,10 @@ pub(crate) fn percent_decoded(text: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
-/// How much of something a stranger sent is repeated in a message.
+/// The most characters of a caller's text that a message repeats.
 const MAX_ECHO_CHARS: usize = 80;
 
-/// A stranger's text as a message may repeat it: short, without control characters.
+/// Shortens a caller's text for a message and replaces its control characters.
 pub fn shorten(text: &str) -> String {
     let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     let mut short: String = text.chars().take(MAX_ECHO_CHARS).map(clean).collect();
@@ -585,7 +585,7 @@ mod tests {
             "/v1/models/m/",
             "/a/a/a/a/a/a/a/a/a/a",
         ] {
-            // `/v1/models/` names a model with an empty name, which no catalogue has.
+            // `/v1/models/` names a model with an empty name. No catalogue has such a model.
             match route("GET", path) {
                 Err(problem) => assert_eq!(problem.code, Code::UnknownPath, "{path}"),
                 Ok(route) => assert_eq!(route, Route::Model(at("", None)), "{path}"),

@@ -1,5 +1,5 @@
-//! Runs a model for a surface. Here, and nowhere else, inputs go to the engine and outputs come back, whatever the call
-//! looks like. An adapter's runs follow one after the other.
+//! Runs a model for a surface. This module alone sends inputs to the engine and receives outputs, for every form of
+//! call. It executes an adapter's runs one after the other.
 
 pub(crate) mod cache;
 pub(crate) mod prepare;
@@ -21,54 +21,54 @@ use penstock_tensor::{Contract, Tensor};
 use prepare::{check_adapted, item_count};
 use std::ops::Range;
 
-/// The most runs one adapter may ask for to answer one call: a minute of sound in pieces of 32 ms takes 1,875.
-/// `MAX_RUNS` of the adapter `silero-vad` follows it.
+/// The most runs that one adapter may request for one call. A minute of sound in pieces of 32 ms takes 1,875.
+/// `MAX_RUNS` of the adapter `silero-vad` is the same number.
 pub(crate) const MAX_ADAPTER_RUNS: u32 = 4_096;
 
-/// The most bytes of inputs that a version runs on beside what answers: they are copied, in the memory of the instance.
+/// The most input bytes that are copied for a shadow run. The copy is in the memory of the instance.
 const MAX_SHADOW_BYTES: usize = 1 << 20;
 
-/// Calls that the client cancelled, or gave less time than this, say nothing about a version's health. They must not end a
-/// canary.
+/// Calls that the client cancelled, or gave less time than this, say nothing about a version's health. They must not
+/// end a canary.
 const PATIENCE_NS: u64 = 1_000_000_000;
 
-/// The options of a run, as the caller sets them.
+/// The options of a run that the caller sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RunOptions {
-    /// The priority level, 1 the first to run.
+    /// The priority level; 1 runs first.
     pub priority: Option<u8>,
-    /// Microseconds the call may take.
+    /// The time that the call may take, in microseconds.
     pub timeout_us: Option<u64>,
-    /// The rows are items of their own; see [`Runner::infer_joined`].
+    /// Marks the rows as independent items; see [`Runner::infer_joined`].
     pub is_joined: bool,
 }
 
 /// The answer that a surface writes.
 pub(crate) struct SurfaceAnswer {
     pub response: Response,
-    /// The prediction's id, where the answer is one prediction.
+    /// The prediction's id, if the answer is one prediction.
     pub prediction_id: Option<PredictionId>,
 }
 
-/// What a surface made of a body: it can be charged, claimed and run.
+/// A decoded body that is ready to be charged, claimed and run.
 pub(crate) trait Work<P: Ports> {
-    /// Items it is charged for, known before anything runs.
+    /// Returns the number of items to charge. It is known before the model runs.
     fn items(&self) -> u64;
-    /// The version that the body says is to answer.
+    /// Returns the version that the body requests.
     fn model_version(&self) -> Option<&str> {
         None
     }
-    /// Runs it and writes the answer.
+    /// Runs the model and writes the answer.
     fn run(self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<SurfaceAnswer, Problem>;
 }
 
-/// Outputs, and whether the model ran for them.
+/// The outputs, and whether the model ran to compute them.
 struct Computed {
     outputs: Vec<Tensor>,
     ran: bool,
 }
 
-/// A call that runs.
+/// A call whose model runs.
 pub(crate) struct Runner<'a, P: Ports> {
     pub call: &'a ModelCall<'a, P>,
     pub opened: &'a Opened<P>,
@@ -76,9 +76,9 @@ pub(crate) struct Runner<'a, P: Ports> {
     pub serving: &'a Serving,
     pub meter: &'a mut Meter,
     pub cache: Caching<'a>,
-    /// How many predictions there are so far.
+    /// The number of prediction ids given out so far.
     predictions: u128,
-    /// The engine said that the rows of the version depend on each other.
+    /// Set once the engine reports that the rows of this version depend on each other.
     rows_depend: bool,
 }
 
@@ -106,7 +106,7 @@ impl<'a, P: Ports> Runner<'a, P> {
         &self.opened.contract
     }
 
-    /// An id for one more prediction.
+    /// Generates the id of one more prediction.
     pub fn prediction_id(&mut self) -> PredictionId {
         let context = self.call.context;
         let random = context.random.wrapping_add(self.predictions);
@@ -114,12 +114,12 @@ impl<'a, P: Ports> Runner<'a, P> {
         PredictionId::generate(context.unix_ms, random)
     }
 
-    /// Counts items that were run.
+    /// Adds items to the number that were run.
     pub fn ran(&mut self, items: u64) {
         self.meter.items = self.meter.items.saturating_add(items);
     }
 
-    /// Runs the model once; `outputs` empty means all. What was run is counted.
+    /// Runs the model once and counts its items. Empty `outputs` means all.
     pub fn infer(
         &mut self,
         inputs: Vec<Tensor>,
@@ -134,7 +134,7 @@ impl<'a, P: Ports> Runner<'a, P> {
         Ok(computed.outputs)
     }
 
-    /// Outputs of the model for these inputs: from the cache where it has them, else from a run.
+    /// Returns outputs of the model for these inputs, from the cache on a hit, else from a run.
     fn cached(
         &mut self,
         inputs: Vec<Tensor>,
@@ -169,8 +169,8 @@ impl<'a, P: Ports> Runner<'a, P> {
         })
     }
 
-    /// Runs the model once on items that were put together to save runs. `None`, and nothing run, where the answer to an
-    /// item depends on the others: then each has to be run by itself.
+    /// Runs the model once on items that were joined to save runs. Returns `None` and runs nothing if an item's
+    /// answer depends on the other items. Each item then needs a run of its own.
     pub fn infer_joined(
         &mut self,
         inputs: Vec<Tensor>,
@@ -189,8 +189,8 @@ impl<'a, P: Ports> Runner<'a, P> {
         }
     }
 
-    /// Runs the model once, past the cache, and leaves the counting to the caller. `other` is another model to run in its
-    /// place, with the same options and without a shadow.
+    /// Runs the model once without the cache; the caller does the counting. `other` is another model to run instead,
+    /// with the same options and without a shadow run.
     fn compute(
         &mut self,
         other: Option<&'a StepModel>,
@@ -225,13 +225,13 @@ impl<'a, P: Ports> Runner<'a, P> {
         self.meter.compute_ns = self.meter.compute_ns.saturating_add(took_ns);
         self.meter.runs += 1;
         let mut tensors = computed.map_err(|f| {
-            // Who leaves the model no time, or goes at once, says nothing of the model.
+            // A timeout that the caller chose, or a cancellation, says nothing about the model's health.
             let hurried = f.kind == FailureKind::DeadlineExceeded
                 && (options.timeout_us.is_some() || took_ns < PATIENCE_NS);
             let kind = f.kind;
             let problem = failure(f, Some(contract));
             self.meter.failed = Some(match problem.code {
-                // What the caller has to mend, neither.
+                // Inputs that the caller has to correct say nothing about it either.
                 Code::ModelRejectedInputs => FailureKind::InputsRejected,
                 _ if hurried => FailureKind::InputsRejected,
                 _ => kind,
@@ -254,13 +254,13 @@ impl<'a, P: Ports> Runner<'a, P> {
             ));
         }
         if let Some((version, inputs)) = shadow {
-            // It comes after everybody who waits for an answer, so that it fails is nobody's affair.
+            // Calls that wait for an answer run before the shadow run. Its failure changes no answer, so ignore it.
             let _ = ports.shadow(self.model, version, inputs, tensors.clone());
         }
         Ok(tensors)
     }
 
-    /// The options that the engine gets. No caller gets a better priority than that of its tier.
+    /// Returns the options for the engine. No caller gets a better priority than its tier's.
     fn infer_options(&self, options: RunOptions) -> InferOptions {
         let batching = &self.contract().batching;
         let usual = batching
@@ -268,7 +268,7 @@ impl<'a, P: Ports> Runner<'a, P> {
             .unwrap_or(batching.priority_levels);
         let priority = match (self.call.priority, options.priority) {
             (Some(tier), Some(asked)) => Some(tier.max(asked)),
-            // Among tiers that have one, a tier without a priority stands where the model puts it.
+            // If some tiers have a priority, a tier without one gets the model's default.
             (None, Some(asked)) if self.call.policies.ranks_tiers => Some(asked.max(usual)),
             (tier, asked) => tier.or(asked),
         };
@@ -280,9 +280,9 @@ impl<'a, P: Ports> Runner<'a, P> {
         }
     }
 
-    /// Has the adapter answer several items: together, or where rows depend on each other one after the other, each
-    /// prepared by itself, so that none is filled up to the length of another. `begin` has the adapter begin with some of
-    /// them, and `begun` is what it made of all where that was done before.
+    /// Lets the adapter answer several items. They run together, or one after the other if rows depend on each other.
+    /// In the second case, each is prepared on its own, so that no item is padded to the length of another. `begin`
+    /// starts the adapter on a range of items. `begun` is its step for all items, if the caller already has it.
     pub fn adapt_each(
         &mut self,
         count: usize,
@@ -296,7 +296,7 @@ impl<'a, P: Ports> Runner<'a, P> {
         Ok(answers)
     }
 
-    /// The same with all that the adapter answered, as [`Runner::adapt_whole`].
+    /// Does the same as [`Runner::adapt_each`] without the disclosure rules; see [`Runner::adapt_whole`].
     pub fn adapt_each_whole(
         &mut self,
         count: usize,
@@ -321,9 +321,9 @@ impl<'a, P: Ports> Runner<'a, P> {
         Ok(answers)
     }
 
-    /// Has the adapter answer the items it [`prepare`]d last, with as many runs as it asks for. `count` is how many there
-    /// are, `step` what it made of them. Where there are several, [`Runner::adapt_each`] is what callers want: this one
-    /// fails where rows depend on each other.
+    /// Lets the adapter answer the items that it [`prepare`]d last, with as many runs as it requests. `count` is the
+    /// number of items, `step` the adapter's step for them. This fails if rows depend on each other. For several
+    /// items, use [`Runner::adapt_each`].
     pub fn adapt(&mut self, count: usize, step: Step) -> Result<Vec<AdapterAnswer>, Problem> {
         let mut answers = self.adapt_whole(count, step)?;
         for answer in &mut answers {
@@ -332,8 +332,8 @@ impl<'a, P: Ports> Runner<'a, P> {
         Ok(answers)
     }
 
-    /// The same with all that the adapter answered: the surface decides by it and calls [`Runner::disclose_text`] for what
-    /// it tells.
+    /// Does the same as [`Runner::adapt`] without the disclosure rules. The surface decides by the whole answer, and
+    /// calls [`Runner::disclose_text`] on the part that it returns.
     pub fn adapt_whole(
         &mut self,
         count: usize,
@@ -368,7 +368,7 @@ impl<'a, P: Ports> Runner<'a, P> {
                 }
                 None => {
                     if runs > 1 {
-                        // What it made of the items was checked before they were charged.
+                        // The first step's tensors were checked before the items were charged.
                         check_adapted(&tensors, self.contract(), self.model)?;
                     }
                     let computed = self.cached(tensors, &[], options)?;
@@ -387,18 +387,18 @@ impl<'a, P: Ports> Runner<'a, P> {
                 &format!("it gave {} answers for {count} items", answers.len()),
             ));
         }
-        // What was kept is answered for nothing, as a replay is.
+        // Cached results are free of charge, as replays are.
         if ran || runs == 0 {
             self.ran(count as u64);
         }
         Ok(answers)
     }
 
-    /// The model of a step of the pipeline.
+    /// Returns the model of a step of the pipeline.
     fn step(&self, name: &str) -> Result<&'a StepModel, Problem> {
         self.opened.steps.get(name).ok_or_else(|| {
             let message = format!(
-                "it asks for the step `{}`, which [pipeline] of its model.toml does not name",
+                "it requests the step `{}`, which [pipeline] of its model.toml does not name",
                 shorten(name)
             );
             broken_adapter(self.model, &message)
@@ -407,10 +407,10 @@ impl<'a, P: Ports> Runner<'a, P> {
 
     fn adapter(&self) -> Result<&'a P::Adapter, Problem> {
         let adapter = self.opened.adapter.as_ref();
-        adapter.ok_or_else(|| broken_adapter(self.model, "there is none"))
+        adapter.ok_or_else(|| broken_adapter(self.model, "the model has none"))
     }
 
-    /// Leaves in an adapter's answer what the caller may be told. It must be JSON.
+    /// Applies the disclosure rules to an adapter's answer, which must be JSON.
     pub fn disclose_text(&self, text: &mut String) -> Result<(), Problem> {
         let entries = &self.call.policies.disclosure;
         if let Some(rules) = rules(entries, self.model, &self.call.caller.tier) {
@@ -424,7 +424,7 @@ impl<'a, P: Ports> Runner<'a, P> {
         Ok(())
     }
 
-    /// Leaves in outputs what the caller may be told; how the classes ranked before, if that can be seen no more.
+    /// Applies the disclosure rules to outputs. Returns the original ranking of the classes if the rules hide it.
     pub fn disclose(&self, outputs: &mut [Tensor]) -> Option<Ranking> {
         disclose(
             &self.call.policies.disclosure,
@@ -435,7 +435,7 @@ impl<'a, P: Ports> Runner<'a, P> {
         )
     }
 
-    /// How many bytes to reserve for outputs in a form.
+    /// Returns the number of bytes to reserve for outputs in a form.
     pub fn capacity(
         &self,
         outputs: &[Tensor],

@@ -1,32 +1,33 @@
-//! Decides what is told of a request for the audit log: who, what, and what was decided. Never what was in it.
+//! Builds the audit record of a request: the caller, the resource and the decision. It never contains the request's
+//! content.
 //!
-//! A component has no file to write to, so it tells the host in a header of the answer, which the host takes away. It does
-//! so only where a host of ours asks for it.
+//! A component has no file to write to. It therefore passes the record to the host in a header of the answer, and the
+//! host removes the header. It does so only if Penstock's own host requests it.
 
 use crate::record::Response;
 use crate::route::shorten;
 use penstock_core::{Caller, Code, RouteKind};
 use serde::Serialize;
 
-/// The header the host takes away again.
+/// The header with the audit record. The host removes it from the answer.
 pub const HEADER: &str = "penstock-audit";
 
-/// What is known of a request so far.
+/// The facts known for the audit record of a request.
 #[derive(Debug, Default)]
 pub struct Trail {
-    /// Who, once that is known.
+    /// The caller, after authentication.
     pub caller: Option<Caller>,
-    /// Recognised by what.
+    /// The kind of credential that identified the caller.
     pub credential: Option<&'static str>,
     /// The kind of route.
     pub route: Option<RouteKind>,
-    /// The model that was asked for.
+    /// The requested model.
     pub model: Option<String>,
-    /// Whether the answer is for a caller that showed who it is.
+    /// Whether the answer is for an authenticated caller.
     pub personal: bool,
-    /// Whether authentication let the caller on.
+    /// Whether authentication admitted the caller.
     pub admitted: bool,
-    /// Why it was refused or failed.
+    /// The code of the problem, if the request was refused or failed.
     pub code: Option<Code>,
 }
 
@@ -54,10 +55,10 @@ struct AuditRecord<'a> {
 }
 
 impl Trail {
-    /// Tells the host, in the answer.
+    /// Adds the audit record to the headers of the answer.
     pub fn tell(&self, response: &mut Response) {
         let caller = self.caller.as_ref();
-        // Over gRPC the answer's own status says nothing: what was refused is told by its code.
+        // Over gRPC the HTTP status is always 200, so the problem's code decides.
         let told = self.code.map(Code::status);
         let refused = [Some(response.status), told]
             .into_iter()
@@ -82,7 +83,7 @@ impl Trail {
             model_version: version.as_deref(),
         };
         let text = serde_json::to_string(&said).expect("plain text in plain members");
-        // A header holds visible ASCII; what is beyond it is written as JSON may write it.
+        // A header value must be visible ASCII, so write other characters as JSON escapes.
         let mut ascii = String::with_capacity(text.len());
         for c in text.chars() {
             if c.is_ascii() {

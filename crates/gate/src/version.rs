@@ -1,4 +1,4 @@
-//! Finds the version that a call asks for: in its path, in a header and in its body.
+//! Finds the version that a call requests in its path, a header or its body.
 
 use crate::catalogue::{Catalogue, Model, VersionQuery};
 use crate::exchange::Context;
@@ -12,7 +12,7 @@ use penstock_policy::rollout::identity;
 /// The header that names a version.
 const VERSION: &str = "x-model-version";
 
-/// Finds the model and the version for a call. `body` is the version that the body names.
+/// Chooses the model and the version for a call. `body` is the version that the body names.
 pub(crate) fn choose<'c, P: Ports>(
     ports: &P,
     catalogue: &'c mut Catalogue<P>,
@@ -30,13 +30,13 @@ pub(crate) fn choose<'c, P: Ports>(
         request: Some(request),
         calls: true,
         now_ms: context.unix_ms,
-        // Other bits than those that ids are made of.
+        // Ids use the lower bits, so use the upper ones here.
         random: (context.random >> 64) as u64,
     };
     catalogue.choose(ports, &target, &query)
 }
 
-/// The version that path, header and body name. They must agree.
+/// Returns the version that path, header and body name. Errors if they differ.
 pub(crate) fn pinned(
     target: &Target,
     request: &Request,

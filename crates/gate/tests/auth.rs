@@ -1,4 +1,4 @@
-//! Who calls, as the gate asks and answers it: which route is whose, what is hidden, and what the audit log is told.
+//! Tests authentication in the gate: the kind of each route, hidden models, and the audit record.
 
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_policy::custom::words::{Refusal, RefusalKind};
@@ -10,7 +10,7 @@ use serde_json::Value;
 const POLICY: &str = "[auth.tiers.free]\npriority = 2\n[[auth.models]]\nmodels = [\"acme-*\"]\ntenants = [\"acme\"]\n";
 const BODY: &[u8] = br#"{"inputs":{"a":[[1,2]]}}"#;
 
-/// A gate with a model of everybody's and one of `acme`'s.
+/// Returns a gate with a model for every tenant and a model that only `acme` sees.
 fn ports(policy: &str) -> InMemory {
     let ports = InMemory::new(&[("m", ECHO, &["1"]), ("acme-x", ECHO, &["1"])], echo);
     ports.set_policy(policy);
@@ -142,7 +142,7 @@ fn another_tenants_model_and_one_there_is_not_are_answered_alike() {
         .map(|m| m["name"].as_str().unwrap())
         .collect();
     assert_eq!(names, ["m"]);
-    // Its owner sees it, and is told what else there is.
+    // Its tenant sees it, and gets the names of the other models.
     let acme = key(&ports, "acme", &["*"]);
     assert_eq!(
         send(&ports, "/v1/models/acme-x:predict", &[("api-key", &acme)])
@@ -154,8 +154,8 @@ fn another_tenants_model_and_one_there_is_not_are_answered_alike() {
     assert!(body.to_string().contains("acme-x"), "{body}");
 }
 
-/// Limits that admit everything and say so in headers; one of them is about explanations alone. Of calls at once as many are
-/// left for each call, as long as every call gives its place back.
+/// Adds two limits that admit every call and report in headers. One applies only to explanations. They limit
+/// concurrency, so every call sees the same remainder, as long as each call returns its place.
 fn limited(ports: &InMemory) {
     let limit = "[[limits]]\nalgorithm = \"concurrency\"\nlimit = 10\n";
     ports.add_policy(&format!("{limit}name = \"a\"\n"));
@@ -179,12 +179,12 @@ fn a_challenge_names_the_realm_of_the_settings() {
     }
 }
 
-/// A policy of the operator's own that adds a header to every answer.
+/// Returns a custom policy that adds a header to every answer.
 fn adding() -> ScriptedPolicy {
     ScriptedPolicy::new(&[], |_| Ok(vec![("x-custom".to_owned(), b"1".to_vec())]))
 }
 
-/// A policy of the operator's own that forbids every call.
+/// Returns a custom policy that forbids every call.
 fn forbidding() -> ScriptedPolicy {
     ScriptedPolicy::new(&[], |_| {
         Err(Refusal {
@@ -318,7 +318,7 @@ fn answers_for_one_caller_are_not_for_caches() {
         "{POLICY}[auth.anonymous]\nfrom = \"anywhere\"\nscopes = [\"*\"]\n"
     ));
     let text = key(&ports, "acme", &["*"]);
-    // Metadata may be kept by the caller itself, who asks again with its credentials before each use.
+    // The caller itself may store metadata, and revalidates it with its credentials before each use.
     for (path, known, unknown) in [
         ("/v1/models", "private, no-cache", Some("no-cache")),
         ("/v1/models/m:predict", "no-store", None),
@@ -510,7 +510,7 @@ fn the_description_tells_a_caller_of_no_model_it_may_not_know_of() {
     );
     let (nobody, _) = send(&ports, "/openapi.json", &[]);
     assert_eq!(nobody.status, 401);
-    // The page says nothing of models, so it needs no credentials.
+    // The page reveals nothing about models, so it needs no credentials.
     assert_eq!(send_raw(&ports, "/docs", &[]).status, 200);
 }
 

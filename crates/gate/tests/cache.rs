@@ -1,5 +1,5 @@
-//! Calls answered from kept results, over in-memory ports: what is found, what it costs, and what the answer says of it.
-//! Races of callers are simulated in `penstock-policy`.
+//! Tests the result cache over in-memory ports: hits, their cost, and the headers of the answers. `penstock-policy`
+//! simulates races between callers.
 
 use penstock_gate::ports::{Failure, FailureKind, Ports, Services};
 use penstock_gate::{Gate, Header, Request, Response};
@@ -108,7 +108,7 @@ fn the_same_question_is_answered_from_the_first_run_in_every_form() {
     let (one, other) = (json(&first), json(&second));
     assert_eq!(one["predictions"], other["predictions"]);
     assert_ne!(one["prediction_id"], other["prediction_id"]);
-    // Asked for in the other form, it is the same question.
+    // The same inputs in the other form are a cache hit.
     let body = json!({ "inputs": [
         { "name": "a", "datatype": "FP32", "shape": [1, 2], "data": [1, 2] },
     ] });
@@ -171,7 +171,7 @@ fn tenants_share_no_results_unless_the_operator_says_so() {
         ));
         ports
     };
-    // Two tenants, as the cache sees them.
+    // Two tenants use the cache.
     for (scope, runs) in [("tenant", 2), ("shared", 1)] {
         let ports = keyed(scope);
         predict(&ports, None, 1);
@@ -229,7 +229,7 @@ fn a_request_says_what_it_takes_from_the_cache_and_leaves_in_it() {
     assert_eq!(json(&refused)["error"]["code"], "not_cached");
     assert_eq!(ports.runs.get(), 0);
     for (control, expected, runs) in [
-        // What was refused above holds nobody up.
+        // The refused call above left no claim, so the next call need not wait.
         ("no-store", "penstock; fwd=request", 1),
         ("no-store", "penstock; fwd=request", 2),
         ("no-cache", "penstock; fwd=request; stored", 3),
@@ -336,7 +336,7 @@ fn a_result_that_is_too_large_is_not_kept_and_not_waited_for() {
     let ports = ports();
     ports.set_policy("[[cache]]\nmodel = \"m\"\nmax_result_bytes = 256\n");
     let rows: Vec<[f32; 2]> = vec![[1.0, 2.0]; 8];
-    // Two outputs of eight rows are 128 bytes and their names.
+    // Two outputs of eight rows have 128 bytes in addition to their names.
     let small = json!({ "inputs": { "a": rows } }).to_string();
     let response = send(&ports, PREDICT, &[], small.as_bytes());
     assert_eq!(status(&response), "penstock; fwd=miss; stored");
@@ -373,7 +373,7 @@ fn a_store_that_fails_costs_a_run_and_is_said() {
     );
 }
 
-/// Takes the place of another caller who runs the same: what it was told by the cache it keeps in its result.
+/// Stores a result as another caller that runs the same call. The result contains the cache's replies to that caller.
 fn another_runs(ports: &InMemory) -> impl Fn(&InMemory, &[Tensor]) + 'static {
     let digest = penstock_policy::cache::Question {
         tenant: Some("anonymous"),
@@ -446,7 +446,7 @@ fn who_asks_the_same_meanwhile_waits_for_the_one_run() {
 fn who_waits_for_a_runner_that_died_runs_it() {
     let ports = ports();
     let _never_kept = another_runs(&ports);
-    // Whoever wants nothing run does not wait for it either.
+    // A call with `only-if-cached` does not wait for a run.
     assert_eq!(predict(&ports, Some("only-if-cached"), 1).status, 504);
     assert_eq!(ports.slept_ms.get(), 0);
     let response = predict(&ports, None, 1);

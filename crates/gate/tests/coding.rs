@@ -1,4 +1,5 @@
-//! Compressed bodies: what is decoded, what is refused, and that neither is ever more than a step beyond the limit.
+//! Tests compressed bodies: accepted and refused ones, and that a decoder never exceeds the limit by more than a
+//! step.
 
 use flate2::{
     Compress, Compression, FlushCompress, write::DeflateEncoder, write::GzEncoder,
@@ -61,7 +62,8 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A frame of zstd with a window of 128 KiB: its blocks, each as last or not, a type and a size, and its content.
+/// Builds a zstd frame with a window of 128 KiB. Each block has a flag for the last block, a type, a size and its
+/// content.
 fn frame(blocks: &[(bool, u32, u32, &[u8])]) -> Vec<u8> {
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 7 << 3];
     for (last, kind, size, content) in blocks {
@@ -179,7 +181,7 @@ fn a_coding_that_is_not_taken_is_415_with_those_that_are() {
             .status,
         415
     );
-    // What is wrong is the type of the content, and no coding would help.
+    // The content type is wrong, so no other coding would help.
     let (response, _) = send(&ports(), MODEL_PATH, &[("content-type", "image/png")], BODY);
     assert_eq!(
         (response.status, response.header("accept-encoding")),
@@ -213,7 +215,7 @@ fn a_body_that_is_not_its_coding_is_400_and_says_where_it_breaks() {
         let message = value["error"]["message"].as_str().unwrap();
         assert!(message.contains(words), "{message}");
     }
-    // No bytes are none in every coding, and no JSON.
+    // An empty body is empty in every coding, and is not JSON.
     let (response, value) = send(&ports(), MODEL_PATH, &[("content-encoding", "gzip")], b"");
     assert_eq!(
         (response.status, &value["error"]["code"]),
@@ -232,7 +234,7 @@ fn a_body_too_large_when_decoded_is_413_with_the_limit_of_decoded_bodies() {
         );
         let message = value["error"]["message"].as_str().unwrap();
         assert!(message.contains("more than 4096 bytes"), "{message}");
-        // The operator's limit on all bodies holds decoded ones too.
+        // The operator's limit for all bodies applies to decoded bodies too.
         let ports = ports();
         ports.set_policy("[server]\nmax_body_bytes = 20\n");
         let body = if coding == "gzip" {
@@ -263,7 +265,7 @@ fn a_repeated_call_is_replayed_and_the_same_bytes_in_another_coding_are_another_
     let (third, _) = send(&ports, path, &keyed[..2], &body);
     assert_eq!(third.status, 422);
     assert_eq!(ports.runs.get(), 1);
-    // A body that breaks is not kept.
+    // A body that cannot be decoded is not stored.
     let keyed = [("idempotency-key", "b"), ("content-encoding", "gzip")];
     assert_eq!(send(&ports, MODEL_PATH, &keyed, b"x").0.status, 400);
     assert_eq!(send(&ports, MODEL_PATH, &keyed, &gzip(BODY)).0.status, 200);
@@ -272,7 +274,7 @@ fn a_repeated_call_is_replayed_and_the_same_bytes_in_another_coding_are_another_
 #[test]
 fn a_gigabyte_of_zeros_stops_at_the_limit() {
     const MIB: usize = 1 << 20;
-    // A flush that forgets everything makes parts of one stream that may be repeated.
+    // A full flush resets the compressor, so the part can be repeated in one stream.
     let mut part = Vec::with_capacity(MIB);
     let mut compress = Compress::new(Compression::best(), false);
     compress
@@ -321,7 +323,7 @@ fn a_frame_that_declares_more_than_the_limit_is_not_even_tried() {
 
 #[test]
 fn a_block_that_decodes_to_more_than_a_block_may_is_refused_before_it_does() {
-    // 30,000 matches of 65,539 bytes or more each, in 60 KB: two gigabytes from one block.
+    // 30,000 matches of at least 65,539 bytes each in 60 KB: one block decodes to two gigabytes.
     let matches: u16 = 30_000;
     let mut block = vec![0x00]; // no literals
     block.extend_from_slice(&[(matches >> 8) as u8 + 128, matches as u8]);
@@ -350,7 +352,7 @@ fn what_makes_a_decoder_work_without_end_has_a_bound() {
     assert!(message(Coding::Zstd, &skippable.repeat(MAX_PARTS + 1)).contains("4096 frames"));
     let blocks = vec![(false, RAW, 0, &b""[..]); MAX_BLOCKS + 1];
     assert!(message(Coding::Zstd, &frame(&blocks)).contains("65536 blocks"));
-    let empty = [0, 0, 0, 0xff, 0xff]; // a block of deflate, stored, of no bytes
+    let empty = [0, 0, 0, 0xff, 0xff]; // an empty stored block of deflate
     let mut flushed = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     (0..=MAX_BLOCKS).for_each(|_| flushed.extend_from_slice(&empty));
     assert!(message(Coding::Gzip, &flushed).contains("65536 blocks"));
@@ -392,7 +394,7 @@ fn a_body_that_is_cut_or_changed_is_not_taken_for_whole() {
                 "{coding:?} {end}"
             );
         }
-        // The last bytes are the checksum: of the content for zstd, before the length for gzip.
+        // The last bytes belong to the checksum: of the content in zstd, and before the length in gzip.
         for at in [body.len() - 1, body.len() - 4] {
             let mut changed = body.clone();
             changed[at] ^= 1;
@@ -468,7 +470,7 @@ proptest! {
     fn what_was_compressed_comes_back_and_a_byte_less_is_too_little(
         coding in coding(), level in 1..10u32, contents in vec(content(), 1..3),
     ) {
-        // Members and frames may follow each other; of the zlib format there is one stream.
+        // Several gzip members or zstd frames may follow each other. The zlib format has a single stream.
         let contents = match coding {
             Coding::Deflate => vec![contents.concat()],
             _ => contents,

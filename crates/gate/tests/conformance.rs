@@ -1,4 +1,5 @@
-//! docs/CONFORMANCE.md against what there is: every test it names exists, every path and method that is served is in it.
+//! Compares docs/CONFORMANCE.md with the code: every test that it names exists, and it contains every served path and
+//! method.
 
 use penstock_gate::openapi::{About, document};
 use std::path::Path;
@@ -15,7 +16,7 @@ fn page() -> String {
 fn every_test_that_the_page_names_exists() {
     let page = page();
     let mut named = 0;
-    // What stands between backquotes, every second piece.
+    // Take the texts between backquotes, which are every second piece.
     for piece in page.split('`').skip(1).step_by(2) {
         let Some((file, name)) = piece.split_once("::") else {
             continue;
@@ -27,7 +28,7 @@ fn every_test_that_the_page_names_exists() {
         } else {
             let declared = format!("fn {name}(");
             let before = text.split(&declared).next().unwrap_or_default();
-            // Within `proptest!` too, tests are marked right before they are declared.
+            // Test attributes directly precede the declaration, also within `proptest!`.
             let last = before.rsplit("#[test]").next().unwrap_or_default();
             let marked = before.contains("#[test]") && !last.contains("fn ");
             (declared, marked)

@@ -1,4 +1,4 @@
-//! What browsers are told about pages of other origins, on every path and whatever the answer is.
+//! Tests the CORS headers for pages of other origins, on every path and for every kind of answer.
 
 use penstock_gate::ports::Failure;
 use penstock_gate::{Gate, Header, Request, Response};
@@ -183,7 +183,7 @@ fn every_answer_to_an_allowed_page_can_be_read_by_it_errors_included() {
         let response = send(ports, method, path, &[APP], body);
         assert_eq!(response.status, status);
         let mut found = cors(&response);
-        // Errors differ by Accept, too.
+        // The form of errors also depends on `Accept`.
         if status >= 400 {
             assert_eq!(found.remove(0), ("vary", "accept"));
         }

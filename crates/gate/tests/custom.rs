@@ -1,4 +1,4 @@
-//! A policy of the operator's own, between the limits and the body of a call.
+//! Tests the operator's own policy, which decides after the limits and before the body is read.
 
 use penstock_gate::ports::{Failure, FailureKind};
 use penstock_gate::{Gate, Header, Request, Response};
@@ -108,7 +108,7 @@ fn a_refusal_runs_nothing_and_says_what_the_policy_says() {
             assert_eq!(answer.header("x-day"), Some("sunday"));
         }
         assert_eq!(ports.runs.get(), 0);
-        // The limit on calls at once has its place back after each.
+        // Each call returns its place to the concurrency limit.
         let limits = ports.quota_log.borrow().clone();
         assert_eq!(
             limits.iter().filter(|entry| *entry == "settle 0").count(),

@@ -1,4 +1,4 @@
-//! What of a model's answer goes out, in each form answers have.
+//! Tests the disclosure rules in each form of answers.
 
 use penstock_core::ModelVersion;
 use penstock_gate::ports::Failure;
@@ -109,7 +109,8 @@ fn predictions_tell_what_the_entry_for_the_model_and_the_tier_leaves() {
 
 #[test]
 fn the_label_is_the_models_even_where_told_scores_no_longer_tell_it() {
-    // Halves of 0 to 1: the first item's scores are 0.25, 0.75 and 0.25, the second's 0.75, 0.25, 0.25.
+    // Two buckets between 0 and 1: the first item's scores become 0.25, 0.75, 0.25, and the second's 0.75, 0.25,
+    // 0.25.
     let body = r#"{"inputs":{"x":[[0.1,0.2,0.3],[0.6,0.7,0.1]]}}"#;
     let ports = ports("[[disclosure]]\nbuckets = 2\n");
     let found = send(&ports, "/v1/models/cls:predict", &[], body)["predictions"].clone();
@@ -145,7 +146,7 @@ fn infer_tells_no_more_than_predict() {
 
 #[test]
 fn an_adapter_sees_whole_scores_and_what_it_says_of_them_is_cut() {
-    // The adapter answers `{"length": 3}` from what the model made of three letters.
+    // The adapter answers `{"length": 3}` from the model's output for three letters.
     let said = |policy: &str| {
         let headers = [("content-type", "text/plain")];
         send(

@@ -1,4 +1,4 @@
-//! Explanations over in-memory ports: what is run for one, what it costs, and what is told of it.
+//! Tests explanations over in-memory ports: their runs, their cost, and their content.
 
 use penstock_core::ModelVersion;
 use penstock_gate::ports::Failure;
@@ -7,7 +7,7 @@ use penstock_tensor::{Datatype, Tensor};
 use penstock_testkit::{InMemory, LIMITS};
 use serde_json::{Value, json};
 
-/// Two classes: the first is the sum of what it gets, the second twice the second number.
+/// A model with two classes: the first is the sum of the inputs, the second is twice the second input.
 const MODEL: &str = r#"
 description = "adds up"
 [[inputs]]
@@ -139,7 +139,7 @@ fn an_item_is_explained_in_batches_that_cost_an_item_for_each_group() {
         (&json!("mine"), &json!("m"))
     );
     assert!(value.get("predictions").is_none() && value["prediction_id"].is_string());
-    // Four items, of which three go into a batch.
+    // Four items run, three of them in one batch.
     assert_eq!(ports.runs.get(), 2);
     let log = ports.quota_log.borrow().join("; ");
     assert!(log.contains("charge 4") && !log.contains("refund"), "{log}");
@@ -231,7 +231,7 @@ fn an_explanation_tells_no_more_of_scores_than_the_caller_may_know() {
     ports.set_policy("[[disclosure]]\nround_decimals = 0\n");
     let (_, value) = explain(&ports, PREDICT, [4.25, 2.125, 8.0]);
     let told = &value["explanation"];
-    // 14.375, 11.125, 13.25 and 7.375 before they are rounded.
+    // The values before rounding are 14.375, 11.125, 13.25 and 7.375.
     assert_eq!(told["base_score"], json!(14.0));
     assert_eq!(values(told), [3.0, 1.0, 7.0]);
     assert_eq!(value["predictions"][0]["y"], json!([14.0, 4.0]));
@@ -251,7 +251,7 @@ fn an_explanation_comes_from_the_cache_where_the_model_has_one() {
         first.header("cache-status"),
         Some("penstock; fwd=miss; stored")
     );
-    // Another class of the same runs.
+    // The same runs explain another class.
     let (second, other) = send("/v1/models/m:explain?target=second");
     assert_eq!(second.header("cache-status"), Some("penstock; hit; ttl=60"));
     assert_eq!(values(&one["explanation"]), [3.0, 1.0, 7.0]);

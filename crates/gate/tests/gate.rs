@@ -1,4 +1,4 @@
-//! The gate over in-memory ports: every step of its flow, and everything that can stop it.
+//! Tests the gate over in-memory ports: every step of a request, and every reason to end it.
 
 use penstock_core::ModelVersion;
 use penstock_gate::ports::{Failure, FailureKind};
@@ -440,7 +440,7 @@ fn ready_names_the_folders_that_are_no_models_to_callers_who_may_know() {
     assert_eq!(of(&ask("GET", "/ready", b"")).get("skipped"), None);
 }
 
-/// Two models, of which `b` cannot run, and a policy.
+/// Returns two models, of which `b` cannot run, and a policy.
 fn one_of_two(policy: &str) -> InMemory {
     let mut ports = InMemory::new(&[("a", IDENTITY, &["1"]), ("b", IDENTITY, &["1"])], echo);
     ports.ready = std::rc::Rc::new(|model| match model {
@@ -519,7 +519,7 @@ fn ready_waits_for_the_models_that_the_operator_requires() {
     );
 }
 
-/// What the host says of a connection, with its token.
+/// Returns the header in which the host states facts about a connection, with its token.
 fn told(ports: &InMemory, facts: &str) -> [(&'static str, String); 1] {
     let token = "0123456789abcdef0123456789abcdef";
     ports
@@ -595,7 +595,7 @@ fn a_body_that_was_only_announced_is_judged_and_nothing_is_run_or_charged() {
             "10",
             401,
         ),
-        // It may cover the body, which nobody has.
+        // A signature may cover the body, which is not there yet.
         (
             "POST",
             "/v1/models/identity:predict",
@@ -659,7 +659,7 @@ fn a_content_type_is_one_readable_value_or_the_body_is_not_read() {
     ] {
         assert_eq!(send(lines, predict), (status, code.into()), "{lines:?}");
     }
-    // A model with an adapter takes any content that says what it is.
+    // A model with an adapter accepts any content with a valid content type.
     let adapted = "/v1/models/adapted:predict";
     for (lines, status) in [
         (&[&b"text/plain"[..]][..], 200),
@@ -755,7 +755,7 @@ fn a_version_the_engine_has_not_loaded_takes_no_call_that_did_not_pin_it() {
     );
     let asked = std::rc::Rc::new(std::cell::Cell::new(0));
     let count = asked.clone();
-    // The fake engine is asked by name only; the first question about `b` is about version 2.
+    // The fake engine knows only the model's name. Its first query about `b` concerns version 2.
     ports.ready = std::rc::Rc::new(move |_| {
         count.set(count.get() + 1);
         match count.get() {

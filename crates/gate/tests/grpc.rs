@@ -1,4 +1,4 @@
-//! Calls over gRPC through the whole gate, over in-memory ports.
+//! Tests calls over gRPC through the whole gate, over in-memory ports.
 
 #![allow(missing_docs)]
 
@@ -159,7 +159,7 @@ fn a_compressed_message_is_the_same_call() {
     ));
     let said: pb::ModelInferResponse = answer(&response);
     assert_eq!(said.raw_output_contents[0].len(), 80_000);
-    // Larger than what is looked at before the caller is known.
+    // The message is larger than the part that is decoded before authentication.
     let large = infer(&vec![1.0; 200_000]);
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(&large.encode_to_vec()).unwrap();
@@ -305,7 +305,7 @@ fn a_replay_has_the_status_of_the_answer_it_repeats() {
         }
         let other = call("ModelInfer", &infer(&[3.0, 4.0]));
         assert_eq!(status(&other), "9");
-        // Requests of a stream are told apart by their ids.
+        // The ids of a stream's requests distinguish them.
         for id in ["a", "b"] {
             let mut one = infer(&[1.0, 2.0]);
             one.id = id.into();

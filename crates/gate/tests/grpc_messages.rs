@@ -1,4 +1,4 @@
-//! Inference requests over gRPC: what is read of them, and what is said of those that are wrong.
+//! Tests inference requests over gRPC: their decoding, and the errors of invalid ones.
 
 #![allow(missing_docs)]
 
@@ -16,12 +16,12 @@ use prost::bytes::Bytes;
 
 const LIMIT: u64 = 1 << 20;
 
-/// What nothing here knows is refused, so that every place of it is seen.
+/// Decodes with unknown parameters refused, so that tests see every place that is checked.
 fn decode_infer(message: &[u8], contract: &Contract, limit: u64) -> Result<Decoded, Rejection> {
     grpc::decode_infer(message, contract, limit, Unknown::Refuse)
 }
 
-/// A model with one input `x` of the datatype and open length, and one output `y`.
+/// Returns a model with one input `x` of this datatype and variable length, and two outputs.
 fn contract(datatype: Datatype) -> Contract {
     Contract::parse(&format!(
         "description = \"d\"\n[[inputs]]\nname = \"x\"\ndatatype = \"{datatype}\"\nshape = [\"length\"]\n\n[[outputs]]\nname = \"y\"\ndatatype = \
@@ -60,7 +60,7 @@ fn read(request: &pb::ModelInferRequest, contract: &Contract) -> Result<Decoded,
     decode_infer(&request.encode_to_vec(), contract, LIMIT)
 }
 
-/// The code and the rules of a refusal.
+/// Returns the code and the rules of a rejected request.
 fn refusal(request: &pb::ModelInferRequest, contract: &Contract) -> (Code, Vec<String>) {
     let rejection = read(request, contract).unwrap_err();
     assert!(!rejection.message.is_empty());
@@ -74,7 +74,7 @@ fn parameter(choice: pb::infer_parameter::ParameterChoice) -> pb::InferParameter
     }
 }
 
-/// A tensor as typed contents, where its datatype has some.
+/// Converts a tensor to typed contents; `None` if its datatype has none.
 fn typed(tensor: &Tensor) -> Option<pb::InferTensorContents> {
     macro_rules! numbers {
         ($type:ty) => {
@@ -110,7 +110,7 @@ fn typed(tensor: &Tensor) -> Option<pb::InferTensorContents> {
     Some(contents)
 }
 
-/// Tensors of every datatype, of finite numbers.
+/// Generates tensors of every datatype with finite numbers.
 fn tensors() -> impl Strategy<Value = Tensor> {
     let datatype = prop::sample::select(Datatype::ALL);
     (datatype, prop::collection::vec(any::<[u8; 8]>(), 1..20)).prop_map(|(datatype, words)| {
@@ -266,8 +266,8 @@ proptest! {
         if pb::ModelInferRequest::decode(message.as_slice()).is_err() {
             prop_assert!(ours.is_err());
         } else if let Err(rejection) = ours {
-            // A field that no definition of ours looks into may be broken and pass; never the other way round, but that
-            // groups are passed over everywhere.
+            // prost accepts a broken field that its definitions do not have. The reverse is not allowed: the decoder
+            // refuses every message that prost refuses. Groups are skipped everywhere.
             prop_assert_ne!(rejection.code, Code::Internal);
         }
     }
@@ -310,7 +310,7 @@ fn inputs_come_in_the_contracts_order_whatever_theirs_was() {
 
 #[test]
 fn numbers_are_read_packed_and_one_by_one_and_in_parts() {
-    // `int_contents` as two fields of contents, the first unpacked and the second packed.
+    // Sends `int_contents` in two fields, the first unpacked and the second packed.
     let mut x = input("x", "INT16", &[3]).encode_to_vec();
     x.extend_from_slice(&[0x2a, 2, 0x10, 7]);
     x.extend_from_slice(&[0x2a, 5, 0x12, 3, 8, 0xac, 0x02]);
@@ -549,7 +549,7 @@ fn parameters_that_say_something_are_taken_and_the_others_refused() {
         let found = refusal(&with(name, choice), &contract);
         assert_eq!(found, (code, vec![rule.to_owned()]), "{name}");
     }
-    // 4.0 is 4, as in JSON.
+    // As in JSON, 4.0 is 4.
     for (number, expected) in [(4.0, Some(4)), (0.0, None)] {
         let found = read(&with("timeout", Choice::DoubleParam(number)), &contract);
         assert_eq!(found.unwrap().timeout_us, expected);
@@ -578,7 +578,7 @@ fn parameters_that_nothing_acts_on_are_ignored_unless_they_would_change_the_resu
     };
     let base = request(vec![input("x", "UINT8", &[2])], &[&[1, 2]]);
     let plain = lenient(&base).unwrap();
-    // KServe's client states the size of raw bytes, and MLServer's codecs how they were made.
+    // KServe's client states the size of raw bytes, and MLServer's codecs state their encoding.
     let mut kserve = base.clone();
     for (name, choice) in [
         ("binary_data_size", Choice::Int64Param(2)),
@@ -591,7 +591,7 @@ fn parameters_that_nothing_acts_on_are_ignored_unless_they_would_change_the_resu
     kserve
         .parameters
         .insert("headers".to_owned(), parameter(Choice::BoolParam(true)));
-    // A parameter without a value.
+    // Adds a parameter without a value.
     kserve
         .parameters
         .insert("priority".to_owned(), Default::default());
@@ -692,7 +692,7 @@ fn outputs_are_those_of_the_contract_each_once_and_with_its_classes() {
 fn a_million_of_anything_costs_no_more_than_what_was_sent() {
     let contract = contract(Datatype::Int64);
     let million = 1_000_000;
-    // Empty inputs, outputs, raw contents and parameters: two bytes each.
+    // Empty inputs, outputs, raw contents and parameters take two bytes each.
     for key in [0x2a, 0x32, 0x3a, 0x22] {
         let message = [key, 0].repeat(million);
         let rejection = decode_infer(&message, &contract, LIMIT).unwrap_err();
@@ -705,7 +705,7 @@ fn a_million_of_anything_costs_no_more_than_what_was_sent() {
             );
         }
     }
-    // One byte an element on the wire, eight in the tensor: counted before there is room for them.
+    // An element has one byte in the message and eight in the tensor. They are counted before memory is reserved.
     let mut x = input("x", "INT64", &[million as i64]);
     x.contents = Some(pb::InferTensorContents {
         int64_contents: vec![1; million],
@@ -720,7 +720,7 @@ fn a_million_of_anything_costs_no_more_than_what_was_sent() {
     let raw = request(vec![input("x", "INT64", &[1 << 17])], &[&vec![0; 1 << 20]]);
     assert!(read(&raw, &contract).is_ok());
     assert!(decode_infer(&raw.encode_to_vec(), &contract, LIMIT - 1).is_err());
-    // Axes, and parameters of an input.
+    // Sends a million axes, and a million parameters of an input.
     let mut x = input("x", "INT64", &vec![1; million]).encode_to_vec();
     x.extend([0x22, 0].repeat(million));
     let mut message = vec![0x2a];

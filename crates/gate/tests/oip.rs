@@ -1,5 +1,5 @@
-//! The Open Inference Protocol with Triton's extensions, over in-memory ports: binary tensors, classes, terms,
-//! generate, and the configuration of models.
+//! Tests the Open Inference Protocol with Triton's extensions over in-memory ports: binary tensors, classes, priority
+//! and timeout, `generate`, and the configuration of models.
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -101,7 +101,7 @@ fn json_of(response: &Response) -> Value {
         .unwrap_or_else(|error| panic!("{error}: {:?}", String::from_utf8_lossy(&response.body)))
 }
 
-/// The JSON of an answer and the bytes behind it.
+/// Returns the JSON of an answer and the bytes after it.
 fn cut(response: &Response) -> (Value, &[u8]) {
     let length: usize = response.header(LENGTH).expect("a length").parse().unwrap();
     let (json, tail) = response.body.split_at(length);
@@ -117,7 +117,7 @@ fn floats(values: &[f32]) -> Vec<u8> {
 
 const X: [f32; 6] = [0.25, 0.5, 0.125, 3.0, -1.0, 2.0];
 
-/// A request with `x` behind its JSON, and the JSON's length.
+/// Returns a request with the bytes of `x` after its JSON, and the JSON's length.
 fn binary_request(more: &str) -> (Vec<u8>, String) {
     let json = format!(
         "{{\"id\":\"7\",\"inputs\":[{{\"name\":\"x\",\"shape\":[2,3],\"datatype\":\"FP32\",\
@@ -169,7 +169,7 @@ fn each_output_has_the_form_that_is_asked_for_it() {
         json!({"binary_data_size": 16})
     );
     assert_eq!(tail.len(), 16);
-    // What has no bytes behind it is JSON and nothing else.
+    // An answer without binary outputs is only JSON.
     let (body, length) = binary_request(",\"outputs\":[{\"name\":\"count\"}]");
     let response = infer(&[(LENGTH, &length)], &body);
     assert_eq!(
@@ -327,7 +327,7 @@ fn a_body_that_is_not_what_its_header_says_is_refused() {
             415,
             "unsupported_media_type",
         ),
-        // As some clients send it.
+        // Some clients send this.
         (
             vec![("content-type", OCTETS)],
             b"{}".to_vec(),
@@ -422,7 +422,7 @@ fn a_binary_answer_is_replayed_whole() {
         (cut(&second), second.header("content-type"))
     );
     assert_eq!(ports.runs.get(), 1);
-    // The same bytes cut elsewhere are another call.
+    // The same bytes with another JSON length are another call.
     let headers = [("idempotency-key", "k-1"), (LENGTH, "0")];
     assert_eq!(
         post(&ports, "/v2/models/m/infer", &headers, &body).status,
@@ -565,7 +565,7 @@ fn a_models_configuration_is_shown_for_each_version() {
             (&config["name"], &config["max_batch_size"]),
             (&json!("m"), &json!(0))
         );
-        // `count` has the batch axis alone, so dims are whole shapes, and the same as in the metadata.
+        // `count` has only the batch axis, so dims are whole shapes, as in the metadata.
         assert_eq!(
             config["input"],
             json!([{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 3]}])
@@ -791,7 +791,7 @@ proptest! {
         let body = if whole { good[..cut.index(good.len() + 1)].to_vec() } else { body };
         for target in ["/v2/models/m/infer", "/v2/models/text/infer", "/v2/models/text/generate"] {
             let response = post(&ports(), target, &[(LENGTH, &length)], &body);
-            // 501 is about a parameter of the caller.
+            // A parameter of the caller causes 501.
             let fault = response.status >= 500 && response.status != 501;
             prop_assert!(!fault, "{} {:?}", target, response);
             match response.header(LENGTH) {

@@ -1,5 +1,5 @@
-//! The description of the API against what serves: every example runs, every path has its route, every reference leads
-//! somewhere, and what the schemas refuse the parsers refuse too.
+//! Compares the API description with the gate: every example runs, every path has a route, every reference resolves,
+//! and the parsers refuse everything that the schemas refuse.
 
 use penstock_core::ModelVersion;
 use penstock_gate::openapi::{About, Described, MAX_DOCUMENT_BYTES, document};
@@ -10,7 +10,7 @@ use penstock_testkit::InMemory;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// The contracts in the repository, and some that have what those lack.
+/// Returns the contracts of the repository, and some with features that those lack.
 fn contracts() -> Vec<(String, Contract)> {
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models");
     let mut contracts = Vec::new();
@@ -86,7 +86,7 @@ fn whole(contracts: &[(String, Contract)]) -> Value {
     )
 }
 
-/// What is wrong with a value under a schema, or nothing. Knows the keywords the document uses, and stops at others.
+/// Returns the violation of a schema by a value, if any. Supports the keywords of the document, and panics on others.
 fn wrong(document: &Value, schema: &Value, value: &Value) -> Option<String> {
     let Value::Object(keywords) = schema else {
         return (schema == &json!(false)).then(|| "nothing may be here".to_owned());
@@ -198,7 +198,7 @@ fn wrong(document: &Value, schema: &Value, value: &Value) -> Option<String> {
     None
 }
 
-/// Walks over every value of a document.
+/// Visits every value of a document.
 fn walk(value: &Value, visit: &mut impl FnMut(&Value)) {
     visit(value);
     match value {
@@ -208,7 +208,7 @@ fn walk(value: &Value, visit: &mut impl FnMut(&Value)) {
     }
 }
 
-/// The JSON example and schema of an operation's body.
+/// Returns the JSON example and the schema of an operation's body.
 fn example(document: &Value, path: &str) -> Option<(Value, Value)> {
     let body = &document["paths"][path]["post"]["requestBody"]["content"]["application/json"];
     let (_, example) = body.get("examples")?.as_object()?.iter().next()?;
@@ -266,7 +266,8 @@ fn what_the_schema_of_inputs_refuses_the_parser_refuses_too() {
                 let refused = parse_predict(body.to_string().as_bytes(), contract).is_err();
                 let text = body.to_string();
                 let faulty = wrong(&document, &schema, &body).is_some();
-                // The schema knows less: it may let pass what the parser refuses, never the other way round.
+                // The schema is less strict than the parser: it may accept a body that the parser refuses, but not
+                // the reverse.
                 assert!(
                     refused || !faulty,
                     "{name} {}: {}",
@@ -311,7 +312,7 @@ fn every_reference_leads_somewhere_and_every_component_is_used() {
     }
 }
 
-/// Visits every schema of a document, with where it stands. `named` tells those of `components.schemas` themselves.
+/// Visits every schema of a document with its place. `named` marks the direct members of `components.schemas`.
 fn schemas(document: &Value, visit: &mut impl FnMut(&str, bool, &Value)) {
     fn inside(
         place: &str,
@@ -377,7 +378,7 @@ fn generators_find_nothing_they_cannot_read() {
         if has("enum") || has("const") {
             assert!(has("type"), "{place}: the type of these values");
         }
-        // A generator makes up the name of an object that has none, and two such names may be equal.
+        // A generator invents a name for an object without one, and two invented names may be equal.
         if has("properties") {
             assert!(named, "{place}: an object with members needs a name");
             assert!(has("description"), "{place}");
@@ -597,7 +598,7 @@ fn the_document_stays_within_its_bound_however_many_models_there_are() {
     );
 }
 
-/// Members of a value that its schema does not describe, each with its place.
+/// Collects the members of a value that its schema does not describe, each with its place.
 fn undescribed(document: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
     if let Some(place) = schema.get("$ref").and_then(Value::as_str) {
         let schema = document
@@ -628,7 +629,7 @@ fn undescribed(document: &Value, schema: &Value, value: &Value, at: &str, found:
         {
             Some(schema) => undescribed(document, schema, value, &at, found),
             None if schema.get("additionalProperties").is_some() => {}
-            // A schema without any keyword describes nothing, and says so.
+            // A schema without any keyword describes no members on purpose.
             None if schema.as_object().is_some_and(serde_json::Map::is_empty) => {}
             None => found.push(at),
         }

@@ -1,4 +1,4 @@
-//! Calls through limits, idempotency and usage: what each step takes, and what is given back.
+//! Tests calls through limits, idempotency and usage: the charges of each step, and the refunds.
 
 use penstock_gate::ports::{Failure, FailureKind};
 use penstock_gate::{Gate, Header, Request, Response};
@@ -76,11 +76,11 @@ fn all_limits(ports: &InMemory) {
     ports.set_policy(LIMITS);
 }
 
-/// One call in a minute from each address.
+/// Allows one call in 14 seconds from each address.
 const ONE_CALL: &str = "[[limits]]\nname = \"per-address\"\nper = [\"address\"]\nalgorithm = \"token-bucket\"\n\
      limit = 1\nwindow_s = 14\n";
 
-/// As many items in an hour as [`BODY`] has.
+/// Allows as many items in an hour as [`BODY`] has.
 const THREE_ITEMS: &str =
     "[[limits]]\nname = \"items\"\nunit = \"items\"\nlimit = 3\nwindow_s = 3600\n";
 
@@ -396,7 +396,7 @@ fn use_is_counted_by_model_and_reported_to_its_tenant() {
         assert_eq!(send(&ports, PREDICT, key, BODY).0.status, 200);
     }
     assert_eq!(send(&ports, PREDICT, None, b"{").0.status, 400);
-    // A name nobody has is not counted, or strangers would fill the report.
+    // Unknown names are not counted. Otherwise callers could fill the report with arbitrary names.
     assert_eq!(
         send(&ports, "/v1/models/x:predict", None, BODY).0.status,
         404
@@ -431,7 +431,7 @@ fn use_is_counted_by_model_and_reported_to_its_tenant() {
     ports.kv.set_failing(true);
     assert_eq!(send(&ports, "/v1/usage", None, b"").0.status, 503);
     assert_eq!(send(&ports, PREDICT, None, BODY).0.status, 503);
-    // What ran nothing is answered as it would be.
+    // A call that ran nothing gets its usual answer.
     assert_eq!(send(&ports, PREDICT, None, b"{").0.status, 400);
 }
 

@@ -1,4 +1,4 @@
-//! Whatever a client sends, the gate answers in JSON, with a request id, and not with a 500.
+//! Checks that the gate answers every request in JSON, with a request id, and never with a 500.
 
 use penstock_core::ModelVersion;
 use penstock_gate::ports::Failure;
@@ -123,7 +123,7 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     ]);
     prop_oneof![
         good.clone().prop_map(|text| text.as_bytes().to_vec()),
-        // The same with a byte changed.
+        // The same body with one byte changed.
         (good, any::<prop::sample::Index>(), any::<u8>()).prop_map(|(text, at, byte)| {
             let mut bytes = text.as_bytes().to_vec();
             let at = at.index(bytes.len());
@@ -149,7 +149,7 @@ proptest! {
         *ports.policy.borrow_mut() =
             "[cors]\nallowed_origins = [\"https://app.example\"]\n[[disclosure]]\nround_decimals = 2\ntop = 1\n".into();
         let request = Request { method: method.into(), target, headers, body };
-        // The test adapter answers nonsense to this one word, which is its own fault.
+        // The test adapter fails on this word by design.
         prop_assume!(request.body != b"broken");
         let response = Gate::new(ports).handle(&request);
         prop_assert!((200..500).contains(&response.status), "{} for {request:?}", response.status);

@@ -1,5 +1,5 @@
-//! Statistics, index, loading and unloading over in-memory ports: what is asked of the host, what is told of it, and what is
-//! refused.
+//! Tests statistics, index, loading and unloading over in-memory ports: the calls of the host, the answers, and the
+//! refusals.
 
 use penstock_core::ModelVersion;
 use penstock_gate::ports::Failure;
@@ -212,7 +212,7 @@ fn what_is_told_is_what_the_host_says_of_models_that_the_caller_may_know_of() {
         let seen = names(&ask(&ports, method, path, &[], b""));
         assert_eq!(seen, both[..1], "{path}");
     }
-    // Reading is not changing.
+    // Permission to read does not include permission to change.
     for what in ["load", "unload"] {
         let path = format!("/v2/repository/models/identity/{what}");
         refused(

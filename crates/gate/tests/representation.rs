@@ -1,11 +1,11 @@
-//! What is compressed must be readable by everybody's decoders, whatever it holds.
+//! Checks that common decoders can read every compressed body.
 
 use penstock_core::negotiate::ContentCoding;
 use penstock_gate::representation::{SAMPLE_BYTES, encoded};
 use proptest::prelude::*;
 use std::io::Read;
 
-/// Bodies as models make them: repetitive, random, numbers, and mixtures of those.
+/// Generates bodies like those of models: repetitive, random, numeric, and mixtures.
 fn body() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         proptest::collection::vec(any::<u8>(), 0..3_000),

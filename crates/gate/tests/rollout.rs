@@ -1,4 +1,4 @@
-//! Which version answers a call, what the answer says of it, and when a canary ends: the gate over ports in memory.
+//! Tests rollouts over in-memory ports: the chosen version, its headers, and the end of a canary.
 
 use penstock_core::ModelVersion;
 use penstock_gate::ports::{Failure, FailureKind, Services};
@@ -26,7 +26,7 @@ shape = ["N", 1]
 const CALL: &str = "/v1/models/m:predict";
 const ID: u64 = 64;
 
-/// A gate over a model with three versions, of which the second fails when told.
+/// A gate over a model with three versions. The second fails on demand.
 struct Setup {
     ports: InMemory,
     gate: Gate<InMemory>,
@@ -64,7 +64,7 @@ impl Setup {
         let document = json!({ "v": 1, "generation": 1, "models": { "m": rollout } }).to_string();
         Rollouts::parse(&document).unwrap();
         self.ports.set_rollouts(Some(&document));
-        // What was read before is believed for a second.
+        // The gate uses the last read rollouts for a second.
         self.ports.clock.advance_ms(1_000);
     }
 
@@ -152,7 +152,7 @@ fn a_call_is_answered_by_what_was_read_last_while_the_rollouts_cannot_be_read() 
     setup.ports.clock.advance_ms(1_000);
     assert_eq!(setup.says(CALL, &[]), said(200, "1", "default:1"));
     assert!(setup.ports.logged.borrow()[0].contains("cannot be read"));
-    // Who has read nothing does not guess; a number needs no reading.
+    // An instance without any earlier read refuses the call. A version number needs no read.
     setup.gate = Gate::new(setup.ports.clone());
     let refused = setup.ask(CALL, &[]);
     assert_eq!(
@@ -215,7 +215,7 @@ fn calls_of_a_canary_are_counted_and_a_bad_one_ends_by_itself() {
     let canary = format!("canary:{ID}");
     assert_eq!(setup.says(CALL, &[]), said(200, "2", &canary));
     assert_eq!(setup.ports.canary_counters(), [1]);
-    // Who names a version is not counted, and a full line says nothing of the version.
+    // A call with a pinned version is not counted, and a full queue says nothing about the version.
     assert_eq!(
         setup.says("/v1/models/m@2:predict", &[]),
         said(200, "2", "pinned")
@@ -232,7 +232,8 @@ fn calls_of_a_canary_are_counted_and_a_bad_one_ends_by_itself() {
         assert!(failed < 1_000, "it goes on");
         setup.ports.clock.advance_ms(20);
     }
-    // 50 calls are waited for, and then one judgement in four calls, and a second until it is known.
+    // At least 50 calls are counted. Then one call in four judges the canary, and the result takes effect within a
+    // second.
     assert!((49..250).contains(&failed), "{failed}");
     assert_eq!(setup.says(CALL, &[]), said(200, "1", "default:1"));
     let why = setup.ports.open_rollouts().rolled_back("m", ID).unwrap();
@@ -264,7 +265,7 @@ fn callers_are_split_by_header_and_shadows_run_beside_what_answers() {
     );
     let three = ModelVersion::parse("3").unwrap();
     assert_eq!(*setup.ports.shadowed.borrow(), [three, three]);
-    // Who names a version has that run and no other; what failed is compared with nothing.
+    // A call with a pinned version has no shadow run. A failed run has none either.
     assert_eq!(setup.says("/v1/models/m@1:predict", &[]).0, 200);
     setup.failing.set(Some(FailureKind::Failed));
     assert_eq!(setup.says(CALL, &[("x-plan", "gold")]).0, 500);

@@ -1,4 +1,5 @@
-//! The surfaces over in-memory ports: batches, embeddings, content of several parts, and versions named beside the path.
+//! Tests the surfaces over in-memory ports: batches, embeddings, content with several parts, and versions outside the
+//! path.
 
 use penstock_core::ModelVersion;
 use penstock_gate::ports::{Failure, FailureKind};
@@ -44,13 +45,13 @@ max_items = 4
     )
 }
 
-/// An adapter for which the contract says more.
+/// Returns a contract with an adapter that has more settings.
 fn adapted_with(adapter: &str, more: &str) -> String {
     let name = format!("name = \"{adapter}\"\n");
     adapted(adapter).replace(&name, &format!("{name}{more}\n"))
 }
 
-/// Hands inputs back; what has a 666 in it cannot be run, nor what is run with it.
+/// Returns its inputs. A run with the value 666 in any item fails.
 fn echo(_: &str, _: ModelVersion, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
     let poison = 666f32.to_le_bytes();
     let poisoned = |tensor: &Tensor| tensor.data.chunks(4).any(|bytes| bytes == poison);
@@ -233,7 +234,7 @@ fn content_of_text_or_tensors_is_predicted_like_what_it_stands_for() {
         (status, &value["predictions"]),
         (200, &json!([{ "b": [1.0, 2.0] }]))
     );
-    // And so does a batch of both.
+    // A batch with both kinds of requests works too.
     let both = json!({ "requests": [{ "content": "hello" }, { "inputs": { "x": [[2]] } }] });
     let (status, value) = call("/v1/models/lengths:batchPredict", &both);
     assert_eq!(status, 200, "{value}");
@@ -339,7 +340,7 @@ fn embeddings_come_in_the_shape_of_openai_in_order_and_in_either_encoding() {
         json!({ "prompt_tokens": 5, "total_tokens": 5 })
     );
 
-    // More inputs than one run takes.
+    // Sends more inputs than fit into one run.
     let texts: Vec<String> = (1..=9).map(|length| "x".repeat(length)).collect();
     let body =
         json!({ "input": texts, "model": "vectors", "encoding_format": "base64", "user": "u" });
@@ -523,7 +524,7 @@ fn token_ids_are_refused_unless_the_contract_says_whose_they_are() {
             "{message}"
         );
     }
-    // In content they are said to be of the model's vocabulary.
+    // Tokens in content are accepted as ids of the model's vocabulary.
     let (status, value) = call(
         "/v1/models/lengths:predict",
         &json!({ "content": [{ "type": "text", "tokens": [1, 2] }] }),
@@ -603,7 +604,7 @@ fn one_idempotency_key_runs_once_however_the_path_is_spelt() {
     let body = br#"{"inputs":{"a":[[1,2]]}}"#;
     let keyed = [("idempotency-key", "k")];
     let version = [("idempotency-key", "k"), ("x-model-version", "1")];
-    // Each list is one call in several spellings.
+    // Each list contains spellings of the same call.
     type Headers<'a> = &'a [(&'a str, &'a str)];
     let spellings: [&[(&str, Headers)]; 4] = [
         &[
@@ -642,7 +643,7 @@ fn one_idempotency_key_runs_once_however_the_path_is_spelt() {
         }
         assert_eq!(ports.runs.get(), 1);
     }
-    // What asks for something else is refused, and does not run either.
+    // A different call with the same key is refused and does not run.
     let ports = ports();
     ports.set_policy("[idempotency]\nenabled = true\n");
     let first = call_at(&ports, "/v1/models/identity:predict", &keyed, body);
@@ -765,7 +766,7 @@ fn a_version_may_be_named_in_the_body_and_must_be_the_one_of_the_path() {
         ] {
             let response = call_at(&ports(), target, &[], what.to_string().as_bytes());
             let got = response.status;
-            // In content what is too long for a version is merely one that there is not.
+            // In content, a version that is too long counts as an unknown version.
             let too_long = version.as_str().is_some_and(|text| text.len() > 64);
             let status = match too_long && what.get("content").is_some() {
                 true => 404,
@@ -773,7 +774,8 @@ fn a_version_may_be_named_in_the_body_and_must_be_the_one_of_the_path() {
             };
             let text = String::from_utf8_lossy(&response.body);
             assert_eq!(got, status, "{target} {what}: {text}");
-            // What is refused before the version was read says which would have answered.
+            // A refusal before the body's version is read names the version that the path selects, so it is not
+            // checked here.
             if answered.is_some() {
                 assert_eq!(
                     response.header("x-model-version"),
@@ -857,7 +859,7 @@ fn a_batch_of_which_nothing_ran_is_made_again_with_the_same_idempotency_key() {
     assert_eq!(again().header("idempotency-replayed"), Some("true"));
 }
 
-/// Adds up the items of a run, as `CumSum` over the batch does: the answer to an item depends on those before it.
+/// Returns cumulative sums over the batch, as `CumSum` does. The answer to an item depends on the items before it.
 fn running_sum(_: &str, _: ModelVersion, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
     let sum = |mut tensor: Tensor| {
         tensor.name = if tensor.name == "a" { "b" } else { "y" }.into();
@@ -916,7 +918,7 @@ fn each_text_of_a_list_is_embedded_alone_where_rows_depend_on_each_other() {
         value["data"][0]["embedding"].clone()
     };
     let ports = dependent();
-    // More than one run takes.
+    // Sends more texts than fit into one run.
     let texts = ["a", "four", "three", "xy", "seven77"];
     let body = json!({ "input": texts, "model": "vectors" }).to_string();
     let response = call_at(&ports, "/v1/embeddings", &[], body.as_bytes());

@@ -1,4 +1,4 @@
-//! The surfaces over texts and pairs: classes, moderations, reranking and scores, over in-memory ports.
+//! Tests the surfaces over texts and pairs over in-memory ports: classes, moderations, reranking and scores.
 
 use penstock_core::ModelVersion;
 use penstock_gate::ports::Failure;
@@ -34,7 +34,7 @@ rambling = { label = "long", threshold = 0.3 }
 terse = "short"
 "#;
 
-/// Hands inputs back; version 7 of `double` adds up what it gets twice.
+/// Returns its inputs. Version 7 of `double` adds each input to itself.
 fn echo(model: &str, version: ModelVersion, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
     let doubles = model == "double" && version.to_string() == "7";
     let rename = |mut tensor: Tensor| {

@@ -1,10 +1,10 @@
-//! `penstock:adapter` over one adapter's Rust code: [`Adapter`] is all an adapter has to be. Content is
-//! lent to it from where it arrived; tensors are copied once each way.
+//! Implements `penstock:adapter` over the Rust code of an adapter, which implements only [`Adapter`]. Content is
+//! borrowed from the received call; tensors are copied once in each direction.
 
 #[cfg(feature = "adapter")]
 pub use component::*;
 
-/// The component.
+/// The component's side: its exports.
 #[cfg(feature = "adapter")]
 mod component {
     use crate::types::{bulk_bytes, tensors, tensors_from_wit, tensors_to_wit};
@@ -24,7 +24,7 @@ mod component {
 
     use bindings::exports::penstock::adapter::adapter as wit;
 
-    /// Makes a component's exports out of an [`Adapter`].
+    /// Generates a component's exports from an [`Adapter`].
     pub struct Component<A>(std::marker::PhantomData<A>);
 
     /// An opened adapter as a WIT resource.
@@ -114,7 +114,7 @@ mod component {
     }
 }
 
-/// The gate's side: what it imports.
+/// The gate's side: its imports.
 #[cfg(feature = "gate")]
 mod gate {
     use crate::imports::bindings::penstock::adapter::adapter as wit;

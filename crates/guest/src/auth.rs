@@ -1,10 +1,10 @@
-//! `penstock:auth` over `penstock-policy`, on the durable store: also for what was seen of signatures, or each could be sent
-//! once more after a restart. Secrets are variables.
+//! Implements `penstock:auth` over `penstock-policy`, on the durable store. The store also keeps the signatures seen
+//! so far; otherwise each could be replayed once after a restart. Secrets are variables.
 
 #[cfg(feature = "auth")]
 pub use component::{Component, bindings};
 
-/// The component.
+/// The component's side: its exports.
 #[cfg(feature = "auth")]
 mod component {
     use crate::kv::{DEFAULT, WitKv};
@@ -35,14 +35,14 @@ mod component {
     use bindings::exports::penstock::auth::auth as wit;
     use bindings::fermyon::spin::variables;
 
-    /// The component.
+    /// The type that exports the interface.
     pub struct Component;
 
     impl wit::Guest for Component {
         type Policy = KvAuth<WitKv>;
     }
 
-    /// The value of a variable; none where the host has no such variable or it is empty.
+    /// Returns a variable's value; `None` if the host has no such variable or its value is empty.
     fn variable(name: &str) -> Option<String> {
         variables::get(name).ok().filter(|value| !value.is_empty())
     }
@@ -127,7 +127,7 @@ mod component {
     }
 }
 
-/// The gate's side: what it imports.
+/// The gate's side: its imports.
 #[cfg(feature = "gate")]
 mod gate {
     use crate::imports::bindings::penstock::auth::auth as wit;

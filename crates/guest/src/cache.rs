@@ -1,11 +1,12 @@
-//! `penstock:cache` over `penstock-policy`, on the store for counters: what is kept may be lost at a crash.
+//! Implements `penstock:cache` over `penstock-policy`, on the store for counters. A crash may lose the cached
+//! results.
 
 #[cfg(feature = "cache")]
 pub use component::{Component, bindings};
 #[cfg(feature = "gate")]
 pub use gate::WitCache;
 
-/// The component.
+/// The component's side: its exports.
 #[cfg(feature = "cache")]
 mod component {
     use crate::kv::{COUNTERS, DEFAULT, WitKv};
@@ -31,11 +32,11 @@ mod component {
 
     use bindings::exports::penstock::cache::cache as wit;
 
-    /// The component.
+    /// The type that exports the interface.
     pub struct Component;
 
     thread_local! {
-        /// The cache, with its store opened once for the life of an instance.
+        /// The cache. Its store is opened once in the life of an instance.
         static CACHE: KvCache<WitKv> = const { KvCache::new(WitKv::new(&[COUNTERS, DEFAULT])) };
     }
 
@@ -83,7 +84,7 @@ mod component {
     }
 }
 
-/// The gate's side: what it imports.
+/// The gate's side: its imports.
 #[cfg(feature = "gate")]
 mod gate {
     use crate::imports::bindings::penstock::cache::cache as wit;
@@ -91,7 +92,7 @@ mod gate {
     use penstock_policy::cache::service::CacheService;
     use penstock_policy::cache::words::{CacheAddress, Kept, Looked};
 
-    /// The cache, as the gate imports it.
+    /// The cache as the gate imports it.
     pub struct WitCache;
 
     fn address(at: &CacheAddress<'_>) -> wit::Address {

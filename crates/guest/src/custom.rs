@@ -1,9 +1,9 @@
-//! `penstock:policy` over `penstock-policy`.
+//! Implements `penstock:policy` over `penstock-policy`.
 
 #[cfg(feature = "custom")]
 pub use component::{Component, bindings};
 
-/// The component that is built in.
+/// The built-in component's side: its exports.
 #[cfg(feature = "custom")]
 mod component {
     use penstock_policy::custom::service::{AdmitAll, CustomService};
@@ -27,7 +27,7 @@ mod component {
 
     use bindings::exports::penstock::policy::policy as wit;
 
-    /// The component.
+    /// The type that exports the interface.
     pub struct Component;
 
     impl wit::Guest for Component {
@@ -66,7 +66,7 @@ mod component {
     }
 }
 
-/// The gate's side: what it imports.
+/// The gate's side: its imports.
 #[cfg(feature = "gate")]
 mod gate {
     use crate::imports::bindings::penstock::policy::policy as wit;

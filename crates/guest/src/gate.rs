@@ -1,7 +1,7 @@
-//! The gate's two entry points over one [`Gate`], and its ports over WIT imports. What the gate imports from the policies is
-//! converted in their files.
+//! Implements the gate's two entry points over one [`Gate`], and its ports over WIT imports. The modules of the
+//! policies convert the types that the gate imports from them.
 //!
-//! Both entry points end in the same call, [`answer`], so the same request gets the same answer through either.
+//! Both entry points end in the same call, [`answer`], so a request gets the same answer through either.
 
 use crate::types::{http as wit_http, tensors_from_wit, tensors_to_wit};
 use crate::{inference::failure, models::control_failure};
@@ -26,33 +26,32 @@ use bindings::penstock::{
     quota::quota as wit_quota, usage::usage as wit_usage,
 };
 
-/// Where the manifest mounts the operator's policy.
+/// The path at which the manifest mounts the operator's policy.
 const POLICY_FILE: &str = "/penstock.toml";
 
-/// The largest policy that is read. Real ones are a few kilobytes.
+/// The most bytes of a policy that are read. Real policies have a few kilobytes.
 const MAX_POLICY_BYTES: u64 = 1 << 20;
 
-/// Where the manifest mounts the models directory.
+/// The path at which the manifest mounts the models directory.
 const MODELS_DIRECTORY: &str = "/models";
 
-/// The largest contract or file of an adapter that is read.
+/// The most bytes of a contract or an adapter's file that are read.
 const MAX_MODEL_FILE_BYTES: u64 = penstock_tensor::contract::MAX_ADAPTER_FILE_BYTES;
 
-/// The largest body read through the HTTP door; the model's own limit is checked after it. It is
-/// as large as the largest contract default allows four times over, and keeps one request from
-/// filling an instance's memory.
+/// The largest body in bytes that the HTTP entry point reads. The model's own limit is checked later. It is four
+/// times the largest default limit of contracts, and prevents one request from filling an instance's memory.
 pub const MAX_HTTP_DOOR_BODY_BYTES: usize = 64 << 20;
 
 thread_local! {
     static GATE: RefCell<Gate<WitPorts>> = RefCell::new(Gate::new(WitPorts));
 }
 
-/// Answers a request: where both doors meet.
+/// Answers a request. Both entry points call this function.
 pub fn answer(request: &Request) -> Response {
     GATE.with_borrow_mut(|gate| gate.handle(request))
 }
 
-/// The direct door.
+/// The type that exports the direct entry point.
 pub struct Door;
 
 impl bindings::exports::penstock::gate::door::Guest for Door {
@@ -85,10 +84,10 @@ impl bindings::exports::penstock::gate::door::Guest for Door {
     }
 }
 
-/// What the HTTP door gives back to the SDK.
+/// The type that the HTTP entry point returns to the SDK.
 pub type HttpResponse = spin_sdk::http::Response<HttpBody>;
 
-/// The body of an answer: data, and what follows it.
+/// The body of an answer: data, and the trailers after it.
 pub struct HttpBody {
     data: Option<bytes::Bytes>,
     trailers: Option<http::HeaderMap>,
@@ -123,18 +122,18 @@ impl http_body::Body for HttpBody {
     fn size_hint(&self) -> http_body::SizeHint {
         let bytes = self.data.as_ref().map_or(0, bytes::Bytes::len);
         match self.trailers {
-            // Its end are the trailers, and no length.
+            // The trailers end the body, so its length is not announced.
             Some(_) => http_body::SizeHint::default(),
             None => http_body::SizeHint::with_exact(bytes as u64),
         }
     }
 }
 
-/// How Penstock's own host says that the body of a call over gRPC is one message without its frame. Other hosts hand
-/// over what came.
+/// The header by which Penstock's own host states that the body of a gRPC call is one message without its frame.
+/// Other hosts pass the body as received.
 const UNFRAMED: &str = "penstock-grpc";
 
-/// A call over gRPC as another host hands it over: one message in its frame.
+/// Removes the frame from a gRPC call that another host has passed. The body must be one message.
 fn unframe(request: &mut Request) -> Result<(), Problem> {
     let compressed = {
         let mut deframer = grpc::Deframer::new(MAX_HTTP_DOOR_BODY_BYTES as u64);
@@ -145,7 +144,7 @@ fn unframe(request: &mut Request) -> Result<(), Problem> {
         let message = message.filter(|_| rest.is_empty()).ok_or_else(|| {
             Problem::new(
                 Code::MalformedRequest,
-                "the body is not one message; behind this host calls have one each way, and no streams",
+                "the body is not a single message; this host supports unary calls only",
             )
         })?;
         request.body = message.bytes;
@@ -154,7 +153,7 @@ fn unframe(request: &mut Request) -> Result<(), Problem> {
     let encoding = request.header_text("grpc-encoding").map(str::to_owned);
     request.headers.retain(|h| h.name != "content-encoding");
     if compressed {
-        // The gate decodes it, and refuses what it cannot.
+        // The gate decodes the message, and refuses an unsupported coding.
         let coding = encoding.unwrap_or_else(|| "none that is named".to_owned());
         request.headers.push(Header {
             name: "content-encoding".to_owned(),
@@ -164,7 +163,7 @@ fn unframe(request: &mut Request) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Puts a message into its frame and its status behind it. An error is headers alone.
+/// Adds the frame to a message, and the status as trailers. An error has only headers.
 fn frame(response: Response) -> (Response, Option<http::HeaderMap>) {
     let succeeded = response.header(grpc::STATUS) == Some("0");
     let head = grpc::frame_head(response.body.len());
@@ -183,7 +182,7 @@ fn frame(response: Response) -> (Response, Option<http::HeaderMap>) {
     (framed, Some(trailers))
 }
 
-/// The HTTP door: collects the body and answers as the direct door does.
+/// Implements the HTTP entry point: reads the whole body, then answers as the direct entry point does.
 pub async fn answer_http(request: spin_sdk::http::Request) -> HttpResponse {
     let (parts, body) = request.into_parts();
     let authority = parts.uri.authority().map(|authority| Header {
@@ -252,7 +251,7 @@ where
                 return Err(Problem::new(
                     Code::BodyTooLarge,
                     format!(
-                        "the body has more than {MAX_HTTP_DOOR_BODY_BYTES} bytes, the most this door takes"
+                        "the body has more than {MAX_HTTP_DOOR_BODY_BYTES} bytes, the maximum of this entry point"
                     ),
                 ));
             }
@@ -262,7 +261,7 @@ where
     Ok(bytes)
 }
 
-/// The gate's ports over its imports.
+/// Implements the gate's ports over its imports.
 struct WitPorts;
 
 impl Services for WitPorts {
@@ -351,7 +350,7 @@ impl Ports for WitPorts {
     }
 
     fn read_policy_file(&self, name: &str) -> Option<String> {
-        // Where the manifest mounts it: beside the policy.
+        // The manifest mounts these files beside the policy.
         let path = format!("/{name}");
         let size = std::fs::metadata(&path).ok()?.len();
         if size > MAX_POLICY_BYTES {
@@ -379,7 +378,7 @@ impl Ports for WitPorts {
             .into_iter()
             .filter_map(|folder| {
                 let path = format!("{MODELS_DIRECTORY}/{folder}");
-                // A file beside the models (a README) is none.
+                // Skip files beside the models, such as a README.
                 let is_folder = std::fs::metadata(&path).is_ok_and(|found| found.is_dir());
                 is_folder.then(|| (folder, names(&path)))
             })
@@ -429,7 +428,8 @@ impl Ports for WitPorts {
             joined: options.is_joined,
         };
         let answered = wit_inference::infer(model, version.get(), &inputs, outputs, terms);
-        // The memory they took is wanted for the outputs, which are as large in the worst case and there twice.
+        // Free the inputs' memory before converting the outputs. In the worst case the outputs are as large, and
+        // exist twice.
         drop(inputs);
         answered.map(tensors_from_wit).map_err(failure)
     }
@@ -470,5 +470,5 @@ impl Ports for WitPorts {
     }
 }
 
-/// The most entries read of one folder; a model has a handful.
+/// The most entries of one folder that are read. A model has only a few.
 const MAX_FOLDER_ENTRIES: usize = 1024;

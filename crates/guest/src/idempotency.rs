@@ -1,9 +1,9 @@
-//! `penstock:idempotency` over `penstock-policy`, on the durable store.
+//! Implements `penstock:idempotency` over `penstock-policy`, on the durable store.
 
 #[cfg(feature = "idempotency")]
 pub use component::{Component, bindings};
 
-/// The component.
+/// The component's side: its exports.
 #[cfg(feature = "idempotency")]
 mod component {
     use crate::kv::{DEFAULT, WitKv};
@@ -32,7 +32,7 @@ mod component {
 
     use bindings::exports::penstock::idempotency::idempotency as wit;
 
-    /// The component.
+    /// The type that exports the interface.
     pub struct Component;
 
     impl wit::Guest for Component {
@@ -138,7 +138,7 @@ mod component {
     }
 }
 
-/// The gate's side: what it imports.
+/// The gate's side: its imports.
 #[cfg(feature = "gate")]
 mod gate {
     use crate::imports::bindings::penstock::idempotency::idempotency as wit;

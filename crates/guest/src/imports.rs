@@ -1,4 +1,4 @@
-//! The bindings of the gate: what it imports from the other components, and what it exports.
+//! Contains the bindings of the gate: its imports from the other components, and its exports.
 
 #[allow(missing_docs)]
 #[doc(hidden)]

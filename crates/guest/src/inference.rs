@@ -1,16 +1,16 @@
-//! `penstock:inference` over `wasi:nn` and `penstock:nn`: models by name, tensors of every type in and out.
+//! Implements `penstock:inference` over `wasi:nn` and `penstock:nn`: models by name, tensors of every type.
 //!
-//! Graphs and execution contexts are opened on a model version's first call and kept for the life of
-//! the instance. Those of calls with a time of their own are not: callers choose it, so hardly two are the same, and
-//! opening one costs four calls of the host beside the copies of a run's tensors. How a graph is named to `load-by-name` is
-//! [`GraphName`]'s affair.
+//! Graphs and execution contexts are opened on a model version's first call and kept for the life of the instance.
+//! Those of calls with their own timeout are not kept. Callers choose the timeout, so two are rarely equal. Opening
+//! one costs four host calls in addition to the copies of a run's tensors. [`GraphName`] defines the names for
+//! `load-by-name`.
 
 #[cfg(feature = "inference")]
 pub use component::{Inference, bindings};
 #[cfg(feature = "gate")]
 pub(crate) use gate::failure;
 
-/// The component.
+/// The component's side: its exports.
 #[cfg(feature = "inference")]
 mod component {
     use crate::types::{bulk_bytes, datatype_from_wit, tensor_to_wit, tensors};
@@ -39,18 +39,18 @@ mod component {
     use bindings::wasi::nn::inference::GraphExecutionContext;
     use bindings::wasi::nn::tensor::Tensor as NnTensor;
 
-    /// The component.
+    /// The type that exports the interface.
     pub struct Inference;
 
-    /// The most execution contexts an instance keeps open; beyond it the whole set is dropped and filled
-    /// again, which costs one host call for each model that is still in use.
+    /// The most execution contexts that an instance keeps open. Beyond it all are closed and opened again on demand,
+    /// which costs one host call for each model still in use.
     const MAX_OPEN_CONTEXTS: usize = 256;
 
     thread_local! {
         static CONTEXTS: RefCell<BTreeMap<Opened, GraphExecutionContext>> = const { RefCell::new(BTreeMap::new()) };
     }
 
-    /// What a context was opened for: model, version and how its calls are treated.
+    /// The key of an execution context: model, version and the terms of its calls.
     type Opened = (String, u64, GraphTerms);
 
     impl wit::Guest for Inference {
@@ -103,7 +103,7 @@ mod component {
         }
 
         fn ready(model: String, version: u64) -> Result<(), wit::Failure> {
-            // Not from the kept contexts: a model can stop being ready after it was opened.
+            // Do not use the kept contexts, because a model can stop being ready after it was opened.
             load_by_name(&GraphName::write(&model, version, GraphTerms::default()))
                 .map(drop)
                 .map_err(failure)
@@ -118,7 +118,7 @@ mod component {
     ) -> Result<Vec<(String, NnTensor)>, wit::Failure> {
         let at = (model, version, terms);
         if terms.joined {
-            // Another host knows no such name. It says nothing of rows then, so that each item is run by itself.
+            // Another host does not know such a name. Report dependent rows then, so that each item runs separately.
             let known = CONTEXTS.with_borrow_mut(|contexts| opened(contexts, at.clone()).map(drop));
             if let Err(wit::Failure {
                 kind: wit::FailureKind::NotReady,
@@ -159,7 +159,7 @@ mod component {
         Ok(&contexts[&at])
     }
 
-    /// The name that `penstock:nn` has for a datatype.
+    /// Returns the element type of `penstock:nn` for a datatype.
     fn element_type(datatype: Datatype) -> ElementType {
         match datatype {
             Datatype::Fp16 => ElementType::Fp16,
@@ -277,7 +277,7 @@ mod component {
     }
 }
 
-/// The gate's side: what it imports.
+/// The gate's side: its imports.
 #[cfg(feature = "gate")]
 mod gate {
     use crate::imports::bindings::penstock::inference::inference as wit;

@@ -1,6 +1,6 @@
-//! The storage port over `wasi:keyvalue`: a store opened once for the life of an instance.
+//! Implements the storage port over `wasi:keyvalue`. A store is opened once in the life of an instance.
 //!
-//! `get-many` and `list-keys` are not used: on some hosts the first fails and the second is unbounded.
+//! `get-many` and `list-keys` are not used. On some hosts the first fails and the second is unbounded.
 
 use penstock_core::{Kv, KvError};
 use std::cell::OnceCell;
@@ -24,19 +24,19 @@ mod bindings {
 
 pub use bindings::wasi::keyvalue::{atomics, batch, store};
 
-/// The durable store: what must survive a crash.
+/// The label of the durable store, for data that must survive a crash.
 pub const DEFAULT: &str = "default";
-/// The fast store: what may be lost at a crash. Where a host has none, the durable one serves.
+/// The label of the fast store, for data that a crash may lose. If a host has none, the durable store is used.
 pub const COUNTERS: &str = "counters";
 
-/// A store, opened when it is first used: by the first of its labels that the host grants.
+/// A store, opened on first use under the first of its labels that the host grants.
 pub struct WitKv {
     labels: &'static [&'static str],
     opened: OnceCell<store::Bucket>,
 }
 
 impl WitKv {
-    /// A store by labels, best first.
+    /// Creates a store with its labels, best first.
     pub const fn new(labels: &'static [&'static str]) -> Self {
         Self {
             labels,
@@ -44,7 +44,7 @@ impl WitKv {
         }
     }
 
-    /// Whether there is such a store: the host has one of the labels and grants it.
+    /// Returns whether the host has a store under one of the labels and grants access to it.
     pub fn is_granted(&self) -> bool {
         let refused = |label: &&str| {
             matches!(
@@ -71,7 +71,7 @@ impl WitKv {
                         "the component was not given the store `{label}`; name it in key_value_stores"
                     ));
                 }
-                // It is there and does not answer now: another would hold other entries.
+                // The store exists but does not answer now. Another store would have other entries, so do not try it.
                 Err(store::Error::Other(message)) => return Err(KvError::new(message)),
             }
         }

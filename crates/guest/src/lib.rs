@@ -1,5 +1,6 @@
-//! Adapters from WIT to the ports: the only guest crate that names bindings or an SDK. Each module has both directions of one
-//! interface: the component that exports it, compiled with that component's feature, and the gate, which imports it.
+//! Connects WIT interfaces to the ports. This is the only guest crate that uses bindings or an SDK. Each module has
+//! both sides of one interface: the component that exports it, compiled with the component's feature, and the gate,
+//! which imports it.
 
 #[cfg(any(feature = "adapter", feature = "gate"))]
 pub mod adapter;

@@ -1,5 +1,5 @@
-//! `penstock:models`: rollouts and the counters of canaries over `penstock-policy`, and what the host says of its models and
-//! does with them, which it offers as a store ([`penstock_core::model_store`]).
+//! Implements `penstock:models`. Rollouts and canary counters use `penstock-policy`. The state of the models and
+//! their control use the host, which offers them as a store ([`penstock_core::model_store`]).
 
 #[cfg(feature = "models")]
 pub use component::{Component, bindings};
@@ -8,7 +8,7 @@ pub use gate::WitRollouts;
 #[cfg(feature = "gate")]
 pub(crate) use gate::control_failure;
 
-/// The component.
+/// The component's side: its exports.
 #[cfg(feature = "models")]
 mod component {
     use crate::kv::{COUNTERS, DEFAULT, WitKv, store};
@@ -35,10 +35,10 @@ mod component {
 
     use bindings::exports::penstock::models::models as wit;
 
-    /// The component.
+    /// The type that exports the interface.
     pub struct Component;
 
-    /// What an instance has open.
+    /// The services that an instance has open.
     struct State {
         rollouts: KvRollouts<WitKv>,
         control: RefCell<Option<store::Bucket>>,
@@ -65,7 +65,7 @@ mod component {
         }
     }
 
-    /// Asks the rollouts.
+    /// Calls the rollouts and converts their failure.
     fn rollouts<T>(
         ask: impl FnOnce(&KvRollouts<WitKv>) -> Result<T, RolloutFailure>,
     ) -> Result<T, wit::Failure> {
@@ -130,7 +130,7 @@ mod component {
         failure(wit::FailureKind::NotFound, message)
     }
 
-    /// A model's name, which can stand in an entry's.
+    /// Parses a model's name, so that it can be part of an entry's name.
     fn named(model: &str) -> Result<ModelName, wit::Failure> {
         ModelName::parse(model).ok_or_else(|| missing("of this name"))
     }
@@ -141,7 +141,7 @@ mod component {
         text.map_err(|_| {
             failure(
                 wit::FailureKind::Failed,
-                "what the host says of its models is not a string",
+                "the host's data about its models is not a string",
             )
         })
     }
@@ -150,36 +150,36 @@ mod component {
         control(|bucket| bucket.set(&entry.to_string(), &[]))
     }
 
-    /// Asks the host, with the store opened once.
+    /// Calls the host through its store, which is opened once.
     fn control<T>(
         ask: impl FnOnce(&store::Bucket) -> Result<T, store::Error>,
     ) -> Result<T, wit::Failure> {
         STATE.with(|state| {
-        let mut control = state.control.borrow_mut();
-        let bucket = match &*control {
-            Some(bucket) => bucket,
-            None => match store::open(LABEL) {
-                Ok(bucket) => &*control.insert(bucket),
-                Err(store::Error::NoSuchStore | store::Error::AccessDenied) => {
-                    return Err(failure(
-                        wit::FailureKind::Unsupported,
-                        "this host does not let components see or change which models are in memory",
-                    ));
-                }
-                Err(store::Error::Other(message)) => return Err(control_failure(&message)),
-            },
-        };
-        ask(bucket).map_err(|error| match error {
-            store::Error::Other(message) => control_failure(&message),
-            store::Error::NoSuchStore | store::Error::AccessDenied => failure(
-                wit::FailureKind::Failed,
-                "the host no longer lets components see its models",
-            ),
+            let mut control = state.control.borrow_mut();
+            let bucket = match &*control {
+                Some(bucket) => bucket,
+                None => match store::open(LABEL) {
+                    Ok(bucket) => &*control.insert(bucket),
+                    Err(store::Error::NoSuchStore | store::Error::AccessDenied) => {
+                        return Err(failure(
+                            wit::FailureKind::Unsupported,
+                            "this host does not let components list, load or unload models",
+                        ));
+                    }
+                    Err(store::Error::Other(message)) => return Err(control_failure(&message)),
+                },
+            };
+            ask(bucket).map_err(|error| match error {
+                store::Error::Other(message) => control_failure(&message),
+                store::Error::NoSuchStore | store::Error::AccessDenied => failure(
+                    wit::FailureKind::Failed,
+                    "the host no longer gives components access to its models",
+                ),
+            })
         })
-    })
     }
 
-    /// A failure as the host words it.
+    /// Parses a failure from the host's message.
     fn control_failure(words: &str) -> wit::Failure {
         let (fault, message) = ModelFault::parse(words);
         let kind = match fault {
@@ -191,7 +191,7 @@ mod component {
     }
 }
 
-/// The gate's side: what it imports.
+/// The gate's side: its imports.
 #[cfg(feature = "gate")]
 mod gate {
     use crate::imports::bindings::penstock::models::models as wit;
@@ -213,7 +213,7 @@ mod gate {
         }
     }
 
-    /// The rollouts, as the gate imports them.
+    /// The rollouts as the gate imports them.
     pub struct WitRollouts;
 
     fn rollout_failure(failure: wit::Failure) -> RolloutFailure {

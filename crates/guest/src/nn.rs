@@ -1,12 +1,14 @@
-//! `wasi:nn` over the models in `/models`, for a component that is plugged into `inference` where the host has no
-//! `wasi:nn` of its own.
+//! Implements `wasi:nn` over the models in `/models`. The component is plugged into `inference` on hosts without
+//! their own `wasi:nn`.
 //!
-//! It says what our host's says, in the same words: models are loaded by name only (`<model>@<version>`, or
-//! `<model>` for its highest version), an error's data begins with `not_ready:` when a version exists and is not
-//! ready, and a tensor that lies about its shape waits for `compute`, because a constructor cannot fail. There is no
-//! queue here, so nothing is ever `queue_full:`: a host gives an instance one request at a time. A run cannot be ended
-//! early and nothing runs beside a request, so of what a graph's name asks a priority and a timeout change nothing, and
-//! shadow runs are refused.
+//! It behaves like Penstock's own host and uses the same messages. Models are loaded only by name
+//! (`<model>@<version>`, or `<model>` for its highest version). An error's data begins with `not_ready:` if a version
+//! exists and is not ready. A tensor whose data does not fit its shape fails in `compute`, because a constructor
+//! cannot fail.
+//!
+//! There is no queue, because a host gives an instance one request at a time. So no error begins with `queue_full:`.
+//! A run cannot be cancelled, and nothing runs beside a request. Therefore a priority or timeout in a graph's name
+//! has no effect, and shadow runs are refused.
 
 use penstock_core::{GraphName, NnData, NnWord};
 use penstock_nn::on_demand::{Limits, OnDemand, Opened};
@@ -29,11 +31,11 @@ pub mod bindings {
 use bindings::exports::penstock::nn::tensors;
 use bindings::exports::wasi::nn::{errors, graph, inference, tensor};
 
-/// Where the manifest mounts the models.
+/// The path at which the manifest mounts the models.
 const MODELS: &str = "/models";
 
-/// Bytes of tensors an instance holds for its caller at once: the largest call's inputs, and the outputs of the call
-/// before it.
+/// The most bytes of tensors that an instance holds for its caller at once: the inputs of the largest call, and the
+/// outputs of the call before it.
 const MAX_HELD_BYTES: usize = 96 << 20;
 
 thread_local! {
@@ -41,32 +43,33 @@ thread_local! {
     static HELD_BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The component.
+/// The type that exports the interfaces.
 pub struct Nn;
 
-/// A tensor a caller made or is given.
+/// A tensor that the caller created or received.
 pub struct Tensor {
     tensor: NnTensor,
-    /// Set for one whose bytes were not kept, because there were too many of them together.
+    /// Set if the bytes were not kept, because all tensors together would exceed [`MAX_HELD_BYTES`].
     refused: bool,
 }
 
-/// A version a caller opened. It is named and not held, so that what is open stays bounded whatever a caller keeps.
+/// A version that a caller opened. It stores the version's name and not the open model, so that a caller cannot keep
+/// models open without bound.
 pub struct Graph {
     model: String,
     version: u64,
-    /// Whether the rows of each call are items that were put together to save runs.
+    /// Whether the rows of each call are independent items that were joined to save runs.
     is_joined: bool,
 }
 
-/// A version a caller may run.
+/// A version that a caller may run.
 pub struct Context {
     model: String,
     version: u64,
     is_joined: bool,
 }
 
-/// An error on its way to a caller.
+/// An error that is returned to a caller.
 pub struct Error {
     code: errors::ErrorCode,
     data: String,
@@ -220,7 +223,7 @@ impl inference::GuestGraphExecutionContext for Context {
     }
 }
 
-/// Outputs as a caller is given them.
+/// Converts outputs to the caller's handles.
 fn given(outputs: Vec<(String, NnTensor)>) -> Vec<inference::NamedTensor> {
     let handle = |tensor| tensor::Tensor::new(Tensor::hold(tensor));
     outputs
@@ -242,7 +245,7 @@ impl Context {
                     "more than {MAX_HELD_BYTES} bytes of tensors were made at once; send fewer items"
                 ))));
             }
-            // Bytes are shared and not copied; the tensor's own hold on them ends with its handle, below.
+            // The bytes are shared and not copied. The tensor releases its share when its handle is dropped below.
             named.push((name, held.tensor.clone()));
         }
         let opened = opened(&self.model, Some(&self.version.to_string()))?;
@@ -334,7 +337,8 @@ fn to_wit(ty: penstock_nn::TensorType) -> tensor::TensorType {
         Own::U8 => tensor::TensorType::U8,
         Own::I32 => tensor::TensorType::I32,
         Own::I64 => tensor::TensorType::I64,
-        // Tensors from `compute` have none of these: only one of `penstock:nn` has, whose type is asked there.
+        // `compute` returns no such tensors. Only a tensor of `penstock:nn` can have this type, and callers query its
+        // type there.
         other => panic!(
             "a tensor is {other}, which wasi:nn has no type for; ask penstock:nn/tensors for it"
         ),

@@ -1,9 +1,9 @@
-//! `penstock:quota` over `penstock-policy`, on the store for counters.
+//! Implements `penstock:quota` over `penstock-policy`, on the store for counters.
 
 #[cfg(feature = "quota")]
 pub use component::{Component, bindings};
 
-/// The component.
+/// The component's side: its exports.
 #[cfg(feature = "quota")]
 mod component {
     use crate::kv::{COUNTERS, DEFAULT, WitKv};
@@ -31,7 +31,7 @@ mod component {
 
     use bindings::exports::penstock::quota::quota as wit;
 
-    /// The component.
+    /// The type that exports the interface.
     pub struct Component;
 
     impl wit::Guest for Component {
@@ -121,7 +121,7 @@ mod component {
     }
 }
 
-/// The gate's side: what it imports.
+/// The gate's side: its imports.
 #[cfg(feature = "gate")]
 mod gate {
     use crate::imports::bindings::penstock::quota::quota as wit;

@@ -1,5 +1,5 @@
-//! The bindings of `penstock:types`, and their conversions. Strings are moved; tensor data is copied
-//! once into the blocks it travels in and once out of them.
+//! Contains the bindings of `penstock:types`, and their conversions. Strings are moved. Tensor data is copied once
+//! into the blocks in which it is passed, and once out of them.
 
 use penstock_core::{Caller, Code, Violation};
 use penstock_tensor::{Datatype, Rejection, Tensor};
@@ -16,7 +16,7 @@ mod bindings {
 
 pub use bindings::penstock::types::{callers, http, tensors};
 
-/// A caller on its way to a policy.
+/// Converts a caller to its WIT record.
 pub fn caller_to_wit(caller: &Caller) -> callers::Caller {
     callers::Caller {
         tenant: caller.tenant.clone(),
@@ -29,7 +29,7 @@ pub fn caller_to_wit(caller: &Caller) -> callers::Caller {
     }
 }
 
-/// A caller as a policy gets it.
+/// Converts a caller from its WIT record.
 pub fn caller_from_wit(caller: callers::Caller) -> Caller {
     Caller {
         tenant: caller.tenant,
@@ -44,12 +44,12 @@ pub fn caller_from_wit(caller: callers::Caller) -> Caller {
 
 macro_rules! datatypes {
     ($($variant:ident => $wit:ident),* $(,)?) => {
-        /// The contract's datatype as WIT has it.
+        /// Converts a contract's datatype to WIT.
         pub fn datatype_to_wit(datatype: Datatype) -> tensors::Datatype {
             match datatype { $(Datatype::$variant => tensors::Datatype::$wit,)* }
         }
 
-        /// WIT's datatype as the contract has it.
+        /// Converts a datatype from WIT.
         pub fn datatype_from_wit(datatype: tensors::Datatype) -> Datatype {
             match datatype { $(tensors::Datatype::$wit => Datatype::$variant,)* }
         }
@@ -66,7 +66,7 @@ datatypes! {
 
 const BLOCK_BYTES: usize = size_of::<tensors::Block>();
 
-/// Bytes on their way out.
+/// Copies bytes into blocks.
 pub fn bulk_to_wit(bytes: &[u8]) -> tensors::Bulk {
     let zero = tensors::Block {
         a: 0,
@@ -96,8 +96,8 @@ pub fn bulk_to_wit(bytes: &[u8]) -> tensors::Bulk {
     }
 }
 
-/// The bytes that came in. A length beyond the blocks is cut to them: what holds too little is found
-/// out where it is used.
+/// Returns the bytes of the blocks. A length beyond the blocks is reduced to theirs. Missing bytes are detected where
+/// the bytes are used.
 pub fn bulk_bytes(bulk: &tensors::Bulk) -> &[u8] {
     let held = std::mem::size_of_val(bulk.blocks.as_slice());
     let length = usize::try_from(bulk.byte_length)
@@ -107,7 +107,7 @@ pub fn bulk_bytes(bulk: &tensors::Bulk) -> &[u8] {
     unsafe { std::slice::from_raw_parts(bulk.blocks.as_ptr().cast(), length) }
 }
 
-/// A tensor on its way out.
+/// Converts a tensor to its WIT record.
 pub fn tensor_to_wit(tensor: Tensor) -> tensors::Tensor {
     tensors::Tensor {
         name: tensor.name,
@@ -117,7 +117,7 @@ pub fn tensor_to_wit(tensor: Tensor) -> tensors::Tensor {
     }
 }
 
-/// A tensor that came in.
+/// Converts a tensor from its WIT record.
 pub fn tensor_from_wit(tensor: tensors::Tensor) -> Tensor {
     Tensor {
         name: tensor.name,
@@ -127,17 +127,17 @@ pub fn tensor_from_wit(tensor: tensors::Tensor) -> Tensor {
     }
 }
 
-/// Tensors on their way out.
+/// Converts tensors to their WIT records.
 pub fn tensors_to_wit(list: Vec<Tensor>) -> Vec<tensors::Tensor> {
     list.into_iter().map(tensor_to_wit).collect()
 }
 
-/// Tensors that came in.
+/// Converts tensors from their WIT records.
 pub fn tensors_from_wit(list: Vec<tensors::Tensor>) -> Vec<Tensor> {
     list.into_iter().map(tensor_from_wit).collect()
 }
 
-/// A rejection on its way out.
+/// Converts a rejection to its WIT record.
 pub fn rejection_to_wit(rejection: Rejection) -> tensors::Rejection {
     tensors::Rejection {
         kind: match rejection.code {
@@ -161,7 +161,7 @@ pub fn rejection_to_wit(rejection: Rejection) -> tensors::Rejection {
     }
 }
 
-/// A rejection that came in.
+/// Converts a rejection from its WIT record.
 pub fn rejection_from_wit(rejection: tensors::Rejection) -> Rejection {
     Rejection {
         code: match rejection.kind {

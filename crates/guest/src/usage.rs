@@ -1,9 +1,9 @@
-//! `penstock:usage` over `penstock-policy`, on the durable store.
+//! Implements `penstock:usage` over `penstock-policy`, on the durable store.
 
 #[cfg(feature = "usage")]
 pub use component::{Component, bindings};
 
-/// The component.
+/// The component's side: its exports.
 #[cfg(feature = "usage")]
 mod component {
     use crate::kv::{DEFAULT, WitKv};
@@ -30,7 +30,7 @@ mod component {
 
     use bindings::exports::penstock::usage::usage as wit;
 
-    /// The component.
+    /// The type that exports the interface.
     pub struct Component;
 
     impl wit::Guest for Component {
@@ -98,7 +98,7 @@ mod component {
     }
 }
 
-/// The gate's side: what it imports.
+/// The gate's side: its imports.
 #[cfg(feature = "gate")]
 mod gate {
     use crate::imports::bindings::penstock::usage::usage as wit;

@@ -1,9 +1,9 @@
-//! `penstock:validation` over `penstock-tensor`: the component that parses strangers' bytes.
+//! Implements `penstock:validation` over `penstock-tensor`. This component parses untrusted bytes.
 
 #[cfg(feature = "validation")]
 pub use component::{Opened, Validation, bindings};
 
-/// The component.
+/// The component's side: its exports.
 #[cfg(feature = "validation")]
 mod component {
     use crate::types::{rejection_to_wit, tensors, tensors_to_wit};
@@ -23,10 +23,10 @@ mod component {
 
     use bindings::exports::penstock::validation::validation as wit;
 
-    /// The component.
+    /// The type that exports the interface.
     pub struct Validation;
 
-    /// A contract parsed once.
+    /// A contract that was parsed once.
     pub struct Opened(Contract);
 
     impl wit::Guest for Validation {
@@ -93,7 +93,7 @@ mod component {
             binary: parsed
                 .binary
                 .into_iter()
-                // A contract has far fewer inputs than a u32 counts.
+                // A contract has far fewer inputs than a `u32` can count.
                 .filter_map(|one| {
                     Some(wit::BinaryInput {
                         input: u32::try_from(one.input).ok()?,
@@ -118,7 +118,7 @@ mod component {
     }
 }
 
-/// The gate's side: what it imports.
+/// The gate's side: its imports.
 #[cfg(feature = "gate")]
 mod gate {
     use crate::imports::bindings::penstock::validation::validation as wit;

@@ -1,5 +1,5 @@
-//! An adapter of your own: describes a text to a model as four numbers, and labels what the model returns.
-//! docs/EXTENDING.md shows how it is built and served.
+//! Shows a custom adapter: it describes a text to a model as four numbers, and labels the model's output.
+//! docs/EXTENDING.md shows how to build and serve it.
 
 #![allow(missing_docs)]
 
@@ -54,7 +54,7 @@ impl Adapter for TextFeatures {
         Ok(Step::Tensors(vec![tensor]))
     }
 
-    /// One row of the output becomes one answer.
+    /// Converts each row of the output to one answer.
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
         let [scores] = outputs.as_slice() else {
             return Err(format!(

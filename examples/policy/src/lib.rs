@@ -1,4 +1,4 @@
-//! A policy of your own: three calls a minute for each tenant. docs/EXTENDING.md shows how to build and serve it.
+//! Shows a custom policy: three calls a minute for each tenant. docs/EXTENDING.md shows how to build and serve it.
 #![allow(missing_docs)]
 
 wit_bindgen::generate!({

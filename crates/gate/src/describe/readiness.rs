@@ -1,4 +1,4 @@
-//! `/ready` and `/v2/health/ready`: whether the server takes new work, and how its models are.
+//! Answers `/ready` and `/v2/health/ready`: whether the server accepts new work, and the state of its models.
 
 use super::repository;
 use crate::catalogue::{Catalogue, Model, known};
@@ -14,15 +14,15 @@ use serde_json::{Value, json};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
-/// The models that readiness waits for, read by the first health check.
+/// The models that must be ready before the server is ready. The first health check reads the list.
 #[derive(Default)]
 pub(crate) struct Required(OnceCell<Vec<String>>);
 
 impl Required {
-    /// The entry for every model that exists.
+    /// The entry that stands for every existing model.
     const ALL: &'static str = "*";
 
-    /// A policy that cannot be read requires none; calls report it.
+    /// Returns the required models. A policy that cannot be read requires none; calls report the error.
     fn of<P: Ports>(&self, ports: &P) -> &[String] {
         self.0.get_or_init(|| {
             let text = ports.policy_text();
@@ -32,8 +32,8 @@ impl Required {
     }
 }
 
-/// The answer to a readiness probe. The server is ready unless the host says why not, or a model that the operator requires has
-/// no version that could run now. Callers that may know of models (`sees`) also read the state of each.
+/// Answers a readiness probe. The server is not ready if the host gives a reason, or if a required model has no
+/// version that could run now. Callers that may see models (`sees`) also get the state of each model.
 pub(crate) fn readiness<P: Ports>(
     ports: &P,
     catalogue: &mut Option<Catalogue<P>>,
@@ -72,7 +72,7 @@ pub(crate) fn readiness<P: Ports>(
                 });
                 let reason = match state {
                     Err(reason) => Some(reason),
-                    // It answers, and the host has a remark on it.
+                    // The version is ready, and the host has a remark about it.
                     Ok(()) => told.remove(&(model.name.to_string(), version.to_string())),
                 };
                 if let Some(reason) = reason {
@@ -86,7 +86,7 @@ pub(crate) fn readiness<P: Ports>(
             if *shown {
                 models.push(json!({
                     "name": name, "ready": false, "required": true,
-                    "reason": "there is no such model; add it, or take its name out of `[models] required`",
+                    "reason": "there is no such model; add it, or remove its name from `[models] required`",
                 }));
             }
         }
@@ -110,7 +110,7 @@ pub(crate) fn readiness<P: Ports>(
     response
 }
 
-/// Adds what the server says of itself to the answer of [`readiness`], for callers that may read details.
+/// Adds the server's state to the answer of [`readiness`], for callers that may read details.
 pub(crate) fn with_server(mut response: Response, connection: &Connection) -> Response {
     if let Some(server) = &connection.server
         && let Ok(Value::Object(mut body)) = serde_json::from_slice(&response.body)
@@ -121,7 +121,7 @@ pub(crate) fn with_server(mut response: Response, connection: &Connection) -> Re
     response
 }
 
-/// Each version of a model, and why it could not run now, if so.
+/// Returns each version of a model, with the reason if it could not run now.
 fn states<P: Ports>(ports: &P, model: &mut Model<P>) -> Vec<(ModelVersion, Result<(), String>)> {
     let broken = model.open(ports).err();
     let state = |version: &ModelVersion| match &broken {
@@ -133,7 +133,7 @@ fn states<P: Ports>(ports: &P, model: &mut Model<P>) -> Vec<(ModelVersion, Resul
     model.versions.iter().map(|v| (*v, state(v))).collect()
 }
 
-/// The folders of the models directory that are not models, as far as the caller may know of them.
+/// Returns the folders of the models directory that are not models, if the caller may see them.
 fn skipped<P: Ports>(catalogue: &Catalogue<P>, sees: Sees<'_>) -> Vec<Value> {
     let skipped = catalogue.skipped();
     let folders: Vec<String> = skipped.iter().map(|one| one.folder.clone()).collect();

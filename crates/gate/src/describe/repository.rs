@@ -1,5 +1,5 @@
-//! Decides what is told of the repository of models, and to whom, and what is done to it. The Open Inference Protocol's
-//! extensions for statistics and for the repository, over REST and gRPC.
+//! Implements the Open Inference Protocol's statistics and model repository extensions, over REST and gRPC. Decides
+//! what each caller may see and do.
 
 use crate::catalogue::Catalogue;
 use crate::coding;
@@ -14,7 +14,7 @@ use penstock_tensor::{Rejection, Unknown};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// How one model did, or all that the caller may know of.
+/// Answers with the statistics of one model, or of all that the caller may see.
 pub(crate) fn statistics<P: Ports>(
     ports: &P,
     catalogue: &mut Catalogue<P>,
@@ -36,7 +36,7 @@ pub(crate) fn statistics<P: Ports>(
     Ok(Response::json(200, &said))
 }
 
-/// Which models there are, of those the caller may know of.
+/// Answers with the list of models that the caller may see.
 pub(crate) fn index<P: Ports>(ports: &P, ready: bool, sees: Sees<'_>) -> Result<Response, Problem> {
     let mut said = parsed(ports.index(ready))?;
     if let Some(all) = said.as_array_mut() {
@@ -45,7 +45,7 @@ pub(crate) fn index<P: Ports>(ports: &P, ready: bool, sees: Sees<'_>) -> Result<
     Ok(Response::json(200, &said))
 }
 
-/// What the host remarks on versions that answer, by model and version; nothing where it keeps no index.
+/// Returns the host's remarks on ready versions, by model and version. The result is empty if the host has no index.
 pub(crate) fn remarks<P: Ports>(ports: &P) -> BTreeMap<(String, String), String> {
     let said = parsed(ports.index(true)).unwrap_or_default();
     let entries = said.as_array().into_iter().flatten();
@@ -58,7 +58,7 @@ pub(crate) fn remarks<P: Ports>(ports: &P) -> BTreeMap<(String, String), String>
     entries.filter_map(remark).collect()
 }
 
-/// Loads a model, or loads it anew. The answer has no body, as in the specification.
+/// Loads or reloads a model. The answer has no body, as in the specification.
 pub(crate) fn load<P: Ports>(
     ports: &P,
     catalogue: &Catalogue<P>,
@@ -68,7 +68,7 @@ pub(crate) fn load<P: Ports>(
     Ok(done())
 }
 
-/// Lets go of a model.
+/// Unloads a model.
 pub(crate) fn unload<P: Ports>(
     ports: &P,
     catalogue: &Catalogue<P>,
@@ -82,18 +82,18 @@ fn done() -> Response {
     Response::new(200, "application/json", Vec::new())
 }
 
-/// The largest body of a request to the repository; what it may have takes a hundred bytes.
+/// The largest body in bytes of a request to the repository. The allowed members need a hundred bytes.
 const MAX_BODY_BYTES: u64 = 64 << 10;
 
-/// The members that an index has, and those of a load or an unload.
+/// The members of an index request.
 const INDEX_MEMBERS: [&str; 1] = ["ready"];
 const CONTROL_MEMBERS: [&str; 1] = ["parameters"];
 
-/// What an unload may be told. Nothing here depends on another model, so it changes nothing.
+/// The parameter of an unload. No model depends on another, so it has no effect.
 const UNLOAD_DEPENDENTS: &str = "unload_dependents";
 
-/// The route with what its body asks; of a route that is not the repository's, as it is. What nothing here knows is ignored,
-/// or refused where the operator wants that.
+/// Returns a repository route with the options in its body, and any other route unchanged. Unknown members are
+/// ignored, or refused if the operator's settings require it.
 pub(crate) fn read(route: &Route, request: &Request, unknown: Unknown) -> Result<Route, Problem> {
     let wrong = |name: &str, expected: &str| {
         let message = format!("`{name}` is not {expected}; send that, or leave it out");
@@ -146,7 +146,7 @@ pub(crate) fn read(route: &Route, request: &Request, unknown: Unknown) -> Result
     Ok(route.clone())
 }
 
-/// The members of a body that is an object, or nothing; those that are `null` are left out.
+/// Returns the members of a body that is an object or empty. Members that are `null` are omitted.
 fn body(
     request: &Request,
     known: &[&str],
@@ -170,7 +170,7 @@ fn body(
     let refused = |code, what: &dyn std::fmt::Display| {
         Problem::new(code, format!("the body cannot be read: {what}"))
     };
-    // Syntax, and members that are there twice, which a value no longer shows.
+    // Check the syntax, and duplicate members, which the parsed value no longer shows.
     let read = || -> Scan<()> {
         let mut scanner = Scanner::new(text);
         scanner.skip_value()?;
@@ -180,7 +180,7 @@ fn body(
     let value: Value =
         serde_json::from_slice(text).map_err(|error| refused(Code::MalformedJson, &error))?;
     let Value::Object(mut members) = value else {
-        return Err(refused(Code::InvalidBody, &"it is JSON and no object"));
+        return Err(refused(Code::InvalidBody, &"it is JSON but not an object"));
     };
     members.retain(|_, value| !value.is_null());
     let other = members.keys().find(|name| !known.contains(&name.as_str()));
@@ -195,7 +195,7 @@ fn body(
     Ok(members)
 }
 
-/// Leaves in a list what is about models that are to be shown.
+/// Removes the entries of models that the caller may not see.
 fn shown(all: &mut Vec<Value>, sees: Sees<'_>) {
     let name = |entry: &Value| {
         let name = entry.get("name").and_then(Value::as_str);
@@ -207,18 +207,18 @@ fn shown(all: &mut Vec<Value>, sees: Sees<'_>) {
 }
 
 fn parsed(found: Result<String, ControlFailure>) -> Result<Value, Problem> {
-    // One that came or went since the instance read its catalogue.
+    // The model was added or removed after the instance read its catalogue.
     let unknown = |message| Problem::new(Code::UnknownVersion, message);
     let text = found.map_err(|failure| failed(failure, unknown))?;
     serde_json::from_str(&text).map_err(|_| {
         Problem::new(
             Code::Internal,
-            "what the host says of its models is not JSON",
+            "the host's data about its models is not JSON",
         )
     })
 }
 
-/// The problem a failure is answered with; `missing` makes the one of a model that there is none of.
+/// Returns the problem of a failure. `missing` builds the problem of a model that does not exist.
 fn failed(failure: ControlFailure, missing: impl FnOnce(String) -> Problem) -> Problem {
     let ControlFailure { kind, message } = failure;
     match kind {

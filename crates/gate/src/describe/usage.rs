@@ -1,4 +1,4 @@
-//! `/v1/usage`: the caller's own counts.
+//! Answers `/v1/usage` with the caller's own counts.
 
 use crate::answer;
 use crate::policies::Policies;
@@ -12,10 +12,10 @@ use penstock_policy::usage::service::UsageService;
 use penstock_policy::usage::{DAY_MS, MAX_DAYS};
 use serde_json::{Value, json};
 
-/// The days that are reported when the request names none.
+/// The number of days in a report if the request names none.
 const DEFAULT_USAGE_DAYS: u64 = 30;
 
-/// `/v1/usage`: the caller's own counts by day, model and API key.
+/// Answers with the caller's own counts by day, model and API key.
 pub(super) fn usage<P: Ports>(
     policies: &Policies<P>,
     request: &Request,
@@ -25,7 +25,7 @@ pub(super) fn usage<P: Ports>(
     if !policies.counts {
         return Err(Problem::new(
             Code::UnknownPath,
-            "use is not counted here; the operator turns it on with `[usage]` `enabled = true`",
+            "usage is not counted here; the operator enables it with `[usage]` `enabled = true`",
         ));
     }
     let invalid = |name: &str, value: &str, form: &str| {

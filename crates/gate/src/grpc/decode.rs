@@ -1,11 +1,12 @@
-//! Decides what a `ModelInferRequest` means: tensors that meet the contract, the requested outputs, and the priority and the
-//! timeout of the call.
+//! Decides the meaning of a `ModelInferRequest`: tensors that meet the contract, the requested outputs, and the
+//! call's priority and timeout.
 //!
-//! The message is read field by field and is never made into a structure first: as one, a field of two bytes costs
-//! hundreds. What is held beside the message are at most [`MAX_LISTED`] of each thing it lists, and the tensors, which
-//! are counted before there is room made for them and are no more than the limit for decoded bodies.
+//! The decoder reads the message field by field and does not first build a structure. In such a structure, a field of
+//! two bytes costs hundreds of bytes. Beside the message, the decoder holds at most [`MAX_LISTED`] entries of each
+//! list, and the tensors. It checks the tensors' sizes against the limit for decoded bodies before it allocates
+//! memory for them.
 //!
-//! `raw_input_contents` and typed contents do not go together, as with Triton: either every input is raw or none.
+//! As in Triton, either every input uses `raw_input_contents` or none does.
 
 mod contents;
 mod faults;
@@ -22,57 +23,57 @@ use contents::{Contents, copied};
 use faults::Faults;
 pub use faults::malformed;
 
-/// The most inputs, outputs, raw contents, or parameters of one thing that are looked at: no contract has more tensors,
-/// and there are fewer parameters.
+/// The most inputs, outputs, raw contents, or parameters of one element that are read. No contract has more tensors,
+/// and fewer parameters are defined.
 pub const MAX_LISTED: usize = MAX_TENSORS;
 
-/// The longest `id`, as over REST: it is repeated in the answer.
+/// The longest `id` in bytes, as over REST. The answer repeats the id.
 pub const MAX_ID_BYTES: usize = 256;
 
-/// The longest version that is looked at; real ones have a few digits.
+/// The longest version in bytes that is read. Real versions have a few digits.
 const MAX_VERSION_BYTES: usize = 256;
 
 /// An inference request that meets the contract.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decoded {
-    /// The caller's name for the request, repeated in the answer.
+    /// The caller's id of the request. The answer repeats it.
     pub id: Option<String>,
     /// One tensor for each input, in the contract's order.
     pub inputs: Vec<Tensor>,
-    /// The outputs asked for, in their order, each with the number of classes to return in place of its numbers; empty for
-    /// all.
+    /// The requested outputs in the caller's order, each with the number of classes to return instead of its numbers.
+    /// Empty means all outputs.
     pub outputs: Vec<(String, u32)>,
-    /// Which of the model's lines the call waits in, 1 the first to run; `None` for the default.
+    /// The priority level of the call in the model's queue, 1 is the highest; `None` means the default.
     pub priority: Option<u8>,
-    /// Microseconds the call may take; `None` for the default.
+    /// The time that the call may take, in microseconds; `None` means the default.
     pub timeout_us: Option<u64>,
 }
 
-/// What a request says of itself before anybody looks at its tensors.
+/// The model and the id of a request, read before its tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heading {
-    /// The model, and the version where one is pinned.
+    /// The model, and the pinned version if there is one.
     pub target: Target,
-    /// The caller's name for the request.
+    /// The caller's id of the request.
     pub id: String,
 }
 
-/// Reads what a request is about, and that it is a message at all.
+/// Reads the model and the id of a request. Errors if the bytes are not a valid message.
 pub fn heading(message: &[u8]) -> Result<Heading, Rejection> {
     let mut top = Top::default();
     top.read_on(message).map_err(malformed)?;
     Ok(top.heading())
 }
 
-/// The same of a message of which only the front is there; `None` where that names no model.
+/// Reads the heading from the first part of a message; `None` if that part names no model.
 pub fn heading_of_front(front: &[u8]) -> Option<Heading> {
     let mut top = Top::default();
-    // It breaks off somewhere; what stood before that was read.
+    // The message is cut off, so an error is expected. The fields before the error were read.
     let _ = top.read_on(front);
     (!top.model.is_empty()).then(|| top.heading())
 }
 
-/// A stranger's name, cut where it is longer than any name may be: then it names nothing.
+/// Cuts a caller's name that is longer than any valid name. The cut name matches nothing.
 fn bounded(text: &str, bytes: usize) -> String {
     let end = text.floor_char_boundary(bytes + 1);
     text.get(..end).unwrap_or_default().to_owned()
@@ -80,9 +81,12 @@ fn bounded(text: &str, bytes: usize) -> String {
 
 /// Reads an inference request whose tensors may have `limit` bytes together, and checks it against the contract.
 ///
-/// Errors with everything wrong at once: `MalformedProtobuf` where it is not the message, `InvalidBody` where its parts
-/// do not go together, `NotSupported` where it asks for what is not done here, `InvalidInputs` where a tensor does not meet
-/// the contract, `BodyTooLarge` where its tensors are larger than the limit.
+/// Errors with all violations at once:
+/// - `MalformedProtobuf` if the bytes are not the message.
+/// - `InvalidBody` if its parts contradict each other.
+/// - `NotSupported` if it requests a feature that this server does not have.
+/// - `InvalidInputs` if a tensor violates the contract.
+/// - `BodyTooLarge` if its tensors exceed the limit.
 pub fn decode_infer(
     message: &[u8],
     contract: &Contract,
@@ -119,7 +123,7 @@ pub fn decode_infer(
     request_parameters(&top, contract, &mut decoded, &mut faults).map_err(malformed)?;
     let Listed { places, omitted } = inputs(&top, contract, limit, &mut decoded, &mut faults)?;
     outputs(&top, contract, &mut decoded, &mut faults).map_err(malformed)?;
-    // What was left out is at fault and not missing.
+    // An input that was left out because of a violation must not also be reported as missing.
     let place = |index: usize| {
         let place = places.get(index).copied().unwrap_or_default();
         format!("/inputs/{place}")
@@ -138,7 +142,7 @@ pub fn decode_infer(
     Ok(decoded)
 }
 
-/// The fields of a request, as pieces.
+/// The fields of a request as slices of the message.
 #[derive(Default)]
 struct Top<'a> {
     model: &'a str,
@@ -203,7 +207,7 @@ impl<'a> Top<'a> {
     }
 }
 
-/// Counts a piece, and keeps it while there are few.
+/// Counts a piece, and keeps it if the list has fewer than [`MAX_LISTED`] entries.
 fn list_piece<'a>((list, count): (&mut Vec<Piece<'a>>, &mut usize), piece: Piece<'a>) {
     *count += 1;
     if list.len() < MAX_LISTED {
@@ -211,7 +215,7 @@ fn list_piece<'a>((list, count): (&mut Vec<Piece<'a>>, &mut usize), piece: Piece
     }
 }
 
-/// The greatest integer below which every integer is a double.
+/// 2^53. Every integer from 0 to this value is exactly representable as a double.
 const EXACT: f64 = (1u64 << 53) as f64;
 
 /// The value of a parameter.
@@ -225,7 +229,7 @@ enum Parameter<'a> {
 }
 
 impl Parameter<'_> {
-    /// Whether it asks for what is done anyway.
+    /// Returns whether the value is absent, false or zero, that is, requests the default behaviour.
     fn is_nothing(self) -> bool {
         match self {
             Self::Nothing => true,
@@ -236,11 +240,11 @@ impl Parameter<'_> {
         }
     }
 
-    /// A number that is an integer and not negative. As in JSON, 4.0 is 4.
+    /// Returns the value if it is a non-negative integer. As in JSON, 4.0 is 4.
     fn whole(self) -> Option<u64> {
         match self {
             Self::Integer(value) => u64::try_from(value).ok(),
-            // Every integer below is a double, so nothing is rounded.
+            // Every integer up to `EXACT` is a double, so the cast does not round.
             Self::Number(value) if value.fract() == 0.0 && (0.0..=EXACT).contains(&value) => {
                 Some(value as u64)
             }
@@ -248,7 +252,7 @@ impl Parameter<'_> {
         }
     }
 
-    /// The value, where it is a string.
+    /// Returns the value if it is a string.
     fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -257,7 +261,7 @@ impl Parameter<'_> {
     }
 }
 
-/// One entry of a map of parameters.
+/// Reads one entry of a map of parameters.
 fn parameter(entry: Piece<'_>) -> Result<(&str, Parameter<'_>), Broken> {
     let (mut name, mut parameter) = ("", Parameter::Nothing);
     let mut fields = entry.fields();
@@ -298,8 +302,8 @@ fn parameter(entry: Piece<'_>) -> Result<(&str, Parameter<'_>), Broken> {
     }
 }
 
-/// Whether a parameter is one that this server acts on there. One that would change the result and is not acted on is
-/// reported, and one that nothing here knows where the operator wants that.
+/// Returns whether this server acts on the parameter at this place. Reports a parameter that would change the result
+/// and is not supported. Reports an unknown parameter if the operator's settings require it.
 fn is_taken(
     faults: &mut Faults,
     (parent, of): (&str, Of),
@@ -367,7 +371,7 @@ fn request_parameters(
         }
         match name {
             "priority" => match value.whole() {
-                // As Triton does: 0 and a level the model has not are its default.
+                // As in Triton, level 0 and levels that the model does not have mean the default.
                 Some(level) => {
                     let levels = 1..=contract.batching.priority_levels;
                     let level = u8::try_from(level).ok();
@@ -379,20 +383,20 @@ fn request_parameters(
                 Some(us) => decoded.timeout_us = Some(us).filter(|us| *us > 0),
                 None => wrong_parameter(faults, "", name, "a number of microseconds"),
             },
-            // Outputs are bytes here anyway.
+            // Outputs are always bytes over gRPC.
             _ => {}
         }
     }
     Ok(())
 }
 
-/// An input, as pieces.
+/// One input as slices of the message.
 #[derive(Default)]
 struct Input<'a> {
     name: &'a str,
     datatype: &'a str,
     shape: Vec<u64>,
-    /// A length that is negative, or more of them than a tensor has axes.
+    /// A length is negative, or there are more lengths than a tensor may have axes.
     odd_shape: bool,
     has_contents: bool,
     parameters: Vec<Piece<'a>>,
@@ -432,15 +436,15 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Which inputs of a message were read.
+/// The inputs of a message that were read.
 struct Listed<'a> {
-    /// The place in the message of each that was read.
+    /// The position in the message of each input that was read.
     places: Vec<usize>,
-    /// The names of those that are at fault and left out.
+    /// The names of the inputs that were left out because of a violation.
     omitted: Vec<&'a str>,
 }
 
-/// Compares the bytes that an input states with its raw bytes, where it has some.
+/// Compares the stated size with the number of raw bytes, if the input has raw bytes.
 fn stated_size(faults: &mut Faults, at: &str, stated: Parameter<'_>, raw: Option<u64>) {
     let name = "binary_data_size";
     let Some(stated) = stated.whole() else {
@@ -458,7 +462,7 @@ fn stated_size(faults: &mut Faults, at: &str, stated: Parameter<'_>, raw: Option
     }
 }
 
-/// Reads the inputs into `decoded`.
+/// Reads the inputs of the message into `decoded`.
 fn inputs<'a>(
     top: &Top<'a>,
     contract: &Contract,
@@ -488,7 +492,8 @@ fn inputs<'a>(
         for entry in &input.parameters {
             let (name, value) = parameter(*entry).map_err(malformed)?;
             if value != Parameter::Nothing && is_taken(faults, (&pointer, Of::Input), name, value) {
-                // The one there is: KServe's client sends over gRPC what its REST form needs.
+                // Only `binary_data_size` is accepted: KServe's client sends over gRPC the parameter that its REST
+                // form needs.
                 let raw = top.raw.get(index).filter(|_| counts_agree);
                 stated_size(
                     faults,
@@ -569,7 +574,7 @@ fn inputs<'a>(
                 decoded.inputs.push(Tensor {
                     name: bounded(input.name, MAX_TENSOR_NAME_BYTES),
                     datatype,
-                    // As over REST: a model's configuration has no scalars, but axes of one element.
+                    // As over REST: a model's configuration shows a scalar as one axis of one element.
                     shape: match input.shape.as_slice() {
                         [1] if is_scalar => Vec::new(),
                         _ => input.shape,
@@ -609,7 +614,7 @@ fn outputs(
                     if value == Parameter::Nothing || !is_taken(faults, of, parameter_name, value) {
                         continue;
                     }
-                    // Outputs are bytes here anyway, whatever `binary_data` says.
+                    // Outputs are always bytes over gRPC, so `binary_data` has no effect.
                     if parameter_name == "classification" {
                         match value.whole() {
                             Some(wanted) => classes = u32::try_from(wanted).unwrap_or(u32::MAX),

@@ -1,4 +1,5 @@
-//! Writes the messages of answers. Outputs are raw, as Triton sends them; what REST says as JSON is said in the same words.
+//! Writes gRPC answer messages. Outputs are raw, as in Triton. The other messages are translated from the JSON
+//! answers of REST.
 
 use penstock_proto::inference as pb;
 use penstock_tensor::Tensor;
@@ -8,25 +9,25 @@ use prost::bytes::Bytes;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The parameter that says a call gives no more answers, for clients of streams.
+/// Triton's parameter that tells streaming clients that a request has no further answers.
 const FINAL: &str = "triton_final_response";
 
-/// What a `ModelInferResponse` says.
+/// The content of a `ModelInferResponse`.
 #[derive(Clone, Debug, Default)]
 pub struct Inference<'a> {
     /// The model that answered.
     pub model: &'a str,
-    /// Its version.
+    /// The version of the model.
     pub version: &'a str,
-    /// The caller's own id for the call.
+    /// The caller's own id of the call.
     pub id: Option<&'a str>,
-    /// More that is said of the call.
+    /// Parameters of the answer.
     pub parameters: &'a [(&'a str, &'a str)],
     /// The outputs.
     pub outputs: Vec<Tensor>,
 }
 
-/// How an answer to an inference request goes out.
+/// The message type of an answer to an inference request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// `ModelInferResponse`.
@@ -35,7 +36,7 @@ pub enum Form {
     Stream,
 }
 
-/// The message, or how many bytes it would have when there is no memory for it.
+/// Encodes the message. Errors with the message's size in bytes if the memory for it cannot be allocated.
 pub fn encode_infer(said: Inference<'_>, form: Form) -> Result<Vec<u8>, u64> {
     let mut parameters: BTreeMap<String, pb::InferParameter> = said
         .parameters
@@ -69,7 +70,7 @@ pub fn encode_infer(said: Inference<'_>, form: Form) -> Result<Vec<u8>, u64> {
                 parameters: BTreeMap::new(),
                 contents: None,
             });
-        // Not copied: the bytes are the tensor's.
+        // This moves the tensor's bytes and copies nothing.
         response.raw_output_contents.push(Bytes::from(output.data));
     }
     match form {
@@ -81,7 +82,7 @@ pub fn encode_infer(said: Inference<'_>, form: Form) -> Result<Vec<u8>, u64> {
     }
 }
 
-/// What a stream is told of one request that failed.
+/// Encodes the stream message for one failed request. The stream continues.
 pub fn stream_error(message: &str, id: &str) -> Vec<u8> {
     pb::ModelStreamInferResponse {
         error_message: message.to_owned(),
@@ -101,7 +102,7 @@ fn written(message: &impl Message) -> Result<Vec<u8>, u64> {
     let bytes = message.encoded_len();
     let mut written = Vec::new();
     written.try_reserve_exact(bytes).map_err(|_| bytes as u64)?;
-    // There is room for all of it.
+    // The buffer has room for the whole message.
     message.encode(&mut written).map_err(|_| bytes as u64)?;
     Ok(written)
 }
@@ -152,7 +153,7 @@ fn list<'a>(value: &'a Value, member: &str) -> impl Iterator<Item = &'a Value> {
         .flatten()
 }
 
-/// `ServerMetadataResponse`, of what `/v2` says.
+/// Translates the JSON of `/v2` to a `ServerMetadataResponse`.
 pub fn server_metadata(said: &Value) -> Vec<u8> {
     pb::ServerMetadataResponse {
         name: text(said, "name"),
@@ -162,7 +163,7 @@ pub fn server_metadata(said: &Value) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// `ModelMetadataResponse`, of what `/v2/models/{m}` says.
+/// Translates the JSON of `/v2/models/{m}` to a `ModelMetadataResponse`.
 pub fn model_metadata(said: &Value) -> Vec<u8> {
     let tensors = |member: &str| {
         let tensors =
@@ -183,7 +184,7 @@ pub fn model_metadata(said: &Value) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// `ModelConfigResponse`, of what `/v2/models/{m}/config` says.
+/// Translates the JSON of `/v2/models/{m}/config` to a `ModelConfigResponse`.
 pub fn model_config(said: &Value) -> Vec<u8> {
     let data_type = |tensor: &Value| {
         let name = text(tensor, "data_type");
@@ -299,7 +300,7 @@ pub fn model_config(said: &Value) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// `ModelStatisticsResponse`, of what `/v2/models/{m}/stats` says.
+/// Translates the JSON of `/v2/models/{m}/stats` to a `ModelStatisticsResponse`.
 pub fn statistics(said: &Value) -> Vec<u8> {
     fn duration(value: &Value, member: &str) -> Option<pb::StatisticDuration> {
         let duration = value.get(member)?;
@@ -348,7 +349,7 @@ pub fn statistics(said: &Value) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// `RepositoryIndexResponse`, of what `/v2/repository/index` says.
+/// Translates the JSON of `/v2/repository/index` to a `RepositoryIndexResponse`.
 pub fn index(said: &Value) -> Vec<u8> {
     let models = said.as_array().into_iter().flatten();
     let models = models.map(|model| pb::repository_index_response::ModelIndex {

@@ -1,13 +1,13 @@
-//! Calls over gRPC, as both doors hand them over: a POST whose path is the method, whose headers are the metadata and
-//! whose body is one message without its frame. The answer is one message, or none, with `grpc-status` among its headers;
-//! who called the door frames it and ends the call (`penstock_core::grpc`).
+//! Serves calls over gRPC. Both entry points pass a call as a POST: the path is the method, the headers are the
+//! metadata, and the body is one message without its frame. The answer has one message or none, and `grpc-status`
+//! among its headers. The caller of the entry point frames the answer and ends the call (`penstock_core::grpc`).
 //!
-//! * [`service`]: which method a path is, and what a message of it asks for;
-//! * `serve`: which route that is, and its answer as a message;
-//! * [`decode`]: an inference request to tensors, over [`wire`];
-//! * [`encode`]: answers to messages;
-//! * [`status`]: errors to statuses;
-//! * [`reflection`]: what a client is told of the services.
+//! * [`service`] finds the method of a path and reads its message;
+//! * `serve` maps the method to a route, and the route's answer to a message;
+//! * [`decode`] reads an inference request into tensors, with [`wire`];
+//! * [`encode`] writes answers as messages;
+//! * [`status`] maps errors to gRPC statuses;
+//! * [`reflection`] describes the services to clients.
 
 pub mod decode;
 pub mod encode;

@@ -1,5 +1,4 @@
-//! Decides what a client is told of the services here, by gRPC's server reflection. Both of its versions have the same
-//! messages under different names.
+//! Implements gRPC's server reflection. Its versions v1 and v1alpha have the same messages under different names.
 
 use pb::server_reflection_request::MessageRequest;
 use pb::server_reflection_response::MessageResponse;
@@ -9,12 +8,12 @@ use penstock_proto::grpc::reflection::v1 as pb;
 use prost::Message;
 use prost::bytes::Bytes;
 
-/// Answers one request.
+/// Answers one reflection request with an encoded response.
 pub fn answer(request: pb::ServerReflectionRequest) -> Vec<u8> {
     let unknown = |what: &str| {
         MessageResponse::ErrorResponse(pb::ErrorResponse {
             error_code: GrpcStatus::NotFound.number().into(),
-            error_message: format!("there is no such {what} here"),
+            error_message: format!("this server has no such {what}"),
         })
     };
     let said = match &request.message_request {
@@ -35,7 +34,7 @@ pub fn answer(request: pb::ServerReflectionRequest) -> Vec<u8> {
             }
         }
         Some(MessageRequest::FileContainingSymbol(symbol)) => {
-            // Some clients name it as if it were absolute.
+            // Some clients write a leading dot, as for an absolute name.
             let symbol = symbol.strip_prefix('.').unwrap_or(symbol);
             let has = |file: &penstock_proto::File| file.symbols.contains(&symbol);
             match FILES.iter().position(has) {
@@ -59,7 +58,7 @@ pub fn answer(request: pb::ServerReflectionRequest) -> Vec<u8> {
         }
         None => MessageResponse::ErrorResponse(pb::ErrorResponse {
             error_code: GrpcStatus::InvalidArgument.number().into(),
-            error_message: "the request asks for nothing; set one of its fields".to_owned(),
+            error_message: "the request is empty; set one of its fields".to_owned(),
         }),
     };
     pb::ServerReflectionResponse {
@@ -70,7 +69,7 @@ pub fn answer(request: pb::ServerReflectionRequest) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// A file and all it imports, each once, imports first.
+/// Returns a file and its transitive imports, each once. The requested file comes first.
 fn descriptors(index: usize) -> MessageResponse {
     fn add(index: usize, added: &mut Vec<usize>) {
         if added.contains(&index) {
@@ -87,7 +86,7 @@ fn descriptors(index: usize) -> MessageResponse {
     }
     let mut added = Vec::new();
     add(index, &mut added);
-    // Clients read the first as the one they asked for.
+    // Clients treat the first file as the requested one.
     let files = added.iter().rev().filter_map(|index| FILES.get(*index));
     MessageResponse::FileDescriptorResponse(pb::FileDescriptorResponse {
         file_descriptor_proto: files.map(|f| Bytes::from_static(f.descriptor)).collect(),

@@ -1,5 +1,5 @@
-//! Decides which route a call over gRPC takes, so that the same policies see it as over REST, and how that route's answer
-//! is said in its messages.
+//! Maps a call over gRPC to a route, so that the same policies apply as over REST, and translates the route's answer
+//! to the method's message.
 
 use super::decode::{self, MAX_ID_BYTES};
 use super::service::{self, MAX_SMALL_MESSAGE_BYTES, Method, RpcRequest};
@@ -14,25 +14,25 @@ use prost::Message;
 use serde_json::Value;
 use std::borrow::Cow;
 
-/// How much of a compressed inference request is decoded to learn what it is about, before its caller is known: its
-/// heading stands before its tensors where it was written in the order of its fields.
+/// The bytes of a compressed inference request that are decoded before authentication, to read its heading. Encoders
+/// that write the fields in order put the heading before the tensors.
 const HEADING_BYTES: usize = 2 * coding::STEP_BYTES;
 
-/// A call, as far as its own message tells.
+/// A call over gRPC, read up to its heading.
 pub(crate) struct Rpc {
     method: Method,
     asked: RpcRequest,
 }
 
-/// What becomes of a request.
+/// The result of reading a request.
 pub(crate) enum RpcRead {
-    /// It takes a route.
+    /// The request takes a route.
     Routed(Route, Rpc),
-    /// It needs none: anybody may be told.
+    /// The request is already answered. It needs neither a route nor authentication.
     Answered(Response),
 }
 
-/// Reads what a call asks for.
+/// Reads the method and its request. Reads only the heading of an inference request.
 pub(crate) fn read(request: &Request) -> Result<RpcRead, Problem> {
     let method = service::method(request.path())?;
     if request.method != "POST" {
@@ -81,7 +81,7 @@ pub(crate) fn read(request: &Request) -> Result<RpcRead, Problem> {
         RpcRequest::HealthUnknown { watching: false } => {
             return Err(Problem::new(
                 Code::UnknownResource,
-                "there is no such service here; leave the name out to ask for the server",
+                "this server has no such service; omit the name to check the whole server",
             ));
         }
         RpcRequest::Reflection(asked) => {
@@ -93,7 +93,7 @@ pub(crate) fn read(request: &Request) -> Result<RpcRead, Problem> {
 }
 
 impl Rpc {
-    /// How an answer to an inference request goes out.
+    /// Returns the message type of an answer to an inference request.
     pub fn form(&self) -> encode::Form {
         match self.asked {
             RpcRequest::Infer { form, .. } => form,
@@ -101,7 +101,7 @@ impl Rpc {
         }
     }
 
-    /// The answer to a call whose route gave `answered`.
+    /// Translates the route's answer to the method's message.
     pub fn translate(&self, answered: Response) -> Response {
         let Response {
             status: http,
@@ -114,7 +114,7 @@ impl Rpc {
             false => health::health_check_response::ServingStatus::NotServing,
         };
         let message = match self.method {
-            // Written as what it is, and perhaps kept so.
+            // The surface has already written the message, and idempotency may have kept it.
             Method::ModelInfer | Method::ModelStreamInfer => {
                 return Response {
                     status: http,
@@ -144,8 +144,8 @@ impl Rpc {
         response
     }
 
-    /// The answer where the route's is an error and the method's is none: asked whether a model is ready, one that is not,
-    /// or is not there, is answered with no. Triton does so too, and its clients wait for models this way.
+    /// Returns the method's answer for a problem that is not an error over gRPC. `ModelReady` answers `false` for a
+    /// model that is not ready or does not exist. Triton does the same, and its clients use this to wait for models.
     pub fn soften(&self, problem: &Problem) -> Option<Response> {
         let not_ready = matches!(
             problem.code,
@@ -163,7 +163,7 @@ fn health_is(is: health::health_check_response::ServingStatus) -> Response {
     status::succeeded(health::HealthCheckResponse { status: is.into() }.encode_to_vec())
 }
 
-/// An error, as the call's method says it.
+/// Writes an error in the form of the call's method.
 pub(crate) fn refused(problem: &Problem, request: &Request, request_id: &RequestId) -> Response {
     if Method::of(request.path()) != Some(Method::ModelStreamInfer) {
         return status::refused(problem, request_id);
@@ -171,7 +171,7 @@ pub(crate) fn refused(problem: &Problem, request: &Request, request_id: &Request
     status::refused_in_stream(problem, request_id, &call_id(request))
 }
 
-/// The caller's name for the request of a stream; empty where it has none that can be read.
+/// Returns the caller's id of a stream's request; empty if there is none or it cannot be read.
 pub(crate) fn call_id(request: &Request) -> String {
     match heading(request) {
         Ok(Some(heading)) if heading.id.len() <= MAX_ID_BYTES => heading.id,
@@ -179,12 +179,13 @@ pub(crate) fn call_id(request: &Request) -> String {
     }
 }
 
-/// Whether a request is one message of a stream of inference requests.
+/// Returns whether a request is one message of an inference stream.
 pub(crate) fn is_streamed(request: &Request) -> bool {
     service::is_call(request) && Method::of(request.path()) == Some(Method::ModelStreamInfer)
 }
 
-/// What an inference request says of itself; `None` where the part of a compressed one that is looked at does not say.
+/// Reads the heading of an inference request. Returns `None` if the decoded part of a compressed request does not
+/// contain it.
 fn heading(request: &Request) -> Result<Option<decode::Heading>, Problem> {
     let coding = coding::of(request)?;
     let (message, whole) = front(&request.body, coding)?;
@@ -195,7 +196,8 @@ fn heading(request: &Request) -> Result<Option<decode::Heading>, Problem> {
     }
 }
 
-/// A message, or as much of a compressed one as is looked at; and whether that is all of it.
+/// Returns the message, or the first [`HEADING_BYTES`] of a compressed one. Also returns whether that is the whole
+/// message.
 fn front(body: &[u8], coding: Option<Coding>) -> Result<(Cow<'_, [u8]>, bool), Problem> {
     let Some(coding) = coding else {
         return Ok((Cow::Borrowed(body), true));

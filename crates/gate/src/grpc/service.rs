@@ -1,4 +1,4 @@
-//! Decides which method a path is, and what one message of it asks for.
+//! Finds the method of a path and reads one message of it.
 
 use super::decode;
 use super::encode::Form;
@@ -12,47 +12,47 @@ use penstock_proto::{FILES, inference as pb};
 use penstock_tensor::Rejection;
 use prost::Message;
 
-/// The largest message of a method other than inference: it holds names and little else, and as a structure many times
-/// what it weighs.
+/// The largest message in bytes of a method other than inference. Such a message holds little but names, and its
+/// decoded structure is many times its size.
 pub const MAX_SMALL_MESSAGE_BYTES: usize = 64 << 10;
 
 /// A method of one of the services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// Whether the process answers.
+    /// Liveness of the process.
     ServerLive,
-    /// Whether every model could run now.
+    /// Readiness of every model.
     ServerReady,
-    /// Whether one model could run now.
+    /// Readiness of one model.
     ModelReady,
-    /// What the server is called.
+    /// The server's name, version and extensions.
     ServerMetadata,
-    /// What a model takes and gives.
+    /// A model's inputs and outputs.
     ModelMetadata,
     /// Runs a model.
     ModelInfer,
     /// Runs a model for one message of a stream.
     ModelStreamInfer,
-    /// How a model is served.
+    /// A model's configuration.
     ModelConfig,
-    /// How models did.
+    /// Statistics of models.
     ModelStatistics,
-    /// Which models there are.
+    /// The list of models.
     RepositoryIndex,
     /// Loads a model.
     RepositoryModelLoad,
-    /// Lets go of a model.
+    /// Unloads a model.
     RepositoryModelUnload,
     /// gRPC's health check.
     HealthCheck,
-    /// The same, again and again.
+    /// gRPC's health check as a stream of changes.
     HealthWatch,
-    /// Which services there are.
+    /// Server reflection.
     Reflection,
 }
 
 impl Method {
-    /// The method a path names.
+    /// Returns the method that a path names.
     pub fn of(path: &str) -> Option<Self> {
         let (service, method) = path.strip_prefix('/')?.split_once('/')?;
         Some(match (service, method) {
@@ -82,59 +82,59 @@ impl Method {
     }
 }
 
-/// What one message asks for.
+/// The content of one request message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RpcRequest {
-    /// Whether the process answers.
+    /// Asks for the liveness of the process.
     ServerLive,
-    /// Whether every model could run now.
+    /// Asks for the readiness of every model.
     ServerReady,
-    /// Whether one model could run now.
+    /// Asks for the readiness of one model.
     ModelReady(Target),
-    /// What the server is called.
+    /// Asks for the server's name, version and extensions.
     ServerMetadata,
-    /// What a model takes and gives.
+    /// Asks for a model's inputs and outputs.
     ModelMetadata(Target),
-    /// To run a model. The message is read again when its contract is known.
+    /// Runs a model. The message is read again after the contract is opened.
     Infer {
-        /// Which.
+        /// The model and an optional pinned version.
         target: Target,
-        /// The caller's name for the request.
+        /// The caller's id of the request.
         id: String,
-        /// How the answer goes out.
+        /// The message type of the answer.
         form: Form,
     },
-    /// How a model is served.
+    /// Asks for a model's configuration.
     ModelConfig(Target),
-    /// How one model did, or all.
+    /// Asks for the statistics of one model, or of all.
     ModelStatistics(Option<Target>),
-    /// Which models there are.
+    /// Asks for the list of models.
     RepositoryIndex {
-        /// Only those that are ready.
+        /// Lists only the models that are ready.
         ready: bool,
     },
-    /// To load a model.
+    /// Loads a model.
     ModelLoad(String),
-    /// To let go of a model.
+    /// Unloads a model.
     ModelUnload(String),
-    /// Whether the server could run every model now; of a service that there is.
+    /// Asks for the health of the server or of a known service: whether every model could run now.
     Health,
-    /// Of a service that there is not, and whether that is an answer.
+    /// Asks for the health of an unknown service.
     HealthUnknown {
-        /// Watching may begin before there is such a service.
+        /// Whether the method is `Watch`, which may start before the service exists.
         watching: bool,
     },
-    /// Which services there are.
+    /// Asks for server reflection.
     Reflection(reflection::ServerReflectionRequest),
 }
 
-/// Whether a request is a call over gRPC that can be answered as one.
+/// Returns whether a request is a call over gRPC with a supported codec.
 pub fn is_call(request: &Request) -> bool {
     let codec = request.header("content-type").and_then(grpc::codec);
     codec == Some(grpc::Codec::Protobuf)
 }
 
-/// The method a request calls.
+/// Returns the method that a request calls. Errors if the path names none.
 pub fn method(path: &str) -> Result<Method, Problem> {
     Method::of(path).ok_or_else(|| {
         Problem::new(
@@ -147,7 +147,7 @@ pub fn method(path: &str) -> Result<Method, Problem> {
     })
 }
 
-/// What a message of a method asks for.
+/// Reads a request message of a method.
 pub fn asked(method: Method, message: &[u8]) -> Result<RpcRequest, Problem> {
     Ok(match method {
         Method::ServerLive => {
@@ -204,7 +204,7 @@ pub fn asked(method: Method, message: &[u8]) -> Result<RpcRequest, Problem> {
         Method::RepositoryModelUnload => {
             let said: pb::RepositoryModelUnloadRequest = small(message)?;
             one_repository(&said.repository_name)?;
-            // No model here depends on another, so its one parameter changes nothing.
+            // No model depends on another, so the one known parameter has no effect.
             RpcRequest::ModelUnload(said.model_name)
         }
         Method::HealthCheck | Method::HealthWatch => {
@@ -223,7 +223,7 @@ pub fn asked(method: Method, message: &[u8]) -> Result<RpcRequest, Problem> {
     })
 }
 
-/// A message of a method other than inference.
+/// Decodes a message of a method other than inference.
 fn small<M: Message + Default>(message: &[u8]) -> Result<M, Problem> {
     if message.len() > MAX_SMALL_MESSAGE_BYTES {
         return Err(Problem::new(
@@ -234,7 +234,7 @@ fn small<M: Message + Default>(message: &[u8]) -> Result<M, Problem> {
             ),
         ));
     }
-    // Walked first, because prost does not say where a message breaks.
+    // Scan the fields first, because prost does not report the position of an error.
     let mut fields = super::wire::Piece::whole(message).fields();
     while fields
         .field()
@@ -263,13 +263,13 @@ fn one_repository(name: &str) -> Result<(), Problem> {
     Err(Problem::new(
         Code::UnknownResource,
         format!(
-            "there is no repository `{}`; there is one, without a name",
+            "there is no repository `{}`; omit the name, because the only repository has none",
             shorten(name)
         ),
     ))
 }
 
-/// Checks that a load brings no contract and no files of its own; other parameters change nothing, and are ignored.
+/// Checks that a load does not bring its own contract or files. Other parameters have no effect and are ignored.
 fn keeps_files<'a>(mut names: impl Iterator<Item = &'a String>) -> Result<(), Problem> {
     let Some(name) = names.find(|name| replaces_model(name)) else {
         return Ok(());
@@ -283,7 +283,7 @@ fn keeps_files<'a>(mut names: impl Iterator<Item = &'a String>) -> Result<(), Pr
     ))
 }
 
-/// The problem a rejection is answered with.
+/// Converts a rejection to a problem.
 pub fn rejected(rejection: Rejection) -> Problem {
     Problem::new(rejection.code, rejection.message)
         .with_violations(rejection.violations, rejection.omitted)

@@ -1,5 +1,5 @@
-//! Decides how an error is told to a caller of gRPC: the status code, the message, and a `google.rpc.Status` with what
-//! programs need of it. Its words are those of the catalogue.
+//! Maps an error to a gRPC answer: the status code, the message, and a `google.rpc.Status` with details for programs.
+//! The texts come from the catalogue of errors.
 
 use super::encode;
 use crate::record::Response;
@@ -11,24 +11,24 @@ use penstock_proto::google::rpc;
 use prost::Message;
 use std::collections::BTreeMap;
 
-/// The most bytes of a `google.rpc.Status`: in base64 it has to fit what clients take of headers, 8 KiB by default. What
-/// does not fit of the violations is left out and counted.
+/// The most bytes of a `google.rpc.Status`. In base64 it has to fit the clients' limit for headers, 8 KiB by default.
+/// Violations that do not fit are left out and counted.
 pub const MAX_DETAILS_BYTES: usize = 3_584;
 
-/// The most bytes of the list of what exists instead.
+/// The most bytes of the list of names that exist.
 const MAX_AVAILABLE_BYTES: usize = 1_024;
 
-/// Whose words the reasons of errors are.
+/// The domain of the error reasons (`google.rpc.ErrorInfo`).
 const DOMAIN: &str = "penstock";
 
-/// A message that succeeded.
+/// Returns the answer of a successful call.
 pub fn succeeded(message: Vec<u8>) -> Response {
     let mut response = Response::new(200, grpc::CONTENT_TYPE, message);
     response.push(grpc::STATUS, "0");
     response
 }
 
-/// An error, whose answer has no message.
+/// Returns the answer of a failed call. It has no message.
 pub fn refused(problem: &Problem, request_id: &RequestId) -> Response {
     let mut response = Response::new(200, grpc::CONTENT_TYPE, Vec::new());
     let status = problem.code.grpc_status();
@@ -47,8 +47,8 @@ pub fn refused(problem: &Problem, request_id: &RequestId) -> Response {
     response
 }
 
-/// An error within a stream: it is the answer to one message, and the stream goes on. Who is not known to the server, or
-/// no longer, has no further answers to wait for.
+/// Returns the answer to one failed message of a stream; the stream continues. An unauthenticated caller or a
+/// disabled tenant gets an error that ends the stream, because no later message can succeed.
 pub fn refused_in_stream(problem: &Problem, request_id: &RequestId, id: &str) -> Response {
     if problem.code.status() == 401 || problem.code == Code::TenantDisabled {
         return refused(problem, request_id);
@@ -59,7 +59,7 @@ pub fn refused_in_stream(problem: &Problem, request_id: &RequestId, id: &str) ->
     succeeded(encode::stream_error(text, id))
 }
 
-/// What programs are told of an error.
+/// Builds the details of an error for programs.
 fn details(problem: &Problem, request_id: &RequestId) -> rpc::Status {
     let end = problem.message.floor_char_boundary(grpc::MAX_MESSAGE_BYTES);
     let mut metadata =
@@ -137,7 +137,7 @@ fn any(name: &str, message: &impl Message) -> Any {
     }
 }
 
-/// A JSON pointer as a path of fields: `/inputs/0/shape` is `inputs[0].shape`.
+/// Converts a JSON pointer to a field path: `/inputs/0/shape` becomes `inputs[0].shape`.
 fn field_path(pointer: &str) -> String {
     let mut path = String::with_capacity(pointer.len());
     for token in pointer.split('/').skip(1) {

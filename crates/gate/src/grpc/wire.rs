@@ -1,38 +1,38 @@
-//! Decides where the fields of a protobuf message begin and end, without making anything of them: a field costs nothing
-//! until somebody wants it. Keys, varints and groups are prost's.
+//! Splits a protobuf message into fields without decoding them, so that an unused field costs nothing. prost decodes
+//! keys, varints and groups.
 
 use prost::encoding::{self, DecodeContext, WireType};
 
-/// A message is not one.
+/// An error in the encoding of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken {
-    /// The byte of the whole message at which it breaks.
+    /// The offset of the error in the whole message, in bytes.
     pub at: usize,
-    /// What is wrong there.
+    /// A description of the error.
     pub what: &'static str,
 }
 
-/// A piece of a message.
+/// A slice of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece<'a> {
-    /// Its bytes.
+    /// The bytes of the slice.
     pub bytes: &'a [u8],
-    /// Where they begin in the whole message.
+    /// The offset of the slice in the whole message, in bytes.
     pub at: usize,
 }
 
 impl<'a> Piece<'a> {
-    /// A whole message.
+    /// Creates the piece of a whole message.
     pub fn whole(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
-    /// Its fields, where it is a message.
+    /// Returns the fields, if the piece is a message.
     pub fn fields(self) -> Fields<'a> {
         Fields { rest: self }
     }
 
-    /// Its text, where it is a string.
+    /// Returns the text, if the piece is a string. Errors if it is not UTF-8.
     pub fn text(self) -> Result<&'a str, Broken> {
         std::str::from_utf8(self.bytes).map_err(|e| Broken {
             at: self.at + e.valid_up_to(),
@@ -52,14 +52,14 @@ impl<'a> Piece<'a> {
     fn varint(&mut self) -> Result<u64, Broken> {
         let mut rest = self.bytes;
         let value = encoding::decode_varint(&mut rest)
-            .map_err(|_| self.broken("a number breaks off or has more than 64 bits"))?;
+            .map_err(|_| self.broken("a number is incomplete or has more than 64 bits"))?;
         self.advance(self.bytes.len() - rest.len());
         Ok(value)
     }
 
     fn take(&mut self, bytes: usize) -> Result<Piece<'a>, Broken> {
         let Some((taken, _)) = self.bytes.split_at_checked(bytes) else {
-            return Err(self.broken("a field is longer than what is left of the message"));
+            return Err(self.broken("a field is longer than the rest of the message"));
         };
         let piece = Piece {
             bytes: taken,
@@ -70,23 +70,23 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// What a field holds.
+/// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
-    /// A truth value, an enumeration or an integer that is not of fixed size.
+    /// A boolean, an enumeration or a varint.
     Varint(u64),
-    /// Four bytes.
+    /// A value of four bytes.
     Fixed32([u8; 4]),
-    /// Eight bytes.
+    /// A value of eight bytes.
     Fixed64([u8; 8]),
-    /// A string, bytes, a message, or many numbers.
+    /// A string, bytes, a message, or packed numbers.
     Piece(Piece<'a>),
-    /// A group, which none of our messages has.
+    /// A group. No message of the served protocols has one.
     Group,
 }
 
 impl<'a> Value<'a> {
-    /// The value as a piece: text, bytes, a message or packed numbers. `at` is where it stands in the message.
+    /// Returns the value as a piece: text, bytes, a message or packed numbers. `at` is its offset in the message.
     pub fn piece(self, at: usize) -> Result<Piece<'a>, Broken> {
         match self {
             Self::Piece(piece) => Ok(piece),
@@ -105,12 +105,12 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Where the next field begins in the whole message.
+    /// Returns the offset of the next field in the whole message.
     pub fn at(&self) -> usize {
         self.rest.at
     }
 
-    /// The next field and its number; `None` at the end.
+    /// Returns the next field and its number; `None` at the end.
     pub fn field(&mut self) -> Result<Option<(u32, Value<'a>)>, Broken> {
         let rest = &mut self.rest;
         if rest.bytes.is_empty() {
@@ -118,7 +118,7 @@ impl<'a> Fields<'a> {
         }
         let mut after = rest.bytes;
         let (number, kind) = encoding::decode_key(&mut after)
-            .map_err(|_| rest.broken("here begins no field of a message"))?;
+            .map_err(|_| rest.broken("no field of a message starts here"))?;
         let key_bytes = rest.bytes.len() - after.len();
         rest.advance(key_bytes);
         let value = match kind {
@@ -143,16 +143,16 @@ impl<'a> Fields<'a> {
                 rest.advance(rest.bytes.len() - after.len());
                 Value::Group
             }
-            WireType::EndGroup => return Err(rest.broken("a group ends that did not begin")),
+            WireType::EndGroup => return Err(rest.broken("a group ends without a start")),
         };
         Ok(Some((number, value)))
     }
 }
 
-/// How the elements of a repeated number are sent.
+/// The wire type of the elements of a repeated number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Element {
-    /// Integers and truth values.
+    /// Integers and booleans.
     Varint,
     /// FP32.
     Fixed32,
@@ -160,11 +160,11 @@ pub enum Element {
     Fixed64,
 }
 
-/// How many elements one field of a repeated number has, packed or alone.
+/// Counts the elements in one field of a repeated number, packed or single.
 pub fn count(element: Element, value: Value<'_>, at: usize) -> Result<u64, Broken> {
     match (element, value) {
         (Element::Varint, Value::Piece(piece)) => {
-            // Each ends with the byte that has no bit for more.
+            // The last byte of each varint has no continuation bit.
             let ends = piece.bytes.iter().filter(|byte| **byte < 0x80).count();
             Ok(ends as u64)
         }
@@ -177,7 +177,7 @@ pub fn count(element: Element, value: Value<'_>, at: usize) -> Result<u64, Broke
         (Element::Varint, Value::Varint(_))
         | (Element::Fixed32, Value::Fixed32(_))
         | (Element::Fixed64, Value::Fixed64(_)) => Ok(1),
-        (_, Value::Piece(piece)) => Err(piece.broken("packed numbers are cut within one of them")),
+        (_, Value::Piece(piece)) => Err(piece.broken("packed numbers end within a number")),
         _ => Err(Broken {
             at,
             what: WRONG_KIND,
@@ -185,10 +185,10 @@ pub fn count(element: Element, value: Value<'_>, at: usize) -> Result<u64, Broke
     }
 }
 
-/// What is said of a field whose kind is not the one its definition has.
-pub const WRONG_KIND: &str = "a field is not of the kind its definition says";
+/// The message for a field whose wire type contradicts its definition.
+pub const WRONG_KIND: &str = "the wire type of a field differs from its definition";
 
-/// The integers of one field of a repeated number, packed or alone.
+/// Visits the integers in one field of a repeated number, packed or single.
 pub fn varints(value: Value<'_>, at: usize, mut each: impl FnMut(u64)) -> Result<(), Broken> {
     match value {
         Value::Varint(value) => each(value),

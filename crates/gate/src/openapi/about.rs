@@ -1,24 +1,24 @@
-//! What the document is made for: the server, and the models to be described.
+//! Defines the inputs of the document: facts about the server, and the models to describe.
 
 use penstock_core::ModelVersion;
 use penstock_tensor::Contract;
 
-/// A model to be described.
+/// A model to describe.
 #[derive(Clone, Copy)]
 pub struct Described<'a> {
-    /// Its name.
+    /// The model's name.
     pub name: &'a str,
-    /// Its versions, ascending.
+    /// The model's versions, in ascending order.
     pub versions: &'a [ModelVersion],
-    /// What it takes and gives.
+    /// The model's contract.
     pub contract: &'a Contract,
 }
 
-/// What the document says of the server.
+/// The facts about the server that the document depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct About {
-    /// Calls without credentials are refused.
+    /// Whether calls without credentials are refused.
     pub needs_credentials: bool,
-    /// Use is counted and can be read.
+    /// Whether usage is counted and can be read.
     pub counts_usage: bool,
 }

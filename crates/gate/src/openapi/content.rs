@@ -1,29 +1,29 @@
-//! Says what content the adapters that come with the server take, with an example of each that runs. Of others it is known
-//! only that they take some.
+//! Describes the content that the built-in adapters accept, each with an example that runs. Of other adapters only
+//! the fact that they accept content is known.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-/// What an adapter takes.
+/// The content that an adapter accepts.
 pub struct Taken {
     /// The media types of a body that is the content itself.
     pub media_types: &'static [&'static str],
-    /// Whether `/v1/embeddings` is for models with it.
+    /// Whether the adapter serves `/v1/embeddings`.
     pub embeds: bool,
-    /// A part of content.
+    /// Returns an example part of content.
     pub part: fn() -> Value,
 }
 
-/// A line that stands upright: 16 by 16 grey pixels.
+/// A picture of a vertical line: 16 by 16 grey pixels, PNG in base64.
 const PICTURE: &str = "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAAAAAA6mKC9AAAAH0lEQVR42mP8z4AKmND4DCxQmpGB4T92FUNHgJGgbwEluwMf3+ftsgAAAABJRU5ErkJggg==";
 
-/// Samples of silence in the example: a little more than the model hears at once.
+/// The number of samples of silence in the example: slightly more than one step of the model.
 const SAMPLES: usize = 640;
-/// Samples a second.
+/// The sample rate of the example in hertz.
 const RATE_HZ: u32 = 16_000;
 
-/// What the adapter of this name takes.
+/// Returns the content that the adapter of this name accepts; `None` if it is not built in.
 pub fn taken(adapter: &str) -> Option<Taken> {
     let (media_types, embeds, part): (_, _, fn() -> Value) = match adapter {
         "magika" => (&["application/octet-stream"][..], false, bytes),
@@ -54,7 +54,7 @@ fn picture() -> Value {
     json!({ "type": "image", "media_type": "image/png", "data": PICTURE })
 }
 
-/// A recording in which nobody speaks: RIFF, one channel, 16 bits.
+/// Returns a recording without speech: RIFF, one channel, 16 bits.
 fn silence() -> Value {
     let bytes = (SAMPLES * 2) as u32;
     let mut wav = Vec::with_capacity(44 + SAMPLES * 2);

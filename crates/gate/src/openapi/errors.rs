@@ -1,15 +1,15 @@
-//! Says which errors an operation can be answered with: every code of the catalogue, sorted by what asks.
+//! Lists the errors of each operation: every code of the catalogue, by the kind of operation.
 
 use super::schema::reference;
 use penstock_core::Code;
 use serde_json::{Map, Value, json};
 
-/// What kind of operation it is, as far as its errors are concerned.
+/// The kind of an operation, which determines its errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Says how things stand, and asks nobody who they are.
+    /// Reports a state, and needs no authentication.
     Probe,
-    /// Reads what is known of models, errors or use.
+    /// Reads data about models, errors or usage.
     Read,
     /// Runs a model.
     Call,
@@ -19,7 +19,7 @@ pub enum Kind {
 
 const ALL: [Kind; 4] = [Kind::Probe, Kind::Read, Kind::Call, Kind::Control];
 
-/// Which kinds of operations there are in which of the two forms.
+/// The kinds of operations that exist. `true` stands for the Open Inference Protocol's form of errors.
 const FORMS: [(Kind, bool); 7] = [
     (Kind::Probe, false),
     (Kind::Probe, true),
@@ -30,7 +30,8 @@ const FORMS: [(Kind, bool); 7] = [
     (Kind::Control, true),
 ];
 
-/// Which kinds of operations are answered with a code. Exhaustive, so that a new code has its place before it compiles.
+/// Returns the kinds of operations that can return a code. The match is exhaustive, so a new code must be classified
+/// before it compiles.
 fn kinds(code: Code) -> &'static [Kind] {
     use Kind::{Call, Control, Read};
     const EVERY: &[Kind] = &ALL;
@@ -82,20 +83,20 @@ fn kinds(code: Code) -> &'static [Kind] {
         | Code::InferenceFailed
         | Code::ModelContractBroken
         | Code::NotCached => &[Call],
-        // Reading statistics and the index, control, and parameters of a call.
+        // Statistics and the index, control, and parameters of a call return this code.
         Code::NotSupported => &[Read, Control, Call],
-        // Of the admin API, which has another address, and of gRPC.
+        // Only the admin API, which has another address, and gRPC return these codes.
         Code::UnknownResource | Code::AlreadyExists | Code::MalformedProtobuf => &[],
     }
 }
 
-/// The codes an operation of a kind is answered with, of one status.
+/// Returns the codes with one status that a kind of operation can return.
 fn codes(kind: Kind, status: u16) -> Vec<Code> {
     let wanted = |code: &Code| code.status() == status && kinds(*code).contains(&kind);
     Code::ALL.iter().copied().filter(wanted).collect()
 }
 
-/// The statuses of errors an operation of a kind is answered with.
+/// Returns the error statuses that a kind of operation can return.
 fn statuses(kind: Kind) -> Vec<u16> {
     let mut statuses: Vec<u16> = Code::ALL
         .iter()
@@ -111,7 +112,7 @@ fn name(kind: Kind, oip: bool, status: u16) -> String {
     format!("{kind:?}{}{status}", if oip { "Oip" } else { "" })
 }
 
-/// References to the errors of one operation, by status.
+/// Returns references to the errors of one operation, by status.
 pub fn of(kind: Kind, oip: bool) -> Map<String, Value> {
     statuses(kind)
         .into_iter()
@@ -122,7 +123,7 @@ pub fn of(kind: Kind, oip: bool) -> Map<String, Value> {
         .collect()
 }
 
-/// All responses that [`of`] refers to.
+/// Returns all responses that [`of`] refers to.
 pub fn responses() -> Map<String, Value> {
     let mut all = Map::new();
     for (kind, oip) in FORMS {
@@ -140,8 +141,8 @@ fn response(kind: Kind, oip: bool, status: u16) -> Value {
         .map(|code| format!("`{}`: {}. {}", code.as_str(), code.title(), code.remedy()))
         .collect();
     let words: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
-    // The words stand beside the schemas, which are the same everywhere: one class in a generated client, not one for each
-    // status. A new code is no breaking change either.
+    // The codes are listed beside the schemas, which are the same for all responses. A generated client therefore has
+    // one class instead of one for each status, and a new code is not a breaking change.
     let own = reference(if oip { "OipError" } else { "Error" });
     let problem = reference("Problem");
     let mut headers = json!({ "X-Request-Id": { "$ref": "#/components/headers/X-Request-Id" } });
@@ -167,7 +168,7 @@ fn response(kind: Kind, oip: bool, status: u16) -> Value {
     })
 }
 
-/// The three forms of an error, in the codes' own schemas narrowed to those of a status.
+/// Returns the schemas of the three forms of an error.
 pub fn schemas() -> Map<String, Value> {
     let with = |description: &str, members: Value, required: &[&str]| {
         let mut schema = json!({
@@ -178,13 +179,13 @@ pub fn schemas() -> Map<String, Value> {
                 "status": { "type": "integer", "description": "The HTTP status." },
                 "details": {
                     "type": "array", "items": reference("Violation"),
-                    "description": "Everything that is wrong with the body.",
+                    "description": "All violations in the body.",
                 },
                 "available": {
                     "type": "array", "items": { "type": "string" },
-                    "description": "The names that exist, where the one that was sent does not.",
+                    "description": "The names that exist, if the sent one does not.",
                 },
-                "request_id": { "type": "string", "description": "Names the request, as the header `X-Request-Id` does." },
+                "request_id": { "type": "string", "description": "The id of the request, as in the header `X-Request-Id`." },
                 "timestamp": { "type": "string", "format": "date-time" },
             },
             "required": required,
@@ -196,9 +197,9 @@ pub fn schemas() -> Map<String, Value> {
         }
         schema
     };
-    let message = || json!({ "type": "string", "description": "What is wrong, and what to do." });
+    let message = || json!({ "type": "string", "description": "The problem and the remedy." });
     let body = with(
-        "What is wrong.",
+        "An error.",
         json!({ "message": message() }),
         &["code", "message", "status", "request_id", "timestamp"],
     );
@@ -214,7 +215,7 @@ pub fn schemas() -> Map<String, Value> {
         &["error", "code", "status", "request_id"],
     );
     let problem = with(
-        "An error as RFC 9457 has it.",
+        "An error in the form of RFC 9457.",
         json!({
             "type": { "type": "string", "format": "uri-reference", "description": "The entry of the catalogue." },
             "title": { "type": "string" },

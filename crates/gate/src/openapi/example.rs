@@ -1,13 +1,13 @@
-//! Makes examples from a contract: bodies that the server takes as they are.
+//! Generates examples from a contract. The server accepts these bodies as they are.
 
 use penstock_tensor::contract::{Bound, Dim};
 use penstock_tensor::{Contract, Datatype, TensorSpec};
 use serde_json::{Map, Value, json};
 
-/// The most elements all inputs of an example have together; longer ones help nobody who reads.
+/// The most elements of all inputs of an example together. Longer examples do not help readers.
 pub const MAX_EXAMPLE_ELEMENTS: u64 = 4_096;
 
-/// The lengths of an input's axes in an example: the least there may be.
+/// Returns the lengths of an input's axes in an example: the smallest allowed.
 fn lengths(spec: &TensorSpec, contract: &Contract) -> Vec<u64> {
     let length = |dim: &Dim| match dim {
         Dim::Fixed(length) => *length,
@@ -16,7 +16,7 @@ fn lengths(spec: &TensorSpec, contract: &Contract) -> Vec<u64> {
     spec.shape.iter().map(length).collect()
 }
 
-/// Whether the inputs are few enough to be written out.
+/// Returns whether the inputs are small enough for an example.
 fn is_short(contract: &Contract) -> bool {
     let elements = contract.inputs.iter().try_fold(0u64, |sum, spec| {
         let lengths = lengths(spec, contract);
@@ -28,7 +28,7 @@ fn is_short(contract: &Contract) -> bool {
     elements.is_some_and(|elements| elements <= MAX_EXAMPLE_ELEMENTS)
 }
 
-/// An element: 1 where the range has it, else the end of the range that is nearer.
+/// Returns an example element: 1 if the range contains it, else the bound of the range that is nearer to 1.
 fn element(spec: &TensorSpec) -> Value {
     match spec.datatype {
         Datatype::Bool => json!(true),
@@ -55,7 +55,7 @@ fn nested(element: &Value, lengths: &[u64]) -> Value {
     }
 }
 
-/// A body of `:predict`; `None` where it would be too long.
+/// Returns a body of `:predict`; `None` if it would be too long.
 pub fn predict(contract: &Contract) -> Option<Value> {
     if !is_short(contract) {
         return None;
@@ -71,7 +71,7 @@ pub fn predict(contract: &Contract) -> Option<Value> {
     Some(json!({ "inputs": inputs }))
 }
 
-/// A body of the Open Inference Protocol's `infer`; `None` where it would be too long.
+/// Returns a body of the Open Inference Protocol's `infer`; `None` if it would be too long.
 pub fn infer(contract: &Contract) -> Option<Value> {
     if !is_short(contract) {
         return None;

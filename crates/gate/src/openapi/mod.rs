@@ -1,13 +1,14 @@
-//! Describes the API: `/openapi.json`, OpenAPI 3.1.0, made from the contracts that serve and from the catalogue of errors,
-//! so that it cannot promise what they do not keep. Pure: models come in as a list, those the caller may know of.
+//! Generates `/openapi.json`, an OpenAPI 3.1.0 document, from the served contracts and the catalogue of errors. It
+//! therefore promises nothing else than the code does. The functions are pure and receive only the models that the
+//! caller may see.
 //!
-//! Paths with `{model}` describe every method once, with what holds for any model. Beside them each model has paths of its
-//! own, `/v1/models/digits:predict`, with the shapes, ranges and labels of its contract and an example that runs. What a
-//! schema cannot say (that nested arrays are equally long, that two inputs have as many items) the server still checks and
-//! answers with 422; the description of each operation says so.
+//! Paths with `{model}` describe every method once, for any model. In addition, each model has its own paths, such as
+//! `/v1/models/digits:predict`, with the shapes, ranges and labels of its contract and an example that runs. The
+//! server also checks rules that a schema cannot express: nested arrays must have equal lengths, and inputs must have
+//! equal numbers of items. It answers violations with 422, as the description of each operation states.
 //!
-//! The document is bounded by [`MAX_DOCUMENT_BYTES`]: models that find no room are named in `info`, and
-//! `/openapi.json?model=<name>` describes one of them alone. Lists of labels and examples have bounds of their own.
+//! [`MAX_DOCUMENT_BYTES`] bounds the document. Models that do not fit are named in `info`, and
+//! `/openapi.json?model=<name>` describes a single model. Lists of labels and examples have their own bounds.
 
 mod about;
 mod content;
@@ -25,13 +26,14 @@ pub(crate) use serve::serve;
 
 use serde_json::{Map, Value, json};
 
-/// How long the document may become by the models it describes; what describes the methods is some 100 KB beside it.
+/// The most bytes that descriptions of models add to the document. The descriptions of the methods take about 100 KB
+/// more.
 pub const MAX_DOCUMENT_BYTES: usize = 2 << 20;
 
-/// The dialect of the schemas: OpenAPI 3.1 takes JSON Schema 2020-12.
+/// The OpenAPI version. Its schemas use JSON Schema 2020-12.
 pub const VERSION: &str = "3.1.0";
 
-/// The document for a caller who may know of these models.
+/// Returns the document for a caller that may see these models.
 pub fn document(models: &[Described<'_>], about: &About) -> Value {
     let mut all_paths = paths::generic(about);
     let mut schemas = schema::generic();
@@ -43,7 +45,7 @@ pub fn document(models: &[Described<'_>], about: &About) -> Value {
         let own_paths = paths::of_model(model, about);
         let own_schemas = schema::of_model(model);
         let bytes = length(&own_paths) + length(&own_schemas);
-        // The first is always described: whoever asks for one model gets it.
+        // The first model is always described, so that a request for a single model succeeds.
         if bytes > room && room < MAX_DOCUMENT_BYTES {
             left_out.push(model.name);
             continue;
@@ -78,7 +80,7 @@ pub fn document(models: &[Described<'_>], about: &About) -> Value {
     if !left_out.is_empty() {
         document["info"]["x-models-left-out"] = json!({
             "models": left_out,
-            "description": "There was no room to describe these models here; /openapi.json?model=<name> describes one of them.",
+            "description": "These models do not fit into this document. /openapi.json?model=<name> describes one of them.",
         });
     }
     document
@@ -101,7 +103,7 @@ fn length(members: &Map<String, Value>) -> usize {
         }
     }
     let mut counter = Counter(0);
-    // Counting cannot fail.
+    // Writing to a counter cannot fail.
     let _ = serde_json::to_writer(&mut counter, members);
     counter.0
 }
@@ -124,20 +126,20 @@ fn security_schemes() -> Value {
     json!({
         "bearer": {
             "type": "http", "scheme": "bearer",
-            "description": "An API key, or a JSON Web Token of an issuer the operator trusts.",
+            "description": "An API key, or a JSON Web Token of an issuer that the operator trusts.",
         },
         "apiKey": { "type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key." },
         "azureApiKey": {
             "type": "apiKey", "in": "header", "name": "api-key",
-            "description": "An API key, where clients of Azure put it.",
+            "description": "An API key, in the header of Azure's clients.",
         },
         "signature": {
             "type": "apiKey", "in": "header", "name": "Signature",
-            "description": "An HTTP message signature (RFC 9421) with the API key's secret, beside `Signature-Input`; the secret stays with the caller.",
+            "description": "An HTTP message signature (RFC 9421) made with the API key's secret, together with `Signature-Input`. The secret is not sent.",
         },
         "certificate": {
             "type": "mutualTLS",
-            "description": "A client certificate that the operator has named.",
+            "description": "A client certificate that the operator's policy names.",
         },
     })
 }

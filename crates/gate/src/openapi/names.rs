@@ -1,25 +1,25 @@
-//! Names a model's schemas and operations. Different models have different names, and stay different when a generator turns
-//! them into its language's style.
+//! Names a model's schemas and operations. Different models have different names, also after a generator has
+//! converted the names to its language's style.
 //!
-//! Generators rewrite names: `my.model`, `my_model` and `My-Model` all become the class `MyModel`. A name here is therefore
-//! a list of words, each a capital letter, small letters and digits, and two models never have the same words. Every style
-//! (`PascalCase`, `camelCase`, `snake_case`, `kebab-case`) keeps words apart. The usual names, small letters with hyphens,
-//! read as expected: `silero-vad` is `SileroVad`. Everything else is spelt out:
+//! Generators rewrite names: `my.model`, `my_model` and `My-Model` all become the class `MyModel`. A name here is
+//! therefore a list of words, each a capital letter, small letters and digits, and two models never have the same
+//! words. Every style (`PascalCase`, `camelCase`, `snake_case`, `kebab-case`) keeps words apart. Usual names, small
+//! letters with hyphens, give the expected words: `silero-vad` becomes `SileroVad`. Everything else is spelt out:
 //!
 //! | in the model's name | words |
 //! |---|---|
-//! | `-` between two parts | nothing: the next part starts a word |
+//! | `-` between two parts | none: the next part starts a word |
 //! | `.`, `_`, another `-` | `Dot`, `Underscore`, `Dash` |
 //! | a capital letter, several | `Cap`, `Caps` before the part: `My` is `CapMy`, `BERT` is `CapsBert` |
-//! | a part right behind another, as in `MyModel`, `l6v2` | `Joined` between them |
+//! | a part directly after another, as in `MyModel`, `l6v2` | `Joined` between them |
 //! | digits that start a part, as in `resnet-50` | `Number50` |
-//! | a letter alone, as in `gpt-j` | `LetterJ`: two capitals in a row are one word to many generators |
+//! | a single letter, as in `gpt-j` | `LetterJ`: two capitals in a row are one word to many generators |
 //! | any other character | `Char` and its code point |
-//! | a part that is one of the words above; `model` at the start, since `predictModel` is for any model | `Word` before it |
+//! | a part equal to one of the words above; `model` at the start, because `predictModel` is for any model | `Word` before it |
 
 use std::fmt::Write;
 
-/// Words that stand for something else. A part of a model's name that is spelt like one is marked.
+/// Words with a special meaning. A part of a model's name that equals one of them is marked with `Word`.
 const RESERVED: [&str; 10] = [
     "cap",
     "caps",
@@ -33,10 +33,10 @@ const RESERVED: [&str; 10] = [
     "word",
 ];
 
-/// What the names of operations on any model have behind the verb: `predictModel`, `predictModelVersion`.
+/// The word after the verb in the operations on any model: `predictModel`, `predictModelVersion`.
 const ANY: &str = "model";
 
-/// A model's name as words.
+/// Converts a model's name to words.
 pub fn words(model: &str) -> String {
     let mut out = String::with_capacity(model.len() + 8);
     let mut rest = model;
@@ -67,19 +67,20 @@ pub fn words(model: &str) -> String {
     out
 }
 
-/// What stands before a part.
+/// The element before a part.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
     Start,
     Part,
-    /// One hyphen, which is not spelt out.
+    /// A single hyphen between parts, which is not spelt out.
     Hyphen,
-    /// Characters that are spelt out.
+    /// One or more characters that are spelt out.
     Separator,
 }
 
-/// Length of the part that `text` starts with: a letter and small letters, or several capitals; then digits. Or digits alone.
-/// 0 where it starts with neither. The last of several capitals starts a part of its own where small letters follow it.
+/// Returns the length of the part at the start of `text`; 0 if no part starts there. A part is a letter and small
+/// letters, or several capitals, each with optional digits; or digits alone. The last of several capitals starts its
+/// own part if small letters follow.
 fn part_of(text: &str) -> usize {
     let count = |from: usize, fits: fn(&u8) -> bool| {
         let rest = text.as_bytes().get(from..).unwrap_or_default();
@@ -127,12 +128,12 @@ fn write_part(part: &str, at_start: bool, out: &mut String) {
     out.push_str(digits);
 }
 
-/// The name of a model's schema. No schema of any model has `For` in its name.
+/// Returns the name of a model's schema. Names of schemas for any model do not contain `For`.
 pub fn component(what: &str, model: &str) -> String {
     format!("{what}For{}", words(model))
 }
 
-/// The id of an operation of one model.
+/// Returns the id of an operation of one model.
 pub fn operation(verb: &str, model: &str) -> String {
     format!("{verb}{}", words(model))
 }
@@ -143,8 +144,8 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
-    /// `snake_case`, as generators make it: a word starts at a capital behind a small letter or digit, and at the last of
-    /// several capitals.
+    /// Converts to `snake_case` as generators do: a word starts at a capital after a small letter or digit, and at
+    /// the last of several capitals.
     fn snake(name: &str) -> String {
         let bytes = name.as_bytes();
         let mut out = String::new();
@@ -159,7 +160,7 @@ mod tests {
         out
     }
 
-    /// Reads a model's name back from its words.
+    /// Converts words back to a model's name.
     fn model(words: &str) -> String {
         let mut list: Vec<String> = Vec::new();
         for c in words.chars() {
@@ -285,7 +286,7 @@ mod tests {
             let name = pieces.concat();
             let found = words(&name);
             prop_assert_eq!(model(&found), name);
-            // Every style's words are ours.
+            // Splitting the name in another style must give the same words.
             let pascal: String = snake(&found)
                 .split('_')
                 .map(|word| word[..1.min(word.len())].to_uppercase() + &word[1.min(word.len())..])

@@ -1,4 +1,4 @@
-//! Finds the models that a request for the description is about.
+//! Selects the models for a request of the API description.
 
 use super::about::{About, Described};
 use super::document;
@@ -9,7 +9,7 @@ use crate::route::{percent_decode, shorten};
 use penstock_core::{Code, Problem};
 use serde_json::Value;
 
-/// The document for a caller, who is told of the models that `sees` shows, or of the one that the query names.
+/// Returns the document for a caller, with the models that `sees` shows, or with the one that the query names.
 pub(crate) fn serve<P: Ports>(
     ports: &P,
     catalogue: &mut Catalogue<P>,
@@ -36,7 +36,7 @@ pub(crate) fn serve<P: Ports>(
         if !shown.iter().any(|name| name == model.name.as_str()) {
             continue;
         }
-        // What is broken cannot be described; the list of models says why.
+        // A model that cannot be opened cannot be described. The list of models states the reason.
         if let Ok(opened) = model.open(ports) {
             let contract = opened.contract.clone();
             models.push((model.name.clone(), model.versions.clone(), contract));
@@ -53,7 +53,7 @@ pub(crate) fn serve<P: Ports>(
     Ok(document(&described, about))
 }
 
-/// The model that the query names.
+/// Returns the model that the query names.
 fn only(request: &Request) -> Result<Option<String>, Problem> {
     let mut only = None;
     let query = request.target.split_once('?').map_or("", |(_, q)| q);

@@ -1,7 +1,8 @@
-//! The page at `/docs`: what there is to read and to try, in one document that asks nobody but this server for anything.
+//! Serves the page at `/docs` on which the API can be read and tried. It is one document and sends requests only to
+//! this server.
 //!
-//! Its policy lets it run the one script and the one style it carries, known by their digests, and send requests to where
-//! it came from. The script makes text of all it is given, and trusted types keep it to that. An API key that is typed in
+//! Its content security policy allows only its own script and style, identified by their digests, and requests to its
+//! own origin. The script inserts all data as text, and trusted types enforce this. An API key that the user enters
 //! stays in the page's memory.
 
 use crate::record::Response;
@@ -12,7 +13,7 @@ use sha2::{Digest, Sha256};
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
-/// The whole page.
+/// The complete HTML document.
 const PAGE: &str = concat!(
     include_str!("head.html"),
     "<style>",
@@ -25,7 +26,7 @@ const PAGE: &str = concat!(
     include_str!("tail.html"),
 );
 
-/// What the page may do, as `Content-Security-Policy` has it.
+/// Returns the `Content-Security-Policy` of the page.
 fn policy() -> String {
     let digest = |text: &str| STANDARD.encode(Sha256::digest(text));
     format!(
@@ -36,7 +37,7 @@ fn policy() -> String {
     )
 }
 
-/// The answer to `/docs`.
+/// Returns the answer to `/docs`.
 pub fn response() -> Response {
     let mut response = Response::new(200, "text/html; charset=utf-8", PAGE.into());
     response.push("content-security-policy", policy());
@@ -49,7 +50,7 @@ pub fn response() -> Response {
 mod tests {
     use super::*;
 
-    /// What stands between a tag and its end, as a browser takes it.
+    /// Returns the text between a tag and its end tag, as a browser reads it.
     fn between<'p>(page: &'p str, tag: &str) -> &'p str {
         let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
         assert_eq!(page.matches(&open).count(), 1, "{tag}");
@@ -73,7 +74,7 @@ mod tests {
     #[test]
     fn the_page_is_small_and_carries_nothing_that_its_policy_forbids() {
         assert!(PAGE.len() < 60_000, "{} bytes", PAGE.len());
-        // What came over the line must never be read as markup or as a program.
+        // Data from the network must never be interpreted as markup or code.
         for forbidden in [
             "innerHTML",
             "outerHTML",

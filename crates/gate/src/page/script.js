@@ -1,5 +1,5 @@
 'use strict';
-// Everything that comes from the server becomes text of an element, never markup.
+// Data from the server is only inserted as an element's text, never as markup.
 const at = id => document.getElementById(id);
 const make = (name, text, kind) => {
   const element = document.createElement(name);
@@ -17,16 +17,16 @@ const dig = (value, ...names) => names.reduce((v, name) => hasOwn(v, name) ? v[n
 const entries = value => Object.entries(value !== null && typeof value === 'object' ? value : {});
 const list = value => Array.isArray(value) ? value : [];
 
-const MAX_SHOWN_CHARS = 100000; // Of an answer.
-const MAX_FOUND = 60; // Results of a search.
-const MAX_CURL_CHARS = 4000; // A longer body is written as a file.
+const MAX_SHOWN_CHARS = 100000; // The most characters of an answer that are shown.
+const MAX_FOUND = 60; // The most results of a search.
+const MAX_CURL_CHARS = 4000; // The curl command reads a longer body from a file.
 const JSON_TYPE = 'application/json';
 
-let credential = ''; // In this page's memory only.
+let credential = ''; // Kept only in the page's memory.
 let described = {}; // The OpenAPI document.
 let models = [];
 let operations = [];
-let now = null; // What is shown: { base, model, version, form }.
+let now = null; // The shown operation: { base, model, version, form }.
 let file = null;
 let preview = null;
 let turn = 0;
@@ -42,16 +42,16 @@ const read = async path => {
   if (response.ok) return response.json();
   const text = await response.text();
   let message = text;
-  try { const body = JSON.parse(text); message = dig(body, 'error', 'message') ?? dig(body, 'error') ?? text; } catch { /* As it came. */ }
+  try { const body = JSON.parse(text); message = dig(body, 'error', 'message') ?? dig(body, 'error') ?? text; } catch { /* Not JSON: keep the text. */ }
   throw new Error(`${response.status}: ${message}`);
 };
 const pretty = value => {
   const text = JSON.stringify(value, null, 1) ?? '';
-  // Rows of numbers on one line.
+  // Write a row of numbers on one line.
   return text.replace(/\[\s+([^[\]{}]*?)\s+\]/g, (_, inner) => '[' + inner.replace(/\s*\n\s*/g, ' ') + ']');
 };
 
-// Operations. Those of one model, and of a version, are shown as the general one with that model or version chosen.
+// Operations. Those of one model or version are shown as the general operation with that model or version selected.
 const PINNED = '/versions/{version}';
 const gather = () => {
   operations = entries(described.paths).flatMap(([path, item]) => entries(item).map(([verb, op]) => ({
@@ -74,14 +74,14 @@ const resolve = part => {
 const parameters = one => list(one.op.parameters).map(resolve);
 const takesModel = base => base.path.includes('{model}');
 
-// Samples: each a form of the body with a name.
+// Samples. Each is a form of the body with a name.
 const samples = (base, model) => {
   const own = ownOf(base, model);
   const content = dig(own ?? base, 'op', 'requestBody', 'content');
   if (!content) return [];
   let found = entries(dig(content, JSON_TYPE, 'examples'));
   if (!own && takesModel(base)) {
-    // The same schema elsewhere has the same sample.
+    // Operations with the same schema share a sample.
     const schema = dig(content, JSON_TYPE, 'schema', '$ref');
     const alike = operations.find(o => hasOwn(dig(o, 'op', 'requestBody', 'content', JSON_TYPE, 'examples'), model)
       && dig(o, 'op', 'requestBody', 'content', JSON_TYPE, 'schema', '$ref') === schema);
@@ -92,14 +92,14 @@ const samples = (base, model) => {
   if (!forms.length) forms.push({ name: 'JSON', text: base.op.requestBody.required ? '' : '{}' });
   forms.sort((a, b) => (a.text === '') - (b.text === '') || a.text.length - b.text.length);
   const types = list(dig(own, 'op', 'requestBody', 'x-content-types')).map(type => type === '*/*' ? 'application/octet-stream' : String(type));
-  // Bytes behind JSON are for programs.
+  // Do not offer bytes after JSON; only programs send them.
   const raw = types.length && !base.path.endsWith('/infer');
   if (raw) forms.push({ name: 'File', types, sample: list(dig(content, JSON_TYPE, 'examples', 'content', 'value', 'content'))[0] });
   return forms;
 };
 const fits = (base, model) => !base.op.requestBody?.required || samples(base, model.name).some(form => form.text);
 const offered = base => {
-  // A method of some models only is not offered for the others.
+  // Offer a method that only some models have for those models only.
   const some = operations.some(o => o.base === base && o.own !== undefined);
   const all = operations.filter(o => o.own !== undefined).map(o => o.own);
   return models.filter(m => !some || ownOf(base, m.name) || !all.includes(m.name));
@@ -168,7 +168,7 @@ const field = (name, input, hint) => {
   if (hint) label.title = hint;
   return label;
 };
-const inputs = new Map(); // Parameter to element.
+const inputs = new Map(); // Maps parameters to elements.
 const showFields = one => {
   inputs.clear();
   const fields = [];
@@ -257,7 +257,7 @@ const useForm = index => {
   showRequest();
 };
 
-// What will be sent.
+// The request to send.
 const prepared = () => {
   const one = current();
   const headers = {};
@@ -294,13 +294,13 @@ const showRequest = () => {
   else if (body !== undefined && body.length > MAX_CURL_CHARS) lines.push('--data-binary @body.json   # the body above');
   else if (body !== undefined) {
     let short = body;
-    try { short = JSON.stringify(JSON.parse(body)); } catch { /* Sent as it stands, for the server to judge. */ }
+    try { short = JSON.stringify(JSON.parse(body)); } catch { /* Not JSON: send the text, and let the server report the error. */ }
     lines.push(`--data-binary ${quoted(short)}`);
   }
   at('request').textContent = lines.join(' \\\n  ');
 };
 
-// What came back.
+// The answer.
 const showLimits = headers => {
   const parse = text => Object.fromEntries([...(text ?? '').matchAll(/"([^"]*)"((?:;[a-z]+=[^,;]*)*)/g)].map(([, name, rest]) =>
     [name, Object.fromEntries([...rest.matchAll(/;([a-z]+)=([^,;]*)/g)].map(([, k, v]) => [k, v]))]));
@@ -323,7 +323,7 @@ const showAnswer = async (response, began) => {
   let out;
   if (/^(text\/|application\/([a-z.-]+\+)?json)/.test(type) || !blob.size) {
     out = await blob.text();
-    try { out = pretty(JSON.parse(out)); } catch { /* Shown as it came. */ }
+    try { out = pretty(JSON.parse(out)); } catch { /* Not JSON: show the text. */ }
   } else {
     const bytes = new Uint8Array(await blob.slice(0, 256).arrayBuffer());
     out = `${type}, from the beginning:\n` + [...bytes].map(b => b.toString(16).padStart(2, '0')).join(' ');
@@ -373,9 +373,9 @@ const take = chosen => {
   showRequest();
 };
 
-// The reference. Schemas are written out; what a reference leads to opens on demand.
+// The reference. Schemas are written out, and the targets of `$ref` open on demand.
 const rangeOf = s => {
-  // The ends of a datatype say nothing that its name does not.
+  // Omit the bounds of a datatype, because its name implies them.
   const said = bound => Math.abs(bound) < 1e15 ? bound : undefined;
   const least = said(s.minimum) ?? s.minItems ?? s.minLength;
   const most = said(s.maximum) ?? s.maxItems ?? s.maxLength;
@@ -469,7 +469,7 @@ const show = () => {
   showReference(one);
   showList();
 };
-// A model that found no room in the document is described on its own.
+// Load the description of a model that does not fit into the document separately.
 const complete = async () => {
   const name = now?.model;
   const out = list(dig(described, 'info', 'x-models-left-out', 'models'));
@@ -496,7 +496,7 @@ const start = async () => {
     gather();
     try { models = list((await read('/v1/models')).models); } catch (error) { models = []; trouble(error.message); }
     at('release').textContent = dig(described, 'info', 'version') ?? '';
-    if (!models.length && at('trouble').hidden) trouble('There is no model that these credentials may know of.');
+    if (!models.length && at('trouble').hidden) trouble('These credentials may see no models.');
     if (!arrive()) {
       const base = operations.find(o => o.base === o && o.verb === 'post' && takesModel(o)) ?? operations[0];
       const first = operations.find(o => o.base === o && o.path.endsWith(':predict')) ?? base;

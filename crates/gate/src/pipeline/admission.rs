@@ -1,4 +1,4 @@
-//! Admits a call: first the limits decide, then the policy of the operator's own. What both gave is settled together.
+//! Admits a call: first the rate limits decide, then the operator's own policy. Both are settled together.
 
 use super::{custom, limits};
 use crate::exchange::Exchange;
@@ -11,13 +11,13 @@ use penstock_policy::quota::{service::AdmissionService as _, words};
 
 /// A call that the limits and the operator's own policy admitted.
 pub(super) struct Admission<P: Ports> {
-    /// What the limits charged it.
+    /// The charge of the rate limits.
     pub limits: Option<limits::Admission<P>>,
     custom: Option<custom::Admission<P>>,
 }
 
-/// Admits a call. A call that the limits refuse never reaches the operator's own policy. A call that the policy refuses has
-/// cost its request and its bytes, as one that is refused for its body.
+/// Admits a call. A call that the limits refuse never reaches the operator's own policy. A call that the policy
+/// refuses is still charged its request and its bytes, like a call with an invalid body.
 pub(super) fn admit<P: Ports>(
     ports: &P,
     policies: &Policies<P>,
@@ -35,12 +35,12 @@ pub(super) fn admit<P: Ports>(
     }
 }
 
-/// Whether some policy wants to be told how a call ended.
+/// Returns whether a policy needs to know how a call ended.
 pub(super) fn settles<P: Ports>(policies: &Policies<P>) -> bool {
     policies.scope.settles || policies.custom_scope.settles
 }
 
-/// Tells the policies how a call ended.
+/// Reports the end of a call to the policies.
 pub(super) fn settle<P: Ports>(
     policies: &Policies<P>,
     admission: &Admission<P>,
@@ -60,7 +60,7 @@ pub(super) fn settle<P: Ports>(
     }
 }
 
-/// Ends a call that was admitted and ran nothing.
+/// Settles an admitted call that ran nothing.
 pub(super) fn settle_unused<P: Ports>(ports: &P, policies: &Policies<P>, admission: &Admission<P>) {
     if settles(policies) {
         settle(policies, admission, 0, Outcome::default(), ports.unix_ms());

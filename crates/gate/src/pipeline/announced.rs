@@ -1,5 +1,5 @@
-//! Judges a request whose head came alone, with `Expect: 100-continue`. Nothing is charged: the call itself is, when its body
-//! has come.
+//! Checks a request whose headers arrived before its body (`Expect: 100-continue`). Nothing is charged: the complete
+//! request is charged later.
 
 use crate::catalogue::Catalogue;
 use crate::coding;
@@ -9,17 +9,17 @@ use crate::record::{Request, Response};
 use crate::route::Target;
 use penstock_core::{Code, Problem};
 
-/// The header by which the host hears that the client may send the body.
+/// The header that permits the host to request the body from the client.
 const GO_ON: &str = "penstock-go-on";
 
-/// Tells the host that the client may send the body.
+/// Returns the answer that permits the host to request the body.
 pub(super) fn go_on() -> Response {
     let mut response = Response::empty(204);
     response.push(GO_ON, "1");
     response
 }
 
-/// Judges a call by its head; `None` where there is no such model.
+/// Checks a call by its headers; `None` if the model does not exist.
 pub(super) fn judge<P: Ports>(
     ports: &P,
     catalogue: &mut Catalogue<P>,
@@ -33,12 +33,12 @@ pub(super) fn judge<P: Ports>(
         match (announced.bytes, limit) {
             (Some(bytes), Some(limit)) if bytes > limit => Err(Problem::new(
                 Code::BodyTooLarge,
-                format!("the body is to have {bytes} bytes; this model takes at most {limit}"),
+                format!("the announced body has {bytes} bytes; this model takes at most {limit}"),
             )),
             _ => Ok(go_on()),
         }
     };
-    // The body names the model.
+    // The body names the model, so its limit is not yet known.
     if target.model.is_empty() {
         return Some(checked(None));
     }

@@ -1,7 +1,8 @@
-//! The steps of a call of a model: limits, the operator's own policy, version, idempotency, body, items, claim, run, record, counts.
+//! Runs the steps of a model call: limits, the operator's own policy, version, idempotency, body, items, claim, run,
+//! record, counts.
 //!
-//! A call that a limit refuses burns no other limit and no claim. A call that is refused for its body has cost its request and
-//! its bytes. A replay costs a request and its bytes, and no items.
+//! A call that a limit refuses charges no other limit and makes no claim. A call with an invalid body is charged its
+//! request and its bytes. A replay is charged a request and its bytes, and no items.
 
 use super::admission::{self, Admission};
 use super::idempotency::{self, Attempt, Claim, Earlier};
@@ -27,7 +28,7 @@ use penstock_policy::rollout::judge::Outcome as VersionOutcome;
 use penstock_policy::usage::{Amounts, service::UsageService};
 use penstock_tensor::Contract;
 
-/// Makes a call.
+/// Makes a model call and accounts for it.
 pub(super) fn call<P: Ports>(
     call: &ModelCall<'_, P>,
     catalogue: &mut Option<Catalogue<P>>,
@@ -52,7 +53,7 @@ pub(super) fn call<P: Ports>(
     answered
 }
 
-/// The steps behind the limits on calls. Each goes on or ends in a problem.
+/// Runs the steps after the limits on calls. Each continues or ends in a problem.
 fn steps<P: Ports>(
     call: &ModelCall<'_, P>,
     catalogue: &mut Catalogue<P>,
@@ -119,7 +120,7 @@ fn steps<P: Ports>(
     record(call, attempt.as_ref(), result, meter, exchange)
 }
 
-/// How the body is compressed. The answer to a coding that is not taken names those that are.
+/// Returns the body's coding. The 415 answer to an unsupported coding lists the supported ones.
 fn coding_of(exchange: &mut Exchange<'_>) -> Result<Option<Coding>, Problem> {
     let coding = coding::of(exchange.request);
     if coding.is_err() {
@@ -128,7 +129,7 @@ fn coding_of(exchange: &mut Exchange<'_>) -> Result<Option<Coding>, Problem> {
     coding
 }
 
-/// Checks the size of a body before anything parses it.
+/// Checks the size of a body before it is parsed.
 fn check_size(request: &Request, contract: &Contract) -> Result<(), Problem> {
     let limit = contract.limits.max_body_bytes;
     if request.body.len() as u64 > limit {
@@ -143,7 +144,7 @@ fn check_size(request: &Request, contract: &Contract) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Runs the work, and keeps in the head of the answer the prediction's id and whether the cache answered.
+/// Runs the work. Stores the prediction's id and the cache headers for the answer.
 fn run<P: Ports>(
     call: &ModelCall<'_, P>,
     (opened, name, serving): (&Opened<P>, &str, &Serving),
@@ -162,7 +163,7 @@ fn run<P: Ports>(
     Ok(response)
 }
 
-/// Whether nothing ran. Then nothing is paid for; what ran and failed is.
+/// Returns whether nothing ran. The items are then refunded. A run that failed is charged.
 fn ran_nothing(result: &Result<Response, Problem>, meter: &Meter) -> bool {
     meter.items == 0
         && match result {
@@ -171,7 +172,7 @@ fn ran_nothing(result: &Result<Response, Problem>, meter: &Meter) -> bool {
         }
 }
 
-/// Counts the call for the run of a canary.
+/// Counts the run for the health of a canary.
 fn count_for_canary<P: Ports>(
     rollouts: (&P, &P::Rollouts),
     (name, serving): (&str, &Serving),
@@ -185,7 +186,7 @@ fn count_for_canary<P: Ports>(
     }
 }
 
-/// Keeps an answer for calls with the same idempotency key, or gives the claim back.
+/// Keeps the answer for calls with the same idempotency key, or releases the claim.
 fn record<P: Ports>(
     call: &ModelCall<'_, P>,
     attempt: Option<&Attempt<P>>,
@@ -203,7 +204,7 @@ fn record<P: Ports>(
     }
 }
 
-/// Tells the policies how the call ended and counts the use, whatever became of the call.
+/// Reports the end of the call to the policies and counts its usage, whether or not it succeeded.
 fn account<P: Ports>(
     call: &ModelCall<'_, P>,
     admission: &Admission<P>,
@@ -234,10 +235,11 @@ fn account<P: Ports>(
         .usage
         .count(call.caller, model, amounts, now_ms, random);
     match counted {
-        // What ran is not given away. What ran nothing is answered as it is.
+        // If the model ran, the call fails, because its usage must not go uncounted. If nothing ran, the answer
+        // stands.
         Err(message) if meter.items > 0 => Err(Problem::new(
             Code::StoreUnavailable,
-            format!("the use of this call cannot be counted: {message}"),
+            format!("the usage of this call cannot be counted: {message}"),
         )
         .retry_after(RETRY_STORE_S)),
         _ => Ok(()),

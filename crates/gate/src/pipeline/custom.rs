@@ -1,4 +1,4 @@
-//! Asks the policy of the operator's own, and keeps in the head of the answer what it adds.
+//! Calls the operator's own policy, and stores the headers that it adds to the answer.
 
 use crate::exchange::Exchange;
 use crate::policies::Policies;
@@ -9,10 +9,10 @@ use penstock_policy::custom::service::CustomService;
 use penstock_policy::custom::words::{Call, RawHeaders};
 use penstock_policy::quota::words;
 
-/// A call that the policy admitted.
+/// A call that the operator's own policy admitted.
 pub(super) type Admission<P> = <<P as Services>::Custom as CustomService>::Admission;
 
-/// Decides a call, if the policy wants to know of calls.
+/// Asks the policy to decide a call, if its scope includes calls.
 pub(super) fn admit<P: Ports>(
     ports: &P,
     policies: &Policies<P>,
@@ -54,7 +54,7 @@ pub(super) fn admit<P: Ports>(
     }
 }
 
-/// Keeps the headers that an answer may have, and tells the operator about the others.
+/// Stores the headers that an answer may have, and logs the others for the operator.
 fn add<P: Ports>(ports: &P, exchange: &mut Exchange<'_>, headers: RawHeaders) {
     let (headers, fault) = checked(headers);
     exchange.headers.custom = headers;

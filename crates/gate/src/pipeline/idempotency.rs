@@ -1,4 +1,4 @@
-//! A call that may be a repetition: looks for the earlier one, claims it, and keeps its answer.
+//! Handles idempotency keys: looks up the earlier call, claims the key, and keeps the answer.
 
 use crate::call::{ModelCall, Surface};
 use crate::coding::{self, Coding};
@@ -13,24 +13,24 @@ use penstock_policy::idempotency::key::{Call as CallParts, Fingerprint};
 use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
 use penstock_policy::idempotency::words::{self, Claimed, Completed, Kept, Looked, Refusal};
 
-/// A header that decides, beside the body, how it is read. The version that a header names counts with the one in the
-/// path.
+/// A header that changes how the body is read, so it is part of the fingerprint. A version in a header counts like
+/// one in the path.
 const DESCRIBING: &str = "inference-header-content-length";
 
-/// The idempotency's part of a call.
+/// The idempotency component's handle of a call.
 pub(super) type Attempt<P> = <<P as Services>::Idempotency as IdempotencyService>::Attempt;
 
-/// What came of claiming a call.
+/// The result of a claim.
 pub(super) enum Claim<A> {
-    /// It is this caller's to run.
+    /// This call may run the model.
     Granted(A),
-    /// It is to be run without a record.
+    /// The call runs without a record.
     Unprotected,
-    /// Somebody has run it meanwhile.
+    /// Another call has completed meanwhile, with this answer.
     Done(Kept),
 }
 
-/// Tries to become the one who runs it.
+/// Claims the key, so that only this call runs the model.
 pub(super) fn claim<P: Ports>(
     ports: &P,
     attempt: Attempt<P>,
@@ -43,8 +43,8 @@ pub(super) fn claim<P: Ports>(
     }
 }
 
-/// Looks for an earlier call with the same idempotency key. `model` and the version in `target` are those the router
-/// found: how a client spells the path says nothing about what it asks for.
+/// Looks up an earlier call with the same idempotency key. `model` and `target` are the router's result. Different
+/// spellings of a path therefore count as the same call.
 pub(super) fn look<P: Ports>(
     call: &ModelCall<'_, P>,
     (model, target): (&str, &Target),
@@ -76,7 +76,7 @@ pub(super) fn look<P: Ports>(
         return Ok(Earlier::Unkeyed);
     }
     let mut route = format!("{} {model}", call.surface.as_str());
-    // Requests of one stream share its metadata: each is a call of its own by its id.
+    // All requests of a stream share its metadata, so their own ids distinguish them.
     if serve::is_streamed(request) {
         route.push('#');
         route.push_str(&serve::call_id(request));
@@ -88,16 +88,16 @@ pub(super) fn look<P: Ports>(
     if let Some(value) = request.header_list(DESCRIBING) {
         described.push_str(&format!("\0{DESCRIBING}={value}"));
     }
-    // The same whether it stands in the path, behind the name or in a header.
+    // A version counts the same in the path, after the name and in a header.
     if let Some(version) = version::pinned(target, request, None)? {
         described.push_str(&format!("\0version={version}"));
     }
-    // There the form of the answer is the header's to choose.
+    // On this surface, `Accept` chooses the form of the answer.
     let accept = request.header_list("accept");
     if call.surface == Surface::Infer && !negotiate::accepts_json(accept.as_deref()) {
         described.push_str("\0bytes");
     }
-    // What one tier may be told must not be replayed to another.
+    // Disclosure rules differ by tier, so an answer for one tier must not be replayed to another.
     if policies
         .disclosure
         .iter()
@@ -131,7 +131,7 @@ pub(super) fn look<P: Ports>(
     }
 }
 
-/// Ends a claimed run: keeps what is to be replayed, and gives back what is not.
+/// Ends a claimed run. Keeps an answer that is to be replayed; otherwise releases the claim.
 pub(super) fn finish<P: Ports>(
     call: &ModelCall<'_, P>,
     exchange: &mut Exchange<'_>,
@@ -179,8 +179,8 @@ pub(super) fn finish<P: Ports>(
     Ok(response)
 }
 
-/// The parameters of a query, decoded, in the order of their names: neither their order nor how they are spelt says
-/// anything. Those of one name stay in their order.
+/// Returns the decoded parameters of a query, sorted by name. Their order and their encoding have no meaning.
+/// Parameters of the same name keep their order.
 fn parameters(request: &Request) -> Result<String, Problem> {
     let decoded = |text: &str| {
         percent_decoded(&text.replace('+', " ")).ok_or_else(|| {
@@ -197,24 +197,24 @@ fn parameters(request: &Request) -> Result<String, Problem> {
     let pairs = pairs.map(|(name, value)| Ok((decoded(name)?, decoded(value)?)));
     let mut pairs = pairs.collect::<Result<Vec<(String, String)>, Problem>>()?;
     pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
-    // Lengths keep two parameters from reading like one.
+    // Length prefixes keep different lists of parameters distinct.
     let written = pairs
         .iter()
         .map(|(name, value)| format!("{}:{name}{}:{value}", name.len(), value.len()));
     Ok(written.collect())
 }
 
-/// What is known of earlier calls with the same idempotency key.
+/// The result of looking up an idempotency key.
 pub(super) enum Earlier<A> {
     /// The call has no key, or is not protected.
     Unkeyed,
-    /// There was none: this one may be claimed.
+    /// There is no earlier call, so this call may claim the key.
     Free(A),
-    /// One was made, with this answer.
+    /// An earlier call completed with this answer.
     Done(Kept),
 }
 
-/// Whether a failure is the call's result, to be replayed, and not a refusal to run it.
+/// Returns whether a failure is the result of the call and is replayed. Other failures are refusals to run.
 fn is_kept(code: Code) -> bool {
     matches!(
         code,
@@ -222,9 +222,9 @@ fn is_kept(code: Code) -> bool {
     )
 }
 
-/// A kept answer, given again.
+/// Returns a kept answer again.
 ///
-/// The kept answer names the version that answered then, and nothing is said of the one that was chosen now.
+/// The kept answer names the version that answered the earlier call. The version chosen for this call is not named.
 pub(super) fn replay(exchange: &mut Exchange<'_>, kept: Kept) -> Result<Response, Problem> {
     let Kept {
         status,

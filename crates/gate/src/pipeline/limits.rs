@@ -1,4 +1,4 @@
-//! Asks the limits of the policy, and keeps in the head of the answer how they stand.
+//! Applies the rate limits of the policy, and stores their state for the headers of the answer.
 
 use crate::exchange::Exchange;
 use crate::policies::Policies;
@@ -7,10 +7,10 @@ use penstock_core::Problem;
 use penstock_policy::quota::service::{AdmissionService, QuotaService};
 use penstock_policy::quota::words::{Call, Refusal};
 
-/// What a call was charged.
+/// The handle of a call's charges.
 pub(super) type Admission<P> = <<P as Services>::Quota as QuotaService>::Admission;
 
-/// Decides the limits on calls, and waits where one of them paces.
+/// Checks the limits on calls, and waits if a limit paces the call.
 pub(super) fn admit<P: Ports>(
     ports: &P,
     policies: &Policies<P>,
@@ -32,7 +32,7 @@ pub(super) fn admit<P: Ports>(
     Ok(Some(admitted.admission))
 }
 
-/// Decides the limits on items.
+/// Charges the limits on items.
 pub(super) fn charge_items<A: AdmissionService>(
     admission: Option<&A>,
     exchange: &mut Exchange<'_>,
@@ -47,7 +47,7 @@ pub(super) fn charge_items<A: AdmissionService>(
     Ok(())
 }
 
-/// Gives back the items that were charged.
+/// Refunds the items that were charged.
 pub(super) fn refund_items<A: AdmissionService>(
     admission: Option<&A>,
     exchange: &mut Exchange<'_>,

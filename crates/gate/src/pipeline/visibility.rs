@@ -1,4 +1,4 @@
-//! Keeps problems from naming models that the caller may not know of.
+//! Removes from problems the names of models that the caller may not see.
 
 use crate::catalogue::{Catalogue, known};
 use crate::policies::Policies;
@@ -7,8 +7,8 @@ use penstock_core::{Caller, Code, Problem};
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::auth::words::Refusal;
 
-/// The problem of a request that `auth` refused. A model that the caller may not know of and one that does not exist look
-/// alike, also to a caller without a scope for it.
+/// Returns the problem of a request that `auth` refused. A hidden model and a missing model give the same answer,
+/// also to a caller without a scope for the model.
 pub(super) fn refused<P: Ports>(
     ports: &P,
     catalogue: &mut Option<Catalogue<P>>,
@@ -16,7 +16,7 @@ pub(super) fn refused<P: Ports>(
     refusal: &Refusal,
 ) -> Problem {
     match (refusal.problem(), model) {
-        // A caller that belongs to no known tenant is told nothing of any model.
+        // A caller without a known tenant gets no information about any model.
         (Some(problem), Some(model))
             if problem.code == Code::PermissionDenied && refusal.caller.is_some() =>
         {
@@ -32,7 +32,7 @@ pub(super) fn refused<P: Ports>(
     }
 }
 
-/// Leaves out of a problem the models that the caller may not know of.
+/// Removes from a problem the models that the caller may not see.
 pub(super) fn withhold<P: Ports>(
     policies: &Policies<P>,
     caller: Option<&Caller>,

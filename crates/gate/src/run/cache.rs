@@ -1,8 +1,8 @@
-//! Answers a run from the cache, or keeps its result there. [`penstock_policy::cache`] decides what is kept and which of several
-//! calls runs.
+//! Answers a run from the cache, or stores its result there. [`penstock_policy::cache`] decides which results are
+//! stored and which of several equal calls runs.
 //!
-//! A cache hit runs nothing, so it costs its request and its bytes, and no items. No call fails because the cache does: the
-//! model runs, and the answer says that the cache was bypassed.
+//! A cache hit runs nothing, so it is charged its request and its bytes, and no items. A failure of the cache fails
+//! no call: the model runs, and the answer states that the cache was bypassed.
 
 use crate::call::ModelCall;
 use crate::ports::{Headers, Ports};
@@ -13,12 +13,13 @@ use penstock_policy::cache::words::{CacheAddress, Looked, NO_TICKET};
 use penstock_policy::cache::{self, CacheEntry, DIGEST_BYTES, Directives, Served, Why, result};
 use penstock_tensor::{Contract, Tensor};
 
-/// The first pause before a call looks again for the result of another call. The fastest models take as long.
+/// The first pause in milliseconds before a call checks again for another call's result. The fastest models take
+/// about as long.
 const FIRST_PAUSE_MS: u32 = 2;
-/// The longest pause between two looks.
+/// The longest pause in milliseconds between two checks.
 const LONGEST_PAUSE_MS: u32 = 25;
 
-/// The cache of a call's model, and how the call was served so far.
+/// The cache of a call's model, and the result of its look-ups so far.
 pub(crate) struct Caching<'a> {
     model: &'a str,
     entry: Option<&'a CacheEntry>,
@@ -26,45 +27,45 @@ pub(crate) struct Caching<'a> {
     served: Option<Served>,
 }
 
-/// A run that is about to be made, as far as it decides whether two runs give the same.
+/// The data that decides whether two runs have the same result.
 pub(crate) struct Question<'a> {
     pub tenant: &'a str,
     pub version: ModelVersion,
     pub contract: &'a Contract,
     pub fingerprint: &'a [u8; DIGEST_BYTES],
     pub inputs: &'a [Tensor],
-    /// The outputs that are asked for; empty means all.
+    /// The requested outputs; empty means all.
     pub outputs: &'a [String],
     pub is_joined: bool,
-    /// Microseconds that the call may wait for another one's run.
+    /// The time in microseconds that the call may wait for another call's run.
     pub timeout_us: Option<u64>,
 }
 
-/// What the cache has for a run.
+/// The result of a look-up.
 pub(crate) enum Lookup<'a> {
-    /// Its outputs.
+    /// The outputs, from a cache hit.
     Found(Vec<Tensor>),
-    /// Nothing: the caller runs the model and hands the outputs to [`Caching::keep`].
+    /// A cache miss: the caller runs the model and passes the outputs to [`Caching::keep`].
     Run(Keep<'a>),
 }
 
-/// What becomes of the outputs of a run.
+/// The treatment of a run's outputs.
 pub(crate) enum Keep<'a> {
-    /// Nothing, because the model has no cache.
+    /// They are not stored, because the model has no cache.
     Nothing,
-    /// Nothing, and the answer says why.
+    /// They are not stored, and the answer states the reason.
     Say(Served),
-    /// They are kept in a place.
+    /// They are stored in a place.
     Place(Place<'a>),
 }
 
-/// A place for the outputs of a run.
+/// The cache entry for the outputs of a run.
 pub(crate) struct Place<'a> {
     space: &'a str,
     digest: [u8; DIGEST_BYTES],
     entry: &'a CacheEntry,
     ticket: u64,
-    /// Whether the cache was asked before the run.
+    /// Whether the cache was searched before the run.
     is_miss: bool,
 }
 
@@ -79,7 +80,7 @@ impl Place<'_> {
     }
 }
 
-/// The end of a look into the cache.
+/// The result of waiting for a cache entry.
 enum Found {
     Outputs(Vec<Tensor>, Served),
     Run(u64),
@@ -87,7 +88,7 @@ enum Found {
 }
 
 impl<'a> Caching<'a> {
-    /// The cache of a model, with the request's `Cache-Control`.
+    /// Creates the cache access of a call with the request's `Cache-Control`.
     pub fn of<P: Ports>(call: &ModelCall<'a, P>, model: &'a str) -> Self {
         let fields = call.request.headers.iter();
         let fields = fields.filter(|header| header.name == "cache-control");
@@ -99,8 +100,8 @@ impl<'a> Caching<'a> {
         }
     }
 
-    /// The headers that say whether the cache answered. There are none where nothing had to run, or the model has no cache.
-    /// Reads the clock only if it adds some.
+    /// Returns the headers that report a cache hit or miss. There are none if nothing had to run, or if the model has
+    /// no cache; then the clock is not read.
     pub fn headers(&self, now_ms: impl FnOnce() -> u64) -> Headers {
         let (Some(entry), Some(served)) = (self.entry, self.served) else {
             return Headers::new();
@@ -118,7 +119,7 @@ impl<'a> Caching<'a> {
         });
     }
 
-    /// Looks for the outputs of a run.
+    /// Looks up the outputs of a run.
     pub fn look<P: Ports>(
         &mut self,
         (ports, results): (&P, &P::Cache),
@@ -164,7 +165,7 @@ impl<'a> Caching<'a> {
         }
     }
 
-    /// Keeps the outputs of a run, `None` where it failed.
+    /// Stores the outputs of a run. `outputs` is `None` if the run failed.
     pub fn keep<P: Ports>(
         &mut self,
         (ports, results): (&P, &P::Cache),
@@ -175,14 +176,14 @@ impl<'a> Caching<'a> {
             (Keep::Nothing, _) | (Keep::Say(_), None) => return,
             (Keep::Say(served), Some(_)) => return self.note(served),
             (Keep::Place(place), None) => {
-                // Calls that wait begin at once; where this fails, when the lease is over.
+                // This lets waiting calls start at once. If it fails, they start when the lease ends.
                 let _ = results.release(&place.address(), place.ticket);
                 return;
             }
             (Keep::Place(place), Some(outputs)) => (place, outputs),
         };
         let kept = result::encode(outputs, place.entry.max_result_bytes);
-        // A result that is too large is kept as an empty one, so that the next call need not wait to find out.
+        // Store an empty value for a result that is too large. The next call then knows it without waiting.
         let value = kept.as_deref().unwrap_or_default();
         let now_ms = ports.unix_ms();
         let stored = results
@@ -210,7 +211,7 @@ impl Question<'_> {
         .digest()
     }
 
-    /// The outputs asked for, in the contract's order; none where it is all of them.
+    /// Returns the requested outputs in the contract's order; empty if all are requested.
     fn wanted(&self) -> Vec<String> {
         let all = self.contract.outputs.iter().map(|spec| &spec.name);
         let wanted: Vec<String> = all
@@ -224,7 +225,7 @@ impl Question<'_> {
     }
 }
 
-/// Looks until a result is there, or until it is clear that none will be.
+/// Checks the cache until a result is there, or until none is to be expected.
 fn wait<P: Ports>(
     (ports, results): (&P, &P::Cache),
     at: &CacheAddress<'_>,
@@ -250,7 +251,7 @@ fn wait<P: Ports>(
                     };
                     Found::Outputs(outputs, served)
                 }
-                // Of another release: overwritten by the next run.
+                // Another release wrote the entry in another form. The next run overwrites it.
                 None => Found::Run(NO_TICKET),
             },
             Ok(Looked::Run(ticket)) => Found::Run(ticket),
@@ -289,6 +290,6 @@ fn wait<P: Ports>(
 fn not_cached() -> Problem {
     Problem::new(
         Code::NotCached,
-        "nothing is kept that answers this call, and `only-if-cached` has nothing run; leave it out of Cache-Control",
+        "the cache has no result for this call, and `only-if-cached` forbids a run; remove it from Cache-Control",
     )
 }

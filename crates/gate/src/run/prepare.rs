@@ -1,5 +1,5 @@
-//! Has an adapter prepare items, and checks the tensors it makes like those of any caller: the adapter is a component of its
-//! own.
+//! Lets an adapter prepare items, and checks its tensors like those of any caller, because the adapter is a separate
+//! component.
 
 use crate::ports::{AdapterPort, Item, Refusal, Step};
 use crate::problem::{broken_adapter, content_refused};
@@ -8,26 +8,28 @@ use penstock_tensor::check::NOT_FINITE;
 use penstock_tensor::contract::{Dim, TooLong};
 use penstock_tensor::{Contract, Tensor};
 
-/// Why items could not be prepared.
+/// The reason why items could not be prepared.
 pub(crate) enum Unprepared {
-    /// The adapter refuses one of them.
+    /// The adapter refused one of the items.
     Refused(Refusal),
-    /// The adapter is broken.
+    /// The adapter is faulty.
     Broken(Problem),
 }
 
-/// To how many tokens the contract has longer texts cut.
+/// Returns the number of tokens to which the contract cuts longer texts: as many as the model can read, or `None` for
+/// no cut.
 pub(crate) fn cut_to(contract: &Contract) -> Option<u32> {
     let adapter = contract.adapter.as_ref()?;
     (adapter.too_long == TooLong::Truncate).then_some(u32::MAX)
 }
 
-/// How many items of a call run together.
+/// Returns the most items of a call that run together.
 pub(crate) fn at_once(contract: &Contract) -> usize {
     usize::try_from(contract.limits.max_items).unwrap_or(usize::MAX)
 }
 
-/// Turns items into what the model is to run on first, checked like a stranger's: the adapter is a component of its own.
+/// Converts items to the inputs of the model's first run. They are checked like a caller's, because the adapter is a
+/// separate component.
 pub(crate) fn prepare<A: AdapterPort>(
     adapter: &A,
     contract: &Contract,
@@ -40,7 +42,8 @@ pub(crate) fn prepare<A: AdapterPort>(
     })
 }
 
-/// The same, with longer texts cut to so many tokens; the caller words what the adapter refuses.
+/// Does the same as [`prepare`], and cuts longer texts to `cut_to` tokens. Returns a refusal to the caller, which
+/// builds its message.
 pub(crate) fn prepare_cut<A: AdapterPort>(
     adapter: &A,
     contract: &Contract,
@@ -63,14 +66,15 @@ pub(crate) fn check_adapted(
     model: &str,
 ) -> Result<(), Problem> {
     penstock_tensor::check_tensors(tensors, contract).map_err(|r| {
-        // Content can lead to such numbers: the samples of a sound, or the state of a model that they were fed to.
+        // The content can cause such values, for example the samples of a sound, or a model's state that was computed
+        // from them.
         let from_content =
             !r.violations.is_empty() && r.violations.iter().all(|v| v.rule == NOT_FINITE);
         match from_content {
             true => Problem::new(
                 Code::ModelRejectedInputs,
                 format!(
-                    "the content leads to numbers that the model does not take: {}",
+                    "the content produces values that the model does not accept: {}",
                     r.message
                 ),
             ),
@@ -79,12 +83,12 @@ pub(crate) fn check_adapted(
     })
 }
 
-/// How many items a batch has: the size of the batch axis, or one.
+/// Returns the number of items in a batch: the size of the batch axis, or one if there is no batch axis.
 pub(crate) fn item_count(inputs: &[Tensor], contract: &Contract) -> u64 {
     let Some(batch) = contract.batch_axis() else {
         return 1;
     };
-    // An optional input may not be there.
+    // An optional input may be absent, so use the first batched input that is present.
     let batched = contract
         .inputs
         .iter()

@@ -1,7 +1,8 @@
-//! `:batchPredict`: `{"requests":[…]}`, each a body of `:predict` with its own status, error and prediction id, in order.
+//! Implements `:batchPredict`. The body is `{"requests":[…]}`, and each request is a body of `:predict`. Each result
+//! has its own status, error and prediction id, in the order of the requests.
 //!
-//! What is wrong with one fails it alone. Requests whose tensors fit each other are run as one batch where rows do not
-//! depend on each other; where that fails, each is run by itself, so that the one that cannot be run is found.
+//! An invalid request fails alone. Requests with compatible tensors run as one batch if the model's rows are
+//! independent. If the batch fails, each request runs separately, so that only the faulty one fails.
 
 use super::body::{JSON, text};
 use super::predict::{self, Body};
@@ -20,20 +21,21 @@ use penstock_tensor::{Contract, Rejection, Tensor, render};
 use serde_json::json;
 use std::ops::Range;
 
-/// What adapters may take to read the content of one batch, of the ten seconds of computing an instance has for a request:
-/// each image or recording is within its own limits, and many of them together are not.
+/// The most time in nanoseconds that adapters may spend on reading the content of one batch. An instance has ten
+/// seconds of computing time for a request. Each image or recording is within its own limits, but many together may
+/// exceed that time.
 const MAX_PREPARING_NS: u64 = 3_000_000_000;
 
-/// One request of the batch, read.
+/// One request of the batch after parsing.
 struct Entry {
     caller_id: Option<String>,
     outcome: Result<Body, Problem>,
 }
 
-/// What one request came to.
+/// The result of one request.
 struct Outcome {
     caller_id: Option<String>,
-    /// The prediction's id, its array of predictions, and how many of its numbers JSON cannot say.
+    /// The prediction's id, its array of predictions, and the number of its values that JSON cannot represent.
     result: Result<(PredictionId, Vec<u8>, u64), Problem>,
 }
 
@@ -42,7 +44,7 @@ struct Batch {
     items: u64,
 }
 
-/// Reads a body. Only what is wrong with the whole refuses it.
+/// Reads a body. Only an error of the body as a whole refuses the call.
 pub(super) fn decode<P: Ports>(
     opened: &Opened<P>,
     body: &[u8],
@@ -71,7 +73,7 @@ pub(super) fn decode<P: Ports>(
     Ok(Box::new(Batch { entries, items }))
 }
 
-/// One version answers a batch.
+/// Returns the problem of a request that names its own version. One version answers the whole batch.
 fn one_version() -> Problem {
     let message = "one version answers the whole batch; name it in the path or in X-Model-Version, and not in a request";
     Problem::new(Code::InvalidBody, message).with_violations(
@@ -100,7 +102,7 @@ fn too_many(items: u64, most: u64) -> Problem {
     )
 }
 
-/// Where in the body each request is.
+/// Returns the byte range of each request in the body.
 fn requests(body: &[u8], most: u64) -> Result<Vec<Range<usize>>, Problem> {
     let syntax = |error| rejected(Rejection::from(error));
     let form = |pointer: &'static str, rule: &'static str, expected: String| {
@@ -173,7 +175,7 @@ impl<P: Ports> Work<P> for Batch {
                         Body::Tensors(inputs) => waiting.push((index, inputs)),
                         Body::Parts(parts) => adapted.push((index, parts)),
                     }
-                    // Replaced when it has run.
+                    // Placeholder until the request has run.
                     Err(Problem::new(Code::Internal, "the request was left out"))
                 }
             };
@@ -210,10 +212,10 @@ impl<P: Ports> Work<P> for Batch {
     }
 }
 
-/// Requests that can be run as one batch, each with its place.
+/// Requests that can run as one batch, each with its index in the call.
 type Group = Vec<(usize, Vec<Tensor>)>;
 
-/// Puts together what can be joined, in the order of the first of each.
+/// Groups the requests that can be joined. A group has the position of its first request.
 fn groups(waiting: Group, contract: &Contract) -> Vec<Group> {
     let joins = contract.batch_axis().is_some();
     let mut groups: Vec<Group> = Vec::new();
@@ -234,7 +236,7 @@ fn groups(waiting: Group, contract: &Contract) -> Vec<Group> {
 
 type Ran = Result<(PredictionId, Vec<u8>, u64), Problem>;
 
-/// Runs a group, together if that works.
+/// Runs a group as one batch if possible, else each request separately.
 fn run_group<P: Ports>(runner: &mut Runner<'_, P>, group: Group) -> Vec<(usize, Ran)> {
     let contract = runner.contract();
     if group.len() > 1 {
@@ -253,17 +255,18 @@ fn run_group<P: Ports>(runner: &mut Runner<'_, P>, group: Group) -> Vec<(usize, 
                         .map(|(index, outputs)| (index, finished(runner, outputs)))
                         .collect();
                 }
-                // The model gave other than one row for each item: what was run is counted once, below.
+                // The model did not return one row for each item. Undo the count; the separate runs below count
+                // again.
                 runner.meter.items = runner.meter.items.saturating_sub(sizes.iter().sum());
             }
-            // Nothing of it ran, because each answer would depend on the other requests.
+            // Nothing ran, because each answer would depend on the other requests. Run them separately.
             Ok(None) => {}
-            // Nothing of it ran, and by themselves they would fare no better.
+            // Nothing ran, and separate runs would fail for the same reason.
             Err(problem) if was_not_run(problem.code) => {
                 let places = group.into_iter().map(|(index, _)| index);
                 return places.map(|index| (index, Err(problem.clone()))).collect();
             }
-            // It is held against the version only where each fails by itself.
+            // The failure counts against the version only if each request also fails separately.
             Err(_) => runner.meter.failed = None,
         }
     }
@@ -294,7 +297,7 @@ fn run_adapted<P: Ports>(runner: &mut Runner<'_, P>, item: Item<'_>, prepared_ns
     Ok((runner.prediction_id(), format!("[{text}]").into_bytes(), 0))
 }
 
-/// Whether the same request may fare better another time.
+/// Returns whether a retry of the same request may succeed.
 fn is_worth_a_retry(code: Code) -> bool {
     matches!(code.status(), 429 | 500 | 503 | 504)
 }

@@ -1,4 +1,4 @@
-//! Bodies as far as the surfaces read them alike: their media type, their text, and the model that they name.
+//! Reads the parts of bodies that all surfaces share: the media type, the text and the model's name.
 
 use crate::coding;
 use crate::record::Request;
@@ -11,11 +11,11 @@ use penstock_tensor::json::{Names, Scanner};
 /// The media type of JSON.
 pub(super) const JSON: &str = "application/json";
 
-/// The largest body in which the model's name is looked for before anybody knows who sent it. The largest call OpenAI
-/// takes, 2,048 inputs of 300,000 tokens together, has some 2 MB.
+/// The largest body in bytes that is searched for the model's name before authentication. OpenAI's largest call,
+/// 2,048 inputs with 300,000 tokens in total, has about 2 MB.
 pub(crate) const MAX_PEEKED_BYTES: usize = 4 << 20;
 
-/// The model that a request names in its body; `None` where it names none.
+/// Returns the model that a request's body names; `None` if it names none.
 pub(crate) fn model_of(request: &Request) -> Option<String> {
     if request.body.len() > MAX_PEEKED_BYTES {
         return None;
@@ -35,7 +35,7 @@ pub(crate) fn model_of(request: &Request) -> Option<String> {
     None
 }
 
-/// Checks the model that a body names beside the path: clients repeat it there, and another one would be another call.
+/// Checks that a model named in the body is the same as in the path. Clients repeat it there.
 pub(super) fn names_model(parsed: &InferRequest, model: &str) -> Result<(), Problem> {
     match parsed.model_name.as_deref() {
         None | Some("") => Ok(()),
@@ -51,14 +51,14 @@ pub(super) fn names_model(parsed: &InferRequest, model: &str) -> Result<(), Prob
     }
 }
 
-/// What the content type says a body is.
+/// The kind of body, by its content type.
 pub(super) enum BodyKind {
     Json,
     Raw,
 }
 
-/// Decides how a body is read. A model with an adapter takes any content as it is, and JSON tensors
-/// where the content type is JSON; a model without one takes JSON only.
+/// Decides how to read a body. A model with an adapter accepts any content, and JSON if the content type is JSON. A
+/// model without an adapter accepts JSON only.
 pub(super) fn body_kind(
     content_type: Option<&str>,
     has_adapter: bool,
@@ -78,7 +78,7 @@ pub(super) fn body_kind(
     }
 }
 
-/// A JSON body as text: RFC 8259 §8.1 has JSON in UTF-8 and in nothing else.
+/// Returns a JSON body as text. RFC 8259 §8.1 requires UTF-8.
 pub(super) fn text(body: &[u8]) -> Result<&str, Problem> {
     std::str::from_utf8(body).map_err(|e| {
         let at = e.valid_up_to();

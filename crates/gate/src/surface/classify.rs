@@ -1,4 +1,5 @@
-//! `/v1/classify`: classes of texts, in vLLM's shape (`input`) or in that of Text Embeddings Inference (`inputs`).
+//! Implements `/v1/classify`: the classes of texts, in vLLM's form (`input`) or in the form of Text Embeddings
+//! Inference (`inputs`).
 
 use super::body::{JSON, text};
 use super::scan;
@@ -10,7 +11,7 @@ use crate::run::{Runner, SurfaceAnswer, Work};
 use penstock_core::{Code, Problem};
 use serde_json::{Map, Value, json};
 
-/// What a body may have.
+/// The members of a body.
 const MEMBERS: &[&str] = &[
     "model",
     "input",
@@ -21,18 +22,18 @@ const MEMBERS: &[&str] = &[
     "user",
 ];
 
-/// What the model has to give.
+/// The kind of result that the model must produce, for messages.
 pub(super) const GIVES: &str = "classes of texts";
 
 struct Classify {
     texts: Texts,
-    /// Whether the body is in the shape of Text Embeddings Inference.
+    /// Whether the body has the form of Text Embeddings Inference.
     is_tei: bool,
-    /// Whether it has one input and no list.
+    /// Whether the body has a single input instead of a list.
     is_single: bool,
 }
 
-/// Reads a body, and has the adapter look at all of it before anything is charged or run.
+/// Reads a body. The adapter checks all texts before any item is charged or run.
 pub(super) fn decode<P: Ports>(
     opened: &Opened<P>,
     model: &str,
@@ -82,8 +83,8 @@ pub(super) fn decode<P: Ports>(
     }))
 }
 
-/// `inputs`: a text, or lists of one text or two. A list of bare strings is a pair for some servers and a batch for
-/// others.
+/// Reads `inputs`: a text, or a list of lists of one or two texts. A list of strings is refused, because some servers
+/// treat it as a pair and others as a batch.
 fn tei(pointer: &str, value: &str) -> Result<(Vec<Vec<String>>, bool), Problem> {
     let expected = "a string, or a list of lists of one string or two";
     if scan::kind(value) == b'"' {
@@ -114,7 +115,7 @@ fn tei(pointer: &str, value: &str) -> Result<(Vec<Vec<String>>, bool), Problem> 
     Ok((rows.collect::<Result<_, _>>()?, false))
 }
 
-/// A class and its score.
+/// Returns each class with its score.
 fn listed(scores: &Map<String, Value>) -> Vec<Value> {
     let each = scores.iter();
     each.map(|(label, score)| json!({ "label": label, "score": score }))
@@ -142,7 +143,7 @@ impl<P: Ports> Work<P> for Classify {
                 continue;
             }
             let mut one = json!({ "index": index, "label": label, "scores": scores });
-            // In the order of the model's classes, which only the adapter knows.
+            // Only the adapter knows the order of the model's classes.
             if let Some(probs) = told["probs"].as_array() {
                 one["num_classes"] = probs.len().into();
                 one["probs"] = told["probs"].clone();

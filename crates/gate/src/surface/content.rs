@@ -1,4 +1,4 @@
-//! Decides what content a body carries: the body itself as one part, or `{"content":[…]}` with parts of several types.
+//! Reads the content of a body: the whole body as one part, or `{"content":[…]}` with parts of several types.
 
 use super::scan;
 use crate::catalogue::Opened;
@@ -15,7 +15,7 @@ use penstock_tensor::{MAX_ID_BYTES, Rejection, Tensor, Unknown};
 /// The most parts of one item.
 pub(crate) const MAX_PARTS: usize = 64;
 
-/// A part as it was sent, decoded.
+/// A decoded part of the content.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum OwnedPart {
     Text(String),
@@ -26,7 +26,7 @@ pub(crate) enum OwnedPart {
 }
 
 impl OwnedPart {
-    /// As an adapter is given it.
+    /// Returns the part in the form that adapters take.
     pub fn part(&self) -> Part<'_> {
         match self {
             Self::Text(text) => Part::Text(text),
@@ -47,26 +47,26 @@ impl OwnedPart {
     }
 }
 
-/// What content comes to.
+/// The content after parsing.
 pub(crate) enum Content {
     /// Parts for the adapter.
     Parts(Vec<OwnedPart>),
-    /// Tensors, checked against the contract; no adapter is asked.
+    /// Tensors, checked against the contract. They bypass the adapter.
     Tensors(Vec<Tensor>),
 }
 
-/// A body of `{"content":[…]}`.
+/// A parsed body of the form `{"content":[…]}`.
 pub(crate) struct ContentBody {
-    /// The caller's own id.
+    /// The caller's own id of the call.
     pub id: Option<String>,
     pub model_version: Option<String>,
     pub content: Content,
 }
 
-/// The most token ids of one part: models read some hundreds.
+/// The most token ids of one part. Models read some hundreds.
 pub(super) const MAX_TOKENS: usize = 65_536;
 
-/// One part as it is written, each member as its text.
+/// One part before decoding. Each member is a slice of the JSON text.
 #[derive(Default)]
 struct Written<'t> {
     kind: String,
@@ -116,14 +116,15 @@ impl<'t> Written<'t> {
     }
 }
 
-/// Whether a JSON body is one of content; decided by its first member that tells, so that large inputs are not read twice.
+/// Returns whether a JSON body has content. The first decisive member decides, so that large inputs are not read
+/// twice.
 pub(crate) fn is_content(body: &[u8]) -> bool {
     let read = || -> Scan<bool> {
         let mut scanner = Scanner::new(body);
         let mut names = Names::default();
         let mut member = scanner.open_object(&mut names)?;
         while let Some(name) = member {
-            // One that is null tells nothing: it counts as left out.
+            // A null member counts as absent.
             if !scanner.skip_null()? {
                 match name.as_ref() {
                     "content" => return Ok(true),
@@ -135,11 +136,11 @@ pub(crate) fn is_content(body: &[u8]) -> bool {
         }
         Ok(false)
     };
-    // What is no JSON is said by the parser of inputs.
+    // The parser of inputs reports invalid JSON.
     read().unwrap_or(false)
 }
 
-/// Reads a body of content.
+/// Reads a body that has content.
 pub(crate) fn read<P: Ports>(opened: &Opened<P>, body: &str) -> Result<ContentBody, Problem> {
     let (mut id, mut model_version, mut parts) = (None, None, None);
     for (name, value) in scan::members(body)? {
@@ -182,7 +183,7 @@ pub(crate) fn read<P: Ports>(opened: &Opened<P>, body: &str) -> Result<ContentBo
 }
 
 fn read_parts<P: Ports>(opened: &Opened<P>, text: &str) -> Result<Content, Problem> {
-    // A bare part is an array of one, and a bare string a text.
+    // A single part counts as an array of one, and a string as one text.
     let written = match scan::kind(text) {
         b'[' => scan::elements(text, MAX_PARTS)?,
         b'{' => Some(vec![text]),
@@ -226,7 +227,8 @@ fn read_parts<P: Ports>(opened: &Opened<P>, text: &str) -> Result<Content, Probl
     }
 }
 
-/// The same with pointers into what was sent: the parts are the inputs, in their order.
+/// Rewrites the pointers of violations. The parts became the inputs in the same order, so `/inputs/0` is
+/// `/content/0`.
 fn in_content(mut rejection: Rejection) -> Rejection {
     for violation in &mut rejection.violations {
         if let Some(rest) = violation.pointer.strip_prefix("/inputs") {
@@ -236,7 +238,7 @@ fn in_content(mut rejection: Rejection) -> Rejection {
     rejection
 }
 
-/// Adds a tensor as the Open Inference Protocol writes it.
+/// Appends a tensor in the JSON form of the Open Inference Protocol.
 fn tensor(tensors: &mut String, at: &str, part: &Written<'_>) -> Result<(), Problem> {
     let (Some(name), Some(datatype), Some(shape), Some(data)) =
         (part.name, part.datatype, part.shape, part.data)
@@ -263,7 +265,7 @@ fn tensor(tensors: &mut String, at: &str, part: &Written<'_>) -> Result<(), Prob
     Ok(())
 }
 
-/// Token ids, no more than a model could read.
+/// Reads token ids, at most [`MAX_TOKENS`].
 pub(super) fn tokens(at: &str, text: &str) -> Result<Vec<u32>, Problem> {
     let ids = "an array of token ids";
     if scan::kind(text) != b'[' {
@@ -347,7 +349,7 @@ fn decoded(at: &str, data: &str) -> Result<Vec<u8>, Problem> {
         .map_err(|e| invalid(at, "invalid_base64", &format!("base64 (RFC 4648 §4): {e}")))
 }
 
-/// Content that a URL carries itself (RFC 2397). One that has to be fetched is refused: the gate reaches no network.
+/// Decodes the content of a `data:` URL (RFC 2397). Refuses other URLs, because the gate has no network access.
 fn by_url(at: &str, url: &str) -> Result<(Option<String>, Vec<u8>), Problem> {
     let Some((head, data)) = url
         .strip_prefix("data:")
@@ -356,7 +358,7 @@ fn by_url(at: &str, url: &str) -> Result<(Option<String>, Vec<u8>), Problem> {
         return Err(invalid(
             at,
             "url_not_allowed",
-            "a data: URL; content is not fetched from elsewhere here, so send it as `data`",
+            "a data: URL; the server fetches no content, so send it as `data`",
         ));
     };
     let Some(media_type) = head.strip_suffix(";base64") else {
@@ -379,7 +381,7 @@ fn invalid(pointer: &str, rule: &'static str, expected: &str) -> Problem {
     )
 }
 
-/// What an adapter makes of one item's parts, before anything runs.
+/// Lets the adapter prepare one item's parts, before any item is charged or run.
 pub(crate) fn begin<P: Ports>(
     opened: &Opened<P>,
     model: &str,

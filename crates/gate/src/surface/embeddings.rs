@@ -1,4 +1,5 @@
-//! `/v1/embeddings` in OpenAI's shape: texts or token ids in, vectors out, for models whose adapter gives embeddings.
+//! Implements OpenAI's `/v1/embeddings`: texts or token ids in, vectors out. The model's adapter must produce
+//! embeddings.
 
 use super::body::{JSON, MAX_PEEKED_BYTES, text};
 use super::{content, scan};
@@ -18,21 +19,21 @@ use penstock_tensor::json::{Names, Scanner};
 use penstock_tensor::render;
 use std::ops::Range;
 
-/// The most inputs of one call, as OpenAI has it.
+/// The most inputs of one call, as in OpenAI's API.
 pub(crate) const MAX_INPUTS: usize = 2_048;
 
-/// What a body may have. `truncate_prompt_tokens` is vLLM's; the others are OpenAI's.
+/// The members of a body. `truncate_prompt_tokens` is vLLM's; the others are OpenAI's.
 const MEMBERS: &str =
     "`input`, `model`, `encoding_format`, `dimensions`, `user` and `truncate_prompt_tokens`";
 
-/// How vectors are written.
+/// The encoding of vectors in the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encoding {
     Float,
     Base64,
 }
 
-/// One input.
+/// One input to embed.
 #[derive(Clone, Debug, PartialEq)]
 enum Input {
     Text(String),
@@ -41,19 +42,19 @@ enum Input {
 
 struct Embeddings {
     inputs: Vec<Input>,
-    /// Whether `input` is one text or one list of tokens, and no array of them.
+    /// Whether `input` is one text or one list of tokens instead of an array of them.
     is_single: bool,
     encoding: Encoding,
     dimensions: Option<u64>,
-    /// To how many tokens longer texts are cut; `None` where they are refused.
+    /// The number of tokens to which longer texts are cut; `None` means that longer texts are refused.
     cut_to: Option<u32>,
-    /// What the adapter made of the inputs, where they fit into one run.
+    /// The adapter's first step for all inputs, if they fit into one run.
     begun: Option<Step>,
-    /// Inputs of one run.
+    /// The most inputs of one run.
     at_once: usize,
 }
 
-/// Why a body names no model.
+/// Returns the reason why a body names no model.
 pub(super) fn unnamed(body: &[u8]) -> Problem {
     if body.len() > MAX_PEEKED_BYTES {
         return Problem::new(
@@ -76,7 +77,7 @@ pub(super) fn unnamed(body: &[u8]) -> Problem {
     }
 }
 
-/// Reads a body, and has the adapter look at all of it before anything is charged or run.
+/// Reads a body. The adapter checks all inputs before any item is charged or run.
 pub(super) fn decode<P: Ports>(
     opened: &Opened<P>,
     model: &str,
@@ -110,7 +111,7 @@ pub(super) fn decode<P: Ports>(
 }
 
 impl Embeddings {
-    /// Has the adapter begin with some inputs, the first of which is number `first`.
+    /// Starts the adapter on some inputs. `first` is the index of the first of them in the body.
     fn begin<A: AdapterPort>(
         &self,
         adapter: &A,
@@ -122,7 +123,7 @@ impl Embeddings {
         step.map_err(|unprepared| match unprepared {
             Unprepared::Broken(problem) => problem,
             Unprepared::Refused(refusal) => {
-                // An adapter may refuse an item there is none of.
+                // A faulty adapter may report the index of an item that does not exist.
                 let item = (refusal.item as usize).min(chunk.len().saturating_sub(1));
                 refused(refusal, model, &pointer(first + item, self.is_single))
             }
@@ -130,7 +131,7 @@ impl Embeddings {
     }
 }
 
-/// Where an input stands in the body.
+/// Returns the JSON pointer of an input in the body.
 fn pointer(index: usize, is_single: bool) -> String {
     match is_single {
         true => "/input".to_owned(),
@@ -138,10 +139,10 @@ fn pointer(index: usize, is_single: bool) -> String {
     }
 }
 
-/// What an adapter refused, with the input's place in the body.
+/// Returns the problem of an input that the adapter refused, with the input's place in the body.
 fn refused(refusal: Refusal, model: &str, pointer: &str) -> Problem {
     match refusal.kind {
-        // The body's own type is taken; what takes neither text nor tokens has no embeddings of them.
+        // An adapter that refuses both text and tokens cannot produce embeddings of them.
         RefusalKind::UnsupportedMediaType(_) => no_embeddings(model),
         RefusalKind::InvalidContent(message) => refuse(
             Code::InvalidInputs,
@@ -155,12 +156,13 @@ fn refused(refusal: Refusal, model: &str, pointer: &str) -> Problem {
             pointer,
             "context_length_exceeded",
             "no more tokens than the model can read",
-            format!("`{pointer}`: {message} Or have it cut, with `truncate_prompt_tokens`: -1."),
+            format!("`{pointer}`: {message} Or set `truncate_prompt_tokens` to -1 to cut it."),
         ),
     }
 }
 
-/// Why token ids are refused. Clients that send them by default name this setting.
+/// Returns the problem of refused token ids. It names the client setting that makes some clients send them by
+/// default.
 fn no_tokens(model: &str, pointer: &str) -> Problem {
     refuse(
         Code::InvalidInputs,
@@ -214,7 +216,7 @@ fn refuse(
     )
 }
 
-/// Checks the body's members; what OpenAI takes and we do not is refused by name.
+/// Checks the body's members. Names each member of OpenAI's API that this server does not support.
 fn read(body: &str) -> Result<Embeddings, Problem> {
     let form = |pointer: &str, rule: &'static str, expected: &str, found: &str| {
         refuse(
@@ -226,16 +228,16 @@ fn read(body: &str) -> Result<Embeddings, Problem> {
         )
     };
     if scan::kind(body) != b'{' {
-        // What is no JSON at all is told so.
+        // A body that is not JSON gets the JSON error instead.
         scan::members(body)?;
         return Err(form("", "wrong_type", "an object", "something else"));
     }
     let (mut input, mut encoding) = (None, Encoding::Float);
     let (mut dimensions, mut cut_to) = (None, None);
-    // Clients write null for what is not set.
+    // Some clients write null for an unset member.
     for (name, value) in scan::present(body)? {
         match name.as_str() {
-            // Who calls and what is asked was read before.
+            // The model's name was read before. The user's name is not used.
             "model" | "user" if scan::kind(value) == b'"' => {}
             "input" => input = Some(value),
             "encoding_format" => {
@@ -263,7 +265,7 @@ fn read(body: &str) -> Result<Embeddings, Problem> {
             }
             "truncate_prompt_tokens" => {
                 cut_to = Some(match scan::of::<i64>(value) {
-                    // As many as the model can read.
+                    // -1 means as many tokens as the model can read.
                     Some(-1) => u32::MAX,
                     Some(number @ 1..) => u32::try_from(number).unwrap_or(u32::MAX - 1),
                     _ => {
@@ -310,7 +312,7 @@ fn read(body: &str) -> Result<Embeddings, Problem> {
     })
 }
 
-/// The inputs, and whether `input` is itself the one there is.
+/// Reads the inputs. Also returns whether `input` is a single input instead of an array.
 fn inputs(text: &str) -> Result<(Vec<Input>, bool), Problem> {
     let wrong = |pointer: String, found: &str| {
         let expected = "a string, or token ids as whole numbers";
@@ -372,13 +374,13 @@ fn inputs(text: &str) -> Result<(Vec<Input>, bool), Problem> {
     Ok((each.collect::<Result<_, _>>()?, false))
 }
 
-/// The vector in the answer of an adapter that gives embeddings.
+/// Finds the vector in the JSON answer of an embedding adapter.
 fn vector_of(answer: &str) -> Option<&str> {
     let mut scanner = Scanner::new(answer.as_bytes());
     let mut names = Names::default();
     let mut member = scanner.open_object(&mut names).ok()?;
     while let Some(name) = member {
-        // Leading blanks belong to no value.
+        // Skip leading white space, which is not part of the value.
         scanner.kind().ok()?;
         let from = scanner.offset();
         scanner.skip_value().ok()?;
@@ -439,7 +441,7 @@ impl<P: Ports> Work<P> for Embeddings {
     }
 }
 
-/// Writes one vector.
+/// Writes one vector. Errors if the model's vectors do not have the requested number of dimensions.
 fn write(
     body: &mut Vec<u8>,
     vector: &str,
@@ -447,7 +449,7 @@ fn write(
     dimensions: Option<u64>,
     model: &str,
 ) -> Result<(), Problem> {
-    // With what is written around it, and never less than the vector in base64.
+    // Reserve room for the surrounding JSON too. The vector's decimal text is never shorter than its base64 form.
     body.try_reserve(vector.len() + 256)
         .map_err(|_| outputs_too_large(body.len()))?;
     if encoding == Encoding::Float && dimensions.is_none() {

@@ -1,8 +1,8 @@
-//! `:explain`, and `:predict?explain=true`: how much of an answer each group of an input's features accounts for.
+//! Implements `:explain` and `:predict?explain=true`: the contribution of each group of input features to an answer.
 //!
-//! What is asked of the model and what follows from its answers is [`penstock_tensor::explain`]'s to decide. Only what the
-//! caller may be told of scores goes into it, so an explanation tells no more than the caller's own calls with something hidden
-//! would. It costs as many items as the model is asked about.
+//! [`penstock_tensor::explain`] decides which runs are needed and computes the result. It receives only scores that
+//! the disclosure rules allow. An explanation therefore reveals no more than the caller's own calls with parts of the
+//! input hidden would. It is charged one item for each item that the model runs on.
 
 use super::body::JSON;
 use super::predict::{self, Begun, Envelope, Predict};
@@ -19,26 +19,26 @@ use penstock_tensor::batch::{join, split};
 use penstock_tensor::explain::Plan;
 use std::borrow::Cow;
 
-/// One item that is to be explained.
+/// One item to explain.
 struct Explain {
     inputs: Vec<Tensor>,
     said: Envelope,
-    /// The class whose value is explained, where the caller names one.
+    /// The class to explain, if the caller names one.
     target: Option<String>,
     also: Also,
     items: u64,
 }
 
-/// What is answered beside the explanation.
+/// The prediction that accompanies the explanation.
 enum Also {
     Nothing,
-    /// The prediction on the item as it is.
+    /// The model's prediction on the unchanged item.
     Prediction,
-    /// The same, by the adapter that made the item.
+    /// The adapter's answer for the item that it prepared.
     Adapted(Step),
 }
 
-/// Reads a body of `:explain`, which is one of `:predict` with one item.
+/// Reads a body of `:explain`. It has the form of `:predict` with one item.
 pub(super) fn decode<'b, P: Ports>(
     call: &ModelCall<'_, P>,
     opened: &Opened<P>,
@@ -48,14 +48,14 @@ pub(super) fn decode<'b, P: Ports>(
     if opened.contract.explain.is_none() {
         return Err(Problem::new(
             Code::UnknownPath,
-            format!("model `{model}` is not explained; its contract has no [explain]"),
+            format!("model `{model}` does not support explanations; its contract has no [explain]"),
         ));
     }
     let read = predict::decode(call, opened, model, body)?;
     begin(call, opened, model, read, false)
 }
 
-/// Reads a body of `:predict` that is to be predicted and explained.
+/// Reads a body of `:predict` with an explanation.
 pub(super) fn decode_with_prediction<'b, P: Ports>(
     call: &ModelCall<'_, P>,
     opened: &Opened<P>,
@@ -67,7 +67,7 @@ pub(super) fn decode_with_prediction<'b, P: Ports>(
         return Err(Problem::new(
             Code::InvalidParameter,
             format!(
-                "model `{model}` is not explained, its contract has no [explain]; leave the parameter `explain` out"
+                "model `{model}` does not support explanations: its contract has no [explain]; remove the parameter `explain`"
             ),
         ));
     }
@@ -96,7 +96,7 @@ fn begin<P: Ports>(
                 return Err(Problem::new(
                     Code::InvalidInputs,
                     format!(
-                        "model `{model}` is not asked about this content, so there is nothing to explain"
+                        "model `{model}` does not run on this content, so there is nothing to explain"
                     ),
                 ));
             };
@@ -175,7 +175,7 @@ impl<P: Ports> Work<P> for Explain {
             let mut answered = match joined {
                 Some(answered) => answered,
                 None => {
-                    // Made again, because the engine took it and did not run it.
+                    // Build the batch again, because the engine consumed the first one without running it.
                     let batch = plan.batches().nth(number).ok_or_else(failed)?;
                     let rows = vec![1; usize::try_from(rows).unwrap_or(0)];
                     let mut each = Vec::with_capacity(rows.len());

@@ -1,5 +1,5 @@
-//! Triton's `generate` and `generate_stream`: one JSON object of inputs, one of outputs. Models here give one answer, so
-//! a stream of them is one event long; what is refused before the model runs is answered as everywhere.
+//! Implements Triton's `generate` and `generate_stream`: one JSON object of inputs, one JSON object of outputs.
+//! Models give a single answer, so a stream has one event. Errors before the run are answered as on other routes.
 
 use super::body::{JSON, names_model, text};
 use super::infer;
@@ -21,7 +21,7 @@ struct Generate {
     streamed: bool,
 }
 
-/// Reads a body.
+/// Reads a body and checks it against the contract.
 pub(super) fn decode<P: Ports>(
     call: &ModelCall<'_, P>,
     opened: &Opened<P>,
@@ -57,7 +57,7 @@ impl<P: Ports> Work<P> for Generate {
         } = *self;
         let inputs = std::mem::take(&mut parsed.inputs);
         let outputs = infer::run(runner, &parsed, inputs)?;
-        // A streamed answer is written and then put into its event, so it is there twice.
+        // A streamed answer is written and then copied into its event, so memory holds it twice.
         let copies = if streamed { 2 } else { 1 };
         let capacity = runner.capacity(&outputs, Form::Items(runner.contract()), copies)?;
         let json = render(

@@ -1,4 +1,5 @@
-//! The Open Inference Protocol's inference over gRPC: the same call as [`super::infer`], in messages.
+//! Implements the Open Inference Protocol's inference over gRPC: the same call as [`super::infer`], in protobuf
+//! messages.
 
 use crate::call::ModelCall;
 use crate::catalogue::Opened;
@@ -28,7 +29,7 @@ pub(super) fn decode<P: Ports>(
     (target, limit): (&Target, u64),
     form: Form,
 ) -> Result<Box<dyn Work<P>>, Problem> {
-    // Of a compressed message only the front was looked at before.
+    // Only the start of a compressed message was read before authentication, so compare the targets.
     let said = heading(message).map_err(rejected)?;
     if said.target != *target {
         return Err(Problem::new(
@@ -66,7 +67,7 @@ impl<P: Ports> Work<P> for Infer {
             is_joined: false,
         };
         let mut outputs = runner.infer(inputs, &names, options)?;
-        // Classes are made of what is left, so they tell no more.
+        // Disclosure rules apply before classification, so classes reveal no more than scores.
         runner.disclose(&mut outputs);
         let outputs: Result<Vec<Tensor>, usize> = outputs
             .into_iter()
@@ -97,12 +98,12 @@ impl<P: Ports> Work<P> for Infer {
     }
 }
 
-/// The model answered, and nobody can hold it.
+/// Returns the problem of outputs that need more memory than is available.
 fn too_much(bytes: u64) -> Problem {
     Problem::new(
         Code::ModelRejectedInputs,
         format!(
-            "the model answered, and its outputs are {bytes} bytes, more than there is memory for; send fewer items"
+            "the model answered, but its outputs are {bytes} bytes, more than the available memory; send fewer items"
         ),
     )
 }

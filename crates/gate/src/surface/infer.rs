@@ -1,8 +1,8 @@
-//! The Open Inference Protocol's `infer`: named tensors in and out, as JSON or as bytes behind it (Triton's binary
-//! tensor data extension), and outputs as classes (its classification extension).
+//! Implements the Open Inference Protocol's `infer`: named tensors in and out. Tensors are JSON, or bytes after the
+//! JSON (Triton's binary tensor data extension). Outputs can be classes (Triton's classification extension).
 //!
-//! An answer that has bytes says in `Inference-Header-Content-Length` how long its JSON is. A caller who accepts
-//! `application/octet-stream` and no JSON gets every output as bytes, whatever the body asks.
+//! If an answer has bytes, `Inference-Header-Content-Length` is the length of its JSON. A caller that accepts
+//! `application/octet-stream` but not JSON gets every output as bytes, whatever the body requests.
 
 use super::body::{JSON, names_model, text};
 use crate::call::ModelCall;
@@ -20,18 +20,18 @@ use penstock_tensor::classification::classify;
 use penstock_tensor::{InferRequest, Tensor, render};
 use std::borrow::Cow;
 
-/// The media type of a body that has bytes behind its JSON, or no JSON.
+/// The media type of a body with bytes after its JSON, or without JSON.
 pub(crate) const OCTETS: &str = "application/octet-stream";
 
 /// A body that meets the contract.
 struct Infer {
     parsed: InferRequest,
     items: u64,
-    /// Whether every output is wanted as bytes, whatever the body asks.
+    /// Whether every output is returned as bytes, whatever the body requests.
     only_bytes: bool,
 }
 
-/// Reads a body.
+/// Reads a body and checks it against the contract.
 pub(super) fn decode<'b, P: Ports>(
     call: &ModelCall<'_, P>,
     opened: &Opened<P>,
@@ -41,7 +41,8 @@ pub(super) fn decode<'b, P: Ports>(
     let request = call.request;
     check_type(request.content_type()?)?;
     let body = body()?;
-    // The length counts the JSON as it is before it is compressed. Two of these headers give no number.
+    // The header's value is the length of the uncompressed JSON. Several such headers join to a value that is not a
+    // number.
     let length = request.header_list(HEADER);
     let contract = &opened.contract;
     let parsed = match binary::frame(length.as_deref(), &body).map_err(rejected)? {
@@ -65,8 +66,8 @@ pub(super) fn decode<'b, P: Ports>(
     }))
 }
 
-/// Decides whether a body may be read at all. What it is, `Inference-Header-Content-Length` says; without it even
-/// `application/octet-stream` is JSON, as some clients have it.
+/// Checks whether a body of this type can be read. `Inference-Header-Content-Length` decides its form. Without that
+/// header even `application/octet-stream` is JSON, because some clients send it that way.
 fn check_type(content_type: Option<&str>) -> Result<(), Problem> {
     let essence = content_type.map(|c| c.split(';').next().unwrap_or_default().trim());
     match essence {
@@ -144,14 +145,14 @@ impl<P: Ports> Work<P> for Infer {
     }
 }
 
-/// The version that the body names; clients send an empty one for none.
+/// Returns the version that the body names. Some clients send an empty version for none.
 pub(super) fn said_version(parsed: &InferRequest) -> Option<&str> {
     let version = parsed.model_version.as_deref();
     version.filter(|version| !version.is_empty())
 }
 
-/// Runs the model on a request's terms, and leaves in its outputs what the caller may be told. Classes are made of
-/// what is left, so they tell no more.
+/// Runs the model with a request's options, and applies the disclosure rules to the outputs. Classification comes
+/// later, so classes reveal no more than scores.
 pub(super) fn run<P: Ports>(
     runner: &mut Runner<'_, P>,
     asked: &InferRequest,
@@ -169,7 +170,7 @@ pub(super) fn run<P: Ports>(
     Ok(outputs)
 }
 
-/// Stands in for a tensor that is being turned into another.
+/// Returns a placeholder for a tensor that is being converted.
 fn empty() -> Tensor {
     Tensor {
         name: String::new(),

@@ -1,5 +1,5 @@
-//! The surfaces: what calls of a model look like. Each turns a body into [`Work`], which runs and writes the answer. All
-//! else is the same for every surface, and is the pipeline's.
+//! Contains the surfaces, which are the forms of model calls. Each converts a body to [`Work`], which runs and writes
+//! the answer. The pipeline contains the code that all surfaces share.
 
 mod batch;
 pub(crate) mod body;
@@ -26,7 +26,7 @@ use body::body_kind;
 use penstock_core::Problem;
 use std::borrow::Cow;
 
-/// Turns a body into work.
+/// Decodes a body for the call's surface.
 pub(crate) fn decode<P: Ports>(
     call: &ModelCall<'_, P>,
     opened: &Opened<P>,
@@ -59,7 +59,7 @@ pub(crate) fn decode<P: Ports>(
     }
 }
 
-/// The problem of a body that has to name a model and names none.
+/// Returns the problem of a body that must name a model and names none.
 pub(crate) fn unnamed<P: Ports>(call: &ModelCall<'_, P>, coding: Option<Coding>) -> Problem {
     let body = coding::body(&call.request.body, coding, call.policies.body_limit);
     match body {

@@ -1,4 +1,4 @@
-//! `/v1/moderations` in OpenAI's shape, for models whose contract says which classes are categories (`[moderation]`).
+//! Implements OpenAI's `/v1/moderations`, for models whose contract maps classes to categories (`[moderation]`).
 
 use super::body::{JSON, text};
 use super::texts::{self, Common, Texts};
@@ -12,7 +12,7 @@ use penstock_core::{Code, Problem};
 use penstock_tensor::contract::Moderation;
 use serde_json::{Map, Value, json};
 
-/// What a body may have.
+/// The members of a body.
 const MEMBERS: &[&str] = &[
     "model",
     "input",
@@ -27,7 +27,7 @@ struct Moderations {
     is_one: bool,
 }
 
-/// Reads a body, and has the adapter look at all of it before anything is charged or run.
+/// Reads a body. The adapter checks all texts before any item is charged or run.
 pub(super) fn decode<P: Ports>(
     opened: &Opened<P>,
     model: &str,
@@ -51,7 +51,7 @@ pub(super) fn decode<P: Ports>(
             "wrong_model",
             "a model whose contract has [moderation]",
             format!(
-                "model `{model}` moderates nothing; the operator says which classes are categories with [moderation] in model.toml"
+                "model `{model}` has no moderation categories; the operator defines them with [moderation] in model.toml"
             ),
         ));
     }
@@ -79,7 +79,7 @@ pub(super) fn decode<P: Ports>(
     }))
 }
 
-/// The texts of an input in parts. Images are refused: what is not looked at must not pass for harmless.
+/// Returns the texts of an input in parts. Images are refused, because an unchecked image must not count as harmless.
 fn parts(pointer: &str, value: &str) -> Result<Vec<String>, Problem> {
     let expected = "parts of the form {\"type\": \"text\", \"text\": …}";
     let each = texts::list(pointer, value, expected)?
@@ -103,7 +103,7 @@ fn parts(pointer: &str, value: &str) -> Result<Vec<String>, Problem> {
     all.collect()
 }
 
-/// One result: what is flagged is decided by the whole scores, and what is told of them by what the caller may know.
+/// One result. The full scores decide the flags; the scores in the answer follow the disclosure rules.
 #[derive(Default)]
 struct Verdict {
     flags: Map<String, Value>,
@@ -111,7 +111,7 @@ struct Verdict {
 }
 
 impl Verdict {
-    /// Adds the scores of one text; a category has the highest of all texts.
+    /// Adds the scores of one text. Each category keeps the highest score of all texts.
     fn add(
         &mut self,
         moderation: &Moderation,

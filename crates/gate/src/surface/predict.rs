@@ -1,4 +1,5 @@
-//! `:predict`: named inputs in JSON, a body of content for the model's adapter, or a bare body as one part of it.
+//! Implements `:predict`. The body is named inputs in JSON, a content body for the model's adapter, or raw content as
+//! a single part.
 
 use super::body::{BodyKind, JSON, body_kind, text};
 use super::content::{self, Content, OwnedPart};
@@ -14,7 +15,7 @@ use penstock_core::Problem;
 use penstock_tensor::{Tensor, render};
 use std::borrow::Cow;
 
-/// Inputs that may be run, or content that an adapter has begun with.
+/// Decoded inputs, or content that the adapter has prepared.
 pub(super) struct Predict {
     pub said: Envelope,
     pub begun: Begun,
@@ -25,16 +26,16 @@ pub(super) enum Begun {
     Adapted(Step),
 }
 
-/// What a body says beside what is to be predicted.
+/// The members of a body other than its inputs or content.
 #[derive(Default)]
 pub(super) struct Envelope {
-    /// The caller's own id.
+    /// The caller's own id of the call.
     pub id: Option<String>,
-    /// The version that is to answer.
+    /// The requested version.
     pub model_version: Option<String>,
 }
 
-/// Reads a body.
+/// Reads a body, and checks its inputs or lets the adapter prepare its content.
 pub(super) fn decode<'b, P: Ports>(
     call: &ModelCall<'_, P>,
     opened: &Opened<P>,
@@ -65,7 +66,7 @@ pub(super) fn decode<'b, P: Ports>(
     Ok(Predict { said, begun })
 }
 
-/// A body that is the content itself, as its type has it.
+/// Returns a raw body as one part of content, by its media type.
 fn bare<'b>(content_type: Option<&'b str>, body: &'b [u8]) -> Part<'b> {
     let blob = Blob {
         media_type: content_type,
@@ -129,27 +130,27 @@ impl<P: Ports> Work<P> for Predict {
     }
 }
 
-/// Outputs as predictions, a JSON array, and how many of their numbers JSON cannot say.
+/// Writes outputs as a JSON array of predictions. Also returns the number of values that JSON cannot represent.
 pub(super) fn write<P: Ports>(
     runner: &Runner<'_, P>,
     mut outputs: Vec<Tensor>,
 ) -> Result<(Vec<u8>, u64), Problem> {
     let contract = runner.contract();
     let ranking = runner.disclose(&mut outputs);
-    // A prediction is written and then put into the answer, so it is there twice.
+    // A prediction is written and then copied into the answer, so memory holds it twice.
     let capacity = runner.capacity(&outputs, render::Form::Items(contract), 2)?;
     let non_finite = outputs.iter().map(render::unrepresentable).sum();
     let written = render::predictions_ranked(&outputs, contract, ranking.as_ref(), capacity);
     Ok((written, non_finite))
 }
 
-/// What a JSON body holds: inputs, or parts that an adapter has not seen yet.
+/// The content of a JSON body: inputs, or parts that the adapter has not yet prepared.
 pub(super) enum Body {
     Tensors(Vec<Tensor>),
     Parts(Vec<OwnedPart>),
 }
 
-/// Reads a JSON body: what it holds, and what it says beside.
+/// Reads a JSON body: its inputs or content, and its other members.
 pub(super) fn read_json<P: Ports>(
     opened: &Opened<P>,
     body: &[u8],

@@ -1,5 +1,5 @@
-//! `/v1/rerank` in Cohere's shape, with what vLLM, Jina and Text Embeddings Inference send, and `/v1/score` in vLLM's: how
-//! well texts fit, by a model that reads both at once.
+//! Implements Cohere's `/v1/rerank`, also with the members of vLLM, Jina and Text Embeddings Inference, and vLLM's
+//! `/v1/score`. A cross-encoder, which reads both texts of a pair at once, scores how well they match.
 
 use super::body::{JSON, text};
 use super::scan;
@@ -11,7 +11,7 @@ use crate::run::{Runner, SurfaceAnswer, Work};
 use penstock_core::{Code, Problem};
 use serde_json::{Value, json};
 
-/// What the body of a rerank may have.
+/// The members of a rerank body.
 const MEMBERS: &[&str] = &[
     "model",
     "query",
@@ -26,7 +26,7 @@ const MEMBERS: &[&str] = &[
     "priority",
     "user",
 ];
-/// What the body of a score may have.
+/// The members of a score body.
 const SCORE_MEMBERS: &[&str] = &[
     "model",
     "text_1",
@@ -35,20 +35,20 @@ const SCORE_MEMBERS: &[&str] = &[
     "truncate_prompt_tokens",
     "user",
 ];
-/// What the model has to give.
+/// The kind of result that the model must produce, for messages.
 const GIVES: &str = "scores of pairs of texts";
 
 struct Rerank {
     pairs: Texts,
-    /// The most results; all where it is not given.
+    /// The most results; `None` means all.
     top_n: Option<usize>,
     /// Whether results repeat their document.
     repeats: bool,
-    /// Whether the body is in the shape of Text Embeddings Inference.
+    /// Whether the body has the form of Text Embeddings Inference.
     is_tei: bool,
 }
 
-/// Reads a body, and has the adapter look at all of it before anything is charged or run.
+/// Reads a body. The adapter checks all pairs before any item is charged or run.
 pub(super) fn decode<P: Ports>(
     opened: &Opened<P>,
     model: &str,
@@ -69,7 +69,7 @@ pub(super) fn decode<P: Ports>(
                 top_n = Some(number.ok_or_else(|| texts::wrong(&pointer, expected, value))?);
             }
             "return_documents" | "return_text" => repeats |= texts::boolean(&pointer, value)?,
-            // Cohere's queue is its own.
+            // `priority` orders Cohere's own queue and has no effect here.
             "priority" if scan::of::<i64>(value).is_some() => {}
             "priority" => return Err(texts::wrong(&pointer, "a whole number", value)),
             name => {
@@ -106,7 +106,7 @@ pub(super) fn decode<P: Ports>(
     }))
 }
 
-/// Documents: strings, or objects with a `text`.
+/// Reads documents: strings, or objects with a `text`.
 fn documents_of(pointer: &str, value: &str) -> Result<Vec<String>, Problem> {
     let expected = "strings, or objects with the one member `text`";
     let each = texts::list(pointer, value, expected)?
@@ -125,7 +125,7 @@ fn documents_of(pointer: &str, value: &str) -> Result<Vec<String>, Problem> {
     all.collect()
 }
 
-/// The scores by which to rank and those to tell, in the order of the rows.
+/// Returns for each row the score to rank by and the score to show.
 fn scores<P: Ports>(
     pairs: &Texts,
     runner: &Runner<'_, P>,
@@ -152,7 +152,7 @@ impl<P: Ports> Work<P> for Rerank {
             .into_iter()
             .enumerate()
             .collect();
-        // Stable, so that of equal scores the document that came first is the first.
+        // The sort is stable, so documents with equal scores keep their order.
         ranked.sort_by(|(_, (a, _)), (_, (b, _))| b.total_cmp(a));
         ranked.truncate(self.top_n.unwrap_or(usize::MAX));
         let document = |index: usize| self.pairs.rows()[index][1].as_str();
@@ -197,7 +197,7 @@ struct Score {
     pairs: Texts,
 }
 
-/// Reads the body of `/v1/score`: one text with one or several others, or as many with as many.
+/// Reads the body of `/v1/score`: one text paired with one or more others, or two lists of equal length.
 pub(super) fn decode_score<P: Ports>(
     opened: &Opened<P>,
     model: &str,

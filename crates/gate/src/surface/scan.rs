@@ -1,5 +1,5 @@
-//! JSON taken apart into the texts of its members and elements, so that nothing is built of a body before somebody has
-//! said how much of it there may be: a value in memory takes dozens of bytes where its text has two.
+//! Splits JSON into the texts of its members and elements. Nothing is built from a body before its size was checked,
+//! because a value of two bytes of text takes dozens of bytes in memory.
 
 use crate::problem::rejected;
 use penstock_core::Problem;
@@ -7,8 +7,8 @@ use penstock_tensor::Rejection;
 use penstock_tensor::json::{Names, Scan, Scanner};
 use serde::de::DeserializeOwned;
 
-/// The members of an object, each with its name and its text; `text` must be an object. A member that is `null` counts as
-/// left out.
+/// Returns the members of an object with their names and texts. `text` must be an object. Members that are `null`
+/// count as absent.
 pub(super) fn members(text: &str) -> Result<Vec<(String, &str)>, Problem> {
     let read = || -> Scan<Vec<(String, &str)>> {
         let mut scanner = Scanner::new(text.as_bytes());
@@ -27,16 +27,14 @@ pub(super) fn members(text: &str) -> Result<Vec<(String, &str)>, Problem> {
     read().map_err(|error| rejected(Rejection::from(*error)))
 }
 
-/// The same without members whose value is `null`: many clients write every optional member, and `null` for those that
-/// are not set.
+/// Returns the members that are not `null`. Many clients write every optional member, and `null` for an unset one.
 pub(super) fn present(text: &str) -> Result<Vec<(String, &str)>, Problem> {
     let mut found = members(text)?;
     found.retain(|(_, value)| kind(value) != b'n');
     Ok(found)
 }
 
-/// The elements of an array, of which no more than `most` are looked at; `None` where there are more. `text` must be an
-/// array.
+/// Returns the elements of an array; `None` if there are more than `most`. `text` must be an array.
 pub(super) fn elements(text: &str, most: usize) -> Result<Option<Vec<&str>>, Problem> {
     let read = || -> Scan<Option<Vec<&str>>> {
         let mut scanner = Scanner::new(text.as_bytes());
@@ -55,21 +53,21 @@ pub(super) fn elements(text: &str, most: usize) -> Result<Option<Vec<&str>>, Pro
     read().map_err(|error| rejected(Rejection::from(*error)))
 }
 
-/// The text of the next value.
+/// Returns the text of the next value.
 fn value<'t>(scanner: &mut Scanner<'t>, text: &'t str) -> Scan<&'t str> {
-    // Leading blanks belong to no value.
+    // Skip leading white space, which is not part of the value.
     scanner.kind()?;
     let from = scanner.offset();
     scanner.skip_value()?;
     Ok(text.get(from..scanner.offset()).unwrap_or_default())
 }
 
-/// What a text is, if it is of that form.
+/// Parses a text as a type; `None` if it does not match.
 pub(super) fn of<T: DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_str(text).ok()
 }
 
-/// The first byte, which tells what kind of value it is.
+/// Returns the first byte, which identifies the kind of JSON value.
 pub(super) fn kind(text: &str) -> u8 {
     let bytes = text.trim_start().as_bytes();
     bytes.first().copied().unwrap_or_default()

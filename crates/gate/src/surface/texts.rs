@@ -1,5 +1,5 @@
-//! What the surfaces over texts and pairs of texts share: reading their members, having the adapter look at all of them
-//! before anything is charged, and running them in batches.
+//! Shares the code of the surfaces over texts and pairs of texts. It reads their members, lets the adapter check all
+//! of them before any item is charged or run, and runs them in batches.
 
 use super::{body, embeddings, scan};
 use crate::catalogue::Opened;
@@ -16,10 +16,11 @@ use std::ops::Range;
 /// The most texts or pairs of one call, as for embeddings.
 pub(super) const MAX_TEXTS: usize = embeddings::MAX_INPUTS;
 
-/// The most bytes of all pairs of a call, where one text is part of many: a small body must not become large.
+/// The most bytes of all pairs of a call. One text is part of many pairs, so a small body could otherwise become
+/// large.
 const MAX_PAIRED_BYTES: usize = 16 << 20;
 
-/// Pairs of one text, which stands at `pointer`, with each of others.
+/// Pairs the text at `pointer` with each of the others.
 pub(super) fn paired(
     pointer: &str,
     first: &str,
@@ -45,24 +46,24 @@ pub(super) fn paired(
     Ok(others.into_iter().map(pair).collect())
 }
 
-/// Where a part of a row stands in the body.
+/// Returns the JSON pointer of a part of a row: the arguments are the row and the part.
 pub(super) type Places = Box<dyn Fn(usize, usize) -> String>;
 
-/// Texts or pairs that an adapter answers.
+/// Texts or pairs for the adapter.
 pub(super) struct Texts {
     rows: Vec<Vec<String>>,
     places: Places,
-    /// What the model has to give, for the message where it does not.
+    /// The kind of result that the surface needs, for the message if the model does not produce it.
     gives: &'static str,
     cut_to: Option<u32>,
-    /// What the adapter made of all rows, where they fit into one run.
+    /// The adapter's first step for all rows, if they fit into one run.
     begun: Option<Step>,
-    /// Rows of one run.
+    /// The most rows of one run.
     at_once: usize,
 }
 
 impl Texts {
-    /// Has the adapter look at all rows. `cut_to` is what the body asks for.
+    /// Lets the adapter check all rows. `asked_cut` is the number of tokens that the body asks to cut texts to.
     pub fn new<P: Ports>(
         opened: &Opened<P>,
         model: &str,
@@ -90,12 +91,12 @@ impl Texts {
         Ok(texts)
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn count(&self) -> usize {
         self.rows.len()
     }
 
-    /// The rows.
+    /// Returns the rows in the order of the body.
     pub fn rows(&self) -> &[Vec<String>] {
         &self.rows
     }
@@ -117,7 +118,7 @@ impl Texts {
         step.map_err(|unprepared| match unprepared {
             Unprepared::Broken(problem) => problem,
             Unprepared::Refused(refusal) => {
-                // An adapter may refuse an item or a part there is none of.
+                // A faulty adapter may report the index of an item or part that does not exist.
                 let item = (refusal.item as usize).min(chunk.len().saturating_sub(1));
                 let parts = chunk.get(item).map_or(0, Vec::len);
                 let part = refusal.part.map_or(0, |part| part as usize);
@@ -143,13 +144,13 @@ impl Texts {
                 "context_length_exceeded",
                 "no more tokens than the model can read",
                 format!(
-                    "`{place}`: {message} Or have it cut, with `truncate_prompt_tokens`: -1 or `truncate`: true."
+                    "`{place}`: {message} Or set `truncate_prompt_tokens` to -1, or `truncate` to true, to cut it."
                 ),
             ),
         }
     }
 
-    /// Runs all rows in batches; the answers are whole and not yet what the caller may be told.
+    /// Runs all rows in batches. Returns the answers before the disclosure rules.
     pub fn run<P: Ports>(
         &mut self,
         runner: &mut Runner<'_, P>,
@@ -169,7 +170,7 @@ impl Texts {
         Ok(answers)
     }
 
-    /// The answer as JSON, before and after what the caller may not be told is left out.
+    /// Returns the answer as JSON, before and after the disclosure rules.
     pub fn told<P: Ports>(
         &self,
         runner: &Runner<'_, P>,
@@ -184,20 +185,20 @@ impl Texts {
         Ok((whole, read(&answer.text)?))
     }
 
-    /// The problem where the model's answer lacks what the surface is for.
+    /// Returns the problem if the model's answer lacks the result that the surface needs.
     pub fn lacking(&self, model: &str) -> Problem {
         gives_none(model, self.gives)
     }
 }
 
-/// The sum of what the adapter counted.
+/// Returns the sum of the units that the adapter counted.
 pub(super) fn units(answers: &[AdapterAnswer]) -> u64 {
     answers
         .iter()
         .fold(0, |sum, answer| sum.saturating_add(answer.units))
 }
 
-/// What OpenAI and vLLM say of a call's tokens.
+/// Returns the `usage` object with a call's tokens, as in OpenAI's and vLLM's APIs.
 pub(super) fn usage(units: u64) -> Value {
     json!({ "prompt_tokens": units, "total_tokens": units })
 }
@@ -214,7 +215,7 @@ fn gives_none(model: &str, gives: &str) -> Problem {
     )
 }
 
-/// A problem with one violation.
+/// Returns a problem with one violation.
 pub(super) fn refuse(
     code: Code,
     pointer: &str,
@@ -228,13 +229,13 @@ pub(super) fn refuse(
     )
 }
 
-/// A member that is not what it has to be.
+/// Returns the problem of a member with a wrong type or value.
 pub(super) fn wrong(pointer: &str, expected: &str, value: &str) -> Problem {
     let message = format!("`{pointer}` is {}; it has to be {expected}", shorten(value));
     refuse(Code::InvalidBody, pointer, "wrong_type", expected, message)
 }
 
-/// A member that is missing.
+/// Returns the problem of a missing member.
 pub(super) fn missing(name: &str, expected: &str) -> Problem {
     let message = format!("`/{name}` is missing; it has to be {expected}");
     refuse(
@@ -246,13 +247,13 @@ pub(super) fn missing(name: &str, expected: &str) -> Problem {
     )
 }
 
-/// The members of a body, of which only those in `known` may be there; null is absent.
+/// Returns the members of a body. A member outside `known` is an error. A null member counts as absent.
 pub(super) fn members<'b>(
     body: &'b str,
     known: &[&str],
 ) -> Result<Vec<(String, &'b str)>, Problem> {
     if scan::kind(body) != b'{' {
-        // What is no JSON at all is told so.
+        // A body that is not JSON gets the JSON error instead.
         scan::members(body)?;
         return Err(refuse(
             Code::InvalidBody,
@@ -284,29 +285,29 @@ pub(super) fn members<'b>(
     }
 }
 
-/// The value of a member that all these surfaces treat alike.
+/// The members that all these surfaces treat alike.
 #[derive(Default)]
 pub(super) struct Common {
-    /// To how many tokens longer texts are cut; `None` where the body says nothing.
+    /// The number of tokens to which longer texts are cut; `None` if the body does not set it.
     pub cut_to: Option<u32>,
 }
 
 impl Common {
-    /// Reads a member if it is one of those; false where it is not.
+    /// Reads a member if it is one of the common ones. Returns whether it was.
     pub fn read(&mut self, name: &str, value: &str) -> Result<bool, Problem> {
         let pointer = format!("/{name}");
         match name {
-            // Who is called was read before, and who asks is not used.
+            // The model's name was read before. The user's name is not used.
             "model" | "user" => {
                 string(&pointer, value)?;
             }
-            // Text Embeddings Inference's.
+            // A member of Text Embeddings Inference's API.
             "truncate" => {
                 if boolean(&pointer, value)? {
                     self.cut_to = Some(u32::MAX);
                 }
             }
-            // vLLM's.
+            // A member of vLLM's API.
             "truncate_prompt_tokens" => {
                 self.cut_to = Some(match scan::of::<i64>(value) {
                     Some(-1) => u32::MAX,
@@ -318,7 +319,7 @@ impl Common {
                     }
                 });
             }
-            // Scores are given as the contract declares them.
+            // The model's contract decides the form of scores, so only false is accepted.
             "raw_scores" if !boolean(&pointer, value)? => {}
             "raw_scores" => {
                 return Err(refuse(
@@ -345,7 +346,7 @@ pub(super) fn string(pointer: &str, value: &str) -> Result<String, Problem> {
     scan::of(value).ok_or_else(|| wrong(pointer, "a string", value))
 }
 
-/// The elements of a list that is not empty and has at most [`MAX_TEXTS`].
+/// Returns the elements of a list, which must have 1 to [`MAX_TEXTS`] elements.
 pub(super) fn list<'v>(
     pointer: &str,
     value: &'v str,
@@ -373,7 +374,7 @@ pub(super) fn list<'v>(
     }
 }
 
-/// A string, or a list of strings, and whether it is a list.
+/// Reads a string or a list of strings. Also returns whether it is a list.
 pub(super) fn strings(pointer: &str, value: &str) -> Result<(Vec<String>, bool), Problem> {
     let expected = "a string or a list of strings";
     if scan::kind(value) == b'"' {
@@ -384,7 +385,7 @@ pub(super) fn strings(pointer: &str, value: &str) -> Result<(Vec<String>, bool),
     Ok((all.collect::<Result<_, _>>()?, true))
 }
 
-/// Why a body names no model.
+/// Returns the reason why a body names no model.
 pub(super) fn unnamed(body: &[u8]) -> Problem {
     if body.len() > body::MAX_PEEKED_BYTES {
         return Problem::new(

@@ -1,4 +1,5 @@
-//! Typed contents of an input: `InferTensorContents`, counted first and then copied as a tensor holds them.
+//! Reads typed contents of an input (`InferTensorContents`). It counts the elements first, then copies them into the
+//! tensor's form.
 
 use super::faults::{Faults, malformed};
 use crate::grpc::wire::{self, Broken, Element, Piece, Value};
@@ -8,7 +9,7 @@ use penstock_core::violation::MAX_VIOLATIONS;
 use penstock_tensor::tensor::{elements, push_byte_string};
 use penstock_tensor::{Datatype, Rejection};
 
-/// Bytes of a tensor, where there is room for them.
+/// Reserves bytes for a tensor and takes them from `room`. Errors with `BodyTooLarge` if they exceed it.
 fn reserved(bytes: u64, room: &mut u64, limit: u64) -> Result<Vec<u8>, Rejection> {
     let too_large = || {
         let message = format!(
@@ -24,7 +25,7 @@ fn reserved(bytes: u64, room: &mut u64, limit: u64) -> Result<Vec<u8>, Rejection
     };
     *room = room.checked_sub(bytes).ok_or_else(too_large)?;
     let mut data = Vec::new();
-    // The limit may be more than there is memory for.
+    // The operator's limit may exceed the available memory, so the allocation can fail.
     usize::try_from(bytes)
         .ok()
         .and_then(|bytes| data.try_reserve_exact(bytes).ok())
@@ -32,14 +33,14 @@ fn reserved(bytes: u64, room: &mut u64, limit: u64) -> Result<Vec<u8>, Rejection
     Ok(data)
 }
 
-/// A copy of bytes, where there is room for them.
+/// Copies bytes and takes their number from `room`. Errors as [`reserved`] does.
 pub(super) fn copied(bytes: &[u8], room: &mut u64, limit: u64) -> Result<Vec<u8>, Rejection> {
     let mut data = reserved(bytes.len() as u64, room, limit)?;
     data.extend_from_slice(bytes);
     Ok(data)
 }
 
-/// The fields of `InferTensorContents`, and how their elements are sent.
+/// The fields of `InferTensorContents`, with the wire form of their elements.
 const CONTENTS: [(&str, Option<Element>); 8] = [
     ("bool_contents", Some(Element::Varint)),
     ("int_contents", Some(Element::Varint)),
@@ -51,7 +52,7 @@ const CONTENTS: [(&str, Option<Element>); 8] = [
     ("bytes_contents", None),
 ];
 
-/// The field a datatype's elements stand in; `None` for those that only raw contents have.
+/// Returns the field number for a datatype's elements; `None` if the datatype has raw contents only.
 fn field_of(datatype: Datatype) -> Option<u32> {
     Some(match datatype {
         Datatype::Bool => 1,
@@ -62,7 +63,7 @@ fn field_of(datatype: Datatype) -> Option<u32> {
         Datatype::Fp32 => 6,
         Datatype::Fp64 => 7,
         Datatype::Bytes => 8,
-        // The protocol has no field for them.
+        // The protocol has no typed field for these datatypes.
         _ => return None,
     })
 }
@@ -76,7 +77,7 @@ pub(super) struct Contents<'a> {
 }
 
 impl Contents<'_> {
-    /// The elements as a tensor holds them; `None` where they are at fault, which has been reported.
+    /// Returns the elements in the tensor's form. Returns `None` after it has reported a violation.
     pub fn read(
         &self,
         input: Piece<'_>,
@@ -122,7 +123,7 @@ impl Contents<'_> {
                         None => "raw_input_contents",
                     };
                     let found = match other {
-                        Some(other) => format!("its elements stand in {}", name(other)),
+                        Some(other) => format!("its elements are in {}", name(other)),
                         None => "has no typed contents".to_owned(),
                     };
                     (
@@ -141,9 +142,7 @@ impl Contents<'_> {
             faults.contract(&format!("{}/contents", self.pointer), "wrong_count", || {
                 let expected = match elements(self.shape) {
                     Some(count) => format!("{count} elements for its shape"),
-                    None => {
-                        "the elements of its shape, which are more than can be counted".to_owned()
-                    }
+                    None => "the elements of its shape, whose number is too large".to_owned(),
                 };
                 let message = format!(
                     "input {:?} has {count} elements; send {expected}",
@@ -196,7 +195,8 @@ impl Contents<'_> {
         Ok(out_of_range.is_empty().then_some(data))
     }
 
-    /// Appends the elements of one field. `each` is told of every integer, and its value where the datatype has it not.
+    /// Appends the elements of one field. Calls `each` for every integer, with its value if the datatype cannot
+    /// represent it.
     fn copy(
         &self,
         value: Value<'_>,
@@ -207,7 +207,7 @@ impl Contents<'_> {
         macro_rules! narrowed {
             ($type:ty, $read:ty) => {
                 wire::varints(value, at, |bits| {
-                    // As protobuf has it: an integer of 32 bits is the lower half of what is sent.
+                    // As protobuf specifies, a 32-bit integer is the lower half of the varint.
                     let wide = bits as $read;
                     let narrow = <$type>::try_from(wide);
                     each(narrow.is_err().then_some(i64::from(wide)));
@@ -227,7 +227,7 @@ impl Contents<'_> {
                 data.extend_from_slice(&bits.to_le_bytes())
             }),
             Datatype::Fp32 | Datatype::Fp64 => {
-                // Counted, and so of the right kind and length.
+                // The first pass checked the wire type and the length.
                 match value {
                     Value::Fixed32(bytes) => data.extend_from_slice(&bytes),
                     Value::Fixed64(bytes) => data.extend_from_slice(&bytes),
@@ -240,13 +240,13 @@ impl Contents<'_> {
                 push_byte_string(data, value.piece(at)?.bytes);
                 Ok(())
             }
-            // They have no field.
+            // The other datatypes have no typed field.
             _ => Ok(()),
         }
     }
 }
 
-/// Every field of an input's contents; a message that is sent in parts is all of them.
+/// Visits every field of an input's contents. If a message repeats the contents field, all parts are visited.
 fn each_content<'a>(
     input: Piece<'a>,
     mut each: impl FnMut(u32, Value<'a>, usize) -> Result<(), Broken>,

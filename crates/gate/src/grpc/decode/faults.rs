@@ -1,39 +1,42 @@
-//! What is wrong with an inference request.
+//! Collects the violations of an inference request.
 
 use crate::grpc::wire::Broken;
 use penstock_core::violation::MAX_VIOLATIONS;
 use penstock_core::{Code, Violation};
 use penstock_tensor::{Rejection, Unknown};
 
-/// A message that is not what its method takes.
+/// Returns the rejection of a message that is not valid protobuf.
 pub fn malformed(broken: Broken) -> Rejection {
-    let message = format!("the message breaks at byte {}: {}", broken.at, broken.what);
+    let message = format!(
+        "the message is invalid at byte {}: {}",
+        broken.at, broken.what
+    );
     Rejection {
         code: Code::MalformedProtobuf,
         message: message.clone(),
         violations: vec![Violation::new(
             "",
             "malformed_protobuf",
-            "a message as its definition says",
+            "a valid message of the method's type",
             message,
         )],
         omitted: 0,
     }
 }
 
-/// Everything that is wrong. Violations are made only while there is room for them.
+/// The violations found so far. Their texts are built only while the list has room.
 #[derive(Default)]
 pub(super) struct Faults {
     listed: Vec<(Code, Violation)>,
     omitted: u64,
     has_form: bool,
     has_unsupported: bool,
-    /// What happens to parameters that nothing here knows.
+    /// The treatment of unknown parameters.
     pub unknown: Unknown,
 }
 
 impl Faults {
-    /// Nothing yet. `unknown` says what happens to parameters that nothing here knows.
+    /// Creates an empty list. `unknown` sets the treatment of unknown parameters.
     pub fn new(unknown: Unknown) -> Self {
         Self {
             unknown,
@@ -67,17 +70,18 @@ impl Faults {
         self.listed.push((code, violation));
     }
 
-    /// Something about the message's form.
+    /// Adds a violation of the message's form.
     pub fn form(&mut self, pointer: &str, rule: &str, say: impl FnOnce() -> (String, String)) {
         self.push(Code::InvalidBody, pointer, rule, say);
     }
 
-    /// Something the contract does not take.
+    /// Adds a violation of the contract.
     pub fn contract(&mut self, pointer: &str, rule: &str, say: impl FnOnce() -> (String, String)) {
         self.push(Code::InvalidInputs, pointer, rule, say);
     }
 
-    /// Adds what the contract's own check found, but for inputs that are missing because they were left out.
+    /// Adds the violations that the contract's check found, except missing inputs that were left out because of a
+    /// violation.
     pub fn join(&mut self, rejection: Rejection, left_out: &[&str]) -> Result<(), Rejection> {
         if self.count() == 0 {
             return Err(rejection);

@@ -1,43 +1,43 @@
-//! The parameters and headers that operations refer to.
+//! Defines the parameters and headers that operations refer to.
 
 use serde_json::{Value, json};
 
-/// The parameters of requests.
+/// Returns the parameters of requests.
 pub fn parameters() -> Value {
     json!({
         "model": {
             "name": "model", "in": "path", "required": true,
-            "description": "A model's name, of which `/v1/models` has the list.",
+            "description": "A model's name. `/v1/models` lists the names.",
             "schema": { "type": "string" },
         },
         "version": {
             "name": "version", "in": "path", "required": true,
-            "description": "One of the model's versions, or an alias of one.",
+            "description": "A version of the model, or an alias.",
             "schema": { "type": "string" },
         },
         "explain": {
             "name": "explain", "in": "query",
-            "description": "Whether the answer has an `explanation` beside its prediction.",
+            "description": "Whether the answer has an `explanation` in addition to its prediction.",
             "schema": { "type": "string", "enum": ["true", "false"] },
         },
         "target": {
             "name": "target", "in": "query",
-            "description": "The class whose value is explained, by label or number; the likeliest where it is left out.",
+            "description": "The class to explain, by label or number. The default is the most likely class.",
             "schema": { "type": "string" },
         },
         "X-Request-Id": {
             "name": "X-Request-Id", "in": "header",
-            "description": "The caller's name for the request, repeated in the answer; one is made where it is left out or of no use.",
+            "description": "The caller's id of the request. The answer repeats it. The server generates one if it is missing or invalid.",
             "schema": { "type": "string" },
         },
         "X-Model-Version": {
             "name": "X-Model-Version", "in": "header",
-            "description": "The version that is to answer, where the path names none.",
+            "description": "The requested version, if the path names none.",
             "schema": { "type": "string" },
         },
         "Idempotency-Key": {
             "name": "Idempotency-Key", "in": "header",
-            "description": "Chosen once for each call and repeated with each retry; the call is made once, and retries get its answer.",
+            "description": "A key that the caller chooses for each call and repeats in each retry. The call runs once, and retries get its answer.",
             "schema": {
                 "type": "string",
                 "pattern": "^([!#-+\\--:<-~]{1,255}|\"([ !#-\\[\\]-~]|\\\\[\"\\\\]){1,255}\")$",
@@ -45,40 +45,40 @@ pub fn parameters() -> Value {
         },
         "If-None-Match": {
             "name": "If-None-Match", "in": "header",
-            "description": "Entity tags of copies the caller holds; 304 where one is still good.",
+            "description": "Entity tags of the caller's copies. The answer is 304 if one is still valid.",
             "schema": { "type": "string" },
         },
         "Inference-Header-Content-Length": {
             "name": "Inference-Header-Content-Length", "in": "header",
-            "description": "Bytes of JSON at the beginning of the body; tensors that are sent as bytes follow it.",
+            "description": "The length in bytes of the JSON at the start of the body. Tensors sent as bytes follow it.",
             "schema": { "type": "integer", "minimum": 0 },
         },
     })
 }
 
-/// The headers of answers.
+/// Returns the headers of answers.
 pub fn headers() -> Value {
     let text =
         |description: &str| json!({ "description": description, "schema": { "type": "string" } });
     let number = |description: &str| json!({ "description": description, "schema": { "type": "integer", "minimum": 0 } });
     json!({
-        "X-Request-Id": text("Names the request; give it to the operator."),
+        "X-Request-Id": text("The id of the request. Report it to the operator."),
         "X-Model-Version": text("The version that answered."),
-        "X-Model-Version-Reason": text("Why that version, in a word."),
-        "X-Prediction-Id": text("Names the prediction for good."),
-        "Idempotency-Replayed": text("`true` where the call was made before and this is its answer."),
-        "RateLimit": text("How each limit stands: `\"name\";r=<left>;t=<seconds>`."),
+        "X-Model-Version-Reason": text("The reason for the version, in one word."),
+        "X-Prediction-Id": text("The permanent id of the prediction."),
+        "Idempotency-Replayed": text("`true` if this is the answer of an earlier call with the same key."),
+        "RateLimit": text("The state of each limit: `\"name\";r=<left>;t=<seconds>`."),
         "RateLimit-Policy": text("The limits that apply: `\"name\";q=<quota>;w=<seconds>`."),
-        "Retry-After": number("Seconds after which a retry has a chance."),
-        "ETag": text("Names this body in this content coding."),
-        "Cache-Control": text("Whether the answer may be kept."),
-        "Allow": text("The methods the path takes."),
+        "Retry-After": number("The delay in seconds after which a retry may succeed."),
+        "ETag": text("The entity tag of this body in this content coding."),
+        "Cache-Control": text("Whether and how the answer may be cached."),
+        "Allow": text("The methods of the path."),
         "Accept-Encoding": text("The accepted content codings."),
-        "WWW-Authenticate": text("Which credentials would do."),
-        "Age": number("Seconds since the result was computed, where it was kept."),
-        "Cache-Status": text("Whether the result was kept from an earlier call (RFC 9211)."),
-        "Deprecation": text("Since when the version is on its way out (RFC 9745)."),
-        "Sunset": text("Until when the version answers (RFC 8594)."),
-        "Link": text("The version to use in its place."),
+        "WWW-Authenticate": text("The accepted kinds of credentials."),
+        "Age": number("The age in seconds of a cached result."),
+        "Cache-Status": text("Whether the result comes from the cache (RFC 9211)."),
+        "Deprecation": text("The time since which the version is deprecated (RFC 9745)."),
+        "Sunset": text("The time until which the version answers (RFC 8594)."),
+        "Link": text("The version to use instead."),
     })
 }

@@ -1,20 +1,20 @@
-//! Contents of bodies and answers.
+//! Describes the contents of bodies and answers.
 
 use crate::openapi::schema::reference;
 use serde_json::{Value, json};
 
-/// JSON content of a schema.
+/// Returns JSON content with a schema.
 pub(super) fn as_json(schema: Value) -> Value {
     json!({ "application/json": { "schema": schema } })
 }
 
-/// JSON content of a schema that has a name.
+/// Returns JSON content with a named schema.
 pub(super) fn named(name: &str) -> Value {
     as_json(reference(name))
 }
 
-/// An answer of `infer`: JSON, or JSON with bytes behind it. Bytes are written as OpenAPI 3.0 has them: generators know that
-/// form, and not yet what 3.1 has in its place.
+/// Returns the content of an `infer` answer: JSON, or JSON followed by bytes. Bytes have the form of OpenAPI 3.0,
+/// because generators do not yet support its replacement in 3.1.
 pub(super) fn infer_answer() -> Value {
     let mut content = named("InferResponse");
     content["application/octet-stream"] = json!({
@@ -26,17 +26,17 @@ pub(super) fn infer_answer() -> Value {
 const BYTES_NOTE: &str = "JSON of `Inference-Header-Content-Length` bytes, followed by the tensors that are sent as \
     bytes.";
 
-/// What a body of `infer` may be besides JSON.
+/// The media types of an `infer` body besides JSON, and their description.
 pub(super) const INFER_BYTES: (&[&str], &str) = (
     &["application/octet-stream"],
     "JSON; or, as `application/octet-stream`, JSON of `Inference-Header-Content-Length` bytes followed by the \
      tensors that are sent as bytes.",
 );
 
-/// What holds for tensors beyond their schemas.
+/// The rules for tensors that schemas cannot express.
 pub(super) const TENSOR_NOTE: &str = "Bodies may be compressed (`Content-Encoding: gzip` or `zstd`). Nested arrays must be equally long \
 on each level, axes of one name equally long in all inputs, and `data` must have as many elements as `shape` says. A body that \
 does not meet the contract is answered with 422, which lists everything that is wrong.";
 
-/// The headers of every call.
+/// The parameters that every call has.
 pub(super) const CALL_PARAMETERS: [&str; 2] = ["Idempotency-Key", "X-Model-Version"];

@@ -1,4 +1,4 @@
-//! Writes the operations: those of any model, one file for each group of calls, and those of one model.
+//! Describes the operations on any model, one file for each group of calls, and those on one model.
 
 mod components;
 mod content;
@@ -15,7 +15,7 @@ use super::about::About;
 use operation::written;
 use serde_json::{Map, Value, json};
 
-/// The tags of operations.
+/// Returns the tags of operations.
 pub fn tags() -> Value {
     json!([
         { "name": "predict", "description": "Run models" },
@@ -27,7 +27,7 @@ pub fn tags() -> Value {
     ])
 }
 
-/// The operations of any model, and of none.
+/// Returns the operations on any model, and those without a model.
 pub fn generic(about: &About) -> Map<String, Value> {
     let mut operations = server::operations(about);
     operations.extend(v1::operations());

@@ -1,4 +1,4 @@
-//! The operations of one model, and the examples of models beside operations that are described once for all.
+//! Describes the operations on one model, and adds models' examples to the operations on any model.
 
 use super::content::{CALL_PARAMETERS, INFER_BYTES, TENSOR_NOTE, infer_answer, named};
 use super::operation::{Operation, operation, written};
@@ -11,10 +11,10 @@ use crate::openapi::names::{self, component};
 use penstock_tensor::Contract;
 use serde_json::{Map, Value, json};
 
-/// The most bytes of the examples beside the methods that are described once for all models.
+/// The most bytes of all examples in the operations on any model.
 const MAX_SHARED_EXAMPLE_BYTES: usize = 64 << 10;
 
-/// The examples of calls that are described once for all models: those of the models that find room, by their names.
+/// The examples for the operations on any model, by the models' names. Models that do not fit are left out.
 #[derive(Default)]
 pub struct Shared {
     embeddings: Map<String, Value>,
@@ -23,7 +23,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Adds a model's examples, where there is room.
+    /// Adds a model's examples, if they fit.
     pub fn offer(&mut self, model: &Described<'_>) {
         let Described { name, contract, .. } = *model;
         let value = |value: Value| json!({ "value": value });
@@ -44,7 +44,7 @@ impl Shared {
         }
     }
 
-    /// Puts the examples where they belong.
+    /// Writes the examples into their operations.
     pub fn write(&self, paths: &mut Map<String, Value>) {
         let mut put = |path: &str, examples: &Map<String, Value>| {
             if let Some(path) = paths.get_mut(path).filter(|_| !examples.is_empty()) {
@@ -57,7 +57,7 @@ impl Shared {
     }
 }
 
-/// The operations of one model.
+/// Returns the operations on one model.
 pub fn of_model(model: &Described<'_>, about: &About) -> Map<String, Value> {
     let Described { name, contract, .. } = *model;
     let base = format!("/v1/models/{name}");
@@ -102,7 +102,7 @@ pub fn of_model(model: &Described<'_>, about: &About) -> Map<String, Value> {
     let mut operations = vec![
         or_raw(v1_call(&PREDICT).with(asked).taking(predict.clone())).answering(
             "200",
-            "It ran.",
+            "The result.",
             named(&component("PredictResponse", name)),
         ),
         v1_call(&BATCH_PREDICT)
@@ -123,13 +123,13 @@ pub fn of_model(model: &Described<'_>, about: &About) -> Map<String, Value> {
         .with(&["Inference-Header-Content-Length"])
         .taking(infer)
         .or_taking(INFER_BYTES.0, INFER_BYTES.1)
-        .answering("200", "It ran.", infer_answer()),
+        .answering("200", "The result.", infer_answer()),
     ];
     if explains {
         operations.push(
             or_raw(v1_call(&EXPLAIN).with(&["target"]).taking(predict)).answering(
                 "200",
-                "It ran.",
+                "The result.",
                 named(EXPLAIN.response),
             ),
         );
@@ -137,12 +137,12 @@ pub fn of_model(model: &Described<'_>, about: &About) -> Map<String, Value> {
     written(operations, about)
 }
 
-/// The bodies of calls of one model, with examples that run.
+/// The bodies of one model's calls, with examples that run.
 struct Bodies {
     predict: Value,
     batch: Value,
     infer: Value,
-    /// Media types of raw content, and the note that lists them.
+    /// The media types of raw content, and the note that lists them.
     raw: Option<(&'static [&'static str], String)>,
 }
 
@@ -179,7 +179,7 @@ fn bodies(name: &str, contract: &Contract) -> Bodies {
         };
         let listed: Vec<String> = media_types.iter().map(|one| format!("`{one}`")).collect();
         let note = format!(
-            "JSON; or the content as it is, for the adapter `{}`: {}.",
+            "JSON, or the raw content for the adapter `{}`: {}.",
             adapter.name,
             listed.join(", ")
         );

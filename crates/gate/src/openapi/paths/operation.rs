@@ -1,10 +1,10 @@
-//! One operation of the document, and how it is written.
+//! Represents one operation and writes it into the document.
 
 use crate::openapi::about::About;
 use crate::openapi::errors::{self, Kind};
 use serde_json::{Map, Value, json};
 
-/// One operation, before it is written.
+/// One operation before it is written.
 pub(super) struct Operation {
     path: String,
     method: &'static str,
@@ -13,17 +13,17 @@ pub(super) struct Operation {
     summary: String,
     description: String,
     kind: Kind,
-    /// Errors have the Open Inference Protocol's form.
+    /// Whether errors have the Open Inference Protocol's form.
     oip: bool,
     pub(super) parameters: Vec<Value>,
     body: Option<Value>,
-    /// The one model it is of.
+    /// The model, if the operation is for only one.
     model: Option<String>,
-    /// Status and response.
+    /// The status and the response of each answer.
     answers: Vec<(&'static str, Value)>,
 }
 
-/// An operation without parameters, body and answers.
+/// Creates an operation without parameters, body and answers.
 pub(super) fn operation(
     (method, path): (&'static str, &str),
     id: &str,
@@ -39,7 +39,7 @@ pub(super) fn operation(
         summary: summary.to_owned(),
         description: String::new(),
         kind,
-        // Cohere's path is none of the protocol's.
+        // `/v2/rerank` is Cohere's path, not the protocol's.
         oip: path == "/v2" || (path.starts_with("/v2/") && path != "/v2/rerank"),
         parameters: Vec::new(),
         body: None,
@@ -75,8 +75,8 @@ impl Operation {
         self
     }
 
-    /// Says which other content the body may be. It stands beside `content`: of an operation with two media types orval
-    /// chooses none, and sends JSON without its content type.
+    /// Describes other content types of the body, next to `content` instead of in it. For an operation with two media
+    /// types, orval selects none and sends JSON without its content type.
     pub(super) fn or_taking(mut self, media_types: &[&str], description: &str) -> Self {
         if let Some(body) = &mut self.body {
             body["description"] = json!(description);
@@ -106,7 +106,7 @@ impl Operation {
         self
     }
 
-    /// Puts the operation into `paths`.
+    /// Writes the operation into `paths`.
     pub(super) fn write(self, about: &About, paths: &mut Map<String, Value>) {
         let mut responses = Map::new();
         let reads = self.kind == Kind::Read;
@@ -120,7 +120,7 @@ impl Operation {
             responses.insert(
                 "304".to_owned(),
                 json!({
-                    "description": "The copy that If-None-Match names is still good.",
+                    "description": "The copy that If-None-Match names is still valid.",
                     "headers": {
                         "X-Request-Id": { "$ref": "#/components/headers/X-Request-Id" },
                         "ETag": { "$ref": "#/components/headers/ETag" },
@@ -129,7 +129,7 @@ impl Operation {
             );
         }
         for (status, response) in errors::of(self.kind, self.oip) {
-            // `/ready` says with a status of errors how things stand.
+            // `/ready` reports its state with an error status, so keep its own response.
             responses.entry(status).or_insert(response);
         }
         let mut operation = json!({
@@ -148,7 +148,7 @@ impl Operation {
         if let Some(body) = self.body {
             operation["requestBody"] = body;
         }
-        // Probes, errors and this page are for everybody.
+        // Probes, errors and this document need no credentials.
         if self.kind == Kind::Probe && about.needs_credentials {
             operation["security"] = json!([]);
         }
@@ -157,7 +157,7 @@ impl Operation {
     }
 }
 
-/// The headers of an answer.
+/// Returns the names of the headers of an answer.
 fn header_names(kind: Kind) -> Vec<&'static str> {
     let mut names = vec!["X-Request-Id"];
     match kind {
@@ -180,7 +180,7 @@ fn header_names(kind: Kind) -> Vec<&'static str> {
     names
 }
 
-/// Operations, by path and method.
+/// Returns the written operations, by path and method.
 pub(super) fn written(operations: Vec<Operation>, about: &About) -> Map<String, Value> {
     let mut paths = Map::new();
     for operation in operations {

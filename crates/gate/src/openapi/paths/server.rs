@@ -1,4 +1,4 @@
-//! The operations on the server: probes, errors, this description, usage.
+//! Describes the operations on the server: probes, errors, the API description, usage.
 
 use super::content::{as_json, named};
 use super::operation::{Operation, operation};
@@ -7,7 +7,7 @@ use crate::openapi::errors::Kind;
 use penstock_core::Code;
 use serde_json::json;
 
-/// The operations on the server itself.
+/// Returns the operations on the server itself.
 pub fn operations(about: &About) -> Vec<Operation> {
     let html = json!({ "text/html": { "schema": { "type": "string" } } });
     let mut operations = vec![
@@ -18,20 +18,20 @@ pub fn operations(about: &About) -> Vec<Operation> {
             "Check that the process answers",
             Kind::Probe,
         )
-        .saying("For a liveness probe. It looks at no model.")
+        .saying("For a liveness probe. It checks no model.")
         .answering("200", "It answers.", named("Status")),
         operation(
             ("get", "/ready"),
             "getReady",
             "server",
-            "Check that the server takes calls",
+            "Check that the server accepts calls",
             Kind::Probe,
         )
-        .saying("For a readiness probe. Shows the state of each model that the caller may know of.")
-        .answering("200", "It takes calls.", named("Status"))
+        .saying("For a readiness probe. Shows the state of each model that the caller may see.")
+        .answering("200", "The server accepts calls.", named("Status"))
         .answering(
             "503",
-            "It takes no calls: it loads its models, it is stopping, it is too busy to say, or a model that the operator requires cannot run.",
+            "The server accepts no calls: it is loading its models, stopping or overloaded, or a required model cannot run.",
             named("Status"),
         ),
         operation(
@@ -50,7 +50,7 @@ pub fn operations(about: &About) -> Vec<Operation> {
             "Get one error of the catalogue",
             Kind::Read,
         )
-        .saying("The `type` of an RFC 9457 error leads here.")
+        .saying("The `type` of an RFC 9457 error is the URL of this entry.")
         .answering("200", "The error.", named("ErrorEntry")),
         operation(
             ("get", "/openapi.json"),
@@ -59,7 +59,7 @@ pub fn operations(about: &About) -> Vec<Operation> {
             "Get this description",
             Kind::Read,
         )
-        .saying("Describes the models that the caller may know of.")
+        .saying("Describes the models that the caller may see.")
         .answering(
             "200",
             "An OpenAPI 3.1 document.",
@@ -71,7 +71,7 @@ pub fn operations(about: &About) -> Vec<Operation> {
             ("get", "/docs"),
             "getDocs",
             "server",
-            "Get the page to read and try the API",
+            "Get the page on which to read and try the API",
             Kind::Read,
         )
         .saying("One HTML page that loads nothing from elsewhere.")
@@ -98,32 +98,32 @@ pub fn operations(about: &About) -> Vec<Operation> {
     operations
 }
 
-/// The caller's own usage.
+/// Returns the operation that reads the caller's own usage.
 fn usage() -> Operation {
     let mut usage = operation(
         ("get", "/v1/usage"),
         "getUsage",
         "server",
-        "Get the caller's own use",
+        "Get the caller's own usage",
         Kind::Read,
     )
-    .saying("By day, model and API key; at most a year at once.")
-    .answering("200", "A page of it.", named("Usage"));
+    .saying("The usage by day, model and API key, for at most one year.")
+    .answering("200", "A page of the usage.", named("Usage"));
     for (name, schema, description) in [
         (
             "from",
             json!({ "type": "string", "format": "date" }),
-            "The first day; a month before `to` where it is left out.",
+            "The first day. The default is a month before `to`.",
         ),
         (
             "to",
             json!({ "type": "string", "format": "date" }),
-            "The last day; today where it is left out.",
+            "The last day. The default is today.",
         ),
         (
             "page_token",
             json!({ "type": "string" }),
-            "`next_page_token` of the page before.",
+            "`next_page_token` of the previous page.",
         ),
     ] {
         usage.parameters.push(json!({

@@ -1,13 +1,13 @@
-//! The operations under `/v1`.
+//! Describes the operations under `/v1`.
 
 use super::content::{CALL_PARAMETERS, TENSOR_NOTE, named};
 use super::operation::{Operation, operation};
 use crate::openapi::errors::Kind;
 
-/// A call of `:predict` or of a method like it, whichever model it is of.
+/// A call like `:predict`, in the form for any model and for one model.
 pub(super) struct V1Call {
     pub(super) verb: &'static str,
-    /// Its summary for any model, for a version, and for one model, whose name goes in place of `{}`.
+    /// The summaries for any model, for a version, and for one model. In the last, the model's name replaces `{}`.
     pub(super) summaries: [&'static str; 3],
     pub(super) description: &'static str,
     request: &'static str,
@@ -53,7 +53,7 @@ const EXPLAIN_NOTE: &str = "For models whose contract has `[explain]`, one item 
 in turn by a baseline; its attribution is by how much the value of the class falls. The call costs one item for each group, and \
 one for the item itself.";
 
-/// The operations under `/v1`.
+/// Returns the operations under `/v1`.
 pub fn operations() -> Vec<Operation> {
     let mut operations = vec![
         operation(
@@ -63,10 +63,10 @@ pub fn operations() -> Vec<Operation> {
             "List the models",
             Kind::Read,
         )
-        .saying("Those that the caller may know of.")
+        .saying("The models that the caller may see.")
         .answering(
             "200",
-            "All of them, with their contracts.",
+            "The models with their contracts.",
             named("ModelList"),
         ),
         operation(
@@ -96,10 +96,10 @@ pub fn operations() -> Vec<Operation> {
             ("post", "/v1/embeddings"),
             "createEmbeddings",
             "openai",
-            "Make vectors of texts",
+            "Embed texts",
             Kind::Call,
         )
-        .saying("For models whose adapter makes vectors of text. `model` is the model's name.")
+        .saying("For models whose adapter embeds texts. `model` is the model's name.")
         .with(&["Idempotency-Key"])
         .taking(named("EmbeddingRequest"))
         .answering(
@@ -112,7 +112,7 @@ pub fn operations() -> Vec<Operation> {
     operations
 }
 
-/// `:predict` and the methods like it, for a model and for a version.
+/// Returns the calls like `:predict`, for a model and for a version.
 fn calls() -> Vec<Operation> {
     let mut operations = Vec::new();
     for call in [PREDICT, BATCH_PREDICT, EXPLAIN] {
@@ -127,11 +127,11 @@ fn calls() -> Vec<Operation> {
                 .with(if pinned { &["version"] } else { &[] })
                 .with(&CALL_PARAMETERS)
                 .taking(named(call.request))
-                .answering("200", "It ran.", named(call.response));
+                .answering("200", "The result.", named(call.response));
             if call.verb != BATCH_PREDICT.verb {
                 operation = operation.or_taking(
                     &["*/*"],
-                    "JSON; or, for models with an adapter, the content as it is with its own content type.",
+                    "JSON. For models with an adapter also the raw content with its own content type.",
                 );
             }
             operation = match call.verb {
@@ -152,7 +152,7 @@ fn calls() -> Vec<Operation> {
     operations
 }
 
-/// Calls over texts and pairs of texts; the model is named in the body.
+/// Returns the calls over texts and pairs of texts. Their bodies name the model.
 fn texts() -> Vec<Operation> {
     let call = |(path, id, tag): (&'static str, &str, &'static str),
                 (summary, description): (&str, &str),
@@ -168,7 +168,7 @@ fn texts() -> Vec<Operation> {
             (path, id, "texts"),
             (
                 summary,
-                "For models whose adapter scores pairs. Takes Cohere's members, and those of vLLM, Jina and Text Embeddings Inference (`texts`).",
+                "For models whose adapter scores pairs. Accepts the members of Cohere, vLLM, Jina and Text Embeddings Inference (`texts`).",
             ),
             (
                 "RerankRequest",
@@ -182,7 +182,7 @@ fn texts() -> Vec<Operation> {
             ("/v1/classify", "classify", "texts"),
             (
                 "Classify texts",
-                "For models whose adapter gives classes of texts. `input` is vLLM's form, `inputs` that of Text Embeddings Inference.",
+                "For models whose adapter classifies texts. `input` is vLLM's form, `inputs` that of Text Embeddings Inference.",
             ),
             (
                 "ClassifyRequest",
@@ -216,7 +216,7 @@ fn texts() -> Vec<Operation> {
             ("/v1/score", "score", "texts"),
             (
                 "Score pairs of texts",
-                "For models whose adapter scores pairs: one text with one or several, or as many with as many.",
+                "For models whose adapter scores pairs: one text with one or more others, or two lists of equal length.",
             ),
             (
                 "ScoreRequest",

@@ -1,11 +1,11 @@
-//! The operations under `/v2`: the Open Inference Protocol with Triton's extensions.
+//! Describes the operations under `/v2`: the Open Inference Protocol with Triton's extensions.
 
 use super::content::{CALL_PARAMETERS, INFER_BYTES, TENSOR_NOTE, infer_answer, named};
 use super::operation::{Operation, operation};
 use crate::openapi::errors::Kind;
 use serde_json::{Value, json};
 
-/// The operations under `/v2`.
+/// Returns the operations under `/v2`.
 pub fn operations() -> Vec<Operation> {
     let mut operations = vec![
         operation(
@@ -18,7 +18,7 @@ pub fn operations() -> Vec<Operation> {
         .saying("The protocol's server metadata.")
         .answering(
             "200",
-            "Its name, version and extensions.",
+            "The server's name, version and extensions.",
             named("ServerMetadata"),
         ),
         operation(
@@ -38,8 +38,8 @@ pub fn operations() -> Vec<Operation> {
             Kind::Probe,
         )
         .saying("The protocol's readiness probe: as `/ready`, without the models.")
-        .answering("200", "It takes calls.", named("Status"))
-        .answering("503", "It takes no calls.", named("Status")),
+        .answering("200", "The server accepts calls.", named("Status"))
+        .answering("503", "The server accepts no calls.", named("Status")),
     ];
     operations.extend(repository());
     for pinned in [false, true] {
@@ -48,7 +48,7 @@ pub fn operations() -> Vec<Operation> {
     operations
 }
 
-/// The operations on a model, or on a version of it.
+/// Returns the operations on a model, or on a version of it.
 fn model(pinned: bool) -> Vec<Operation> {
     let (base, of, a_model, parameters): (_, _, _, &[&str]) = if pinned {
         (
@@ -89,7 +89,7 @@ fn model(pinned: bool) -> Vec<Operation> {
             "/ready",
             format!("get{of}Ready"),
             "Check that {} is ready",
-            "It is ready; otherwise the answer is 503.",
+            "The model is ready; otherwise the answer is 503.",
             "Status",
         ),
         read(
@@ -103,17 +103,17 @@ fn model(pinned: bool) -> Vec<Operation> {
             "/stats",
             format!("get{of}Statistics"),
             "Get the statistics of {}",
-            "How often it ran, and for how long, in Triton's form.",
+            "The number and duration of runs, in Triton's form.",
             "ModelStatistics",
         ),
         call(
             "generate",
             format!("generate{of}"),
             "Run {} on inputs by name",
-            "Triton's generate extension: one object of inputs, one of outputs.",
+            "Triton's generate extension: one object of inputs, one object of outputs.",
         )
         .taking(named("GenerateRequest"))
-        .answering("200", "It ran.", named("GenerateResponse")),
+        .answering("200", "The result.", named("GenerateResponse")),
         call(
             "generate_stream",
             format!("generateStream{of}"),
@@ -121,7 +121,7 @@ fn model(pinned: bool) -> Vec<Operation> {
             "As `generate`; the answer is one server-sent event.",
         )
         .taking(named("GenerateRequest"))
-        .answering("200", "It ran.", events),
+        .answering("200", "The result.", events),
         call(
             "infer",
             format!("infer{of}"),
@@ -131,11 +131,11 @@ fn model(pinned: bool) -> Vec<Operation> {
         .with(&["Inference-Header-Content-Length"])
         .taking(named("InferRequest"))
         .or_taking(INFER_BYTES.0, INFER_BYTES.1)
-        .answering("200", "It ran.", infer_answer()),
+        .answering("200", "The result.", infer_answer()),
     ]
 }
 
-/// What is told of the repository of models, and done to it.
+/// Returns the operations on the model repository.
 fn repository() -> Vec<Operation> {
     let control = |verb: &'static str, id: &str, summary: &str| {
         let path = format!("/v2/repository/models/{{model}}/{verb}");
@@ -143,7 +143,7 @@ fn repository() -> Vec<Operation> {
             .saying("The operator allows it with `control = true` under `[models]`; otherwise the answer is 409.")
             .with(&["model"])
             .taking_if_any(named("RepositoryControl"))
-            .answering("200", "It is done.", Value::Null)
+            .answering("200", "Success.", Value::Null)
     };
     vec![
         operation(
@@ -153,10 +153,10 @@ fn repository() -> Vec<Operation> {
             "Get the statistics of all models",
             Kind::Read,
         )
-        .saying("Of those that the caller may know of, in Triton's form.")
+        .saying("The models that the caller may see, in Triton's form.")
         .answering(
             "200",
-            "How often each ran, and for how long.",
+            "The number and duration of runs of each version.",
             named("ModelStatistics"),
         ),
         operation(
@@ -166,14 +166,14 @@ fn repository() -> Vec<Operation> {
             "List the models and their states",
             Kind::Control,
         )
-        .saying("Of those that the caller may know of.")
+        .saying("The models that the caller may see.")
         .taking_if_any(named("RepositoryIndexRequest"))
         .answering(
             "200",
             "One entry for each version.",
             named("RepositoryIndex"),
         ),
-        control("load", "loadModel", "Load a model, or load it again"),
+        control("load", "loadModel", "Load or reload a model"),
         control("unload", "unloadModel", "Unload a model"),
     ]
 }

@@ -1,13 +1,13 @@
-//! The forms that schemas are made of.
+//! Builds common forms of schemas.
 
 use serde_json::{Value, json};
 
-/// A reference to a schema.
+/// Returns a reference to a schema.
 pub fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
-/// An object that may have further members.
+/// Returns the schema of an object that allows other members.
 pub(super) fn object(description: &str, properties: Value, required: &[&str]) -> Value {
     let mut schema = json!({ "type": "object", "properties": properties });
     if !description.is_empty() {
@@ -19,14 +19,14 @@ pub(super) fn object(description: &str, properties: Value, required: &[&str]) ->
     schema
 }
 
-/// An object whose other members are refused.
+/// Returns the schema of an object that allows no other members.
 pub(super) fn closed(description: &str, properties: Value, required: &[&str]) -> Value {
     let mut schema = object(description, properties, required);
     schema["additionalProperties"] = json!(false);
     schema
 }
 
-/// An optional member of a request: `null` stands for nothing.
+/// Makes a request's member optional: `null` counts as absent.
 pub(super) fn or_null(schema: Value) -> Value {
     match schema.get("type") {
         Some(Value::String(one)) => {
@@ -42,20 +42,20 @@ pub(super) fn or_null(schema: Value) -> Value {
     }
 }
 
-/// An array of one schema. Every array says what it holds: generators refuse one that does not.
+/// Returns an array of one schema. Every array has `items`, because generators refuse arrays without it.
 pub(super) fn array(items: Value) -> Value {
     json!({ "type": "array", "items": items })
 }
 
-/// A string, an integer, a number: each with what it is.
+/// Returns the schema of a plain type with a description.
 pub(super) fn typed(kind: &str, description: &str) -> Value {
     json!({ "type": kind, "description": description })
 }
 
-/// An object of any members.
+/// Returns an object with any members.
 pub(super) fn any_object(description: &str) -> Value {
     json!({ "type": "object", "description": description, "additionalProperties": true })
 }
 
-/// A schema and its name.
+/// A schema with its name.
 pub(super) type Named = (&'static str, Value);

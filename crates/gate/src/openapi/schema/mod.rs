@@ -1,4 +1,4 @@
-//! Writes the schemas of bodies: those that hold for any model, one file for each group of calls, and those of one model's
+//! Generates the schemas of bodies: those for any model, one file for each group of calls, and those of one model's
 //! contract.
 
 mod embeddings;
@@ -16,7 +16,7 @@ pub use model::of_model;
 
 use serde_json::{Map, Value};
 
-/// The schemas that hold for every model.
+/// Returns the schemas for any model.
 pub fn generic() -> Map<String, Value> {
     let members = requests::all()
         .into_iter()

@@ -1,4 +1,5 @@
-//! Writes the schemas of one model: its inputs, outputs and calls with the shapes, ranges and labels of its contract.
+//! Generates the schemas of one model: its inputs, outputs and calls, with the shapes, ranges and labels of its
+//! contract.
 
 use super::form::{any_object, array, closed, object, or_null, reference, typed};
 use super::predictions::predict_response;
@@ -10,14 +11,14 @@ use penstock_tensor::fp8::Fp8;
 use penstock_tensor::{Contract, Datatype, TensorSpec};
 use serde_json::{Map, Value, json};
 
-/// The most labels that are listed; beyond it a label is any string.
+/// The most labels that a schema lists. If there are more, a label is any string.
 const MAX_LABELS: usize = 256;
 
-/// Greatest values of the floating-point datatypes.
+/// The greatest finite values of the floating-point datatypes.
 const FP16_MAX: f64 = 65504.0;
 const BF16_MAX: f64 = 3.389_531_389_251_535_5e38;
 
-/// One element of a tensor, in a request.
+/// Returns the schema of one element of a tensor in a request.
 fn element(spec: &TensorSpec) -> Value {
     let mut schema = match spec.datatype {
         Datatype::Bool => return json!({ "type": "boolean" }),
@@ -48,7 +49,7 @@ fn element(spec: &TensorSpec) -> Value {
     schema
 }
 
-/// One element of a tensor, in an answer: what JSON cannot say is `null`.
+/// Returns the schema of one element of a tensor in an answer. Values that JSON cannot represent are `null`.
 fn answered_element(spec: &TensorSpec) -> Value {
     match spec.datatype {
         Datatype::Bool => json!({ "type": "boolean" }),
@@ -58,7 +59,7 @@ fn answered_element(spec: &TensorSpec) -> Value {
     }
 }
 
-/// The least and the greatest length of an axis of an input.
+/// Returns the smallest and the greatest length of an axis of an input; `None` if there is no upper bound.
 fn lengths(dim: &Dim, contract: &Contract) -> (u64, Option<u64>) {
     let axis = match dim {
         Dim::Fixed(length) => return (*length, Some(*length)),
@@ -75,7 +76,7 @@ fn lengths(dim: &Dim, contract: &Contract) -> (u64, Option<u64>) {
     (least, greatest)
 }
 
-/// Arrays nested as a shape says.
+/// Returns the schema of arrays nested to a shape.
 fn nested(element: Value, shape: &[Dim], contract: &Contract, bounded: bool) -> Value {
     shape.iter().rev().fold(element, |inner, dim| {
         let mut array = json!({ "type": "array", "items": inner });
@@ -99,12 +100,12 @@ fn described(mut schema: Value, spec: &TensorSpec) -> Value {
     schema
 }
 
-/// The value of one input in `:predict`.
+/// Returns the schema of one input in `:predict`.
 fn input(spec: &TensorSpec, contract: &Contract) -> Value {
     nested(element(spec), &spec.shape, contract, true)
 }
 
-/// The inputs of `:predict`, by name.
+/// Returns the schema of the inputs of `:predict`, by name.
 fn inputs(contract: &Contract) -> Value {
     let properties: Map<String, Value> = contract
         .inputs
@@ -116,7 +117,7 @@ fn inputs(contract: &Contract) -> Value {
     closed("The inputs by name.", Value::Object(properties), &names)
 }
 
-/// One input in `infer`.
+/// Returns the schema of one input in `infer`.
 fn named_tensor(spec: &TensorSpec, contract: &Contract) -> Value {
     let bounds: Vec<(u64, Option<u64>)> = spec
         .shape
@@ -130,9 +131,9 @@ fn named_tensor(spec: &TensorSpec, contract: &Contract) -> Value {
     } else {
         flat
     };
-    // One schema for all axes, with the bounds that hold for each. `prefixItems` could say more, but not to every generator:
-    // openapi-python-client refuses `"items": false` behind it, Spectral refuses none, and hey-api takes any other for one
-    // more axis.
+    // All axes share one schema, with the bounds that hold for each of them. `prefixItems` would be more precise, but
+    // generators disagree on it. openapi-python-client refuses `"items": false` with it, Spectral requires `items`,
+    // and hey-api treats any other `items` as one more axis.
     let mut axis = json!({ "type": "integer" });
     if let Some(least) = bounds.iter().map(|(least, _)| *least).min() {
         axis["minimum"] = json!(least);
@@ -142,7 +143,7 @@ fn named_tensor(spec: &TensorSpec, contract: &Contract) -> Value {
         axis["maximum"] = json!(greatest);
     }
     let shape = if rank == 0 {
-        // A scalar is an axis of one element, or none.
+        // A scalar is sent as one axis of one element, or with an empty shape.
         json!({ "type": "array", "items": { "type": "integer", "const": 1 }, "maxItems": 1 })
     } else {
         json!({ "type": "array", "items": axis, "minItems": rank, "maxItems": rank })
@@ -161,7 +162,7 @@ fn named_tensor(spec: &TensorSpec, contract: &Contract) -> Value {
     described(schema, spec)
 }
 
-/// The name of the schema of a model's input in `infer`.
+/// Returns the name of the schema of a model's input in `infer`.
 fn infer_input(model: &str, contract: &Contract, index: usize) -> String {
     match contract.inputs.len() {
         1 => component("InferInput", model),
@@ -169,14 +170,14 @@ fn infer_input(model: &str, contract: &Contract, index: usize) -> String {
     }
 }
 
-/// A body of `infer` as JSON.
+/// Returns the schema of an `infer` body in JSON.
 fn infer_request(model: &str, contract: &Contract) -> Value {
     let count = contract.inputs.len();
     let mut inputs: Vec<Value> = (0..count)
         .map(|index| reference(&infer_input(model, contract, index)))
         .collect();
     let one = match count {
-        // There is none, and generators want to know of what.
+        // The model has no inputs, but generators need a schema of the elements.
         0 => json!({ "type": "object" }),
         1 => inputs.pop().unwrap_or_default(),
         _ => json!({ "oneOf": inputs }),
@@ -184,12 +185,12 @@ fn infer_request(model: &str, contract: &Contract) -> Value {
     let least = contract.inputs.iter().filter(|spec| !spec.optional).count();
     let outputs = json!({
         "type": "array",
-        "description": "The outputs that are wanted; all where there are none.",
+        "description": "The requested outputs; all if it is empty.",
         "items": reference(&component("InferOutput", model)),
         "maxItems": contract.outputs.len(),
     });
     object(
-        &format!("Tensors for `{model}`, as the Open Inference Protocol writes them."),
+        &format!("Tensors for `{model}`, in the Open Inference Protocol's form."),
         json!({
             "id": or_null(reference("CallerId")),
             "parameters": or_null(reference("InferParameters")),
@@ -200,11 +201,11 @@ fn infer_request(model: &str, contract: &Contract) -> Value {
     )
 }
 
-/// An output that is asked for in `infer`.
+/// Returns the schema of a requested output in `infer`.
 fn infer_output(contract: &Contract) -> Value {
     let outputs: Vec<&str> = contract.outputs.iter().map(|s| s.name.as_str()).collect();
     object(
-        "An output that is wanted, and its form.",
+        "A requested output and its form.",
         json!({
             "name": { "type": "string", "enum": outputs },
             "parameters": or_null(reference("OutputParameters")),
@@ -213,11 +214,11 @@ fn infer_output(contract: &Contract) -> Value {
     )
 }
 
-/// One prediction of `:predict`. What a caller is told may be cut by policy, so nothing is required.
+/// Returns the schema of one prediction of `:predict`. Disclosure rules may remove members, so none is required.
 fn prediction(model: &str, contract: &Contract) -> Value {
     if contract.adapter.is_some() {
         return any_object(
-            "The adapter's result for the content; the outputs by name where the request has tensors.",
+            "The adapter's result for the content, or the outputs by name if the request has tensors.",
         );
     }
     let batched = contract.batch_axis().is_some();
@@ -229,7 +230,7 @@ fn prediction(model: &str, contract: &Contract) -> Value {
     }
     if let Some((spec, labels)) = contract.labelled_output() {
         let mut label =
-            json!({ "type": ["string", "null"], "description": "The likeliest class." });
+            json!({ "type": ["string", "null"], "description": "The most likely class." });
         if labels.len() <= MAX_LABELS {
             let mut listed: Vec<&String> = Vec::with_capacity(labels.len());
             for label in labels {
@@ -242,13 +243,13 @@ fn prediction(model: &str, contract: &Contract) -> Value {
         properties.insert("label".to_owned(), label);
         properties.insert("confidence".to_owned(), confidence(spec));
         let mut top = array(reference(&component("Class", model)));
-        top["description"] = json!("The most likely classes, the likeliest first.");
+        top["description"] = json!("The most likely classes, in descending order.");
         properties.insert("top".to_owned(), top);
     }
     object("The outputs by name.", Value::Object(properties), &[])
 }
 
-/// The value of a class.
+/// Returns the schema of a class's score.
 fn confidence(spec: &TensorSpec) -> Value {
     let kind = if spec.datatype.is_float() {
         "number"
@@ -258,7 +259,7 @@ fn confidence(spec: &TensorSpec) -> Value {
     json!({ "type": [kind, "null"], "description": "The value of the class." })
 }
 
-/// The schemas of one model.
+/// Returns the schemas of one model.
 pub fn of_model(model: &Described<'_>) -> Map<String, Value> {
     let Described { name, contract, .. } = *model;
     let mut schemas = Map::new();

@@ -1,9 +1,9 @@
-//! The schemas of descriptions of models.
+//! Defines the schemas of descriptions of models.
 
 use super::form::{Named, any_object, array, object, or_null, reference, typed};
 use serde_json::{Value, json};
 
-/// All of them.
+/// Returns all schemas of this file.
 pub fn all() -> Vec<Named> {
     let schemas = contracts()
         .into_iter()
@@ -12,12 +12,12 @@ pub fn all() -> Vec<Named> {
     schemas.collect()
 }
 
-/// A list of names.
+/// Returns the schema of a list of names.
 fn names(description: &str) -> Value {
     json!({ "type": "array", "items": { "type": "string" }, "description": description })
 }
 
-/// Models and their contracts.
+/// Returns the schemas of models and their contracts.
 fn contracts() -> Vec<Named> {
     vec![
         (
@@ -26,25 +26,25 @@ fn contracts() -> Vec<Named> {
                 "A model and its contract.",
                 json!({
                     "name": { "type": "string" },
-                    "id": typed("string", "The name, as OpenAI's clients read it."),
+                    "id": typed("string", "The name, for OpenAI's clients."),
                     "object": { "type": "string", "const": "model" },
                     "created": {
                         "type": "integer", "minimum": 0,
-                        "description": "When the contract in force was written, in seconds since the Unix epoch.",
+                        "description": "The modification time of the contract in use, in seconds since the Unix epoch.",
                     },
                     "owned_by": { "type": "string" },
                     "description": { "type": "string" },
-                    "versions": names("Its versions, the lowest first."),
+                    "versions": names("The model's versions, in ascending order."),
                     "format": typed("string", "`onnx` or `openvino`."),
                     "inputs": array(reference("TensorContract")),
                     "outputs": array(reference("TensorContract")),
-                    "axes": any_object("The bounds of axes that have a name."),
-                    "limits": any_object("Bounds of one call."),
+                    "axes": any_object("The bounds of named axes."),
+                    "limits": any_object("The limits of one call."),
                     "predict": typed("string", "The path of `:predict`."),
-                    "explain": any_object("How predictions are explained, if the contract allows it."),
+                    "explain": any_object("The settings of explanations, if the contract allows them."),
                     "adapter": typed("string", "The adapter that reads content for the model."),
-                    "ready": typed("boolean", "In lists: whether some version can run now."),
-                    "error": typed("string", "Why the model cannot be used, where it cannot."),
+                    "ready": typed("boolean", "In lists: whether a version can run now."),
+                    "error": typed("string", "The reason why the model cannot be used, if so."),
                 }),
                 &["name"],
             ),
@@ -58,18 +58,18 @@ fn contracts() -> Vec<Named> {
                     "datatype": reference("Datatype"),
                     "shape": {
                         "type": "array",
-                        "description": "The lengths of the axes; a name where any length within `axes` will do.",
+                        "description": "The lengths of the axes. A name stands for any length within its bounds in `axes`.",
                         "items": { "type": ["integer", "string"] },
                     },
-                    "minimum": typed("number", "The least accepted value."),
+                    "minimum": typed("number", "The smallest accepted value."),
                     "maximum": typed("number", "The greatest accepted value."),
                     "labels": {
                         "type": "array",
                         "description": "The names of the classes along the last axis.",
                         "items": { "type": "string" },
                     },
-                    "optional": typed("boolean", "A call may omit the input, an answer the output."),
-                    "allow_non_finite": typed("boolean", "NaN and infinity are accepted."),
+                    "optional": typed("boolean", "Whether a call may omit this input, or an answer may omit this output."),
+                    "allow_non_finite": typed("boolean", "Whether NaN and infinity are accepted."),
                     "description": { "type": ["string", "null"] },
                 }),
                 &["name", "datatype", "shape"],
@@ -78,13 +78,13 @@ fn contracts() -> Vec<Named> {
         (
             "ModelList",
             object(
-                "The models that the caller may know of.",
+                "The models that the caller may see.",
                 json!({
                     "object": { "type": "string", "const": "list" },
                     "data": {
                         "type": "array",
                         "items": reference("ModelId"),
-                        "description": "The models that can be used, as OpenAI's clients read them.",
+                        "description": "The usable models, for OpenAI's clients.",
                     },
                     "models": array(reference("Model")),
                 }),
@@ -94,7 +94,7 @@ fn contracts() -> Vec<Named> {
         (
             "ModelId",
             object(
-                "A model, as OpenAI's clients read it.",
+                "A model in OpenAI's form.",
                 json!({
                     "id": { "type": "string" },
                     "object": { "type": "string", "const": "model" },
@@ -107,7 +107,7 @@ fn contracts() -> Vec<Named> {
     ]
 }
 
-/// Models in the Open Inference Protocol's form and in Triton's.
+/// Returns the schemas of models in the Open Inference Protocol's form and in Triton's.
 fn metadata() -> Vec<Named> {
     let metadata = || array(reference("TensorMetadata"));
     vec![
@@ -117,7 +117,7 @@ fn metadata() -> Vec<Named> {
                 "A model's inputs and outputs, in the Open Inference Protocol's form.",
                 json!({
                     "name": { "type": "string" },
-                    "versions": names("Its versions, the lowest first."),
+                    "versions": names("The model's versions, in ascending order."),
                     "platform": { "type": "string" },
                     "inputs": metadata(),
                     "outputs": metadata(),
@@ -149,11 +149,11 @@ fn metadata() -> Vec<Named> {
                     "name": { "type": "string" },
                     "platform": { "type": "string" },
                     "backend": { "type": "string" },
-                    "version_policy": any_object("The versions that are there."),
-                    "max_batch_size": typed("integer", "The most items of a call; 0 where no axis counts items."),
+                    "version_policy": any_object("The installed versions."),
+                    "max_batch_size": typed("integer", "The most items of a call; 0 if the model has no batch axis."),
                     "input": array(any_object("`name`, `data_type`, `dims`, `reshape`.")),
                     "output": array(any_object("`name`, `data_type`, `dims`, `reshape`.")),
-                    "dynamic_batching": any_object("How calls are run together."),
+                    "dynamic_batching": any_object("The settings of dynamic batching."),
                 }),
                 &["name", "platform", "max_batch_size", "input", "output"],
             ),
@@ -161,7 +161,7 @@ fn metadata() -> Vec<Named> {
     ]
 }
 
-/// Statistics and the repository.
+/// Returns the schemas of statistics and of the repository.
 fn repository() -> Vec<Named> {
     vec![
         (
@@ -203,15 +203,15 @@ fn repository() -> Vec<Named> {
         (
             "RepositoryIndexRequest",
             object(
-                "Which models to list.",
-                json!({ "ready": or_null(typed("boolean", "Only those that are ready.")) }),
+                "The models to list.",
+                json!({ "ready": or_null(typed("boolean", "Lists only models that are ready.")) }),
                 &[],
             ),
         ),
         (
             "RepositoryControl",
             object(
-                "How to load or unload.",
+                "Options for loading or unloading.",
                 json!({ "parameters": or_null(any_object("`unload_dependents`, for unloading.")) }),
                 &[],
             ),

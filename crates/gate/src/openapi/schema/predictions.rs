@@ -1,22 +1,22 @@
-//! The schemas of answers under `/v1/models`.
+//! Defines the schemas of answers under `/v1/models`.
 
 use super::form::{Named, any_object, array, object, reference, typed};
 use serde_json::{Value, json};
 
-/// All of them.
+/// Returns all schemas of this file.
 pub fn all() -> Vec<Named> {
     let schemas = predict().into_iter().chain(explain()).chain(batch());
     schemas.collect()
 }
 
-/// The members of an answer of `:predict`.
+/// Returns the schema of a `:predict` answer.
 pub(super) fn predict_response(model: Value, prediction: Value) -> Value {
     let mut predictions = array(prediction);
-    predictions["description"] = json!("One for each item, in order.");
+    predictions["description"] = json!("One prediction for each item, in order.");
     object(
-        "The predictions, and which version of the model made them.",
+        "The predictions, and the version of the model.",
         json!({
-            "prediction_id": typed("string", "Names the prediction for good."),
+            "prediction_id": typed("string", "The permanent id of the prediction."),
             "id": typed("string", "The caller's own id for the call."),
             "model": model,
             "model_version": typed("string", "The version that answered."),
@@ -24,10 +24,10 @@ pub(super) fn predict_response(model: Value, prediction: Value) -> Value {
             "explanation": reference("Explanation"),
             "non_finite": {
                 "type": "integer", "minimum": 1,
-                "description": "How many numbers are `null` because JSON has no NaN and no infinity.",
+                "description": "The number of values that are `null` because JSON has no NaN and no infinity.",
             },
             "latency_ms": typed("number", "Milliseconds from the request's arrival to its answer."),
-            "request_id": typed("string", "Names the request, as the header `X-Request-Id` does."),
+            "request_id": typed("string", "The id of the request, as in the header `X-Request-Id`."),
         }),
         &[
             "prediction_id",
@@ -40,7 +40,7 @@ pub(super) fn predict_response(model: Value, prediction: Value) -> Value {
     )
 }
 
-/// The answer of `:predict`.
+/// Returns the schemas of `:predict` answers.
 fn predict() -> Vec<Named> {
     vec![(
         "PredictResponse",
@@ -48,22 +48,22 @@ fn predict() -> Vec<Named> {
     )]
 }
 
-/// The answer of `:explain`.
+/// Returns the schemas of `:explain` answers.
 fn explain() -> Vec<Named> {
     let integer = || json!({ "type": "integer" });
     vec![
         (
             "Explanation",
             object(
-                "How much each group of features accounts for.",
+                "The contribution of each group of features.",
                 json!({
                     "method": { "type": "string", "const": "occlusion" },
-                    "output": typed("string", "The output that is explained."),
-                    "target": { "type": ["string", "integer"], "description": "The class that is explained." },
+                    "output": typed("string", "The explained output."),
+                    "target": { "type": ["string", "integer"], "description": "The explained class." },
                     "target_index": integer(),
                     "base_score": { "type": ["number", "null"], "description": "The value of the class with nothing hidden." },
                     "baseline": any_object("The value that hides each input."),
-                    "items": typed("integer", "The items that the explanation cost."),
+                    "items": typed("integer", "The number of items charged for the explanation."),
                     "attributions": array(reference("Attribution")),
                     "sum": { "type": ["number", "null"], "description": "The sum of all attributions." },
                 }),
@@ -79,7 +79,7 @@ fn explain() -> Vec<Named> {
                     "input": { "type": "string" },
                     "attribution": {
                         "type": ["number", "null"],
-                        "description": "By how much the value of the class falls when the group is hidden.",
+                        "description": "The decrease of the class's value when the group is hidden.",
                     },
                 }),
                 &["name", "input", "attribution"],
@@ -88,7 +88,7 @@ fn explain() -> Vec<Named> {
         (
             "ExplainResponse",
             object(
-                "An explanation in place of the predictions.",
+                "An explanation instead of the predictions.",
                 json!({
                     "prediction_id": { "type": "string" },
                     "id": { "type": "string" },
@@ -104,7 +104,7 @@ fn explain() -> Vec<Named> {
     ]
 }
 
-/// The answer of `:batchPredict`.
+/// Returns the schemas of `:batchPredict` answers.
 fn batch() -> Vec<Named> {
     let integer = || json!({ "type": "integer" });
     vec![
@@ -120,7 +120,7 @@ fn batch() -> Vec<Named> {
                     "failed": integer(),
                     "retry": {
                         "type": "array", "items": integer(),
-                        "description": "The failed requests that may succeed when they are sent again, by index.",
+                        "description": "The indices of failed requests that may succeed on a retry.",
                     },
                     "latency_ms": { "type": "number" },
                     "request_id": { "type": "string" },
@@ -140,8 +140,8 @@ fn batch() -> Vec<Named> {
             object(
                 "The predictions of one request, or its error.",
                 json!({
-                    "index": typed("integer", "The place of the request in `requests`, from 0."),
-                    "status": typed("integer", "The HTTP status the request would have alone."),
+                    "index": typed("integer", "The index of the request in `requests`, from 0."),
+                    "status": typed("integer", "The HTTP status that the request would have as a separate call."),
                     "id": { "type": "string" },
                     "prediction_id": { "type": "string" },
                     "predictions": array(json!({})),

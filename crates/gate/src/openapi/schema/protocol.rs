@@ -1,11 +1,11 @@
-//! The schemas of the Open Inference Protocol and of Triton's extensions.
+//! Defines the schemas of the Open Inference Protocol and of Triton's extensions.
 
 use super::form::{Named, any_object, array, object, or_null, reference, typed};
 use penstock_tensor::Datatype;
 use penstock_tensor::classification::MAX_CLASSES;
 use serde_json::{Value, json};
 
-/// All of them.
+/// Returns all schemas of this file.
 pub fn all() -> Vec<Named> {
     let schemas = parameters()
         .into_iter()
@@ -15,7 +15,7 @@ pub fn all() -> Vec<Named> {
     schemas.collect()
 }
 
-/// The members of a tensor in the protocol's form.
+/// Returns the members of a tensor in the protocol's form.
 fn tensor(parameters: Value) -> Value {
     json!({
         "name": { "type": "string" },
@@ -30,25 +30,25 @@ fn tensor(parameters: Value) -> Value {
     })
 }
 
-/// Parameters of requests, inputs and outputs.
+/// Returns the schemas of parameters of requests, inputs and outputs.
 fn parameters() -> Vec<Named> {
     vec![
         (
             "InferParameters",
             object(
-                "Parameters of the request; the server ignores those it does not know and that cannot change the result.",
+                "Parameters of the request. The server ignores unknown parameters that cannot change the result.",
                 json!({
                     "binary_data_output": or_null(typed(
                         "boolean",
-                        "Outputs that do not say otherwise come as bytes after the JSON.",
+                        "Whether outputs without `binary_data` are returned as bytes after the JSON.",
                     )),
                     "priority": or_null(json!({
                         "type": "integer", "minimum": 0, "maximum": i64::MAX,
-                        "description": "The model's queue to wait in; 1 runs first. 0, or a level that the model does not have, is the default. The caller's tier may allow less.",
+                        "description": "The priority level in the model's queue; 1 runs first. 0, or a level that the model does not have, means the default. The caller's tier may limit it.",
                     })),
                     "timeout": or_null(json!({
                         "type": "integer", "minimum": 0, "maximum": i64::MAX,
-                        "description": "Microseconds the call may take; 0 is the server's own limit.",
+                        "description": "The time that the call may take, in microseconds; 0 means the server's own limit.",
                     })),
                 }),
                 &[],
@@ -66,10 +66,10 @@ fn parameters() -> Vec<Named> {
             object(
                 "The form of one output.",
                 json!({
-                    "binary_data": or_null(typed("boolean", "The output comes as bytes after the JSON.")),
+                    "binary_data": or_null(typed("boolean", "Whether the output is returned as bytes after the JSON.")),
                     "classification": or_null(json!({
                         "type": "integer", "minimum": 0, "maximum": MAX_CLASSES,
-                        "description": "The number of greatest values to answer with, as strings `value:index:label`, in place of the tensor; 0 for the tensor.",
+                        "description": "The number of greatest values to return as strings `value:index:label` instead of the tensor; 0 means the tensor.",
                     })),
                 }),
                 &[],
@@ -78,7 +78,7 @@ fn parameters() -> Vec<Named> {
     ]
 }
 
-/// Requests of `infer`.
+/// Returns the schemas of `infer` requests.
 fn infer_requests() -> Vec<Named> {
     vec![
         (
@@ -92,7 +92,7 @@ fn infer_requests() -> Vec<Named> {
         (
             "InferRequestedOutput",
             object(
-                "An output that is wanted, and its form.",
+                "A requested output and its form.",
                 json!({
                     "name": { "type": "string" },
                     "parameters": or_null(reference("OutputParameters")),
@@ -116,14 +116,14 @@ fn infer_requests() -> Vec<Named> {
     ]
 }
 
-/// Answers of `infer`.
+/// Returns the schemas of `infer` answers.
 fn infer_answers() -> Vec<Named> {
     vec![
         (
             "InferOutput",
             object(
                 "An output.",
-                tensor(any_object("`binary_data_size` where the data are bytes.")),
+                tensor(any_object("`binary_data_size` if the data are bytes.")),
                 &["name", "shape", "datatype"],
             ),
         ),
@@ -135,7 +135,7 @@ fn infer_answers() -> Vec<Named> {
                     "model_name": { "type": "string" },
                     "model_version": { "type": "string" },
                     "id": { "type": "string" },
-                    "parameters": any_object("`prediction_id`, and `non_finite` where numbers are `null`."),
+                    "parameters": any_object("`prediction_id`, and `non_finite` if values are `null`."),
                     "outputs": array(reference("InferOutput")),
                 }),
                 &["model_name", "model_version", "outputs"],
@@ -152,14 +152,14 @@ fn infer_answers() -> Vec<Named> {
     ]
 }
 
-/// Requests and answers of `generate`.
+/// Returns the schemas of `generate` requests and answers.
 fn generate() -> Vec<Named> {
     vec![
         (
             "GenerateRequest",
             json!({
                 "type": "object",
-                "description": "The inputs by name, nested as their shapes say, or without the axis that counts items, or flat.",
+                "description": "The inputs by name: nested as their shapes, without the batch axis, or flat.",
                 "properties": {
                     "id": or_null(reference("CallerId")),
                     "parameters": or_null(any_object("Inputs by name, `priority` and `timeout`.")),

@@ -1,15 +1,15 @@
-//! The schemas of requests under `/v1/models`.
+//! Defines the schemas of requests under `/v1/models`.
 
 use super::form::{Named, array, closed, or_null, reference, typed};
 use serde_json::{Value, json};
 
-/// All of them.
+/// Returns all schemas of this file.
 pub fn all() -> Vec<Named> {
     let schemas = calls().into_iter().chain(parts());
     schemas.collect()
 }
 
-/// A body of `:predict` with tensors; `inputs` is a schema of all of them.
+/// Returns the schema of a `:predict` body with tensors. `inputs` is the schema of all its inputs.
 pub(super) fn tensor_request(description: &str, inputs: Value) -> Value {
     closed(
         description,
@@ -23,7 +23,7 @@ pub(super) fn tensor_request(description: &str, inputs: Value) -> Value {
     )
 }
 
-/// Bodies of calls.
+/// Returns the schemas of calls' bodies.
 fn calls() -> Vec<Named> {
     vec![
         (
@@ -35,10 +35,7 @@ fn calls() -> Vec<Named> {
         ),
         (
             "Version",
-            typed(
-                "string",
-                "The version that is to answer, by number or alias.",
-            ),
+            typed("string", "The requested version, by number or alias."),
         ),
         (
             "Parameters",
@@ -53,7 +50,7 @@ fn calls() -> Vec<Named> {
             tensor_request(
                 "Tensors for any model.",
                 json!({
-                    "description": "Values nested as the shapes say: an object of all inputs by name, or the value alone where the model has one input.",
+                    "description": "Values nested as the shapes: an object of all inputs by name, or only the value if the model has one input.",
                 }),
             ),
         ),
@@ -100,7 +97,8 @@ fn calls() -> Vec<Named> {
     ]
 }
 
-/// Parts of content. Each form has a schema of its own, so that a part with `data` and `url` matches none.
+/// Returns the schemas of content parts. Each form has its own schema, so a part with both `data` and `url` matches
+/// none.
 fn parts() -> Vec<Named> {
     let kinds = || json!({ "type": "string", "enum": ["image", "audio", "bytes"] });
     let media_type = || or_null(typed("string", "Such as `image/png`."));
@@ -109,7 +107,7 @@ fn parts() -> Vec<Named> {
         (
             "Part",
             json!({
-                "description": "One piece of content.",
+                "description": "One part of the content.",
                 "oneOf": [
                     reference("TextPart"),
                     reference("TokensPart"),
@@ -130,7 +128,7 @@ fn parts() -> Vec<Named> {
         (
             "TokensPart",
             closed(
-                "A text as numbers of the model's vocabulary.",
+                "A text as token ids of the model's vocabulary.",
                 json!({
                     "type": text(),
                     "tokens": array(json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX })),
@@ -165,7 +163,7 @@ fn parts() -> Vec<Named> {
         (
             "TensorPart",
             closed(
-                "A tensor, as the Open Inference Protocol writes it.",
+                "A tensor in the Open Inference Protocol's form.",
                 json!({
                     "type": { "type": "string", "const": "tensor" },
                     "name": { "type": "string" },

@@ -1,9 +1,9 @@
-//! The schemas of what the server reports about itself: metadata, errors, usage.
+//! Defines the schemas of data about the server: metadata, errors, usage.
 
 use super::form::{Named, any_object, array, object, reference, typed};
 use serde_json::json;
 
-/// All of them.
+/// Returns all schemas of this file.
 pub fn all() -> Vec<Named> {
     let entry_members = || {
         json!({
@@ -26,7 +26,10 @@ pub fn all() -> Vec<Named> {
                 &["name", "version", "extensions"],
             ),
         ),
-        ("Status", any_object("How things stand.")),
+        (
+            "Status",
+            any_object("The state of the server or of a model."),
+        ),
         (
             "ErrorCatalogue",
             object(
@@ -46,11 +49,11 @@ pub fn all() -> Vec<Named> {
         (
             "Usage",
             object(
-                "A page of the caller's own use.",
+                "A page of the caller's own usage.",
                 json!({
                     "tenant": { "type": "string" },
                     "usage": array(reference("UsageRow")),
-                    "next_page_token": typed("string", "Names the next page, where there is one."),
+                    "next_page_token": typed("string", "The token of the next page, if there is one."),
                 }),
                 &["tenant", "usage"],
             ),
@@ -58,7 +61,7 @@ pub fn all() -> Vec<Named> {
         (
             "UsageRow",
             object(
-                "The use of one day, model and API key.",
+                "The usage of one day, model and API key.",
                 json!({
                     "date": { "type": "string", "format": "date" },
                     "tenant": { "type": "string" },
@@ -75,10 +78,10 @@ pub fn all() -> Vec<Named> {
         (
             "Violation",
             object(
-                "One thing that is wrong.",
+                "One violation.",
                 json!({
-                    "pointer": typed("string", "Where: a JSON pointer (RFC 6901) into the body."),
-                    "rule": typed("string", "Which rule, in a stable word."),
+                    "pointer": typed("string", "The place in the body: a JSON pointer (RFC 6901)."),
+                    "rule": typed("string", "The violated rule, as a stable word."),
                     "expected": { "type": "string" },
                     "message": { "type": "string" },
                 }),

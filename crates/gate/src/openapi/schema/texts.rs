@@ -1,9 +1,9 @@
-//! The schemas of calls over texts and pairs of texts.
+//! Defines the schemas of calls over texts and pairs of texts.
 
 use super::form::{Named, array, closed, object, or_null, reference, typed};
 use serde_json::{Value, json};
 
-/// All of them.
+/// Returns all schemas of this file.
 pub fn all() -> Vec<Named> {
     let schemas = classify()
         .into_iter()
@@ -14,12 +14,12 @@ pub fn all() -> Vec<Named> {
     schemas.collect()
 }
 
-/// The model, which the body names.
+/// Returns the schema of the model's name in the body.
 fn model() -> Value {
     typed("string", "The model's name, or `name@version`.")
 }
 
-/// A text, or several.
+/// Returns the schema of one text or several.
 fn strings() -> Value {
     json!({ "anyOf": [
         { "type": "string", "minLength": 1 },
@@ -30,14 +30,14 @@ fn strings() -> Value {
 fn truncate() -> Value {
     or_null(typed(
         "boolean",
-        "Cuts each text at its end to what the model reads.",
+        "Cuts each text at its end to the number of tokens that the model can read.",
     ))
 }
 
 fn truncate_to() -> Value {
     or_null(json!({
         "type": "integer", "minimum": -1,
-        "description": "Cuts each text at its end to this many tokens; -1 is as many as the model reads.",
+        "description": "Cuts each text at its end to this many tokens; -1 means as many as the model can read.",
     }))
 }
 
@@ -45,7 +45,7 @@ fn user() -> Value {
     or_null(typed("string", "Not used."))
 }
 
-/// Bodies of `/v1/classify`.
+/// Returns the schemas of `/v1/classify` bodies.
 fn classify() -> Vec<Named> {
     let scores = || array(reference("ClassScore"));
     vec![
@@ -73,7 +73,7 @@ fn classify() -> Vec<Named> {
         (
             "ClassifyResponse",
             json!({
-                "description": "The form of vLLM for `input`; for `inputs` that of Text Embeddings Inference.",
+                "description": "vLLM's form for `input`, Text Embeddings Inference's form for `inputs`.",
                 "anyOf": [reference("Classification"), scores(), array(scores())],
             }),
         ),
@@ -97,7 +97,7 @@ fn classify() -> Vec<Named> {
             object(
                 "The classes of one input.",
                 json!({
-                    "index": typed("integer", "The place of the input, from 0."),
+                    "index": typed("integer", "The index of the input, from 0."),
                     "label": typed("string", "The best class."),
                     "scores": scores(),
                     "probs": { "type": "array", "items": { "type": "number" }, "description": "Scores in the order of the model's classes." },
@@ -117,7 +117,7 @@ fn classify() -> Vec<Named> {
     ]
 }
 
-/// Bodies of `/v1/moderations`.
+/// Returns the schemas of `/v1/moderations` bodies.
 fn moderations() -> Vec<Named> {
     let flags = |kind: Value| json!({ "type": "object", "additionalProperties": kind });
     vec![
@@ -153,7 +153,7 @@ fn moderations() -> Vec<Named> {
         (
             "ModerationResponse",
             object(
-                "A result for each input; parts have one together.",
+                "A result for each input. Several parts of one input have a single result.",
                 json!({
                     "id": { "type": "string" },
                     "model": { "type": "string" },
@@ -165,7 +165,7 @@ fn moderations() -> Vec<Named> {
         (
             "Moderation",
             object(
-                "What is flagged.",
+                "The result of one input.",
                 json!({
                     "flagged": { "type": "boolean" },
                     "categories": flags(json!({ "type": "boolean" })),
@@ -183,7 +183,7 @@ fn moderations() -> Vec<Named> {
     ]
 }
 
-/// Requests of `/v1/rerank`.
+/// Returns the schemas of `/v1/rerank` requests.
 fn rerank_requests() -> Vec<Named> {
     vec![
         (
@@ -199,7 +199,7 @@ fn rerank_requests() -> Vec<Named> {
                     "texts": or_null(json!({ "type": "array", "minItems": 1, "items": { "type": "string" } })),
                     "top_n": or_null(json!({ "type": "integer", "minimum": 1, "description": "The most results." })),
                     "return_documents": or_null(typed("boolean", "Whether results repeat their document.")),
-                    "return_text": or_null(typed("boolean", "The same, as Text Embeddings Inference calls it.")),
+                    "return_text": or_null(typed("boolean", "The name of `return_documents` in Text Embeddings Inference.")),
                     "truncate": truncate(),
                     "truncate_prompt_tokens": truncate_to(),
                     "raw_scores": or_null(json!({ "type": "boolean", "const": false })),
@@ -220,13 +220,13 @@ fn rerank_requests() -> Vec<Named> {
     ]
 }
 
-/// Answers of `/v1/rerank`.
+/// Returns the schemas of `/v1/rerank` answers.
 fn rerank_answers() -> Vec<Named> {
     vec![
         (
             "RerankResponse",
             json!({
-                "description": "The form of Cohere for `documents`; for `texts` that of Text Embeddings Inference.",
+                "description": "Cohere's form for `documents`, Text Embeddings Inference's form for `texts`.",
                 "anyOf": [reference("Reranking"), array(reference("Ranked"))],
             }),
         ),
@@ -249,7 +249,7 @@ fn rerank_answers() -> Vec<Named> {
             object(
                 "A document and its score.",
                 json!({
-                    "index": typed("integer", "Its place in the call, from 0."),
+                    "index": typed("integer", "The index in the request, from 0."),
                     "relevance_score": { "type": "number" },
                     "document": reference("RerankDocument"),
                 }),
@@ -261,7 +261,7 @@ fn rerank_answers() -> Vec<Named> {
             object(
                 "A text and its score.",
                 json!({
-                    "index": typed("integer", "Its place in the call, from 0."),
+                    "index": typed("integer", "The index in the request, from 0."),
                     "score": { "type": "number" },
                     "text": { "type": "string" },
                 }),
@@ -271,13 +271,13 @@ fn rerank_answers() -> Vec<Named> {
     ]
 }
 
-/// Bodies of `/v1/score`.
+/// Returns the schemas of `/v1/score` bodies.
 fn score() -> Vec<Named> {
     vec![
         (
             "ScoreRequest",
             closed(
-                "Two texts, one and several, or as many and as many.",
+                "Two texts, one text and a list, or two lists of equal length.",
                 json!({
                     "model": model(),
                     "text_1": strings(),
@@ -309,7 +309,7 @@ fn score() -> Vec<Named> {
             object(
                 "The score of one pair.",
                 json!({
-                    "index": typed("integer", "The place of the pair, from 0."),
+                    "index": typed("integer", "The index of the pair, from 0."),
                     "object": { "type": "string", "const": "score" },
                     "score": { "type": "number" },
                 }),
