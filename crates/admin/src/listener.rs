@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use penstock_app::Manifest;
 use penstock_app::secrets::{self, Origin};
 use penstock_app::variables;
-use penstock_core::{Code, Problem, RequestId, negotiate};
+use penstock_core::{Code, Problem, RequestId, json, negotiate};
 use penstock_kv::Store;
 use penstock_policy::auth::api_key::{Pepper, hex};
 use penstock_policy::auth::registry::MAX_OPERATION_MS;
@@ -261,7 +261,7 @@ impl Shared {
         let (status, content_type, body, extra) = match outcome {
             Ok(done) => {
                 tracing::info!(target: "admin", %request_id, "token {by} from {peer}: {}", done.said);
-                let body = done.body.to_string().into_bytes();
+                let body = json::to_bytes(&done.body);
                 (done.status, "application/json", body, Vec::new())
             }
             Err(problem) => {

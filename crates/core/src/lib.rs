@@ -20,6 +20,7 @@ pub mod clock;
 pub mod grpc;
 pub mod headers;
 pub mod ids;
+pub mod json;
 pub mod kv;
 pub mod model_store;
 pub mod negotiate;

@@ -373,7 +373,7 @@ impl Problem {
             ErrorStyle::Penstock | ErrorStyle::OpenAi => json!({ "error": members }),
             ErrorStyle::ProblemJson | ErrorStyle::OpenInference => Value::Object(members),
         };
-        (content_type, body.to_string().into_bytes())
+        (content_type, crate::json::to_bytes(&body))
     }
 }
 

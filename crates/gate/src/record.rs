@@ -1,6 +1,6 @@
 //! Represents a complete request and a complete answer, the same for both entry points.
 
-use penstock_core::{Code, Problem};
+use penstock_core::{Code, Problem, json};
 use serde_json::Value;
 
 /// One header of a request or an answer.
@@ -124,7 +124,7 @@ impl Response {
 
     /// Creates an answer with a JSON body.
     pub fn json(status: u16, value: &Value) -> Self {
-        Self::new(status, "application/json", value.to_string().into_bytes())
+        Self::new(status, "application/json", json::to_bytes(value))
     }
 
     /// Creates an answer without a body and without a content type.

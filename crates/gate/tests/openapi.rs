@@ -646,7 +646,9 @@ outputs = [{ name = "x", datatype = "FP32", shape = ["N", 2], labels = ["a", "b"
 target = "x"
 "#;
     let ports = InMemory::new(&[("two", batched, &["1"])], |_, _, inputs| Ok(inputs));
-    ports.set_policy("[usage]\nenabled = true\n");
+    ports.set_policy(
+        "[usage]\nenabled = true\n[[usage.alerts]]\nname = \"first\"\nunit = \"requests\"\nthreshold = 1\n",
+    );
     let send = |method: &str, target: &str, body: &str| {
         let response = Gate::new(ports.clone()).handle(&Request {
             method: method.into(),

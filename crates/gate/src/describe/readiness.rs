@@ -8,7 +8,7 @@ use crate::ports::Ports;
 use crate::problem::RETRY_NOT_READY_S;
 use crate::record::Response;
 use crate::route::shorten;
-use penstock_core::ModelVersion;
+use penstock_core::{ModelVersion, json};
 use penstock_policy::document;
 use serde_json::{Value, json};
 use std::cell::OnceCell;
@@ -116,7 +116,7 @@ pub(crate) fn with_server(mut response: Response, connection: &Connection) -> Re
         && let Ok(Value::Object(mut body)) = serde_json::from_slice(&response.body)
     {
         body.insert("server".to_owned(), server.clone());
-        response.body = Value::Object(body).to_string().into_bytes();
+        response.body = json::to_bytes(&Value::Object(body));
     }
     response
 }

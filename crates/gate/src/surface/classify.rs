@@ -1,7 +1,7 @@
 //! Implements `/v1/classify`: the classes of texts, in vLLM's form (`input`) or in the form of Text Embeddings
 //! Inference (`inputs`).
 
-use super::body::{JSON, text};
+use super::body::text;
 use super::scan;
 use super::texts::{self, Common, Texts};
 use crate::catalogue::Opened;
@@ -164,7 +164,7 @@ impl<P: Ports> Work<P> for Classify {
             }),
         };
         Ok(SurfaceAnswer {
-            response: Response::new(200, JSON, body.to_string().into_bytes()),
+            response: Response::json(200, &body),
             prediction_id: Some(prediction_id),
         })
     }

@@ -1,6 +1,6 @@
 //! Implements OpenAI's `/v1/moderations`, for models whose contract maps classes to categories (`[moderation]`).
 
-use super::body::{JSON, text};
+use super::body::text;
 use super::texts::{self, Common, Texts};
 use super::{classify, scan};
 use crate::catalogue::Opened;
@@ -184,7 +184,7 @@ impl<P: Ports> Work<P> for Moderations {
             "results": results,
         });
         Ok(SurfaceAnswer {
-            response: Response::new(200, JSON, body.to_string().into_bytes()),
+            response: Response::json(200, &body),
             prediction_id: Some(prediction_id),
         })
     }

@@ -1,7 +1,7 @@
 //! Implements Cohere's `/v1/rerank`, also with the members of vLLM, Jina and Text Embeddings Inference, and vLLM's
 //! `/v1/score`. A cross-encoder, which reads both texts of a pair at once, scores how well they match.
 
-use super::body::{JSON, text};
+use super::body::text;
 use super::scan;
 use super::texts::{self, Common, Texts};
 use crate::catalogue::Opened;
@@ -187,7 +187,7 @@ impl<P: Ports> Work<P> for Rerank {
             }),
         };
         Ok(SurfaceAnswer {
-            response: Response::new(200, JSON, body.to_string().into_bytes()),
+            response: Response::json(200, &body),
             prediction_id: Some(prediction_id),
         })
     }
@@ -276,7 +276,7 @@ impl<P: Ports> Work<P> for Score {
             "usage": texts::usage(units),
         });
         Ok(SurfaceAnswer {
-            response: Response::new(200, JSON, body.to_string().into_bytes()),
+            response: Response::json(200, &body),
             prediction_id: Some(prediction_id),
         })
     }

@@ -71,8 +71,20 @@ pub fn all() -> Vec<Named> {
                     "items": { "type": "integer" },
                     "bytes": { "type": "integer" },
                     "compute_ms": { "type": "number" },
+                    "alerts": array(reference("UsageAlert")),
                 }),
                 &[],
+            ),
+        ),
+        (
+            "UsageAlert",
+            object(
+                "A count of `[[usage.alerts]]` that was reached.",
+                json!({
+                    "name": typed("string", "The alert's name."),
+                    "reached": { "type": "string", "format": "date-time" },
+                }),
+                &["name", "reached"],
             ),
         ),
         (
