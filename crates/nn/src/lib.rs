@@ -54,6 +54,8 @@ pub mod layout;
 pub mod model;
 #[cfg(feature = "native")]
 mod model_shadow;
+#[cfg(feature = "native")]
+mod model_state;
 pub mod on_demand;
 #[cfg(feature = "native")]
 mod outcome;

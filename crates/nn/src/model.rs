@@ -21,33 +21,28 @@
 //!   ([`crate::schedule::isolate`]).
 //! - **A panic in a backend costs the run it happened in.** The lane is thrown away and made anew.
 
-use super::job::{Answer, Job, ShadowRun, Slot, Start, nanos, total_bytes};
-use super::outcome::Outcome;
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::agreement::Agreement;
-use crate::backend::{
-    Backend, Cost, Dim, Graph, GraphSource, Interrupt, LoadOptions, Port, Rows, Session,
-};
+use crate::backend::{Backend, Cost, Dim, Graph, GraphSource, LoadOptions, Port, Rows};
 use crate::batching::DynamicBatching;
 use crate::call;
 pub use crate::call_options::{CallOptions, Joins};
-use crate::error::{NnError, Refusal, quoted};
+use crate::error::{NnError, Refusal};
 pub use crate::histogram::Histogram;
 use crate::index_bounds::IndexBounds;
-use crate::join::{Part, Plan};
-use crate::overdue::{self, GRACE, LONGEST_CALL, MAX_LOST_OF_MODEL};
+use crate::job::{Answer, Job, Slot, nanos};
+use crate::join::Plan;
+use crate::model_state::{Inner, Overdue, State};
+use crate::overdue::LONGEST_CALL;
 pub use crate::schedule::pace::INLINE_BUDGET;
 use crate::schedule::quick::Quick;
-use crate::schedule::{
-    Ask, CallId, Class, Entered, Finished, Left, Limits, Nanos, RunId, Scheduler, Todo, Waiting,
-};
+use crate::schedule::{CallId, Left, Limits, Scheduler};
 use crate::shadow::{Held, ShadowStats, Waits};
 pub use crate::stats::{BatchStats, Refusals, Stats};
 use crate::tensor::NnTensor;
@@ -60,86 +55,9 @@ use crate::worker::ProcessStats;
 /// kernel for another size stays below 1e-6. One step of a quantised activation is 4e-3, and BF16 is 4e-3 too.
 pub const MAX_DIFFERENCE: f64 = 1e-5;
 
-/// The least a refused caller is told to wait.
-pub(crate) const LEAST_RETRY: Duration = Duration::from_millis(1);
-
 /// A model ready to run. Clones share one model.
 #[derive(Clone)]
 pub struct Model(pub(crate) Arc<Inner>);
-
-pub(crate) struct Inner {
-    pub(crate) name: String,
-    pub(crate) version: String,
-    pub(crate) backend: &'static str,
-    pub(crate) session: Arc<dyn Session>,
-    /// Which inputs are indices, and how far these may go.
-    pub(crate) index_bounds: IndexBounds,
-    /// Whether every input begins with a symbolic dimension, so that it counts the items of a call.
-    pub(crate) counts_items: bool,
-    pub(crate) lane_count: usize,
-    pub(crate) default_level: u8,
-    pub(crate) last_level: u8,
-    pub(crate) plan: Result<Plan, String>,
-    /// Most items of a shared run, were there any.
-    pub(crate) most_items: u32,
-    pub(crate) allows_dependent_rows: bool,
-    /// By how much a shared run may move an answer.
-    pub(crate) most_moved: f64,
-    pub(crate) rules: call::Rules,
-    pub(crate) epoch: Instant,
-    pub(crate) state: Mutex<State>,
-    /// How many runs of all models are lost.
-    pub(crate) lost: Arc<overdue::Count>,
-    /// What came of comparing it with another backend.
-    pub(crate) agreement: OnceLock<Agreement>,
-}
-
-pub(crate) struct State {
-    pub(crate) scheduler: Scheduler<Job>,
-    /// Free lanes: as many as the scheduler has.
-    pub(crate) lanes: Vec<Slot>,
-    /// The runs that go on, lost ones included.
-    pub(crate) going: Vec<Going>,
-    /// Nothing begins any more: loading was given up.
-    pub(crate) given_up: bool,
-    /// When somebody will look at the queue next.
-    pub(crate) wake: Option<Nanos>,
-    pub(crate) stats: Stats,
-    pub(crate) joins: Joins,
-    /// Whether rows depend on each other.
-    pub(crate) rows: Rows,
-    /// Which runs may happen on a server thread.
-    pub(crate) quick: Quick,
-    /// Shadow runs that have not begun, oldest first.
-    pub(crate) shadows: VecDeque<(Ask, Job)>,
-    /// Shadow runs that go on.
-    pub(crate) shadow_runs: Vec<ShadowRun>,
-    /// Runs that were interrupted and that nobody watches yet.
-    pub(crate) unwatched: Vec<RunId>,
-    /// Those who wait, here and for the other models.
-    pub(crate) waits: Waits,
-}
-
-/// A run that goes on.
-pub(crate) struct Going {
-    pub(crate) run: RunId,
-    pub(crate) began: Instant,
-    pub(crate) calls: usize,
-    pub(crate) interrupt: Option<Arc<dyn Interrupt>>,
-    pub(crate) overdue: Overdue,
-}
-
-/// How far a run is beyond its time; see [`crate::overdue`].
-pub(crate) enum Overdue {
-    /// It is not.
-    No,
-    /// It was interrupted.
-    Interrupted,
-    /// It went on for the grace, and keeps its lane because too many are lost.
-    Stuck,
-    /// It went on, and its lane was given away.
-    Lost { _place: overdue::Place },
-}
 
 /// Tensors by name, as a caller gives them.
 pub type Named = Vec<(String, NnTensor)>;
@@ -479,15 +397,6 @@ fn limits(options: &LoadOptions, lanes: usize, joins: bool) -> Limits {
     }
 }
 
-pub(crate) fn waiting(id: CallId, ask: Ask, arrived: Nanos, payload: Job) -> Waiting<Job> {
-    Waiting {
-        id,
-        ask,
-        arrived,
-        payload,
-    }
-}
-
 /// A caller's side of a call. Dropped before the answer came, it takes the call back.
 struct Waiter<'a> {
     pub(crate) inner: &'a Arc<Inner>,
@@ -554,344 +463,6 @@ impl Drop for Waiter<'_> {
             if let Left::Queue(_) = left {
                 self.inner.lock().stats.refusals.cancelled += 1;
             }
-        }
-    }
-}
-
-impl State {
-    /// Takes a lane for a run.
-    pub(crate) fn start(&mut self, inner: &Inner, run: RunId, calls: Vec<Waiting<Job>>) -> Start {
-        // The scheduler begins no more runs than there are lanes; a missing one is made.
-        let slot = self.lanes.pop().unwrap_or_else(Slot::empty);
-        if let Some(interrupt) = &slot.interrupt {
-            interrupt.reset();
-        }
-        self.going.push(Going {
-            run,
-            began: Instant::now(),
-            calls: calls.len(),
-            interrupt: slot.interrupt.clone(),
-            overdue: Overdue::No,
-        });
-        if !self.is_shadow(run) {
-            self.stats.in_flight += calls.len();
-        }
-        for call in &calls {
-            if let Some(begun) = &call.payload.begun {
-                begun.store(true, Ordering::SeqCst);
-            }
-        }
-        let bytes = calls.iter().map(|call| call.ask.bytes).sum();
-        let mut start = Start {
-            run,
-            slot,
-            joined: inner.joined_shapes(&calls),
-            quick: false,
-            calls,
-        };
-        start.quick = self.quick.allows(start.shapes())
-            && self.scheduler.pace.predict(bytes) <= nanos(INLINE_BUDGET);
-        start
-    }
-
-    /// Tells a run to end. Somebody has to watch whether it does: [`Inner::watch_interrupted`].
-    pub(crate) fn interrupt(&mut self, run: RunId) {
-        let Some(going) = self.going.iter_mut().find(|going| going.run == run) else {
-            return;
-        };
-        if let Some(interrupt) = &going.interrupt {
-            interrupt.interrupt();
-        }
-        if let Overdue::No = going.overdue {
-            going.overdue = Overdue::Interrupted;
-            self.unwatched.push(run);
-        }
-    }
-
-    /// Gives up a run that was interrupted and goes on, where there is a place for one more.
-    fn lose(&mut self, run: RunId, inner: &Inner) -> Lost {
-        let lost = |going: &&Going| matches!(going.overdue, Overdue::Lost { .. });
-        let of_model = self.going.iter().filter(lost).count();
-        let Some(going) = self.going.iter_mut().find(|going| going.run == run) else {
-            return Lost::Ended;
-        };
-        if (going.interrupt.as_ref()).is_some_and(|interrupt| interrupt.kill()) {
-            // Its calls fail now, and its lane comes back as after any run.
-            return Lost::Stays;
-        }
-        let place = (of_model < MAX_LOST_OF_MODEL)
-            .then(|| inner.lost.place())
-            .flatten();
-        let (name, version) = (quoted(&inner.name), &inner.version);
-        let ran_for = going.began.elapsed().as_millis();
-        let Some(place) = place else {
-            if !matches!(going.overdue, Overdue::Stuck) {
-                tracing::warn!(
-                    "model {name} version {version}: a run that nobody waits for goes on after {ran_for} ms and cannot \
-                     be interrupted; it keeps its lane, because {of_model} runs of this model are lost already, or \
-                     too many of all models; calls are refused while no lane is left"
-                );
-            }
-            going.overdue = Overdue::Stuck;
-            return Lost::Stays;
-        };
-        tracing::warn!(
-            "model {name} version {version}: a run that nobody waits for goes on after {ran_for} ms and cannot be \
-             interrupted; its thread is left to it, and its lane is made anew"
-        );
-        going.overdue = Overdue::Lost { _place: place };
-        let calls = going.calls;
-        match (self.shadow_runs.iter()).position(|shadow| shadow.run == run) {
-            Some(at) => {
-                self.shadow_runs.swap_remove(at);
-                self.stats.shadow.shed += 1;
-            }
-            None => {
-                self.stats.in_flight -= calls;
-                self.stats.failures += calls as u64;
-                self.stats.failed_executions += 1;
-            }
-        }
-        self.stats.lost += 1;
-        self.lanes.push(Slot::empty());
-        self.scheduler.finish(
-            run,
-            Finished {
-                took: None,
-                bytes: 0,
-                items: 0,
-            },
-        );
-        Lost::GivenUp
-    }
-
-    pub(crate) fn rows_depend(&mut self, reason: String) {
-        self.scheduler.stop_joining();
-        self.rows = Rows::Dependent(reason.clone());
-        self.joins = Joins::No(reason);
-    }
-}
-
-/// What became of a run that was to be given up.
-pub(crate) enum Lost {
-    /// It had ended.
-    Ended,
-    /// It goes on, and keeps its lane.
-    Stays,
-    /// It goes on, and its lane is free.
-    GivenUp,
-}
-
-impl Inner {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    pub(crate) fn now(&self) -> Nanos {
-        nanos(self.epoch.elapsed())
-    }
-
-    pub(crate) fn ask(&self, inputs: &[NnTensor], terms: &CallOptions) -> Ask {
-        let part = match &self.plan {
-            Ok(plan) => plan.part(inputs),
-            Err(_) => Part {
-                class: Class::Alone,
-                items: self.items(inputs),
-                length: 1,
-            },
-        };
-        let deadline = (terms.deadline).map(|at| nanos(at.saturating_duration_since(self.epoch)));
-        Ask {
-            level: (terms.priority).map_or(self.default_level, |priority| {
-                priority.saturating_sub(1).min(self.last_level)
-            }),
-            class: part.class,
-            items: part.items,
-            length: part.length,
-            bytes: total_bytes(inputs),
-            deadline,
-        }
-    }
-
-    pub(crate) fn items(&self, inputs: &[NnTensor]) -> u32 {
-        (inputs.first())
-            .filter(|_| self.counts_items)
-            .and_then(|tensor| tensor.dims.first().copied())
-            .unwrap_or(1)
-    }
-
-    /// Begins a call or puts it in the queue. What is quick and can begin happens before this returns.
-    fn submit(self: &Arc<Self>, ask: Ask, job: Job) -> Result<CallId, NnError> {
-        let mut state = self.lock();
-        // Under the lock, so that to the scheduler time does not go back.
-        let now = self.now();
-        if let Some((id, run)) = state.scheduler.start_alone(&ask, now) {
-            let start = state.start(self, run, vec![waiting(id, ask, now, job)]);
-            drop(state);
-            self.launch_here(start);
-            return Ok(id);
-        }
-        let stuck = |going: &&Going| matches!(going.overdue, Overdue::Stuck);
-        if state.going.iter().filter(stuck).count() >= self.lane_count {
-            return Err(self.without_a_lane(&mut state));
-        }
-        state.shed_shadows();
-        let Entered { id, displaced } = match state.scheduler.enter(ask, job, now) {
-            Ok(entered) => entered,
-            Err((refused, _)) => {
-                let error = self.refused(&mut state, refused, now);
-                self.watch_interrupted(state);
-                return Err(error);
-            }
-        };
-        let mut ready = self.look(&mut state, now);
-        let displaced = displaced.map(|call| (call, self.displaced(&mut state, now)));
-        self.watch_interrupted(state);
-        if let Some((call, error)) = displaced {
-            let _ = call.payload.reply.send(Err(error));
-        }
-        // One run may happen here: most likely it is the one of this call.
-        let here = ready.pop();
-        ready.into_iter().for_each(|start| self.launch(start));
-        if let Some(start) = here {
-            self.launch_here(start);
-        }
-        Ok(id)
-    }
-
-    /// Asks what there is to do, takes lanes for it, and sees to it that somebody looks again.
-    pub(crate) fn look(self: &Arc<Self>, state: &mut State, now: Nanos) -> Vec<Start> {
-        let Todo { late, runs, wake } = state.scheduler.next(now);
-        state.waits.set(state.scheduler.waiting());
-        for call in late {
-            state.stats.refusals.deadline += 1;
-            let error = self.late(state, "while the call waited for the model");
-            let _ = call.payload.reply.send(Err(error));
-        }
-        if let Some(wake) = wake
-            && state.wake.is_none_or(|planned| wake < planned)
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            state.wake = Some(wake);
-            let inner = self.clone();
-            runtime.spawn(async move {
-                tokio::time::sleep_until(inner.epoch + Duration::from_nanos(wake)).await;
-                let mut state = inner.lock();
-                if state.wake == Some(wake) {
-                    state.wake = None;
-                }
-                let now = inner.now();
-                let ready = inner.look(&mut state, now);
-                drop(state);
-                ready.into_iter().for_each(|start| inner.launch(start));
-            });
-        }
-        runs.into_iter()
-            .map(|(run, calls)| state.start(self, run, calls))
-            .collect()
-    }
-
-    /// The shapes of a run of several calls.
-    fn joined_shapes(&self, calls: &[Waiting<Job>]) -> Option<Vec<Vec<u32>>> {
-        let plan = self.plan.as_ref().ok().filter(|_| calls.len() > 1)?;
-        let tensors: Vec<&[NnTensor]> = calls.iter().map(|call| &call.payload.inputs[..]).collect();
-        let longest = calls.iter().map(|call| call.ask.length).max().unwrap_or(1);
-        Some(plan.shapes(&tensors, longest))
-    }
-
-    /// Lets go of the lock, and sees to it that runs that were interrupted end, or are given up.
-    pub(crate) fn watch_interrupted(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        if state.unwatched.is_empty() {
-            return;
-        }
-        let runs = std::mem::take(&mut state.unwatched);
-        drop(state);
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            // The process ends.
-            return;
-        };
-        for run in runs {
-            let inner = self.clone();
-            runtime.spawn(async move {
-                loop {
-                    tokio::time::sleep(GRACE).await;
-                    let mut state = inner.lock();
-                    match state.lose(run, &inner) {
-                        Lost::Ended => return,
-                        // Another may end, and leave its place to this one.
-                        Lost::Stays => continue,
-                        Lost::GivenUp => {}
-                    }
-                    let now = inner.now();
-                    let ready = inner.look(&mut state, now);
-                    drop(state);
-                    ready.into_iter().for_each(|start| inner.launch(start));
-                    return;
-                }
-            });
-        }
-    }
-
-    /// Runs on this task what is quick enough, and what is not elsewhere.
-    pub(crate) fn launch_here(self: &Arc<Self>, mut start: Start) {
-        start.quick = start.quick && self.begin(&mut start);
-        if start.quick {
-            let next = self.perform(start);
-            next.into_iter().for_each(|start| self.launch(start));
-        } else {
-            self.launch(start);
-        }
-    }
-}
-
-impl Stats {
-    /// Counts a run of calls that came to its end.
-    pub(crate) fn ran_calls(
-        &mut self,
-        calls: &[Waiting<Job>],
-        outcome: &Outcome,
-        began: Nanos,
-        now: Nanos,
-    ) {
-        self.in_flight -= calls.len();
-        self.failed_executions += outcome.failed_executions;
-        let spent = &outcome.spent;
-        self.compute_input_ns += spent.compute_input_ns;
-        self.compute_infer_ns += spent.compute_infer_ns;
-        self.compute_output_ns += spent.compute_output_ns;
-        for (items, batch) in &outcome.rows {
-            self.ran(*items, *batch);
-        }
-        for (call, answer) in calls.iter().zip(&outcome.answers) {
-            let total = now.saturating_sub(call.arrived);
-            self.queue.add(began.saturating_sub(call.arrived));
-            self.compute.add(spent.compute_infer_ns);
-            self.total.add(total);
-            self.calls_input_ns += spent.compute_input_ns;
-            self.calls_output_ns += spent.compute_output_ns;
-            if answer.is_ok() {
-                self.success += 1;
-                self.last_inference = Some(SystemTime::now());
-            } else {
-                self.failures += 1;
-                self.failures_ns += total;
-            }
-        }
-    }
-
-    /// Counts a shadow run that came to its end; `told` where it was told to make way.
-    pub(crate) fn ran_shadow(&mut self, outcome: &Outcome, told: bool) {
-        let shadow = &mut self.shadow;
-        if outcome.answers.iter().all(Result::is_ok) {
-            shadow.runs += 1;
-            shadow.compute.add(outcome.spent.compute_infer_ns);
-        } else if told {
-            shadow.shed += 1;
-        } else {
-            shadow.runs += 1;
-            shadow.failed += 1;
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Words for callers whose calls do not run.
 
 use crate::error::{NnError, Refusal, quoted};
-use crate::model::{Inner, LEAST_RETRY, State};
+use crate::model_state::{Inner, State};
 use crate::overdue::GRACE;
 use crate::schedule::{Nanos, Refused};
 use std::time::Duration;
+
+/// The least a refused caller is told to wait.
+const LEAST_RETRY: Duration = Duration::from_millis(1);
 
 impl Inner {
     pub(crate) fn late(&self, state: &State, when: &str) -> NnError {

@@ -5,7 +5,7 @@ use super::outcome::Outcome;
 use crate::backend::panic_text;
 use crate::error::{NnError, Refusal, quoted};
 use crate::job::{nanos, total_bytes};
-use crate::model::{Going, Inner, Overdue};
+use crate::model_state::{Going, Inner, Overdue};
 use crate::overdue;
 use crate::schedule::isolate::Isolate;
 use crate::schedule::pace::INLINE_BUDGET;

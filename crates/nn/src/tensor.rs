@@ -136,6 +136,11 @@ impl TensorType {
         }
     }
 
+    /// Whether it is an integer of less than a byte or a float of one byte. Few runtimes compute with these.
+    pub const fn is_small(self) -> bool {
+        self.packed_bits().is_some() || self.fp8().is_some()
+    }
+
     /// Whether every element takes [`TensorType::size`] bytes.
     pub const fn is_fixed_size(self) -> bool {
         !matches!(self, Self::Bytes)

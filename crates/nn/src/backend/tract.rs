@@ -25,7 +25,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as DimValue;
 use tract_onnx::pb::{self, type_proto};
 use tract_onnx::prelude::{
@@ -609,24 +608,7 @@ fn port(info: &pb::ValueInfoProto) -> Port {
 }
 
 fn port_type(element: i32) -> PortType {
-    match DataType::try_from(element) {
-        Ok(DataType::Float16) => PortType::Tensor(TensorType::Fp16),
-        Ok(DataType::Float) => PortType::Tensor(TensorType::Fp32),
-        Ok(DataType::Double) => PortType::Tensor(TensorType::Fp64),
-        Ok(DataType::Bfloat16) => PortType::Tensor(TensorType::Bf16),
-        Ok(DataType::Uint8) => PortType::Tensor(TensorType::U8),
-        Ok(DataType::Int32) => PortType::Tensor(TensorType::I32),
-        Ok(DataType::Int64) => PortType::Tensor(TensorType::I64),
-        Ok(DataType::Bool) => PortType::Tensor(TensorType::Bool),
-        Ok(DataType::Int8) => PortType::Tensor(TensorType::I8),
-        Ok(DataType::Uint16) => PortType::Tensor(TensorType::U16),
-        Ok(DataType::Int16) => PortType::Tensor(TensorType::I16),
-        Ok(DataType::Uint32) => PortType::Tensor(TensorType::U32),
-        Ok(DataType::Uint64) => PortType::Tensor(TensorType::U64),
-        Ok(DataType::String) => PortType::Tensor(TensorType::Bytes),
-        Ok(DataType::Complex64 | DataType::Complex128) => PortType::Other("a complex number"),
-        _ => super::onnx_file::port_type(u64::try_from(element).unwrap_or_default()),
-    }
+    super::onnx_file::port_type(u64::try_from(element).unwrap_or_default())
 }
 
 fn datum_type(ty: PortType) -> Option<DatumType> {
@@ -645,16 +627,8 @@ fn datum_type(ty: PortType) -> Option<DatumType> {
         PortType::Tensor(TensorType::U64) => Some(DatumType::U64),
         // tract's strings reach few operators, and none that this server has seen answer right.
         PortType::Tensor(TensorType::Bf16 | TensorType::Bytes) | PortType::Other(_) => None,
-        PortType::Tensor(
-            TensorType::I2
-            | TensorType::U2
-            | TensorType::I4
-            | TensorType::U4
-            | TensorType::Fp8E4m3fn
-            | TensorType::Fp8E4m3fnuz
-            | TensorType::Fp8E5m2
-            | TensorType::Fp8E5m2fnuz,
-        ) => None,
+        // The small types, which no operator of tract computes with.
+        PortType::Tensor(_) => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! A file or folder on this machine. The operator wrote it down, so links to files are followed; links to folders are not,
 //! because they may lead round in a circle.
 
-use super::{Item, Limits, Listing, Place, too_many};
+use super::listing::{Item, Limits, Listing, Place, too_many};
 use crate::error::Error;
 use std::path::{Path, PathBuf};
 

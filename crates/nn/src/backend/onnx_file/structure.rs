@@ -3,11 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Read, Seek};
+use std::io::{BufRead, BufReader, Cursor, Seek};
 
-use super::{Dim, Item, MAX_DEPTH, Malformed, Walk, Walked, field, port_type};
+use super::field;
+use super::types::port_type;
+use super::wire::{Item, MAX_DEPTH, Malformed, Walked, Wire};
 use crate::backend::options::GraphSource;
-use crate::backend::port::PortType;
+use crate::backend::port::{Dim, PortType};
 use crate::tensor::TensorType;
 
 /// Most integers of one attribute or shape that are read. Axes are a handful.
@@ -86,10 +88,10 @@ pub(crate) fn structure(graph: &GraphSource) -> Option<Structure> {
 }
 
 fn read(source: impl BufRead + Seek) -> Option<Structure> {
-    let mut walk = Walk::at_start(source);
+    let mut wire = Wire::new(source);
     let mut structure = Structure::default();
-    let end = walk.length().ok()?;
-    walk.structure(end, &mut structure).ok()?;
+    let end = wire.length().ok()?;
+    wire.structure(end, &mut structure).ok()?;
     Some(structure)
 }
 
@@ -107,7 +109,7 @@ mod more {
     pub const TENSOR_TYPE: u64 = 2;
 }
 
-impl<R: BufRead + Read + Seek> Walk<R> {
+impl<R: BufRead + Seek> Wire<R> {
     fn structure(&mut self, end: u64, into: &mut Structure) -> Walked<()> {
         while let Some((field, item)) = self.next(end)? {
             let Item::Until(until) = item else { continue };
@@ -167,7 +169,7 @@ impl<R: BufRead + Read + Seek> Walk<R> {
                     }
                 }
                 field::GRAPH_INPUT | field::GRAPH_OUTPUT | more::GRAPH_VALUE => {
-                    let port = self.port(until)?;
+                    let (port, _) = self.port(until)?;
                     if outermost && field == field::GRAPH_OUTPUT {
                         into.outputs.push(port.name.clone());
                     }
