@@ -117,14 +117,14 @@ struct Inner {
 }
 
 /// Why an operation was not carried out this time.
-enum Refusal {
+enum NotDone {
     /// The batch is full; try again when it was taken.
     Wait,
     /// For good.
     Error(StoreError),
 }
 
-impl From<StoreError> for Refusal {
+impl From<StoreError> for NotDone {
     fn from(error: StoreError) -> Self {
         Self::Error(error)
     }
@@ -201,7 +201,7 @@ impl Inner {
         &self,
         kv_key: &str,
         change: impl Fn(Option<&Value>) -> Result<(T, Option<Write>), StoreError>,
-    ) -> Result<T, Refusal> {
+    ) -> Result<T, NotDone> {
         check_kv_key(kv_key)?;
         self.check()?;
         let mut shard = self.shard(kv_key).lock();
@@ -237,7 +237,7 @@ impl Inner {
     }
 
     /// Gives a write its position and its place in the open batch, both at once.
-    fn enqueue(&self, kv_key: &str, write: &Write) -> Result<(Arc<str>, Position), Refusal> {
+    fn enqueue(&self, kv_key: &str, write: &Write) -> Result<(Arc<str>, Position), NotDone> {
         let size = |write: &Write| write.as_ref().map_or(0, Value::len);
         let mut open = self.open.lock();
         if open.closed {
@@ -248,7 +248,7 @@ impl Inner {
         if open.batch.writes.len() >= self.settings.max_pending_entries
             || open.batch.bytes >= self.settings.max_pending_bytes
         {
-            return Err(Refusal::Wait);
+            return Err(NotDone::Wait);
         }
         let batch = &mut open.batch;
         let name = match batch.writes.get_key_value(kv_key) {
@@ -275,18 +275,18 @@ impl Inner {
     /// A write that waits for room in the batch, if there is none, without holding a thread.
     fn write_reply<'a, T: Send + 'a>(
         self: &'a Arc<Self>,
-        attempt: impl Fn(&Inner) -> Result<T, Refusal> + Send + 'a,
+        attempt: impl Fn(&Inner) -> Result<T, NotDone> + Send + 'a,
     ) -> Reply<'a, T> {
         match attempt(self) {
             Ok(answer) => Reply::ready(Ok(answer)),
-            Err(Refusal::Error(error)) => Reply::ready(Err(error)),
-            Err(Refusal::Wait) => Reply::later(self.write_patiently(attempt)),
+            Err(NotDone::Error(error)) => Reply::ready(Err(error)),
+            Err(NotDone::Wait) => Reply::later(self.write_patiently(attempt)),
         }
     }
 
     async fn write_patiently<T>(
         &self,
-        attempt: impl Fn(&Inner) -> Result<T, Refusal>,
+        attempt: impl Fn(&Inner) -> Result<T, NotDone>,
     ) -> Result<T, StoreError> {
         loop {
             // Listening starts before the attempt, so a batch taken in between is not missed.
@@ -294,23 +294,23 @@ impl Inner {
             taken.as_mut().enable();
             match attempt(self) {
                 Ok(answer) => return Ok(answer),
-                Err(Refusal::Error(error)) => return Err(error),
-                Err(Refusal::Wait) => taken.await,
+                Err(NotDone::Error(error)) => return Err(error),
+                Err(NotDone::Wait) => taken.await,
             }
         }
     }
 
-    fn put(&self, kv_key: &str, value: &[u8]) -> Result<(), Refusal> {
+    fn put(&self, kv_key: &str, value: &[u8]) -> Result<(), NotDone> {
         check_value(value)?;
         let value = Value::Bytes(value.into());
         self.write(kv_key, |_| Ok(((), Some(Some(value.clone())))))
     }
 
-    fn remove(&self, kv_key: &str) -> Result<(), Refusal> {
+    fn remove(&self, kv_key: &str) -> Result<(), NotDone> {
         self.write(kv_key, |current| Ok(((), current.map(|_| None))))
     }
 
-    fn add(&self, kv_key: &str, delta: i64) -> Result<i64, Refusal> {
+    fn add(&self, kv_key: &str, delta: i64) -> Result<i64, NotDone> {
         self.write(kv_key, |current| {
             let count = match current {
                 None => 0,
@@ -322,7 +322,7 @@ impl Inner {
         })
     }
 
-    fn swap(&self, kv_key: &str, expected: Option<&[u8]>, value: &[u8]) -> Result<Swap, Refusal> {
+    fn swap(&self, kv_key: &str, expected: Option<&[u8]>, value: &[u8]) -> Result<Swap, NotDone> {
         check_value(value)?;
         self.write(kv_key, |current| {
             let same = match (current, expected) {
@@ -638,8 +638,8 @@ impl Store for EmbeddedStore {
         for (index, (kv_key, value)) in entries.iter().enumerate() {
             match self.inner.put(kv_key, value) {
                 Ok(()) => {}
-                Err(Refusal::Error(error)) => return Reply::ready(Err(error)),
-                Err(Refusal::Wait) => {
+                Err(NotDone::Error(error)) => return Reply::ready(Err(error)),
+                Err(NotDone::Wait) => {
                     return Reply::later(async move {
                         for (kv_key, value) in &entries[index..] {
                             self.set(kv_key, value).await?;
@@ -660,8 +660,8 @@ impl Store for EmbeddedStore {
         for (index, kv_key) in kv_keys.iter().enumerate() {
             match self.inner.remove(kv_key) {
                 Ok(()) => {}
-                Err(Refusal::Error(error)) => return Reply::ready(Err(error)),
-                Err(Refusal::Wait) => {
+                Err(NotDone::Error(error)) => return Reply::ready(Err(error)),
+                Err(NotDone::Wait) => {
                     return Reply::later(async move {
                         for kv_key in &kv_keys[index..] {
                             self.delete(kv_key).await?;

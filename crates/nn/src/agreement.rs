@@ -1,6 +1,6 @@
-//! Whether a second backend answers the same: one runs what serves, another the same graph on the same made-up calls, and
-//! their outputs are compared. Two runtimes that were written apart hardly ever make the same mistake. What is compared
-//! and how is pure; [`crate::repository`] loads and runs.
+//! Whether a second backend answers the same: one runs what serves, another the same graph on the same made-up calls,
+//! and their outputs are compared. Two runtimes that were written apart hardly ever make the same mistake. What is
+//! compared and how is pure; [`crate::repository`] loads and runs.
 
 use std::fmt;
 
@@ -24,9 +24,10 @@ pub enum Compare {
     Refuse,
 }
 
-/// Default of the largest difference, as a part of the output's largest element. Two runtimes that compute an FP32 graph
-/// as it is are at most some 1e-5 apart, in orders of summation. Wrong operators are tenths apart. Graphs that quantise
-/// activations are up to some hundredths apart, because a rounding that falls the other way moves an element by a step.
+/// Default of the largest difference, as a part of the output's largest element. Two runtimes that compute an FP32
+/// graph as it is are at most some 1e-5 apart, in orders of summation. Wrong operators are tenths apart. Graphs that
+/// quantise activations are up to some hundredths apart, because a rounding that falls the other way moves an element
+/// by a step.
 pub const TOLERANCE: f64 = 1e-3;
 
 /// How far elements near zero may be apart, whatever the largest element is.
@@ -85,9 +86,9 @@ pub enum Compared {
     Other(String),
 }
 
-/// Compares what serves with what another backend answered to the same call. Integers must be the same. A floating-point
-/// element may be apart by `tolerance` of the largest finite element of its output; NaN and infinity must be where they
-/// are in the other.
+/// Compares what serves with what another backend answered to the same call. Integers must be the same. A
+/// floating-point element may be apart by `tolerance` of the largest finite element of its output; NaN and infinity
+/// must be where they are in the other.
 pub fn compare(
     served: &[(String, NnTensor)],
     other: &[(String, NnTensor)],
@@ -172,7 +173,7 @@ fn one(served: &NnTensor, other: &NnTensor, tolerance: f64) -> Result<f64, Strin
 }
 
 /// A made-up call, and how it was made.
-pub(crate) struct Call {
+pub(crate) struct Probe {
     pub how: &'static str,
     pub inputs: Vec<(String, NnTensor)>,
 }
@@ -194,7 +195,7 @@ const LARGE: f64 = 2e9;
 
 /// The calls that both backends are given: the least, noise of several sizes, a longer one, and extremes. The same ones
 /// for the same contract.
-pub(crate) fn calls(contract: &Contract) -> Vec<Call> {
+pub(crate) fn calls(contract: &Contract) -> Vec<Probe> {
     let least = |axis: &str| contract.axes.get(axis).map_or(1, |bounds| bounds.min);
     let longer = kept::longer(contract);
     let longer_length = |axis: &str| {
@@ -221,7 +222,7 @@ pub(crate) fn calls(contract: &Contract) -> Vec<Call> {
     ];
     let mut calls = Vec::new();
     if let Ok(inputs) = crate::contract_check::example(contract) {
-        calls.push(Call {
+        calls.push(Probe {
             how: "the least call",
             inputs,
         });
@@ -239,7 +240,7 @@ pub(crate) fn calls(contract: &Contract) -> Vec<Call> {
             Ok((spec.name.clone(), tensor))
         });
         if let Ok(inputs) = made.collect::<Result<Vec<_>, NnError>>() {
-            calls.push(Call { how, inputs });
+            calls.push(Probe { how, inputs });
         }
     }
     calls

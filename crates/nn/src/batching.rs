@@ -6,7 +6,8 @@ use std::time::Duration;
 /// Default of [`DynamicBatching::max_items`]. On a processor larger runs gain nothing and delay the calls in them.
 pub const MAX_ITEMS: u32 = 32;
 
-/// Default of [`DynamicBatching::max_wait`]. It is the most: how long a call is really held adapts, from nothing.
+/// Default of [`DynamicBatching::max_queue_delay`]. It is the most: how long a call is really held adapts, from
+/// nothing.
 pub const MAX_WAIT: Duration = Duration::from_millis(5);
 
 /// Default of [`DynamicBatching::max_bytes`]: what a run's inputs may add up to when several calls share it.
@@ -23,7 +24,7 @@ pub struct DynamicBatching {
     /// Most bytes of a shared run's inputs.
     pub max_bytes: u64,
     /// The longest a call is held for others.
-    pub max_wait: Duration,
+    pub max_queue_delay: Duration,
     /// Sizes a run is best ended at, ascending.
     pub preferred: Vec<u32>,
     /// What a run and the hold before it may take before runs are made smaller.
@@ -45,7 +46,7 @@ impl Default for DynamicBatching {
         Self {
             max_items: MAX_ITEMS,
             max_bytes: MAX_BYTES,
-            max_wait: MAX_WAIT,
+            max_queue_delay: MAX_WAIT,
             preferred: Vec::new(),
             target: None,
             padding: None,

@@ -144,7 +144,8 @@ pub(crate) fn label(
         .collect())
 }
 
-/// Gives bytes from `wasi:nn` the type of their port. `wasi:nn` has no BOOL and no INT8, so its callers send both as U8.
+/// Gives bytes from `wasi:nn` the type of their port. `wasi:nn` has no BOOL and no INT8, so its callers send both as
+/// U8.
 fn name_bytes(port: &Port, tensor: &mut NnTensor) {
     if let (PortType::Tensor(ty @ (TensorType::Bool | TensorType::I8)), TensorType::U8) =
         (port.ty, tensor.ty)

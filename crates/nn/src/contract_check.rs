@@ -16,8 +16,8 @@ use crate::batching::{DynamicBatching, MAX_TOKENS, Padding};
 use crate::error::{NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType, push_string};
 
-/// Everything in which contract and graph differ, each with its remedy; empty when they agree. The shapes of outputs are
-/// left out: runs decide about those ([`output_shape`]).
+/// Everything in which contract and graph differ, each with its remedy; empty when they agree. The shapes of outputs
+/// are left out: runs decide about those ([`output_shape`]).
 ///
 /// `outputs` may leave out what the contract does not name.
 pub fn check(contract: &Contract, inputs: &[Port], outputs: &[Port]) -> Vec<String> {
@@ -112,7 +112,7 @@ fn shape(
 /// How the contract wants its graph loaded.
 pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
     LoadOptions {
-        lanes: contract.engine.lanes.map(usize::from),
+        instances: contract.engine.lanes.map(usize::from),
         intra_op_threads: contract.engine.intra_op_threads.map_or(1, usize::from),
         provider: contract.engine.provider.unwrap_or_default(),
         device: contract.engine.device.clone(),
@@ -193,7 +193,7 @@ fn joining(contract: &Contract) -> Result<DynamicBatching, String> {
     Ok(DynamicBatching {
         max_items: batching.max_items.unwrap_or(default.max_items).min(most),
         max_bytes: default.max_bytes,
-        max_wait: batching.max_wait_ms.map_or(default.max_wait, ms),
+        max_queue_delay: batching.max_wait_ms.map_or(default.max_queue_delay, ms),
         preferred: batching.preferred_items.clone(),
         target: batching.latency_target_ms.map(ms),
         // A filled axis is summed in another order, and the operator asked for it.
@@ -364,8 +364,8 @@ pub enum Elements {
     Greatest,
 }
 
-/// A call the contract allows, of the least number of items, the same one for the same `seed`. `length` gives the length of each
-/// symbolic axis but the first. `None` where no input can have such elements.
+/// A call the contract allows, of the least number of items, the same one for the same `seed`. `length` gives the
+/// length of each symbolic axis but the first. `None` where no input can have such elements.
 ///
 /// # Errors
 ///
@@ -438,8 +438,8 @@ pub fn row(
     rows.collect::<Result<_, _>>().map(Some)
 }
 
-/// The shapes of a sequence's tensors, where `spec` is the input that carries them (docs/TYPES.md): the first tensor has all
-/// elements, the others have none. Zeros would contradict the elements that are made up beside them.
+/// The shapes of a sequence's tensors, where `spec` is the input that carries them (docs/TYPES.md): the first tensor
+/// has all elements, the others have none. Zeros would contradict the elements that are made up beside them.
 pub(crate) fn sequence_shapes(
     contract: &Contract,
     spec: &TensorSpec,

@@ -1,17 +1,17 @@
 //! A contract made from a graph: what its ports say, and a question for all that a graph cannot say.
 //!
-//! Pure: a [`Description`] goes in, and text comes out. `penstock init` writes the text to `model.toml`, and a server with
-//! `[models] derive = true` serves a folder without a `model.toml` under it.
+//! Pure: a [`Description`] goes in, and text comes out. `penstock init` writes the text to `model.toml`, and a server
+//! with `[models] derive = true` serves a folder without a `model.toml` under it.
 //!
 //! Decisions:
 //!
-//! - **Nothing is invented.** A name, a type and a length stand in the contract as the graph has them. What follows from
-//!   the graph in another way is written too: an index may be as large as its table. All else is a question, a line that
-//!   begins with `# ?`.
+//! - **Nothing is invented.** A name, a type and a length stand in the contract as the graph has them. What follows
+//!   from the graph in another way is written too: an index may be as large as its table. All else is a question, a
+//!   line that begins with `# ?`.
 //! - **The first axis counts items** if the graph has it open in every input and every output under one name, or under
 //!   none. Else each keeps its own name, and a question says what one name would bring.
-//! - **Sequences and maps are written as the tensors that carry them** (docs/TYPES.md). The keys of the maps that `ZipMap`
-//!   makes are the output's labels.
+//! - **Sequences and maps are written as the tensors that carry them** (docs/TYPES.md). The keys of the maps that
+//!   `ZipMap` makes are the output's labels.
 //! - **Outputs that no tensor carries are left out**; an input that none carries makes the model impossible to serve.
 //! - **An answer outranks the graph.** Where a run shows other axes than the graph declares, [`Description::correct`]
 //!   writes those that came, and a question.

@@ -52,7 +52,7 @@ impl fmt::Display for ErrorCode {
 
 /// Why a call was turned away before or without an answer, where the caller did nothing wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Refusal {
+pub enum EngineRefusal {
     /// As many calls wait for the model as may wait. The host answers 503 with `Retry-After`.
     QueueFull,
     /// The model is being unloaded, or the server stops: the call was not run. The host answers 503.
@@ -78,7 +78,7 @@ pub struct NnError {
     /// What was wrong, where, and what to do about it; fit to be shown to a caller.
     pub message: String,
     /// Set when the engine turned the call away and the call itself was sound.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<EngineRefusal>,
     /// When a refused call is likely to be taken, from what runs take at present.
     pub retry_after: Option<Duration>,
 }
@@ -121,13 +121,14 @@ impl NnError {
 
     /// A refusal, under the wasi:nn code that comes nearest to it.
     #[cfg(feature = "native")]
-    pub(crate) fn refused(refusal: Refusal, message: impl Into<String>) -> Self {
+    pub(crate) fn refused(refusal: EngineRefusal, message: impl Into<String>) -> Self {
         let code = match refusal {
-            Refusal::QueueFull | Refusal::NotReady | Refusal::Shed | Refusal::Ended => {
-                ErrorCode::RuntimeError
-            }
-            Refusal::Deadline | Refusal::Gone => ErrorCode::Timeout,
-            Refusal::RowsDepend => ErrorCode::UnsupportedOperation,
+            EngineRefusal::QueueFull
+            | EngineRefusal::NotReady
+            | EngineRefusal::Shed
+            | EngineRefusal::Ended => ErrorCode::RuntimeError,
+            EngineRefusal::Deadline | EngineRefusal::Gone => ErrorCode::Timeout,
+            EngineRefusal::RowsDepend => ErrorCode::UnsupportedOperation,
         };
         Self {
             code,

@@ -16,7 +16,7 @@ use penstock_tensor::contract::{Contract, Dim as Axis, FirstRun, Sample, TensorS
 use crate::backend::cost::{Attribute, Node};
 use crate::backend::{Graph, SAME_VALUES};
 use crate::contract_check::{self, Fill, SHARE};
-use crate::error::{ErrorCode, NnError, Refusal};
+use crate::error::{EngineRefusal, ErrorCode, NnError};
 use crate::layout::{CONTRACT_FILE, SAMPLE_FILE};
 use crate::tensor::NnTensor;
 
@@ -205,8 +205,8 @@ fn uses(graph: &Graph, contract: &Contract) -> BTreeMap<String, (Use, Option<Str
 /// Names that inputs have whose values are a shape, or a count, in graphs whose operators are not known.
 const SHAPE_NAMES: [&str; 4] = ["shape", "size", "sizes", "dims"];
 
-/// What is made up, in the order in which it is tried; at most [`MAX_TRIES`]. `graph` is none where its operators are not
-/// known.
+/// What is made up, in the order in which it is tried; at most [`MAX_TRIES`]. `graph` is none where its operators are
+/// not known.
 pub fn tries(contract: &Contract, graph: Option<&Graph>) -> impl Iterator<Item = Try> {
     let mut plans: Vec<Plan> = Vec::new();
     let uses = graph.map(|graph| uses(graph, contract)).unwrap_or_default();
@@ -215,8 +215,8 @@ pub fn tries(contract: &Contract, graph: Option<&Graph>) -> impl Iterator<Item =
         values,
         lengths,
     };
-    // An operator may not bear any value: a division by zero among integers ends some runtimes. So values that suit come
-    // first where it is known which these are.
+    // An operator may not bear any value: a division by zero among integers ends some runtimes. So values that suit
+    // come first where it is known which these are.
     if !uses.is_empty() {
         plans.push(plan(
             "values that suit the operators which read them",
@@ -514,7 +514,7 @@ fn ends_tries(error: &NnError) -> bool {
     matches!(
         error.code,
         ErrorCode::Timeout | ErrorCode::Security | ErrorCode::NotFound
-    ) || error.refusal == Some(Refusal::Ended)
+    ) || error.refusal == Some(EngineRefusal::Ended)
         || error.message.contains("given up")
         || error.message.contains("does not implement")
 }

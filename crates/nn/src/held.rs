@@ -1,8 +1,8 @@
 //! What a load takes of this process' memory.
 //!
-//! Files say little about it: a graph of 23 MB with 8-bit weights takes 88 MB where a runtime unpacks them. Before a load,
-//! its weights as 32-bit numbers are the estimate ([`estimate`]). After it, the growth of the heap counts, as far as it can
-//! be told from other loads.
+//! Files say little about it: a graph of 23 MB with 8-bit weights takes 88 MB where a runtime unpacks them. Before a
+//! load, its weights as 32-bit numbers are the estimate ([`estimate`]). After it, the growth of the heap counts, as far
+//! as it can be told from other loads.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,8 +45,8 @@ impl Drop for Meter {
     }
 }
 
-/// What a loaded graph is taken to hold. A growth of the heap that is much less than the files shows that something else was
-/// given back meanwhile.
+/// What a loaded graph is taken to hold. A growth of the heap that is much less than the files shows that something
+/// else was given back meanwhile.
 pub(crate) fn held(grown: Option<u64>, estimate: u64) -> u64 {
     grown
         .filter(|grown| *grown >= estimate / 4)

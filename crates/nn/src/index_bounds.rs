@@ -1,8 +1,9 @@
 //! Which inputs a graph uses as indices into a table of its own, and how far these may go.
 //!
-//! ONNX Runtime refuses an index outside of the table. tract panics, and OpenVINO answers with other numbers. So an input
-//! that goes straight into `Gather` and its like is held against the table before any backend sees it: every backend then
-//! refuses it in the same words, and nothing is logged. An index that the graph computes first is left to the backend.
+//! ONNX Runtime refuses an index outside of the table. tract panics, and OpenVINO answers with other numbers. So an
+//! input that goes straight into `Gather` and its like is held against the table before any backend sees it: every
+//! backend then refuses it in the same words, and nothing is logged. An index that the graph computes first is left to
+//! the backend.
 
 use std::collections::BTreeMap;
 

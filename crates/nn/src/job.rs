@@ -1,6 +1,6 @@
 //! A call that waits for its run, and the place in memory where it runs.
 
-use crate::backend::{Interrupt, Lane};
+use crate::backend::{Instance, Interrupt};
 use crate::error::NnError;
 use crate::schedule::{Nanos, RunId, Waiting};
 use crate::tensor::NnTensor;
@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// A place for a lane; empty where it has to be made anew before its next use.
+/// A place for an instance; empty where it has to be made anew before its next use.
 pub(crate) struct Slot {
-    pub(crate) lane: Option<Box<dyn Lane>>,
+    pub(crate) instance: Option<Box<dyn Instance>>,
     pub(crate) interrupt: Option<Arc<dyn Interrupt>>,
     /// What the run has taken before `Inner::execute` began.
     pub(crate) ahead: Nanos,
@@ -28,10 +28,10 @@ pub(crate) struct Joined {
 }
 
 impl Slot {
-    pub(crate) fn of(lane: Box<dyn Lane>) -> Self {
+    pub(crate) fn of(instance: Box<dyn Instance>) -> Self {
         Self {
-            interrupt: lane.interrupt(),
-            lane: Some(lane),
+            interrupt: instance.interrupt(),
+            instance: Some(instance),
             ahead: 0,
             joined: None,
         }
@@ -39,7 +39,7 @@ impl Slot {
 
     pub(crate) fn empty() -> Self {
         Self {
-            lane: None,
+            instance: None,
             interrupt: None,
             ahead: 0,
             joined: None,
@@ -50,13 +50,13 @@ impl Slot {
 /// What belongs to a call in the queue.
 pub(crate) struct Job {
     pub(crate) inputs: Vec<NnTensor>,
-    pub(crate) reply: oneshot::Sender<Answer>,
+    pub(crate) reply: oneshot::Sender<CallResult>,
     pub(crate) begun: Option<Arc<AtomicBool>>,
 }
 
-pub(crate) type Answer = Result<Vec<NnTensor>, NnError>;
+pub(crate) type CallResult = Result<Vec<NnTensor>, NnError>;
 
-/// A run and the lane it is to happen on.
+/// A run and the instance it is to happen on.
 pub(crate) struct Start {
     pub(crate) run: RunId,
     pub(crate) calls: Vec<Waiting<Job>>,

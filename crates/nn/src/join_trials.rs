@@ -1,9 +1,9 @@
 //! Tries at load, after the graph's operators allow it, whether an answer is the same whatever else is in its run.
 //!
 //! The operators of a graph ([`crate::backend::Rows`]) say what it computes, not how a runtime does: one may choose
-//! another kernel for another size, or quantise on its own account. So a few rows are run alone and then beside rows that
-//! would show it: far larger, far smaller, at the ends of the contract's bounds, NaN and infinity, first, last and in
-//! between, in runs of several sizes, and of other lengths where an axis is filled.
+//! another kernel for another size, or quantise on its own account. So a few rows are run alone and then beside rows
+//! that would show it: far larger, far smaller, at the ends of the contract's bounds, NaN and infinity, first, last and
+//! in between, in runs of several sizes, and of other lengths where an axis is filled.
 
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,9 @@
-//! Whether what came out of a model's first runs is what its contract says. Graphs declare shapes that their own runs do
-//! not keep: CatBoost's regressors declare `[N]` and answer `[N,1]`, LightGBM's classifiers declare `[1]` and answer `[N]`.
-//! So for outputs a run decides, and the graph's declaration counts where no run contradicts it.
+//! Whether what came out of a model's first runs is what its contract says. Graphs declare shapes that their own runs
+//! do not keep: CatBoost's regressors declare `[N]` and answer `[N,1]`, LightGBM's classifiers declare `[1]` and answer
+//! `[N]`. So for outputs a run decides, and the graph's declaration counts where no run contradicts it.
 //!
-//! A run on made-up values decides nothing about an output whose shape follows from values, as that of `Slice` does with
-//! computed bounds: other values give other lengths. Only its number of axes counts.
+//! A run on made-up values decides nothing about an output whose shape follows from values, as that of `Slice` does
+//! with computed bounds: other values give other lengths. Only its number of axes counts.
 
 use std::collections::BTreeSet;
 

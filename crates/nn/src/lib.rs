@@ -7,8 +7,9 @@
 //! - [`backend`]: one trait, and behind it ONNX Runtime, OpenVINO and tract.
 //! - [`layout`]: what a models directory looks like.
 //! - [`schedule`]: which calls run when, and which together; pure.
-//! - [`batching`]: the options of dynamic batching; [`join`]: joins the tensors of several calls into one run, and splits the outputs.
-//! - [`model`]: a loaded model; does what the schedule says, on lanes. [`stats`]: what is counted.
+//! - [`batching`]: the options of dynamic batching; [`join`]: joins the tensors of several calls into one run, and
+//!   splits the outputs.
+//! - [`model`]: a loaded model; does what the schedule says, on instances. [`stats`]: what is counted.
 //! - [`overdue`]: the threads that models run on, and runs that do not end in time.
 //! - [`shadow`]: runs beside the served ones: when there may be one, and whether it agrees.
 //! - [`protocol`]: statistics and index as the Open Inference Protocol's extensions write them.
@@ -84,11 +85,11 @@ mod trials;
 pub mod worker;
 
 pub use backend::{
-    Backend, Backends, Cost, Dim, Graph, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType,
-    RUN_MEMORY_BYTES, Reads, Rows, Session,
+    Backend, Backends, Cost, Dim, Graph, GraphSource, Instance, Interrupt, LoadOptions, Port,
+    PortType, RUN_MEMORY_BYTES, Reads, Rows, Session,
 };
 pub use call::for_wasi_nn;
-pub use error::{ErrorCode, NnError, Refusal};
+pub use error::{EngineRefusal, ErrorCode, NnError};
 pub use layout::Unavailable;
 #[cfg(feature = "native")]
 pub use model::{CallOptions, Joins, Model, Stats};

@@ -3,7 +3,7 @@
 //!
 //! Decisions:
 //!
-//! - **Lanes.** A model runs at most as many runs at once as it has lanes. While all are busy, calls wait, and
+//! - **Instances.** A model runs at most as many runs at once as it has instances. While all are busy, calls wait, and
 //!   those that agree share the next run ([`crate::join`]).
 //! - **Short runs stay on the task.** Handing a run to another thread and back costs more than a small model's
 //!   run. A run that cannot take long, whatever is in its inputs ([`crate::schedule::quick`]), and that recent runs
@@ -11,15 +11,15 @@
 //!   and on a task of its own where it begins when another ends. All others happen on threads for models
 //!   ([`crate::overdue`]), where a thread goes on with the next run of the queue as long as there is one.
 //! - **Every run has a bound.** One that nobody waits for any more is interrupted, and given up where that does not
-//!   help; its lane is made anew.
+//!   help; its instance is made anew.
 //! - **Cancelling is safe at every point.** A caller that goes while it waits leaves the queue. One that goes
 //!   while its call runs leaves the others of that run alone; when nobody waits for a run any more it is ended
 //!   early.
-//! - **Shadow runs are nobody's.** They wait apart from the queue, begin where a lane would be idle, and make way
+//! - **Shadow runs are nobody's.** They wait apart from the queue, begin where an instance would be idle, and make way
 //!   ([`crate::shadow`]); what they do is counted apart.
 //! - **One bad call fails alone.** A run of several that fails is tried again by halves
 //!   ([`crate::schedule::isolate`]).
-//! - **A panic in a backend costs the run it happened in.** The lane is thrown away and made anew.
+//! - **A panic in a backend costs the run it happened in.** The instance is thrown away and made anew.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -33,10 +33,10 @@ use crate::backend::{Backend, Cost, Dim, Graph, GraphSource, LoadOptions, Port, 
 use crate::batching::DynamicBatching;
 use crate::call;
 pub use crate::call_options::{CallOptions, Joins};
-use crate::error::{NnError, Refusal};
+use crate::error::{EngineRefusal, NnError};
 pub use crate::histogram::Histogram;
 use crate::index_bounds::IndexBounds;
-use crate::job::{Answer, Job, Slot, nanos};
+use crate::job::{CallResult, Job, Slot, nanos};
 use crate::join::Plan;
 use crate::model_state::{Inner, Overdue, State};
 use crate::overdue::LONGEST_CALL;
@@ -48,11 +48,12 @@ pub use crate::stats::{BatchStats, Refusals, Stats};
 use crate::tensor::NnTensor;
 use crate::worker::ProcessStats;
 
-/// How much an answer may depend on which calls share its run, as a part of the largest element, where the contract asks
-/// for shared runs or for a filled axis. Elsewhere every bit must be the same: many rows in FP32 are, but a product with
-/// a single column takes another kernel for one row than for several, and then an overflow may be NaN or infinity. Where
-/// an axis is filled, sums are added in another order, which moves them by about 1e-7. A processor that chooses another
-/// kernel for another size stays below 1e-6. One step of a quantised activation is 4e-3, and BF16 is 4e-3 too.
+/// How much an answer may depend on which calls share its run, as a part of the largest element, where the contract
+/// asks for shared runs or for a filled axis. Elsewhere every bit must be the same: many rows in FP32 are, but a
+/// product with a single column takes another kernel for one row than for several, and then an overflow may be NaN or
+/// infinity. Where an axis is filled, sums are added in another order, which moves them by about 1e-7. A processor that
+/// chooses another kernel for another size stays below 1e-6. One step of a quantised activation is 4e-3, and BF16 is
+/// 4e-3 too.
 pub const MAX_DIFFERENCE: f64 = 1e-5;
 
 /// A model ready to run. Clones share one model.
@@ -95,9 +96,9 @@ impl Model {
         let session = backend.load(graph, options)?;
         call::carried(&*session)?;
         let rules = call::Rules::of(&*session, options)?;
-        let lane_count = options.lane_count();
-        let lanes = (0..lane_count)
-            .map(|_| session.lane().map(Slot::of))
+        let instance_count = options.instance_count();
+        let instances = (0..instance_count)
+            .map(|_| session.instance().map(Slot::of))
             .collect::<Result<Vec<_>, _>>()?;
         let starts_symbolic = |port: &Port| {
             (port.dims.as_ref())
@@ -125,7 +126,7 @@ impl Model {
             }
             (Rows::Dependent(reason), _) => Joins::No(reason.clone()),
         };
-        let limits = limits(options, lane_count, matches!(joins, Joins::Yes(_)));
+        let limits = limits(options, instance_count, matches!(joins, Joins::Yes(_)));
         let last_level = limits.levels - 1;
         let quick = Quick::new(&session.cost(), session.is_elsewhere());
         let described = match graph {
@@ -143,7 +144,7 @@ impl Model {
                 && session.inputs().iter().all(starts_symbolic),
             session,
             index_bounds,
-            lane_count,
+            instance_count,
             default_level: (options.default_priority).map_or(last_level, |priority| {
                 priority.saturating_sub(1).min(last_level)
             }),
@@ -156,7 +157,7 @@ impl Model {
             epoch: Instant::now(),
             state: Mutex::new(State {
                 scheduler: Scheduler::new(limits),
-                lanes,
+                instances,
                 going: Vec::new(),
                 given_up: false,
                 wake: None,
@@ -200,8 +201,8 @@ impl Model {
     }
 
     /// Runs at once.
-    pub fn lanes(&self) -> usize {
-        self.0.lane_count
+    pub fn instances(&self) -> usize {
+        self.0.instance_count
     }
 
     /// What the time of a run follows from.
@@ -252,7 +253,7 @@ impl Model {
         Stats {
             running: scheduler.running().saturating_sub(state.shadow_runs.len()),
             waiting: scheduler.waiting(),
-            hold: Duration::from_nanos(scheduler.tempo.hold(&scheduler.pace)),
+            queue_delay: Duration::from_nanos(scheduler.tempo.queue_delay(&scheduler.pace)),
             most_items: scheduler.tempo.most_items(),
             overdue: (state.going.iter())
                 .filter(|going| matches!(going.overdue, Overdue::Stuck | Overdue::Lost { .. }))
@@ -300,7 +301,7 @@ impl Model {
     /// # Errors
     ///
     /// - `InvalidArgument` when a name, type, shape or length is not what the model takes.
-    /// - A [`Refusal::QueueFull`] when as many calls wait as may wait.
+    /// - A [`EngineRefusal::QueueFull`] when as many calls wait as may wait.
     /// - What the backend reports, without paths; `RuntimeError` when it panics.
     ///
     /// # Cancellation
@@ -313,7 +314,7 @@ impl Model {
         self.infer_with(inputs, CallOptions::default()).await
     }
 
-    /// As [`Model::infer`], and gives up at `deadline` with a [`Refusal::Deadline`].
+    /// As [`Model::infer`], and gives up at `deadline` with a [`EngineRefusal::Deadline`].
     pub async fn infer_by(
         &self,
         inputs: Vec<(String, NnTensor)>,
@@ -330,8 +331,8 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Also a [`Refusal::Shed`] at once where the queue is too long for the deadline, and a
-    /// [`Refusal::Deadline`] when it passes. Refusals say when to come back.
+    /// Also a [`EngineRefusal::Shed`] at once where the queue is too long for the deadline, and a
+    /// [`EngineRefusal::Deadline`] when it passes. Refusals say when to come back.
     pub async fn infer_with(
         &self,
         inputs: Vec<(String, NnTensor)>,
@@ -347,7 +348,7 @@ impl Model {
         if terms.is_joined
             && let Rows::Dependent(reason) = inner.lock().rows.clone()
         {
-            return Err(NnError::refused(Refusal::RowsDepend, reason));
+            return Err(NnError::refused(EngineRefusal::RowsDepend, reason));
         }
         // A task that only ever makes short calls would otherwise never give way to the others.
         tokio::task::consume_budget().await;
@@ -376,7 +377,7 @@ impl Model {
 }
 
 /// What the scheduler may do for a model loaded with these options.
-fn limits(options: &LoadOptions, lanes: usize, joins: bool) -> Limits {
+fn limits(options: &LoadOptions, instances: usize, joins: bool) -> Limits {
     let joining = match &options.joining {
         Ok(joining) if joins => joining.clone(),
         _ => DynamicBatching {
@@ -385,14 +386,14 @@ fn limits(options: &LoadOptions, lanes: usize, joins: bool) -> Limits {
         },
     };
     Limits {
-        lanes,
+        instances,
         queue_max: options.queue_max,
         levels: options.priority_levels.max(1),
         max_items: joining.max_items.max(1),
         max_bytes: joining.max_bytes,
         max_tokens: joining.padding.map(|padding| padding.max_tokens),
         preferred: joining.preferred,
-        max_wait: nanos(joining.max_wait),
+        max_queue_delay: nanos(joining.max_queue_delay),
         target: joining.target.map(nanos),
     }
 }
@@ -401,12 +402,12 @@ fn limits(options: &LoadOptions, lanes: usize, joins: bool) -> Limits {
 struct Waiter<'a> {
     pub(crate) inner: &'a Arc<Inner>,
     pub(crate) id: CallId,
-    pub(crate) answer: oneshot::Receiver<Answer>,
+    pub(crate) answer: oneshot::Receiver<CallResult>,
     pub(crate) open: bool,
 }
 
 impl Waiter<'_> {
-    async fn answered(mut self, deadline: Option<Instant>) -> Answer {
+    async fn answered(mut self, deadline: Option<Instant>) -> CallResult {
         // A run that happened on this task has answered already.
         let outcome = match self.answer.try_recv() {
             Ok(answer) => Ok(answer),
@@ -433,7 +434,7 @@ impl Waiter<'_> {
         // What is left is a runtime that shuts down.
         outcome.unwrap_or_else(|()| {
             Err(NnError::refused(
-                Refusal::NotReady,
+                EngineRefusal::NotReady,
                 "the server is shutting down and did not run the model",
             ))
         })
@@ -448,7 +449,7 @@ impl Waiter<'_> {
         let waiting = state.scheduler.waiting();
         state.waits.set(waiting);
         if let Left::Abandoned(run) = left {
-            // Under the lock: its lane cannot begin another run before it is told.
+            // Under the lock: its instance cannot begin another run before it is told.
             state.interrupt(run);
         }
         self.inner.watch_interrupted(state);

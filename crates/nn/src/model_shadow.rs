@@ -95,7 +95,7 @@ impl State {
         self.shadow_runs.iter().any(|shadow| shadow.run == run)
     }
 
-    /// Takes lanes that would be idle for shadow runs.
+    /// Takes instances that would be idle for shadow runs.
     pub(crate) fn start_shadows(&mut self, inner: &Inner, now: Nanos) -> Vec<Start> {
         let mut starts = Vec::new();
         if self.waits.anybody() {

@@ -1,5 +1,5 @@
-//! The state behind [`crate::model::Model`]: its queue, its free lanes and the runs under way, and what happens to them
-//! under one lock.
+//! The state behind [`crate::model::Model`]: its queue, its free instances and the runs under way, and what happens to
+//! them under one lock.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -36,7 +36,7 @@ pub(crate) struct Inner {
     pub(crate) index_bounds: IndexBounds,
     /// Whether every input begins with a symbolic dimension, so that it counts the items of a call.
     pub(crate) counts_items: bool,
-    pub(crate) lane_count: usize,
+    pub(crate) instance_count: usize,
     pub(crate) default_level: u8,
     pub(crate) last_level: u8,
     pub(crate) plan: Result<Plan, String>,
@@ -56,8 +56,8 @@ pub(crate) struct Inner {
 
 pub(crate) struct State {
     pub(crate) scheduler: Scheduler<Job>,
-    /// Free lanes: as many as the scheduler has.
-    pub(crate) lanes: Vec<Slot>,
+    /// Free instances: as many as the scheduler has.
+    pub(crate) instances: Vec<Slot>,
     /// The runs that go on, lost ones included.
     pub(crate) going: Vec<Going>,
     /// Nothing begins any more: loading was given up.
@@ -95,9 +95,9 @@ pub(crate) enum Overdue {
     No,
     /// It was interrupted.
     Interrupted,
-    /// It went on for the grace, and keeps its lane because too many are lost.
+    /// It went on for the grace, and keeps its instance because too many are lost.
     Stuck,
-    /// It went on, and its lane was given away.
+    /// It went on, and its instance was given away.
     Lost { _place: overdue::Place },
 }
 
@@ -111,10 +111,10 @@ pub(crate) fn waiting(id: CallId, ask: Ask, arrived: Nanos, payload: Job) -> Wai
 }
 
 impl State {
-    /// Takes a lane for a run.
+    /// Takes an instance for a run.
     pub(crate) fn start(&mut self, inner: &Inner, run: RunId, calls: Vec<Waiting<Job>>) -> Start {
-        // The scheduler begins no more runs than there are lanes; a missing one is made.
-        let slot = self.lanes.pop().unwrap_or_else(Slot::empty);
+        // The scheduler begins no more runs than there are instances; a missing one is made.
+        let slot = self.instances.pop().unwrap_or_else(Slot::empty);
         if let Some(interrupt) = &slot.interrupt {
             interrupt.reset();
         }
@@ -168,7 +168,7 @@ impl State {
             return Lost::Ended;
         };
         if (going.interrupt.as_ref()).is_some_and(|interrupt| interrupt.kill()) {
-            // Its calls fail now, and its lane comes back as after any run.
+            // Its calls fail now, and its instance comes back as after any run.
             return Lost::Stays;
         }
         let place = (of_model < MAX_LOST_OF_MODEL)
@@ -180,8 +180,8 @@ impl State {
             if !matches!(going.overdue, Overdue::Stuck) {
                 tracing::warn!(
                     "model {name} version {version}: a run that nobody waits for goes on after {ran_for} ms and cannot \
-                     be interrupted; it keeps its lane, because {of_model} runs of this model are lost already, or \
-                     too many of all models; calls are refused while no lane is left"
+                     be interrupted; it keeps its instance, because {of_model} runs of this model are lost already, or \
+                     too many of all models; calls are refused while no instance is left"
                 );
             }
             going.overdue = Overdue::Stuck;
@@ -189,7 +189,7 @@ impl State {
         };
         tracing::warn!(
             "model {name} version {version}: a run that nobody waits for goes on after {ran_for} ms and cannot be \
-             interrupted; its thread is left to it, and its lane is made anew"
+             interrupted; its thread is left to it, and its instance is made anew"
         );
         going.overdue = Overdue::Lost { _place: place };
         let calls = going.calls;
@@ -205,7 +205,7 @@ impl State {
             }
         }
         self.stats.lost += 1;
-        self.lanes.push(Slot::empty());
+        self.instances.push(Slot::empty());
         self.scheduler.finish(
             run,
             Finished {
@@ -228,9 +228,9 @@ impl State {
 pub(crate) enum Lost {
     /// It had ended.
     Ended,
-    /// It goes on, and keeps its lane.
+    /// It goes on, and keeps its instance.
     Stays,
-    /// It goes on, and its lane is free.
+    /// It goes on, and its instance is free.
     GivenUp,
 }
 
@@ -286,8 +286,8 @@ impl Inner {
             return Ok(id);
         }
         let stuck = |going: &&Going| matches!(going.overdue, Overdue::Stuck);
-        if state.going.iter().filter(stuck).count() >= self.lane_count {
-            return Err(self.without_a_lane(&mut state));
+        if state.going.iter().filter(stuck).count() >= self.instance_count {
+            return Err(self.without_an_instance(&mut state));
         }
         state.shed_shadows();
         let Entered { id, displaced } = match state.scheduler.enter(ask, job, now) {
@@ -313,7 +313,7 @@ impl Inner {
         Ok(id)
     }
 
-    /// Asks what there is to do, takes lanes for it, and sees to it that somebody looks again.
+    /// Asks what there is to do, takes instances for it, and sees to it that somebody looks again.
     pub(crate) fn look(self: &Arc<Self>, state: &mut State, now: Nanos) -> Vec<Start> {
         let Todo { late, runs, wake } = state.scheduler.next(now);
         state.waits.set(state.scheduler.waiting());

@@ -288,8 +288,8 @@ impl Opened {
         self.version
     }
 
-    /// Whether rows depend on each other, by the graph's operators. Nothing is tried here: an instance may be made for one
-    /// request.
+    /// Whether rows depend on each other, by the graph's operators. Nothing is tried here: an instance may be made for
+    /// one request.
     pub fn rows(&self) -> &Rows {
         &self.rows
     }
@@ -314,7 +314,7 @@ impl Opened {
         }
         let inputs = call::bind(&self.model, self.session.inputs(), &self.rules, inputs)?;
         self.index_bounds.check(self.session.inputs(), &inputs)?;
-        let outputs = self.session.lane()?.run(&inputs)?;
+        let outputs = self.session.instance()?.run(&inputs)?;
         let bytes: usize = outputs.iter().map(|tensor| tensor.data.len()).sum();
         if bytes > self.output_bytes {
             return Err(NnError::too_large(format!(

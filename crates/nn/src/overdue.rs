@@ -5,9 +5,9 @@
 //!
 //! A run is *overdue* when nobody waits for it any more: all its deadlines have passed, or its callers have left. It
 //! is then interrupted. Not every backend can be interrupted everywhere, so a run that goes on for [`GRACE`] after
-//! that is *lost*: its model gets another lane, and the thread is left to itself. A lost run still uses a core and
-//! memory, so their number is bounded, for each model and for all. Beyond the bound a run keeps its lane, and a
-//! model without a lane refuses calls until a run ends.
+//! that is *lost*: its model gets another instance, and the thread is left to itself. A lost run still uses a core and
+//! memory, so their number is bounded, for each model and for all. Beyond the bound a run keeps its instance, and a
+//! model without an instance refuses calls until a run ends.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -32,8 +32,8 @@ pub const LONGEST_CALL: Duration = Duration::from_secs(3600);
 /// The longest a shadow run goes on, which nobody waits for: as long as a call may take by default.
 pub const LONGEST_SHADOW: Duration = Duration::from_secs(30);
 
-/// Most threads that models run on. Each runs one lane or holds a lost run; models with more lanes in all wait for
-/// one another.
+/// Most threads that models run on. Each runs one instance or holds a lost run; models with more instances in all wait
+/// for one another.
 pub const MAX_THREADS: usize = 512;
 
 static AT_WORK: AtomicUsize = AtomicUsize::new(0);

@@ -1,9 +1,9 @@
-//! Runs calls of a model on its lanes, as its schedule says.
+//! Runs calls of a model on its instances, as its schedule says.
 
 use super::job::{Job, Joined, Slot, Start};
 use super::outcome::Outcome;
 use crate::backend::panic_text;
-use crate::error::{NnError, Refusal, quoted};
+use crate::error::{EngineRefusal, NnError, quoted};
 use crate::job::{nanos, total_bytes};
 use crate::model_state::{Going, Inner, Overdue};
 use crate::overdue;
@@ -17,20 +17,20 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 impl Inner {
-    /// Hands a run to its lane's process, where it has one, and waits as long as a server thread may. False where the
-    /// rest of it is to be waited for elsewhere.
+    /// Hands a run to its instance's process, where it has one, and waits as long as a server thread may. False where
+    /// the rest of it is to be waited for elsewhere.
     pub(crate) fn begin(&self, start: &mut Start) -> bool {
         let began = Instant::now();
         let Start { slot, calls, .. } = start;
-        let ready = match (&mut slot.lane, &calls[..]) {
-            (Some(lane), [call]) => lane.begin(&call.payload.inputs, INLINE_BUDGET),
+        let ready = match (&mut slot.instance, &calls[..]) {
+            (Some(instance), [call]) => instance.begin(&call.payload.inputs, INLINE_BUDGET),
             (Some(_), _) if !self.session.is_elsewhere() => true,
-            (Some(lane), calls) => {
+            (Some(instance), calls) => {
                 // A panic comes again, and is dealt with, where the run is made without this.
                 let joined = catch_unwind(AssertUnwindSafe(|| self.joined(calls.iter())));
                 slot.joined = joined.ok().flatten();
                 match &slot.joined {
-                    Some(joined) => lane.begin(&joined.inputs, INLINE_BUDGET),
+                    Some(joined) => instance.begin(&joined.inputs, INLINE_BUDGET),
                     None => false,
                 }
             }
@@ -87,8 +87,8 @@ impl Inner {
         let run = start.run;
         let mut slot = std::mem::replace(&mut start.slot, Slot::empty());
         let began = self.now().saturating_sub(slot.ahead);
-        if slot.lane.is_none() {
-            self.make_lane(&mut slot, run);
+        if slot.instance.is_none() {
+            self.make_instance(&mut slot, run);
         }
         let mut outcome = self.execute(&mut slot, &start.calls);
         let mut state = self.lock();
@@ -102,7 +102,7 @@ impl Inner {
             ..
         }) = &going
         {
-            // It was counted when it was given up, and its lane is another's; what it leaves is dropped.
+            // It was counted when it was given up, and its instance is another's; what it leaves is dropped.
             drop(state);
             tracing::info!(
                 "model {} version {}: a run that was given up ended after {} ms",
@@ -112,7 +112,7 @@ impl Inner {
             );
             return Vec::new();
         }
-        state.lanes.push(slot);
+        state.instances.push(slot);
         state.scheduler.finish(
             run,
             Finished {
@@ -139,12 +139,12 @@ impl Inner {
         ready
     }
 
-    /// Makes a run's lane before the run, so that the run can be interrupted. Where it cannot be made, the run itself
-    /// fails with the reason.
-    pub(crate) fn make_lane(&self, slot: &mut Slot, run: RunId) {
-        let made = catch_unwind(AssertUnwindSafe(|| self.session.lane()));
-        let Ok(Ok(lane)) = made else { return };
-        *slot = Slot::of(lane);
+    /// Makes a run's instance before the run, so that the run can be interrupted. Where it cannot be made, the run
+    /// itself fails with the reason.
+    pub(crate) fn make_instance(&self, slot: &mut Slot, run: RunId) {
+        let made = catch_unwind(AssertUnwindSafe(|| self.session.instance()));
+        let Ok(Ok(instance)) = made else { return };
+        *slot = Slot::of(instance);
         let mut state = self.lock();
         if let Some(going) = state.going.iter_mut().find(|going| going.run == run) {
             going.interrupt = slot.interrupt.clone();
@@ -170,7 +170,7 @@ impl Inner {
                 continue;
             }
             let members: Vec<&Waiting<Job>> = live.iter().map(|at| &calls[*at]).collect();
-            // A lane's own panics are caught where they happen; whatever else may, the lane must come back.
+            // An instance's own panics are caught where they happen; whatever else may, the instance must come back.
             let attempt = AssertUnwindSafe(|| self.attempt(slot, &members, &mut outcome));
             let attempted = catch_unwind(attempt).unwrap_or_else(|panic| {
                 Err(NnError::runtime(format!(
@@ -184,7 +184,7 @@ impl Inner {
                         outcome.answers[at] = Ok(answer);
                     }
                 }
-                Err(error) if error.refusal == Some(Refusal::Ended) => {
+                Err(error) if error.refusal == Some(EngineRefusal::Ended) => {
                     // Tried again by halves it would end the process again and again. Which call it was is not known.
                     outcome.sound = false;
                     outcome.failed_executions += 1;
@@ -201,7 +201,11 @@ impl Inner {
                 }
             }
         }
-        if slot.lane.as_ref().is_some_and(|lane| lane.waited()) {
+        if slot
+            .instance
+            .as_ref()
+            .is_some_and(|instance| instance.waited())
+        {
             outcome.sound = false;
         }
         outcome
@@ -223,7 +227,7 @@ impl Inner {
         };
         let ran = match (calls, &self.plan) {
             ([call], _) => {
-                let outputs = self.on_lane(slot, &call.payload.inputs);
+                let outputs = self.on_instance(slot, &call.payload.inputs);
                 spent.compute_infer_ns = ahead + nanos(started.elapsed());
                 outputs.map(|outputs| vec![outputs])
             }
@@ -240,7 +244,7 @@ impl Inner {
                 };
                 outcome.bytes = outcome.bytes.max(total_bytes(&joined.inputs));
                 spent.compute_input_ns = joined.took;
-                let outputs = self.on_lane(slot, &joined.inputs);
+                let outputs = self.on_instance(slot, &joined.inputs);
                 let ran = ahead + nanos(started.elapsed());
                 spent.compute_infer_ns = ran.saturating_sub(joined.took);
                 outputs.and_then(|outputs| {
@@ -263,33 +267,33 @@ impl Inner {
         ran
     }
 
-    /// Runs on a lane, which is made first where there is none.
-    pub(crate) fn on_lane(
+    /// Runs on an instance, which is made first where there is none.
+    pub(crate) fn on_instance(
         &self,
         slot: &mut Slot,
         inputs: &[NnTensor],
     ) -> Result<Vec<NnTensor>, NnError> {
-        let lane = slot.lane.take();
+        let instance = slot.instance.take();
         // Everything that may panic is inside, so that the slot goes back whatever happens.
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            let mut fresh = match lane {
-                Some(lane) => Slot {
-                    lane: Some(lane),
+            let mut fresh = match instance {
+                Some(instance) => Slot {
+                    instance: Some(instance),
                     interrupt: None,
                     ahead: 0,
                     joined: None,
                 },
-                None => Slot::of(self.session.lane()?),
+                None => Slot::of(self.session.instance()?),
             };
-            let outcome = match &mut fresh.lane {
-                Some(lane) => lane.run(inputs),
-                None => Err(NnError::runtime("the model has no lane")),
+            let outcome = match &mut fresh.instance {
+                Some(instance) => instance.run(inputs),
+                None => Err(NnError::runtime("the model has no instance")),
             };
             Ok((fresh, outcome))
         }));
         match ran {
             Ok(Ok((fresh, outcome))) => {
-                slot.lane = fresh.lane;
+                slot.instance = fresh.instance;
                 if fresh.interrupt.is_some() {
                     slot.interrupt = fresh.interrupt;
                 }
@@ -314,7 +318,7 @@ impl Inner {
         }
     }
 
-    /// Runs on a lane before the model serves, so that [`Model::give_up_loading`] can end it.
+    /// Runs on an instance before the model serves, so that [`Model::give_up_loading`] can end it.
     pub(crate) fn trial(
         &self,
         slot: &mut Slot,
@@ -338,7 +342,7 @@ impl Inner {
             overdue: Overdue::No,
         });
         drop(state);
-        let ran = self.on_lane(slot, inputs);
+        let ran = self.on_instance(slot, inputs);
         let mut state = self.lock();
         state.going.retain(|going| going.run != TRIAL);
         match state.given_up {

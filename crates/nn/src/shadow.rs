@@ -1,13 +1,13 @@
 //! Decides whether a shadow run's outputs agree with those that were answered, and how many shadow runs there may be.
 //!
-//! A shadow run is of a version that does not answer: it is given the inputs of a call that another version answered, and
-//! its outputs are compared and dropped. Nobody waits for it, so it comes after everybody who does:
+//! A shadow run is of a version that does not answer: it is given the inputs of a call that another version answered,
+//! and its outputs are compared and dropped. Nobody waits for it, so it comes after everybody who does:
 //!
-//! - It begins only where a lane is free and nobody waits for any model of the repository; till then it waits apart from
-//!   the queue.
-//! - A call that has to wait drops its version's shadow runs that have not begun, and ends those that run where the backend
-//!   can end a run; elsewhere it waits for one run at most. Those of other versions that run go on; those that have not
-//!   begun are dropped when their turn comes, if somebody waits still.
+//! - It begins only where an instance is free and nobody waits for any model of the repository; till then it waits
+//!   apart from the queue.
+//! - A call that has to wait drops its version's shadow runs that have not begun, and ends those that run where the
+//!   backend can end a run; elsewhere it waits for one run at most. Those of other versions that run go on; those that
+//!   have not begun are dropped when their turn comes, if somebody waits still.
 //! - At most [`MAX_OF_MODEL`] are there for a version and [`MAX_IN_ALL`] on the server, with at most [`MAX_BYTES`] of
 //!   tensors; one more is dropped when it comes.
 

@@ -69,7 +69,7 @@ pub struct Stats {
     pub failed_executions: u64,
     /// Calls that did not run, by reason.
     pub refusals: Refusals,
-    /// How long calls waited, for a lane or for others.
+    /// How long calls waited, for an instance or for others.
     pub queue: Histogram,
     /// How long their runs took in the backend.
     pub compute: Histogram,
@@ -96,12 +96,12 @@ pub struct Stats {
     /// Calls that wait.
     pub waiting: usize,
     /// How long a run may be held for others at present.
-    pub hold: Duration,
+    pub queue_delay: Duration,
     /// Most items of a joined run at present; 1 where calls are not joined.
     pub most_items: u32,
-    /// Runs that did not end although they were interrupted, and whose lane another took; see [`crate::overdue`].
+    /// Runs that did not end although they were interrupted, and whose instance another took; see [`crate::overdue`].
     pub lost: u64,
-    /// Runs that do not end at present: lost ones, and those that keep their lane because too many are lost.
+    /// Runs that do not end at present: lost ones, and those that keep their instance because too many are lost.
     pub overdue: usize,
     /// Runs that nobody waits for; none of the above counts them.
     pub shadow: ShadowStats,

@@ -355,8 +355,8 @@ impl fmt::Display for Shape<'_> {
     }
 }
 
-/// A tensor's elements as numbers; integers beyond 2^53 are rounded. A byte string becomes a number that two strings share
-/// only by accident, so that strings can be compared and nothing else.
+/// A tensor's elements as numbers; integers beyond 2^53 are rounded. A byte string becomes a number that two strings
+/// share only by accident, so that strings can be compared and nothing else.
 #[cfg(feature = "native")]
 pub(crate) fn elements(tensor: &NnTensor) -> Vec<f64> {
     fn each<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f64) -> Vec<f64> {

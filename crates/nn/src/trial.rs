@@ -88,7 +88,7 @@ fn tried(
         tries += 1;
         let bound = call::bind("it", session.inputs(), &rules, inputs.clone())?;
         let started = Instant::now();
-        let outputs = session.lane()?.run(&bound)?;
+        let outputs = session.instance()?.run(&bound)?;
         ran = Some((
             inputs,
             call::label(session.outputs(), outputs)?,
@@ -102,7 +102,7 @@ fn tried(
     if let Some(longer) = kept::longer(contract) {
         let second = Run::of(&longer, true);
         let ran = call::bind("it", session.inputs(), &rules, longer)
-            .and_then(|bound| session.lane()?.run(&bound))
+            .and_then(|bound| session.instance()?.run(&bound))
             .and_then(|outputs| call::label(session.outputs(), outputs));
         // A run that fails at made-up lengths says nothing of the outputs.
         runs.extend(ran.ok().map(|outputs| second.gave(&outputs)));

@@ -12,9 +12,9 @@ use crate::tensor::NnTensor;
 use tokio::time::Instant;
 
 impl Model {
-    /// Runs every lane once on `inputs`, so that the first caller does not pay for what a backend does on a
+    /// Runs every instance once on `inputs`, so that the first caller does not pay for what a backend does on a
     /// first run, and so that the model's pace is known. Blocks; counts nothing. For use before the model
-    /// serves: lanes that are running meanwhile are left out. Returns what the last lane answered.
+    /// serves: instances that are running meanwhile are left out. Returns what the last instance answered.
     ///
     /// # Errors
     ///
@@ -24,7 +24,7 @@ impl Model {
         inputs: Vec<(String, NnTensor)>,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
         let inputs = call::bind(&self.0.name, self.inputs(), &self.0.rules, inputs)?;
-        let mut slots = std::mem::take(&mut self.0.lock().lanes);
+        let mut slots = std::mem::take(&mut self.0.lock().instances);
         let mut best = None;
         let ran = slots.iter_mut().try_fold(Vec::new(), |_, slot| {
             let started = Instant::now();
@@ -34,10 +34,10 @@ impl Model {
             call::label(self.outputs(), outputs)
         });
         let mut state = self.0.lock();
-        state.lanes.append(&mut slots);
+        state.instances.append(&mut slots);
         if let Some(best) = best {
             state.scheduler.pace.start(best, total_bytes(&inputs));
-            // The first run of a lane may take long for reasons of its own; the best of them tells of the model.
+            // The first run of an instance may take long for reasons of its own; the best of them tells of the model.
             state
                 .quick
                 .ran(Shapes::One(inputs.iter()), best, ran.is_ok());
@@ -46,22 +46,22 @@ impl Model {
         ran
     }
 
-    /// Runs one lane once on `inputs`. Blocks; counts nothing. For use before the model serves.
+    /// Runs one instance once on `inputs`. Blocks; counts nothing. For use before the model serves.
     ///
     /// # Errors
     ///
-    /// What a call with these inputs would get, and `RuntimeError` where no lane is free.
+    /// What a call with these inputs would get, and `RuntimeError` where no instance is free.
     pub fn try_run(
         &self,
         inputs: Vec<(String, NnTensor)>,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
         let inputs = call::bind(&self.0.name, self.inputs(), &self.0.rules, inputs)?;
-        let slot = self.0.lock().lanes.pop();
+        let slot = self.0.lock().instances.pop();
         let Some(mut slot) = slot else {
-            return Err(NnError::runtime("no lane is free"));
+            return Err(NnError::runtime("no instance is free"));
         };
         let ran = self.0.trial(&mut slot, &inputs);
-        self.0.lock().lanes.push(slot);
+        self.0.lock().instances.push(slot);
         call::label(self.outputs(), ran?)
     }
 
@@ -134,11 +134,11 @@ impl Model {
         &self,
         run: impl FnOnce(&mut Slot) -> Result<T, NnError>,
     ) -> Result<T, NnError> {
-        let Some(mut slot) = self.0.lock().lanes.pop() else {
-            return Err(NnError::runtime("all lanes of the model are busy"));
+        let Some(mut slot) = self.0.lock().instances.pop() else {
+            return Err(NnError::runtime("all instances of the model are busy"));
         };
         let ran = run(&mut slot);
-        self.0.lock().lanes.push(slot);
+        self.0.lock().instances.push(slot);
         ran
     }
 

@@ -126,7 +126,7 @@ fn the_shape_that_comes_out_is_the_right_one_whatever_the_graph_declares() {
 
 fn options(precision: Precision, non_finite: bool) -> LoadOptions {
     LoadOptions {
-        lanes: Some(1),
+        instances: Some(1),
         precision,
         non_finite,
         ..LoadOptions::default()

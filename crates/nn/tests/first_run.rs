@@ -272,7 +272,7 @@ fn an_index_outside_of_its_table_is_the_callers_error_on_every_backend() {
     for graph in [table(10), quantised_table(10)] {
         std::fs::write(&path, graph).unwrap();
         let options = LoadOptions {
-            lanes: Some(1),
+            instances: Some(1),
             ..LoadOptions::default()
         };
         for backend in every_backend() {

@@ -68,8 +68,8 @@ fn outputs(backend: &dyn Backend, name: &str, inputs: &[(&str, NnTensor)]) -> Ve
     };
     let bound: Vec<NnTensor> = session.inputs().iter().map(of).collect();
     let outputs = session
-        .lane()
-        .and_then(|mut lane| lane.run(&bound))
+        .instance()
+        .and_then(|mut instance| instance.run(&bound))
         .unwrap_or_else(|error| panic!("{name} on {}: {error}", backend.name()));
     outputs.iter().flat_map(as_fp32).collect()
 }
@@ -172,8 +172,8 @@ fn minilm_gives_embeddings_that_mean_the_same_on_every_runtime() {
         ("token_type_ids", i64s(&dims, &vec![0; ROWS * COLUMNS])),
     ];
     // Measured here: 7.4e-5 on vectors of length about 6. Only the weights have 8 bits: the graph turns them into FP32
-    // (Cast, Mul), and every product is one of FP32. What differs is the order of sums through six layers. Activations of
-    // 8 bits would be off by more than ten times as much.
+    // (Cast, Mul), and every product is one of FP32. What differs is the order of sums through six layers. Activations
+    // of 8 bits would be off by more than ten times as much.
     let answers = agree("minilm", &inputs, &within(2e-4));
     // What a caller makes of it: a sentence's embedding, of which the direction counts.
     let embedding = |answer: &[f32], row: usize| -> Vec<f32> {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use penstock_nn::backend::scripted::{Scripted, Step};
 use penstock_nn::batching::{DynamicBatching, Padding};
 use penstock_nn::{
-    CallOptions, Dim, ErrorCode, GraphSource, Joins, LoadOptions, Model, NnError, NnTensor, Port,
-    PortType, Refusal, TensorType,
+    CallOptions, Dim, EngineRefusal, ErrorCode, GraphSource, Joins, LoadOptions, Model, NnError,
+    NnTensor, Port, PortType, TensorType,
 };
 use support::{Gate, as_fp32, fp32, until};
 use tokio::task::{JoinHandle, JoinSet};
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 fn joining() -> DynamicBatching {
     DynamicBatching {
-        max_wait: Duration::ZERO,
+        max_queue_delay: Duration::ZERO,
         ..DynamicBatching::default()
     }
 }
@@ -36,7 +36,7 @@ fn model_with(backend: &Scripted, options: LoadOptions) -> Model {
 
 fn model(backend: &Scripted, joining: DynamicBatching) -> Model {
     let options = LoadOptions {
-        lanes: Some(1),
+        instances: Some(1),
         queue_max: 64,
         joining: Ok(joining),
         ..LoadOptions::default()
@@ -239,7 +239,7 @@ async fn a_caller_that_goes_or_runs_out_of_time_leaves_the_others_of_its_run_alo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_nobody_waits_for_any_more_is_ended_early_and_its_lane_is_good_again() {
+async fn a_run_nobody_waits_for_any_more_is_ended_early_and_its_instance_is_good_again() {
     let backend = Scripted::new(|_, inputs| match as_fp32(&inputs[0])[..] {
         [0.0] => Step::Echo,
         _ => Step::UntilInterrupted,
@@ -258,10 +258,13 @@ async fn a_run_nobody_waits_for_any_more_is_ended_early_and_its_lane_is_good_aga
         .await
         .unwrap()
         .expect_err("too slow");
-    assert_eq!(error.refusal, Some(Refusal::Deadline));
+    assert_eq!(error.refusal, Some(EngineRefusal::Deadline));
     assert!(error.retry_after.is_some_and(|wait| wait > Duration::ZERO));
     until("its run ends", || model.stats().running == 0).await;
-    model.infer(input(&[0.0])).await.expect("the lane is good");
+    model
+        .infer(input(&[0.0]))
+        .await
+        .expect("the instance is good");
     assert_eq!(model.stats().refusals.deadline, 1);
 }
 
@@ -298,7 +301,7 @@ async fn a_call_the_line_would_make_late_is_shed_at_once_and_told_when_to_come_b
         }
     });
     let options = LoadOptions {
-        lanes: Some(1),
+        instances: Some(1),
         queue_max: 64,
         ..LoadOptions::default()
     };
@@ -316,7 +319,7 @@ async fn a_call_the_line_would_make_late_is_shed_at_once_and_told_when_to_come_b
         .await
         .unwrap()
         .expect_err("no time");
-    assert_eq!(error.refusal, Some(Refusal::Shed));
+    assert_eq!(error.refusal, Some(EngineRefusal::Shed));
     assert!(
         asked.elapsed() < Duration::from_millis(90),
         "it was not let wait"
@@ -347,7 +350,7 @@ async fn a_full_line_gives_a_place_of_the_last_to_a_call_that_goes_before_it() {
         }
     });
     let options = LoadOptions {
-        lanes: Some(1),
+        instances: Some(1),
         queue_max: 3,
         priority_levels: 3,
         default_priority: Some(2),
@@ -369,7 +372,7 @@ async fn a_full_line_gives_a_place_of_the_last_to_a_call_that_goes_before_it() {
         .await
         .unwrap()
         .expect_err("full");
-    assert_eq!(error.refusal, Some(Refusal::QueueFull));
+    assert_eq!(error.refusal, Some(EngineRefusal::QueueFull));
     let urgent = call(&model, &[5.0], of(Some(1)));
     let error = calls
         .pop()
@@ -377,7 +380,7 @@ async fn a_full_line_gives_a_place_of_the_last_to_a_call_that_goes_before_it() {
         .await
         .unwrap()
         .expect_err("the newest of the last");
-    assert_eq!(error.refusal, Some(Refusal::QueueFull));
+    assert_eq!(error.refusal, Some(EngineRefusal::QueueFull));
     assert!(error.message.contains("higher priority"), "{error}");
     gate.open();
     for call in [first, urgent].into_iter().chain(calls) {
@@ -550,12 +553,12 @@ async fn a_storm_of_callers_that_go_and_fail_and_run_late_leaves_nothing_behind(
         Step::Delay(Duration::from_micros(us), Box::new(Step::Echo))
     });
     let options = LoadOptions {
-        lanes: Some(2),
+        instances: Some(2),
         queue_max: 16,
         priority_levels: 2,
         joining: Ok(DynamicBatching {
             max_items: 8,
-            max_wait: Duration::from_millis(2),
+            max_queue_delay: Duration::from_millis(2),
             ..DynamicBatching::default()
         }),
         ..LoadOptions::default()
@@ -602,7 +605,7 @@ async fn a_storm_of_callers_that_go_and_fail_and_run_late_leaves_nothing_behind(
             together.spawn(async move { model.infer(input(&[1.0])).await.is_ok() });
         }
         while let Some(answered) = together.join_next().await {
-            answered.expect("both lanes are there");
+            answered.expect("both instances are there");
         }
     }
 }

@@ -153,7 +153,7 @@ fn a_model_in_the_directory_answers_by_name_and_version() {
         ] {
             let model = repository.get("double", asked).expect("it is ready");
             assert_eq!(
-                (model.version(), model.backend(), model.lanes()),
+                (model.version(), model.backend(), model.instances()),
                 (answers, backend, 2)
             );
         }
@@ -282,7 +282,7 @@ fn what_is_wrong_with_one_model_is_its_state_and_stops_no_other() {
 }
 
 #[test]
-fn a_model_is_ready_only_after_every_lane_has_run_the_least_call_its_contract_allows() {
+fn a_model_is_ready_only_after_every_instance_has_run_the_least_call_its_contract_allows() {
     let models = Models::new();
     // Trying whether rows depend on each other comes after, and makes runs of its own.
     models
@@ -314,7 +314,7 @@ fn a_model_is_ready_only_after_every_lane_has_run_the_least_call_its_contract_al
         "{:?}",
         repository.list()[0].versions
     );
-    assert!(backend.calls() >= 2, "one run a lane");
+    assert!(backend.calls() >= 2, "one run an instance");
 }
 
 #[test]
@@ -594,7 +594,7 @@ fn guests_see_a_contract_when_the_engine_has_taken_it_and_requests_under_way_kee
         .handle_in(Some(&old), "m", Some("1"))
         .unwrap();
     let serving = live.runtime.block_on(under_way.model()).ok().unwrap();
-    let lanes = serving.lanes();
+    let instances = serving.instances();
     drop(serving);
     // What the graph is not: refused, whatever the text says.
     live.models
@@ -614,13 +614,22 @@ fn guests_see_a_contract_when_the_engine_has_taken_it_and_requests_under_way_kee
     live.models.file("m/model.toml", &three);
     live.until("taken", |r| text(r) == three);
     let new = live.repository.handle("m", None).unwrap();
-    let lanes_of = |handle: &Handle| live.runtime.block_on(handle.model()).ok().unwrap().lanes();
-    assert_eq!((lanes_of(&under_way), lanes_of(&new)), (lanes, 3));
+    let instances_of = |handle: &Handle| {
+        live.runtime
+            .block_on(handle.model())
+            .ok()
+            .unwrap()
+            .instances()
+    };
+    assert_eq!(
+        (instances_of(&under_way), instances_of(&new)),
+        (instances, 3)
+    );
     let path = old.path().to_path_buf();
     assert!(path.exists());
     drop(old);
     assert!(!path.exists(), "the last instance that saw it is gone");
-    live.until("let go", |_| lanes_of(&under_way) == 3);
+    live.until("let go", |_| instances_of(&under_way) == 3);
     // The same where the version itself goes: whoever saw it is answered, everybody else is not.
     let old = live.repository.snapshot().unwrap();
     std::fs::remove_dir_all(live.models.0.join("m")).unwrap();

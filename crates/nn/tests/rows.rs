@@ -1,5 +1,5 @@
-//! One caller's numbers never change another's answer: what the operators of a graph say of its rows is held against what
-//! every backend computes, alone and in every batch, and against what becomes of a model that is loaded.
+//! One caller's numbers never change another's answer: what the operators of a graph say of its rows is held against
+//! what every backend computes, alone and in every batch, and against what becomes of a model that is loaded.
 
 mod support;
 
@@ -298,12 +298,12 @@ fn run(
     batches: &[Vec<[f32; 4]>],
 ) -> Option<(Rows, Vec<Vec<f32>>)> {
     let session = backend.load(graph, &LoadOptions::default()).ok()?;
-    let mut lane = session.lane().ok()?;
+    let mut instance = session.instance().ok()?;
     let mut answers = Vec::new();
     for batch in batches {
         let values: Vec<f32> = batch.iter().flatten().copied().collect();
         let input = fp32(&[batch.len() as u32, 4], &values);
-        let outputs: Vec<NnTensor> = lane.run(&[input]).ok()?;
+        let outputs: Vec<NnTensor> = instance.run(&[input]).ok()?;
         answers.push(as_fp32(&outputs[0]));
     }
     Some((session.rows(), answers))

@@ -50,7 +50,7 @@ fn peak() -> usize {
 
 fn load(backend: &dyn Backend, graph: &GraphSource) -> Model {
     let options = LoadOptions {
-        lanes: Some(1),
+        instances: Some(1),
         working_bytes: Some(LIMIT),
         ..LoadOptions::default()
     };
@@ -216,7 +216,7 @@ fn a_run_of_many_operator_threads_is_bounded_too() {
     let _alone = alone();
     let backend = onnxruntime();
     let options = LoadOptions {
-        lanes: Some(1),
+        instances: Some(1),
         intra_op_threads: 4,
         working_bytes: Some(LIMIT),
         ..LoadOptions::default()
@@ -273,7 +273,7 @@ fn runs_at_once_have_a_limit_each() {
     let backend = onnxruntime();
     let case = &cases()[0];
     let options = LoadOptions {
-        lanes: Some(4),
+        instances: Some(4),
         working_bytes: Some(LIMIT),
         ..LoadOptions::default()
     };

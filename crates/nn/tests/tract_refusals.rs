@@ -157,7 +157,7 @@ fn run(
     inputs: &[NnTensor],
 ) -> Result<Vec<NnTensor>, NnError> {
     let session = backend.load(graph, &LoadOptions::default())?;
-    session.lane()?.run(inputs)
+    session.instance()?.run(inputs)
 }
 
 /// That tract refuses the graph at load, and says everything that is needed to mend it.

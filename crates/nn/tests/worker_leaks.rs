@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use penstock_nn::Refusal;
+use penstock_nn::EngineRefusal;
 use support::child::*;
 use support::*;
 
@@ -58,7 +58,7 @@ async fn neither_unloaded_models_nor_restarts_leave_anything() {
         let error = ask(&model, asks::SIGSEGV)
             .await
             .expect_err("its process ended");
-        assert_eq!(error.refusal, Some(Refusal::Ended), "{error}");
+        assert_eq!(error.refusal, Some(EngineRefusal::Ended), "{error}");
         assert_eq!(ask(&model, asks::ECHO).await, Ok(asks::ECHO));
         assert_eq!(process(&model).restarts, restart);
     }

@@ -67,7 +67,7 @@ impl<'a> Get<'a> {
 }
 
 /// An answer whose body has not been read.
-pub struct Answer {
+pub struct Response {
     /// Its status and headers.
     pub status: StatusCode,
     /// Its headers.
@@ -85,7 +85,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-impl Answer {
+impl Response {
     /// A header as text.
     pub fn header(&self, name: &HeaderName) -> Option<String> {
         Some(self.headers.get(name)?.to_str().ok()?.to_owned())
@@ -200,7 +200,7 @@ impl Client {
     }
 
     /// Asks, and follows redirects.
-    pub async fn get(&self, get: &Get<'_>) -> Result<Answer, Error> {
+    pub async fn get(&self, get: &Get<'_>) -> Result<Response, Error> {
         let mut url = get.url.clone();
         let mut authorization = get.authorization.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -239,7 +239,7 @@ impl Client {
         url: &Url,
         authorization: Option<&HeaderValue>,
         headers: &[(HeaderName, HeaderValue)],
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         let at = url.host_str().unwrap_or_default().to_owned();
         let port = url.port_or_known_default().unwrap_or(443);
         let away = |what: &dyn std::fmt::Display| {
@@ -302,7 +302,7 @@ impl Client {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         request: http::Request<Empty<Bytes>>,
         url: &Url,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         let failed = |e: &dyn std::fmt::Display| {
             Error::unreachable(format!("{} did not answer: {e}", redacted(url)))
         };
@@ -320,7 +320,7 @@ impl Client {
             .map_err(|_| failed(&format!("nothing came for {} s", self.idle.as_secs())))?
             .map_err(|e| failed(&e))?;
         let (parts, body) = answer.into_parts();
-        Ok(Answer {
+        Ok(Response {
             status: parts.status,
             headers: parts.headers,
             body,

@@ -57,7 +57,7 @@ pub struct Head {
 
 /// What to do with an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum Action {
     /// What is in the cache is what the server has.
     Unchanged,
     /// The body follows the part; all of it will have so many bytes.
@@ -81,28 +81,28 @@ pub enum Answer {
 }
 
 /// What an answer means.
-pub fn judge(asked: &Conditions, part: &Part, head: &Head) -> Answer {
+pub fn judge(asked: &Conditions, part: &Part, head: &Head) -> Action {
     match head.status {
-        200 => Answer::StartOver { total: head.length },
+        200 => Action::StartOver { total: head.length },
         206 => match (asked.from, head.range.as_deref().and_then(content_range)) {
             // A server that sends another range than the one asked for would leave a hole.
-            (Some(from), Some((first, total))) if first == from => Answer::Append { total },
-            (Some(_), _) => Answer::Forget,
-            (None, _) => Answer::Refused,
+            (Some(from), Some((first, total))) if first == from => Action::Append { total },
+            (Some(_), _) => Action::Forget,
+            (None, _) => Action::Refused,
         },
-        304 if asked.if_none_match.is_some() => Answer::Unchanged,
+        304 if asked.if_none_match.is_some() => Action::Unchanged,
         416 if asked.from.is_some() => {
             let total = head
                 .range
                 .as_deref()
                 .and_then(|r| r.strip_prefix("bytes */"));
             match total.and_then(|total| total.parse::<u64>().ok()) {
-                Some(total) if total == part.bytes => Answer::Complete,
-                _ => Answer::Forget,
+                Some(total) if total == part.bytes => Action::Complete,
+                _ => Action::Forget,
             }
         }
-        408 | 425 | 429 | 500 | 502 | 503 | 504 => Answer::Retry,
-        _ => Answer::Refused,
+        408 | 425 | 429 | 500 | 502 | 503 | 504 => Action::Retry,
+        _ => Action::Refused,
     }
 }
 
@@ -187,30 +187,30 @@ mod tests {
             (
                 &asked,
                 head(200, None),
-                Answer::StartOver { total: Some(10) },
+                Action::StartOver { total: Some(10) },
             ),
             (
                 &asked,
                 head(206, Some("bytes 5-9/10")),
-                Answer::Append { total: Some(10) },
+                Action::Append { total: Some(10) },
             ),
             (
                 &asked,
                 head(206, Some("bytes 5-9/*")),
-                Answer::Append { total: None },
+                Action::Append { total: None },
             ),
-            (&asked, head(206, Some("bytes 4-9/10")), Answer::Forget),
-            (&asked, head(206, Some("bytes 5-7/10")), Answer::Forget),
-            (&asked, head(206, None), Answer::Forget),
-            (&first, head(206, Some("bytes 0-9/10")), Answer::Refused),
-            (&asked, head(304, None), Answer::Unchanged),
-            (&first, head(304, None), Answer::Refused),
-            (&asked, head(416, Some("bytes */5")), Answer::Complete),
-            (&asked, head(416, Some("bytes */4")), Answer::Forget),
-            (&first, head(416, Some("bytes */4")), Answer::Refused),
-            (&asked, head(503, None), Answer::Retry),
-            (&asked, head(404, None), Answer::Refused),
-            (&asked, head(101, None), Answer::Refused),
+            (&asked, head(206, Some("bytes 4-9/10")), Action::Forget),
+            (&asked, head(206, Some("bytes 5-7/10")), Action::Forget),
+            (&asked, head(206, None), Action::Forget),
+            (&first, head(206, Some("bytes 0-9/10")), Action::Refused),
+            (&asked, head(304, None), Action::Unchanged),
+            (&first, head(304, None), Action::Refused),
+            (&asked, head(416, Some("bytes */5")), Action::Complete),
+            (&asked, head(416, Some("bytes */4")), Action::Forget),
+            (&first, head(416, Some("bytes */4")), Action::Refused),
+            (&asked, head(503, None), Action::Retry),
+            (&asked, head(404, None), Action::Refused),
+            (&asked, head(101, None), Action::Refused),
         ] {
             assert_eq!(judge(asked, &have, &head), expected, "{head:?}");
         }
@@ -233,7 +233,7 @@ mod tests {
             let have = part(bytes, Some("\"a\""));
             let asked = conditions(&have, None);
             let head = Head { status, range: Some(range.clone()), ..Head::default() };
-            if let Answer::Append { .. } = judge(&asked, &have, &head) {
+            if let Action::Append { .. } = judge(&asked, &have, &head) {
                 let start = format!("bytes {bytes}-");
                 // Leading zeros are digits, too.
                 let first: u64 = range[6..].split('-').next().unwrap().parse().unwrap();

@@ -293,8 +293,8 @@ pub(crate) fn cost(nodes: &[Node], known: HashSet<String>, functions: &[Function
     }
 }
 
-/// Which inputs decide the shape of the output of an operator that [`shaped`] does not have; `None` where no input does,
-/// or where nothing is known of the operator.
+/// Which inputs decide the shape of the output of an operator that [`shaped`] does not have; `None` where no input
+/// does, or where nothing is known of the operator.
 fn shaped_at_run_time(node: &Node) -> Option<(usize, usize)> {
     const ALL: usize = usize::MAX;
     if !matches!(node.domain.as_str(), "" | "ai.onnx") {
@@ -313,8 +313,8 @@ fn shaped_at_run_time(node: &Node) -> Option<(usize, usize)> {
     })
 }
 
-/// The values whose shapes follow from values that callers send, and not from shapes alone. A run with made-up values says
-/// nothing about these shapes. `known` are the names of the initializers.
+/// The values whose shapes follow from values that callers send, and not from shapes alone. A run with made-up values
+/// says nothing about these shapes. `known` are the names of the initializers.
 pub(crate) fn open_shapes<'n>(
     nodes: &'n [Node],
     known: &'n HashSet<String>,

@@ -93,8 +93,8 @@ impl Graph {
         &self.0.facts.operators
     }
 
-    /// Whether the shape of an output follows from values that callers send. The output of a sequence is two tensors, of
-    /// which the second has a name of its own.
+    /// Whether the shape of an output follows from values that callers send. The output of a sequence is two tensors,
+    /// of which the second has a name of its own.
     pub(crate) fn has_open_shape(&self, output: &str) -> bool {
         let of_sequence = output.strip_suffix(".shapes").unwrap_or(output);
         [output, of_sequence]

@@ -40,5 +40,5 @@ pub use registry::Backends;
 pub use rows::Rows;
 #[cfg(feature = "native")]
 pub use session::ProcessStats;
-pub use session::{Backend, Interrupt, Lane, Session};
+pub use session::{Backend, Instance, Interrupt, Session};
 pub use versions::Reads;

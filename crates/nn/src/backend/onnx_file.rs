@@ -4,11 +4,11 @@
 //! Decisions:
 //!
 //! - **A graph opens no file outside its folder.** ONNX lets a tensor name a file that holds its numbers, by any path.
-//!   Runtimes have followed `../`, absolute paths and special words of their own. A model file may come from anywhere, so
-//!   its file names are checked here, the same way for every backend. A link in the folder is followed: the operator put
-//!   it there.
-//! - **Weights are skipped, not read.** The walk keeps the ports, the initializers' names and shapes, constants of a few
-//!   numbers, and the operators with their attributes. A file of two gigabytes therefore costs little memory here.
+//!   Runtimes have followed `../`, absolute paths and special words of their own. A model file may come from anywhere,
+//!   so its file names are checked here, the same way for every backend. A link in the folder is followed: the operator
+//!   put it there.
+//! - **Weights are skipped, not read.** The walk keeps the ports, the initializers' names and shapes, constants of a
+//!   few numbers, and the operators with their attributes. A file of two gigabytes therefore costs little memory here.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};

@@ -5,19 +5,19 @@
 //! - **The library is examined before the `ort` crate sees it.** `ort` panics where a library lacks the API it
 //!   was built for, and asks only for the version string before it goes on; here the library must hand out API
 //!   24 before anything else is called on it, and everything that is wrong with it is an error naming the path.
-//! - **One session a model, shared by its lanes.** ONNX Runtime documents `Run` as safe to call at once on one
+//! - **One session a model, shared by its instances.** ONNX Runtime documents `Run` as safe to call at once on one
 //!   session, and the CPU provider is; weights and their prepacked copies are then in memory once, and a model
-//!   loads once however many lanes it has. `ort`'s `Session::run` takes `&mut self` because of other providers,
+//!   loads once however many instances it has. `ort`'s `Session::run` takes `&mut self` because of other providers,
 //!   so `Run` is called on the C API here. It is the same for the other providers: ONNX Runtime itself takes turns
 //!   for one that does not allow calls at once, CUDA's keeps a stream a thread, TensorRT's takes turns inside. A
-//!   session a lane would hold the weights on the device as many times.
+//!   session an instance would hold the weights on the device as many times.
 //! - **A provider that is asked for computes, or the load fails.** It must be among those the library was built with,
 //!   and must register; both are checked before a graph is read. Single operators that a device does not have run on
 //!   the processor, as ONNX Runtime always does it: `session.disable_cpu_ep_fallback` would refuse nearly every graph
 //!   that computes a shape.
-//! - **The precision the graph has**, unless the contract says `precision = "fast"`. TF32 is off on CUDA, no provider is
-//!   told to use FP16, and what ONNX Runtime does by itself to be faster is off ([`EXACT`]): which device a server has
-//!   must not change its answers.
+//! - **The precision the graph has**, unless the contract says `precision = "fast"`. TF32 is off on CUDA, no provider
+//!   is told to use FP16, and what ONNX Runtime does by itself to be faster is off ([`EXACT`]): which device a server
+//!   has must not change its answers.
 //! - **A run can be ended early**, between two operators, by its own run options.
 //! - **A run's memory is bounded** ([`LoadOptions::working_bytes`]) and given back: see [`allocator`].
 //! - **Inputs are borrowed, outputs copied at most once.** ONNX Runtime reads a guest's bytes where they lie,
@@ -65,10 +65,11 @@ mod values;
 /// The name `model.toml` knows the backend by.
 pub const NAME: &str = super::names::ONNXRUNTIME;
 
-/// The session options of the precision the graph has. Those that are ONNX Runtime's defaults today are set all the same.
+/// The session options of the precision the graph has. Those that are ONNX Runtime's defaults today are set all the
+/// same.
 ///
-/// `session.x64quantprecision` is left alone: it would keep U8 by S8 products from overflowing 16 bits on x86 processors
-/// without VNNI, and ONNX Runtime 1.29 does not survive it on some graphs.
+/// `session.x64quantprecision` is left alone: it would keep U8 by S8 products from overflowing 16 bits on x86
+/// processors without VNNI, and ONNX Runtime 1.29 does not survive it on some graphs.
 const EXACT: &[(&str, &str)] = &[
     // By default DequantizeLinear with MatMul becomes MatMulNBits with 8-bit activations, up to 3e-2 off.
     ("session.qdq_matmulnbits_accuracy_level", "0"),

@@ -6,19 +6,20 @@
 //! - **The C API, through `openvino-sys`.** The `openvino` crate above it copies every input, compiles without
 //!   properties and panics on what a library may answer; docs/decisions/0011 has the list. The library is examined
 //!   before that crate sees it, as ONNX Runtime's is, because what it lacks would be a panic there.
-//! - **One compiled model, an infer request a lane.** Weights are in memory once. The model is compiled for as many
-//!   streams as it has lanes, and for no more threads than there are cores, so that lanes do not take each other's.
-//! - **The precision the graph has**, unless the contract says `precision = "fast"`. OpenVINO may compute FP32 graphs in
-//!   BF16 or FP16 where a device is quicker at it, and quantise activations beside 8-bit weights. It is told not to: which
-//!   device a server has must not change its answers.
+//! - **One compiled model, an infer request an instance.** Weights are in memory once. The model is compiled for as
+//!   many streams as it has instances, and for no more threads than there are cores, so that instances do not take each
+//!   other's.
+//! - **The precision the graph has**, unless the contract says `precision = "fast"`. OpenVINO may compute FP32 graphs
+//!   in BF16 or FP16 where a device is quicker at it, and quantise activations beside 8-bit weights. It is told not to:
+//!   which device a server has must not change its answers.
 //! - **One device, and that one.** `AUTO`, `HETERO` and the other names that choose a device themselves are refused,
 //!   and so is a device that is not there.
 //! - **A run can be ended early.** It is started and waited for, and cancelled between two operators.
-//! - **A graph of open shapes is compiled anew after a run that did not end well.** The CPU plugin keeps shapes from run
-//!   to run, and a run that fails or is cancelled in the middle leaves them as they are: later, sound calls then fail
-//!   (seen with 2026.4.1; the suite has it). So the compiled model is thrown away, by the call that spoilt it, and what
-//!   ran on it meanwhile runs again. Ending such a run early costs a compilation, so it is ended only once it has taken
-//!   as long as that: at worst twice what would have been best. A graph without open shapes has neither trouble.
+//! - **A graph of open shapes is compiled anew after a run that did not end well.** The CPU plugin keeps shapes from
+//!   run to run, and a run that fails or is cancelled in the middle leaves them as they are: later, sound calls then
+//!   fail (seen with 2026.4.1; the suite has it). So the compiled model is thrown away, by the call that spoilt it, and
+//!   what ran on it meanwhile runs again. Ending such a run early costs a compilation, so it is ended only once it has
+//!   taken as long as that: at worst twice what would have been best. A graph without open shapes has neither trouble.
 //! - **What the CPU cannot carry is refused, not narrowed.** OpenVINO's CPU plugin computes INT64 in 32 bits and FP64
 //!   in FP32. FP64 ports are refused when the graph is loaded; a number beyond 32 bits in an INT64 input is the
 //!   caller's error. Inside the graph they are as OpenVINO has them.
@@ -322,8 +323,8 @@ fn is_own_format(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "xml")
 }
 
-/// The newest opset that graphs are handed to it in whatever their operators. It reads any (measured with 2026.4.1: opsets
-/// 1 to 29, IR 1 to 16), and would take an operator that has changed since for what it was.
+/// The newest opset that graphs are handed to it in whatever their operators. It reads any (measured with 2026.4.1:
+/// opsets 1 to 29, IR 1 to 16), and would take an operator that has changed since for what it was.
 pub const TESTED_OPSET: u64 = 26;
 
 impl Backend for OpenVino {

@@ -29,7 +29,7 @@ impl From<&Path> for GraphSource {
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// Calls that may run at once; `None` for the number of cores.
-    pub lanes: Option<usize>,
+    pub instances: Option<usize>,
     /// Threads one call may spread over inside one operator. ONNX Runtime and OpenVINO have them; tract runs a
     /// call on one thread.
     pub intra_op_threads: usize,
@@ -54,7 +54,7 @@ pub struct LoadOptions {
     /// Libraries of operators beside ONNX's own, for ONNX Runtime. Loading one runs its code, so paths come from the
     /// operator of the server and never from a model.
     pub operator_libraries: Vec<PathBuf>,
-    /// Calls that may wait for a lane; the next is refused.
+    /// Calls that may wait for an instance; the next is refused.
     pub queue_max: usize,
     /// Levels of priority.
     pub priority_levels: u8,
@@ -69,7 +69,7 @@ pub struct LoadOptions {
     pub working_bytes: Option<usize>,
 }
 
-/// Default of [`LoadOptions::queue_max`]: at a millisecond a call and two lanes the last in line waits an
+/// Default of [`LoadOptions::queue_max`]: at a millisecond a call and two instances the last in line waits an
 /// eighth of a second, which is about where a caller is better served by a refusal it can retry elsewhere.
 pub const QUEUE_MAX: usize = 256;
 
@@ -81,7 +81,7 @@ pub const RUN_MEMORY_BYTES: usize = 1 << 30;
 impl Default for LoadOptions {
     fn default() -> Self {
         Self {
-            lanes: None,
+            instances: None,
             intra_op_threads: 1,
             provider: Provider::Cpu,
             device: None,
@@ -103,10 +103,10 @@ impl Default for LoadOptions {
 }
 
 impl LoadOptions {
-    /// The number of lanes asked for, or one a core.
-    pub fn lane_count(&self) -> usize {
+    /// The number of instances asked for, or one a core.
+    pub fn instance_count(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        self.lanes.unwrap_or_else(cores).max(1)
+        self.instances.unwrap_or_else(cores).max(1)
     }
 }
 

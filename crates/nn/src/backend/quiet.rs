@@ -1,5 +1,5 @@
-//! Panics of a runtime that are answered and not logged: a runtime in Rust panics over an index that a caller sent, and a
-//! caller must not be able to fill the log with backtraces.
+//! Panics of a runtime that are answered and not logged: a runtime in Rust panics over an index that a caller sent, and
+//! a caller must not be able to fill the log with backtraces.
 
 use std::any::Any;
 use std::cell::Cell;

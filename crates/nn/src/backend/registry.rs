@@ -126,14 +126,14 @@ impl Backends {
         }
     }
 
-    /// The backends that may load `graph`, the most preferred first: as [`Backends::choose_for`], without those that are
-    /// too old for it. Where the choice is left to the server there may be several. Returns with them why others, more
-    /// preferred, are left out.
+    /// The backends that may load `graph`, the most preferred first: as [`Backends::choose_for`], without those that
+    /// are too old for it. Where the choice is left to the server there may be several. Returns with them why others,
+    /// more preferred, are left out.
     ///
     /// # Errors
     ///
-    /// As [`Backends::choose_for`]; `UnsupportedOperation` when every one is too old for the graph, with the versions that
-    /// each reads.
+    /// As [`Backends::choose_for`]; `UnsupportedOperation` when every one is too old for the graph, with the versions
+    /// that each reads.
     pub fn choose_for_graph(
         &self,
         asked: &str,

@@ -1,5 +1,5 @@
-//! The traits that a runtime implements: a [`Backend`] loads a graph, a [`Session`] is the loaded graph, and a [`Lane`] runs one
-//! call at a time.
+//! The traits that a runtime implements: a [`Backend`] loads a graph, a [`Session`] is the loaded graph, and an
+//! [`Instance`] runs one call at a time.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub trait Backend: Send + Sync {
     -> Result<Arc<dyn Session>, NnError>;
 }
 
-/// A loaded graph: weights and plans, shared by every lane.
+/// A loaded graph: weights and plans, shared by every instance.
 pub trait Session: Send + Sync {
     /// What goes in, in the graph's order.
     fn inputs(&self) -> &[Port];
@@ -61,8 +61,8 @@ pub trait Session: Send + Sync {
         false
     }
 
-    /// A lane of its own: whatever one call at a time needs beside the weights.
-    fn lane(&self) -> Result<Box<dyn Lane>, NnError>;
+    /// An instance of its own: whatever one call at a time needs beside the weights.
+    fn instance(&self) -> Result<Box<dyn Instance>, NnError>;
 
     /// What the time of a run follows from. Only where values have no part in it may short runs happen on a server
     /// thread, in a guest's fiber. A run that can turn into something long and deep, such as compiling the graph
@@ -99,7 +99,7 @@ pub trait Session: Send + Sync {
 }
 
 /// The right to run one call at a time.
-pub trait Lane: Send {
+pub trait Instance: Send {
     /// Runs the graph. Blocks.
     ///
     /// `inputs` are one a port, in the port's order, of the port's type and rank, and true to their own
@@ -107,9 +107,9 @@ pub trait Lane: Send {
     /// tensor an output port, in that order; an absent one for an optional output without a value.
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError>;
 
-    /// Hands a run to the process it happens in, and waits for at most `at_most`. True where [`Lane::run`] on the same
-    /// inputs, which must be called next, comes back at once or runs on the calling thread; false where it waits for
-    /// another process. `run` need not be called next where this was false before anything was handed over.
+    /// Hands a run to the process it happens in, and waits for at most `at_most`. True where [`Instance::run`] on the
+    /// same inputs, which must be called next, comes back at once or runs on the calling thread; false where it waits
+    /// for another process. `run` need not be called next where this was false before anything was handed over.
     fn begin(&mut self, inputs: &[NnTensor], at_most: std::time::Duration) -> bool {
         let _ = (inputs, at_most);
         true
@@ -120,16 +120,16 @@ pub trait Lane: Send {
         false
     }
 
-    /// What ends a run of this lane from another thread, where the runtime has such a thing. Asked for once,
-    /// when the lane is made.
+    /// What ends a run of this instance from another thread, where the runtime has such a thing. Asked for once,
+    /// when the instance is made.
     fn interrupt(&self) -> Option<Arc<dyn Interrupt>> {
         None
     }
 }
 
-/// Ends a lane's run early.
+/// Ends an instance's run early.
 pub trait Interrupt: Send + Sync {
-    /// Makes the run of the lane that goes on, or is about to begin, end soon with an error. May come at any time.
+    /// Makes the run of the instance that goes on, or is about to begin, end soon with an error. May come at any time.
     fn interrupt(&self);
 
     /// Forgets an interrupt that came too late for the run it was meant for. Called before each run that may be

@@ -5,7 +5,7 @@
 //! - **One plan for every shape where tract can make one.** Symbolic dimensions stay symbolic through
 //!   optimisation. Where tract cannot (an operator that needs numbers), a plan is made for each shape that is
 //!   asked for, and the [`MAX_PLANS`] last used are kept. Making one takes as long as loading did, so a caller
-//!   that sends a new shape each time pays for it in latency, on its own lane; memory stays bounded.
+//!   that sends a new shape each time pays for it in latency, on its own instance; memory stays bounded.
 //! - **A symbolic plan runs only shapes that were vetted.** tract checks inputs against their own declared
 //!   shapes and believes what it concluded from them: given `[N,K] × [L,M]` it concludes `K = L`, and runs a
 //!   call in which they differ, over memory that is not the tensor's. So the graph's shapes are inferred once
@@ -38,7 +38,7 @@ use super::message::{panic_text, presentable};
 use super::options::{GraphSource, LoadOptions};
 use super::port::{Dim, Port, PortType};
 use super::rows::Rows;
-use super::session::{Backend, Interrupt, Lane, Session};
+use super::session::{Backend, Instance, Interrupt, Session};
 use super::versions::Reads;
 use crate::allocation::can_allocate;
 use crate::error::{ErrorCode, NnError, listed, quoted};
@@ -62,8 +62,8 @@ pub const MAX_VETTED_SHAPES: usize = 1024;
 /// The release this crate is built with; tract does not export its own. A test compares it with Cargo.lock.
 pub const VERSION: &str = "0.23.9";
 
-/// The newest opset whose operators `scripts/tract-conformance` compares with the ONNX project's own results (onnx 1.23.2).
-/// tract itself reads any.
+/// The newest opset whose operators `scripts/tract-conformance` compares with the ONNX project's own results (onnx
+/// 1.23.2). tract itself reads any.
 pub const TESTED_OPSET: u64 = 28;
 
 /// The backend; it has no state of its own.
@@ -192,12 +192,12 @@ impl Session for TractSession {
         self.0.cost.clone()
     }
 
-    fn lane(&self) -> Result<Box<dyn Lane>, NnError> {
-        Ok(Box::new(TractLane(self.0.clone(), Arc::default())))
+    fn instance(&self) -> Result<Box<dyn Instance>, NnError> {
+        Ok(Box::new(TractInstance(self.0.clone(), Arc::default())))
     }
 }
 
-struct TractLane(Arc<Graph>, Arc<Stop>);
+struct TractInstance(Arc<Graph>, Arc<Stop>);
 
 /// Ends a run between two operators of the plan. An operator itself, and the body of a `Scan`, run to their end.
 #[derive(Default)]
@@ -213,7 +213,7 @@ impl Interrupt for Stop {
     }
 }
 
-impl Lane for TractLane {
+impl Instance for TractInstance {
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError> {
         let graph = &*self.0;
         let plan = graph.plan_for(inputs)?;
@@ -287,7 +287,7 @@ impl Graph {
                 if let Some(plan) = known {
                     return Ok(plan);
                 }
-                // Made outside the lock: another lane with a known shape must not wait for it. Two lanes may
+                // Made outside the lock: another instance with a known shape must not wait for it. Two instances may
                 // make the same plan at once; the second replaces the first.
                 let plan = (self.with_shapes(&shapes))
                     .and_then(|model| model.into_optimized()?.into_runnable())

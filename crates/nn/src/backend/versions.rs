@@ -1,8 +1,8 @@
 //! Which versions of ONNX each backend reads, and what is said of a graph that is newer.
 //!
-//! A graph names the version of the file format (IR) and, for each domain, of the set of operators (opset). ONNX Runtime
-//! refuses a version that it does not know. OpenVINO and tract read any, and would take an operator that has changed since
-//! for what it was. So a graph of a newer opset goes to them only if none of its operators has changed.
+//! A graph names the version of the file format (IR) and, for each domain, of the set of operators (opset). ONNX
+//! Runtime refuses a version that it does not know. OpenVINO and tract read any, and would take an operator that has
+//! changed since for what it was. So a graph of a newer opset goes to them only if none of its operators has changed.
 
 use super::graph::Graph;
 
@@ -22,8 +22,8 @@ pub const NEWEST_OPSET: u64 = 28;
 /// See [`NEWEST_OPSET`].
 pub const NEWEST_IR: u64 = 14;
 
-/// Opsets up to this one, and file formats up to [`ALWAYS_READ_IR`], are read by every version of every backend that this
-/// server takes. Nothing is asked for them.
+/// Opsets up to this one, and file formats up to [`ALWAYS_READ_IR`], are read by every version of every backend that
+/// this server takes. Nothing is asked for them.
 pub const ALWAYS_READ_OPSET: u64 = 21;
 /// See [`ALWAYS_READ_OPSET`].
 pub const ALWAYS_READ_IR: u64 = 10;

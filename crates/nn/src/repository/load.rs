@@ -23,8 +23,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl Core {
-    /// Loads one version, holds it against its contract and runs it once on every lane. Returns it with the bytes that it
-    /// holds.
+    /// Loads one version, holds it against its contract and runs it once on every instance. Returns it with the bytes
+    /// that it holds.
     pub(super) fn load(&self, start: &Start, progress: &Progress) -> Result<(Model, u64), NnError> {
         let (name, version) = (&start.name, start.version);
         let contract = start.contract.as_deref().ok_or_else(|| {
@@ -186,8 +186,8 @@ impl Core {
         }
     }
 
-    /// Runs made-up calls on the model and on the first other backend that loads its graph. Whatever goes wrong with the
-    /// other says nothing about the model.
+    /// Runs made-up calls on the model and on the first other backend that loads its graph. Whatever goes wrong with
+    /// the other says nothing about the model.
     pub(super) fn compare(
         &self,
         model: &Model,
@@ -197,7 +197,7 @@ impl Core {
         progress: &Progress,
     ) -> Agreement {
         let alone = LoadOptions {
-            lanes: Some(1),
+            instances: Some(1),
             provider: Provider::Cpu,
             device: None,
             joining: Err("it is compared with".into()),

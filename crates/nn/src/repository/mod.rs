@@ -5,7 +5,7 @@
 //!
 //! - **Every directory is a model, and every model is listed.** One that cannot be loaded is `Failed` with the
 //!   reason; it neither stops the others nor is left out in silence.
-//! - **A model is ready when every lane has run once** on the least call its contract allows, so that a graph
+//! - **A model is ready when every instance has run once** on the least call its contract allows, so that a graph
 //!   that loads and cannot run is found at start and not by a caller.
 //! - **A call that names no version gets the highest that answers**, and where none does the failure of the highest.
 //!   A broken version never takes the place of a good one, at start as later; which one answered stands in every
@@ -564,8 +564,8 @@ impl Repository {
         index
     }
 
-    /// What was counted of every version, by name and version, or of those of one model, or of one version of it; what is
-    /// not in memory has counted nothing.
+    /// What was counted of every version, by name and version, or of those of one model, or of one version of it; what
+    /// is not in memory has counted nothing.
     ///
     /// # Errors
     ///

@@ -502,8 +502,8 @@ impl Core {
         }
     }
 
-    /// Writes down what came of a load and shows it to callers before anybody else can read the book. A load that the book
-    /// calls done and callers cannot use would make "loaded" a lie for a moment.
+    /// Writes down what came of a load and shows it to callers before anybody else can read the book. A load that the
+    /// book calls done and callers cannot use would make "loaded" a lie for a moment.
     fn finish(
         self: &Arc<Self>,
         mut inner: MutexGuard<'_, Inner>,

@@ -15,8 +15,8 @@
 //! - **The budget is of what serves.** While a version is replaced, the old and the new one are both in memory; that
 //!   overlap is bounded by the number of loads at once and does not count, because a model larger than half of
 //!   the budget could never be replaced otherwise.
-//! - **A load that takes long keeps no other back.** After [`SLOW_LOAD_MS`] it no longer counts among the loads at once;
-//!   [`super::perform`] gives it up when its time is over.
+//! - **A load that takes long keeps no other back.** After [`SLOW_LOAD_MS`] it no longer counts among the loads at
+//!   once; [`super::perform`] gives it up when its time is over.
 //! - **No thrashing.** A version that was called since it came up stays [`MIN_STAY_MS`] at least; calls of another
 //!   that needs its place wait so long. So with two models that do not fit side by side, one load a second is the
 //!   most there is.

@@ -14,7 +14,7 @@ pub enum Stage {
     Reading,
     /// The backend reads and optimises the graph.
     Compiling,
-    /// Every lane runs once.
+    /// Every instance runs once.
     WarmingUp,
     /// Two calls run alone and together.
     TryingJoins,

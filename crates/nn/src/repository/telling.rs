@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 impl Inner {
     /// The catalogue as guests are to see it.
     pub(super) fn listing(&self) -> Vec<Listed> {
-        // One whose name is no model's is an empty folder there, so that `/ready` can say that it is skipped. Longer names than
-        // this were not read as they are, and may not be written as they are.
+        // One whose name is no model's is an empty folder there, so that `/ready` can say that it is skipped. Longer
+        // names than this were not read as they are, and may not be written as they are.
         const MAX_SKIPPED_NAME_BYTES: usize = 200;
         let listed = self.book.models.iter();
         let listed = listed.filter(|(name, _)| name.len() <= MAX_SKIPPED_NAME_BYTES);

@@ -15,8 +15,8 @@ pub struct Situation<'a> {
     pub now: Nanos,
     /// Items of the runs that go on.
     pub running_items: u64,
-    /// How long the first call may be held for others.
-    pub hold: Nanos,
+    /// The queue delay: how long the first call may wait for others.
+    pub queue_delay: Nanos,
     /// Most items of a run at present, at most [`Limits::max_items`].
     pub most_items: u32,
     /// What runs take.
@@ -80,7 +80,7 @@ fn unit<T>(call: &Waiting<T>) -> f64 {
 }
 
 /// Puts the next run together: the oldest call of the highest priority, and after it, in order, those that may
-/// share its run, while items, bytes, tokens and everybody's deadline allow, and no more than the lane's part of
+/// share its run, while items, bytes, tokens and everybody's deadline allow, and no more than the instance's part of
 /// all there is. The queue must not be empty.
 pub fn cut<T>(queue: &Queue<T>, limits: &Limits, situation: &Situation<'_>) -> Cut {
     let Some(leader) = queue.calls().next() else {
@@ -134,7 +134,7 @@ pub fn cut<T>(queue: &Queue<T>, limits: &Limits, situation: &Situation<'_>) -> C
         return Cut::Run(share.calls);
     }
     // Held for as long as the oldest may be, and not so long that somebody's time runs out.
-    let mut until = leader.arrived.saturating_add(situation.hold);
+    let mut until = leader.arrived.saturating_add(situation.queue_delay);
     if let Some(deadline) = share.deadline {
         until = until.min(deadline.saturating_sub(situation.pace.predict(share.bytes())));
     }
@@ -145,13 +145,13 @@ pub fn cut<T>(queue: &Queue<T>, limits: &Limits, situation: &Situation<'_>) -> C
     }
 }
 
-/// How many items a run should have, of those available: a lane's part of all that wait and run, and a preferred
-/// size where there is one. A lane that took all would be at it for long while another went on with the few calls
+/// How many items a run should have, of those available: an instance's part of all that wait and run, and a preferred
+/// size where there is one. An instance that took all would be at it for long while another went on with the few calls
 /// that came after, in small runs.
 fn goal(available: u64, most: u32, limits: &Limits, running: u64) -> u32 {
-    let lanes = limits.lanes.max(1) as u64;
+    let instances = limits.instances.max(1) as u64;
     let most = u64::from(most).min(available.max(1));
-    let part = (available + running).div_ceil(lanes).clamp(1, most);
+    let part = (available + running).div_ceil(instances).clamp(1, most);
     let reachable = || (limits.preferred.iter().copied()).filter(|size| u64::from(*size) <= most);
     (reachable().find(|size| u64::from(*size) >= part))
         .or_else(|| reachable().next_back())
@@ -165,14 +165,14 @@ mod tests {
 
     fn limits() -> Limits {
         Limits {
-            lanes: 1,
+            instances: 1,
             queue_max: 1000,
             levels: 2,
             max_items: 8,
             max_bytes: 1 << 20,
             max_tokens: None,
             preferred: vec![],
-            max_wait: 0,
+            max_queue_delay: 0,
             target: None,
         }
     }
@@ -203,7 +203,7 @@ mod tests {
         let mut situation = Situation {
             now: 0,
             running_items: 0,
-            hold: 0,
+            queue_delay: 0,
             most_items: limits.max_items,
             pace: &pace,
         };
@@ -249,9 +249,9 @@ mod tests {
     }
 
     #[test]
-    fn every_lane_takes_its_part_of_what_waits_and_runs() {
+    fn every_instance_takes_its_part_of_what_waits_and_runs() {
         let two = Limits {
-            lanes: 2,
+            instances: 2,
             ..limits()
         };
         let calls = || vec![ask(1); 6];
@@ -296,22 +296,30 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_held_until_it_is_full_or_its_time_is_up() {
-        let hold = |calls: Vec<Ask>, now: Nanos| {
+    fn a_run_is_delayed_until_it_is_full_or_its_time_is_up() {
+        let queue_delay = |calls: Vec<Ask>, now: Nanos| {
             chosen(&limits(), calls, |situation| {
-                (situation.hold, situation.now) = (500, now);
+                (situation.queue_delay, situation.now) = (500, now);
             })
         };
-        assert_eq!(hold(vec![ask(1); 3], 0), Err(500));
-        assert_eq!(hold(vec![ask(1); 3], 499), Err(500));
-        assert_eq!(hold(vec![ask(1); 3], 500), Ok(vec![1, 2, 3]));
-        assert_eq!(hold(vec![ask(1); 8], 0), Ok((1..=8).collect()));
-        assert_eq!(hold(vec![ask(5), ask(4)], 0), Ok(vec![1]), "no more fit");
+        assert_eq!(queue_delay(vec![ask(1); 3], 0), Err(500));
+        assert_eq!(queue_delay(vec![ask(1); 3], 499), Err(500));
+        assert_eq!(queue_delay(vec![ask(1); 3], 500), Ok(vec![1, 2, 3]));
+        assert_eq!(queue_delay(vec![ask(1); 8], 0), Ok((1..=8).collect()));
+        assert_eq!(
+            queue_delay(vec![ask(5), ask(4)], 0),
+            Ok(vec![1]),
+            "no more fit"
+        );
         let soon = Ask {
             deadline: Some(2_300),
             ..ask(1)
         };
-        assert_eq!(hold(vec![ask(1), soon], 0), Err(300), "two take 2,000");
+        assert_eq!(
+            queue_delay(vec![ask(1), soon], 0),
+            Err(300),
+            "two take 2,000"
+        );
     }
 
     #[test]

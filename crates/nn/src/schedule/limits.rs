@@ -6,7 +6,7 @@ use super::queue::Nanos;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Runs at once.
-    pub lanes: usize,
+    pub instances: usize,
     /// Calls that may wait.
     pub queue_max: usize,
     /// Levels of priority.
@@ -19,8 +19,8 @@ pub struct Limits {
     pub max_tokens: Option<u64>,
     /// Sizes a run is best ended at, ascending.
     pub preferred: Vec<u32>,
-    /// The longest a call is held for others.
-    pub max_wait: Nanos,
-    /// What a run and the hold before it may take together, before runs are made smaller.
+    /// The longest queue delay, in nanoseconds.
+    pub max_queue_delay: Nanos,
+    /// The latency target: batches shrink when a run and its queue delay take longer.
     pub target: Option<Nanos>,
 }

@@ -4,12 +4,12 @@
 //!
 //! Decisions:
 //!
-//! - **A free lane never waits for work that is there**, except while a batch is held for calls that are likely
+//! - **A free instance never waits for work that is there**, except while a batch is held for calls that are likely
 //!   to come ([`tempo`]); a call that is alone is never held.
 //! - **The queue is bounded, and a place in it has a price.** One call too many is refused at once, or takes the
 //!   place of the newest call of a lower priority.
 //! - **A call that cannot make its deadline is refused when it arrives**, not after it has waited: the calls
-//!   before it and what runs take at present say when it would be done. Where a lane is free it runs whatever
+//!   before it and what runs take at present say when it would be done. Where an instance is free it runs whatever
 //!   the estimate, so that a mistaken estimate is put right.
 //! - **Order is kept.** Within a priority, the oldest call leads the next run; calls that can share its run join
 //!   it in their own order. A call is overtaken only by calls that join a run led by an older one.
@@ -35,7 +35,7 @@ pub struct RunId(pub u64);
 
 /// Why a call may not wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum QueueRefusal {
     /// As many wait as may.
     Full,
     /// It would be done after its deadline.
@@ -51,7 +51,7 @@ pub enum Refused {
 pub struct Todo<T> {
     /// Calls whose deadline passed while they waited.
     pub late: Vec<Waiting<T>>,
-    /// Runs to begin, each on a lane of its own.
+    /// Runs to begin, each on an instance of its own.
     pub runs: Vec<(RunId, Vec<Waiting<T>>)>,
     /// When to ask again, although nothing arrives or ends before.
     pub wake: Option<Nanos>,
@@ -75,8 +75,8 @@ struct Run {
     /// Of those, the ones nobody waits for any more.
     gone: usize,
     began: Nanos,
-    /// How long it was held.
-    held: Nanos,
+    /// Its queue delay.
+    queue_delay: Nanos,
     items: u64,
 }
 
@@ -93,7 +93,7 @@ pub enum Left<T> {
     Ended,
 }
 
-/// The queue before a model and its lanes.
+/// The queue before a model and its instances.
 #[derive(Debug)]
 pub struct Scheduler<T> {
     limits: Limits,
@@ -159,13 +159,13 @@ impl<T> Scheduler<T> {
         self.tempo = Tempo::new(&self.limits);
     }
 
-    /// Begins a run of one call at once, where nothing speaks against it: a lane is free, nobody waits, and
+    /// Begins a run of one call at once, where nothing speaks against it: an instance is free, nobody waits, and
     /// there is no reason to expect others. The usual case, and the cheapest.
     pub fn start_alone(&mut self, ask: &Ask, now: Nanos) -> Option<(CallId, RunId)> {
         let joinable = matches!(ask.class, Class::Like(_)) && ask.items < self.limits.max_items;
-        let free = self.runs.len() < self.limits.lanes && self.queue.is_empty();
-        let hold = joinable && !self.runs.is_empty() && self.tempo.hold(&self.pace) > 0;
-        if self.closed || !free || hold || ask.deadline.is_some_and(|deadline| deadline <= now) {
+        let free = self.runs.len() < self.limits.instances && self.queue.is_empty();
+        let delayed = joinable && !self.runs.is_empty() && self.tempo.queue_delay(&self.pace) > 0;
+        if self.closed || !free || delayed || ask.deadline.is_some_and(|deadline| deadline <= now) {
             return None;
         }
         let call = self.call_id();
@@ -178,25 +178,30 @@ impl<T> Scheduler<T> {
     /// # Errors
     ///
     /// The payload, with why it may not wait.
-    pub fn enter(&mut self, ask: Ask, payload: T, now: Nanos) -> Result<Entered<T>, (Refused, T)> {
+    pub fn enter(
+        &mut self,
+        ask: Ask,
+        payload: T,
+        now: Nanos,
+    ) -> Result<Entered<T>, (QueueRefusal, T)> {
         if self.closed {
-            return Err((Refused::Closed, payload));
+            return Err((QueueRefusal::Closed, payload));
         }
         if ask.deadline.is_some_and(|deadline| deadline <= now) {
-            return Err((Refused::Expired, payload));
+            return Err((QueueRefusal::Expired, payload));
         }
-        let lane_is_free = self.runs.len() < self.limits.lanes && self.queue.is_empty();
+        let instance_is_free = self.runs.len() < self.limits.instances && self.queue.is_empty();
         if let Some(deadline) = ask.deadline
-            && !lane_is_free
+            && !instance_is_free
             && now.saturating_add(self.done_in(&ask, now)) > deadline
         {
-            return Err((Refused::TooLate, payload));
+            return Err((QueueRefusal::TooLate, payload));
         }
         let mut displaced = None;
-        if self.queue.len() >= self.limits.queue_max && !lane_is_free {
+        if self.queue.len() >= self.limits.queue_max && !instance_is_free {
             displaced = self.queue.displace(ask.level);
             if displaced.is_none() {
-                return Err((Refused::Full, payload));
+                return Err((QueueRefusal::Full, payload));
             }
         }
         let id = self.call_id();
@@ -221,17 +226,17 @@ impl<T> Scheduler<T> {
             wake: None,
         };
         if self.queue.is_empty() {
-            self.tempo.forget_hold();
+            self.tempo.forget_delay();
         }
-        while !self.queue.is_empty() && self.runs.len() < self.limits.lanes {
+        while !self.queue.is_empty() && self.runs.len() < self.limits.instances {
             let others =
                 self.queue.len() + self.runs.iter().map(|run| run.calls.len()).sum::<usize>();
             let situation = Situation {
                 now,
                 running_items: self.runs.iter().map(|run| run.items).sum(),
                 // Who is alone waits for nobody.
-                hold: if others > 1 {
-                    self.tempo.hold(&self.pace)
+                queue_delay: if others > 1 {
+                    self.tempo.queue_delay(&self.pace)
                 } else {
                     0
                 },
@@ -240,7 +245,7 @@ impl<T> Scheduler<T> {
             };
             match cut(&self.queue, &self.limits, &situation) {
                 Cut::Hold(until) => {
-                    self.tempo.holds(self.queue.len());
+                    self.tempo.delay_begins(self.queue.len());
                     todo.wake = Some(until);
                     break;
                 }
@@ -251,8 +256,8 @@ impl<T> Scheduler<T> {
                         .collect();
                     let items: u64 = calls.iter().map(|call| u64::from(call.ask.items)).sum();
                     let full = items >= u64::from(self.tempo.most_items());
-                    let held = self.tempo.cut(waited, calls.len(), full, &self.pace);
-                    let held = if held {
+                    let was_delayed = self.tempo.cut(waited, calls.len(), full, &self.pace);
+                    let queue_delay = if was_delayed {
                         calls
                             .first()
                             .map_or(0, |call| now.saturating_sub(call.arrived))
@@ -260,7 +265,7 @@ impl<T> Scheduler<T> {
                         0
                     };
                     let ids = calls.iter().map(|call| call.id).collect();
-                    let run = self.begin(ids, now, held, items);
+                    let run = self.begin(ids, now, queue_delay, items);
                     todo.runs.push((run, calls));
                 }
             }
@@ -275,7 +280,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// Notes that a run ended; its lane is free.
+    /// Notes that a run ended; its instance is free.
     pub fn finish(&mut self, run: RunId, finished: Finished) {
         let Some(at) = self.runs.iter().position(|running| running.id == run) else {
             return;
@@ -284,7 +289,7 @@ impl<T> Scheduler<T> {
         if let Some(took) = finished.took {
             self.pace.observe(took, finished.bytes);
             self.tempo
-                .ran(took.saturating_add(run.held), finished.items);
+                .ran(took.saturating_add(run.queue_delay), finished.items);
         }
     }
 
@@ -292,7 +297,7 @@ impl<T> Scheduler<T> {
     pub fn leave(&mut self, id: CallId) -> Left<T> {
         if let Some(call) = self.queue.remove(id) {
             if self.queue.is_empty() {
-                self.tempo.forget_hold();
+                self.tempo.forget_delay();
             }
             return Left::Queue(call);
         }
@@ -307,9 +312,9 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// How long a call that comes now and may wait would wait for a lane, from what runs take at present.
+    /// How long a call that comes now and may wait would wait for an instance, from what runs take at present.
     pub fn wait_estimate(&self, now: Nanos) -> Nanos {
-        let lanes = self.limits.lanes.max(1) as u64;
+        let instances = self.limits.instances.max(1) as u64;
         let mean = self.pace.mean();
         let running: Nanos = (self.runs.iter())
             .map(|run| mean.saturating_sub(now.saturating_sub(run.began)))
@@ -322,10 +327,10 @@ impl<T> Scheduler<T> {
             self.queue.len() as u64
         };
         let queue = self.pace.predict_runs(runs, self.queue.bytes);
-        if self.runs.len() < self.limits.lanes && self.queue.is_empty() {
+        if self.runs.len() < self.limits.instances && self.queue.is_empty() {
             return 0;
         }
-        running.saturating_add(queue) / lanes
+        running.saturating_add(queue) / instances
     }
 
     /// When a call that comes now would be done.
@@ -343,7 +348,7 @@ impl<T> Scheduler<T> {
         CallId(self.next_call)
     }
 
-    fn begin(&mut self, calls: Vec<CallId>, now: Nanos, held: Nanos, items: u64) -> RunId {
+    fn begin(&mut self, calls: Vec<CallId>, now: Nanos, queue_delay: Nanos, items: u64) -> RunId {
         self.next_run += 1;
         let id = RunId(self.next_run);
         self.runs.push(Run {
@@ -351,7 +356,7 @@ impl<T> Scheduler<T> {
             calls,
             gone: 0,
             began: now,
-            held,
+            queue_delay,
             items,
         });
         id

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-/// Most descriptors in one message: the segments of a lane.
+/// Most descriptors in one message: the segments of an instance.
 pub const MAX_FDS: usize = 8;
 
 /// What a message is about.
@@ -14,11 +14,11 @@ pub enum Kind {
     Open = 1,
     /// The graph was loaded or was not; the mailbox says it.
     Opened = 2,
-    /// Make a lane. With its segments.
-    Lane = 3,
-    /// Interrupt a lane's run.
+    /// Make an instance. With its segments.
+    Instance = 3,
+    /// Interrupt an instance's run.
     Interrupt = 4,
-    /// A lane is not needed any more.
+    /// An instance is not needed any more.
     Drop = 5,
 }
 
@@ -27,7 +27,7 @@ pub enum Kind {
 pub struct Note {
     /// What it is about.
     pub kind: Kind,
-    /// Which lane, or how many bytes are in the mailbox.
+    /// Which instance, or how many bytes are in the mailbox.
     pub number: u32,
     /// Which run.
     pub run: u32,
@@ -55,7 +55,7 @@ impl Note {
         let kinds = [
             Kind::Open,
             Kind::Opened,
-            Kind::Lane,
+            Kind::Instance,
             Kind::Interrupt,
             Kind::Drop,
         ];
@@ -212,7 +212,7 @@ mod tests {
     fn a_message_comes_whole_with_its_descriptors_and_the_end_is_seen() {
         let (ours, theirs) = Control::pair().unwrap();
         let note = Note {
-            kind: Kind::Lane,
+            kind: Kind::Instance,
             number: 3,
             run: u32::MAX,
         };

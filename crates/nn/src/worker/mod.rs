@@ -1,14 +1,14 @@
-//! Models whose engines run in processes of their own, so that a crash, a hang or a memory leak of a native runtime costs
-//! the calls of one model version and nothing else.
+//! Models whose engines run in processes of their own, so that a crash, a hang or a memory leak of a native runtime
+//! costs the calls of one model version and nothing else.
 //!
 //! Decisions:
 //!
 //! - **One child for each loaded version.** [`Isolated`] wraps a backend. Its `load` starts this program again
 //!   ([`Launcher`]) and has the child load the graph. Queues, shared runs, deadlines and counts stay in the server.
-//! - **Tensors go through shared memory** ([`shared`]), and a call is announced by a word in it. Large outputs are lent to
-//!   the caller where the child wrote them.
+//! - **Tensors go through shared memory** ([`shared`]), and a call is announced by a word in it. Large outputs are lent
+//!   to the caller where the child wrote them.
 //! - **A thread of the server waits for each child.** When a child ends, the calls that it ran fail at once with
-//!   [`Refusal::Ended`](crate::Refusal::Ended). The child is started again after a wait that doubles
+//!   [`EngineRefusal::Ended`](crate::EngineRefusal::Ended). The child is started again after a wait that doubles
 //!   ([`restart`]), and calls that wait meanwhile run then.
 //! - **A run that does not end is ended with its process**, so no thread is lost to it.
 //! - **A short run is waited for on the server's thread**, for at most [`crate::model::INLINE_BUDGET`]. After that the
@@ -29,7 +29,7 @@ use crate::error::NnError;
 mod answers;
 mod child;
 mod control;
-mod lane;
+mod instance;
 mod launcher;
 mod parent;
 mod process;

@@ -1,8 +1,8 @@
 //! The server's side: starts a child for each graph, hands it calls, and sees to what happens when it ends.
 
-use super::lane::IsolatedLane;
+use super::instance::IsolatedInstance;
 use super::process::{
-    ANSWERS, LaneShared, PATIENCE, Phase, Process, Running, Start, State, await_end,
+    ANSWERS, InstanceShared, PATIENCE, Phase, Process, Running, Start, State, await_end,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use super::shared::{Header, Looks, Segment};
 use super::status::status_bytes;
 use super::wire::Open;
 use crate::backend::{
-    Backend, Cost, GraphSource, Lane, LoadOptions, Port, ProcessStats, Rows, Session,
+    Backend, Cost, GraphSource, Instance, LoadOptions, Port, ProcessStats, Rows, Session,
 };
 use crate::error::{NnError, quoted};
 
@@ -121,8 +121,8 @@ impl Backend for Isolated {
                 since: Instant::now(),
                 ended: Instant::now(),
                 incarnation: 1,
-                lanes: BTreeMap::new(),
-                next_lane: 0,
+                instances: BTreeMap::new(),
+                next_instance: 0,
                 killed: None,
                 crashes: 0,
                 restarts: 0,
@@ -166,9 +166,9 @@ impl Session for IsolatedSession {
         self.0.opened.defaults.get(input) == Some(&true)
     }
 
-    fn lane(&self) -> Result<Box<dyn Lane>, NnError> {
+    fn instance(&self) -> Result<Box<dyn Instance>, NnError> {
         let failed = |error: std::io::Error| {
-            NnError::runtime(format!("no shared memory for a lane: {error}"))
+            NnError::runtime(format!("no shared memory for an instance: {error}"))
         };
         let calls = Segment::new().map_err(failed)?;
         let header = Header::of(&calls);
@@ -177,27 +177,29 @@ impl Session for IsolatedSession {
         let answers = (0..ANSWERS).map(|_| Segment::new());
         let answers = answers.collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let mut state = self.0.lock();
-        let number = state.next_lane;
-        state.next_lane = state.next_lane.wrapping_add(1);
-        let shared = Arc::new(LaneShared {
+        let number = state.next_instance;
+        state.next_instance = state.next_instance.wrapping_add(1);
+        let shared = Arc::new(InstanceShared {
             number,
             calls,
             answers,
             gone: AtomicU32::new(0),
             process: self.0.clone(),
         });
-        state.lanes.retain(|_, lane| lane.strong_count() > 0);
-        state.lanes.insert(number, Arc::downgrade(&shared));
+        state
+            .instances
+            .retain(|_, instance| instance.strong_count() > 0);
+        state.instances.insert(number, Arc::downgrade(&shared));
         drop(state);
-        let mut lane = IsolatedLane {
+        let mut instance = IsolatedInstance {
             shared,
             attached: 0,
             begun: None,
             waited: false,
             looks: Looks::default(),
         };
-        lane.attach()?;
-        Ok(Box::new(lane))
+        instance.attach()?;
+        Ok(Box::new(instance))
     }
 
     fn cost(&self) -> Cost {

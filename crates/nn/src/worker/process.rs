@@ -7,7 +7,7 @@ use super::shared::{self, GONE, Header, Segment, Slice};
 use super::spawn::{Reaped, how, is_for_children, spawn};
 use super::wire::{self, Open, Opened};
 use crate::backend::Interrupt;
-use crate::error::{NnError, Refusal};
+use crate::error::{EngineRefusal, NnError};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -18,15 +18,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Segments for a lane's answers. All but one may be lent to callers at a time.
+/// Segments for an instance's answers. All but one may be lent to callers at a time.
 pub(super) const ANSWERS: usize = 3;
 
 /// The longest wait for a restart that a call takes part in. Where the next start is further away the call is refused
 /// at once, and told when to come back.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The longest a lane may take to be made.
-pub(super) const LANE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest an instance may take to be made.
+pub(super) const INSTANCE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How a graph's child is started, and started again.
 pub(super) struct Start {
@@ -182,8 +182,8 @@ pub(super) struct State {
     pub(super) ended: Instant,
     /// Children that were started.
     pub(super) incarnation: u32,
-    pub(super) lanes: BTreeMap<u32, Weak<LaneShared>>,
-    pub(super) next_lane: u32,
+    pub(super) instances: BTreeMap<u32, Weak<InstanceShared>>,
+    pub(super) next_instance: u32,
     /// Why the child was ended by this side.
     pub(super) killed: Option<String>,
     pub(super) crashes: u64,
@@ -204,9 +204,9 @@ pub(super) enum Phase {
 impl State {
     /// Ends every call that the child runs.
     pub(super) fn all_gone(&self) {
-        for lane in self.lanes.values().filter_map(Weak::upgrade) {
-            let header = Header::of(&lane.calls);
-            lane.gone.store(self.incarnation, Ordering::SeqCst);
+        for instance in self.instances.values().filter_map(Weak::upgrade) {
+            let header = Header::of(&instance.calls);
+            instance.gone.store(self.incarnation, Ordering::SeqCst);
             header.done.store(GONE, Ordering::SeqCst);
             shared::wake(&header.done);
         }
@@ -369,7 +369,7 @@ impl Process {
         self.changed.notify_all();
     }
 
-    /// Ends the child for what one of its lanes does.
+    /// Ends the child for what one of its instances does.
     pub(super) fn end(&self, why: String) {
         let mut state = self.lock();
         if !state.kill() {
@@ -401,7 +401,7 @@ impl Process {
             Phase::Closed => ("it is being unloaded", FIRST_WAIT),
         };
         NnError::refused(
-            Refusal::Ended,
+            EngineRefusal::Ended,
             format!(
                 "{} did not answer: {reason} while it ran this call; it is started again: try again later, and if the \
                  same call fails again, report it to the operator",
@@ -436,18 +436,18 @@ pub(super) fn chance() -> f64 {
     f64::from(mixed) / f64::from(u32::MAX)
 }
 
-/// What a lane, its interrupt and its process's thread share.
-pub(super) struct LaneShared {
+/// What an instance, its interrupt and its process's thread share.
+pub(super) struct InstanceShared {
     pub(super) number: u32,
     /// The header, and the inputs of a call.
     pub(super) calls: Arc<Segment>,
     pub(super) answers: Vec<Arc<Segment>>,
-    /// The last child of this lane that ended.
+    /// The last child of this instance that ended.
     pub(super) gone: AtomicU32,
     pub(super) process: Arc<Process>,
 }
 
-impl LaneShared {
+impl InstanceShared {
     pub(super) fn header(&self) -> &Header {
         Header::of(&self.calls)
     }
@@ -465,7 +465,7 @@ impl LaneShared {
     }
 }
 
-impl Interrupt for LaneShared {
+impl Interrupt for InstanceShared {
     fn interrupt(&self) {
         let header = self.header();
         let run = header.run.load(Ordering::SeqCst);

@@ -218,10 +218,10 @@ impl AsRef<[u8]> for Slice {
     }
 }
 
-/// Where tensors begin in a lane's first segment; before it is the [`Header`].
+/// Where tensors begin in an instance's first segment; before it is the [`Header`].
 pub const BODY: usize = 4096;
 
-/// The words by which the two sides of a lane talk, at the beginning of its first segment.
+/// The words by which the two sides of an instance talk, at the beginning of its first segment.
 #[repr(C)]
 pub struct Header {
     /// The number of the last call. The server writes, the child waits for a change.
@@ -242,7 +242,7 @@ pub struct Header {
     pub server_sleeps: AtomicU32,
     /// Whether the child sleeps until `call` changes.
     pub child_sleeps: AtomicU32,
-    /// The lane is not needed any more.
+    /// The instance is not needed any more.
     pub end: AtomicU32,
 }
 
@@ -250,7 +250,7 @@ pub struct Header {
 pub const GONE: u32 = 0;
 
 impl Header {
-    /// The header of a lane's first segment.
+    /// The header of an instance's first segment.
     pub fn of(segment: &Segment) -> &Self {
         // SAFETY: the segment is mapped at a page's beginning and holds at least one step; atomics may be shared, and
         // every bit pattern is a valid one.
@@ -282,8 +282,8 @@ pub fn wake(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
-/// Decides whether a thread looks for a change before it sleeps. A side whose changes come later than [`SPIN`] would only
-/// take time from the other process, so it stops after some looks in vain, and tries again now and then.
+/// Decides whether a thread looks for a change before it sleeps. A side whose changes come later than [`SPIN`] would
+/// only take time from the other process, so it stops after some looks in vain, and tries again now and then.
 #[derive(Debug, Default)]
 pub struct Looks {
     in_vain: AtomicU32,
@@ -360,8 +360,8 @@ pub fn announce(word: &AtomicU32, value: u32, sleeps: &AtomicU32) {
     }
 }
 
-/// How long a thread looks for a change before it sleeps. The run of a very small model is over by then, and the wake-up
-/// of a sleeping thread is saved.
+/// How long a thread looks for a change before it sleeps. The run of a very small model is over by then, and the
+/// wake-up of a sleeping thread is saved.
 pub(crate) const SPIN: Duration = Duration::from_micros(20);
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What server and child write to each other. Pure.
 //!
 //! Tensors travel as a list of descriptions with their bytes behind it, in memory that both see ([`super::shared`]).
-//! What is written once a load (how to load, what was loaded) is JSON. What one side reads may be anything that a broken
-//! process left behind, so every length is checked.
+//! What is written once a load (how to load, what was loaded) is JSON. What one side reads may be anything that a
+//! broken process left behind, so every length is checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -129,8 +129,8 @@ pub const START: usize = 8;
 /// The longest text of an error that is read. Longer ones are cut.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
-/// An upper bound for the bytes before the tensors of a message that starts like this; for all of an error. `None` where
-/// it is no message.
+/// An upper bound for the bytes before the tensors of a message that starts like this; for all of an error. `None`
+/// where it is no message.
 pub fn head_len(start: [u8; START]) -> Option<usize> {
     let [kind, count] = [0, 4].map(|at| start.split_at(at).1.first_chunk::<4>());
     let kind = u32::from_le_bytes(*kind?);
@@ -142,8 +142,8 @@ pub fn head_len(start: [u8; START]) -> Option<usize> {
     whole.then_some(START + count * (TENSOR_HEAD + 4 * MAX_RANK))
 }
 
-/// Reads a message of `message_len` bytes from its head, which is at least as long as [`head_len`] says, or the whole message;
-/// `None` where it is no message. Every place lies within `message_len`.
+/// Reads a message of `message_len` bytes from its head, which is at least as long as [`head_len`] says, or the whole
+/// message; `None` where it is no message. Every place lies within `message_len`.
 pub fn read(head: &[u8], message_len: usize) -> Option<Message> {
     let mut reader = Reader(head);
     let kind = reader.u32()?;
@@ -235,7 +235,7 @@ impl Open {
     pub fn to_json(&self) -> String {
         // Field by field: a backend reads the options, so a new one must not get lost on its way to the child.
         let LoadOptions {
-            lanes,
+            instances,
             intra_op_threads,
             provider,
             device,
@@ -260,7 +260,7 @@ impl Open {
             "path": self.path,
             "graph_bytes": self.graph_bytes,
             "process_bytes": self.process_bytes,
-            "lanes": lanes,
+            "instances": instances,
             "intra_op_threads": intra_op_threads,
             "provider": provider.as_str(),
             "device": device,
@@ -302,7 +302,7 @@ impl Open {
             graph_bytes: value["graph_bytes"].as_u64()?,
             process_bytes: value["process_bytes"].as_u64(),
             options: LoadOptions {
-                lanes: size("lanes"),
+                instances: size("instances"),
                 intra_op_threads: size("intra_op_threads")?,
                 provider: *Provider::ALL
                     .iter()
@@ -552,7 +552,7 @@ mod tests {
             path: None,
             graph_bytes: 12,
             options: LoadOptions {
-                lanes: Some(3),
+                instances: Some(3),
                 intra_op_threads: 2,
                 provider: Provider::Openvino,
                 device: Some("GPU.1".into()),

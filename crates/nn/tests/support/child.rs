@@ -107,7 +107,7 @@ pub fn load_that_comes_back_at_once() -> Model {
     load_on(
         &*backend,
         LoadOptions {
-            lanes: Some(1),
+            instances: Some(1),
             ..LoadOptions::default()
         },
     )
@@ -118,9 +118,9 @@ fn load_on(backend: &dyn Backend, options: LoadOptions) -> Model {
     Model::load("m", "1", backend, &graph, &options).expect("it loads")
 }
 
-pub fn load(lanes: usize) -> Model {
+pub fn load(instances: usize) -> Model {
     load_with(LoadOptions {
-        lanes: Some(lanes),
+        instances: Some(instances),
         ..LoadOptions::default()
     })
 }

@@ -11,7 +11,7 @@ pub use listing::{Item, Limits, Listing, Place, too_large, too_many};
 use crate::address::{Address, redacted};
 use crate::credentials::{self, Environment, Secret};
 use crate::error::Error;
-use crate::http::{Answer, Client, Get};
+use crate::http::{Client, Get, Response};
 use crate::settings::Source;
 use crate::transfer::{self, Conditions};
 use http::header::{IF_NONE_MATCH, IF_RANGE, RANGE, RETRY_AFTER};
@@ -83,7 +83,11 @@ impl<'a> Adapter<'a> {
     }
 
     /// Asks for a file.
-    pub async fn open(&mut self, place: &Place, conditions: &Conditions) -> Result<Answer, Error> {
+    pub async fn open(
+        &mut self,
+        place: &Place,
+        conditions: &Conditions,
+    ) -> Result<Response, Error> {
         let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
         let mut add = |name: HeaderName, value: String| {
             if let Ok(value) = HeaderValue::try_from(value) {
@@ -138,7 +142,7 @@ impl<'a> Adapter<'a> {
 }
 
 /// What an answer that is no success says.
-pub async fn refusal(what: &str, answer: Answer) -> Error {
+pub async fn refusal(what: &str, answer: Response) -> Error {
     let status = answer.status.as_u16();
     let after = answer.header(&RETRY_AFTER);
     let after = after.and_then(|text| transfer::wait(&text, SystemTime::now()));

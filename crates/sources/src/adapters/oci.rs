@@ -5,7 +5,7 @@ use crate::address::Address;
 use crate::credentials;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::http::{Answer, Get};
+use crate::http::{Get, Response};
 use http::header::{ACCEPT, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
@@ -93,7 +93,7 @@ impl Adapter<'_> {
         &mut self,
         url: &Url,
         headers: &[(HeaderName, HeaderValue)],
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         for again in [false, true] {
             let authorization = self.bearer.clone();
             let get = Get {
@@ -260,7 +260,7 @@ impl Adapter<'_> {
         &mut self,
         digest: Digest,
         headers: Vec<(HeaderName, HeaderValue)>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         let (base, ..) = self.registry()?;
         let url = base.join(&format!("blobs/sha256:{digest}"));
         let url = url.map_err(|e| Error::local(format!("{digest} is not a digest: {e}")))?;

@@ -220,18 +220,18 @@ impl Pull<'_> {
         let mut answer = self.adapter.open(&item.place, asked).await?;
         let head = answer.head();
         let total = match transfer::judge(asked, part, &head) {
-            transfer::Answer::Unchanged => return Ok(Ended::Unchanged),
-            transfer::Answer::Forget => return Ok(Ended::Forget),
-            transfer::Answer::Complete => {
+            transfer::Action::Unchanged => return Ok(Ended::Unchanged),
+            transfer::Action::Forget => return Ok(Ended::Forget),
+            transfer::Action::Complete => {
                 return Ok(Ended::Complete {
                     validator: part.validator.clone(),
                 });
             }
-            transfer::Answer::Retry | transfer::Answer::Refused => {
+            transfer::Action::Retry | transfer::Action::Refused => {
                 return Err(refusal(&shown(item, self.source), answer).await);
             }
-            transfer::Answer::Append { total } => total,
-            transfer::Answer::StartOver { total } => {
+            transfer::Action::Append { total } => total,
+            transfer::Action::StartOver { total } => {
                 if answer.is_page() {
                     return Err(Error::refused(format!(
                         "{} answers with a page for people (text/html), not with a model; correct the address",

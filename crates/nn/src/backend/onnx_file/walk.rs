@@ -346,8 +346,8 @@ impl<R: BufRead + Seek> Walk<R> {
         Ok((name, initial))
     }
 
-    /// A tensor; returns its name, its shape and few elements, and notes the file it is kept in. Whether the tensor also
-    /// says that it is kept in a file is not asked: runtimes differ in what they ask.
+    /// A tensor; returns its name, its shape and few elements, and notes the file it is kept in. Whether the tensor
+    /// also says that it is kept in a file is not asked: runtimes differ in what they ask.
     fn tensor(&mut self, end: u64) -> Walked<(Option<String>, Initial)> {
         let mut name = None;
         let (mut dims, mut element): (Vec<i64>, u64) = (Vec::new(), 0);

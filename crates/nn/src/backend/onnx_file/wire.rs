@@ -183,8 +183,8 @@ impl<R: BufRead + Seek> Wire<R> {
         self.at = end;
         String::from_utf8(bytes).map_err(|_| Malformed("it holds a name that is not UTF-8"))
     }
-    /// A text for people. It never makes the file unreadable: a text that is too long is left out, and bytes that are not
-    /// UTF-8 are replaced.
+    /// A text for people. It never makes the file unreadable: a text that is too long is left out, and bytes that are
+    /// not UTF-8 are replaced.
     pub fn note(&mut self, end: u64) -> Walked<String> {
         if end - self.at > MAX_NAME_BYTES {
             self.skip_to(end)?;

@@ -2,19 +2,19 @@
 //!
 //! Decisions:
 //!
-//! - **One allocator of our own, for all sessions.** ONNX Runtime's default is an arena in each session. It has no bound,
-//!   and it never gives back what one large run made it take. This allocator is registered with the environment, and
-//!   sessions are told to use it (`session.use_env_allocators`).
+//! - **One allocator of our own, for all sessions.** ONNX Runtime's default is an arena in each session. It has no
+//!   bound, and it never gives back what one large run made it take. This allocator is registered with the environment,
+//!   and sessions are told to use it (`session.use_env_allocators`).
 //! - **The account of a run belongs to its thread.** `Run` allocates outputs and the values between operators on the
-//!   thread that called it. The threads of an operator (`intra_op_threads`) take only small working memory of their own;
-//!   an error there would end the process, so they have no account and no bound. Memory that a session takes while it
-//!   loads has none either: weights are not part of a run.
+//!   thread that called it. The threads of an operator (`intra_op_threads`) take only small working memory of their
+//!   own; an error there would end the process, so they have no account and no bound. Memory that a session takes while
+//!   it loads has none either: weights are not part of a run.
 //! - **Beyond the bound the allocator throws.** ONNX Runtime never looks whether an allocator returned null, and it
 //!   catches C++ exceptions, which is how its own allocators fail. So [`alloc`] calls the C++ library's
 //!   `std::__throw_bad_alloc`, which the runtime itself imports, and the run ends with an error.
-//! - **The system's allocator keeps what is used often.** It answers small and middle-sized requests from memory that is
-//!   still mapped, and gives blocks of more than 32 MiB back to the system when they are freed (glibc's largest dynamic
-//!   `M_MMAP_THRESHOLD`), so that one large run does not stay in the process.
+//! - **The system's allocator keeps what is used often.** It answers small and middle-sized requests from memory that
+//!   is still mapped, and gives blocks of more than 32 MiB back to the system when they are freed (glibc's largest
+//!   dynamic `M_MMAP_THRESHOLD`), so that one large run does not stay in the process.
 
 use std::alloc::Layout;
 use std::cell::Cell;

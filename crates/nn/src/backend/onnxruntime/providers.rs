@@ -81,7 +81,7 @@ pub fn asked_providers(options: &LoadOptions) -> Result<Vec<AskedProvider>, NnEr
                     options.intra_op_threads.max(1).to_string(),
                 ),
                 // The option is one byte.
-                ("num_streams", options.lane_count().min(255).to_string()),
+                ("num_streams", options.instance_count().min(255).to_string()),
             ];
             if exact {
                 asked.push(("precision", "ACCURACY".into()));
@@ -184,7 +184,7 @@ mod tests {
         asked_providers(&LoadOptions {
             provider,
             device: device.map(str::to_owned),
-            lanes: Some(3),
+            instances: Some(3),
             intra_op_threads: 2,
             ..LoadOptions::default()
         })

@@ -1,4 +1,4 @@
-//! Sessions and their lanes: one run of a loaded graph.
+//! Sessions and their instances: one run of a loaded graph.
 
 use std::ffi::c_char;
 use std::ptr;
@@ -16,7 +16,7 @@ use crate::backend::cost::Cost;
 use crate::backend::message;
 use crate::backend::port::Port;
 use crate::backend::rows::Rows;
-use crate::backend::session::{Interrupt, Lane, Session};
+use crate::backend::session::{Instance, Interrupt, Session};
 use crate::error::{NnError, quoted};
 use crate::tensor::{NnTensor, TensorType};
 
@@ -49,8 +49,8 @@ impl Session for OrtSession {
         self.0.rows.clone()
     }
 
-    fn lane(&self) -> Result<Box<dyn Lane>, NnError> {
-        Ok(Box::new(OrtLane {
+    fn instance(&self) -> Result<Box<dyn Instance>, NnError> {
+        Ok(Box::new(OrtInstance {
             input_names: self
                 .0
                 .input_names
@@ -69,7 +69,7 @@ impl Session for OrtSession {
     }
 }
 
-struct OrtLane {
+struct OrtInstance {
     shared: Arc<Shared>,
     /// Into `shared`'s names, in the form `Run` wants them.
     input_names: Vec<*const c_char>,
@@ -78,9 +78,9 @@ struct OrtLane {
 }
 
 // SAFETY: the pointers lead into `shared`, which is Send and Sync, is held for as long and never written.
-unsafe impl Send for OrtLane {}
+unsafe impl Send for OrtInstance {}
 
-/// What a lane's runs are told, shared with whoever may end one.
+/// What an instance's runs are told, shared with whoever may end one.
 struct Run {
     options: *mut sys::OrtRunOptions,
 }
@@ -119,7 +119,7 @@ impl Drop for Run {
     }
 }
 
-impl Lane for OrtLane {
+impl Instance for OrtInstance {
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError> {
         let shared = &*self.shared;
         if inputs.len() != shared.inputs.len() {

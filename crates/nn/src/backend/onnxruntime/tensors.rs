@@ -54,9 +54,9 @@ pub fn borrowed(
         *to = i64::from(*from);
     }
     let mut value = ptr::null_mut();
-    // SAFETY: `data` is aligned for the element and, by `check`, as long as the shape says, packed where elements are; it outlives the value, by
-    // this function's contract. ONNX Runtime does not write to inputs, so that the bytes are shared with others is of
-    // no consequence. `check` also bounds the rank.
+    // SAFETY: `data` is aligned for the element and, by `check`, as long as the shape says, packed where elements are;
+    // it outlives the value, by this function's contract. ONNX Runtime does not write to inputs, so that the bytes are
+    // shared with others is of no consequence. `check` also bounds the rank.
     let status = ortsys![unsafe CreateTensorWithDataAsOrtValue(
         cpu.0,
         data.cast_mut().cast::<c_void>(),

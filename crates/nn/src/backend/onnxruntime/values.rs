@@ -3,10 +3,11 @@
 //!
 //! - A **string** tensor is a `BYTES` tensor: each element is its length and its bytes.
 //! - A **sequence** of tensors `s` is two tensors. `s` has the elements of all, one after another, with one axis.
-//!   `s.shapes` is INT64 of shape `[tensors, axes]` and has the shape of each. A tensor with fewer axes than the others has
-//!   −1 in the places it does not use, at the end.
-//! - A **map**, or a sequence of them, as classifiers make of their probabilities: `m` has the values, a row for each map,
-//!   and `m.keys` the keys of the columns. Where the contract gives the output labels, columns come in the labels' order.
+//!   `s.shapes` is INT64 of shape `[tensors, axes]` and has the shape of each. A tensor with fewer axes than the others
+//!   has −1 in the places it does not use, at the end.
+//! - A **map**, or a sequence of them, as classifiers make of their probabilities: `m` has the values, a row for each
+//!   map, and `m.keys` the keys of the columns. Where the contract gives the output labels, columns come in the labels'
+//!   order.
 
 use std::ffi::{c_char, c_void};
 use std::ptr;
@@ -193,7 +194,8 @@ pub fn read_strings(value: &Value, elements: usize, most: usize) -> Result<Vec<u
     Ok(data)
 }
 
-/// The shapes of a sequence's tensors, and where the elements of each begin and end. `elements` are what there are in all.
+/// The shapes of a sequence's tensors, and where the elements of each begin and end. `elements` are what there are in
+/// all.
 fn shapes_of(shapes: &NnTensor, elements: usize) -> Result<Vec<Vec<u32>>, NnError> {
     let wrong = |what: String| {
         NnError::invalid(format!(

@@ -22,9 +22,9 @@ use crate::error::NnError;
 /// The device of a model whose contract names none.
 pub const DEFAULT_DEVICE: &str = "CPU";
 
-/// How a model is compiled: a stream a lane, and threads for all of them together.
+/// How a model is compiled: a stream an instance, and threads for all of them together.
 pub fn properties(device: &str, options: &LoadOptions) -> Vec<(CString, CString)> {
-    let lanes = options.lane_count();
+    let instances = options.instance_count();
     let mode = match options.precision {
         // The CPU plugin then also leaves activations as they are beside 8-bit weights (DYNAMIC_QUANTIZATION_GROUP_SIZE
         // 0) and key-value caches in FP32; INFERENCE_PRECISION_HINT = f32 alone does neither.
@@ -38,17 +38,21 @@ pub fn properties(device: &str, options: &LoadOptions) -> Vec<(CString, CString)
     };
     if device == DEFAULT_DEVICE {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = lanes
+        let threads = instances
             .saturating_mul(options.intra_op_threads.max(1))
             .min(cores);
-        set(c"NUM_STREAMS", lanes.min(threads).to_string());
+        set(c"NUM_STREAMS", instances.min(threads).to_string());
         set(c"INFERENCE_NUM_THREADS", threads.to_string());
         // Threads bound to cores would keep to them while the server's own work is there.
         set(c"ENABLE_CPU_PINNING", "NO".into());
     } else {
-        let hint = if lanes == 1 { "LATENCY" } else { "THROUGHPUT" };
+        let hint = if instances == 1 {
+            "LATENCY"
+        } else {
+            "THROUGHPUT"
+        };
         set(c"PERFORMANCE_HINT", hint.into());
-        set(c"PERFORMANCE_HINT_NUM_REQUESTS", lanes.to_string());
+        set(c"PERFORMANCE_HINT_NUM_REQUESTS", instances.to_string());
     }
     properties
 }
@@ -200,7 +204,7 @@ impl Compiled {
         check(unsafe { ov::ov_compiled_model_create_infer_request(self.model.0, &mut request) })
             .map_err(|status| {
                 NnError::runtime(format!(
-                    "OpenVINO cannot make a lane for the graph: {}",
+                    "OpenVINO cannot make an instance for the graph: {}",
                     attempt.reason(status)
                 ))
             })?;
@@ -212,9 +216,9 @@ impl Compiled {
 mod tests {
     use super::*;
 
-    fn set(device: &str, lanes: usize, threads: usize) -> Vec<(String, String)> {
+    fn set(device: &str, instances: usize, threads: usize) -> Vec<(String, String)> {
         let options = LoadOptions {
-            lanes: Some(lanes),
+            instances: Some(instances),
             intra_op_threads: threads,
             ..LoadOptions::default()
         };
@@ -231,14 +235,14 @@ mod tests {
     }
 
     #[test]
-    fn lanes_and_their_threads_never_outnumber_the_cores() {
+    fn instances_and_their_threads_never_outnumber_the_cores() {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        for (lanes, threads) in [(1, 1), (1, 64), (64, 1), (64, 64), (usize::MAX, usize::MAX)] {
-            let set = set("CPU", lanes, threads);
+        for (instances, threads) in [(1, 1), (1, 64), (64, 1), (64, 64), (usize::MAX, usize::MAX)] {
+            let set = set("CPU", instances, threads);
             let number = |key| value(&set, key).and_then(|text| text.parse::<usize>().ok());
             let (streams, all) = (number("NUM_STREAMS"), number("INFERENCE_NUM_THREADS"));
             assert!(all.is_some_and(|all| (1..=cores).contains(&all)), "{set:?}");
-            assert!(streams <= all && streams <= Some(lanes), "{set:?}");
+            assert!(streams <= all && streams <= Some(instances), "{set:?}");
         }
         assert_eq!(
             value(&set("CPU", 1, 1), "INFERENCE_NUM_THREADS"),

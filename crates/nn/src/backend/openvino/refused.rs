@@ -1,11 +1,11 @@
 //! Which graphs OpenVINO's CPU plugin would answer wrong, from their structure. Measured with OpenVINO 2026.4.1 against
 //! ONNX Runtime 1.32; docs/decisions/0029 has the list. Pure.
 //!
-//! - `Softmax` before opset 13 is over everything from its axis on. OpenVINO takes it along the axis alone, which is the
-//!   same only where nothing longer than 1 follows the axis. Where the rank is not known, an axis that is written is taken
-//!   for the last.
-//! - INT64 is computed in 32 bits, and sums of INT32 go through FP32. An output of such a type must not be arithmetic on
-//!   what callers send. Arithmetic on lengths and places (`Shape`, `ArgMax`) cannot grow so large.
+//! - `Softmax` before opset 13 is over everything from its axis on. OpenVINO takes it along the axis alone, which is
+//!   the same only where nothing longer than 1 follows the axis. Where the rank is not known, an axis that is written
+//!   is taken for the last.
+//! - INT64 is computed in 32 bits, and sums of INT32 go through FP32. An output of such a type must not be arithmetic
+//!   on what callers send. Arithmetic on lengths and places (`Shape`, `ArgMax`) cannot grow so large.
 //! - Arithmetic on 8-bit integers saturates instead of wrapping around.
 //! - NaN becomes a number in some operators; see [`LOSES_NAN`].
 //! - Forms of single operators: `forms`. Indices that nothing holds against a table: `indices`.
@@ -44,7 +44,8 @@ const LOSES_NAN: &[&str] = &[
     "Cast",
 ];
 
-/// Refuses what would be answered wrong. Returns what is to be checked in each call to a graph whose inputs are `ports`.
+/// Refuses what would be answered wrong. Returns what is to be checked in each call to a graph whose inputs are
+/// `ports`.
 ///
 /// # Errors
 ///

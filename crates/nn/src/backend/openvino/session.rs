@@ -1,4 +1,4 @@
-//! Sessions and their lanes: one run of a compiled graph, and its early end.
+//! Sessions and their instances: one run of a compiled graph, and its early end.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -15,12 +15,12 @@ use super::tensors::{read, within_32_bits};
 use crate::backend::cost::Cost;
 use crate::backend::port::Port;
 use crate::backend::rows::Rows;
-use crate::backend::session::{Interrupt, Lane, Session};
+use crate::backend::session::{Instance, Interrupt, Session};
 use crate::error::{ErrorCode, NnError};
 use crate::tensor::NnTensor;
 
-/// Outputs beyond which a lane's request is made anew, so that what one large run took is given back. Making one takes
-/// about a millisecond, and computing so many bytes far longer.
+/// Outputs beyond which an instance's request is made anew, so that what one large run took is given back. Making one
+/// takes about a millisecond, and computing so many bytes far longer.
 const KEPT_OUTPUT_BYTES: usize = 32 << 20;
 
 /// How often a call is run when others spoil the compiled model it runs on, each time on a new one. Several callers
@@ -50,9 +50,9 @@ impl Session for OvSession {
         }
     }
 
-    fn lane(&self) -> Result<Box<dyn Lane>, NnError> {
+    fn instance(&self) -> Result<Box<dyn Instance>, NnError> {
         let compiled = self.0.current()?;
-        Ok(Box::new(OvLane {
+        Ok(Box::new(OvInstance {
             request: compiled.request()?,
             compiled,
             graph: self.0.clone(),
@@ -61,7 +61,7 @@ impl Session for OvSession {
     }
 }
 
-struct OvLane {
+struct OvInstance {
     /// Before what it was made from, so that it goes first.
     request: Request,
     compiled: Arc<Compiled>,
@@ -69,33 +69,33 @@ struct OvLane {
     progress: Arc<Switch>,
 }
 
-// SAFETY: the request is used by its lane, one call at a time. From other threads it is only cancelled, which
+// SAFETY: the request is used by its instance, one call at a time. From other threads it is only cancelled, which
 // ov::InferRequest allows while it runs; see `Progress`.
-unsafe impl Send for OvLane {}
+unsafe impl Send for OvInstance {}
 
-/// Through this a lane's run is ended early.
+/// Through this an instance's run is ended early.
 struct Switch(Mutex<Progress>);
 
-/// How far a lane's run is.
+/// How far an instance's run is.
 #[derive(Clone, Copy, PartialEq)]
 enum Progress {
     Idle,
-    /// The lane prepares its run, or it is too early to end it.
+    /// The instance prepares its run, or it is too early to end it.
     Begun,
-    /// The library runs this request, which lives until the lane says that it is idle.
+    /// The library runs this request, which lives until the instance says that it is idle.
     Started(*mut ov::ov_infer_request_t),
     /// It is to end.
     Ended,
 }
 
-// SAFETY: the pointer is used under the switch's lock alone, while the lane waits for what it leads to.
+// SAFETY: the pointer is used under the switch's lock alone, while the instance waits for what it leads to.
 unsafe impl Send for Progress {}
 
 impl Interrupt for Switch {
     fn interrupt(&self) {
         let mut progress = lock(&self.0);
         match *progress {
-            // The lane looks before it begins, and again before it waits.
+            // The instance looks before it begins, and again before it waits.
             Progress::Idle | Progress::Begun | Progress::Ended => *progress = Progress::Ended,
             Progress::Started(request) => {
                 *progress = Progress::Ended;
@@ -111,14 +111,14 @@ impl Interrupt for Switch {
 }
 
 /// How a run went wrong.
-enum Fault {
+enum RunError {
     /// Before it was started.
     Refused(NnError),
     /// While it ran.
     Failed(NnError),
 }
 
-impl Lane for OvLane {
+impl Instance for OvInstance {
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError> {
         let graph = self.graph.clone();
         if inputs.len() != graph.inputs.len() {
@@ -157,18 +157,18 @@ impl Lane for OvLane {
             };
             let spoilt = || graph.open_shapes && self.compiled.spoilt.load(Ordering::SeqCst);
             match outcome {
-                Err(Fault::Refused(error)) => return Err(error),
-                Err(Fault::Failed(_)) if ended => {
+                Err(RunError::Refused(error)) => return Err(error),
+                Err(RunError::Failed(_)) if ended => {
                     graph.renew(&self.compiled)?;
                     return Err(NnError::runtime("the run was ended early"));
                 }
                 // Another call's failure may be the reason.
-                Err(Fault::Failed(_)) | Ok(()) if spoilt() && tries < MAX_TRIES => {}
+                Err(RunError::Failed(_)) | Ok(()) if spoilt() && tries < MAX_TRIES => {}
                 // The other call may have failed first and not have said so yet.
-                Err(Fault::Failed(_)) if graph.open_shapes && !alone && tries < MAX_TRIES => {
+                Err(RunError::Failed(_)) if graph.open_shapes && !alone && tries < MAX_TRIES => {
                     graph.renew(&self.compiled)?;
                 }
-                Err(Fault::Failed(error)) => {
+                Err(RunError::Failed(error)) => {
                     graph.renew(&self.compiled)?;
                     return Err(error);
                 }
@@ -200,9 +200,9 @@ impl Lane for OvLane {
     }
 }
 
-impl OvLane {
+impl OvInstance {
     /// Sets the inputs, runs, and waits for the end.
-    fn start(&self, inputs: &[NnTensor]) -> Result<(), Fault> {
+    fn start(&self, inputs: &[NnTensor]) -> Result<(), RunError> {
         let attempt = Attempt::begin();
         let wrong = |status: Status| {
             let code = match status {
@@ -215,13 +215,13 @@ impl OvLane {
                 format!("OpenVINO cannot run the graph: {}", attempt.reason(status)),
             )
         };
-        let refused = |status: Status| Fault::Refused(wrong(status));
+        let refused = |status: Status| RunError::Refused(wrong(status));
         // Aligned copies of what lies badly; they and the inputs outlive the run, which is waited for below.
         let mut copies: Vec<Vec<u64>> = Vec::new();
         let ports = (self.graph.inputs.iter()).zip(&self.graph.elements);
         for (index, (tensor, (port, element))) in inputs.iter().zip(ports).enumerate() {
-            tensor.check().map_err(Fault::Refused)?;
-            within_32_bits(tensor, port).map_err(Fault::Refused)?;
+            tensor.check().map_err(RunError::Refused)?;
+            within_32_bits(tensor, port).map_err(RunError::Refused)?;
             let mut data = tensor.data.as_ptr();
             if data.align_offset(tensor.ty.size()) != 0 {
                 let mut copy = vec![0u64; tensor.data.len().div_ceil(size_of::<u64>())];
@@ -267,7 +267,7 @@ impl OvLane {
         }
         // SAFETY: the request is live, idle and has all its inputs.
         check(unsafe { ov::ov_infer_request_start_async(self.request.0) }).map_err(refused)?;
-        let failed = |status: Status| Fault::Failed(wrong(status));
+        let failed = |status: Status| RunError::Failed(wrong(status));
         if self.graph.open_shapes {
             let grace = i64::try_from(self.compiled.took.as_millis()).unwrap_or(i64::MAX);
             // SAFETY: the request is live and was started.

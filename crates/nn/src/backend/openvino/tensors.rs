@@ -76,7 +76,7 @@ pub fn read(
     let (mut len, mut data) = (0usize, ptr::null_mut());
     // SAFETY: the tensor is live; each call writes where it is told (the element type as the number it is, see
     // `describe`). The shape has `rank` lengths and is freed; the data is `len` bytes and lives with the request,
-    // whose lane is borrowed for this call.
+    // whose instance is borrowed for this call.
     unsafe {
         check(ov::ov_tensor_get_element_type(
             tensor.0,
@@ -125,8 +125,8 @@ pub fn read(
     }
 }
 
-/// Whether an output of INT64 has an element that OpenVINO could not hold. It converts what is beyond 32 bits to the least
-/// number of 32 bits, which is hardly ever an answer.
+/// Whether an output of INT64 has an element that OpenVINO could not hold. It converts what is beyond 32 bits to the
+/// least number of 32 bits, which is hardly ever an answer.
 fn saturated(tensor: &NnTensor) -> bool {
     let least = i64::from(i32::MIN).to_le_bytes();
     tensor.ty == TensorType::I64 && tensor.data.as_chunks::<8>().0.contains(&least)

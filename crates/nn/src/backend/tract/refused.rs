@@ -2,11 +2,12 @@
 //!
 //! Decisions:
 //!
-//! - **A wrong answer is worse than none.** tract is what runs where there is no native library, and a graph that it gets
-//!   wrong runs on ONNX Runtime.
+//! - **A wrong answer is worse than none.** tract is what runs where there is no native library, and a graph that it
+//!   gets wrong runs on ONNX Runtime.
 //! - **A rule names a form, not an operator**: attributes, types and constants, so that what is right stays.
 //! - **Types are tract's own.** A sum of lengths is INT64 in ONNX and symbolic in tract, where it is right.
-//! - In the bodies of Scan, Loop and If the types of values are not known; rules that ask for one hold for none of them.
+//! - In the bodies of Scan, Loop and If the types of values are not known; rules that ask for one hold for none of
+//!   them.
 
 use std::sync::LazyLock;
 

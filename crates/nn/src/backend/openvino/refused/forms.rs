@@ -140,8 +140,8 @@ fn tile<'s>(
     Some("answers memory that was never written where four repeats are not constant")
 }
 
-/// Among equal elements OpenVINO takes others than the first. Indices that pick something else are left alone: what they
-/// pick is as good.
+/// Among equal elements OpenVINO takes others than the first. Indices that pick something else are left alone: what
+/// they pick is as good.
 fn top_k<'s>(
     structure: &'s Structure,
     producers: &HashMap<&'s str, &'s Operator>,
@@ -215,8 +215,8 @@ mod tests {
 
     const FP32: PortType = PortType::Tensor(TensorType::Fp32);
 
-    /// A graph of one operator with the inputs `x` and `z`, the initializers `zero`, `half` and `one`, and the outputs `y`
-    /// and `i`.
+    /// A graph of one operator with the inputs `x` and `z`, the initializers `zero`, `half` and `one`, and the outputs
+    /// `y` and `i`.
     struct Form(Structure);
 
     fn form(op: &str, inputs: &[&str], dims: &[Option<u64>]) -> Form {

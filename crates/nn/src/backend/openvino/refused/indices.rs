@@ -1,9 +1,10 @@
-//! Indices outside of what they lead into. OpenVINO answers 0 for those of `Gather` and `GatherND`, where ONNX Runtime fails;
-//! of the other operators it fails itself. So an index that callers send is held against the lengths in each call, and a
-//! graph is refused where the index is computed from what they send, or leads into what the graph computes with a length that
-//! is not known.
+//! Indices outside of what they lead into. OpenVINO answers 0 for those of `Gather` and `GatherND`, where ONNX Runtime
+//! fails; of the other operators it fails itself. So an index that callers send is held against the lengths in each
+//! call, and a graph is refused where the index is computed from what they send, or leads into what the graph computes
+//! with a length that is not known.
 //!
-//! `crate::index_bounds` holds indices of `Gather` against tables of the graph, for every backend; these are left out here.
+//! `crate::index_bounds` holds indices of `Gather` against tables of the graph, for every backend; these are left out
+//! here.
 
 use std::collections::HashMap;
 
