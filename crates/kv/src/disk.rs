@@ -36,11 +36,11 @@ pub(crate) const DATABASE_THREADS: usize = 2;
 /// The longest that giving room back waits for the newest entries to reach a table.
 pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often giving room back is tried after the last entry was deleted from a full store: the first
-/// time may find merges under way that hold what it looks for.
+/// How often the store tries to give room back after the last entry was deleted from a full store. The first try may
+/// meet merges under way that still hold the room.
 pub(crate) const RECLAIMS: u32 = 5;
 
-/// Where an [`EmbeddedStore`](crate::embedded::EmbeddedStore) lives, and its bounds.
+/// Directory and bounds of an [`EmbeddedStore`](crate::embedded::EmbeddedStore).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbeddedSettings {
     /// The directory of the store, which is made if it is missing. One process at a time opens it.
@@ -72,7 +72,7 @@ impl EmbeddedSettings {
     }
 }
 
-/// Why a store could not be opened.
+/// The reason that a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another store, of this process or another, has the directory.
@@ -85,9 +85,9 @@ pub enum OpenError {
     /// The directory or a file in it cannot be made or read.
     #[error("cannot open the store in {}: {message}", .directory.display())]
     Failed {
-        /// Where.
+        /// The store's directory.
         directory: PathBuf,
-        /// What went wrong.
+        /// The error, for an operator.
         message: String,
     },
     /// A setting is out of range.
@@ -95,7 +95,7 @@ pub enum OpenError {
     Setting(&'static str),
 }
 
-/// What an entry holds. Stored with a tag, so 8 bytes that `set` wrote are no counter.
+/// The value of an entry. It is stored with a tag, so that 8 bytes written by `set` are not taken for a counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Counter(i64),
@@ -166,7 +166,7 @@ pub(crate) struct Batch {
     pub(crate) bytes: usize,
 }
 
-/// What lies below the overlay. A trait, so that tests can have a disk that is slow or fails.
+/// The storage below the overlay. It is a trait so that tests can have a disk that is slow or fails.
 pub(crate) trait Disk: Send + Sync + 'static {
     fn get(&self, name: &str) -> Result<Option<Value>, String>;
     /// Whole or not at all, and on the disk when it returns.
@@ -225,7 +225,7 @@ impl FjallDisk {
 /// Stands in front of every name: the database takes no empty one, and a store does.
 pub(crate) const NAME_PREFIX: u8 = b'e';
 
-/// What is removed, never having been there. Not a name.
+/// The key that is removed to settle the database. No entry has it, because it is not a valid name.
 pub(crate) const SETTLE_MARK: &[u8] = b"s";
 
 /// A name as it is stored.

@@ -50,14 +50,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-/// What an entry of a batch costs beside its name and its value, counted so that tiny entries meet the
+/// Bytes that an entry of a batch costs beside its name and its value. They are counted so that tiny entries meet the
 /// bound on bytes as well.
 const PENDING_OVERHEAD_BYTES: usize = 128;
 
 /// Locks of the overlay. One is held during a read of the database, so there are many more than threads.
 const SHARDS: usize = 256;
 
-/// How often the room on the disk is looked at while nobody writes.
+/// Interval at which the free space on the disk is checked while no write comes.
 const ROOM_EVERY: Duration = Duration::from_millis(500);
 
 /// The pause between two of these.
@@ -66,7 +66,7 @@ const RECLAIM_EVERY: Duration = Duration::from_secs(2);
 /// Listings waiting for their thread; a further one waits asynchronously.
 const LISTINGS_QUEUED: usize = 64;
 
-/// What starts a cursor of this store.
+/// Prefix of this store's cursors.
 const CURSOR_PREFIX: &str = "embedded:";
 
 /// A write the database does not have yet.
@@ -89,7 +89,7 @@ struct Open {
     closed: bool,
 }
 
-/// How far the disk is.
+/// The progress of writing to disk.
 #[derive(Clone)]
 struct Progress {
     durable: Position,
@@ -105,18 +105,18 @@ struct Inner {
     filled: Condvar,
     /// Wakes writers that wait for room in the batch.
     taken: Notify,
-    /// The last position, for those who only ask.
+    /// The last position, for reads that need no notification.
     last: AtomicU64,
     progress: watch::Sender<Progress>,
     /// Set once, together with `progress.failed`; for a cheap look at every operation.
     failed: OnceLock<StoreError>,
-    /// Why nothing may grow, if so.
+    /// The reason that writes may not grow the store, if there is one.
     full: Mutex<Option<String>>,
     is_full: AtomicBool,
     disk: Box<dyn Disk>,
 }
 
-/// Why an operation was not carried out this time.
+/// The reason that an operation was not carried out at this attempt.
 enum NotDone {
     /// The batch is full; try again when it was taken.
     Wait,
@@ -169,7 +169,7 @@ impl Inner {
 
     fn fail(&self, message: String) {
         let error = StoreError::Unavailable(format!(
-            "the disk failed, and the store with it until it is opened afresh: {message}"
+            "the disk failed, and the store is unavailable until it is opened again: {message}"
         ));
         if self.failed.set(error.clone()).is_ok() {
             tracing::error!(store = %self.settings.directory.display(), %error, "the store failed");
@@ -399,7 +399,7 @@ impl Inner {
         }
     }
 
-    /// What the writer thread does until the store is closed and everything is on disk.
+    /// The loop of the writer thread. It ends when the store is closed and everything is on disk.
     fn write_batches(&self, reclaim: &SyncSender<()>) {
         let mut reclaims = 0;
         let mut reclaimed: Option<Instant> = None;
@@ -422,7 +422,7 @@ impl Inner {
                         return;
                     }
                     open.writer_sleeps = true;
-                    // Woken now and then as well: room comes back without anybody writing.
+                    // Wake up at intervals as well: the disk may get free space without any write.
                     let woken = self.filled.wait_for(&mut open, ROOM_EVERY);
                     open.writer_sleeps = false;
                     if woken.timed_out() {
@@ -439,7 +439,8 @@ impl Inner {
                 reclaims = RECLAIMS;
             }
             if let Err(message) = self.disk.commit(&batch) {
-                // Failed first, closed second: who meets the closed batch finds the reason.
+                // Fail the store before the batch is closed, so that a caller that meets the closed batch finds the
+                // reason.
                 self.fail(message);
                 let mut open = self.open.lock();
                 open.closed = true;
@@ -491,7 +492,7 @@ impl Inner {
     }
 }
 
-/// A listing somebody waits for.
+/// A listing that a caller waits for.
 type Listing = (Option<String>, oneshot::Sender<Result<Page, StoreError>>);
 
 /// A durable store in a directory of this machine.
@@ -533,7 +534,7 @@ impl EmbeddedStore {
         let lister = thread("kv-list")
             .spawn(move || {
                 while let Some((cursor, answer)) = asked.blocking_recv() {
-                    // Whoever gave up waiting needs no answer.
+                    // A caller that stopped waiting needs no answer.
                     if !answer.is_closed() {
                         let _ = answer.send(lists.page(cursor.as_deref()));
                     }
@@ -711,7 +712,7 @@ impl Store for EmbeddedStore {
     }
 
     fn durable<'a>(&'a self, up_to: Position) -> Reply<'a, ()> {
-        // What was never written is not waited for.
+        // A position that was never written is not waited for.
         let up_to = up_to.min(self.position());
         let settled = move |progress: &Progress| -> Option<Result<(), StoreError>> {
             if progress.durable >= up_to {

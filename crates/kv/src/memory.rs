@@ -22,15 +22,15 @@ pub const DEFAULT_MAX_ENTRIES: u64 = 1_000_000;
 /// Most bytes by default: small beside what a model takes, room for a million counters.
 pub const DEFAULT_MAX_BYTES: u64 = 256 << 20;
 
-/// What an entry costs beside its name and its value: its slot, its share of free slots, and two
-/// allocations' headers. Counted, so that a flood of tiny entries meets the bound too.
+/// Bytes that an entry costs beside its name and its value: its slot, its share of free slots, and two allocation
+/// headers. They are counted so that a flood of tiny entries meets the bound too.
 pub const ENTRY_OVERHEAD_BYTES: u64 = 96;
 
 /// Locks. Many more than cores, so that two threads seldom meet; a page of a listing visits one shard,
 /// so many shards also keep a page short.
 const SHARDS: usize = 256;
 
-/// What starts a cursor of this store.
+/// Prefix of this store's cursors.
 const CURSOR_PREFIX: &str = "memory:";
 
 /// The bounds of a [`MemoryStore`].
@@ -51,7 +51,7 @@ impl Default for MemorySettings {
     }
 }
 
-/// What an entry holds. The two kinds are told apart, so 8 bytes that `set` wrote are no counter.
+/// The value of an entry. The two kinds are kept apart, so that 8 bytes written by `set` are not taken for a counter.
 enum Value {
     Counter(i64),
     Bytes(Box<[u8]>),
@@ -93,7 +93,7 @@ struct Shard(Mutex<HashTable<Slot>>);
 /// A store in the memory of this process.
 pub struct MemoryStore {
     settings: MemorySettings,
-    // Keyed at random: names are partly chosen by strangers, who must not be able to make them collide.
+    // The hash key is random. Callers choose a part of the names and must not be able to make them collide.
     hasher: RandomState,
     shards: Box<[Shard]>,
     entries: AtomicU64,
@@ -118,12 +118,12 @@ impl MemoryStore {
         }
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub fn entries(&self) -> u64 {
         self.entries.load(Ordering::Relaxed)
     }
 
-    /// What they take, as [`MemorySettings::max_bytes`] counts it.
+    /// Bytes of all entries, as [`MemorySettings::max_bytes`] counts them.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -216,7 +216,7 @@ impl MemoryStore {
         if let Ok(found) = table.find_entry(hash, |slot| *slot.name == *kv_key) {
             let (slot, _) = found.remove();
             self.shrink(1, cost(kv_key, &slot.value));
-            // What a flood of entries took is given back once they are gone.
+            // Give the memory of a flood of entries back once they are gone.
             if table.capacity() > 1024 && table.len() < table.capacity() / 8 {
                 let double = table.len() * 2;
                 table.shrink_to(double, |slot| self.hasher.hash_one(&*slot.name));

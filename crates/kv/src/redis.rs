@@ -57,7 +57,7 @@ pub const MAX_LABEL_BYTES: usize = 64;
 /// The first pause between two attempts to connect; each further one doubles.
 const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(20);
 
-/// How often a quiet connection is tried, so that a dead one is found before a request finds it.
+/// Interval at which a quiet connection is tested, so that a dead one is found before a request finds it.
 const PING_EVERY: Duration = Duration::from_secs(1);
 
 /// Each of these many bytes of an operation counts as a further operation under way, which bounds the
@@ -67,13 +67,13 @@ const BYTES_FOR_A_PLACE: usize = 16 << 10;
 /// Commands in one write. Longer lists of entries are sent in parts, so that others get their turn.
 const PIPELINE: usize = 256;
 
-/// What SCAN is asked for at a time. It may give some more, so a page stops short of its limit.
+/// The page size that SCAN is asked for. The server may send some more, so a page stops short of its limit.
 const SCAN_COUNT: usize = 100;
 
 /// Most SCANs for a page. Where others' keys are many, a page may be empty and yet not the last.
 const SCANS_A_PAGE: usize = 50;
 
-/// What starts a cursor of this store.
+/// Prefix of this store's cursors.
 const CURSOR_PREFIX: &str = "redis:";
 
 /// Says 1 if it wrote, nothing if the entry is absent and should not be, and else the entry as it is.
@@ -88,7 +88,7 @@ end
 redis.call('SET', KEYS[1], ARGV[3])
 return 1";
 
-/// Which server a [`RedisStore`] uses, and its bounds.
+/// The server of a [`RedisStore`], and the store's bounds.
 #[derive(Clone)]
 pub struct RedisSettings {
     /// `redis://[user:password@]host[:port][/number]`, or `rediss://` for TLS. It is never shown.
@@ -135,7 +135,7 @@ impl std::fmt::Debug for RedisSettings {
     }
 }
 
-/// Why a store could not be opened. No message holds a password.
+/// The reason that a store could not be opened. No message contains a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// A setting is out of range or not of its form.
@@ -144,9 +144,9 @@ pub enum ConnectError {
     /// The server did not answer, or not as one.
     #[error("cannot reach {server}: {message}")]
     Unreachable {
-        /// Which.
+        /// The server's address, without a password.
         server: String,
-        /// What went wrong.
+        /// The error, for an operator.
         message: String,
     },
 }
@@ -169,7 +169,7 @@ struct Shared {
     max_in_flight: usize,
     places: Semaphore,
     link: RwLock<Link>,
-    /// The youngest connection somebody found broken.
+    /// The generation of the youngest connection that a caller found broken.
     broken: AtomicU64,
     broken_found: Notify,
     swap_hash: String,
@@ -193,8 +193,7 @@ impl Shared {
         key
     }
 
-    /// What a caller is told of an error. An answer is one even if it is an error: only what lost an
-    /// answer takes the connection down.
+    /// The error for a caller. An error reply is a valid answer; only a lost reply takes the connection down.
     fn error(&self, error: &RedisError, generation: u64) -> StoreError {
         let away = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
         if away || error.is_unrecoverable_error() || error.is_io_error() {
@@ -389,11 +388,11 @@ impl Shared {
     }
 }
 
-/// Why an operation has no answer.
+/// The reason that an operation has no answer.
 enum Failed {
-    /// What the caller is told.
+    /// An error that is returned to the caller as it is.
     Store(StoreError),
-    /// What this connection's server or the library said.
+    /// An error of this connection's server or of the library, and the connection's generation.
     Redis(RedisError, u64),
 }
 
@@ -572,7 +571,7 @@ fn prepare(
     if settings.command_timeout.is_zero() || settings.connect_timeout.is_zero() {
         return Err(setting("the timeouts of a Redis store must not be zero"));
     }
-    // What is wrong with it is not repeated: the message might repeat the password.
+    // The message does not repeat the URL, because the URL may contain a password.
     let wrong_url = || {
         setting(
             "the URL of a Redis store is not of the form \
@@ -602,7 +601,7 @@ fn prepare(
     secrets.retain(|secret| !secret.is_empty());
 
     let opened = if scheme == "rediss" {
-        // Which provider a process uses is for its first user to say; any will do.
+        // Any provider will do. An error means that the process has installed one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let trusted = client::TlsCertificates {
             client_tls: None,

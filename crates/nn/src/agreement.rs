@@ -12,7 +12,7 @@ use crate::error::{NnError, quoted};
 use crate::kept;
 use crate::tensor::{NnTensor, Shape, Strings, TensorType, elements};
 
-/// What becomes of a model that another backend answers differently.
+/// The treatment of a model that another backend answers differently.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Compare {
     /// Nothing is compared.
@@ -30,17 +30,17 @@ pub enum Compare {
 /// by a step.
 pub const TOLERANCE: f64 = 1e-3;
 
-/// How far elements near zero may be apart, whatever the largest element is.
+/// The difference that is allowed near zero, whatever the largest element is.
 const ABSOLUTE: f64 = 1e-6;
 
-/// What came of comparing.
+/// The result of a comparison with another backend.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Agreement {
     /// No backend could be compared with, and why.
     Unknown(String),
     /// Another answers the same.
     Agrees {
-        /// Which.
+        /// The other backend.
         with: &'static str,
         /// Made-up calls that both answered.
         calls: usize,
@@ -49,7 +49,7 @@ pub enum Agreement {
     },
     /// Another answers differently.
     Differs {
-        /// Which.
+        /// The other backend.
         with: &'static str,
         /// In which output and by how much.
         what: String,
@@ -59,7 +59,7 @@ pub enum Agreement {
 impl fmt::Display for Agreement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown(why) => write!(f, "no other backend could be compared with: {why}"),
+            Self::Unknown(why) => write!(f, "no other backend could be compared: {why}"),
             Self::Agrees {
                 with,
                 calls,
@@ -77,7 +77,7 @@ impl fmt::Display for Agreement {
     }
 }
 
-/// How two answers to one call compare.
+/// The result of comparing two answers to one call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Compared {
     /// They are the same but for this part of the largest element.
@@ -97,7 +97,7 @@ pub fn compare(
     let mut largest = 0f64;
     for (name, served) in served {
         let Some((_, other)) = other.iter().find(|(other, _)| other == name) else {
-            return Compared::Other(format!("output {} does not come there", quoted(name)));
+            return Compared::Other(format!("the other backend has no output {}", quoted(name)));
         };
         if (served.ty, &served.dims) != (other.ty, &other.dims) {
             return Compared::Other(format!(
@@ -128,9 +128,7 @@ fn one(served: &NnTensor, other: &NnTensor, tolerance: f64) -> Result<f64, Strin
         let at = pairs
             .position(|(here, there)| here != there)
             .unwrap_or_default();
-        return Err(format!(
-            "holds another text here than there, at element {at}"
-        ));
+        return Err(format!("has different texts at element {at}"));
     }
     let (here, there) = (elements(served), elements(other));
     let at = |found: Option<usize>| found.unwrap_or_default();
@@ -420,7 +418,7 @@ mod tests {
             compare(&served, &[], TOLERANCE),
             Compared::Other(_)
         ));
-        // What only the other answers was not asked for.
+        // An output that only the other backend has was not asked for.
         assert_eq!(compare(&[], &served, TOLERANCE), Compared::Same(0.0));
     }
 

@@ -16,7 +16,7 @@ pub const MAX_BYTES: u64 = 64 << 20;
 /// Default of [`Padding::max_tokens`]: 32 sentences of 256 tokens.
 pub const MAX_TOKENS: u64 = 8192;
 
-/// How calls share runs.
+/// The options of dynamic batching.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DynamicBatching {
     /// Most items of a shared run.
@@ -27,7 +27,7 @@ pub struct DynamicBatching {
     pub max_queue_delay: Duration,
     /// Sizes a run is best ended at, ascending.
     pub preferred: Vec<u32>,
-    /// What a run and the hold before it may take before runs are made smaller.
+    /// The latency target: batches shrink if a run and its queue delay take longer.
     pub target: Option<Duration>,
     /// The axis calls may differ in.
     pub padding: Option<Padding>,

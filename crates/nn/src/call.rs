@@ -35,7 +35,7 @@ pub const MAX_STRINGS: usize = 1 << 20;
 /// Most bytes of one string: a long document. Runtimes copy it for each operator it goes through.
 pub const MAX_STRING_BYTES: usize = 8 << 20;
 
-/// What the inputs of a model's calls may be beyond what its ports say.
+/// The properties of inputs beyond their ports.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rules {
     /// By input: whether a call may leave it out.
@@ -131,7 +131,7 @@ pub(crate) fn label(
 ) -> Result<Vec<(String, NnTensor)>, NnError> {
     if outputs.len() != ports.len() {
         return Err(NnError::runtime(format!(
-            "the backend answered with {} outputs where the graph has {}",
+            "the backend returned {} outputs and the graph has {}",
             outputs.len(),
             ports.len()
         )));

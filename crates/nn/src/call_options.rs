@@ -31,10 +31,10 @@ impl fmt::Display for Joins {
     }
 }
 
-/// What a call asks beside its tensors.
+/// The options of a call.
 #[derive(Debug, Clone, Default)]
 pub struct CallOptions {
-    /// When its answer is no longer of use.
+    /// The time at which the answer is no longer of use.
     pub deadline: Option<Instant>,
     /// Its priority, 1 the first to run; the model's own default where none is given, the last where there are
     /// not as many.

@@ -64,7 +64,7 @@ fn side(role: &str, specs: &[TensorSpec], ports: &[Port], faults: &mut Vec<Strin
     }
 }
 
-/// How the shape of an output differs between contract and graph, with the remedy.
+/// The difference between contract and graph in the shape of an output, with the remedy.
 pub fn output_shape(contract: &Contract, spec: &TensorSpec, port: &Port) -> Option<String> {
     // An axis of outputs alone promises nothing about its length, so that a fixed one keeps the promise.
     let free = |symbol: &str| {
@@ -109,7 +109,7 @@ fn shape(
     }
 }
 
-/// How the contract wants its graph loaded.
+/// The load options that a contract asks for.
 pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
     LoadOptions {
         instances: contract.engine.lanes.map(usize::from),
@@ -147,19 +147,20 @@ pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
     }
 }
 
-/// How the contract wants calls to share runs, or why they do not.
+/// The options of dynamic batching that a contract asks for, or the reason that calls do not share runs.
 #[cfg(feature = "native")]
 fn joining(contract: &Contract) -> Result<DynamicBatching, String> {
     let batching = &contract.batching;
     if contract.engine.first_run == FirstRun::Skip {
-        return Err("model.toml has first_run = \"skip\", so that joining was not tried".into());
+        return Err("model.toml has first_run = \"skip\", so shared runs were not tried".into());
     }
     if contract.may_be_empty() {
         return Err("model.toml lets an axis be empty".into());
     }
     let Some(batch_axis) = contract.batch_axis() else {
         return Err(
-            "model.toml names no axis that begins every input and output and no other place".into(),
+            "model.toml names no axis that comes first in every input and output and nowhere else"
+                .into(),
         );
     };
     let axis_of = |spec: &TensorSpec, axis: &str| {
@@ -221,7 +222,7 @@ pub(crate) enum Fill {
     Middle,
     /// 0, 1, 2, …, within the range, beginning anew after 100.
     Ramp,
-    /// What looks random within the range, the same for the same seed.
+    /// Values that look random within the range, the same for the same seed.
     Random(u64),
     /// These numbers, repeated; or one number shared among all elements, see [`shared`].
     List(Vec<f64>),
@@ -345,7 +346,7 @@ fn random(state: &mut u64) -> f64 {
     ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// What the elements of a made-up row are like.
+/// The pattern of the elements of a made-up row.
 #[cfg(feature = "native")]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Elements {
@@ -472,11 +473,11 @@ pub(crate) fn sequence_shapes(
     }))
 }
 
-/// How large elements without bounds are made: as callers send them who forget to scale.
+/// The size of elements without bounds: values as they come from callers that forget to scale.
 #[cfg(feature = "native")]
 pub const LARGE_ELEMENT: f64 = 1e4;
 
-/// How far apart the elements of a row are where their bounds are far apart.
+/// The distance between the elements of a row if their bounds are far apart.
 const SAMPLE_WIDTH: f64 = 65_536.0;
 
 /// The least and the greatest value of a tensor's elements; the least is zero, or the greatest if that is less,
@@ -506,10 +507,7 @@ pub(crate) fn made(
     let too_large = || {
         NnError::new(
             crate::error::ErrorCode::TooLarge,
-            format!(
-                "the shape that input {} is to have is over {most} bytes",
-                name()
-            ),
+            format!("the shape of input {} takes more than {most} bytes", name()),
         )
     };
     let length = |axis: &Axis| match axis {

@@ -33,18 +33,18 @@ const TOKENS: &str = "input_ids";
 /// Names that inputs have which say where a text ends: 1 for a token, 0 for padding.
 const MASKS: [&str; 3] = ["attention_mask", "input_mask", "mask"];
 
-/// What is known of a graph.
+/// The facts about a graph.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Description {
     /// The format of its file.
     pub format: Format,
-    /// What it is and does, in its author's words; may be empty.
+    /// The author's description; may be empty.
     pub text: String,
-    /// Where it comes from, for a comment.
+    /// The origin, for a comment.
     pub origin: String,
-    /// What goes in.
+    /// The inputs.
     pub inputs: Vec<Port>,
-    /// What comes out.
+    /// The outputs.
     pub outputs: Vec<Port>,
     /// For inputs that are indices: the length of the table they lead into.
     pub tables: BTreeMap<String, u64>,
@@ -75,14 +75,14 @@ pub struct Description {
 pub struct Derived {
     /// The text of `model.toml`.
     pub text: String,
-    /// What the graph does not say, as it stands in the text.
+    /// Facts that the graph does not state, as the text asks for them.
     pub questions: Vec<String>,
-    /// Why it cannot be served, where it cannot.
+    /// Reasons that the graph cannot be served.
     pub obstacles: Vec<String>,
 }
 
 impl Description {
-    /// What an ONNX file says.
+    /// The facts of an ONNX file.
     pub fn of(graph: &Graph) -> Self {
         let (producer, version) = graph.producer();
         let opset = graph.opsets().get("").copied().unwrap_or_default();
@@ -455,7 +455,7 @@ pub fn derive(description: &Description) -> Derived {
             ));
             if let Some(came) = description.came.get(&port.name) {
                 let question = format!(
-                    "The graph declares another shape for {shown}; {came:?} came. Are these its axes?"
+                    "The graph declares another shape for {shown}; a run gave {came:?}. Are these its axes?"
                 );
                 tables.push_str(&format!("# ? {question}\n"));
                 questions.push(question);
@@ -537,7 +537,7 @@ pub fn derive(description: &Description) -> Derived {
     }
 }
 
-/// The table `[axes]`: how long each open axis may be, with a question where nobody knows.
+/// The table `[axes]`: the bounds of each open axis, with a question if they are unknown.
 fn axis_bounds(
     description: &Description,
     axes: &Axes,
@@ -554,7 +554,7 @@ fn axis_bounds(
         match (is_items, least, tokens) {
             _ if description.single.contains(name) => {
                 let question = format!(
-                    "A call with more than one {name} is answered with another number of axes, which no contract can say: \
+                    "With more than one {name}, an output has another number of axes. No contract can describe that: \
                      correct the graph."
                 );
                 bounds.push_str(&format!("{name} = {{ min = 1, max = 1 }} # ? {question}\n"));

@@ -50,7 +50,7 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// Why a call was turned away before or without an answer, where the caller did nothing wrong.
+/// The reason that the engine refused or dropped a sound call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EngineRefusal {
     /// As many calls wait for the model as may wait. The host answers 503 with `Retry-After`.
@@ -73,13 +73,13 @@ pub enum EngineRefusal {
 /// A failed load or call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NnError {
-    /// What wasi:nn calls it.
+    /// The error code of wasi:nn.
     pub code: ErrorCode,
-    /// What was wrong, where, and what to do about it; fit to be shown to a caller.
+    /// The problem, its place and the remedy, in words fit for a caller.
     pub message: String,
     /// Set when the engine turned the call away and the call itself was sound.
     pub refusal: Option<EngineRefusal>,
-    /// When a refused call is likely to be taken, from what runs take at present.
+    /// The time after which a refused call is likely to be accepted, from the present run times.
     pub retry_after: Option<Duration>,
 }
 

@@ -44,13 +44,13 @@ pub type Inputs = Vec<(String, NnTensor)>;
 /// An input that is made up.
 #[derive(Debug)]
 pub struct Try {
-    /// What it is, for the message.
+    /// A description, for the message.
     pub what: String,
     /// The input, or why it cannot be made.
     pub inputs: Result<Inputs, NnError>,
 }
 
-/// What an operator does with one of its inputs, where not every value will do.
+/// The way an operator uses one of its inputs, if it does not accept every value.
 #[derive(Debug, Clone, PartialEq)]
 enum Use {
     /// Any value that is 0.
@@ -104,7 +104,7 @@ impl Window {
         self.strides.get(axis).map_or(1.0, |stride| *stride as f64)
     }
 
-    /// What is added before and behind an axis, together.
+    /// The padding before and behind an axis, together.
     fn padding(&self, axis: usize) -> f64 {
         let behind = axis + self.pads.len() / 2;
         let at = |index| self.pads.get(index).map_or(0.0, |pad: &i64| *pad as f64);
@@ -112,8 +112,8 @@ impl Window {
     }
 }
 
-/// What an operator does with its input number `index`, by the ONNX specification. `None` where any value will do, or
-/// where nothing is known.
+/// The way an operator uses its input number `index`, by the ONNX specification. `None` if any value will do, or if
+/// nothing is known.
 fn use_of(node: &Node, index: usize) -> Option<Use> {
     let operator = node.op.as_str();
     Some(match (operator, index) {
@@ -171,7 +171,7 @@ fn use_of(node: &Node, index: usize) -> Option<Use> {
     })
 }
 
-/// What the graph does with each input, followed through operators that hand it on.
+/// The ways that a graph uses each input, followed through operators that pass it on.
 fn uses(graph: &Graph, contract: &Contract) -> BTreeMap<String, (Use, Option<String>)> {
     // The names under which each input's values go.
     let mut named: BTreeMap<&str, &str> = (contract.inputs.iter())
@@ -205,8 +205,8 @@ fn uses(graph: &Graph, contract: &Contract) -> BTreeMap<String, (Use, Option<Str
 /// Names that inputs have whose values are a shape, or a count, in graphs whose operators are not known.
 const SHAPE_NAMES: [&str; 4] = ["shape", "size", "sizes", "dims"];
 
-/// What is made up, in the order in which it is tried; at most [`MAX_TRIES`]. `graph` is none where its operators are
-/// not known.
+/// The made-up inputs, in the order in which they are tried; at most [`MAX_TRIES`]. `graph` is `None` if its operators
+/// are not known.
 pub fn tries(contract: &Contract, graph: Option<&Graph>) -> impl Iterator<Item = Try> {
     let mut plans: Vec<Plan> = Vec::new();
     let uses = graph.map(|graph| uses(graph, contract)).unwrap_or_default();
@@ -302,7 +302,7 @@ pub fn tries(contract: &Contract, graph: Option<&Graph>) -> impl Iterator<Item =
     })
 }
 
-/// How one try is made.
+/// The plan of one try.
 struct Plan {
     what: String,
     values: Values,
@@ -519,7 +519,7 @@ fn ends_tries(error: &NnError) -> bool {
         || error.message.contains("does not implement")
 }
 
-/// What was tried, by what came of it.
+/// The tries, grouped by their result.
 #[derive(Default)]
 struct Failures(Vec<(Vec<String>, NnError)>);
 
@@ -582,7 +582,7 @@ fn shortened(tried: &[String]) -> String {
     }
 }
 
-/// What helps against a failure that no other input mends; `None` where another input may.
+/// The remedy for a failure that no other input can avoid; `None` if another input may.
 fn remedy(error: &NnError) -> Option<&'static str> {
     match error.code {
         ErrorCode::TooLarge => Some("or write smaller least lengths of axes in model.toml"),

@@ -45,15 +45,15 @@ impl Drop for Meter {
     }
 }
 
-/// What a loaded graph is taken to hold. A growth of the heap that is much less than the files shows that something
-/// else was given back meanwhile.
+/// The memory that a loaded graph is taken to hold. If the heap grew much less than the files, other memory was given
+/// back meanwhile.
 pub(crate) fn held(grown: Option<u64>, estimate: u64) -> u64 {
     grown
         .filter(|grown| *grown >= estimate / 4)
         .unwrap_or(estimate)
 }
 
-/// What the graph at `path`, whose files have `file_bytes`, is expected to hold once it is loaded.
+/// The memory that the graph at `path`, whose files have `file_bytes`, is expected to hold once it is loaded.
 pub(crate) fn estimate(path: &Path, file_bytes: u64) -> u64 {
     let weights = Graph::of(path).map_or(0, |graph| graph.weight_bytes());
     file_bytes.max(weights)

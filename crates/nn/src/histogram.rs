@@ -28,11 +28,11 @@ pub const BOUNDS_NS: [u64; 20] = [
 /// Times, how often and in all, and by size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Histogram {
-    /// How many.
+    /// The number of observations.
     pub count: u64,
     /// Their sum in nanoseconds.
     pub sum_ns: u64,
-    /// How many in each bucket of [`BOUNDS_NS`], and above the last.
+    /// The number of observations in each bucket of [`BOUNDS_NS`], and above the last.
     pub buckets: [u64; BOUNDS_NS.len() + 1],
 }
 

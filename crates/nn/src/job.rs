@@ -14,7 +14,7 @@ use tokio::time::Instant;
 pub(crate) struct Slot {
     pub(crate) instance: Option<Box<dyn Instance>>,
     pub(crate) interrupt: Option<Arc<dyn Interrupt>>,
-    /// What the run has taken before `Inner::execute` began.
+    /// The time that the run took before `Inner::execute` began.
     pub(crate) ahead: Nanos,
     /// The inputs of a run of several calls, where they were joined before `Inner::execute` began.
     pub(crate) joined: Option<Joined>,
@@ -23,7 +23,7 @@ pub(crate) struct Slot {
 /// Inputs of several calls, put together for one run.
 pub(crate) struct Joined {
     pub(crate) inputs: Vec<NnTensor>,
-    /// What putting them together took.
+    /// The time that putting them together took.
     pub(crate) took: Nanos,
 }
 
@@ -47,7 +47,7 @@ impl Slot {
     }
 }
 
-/// What belongs to a call in the queue.
+/// The inputs of a call in the queue, and the channel for its answer.
 pub(crate) struct Job {
     pub(crate) inputs: Vec<NnTensor>,
     pub(crate) reply: oneshot::Sender<CallResult>,

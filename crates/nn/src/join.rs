@@ -12,7 +12,7 @@ use crate::error::{NnError, quoted};
 use crate::schedule::Class;
 use crate::tensor::{NnTensor, Shape, TensorType};
 
-/// What a call brings to a run.
+/// The part of a run that one call makes up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Part {
     pub class: Class,
@@ -20,7 +20,7 @@ pub(crate) struct Part {
     pub length: u32,
 }
 
-/// How the tensors of one model are joined.
+/// The way the tensors of one model are put together.
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// By input, in the graph's order: the axis that is filled and the element it is filled with.
@@ -32,7 +32,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// How to join calls of a graph with these ports, or why they cannot be.
+    /// The plan for a graph with these ports, or the reason that its calls cannot share runs.
     pub(crate) fn new(
         options: &DynamicBatching,
         inputs: &[Port],
@@ -80,7 +80,7 @@ impl Plan {
         })
     }
 
-    /// What a call brings. Its tensors have been checked against the ports.
+    /// The part of a run that a call makes up. Its tensors have been checked against the ports.
     pub(crate) fn part(&self, tensors: &[NnTensor]) -> Part {
         let items = tensors[0].dims[0];
         let alone = Part {
@@ -170,10 +170,10 @@ impl Plan {
                 ))
             };
             if output.dims.first().map(|dim| u64::from(*dim)) != Some(items) {
-                return Err(wrong("which is not one part an item"));
+                return Err(wrong("which is not one row for each item"));
             }
             if filled.is_some_and(|axis| output.dims.get(axis) != Some(&longest)) {
-                return Err(wrong("which is not as long as its inputs were made"));
+                return Err(wrong("which is not as long as its padded inputs"));
             }
             let row = output.data.len() / (items.max(1) as usize);
             let mut from = 0;

@@ -16,22 +16,23 @@ use crate::model::{Joins, Model, Named};
 use crate::outcome::differences;
 use crate::tensor::NnTensor;
 
-/// What trials may take of a load. The first is always made; others only where they are expected to end within it.
+/// Time that trials may add to a load. The first trial is always made; others only if they are expected to end within
+/// it.
 const MOST_TIME: Duration = Duration::from_secs(1);
 
 /// The most bytes of one row's inputs at other than the least lengths: usual lengths of images are megabytes.
 const MAX_ROW_BYTES: usize = 4 << 20;
 
-/// How much longer than the least a row of usual length is.
+/// The length of a usual row, beyond the least.
 const USUAL_LONGER: u64 = 24;
 
-/// How much longer than the least the longer of two rows is where an axis is filled.
+/// The length of the longer of two rows, beyond the least, if an axis is filled.
 const FILLED_LONGER: u64 = 7;
 
 /// The largest run that is tried: as many items as runs have by default.
 const MOST_ROWS: usize = 32;
 
-/// How long the symbolic axes of a row are.
+/// The lengths of the symbolic axes of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Lengths {
     Least,
@@ -46,12 +47,12 @@ type Kind = (Elements, u64, Lengths);
 /// A run: rows that stay, and the words for what is beside them.
 struct Trial {
     rows: Vec<Kind>,
-    /// Which of them are compared with their answers alone.
+    /// The rows that are compared with their answers alone.
     watched: Vec<usize>,
     beside: &'static str,
 }
 
-/// Tries whether calls may share runs before any do, and notes what came of it with the model.
+/// Tries whether calls may share runs before any do, and notes the result with the model.
 pub fn try_rows(model: &Model, contract: &Contract) {
     if model.rows() != Rows::Independent {
         return;
@@ -78,7 +79,7 @@ struct Tries<'a> {
     contract: &'a Contract,
     began: Instant,
     a_row_takes: Duration,
-    /// Rows that were run alone, with what came of it.
+    /// Rows that were run alone, with their answers.
     alone: Vec<(Kind, Option<Vec<NnTensor>>)>,
 }
 
@@ -123,7 +124,7 @@ impl Tries<'_> {
         (lengths == Lengths::Least || bytes <= MAX_ROW_BYTES).then_some(row)
     }
 
-    /// What a row is answered alone; nothing where it fails, which says nothing about joining.
+    /// The answer to a row that runs alone; `None` if it fails, which proves nothing about shared runs.
     fn alone(&mut self, kind: Kind) -> Option<Vec<NnTensor>> {
         if let Some((_, answer)) = self.alone.iter().find(|(known, _)| *known == kind) {
             return answer.clone();
@@ -136,7 +137,7 @@ impl Tries<'_> {
         answer
     }
 
-    /// Makes a trial; whether anything came of it.
+    /// Makes a trial. Returns whether it had a result.
     fn run(&mut self, trial: &Trial) -> bool {
         let mut rows = Vec::new();
         for (at, kind) in trial.rows.iter().enumerate() {

@@ -28,7 +28,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// What is to be kept of a run with these inputs, which are about to go.
+    /// Keeps the shapes of a run's inputs before the inputs are dropped.
     pub(crate) fn of(inputs: &[(String, NnTensor)], made_up: bool) -> Self {
         Self {
             made_up,
@@ -87,7 +87,7 @@ pub(crate) fn check(
     if faults.is_empty() {
         return Ok((!undecided.is_empty()).then(|| {
             format!(
-                "the lengths of {} follow from values in the inputs, so the first run could not hold them against \
+                "the lengths of {} follow from values in the inputs, so the first run could not check them against \
                  {CONTRACT_FILE}; a call with other lengths fails with 500: name the axes that may have any length, or \
                  give an input in {SAMPLE_FILE}",
                 listed(undecided.into_iter())
@@ -95,7 +95,7 @@ pub(crate) fn check(
         }));
     }
     Err(NnError::invalid(format!(
-        "version {version} does not answer what {CONTRACT_FILE} says: {}",
+        "version {version} does not match {CONTRACT_FILE}: {}",
         faults.join("; ")
     )))
 }
@@ -159,7 +159,7 @@ fn faults<'c>(
     faults
 }
 
-/// What is wrong with the outputs of one run. Those of `open` may have any lengths in a run that is made up.
+/// The faults in the outputs of one run. Those of `open` may have any lengths in a run on made-up inputs.
 fn of_run<'c>(
     contract: &'c Contract,
     open: &[&str],
@@ -175,12 +175,12 @@ fn of_run<'c>(
             if spec.optional {
                 continue;
             }
-            faults.push(format!("output {} did not come", quoted(&spec.name)));
+            faults.push(format!("the run gave no output {}", quoted(&spec.name)));
             continue;
         };
         if contract_check::tensor_type(spec.datatype) != *ty {
             faults.push(format!(
-                "output {} came as {ty}, and it is {} there; correct the datatype, or the graph",
+                "output {} is {ty} in the run, and {} in {CONTRACT_FILE}; correct the datatype or the graph",
                 quoted(&spec.name),
                 spec.datatype
             ));

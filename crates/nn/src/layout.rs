@@ -49,7 +49,7 @@ pub const fn graph_file(format: Format) -> &'static str {
 /// The largest contract that is read. Real ones are a few KiB; long lists of labels are the rest.
 pub const MAX_CONTRACT_BYTES: u64 = 1 << 20;
 
-/// Why there is no model to call.
+/// The reason that there is no model to call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unavailable {
     /// No model of that name; the message names those there are.
@@ -98,7 +98,7 @@ impl From<Unavailable> for NnError {
 }
 
 impl Unavailable {
-    /// That there is no such model, with those there are.
+    /// An unknown model, with the models that exist.
     pub(crate) fn unknown_model<'a>(name: &str, there: impl Iterator<Item = &'a str>) -> Self {
         Self::UnknownModel(format!(
             "there is no model {}; there is {}",
@@ -107,7 +107,7 @@ impl Unavailable {
         ))
     }
 
-    /// That a model has no such version, with those it has.
+    /// An unknown version of a model, with the versions that exist.
     pub(crate) fn unknown_version(
         name: &str,
         version: &str,
@@ -122,7 +122,7 @@ impl Unavailable {
         ))
     }
 
-    /// That somebody unloaded a version.
+    /// A version that was unloaded on request.
     #[cfg(feature = "native")]
     pub(crate) fn unloaded(name: &str, version: u64) -> Self {
         Self::Unloaded(format!(
@@ -131,7 +131,7 @@ impl Unavailable {
         ))
     }
 
-    /// That a version's process is not there at the moment, and why.
+    /// A version whose process is away at the moment, with the reason.
     #[cfg(feature = "native")]
     pub(crate) fn down(name: &str, version: u64, reason: &str) -> Self {
         Self::Loading(format!(
@@ -140,7 +140,7 @@ impl Unavailable {
         ))
     }
 
-    /// That a version cannot answer, and why.
+    /// A version that cannot answer, with the reason.
     pub(crate) fn failed(name: &str, reason: &str) -> Self {
         Self::Failed(format!("model {} cannot answer: {reason}", quoted(name)))
     }
@@ -264,7 +264,7 @@ pub(crate) fn readable(contract: &Contract) -> Result<(), NnError> {
     Ok(())
 }
 
-/// That a version's directory holds no graph.
+/// The error for a version's directory without a graph.
 pub(crate) fn no_graph(version: u64, format: Format) -> NnError {
     NnError::not_found(format!(
         "version {version} has no {}; put the graph there",
@@ -284,7 +284,7 @@ pub(crate) fn agrees(
         return Ok(());
     }
     Err(NnError::invalid(format!(
-        "version {version} is not what {CONTRACT_FILE} says: {}",
+        "version {version} does not match {CONTRACT_FILE}: {}",
         faults.join("; ")
     )))
 }

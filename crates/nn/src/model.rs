@@ -190,12 +190,12 @@ impl Model {
         self.0.backend
     }
 
-    /// What goes in, in the graph's order.
+    /// The inputs, in the graph's order.
     pub fn inputs(&self) -> &[Port] {
         self.0.session.inputs()
     }
 
-    /// What comes out, in the graph's order.
+    /// The outputs, in the graph's order.
     pub fn outputs(&self) -> &[Port] {
         self.0.session.outputs()
     }
@@ -205,7 +205,7 @@ impl Model {
         self.0.instance_count
     }
 
-    /// What the time of a run follows from.
+    /// The property that the time of a run depends on.
     pub fn cost(&self) -> Cost {
         self.0.session.cost()
     }
@@ -215,7 +215,7 @@ impl Model {
         self.0.session.memory_bytes()
     }
 
-    /// Why no call would be answered now, where its process ended and is not back soon.
+    /// The reason that no call would be answered now, because the model's process ended and will not be back soon.
     pub fn refuses(&self) -> Option<String> {
         self.0.session.refuses()
     }
@@ -225,12 +225,12 @@ impl Model {
         self.0.session.process()
     }
 
-    /// What came of comparing it with another backend; `None` where nothing was compared.
+    /// The result of the comparison with another backend; `None` if nothing was compared.
     pub fn agreement(&self) -> Option<&Agreement> {
         self.0.agreement.get()
     }
 
-    /// Notes what came of comparing it. The first note stays.
+    /// Notes the result of the comparison. The first note stays.
     pub(crate) fn note_agreement(&self, agreement: Agreement) {
         let _ = self.0.agreement.set(agreement);
     }
@@ -240,12 +240,12 @@ impl Model {
         self.0.lock().joins.clone()
     }
 
-    /// What a run takes at present, from recent runs; zero before the first.
+    /// The present time of a run, from recent runs; zero before the first.
     pub fn service_time(&self) -> Duration {
         Duration::from_nanos(self.0.lock().scheduler.pace.mean())
     }
 
-    /// What was counted so far.
+    /// The statistics since the load.
     pub fn stats(&self) -> Stats {
         let process = self.0.session.process();
         let state = self.0.lock();
@@ -376,7 +376,7 @@ impl Model {
     }
 }
 
-/// What the scheduler may do for a model loaded with these options.
+/// The scheduler's limits for a model loaded with these options.
 fn limits(options: &LoadOptions, instances: usize, joins: bool) -> Limits {
     let joining = match &options.joining {
         Ok(joining) if joins => joining.clone(),
@@ -431,7 +431,7 @@ impl Waiter<'_> {
             },
         };
         self.open = false;
-        // What is left is a runtime that shuts down.
+        // The remaining cause is a runtime that shuts down.
         outcome.unwrap_or_else(|()| {
             Err(NnError::refused(
                 EngineRefusal::NotReady,

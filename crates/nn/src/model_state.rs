@@ -32,7 +32,7 @@ pub(crate) struct Inner {
     pub(crate) version: String,
     pub(crate) backend: &'static str,
     pub(crate) session: Arc<dyn Session>,
-    /// Which inputs are indices, and how far these may go.
+    /// The inputs that are indices, and their ranges.
     pub(crate) index_bounds: IndexBounds,
     /// Whether every input begins with a symbolic dimension, so that it counts the items of a call.
     pub(crate) counts_items: bool,
@@ -48,9 +48,9 @@ pub(crate) struct Inner {
     pub(crate) rules: call::Rules,
     pub(crate) epoch: Instant,
     pub(crate) state: Mutex<State>,
-    /// How many runs of all models are lost.
+    /// The number of lost runs of all models.
     pub(crate) lost: Arc<overdue::Count>,
-    /// What came of comparing it with another backend.
+    /// The result of the comparison with another backend.
     pub(crate) agreement: OnceLock<Agreement>,
 }
 
@@ -62,21 +62,21 @@ pub(crate) struct State {
     pub(crate) going: Vec<Going>,
     /// Nothing begins any more: loading was given up.
     pub(crate) given_up: bool,
-    /// When somebody will look at the queue next.
+    /// The time at which the queue will be looked at next.
     pub(crate) wake: Option<Nanos>,
     pub(crate) stats: Stats,
     pub(crate) joins: Joins,
     /// Whether rows depend on each other.
     pub(crate) rows: Rows,
-    /// Which runs may happen on a server thread.
+    /// The runs that may happen on a server thread.
     pub(crate) quick: Quick,
     /// Shadow runs that have not begun, oldest first.
     pub(crate) shadows: VecDeque<(Ask, Job)>,
     /// Shadow runs that go on.
     pub(crate) shadow_runs: Vec<ShadowRun>,
-    /// Runs that were interrupted and that nobody watches yet.
+    /// Runs that were interrupted and are not watched yet.
     pub(crate) unwatched: Vec<RunId>,
-    /// Those who wait, here and for the other models.
+    /// The waiting calls, of this model and of the others.
     pub(crate) waits: Waits,
 }
 
@@ -89,7 +89,7 @@ pub(crate) struct Going {
     pub(crate) overdue: Overdue,
 }
 
-/// How far a run is beyond its time; see [`crate::overdue`].
+/// The state of a run that exceeds its time; see [`crate::overdue`].
 pub(crate) enum Overdue {
     /// It is not.
     No,
@@ -146,7 +146,7 @@ impl State {
         start
     }
 
-    /// Tells a run to end. Somebody has to watch whether it does: [`Inner::watch_interrupted`].
+    /// Tells a run to end. The caller must have it watched: [`Inner::watch_interrupted`].
     pub(crate) fn interrupt(&mut self, run: RunId) {
         let Some(going) = self.going.iter_mut().find(|going| going.run == run) else {
             return;
@@ -179,8 +179,8 @@ impl State {
         let Some(place) = place else {
             if !matches!(going.overdue, Overdue::Stuck) {
                 tracing::warn!(
-                    "model {name} version {version}: a run that nobody waits for goes on after {ran_for} ms and cannot \
-                     be interrupted; it keeps its instance, because {of_model} runs of this model are lost already, or \
+                    "model {name} version {version}: an abandoned run goes on after {ran_for} ms and cannot be \
+                     interrupted; it keeps its instance, because {of_model} runs of this model are lost already, or \
                      too many of all models; calls are refused while no instance is left"
                 );
             }
@@ -188,8 +188,8 @@ impl State {
             return Lost::Stays;
         };
         tracing::warn!(
-            "model {name} version {version}: a run that nobody waits for goes on after {ran_for} ms and cannot be \
-             interrupted; its thread is left to it, and its instance is made anew"
+            "model {name} version {version}: an abandoned run goes on after {ran_for} ms and cannot be interrupted; \
+             it keeps its thread, and the model gets a new instance"
         );
         going.overdue = Overdue::Lost { _place: place };
         let calls = going.calls;
@@ -224,7 +224,7 @@ impl State {
     }
 }
 
-/// What became of a run that was to be given up.
+/// The result of giving up a run.
 pub(crate) enum Lost {
     /// It had ended.
     Ended,
@@ -313,7 +313,7 @@ impl Inner {
         Ok(id)
     }
 
-    /// Asks what there is to do, takes instances for it, and sees to it that somebody looks again.
+    /// Asks the scheduler for work, takes instances for it, and plans the next look.
     pub(crate) fn look(self: &Arc<Self>, state: &mut State, now: Nanos) -> Vec<Start> {
         let Todo { late, runs, wake } = state.scheduler.next(now);
         state.waits.set(state.scheduler.waiting());

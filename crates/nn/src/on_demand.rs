@@ -27,7 +27,7 @@ use crate::kept::{self, Run};
 use crate::layout::{self, GRAPH_FILE, Unavailable, is_model_name, version_number};
 use crate::tensor::NnTensor;
 
-/// What the models and calls of one instance may take.
+/// The bounds of the models and calls of one instance.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// The largest graph that is opened, in bytes of its file. While it is optimised it is in memory
@@ -45,8 +45,8 @@ pub struct Limits {
     pub working_bytes: usize,
 }
 
-/// How many times a graph's bytes are in memory while it is opened: the file, its decoded form, the tensors made of
-/// it, and the weights as the operators want them laid out.
+/// The number of times a graph's bytes are in memory while it is opened: the file, its decoded form, the tensors made
+/// of it, and the weights in the operators' layout.
 pub const COPIES_WHILE_OPENING: u64 = 4;
 
 impl Default for Limits {
@@ -84,7 +84,7 @@ pub struct Opened {
     version: u64,
     graph_bytes: u64,
     session: Arc<dyn Session>,
-    /// Which inputs are indices, and how far these may go.
+    /// The inputs that are indices, and their ranges.
     index_bounds: IndexBounds,
     rows: Rows,
     rules: call::Rules,
@@ -154,7 +154,7 @@ impl OnDemand {
         self.used(self.kept.len() - 1)
     }
 
-    /// What is kept at this place, which becomes the last used.
+    /// The model kept at this place, which becomes the last used.
     fn used(&mut self, at: usize) -> Result<Rc<Opened>, Unavailable> {
         self.kept[at..].rotate_left(1);
         let kept = &self.kept[self.kept.len() - 1];
@@ -164,7 +164,7 @@ impl OnDemand {
         }
     }
 
-    /// The models there are, for whoever asked for another.
+    /// The names of the models that exist, for an error about another.
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = (std::fs::read_dir(&self.root).into_iter().flatten())
             .flatten()

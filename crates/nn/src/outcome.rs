@@ -1,4 +1,4 @@
-//! What became of a run, and whether two answers agree.
+//! The result of a run, and whether two answers agree.
 
 use super::job::{CallResult, Job};
 use crate::error::{EngineRefusal, NnError};
@@ -6,7 +6,7 @@ use crate::schedule::Waiting;
 use crate::stats::BatchStats;
 use crate::tensor::{NnTensor, TensorType, elements};
 
-/// What came of a run.
+/// The result of a run.
 pub(crate) struct Outcome {
     /// One a call.
     pub(crate) answers: Vec<CallResult>,
@@ -18,7 +18,7 @@ pub(crate) struct Outcome {
     pub(crate) sound: bool,
     pub(crate) items: u32,
     pub(crate) bytes: u64,
-    /// Why calls of this model must not share runs, where that came out.
+    /// The reason that calls of this model must not share runs, if the run showed one.
     pub(crate) unjoinable: Option<String>,
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// How long a run may go on after it was interrupted. Backends look between two operators, and few operators take
+/// The time that a run may go on after it was interrupted. Backends check between two operators, and few operators take
 /// longer.
 pub const GRACE: Duration = Duration::from_secs(1);
 
@@ -29,7 +29,7 @@ pub const MAX_LOST: usize = 8;
 /// The longest a call without a deadline of its own is waited for. Requests bring theirs.
 pub const LONGEST_CALL: Duration = Duration::from_secs(3600);
 
-/// The longest a shadow run goes on, which nobody waits for: as long as a call may take by default.
+/// The longest time of a shadow run, which no caller waits for: the default limit of a call.
 pub const LONGEST_SHADOW: Duration = Duration::from_secs(30);
 
 /// Most threads that models run on. Each runs one instance or holds a lost run; models with more instances in all wait
@@ -80,7 +80,7 @@ pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// How many runs are lost, of all models of a repository.
+/// The number of lost runs, of all models of a repository.
 #[derive(Debug, Default)]
 pub(crate) struct Count(AtomicUsize);
 

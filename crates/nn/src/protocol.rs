@@ -73,7 +73,7 @@ fn version_stats(version: &VersionStats) -> Value {
 
 fn process(process: &ProcessStats) -> Value {
     let ProcessStats {
-        // It is of use to the operator alone, who finds it in the log.
+        // Only the operator needs it, and the log has it.
         pid: _,
         down,
         crashes,

@@ -23,7 +23,7 @@ impl Inner {
         .retry_after(self.retry_after(state, self.now()))
     }
 
-    /// When the queue will have been worked off.
+    /// The time until the present queue is worked off.
     pub(crate) fn retry_after(&self, state: &State, now: Nanos) -> Duration {
         let scheduler = &state.scheduler;
         let wait = scheduler
@@ -32,7 +32,7 @@ impl Inner {
         Duration::from_nanos(wait).max(LEAST_RETRY)
     }
 
-    /// That no instance is left, because runs do not end.
+    /// The error for a model whose instances are all held by runs that do not end.
     pub(crate) fn without_an_instance(&self, state: &mut State) -> NnError {
         state.stats.refusals.not_ready += 1;
         let text = format!(
@@ -59,7 +59,7 @@ impl Inner {
             QueueRefusal::Full => {
                 state.stats.refusals.queue_full += 1;
                 let text = format!(
-                    "{} calls already wait for model {name}, which is as many as may; try again later",
+                    "{} calls already wait for model {name}, which is the maximum; try again later",
                     state.scheduler.waiting()
                 );
                 NnError::refused(EngineRefusal::QueueFull, text)

@@ -69,7 +69,7 @@ impl Inner {
             runtime.spawn(async move { inner.launch_here(start) });
         } else {
             overdue::spawn(move || {
-                // What follows from the run's end happens on the server's runtime.
+                // Work that follows from the run's end happens on the server's runtime.
                 let _server = runtime.enter();
                 let mut next = Some(start);
                 while let Some(start) = next.take() {
@@ -148,7 +148,7 @@ impl Inner {
         let mut state = self.lock();
         if let Some(going) = state.going.iter_mut().find(|going| going.run == run) {
             going.interrupt = slot.interrupt.clone();
-            // Nobody waits for it any more, since before there was anything to interrupt.
+            // Its callers left before there was anything to interrupt.
             if let (Some(interrupt), false) =
                 (&slot.interrupt, matches!(going.overdue, Overdue::No))
             {
@@ -174,7 +174,7 @@ impl Inner {
             let attempt = AssertUnwindSafe(|| self.attempt(slot, &members, &mut outcome));
             let attempted = catch_unwind(attempt).unwrap_or_else(|panic| {
                 Err(NnError::runtime(format!(
-                    "joining the call with others panicked: {}",
+                    "putting the call into a batch panicked: {}",
                     panic_text(&*panic)
                 )))
             });
@@ -240,7 +240,7 @@ impl Inner {
                 // Only the first attempt, which is of all calls, finds them put together.
                 let before = slot.joined.take();
                 let Some(joined) = before.or_else(|| self.joined(calls.iter().copied())) else {
-                    return Err(NnError::runtime("the model has no plan to join calls"));
+                    return Err(NnError::runtime("the model has no plan for batches"));
                 };
                 outcome.bytes = outcome.bytes.max(total_bytes(&joined.inputs));
                 spent.compute_input_ns = joined.took;
@@ -301,7 +301,7 @@ impl Inner {
                 let expected = self.session.outputs().len();
                 if outputs.len() != expected {
                     return Err(NnError::runtime(format!(
-                        "the backend answered with {} outputs where the graph has {expected}",
+                        "the backend returned {} outputs and the graph has {expected}",
                         outputs.len()
                     )));
                 }

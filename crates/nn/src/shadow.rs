@@ -28,18 +28,18 @@ pub const MAX_IN_ALL: usize = 32;
 /// outlive the request they came with, so no instance's limit counts them.
 pub const MAX_BYTES: u64 = 64 << 20;
 
-/// How far floating-point elements may be apart and still agree: this part of the element that was answered, …
+/// The relative difference at which floating-point elements still agree: this part of the element that was answered, …
 pub const RELATIVE: f64 = 1e-3;
 
 /// … and this much beside.
 pub const ABSOLUTE: f64 = 1e-5;
 
-/// What became of a version's shadow runs since it was loaded.
+/// The results of a version's shadow runs since it was loaded.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ShadowStats {
     /// Runs that came to their end.
     pub runs: u64,
-    /// Dropped before their end, because somebody waits or there are too many.
+    /// Dropped before their end, because calls wait or there are too many.
     pub shed: u64,
     /// Runs that failed, and inputs the version does not take.
     pub failed: u64,
@@ -53,7 +53,7 @@ pub struct ShadowStats {
     pub rows_agreed: u64,
     /// The largest difference of two elements, of all runs. Infinite where shapes, types or names differ.
     pub largest_difference: f64,
-    /// How long the runs took in the backend.
+    /// The time that runs took in the backend.
     pub compute: Histogram,
     /// Those that run or have not begun.
     pub in_flight: usize,
@@ -72,7 +72,7 @@ impl ShadowStats {
     }
 }
 
-/// What two answers to the same inputs have in common.
+/// The comparison of two answers to the same inputs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Comparison {
     /// Whether all elements agree: integers are the same, floating-point numbers within [`RELATIVE`] and [`ABSOLUTE`].
@@ -127,7 +127,7 @@ fn one(expected: &NnTensor, ran: &NnTensor, whole: &mut Comparison) {
             _ => f64::INFINITY,
         };
         whole.largest_difference = whole.largest_difference.max(apart);
-        // What an infinite number allows is nothing.
+        // An infinite number allows no difference.
         let allowed = match (exact, expected.is_finite()) {
             (false, true) => RELATIVE * expected.abs() + ABSOLUTE,
             _ => 0.0,
@@ -149,7 +149,7 @@ fn one(expected: &NnTensor, ran: &NnTensor, whole: &mut Comparison) {
     }
 }
 
-/// Where the largest element is, the first of several.
+/// The index of the largest element, the first of several.
 fn largest(row: &[f64]) -> Option<usize> {
     let numbers = row
         .iter()
@@ -160,7 +160,7 @@ fn largest(row: &[f64]) -> Option<usize> {
         .map(|(at, _)| at)
 }
 
-/// What all shadow runs of a repository hold together, and who waits meanwhile.
+/// The memory of all shadow runs of a repository, and the calls that wait meanwhile.
 #[derive(Debug, Default)]
 pub struct Held {
     runs: AtomicUsize,
@@ -196,7 +196,7 @@ impl Waits {
         self.own = own;
     }
 
-    /// Whether somebody waits for any model.
+    /// Whether a call waits for any model.
     pub fn anybody(&self) -> bool {
         self.held.waiting.load(Ordering::Relaxed) > 0
     }
@@ -338,7 +338,7 @@ mod tests {
             assert!(!compared.agrees);
             assert_eq!(compared.largest_difference, f64::INFINITY);
         }
-        // Others beside those that were answered are nobody's affair.
+        // Elements beyond those that were answered are not compared.
         let mut more = expected();
         more.push(("z".to_owned(), floats(&[1], &[0.0])));
         assert!(compare(&expected(), &more).agrees);

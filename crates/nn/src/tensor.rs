@@ -1,5 +1,5 @@
-//! What a tensor is at the engine's border: the element types of the Open Inference Protocol, dimensions as `u32`, and
-//! bytes, little endian and row-major. Nothing here knows a backend.
+//! A tensor at the engine's border: the element types of the Open Inference Protocol, dimensions as `u32`, and bytes,
+//! little endian and row-major. Nothing here knows a backend.
 
 use std::fmt;
 
@@ -225,7 +225,7 @@ impl NnTensor {
         Ok(tensor)
     }
 
-    /// What stands for an optional input or output that is not there: no dimensions, and not even one element.
+    /// The tensor of an absent optional input or output: it has no dimensions and no element.
     pub const fn absent(ty: TensorType) -> Self {
         Self {
             ty,

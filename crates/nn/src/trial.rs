@@ -22,11 +22,11 @@ use crate::tensor::NnTensor;
 pub struct Ran {
     /// The backend that ran it.
     pub backend: &'static str,
-    /// What went in.
+    /// The inputs.
     pub inputs: Vec<Tensor>,
-    /// What came out: name and lengths.
+    /// The outputs: name and lengths.
     pub outputs: Vec<(String, Vec<u32>)>,
-    /// How long the run took.
+    /// The time that the run took.
     pub took: Duration,
     /// Whether it ran on the least input that the contract allows.
     pub on_least: bool,
@@ -36,10 +36,10 @@ pub struct Ran {
     pub contradicted: Option<(Vec<String>, NnError)>,
 }
 
-/// Why a model could not be tried.
+/// The reason that a model could not be tried.
 #[derive(Debug)]
 pub struct Failed {
-    /// What a server would report.
+    /// The error that a server would report.
     pub error: NnError,
     /// Whether the graph was loaded, so that only the run failed.
     pub loaded: bool,

@@ -273,7 +273,7 @@ fn a_number_that_openvino_cannot_hold_is_no_answer() {
     assert!(
         error
             .message
-            .contains("output \"y\" holds the least number"),
+            .contains("output \"y\" holds the smallest 32-bit number"),
         "{error}"
     );
 }

@@ -44,19 +44,19 @@ fn a_provider_the_library_was_built_without_is_an_error_that_says_what_it_has_an
 fn a_device_that_nobody_would_use_is_an_error_and_not_passed_over() {
     let error = refused(&*onnxruntime(), Provider::Cpu, Some("0"));
     assert!(
-        error.message.contains("device = \"0\" is asked for"),
+        error.message.contains("device = \"0\" is requested"),
         "{error}"
     );
     let error = refused(&*onnxruntime(), Provider::Cuda, Some("first"));
     assert!(error.message.contains("write its number"), "{error}");
     let error = refused(&Tract, Provider::Cpu, Some("GPU"));
     assert!(
-        error.message.contains("device = \"GPU\" is asked for"),
+        error.message.contains("device = \"GPU\" is requested"),
         "{error}"
     );
     let error = refused(&Tract, Provider::Cuda, None);
     assert!(
-        error.message.contains("provider = \"cuda\" is asked for"),
+        error.message.contains("provider = \"cuda\" is requested"),
         "{error}"
     );
 }

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// What an archive is.
+/// The format of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// A tar archive.
@@ -102,7 +102,7 @@ fn broken(e: impl std::fmt::Display) -> Error {
 }
 
 fn tar(from: impl Read, out: &mut Out<'_, '_>) -> Result<(), Error> {
-    // What is skipped costs time, too.
+    // Skipping entries costs time, too.
     let overhead = TAR_OVERHEAD.saturating_mul(out.limits.files as u64 + 16);
     let most = out.limits.bytes.saturating_add(overhead);
     let mut archive = ::tar::Archive::new(from.take(most));
@@ -195,7 +195,7 @@ mod tests {
         Ok(files)
     }
 
-    /// A tar archive whose names nobody has checked, as an attacker writes it.
+    /// A tar archive with unchecked names, as an attacker writes it.
     fn tar_of(entries: &[(&[u8], ::tar::EntryType, &[u8])]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (name, kind, body) in entries {

@@ -21,7 +21,7 @@ const MAX_NAME_BYTES: usize = 255;
 /// Folders within folders.
 const MAX_DEPTH: usize = 16;
 
-/// Where files go.
+/// The place of each file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Arrangement {
     /// Files of the model's folder, by name there; the path in the source is the value.
@@ -69,14 +69,14 @@ pub fn choose<'a>(paths: &[&'a str], graph: Option<&str>) -> Result<BTreeSet<&'a
     Ok(chosen.collect())
 }
 
-/// Where each file goes. `text` reads a small file.
+/// Decides the place of each file. `text` reads a small file.
 pub fn arrange(
     paths: &[&str],
     version: u64,
     graph: Option<&str>,
     text: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Arrangement, String> {
-    // What tools hide; and a record of ours comes from nobody else.
+    // Tools hide such files, and only this server writes records.
     let is_hidden = |path: &&str| path.split('/').any(|name| name.starts_with('.'));
     let paths: Vec<&str> = paths
         .iter()
@@ -120,7 +120,7 @@ pub fn arrange(
         });
         bare(
             &stripped,
-            Some(&named.ok_or_else(|| format!("its MLmodel names {data}, which is not there"))?),
+            Some(&named.ok_or_else(|| format!("its MLmodel names {data}, which does not exist"))?),
         )?
     } else {
         bare(&stripped, graph)?

@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 const CHECKPOINT_BYTES: u64 = 16 << 20;
 /// Bytes that are copied at once.
 const CHUNK_BYTES: usize = 256 << 10;
-/// After this time nobody goes on with a partial download.
+/// Age after which a partial download is not resumed.
 const PARTIAL_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A file by its content.
@@ -41,17 +41,17 @@ pub struct Blob {
 pub struct Downloaded {
     /// Its path.
     pub path: String,
-    /// What the server named its state.
+    /// The server's own name for the file's state.
     pub validator: Option<String>,
     /// Its content.
     #[serde(flatten)]
     pub blob: Blob,
 }
 
-/// What a source was made of.
+/// The files that a source was made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
-    /// Where it was.
+    /// The source's address.
     pub from: String,
     /// Its sum.
     pub pin: Digest,
@@ -59,9 +59,9 @@ pub struct Known {
     pub identity: Option<String>,
     /// The key that signed it.
     pub signed_by: Option<String>,
-    /// What was downloaded.
+    /// The downloads.
     pub items: Vec<Downloaded>,
-    /// What came out of it, by path.
+    /// The files that came out of them, by path.
     pub files: BTreeMap<String, Blob>,
 }
 
@@ -76,7 +76,7 @@ pub struct Guard {
     _files: Vec<File>,
 }
 
-/// What prune did.
+/// The result of a prune.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
     /// Files that went.
@@ -100,7 +100,7 @@ impl Cache {
         })
     }
 
-    /// Where a blob is.
+    /// The path of a blob.
     pub fn blob(&self, sha256: Digest) -> PathBuf {
         let name = sha256.to_string();
         self.root.join("blobs").join(&name[..2]).join(name)
@@ -185,7 +185,7 @@ impl Cache {
         self.root.join("sources").join(format!("{key}.json"))
     }
 
-    /// What a source was made of the last time.
+    /// The files that a source was made of the last time.
     pub fn known(&self, key: &str) -> Option<Known> {
         serde_json::from_slice(&std::fs::read(self.source(key)).ok()?).ok()
     }
@@ -261,7 +261,7 @@ impl Cache {
             use std::os::unix::fs::MetadataExt;
             let found = std::fs::metadata(path)?;
             pruned.files += 1;
-            // What a version still holds under another name takes no less room afterwards.
+            // A blob that a version still holds under another name frees no room.
             pruned.bytes += if found.nlink() > 1 { 0 } else { found.len() };
             if dry {
                 Ok(())
@@ -279,7 +279,7 @@ impl Cache {
                 }
             }
         }
-        // Nobody holds a lock, so nobody writes these.
+        // No process holds a lock, so no process writes these.
         for (path, _) in files(&self.root.join("tmp")).map_err(cannot)? {
             remove(&path).map_err(cannot)?;
         }
@@ -352,7 +352,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     sync_folder(folder).map_err(cannot)
 }
 
-/// What is known of a partial download.
+/// The state of a partial download.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
     validator: Option<String>,
@@ -424,7 +424,7 @@ impl Partial {
         self.bytes
     }
 
-    /// What the server named the state of the file.
+    /// The server's own name for the file's state.
     pub fn validator(&self) -> Option<&str> {
         self.state.validator.as_deref()
     }

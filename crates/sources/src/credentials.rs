@@ -85,7 +85,7 @@ pub fn small_file(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// What `docker login` kept for a registry.
+/// The credentials that `docker login` kept for a registry.
 pub fn docker(registry: &str, environment: &Environment) -> Option<Secret> {
     let folder = environment("DOCKER_CONFIG")
         .map(std::path::PathBuf::from)

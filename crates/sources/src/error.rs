@@ -1,9 +1,9 @@
-//! Why a model could not be had.
+//! The reason that a model could not be pulled.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What kind of failure it is; this decides whether the cache may answer instead.
+/// The kind of a failure. It decides whether the cache may serve instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The source could not be reached, or is out of order. What was pulled before may serve.
@@ -19,9 +19,9 @@ pub enum Kind {
 pub struct Error {
     /// Its kind.
     pub kind: Kind,
-    /// What was wrong, where, and what to do.
+    /// The problem, its place and the remedy.
     pub message: String,
-    /// How long the server asks to wait before the next try.
+    /// The wait that the server asks for before the next try.
     pub after: Option<Duration>,
 }
 

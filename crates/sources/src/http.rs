@@ -44,10 +44,10 @@ pub struct Client {
     idle: Duration,
 }
 
-/// What to ask for.
+/// A request.
 #[derive(Clone, Debug)]
 pub struct Get<'a> {
-    /// Where.
+    /// The address.
     pub url: &'a Url,
     /// The `Authorization` header, for the origin of `url` alone.
     pub authorization: Option<HeaderValue>,
@@ -91,7 +91,7 @@ impl Response {
         Some(self.headers.get(name)?.to_str().ok()?.to_owned())
     }
 
-    /// What matters of it for a transfer.
+    /// The parts of it that matter for a transfer.
     pub fn head(&self) -> Head {
         Head {
             status: self.status.as_u16(),
@@ -189,8 +189,8 @@ impl Client {
             "https" => Ok(()),
             "http" if self.allow_plain || is_loopback(url) => Ok(()),
             "http" => Err(Error::refused(format!(
-                "{} is plain http, which anybody on the way can change; use https, or set allow_plain_http = true in \
-                 [models.pull]",
+                "{} is plain http, which anyone on the network path can change; use https, or set \
+                 allow_plain_http = true in [models.pull]",
                 redacted(url)
             ))),
             other => Err(Error::refused(format!(
@@ -215,7 +215,12 @@ impl Client {
             let next = to
                 .as_deref()
                 .and_then(|to| url.join(to).ok())
-                .ok_or_else(|| Error::refused(format!("{} redirects to no URL", redacted(&url))))?;
+                .ok_or_else(|| {
+                    Error::refused(format!(
+                        "{} redirects to an address that is not a URL",
+                        redacted(&url)
+                    ))
+                })?;
             if url.scheme() == "https" && next.scheme() != "https" {
                 return Err(Error::refused(format!(
                     "{} redirects to {}, which is not https; it was not followed",
@@ -312,12 +317,17 @@ impl Client {
             .await
             .map_err(|e| failed(&e))?;
         let connection = AbortOnDrop(tokio::spawn(async move {
-            // How it ends is told where the body is read.
+            // Its end is noticed where the body is read.
             let _ = connection.await;
         }));
         let answer = tokio::time::timeout(self.idle, sender.send_request(request)).await;
         let answer = answer
-            .map_err(|_| failed(&format!("nothing came for {} s", self.idle.as_secs())))?
+            .map_err(|_| {
+                failed(&format!(
+                    "no response came within {} s",
+                    self.idle.as_secs()
+                ))
+            })?
             .map_err(|e| failed(&e))?;
         let (parts, body) = answer.into_parts();
         Ok(Response {

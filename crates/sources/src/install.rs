@@ -15,14 +15,14 @@ use std::path::{Path, PathBuf};
 
 /// The record in a version's folder; models do not have hidden files.
 pub const RECORD: &str = ".penstock.json";
-/// What folders that are being made begin with; the server does not look at hidden folders.
+/// Prefix of folders that are being made. The server ignores hidden folders.
 const STAGE: &str = ".pull-";
 /// Files up to here are copied: people edit contracts and labels, and no other version must change with them.
 const COPIED_BYTES: u64 = 256 << 10;
 /// The largest record that is read.
 const MAX_RECORD_BYTES: u64 = 64 << 20;
 
-/// Where a version came from, and what it was.
+/// The origin and the contents of a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Its address, without secrets.
@@ -37,7 +37,7 @@ pub struct Record {
     /// The key that signed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<String>,
-    /// When it was pulled, in seconds since 1970.
+    /// The time of the pull, in seconds since 1970.
     pub pulled_s: u64,
     /// Files of the version's folder.
     pub files: BTreeMap<String, Blob>,
@@ -45,7 +45,7 @@ pub struct Record {
     pub beside: BTreeMap<String, Blob>,
 }
 
-/// What became of an installation.
+/// The result of an installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Installed {
     /// Whether a version of that number was there.
@@ -71,7 +71,7 @@ pub fn whole(models: &Path, name: &str, version: u64, record: &Record) -> bool {
     let there = |path: PathBuf, blob: &Blob| {
         std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == blob.bytes)
     };
-    // What lies beside may have been edited, but must be there.
+    // Files beside the version may have been edited, but must exist.
     record
         .files
         .iter()
@@ -108,7 +108,7 @@ pub fn install(
     let place = folder.join(&number);
     if place.exists() && self::record(models, name, version).is_none() {
         return Err(Error::local(format!(
-            "version {version} of model {name} is there and was not pulled; remove {}, or pull as another version",
+            "version {version} of model {name} exists and was not pulled; remove {}, or pull as another version",
             place.display()
         )));
     }
@@ -180,7 +180,7 @@ pub fn install(
     Ok(installed)
 }
 
-/// What versions of a model put beside themselves when they were pulled.
+/// The files that versions of a model put beside themselves when they were pulled.
 fn pulled_beside(folder: &Path) -> Vec<(String, Digest)> {
     let versions = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let records = versions.filter_map(|entry| {
@@ -249,11 +249,11 @@ pub struct Verdict {
     pub name: String,
     /// Its version.
     pub version: u64,
-    /// Where it came from.
+    /// The record of the pull.
     pub record: Record,
     /// Files that are not what they were, and how.
     pub faults: Vec<String>,
-    /// Files beside the versions that somebody edited; that is allowed.
+    /// Files beside the versions that were edited; that is allowed.
     pub edited: Vec<String>,
 }
 

@@ -9,7 +9,7 @@
 
 use crate::digest::Digest;
 
-/// What the operator asks for.
+/// The operator's wishes for a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The sum that it must have.
@@ -18,7 +18,7 @@ pub struct Wanted {
     pub signed: bool,
 }
 
-/// What is on this machine, installed or in the cache.
+/// Files on this machine, installed or in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     /// Its sum.
@@ -29,7 +29,7 @@ pub struct Held {
     pub whole: bool,
 }
 
-/// What the source answered.
+/// The source's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remote {
     /// It was not asked.
@@ -38,7 +38,7 @@ pub enum Remote {
     Unreachable(String),
     /// It refused, and why.
     Refused(String),
-    /// What it has.
+    /// The list of its files.
     Listed {
         /// Its sum, where the source states one.
         pin: Option<Digest>,
@@ -47,7 +47,7 @@ pub enum Remote {
     },
 }
 
-/// What was made of the downloads.
+/// The files made of the downloads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Made {
     /// Its sum.
@@ -56,7 +56,7 @@ pub struct Made {
     pub signed: bool,
 }
 
-/// Why nothing is to be done.
+/// The reason that there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// It has the pinned sum.
@@ -70,7 +70,7 @@ pub enum Kept {
 /// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// What is installed stays.
+    /// Keep the installed files.
     Keep(Kept),
     /// Install what is in the cache.
     InstallCached,

@@ -1,4 +1,4 @@
-//! How far a pull is.
+//! The progress of a pull.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +16,7 @@ pub trait Progress: Send + Sync {
     }
 }
 
-/// Tells nobody, and can be stopped.
+/// Reports nothing, and can be stopped.
 #[derive(Debug, Default)]
 pub struct Silent {
     stop: AtomicBool,

@@ -32,18 +32,18 @@ const MAX_STEPS: usize = 16;
 /// The largest small text that is read to arrange files.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
 
-/// What became of a pull.
+/// The result of a pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// Its sum, for pinning.
     pub sha256: Digest,
-    /// Why nothing was done, where nothing was.
+    /// The reason that nothing was done, if so.
     pub kept: Option<Kept>,
-    /// What was installed, where something was.
+    /// The result of the installation, if there was one.
     pub installed: Option<Installed>,
     /// Whether it came from the cache, without a look at the source.
     pub cached: bool,
-    /// Why the source was not asked, where it could not be.
+    /// The reason that the source could not be asked, if so.
     pub offline: Option<String>,
     /// Bytes that came over the network or from the folder.
     pub fetched_bytes: u64,
@@ -99,7 +99,7 @@ impl Pull<'_> {
                 whole: known.files.values().all(|blob| self.cache().has(blob)),
                 signed: self.is_signed(known.signed_by.as_deref()),
             });
-            // An archive must be there once more to check a signature that nobody checked when it came.
+            // An archive must be downloaded again to check a signature that was not checked when it came.
             let reusable = cached
                 .as_ref()
                 .is_some_and(|cached| cached.whole && (cached.signed || !wanted.signed));
@@ -107,7 +107,7 @@ impl Pull<'_> {
                 pin: made.pin,
                 signed: self.is_signed(made.signed_by.as_deref()),
             });
-            // Where something may serve instead, a source that is away is not waited for long.
+            // If an earlier pull can serve instead, the wait for an absent source is short.
             let good = |held: &Held| {
                 held.whole
                     && wanted.pin.is_none_or(|pin| pin == held.pin)
@@ -149,7 +149,8 @@ impl Pull<'_> {
                     let mut failure = None;
                     for at in missing {
                         let item = &listing.items[at];
-                        // "Unchanged" helps where what came of it is still there: of one file, all of it; of several, itself.
+                        // "Unchanged" helps only if the result is still in the cache: for a single file all of its
+                        // contents, for several files the file itself.
                         let before = known.as_ref().filter(|_| reusable).and_then(|known| {
                             let before = known.items.iter().find(|one| one.path == item.path)?;
                             let helps = listing.single || self.cache().has(&before.blob);
@@ -244,7 +245,7 @@ impl Pull<'_> {
             arrange::arrange(&paths, *version, graph.as_deref(), &text).map_err(Error::refused)?;
         let used = arranged.version.values().chain(arranged.beside.values());
         for blob in used.filter_map(|path| made.files.get(path)) {
-            // What another pull left here under the name of its sum may have changed since.
+            // A blob of an earlier pull may have changed since it was stored under its checksum.
             if !cached && !self.hashed.contains(&blob.sha256) && !self.cache().sound(blob) {
                 return Err(Error::local(
                     "a file in the cache was damaged; it was removed. Pull again",

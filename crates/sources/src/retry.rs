@@ -1,4 +1,4 @@
-//! How long to wait before a download is tried again, and when to stop trying.
+//! The waits before a download is tried again, and the end of trying.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub const FRUITLESS_TRIES: u32 = 6;
 /// Tries of one download, fruitful or not: a connection that breaks every few bytes must end, too.
 pub const ALL_TRIES: u32 = 200;
 
-/// What has been tried of one download.
+/// The tries of one download so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tries {
     /// All of them.

@@ -1,4 +1,4 @@
-//! How one file is asked for, and what an answer means for the part of it that is there.
+//! The request for one file, and the meaning of a response for the part of it that is there.
 
 use crate::retry::LONGEST_ASKED;
 use std::time::{Duration, SystemTime};
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 pub struct Part {
     /// Its bytes.
     pub bytes: u64,
-    /// What the server named its state: a strong entity tag, or a time of change.
+    /// The server's own name for the file's state: a strong entity tag, or a time of change.
     pub validator: Option<String>,
     /// Whether the address stands for one content for ever, so that a part needs no validator.
     pub immutable: bool,
@@ -25,7 +25,8 @@ pub struct Conditions {
     pub if_none_match: Option<String>,
 }
 
-/// What to ask for: the rest, where a part is there that can be told from another state of the file.
+/// The conditions of the next request: the rest of the file, if the part that is there can be told from another state
+/// of the file.
 pub fn conditions(part: &Part, cached: Option<&str>) -> Conditions {
     let if_range = part.validator.clone().filter(|tag| is_strong(tag));
     let resumes = part.bytes > 0 && (if_range.is_some() || part.immutable);
@@ -42,7 +43,7 @@ fn is_strong(tag: &str) -> bool {
     !tag.starts_with("W/")
 }
 
-/// What a server answered, as far as it matters here.
+/// The parts of a response that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// The status.
@@ -55,10 +56,10 @@ pub struct Head {
     pub validator: Option<String>,
 }
 
-/// What to do with an answer.
+/// The action that follows from a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// What is in the cache is what the server has.
+    /// The file in the cache is the server's present one.
     Unchanged,
     /// The body follows the part; all of it will have so many bytes.
     Append {
@@ -80,7 +81,7 @@ pub enum Action {
     Refused,
 }
 
-/// What an answer means.
+/// Decides the action for a response.
 pub fn judge(asked: &Conditions, part: &Part, head: &Head) -> Action {
     match head.status {
         200 => Action::StartOver { total: head.length },

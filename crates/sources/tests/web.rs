@@ -339,7 +339,7 @@ fn what_is_no_model_says_what_it_is() {
         _ => Reply::new(200, &bytes(6_000, 1)),
     });
     for (path, words) in [
-        ("page", "a page for people"),
+        ("page", "a web page"),
         ("gone", "answered 404 (`no such file`)"),
         ("secret", "give credentials"),
         ("large", "more than 5000 bytes"),
@@ -476,8 +476,8 @@ fn a_file_is_installed_only_with_a_good_signature_where_a_key_is_given() {
         ..source(&web.url(path))
     };
     for (path, key, words) in [
-        ("tampered", KEY, "signature is not good"),
-        ("model.onnx", OTHER_KEY, "signature is not good"),
+        ("tampered", KEY, "signature is not valid"),
+        ("model.onnx", OTHER_KEY, "signature is not valid"),
         ("legacy", KEY, "minisign -H"),
         ("unsigned", KEY, "its signature answered 404"),
         (
@@ -531,7 +531,7 @@ fn a_folder_is_signed_by_its_list_of_sums() {
     refused("more.json is not in SHA256SUMS");
     std::fs::remove_file(folder.join("more.json")).unwrap();
     write("SHA256SUMS", &format!("{SUMS}\n"));
-    refused("signature is not good");
+    refused("signature is not valid");
 }
 
 #[test]

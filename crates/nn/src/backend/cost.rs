@@ -13,14 +13,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
-/// What the time of a run follows from.
+/// The property that the time of a run depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cost {
     /// From the shapes of the inputs. A run on shorter inputs takes no longer.
     Shapes,
     /// From the shapes of the inputs, and the backend prepares itself for each new set of shapes, which takes long.
     EachShape,
-    /// From values in the inputs as well, or nobody can tell; with the reason.
+    /// On values in the inputs as well, or it is not known; with the reason.
     Values(String),
 }
 
@@ -99,7 +99,7 @@ const MAX_STEPS: usize = 1 << 18;
 /// Most functions that may be inside one another.
 const MAX_FUNCTION_DEPTH: usize = 16;
 
-/// Which inputs of an operator decide the shape of its output, and so must be known.
+/// The inputs of an operator that decide the shape of its output, and so must be known.
 enum Shaped {
     /// None: the shapes of the inputs decide.
     Free,
@@ -277,8 +277,8 @@ fn shaped(domain: &str, op: &str) -> Option<Shaped> {
     })
 }
 
-/// What the time of a run of a graph with these operators follows from. `known` are the names that have a value
-/// already: the initializers.
+/// The property that the time of a run depends on, for a graph with these operators. `known` are the names that have a
+/// value already: the initializers.
 pub(crate) fn cost(nodes: &[Node], known: HashSet<String>, functions: &[Function]) -> Cost {
     let mut walk = Walk {
         functions: functions
@@ -293,8 +293,8 @@ pub(crate) fn cost(nodes: &[Node], known: HashSet<String>, functions: &[Function
     }
 }
 
-/// Which inputs decide the shape of the output of an operator that [`shaped`] does not have; `None` where no input
-/// does, or where nothing is known of the operator.
+/// The inputs that decide the output's shape of an operator that [`shaped`] does not have. `None` if no input does, or
+/// if the operator is unknown.
 fn shaped_at_run_time(node: &Node) -> Option<(usize, usize)> {
     const ALL: usize = usize::MAX;
     if !matches!(node.domain.as_str(), "" | "ai.onnx") {
@@ -421,10 +421,10 @@ impl Walk<'_> {
     ) -> Result<Vec<bool>, String> {
         let depth = depth
             .checked_sub(1)
-            .ok_or_else(|| "the graph's functions are too deep inside one another".to_owned())?;
+            .ok_or_else(|| "the graph's functions are nested too deep".to_owned())?;
         let given = function.inputs.iter().enumerate();
         let known = given
-            // What a call leaves out has no value, like an input with an empty name.
+            // An input that a call leaves out has no value, like an input with an empty name.
             .filter(|(index, _)| arguments.get(*index).is_none_or(|is_known| *is_known))
             .map(|(_, name)| name.clone())
             .collect();

@@ -11,7 +11,7 @@ use super::options::GraphSource;
 use super::port::Port;
 use crate::error::NnError;
 
-/// What an ONNX file says of itself.
+/// The description of an ONNX file.
 #[derive(Debug)]
 pub struct Graph(Declared);
 
@@ -31,17 +31,17 @@ impl Graph {
         Self::read(path).ok()
     }
 
-    /// What goes in, initializers left out.
+    /// The graph's inputs, without initializers.
     pub fn inputs(&self) -> &[Port] {
         &self.0.inputs
     }
 
-    /// What comes out.
+    /// The graph's outputs.
     pub fn outputs(&self) -> &[Port] {
         &self.0.outputs
     }
 
-    /// What the input or output of this name consists of, where it is a sequence or a map.
+    /// The parts of the input or output of this name, if it is a sequence or a map.
     #[cfg(feature = "native")]
     pub(crate) fn composed(&self, name: &str) -> Option<Composed> {
         self.0.composed.get(name).copied()
@@ -73,7 +73,7 @@ impl Graph {
         (&self.0.facts.producer, &self.0.facts.producer_version)
     }
 
-    /// What its author wrote about it.
+    /// The author's description.
     pub fn description(&self) -> &str {
         &self.0.facts.description
     }

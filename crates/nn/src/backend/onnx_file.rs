@@ -92,7 +92,7 @@ fn allowed(file: &str, folder: Option<&Path>) -> Result<(), NnError> {
     }
     if !folder.join(file).is_file() {
         return Err(NnError::not_found(format!(
-            "the graph keeps weights in the file {}, which is not beside it; put it there",
+            "the graph keeps weights in the file {}, which is missing in its folder; put it there",
             quoted(file)
         )));
     }

@@ -88,7 +88,7 @@ pub struct OnnxRuntime {
     cpu: CpuMemory,
     /// Whether sessions take their memory from [`allocator`].
     counts_memory: bool,
-    /// Which versions of ONNX it reads, found by loading the smallest graph of each.
+    /// The versions of ONNX it reads, found by loading the smallest graph of each.
     reads: OnceLock<Reads>,
 }
 
@@ -121,7 +121,7 @@ impl OnnxRuntime {
                 return Ok(runtime.clone());
             }
             return Err(NnError::unsupported(format!(
-                "ONNX Runtime was already loaded from {}; a process can load one library, so {shown} takes a restart",
+                "ONNX Runtime was already loaded from {}; a process can load one library; restart it to load {shown}",
                 runtime.path.display()
             )));
         }
@@ -139,8 +139,8 @@ impl OnnxRuntime {
                     .with_telemetry(false)
                     .build()
                     .map_err(|error| error.to_string())?;
-                // Every error comes back as a status and is reported once, by whoever asked; a line on standard
-                // error for each bad request would only let guests fill the log.
+                // Every error comes back as a status and is reported once, by the function that asked. A line on
+                // standard error for each bad request would only let guests fill the log.
                 if std::env::var_os("ORT_LOG").is_none() {
                     environment.set_log_level(LogLevel::Fatal);
                 }

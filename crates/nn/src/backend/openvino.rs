@@ -109,7 +109,7 @@ impl OpenVino {
                 return Ok(runtime.clone());
             }
             return Err(NnError::unsupported(format!(
-                "OpenVINO was already loaded from {}; a process can load one library, so {shown} takes a restart",
+                "OpenVINO was already loaded from {}; a process can load one library; restart it to load {shown}",
                 runtime.path.display()
             )));
         }
@@ -234,7 +234,7 @@ impl OpenVino {
         let strings = PortType::Tensor(TensorType::Bytes);
         if let Some(port) = (inputs.iter().chain(&outputs)).find(|port| port.ty == strings) {
             return Err(NnError::unsupported(format!(
-                "OpenVINO has no strings in its C interface that a run could give out, and {} is BYTES; load the graph with \
+                "OpenVINO's C interface cannot return strings, and {} is BYTES; load the graph with \
                  backend = \"onnxruntime\"",
                 quoted(&port.name)
             )));

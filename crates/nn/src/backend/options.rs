@@ -1,4 +1,4 @@
-//! What a graph is loaded from, and the options of a load. The checks of options that all backends share are here too.
+//! The source of a graph and the options of a load, with the checks of options that all backends share.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use penstock_tensor::contract::{Precision, Provider};
 use super::port::Port;
 use crate::error::{NnError, listed, quoted};
 
-/// Where a graph comes from.
+/// The source of a graph.
 #[derive(Debug, Clone)]
 pub enum GraphSource {
     /// An ONNX file; weights it keeps in files beside it are found. Or, for OpenVINO, a file whose name ends in
@@ -25,7 +25,7 @@ impl From<&Path> for GraphSource {
     }
 }
 
-/// How a graph is loaded.
+/// The options of a load.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// Calls that may run at once; `None` for the number of cores.
@@ -33,9 +33,9 @@ pub struct LoadOptions {
     /// Threads one call may spread over inside one operator. ONNX Runtime and OpenVINO have them; tract runs a
     /// call on one thread.
     pub intra_op_threads: usize,
-    /// What ONNX Runtime computes on. One that is not there is an error of the load.
+    /// ONNX Runtime's execution provider. A missing one is an error of the load.
     pub provider: Provider,
-    /// Which device, in the backend's own words; its first where none is named.
+    /// The device, in the backend's own words; the backend's first device if none is named.
     pub device: Option<String>,
     /// Whether the runtime may compute in fewer bits than the graph says.
     pub precision: Precision,
@@ -60,7 +60,7 @@ pub struct LoadOptions {
     pub priority_levels: u8,
     /// The priority of a call that names none, 1 the first to run; the last where none is given.
     pub default_priority: Option<u8>,
-    /// How calls share runs, or why they do not.
+    /// The options of dynamic batching, or the reason that calls do not share runs.
     #[cfg(feature = "native")]
     pub joining: Result<crate::batching::DynamicBatching, String>,
     /// Bytes that one run may hold together, outputs and the values between its operators, weights and inputs not
@@ -140,7 +140,7 @@ pub(crate) fn only_the_processor(backend: &str, options: &LoadOptions) -> Result
         (provider, _) => format!("provider = {:?}", provider.as_str()),
     };
     Err(NnError::unsupported(format!(
-        "{asked} is asked for, and {backend} here computes on the processor alone; remove it, or choose the backend or \
+        "{asked} is requested, but {backend} computes only on the processor here; remove it, or choose the backend or \
          provider that has it"
     )))
 }

@@ -15,7 +15,7 @@ use crate::tensor::{NnTensor, TensorType};
 /// The name of the backend.
 pub const NAME: &str = "scripted";
 
-/// What one call does.
+/// The behaviour of one call.
 pub enum Step {
     /// Answers with its inputs.
     Echo,

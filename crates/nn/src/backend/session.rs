@@ -22,8 +22,8 @@ pub trait Backend: Send + Sync {
     /// The runtime's own version.
     fn version(&self) -> String;
 
-    /// Which versions of ONNX it reads; none where it is for tests and reads what it is given. Asked only of graphs for
-    /// which [`versions::is_recent`] holds, because the answer may take time.
+    /// The versions of ONNX it reads; `None` for a test backend that reads every graph. Asked only of graphs for which
+    /// [`versions::is_recent`] holds, because the answer may take time.
     fn reads(&self) -> Option<Reads> {
         None
     }
@@ -50,10 +50,10 @@ pub trait Backend: Send + Sync {
 
 /// A loaded graph: weights and plans, shared by every instance.
 pub trait Session: Send + Sync {
-    /// What goes in, in the graph's order.
+    /// The inputs, in the graph's order.
     fn inputs(&self) -> &[Port];
 
-    /// What comes out, in the graph's order, without what [`LoadOptions::outputs`] leaves out.
+    /// The outputs, in the graph's order, without those that [`LoadOptions::outputs`] leaves out.
     fn outputs(&self) -> &[Port];
 
     /// Whether the graph has a value for this input, so that a run may leave it out ([`NnTensor::is_absent`]).
@@ -64,9 +64,9 @@ pub trait Session: Send + Sync {
     /// An instance of its own: whatever one call at a time needs beside the weights.
     fn instance(&self) -> Result<Box<dyn Instance>, NnError>;
 
-    /// What the time of a run follows from. Only where values have no part in it may short runs happen on a server
-    /// thread, in a guest's fiber. A run that can turn into something long and deep, such as compiling the graph
-    /// anew, must not.
+    /// The property that the time of a run depends on. Short runs may happen on a server thread, in a guest's fiber,
+    /// only if no values are part of it. A run that can become long and deep, such as compiling the graph again, must
+    /// not happen there.
     fn cost(&self) -> Cost {
         Cost::default()
     }
@@ -86,7 +86,8 @@ pub trait Session: Send + Sync {
         false
     }
 
-    /// Why no call would be answered now, where the process that runs the graph ended and is not back soon.
+    /// The reason that no call would be answered now, because the process that runs the graph ended and will not be
+    /// back soon.
     fn refuses(&self) -> Option<String> {
         None
     }
@@ -120,8 +121,8 @@ pub trait Instance: Send {
         false
     }
 
-    /// What ends a run of this instance from another thread, where the runtime has such a thing. Asked for once,
-    /// when the instance is made.
+    /// The handle that ends a run of this instance from another thread, if the runtime has one. Asked for once, when
+    /// the instance is made.
     fn interrupt(&self) -> Option<Arc<dyn Interrupt>> {
         None
     }
@@ -143,17 +144,17 @@ pub trait Interrupt: Send + Sync {
     }
 }
 
-/// What is known of a process that runs a graph.
+/// The state of a process that runs a graph.
 #[cfg(feature = "native")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessStats {
     /// Its number, while there is one.
     pub pid: Option<u32>,
-    /// Why there is none that answers at the moment.
+    /// The reason that no process answers at the moment.
     pub down: Option<String>,
-    /// How often one ended that was not told to.
+    /// The number of times that a process ended without being told to.
     pub crashes: u64,
-    /// How often one was started again.
+    /// The number of times that a process was started again.
     pub restarts: u64,
     /// Private memory that it holds.
     pub resident_bytes: Option<u64>,

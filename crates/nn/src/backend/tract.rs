@@ -123,7 +123,7 @@ impl Backend for AsItIs {
     }
 }
 
-/// What is done about graphs that tract gets wrong.
+/// The treatment of graphs that tract answers wrong.
 #[derive(Clone, Copy, PartialEq)]
 enum Refusals {
     Act,
@@ -220,7 +220,7 @@ impl Instance for TractInstance {
         let values = (inputs.iter().zip(&graph.inputs))
             .map(|(tensor, port)| to_tract(tensor, port))
             .collect::<Result<TVec<TValue>, _>>()?;
-        // Where sizes follow from shapes, they were judged when the plan was chosen.
+        // If sizes follow from shapes, they were checked when the plan was chosen.
         let most = graph
             .working_bytes
             .filter(|_| !graph.sizes_follow_from_shapes);
@@ -366,8 +366,8 @@ fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Resu
     super::options::only_the_processor(NAME, options)?;
     let declared = super::onnx_file::examine(source)?;
     let (rows, cost) = (declared.rows(options), declared.cost);
-    // What a file notes about the values between its nodes names open dimensions, and those would contradict the
-    // numbers of a call.
+    // The file's notes about values between nodes name open dimensions, and those would contradict the numbers of a
+    // call.
     let onnx = tract_onnx::onnx().with_ignore_value_info(true);
     let (proto, dir) = proto_of(&onnx, source)?;
     let declared = (proto.graph.as_ref())
@@ -403,7 +403,7 @@ fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Resu
             // Only graphs with an operator of the table come here.
             let model = analysed.get_or_insert_with(|| {
                 let mut model = parsed.model.clone();
-                // What was found until a fault is still right.
+                // Facts found before a fault are still right.
                 let _ = model.analyse(true);
                 model
             });
@@ -534,7 +534,7 @@ fn plans_of(model: &InferenceModel, inputs: &[Port]) -> Result<Plans, NnError> {
     })
 }
 
-/// What analysis found out about a value.
+/// The facts about a value that analysis found.
 fn known(
     outlets: &HashMap<String, OutletId>,
     model: &InferenceModel,
@@ -668,7 +668,8 @@ fn from_tract(value: &TValue, port: &Port) -> Result<NnTensor, NnError> {
             .map_err(|error| wrong(format!("is no {}: {}", port.ty, text_of(&error))))?;
         Bytes::copy_from_slice(cast.as_bytes())
     };
-    NnTensor::new(ty, dims, data).map_err(|_| wrong("is not as long as its shape says".into()))
+    NnTensor::new(ty, dims, data)
+        .map_err(|_| wrong("has a length that does not fit its shape".into()))
 }
 
 /// tract's errors are chains; the innermost says what was wrong and the outermost where.

@@ -6,7 +6,7 @@
 
 use super::graph::Graph;
 
-/// What a backend reads.
+/// The versions that a backend reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reads {
     /// The newest opset of ONNX's own operators.
@@ -190,7 +190,7 @@ const CHANGED: [(u64, &[&str]); 7] = [
 ];
 
 impl Reads {
-    /// Why this backend cannot read a graph; none where it can.
+    /// The reason that this backend cannot read a graph; `None` if it can.
     pub fn refusal(&self, graph: &Graph) -> Option<String> {
         let ir = graph.ir_version();
         if ir > self.ir {

@@ -284,7 +284,7 @@ fn axes_that_came_outrank_those_that_the_graph_declares() {
             .unwrap_or_else(|faults| panic!("{faults:?} in\n{}", derived.text));
         assert_eq!(contract.outputs[0].shape_text(), right, "{came:?}");
         assert!(
-            derived.text.contains("came. Are these its axes?"),
+            derived.text.contains("]. Are these its axes?"),
             "{}",
             derived.text
         );

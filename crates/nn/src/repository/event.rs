@@ -1,4 +1,4 @@
-//! What a repository reports of its models while it runs.
+//! Events that a repository reports about its models while it runs.
 
 /// Something that happened to a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -7,13 +7,13 @@ pub struct Event {
     pub model: String,
     /// Its version; 0 where it is about all of them.
     pub version: u64,
-    /// What happened.
+    /// The kind of event.
     pub kind: EventKind,
     /// The same in words, without model and version.
     pub text: String,
 }
 
-/// What happened.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
     /// It answers, or something newer of it does.

@@ -33,8 +33,8 @@ impl Core {
         let abandoned = self.abandoned_loads.load(Ordering::SeqCst);
         if abandoned >= MAX_ABANDONED_LOADS {
             return Err(NnError::runtime(format!(
-                "version {version} was not loaded: {abandoned} loads that were given up go on, which is as many as \
-                 may; correct their graphs, and restart the server"
+                "version {version} was not loaded: {abandoned} loads that were given up are still running, which is \
+                 the maximum; correct their graphs, and restart the server"
             )));
         }
         let dir = self.root.join(name).join(version.to_string());
@@ -119,7 +119,7 @@ impl Core {
                 progress.at(Stage::Comparing);
                 let source = GraphSource::from(path.as_path());
                 let agreement = self.compare(&model, contract, &source, &options, progress);
-                // What runs from here on is the model's own again.
+                // From here on, runs are the model's own again.
                 progress.compiled(&model);
                 let differs = matches!(agreement, Agreement::Differs { .. });
                 if differs && self.settings.compare == Compare::Refuse {
@@ -133,7 +133,8 @@ impl Core {
         progress.at(Stage::Reading);
         if scan::graph(&dir).stamp != start.job.graph {
             return Err(NnError::runtime(format!(
-                "version {version}'s files changed while they were loaded; they are loaded again when they rest"
+                "version {version}'s files changed while they were loaded; they are loaded again when they stop \
+                 changing"
             )));
         }
         let bytes = match (model.memory_bytes(), backend.loads_into_this_process()) {

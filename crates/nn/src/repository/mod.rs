@@ -57,16 +57,16 @@ pub use progress::Stage;
 pub use publish::Snapshot;
 pub use settings::{LOAD_AT_ONCE, LOAD_TIMEOUT, Settings};
 
-/// What came of loading one version.
+/// The result of loading one version.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// The model.
     pub model: String,
     /// Its version; 0 where the model has none that could be tried.
     pub version: u64,
-    /// What it is now.
+    /// The version's present state.
     pub state: State,
-    /// How long loading and warming up took.
+    /// The time that loading and warming up took.
     pub took: Duration,
 }
 
@@ -90,7 +90,7 @@ pub struct Readiness {
     pub loading: usize,
     /// Versions that answer when they are called, and wait for that outside of memory.
     pub evicted: usize,
-    /// Versions that somebody unloaded.
+    /// Versions that were unloaded on request.
     pub unloaded: usize,
     /// Versions that will not answer.
     pub failed: usize,
@@ -125,12 +125,12 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// What serves now, in use for as long as it is held. Waits where it rests and has to be brought back: as
-    /// long as that takes, so the caller bounds it by its own time.
+    /// The model that serves now; it counts as in use as long as the lease is held. If the version is evicted, this
+    /// waits until it is loaded again. The caller bounds the wait.
     ///
     /// # Errors
     ///
-    /// Why it does not answer.
+    /// The reason that the version does not answer.
     pub async fn model(&self) -> Result<Lease, Unavailable> {
         let fast = self.version.is_some().then_some(&self.cell);
         if let Some(loaded) = fast.and_then(|cell| cell.serving(self.terms, self.core.now_ms())) {
@@ -140,7 +140,7 @@ impl Handle {
         // Not the handle's own: versions come and go.
         let cell = match self.core.find(&self.name, version.as_deref()) {
             Ok(cell) => cell,
-            // Gone from disk, and promised to those who began before.
+            // The version is gone from disk, and still promised to requests that began before.
             Err(gone) => {
                 let drains = self.cell.serving(self.terms, self.core.now_ms());
                 return drains.map(|loaded| self.core.lease(loaded)).ok_or(gone);
@@ -165,12 +165,13 @@ impl Handle {
 }
 
 impl Handle {
-    /// Runs what serves for nobody, and compares its outputs with those that were answered to the same inputs; see
-    /// [`crate::shadow`]. Returns at once. What rests is not brought back for it, and nothing is kept from resting.
+    /// Makes a shadow run on the model that serves, and compares its outputs with those that were answered to the same
+    /// inputs; see [`crate::shadow`]. Returns at once. An evicted model is not loaded for it, and the run keeps no
+    /// model from being evicted.
     ///
     /// # Errors
     ///
-    /// Why it does not answer, or that the inputs are not what it takes.
+    /// The reason that the version does not answer, or that it does not take the inputs.
     pub fn shadow(
         &self,
         inputs: Vec<(String, NnTensor)>,
@@ -295,7 +296,7 @@ impl Repository {
         }
     }
 
-    /// What happens from now on, as it happens. The last who asked is told.
+    /// A channel of all events from now on. Only the newest channel gets them.
     pub fn events(&self) -> mpsc::UnboundedReceiver<Event> {
         self.core.events()
     }
@@ -324,8 +325,8 @@ impl Repository {
         self.handle_in(None, name, version)
     }
 
-    /// The same for calls that began under a snapshot: where the version has gone since or another contract is in
-    /// force, they get what served under theirs, for as long as anybody sees that snapshot.
+    /// The same for calls that began under a snapshot. If the version is gone since, or another contract is in force,
+    /// they get the model that served under theirs, as long as the snapshot is in use.
     ///
     /// # Errors
     ///
@@ -413,7 +414,7 @@ impl Repository {
         }
     }
 
-    /// What came of loading; `None` while it is under way.
+    /// The result of loading; `None` while it is under way.
     fn outcome(&self, name: &str, only: Option<u64>) -> Option<Result<(), Unavailable>> {
         let inner = self.core.lock();
         let model = inner.book.models.get(name)?;
@@ -429,7 +430,7 @@ impl Repository {
             }
             let fault = match &version.phase {
                 Phase::Failed(reason) => Some(Unavailable::failed(name, reason)),
-                // Somebody unloaded it meanwhile.
+                // It was unloaded on request meanwhile.
                 Phase::Unloaded => Some(Unavailable::unloaded(name, *number)),
                 _ => (version.kept_because()).map(|reason| Unavailable::failed(name, reason)),
             };
@@ -564,8 +565,8 @@ impl Repository {
         index
     }
 
-    /// What was counted of every version, by name and version, or of those of one model, or of one version of it; what
-    /// is not in memory has counted nothing.
+    /// The statistics of every version by name and version, or of one model, or of one version. A version that is not
+    /// in memory has no counts.
     ///
     /// # Errors
     ///
@@ -611,7 +612,7 @@ impl Repository {
         self.core.lock().book.held_bytes()
     }
 
-    /// How many versions are in which state.
+    /// The number of versions in each state.
     pub fn readiness(&self) -> Readiness {
         let mut readiness = Readiness::default();
         let inner = self.core.lock();

@@ -30,25 +30,26 @@ use crate::model::Model;
 use crate::overdue::Working;
 use crate::shadow::Held;
 
-/// How often somebody who waits for time to pass looks again. Changes wake everybody at once; this is for what no
-/// change announces, and bounds how late it is noticed.
+/// Interval at which time-dependent waits look again. Changes wake all of them at once; the interval bounds how late
+/// they notice a time that no change announces.
 pub(super) const TICK: Duration = Duration::from_millis(50);
 
-/// How often the log tells again of a load that takes long.
+/// Interval at which the log repeats that a load takes long.
 const TELL_AGAIN: Duration = Duration::from_secs(30);
 
-/// How often a load that was given up is told to end.
+/// Interval at which a load that was given up is told to end.
 const END_AGAIN: Duration = Duration::from_secs(1);
 
-/// While so many loads that were given up go on, no load begins: each uses a core and up to twice its graph in memory,
-/// for nobody. Those that had begun may be given up as well, so there are fewer than this and those at once together.
+/// While so many loads that were given up still run, no load begins: each uses a core and up to twice its graph in
+/// memory. Loads that have begun may be given up as well, so their number is at most the sum of this and the number of
+/// loads at once.
 pub(super) const MAX_ABANDONED_LOADS: usize = 4;
 
-/// What the reason of a load that was given up has in it.
+/// The text in the reason of a load that was given up.
 pub const LOAD_GIVEN_UP: &str = "the load was given up";
 
-/// The longest that what was replaced or unloaded is waited for: longer than any request may take by default.
-/// After it, its memory comes back when the last of its calls ends, and nobody waits for that.
+/// The longest wait for the calls of a graph that was replaced or unloaded: longer than any request may take by
+/// default. After it, the memory comes back when the last of the calls ends, without a wait.
 pub const DRAIN_MAX: Duration = Duration::from_secs(35);
 
 /// A call that waits for a version to come back; as good as one that runs, as to being put to rest.
@@ -96,13 +97,13 @@ pub(super) struct Table {
 }
 
 pub(super) struct TableModel {
-    /// What is wrong with the directory itself.
+    /// The fault of the directory itself.
     pub(super) fault: Option<Reason>,
     pub(super) default: Option<u64>,
     pub versions: BTreeMap<u64, Arc<Cell>>,
 }
 
-/// What was replaced or unloaded and may still be in use.
+/// A graph that was replaced or unloaded and may still be in use.
 pub(super) struct Draining {
     pub(super) cell: Arc<Cell>,
     pub(super) loaded: Arc<Loaded>,
@@ -139,7 +140,7 @@ pub(super) struct Core {
     pub(super) looker: Mutex<Looker>,
     pub(super) inner: Mutex<Inner>,
     pub(super) table: RwLock<Arc<Table>>,
-    /// Changes whenever anything does that somebody may wait for.
+    /// Changes with every change that a task may wait for.
     pub turn: watch::Sender<u64>,
     pub(super) driven_ms: AtomicU64,
     pub started: AtomicBool,
@@ -147,7 +148,7 @@ pub(super) struct Core {
     pub discarding: AtomicUsize,
     /// Loads that were given up and go on.
     pub(super) abandoned_loads: AtomicUsize,
-    /// What shadow runs hold together, and who waits meanwhile.
+    /// The memory of shadow runs, and the calls that wait meanwhile.
     pub shadows: Arc<Held>,
     pub(super) published: RwLock<Option<Arc<Snapshot>>>,
     pub generation: watch::Sender<u64>,
@@ -256,7 +257,7 @@ impl Core {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut inner = self.lock();
         inner.events = Some(sender);
-        // What was found wrong with the files when they were first looked at was told to nobody.
+        // Faults of the files at the first look were not reported then.
         inner.told.retain(|(_, number), _| *number > 0);
         inner.told_no_versions.clear();
         inner.tell();
@@ -502,8 +503,8 @@ impl Core {
         }
     }
 
-    /// Writes down what came of a load and shows it to callers before anybody else can read the book. A load that the
-    /// book calls done and callers cannot use would make "loaded" a lie for a moment.
+    /// Writes down the result of a load and shows it to callers before any task can read the book. A load that the book
+    /// calls done and callers cannot use would make "loaded" false for a moment.
     fn finish(
         self: &Arc<Self>,
         mut inner: MutexGuard<'_, Inner>,
@@ -519,7 +520,7 @@ impl Core {
         self.discard(trash);
     }
 
-    /// Lets go of graphs where it holds nobody up: giving back gigabytes takes long.
+    /// Drops graphs on a thread of their own, because freeing gigabytes takes long.
     fn discard(self: &Arc<Self>, trash: Vec<Arc<Loaded>>) {
         if trash.is_empty() {
             return;
@@ -578,8 +579,8 @@ impl Core {
         self.drive();
     }
 
-    /// Makes everything that callers and guests see agree with the book. Returns what nobody uses any more, to
-    /// be dropped when the lock is not held.
+    /// Makes the callers' and guests' view agree with the book. Returns the graphs that are no longer in use, to be
+    /// dropped without the lock.
     fn sync(&self, inner: &mut Inner) -> Vec<Arc<Loaded>> {
         let generation = *self.generation.borrow();
         let mut changed = false;
@@ -648,7 +649,8 @@ impl Core {
             self.turn.send_modify(|turn| *turn += 1);
         }
         if !trash.is_empty() {
-            // Counted before the lock is let go, so that nobody sees it drained and not yet given back.
+            // Counted before the lock is released, so that no observer sees it drained and its memory not yet given
+            // back.
             self.discarding.fetch_add(1, Ordering::SeqCst);
         }
         trash
@@ -708,7 +710,7 @@ impl Core {
     }
 }
 
-/// What is wrong with a model's directory itself.
+/// The fault of a model's directory itself.
 pub(super) fn fault(model: &super::plan::Model) -> Option<Reason> {
     match &model.terms.pinned {
         Err(reason) => Some(reason.clone()),
@@ -775,7 +777,7 @@ impl Inner {
         })
     }
 
-    /// Whether there is anything to look after before files change or somebody calls.
+    /// Whether there is work before files change or a call comes.
     pub fn is_restless(&self) -> bool {
         self.again_soon || self.unpublished || !self.draining.is_empty()
     }
@@ -800,8 +802,8 @@ impl Inner {
     }
 }
 
-/// Why a version rests.
-pub(super) const OVER_BUDGET: &str = "over the memory budget; the next call brings it back";
+/// The reason of an eviction.
+pub(super) const OVER_BUDGET: &str = "over the memory budget; the next call loads it again";
 
 #[cfg(test)]
 mod tests {

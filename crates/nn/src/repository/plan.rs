@@ -35,14 +35,14 @@ pub(crate) const SLOW_LOAD_MS: u64 = 5_000;
 /// Loads of that age. Each may hold about twice its graph, so their number is bounded as well.
 pub(crate) const MAX_SLOW_LOADS: usize = 4;
 
-/// Why something is as it is, in words for an operator.
+/// A reason, in words for an operator.
 pub(crate) type Reason = Arc<str>;
 
 /// A digest of files' names, sizes and times of change: another one means another content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Stamp(pub u64);
 
-/// What a version's folder holds.
+/// The contents of a version's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Graph {
     pub stamp: Stamp,
@@ -50,7 +50,7 @@ pub(crate) struct Graph {
     pub bytes: u64,
 }
 
-/// What a model's contract means to the plan.
+/// The parts of a model's contract that the plan needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
     pub stamp: Stamp,
@@ -81,7 +81,7 @@ pub(crate) struct Job {
     pub id: u64,
     pub contract: Stamp,
     pub graph: Stamp,
-    /// What it is expected to hold, until it says itself.
+    /// The memory that it is expected to hold, until the loaded graph is measured.
     bytes: u64,
     /// Bytes of its files.
     file_bytes: u64,
@@ -91,13 +91,13 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// What it is taken to hold where the runtime does not tell.
+    /// The memory that it is taken to hold if the runtime does not tell.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.file_bytes
     }
 }
 
-/// What callers of a version get.
+/// The state of a version for its callers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Nothing yet.
@@ -118,7 +118,7 @@ impl Phase {
     }
 }
 
-/// What came of trying a version under a contract that is not accepted yet.
+/// The result of trying a version under a contract that is not accepted yet.
 #[derive(Clone, Debug)]
 struct Trial {
     graph: Stamp,
@@ -137,7 +137,7 @@ pub(crate) struct Version {
     pub graph: Graph,
     pub phase: Phase,
     pub job: Option<Job>,
-    /// What its graph held when it was last in memory.
+    /// The memory that its graph held when it was last loaded.
     pub known_bytes: Option<u64>,
     /// It came after the start and has not answered yet.
     pub newcomer: bool,
@@ -158,7 +158,7 @@ impl Version {
         }
     }
 
-    /// Why what is on disk does not serve, where something older does.
+    /// The reason that the files on disk do not serve while an older graph does.
     pub(crate) fn kept_because(&self) -> Option<&Reason> {
         let tried = self.tried.as_ref().filter(|_| self.phase.answers())?;
         (tried.graph == self.graph.stamp).then_some(&tried.reason)
@@ -194,7 +194,7 @@ pub(crate) struct Model {
     pub terms: Terms,
     /// The contract on disk, where it is another.
     pub on_disk: Terms,
-    /// Why the one on disk is not in force and will not be.
+    /// The reason that the contract on disk was refused.
     pub refused: Option<Reason>,
     pub versions: BTreeMap<u64, Version>,
     /// Unloaded as a whole: versions that come later stay down as well.
@@ -269,7 +269,7 @@ impl Model {
         let answering =
             |(number, version): (&u64, &Version)| version.phase.answers().then_some(*number);
         let protected = self.versions.iter().rev().find_map(answering)?;
-        // What rests below it comes back under the new contract, or does not, when it is called.
+        // Evicted versions below it come back under the new contract when they are called, or fail then.
         let concerned = |(number, version): &(&u64, &Version)| match version.phase {
             Phase::Unloaded => false,
             Phase::Evicted { .. } => **number >= protected,
@@ -338,16 +338,16 @@ impl Version {
     }
 }
 
-/// How a version is being used.
+/// The use of a version.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
-    /// When it was last called; 0 where it never was.
+    /// The time of the last call; 0 without one.
     pub last_used_ms: u64,
     /// Whether calls of it run or wait.
     pub busy: bool,
 }
 
-/// What to do.
+/// An action of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Load a version; it has a job for that now.
@@ -356,8 +356,8 @@ pub(crate) enum Action {
         version: u64,
         job: Job,
     },
-    /// Put it to rest, if nobody uses it or `busy` says that it must make way all the same, and say so with
-    /// [`Book::rested`]. Calls that run then come to their end; the next ones wait for its turn.
+    /// Evict a graph that is not in use; with `busy`, one in use as well. Report it with [`Book::rested`]. Running
+    /// calls end first; the next ones wait for the reload.
     Evict {
         name: String,
         version: u64,
@@ -437,8 +437,8 @@ impl Book {
         model.consider(terms);
     }
 
-    /// What came of a job: what it loaded and how large that is, or why it could not. Returns whether anything
-    /// was made of it; what is loaded and not taken is to be dropped.
+    /// Records the result of a job: the loaded graph and its size, or the reason of its failure. Returns whether the
+    /// result was used; a loaded graph that is not used is to be dropped.
     pub(crate) fn finished(
         &mut self,
         name: &str,
@@ -521,8 +521,8 @@ impl Book {
         }
     }
 
-    /// Somebody asks for a version, or for all: what was unloaded, rests or failed is loaded, and what was
-    /// refused is tried again.
+    /// Handles a request to load a version, or all: unloaded, evicted and failed versions are loaded, and refused
+    /// contracts are tried again.
     pub(crate) fn load(&mut self, name: &str, only: Option<u64>) {
         let Some(model) = self.models.get_mut(name) else {
             return;
@@ -542,7 +542,7 @@ impl Book {
         model.consider(on_disk);
     }
 
-    /// Somebody wants a version, or all, out of memory.
+    /// Handles a request to unload a version, or all.
     pub(crate) fn unload(&mut self, name: &str, only: Option<u64>) {
         let Some(model) = self.models.get_mut(name) else {
             return;
@@ -584,7 +584,7 @@ impl Book {
         })
     }
 
-    /// What to do now. What it says to start has a job from here on.
+    /// The actions to take now. Loads that it starts are jobs from here on.
     pub(crate) fn plan(&mut self, now_ms: u64, usage: impl Fn(&str, u64) -> Usage) -> Plan {
         let mut plan = Plan::default();
         for model in self.models.values_mut() {
@@ -623,7 +623,7 @@ impl Book {
                     let (resting, enough) = self.victims(missing, now_ms, &usage);
                     plan.again_soon = true;
                     if enough {
-                        // Whoever waited first gets what this frees: the rest is planned when it is free.
+                        // The first in line gets the memory that this frees. The rest is planned when it is free.
                         plan.actions.extend(resting);
                         return plan;
                     }
@@ -672,7 +672,7 @@ impl Book {
         versions.filter_map(|version| version.job)
     }
 
-    /// Why a version has no place, whatever is put to rest for it.
+    /// The reason that a version has no place, whatever is evicted for it.
     fn never_fits(&self, model: &Model, number: u64, bytes: u64) -> Option<Reason> {
         let budget = self.budget_bytes?;
         if bytes > budget {
@@ -689,14 +689,15 @@ impl Book {
             .sum();
         (bytes.saturating_add(held) > budget).then(|| {
             format!(
-                "version {number} takes about {bytes} bytes, and pinned models hold {held} of the {budget} there are; \
+                "version {number} takes about {bytes} bytes, and pinned models hold {held} of {budget}; \
                  raise models.memory_budget_bytes, or pin less"
             )
             .into()
         })
     }
 
-    /// What ought to be loaded and is not: first what calls wait for, then by name, highest version first.
+    /// Versions that should be loaded and are not: first those that calls wait for, then by name, highest version
+    /// first.
     fn wishes(&self) -> Vec<Wish> {
         let mut wishes: Vec<(bool, Wish)> = Vec::new();
         for (name, model) in &self.models {
@@ -748,9 +749,9 @@ impl Book {
         wishes.into_iter().map(|(_, wish)| wish).collect()
     }
 
-    /// What to put to rest for so many bytes; and whether that is enough. First what nobody uses, least recently
-    /// used first. What is in use makes way only where the others could never be enough, or a model that is
-    /// always called would keep another out for good; and only after its stay, so that they take turns.
+    /// The graphs to evict for so many bytes, and whether that is enough. Idle graphs go first, least recently used
+    /// first. A graph in use makes way only if the idle ones could never be enough, or a busy model would keep another
+    /// out for good. It makes way only after its stay, so that models take turns.
     fn victims(
         &self,
         bytes: u64,
@@ -758,7 +759,7 @@ impl Book {
         usage: impl Fn(&str, u64) -> Usage,
     ) -> (Vec<Action>, bool) {
         let mut able: Vec<(bool, u64, u64, &str, u64, u64)> = Vec::new();
-        // What could be put to rest without disturbing anybody, now or when it has had its stay.
+        // Bytes of graphs that could be evicted without disturbing a call, now or after their stay.
         let mut undisturbed = 0u64;
         for (name, number, load) in self.serving() {
             let model = &self.models[name];

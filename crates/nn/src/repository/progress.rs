@@ -1,4 +1,4 @@
-//! How far a load is, for the line that tells an operator what takes long, and what ends a load that takes too long.
+//! The progress of a load, for the log line about a slow load, and the end of a load that takes too long.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::model::Model;
 
-/// What a load is doing.
+/// The stage of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// It looks at the version's files.
@@ -28,7 +28,7 @@ impl fmt::Display for Stage {
             Self::Reading => "reading its files",
             Self::Compiling => "compiling the graph",
             Self::WarmingUp => "warming up (the first runs)",
-            Self::TryingJoins => "trying joins (several calls in one run)",
+            Self::TryingJoins => "trying batches (several calls in one run)",
             Self::Comparing => "comparing with another backend (models.compare)",
         })
     }
@@ -80,7 +80,7 @@ impl Progress {
         }
     }
 
-    /// Nobody waits for the load any more.
+    /// Gives the load up: its result is no longer wanted.
     pub fn give_up(&self) {
         let mut inner = self.lock();
         inner.given_up = true;

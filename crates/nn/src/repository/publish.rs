@@ -26,7 +26,7 @@ pub(super) struct Listed {
     pub versions: Vec<(u64, bool)>,
 }
 
-/// What tells one state of the catalogue from another.
+/// The parts by which two states of the catalogue differ.
 pub(super) type Key = Vec<(String, Stamp, Vec<(u64, bool)>)>;
 
 pub(super) fn key(models: &[Listed]) -> Key {
@@ -51,7 +51,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Where the files are.
+    /// The folder of the files.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }

@@ -52,7 +52,7 @@ const MAX_NO_VERSIONS: usize = 8;
 /// Looks at a models directory, and remembers what it takes to look again.
 #[derive(Default)]
 pub(super) struct Looker {
-    /// Which files beside a contract belong to it, by the contract's own stamp.
+    /// The files beside a contract that belong to it, by the contract's own stamp.
     configs: BTreeMap<String, (Stamp, Vec<String>)>,
     last: BTreeMap<String, Look>,
     told: BTreeMap<String, Look>,
@@ -70,7 +70,7 @@ impl Looker {
             .collect())
     }
 
-    /// What has changed and come to rest since it was last told; `None` is a directory that is gone.
+    /// Models whose files have changed since the last report and are stable now; `None` is a directory that is gone.
     pub(super) fn settled(&mut self, root: &Path) -> io::Result<Vec<(String, Option<Look>)>> {
         let looks = self.look(root)?;
         let mut news = Vec::new();
@@ -92,7 +92,7 @@ impl Looker {
         Ok(news)
     }
 
-    /// One model's directory now, taken for what it is to be: somebody said so.
+    /// One model's directory now, taken as complete on request.
     pub(super) fn at_once(&mut self, root: &Path, name: &str) -> Option<Look> {
         // A file system that takes `Cls` for `cls` would have two models of one folder.
         let mut listed = std::fs::read_dir(root).ok()?.flatten();
@@ -194,12 +194,12 @@ fn file_names(contract: &Contract) -> Vec<String> {
         .collect()
 }
 
-/// What a version's folder holds, by names, sizes and times.
+/// The contents of a version's folder, by names, sizes and times.
 pub(super) fn graph(dir: &Path) -> Graph {
     let mut files: Vec<File> = (std::fs::read_dir(dir).into_iter().flatten().flatten())
         .take(MAX_GRAPH_FILES)
         .filter_map(|item| item.file_name().into_string().ok())
-        // What a copy in progress is called by the tools that rename it at the end.
+        // Copying tools give an unfinished file such a name and rename it at the end.
         .filter(|name| !name.starts_with('.'))
         .filter_map(|name| file_of(&dir.join(&name), &name))
         .collect();
@@ -312,7 +312,7 @@ fn contract_format(contract: Option<&Contract>) -> Format {
     contract.map(|contract| contract.format).unwrap_or_default()
 }
 
-/// What is said of a model without versions.
+/// The message for a model without versions.
 pub(super) fn no_version() -> String {
     format!("it has no version; put the graph at 1/{GRAPH_FILE} in its directory")
 }

@@ -18,14 +18,14 @@ pub const LOAD_AT_ONCE: usize = 2;
 /// one; engines for TensorRT are built for minutes, and need more.
 pub const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How the repository treats its models.
+/// The settings of a repository.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Calls that may wait for one model; the next is refused.
     pub queue_max: usize,
     /// Models loaded at the same time.
     pub load_at_once: usize,
-    /// How long a version may take until it has run for the first time; then it has failed.
+    /// The longest time until a version has run for the first time. After it, the version has failed.
     pub load_timeout: Duration,
     /// Bytes that loaded models may hold together; without it, all that is there is loaded. What is pinned or in
     /// use stays even so, and what replaces a version is in memory beside it for a moment.
@@ -42,8 +42,8 @@ pub struct Settings {
     pub operators: BTreeMap<String, PathBuf>,
     /// Whether to keep a [`Snapshot`](super::Snapshot) of the catalogue for guests.
     pub publish: bool,
-    /// Where runtimes run where a contract says nothing else; without it, native ones in processes of their own where
-    /// `launcher` can start them, and tract on threads.
+    /// The default isolation of runtimes. Without it, native runtimes have processes of their own if `launcher` can
+    /// start them, and tract runs on threads.
     pub isolation: Option<Isolation>,
     /// Bytes of private memory that a model's process may map where a contract says nothing else.
     pub process_memory_bytes: Option<u64>,

@@ -31,8 +31,8 @@ impl Inner {
             let reading = readings
                 .clone()
                 .find(|reading| reading.stamp == model.terms.stamp);
-            // A version that came later and has not answered yet is nobody's affair but the operator's: what
-            // guests see is what was there and works.
+            // A version that came later and has not answered yet concerns only the operator: guests see the version
+            // that was there and works.
             let versions = (model.versions.iter())
                 .filter(|(_, version)| !(version.newcomer && model.answers()))
                 .map(|(number, version)| (*number, version.phase.answers()));
@@ -65,7 +65,7 @@ impl Inner {
         }
     }
 
-    /// Says what became of each version, once.
+    /// Reports the result of each version, once.
     pub(super) fn tell(&mut self) -> bool {
         let mut told = BTreeMap::new();
         let mut refused = BTreeMap::new();

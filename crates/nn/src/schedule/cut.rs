@@ -8,7 +8,7 @@ use crate::schedule::pace::Pace;
 /// and its calls are of many shapes.
 pub const MAX_SCAN: usize = 1024;
 
-/// What a cut depends on beside the queue.
+/// The facts that a cut depends on beside the queue.
 #[derive(Debug)]
 pub struct Situation<'a> {
     /// The time.
@@ -19,11 +19,11 @@ pub struct Situation<'a> {
     pub queue_delay: Nanos,
     /// Most items of a run at present, at most [`Limits::max_items`].
     pub most_items: u32,
-    /// What runs take.
+    /// The predicted run times.
     pub pace: &'a Pace,
 }
 
-/// What to do with the queue.
+/// The decision about the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cut {
     /// Run these, in this order, in one run.
@@ -32,7 +32,7 @@ pub enum Cut {
     Hold(Nanos),
 }
 
-/// What the calls chosen so far add up to.
+/// The sums over the calls chosen so far.
 struct Share {
     calls: Vec<CallId>,
     items: u32,
@@ -133,7 +133,7 @@ pub fn cut<T>(queue: &Queue<T>, limits: &Limits, situation: &Situation<'_>) -> C
     if full || share.items >= ideal {
         return Cut::Run(share.calls);
     }
-    // Held for as long as the oldest may be, and not so long that somebody's time runs out.
+    // The delay lasts as long as the oldest call may wait, and not beyond any call's deadline.
     let mut until = leader.arrived.saturating_add(situation.queue_delay);
     if let Some(deadline) = share.deadline {
         until = until.min(deadline.saturating_sub(situation.pace.predict(share.bytes())));
@@ -145,9 +145,9 @@ pub fn cut<T>(queue: &Queue<T>, limits: &Limits, situation: &Situation<'_>) -> C
     }
 }
 
-/// How many items a run should have, of those available: an instance's part of all that wait and run, and a preferred
-/// size where there is one. An instance that took all would be at it for long while another went on with the few calls
-/// that came after, in small runs.
+/// The number of items that a run should have, of those available: an instance's part of all that wait and run, and a
+/// preferred size if there is one. An instance that took all would be busy for long, while another served the calls
+/// that come later in small runs.
 fn goal(available: u64, most: u32, limits: &Limits, running: u64) -> u32 {
     let instances = limits.instances.max(1) as u64;
     let most = u64::from(most).min(available.max(1));
@@ -188,7 +188,7 @@ mod tests {
         }
     }
 
-    /// What is cut of a queue of these calls, by their place in it from 1.
+    /// The calls chosen from a queue of these calls, by their place in it from 1.
     fn chosen(
         limits: &Limits,
         calls: Vec<Ask>,

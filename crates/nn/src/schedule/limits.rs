@@ -2,7 +2,7 @@
 
 use super::queue::Nanos;
 
-/// What the scheduler may do.
+/// The limits of a scheduler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Runs at once.

@@ -33,7 +33,7 @@ use tempo::Tempo;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub u64);
 
-/// Why a call may not wait.
+/// The reason that a call may not wait in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueRefusal {
     /// As many wait as may.
@@ -46,18 +46,18 @@ pub enum QueueRefusal {
     Closed,
 }
 
-/// What there is to do.
+/// Work for the engine.
 #[derive(Debug)]
 pub struct Todo<T> {
     /// Calls whose deadline passed while they waited.
     pub late: Vec<Waiting<T>>,
     /// Runs to begin, each on an instance of its own.
     pub runs: Vec<(RunId, Vec<Waiting<T>>)>,
-    /// When to ask again, although nothing arrives or ends before.
+    /// The time to ask again, even if no call arrives and no run ends before.
     pub wake: Option<Nanos>,
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Finished {
     /// The time it took; none where it failed or was cut short, so that nothing is learnt from it.
@@ -72,7 +72,7 @@ pub struct Finished {
 struct Run {
     id: RunId,
     calls: Vec<CallId>,
-    /// Of those, the ones nobody waits for any more.
+    /// The number of those whose callers have left.
     gone: usize,
     began: Nanos,
     /// Its queue delay.
@@ -80,14 +80,14 @@ struct Run {
     items: u64,
 }
 
-/// What became of a call that its caller gave up.
+/// The state of a call that its caller gave up.
 #[derive(Debug)]
 pub enum Left<T> {
     /// It had not begun and is out of the queue.
     Queue(Waiting<T>),
     /// It runs, and others of its run are still waited for.
     Shared,
-    /// It runs, and nobody waits for anything of that run any more.
+    /// It runs, and no caller waits for any result of that run any more.
     Abandoned(RunId),
     /// It had ended.
     Ended,
@@ -102,14 +102,14 @@ pub struct Scheduler<T> {
     next_call: u64,
     next_run: u64,
     closed: bool,
-    /// What runs take.
+    /// The predicted run times.
     pub pace: Pace,
-    /// How long runs are held and how large they may be.
+    /// The queue delay and the batch size.
     pub tempo: Tempo,
 }
 
 impl<T> Scheduler<T> {
-    /// A model nobody has called yet.
+    /// A scheduler of a model without calls.
     pub fn new(limits: Limits) -> Self {
         Self {
             queue: Queue::new(limits.levels),
@@ -123,7 +123,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// What it may do.
+    /// The limits.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -159,8 +159,8 @@ impl<T> Scheduler<T> {
         self.tempo = Tempo::new(&self.limits);
     }
 
-    /// Begins a run of one call at once, where nothing speaks against it: an instance is free, nobody waits, and
-    /// there is no reason to expect others. The usual case, and the cheapest.
+    /// Begins a run of one call at once, if an instance is free, no call waits, and no others are expected. The usual
+    /// case, and the cheapest.
     pub fn start_alone(&mut self, ask: &Ask, now: Nanos) -> Option<(CallId, RunId)> {
         let joinable = matches!(ask.class, Class::Like(_)) && ask.items < self.limits.max_items;
         let free = self.runs.len() < self.limits.instances && self.queue.is_empty();
@@ -214,7 +214,7 @@ impl<T> Scheduler<T> {
         Ok(Entered { id, displaced })
     }
 
-    /// What there is to do now: to be asked after a call entered, after a run ended, and when it said to.
+    /// The work to do now. Ask after a call entered, after a run ended, and at the time that the last answer gave.
     pub fn next(&mut self, now: Nanos) -> Todo<T> {
         let mut todo = Todo {
             late: if self.queue.is_empty() {
@@ -234,7 +234,7 @@ impl<T> Scheduler<T> {
             let situation = Situation {
                 now,
                 running_items: self.runs.iter().map(|run| run.items).sum(),
-                // Who is alone waits for nobody.
+                // A call that is alone has no queue delay.
                 queue_delay: if others > 1 {
                     self.tempo.queue_delay(&self.pace)
                 } else {
@@ -273,7 +273,7 @@ impl<T> Scheduler<T> {
         todo
     }
 
-    /// Notes that a run was told to end: who comes does not wait for what it would have taken.
+    /// Notes that a run was told to end, so that its expected time no longer counts for new calls.
     pub fn ends_soon(&mut self, run: RunId) {
         if let Some(run) = self.runs.iter_mut().find(|running| running.id == run) {
             run.began = 0;
@@ -293,7 +293,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// Takes back a call that nobody waits for any more.
+    /// Takes back a call whose caller has left.
     pub fn leave(&mut self, id: CallId) -> Left<T> {
         if let Some(call) = self.queue.remove(id) {
             if self.queue.is_empty() {
@@ -312,7 +312,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// How long a call that comes now and may wait would wait for an instance, from what runs take at present.
+    /// The estimated wait of a new call for an instance, from the present run times.
     pub fn wait_estimate(&self, now: Nanos) -> Nanos {
         let instances = self.limits.instances.max(1) as u64;
         let mean = self.pace.mean();
@@ -333,7 +333,7 @@ impl<T> Scheduler<T> {
         running.saturating_add(queue) / instances
     }
 
-    /// When a call that comes now would be done.
+    /// The estimated time until a new call would be done.
     fn done_in(&self, ask: &Ask, now: Nanos) -> Nanos {
         if self.pace.mean() == 0 {
             // Nothing has run yet, so nothing is known against it.
@@ -366,7 +366,7 @@ impl<T> Scheduler<T> {
 /// A call that got a place in the queue.
 #[derive(Debug)]
 pub struct Entered<T> {
-    /// Which it is.
+    /// The call's number.
     pub id: CallId,
     /// The call of a lower priority whose place it took.
     pub displaced: Option<Waiting<T>>,

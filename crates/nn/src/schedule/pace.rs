@@ -57,12 +57,12 @@ impl Pace {
         self.covariance = (1.0 - part) * (self.covariance + part * size * time);
     }
 
-    /// What a run takes; zero before the first.
+    /// The mean time of a run; zero before the first.
     pub fn mean(&self) -> Nanos {
         self.time as Nanos
     }
 
-    /// What a run of so many bytes will take. Endless before the first run.
+    /// The predicted time of a run with so many bytes; unbounded before the first run.
     pub fn predict(&self, bytes: u64) -> Nanos {
         if self.time == 0.0 {
             return Nanos::MAX;
@@ -76,7 +76,7 @@ impl Pace {
         .max(1.0) as Nanos
     }
 
-    /// What so many runs of so many bytes in all will take.
+    /// The predicted time of so many runs with so many bytes in all.
     pub fn predict_runs(&self, runs: u64, bytes: u64) -> Nanos {
         let (fixed, each) = self
             .parts()
@@ -84,7 +84,7 @@ impl Pace {
         (fixed * runs as f64 + each * bytes as f64) as Nanos
     }
 
-    /// What every run costs whatever its size, which is what joining two saves; zero until sizes have differed.
+    /// The fixed cost of a run, which sharing a run saves; zero until sizes have differed.
     pub fn fixed(&self) -> Nanos {
         self.parts().map_or(0, |(fixed, _)| fixed as Nanos)
     }

@@ -39,7 +39,7 @@ const MAX_SAME_SHAPES: usize = 32;
 /// Shape by shape, one for each input.
 type Shapes = Vec<Vec<u32>>;
 
-/// How a run may compare with a measured one.
+/// The relation of a run to a measured one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Like {
     /// No run may happen on a server thread.
@@ -50,7 +50,7 @@ enum Like {
     Same,
 }
 
-/// What is known of a model's runs.
+/// The measurements of a model's runs.
 #[derive(Debug, Clone)]
 pub struct Quick {
     like: Like,

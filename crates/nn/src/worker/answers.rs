@@ -74,7 +74,7 @@ mod tests {
     fn put(segment: &Segment, tensors: &[NnTensor]) -> usize {
         let size = wire::tensors_size(tensors);
         segment.grow(size).unwrap();
-        // SAFETY: nobody else reads or writes the segment.
+        // SAFETY: no other thread or process reads or writes the segment.
         assert!(wire::put_tensors(tensors, unsafe {
             segment.bytes_mut(size)
         }));
@@ -96,7 +96,7 @@ mod tests {
         NnTensor::new(TensorType::Bytes, vec![elements as u32], bytes).unwrap()
     }
 
-    /// Where the bytes of each tensor lie: in the segment or not.
+    /// Whether the bytes of each tensor lie in the segment.
     fn lent(segment: &Segment, tensors: &[NnTensor]) -> Vec<bool> {
         let base = segment.base() as usize;
         let of = |tensor: &NnTensor| tensor.data.as_ptr() as usize;
@@ -131,7 +131,7 @@ mod tests {
         let segment = Segment::new().unwrap();
         let bytes = wire::error(&NnError::runtime("x".repeat(1 << 20)));
         segment.grow(bytes.len()).unwrap();
-        // SAFETY: nobody else reads or writes the segment.
+        // SAFETY: no other thread or process reads or writes the segment.
         unsafe { segment.bytes_mut(bytes.len()) }.copy_from_slice(&bytes);
         let error = read(&segment, bytes.len(), true).unwrap().unwrap_err();
         assert!((60_000..70_000).contains(&error.message.len()));

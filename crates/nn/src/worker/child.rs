@@ -74,9 +74,9 @@ fn prepare() -> io::Result<Control> {
         // Native libraries of the server may hold files open without the flag that closes them here.
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
     }
-    // When memory runs out, this process is to go before the server.
+    // If memory runs out, the kernel should end this process before the server.
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");
-    // SAFETY: the descriptor is duplicated; the new one is nobody else's.
+    // SAFETY: the descriptor is duplicated, and only this code owns the new one.
     let socket = unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3) };
     if socket < 0 {
         return Err(io::Error::last_os_error());
@@ -195,7 +195,7 @@ fn load(
     let source = match (&open.path, graph) {
         (Some(path), _) => GraphSource::File(path.clone()),
         (None, Some(graph)) => {
-            let unreadable = || NnError::runtime("the graph's bytes did not come whole");
+            let unreadable = || NnError::runtime("the graph's bytes are incomplete");
             let segment = Segment::of(graph).map_err(|_| unreadable())?;
             let len = usize::try_from(open.graph_bytes).map_err(|_| unreadable())?;
             let slice = Slice::of(&segment, 0, len).ok_or_else(unreadable)?;
@@ -223,7 +223,7 @@ fn load(
     Ok((opened, session))
 }
 
-/// What runs may map beyond the load; none where a device's driver maps far more than it uses.
+/// Memory that runs may map beyond the load; `None` for devices whose driver maps far more than it uses.
 fn allowance(options: &LoadOptions) -> Option<u64> {
     if options.provider != Provider::Cpu || options.device.is_some() {
         return None;
@@ -314,7 +314,7 @@ fn run_one(
         make(session, instance, ending)?;
     }
     let inputs = inputs(header, calls)
-        .ok_or_else(|| NnError::runtime("the call did not reach the model's process whole"))?;
+        .ok_or_else(|| NnError::runtime("the call reached the model's process incomplete"))?;
     let run = header.run.load(Ordering::SeqCst);
     begin(ending, run, &header.interrupted);
     let ran = catch_unwind(AssertUnwindSafe(|| match instance.as_mut() {
@@ -357,7 +357,7 @@ fn inputs(header: &Header, calls: &Arc<Segment>) -> Option<Vec<NnTensor>> {
     tensors.collect()
 }
 
-/// Writes what came of a call, and says so.
+/// Writes the result of a call, and announces it.
 fn answer(
     header: &Header,
     answers: &[Arc<Segment>],

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Most descriptors in one message: the segments of an instance.
 pub const MAX_FDS: usize = 8;
 
-/// What a message is about.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Load a graph. With the mailbox that says how, and with the graph where it is no file.
@@ -25,11 +25,11 @@ pub enum Kind {
 /// A message without its descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// What it is about.
+    /// The message's kind.
     pub kind: Kind,
-    /// Which instance, or how many bytes are in the mailbox.
+    /// The number of the instance, or the bytes in the mailbox.
     pub number: u32,
-    /// Which run.
+    /// The number of the run.
     pub run: u32,
 }
 
@@ -80,7 +80,7 @@ impl Control {
         if unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: both were just made and are nobody else's.
+        // SAFETY: both were just made, and only this code owns them.
         let [ours, theirs] = ends.map(|end| Self(unsafe { OwnedFd::from_raw_fd(end) }));
         Ok((ours, theirs))
     }
@@ -95,7 +95,7 @@ impl Control {
         self.0
     }
 
-    /// How long [`Control::receive`] waits; without end where none is given.
+    /// The longest wait of [`Control::receive`]; without a bound for `None`.
     pub fn patience(&self, at_most: Option<Duration>) -> io::Result<()> {
         let at_most = at_most.unwrap_or_default();
         let time = libc::timeval {

@@ -14,10 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How often a waiting thread looks without being woken. Wake-ups are not lost; this bounds what a fault would cost.
+/// Interval at which a waiting thread checks without being woken. Wake-ups are not lost; this bounds the cost of a
+/// fault.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How often a call that waits for a restart looks whether it was interrupted: well within the grace after which its
+/// Interval at which a call that waits for a restart checks for an interrupt: well within the grace after which its
 /// process would be ended.
 pub(super) const LOOK_FOR_INTERRUPT: Duration = Duration::from_millis(100);
 
@@ -85,7 +86,7 @@ impl IsolatedInstance {
         if let Err(error) = sent {
             self.attached = 0;
             return Err(NnError::runtime(format!(
-                "the model's process does not take an instance: {error}"
+                "the model's process cannot make an instance: {error}"
             )));
         }
         match self.finish(call, Some(INSTANCE_TIMEOUT)) {
@@ -109,7 +110,7 @@ impl IsolatedInstance {
         let header = shared.header();
         let size = wire::tensors_size(inputs);
         let grown = shared.calls.grow(BODY + size);
-        // SAFETY: the child reads it when it is called, below; before that nobody does.
+        // SAFETY: the child reads it when it is called, below, and not before.
         let room = || unsafe { shared.calls.bytes_mut(BODY + size) };
         if grown.is_err() || !wire::put_tensors(inputs, &mut room()[BODY..]) {
             return Err(NnError::too_large(format!(

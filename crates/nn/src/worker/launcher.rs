@@ -1,9 +1,9 @@
-//! How a child process is started.
+//! The way a child process is started.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// How a child is started.
+/// The command that starts a child.
 #[derive(Debug, Clone)]
 pub struct Launcher {
     /// The program.

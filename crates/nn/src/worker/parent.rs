@@ -20,7 +20,7 @@ use crate::backend::{
 };
 use crate::error::{NnError, quoted};
 
-/// What a child is started for.
+/// The load that a child is started for.
 #[derive(Debug, Clone)]
 pub struct Terms {
     /// The model, for messages.
@@ -31,7 +31,7 @@ pub struct Terms {
     pub load_timeout: Duration,
     /// Bytes of private memory that the process may map; none leaves it to what the load took and runs may take.
     pub process_bytes: Option<u64>,
-    /// When a process that ended is started again.
+    /// The times at which a process that ended is started again.
     pub restarts: Restarts,
 }
 

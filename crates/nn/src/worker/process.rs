@@ -28,7 +28,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest an instance may take to be made.
 pub(super) const INSTANCE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How a graph's child is started, and started again.
+/// The data to start a graph's child, and to start it again.
 pub(super) struct Start {
     pub(super) launcher: Launcher,
     pub(super) open: Open,
@@ -168,7 +168,7 @@ pub(super) struct Process {
     pub(super) start: Start,
     pub(super) stamp: Stamp,
     pub(super) opened: Opened,
-    /// Which child serves, counted from 1; 0 where none does.
+    /// The number of the child that serves, counted from 1; 0 without one.
     pub(super) up: AtomicU32,
     pub(super) state: Mutex<State>,
     pub(super) changed: Condvar,
@@ -176,15 +176,15 @@ pub(super) struct Process {
 
 pub(super) struct State {
     pub(super) phase: Phase,
-    /// When the child that served last was ready.
+    /// The time at which the last child that served was ready.
     pub(super) since: Instant,
-    /// When it ended.
+    /// The time at which it ended.
     pub(super) ended: Instant,
     /// Children that were started.
     pub(super) incarnation: u32,
     pub(super) instances: BTreeMap<u32, Weak<InstanceShared>>,
     pub(super) next_instance: u32,
-    /// Why the child was ended by this side.
+    /// The reason that this side ended the child.
     pub(super) killed: Option<String>,
     pub(super) crashes: u64,
     pub(super) restarts: u64,
@@ -218,7 +218,7 @@ impl State {
             return false;
         };
         if let Ok(pid) = libc::pid_t::try_from(*pid) {
-            // SAFETY: sends a signal to a child of this process that nobody has waited for.
+            // SAFETY: sends a signal to a child of this process that has not been waited for.
             unsafe { libc::kill(pid, libc::SIGKILL) };
         }
         true
@@ -388,7 +388,7 @@ impl Process {
         self.changed.notify_all();
     }
 
-    /// What a call is told whose child ended under it.
+    /// The error for a call whose child ended during the run.
     pub(super) fn ended(&self) -> NnError {
         let state = self.lock();
         let (reason, wait) = match &state.phase {
@@ -436,7 +436,7 @@ pub(super) fn chance() -> f64 {
     f64::from(mixed) / f64::from(u32::MAX)
 }
 
-/// What an instance, its interrupt and its process's thread share.
+/// The state that an instance, its interrupt and its process's thread share.
 pub(super) struct InstanceShared {
     pub(super) number: u32,
     /// The header, and the inputs of a call.
@@ -493,10 +493,8 @@ impl Interrupt for InstanceShared {
     }
 
     fn kill(&self) -> bool {
-        self.process.end(
-            "a run went on after nobody waited for it, and did not end when it was told to end"
-                .into(),
-        );
+        self.process
+            .end("an abandoned run did not end when it was told to".into());
         true
     }
 }

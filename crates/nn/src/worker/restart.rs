@@ -11,7 +11,7 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A process that lived so long was well: the next wait is the first again.
 pub const STEADY: Duration = Duration::from_secs(60);
 
-/// How often a process ended soon after it began.
+/// The number of times that a process ended soon after it began.
 #[derive(Debug, Clone, Copy)]
 pub struct Restarts {
     in_a_row: u32,

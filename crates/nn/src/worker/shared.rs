@@ -17,7 +17,7 @@ pub const RESERVED: usize = 1 << 32;
 /// Files grow in steps of this size, so that calls of similar size do not grow them one by one.
 const STEP: usize = 64 * 1024;
 
-/// What a segment keeps after a large call; the rest goes back to the system.
+/// Bytes that a segment keeps after a large call; the rest goes back to the system.
 const KEPT: usize = 16 << 20;
 
 /// Memory that two processes share.
@@ -47,7 +47,7 @@ impl Segment {
         if file < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor was just made and is nobody else's.
+        // SAFETY: the descriptor was just made, and only this code owns it.
         let file = unsafe { OwnedFd::from_raw_fd(file) };
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
         // SAFETY: the descriptor is open.
@@ -150,7 +150,7 @@ impl Segment {
         Some(bytes)
     }
 
-    /// Where the bytes begin.
+    /// The address of the first byte.
     pub fn base(&self) -> *mut u8 {
         self.base.as_ptr()
     }
@@ -159,7 +159,7 @@ impl Segment {
     ///
     /// # Safety
     ///
-    /// Nobody else may read or write them while the slice lives.
+    /// No other thread or process may read or write them while the slice lives.
     #[allow(clippy::mut_from_ref)] // the memory is not the segment's own
     pub unsafe fn bytes_mut(&self, len: usize) -> &mut [u8] {
         let len = len.min(self.size.load(Ordering::Relaxed));
@@ -218,7 +218,7 @@ impl AsRef<[u8]> for Slice {
     }
 }
 
-/// Where tensors begin in an instance's first segment; before it is the [`Header`].
+/// Offset of tensors in an instance's first segment; before it is the [`Header`].
 pub const BODY: usize = 4096;
 
 /// The words by which the two sides of an instance talk, at the beginning of its first segment.
@@ -236,7 +236,7 @@ pub struct Header {
     pub call_bytes: AtomicU64,
     /// Bytes of the answer.
     pub answer_bytes: AtomicU64,
-    /// Which segment the answer is to be in.
+    /// The number of the segment that the answer is to be in.
     pub answer_in: AtomicU32,
     /// Whether the server sleeps until `done` changes.
     pub server_sleeps: AtomicU32,
@@ -246,7 +246,7 @@ pub struct Header {
     pub end: AtomicU32,
 }
 
-/// What `done` holds when the child is gone. No call has this number.
+/// The value of `done` when the child is gone. No call has this number.
 pub const GONE: u32 = 0;
 
 impl Header {
@@ -360,8 +360,8 @@ pub fn announce(word: &AtomicU32, value: u32, sleeps: &AtomicU32) {
     }
 }
 
-/// How long a thread looks for a change before it sleeps. The run of a very small model is over by then, and the
-/// wake-up of a sleeping thread is saved.
+/// The time that a thread spins before it sleeps. The run of a very small model is over by then, and the wake-up of a
+/// sleeping thread is saved.
 pub(crate) const SPIN: Duration = Duration::from_micros(20);
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ fn of_number(number: u32) -> Option<TensorType> {
     TensorType::ALL.get(usize::try_from(number).ok()?).copied()
 }
 
-/// What a message begins with.
+/// The header of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Kind {
@@ -45,16 +45,16 @@ pub enum Kind {
     Error = 2,
 }
 
-/// Where a tensor's bytes are in a message.
+/// The place of a tensor's bytes in a message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Placed {
     /// Element type.
     pub ty: TensorType,
     /// Dimensions.
     pub dims: Vec<u32>,
-    /// Where its bytes begin.
+    /// The offset of its bytes.
     pub at: usize,
-    /// How many there are.
+    /// The number of its bytes.
     pub len: usize,
 }
 
@@ -63,7 +63,7 @@ pub struct Placed {
 pub enum Message {
     /// Tensors, each with the place of its bytes.
     Tensors(Vec<Placed>),
-    /// What went wrong.
+    /// The call failed.
     Error(NnError),
 }
 
@@ -213,7 +213,7 @@ fn code_of(name: &str) -> ErrorCode {
     found.unwrap_or(E::Unknown)
 }
 
-/// What a child is to load.
+/// The load that a child is to make.
 #[derive(Debug, Clone)]
 pub struct Open {
     /// The backend's name.
@@ -222,9 +222,9 @@ pub struct Open {
     pub library: Option<PathBuf>,
     /// The graph's file; none where its bytes come as a descriptor.
     pub path: Option<PathBuf>,
-    /// How many bytes those are.
+    /// The number of those bytes.
     pub graph_bytes: u64,
-    /// How it is loaded.
+    /// The options of the load.
     pub options: LoadOptions,
     /// Bytes of private memory that the process may map; none leaves it to what the load took and a run may take.
     pub process_bytes: Option<u64>,
@@ -243,7 +243,7 @@ impl Open {
             labels,
             operator_libraries,
             optional_inputs,
-            // What calls may leave empty is decided in the server.
+            // The server decides which inputs calls may leave empty.
             empty_inputs: _,
             // These say how calls wait and share runs, which happens in the server.
             queue_max: _,
@@ -323,18 +323,18 @@ impl Open {
     }
 }
 
-/// What a child has loaded.
+/// The graph that a child has loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
     /// The version of the runtime.
     pub version: String,
-    /// What goes in.
+    /// The inputs.
     pub inputs: Vec<Port>,
     /// By input: whether the graph has a value for it.
     pub defaults: Vec<bool>,
-    /// What comes out.
+    /// The outputs.
     pub outputs: Vec<Port>,
-    /// What the time of a run follows from.
+    /// The property that the time of a run depends on.
     pub cost: Cost,
     /// Whether rows of a shared run depend on each other.
     pub rows: Rows,

@@ -5,7 +5,7 @@ use crate::error::Error;
 use std::path::PathBuf;
 use url::Url;
 
-/// Where a file is.
+/// The place of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// On this machine.
@@ -23,13 +23,13 @@ pub enum Place {
 pub struct Item {
     /// Its path in the model, with `/`.
     pub path: String,
-    /// Where it is.
+    /// The file's place.
     pub place: Place,
     /// Its size, where the source states it.
     pub bytes: Option<u64>,
     /// Its sum, where the source states it.
     pub sha256: Option<Digest>,
-    /// What the source names its state, where it does.
+    /// The source's own name for the file's state, such as an entity tag.
     pub validator: Option<String>,
     /// Whether its place stands for one content for ever.
     pub immutable: bool,
@@ -37,7 +37,7 @@ pub struct Item {
     pub archive: bool,
 }
 
-/// What a source has.
+/// The contents of a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// Its files.
@@ -59,18 +59,18 @@ pub struct Limits {
     pub files: usize,
 }
 
-/// That a model is too large.
+/// The error for a model that is too large.
 pub fn too_large(limits: Limits) -> Error {
     Error::refused(format!(
-        "it has more than {} bytes; raise max_bytes in [models.pull] if it is to",
+        "it has more than {} bytes; raise max_bytes in [models.pull] if that is intended",
         limits.bytes
     ))
 }
 
-/// That a model has too many files.
+/// The error for a model with too many files.
 pub fn too_many(limits: Limits) -> Error {
     Error::refused(format!(
-        "it has more than {} files; raise max_files in [models.pull] if it is to",
+        "it has more than {} files; raise max_files in [models.pull] if that is intended",
         limits.files
     ))
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Folders within folders.
 const MAX_DEPTH: usize = 8;
 
-/// What is there.
+/// Lists a file or a folder.
 pub fn list(path: &Path, limits: Limits) -> Result<Listing, Error> {
     let unreadable = |e| Error::io(format!("read {}", path.display()), e);
     let path = path.canonicalize().map_err(unreadable)?;
@@ -64,7 +64,7 @@ fn walk(
                 entry.path().display()
             )));
         };
-        // What tools hide (.git, .cache).
+        // Tools hide folders such as .git and .cache.
         if name.starts_with('.') {
             continue;
         }

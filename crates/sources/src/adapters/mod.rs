@@ -51,7 +51,7 @@ impl<'a> Adapter<'a> {
         })
     }
 
-    /// What the source has now.
+    /// Asks the source for its present contents.
     pub async fn list(&mut self) -> Result<Listing, Error> {
         let listing = match &self.source.from {
             Address::Path(path) => local::list(path, self.limits)?,
@@ -141,7 +141,7 @@ impl<'a> Adapter<'a> {
     }
 }
 
-/// What an answer that is no success says.
+/// The error for a response that is not a success.
 pub async fn refusal(what: &str, answer: Response) -> Error {
     let status = answer.status.as_u16();
     let after = answer.header(&RETRY_AFTER);

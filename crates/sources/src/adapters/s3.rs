@@ -9,7 +9,7 @@ use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use std::time::Duration;
 use url::Url;
 
-/// How long a signed URL is good; it is used at once, and clocks differ.
+/// The lifetime of a signed URL. It is used at once, but clocks differ.
 const SIGNED_FOR: Duration = Duration::from_secs(900);
 /// Pages of a list, of a thousand objects each.
 const MAX_PAGES: usize = 100;

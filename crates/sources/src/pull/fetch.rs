@@ -52,7 +52,7 @@ impl Pull<'_> {
         }
     }
 
-    /// Which files of a listing have to be downloaded.
+    /// Decides which files of a listing have to be downloaded.
     pub fn listed(
         &mut self,
         listing: &Listing,
@@ -154,7 +154,7 @@ impl Pull<'_> {
                 Ok(Ended::Unchanged) => {
                     let Some(before) = before else {
                         return Err(Error::refused(
-                            "the server says that nothing changed since nothing",
+                            "the server answered 304 (not modified) although no condition was sent",
                         ));
                     };
                     partial.remove();
@@ -164,7 +164,7 @@ impl Pull<'_> {
                     partial.start_over(None)?;
                     tries = tries.and(false);
                     let error = Error::unreachable(format!(
-                        "{} answers with another range than was asked for",
+                        "{} answers with another range than the requested one",
                         self.source.from
                     ));
                     self.again(error, tries).await?;
@@ -234,7 +234,7 @@ impl Pull<'_> {
             transfer::Action::StartOver { total } => {
                 if answer.is_page() {
                     return Err(Error::refused(format!(
-                        "{} answers with a page for people (text/html), not with a model; correct the address",
+                        "{} answers with a web page (text/html), not with a model; correct the address",
                         shown(item, self.source)
                     )));
                 }

@@ -15,7 +15,7 @@ use minisign_verify::PublicKey;
 use std::collections::BTreeMap;
 
 impl Pull<'_> {
-    /// Unpacks what was downloaded, and finds out its sum and who signed it.
+    /// Unpacks the downloads, and determines their checksum and signer.
     pub async fn make(&mut self, listing: &Listing, known: Option<&Known>) -> Result<Known, Error> {
         let items: Vec<Downloaded> = self.have.values().cloned().collect();
         let blobs = |items: &[Downloaded]| -> Vec<(String, Digest)> {
@@ -119,7 +119,7 @@ impl Pull<'_> {
             (None, Some(one)) => one.blob.sha256,
             (None, None) => sum_of(&files),
         };
-        // What came out of an archive is in the cache; the archive would be the same once more.
+        // The archive's contents are in the cache, and the archive itself would be stored twice.
         for sum in packed {
             if !files.values().any(|blob| blob.sha256 == sum) {
                 self.cache().forget(sum);
@@ -176,7 +176,7 @@ impl Pull<'_> {
             return Err(refusal("its signature", answer).await);
         }
         let text = answer.body(signature::MAX_BYTES).await?;
-        String::from_utf8(text).map_err(|_| Error::refused("its signature is not a string"))
+        String::from_utf8(text).map_err(|_| Error::refused("its signature is not text"))
     }
 
     /// Checks the signed list of sums of a model of several files.
@@ -207,7 +207,7 @@ impl Pull<'_> {
             });
             let (path, sum) = pair.ok_or_else(|| {
                 Error::refused(format!(
-                    "{} has a line that is none of sha256sum's",
+                    "{} has a line that sha256sum does not write",
                     signature::SUMS
                 ))
             })?;
@@ -221,7 +221,7 @@ impl Pull<'_> {
                 Some(sum) if *sum == blob.sha256 => {}
                 Some(_) => {
                     return Err(Error::refused(format!(
-                        "{path} is not what {} says",
+                        "{path} does not match {}",
                         signature::SUMS
                     )));
                 }

@@ -64,7 +64,7 @@ impl Puller {
     }
 }
 
-/// Where the cache is.
+/// The cache's folder.
 pub fn cache_folder(settings: &PullSettings, folder: &Path, default: &Path) -> PathBuf {
     match &settings.cache {
         Some(named) => folder.join(named),

@@ -29,7 +29,7 @@ pub struct Pull<'a> {
     pub signature_key: Option<PublicKey>,
     pub adapter: Adapter<'a>,
     pub limits: Limits,
-    /// What was downloaded now or is known to be in the cache, by place in the listing.
+    /// Files that were downloaded now or are known to be in the cache, by place in the listing.
     pub have: BTreeMap<usize, Downloaded>,
     /// Blobs that were hashed in this pull.
     pub hashed: BTreeSet<Digest>,
@@ -78,7 +78,7 @@ impl<'a> Pull<'a> {
         }
         if Instant::now() >= self.until {
             return Err(Error::unreachable(
-                "its time ran out (timeout_ms in [models.pull])",
+                "the time ran out (timeout_ms in [models.pull])",
             ));
         }
         Ok(())

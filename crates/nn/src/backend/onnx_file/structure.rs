@@ -1,5 +1,5 @@
-//! What an ONNX file's operators are joined up to: a second walk over the file, for rules about forms of operators that
-//! a runtime answers wrong. Weights are skipped here too.
+//! The structure of an ONNX file's operators: a second walk over the file, for rules about forms of operators that a
+//! runtime answers wrong. Weights are skipped here too.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -24,13 +24,13 @@ pub(crate) struct Structure {
     pub operators: Vec<Operator>,
     /// Types and shapes of the values that the file declares, constants included.
     pub values: HashMap<String, Value>,
-    /// What callers send.
+    /// The names of the inputs that callers send.
     pub inputs: HashSet<String>,
-    /// What comes out.
+    /// The names of the outputs.
     pub outputs: Vec<String>,
 }
 
-/// What a file says of a value; lengths that it leaves open are `None`.
+/// The declaration of a value. Lengths that the file leaves open are `None`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Value {
     pub ty: PortType,
@@ -70,7 +70,7 @@ impl Operator {
         (!name.is_empty()).then_some(name)
     }
 
-    /// Where it is in the graph, for messages.
+    /// A name for its place in the graph, for messages.
     pub fn place(&self) -> &str {
         match self.name.is_empty() {
             true => self.outputs.first().map_or("", String::as_str),
@@ -157,7 +157,7 @@ impl<R: BufRead + Seek> Wire<R> {
     ) -> Walked<()> {
         let depth = depth
             .checked_sub(1)
-            .ok_or(Malformed("its graphs lie too deep"))?;
+            .ok_or(Malformed("its graphs are nested too deep"))?;
         while let Some((field, item)) = self.next(end)? {
             let Item::Until(until) = item else { continue };
             match field {

@@ -142,7 +142,7 @@ impl<R: BufRead + Seek> Walk<R> {
     ) -> Walked<()> {
         let depth = depth
             .checked_sub(1)
-            .ok_or(Malformed("its graphs lie too deep in one another"))?;
+            .ok_or(Malformed("its graphs are nested too deep"))?;
         while let Some((field, item)) = self.wire.next(end)? {
             let Item::Until(until) = item else { continue };
             match field {

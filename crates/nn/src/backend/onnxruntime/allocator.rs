@@ -35,13 +35,13 @@ const OVERRUN: usize = 64;
 /// Alignment that is asked of the system, which it has for nothing.
 const SYSTEM_ALIGN: usize = 16;
 
-/// What is asked for beyond a block's own bytes: its header, room to align it, and the overrun.
+/// Bytes that are allocated beyond a block's own: its header, room to align it, and the overrun.
 const EXTRA: usize = size_of::<Header>() + ALIGN + OVERRUN;
 
-/// What lies directly before each block.
+/// The header directly before each block.
 #[derive(Clone, Copy)]
 struct Header {
-    /// Where the system's block begins.
+    /// The beginning of the system's block.
     base: *mut u8,
     /// Bytes of the system's block.
     total: usize,
@@ -59,7 +59,7 @@ struct Account {
     limit: usize,
     used: usize,
     peak: usize,
-    /// Where the run passed its limit: the bytes it then wanted to hold. Else zero.
+    /// The bytes that the run wanted to hold when it passed its limit; zero if it did not.
     wanted: usize,
 }
 
@@ -75,12 +75,12 @@ thread_local! {
     static ACCOUNT: Cell<Account> = const { Cell::new(NO_RUN) };
 }
 
-/// What a run took.
+/// The memory that a run took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Bytes held together at the worst moment.
     pub peak: usize,
-    /// Where the run passed its limit: the bytes it then wanted to hold.
+    /// The bytes that the run wanted to hold when it passed its limit.
     pub wanted: Option<usize>,
 }
 
@@ -108,7 +108,7 @@ pub fn metered<T>(limit: usize, run: impl FnOnce() -> T) -> (T, Usage) {
     (done, usage)
 }
 
-/// What the C functions get as `this`.
+/// The allocator that the C functions get as `this`.
 #[repr(C)]
 struct Counting {
     /// First, because ONNX Runtime's pointer to it is also one to the whole.

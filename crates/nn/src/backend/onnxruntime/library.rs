@@ -76,13 +76,13 @@ pub fn examine(path: &Path) -> Result<String, NnError> {
         .nth(1)
         .and_then(|minor| minor.parse::<u32>().ok());
     if minor.is_none_or(|minor| minor < API_VERSION) {
-        return Err(wrong(format!("it says it is version {version:?}")));
+        return Err(wrong(format!("it reports version {version:?}")));
     }
     Ok(version)
 }
 
-/// What to do where a graph wants a locale that the machine lacks; empty for other messages. `StringNormalizer` wants
-/// `en_US.UTF-8` where the graph names none, and small container images have no locale but `C`.
+/// The remedy for a graph that needs a locale that the machine lacks; empty for other messages. `StringNormalizer`
+/// needs `en_US.UTF-8` if the graph names none, and small container images have no locale but `C`.
 pub fn missing_locale(message: &str) -> String {
     const BEFORE: &str = "Failed to construct locale with name:";
     let Some((_, rest)) = message.split_once(BEFORE) else {
@@ -91,7 +91,7 @@ pub fn missing_locale(message: &str) -> String {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "_.-@".contains(c);
     let name: String = rest.chars().take_while(|c| is_part(*c)).collect();
     format!(
-        "; an operator such as StringNormalizer wants the locale {name}, which this machine does not have. Install the \
+        "; an operator such as StringNormalizer needs the locale {name}, which this machine does not have. Install the \
          locale, or set the operator's attribute `locale` to \"C.UTF-8\" in the graph"
     )
 }

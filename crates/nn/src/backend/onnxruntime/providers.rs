@@ -115,7 +115,7 @@ impl AskedProvider {
         dispatch.error_on_failure()
     }
 
-    /// What the operator needs so that the provider is there.
+    /// The steps by which an operator gets the provider.
     fn remedy(&self) -> &'static str {
         match self.provider {
             Provider::Cpu => "",
@@ -141,7 +141,7 @@ impl AskedProvider {
             return Ok(());
         }
         Err(NnError::unsupported(format!(
-            "provider = {:?} is asked for, and this ONNX Runtime library was built without it; it has {}. To have it, \
+            "provider = {:?} is requested, but this ONNX Runtime library was built without it; it has {}. To get it, \
              {}; or remove the provider",
             self.provider.as_str(),
             listed(available.iter().map(String::as_str)),
@@ -152,8 +152,8 @@ impl AskedProvider {
     pub fn does_not_start(&self, error: &str) -> NnError {
         let device = self.options.first().map_or("", |(_, device)| device);
         NnError::unsupported(format!(
-            "provider = {:?} is asked for on device = {device:?} and does not start: {}. Name a device that is there; to \
-             have the provider, {}; or remove it",
+            "provider = {:?} is requested on device = {device:?}, but does not start: {}. Name a device that exists; \
+             to get the provider, {}; or remove it",
             self.provider.as_str(),
             presentable(error),
             self.remedy()

@@ -20,7 +20,7 @@ use crate::backend::session::{Instance, Interrupt, Session};
 use crate::error::{NnError, quoted};
 use crate::tensor::{NnTensor, TensorType};
 
-/// What ONNX Runtime says of a run that its options ended; it has no code for it.
+/// The text in ONNX Runtime's error for a run that its options ended. There is no code for it.
 const TERMINATED: &str = "due to terminate flag";
 
 /// A graph that ONNX Runtime has loaded.
@@ -80,7 +80,7 @@ struct OrtInstance {
 // SAFETY: the pointers lead into `shared`, which is Send and Sync, is held for as long and never written.
 unsafe impl Send for OrtInstance {}
 
-/// What an instance's runs are told, shared with whoever may end one.
+/// The options of an instance's runs. Other threads use them to end a run.
 struct Run {
     options: *mut sys::OrtRunOptions,
 }
@@ -103,7 +103,7 @@ impl Run {
 
 impl Interrupt for Run {
     fn interrupt(&self) {
-        // SAFETY: the options are live. The call has no way to fail but a status nobody could act upon.
+        // SAFETY: the options are live. The call fails only with a status that offers no remedy.
         let _ = check(ortsys![unsafe RunOptionsSetTerminate(self.options)]);
     }
 
@@ -160,7 +160,8 @@ impl Instance for OrtInstance {
                 }
                 _ => {
                     return Err(NnError::unsupported(format!(
-                        "input {} is a map, which no tensors are made into; export the model with tensors there",
+                        "input {} is a map, and tensors cannot be turned into a map; export the model with tensors \
+                         there",
                         quoted(&entry.name)
                     )));
                 }

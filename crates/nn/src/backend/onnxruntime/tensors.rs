@@ -101,7 +101,7 @@ pub fn read(
         let elements = dims.iter().map(|dim| *dim as usize).product();
         let data = values::read_strings(&value, elements, shared.most_bytes)?;
         return NnTensor::new(ty, dims, data)
-            .map_err(|_| wrong("is not as long as its shape says"));
+            .map_err(|_| wrong("has a length that does not fit its shape"));
     }
     let mut len = 0usize;
     let mut data = ptr::null_mut();
@@ -127,7 +127,7 @@ pub fn read(
                 return Err(message::too_much_memory(count, shared.most_bytes));
             }
             let data = count.and_then(|count| packed::unpack(lent.as_ref(), bits, count, signed));
-            let data = data.ok_or_else(|| wrong("is not as long as its shape says"))?;
+            let data = data.ok_or_else(|| wrong("has a length that does not fit its shape"))?;
             return NnTensor::new(ty, dims, data);
         }
         let at = span(lent.as_ref());
@@ -147,7 +147,7 @@ pub fn read(
     };
     tensor
         .check()
-        .map_err(|_| wrong("is not as long as its shape says"))?;
+        .map_err(|_| wrong("has a length that does not fit its shape"))?;
     Ok(tensor)
 }
 

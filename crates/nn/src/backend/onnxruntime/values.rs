@@ -27,7 +27,7 @@ pub const MAX_SEQUENCE: usize = 65_536;
 /// Most maps of a sequence: rows of a batch. Each costs three values of ONNX Runtime to read.
 const MAX_MAPS: usize = 1 << 20;
 
-/// What an input or output of the graph is.
+/// The kind of an input or output of the graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// One tensor, which the port describes.
@@ -43,7 +43,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What a type of `ort` is here, optional values included; `None` for what no tensors carry.
+    /// The kind of a type of `ort`, optional values included; `None` for types that no tensors carry.
     pub fn of(ty: &ValueType) -> Option<Self> {
         // A sequence's elements are copied as they lie in memory, and those of less than a byte lie packed.
         let carried = |ty: &TensorElementType| {
@@ -72,7 +72,7 @@ impl Kind {
         }
     }
 
-    /// How many ports carry it.
+    /// The number of ports that carry it.
     pub fn width(&self) -> usize {
         match self {
             Self::Tensor => 1,
@@ -188,7 +188,7 @@ pub fn read_strings(value: &Value, elements: usize, most: usize) -> Result<Vec<u
         let to = offsets.get(index + 1).copied().unwrap_or(len);
         let element = text
             .get(*from..to)
-            .ok_or_else(|| NnError::runtime("ONNX Runtime's strings lie outside of themselves"))?;
+            .ok_or_else(|| NnError::runtime("ONNX Runtime returned offsets beyond its strings"))?;
         push_string(&mut data, element)?;
     }
     Ok(data)
@@ -199,11 +199,12 @@ pub fn read_strings(value: &Value, elements: usize, most: usize) -> Result<Vec<u
 fn shapes_of(shapes: &NnTensor, elements: usize) -> Result<Vec<Vec<u32>>, NnError> {
     let wrong = |what: String| {
         NnError::invalid(format!(
-            "the sequence's .shapes {what}; send one row a tensor, its lengths and then -1 for axes it does not have"
+            "the sequence's .shapes {what}; send one row for each tensor: its lengths, and then -1 for axes that it \
+             does not have"
         ))
     };
     let [tensors, axes] = shapes.dims[..] else {
-        return Err(wrong("has other than two axes".into()));
+        return Err(wrong("does not have two axes".into()));
     };
     let (tensors, axes) = (tensors as usize, axes as usize);
     if tensors > MAX_SEQUENCE || axes > MAX_RANK {
@@ -351,7 +352,7 @@ pub fn read_sequence(value: &Value, ty: TensorType, most: usize) -> Result<Vec<N
     let tensors = count(value)?;
     if tensors > MAX_SEQUENCE {
         return Err(NnError::too_large(format!(
-            "the sequence has {tensors} tensors; at most {MAX_SEQUENCE} are given out"
+            "the sequence has {tensors} tensors; at most {MAX_SEQUENCE} are returned"
         )));
     }
     let mut data = Vec::new();
@@ -410,10 +411,10 @@ pub fn read_maps(
     let maps = if list { count(value)? } else { 1 };
     if maps > MAX_MAPS {
         return Err(NnError::too_large(format!(
-            "the output has {maps} maps; at most {MAX_MAPS} are given out"
+            "the output has {maps} maps; at most {MAX_MAPS} are returned"
         )));
     }
-    // Which element of each map goes into which column; the same for all maps that a classifier makes.
+    // The order of each map's elements in the columns. It is the same for all maps that a classifier makes.
     let mut columns: Vec<Vec<u8>> = Vec::new();
     let mut order: Vec<usize> = Vec::new();
     let mut data = Vec::new();
@@ -473,7 +474,7 @@ pub fn read_maps(
     Ok(vec![NnTensor::new(of, dims, data)?, keys])
 }
 
-/// Which key stands for each label.
+/// The key for each label.
 fn in_order(ty: TensorType, keys: &[Vec<u8>], labels: &[String]) -> Result<Vec<usize>, NnError> {
     let texts: Vec<String> = keys.iter().map(|key| key_text(ty, key)).collect();
     let order: Option<Vec<usize>> = (labels.iter())

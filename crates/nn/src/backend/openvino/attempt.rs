@@ -28,7 +28,7 @@ impl Attempt {
         }
     }
 
-    /// What went wrong, in words fit for a caller.
+    /// The reason of a failure, in words fit for a caller.
     pub fn reason(&self, status: Status) -> String {
         // SAFETY: the library hands out a copy of its own, or null.
         let message = unsafe { take_text(ov::ov_get_last_err_msg().cast_mut()) };
@@ -78,7 +78,7 @@ fn general(status: Status) -> &'static str {
         Status::PARAMETER_MISMATCH | Status::OUT_OF_BOUNDS => "the inputs do not fit the graph",
         Status::INFER_CANCELLED => "the run was cancelled",
         _ => {
-            "it failed, and other calls were under way, so that its message may be theirs; try it alone"
+            "it failed while other calls were running, so its message may belong to them; try it alone"
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::error::NnError;
 /// The device of a model whose contract names none.
 pub const DEFAULT_DEVICE: &str = "CPU";
 
-/// How a model is compiled: a stream an instance, and threads for all of them together.
+/// The properties that a model is compiled with: one stream for each instance, and threads for all of them together.
 pub fn properties(device: &str, options: &LoadOptions) -> Vec<(CString, CString)> {
     let instances = options.instance_count();
     let mode = match options.precision {
@@ -64,17 +64,17 @@ pub struct Graph {
     pub properties: Vec<(CString, CString)>,
     /// Whether a length in the graph is known only when it runs.
     pub open_shapes: bool,
-    /// What a graph of open shapes is compiled anew from; its weights are shared with what is compiled where the
-    /// device leaves them as they are. Not from the file, which may have changed.
+    /// The source that a graph of open shapes is compiled from again. Its weights are shared with the compiled model if
+    /// the device leaves them as they are. The file is not read again, because it may have changed.
     pub model: Option<Model>,
-    /// What runs begin on; there from the load on.
+    /// The compiled model that new runs use. It exists from the load on.
     pub current: Mutex<Option<Arc<Compiled>>>,
     pub inputs: Vec<Port>,
     /// Indices that are held against lengths before OpenVINO sees them.
     pub guards: Vec<Guard>,
     pub outputs: Vec<Port>,
     pub elements: Vec<Element>,
-    /// Where each of `outputs` stands among all the graph has.
+    /// The position of each of `outputs` among all outputs of the graph.
     pub output_at: Vec<usize>,
     /// Bytes that the outputs of a run may have together. What is between the operators cannot be bounded here.
     pub most_bytes: usize,
@@ -88,7 +88,7 @@ pub struct Core(pub *mut ov::ov_core_t);
 /// A compiled model.
 pub struct Compiled {
     pub model: CompiledModel,
-    /// What compiling took.
+    /// The time that compiling took.
     pub took: Duration,
     /// Whether a run on it ended badly, so that it is to be used no more.
     pub spoilt: AtomicBool,
@@ -200,7 +200,7 @@ impl Compiled {
     pub fn request(&self) -> Result<Request, NnError> {
         let attempt = Attempt::begin();
         let mut request = ptr::null_mut();
-        // SAFETY: the model is live; the request is owned by who asked.
+        // SAFETY: the model is live; the caller owns the request.
         check(unsafe { ov::ov_compiled_model_create_infer_request(self.model.0, &mut request) })
             .map_err(|status| {
                 NnError::runtime(format!(

@@ -92,7 +92,7 @@ pub fn examine(path: &Path) -> Result<String, NnError> {
             description: ptr::null(),
         };
         if get(&mut version) != 0 || version.buildNumber.is_null() {
-            return Err(wrong("it does not say its version".into()));
+            return Err(wrong("it does not report its version".into()));
         }
         let text = CStr::from_ptr(version.buildNumber)
             .to_string_lossy()
@@ -110,7 +110,7 @@ pub fn examine(path: &Path) -> Result<String, NnError> {
     // `openvino-sys` takes two numbers for granted in this string.
     let mut numbers = release.split('.').map(str::parse::<u32>);
     if !matches!((numbers.next(), numbers.next()), (Some(Ok(_)), Some(Ok(_)))) {
-        return Err(wrong(format!("it says it is version {version:?}")));
+        return Err(wrong(format!("it reports version {version:?}")));
     }
     Ok(release)
 }

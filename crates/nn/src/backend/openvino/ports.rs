@@ -10,7 +10,7 @@ use crate::backend::port::{Dim, Port, PortType};
 use crate::error::{NnError, quoted};
 use crate::tensor::TensorType;
 
-/// What the library says goes in and out of a model.
+/// The inputs and outputs of a model, as the library describes them.
 pub struct Found {
     pub inputs: Ports,
     pub outputs: Ports,
@@ -61,7 +61,8 @@ impl Ports {
             || self.0.iter().zip(declared).any(retyped)
         {
             return Err(NnError::unsupported(format!(
-                "OpenVINO makes other {what} of the graph than it declares; load it with backend = \"onnxruntime\""
+                "OpenVINO finds other {what} in the graph than the graph declares; load it with backend = \
+                 \"onnxruntime\""
             )));
         }
         Ok(())
@@ -113,7 +114,8 @@ fn describe(port: &ConstPort) -> Result<Port, Status> {
 pub fn no_small_types<'p>(mut ports: impl Iterator<Item = &'p Port>) -> Result<(), NnError> {
     match ports.find(|port| port.ty.carried_as().is_some_and(TensorType::is_small)) {
         Some(port) => Err(NnError::unsupported(format!(
-            "this server gives OpenVINO no {} tensors, and {} is one; load the graph with backend = \"onnxruntime\"",
+            "this server does not send {} tensors to OpenVINO, and {} is one; load the graph with backend = \
+             \"onnxruntime\"",
             port.ty,
             quoted(&port.name)
         ))),

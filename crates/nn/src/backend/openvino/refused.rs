@@ -72,7 +72,7 @@ pub(super) fn check(
     if let Some(operator) = softmax(structure) {
         return refuse(
             operator,
-            "computes it along one axis, where opset 12 and before ask for everything from the axis on",
+            "computes it along one axis; up to opset 12 it covers all axes from that one on",
         );
     }
     for output in &structure.outputs {
@@ -299,7 +299,7 @@ mod tests {
         };
         assert!(with(flat(), softmax_of(None, "b")));
         assert!(!with(flat(), softmax_of(Some(0), "b")));
-        // Of what nobody knows, a written axis is the last.
+        // Without a known rank, a written axis counts as the last.
         let mystery = || vec![operator("Mystery", &["x"], "a")];
         assert!(with(mystery(), softmax_of(Some(1), "a")));
         assert!(!with(mystery(), softmax_of(Some(0), "a")));

@@ -23,8 +23,8 @@ use crate::tensor::NnTensor;
 /// takes about a millisecond, and computing so many bytes far longer.
 const KEPT_OUTPUT_BYTES: usize = 32 << 20;
 
-/// How often a call is run when others spoil the compiled model it runs on, each time on a new one. Several callers
-/// would have to send what fails within each of its runs.
+/// The number of times a call is run if other calls spoil the compiled model it runs on. Each try is on a new one. To
+/// use them all up, several callers would have to send failing inputs within each of its runs.
 const MAX_TRIES: usize = 3;
 
 /// A graph that OpenVINO has loaded.
@@ -45,7 +45,7 @@ impl Session for OvSession {
 
     fn cost(&self) -> Cost {
         match self.0.open_shapes {
-            true => Cost::Values("a run that fails on open shapes compiles the graph anew".into()),
+            true => Cost::Values("a run that fails on open shapes compiles the graph again".into()),
             false => self.0.cost.clone(),
         }
     }
@@ -76,7 +76,7 @@ unsafe impl Send for OvInstance {}
 /// Through this an instance's run is ended early.
 struct Switch(Mutex<Progress>);
 
-/// How far an instance's run is.
+/// The progress of an instance's run.
 #[derive(Clone, Copy, PartialEq)]
 enum Progress {
     Idle,
@@ -110,7 +110,7 @@ impl Interrupt for Switch {
     }
 }
 
-/// How a run went wrong.
+/// The stage at which a run failed.
 enum RunError {
     /// Before it was started.
     Refused(NnError),

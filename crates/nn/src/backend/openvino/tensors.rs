@@ -84,7 +84,7 @@ pub fn read(
         ))
         .map_err(failed)?;
         if port_type(raw) != port.ty {
-            return Err(wrong("came with another type than the graph declares"));
+            return Err(wrong("has another type than the graph declares"));
         }
         check(ov::ov_tensor_get_byte_size(tensor.0, &mut len)).map_err(failed)?;
         *left = left
@@ -97,7 +97,7 @@ pub fn read(
             Err(status) => return Err(failed(status)),
         }
         let dims = if shape.rank > MAX_OUTPUT_RANK {
-            Err(wrong("has more dimensions than can be taken"))
+            Err(wrong("has too many dimensions"))
         } else {
             (0..shape.rank.max(0) as usize)
                 .map(|index| u32::try_from(*shape.dims.add(index)))
@@ -114,11 +114,11 @@ pub fn read(
             Bytes::copy_from_slice(std::slice::from_raw_parts(data.cast::<u8>(), len))
         };
         let tensor = NnTensor::new(ty, dims?, bytes)
-            .map_err(|_| wrong("is not as long as its shape says"))?;
+            .map_err(|_| wrong("has a length that does not fit its shape"))?;
         match saturated(&tensor) {
             false => Ok(tensor),
             true => Err(wrong(
-                "holds the least number of 32 bits, with which OpenVINO stands for INT64 numbers beyond 32 bits; load \
+                "holds the smallest 32-bit number, by which OpenVINO replaces INT64 numbers beyond 32 bits; load \
                  the model with backend = \"onnxruntime\"",
             )),
         }

@@ -111,7 +111,7 @@ impl Walk<'_> {
             let is_explicit = (out.iter().enumerate()).any(|(i, l)| i != at && self.has_items(l));
             out[at] = match quotient {
                 Some(length) => length,
-                // Where another axis has all items, this one has none of them.
+                // If another axis has all items, this one has none of them.
                 None if is_explicit || value.items.is_none() => self.unknown(false),
                 None => return no("puts items into a shape that is not known"),
             };

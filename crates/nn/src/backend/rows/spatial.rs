@@ -161,7 +161,7 @@ impl Walk<'_> {
                     },
                 };
                 let left = length.checked_add(pad)?.checked_sub(span)?;
-                // Where a window hangs over the end, runtimes differ.
+                // Runtimes differ if a window extends over the end.
                 if left < 0 || (ceil && left % stride != 0) {
                     return None;
                 }

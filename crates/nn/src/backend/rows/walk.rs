@@ -104,7 +104,7 @@ impl Operation<'_> {
         Ok(self.ints("axes")?.map(<[i64]>::to_vec))
     }
 
-    /// That these inputs are the same whatever items are in the run.
+    /// Checks that these inputs are the same whatever items are in the run.
     pub(super) fn constant(&self, from: usize) -> Case<()> {
         let mut rest = self.inputs.iter().skip(from).flatten();
         match rest.all(|value| value.items.is_none()) {
@@ -115,7 +115,7 @@ impl Operation<'_> {
 }
 
 impl Walk<'_> {
-    /// A name for a length that nobody knows.
+    /// A name for an unknown length.
     pub(super) fn unknown(&mut self, of_items: bool) -> Length {
         self.of_items.push(of_items);
         Length::name(self.of_items.len() as u32 - 1)
@@ -247,7 +247,7 @@ impl Walk<'_> {
     ) -> Result<Vec<Followed>, String> {
         let depth = depth
             .checked_sub(1)
-            .ok_or_else(|| "the graph's functions are too deep inside one another".to_owned())?;
+            .ok_or_else(|| "the graph's functions are nested too deep".to_owned())?;
         let given = function.inputs.iter().enumerate();
         let values = given
             .filter_map(|(index, name)| {
@@ -312,7 +312,7 @@ impl Walk<'_> {
         let is_constant = is_onnx && operation.node.op == "Constant";
         let mut values = values;
         for value in &mut values {
-            // What is computed of whole numbers came above. Others must not pass for what they were computed of.
+            // Values computed from whole numbers are handled above. Other values must not pass for them.
             if !is_constant {
                 value.numbers = None;
                 value.begins_with_one = false;
@@ -334,7 +334,7 @@ impl Walk<'_> {
         Ok(values)
     }
 
-    /// What several values give element by element.
+    /// The result of several values element by element.
     pub(super) fn broadcast(&mut self, values: &[&Value]) -> Case<Value> {
         let Some(with_items) = values.iter().find(|value| value.items.is_some()) else {
             let ranks: Option<Vec<usize>> = values.iter().map(|v| v.rank().ok()).collect();
@@ -413,7 +413,7 @@ impl Walk<'_> {
 }
 
 impl Operation<'_> {
-    /// That all inputs but these are the same whatever items are in the run.
+    /// Checks that all inputs except these are the same whatever items are in the run.
     pub(super) fn constant_but(&self, but: &[usize]) -> Case<()> {
         let mut rest = self.inputs.iter().enumerate();
         let constant = |(at, value): (usize, &Option<Rc<Value>>)| {
@@ -442,7 +442,7 @@ pub(super) fn may_hold_places(op: &str) -> bool {
         )
 }
 
-/// What an operator makes of places.
+/// The result of an operator on places.
 pub(super) fn place_of(operation: &Operation<'_>, value: &Value) -> Case<Place> {
     let first = operation.input(0)?;
     let mut others = operation.given().skip(1);

@@ -22,7 +22,7 @@ use tract_onnx::tract_core::internal::{Symbol, TypedNode};
 use tract_onnx::tract_core::ops::array::{DynTile, Range};
 use tract_onnx::tract_core::plan::eval;
 
-/// Where a run wanted to hold more than it may.
+/// The error of a run that wanted to hold more than it may.
 #[derive(Debug)]
 pub struct TooMuch {
     /// The bytes it wanted to hold.
@@ -92,7 +92,7 @@ pub fn needed(plan: &TypedRunnableModel, shapes: &[Vec<u32>]) -> usize {
     most
 }
 
-/// What a run says that was ended early.
+/// The message of a run that was ended early.
 pub const ENDED_EARLY: &str = "the run was ended early";
 
 /// Runs a plan. It stops before the node that would make it hold more than `most` bytes, with a [`TooMuch`], and
@@ -129,7 +129,7 @@ pub fn run(
         })
 }
 
-/// What the values that are still wanted take.
+/// The memory of the values that are still needed.
 struct Alive {
     /// By node.
     bytes: Vec<usize>,

@@ -120,7 +120,7 @@ fn condition(text: &'static str) -> Option<Condition> {
     })
 }
 
-/// What tract knows of a value: its type, and the value itself where it is a constant.
+/// The facts about a value that tract knows: its type, and the value itself if it is a constant.
 pub struct Known {
     /// Its element type.
     pub ty: Option<DatumType>,

@@ -29,14 +29,14 @@ fn fault<'s>(
     let is_set = |name: &str| operator.integer(name).is_some_and(|value| value != 0);
     match &*operator.op {
         "Attention" => attention(structure, shapes, operator),
-        "DFT" if is_set("onesided") => Some("answers a onesided transform in another shape"),
+        "DFT" if is_set("onesided") => Some("returns a onesided transform in another shape"),
         "DFT" if structure.opset >= 20 => dft(structure, shapes, operator),
         "LSTM" if operator.input(7).is_some() => Some("leaves the peephole weights out"),
         "MaxPool" => max_pool(shapes, operator),
         "NonMaxSuppression" => overlap(structure, operator),
         "Resize" => match operator.texts.get("keep_aspect_ratio_policy") {
             Some(policy) if policy != "stretch" => Some("ignores keep_aspect_ratio_policy"),
-            _ if is_set("antialias") => Some("computes antialias otherwise than ONNX"),
+            _ if is_set("antialias") => Some("computes antialias differently from ONNX"),
             _ if is_set("exclude_outside") => Some("ignores exclude_outside"),
             _ => None,
         },
@@ -67,7 +67,7 @@ fn attention(
             (operator.input(*index)).is_some_and(|name| !structure.inputs.contains(name))
         }),
     };
-    (!same).then_some("shifts the causal mask where new keys are more or fewer than queries")
+    (!same).then_some("shifts the causal mask if the numbers of new keys and of queries differ")
 }
 
 /// OpenVINO transforms axis 1 from opset 20 on, whatever the input `axis` says.
@@ -79,7 +79,7 @@ fn dft(structure: &Structure, shapes: &Shapes<'_>, operator: &Operator) -> Optio
             .input(operator, 0)
             .is_some_and(|dims| dims.len() == 3),
     };
-    (!is_axis_1).then_some("transforms axis 1, whatever the input axis says")
+    (!is_axis_1).then_some("transforms axis 1, whatever the input axis is")
 }
 
 /// With `ceil_mode`, ONNX leaves out a last window that begins in the padding.
@@ -137,7 +137,7 @@ fn tile<'s>(
     if is_short || !varies(structure, shapes, producers, operator.input(1)?) {
         return None;
     }
-    Some("answers memory that was never written where four repeats are not constant")
+    Some("returns memory that was never written if four repeats are not constant")
 }
 
 /// Among equal elements OpenVINO takes others than the first. Indices that pick something else are left alone: what
@@ -152,7 +152,7 @@ fn top_k<'s>(
     let mut values: Vec<&str> = structure.outputs.iter().map(String::as_str).collect();
     while let Some(value) = values.pop() {
         if value == indices {
-            return Some("answers the indices of others among equal elements than of the first");
+            return Some("returns the index of another of several equal elements than the first");
         }
         if !seen.insert(value) {
             continue;

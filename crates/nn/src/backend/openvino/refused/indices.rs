@@ -25,7 +25,7 @@ const LIMITS: &[&str] = &["Clip", "Mod"];
 pub(in super::super) struct Guard {
     /// The graph's input that is the index.
     index: usize,
-    /// What it leads into.
+    /// The tensor that the indices point into.
     data: Data,
     /// Whether the numbers of its last axis are one index together, each into an axis of its own.
     tuple: bool,

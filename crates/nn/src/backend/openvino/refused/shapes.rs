@@ -1,4 +1,4 @@
-//! What a graph says of the shapes of its values, as far as it can be followed without running it.
+//! The shapes of a graph's values, as far as they can be followed without running it.
 
 use std::collections::{HashMap, HashSet};
 
