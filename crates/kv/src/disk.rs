@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 /// stalls for a second to fill it.
 pub const DEFAULT_MAX_PENDING_ENTRIES: usize = 65_536;
 
-/// Most bytes in a batch by default: some of the largest values, and what a slow disk still writes in
-/// well under a second.
+/// Most bytes in a batch by default: several of the largest values, and as much as a slow disk writes in well under a
+/// second.
 pub const DEFAULT_MAX_PENDING_BYTES: usize = 64 << 20;
 
-/// Most bytes on disk by default. The policies keep what they need bounded; this stops what they miss.
+/// Most bytes on disk by default. The policies bound the data they need; this limit stops the rest.
 pub const DEFAULT_MAX_DISK_BYTES: u64 = 8 << 30;
 
-/// Room left on the disk by default: for the two batches that may still come, for what is in the journal
-/// and not yet in tables, and for merging tables while entries are being deleted.
+/// Room left on the disk by default: for the two batches that may still come, for entries in the journal that are not
+/// in tables yet, and for merging tables while entries are deleted.
 pub const DEFAULT_MIN_FREE_DISK_BYTES: u64 = 512 << 20;
 
 /// Memory for blocks read from disk by default.
@@ -288,8 +288,8 @@ impl Disk for FjallDisk {
 
     fn reclaim(&self) -> Result<(), String> {
         self.settle()?;
-        // Merging everything writes what is kept before it removes the rest. Without the room for that,
-        // the database's own smaller merges have to do.
+        // A full merge writes the kept entries before it removes the others. Without room for that, the database's own
+        // smaller merges must do.
         if self.free()? > self.used()? {
             self.entries
                 .major_compact()
@@ -301,8 +301,8 @@ impl Disk for FjallDisk {
 }
 
 impl FjallDisk {
-    /// Has the newest entries written to a table. With that the database lets go of journals, and of old
-    /// tables and versions of entries, which it otherwise does after much was written.
+    /// Has the newest entries written to a table. The database can then drop journals, old tables and old versions of
+    /// entries. Otherwise it does so only after many writes.
     pub(crate) fn settle(&self) -> Result<(), String> {
         let told = |error: fjall::Error| error.to_string();
         // It does nothing when there is nothing new.

@@ -1,33 +1,31 @@
-//! What one machine remembers through a crash, and when it may be called remembered.
+//! A durable store on one machine, with group commit.
 //!
-//! An operation is applied at once, to an overlay in memory over the database on disk, gets the next
-//! [`Position`], and joins the open batch; of several writes of one name a batch keeps the last. One
-//! thread takes the whole batch, commits it with one sync of the disk, moves the durable position on, and
-//! drops from the overlay what is not newer. While it waits for the disk the next batch fills, so the
-//! number of writes a commit carries grows with the load and nobody waits for more than two commits.
+//! An operation is applied at once, to an overlay in memory over the database on disk. It gets the next [`Position`]
+//! and enters the open batch; of several writes of one name a batch keeps the last. One thread takes the whole batch,
+//! commits it with one sync of the disk, moves the durable position on, and drops the batch's entries from the overlay.
+//! While the thread waits for the disk the next batch fills. So a commit carries more writes under load, and no write
+//! waits for more than two commits.
 //!
-//! **Order.** A write gets its position and its place in a batch under one lock, so a batch is all the
-//! writes between two positions; batches are committed one after another and each one whole or not at
-//! all. A crash therefore leaves exactly the writes up to some position, at or after the last one
-//! [`Store::durable`] spoke for.
+//! **Order.** A write gets its position and its place in a batch under one lock, so a batch is all the writes between
+//! two positions. Batches are committed one after another, each one whole or not at all. A crash therefore leaves
+//! exactly the writes up to some position, at or after the last one that [`Store::durable`] confirmed.
 //!
-//! **Back pressure.** When the open batch is full, writers wait, without holding a thread, until it is
-//! taken. Memory for what is not yet on disk is bounded by two batches.
+//! **Back pressure.** When the open batch is full, writers wait until it is taken; they hold no thread. Memory for
+//! writes that are not on disk yet is bounded by two batches.
 //!
-//! **A full disk.** Writes that grow the store are refused with [`StoreError::Full`] while it takes more
-//! than [`EmbeddedSettings::max_disk_bytes`] or less than
-//! [`EmbeddedSettings::min_free_disk_bytes`] is left; deleting goes on, and what it frees is given
-//! back in the background. The bounds are looked at before every commit, so they are passed by a batch
-//! or two: that is what the reserve is for. On a disk that others fill to the last byte a commit fails.
+//! **A full disk.** Writes that grow the store are refused with [`StoreError::Full`] while it takes more than
+//! [`EmbeddedSettings::max_disk_bytes`] or less than [`EmbeddedSettings::min_free_disk_bytes`] is left. Deleting still
+//! works, and the freed space is given back in the background. The bounds are checked before every commit, so a batch
+//! or two may pass them; the reserve is for that. If other programs fill the disk to the last byte, a commit fails.
 //!
-//! **A failed commit.** Nobody can say what reached the disk, and after a failed sync even the operating
-//! system cannot: trying again may report success over lost pages. So the store fails for good: every
-//! operation, and `durable` for every position not yet durable, gives [`StoreError::Unavailable`] until
-//! the process opens the directory afresh, which reads what the disk really holds.
+//! **A failed commit.** After a failed sync it is unknown which bytes reached the disk; even the operating system does
+//! not know. A second try may report success although pages are lost. So the store fails for good: every operation, and
+//! `durable` for every position that is not durable yet, returns [`StoreError::Unavailable`] until the process opens
+//! the directory again, which reads the true contents of the disk.
 //!
-//! **Reading.** What the overlay does not hold is read from the database on the calling thread: from
-//! memory in microseconds, and from disk when it was not used lately. Listing, which may touch many
-//! blocks, happens on a thread of its own.
+//! **Reading.** Entries that the overlay does not hold are read from the database on the calling thread: in
+//! microseconds from memory, and from disk if they were not used lately. Listing, which may touch many blocks, runs on
+//! its own thread.
 
 use crate::disk::{Batch, Disk, FjallDisk, RECLAIMS, Value, Write};
 pub use crate::disk::{
@@ -183,9 +181,8 @@ impl Inner {
         self.disk.get(name).map_err(StoreError::Unavailable)
     }
 
-    /// The value of an entry. Between the look at the overlay and the look at the disk the lock is
-    /// free: an entry leaves the overlay only once the disk has it, so what is read was current at some
-    /// moment since the call.
+    /// The value of an entry. The lock is free between the read of the overlay and the read of the disk. An entry
+    /// leaves the overlay only once the disk has it, so the returned value was current at some moment since the call.
     fn read(&self, kv_key: &str) -> Result<Option<Value>, StoreError> {
         check_kv_key(kv_key)?;
         self.check()?;
@@ -338,8 +335,8 @@ impl Inner {
         })
     }
 
-    /// A page of names, by their order. The overlay is looked at before the disk: what has left it by
-    /// then is on the disk already, so nothing that exists throughout falls between.
+    /// A page of names, in order. The overlay is read before the disk: an entry that has left it by then is on the disk
+    /// already, so an entry that exists throughout is never missed.
     fn page(&self, cursor: Option<&str>) -> Result<Page, StoreError> {
         self.check()?;
         let after = match cursor {
@@ -404,7 +401,7 @@ impl Inner {
         let mut reclaims = 0;
         let mut reclaimed: Option<Instant> = None;
         loop {
-            // Microseconds beside a sync, and a fast disk fills a reserve in a second.
+            // The check takes microseconds, little beside a sync, and a fast disk can fill the reserve in a second.
             self.look_for_room();
             // The database merges when much was written, and into a full store little is.
             if reclaims > 0
@@ -497,7 +494,7 @@ type Listing = (Option<String>, oneshot::Sender<Result<Page, StoreError>>);
 
 /// A durable store in a directory of this machine.
 ///
-/// Dropping it writes what is pending and waits for the disk: a moment, but on the dropping thread.
+/// Dropping it writes the pending entries and waits for the disk. That takes a moment on the dropping thread.
 pub struct EmbeddedStore {
     inner: Arc<Inner>,
     listings: Option<mpsc::Sender<Listing>>,
@@ -582,8 +579,8 @@ impl EmbeddedStore {
         self.inner.progress.borrow().durable
     }
 
-    /// Writes what is pending, waits for the disk and gives the directory back. An error says that not
-    /// everything reached the disk. Blocks the calling thread for a moment.
+    /// Writes the pending entries, waits for the disk and releases the directory. An error means that not everything
+    /// reached the disk. Blocks the calling thread for a moment.
     pub fn close(mut self) -> Result<(), StoreError> {
         self.shut();
         self.inner.check()

@@ -1,10 +1,10 @@
-//! What is remembered only as long as the process lives, and how much of it.
+//! A bounded store in memory. Its entries are lost when the process ends.
 //!
-//! For state that may be lost at a crash (rate limit windows) and for tests. Names are spread over
-//! shards with a lock each, held for one operation and never across a wait, so every operation answers
-//! at once and allocates only when it creates something. Both the number of entries and their bytes are
-//! bounded; a write that would pass a bound is refused, while counting on, shrinking and deleting go
-//! through, so a full store still serves what it holds.
+//! It is for state that may be lost at a crash (rate limit windows) and for tests. Names are spread over shards with a
+//! lock each. A lock is held for one operation and never across a wait, so every operation answers at once and
+//! allocates only when it creates something. The number of entries and their bytes are both bounded. A write that would
+//! pass a bound is refused; increments of existing counters, shrinking and deleting still work, so a full store goes on
+//! serving its entries.
 
 use crate::store::{
     MAX_LIST_PAGE, Page, Position, Reply, Store, StoreError, Swap, check_kv_key, check_value,
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// serves, and costs a few hundred megabytes at the very most.
 pub const DEFAULT_MAX_ENTRIES: u64 = 1_000_000;
 
-/// Most bytes by default: small beside what a model takes, room for a million counters.
+/// Most bytes by default: small compared with a model, and enough for a million counters.
 pub const DEFAULT_MAX_BYTES: u64 = 256 << 20;
 
 /// Bytes that an entry costs beside its name and its value: its slot, its share of free slots, and two allocation
@@ -85,7 +85,7 @@ struct Slot {
     value: Value,
 }
 
-/// On a cache line of its own, so that two cores do not fight over neighbouring locks.
+/// Each shard has its own cache line, so that two cores do not compete for neighbouring locks.
 #[repr(align(128))]
 #[derive(Default)]
 struct Shard(Mutex<HashTable<Slot>>);
@@ -258,8 +258,8 @@ impl MemoryStore {
         })
     }
 
-    /// Names go shard by shard, in each by their order. A name never changes its shard, so what exists
-    /// throughout is met exactly once, whatever comes and goes meanwhile.
+    /// Names go shard by shard, in order within each. A name never changes its shard, so an entry that exists
+    /// throughout is met exactly once, whatever is added or removed during the listing.
     fn page(&self, cursor: Option<&str>) -> Result<Page, StoreError> {
         let (mut shard, mut after) = match cursor {
             None => (0, None),

@@ -1,27 +1,27 @@
-//! What several machines remember together, in Redis or Valkey, and what is said while it is away.
+//! A store that several machines share, in Redis or Valkey.
 //!
-//! Every operation is one command on one key (several entries are several commands in one write), so
-//! the order everybody sees is the server's. Compare-and-swap is a script of the server's, which runs
-//! it alone. Names of a store start with `penstock:<label>:`, so stores and other users share a server.
+//! Every operation is one command on one key (several entries are several commands in one write), so the server defines
+//! the order that all machines see. Compare-and-swap is a script that the server runs without interruption. Names of a
+//! store start with `penstock:<label>:`, so several stores and other applications can share a server.
 //!
-//! **Away.** One task keeps one connection: it looks after it while it is quiet, and when it breaks
-//! makes another, at growing and jittered intervals. While there is none every operation fails at once
-//! with [`StoreError::Unavailable`]; nothing queues. While there is one, what is under way is bounded in
-//! number and bytes, and each operation in time, its wait for a place included.
+//! **Failures.** One task keeps one connection. It tests a quiet connection, and makes a new one when it breaks, at
+//! growing and jittered intervals. Without a connection every operation fails at once with [`StoreError::Unavailable`];
+//! nothing is queued. With a connection, the operations under way are bounded in number and bytes, and each operation
+//! is bounded in time, including its wait for a place.
 //!
-//! **Never twice.** No command is sent a second time by itself. One whose reply was lost gives
-//! [`StoreError::Unavailable`], and whether it was applied is not known: an increment may have counted,
-//! and only the caller knows whether counting again is right. (A script the server does not know has
-//! not run, and is sent again with its text.)
+//! **Never twice.** No command is sent a second time automatically. If a reply is lost, the operation returns
+//! [`StoreError::Unavailable`], and it is unknown whether it was applied: an increment may have counted, and only the
+//! caller knows whether counting again is right. (A script that the server does not know has not run, and is sent again
+//! with its text.)
 //!
-//! **Durability** is what the server is configured for: [`Store::durable`] is ready at once. With
-//! `appendonly yes` and `appendfsync always` it is as strong as on the embedded store.
+//! **Durability** depends on the server's configuration: [`Store::durable`] is ready at once. With `appendonly yes` and
+//! `appendfsync always` it is as strong as on the embedded store.
 //!
-//! **Counters** are decimal text here. A value that `set` wrote is told from a counter only if it does
-//! not read as a 64-bit number.
+//! **Counters** are decimal text here. A value that `set` wrote can be told from a counter only if it is not a 64-bit
+//! number.
 //!
-//! **Cluster.** No command touches two keys, so a proxy in front of a cluster serves this store; the
-//! redirections of a bare cluster are not followed.
+//! **Cluster.** No command touches two keys, so a proxy in front of a cluster serves this store. The redirections of a
+//! cluster without a proxy are not followed.
 
 use crate::store::{
     MAX_LIST_PAGE, Page, Position, Reply, Store, StoreError, Swap, check_kv_key, check_value,
@@ -37,8 +37,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout};
 
-/// The longest an operation takes by default, waiting for a place included. A healthy server answers
-/// within a millisecond; a request that waits longer than this had better be told.
+/// The longest time of an operation by default, including the wait for a place. A healthy server answers within a
+/// millisecond; a request that waits longer than this should get an error.
 pub const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The longest a connection takes to be made by default, names and TLS included.
@@ -48,7 +48,7 @@ pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// noticed at most.
 pub const DEFAULT_MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
-/// Most operations under way by default: what a fast server answers in some tens of milliseconds.
+/// Most operations under way by default: a fast server answers so many in some tens of milliseconds.
 pub const DEFAULT_MAX_IN_FLIGHT: usize = 4096;
 
 /// Longest label. It is part of every key.
@@ -457,7 +457,7 @@ async fn watch(shared: &Shared, mut connection: MultiplexedConnection, generatio
             return "the connection was lost".into();
         }
         tokio::select! {
-            // A late word about an older connection is told by its number.
+            // The generation tells a late notice about an older connection.
             () = shared.broken_found.notified() => {}
             () = sleep(PING_EVERY) => {
                 let ping = client::cmd("PING");

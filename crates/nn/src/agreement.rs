@@ -1,6 +1,6 @@
-//! Whether a second backend answers the same: one runs what serves, another the same graph on the same made-up calls,
-//! and their outputs are compared. Two runtimes that were written apart hardly ever make the same mistake. What is
-//! compared and how is pure; [`crate::repository`] loads and runs.
+//! Compares a model with a second backend. The serving backend and another one run the same graph on the same made-up
+//! calls, and their outputs are compared. Two runtimes with separate code hardly ever make the same mistake. The choice
+//! of calls and the comparison are pure; [`crate::repository`] loads and runs.
 
 use std::fmt;
 
@@ -86,9 +86,9 @@ pub enum Compared {
     Other(String),
 }
 
-/// Compares what serves with what another backend answered to the same call. Integers must be the same. A
-/// floating-point element may be apart by `tolerance` of the largest finite element of its output; NaN and infinity
-/// must be where they are in the other.
+/// Compares the serving backend's answer with another backend's answer to the same call. Integers must be the same. A
+/// floating-point element may differ by `tolerance` of the largest finite element of its output. NaN and infinity must
+/// be at the same places.
 pub fn compare(
     served: &[(String, NnTensor)],
     other: &[(String, NnTensor)],

@@ -10,7 +10,7 @@ pub const MAX_ITEMS: u32 = 32;
 /// nothing.
 pub const MAX_WAIT: Duration = Duration::from_millis(5);
 
-/// Default of [`DynamicBatching::max_bytes`]: what a run's inputs may add up to when several calls share it.
+/// Default of [`DynamicBatching::max_bytes`]: most bytes of the inputs of a run that several calls share.
 pub const MAX_BYTES: u64 = 64 << 20;
 
 /// Default of [`Padding::max_tokens`]: 32 sentences of 256 tokens.
@@ -31,8 +31,8 @@ pub struct DynamicBatching {
     pub target: Option<Duration>,
     /// The axis calls may differ in.
     pub padding: Option<Padding>,
-    /// Whether calls share runs at all. Where they do not, what is known of the model's rows still decides about the
-    /// items of one call.
+    /// Whether calls share runs at all. If not, the facts about the model's rows still decide about the items of one
+    /// call.
     pub shares: bool,
     /// Whether runs may be shared although the answer to an item then depends on the others.
     pub allow_dependent_rows: bool,

@@ -1,6 +1,6 @@
-//! Decides what a call may hand to a graph and what it gets back: every port filled once, by a tensor of its
-//! type, rank and fixed lengths, true to its own length; outputs under their names. Every engine of this room
-//! asks here, so that a call is refused in the same words wherever it would have run.
+//! Checks a call's inputs and labels its outputs: every port is filled once, by a tensor of its type, rank and fixed
+//! lengths whose bytes have the right number. Every engine of this crate uses it, so that a call is refused in the same
+//! words wherever it would have run.
 
 use crate::backend::{Dim, LoadOptions, Port, PortType, Session};
 use crate::error::{NnError, listed, quoted};
@@ -28,8 +28,8 @@ pub(crate) fn carried(session: &dyn Session) -> Result<(), NnError> {
     )))
 }
 
-/// Most elements of one tensor of strings: more texts than any batch has. Runtimes take about 40 bytes for each, beside
-/// the bytes that were sent.
+/// Most elements of one tensor of strings: more texts than any batch has. Runtimes take about 40 bytes for each, in
+/// addition to its text.
 pub const MAX_STRINGS: usize = 1 << 20;
 
 /// Most bytes of one string: a long document. Runtimes copy it for each operator it goes through.

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 pub enum Joins {
     /// They do not, and why.
     No(String),
-    /// They do. By how much answers differed between running alone and together when it was tried, as a part of
-    /// the largest element; none where it was not tried.
+    /// They do. The value is the difference between answers alone and together in the trials, as a part of the largest
+    /// element; `None` if it was not tried.
     Yes(Option<f64>),
 }
 
@@ -36,8 +36,8 @@ impl fmt::Display for Joins {
 pub struct CallOptions {
     /// The time at which the answer is no longer of use.
     pub deadline: Option<Instant>,
-    /// Its priority, 1 the first to run; the model's own default where none is given, the last where there are
-    /// not as many.
+    /// Its priority; 1 runs first. Without one the model's default applies; a number beyond the model's levels means
+    /// the last.
     pub priority: Option<u8>,
     /// Set when the call leaves the queue and begins to run: from then on dropping it saves nothing unless every
     /// other call of its run goes as well.

@@ -1,5 +1,5 @@
-//! Whether a graph is what its `model.toml` says it is, and what the contract tells the engine: which outputs
-//! to compute, and what a harmless first call looks like. The only file of this room that knows contracts.
+//! Compares a graph with its `model.toml`, and derives from the contract the outputs to compute and a harmless first
+//! call. Only this file of the crate knows contracts.
 //!
 //! A contract may promise less than the graph can do (a fixed length where the graph takes any), never more.
 
@@ -16,10 +16,10 @@ use crate::batching::{DynamicBatching, MAX_TOKENS, Padding};
 use crate::error::{NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType, push_string};
 
-/// Everything in which contract and graph differ, each with its remedy; empty when they agree. The shapes of outputs
-/// are left out: runs decide about those ([`output_shape`]).
+/// All differences between contract and graph, each with its remedy; empty if they agree. The shapes of outputs are
+/// left out: runs decide about those ([`output_shape`]).
 ///
-/// `outputs` may leave out what the contract does not name.
+/// `outputs` may leave out outputs that the contract does not name.
 pub fn check(contract: &Contract, inputs: &[Port], outputs: &[Port]) -> Vec<String> {
     let mut faults = Vec::new();
     side("input", &contract.inputs, inputs, &mut faults);
@@ -218,9 +218,9 @@ pub(crate) enum Fill {
     Least,
     /// One, or the end of the range that is nearest to it.
     Ones,
-    /// The middle of the range, or what [`Fill::Ones`] gives where it has an end alone.
+    /// The middle of the range, or the value of [`Fill::Ones`] if the range has one end only.
     Middle,
-    /// 0, 1, 2, …, within the range, beginning anew after 100.
+    /// 0, 1, 2, …, within the range, starting over after 100.
     Ramp,
     /// Values that look random within the range, the same for the same seed.
     Random(u64),
@@ -228,8 +228,8 @@ pub(crate) enum Fill {
     List(Vec<f64>),
 }
 
-/// The smallest call the contract allows: symbolic axes at their minimum, every element at its minimum, or
-/// zero where none is given.
+/// The smallest call that the contract allows: symbolic axes at their minimum, and every element at its minimum, or
+/// zero without one.
 ///
 /// # Errors
 ///
@@ -264,8 +264,8 @@ fn example_of(
     filled(contract, spec, length, &Fill::Least, MAX_EXAMPLE_BYTES)
 }
 
-/// A tensor of at most `most` bytes, of the lengths `length` gives symbolic axes, whose elements are within their
-/// bounds. The shapes of a sequence are those of its elements, whatever `fill` says.
+/// A tensor of at most `most` bytes whose elements are within their bounds. `length` gives the lengths of symbolic
+/// axes. The shapes of a sequence are those of its elements, whatever `fill` is.
 pub(crate) fn filled(
     contract: &Contract,
     spec: &TensorSpec,
@@ -326,7 +326,7 @@ pub(crate) fn filled(
             }),
         };
         match fill {
-            // One element is repeated without being made anew: the least input may be large.
+            // One element is repeated and not computed each time: the least input may be large.
             Fill::Least | Fill::Ones | Fill::Middle => {
                 encode(spec.datatype, element(0)).repeat(count)
             }
@@ -353,9 +353,9 @@ pub enum Elements {
     /// As callers send them: random within their bounds. Inputs of zeros and ones are all ones, because most are masks,
     /// and a row that masks everything has no answer that means anything.
     Usual,
-    /// As usual, and a ten-thousandth of the size, where that is within the bounds.
+    /// Usual elements, and elements of a ten-thousandth of the size, if that is within the bounds.
     Small,
-    /// Of either sign and of sizes from a thousandth to a thousand, where that is within the bounds.
+    /// Elements of either sign and of sizes from a thousandth to a thousand, if that is within the bounds.
     Spread,
     /// Floating-point numbers are this, or the nearest that the bounds allow; others are as usual.
     All(f64),
@@ -365,8 +365,8 @@ pub enum Elements {
     Greatest,
 }
 
-/// A call the contract allows, of the least number of items, the same one for the same `seed`. `length` gives the
-/// length of each symbolic axis but the first. `None` where no input can have such elements.
+/// A call that the contract allows, of the least number of items; the same one for the same `seed`. `length` gives the
+/// length of each symbolic axis except the first. `None` if no input can have such elements.
 ///
 /// # Errors
 ///
@@ -439,8 +439,8 @@ pub fn row(
     rows.collect::<Result<_, _>>().map(Some)
 }
 
-/// The shapes of a sequence's tensors, where `spec` is the input that carries them (docs/TYPES.md): the first tensor
-/// has all elements, the others have none. Zeros would contradict the elements that are made up beside them.
+/// The shapes of a sequence's tensors, if `spec` is the input that carries them (docs/TYPES.md): the first tensor has
+/// all elements, the others have none. Zeros would contradict the made-up elements.
 pub(crate) fn sequence_shapes(
     contract: &Contract,
     spec: &TensorSpec,
@@ -480,8 +480,8 @@ pub const LARGE_ELEMENT: f64 = 1e4;
 /// The distance between the elements of a row if their bounds are far apart.
 const SAMPLE_WIDTH: f64 = 65_536.0;
 
-/// The least and the greatest value of a tensor's elements; the least is zero, or the greatest if that is less,
-/// where none is given.
+/// The least and the greatest value of a tensor's elements. Without a least value it is zero, or the greatest if that
+/// is less.
 pub(crate) fn range(spec: &TensorSpec) -> (f64, Option<f64>) {
     let high = spec.maximum.map(real);
     let low = (spec.minimum.map(real)).unwrap_or_else(|| high.map_or(0.0, |high| high.min(0.0)));
@@ -527,7 +527,7 @@ pub(crate) fn made(
 /// One element as it lies in memory. The bounds of a contract are values of its datatype, so that nothing is cut
 /// off here.
 pub(crate) fn encode(datatype: Datatype, value: f64) -> Vec<u8> {
-    // A made-up ramp goes beyond what a few bits hold.
+    // A made-up ramp exceeds types of a few bits.
     let value = match datatype.narrow_range() {
         Some((least, greatest)) => value.clamp(least.into(), greatest.into()),
         None => value,
@@ -595,7 +595,7 @@ pub fn tensor_type(datatype: Datatype) -> TensorType {
     }
 }
 
-/// The datatype that a contract has for a port; `None` where it has none.
+/// The datatype that a contract has for a port; `None` if it has none.
 pub fn datatype_of(ty: PortType) -> Option<Datatype> {
     let ty = ty.carried_as()?;
     (Datatype::ALL.iter())
@@ -603,7 +603,7 @@ pub fn datatype_of(ty: PortType) -> Option<Datatype> {
         .copied()
 }
 
-/// Stands at the end of a list whose first number is to be shared among all elements.
+/// The last entry of a list whose first number is to be shared among all elements.
 pub(crate) const SHARE: f64 = f64::NEG_INFINITY;
 
 /// Whether a list is a number to share among a tensor's elements; see [`SHARE`].

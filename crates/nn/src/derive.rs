@@ -1,20 +1,20 @@
-//! A contract made from a graph: what its ports say, and a question for all that a graph cannot say.
+//! A contract made from a graph: the facts about its ports, and questions about everything that a graph cannot state.
 //!
 //! Pure: a [`Description`] goes in, and text comes out. `penstock init` writes the text to `model.toml`, and a server
 //! with `[models] derive = true` serves a folder without a `model.toml` under it.
 //!
 //! Decisions:
 //!
-//! - **Nothing is invented.** A name, a type and a length stand in the contract as the graph has them. What follows
-//!   from the graph in another way is written too: an index may be as large as its table. All else is a question, a
+//! - **Nothing is invented.** A name, a type and a length stand in the contract as the graph has them. Other facts that
+//!   follow from the graph are written too: an index may be as large as its table. Everything else is a question, a
 //!   line that begins with `# ?`.
-//! - **The first axis counts items** if the graph has it open in every input and every output under one name, or under
-//!   none. Else each keeps its own name, and a question says what one name would bring.
+//! - **The first axis counts items** if the graph has it open in every input and every output under one name, or
+//!   without a name. Otherwise each axis keeps its own name, and a question explains the use of one name.
 //! - **Sequences and maps are written as the tensors that carry them** (docs/TYPES.md). The keys of the maps that
 //!   `ZipMap` makes are the output's labels.
 //! - **Outputs that no tensor carries are left out**; an input that none carries makes the model impossible to serve.
-//! - **An answer outranks the graph.** Where a run shows other axes than the graph declares, [`Description::correct`]
-//!   writes those that came, and a question.
+//! - **A run outranks the graph.** If a run shows other axes than the graph declares, [`Description::correct`] writes
+//!   the axes of the run, and a question.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +30,7 @@ const MAX_DESCRIPTION_CHARS: usize = 200;
 /// The input that holds the numbers of a text's tokens.
 const TOKENS: &str = "input_ids";
 
-/// Names that inputs have which say where a text ends: 1 for a token, 0 for padding.
+/// Names of inputs that mark the end of a text: 1 for a token, 0 for padding.
 const MASKS: [&str; 3] = ["attention_mask", "input_mask", "mask"];
 
 /// The facts about a graph.
@@ -48,23 +48,23 @@ pub struct Description {
     pub outputs: Vec<Port>,
     /// For inputs that are indices: the length of the table they lead into.
     pub tables: BTreeMap<String, u64>,
-    /// The number of axes of ports of which the graph does not say it, where it is known from elsewhere.
+    /// The number of axes of ports whose number the graph does not give, if it is known from elsewhere.
     pub ranks: BTreeMap<String, usize>,
-    /// The least length that ran, where the graph does not run on less.
+    /// The least length that ran, if the graph does not run on less.
     pub least: BTreeMap<String, u64>,
     /// Axes of the contract of which a longer call changes the number of axes of an answer: one element at most.
     pub single: BTreeSet<String>,
-    /// The longest text in tokens, where a configuration beside the graph says it.
+    /// The longest text in tokens, if a configuration in the graph's folder gives it.
     pub most_tokens: Option<u64>,
-    /// The names of the classes, where a configuration beside the graph says them.
+    /// The names of the classes, if a configuration in the graph's folder gives them.
     pub labels: Vec<String>,
-    /// By output that maps are carried in: the keys of the maps, where the graph says them.
+    /// The keys of maps, by the output that carries them, if the graph gives them.
     pub classes: BTreeMap<String, Vec<String>>,
     /// The ports whose first axis does not count items: those that carry a sequence.
     pub pieces: BTreeSet<String>,
-    /// By output: the shapes that came, where they contradict the graph.
+    /// The shapes that a run gave, by output, if they contradict the graph.
     pub came: BTreeMap<String, Vec<u64>>,
-    /// The adapter and its configuration's file, where there is evidence for one; or a question about it.
+    /// The adapter and its configuration's file, if there is evidence for one; or a question about it.
     pub adapter: Option<(String, String)>,
     /// Questions that arose elsewhere.
     pub questions: Vec<String>,
@@ -228,7 +228,7 @@ fn carried_by(port: &Port, graph: &Graph, pieces: &mut BTreeSet<String>) -> Vec<
                 dims.insert(0, Dim::Symbolic(String::new()));
             }
             let mut ports = vec![one("", value, dims)];
-            // The keys say what the columns mean where nothing else does.
+            // The keys give the columns' meaning if nothing else does.
             if classes.is_none() {
                 pieces.insert(format!("{name}.keys"));
                 ports.push(one(".keys", key, vec![columns]));
@@ -251,7 +251,7 @@ struct Axes {
     /// The graph's name to the contract's.
     names: BTreeMap<String, String>,
     taken: BTreeSet<String>,
-    /// The name of the axis that counts items, where there is one.
+    /// The name of the axis that counts items, if there is one.
     items: Option<String>,
 }
 

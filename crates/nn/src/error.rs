@@ -1,5 +1,5 @@
-//! Every way a call on the engine can end badly: wasi:nn's own error codes, so that the host hands them to a
-//! guest unchanged, and beside them the two refusals wasi:nn has no word for.
+//! The errors of the engine: wasi:nn's own error codes, so that the host hands them to a guest unchanged, and the
+//! refusals that wasi:nn has no code for.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,9 +1,8 @@
-//! The runs before a model serves: with samples where the contract has some, else with inputs that are made up.
+//! The runs before a model serves: with the contract's samples, or else with made-up inputs.
 //!
-//! A model need not bear every input that its contract allows: an input may be a shape, an index or a divisor, and a
-//! convolution wants a least length. So several inputs are made up and tried in turn until one runs. Which ones, and in
-//! which order, is decided here without running anything ([`tries`]); [`find`] runs them through a function that it is
-//! given.
+//! A model need not accept every input that its contract allows: an input may be a shape, an index or a divisor, and a
+//! convolution needs a least length. So several inputs are made up and tried in turn until one runs. [`tries`] decides
+//! which ones and in which order, without running anything. [`find`] runs them through a function that it is given.
 //!
 //! Both have bounds: [`MAX_TRIES`], [`MAX_TRY_BYTES`], and [`TIME_FOR_TRIES`].
 
@@ -31,7 +30,7 @@ const MAX_TRY_BYTES: usize = 16 << 20;
 /// looked at early.
 pub const TIME_FOR_TRIES: Duration = Duration::from_secs(15);
 
-/// Lengths that are tried for symbolic axes where the least does not run: powers of two up to the size of an image,
+/// Lengths that are tried for symbolic axes if the least length does not run: powers of two up to the size of an image,
 /// the usual side of an image, and a second of sound at 16 kHz.
 const LENGTHS: [u64; 11] = [2, 4, 8, 16, 32, 64, 128, 224, 512, 4096, 16_000];
 
@@ -75,7 +74,7 @@ enum Use {
     Blocks(Window),
     /// The shape of which a pooling operator made the operator's input 0.
     Unpooled(Window),
-    /// The numbers of a fixed list, repeated: what the operator wants there.
+    /// The numbers of a fixed list that the operator needs, repeated.
     Of(&'static [f64]),
 }
 
@@ -215,8 +214,8 @@ pub fn tries(contract: &Contract, graph: Option<&Graph>) -> impl Iterator<Item =
         values,
         lengths,
     };
-    // An operator may not bear any value: a division by zero among integers ends some runtimes. So values that suit
-    // come first where it is known which these are.
+    // An operator may not accept every value: a division by zero among integers ends some runtimes. So suitable values
+    // come first, if they are known.
     if !uses.is_empty() {
         plans.push(plan(
             "values that suit the operators which read them",
@@ -454,11 +453,11 @@ fn suited(used: &Use, data: Option<&[u64]>, last: bool) -> Vec<f64> {
     }
 }
 
-/// Runs a contract's samples, or what [`tries`] makes up until one runs. `elapsed` is the time since it began.
+/// Runs a contract's samples, or the inputs of [`tries`] until one runs. `elapsed` is the time since it began.
 ///
 /// # Errors
 ///
-/// When a sample fails, or every try does; the message says what was tried, why it failed and what to do.
+/// When a sample fails, or every try does; the message names the tries, the reason and the remedy.
 pub fn find(
     contract: &Contract,
     version: u64,
@@ -572,7 +571,7 @@ impl Failures {
     }
 }
 
-/// A few of what was tried with the same outcome.
+/// A few of the tries that had the same outcome.
 fn shortened(tried: &[String]) -> String {
     match tried {
         [first, second, rest @ ..] if !rest.is_empty() => {

@@ -1,8 +1,8 @@
-//! What a load takes of this process' memory.
+//! The memory that a load takes of this process.
 //!
-//! Files say little about it: a graph of 23 MB with 8-bit weights takes 88 MB where a runtime unpacks them. Before a
-//! load, its weights as 32-bit numbers are the estimate ([`estimate`]). After it, the growth of the heap counts, as far
-//! as it can be told from other loads.
+//! File sizes are a poor measure: a graph of 23 MB with 8-bit weights takes 88 MB in a runtime that unpacks them.
+//! Before a load, its weights as 32-bit numbers are the estimate ([`estimate`]). After it, the growth of the heap
+//! counts, as far as it can be told from other loads.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +31,7 @@ impl Meter {
         }
     }
 
-    /// By how much the heap grew; none where that cannot be told.
+    /// The growth of the heap; `None` if it cannot be told.
     pub fn grown(&self) -> Option<u64> {
         let now = heap_bytes()?;
         (self.alone == Some(BEGAN.load(Ordering::SeqCst))).then_some(())?;

@@ -53,8 +53,8 @@ impl Histogram {
         self.buckets[BOUNDS_NS.partition_point(|bound| *bound < ns)] += 1;
     }
 
-    /// The bound under which a part of the times lie (`0.99` of them), in nanoseconds; `u64::MAX` above the last
-    /// bucket, zero where there are none.
+    /// The bound below which a part of the times lie (`0.99` of them), in nanoseconds; `u64::MAX` above the last
+    /// bucket, zero without times.
     pub fn quantile_ns(&self, part: f64) -> u64 {
         let wanted = (self.count as f64 * part).ceil() as u64;
         if self.count == 0 {

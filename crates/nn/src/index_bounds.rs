@@ -1,9 +1,9 @@
-//! Which inputs a graph uses as indices into a table of its own, and how far these may go.
+//! Inputs that a graph uses as indices into its own tables, and the ranges of these indices.
 //!
 //! ONNX Runtime refuses an index outside of the table. tract panics, and OpenVINO answers with other numbers. So an
-//! input that goes straight into `Gather` and its like is held against the table before any backend sees it: every
-//! backend then refuses it in the same words, and nothing is logged. An index that the graph computes first is left to
-//! the backend.
+//! input that goes straight into `Gather` or a similar operator is checked against the table before any backend sees
+//! it. Every backend then refuses it in the same words, and nothing is logged. An index that the graph computes first
+//! is left to the backend.
 
 use std::collections::BTreeMap;
 
@@ -91,7 +91,7 @@ impl IndexBounds {
                     let read = |b| i64::try_from(u64::from_le_bytes(b)).unwrap_or(i64::MAX);
                     first(data, read, outside)
                 }
-                // A graph makes places of these in ways of its own.
+                // Graphs turn these types into places in several ways.
                 TensorType::Fp16
                 | TensorType::Bf16
                 | TensorType::Fp32

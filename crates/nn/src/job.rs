@@ -1,4 +1,4 @@
-//! A call that waits for its run, and the place in memory where it runs.
+//! A call that waits for its run, and the instance that runs it.
 
 use crate::backend::{Instance, Interrupt};
 use crate::error::NnError;
@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// A place for an instance; empty where it has to be made anew before its next use.
+/// A place for an instance; empty if the instance must be made again before its next use.
 pub(crate) struct Slot {
     pub(crate) instance: Option<Box<dyn Instance>>,
     pub(crate) interrupt: Option<Arc<dyn Interrupt>>,
     /// The time that the run took before `Inner::execute` began.
     pub(crate) ahead: Nanos,
-    /// The inputs of a run of several calls, where they were joined before `Inner::execute` began.
+    /// The inputs of a run of several calls, if they were put together before `Inner::execute` began.
     pub(crate) joined: Option<Joined>,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct Start {
     pub(crate) slot: Slot,
     /// Whether it may happen on a server thread.
     pub(crate) quick: bool,
-    /// The shapes of its inputs, where it is of several calls.
+    /// The shapes of its inputs, if it is of several calls.
     pub(crate) joined: Option<Vec<Vec<u32>>>,
 }
 
@@ -94,11 +94,11 @@ impl<'a> Iterator for Shapes<'a> {
     }
 }
 
-/// A shadow run that goes on.
+/// A shadow run under way.
 pub(crate) struct ShadowRun {
     pub(crate) run: RunId,
     pub(crate) began: Instant,
-    /// It was told to end.
+    /// Whether it was told to end.
     pub(crate) told: bool,
 }
 

@@ -147,11 +147,11 @@ impl Plan {
             .collect()
     }
 
-    /// Each call's outputs of one run's; `shares` are the items and the length of each.
+    /// Splits a run's outputs among its calls; `shares` are the items and the length of each.
     ///
     /// # Errors
     ///
-    /// When an output is not as long as the run had items, so that nobody knows whose it is.
+    /// When an output is not as long as the run had items, so that its rows cannot be assigned.
     pub(crate) fn split(
         &self,
         outputs: &[NnTensor],

@@ -1,9 +1,9 @@
-//! Tries at load, after the graph's operators allow it, whether an answer is the same whatever else is in its run.
+//! Tries at load, after the graph's operators allow it, whether an answer is the same whatever other rows its run has.
 //!
-//! The operators of a graph ([`crate::backend::Rows`]) say what it computes, not how a runtime does: one may choose
-//! another kernel for another size, or quantise on its own account. So a few rows are run alone and then beside rows
-//! that would show it: far larger, far smaller, at the ends of the contract's bounds, NaN and infinity, first, last and
-//! in between, in runs of several sizes, and of other lengths where an axis is filled.
+//! The operators of a graph ([`crate::backend::Rows`]) define the computation, and not a runtime's way to do it: a
+//! runtime may choose another kernel for another size, or quantise without being asked. So a few rows run alone and
+//! then together with rows that would reveal it: far larger, far smaller, at the ends of the contract's bounds, NaN and
+//! infinity, first, last and in between, in runs of several sizes, and of other lengths if an axis is filled.
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ enum Lengths {
 /// A row: its elements, the seed they are made with, and its lengths.
 type Kind = (Elements, u64, Lengths);
 
-/// A run: rows that stay, and the words for what is beside them.
+/// A run: the watched rows, and a description of the other rows.
 struct Trial {
     rows: Vec<Kind>,
     /// The rows that are compared with their answers alone.
@@ -66,8 +66,8 @@ pub fn try_rows(model: &Model, contract: &Contract) {
     };
     let made = tries.all();
     if made == 0 {
-        // Made-up elements are not what the model can bear. The least call has run before, and shows at least that
-        // shapes add up.
+        // The model may not accept made-up elements. The least call has run before, and shows at least that shapes add
+        // up.
         let least = || contract_check::example(contract);
         let tried = least().and_then(|first| Ok((first, least()?)));
         let _ = tried.and_then(|(first, second)| model.try_joining(first, second));
@@ -178,7 +178,7 @@ impl Tries<'_> {
         }
     }
 
-    /// By how much the answers that are watched move; nothing where there is nothing to compare.
+    /// The largest move of the watched answers; `None` if there is nothing to compare.
     fn together(
         &self,
         rows: &[(Kind, Named, Option<Vec<NnTensor>>)],

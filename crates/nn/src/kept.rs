@@ -1,6 +1,6 @@
-//! Whether what came out of a model's first runs is what its contract says. Graphs declare shapes that their own runs
-//! do not keep: CatBoost's regressors declare `[N]` and answer `[N,1]`, LightGBM's classifiers declare `[1]` and answer
-//! `[N]`. So for outputs a run decides, and the graph's declaration counts where no run contradicts it.
+//! Compares the outputs of a model's first runs with its contract. Graphs declare shapes that their own runs do not
+//! keep: CatBoost's regressors declare `[N]` and answer `[N,1]`, LightGBM's classifiers declare `[1]` and answer `[N]`.
+//! So a run decides about outputs, and the graph's declaration counts unless a run contradicts it.
 //!
 //! A run on made-up values decides nothing about an output whose shape follows from values, as that of `Slice` does
 //! with computed bounds: other values give other lengths. Only its number of axes counts.
@@ -68,12 +68,12 @@ fn wide(dims: &[u32]) -> Vec<u64> {
     dims.iter().copied().map(u64::from).collect()
 }
 
-/// Refuses a version whose outputs are not what the contract says. `ports` are the graph's outputs, and `graph` is none
-/// where its operators are not known. Returns a remark on outputs that made-up runs could not decide about.
+/// Refuses a version whose outputs do not match the contract. `ports` are the graph's outputs, and `graph` is `None` if
+/// its operators are not known. Returns a remark on outputs that made-up runs could not decide about.
 ///
 /// # Errors
 ///
-/// `InvalidArgument`, naming each output, what was expected, what came and what to write.
+/// `InvalidArgument`, naming for each output the expected and the actual value, and the correction.
 pub(crate) fn check(
     contract: &Contract,
     version: u64,
@@ -135,7 +135,7 @@ fn faults<'c>(
     undecided: &mut BTreeSet<&'c str>,
 ) -> Vec<String> {
     let mut faults = Vec::new();
-    // The last is the longest: only there one item is told from an axis of one element.
+    // The last run is the longest. Only there can one item be told from an axis of one element.
     for run in runs.iter().rev() {
         faults = of_run(contract, open, run, undecided);
         // Another run would say the same of the same outputs in other numbers.
@@ -216,8 +216,8 @@ pub(crate) fn in_doubt(contract: &Contract, ports: &[Port]) -> bool {
     })
 }
 
-/// A call that is longer by one along every open axis that has room. It tells an output of one element from one of an
-/// element an item. `None` where no axis has room.
+/// A call that is longer by one along every open axis that has room. It tells an output of one element from an output
+/// of one element for each item. `None` if no axis has room.
 pub(crate) fn longer(contract: &Contract) -> Option<Vec<(String, NnTensor)>> {
     let batch = contract.batch_axis();
     let length = |axis: &str| {

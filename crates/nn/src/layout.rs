@@ -1,13 +1,13 @@
-//! What a models directory looks like, and what is said of one that looks otherwise.
+//! The layout of a models directory, and messages about directories that do not have it.
 //!
 //! ```text
 //! models/<name>/model.toml
 //! models/<name>/<version>/model.onnx      version: 1, 2, 3, …
-//! models/<name>/<version>/model.xml       with model.bin, where the contract says format = "openvino"
+//! models/<name>/<version>/model.xml       with model.bin, if the contract has format = "openvino"
 //! ```
 //!
-//! Both engines of this room read it through here: the one that loads everything when a server starts and the
-//! one that opens what it is asked for. A name is checked before it becomes part of a path.
+//! Both engines of this crate read it through this module: the one that loads everything when a server starts, and the
+//! one that opens models on demand. A name is checked before it becomes part of a path.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,8 +24,8 @@ use crate::error::{ErrorCode, NnError, listed, quoted};
 /// The contract's file in a model's directory.
 pub const CONTRACT_FILE: &str = "model.toml";
 
-/// A file beside the contract with an input that is known to be valid, as a body of `:predict` or of the Open Inference
-/// Protocol.
+/// A file in the model's folder with an input that is known to be valid, as a body of `:predict` or of the Open
+/// Inference Protocol.
 pub const SAMPLE_FILE: &str = "sample.json";
 
 /// The largest sample that is read: an image as numbers fits.
@@ -34,8 +34,8 @@ pub const MAX_SAMPLE_BYTES: u64 = 16 << 20;
 /// The graph's file in a version's directory.
 pub const GRAPH_FILE: &str = "model.onnx";
 
-/// The graph's file in a version's directory, where it is in OpenVINO's own format; its weights are beside it in
-/// `model.bin`.
+/// The graph's file in a version's directory, in OpenVINO's own format; `model.bin` in the same directory has its
+/// weights.
 pub const OPENVINO_GRAPH_FILE: &str = "model.xml";
 
 /// The graph's file in a version's directory, for a graph in `format`.
@@ -46,7 +46,7 @@ pub const fn graph_file(format: Format) -> &'static str {
     }
 }
 
-/// The largest contract that is read. Real ones are a few KiB; long lists of labels are the rest.
+/// The largest contract that is read, in bytes. Real ones are a few KiB; the rest is for long lists of labels.
 pub const MAX_CONTRACT_BYTES: u64 = 1 << 20;
 
 /// The reason that there is no model to call.
@@ -211,7 +211,7 @@ pub(crate) fn parsed(name: &str, text: &str) -> Result<Contract, String> {
     })
 }
 
-/// The sample in a model's directory, where there is one.
+/// The sample in a model's directory, if there is one.
 pub(crate) fn sample(contract: &Contract, dir: &Path) -> Result<Option<Sample>, NnError> {
     let wrong =
         |what: String| NnError::invalid(format!("its {SAMPLE_FILE} {what}; correct or remove it"));

@@ -1,25 +1,25 @@
-//! A loaded model: checks what a call sends, asks [`crate::schedule`] when it runs and with whom, runs it where
+//! A loaded model: checks a call's inputs, asks [`crate::schedule`] when and with which calls it runs, runs it where
 //! that is cheapest, and counts.
 //!
 //! Decisions:
 //!
-//! - **Instances.** A model runs at most as many runs at once as it has instances. While all are busy, calls wait, and
-//!   those that agree share the next run ([`crate::join`]).
-//! - **Short runs stay on the task.** Handing a run to another thread and back costs more than a small model's
-//!   run. A run that cannot take long, whatever is in its inputs ([`crate::schedule::quick`]), and that recent runs
-//!   predict to take at most [`INLINE_BUDGET`], happens on the task that asked where it begins when a call arrives,
-//!   and on a task of its own where it begins when another ends. All others happen on threads for models
-//!   ([`crate::overdue`]), where a thread goes on with the next run of the queue as long as there is one.
-//! - **Every run has a bound.** One that nobody waits for any more is interrupted, and given up where that does not
-//!   help; its instance is made anew.
-//! - **Cancelling is safe at every point.** A caller that goes while it waits leaves the queue. One that goes
-//!   while its call runs leaves the others of that run alone; when nobody waits for a run any more it is ended
-//!   early.
-//! - **Shadow runs are nobody's.** They wait apart from the queue, begin where an instance would be idle, and make way
-//!   ([`crate::shadow`]); what they do is counted apart.
-//! - **One bad call fails alone.** A run of several that fails is tried again by halves
+//! - **Instances.** A model makes at most as many runs at once as it has instances. While all are busy, calls wait, and
+//!   calls that fit together share the next run ([`crate::join`]).
+//! - **Short runs stay on the task.** Handing a run to another thread and back costs more than the run of a small
+//!   model. A run qualifies if it cannot take long, whatever its inputs contain ([`crate::schedule::quick`]), and if
+//!   recent runs predict at most [`INLINE_BUDGET`]. If it begins when its call arrives, it happens on the caller's
+//!   task. If it begins when another run ends, it happens on a new task. All other runs happen on threads for models
+//!   ([`crate::overdue`]), where a thread continues with the next run of the queue as long as there is one.
+//! - **Every run has a bound.** A run whose callers have all left is interrupted. If that does not help it is given up,
+//!   and a new instance is made.
+//! - **Cancellation is safe at every point.** A caller that leaves while it waits is removed from the queue. A caller
+//!   that leaves during its run does not disturb the other calls of the run. When all callers of a run have left, the
+//!   run is ended early.
+//! - **Shadow runs come last.** They wait apart from the queue, begin if an instance would be idle, and make way
+//!   ([`crate::shadow`]). They are counted separately.
+//! - **One bad call fails alone.** A run of several calls that fails is tried again by halves
 //!   ([`crate::schedule::isolate`]).
-//! - **A panic in a backend costs the run it happened in.** The instance is thrown away and made anew.
+//! - **A panic in a backend costs only its run.** The instance is dropped and made again.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -48,12 +48,12 @@ pub use crate::stats::{BatchStats, Refusals, Stats};
 use crate::tensor::NnTensor;
 use crate::worker::ProcessStats;
 
-/// How much an answer may depend on which calls share its run, as a part of the largest element, where the contract
-/// asks for shared runs or for a filled axis. Elsewhere every bit must be the same: many rows in FP32 are, but a
-/// product with a single column takes another kernel for one row than for several, and then an overflow may be NaN or
-/// infinity. Where an axis is filled, sums are added in another order, which moves them by about 1e-7. A processor that
-/// chooses another kernel for another size stays below 1e-6. One step of a quantised activation is 4e-3, and BF16 is
-/// 4e-3 too.
+/// The difference between an answer alone and an answer in a shared run that is allowed, as a part of the largest
+/// element, if the contract asks for shared runs or for a padded axis. Otherwise every bit must be the same. Many rows
+/// in FP32 are the same, but a product with a single column takes another kernel for one row than for several, and then
+/// an overflow may be NaN or infinity. On a padded axis, sums are added in another order, which moves them by about
+/// 1e-7. A processor that chooses another kernel for another size stays below 1e-6. One step of a quantised activation
+/// is 4e-3, and BF16 is 4e-3 too.
 pub const MAX_DIFFERENCE: f64 = 1e-5;
 
 /// A model ready to run. Clones share one model.
@@ -80,7 +80,7 @@ impl Model {
         Self::load_beside(name, version, backend, graph, options, &Arc::default())
     }
 
-    /// The same for one of several models, whose shadow runs make way for those who wait for any of them.
+    /// The same for one of several models. Its shadow runs make way for calls that wait for any of them.
     ///
     /// # Errors
     ///
@@ -180,7 +180,7 @@ impl Model {
         &self.0.name
     }
 
-    /// The version that answers, a positive decimal number where a [`crate::repository::Repository`] loaded it.
+    /// The version that answers: a positive decimal number if a [`crate::repository::Repository`] loaded it.
     pub fn version(&self) -> &str {
         &self.0.version
     }
@@ -220,7 +220,7 @@ impl Model {
         self.0.session.refuses()
     }
 
-    /// The process that runs it, where that is not this one.
+    /// The process that runs the model, if it is not this one.
     pub fn process(&self) -> Option<ProcessStats> {
         self.0.session.process()
     }
@@ -275,9 +275,9 @@ impl Model {
         self.0.watch_interrupted(state);
     }
 
-    /// Ends what [`Model::warm_up`] and [`Model::try_joining`] run on another thread, and lets them begin nothing
-    /// more. Where the backend cannot be interrupted, what runs goes on; in a process of its own it is ended with that
-    /// when this is called again.
+    /// Ends runs of [`Model::warm_up`] and [`Model::try_joining`] on another thread, and keeps them from beginning
+    /// more. A run on a backend that cannot be interrupted goes on; a run in a separate process is ended with the
+    /// process when this is called again.
     pub fn give_up_loading(&self) {
         let mut state = self.0.lock();
         let again = std::mem::replace(&mut state.given_up, true);
@@ -291,7 +291,7 @@ impl Model {
         }
     }
 
-    /// Whether rows depend on each other, by the graph's operators and by what was tried.
+    /// Whether rows depend on each other, by the graph's operators and by the trials.
     pub fn rows(&self) -> Rows {
         self.0.lock().rows.clone()
     }
@@ -300,9 +300,9 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// - `InvalidArgument` when a name, type, shape or length is not what the model takes.
-    /// - A [`EngineRefusal::QueueFull`] when as many calls wait as may wait.
-    /// - What the backend reports, without paths; `RuntimeError` when it panics.
+    /// - `InvalidArgument` when a name, type, shape or length does not fit the model.
+    /// - A [`EngineRefusal::QueueFull`] when the queue is full.
+    /// - The backend's error, without paths; `RuntimeError` when it panics.
     ///
     /// # Cancellation
     ///
@@ -327,12 +327,12 @@ impl Model {
         self.infer_with(inputs, terms).await
     }
 
-    /// As [`Model::infer`], on terms.
+    /// As [`Model::infer`], with options.
     ///
     /// # Errors
     ///
-    /// Also a [`EngineRefusal::Shed`] at once where the queue is too long for the deadline, and a
-    /// [`EngineRefusal::Deadline`] when it passes. Refusals say when to come back.
+    /// Also an [`EngineRefusal::Shed`] at once if the queue is too long for the deadline, and an
+    /// [`EngineRefusal::Deadline`] when it passes. Refusals say when to retry.
     pub async fn infer_with(
         &self,
         inputs: Vec<(String, NnTensor)>,
@@ -449,7 +449,7 @@ impl Waiter<'_> {
         let waiting = state.scheduler.waiting();
         state.waits.set(waiting);
         if let Left::Abandoned(run) = left {
-            // Under the lock: its instance cannot begin another run before it is told.
+            // Under the lock: the instance must not begin another run before it is told.
             state.interrupt(run);
         }
         self.inner.watch_interrupted(state);

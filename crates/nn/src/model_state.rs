@@ -58,7 +58,7 @@ pub(crate) struct State {
     pub(crate) scheduler: Scheduler<Job>,
     /// Free instances: as many as the scheduler has.
     pub(crate) instances: Vec<Slot>,
-    /// The runs that go on, lost ones included.
+    /// The runs under way, lost ones included.
     pub(crate) going: Vec<Going>,
     /// Nothing begins any more: loading was given up.
     pub(crate) given_up: bool,
@@ -72,7 +72,7 @@ pub(crate) struct State {
     pub(crate) quick: Quick,
     /// Shadow runs that have not begun, oldest first.
     pub(crate) shadows: VecDeque<(Ask, Job)>,
-    /// Shadow runs that go on.
+    /// Shadow runs under way.
     pub(crate) shadow_runs: Vec<ShadowRun>,
     /// Runs that were interrupted and are not watched yet.
     pub(crate) unwatched: Vec<RunId>,
@@ -80,7 +80,7 @@ pub(crate) struct State {
     pub(crate) waits: Waits,
 }
 
-/// A run that goes on.
+/// A run under way.
 pub(crate) struct Going {
     pub(crate) run: RunId,
     pub(crate) began: Instant,
@@ -160,7 +160,7 @@ impl State {
         }
     }
 
-    /// Gives up a run that was interrupted and goes on, where there is a place for one more.
+    /// Gives up a run that continues after an interrupt, if another lost run is allowed.
     fn lose(&mut self, run: RunId, inner: &Inner) -> Lost {
         let lost = |going: &&Going| matches!(going.overdue, Overdue::Lost { .. });
         let of_model = self.going.iter().filter(lost).count();
@@ -228,9 +228,9 @@ impl State {
 pub(crate) enum Lost {
     /// It had ended.
     Ended,
-    /// It goes on, and keeps its instance.
+    /// It continues, and keeps its instance.
     Stays,
-    /// It goes on, and its instance is free.
+    /// It continues, and its instance is free.
     GivenUp,
 }
 
@@ -353,7 +353,7 @@ impl Inner {
         Some(plan.shapes(&tensors, longest))
     }
 
-    /// Lets go of the lock, and sees to it that runs that were interrupted end, or are given up.
+    /// Releases the lock, and makes sure that interrupted runs end or are given up.
     pub(crate) fn watch_interrupted(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if state.unwatched.is_empty() {
             return;
@@ -386,7 +386,7 @@ impl Inner {
         }
     }
 
-    /// Runs on this task what is quick enough, and what is not elsewhere.
+    /// Runs on this task if the run is quick enough and happens in this process.
     pub(crate) fn launch_here(self: &Arc<Self>, mut start: Start) {
         start.quick = start.quick && self.begin(&mut start);
         if start.quick {
@@ -433,7 +433,7 @@ impl Stats {
         }
     }
 
-    /// Counts a shadow run that came to its end; `told` where it was told to make way.
+    /// Counts a shadow run that ended; `told` if it was told to make way.
     pub(crate) fn ran_shadow(&mut self, outcome: &Outcome, told: bool) {
         let shadow = &mut self.shadow;
         if outcome.answers.iter().all(Result::is_ok) {

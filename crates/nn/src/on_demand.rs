@@ -1,16 +1,16 @@
-//! Which models one component instance has open: each is read, checked and optimised when it is first asked for,
-//! and kept for the instance's life or until room is needed.
+//! The models that one component instance has open: each is read, checked and optimised at its first use, and kept for
+//! the instance's life or until room is needed.
 //!
-//! For engines that have one thread, no background and a memory that is bounded from outside: a component that
-//! implements wasi:nn. Decisions:
+//! This engine is for a component that implements wasi:nn: it has one thread, no background tasks, and a memory that is
+//! bounded from outside. Decisions:
 //!
-//! - **Nothing is opened ahead.** A host may make an instance for a single request, which then pays for the models
-//!   it names and no others.
-//! - **A version is held against its contract and run once** before it answers, as on a server, so that `ready`
-//!   means the same everywhere. What came of it is remembered, failures too.
-//! - **Everything has a bound** ([`Limits`]), because where memory ends an instance traps. Where a bound depends on
-//!   the host's own limit, the allocator is asked beforehand, which it can refuse without harm.
-//! - **The backend is tract.** A contract that asks for another by name is not ready: numbers may differ.
+//! - **Nothing is opened ahead.** A host may make an instance for a single request. That request then pays only for the
+//!   models that it names.
+//! - **A version is compared with its contract and run once** before it answers, as on a server, so that `ready` means
+//!   the same everywhere. The result is remembered, failures too.
+//! - **Everything has a bound** ([`Limits`]), because an instance without memory traps. If a bound depends on the
+//!   host's own limit, the allocator is asked beforehand; it can refuse without harm.
+//! - **The backend is tract.** A contract that names another backend is not ready: numbers may differ.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -106,12 +106,11 @@ impl OnDemand {
         }
     }
 
-    /// The version of a model to call, opened if it is not: of the given version, or of the highest where none is
-    /// given.
+    /// The version of a model to call, opened if it is not: the given version, or the highest without one.
     ///
     /// # Errors
     ///
-    /// Saying what there is instead, or why the version cannot answer.
+    /// The existing models or versions, or the reason that the version cannot answer.
     pub fn get(&mut self, model: &str, version: Option<&str>) -> Result<Rc<Opened>, Unavailable> {
         if let Some(number) = version.and_then(version_number)
             && let Some(at) = self.kept.iter().position(|kept| kept.is(model, number))
@@ -231,7 +230,7 @@ impl OnDemand {
             },
         )?;
         let ports = opened.session.outputs();
-        // Here every instance opens what it runs, so the second run is left out where it decides nothing.
+        // Here every instance opens the models that it runs, so the second run is left out if it decides nothing.
         if !runs.is_empty()
             && kept::in_doubt(&contract, ports)
             && let Some(longer) = kept::longer(&contract)
@@ -243,7 +242,7 @@ impl OnDemand {
         Ok(Rc::new(opened))
     }
 
-    /// Closes what was not used for longest until a graph of so many bytes may be opened.
+    /// Closes the least recently used models until a graph of so many bytes may be opened.
     fn make_room(&mut self, version: u64, graph_bytes: u64) -> Result<(), NnError> {
         if graph_bytes > self.limits.graph_bytes {
             return Err(NnError::too_large(format!(
@@ -298,8 +297,8 @@ impl Opened {
     ///
     /// # Errors
     ///
-    /// `InvalidArgument` when a name, type, shape or length is not what the model takes, `TooLarge` when inputs,
-    /// outputs or what is between them pass their limits, and what the backend reports.
+    /// `InvalidArgument` when a name, type, shape or length does not fit the model, `TooLarge` when inputs, outputs or
+    /// the values between operators pass their limits, and the backend's errors.
     pub fn infer(
         &self,
         inputs: Vec<(String, NnTensor)>,

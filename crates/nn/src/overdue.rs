@@ -1,13 +1,13 @@
-//! Threads that models run on, and what happens to a run that does not end in time.
+//! The threads that models run on, and the treatment of runs that do not end in time.
 //!
-//! Models run on threads of their own ([`spawn`]). The threads of the server, and those that it reads files, resolves
-//! names and opens stores on, never wait for a model.
+//! Models run on their own threads ([`spawn`]). The threads of the server, and those that read files, resolve names and
+//! open stores, never wait for a model.
 //!
-//! A run is *overdue* when nobody waits for it any more: all its deadlines have passed, or its callers have left. It
-//! is then interrupted. Not every backend can be interrupted everywhere, so a run that goes on for [`GRACE`] after
-//! that is *lost*: its model gets another instance, and the thread is left to itself. A lost run still uses a core and
-//! memory, so their number is bounded, for each model and for all. Beyond the bound a run keeps its instance, and a
-//! model without an instance refuses calls until a run ends.
+//! A run is *overdue* when no caller waits for it any more: all its deadlines have passed, or its callers have left. It
+//! is then interrupted. Not every backend can be interrupted everywhere. A run that continues for [`GRACE`] after that
+//! is *lost*: its model gets another instance, and the run keeps its thread. A lost run still uses a core and memory,
+//! so the number of lost runs is bounded, for each model and for all. Beyond the bound a run keeps its instance, and a
+//! model without a free instance refuses calls until a run ends.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,10 +23,10 @@ pub const GRACE: Duration = Duration::from_secs(1);
 /// use up what all have.
 pub const MAX_LOST_OF_MODEL: usize = 2;
 
-/// Lost runs of all models of a repository. Each uses a core; with more, the rest of the server would crawl.
+/// Most lost runs of all models of a repository. Each uses a core; with more, the rest of the server would be slow.
 pub const MAX_LOST: usize = 8;
 
-/// The longest a call without a deadline of its own is waited for. Requests bring theirs.
+/// The longest wait for a call without a deadline. Requests have their own deadlines.
 pub const LONGEST_CALL: Duration = Duration::from_secs(3600);
 
 /// The longest time of a shadow run, which no caller waits for: the default limit of a call.
@@ -59,12 +59,12 @@ impl Drop for Working {
     }
 }
 
-/// Does `work` on a thread for models; waits for one where all are busy.
+/// Runs `work` on a thread for models; waits for one if all are busy.
 pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) {
     static THREADS: OnceLock<Option<Runtime>> = OnceLock::new();
     let threads = THREADS.get_or_init(|| {
-        // A runtime of its own for its pool of threads alone: it is never driven, and never shut down, which would
-        // wait for runs that do not end.
+        // This runtime is only used for its pool of threads. It is never driven, and never shut down, because a
+        // shutdown would wait for runs that do not end.
         let mut builder = Builder::new_current_thread();
         builder.max_blocking_threads(MAX_THREADS);
         builder.thread_name("penstock-model");
@@ -89,11 +89,11 @@ pub(crate) struct Count(AtomicUsize);
 pub(crate) struct Place(Arc<Count>);
 
 impl Count {
-    /// A place for one more, where there is one.
+    /// A place for another lost run, if there is one.
     pub fn place(self: &Arc<Self>) -> Option<Place> {
         let place = Place(self.clone());
         let before = self.0.fetch_add(1, Ordering::SeqCst);
-        // Dropped, it gives back what was added.
+        // If the place is dropped, it gives its count back.
         (before < MAX_LOST).then_some(place)
     }
 }

@@ -6,7 +6,7 @@ use crate::overdue::GRACE;
 use crate::schedule::{Nanos, QueueRefusal};
 use std::time::Duration;
 
-/// The least a refused caller is told to wait.
+/// The shortest retry time that a refused caller is told.
 const LEAST_RETRY: Duration = Duration::from_millis(1);
 
 impl Inner {

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 impl Inner {
-    /// Hands a run to its instance's process, where it has one, and waits as long as a server thread may. False where
-    /// the rest of it is to be waited for elsewhere.
+    /// Hands a run to its instance's process, if it has one, and waits as long as a server thread may. False if the
+    /// rest of the wait must happen elsewhere.
     pub(crate) fn begin(&self, start: &mut Start) -> bool {
         let began = Instant::now();
         let Start { slot, calls, .. } = start;
@@ -26,7 +26,7 @@ impl Inner {
             (Some(instance), [call]) => instance.begin(&call.payload.inputs, INLINE_BUDGET),
             (Some(_), _) if !self.session.is_elsewhere() => true,
             (Some(instance), calls) => {
-                // A panic comes again, and is dealt with, where the run is made without this.
+                // A panic occurs again, and is handled, when the run puts the inputs together itself.
                 let joined = catch_unwind(AssertUnwindSafe(|| self.joined(calls.iter())));
                 slot.joined = joined.ok().flatten();
                 match &slot.joined {
@@ -41,7 +41,7 @@ impl Inner {
         ready
     }
 
-    /// Puts the inputs of several calls together. `None` where the model has no plan to.
+    /// Puts the inputs of several calls together. `None` if the model has no plan for that.
     pub(crate) fn joined<'a>(
         &self,
         calls: impl Iterator<Item = &'a Waiting<Job>> + Clone,
@@ -102,7 +102,7 @@ impl Inner {
             ..
         }) = &going
         {
-            // It was counted when it was given up, and its instance is another's; what it leaves is dropped.
+            // It was counted when it was given up, and another instance has its place; its result is dropped.
             drop(state);
             tracing::info!(
                 "model {} version {}: a run that was given up ended after {} ms",
@@ -157,7 +157,7 @@ impl Inner {
         }
     }
 
-    /// Runs calls together; where that fails, in parts.
+    /// Runs calls together; if that fails, in parts.
     pub(crate) fn execute(&self, slot: &mut Slot, calls: &[Waiting<Job>]) -> Outcome {
         let mut outcome = Outcome::of(calls);
         let mut isolate = Isolate::new(calls.len());
@@ -170,7 +170,8 @@ impl Inner {
                 continue;
             }
             let members: Vec<&Waiting<Job>> = live.iter().map(|at| &calls[*at]).collect();
-            // An instance's own panics are caught where they happen; whatever else may, the instance must come back.
+            // An instance's own panics are caught where they happen. After any other panic, too, the instance must come
+            // back.
             let attempt = AssertUnwindSafe(|| self.attempt(slot, &members, &mut outcome));
             let attempted = catch_unwind(attempt).unwrap_or_else(|panic| {
                 Err(NnError::runtime(format!(
@@ -267,7 +268,7 @@ impl Inner {
         ran
     }
 
-    /// Runs on an instance, which is made first where there is none.
+    /// Runs on an instance; makes the instance first if there is none.
     pub(crate) fn on_instance(
         &self,
         slot: &mut Slot,

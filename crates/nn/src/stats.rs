@@ -1,5 +1,5 @@
-//! Decides what is counted of a model version, in the terms of the Open Inference Protocol's statistics
-//! extension, and how times are gathered. Always on: a call costs a few additions under a lock it takes anyway.
+//! The counters of a model version, in the terms of the Open Inference Protocol's statistics extension, and the
+//! recording of times. Always on: a call costs a few additions under a lock that it takes anyway.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -65,7 +65,7 @@ pub struct Stats {
     pub failures: u64,
     /// From arrival to failure, those calls together.
     pub failures_ns: u64,
-    /// Runs that failed, those of several calls that were tried again in parts among them.
+    /// Runs that failed, including runs of several calls that were tried again in parts.
     pub failed_executions: u64,
     /// Calls that did not run, by reason.
     pub refusals: Refusals,
@@ -89,7 +89,7 @@ pub struct Stats {
     pub batches: BTreeMap<u32, BatchStats>,
     /// The time of the last answer.
     pub last_inference: Option<SystemTime>,
-    /// Runs that go on.
+    /// Runs under way.
     pub running: usize,
     /// Calls in them.
     pub in_flight: usize,
@@ -97,7 +97,7 @@ pub struct Stats {
     pub waiting: usize,
     /// The present queue delay.
     pub queue_delay: Duration,
-    /// Most items of a joined run at present; 1 where calls are not joined.
+    /// Most items of a shared run at present; 1 if calls do not share runs.
     pub most_items: u32,
     /// Runs that did not end although they were interrupted, and whose instance another took; see [`crate::overdue`].
     pub lost: u64,
@@ -105,7 +105,7 @@ pub struct Stats {
     pub overdue: usize,
     /// Shadow runs; the other counters leave them out.
     pub shadow: ShadowStats,
-    /// The process that the model runs in, where that is not the server's.
+    /// The process that the model runs in, if it is not the server's.
     pub process: Option<ProcessStats>,
 }
 

@@ -47,13 +47,13 @@ pub enum TensorType {
     U64,
     /// Byte strings: each element is its length as 4 little-endian bytes, and then that many bytes.
     Bytes,
-    /// Signed 2 bit, in a byte of its own.
+    /// Signed 2 bit, one byte for each element.
     I2,
-    /// Unsigned 2 bit, in a byte of its own.
+    /// Unsigned 2 bit, one byte for each element.
     U2,
-    /// Signed 4 bit, in a byte of its own.
+    /// Signed 4 bit, one byte for each element.
     I4,
-    /// Unsigned 4 bit, in a byte of its own.
+    /// Unsigned 4 bit, one byte for each element.
     U4,
     /// 8-bit float, see [`Fp8::E4m3fn`].
     Fp8E4m3fn,
@@ -116,7 +116,7 @@ impl TensorType {
         }
     }
 
-    /// Bits of an element where several share a byte in a runtime's memory. In a tensor each has a byte of its own.
+    /// Bits of an element if several share a byte in a runtime's memory. In a tensor each element has one byte.
     pub const fn packed_bits(self) -> Option<u32> {
         match self {
             Self::I2 | Self::U2 => Some(2),

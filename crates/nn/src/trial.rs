@@ -30,7 +30,7 @@ pub struct Ran {
     pub took: Duration,
     /// Whether it ran on the least input that the contract allows.
     pub on_least: bool,
-    /// The shapes of this run, and of a longer one where there was one.
+    /// The shapes of this run, and of a longer one if there was one.
     pub shapes: Vec<Shapes>,
     /// The outputs that came otherwise than the contract says, and why a server would refuse the model for them.
     pub contradicted: Option<(Vec<String>, NnError)>,
@@ -45,7 +45,7 @@ pub struct Failed {
     pub loaded: bool,
 }
 
-/// Loads the graph at `path` as a server would, and runs it once on a sample or on what is made up.
+/// Loads the graph at `path` as a server would, and runs it once on a sample or on made-up inputs.
 ///
 /// # Errors
 ///

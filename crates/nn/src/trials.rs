@@ -12,13 +12,13 @@ use crate::tensor::NnTensor;
 use tokio::time::Instant;
 
 impl Model {
-    /// Runs every instance once on `inputs`, so that the first caller does not pay for what a backend does on a
-    /// first run, and so that the model's pace is known. Blocks; counts nothing. For use before the model
-    /// serves: instances that are running meanwhile are left out. Returns what the last instance answered.
+    /// Runs every instance once on `inputs`, so that the first caller does not pay for a backend's work at a first run,
+    /// and so that the model's pace is known. Blocks; counts nothing. For use before the model serves: instances that
+    /// run meanwhile are left out. Returns the last instance's outputs.
     ///
     /// # Errors
     ///
-    /// What a call with these inputs would get.
+    /// The error of a call with these inputs.
     pub fn warm_up(
         &self,
         inputs: Vec<(String, NnTensor)>,
@@ -37,7 +37,7 @@ impl Model {
         state.instances.append(&mut slots);
         if let Some(best) = best {
             state.scheduler.pace.start(best, total_bytes(&inputs));
-            // The first run of an instance may take long for reasons of its own; the best of them tells of the model.
+            // The first run of an instance may take long for other reasons; the fastest of them represents the model.
             state
                 .quick
                 .ran(Shapes::One(inputs.iter()), best, ran.is_ok());
@@ -50,7 +50,7 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// What a call with these inputs would get, and `RuntimeError` where no instance is free.
+    /// The error of a call with these inputs, and `RuntimeError` if no instance is free.
     pub fn try_run(
         &self,
         inputs: Vec<(String, NnTensor)>,
@@ -65,13 +65,13 @@ impl Model {
         call::label(self.outputs(), ran?)
     }
 
-    /// Tries whether two calls may share a run: runs each alone and then both together, and compares. A model whose
-    /// answers depend on their company by more than [`MAX_DIFFERENCE`], or that cannot run them together, runs
-    /// every call by itself from then on. Blocks; counts nothing. For use before the model serves.
+    /// Tries whether two calls may share a run: runs each alone and then both together, and compares. If the answers
+    /// differ by more than [`MAX_DIFFERENCE`], or the model cannot run them together, every call runs by itself from
+    /// then on. Blocks; counts nothing. For use before the model serves.
     ///
     /// # Errors
     ///
-    /// When one of the calls fails by itself, which says nothing about joining; nothing is changed then.
+    /// When one of the calls fails by itself, which proves nothing about shared runs; nothing is changed then.
     pub fn try_joining(&self, first: Named, second: Named) -> Result<Joins, NnError> {
         let alone = [
             self.try_alone(first.clone())?,

@@ -25,7 +25,7 @@ pub enum Address {
         registry: String,
         /// The repository.
         repository: String,
-        /// A tag; `latest` where neither tag nor digest is given.
+        /// A tag; `latest` without a tag and a digest.
         tag: Option<String>,
         /// The digest of the manifest.
         digest: Option<Digest>,
@@ -46,7 +46,7 @@ const MAX_ADDRESS_BYTES: usize = 4096;
 const FORMS: &str = "a folder or file, https://…, s3://bucket/key, oci://registry/repository:tag or hf://owner/name@revision";
 
 impl Address {
-    /// Reads an address; the error says what is wrong with it, without repeating a secret in it.
+    /// Reads an address. The error names the fault without repeating a secret.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.len() > MAX_ADDRESS_BYTES || text.contains(char::is_control) {
             return Err(format!(
@@ -96,7 +96,7 @@ impl Address {
         }
     }
 
-    /// The name a model gets where none is given.
+    /// A model name for sources without one.
     pub fn suggested_name(&self) -> Option<String> {
         let last = match self {
             Self::Path(path) => {
@@ -122,7 +122,7 @@ impl Address {
     }
 }
 
-/// The address without what may be secret: the query of a presigned URL.
+/// The address without the part that may be secret: the query of a presigned URL.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

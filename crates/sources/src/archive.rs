@@ -1,7 +1,7 @@
-//! Archives: tar, tar.gz and zip, from anybody.
+//! Untrusted archives: tar, tar.gz and zip.
 //!
-//! Files come out of them and nothing else. A path that leads out, a link, a device, a path that comes twice, too many files
-//! or too many bytes end the pull; nothing of the archive is used then.
+//! Only plain files are unpacked. A path that leads out, a link, a device, a path that comes twice, too many files or
+//! too many bytes end the pull; nothing of the archive is used then.
 
 use crate::adapters::{Limits, too_large, too_many};
 use crate::arrange::path_fault;
@@ -22,7 +22,7 @@ pub enum Form {
     Zip,
 }
 
-/// Bytes of a tar archive that are none of a file's: headers and padding, for each file.
+/// Bytes of a tar archive for headers and padding of each file.
 const TAR_OVERHEAD: u64 = 4096;
 
 /// Whether a file is an archive, by its first bytes.
@@ -38,7 +38,7 @@ pub fn form(path: &Path) -> std::io::Result<Option<Form>> {
     })
 }
 
-/// Takes what comes out: a path, and the bytes.
+/// Takes each unpacked file: its path and its bytes.
 pub type Sink<'a> = dyn FnMut(&str, &mut dyn Read) -> Result<u64, Error> + 'a;
 
 /// Gives each file to `sink`, which says how many bytes it read.
@@ -148,7 +148,7 @@ fn zip(mut file: File, out: &mut Out<'_, '_>) -> Result<(), Error> {
         if entry.is_dir() {
             continue;
         }
-        // The upper half of the mode says what kind of file it is; 0 where the archive does not say.
+        // The upper half of the mode is the kind of file; 0 if the archive does not give it.
         let kind = entry.unix_mode().unwrap_or(0) & 0o170_000;
         if kind != 0 && kind != 0o100_000 {
             return Err(Error::refused(format!(

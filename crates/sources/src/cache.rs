@@ -1,9 +1,9 @@
-//! What was fetched, by content.
+//! Downloaded files, by content.
 //!
 //! ```text
 //! blobs/ab/ab12…       a file, by its SHA-256; read-only
-//! sources/<key>.json   what a source was made of, the last time
-//! partial/<key>.part   a download that is not finished; its state is in <key>.json
+//! sources/<key>.json   the files that a source was made of, the last time
+//! partial/<key>.part   an unfinished download; its state is in <key>.json
 //! locks/<key>          held by the process that pulls the source
 //! lock                 held for reading by pulls, and for writing by prune
 //! ```
@@ -134,7 +134,7 @@ impl Cache {
         let _ = std::fs::remove_file(self.blob(sha256));
     }
 
-    /// Keeps what is read, and says what it is.
+    /// Stores the bytes of a reader, and returns their checksum and size.
     pub fn keep(&self, from: &mut dyn Read) -> Result<Blob, Error> {
         let cannot = |e| Error::io("write to the cache", e);
         let mut file = tempfile::NamedTempFile::new_in(self.root.join("tmp")).map_err(cannot)?;
@@ -190,7 +190,7 @@ impl Cache {
         serde_json::from_slice(&std::fs::read(self.source(key)).ok()?).ok()
     }
 
-    /// Remembers what a source was made of.
+    /// Remembers the files that a source was made of.
     pub fn remember(&self, key: &str, known: &Known) -> Result<(), Error> {
         let text = serde_json::to_vec_pretty(known).map_err(|e| Error::local(e.to_string()))?;
         write_whole(&self.source(key), &text)
@@ -229,7 +229,8 @@ impl Cache {
         opened.map_err(|e| Error::io(format!("open {}", path.display()), e))
     }
 
-    /// Removes what no source in `keys` was made of and no sum in `used` names. `dry` only counts.
+    /// Removes entries that are neither part of a source in `keys` nor named by a checksum in `used`. `dry` only
+    /// counts.
     pub fn prune(
         &self,
         keys: &BTreeSet<String>,
@@ -298,7 +299,7 @@ impl Cache {
         Ok(pruned)
     }
 
-    /// A download that goes on where it ended.
+    /// A download that resumes where it ended.
     pub fn partial(&self, key: &str) -> Result<Partial, Error> {
         Partial::open(&self.root.join("partial").join(format!("{key}.part")))
     }
@@ -392,7 +393,7 @@ impl Partial {
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default();
         let length = partial.file.metadata().map_err(cannot)?.len();
-        // After a crash of the machine, what was not forced to the disk may be zeros.
+        // After a crash of the machine, bytes that were not synced to the disk may be zeros.
         let good = if state.boot == boot() {
             length
         } else {
@@ -429,12 +430,12 @@ impl Partial {
         self.state.validator.as_deref()
     }
 
-    /// The sum of what is there.
+    /// The checksum of the bytes so far.
     pub fn sum(&self) -> Digest {
         self.hasher.clone().finish()
     }
 
-    /// Forgets all of it; what comes next is of this state.
+    /// Drops all bytes; the next ones belong to this state of the file.
     pub fn start_over(&mut self, validator: Option<String>) -> Result<(), Error> {
         use std::io::Seek;
         let cannot = |e| Error::io("write to the cache", e);
@@ -447,7 +448,7 @@ impl Partial {
             synced: 0,
             boot: boot(),
         };
-        // Before its bytes: bytes of one state must not be taken for those of another.
+        // Saved before the bytes: bytes of one state must not be taken for those of another.
         self.save()
     }
 
@@ -464,7 +465,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Forces what is there to the disk.
+    /// Syncs the bytes so far to the disk.
     pub fn checkpoint(&mut self) -> Result<(), Error> {
         self.file
             .sync_data()
@@ -485,7 +486,7 @@ impl Partial {
     }
 }
 
-/// A name of this start of the machine; empty where there is none, which then never matches.
+/// An identifier of this start of the machine; empty without one, which then never matches.
 fn boot() -> String {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     id.map(|id| id.trim().to_owned())

@@ -29,7 +29,7 @@ impl Secret {
         Self(text.trim().to_owned())
     }
 
-    /// User and password, where it has a colon.
+    /// User and password, if it has a colon.
     pub fn pair(&self) -> Option<(&str, &str)> {
         self.0.split_once(':')
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub enum Kind {
     /// The source could not be reached, or is out of order. What was pulled before may serve.
     Unreachable,
-    /// The source answered, and what it said or sent is not what was asked for.
+    /// The source answered, and its answer or its data is not acceptable.
     Refused,
     /// This machine: its disk, its settings.
     Local,

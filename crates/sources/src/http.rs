@@ -1,9 +1,10 @@
-//! HTTP for downloads: TLS by the machine's authorities, redirects followed by hand, every wait bounded.
+//! HTTP for downloads: TLS with the machine's authorities, redirects followed here, every wait bounded.
 //!
 //! Decisions:
 //!
-//! - **Credentials go to the origin they are for** and not to where it redirects.
-//! - **No step down.** From https nothing leads to http, and http is for this machine's own addresses.
+//! - **Credentials go only to their own origin**, not to a redirect's target.
+//! - **No downgrade.** A redirect from https to http is refused, and http is allowed only for this machine's own
+//!   addresses.
 //! - **One connection for each file.** Models are few and large.
 
 use crate::address::redacted;

@@ -1,7 +1,8 @@
-//! How what was pulled becomes a version of a model, and whether it still is what was pulled.
+//! Turns a pull's files into a version of a model, and checks later whether the version is unchanged.
 //!
-//! A version's folder is made beside its place and appears there by a rename, with its record in it. Its large files share
-//! their bytes with the cache: as reflinks where the file system has them, else as hard links, else as copies.
+//! A version's folder is made under a temporary name and appears at its place by a rename, with its record in it. Its
+//! large files share their bytes with the cache: as reflinks if the file system has them, else as hard links, else as
+//! copies.
 
 use crate::arrange::Arrangement;
 use crate::cache::{Blob, Cache, sync_folder, write_whole};
@@ -242,7 +243,7 @@ fn put_copy(cache: &Cache, blob: &Blob, to: &Path) -> Result<(), Error> {
     file.sync_all().map_err(cannot)
 }
 
-/// Whether a version is still what was pulled.
+/// The result of comparing a version with its pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The model.
@@ -251,7 +252,7 @@ pub struct Verdict {
     pub version: u64,
     /// The record of the pull.
     pub record: Record,
-    /// Files that are not what they were, and how.
+    /// Files that have changed, and how.
     pub faults: Vec<String>,
     /// Files beside the versions that were edited; that is allowed.
     pub edited: Vec<String>,
@@ -315,7 +316,8 @@ pub fn verify(models: &Path, hash: bool) -> Result<Vec<Verdict>, Error> {
     Ok(verdicts)
 }
 
-/// Paths of the files below a folder. It was made from a bounded listing; what was added since is bounded by the disk.
+/// Paths of the files below a folder. The folder was made from a bounded listing; files added since are bounded by the
+/// disk.
 fn below(folder: &Path, prefix: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -1,10 +1,10 @@
-//! What to do next for one source: a pure function of what is wanted, what is held and what the source answered.
+//! The next step for one source: a pure function of the settings, the files on this machine and the source's answer.
 //!
 //! Decisions:
 //!
-//! - **A pin needs no network.** What is installed or cached under the pinned sum is what is wanted.
-//! - **Without a pin the source is asked every time**, and answers from before serve only while it cannot be reached.
-//! - **Nothing is installed that does not have the pinned sum and the required signature.** Only one step installs, and it
+//! - **A pin needs no network.** A file with the pinned checksum, installed or in the cache, is the wanted one.
+//! - **Without a pin the source is asked every time**, and earlier files serve only while it cannot be reached.
+//! - **Nothing is installed without the pinned checksum and the required signature.** Only one step installs, and it
 //!   follows that comparison.
 
 use crate::digest::Digest;
@@ -40,7 +40,7 @@ pub enum Remote {
     Refused(String),
     /// The list of its files.
     Listed {
-        /// Its sum, where the source states one.
+        /// Its checksum, if the source states one.
         pin: Option<Digest>,
         /// The files that are not in the cache, by their place in the listing.
         missing: Vec<usize>,
@@ -72,15 +72,15 @@ pub enum Kept {
 pub enum Step {
     /// Keep the installed files.
     Keep(Kept),
-    /// Install what is in the cache.
+    /// Install the files in the cache.
     InstallCached,
-    /// Ask the source what it has.
+    /// Ask the source for its files.
     Ask,
     /// Download these.
     Fetch(Vec<usize>),
     /// Unpack the downloads, and check signature and sum.
     Make,
-    /// Install what was made.
+    /// Install the files that were made.
     Install,
     /// Give up, and say why.
     GiveUp(String),
@@ -321,7 +321,7 @@ mod tests {
     }
 
     proptest! {
-        /// Performs the plan against a source that holds `offered`, or is away, and looks at what comes of it.
+        /// Performs the plan against a source that holds `offered`, or is away, and checks the result.
         #[test]
         fn a_plan_ends_and_never_installs_what_is_not_wanted(
             pin in proptest::option::of(0u8..3), signed in any::<bool>(), installed in helds(), cached in helds(),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Is told how far a pull is.
+/// Receives the progress of a pull.
 pub trait Progress: Send + Sync {
     /// A step begins.
     fn step(&self, text: &str);

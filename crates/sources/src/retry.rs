@@ -32,7 +32,7 @@ impl Tries {
     }
 }
 
-/// The wait before the next try, or `None` where there is none. `random` is from 0 to 1: full jitter, so that clients that
+/// The wait before the next try, or `None` if there is none. `random` is from 0 to 1: full jitter, so that clients that
 /// failed together do not come back together. `left` is the time until the deadline.
 pub fn pause(
     tries: Tries,

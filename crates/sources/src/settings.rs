@@ -16,14 +16,14 @@ pub struct SourceSettings {
     pub name: String,
     /// The address; `{version}` in it stands for the version's number.
     pub from: String,
-    /// The version that it becomes; 1 where neither this nor `versions` is given.
+    /// The version that it becomes; 1 if neither this nor `versions` is given.
     pub version: Option<u64>,
     /// Several versions, each from its own address.
     #[serde(default)]
     pub versions: Vec<u64>,
     /// The SHA-256 that it must have.
     pub sha256: Option<Digest>,
-    /// The graph's file in it, where there are several.
+    /// The graph's file in it, if there are several.
     pub graph: Option<String>,
     /// The minisign public key of the required signer: the key itself, or a file that holds it.
     pub signature_key: Option<String>,

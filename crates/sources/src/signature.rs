@@ -6,7 +6,7 @@ use minisign_verify::{PublicKey, Signature};
 use std::io::Read;
 use std::path::Path;
 
-/// The list of sums that is signed where a model is several files.
+/// The list of checksums that is signed if a model has several files.
 pub const SUMS: &str = "SHA256SUMS";
 /// Its signature.
 pub const SUMS_SIGNATURE: &str = "SHA256SUMS.minisig";

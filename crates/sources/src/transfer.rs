@@ -14,10 +14,10 @@ pub struct Part {
     pub immutable: bool,
 }
 
-/// The headers of a request that depend on what is there.
+/// The headers of a request that depend on the downloaded part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
-    /// The first byte that is asked for, where it is not the first of the file.
+    /// The first byte of the requested range, unless it is the first of the file.
     pub from: Option<u64>,
     /// Send the whole file if it is no longer this.
     pub if_range: Option<String>,
@@ -123,7 +123,7 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
 /// The wait that Retry-After asks for: seconds, or the time until a date.
 pub fn wait(text: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse::<u64>() {
-        // Beyond what is waited for, the number no longer matters, and adding to it must not overflow.
+        // Beyond the longest wait, the number no longer matters, and adding to it must not overflow.
         return Some(Duration::from_secs(
             seconds.min(LONGEST_ASKED.as_secs() + 1),
         ));
@@ -226,7 +226,7 @@ mod tests {
     }
 
     proptest! {
-        /// A server that keeps to the rules and one that does not: what is appended always begins where the part ends.
+        /// A correct server and an incorrect one: appended bytes always begin where the part ends.
         #[test]
         fn nothing_is_appended_but_what_follows(
             bytes in 0u64..20, status in 100u16..600, range in "(bytes )?[0-9*]{1,3}(-[0-9]{1,3})?(/([0-9]{1,3}|\\*))?"

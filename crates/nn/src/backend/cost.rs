@@ -1,14 +1,14 @@
 //! Decides from a graph's operators whether the time of a run follows from the shapes of its inputs alone. Pure.
 //!
-//! A run may happen on a server thread only if nothing that a caller writes into a tensor can make it long. So this
-//! is a list of operators that are known to be safe. Everything else counts as unsafe: control flow, operators whose
-//! output grows with a value, random numbers, sequences, text, operators of other domains, and operators that a
-//! later version of ONNX adds.
+//! A run may happen on a server thread only if no value in a caller's tensors can make it long. So this is a list of
+//! operators that are known to be safe. Everything else counts as unsafe: control flow, operators whose output grows
+//! with a value, random numbers, sequences, text, operators of other domains, and operators that a later version of
+//! ONNX adds.
 //!
 //! The values of a graph are of two kinds. *Known* values follow from constants and from shapes (an initializer, the
-//! output of `Shape`, arithmetic on both). All others are *data*. An operator such as `Reshape` or `Expand` is safe
-//! where the input that says the new shape is known. By induction every value then has a shape that follows from the
-//! shapes of the inputs, and so has every operator's work.
+//! output of `Shape`, arithmetic on both). All others are *data*. An operator such as `Reshape` or `Expand` is safe if
+//! the input with the new shape is known. By induction every value then has a shape that follows from the shapes of the
+//! inputs, and so has every operator's work.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -70,7 +70,7 @@ pub(crate) enum Attribute {
     Other,
 }
 
-/// A constant: its shape, and its elements where they are few.
+/// A constant: its shape, and its elements if they are few.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Initial {
     pub dims: Vec<i64>,
@@ -88,7 +88,7 @@ pub(crate) struct Function {
     pub inputs: Vec<String>,
     pub outputs: Vec<String>,
     pub nodes: Vec<Node>,
-    /// The version of ONNX's own operators, where the function names one.
+    /// The version of ONNX's own operators, if the function names one.
     pub opset: Option<i64>,
 }
 
@@ -238,7 +238,7 @@ const SHAPED: [&str; 127] = [
     "Xor",
 ];
 
-/// The inputs that must be known for an operator of ONNX to be safe; `None` where it never is.
+/// The inputs that must be known for an operator of ONNX to be safe; `None` if it never is.
 fn shaped(domain: &str, op: &str) -> Option<Shaped> {
     use Shaped::{By, Free};
     const ALL: usize = usize::MAX;
@@ -250,7 +250,7 @@ fn shaped(domain: &str, op: &str) -> Option<Shaped> {
             | "ReduceSum" | "ReduceSumSquare" | "Reshape" | "Split" | "Squeeze" | "TopK"
             | "Unsqueeze" | "Upsample" => By(1, 1),
             "Pad" | "Resize" | "Slice" | "Tile" => By(1, ALL),
-            // Safe where they work on constants and shapes, as exporters have them do.
+            // These are safe on constants and shapes, as exporters use them.
             "Compress" | "ConstantOfShape" | "NonZero" | "Range" => By(0, ALL),
             _ => return None,
         },

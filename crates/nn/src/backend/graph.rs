@@ -47,18 +47,18 @@ impl Graph {
         self.0.composed.get(name).copied()
     }
 
-    /// The keys of the maps in the output of this name, where the graph says them.
+    /// The keys of the maps in the output of this name, if the graph names them.
     #[cfg(feature = "native")]
     pub(crate) fn classes(&self, name: &str) -> Option<&[String]> {
         self.0.classes.get(name).map(Vec::as_slice)
     }
 
-    /// The files beside it that hold weights.
+    /// The other files in its folder that hold weights.
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.0.files.iter().map(String::as_str)
     }
 
-    /// The version of the file format; 0 where the file does not say.
+    /// The version of the file format; 0 if the file does not name one.
     pub fn ir_version(&self) -> u64 {
         self.0.facts.ir_version
     }
@@ -93,8 +93,8 @@ impl Graph {
         &self.0.facts.operators
     }
 
-    /// Whether the shape of an output follows from values that callers send. The output of a sequence is two tensors,
-    /// of which the second has a name of its own.
+    /// Whether the shape of an output follows from values that callers send. A sequence is given out as two tensors,
+    /// and the second has its own name.
     pub(crate) fn has_open_shape(&self, output: &str) -> bool {
         let of_sequence = output.strip_suffix(".shapes").unwrap_or(output);
         [output, of_sequence]
@@ -112,7 +112,7 @@ impl Graph {
         self.0.axes.get(output).copied()
     }
 
-    /// Bytes of weights as 32-bit numbers: what a runtime holds that unpacks quantised weights.
+    /// Bytes of the weights as 32-bit numbers: the memory of a runtime that unpacks quantised weights.
     pub fn weight_bytes(&self) -> u64 {
         self.parameters().saturating_mul(4)
     }

@@ -10,8 +10,8 @@ pub(crate) fn too_much_memory(wanted: usize, most: usize) -> NnError {
     ))
 }
 
-/// The longest message a backend may add to an error of ours. A longer one is cut in its middle: runtimes say where
-/// they were first and why they stopped last.
+/// The longest message that a backend may add to an error of ours. A longer one is cut in its middle: runtimes put the
+/// place first and the reason last.
 const MAX_BACKEND_MESSAGE_CHARS: usize = 480;
 
 /// Characters of those that are kept from the message's beginning.
@@ -59,7 +59,7 @@ pub(crate) fn presentable(message: &str) -> String {
     cut_in_the_middle(text)
 }
 
-/// `text` without its middle where it is too long. Words stay whole, so that a number is never cut.
+/// `text` without its middle if it is too long. Words stay whole, so that a number is never cut.
 fn cut_in_the_middle(text: String) -> String {
     let chars = text.chars().count();
     if chars <= MAX_BACKEND_MESSAGE_CHARS {

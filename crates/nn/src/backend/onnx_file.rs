@@ -32,12 +32,12 @@ mod types;
 mod walk;
 mod wire;
 
-/// Reads what `graph` declares, and refuses it when it would have a runtime open a file that is not beside it.
+/// Reads a graph's description. Refuses a graph that would have a runtime open a file outside its folder.
 ///
 /// # Errors
 ///
-/// `NotFound` when there is no such file, `InvalidEncoding` when it is not ONNX, `Security` when it names files that
-/// it may not.
+/// `NotFound` when there is no such file, `InvalidEncoding` when it is not ONNX, `Security` when it names forbidden
+/// files.
 pub(crate) fn examine(graph: &GraphSource) -> Result<Declared, NnError> {
     let (declared, folder) = match graph {
         GraphSource::File(path) => {
@@ -66,7 +66,7 @@ pub(crate) fn examine(graph: &GraphSource) -> Result<Declared, NnError> {
     Ok(declared)
 }
 
-/// Whether a graph may keep weights in `file`; `folder` is the graph's own, where it has one.
+/// Whether a graph may keep weights in `file`; `folder` is the graph's own, if it has one.
 fn allowed(file: &str, folder: Option<&Path>) -> Result<(), NnError> {
     let refused = |why: &str| {
         Err(NnError::new(

@@ -1,28 +1,28 @@
-//! ONNX Runtime, from a shared library named at start, on the processor or on another of its providers.
+//! ONNX Runtime, from a shared library named at start, on the processor or on another execution provider.
 //!
 //! Decisions:
 //!
-//! - **The library is examined before the `ort` crate sees it.** `ort` panics where a library lacks the API it
-//!   was built for, and asks only for the version string before it goes on; here the library must hand out API
-//!   24 before anything else is called on it, and everything that is wrong with it is an error naming the path.
-//! - **One session a model, shared by its instances.** ONNX Runtime documents `Run` as safe to call at once on one
-//!   session, and the CPU provider is; weights and their prepacked copies are then in memory once, and a model
-//!   loads once however many instances it has. `ort`'s `Session::run` takes `&mut self` because of other providers,
-//!   so `Run` is called on the C API here. It is the same for the other providers: ONNX Runtime itself takes turns
-//!   for one that does not allow calls at once, CUDA's keeps a stream a thread, TensorRT's takes turns inside. A
-//!   session an instance would hold the weights on the device as many times.
-//! - **A provider that is asked for computes, or the load fails.** It must be among those the library was built with,
-//!   and must register; both are checked before a graph is read. Single operators that a device does not have run on
-//!   the processor, as ONNX Runtime always does it: `session.disable_cpu_ep_fallback` would refuse nearly every graph
-//!   that computes a shape.
-//! - **The precision the graph has**, unless the contract says `precision = "fast"`. TF32 is off on CUDA, no provider
-//!   is told to use FP16, and what ONNX Runtime does by itself to be faster is off ([`EXACT`]): which device a server
-//!   has must not change its answers.
+//! - **The library is examined before the `ort` crate sees it.** `ort` panics if a library lacks the API it was built
+//!   for, and checks only the version string beforehand. So the library must provide API 24 before anything else is
+//!   called on it. Every fault of the library is an error that names the path.
+//! - **One session for each model, shared by its instances.** ONNX Runtime documents `Run` as safe to call concurrently
+//!   on one session, and the CPU provider is. So weights and their prepacked copies are in memory once, and a model
+//!   loads once for all of its instances. `ort`'s `Session::run` takes `&mut self` because of other providers, so `Run`
+//!   is called on the C API here. The other providers are safe too: ONNX Runtime serialises calls on a provider that
+//!   does not allow concurrent ones, CUDA's keeps a stream for each thread, TensorRT's serialises inside. A session for
+//!   each instance would hold the weights on the device several times.
+//! - **A requested provider is used, or the load fails.** The library must have been built with it, and it must
+//!   register; both are checked before a graph is read. Single operators that a device does not have run on the
+//!   processor, as ONNX Runtime always does it: `session.disable_cpu_ep_fallback` would refuse nearly every graph that
+//!   computes a shape.
+//! - **The precision of the graph**, unless the contract has `precision = "fast"`. TF32 is off on CUDA, no provider is
+//!   told to use FP16, and ONNX Runtime's own shortcuts are off ([`EXACT`]). The device of a server must not change its
+//!   answers.
 //! - **A run can be ended early**, between two operators, by its own run options.
 //! - **A run's memory is bounded** ([`LoadOptions::working_bytes`]) and given back: see [`allocator`].
-//! - **Inputs are borrowed, outputs copied at most once.** ONNX Runtime reads a guest's bytes where they lie,
-//!   or in an aligned copy where they lie badly. Small outputs are copied out; from [`LEND_OUTPUT_BYTES`] on
-//!   the caller gets ONNX Runtime's own buffer, released when the last reference to it goes.
+//! - **Inputs are borrowed, outputs are copied at most once.** ONNX Runtime reads a guest's bytes in place, or from an
+//!   aligned copy if they are not aligned. Small outputs are copied. From [`LEND_OUTPUT_BYTES`] on, the caller gets
+//!   ONNX Runtime's own buffer, which is released with its last reference.
 
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -272,7 +272,7 @@ impl OnnxRuntime {
                 Entry::new(outlet.name(), outlet.dtype(), given, None)
             })
             .collect();
-        // An input that the graph gives a value of its own is one of the model's where the contract names it.
+        // An input with a default in the graph is one of the model's inputs if the contract names it.
         for given in session.overridable_initializers() {
             if options
                 .optional_inputs

@@ -1,32 +1,32 @@
-//! OpenVINO, from a shared library named at start: graphs in ONNX and in its own format (`model.xml` with
-//! `model.bin`), on the device the contract names.
+//! OpenVINO, from a shared library named at start: graphs in ONNX and in its own format (`model.xml` with `model.bin`),
+//! on the device that the contract names.
 //!
 //! Decisions:
 //!
 //! - **The C API, through `openvino-sys`.** The `openvino` crate above it copies every input, compiles without
-//!   properties and panics on what a library may answer; docs/decisions/0011 has the list. The library is examined
-//!   before that crate sees it, as ONNX Runtime's is, because what it lacks would be a panic there.
-//! - **One compiled model, an infer request an instance.** Weights are in memory once. The model is compiled for as
-//!   many streams as it has instances, and for no more threads than there are cores, so that instances do not take each
-//!   other's.
-//! - **The precision the graph has**, unless the contract says `precision = "fast"`. OpenVINO may compute FP32 graphs
-//!   in BF16 or FP16 where a device is quicker at it, and quantise activations beside 8-bit weights. It is told not to:
-//!   which device a server has must not change its answers.
-//! - **One device, and that one.** `AUTO`, `HETERO` and the other names that choose a device themselves are refused,
-//!   and so is a device that is not there.
+//!   properties and panics on some answers of a library; docs/decisions/0011 has the list. The library is examined
+//!   before that crate sees it, as ONNX Runtime's is, because a missing function would be a panic there.
+//! - **One compiled model, and an infer request for each instance.** Weights are in memory once. The model is compiled
+//!   with as many streams as it has instances, and with no more threads than there are cores, so that instances do not
+//!   compete for them.
+//! - **The precision of the graph**, unless the contract has `precision = "fast"`. OpenVINO may compute FP32 graphs in
+//!   BF16 or FP16 if a device is faster at it, and quantise activations of 8-bit weights. It is told not to: the device
+//!   of a server must not change its answers.
+//! - **Exactly the named device.** `AUTO`, `HETERO` and the other names that choose a device themselves are refused,
+//!   and so is a device that does not exist.
 //! - **A run can be ended early.** It is started and waited for, and cancelled between two operators.
-//! - **A graph of open shapes is compiled anew after a run that did not end well.** The CPU plugin keeps shapes from
-//!   run to run, and a run that fails or is cancelled in the middle leaves them as they are: later, sound calls then
-//!   fail (seen with 2026.4.1; the suite has it). So the compiled model is thrown away, by the call that spoilt it, and
-//!   what ran on it meanwhile runs again. Ending such a run early costs a compilation, so it is ended only once it has
-//!   taken as long as that: at worst twice what would have been best. A graph without open shapes has neither trouble.
-//! - **What the CPU cannot carry is refused, not narrowed.** OpenVINO's CPU plugin computes INT64 in 32 bits and FP64
-//!   in FP32. FP64 ports are refused when the graph is loaded; a number beyond 32 bits in an INT64 input is the
-//!   caller's error. Inside the graph they are as OpenVINO has them.
-//! - **An error's text is told only when it must be ours.** The library keeps one last message for the process. With
-//!   other calls under way it may be another caller's, so the general description is told then.
-//! - **Inputs are borrowed, outputs copied once.** A request's output memory is written again by its next run.
-//!   Outputs that [`LoadOptions::outputs`] leaves out are computed all the same: the C API cannot take one away.
+//! - **A graph of open shapes is compiled again after a run that failed or was cancelled.** The CPU plugin keeps shapes
+//!   from run to run, and such a run leaves them in a bad state: later, sound calls then fail (seen with 2026.4.1; the
+//!   suite has it). So the call that spoilt the compiled model replaces it, and the other runs on it are repeated.
+//!   Ending such a run early costs a compilation. So it is ended only once it has taken as long as a compilation: at
+//!   worst twice the best time. A graph without open shapes has neither problem.
+//! - **Numbers that the CPU cannot carry are refused, not narrowed.** OpenVINO's CPU plugin computes INT64 in 32 bits
+//!   and FP64 in FP32. FP64 ports are refused when the graph is loaded; a number beyond 32 bits in an INT64 input is
+//!   the caller's error. Inside the graph OpenVINO narrows them.
+//! - **An error's text is shown only if it must be this call's.** The library keeps one last message for the process.
+//!   While other calls run, the message may be another caller's, so a general description is shown.
+//! - **Inputs are borrowed, outputs are copied once.** A request's output memory is written again by its next run.
+//!   Outputs that [`LoadOptions::outputs`] leaves out are still computed: the C API cannot remove one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -74,7 +74,7 @@ pub struct OpenVino {
     version: String,
     path: PathBuf,
     devices: Vec<String>,
-    /// One graph at a time is read and compiled, so that what the library says of it is said of it.
+    /// One graph at a time is read and compiled, so that the library's last message belongs to it.
     loading: Mutex<()>,
 }
 
@@ -86,15 +86,15 @@ unsafe impl Sync for OpenVino {}
 static LOADED: Mutex<Option<Arc<OpenVino>>> = Mutex::new(None);
 
 impl OpenVino {
-    /// Loads the library at `path`, or returns the one loaded before from the same path. What OpenVINO loads itself
-    /// (its core, frontends, plugins and TBB) it finds beside it.
+    /// Loads the library at `path`, or returns the one loaded before from the same path. OpenVINO's own libraries (its
+    /// core, frontends, plugins and TBB) must be in the same folder.
     ///
     /// Loading runs the library's own start-up code, so the path must come from the operator.
     ///
     /// # Errors
     ///
-    /// Naming the path, when there is no such file, when it is no OpenVINO, when it is older than the API this server
-    /// speaks, when it finds no device, and when another library was loaded before.
+    /// Naming the path, when there is no such file, when it is not OpenVINO, when it is older than the API of this
+    /// server, when it finds no device, and when another library was loaded before.
     pub fn load(path: &Path) -> Result<Arc<Self>, NnError> {
         let shown = path.display();
         let absolute = path.canonicalize().map_err(|error| {
@@ -323,8 +323,8 @@ fn is_own_format(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "xml")
 }
 
-/// The newest opset that graphs are handed to it in whatever their operators. It reads any (measured with 2026.4.1:
-/// opsets 1 to 29, IR 1 to 16), and would take an operator that has changed since for what it was.
+/// The newest opset whose graphs it gets without a check of their operators. It reads any opset (measured with
+/// 2026.4.1: opsets 1 to 29, IR 1 to 16), and would compute an operator that has changed since in the old way.
 pub const TESTED_OPSET: u64 = 26;
 
 impl Backend for OpenVino {

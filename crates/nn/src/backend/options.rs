@@ -12,8 +12,8 @@ use crate::error::{NnError, listed, quoted};
 /// The source of a graph.
 #[derive(Debug, Clone)]
 pub enum GraphSource {
-    /// An ONNX file; weights it keeps in files beside it are found. Or, for OpenVINO, a file whose name ends in
-    /// `.xml`, with its weights in the `.bin` of the same name.
+    /// An ONNX file; its external weights are found in its folder. Or, for OpenVINO, a file whose name ends in `.xml`,
+    /// with its weights in the `.bin` of the same name.
     File(PathBuf),
     /// An ONNX file's bytes, weights included.
     Bytes(Bytes),
@@ -51,14 +51,14 @@ pub struct LoadOptions {
     pub labels: BTreeMap<String, Vec<String>>,
     /// Whether a call may send tensors without elements.
     pub empty_inputs: bool,
-    /// Libraries of operators beside ONNX's own, for ONNX Runtime. Loading one runs its code, so paths come from the
-    /// operator of the server and never from a model.
+    /// Libraries of operators in addition to ONNX's own, for ONNX Runtime. Loading one runs its code, so paths come
+    /// from the operator of the server and never from a model.
     pub operator_libraries: Vec<PathBuf>,
     /// Calls that may wait for an instance; the next is refused.
     pub queue_max: usize,
     /// Levels of priority.
     pub priority_levels: u8,
-    /// The priority of a call that names none, 1 the first to run; the last where none is given.
+    /// The priority of a call that names none; 1 runs first. Without a value, calls get the last priority.
     pub default_priority: Option<u8>,
     /// The options of dynamic batching, or the reason that calls do not share runs.
     #[cfg(feature = "native")]
@@ -69,8 +69,8 @@ pub struct LoadOptions {
     pub working_bytes: Option<usize>,
 }
 
-/// Default of [`LoadOptions::queue_max`]: at a millisecond a call and two instances the last in line waits an
-/// eighth of a second, which is about where a caller is better served by a refusal it can retry elsewhere.
+/// Default of [`LoadOptions::queue_max`]: with a millisecond for each call and two instances, the last call in the
+/// queue waits an eighth of a second. A longer wait is worse for a caller than a refusal that it can retry elsewhere.
 pub const QUEUE_MAX: usize = 256;
 
 /// Default of [`LoadOptions::working_bytes`]. The largest answer a guest may have is a quarter of its memory, 64 MiB by
@@ -110,7 +110,7 @@ impl LoadOptions {
     }
 }
 
-/// Leaves in `outputs` what the options ask for, in the graph's order.
+/// Keeps in `outputs` the outputs that the options ask for, in the graph's order.
 pub(crate) fn select_outputs(
     outputs: &mut Vec<Port>,
     options: &LoadOptions,
@@ -132,7 +132,7 @@ pub(crate) fn select_outputs(
     Ok(())
 }
 
-/// Refuses a device for a backend that computes on the processor: what is asked for must not be dropped in silence.
+/// Refuses a device for a backend that computes on the processor: a requested device must not be ignored silently.
 pub(crate) fn only_the_processor(backend: &str, options: &LoadOptions) -> Result<(), NnError> {
     let asked = match (options.provider, &options.device) {
         (Provider::Cpu, None) => return Ok(()),

@@ -45,14 +45,14 @@ impl Backends {
         Self::with(Some(path), None)
     }
 
-    /// Every backend there is a library for, in the order `auto` prefers them: ONNX Runtime, which runs the most
-    /// graphs; OpenVINO; and tract, which needs no library.
+    /// Every backend that has a library, in `auto`'s order of preference: ONNX Runtime, which runs the most graphs;
+    /// OpenVINO; and tract, which needs no library.
     ///
     /// # Errors
     ///
     /// When a library cannot be loaded; see [`onnxruntime::OnnxRuntime::load`] and [`openvino::OpenVino::load`]. A
-    /// server told to use a library should stop there. One that may go on without it leaves it out and calls
-    /// [`Backends::explain`].
+    /// server that was told to use a library should stop there. A server that may go on without it leaves it out and
+    /// calls [`Backends::explain`].
     #[cfg(feature = "native")]
     pub fn with(onnxruntime: Option<&Path>, openvino: Option<&Path>) -> Result<Self, NnError> {
         let mut backends = Self::builtin();
@@ -109,8 +109,8 @@ impl Backends {
         })
     }
 
-    /// The backend for a graph in `format`: as [`Backends::choose`], and OpenVINO where the graph is in OpenVINO's
-    /// own format and the choice is left to the server.
+    /// The backend for a graph in `format`: as [`Backends::choose`], and OpenVINO if the graph is in OpenVINO's own
+    /// format and the choice is left to the server.
     ///
     /// # Errors
     ///

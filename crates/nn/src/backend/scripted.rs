@@ -1,4 +1,4 @@
-//! A backend that does what a test tells it: answers, waits, fails or panics, call by call.
+//! A backend that follows a test's script: it answers, waits, fails or panics, call by call.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -19,7 +19,7 @@ pub const NAME: &str = "scripted";
 pub enum Step {
     /// Answers with its inputs.
     Echo,
-    /// Holds its instance for so long, then goes on.
+    /// Keeps its instance busy for so long, then goes on.
     Delay(Duration, Box<Step>),
     /// Answers with these, one an output port.
     Answer(Vec<NnTensor>),
@@ -29,7 +29,7 @@ pub enum Step {
     Panic(&'static str),
     /// Runs until it is ended early, or for as long as [`PATIENCE`].
     UntilInterrupted,
-    /// Holds its instance for so long, whatever it is told, then fails.
+    /// Keeps its instance busy for so long without obeying interrupts, then fails.
     Deaf(Duration),
 }
 

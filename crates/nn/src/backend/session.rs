@@ -28,22 +28,22 @@ pub trait Backend: Send + Sync {
         None
     }
 
-    /// Whether what it loads lies in the memory of this process, so that the process' own account tells what a load
-    /// takes.
+    /// Whether its graphs lie in the memory of this process, so that the process' own account shows the memory of a
+    /// load.
     fn loads_into_this_process(&self) -> bool {
         false
     }
 
-    /// The file the runtime comes from, where it is not built in.
+    /// The file of the runtime, if it is not built in.
     fn library(&self) -> Option<PathBuf> {
         None
     }
 
-    /// Reads and optimises a graph. Blocks, for seconds where the graph is large.
+    /// Reads and optimises a graph. Blocks, for seconds if the graph is large.
     ///
     /// # Errors
     ///
-    /// With what the runtime cannot do with this graph, and no path in it.
+    /// The reason that the runtime cannot load the graph, without a path.
     fn load(&self, graph: &GraphSource, options: &LoadOptions)
     -> Result<Arc<dyn Session>, NnError>;
 }
@@ -61,7 +61,7 @@ pub trait Session: Send + Sync {
         false
     }
 
-    /// An instance of its own: whatever one call at a time needs beside the weights.
+    /// A new instance: the memory that one call at a time needs beside the weights.
     fn instance(&self) -> Result<Box<dyn Instance>, NnError>;
 
     /// The property that the time of a run depends on. Short runs may happen on a server thread, in a guest's fiber,
@@ -71,12 +71,12 @@ pub trait Session: Send + Sync {
         Cost::default()
     }
 
-    /// Whether the answer to an item depends on the other items of its run. Only where it does not may calls share one.
+    /// Whether the answer to an item depends on the other items of its run. Only independent rows may share a run.
     fn rows(&self) -> Rows {
         Rows::default()
     }
 
-    /// Bytes the loaded graph holds, where the runtime tells; else its file's size is taken for it.
+    /// Bytes that the loaded graph holds, if the runtime tells them; otherwise its file's size is used.
     fn memory_bytes(&self) -> Option<u64> {
         None
     }
@@ -92,7 +92,7 @@ pub trait Session: Send + Sync {
         None
     }
 
-    /// The process that runs the graph, where it is not this one.
+    /// The process that runs the graph, if it is not this one.
     #[cfg(feature = "native")]
     fn process(&self) -> Option<ProcessStats> {
         None
@@ -108,9 +108,9 @@ pub trait Instance: Send {
     /// tensor an output port, in that order; an absent one for an optional output without a value.
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError>;
 
-    /// Hands a run to the process it happens in, and waits for at most `at_most`. True where [`Instance::run`] on the
-    /// same inputs, which must be called next, comes back at once or runs on the calling thread; false where it waits
-    /// for another process. `run` need not be called next where this was false before anything was handed over.
+    /// Hands a run to its process, and waits for at most `at_most`. True if [`Instance::run`] on the same inputs, which
+    /// must be called next, returns at once or runs on the calling thread. False if it waits for another process. If
+    /// this was false before anything was handed over, `run` need not be called next.
     fn begin(&mut self, inputs: &[NnTensor], at_most: std::time::Duration) -> bool {
         let _ = (inputs, at_most);
         true
@@ -130,15 +130,15 @@ pub trait Instance: Send {
 
 /// Ends an instance's run early.
 pub trait Interrupt: Send + Sync {
-    /// Makes the run of the instance that goes on, or is about to begin, end soon with an error. May come at any time.
+    /// Ends the instance's run that is under way or about to begin, with an error and soon. May come at any time.
     fn interrupt(&self);
 
     /// Forgets an interrupt that came too late for the run it was meant for. Called before each run that may be
     /// ended early; a run does not do it by itself, or it would forget one that came just before it.
     fn reset(&self);
 
-    /// Ends a run that goes on after [`Interrupt::interrupt`], at the cost of the process that it happens in. False
-    /// where that is this process, and nothing was done.
+    /// Ends a run that continues after [`Interrupt::interrupt`], at the cost of its process. False if that is this
+    /// process; then nothing was done.
     fn kill(&self) -> bool {
         false
     }
@@ -152,7 +152,7 @@ pub struct ProcessStats {
     pub pid: Option<u32>,
     /// The reason that no process answers at the moment.
     pub down: Option<String>,
-    /// The number of times that a process ended without being told to.
+    /// The number of times that a process ended unexpectedly.
     pub crashes: u64,
     /// The number of times that a process was started again.
     pub restarts: u64,

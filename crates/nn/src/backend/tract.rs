@@ -2,21 +2,21 @@
 //!
 //! Decisions:
 //!
-//! - **One plan for every shape where tract can make one.** Symbolic dimensions stay symbolic through
-//!   optimisation. Where tract cannot (an operator that needs numbers), a plan is made for each shape that is
-//!   asked for, and the [`MAX_PLANS`] last used are kept. Making one takes as long as loading did, so a caller
-//!   that sends a new shape each time pays for it in latency, on its own instance; memory stays bounded.
-//! - **A symbolic plan runs only shapes that were vetted.** tract checks inputs against their own declared
-//!   shapes and believes what it concluded from them: given `[N,K] × [L,M]` it concludes `K = L`, and runs a
-//!   call in which they differ, over memory that is not the tensor's. So the graph's shapes are inferred once
-//!   with the numbers of each new set of input shapes, and a contradiction is the caller's error.
-//! - **A fresh state a call.** A plan's state can carry values of recurrent operators from one run to the
-//!   next; two callers must never meet there.
-//! - **What a run takes is known before it runs** from the shapes of the plan's own values, so that a place with a
-//!   bounded memory ([`LoadOptions::working_bytes`]) refuses a call instead of ending in the middle of it. It is
-//!   counted once for each new set of input shapes.
-//! - **What tract has no type for is refused at load.** That is bfloat16, and strings, which its operators lack.
-//! - **What tract answers wrong is refused at load**: see [`refused`].
+//! - **One plan for every shape if tract can make one.** Symbolic dimensions stay symbolic through optimisation. If
+//!   tract cannot do that (an operator needs numbers), each new shape gets a plan, and the [`MAX_PLANS`] last used are
+//!   kept. Making a plan takes as long as loading. A caller that sends a new shape each time pays for it in latency, on
+//!   its own instance; memory stays bounded.
+//! - **A symbolic plan runs only shapes that were checked.** tract checks inputs against their own declared shapes and
+//!   trusts its conclusions: given `[N,K] × [L,M]` it concludes `K = L`, and runs a call in which they differ over
+//!   memory that is not the tensor's. So the graph's shapes are inferred once with the numbers of each new set of input
+//!   shapes, and a contradiction is the caller's error.
+//! - **A fresh state for each call.** A plan's state can carry values of recurrent operators from one run to the next;
+//!   it must never carry them between callers.
+//! - **The memory of a run is known before it starts** from the shapes of the plan's own values. So where memory is
+//!   bounded ([`LoadOptions::working_bytes`]), a call is refused instead of ending in the middle. It is counted once
+//!   for each new set of input shapes.
+//! - **Types that tract lacks are refused at load.** That is bfloat16, and strings, which its operators lack.
+//! - **Graphs that tract answers wrong are refused at load**: see [`refused`].
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -66,7 +66,7 @@ pub const VERSION: &str = "0.23.9";
 /// 1.23.2). tract itself reads any.
 pub const TESTED_OPSET: u64 = 28;
 
-/// The backend; it has no state of its own.
+/// The backend; it has no state.
 #[derive(Debug, Clone, Copy)]
 pub struct Tract;
 
@@ -100,7 +100,7 @@ impl Backend for Tract {
     }
 }
 
-/// tract without the refusals of what it gets wrong. For finding out what that is, and for nothing else.
+/// tract without the refusals of graphs that it answers wrong. Only for finding such graphs.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy)]
 pub struct AsItIs;
@@ -410,7 +410,7 @@ fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Resu
             known(&parsed.outlets_by_name, model, name)
         })?;
     }
-    // The weights have been copied out of it, and what comes next copies them again.
+    // The weights have been copied from it, and the next step copies them again.
     drop(proto);
     let mut model = parsed.model;
     if !parsed.unresolved_inputs.is_empty() {
@@ -672,7 +672,7 @@ fn from_tract(value: &TValue, port: &Port) -> Result<NnTensor, NnError> {
         .map_err(|_| wrong("has a length that does not fit its shape".into()))
 }
 
-/// tract's errors are chains; the innermost says what was wrong and the outermost where.
+/// tract's errors are chains: the innermost has the reason and the outermost the place.
 fn text_of(error: &TractError) -> String {
     let root = error.root_cause().to_string();
     let top = error.to_string();

@@ -1,8 +1,9 @@
-//! Which versions of ONNX each backend reads, and what is said of a graph that is newer.
+//! The versions of ONNX that each backend reads, and the refusal of newer graphs.
 //!
 //! A graph names the version of the file format (IR) and, for each domain, of the set of operators (opset). ONNX
-//! Runtime refuses a version that it does not know. OpenVINO and tract read any, and would take an operator that has
-//! changed since for what it was. So a graph of a newer opset goes to them only if none of its operators has changed.
+//! Runtime refuses a version that it does not know. OpenVINO and tract read any version, and would compute an operator
+//! that has changed since in the old way. So a graph of a newer opset goes to them only if none of its operators has
+//! changed.
 
 use super::graph::Graph;
 
@@ -13,7 +14,7 @@ pub struct Reads {
     pub opset: u64,
     /// The newest version of the file format.
     pub ir: u64,
-    /// Whether it refuses what is newer, even where it would mean the same.
+    /// Whether it refuses newer graphs even if they would mean the same.
     pub strict: bool,
 }
 

@@ -252,7 +252,7 @@ fn axes_that_came_outrank_those_that_the_graph_declares() {
         (&["N", "4"], &[], &[&[3], &[3]], "[3]"),
         // An axis of the input's name that is not as long; one run shows no axis to be fixed.
         (&["N", "4"], &["N"], &[&[4]], "[y_0]"),
-        // The graph is believed where it keeps its word.
+        // Without a contradiction the graph is believed.
         (
             &["N", "4"],
             &["N", "7", "z"],

@@ -129,8 +129,8 @@ impl Cell {
             return None;
         };
         old.retired.store(true, Ordering::SeqCst);
-        // Requests that began under the old catalogue are brought to their end under it: they were checked
-        // against its contract, and it told them that there is such a version.
+        // Requests that began under the old catalogue end under it: they were checked against its contract, and it told
+        // them that this version exists.
         let missed = match &view.now {
             Now::Ready(new) => new.contract != old.contract,
             Now::Failed(_) | Now::Gone => true,

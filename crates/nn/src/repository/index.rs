@@ -48,13 +48,13 @@ impl fmt::Debug for State {
 pub struct IndexEntry {
     /// The model.
     pub model: String,
-    /// The version; 0 for what is wrong with the model's directory as a whole.
+    /// The version; 0 for a fault of the model's directory as a whole.
     pub version: u64,
     /// The state in one word; see [`State::as_str`].
     pub state: &'static str,
     /// The reason that the version does not answer. If it does, the reason that the files on disk do not serve.
     pub reason: Option<String>,
-    /// Bytes it holds, as its runtime says or else as its files have; 0 where it is not in memory.
+    /// Bytes it holds, as its runtime reports or else as its files have; 0 if it is not in memory.
     pub memory_bytes: u64,
     /// Whether the budget leaves it alone.
     pub pinned: bool,

@@ -145,7 +145,7 @@ impl Core {
         Ok((model, bytes))
     }
 
-    /// The backend where it is to run: in this process, or in one of its own.
+    /// The backend with its isolation: in this process, or in a separate one.
     pub(super) fn placed(
         &self,
         backend: Arc<dyn Backend>,
@@ -163,7 +163,7 @@ impl Core {
         let engine = &contract.engine;
         let isolation = match engine.isolation.or(*isolation) {
             Some(asked) => asked,
-            // tract is memory-safe, and its panics are caught where they happen.
+            // tract is memory-safe, and its panics are caught.
             None if launcher.is_none() || backend.library().is_none() => Isolation::Thread,
             None => Isolation::Process,
         };

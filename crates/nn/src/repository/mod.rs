@@ -1,19 +1,19 @@
-//! The models of a server: which models and versions there are, which of them answer, and how that changes while
-//! the server runs.
+//! The models of a server: the models and versions that exist, the versions that answer, and their changes while the
+//! server runs.
 //!
 //! Decisions:
 //!
-//! - **Every directory is a model, and every model is listed.** One that cannot be loaded is `Failed` with the
-//!   reason; it neither stops the others nor is left out in silence.
-//! - **A model is ready when every instance has run once** on the least call its contract allows, so that a graph
-//!   that loads and cannot run is found at start and not by a caller.
-//! - **A call that names no version gets the highest that answers**, and where none does the failure of the highest.
-//!   A broken version never takes the place of a good one, at start as later; which one answered stands in every
-//!   answer, and what failed in the listing.
-//! - **A load has a deadline.** It says what it is doing when it takes long, and is given up when it takes longer than
-//!   [`Settings::load_timeout`]; meanwhile it keeps no other back.
-//! - **What is decided is apart from what is done**: [`plan`] is pure, [`perform`] acts, [`scan`] looks at files,
-//!   [`publish`] makes what guests see.
+//! - **Every directory is a model, and every model is listed.** A model that cannot be loaded is `Failed` with the
+//!   reason. It neither stops the others nor is left out silently.
+//! - **A model is ready when every instance has run once** on the least call that its contract allows. So a graph that
+//!   loads but cannot run is found at start and not by a caller.
+//! - **A call without a version gets the highest that answers.** If none answers, it gets the failure of the highest. A
+//!   broken version never replaces a good one, at start and later. Every answer names its version, and the listing
+//!   names the failures.
+//! - **A load has a deadline.** It reports its stage when it takes long, and is given up when it takes longer than
+//!   [`Settings::load_timeout`]. It does not keep other loads back.
+//! - **Decisions and actions are separate**: [`plan`] is pure, [`perform`] acts, [`scan`] reads files, [`publish`]
+//!   makes the guests' view.
 
 mod cell;
 mod event;
@@ -62,7 +62,7 @@ pub use settings::{LOAD_AT_ONCE, LOAD_TIMEOUT, Settings};
 pub struct Report {
     /// The model.
     pub model: String,
-    /// Its version; 0 where the model has none that could be tried.
+    /// Its version; 0 if the model has no version that could be tried.
     pub version: u64,
     /// The version's present state.
     pub state: State,
@@ -75,7 +75,7 @@ pub struct Report {
 pub struct ModelStatus {
     /// Its name.
     pub name: String,
-    /// The contract in force, where there is one.
+    /// The contract in force, if there is one.
     pub contract: Option<Arc<Contract>>,
     /// Its versions, lowest first. A model whose directory itself is at fault has version 0, failed.
     pub versions: Vec<(u64, State)>,
@@ -120,7 +120,7 @@ pub struct Handle {
     name: String,
     version: Option<u64>,
     cell: Arc<Cell>,
-    /// The contract that its calls are checked against, where they are.
+    /// The contract that its calls are checked against, if they are.
     terms: Option<Stamp>,
 }
 
@@ -261,8 +261,8 @@ impl Repository {
         }
     }
 
-    /// Follows the files as they change, every `poll` where there is one, and looks after what has to wait: calls
-    /// that end, a budget that has no room yet. Never returns; to stop it, drop it.
+    /// Follows changes of the files, every `poll` if given, and handles everything that has to wait: calls that end, a
+    /// budget without room. Never returns; drop it to stop it.
     pub async fn run(&self, poll: Option<Duration>) {
         let mut turn = self.core.turn.subscribe();
         let mut due = poll.map(|every| Instant::now() + every);
@@ -316,11 +316,12 @@ impl Repository {
         self.core.generation.subscribe()
     }
 
-    /// A handle for a model: for the given version, or for whichever is the default where none is given.
+    /// A handle for a model: for the given version, or for the default without one.
     ///
     /// # Errors
     ///
-    /// Saying what there is instead, that the model is being loaded, was unloaded, or why it could not be.
+    /// The existing models or versions, that the model is being loaded or was unloaded, or the reason that it could not
+    /// be loaded.
     pub fn handle(&self, name: &str, version: Option<&str>) -> Result<Handle, Unavailable> {
         self.handle_in(None, name, version)
     }
@@ -362,11 +363,11 @@ impl Repository {
         })
     }
 
-    /// The model in memory: of the given version, or of the default where none is given.
+    /// The model in memory: the given version, or the default without one.
     ///
     /// # Errors
     ///
-    /// As [`Repository::handle`]; also where it rests. To have it brought back, take a handle.
+    /// As [`Repository::handle`]; also if it is evicted. To have it loaded again, take a handle.
     pub fn get(&self, name: &str, version: Option<&str>) -> Result<Model, Unavailable> {
         let cell = self.core.find(name, version)?;
         match cell.now() {
@@ -375,12 +376,12 @@ impl Repository {
         }
     }
 
-    /// Loads a model's files as they are now, and what was unloaded of it; returns when that is done. What is
-    /// loaded already and did not change is left alone.
+    /// Loads a model's files as they are now, and its unloaded versions; returns when that is done. A loaded version
+    /// that did not change stays as it is.
     ///
     /// # Errors
     ///
-    /// Why a version cannot answer as it is on disk; what answered before does so still.
+    /// The reason that a version cannot answer as it is on disk; a version that answered before still does.
     pub async fn load(&self, name: &str) -> Result<(), Unavailable> {
         self.load_some(name, None).await
     }
@@ -483,7 +484,7 @@ impl Repository {
         }
     }
 
-    /// The contract in force of a model, where there is one.
+    /// The contract in force of a model, if there is one.
     pub fn contract(&self, name: &str) -> Option<Arc<Contract>> {
         self.core.lock().contract(name)
     }

@@ -1,9 +1,9 @@
-//! Performs what [`super::plan`] decides: looks at files, loads graphs on threads of their own, hands what serves to
-//! callers, and lets go of what does not.
+//! Performs the decisions of [`super::plan`]: reads files, loads graphs on their own threads, gives callers the graphs
+//! that serve, and drops the others.
 //!
-//! One lock holds the book and everything that goes with it; it is held for decisions and never while a graph is
-//! loaded or run. Callers do not take it: each version has a [`Cell`] they read, and the lookup from names to
-//! cells is replaced whole when it changes.
+//! One lock guards the book and everything that belongs to it. It is held for decisions and never while a graph is
+//! loaded or run. Callers do not take it: they read a [`Cell`] for each version, and the lookup from names to cells is
+//! replaced as a whole when it changes.
 
 use super::cell::{Cell, Loaded, Now};
 use super::said::Told;
@@ -52,7 +52,7 @@ pub const LOAD_GIVEN_UP: &str = "the load was given up";
 /// default. After it, the memory comes back when the last of the calls ends, without a wait.
 pub const DRAIN_MAX: Duration = Duration::from_secs(35);
 
-/// A call that waits for a version to come back; as good as one that runs, as to being put to rest.
+/// A call that waits for a version to be loaded again. For eviction it counts like a running call.
 pub(super) struct Waits(pub(super) Arc<Cell>);
 
 impl Waits {
@@ -122,7 +122,7 @@ pub(super) struct Inner {
     pub(super) told: BTreeMap<(String, u64), Told>,
     pub(super) told_refused: BTreeMap<String, Reason>,
     pub(super) told_fault: Option<String>,
-    /// The folders of each model that are named like versions and are none, now and as they were told.
+    /// The folders of each model that look like versions but have no valid name, now and as last reported.
     pub(super) no_versions: BTreeMap<String, BTreeSet<String>>,
     pub(super) told_no_versions: BTreeMap<String, BTreeSet<String>>,
     pub(super) events: Option<mpsc::UnboundedSender<Event>>,
@@ -146,7 +146,7 @@ pub(super) struct Core {
     pub started: AtomicBool,
     /// Batches of graphs that are being given back.
     pub discarding: AtomicUsize,
-    /// Loads that were given up and go on.
+    /// Loads that were given up and still run.
     pub(super) abandoned_loads: AtomicUsize,
     /// The memory of shadow runs, and the calls that wait meanwhile.
     pub shadows: Arc<Held>,
@@ -302,7 +302,7 @@ impl Core {
         meant.max_by_key(|cell| cell.version).cloned()
     }
 
-    /// A call waits for a version that rests.
+    /// A call waits for an evicted version.
     pub fn want(self: &Arc<Self>, cell: &Cell) {
         let mut inner = self.lock();
         let model = inner.book.models.get(&cell.name);
@@ -319,7 +319,7 @@ impl Core {
         }
     }
 
-    /// Looks at the files, and acts on what has come to rest. Blocks.
+    /// Reads the files, and acts on changes that are complete. Blocks.
     pub fn poll(self: &Arc<Self>) {
         let mut looker = self.looker.lock().unwrap_or_else(PoisonError::into_inner);
         match looker.settled(&self.root) {
@@ -343,7 +343,7 @@ impl Core {
         self.drive();
     }
 
-    /// Looks at one model's files, and takes them for what they are to be. Blocks.
+    /// Reads one model's files, and takes them as complete. Blocks.
     pub fn look_at_once(self: &Arc<Self>, name: &str) {
         let mut looker = self.looker.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(look) = looker.at_once(&self.root, name) {
@@ -351,7 +351,7 @@ impl Core {
         }
     }
 
-    /// Tells the book what is on disk. The looker is locked meanwhile, so that news come in order.
+    /// Puts the state of the disk into the book. The scanner is locked meanwhile, so that changes come in order.
     fn learn(&self, news: Vec<(String, Option<Look>)>, later: bool) {
         for (name, look) in news {
             let no_versions = look.as_ref().map(|look| look.no_versions.clone());
@@ -373,7 +373,8 @@ impl Core {
         }
     }
 
-    /// Does what is to be done now; returns at once, loads go on by themselves. Wants a runtime around it.
+    /// Carries out the present plan; returns at once, and loads continue in the background. Must be called within a
+    /// runtime.
     pub fn drive(self: &Arc<Self>) {
         if !self.started.load(Ordering::SeqCst) {
             return;
@@ -423,7 +424,7 @@ impl Core {
         }
     }
 
-    /// Begins a load on a thread of its own: one that never ends must not take a thread that others need.
+    /// Begins a load on a new thread: a load that never ends must not take a thread that others need.
     pub(super) fn begin(self: &Arc<Self>, start: Start) {
         let (name, version, job) = (start.name.clone(), start.version, start.job);
         let progress = Arc::new(Progress::new());
@@ -448,7 +449,7 @@ impl Core {
         }
     }
 
-    /// Says what a load that takes long is doing, and gives it up when its time is over.
+    /// Reports the stage of a slow load, and gives it up when its time is over.
     async fn watch(self: &Arc<Self>, name: &str, version: u64, job: Job, progress: &Progress) {
         let began = Instant::now();
         let limit = self.settings.load_timeout;
@@ -720,7 +721,7 @@ pub(super) fn fault(model: &super::plan::Model) -> Option<Reason> {
 }
 
 impl Inner {
-    /// Puts a version to rest, unless it is in use after all.
+    /// Evicts a version, unless it is in use after all.
     fn evict(&mut self, core: &Core, name: &str, version: u64, busy: bool) -> bool {
         let Some(cell) = self.cells.get(&(name.to_owned(), version)).cloned() else {
             return false;
@@ -744,7 +745,7 @@ impl Inner {
         });
     }
 
-    /// Lets go of what has drained, or has had its time for it.
+    /// Drops graphs whose calls have ended, or whose time for that is over.
     fn sweep(&mut self, trash: &mut Vec<Arc<Loaded>>) -> bool {
         let snapshots = &self.snapshots;
         let seen = |generation| {

@@ -1,35 +1,33 @@
-//! What a repository does next, as a pure function of what is on disk, what is loaded, what was asked for, the
+//! The next actions of a repository, as a pure function of the files on disk, the loaded graphs, the requests, the
 //! budget and the times of use. Nothing here touches a file, a thread or a clock; [`super::perform`] does.
 //!
 //! Decisions:
 //!
-//! - **Level, not edge.** Events only change the [`Book`]; [`Book::plan`] looks at all of it and says what is
-//!   missing. An event that is lost, doubled or late therefore changes when something happens and not what.
-//! - **One load of a version at a time.** A load that is under way is in its version's `job`, and a version with
-//!   a job is given no other. What becomes of its result is decided when it arrives: a result that nobody
-//!   wants any more is dropped.
-//! - **What answers goes on answering.** A changed graph is loaded beside the one that serves and takes its place
-//!   only when it is warm. A changed contract is tried on the highest version that answers and on those above it
-//!   first; if none of them runs under it, it is refused and nothing changes. Else every version is tried, and all
-//!   of them change at once.
-//! - **The budget is of what serves.** While a version is replaced, the old and the new one are both in memory; that
-//!   overlap is bounded by the number of loads at once and does not count, because a model larger than half of
-//!   the budget could never be replaced otherwise.
-//! - **A load that takes long keeps no other back.** After [`SLOW_LOAD_MS`] it no longer counts among the loads at
-//!   once; [`super::perform`] gives it up when its time is over.
-//! - **No thrashing.** A version that was called since it came up stays [`MIN_STAY_MS`] at least; calls of another
-//!   that needs its place wait so long. So with two models that do not fit side by side, one load a second is the
-//!   most there is.
+//! - **Level, not edge.** Events only change the [`Book`]; [`Book::plan`] looks at all of it and finds what is missing.
+//!   So an event that is lost, doubled or late changes the time of an action, and not the action.
+//! - **One load of a version at a time.** A load under way is its version's `job`, and a version with a job gets no
+//!   other. The use of its result is decided when it arrives: a result that is not needed any more is dropped.
+//! - **A version that answers keeps answering.** A changed graph is loaded while the old one serves, and replaces it
+//!   only when it is warm. A changed contract is first tried on the highest version that answers and on those above it.
+//!   If none of them runs under it, it is refused and nothing changes. Otherwise every version is tried, and all of
+//!   them change at once.
+//! - **The budget counts the graphs that serve.** While a version is replaced, the old and the new graph are both in
+//!   memory. This overlap is bounded by the number of loads at once. It does not count, because otherwise a model
+//!   larger than half of the budget could never be replaced.
+//! - **A slow load does not keep others back.** After [`SLOW_LOAD_MS`] it no longer counts among the loads at once;
+//!   [`super::perform`] gives it up when its time is over.
+//! - **No thrashing.** A version that was called since it was loaded stays at least [`MIN_STAY_MS`]; calls of another
+//!   version that needs its place wait so long. So two models that do not fit together cause at most one load a second.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The least time a version that is called stays once it was brought up: long against a call, short against what a
-/// caller waits for, and with loads of tens of milliseconds a few percent of the machine.
+/// The least time that a called version stays after it was loaded. It is long compared with a call and short compared
+/// with a caller's patience. With loads of tens of milliseconds, swapping costs a few percent of the machine.
 pub(crate) const MIN_STAY_MS: u64 = 1_000;
 
-/// From this age on a load no longer counts among those that go on at once, so that one that takes long, or never
-/// ends, does not keep the others back. Most models are loaded in less; it is also when the log says that one is slow.
+/// The age from which a load no longer counts among the loads at once, so that a load that takes long, or never ends,
+/// does not keep the others back. Most models load faster. At this age the log reports a slow load.
 pub(crate) const SLOW_LOAD_MS: u64 = 5_000;
 
 /// Loads of that age. Each may hold about twice its graph, so their number is bounded as well.
@@ -54,7 +52,7 @@ pub(crate) struct Graph {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
     pub stamp: Stamp,
-    /// Whether the model may be put to rest; or why the contract cannot be read.
+    /// Whether the model may not be evicted; or the reason that the contract cannot be read.
     pub pinned: Result<bool, Reason>,
 }
 
@@ -85,7 +83,7 @@ pub(crate) struct Job {
     bytes: u64,
     /// Bytes of its files.
     file_bytes: u64,
-    /// Whether it takes the place of what serves.
+    /// Whether it replaces a graph that serves.
     beside: bool,
     began_ms: u64,
 }
@@ -104,7 +102,7 @@ pub(crate) enum Phase {
     Waiting,
     /// Answers.
     Ready(Load),
-    /// Put to rest for the budget; `wanted` when a call waits for it.
+    /// Evicted for the budget; `wanted` when a call waits for it.
     Evicted { wanted: bool },
     /// Unloaded by request.
     Unloaded,
@@ -181,7 +179,7 @@ impl Version {
         self.known_bytes.unwrap_or(self.graph.bytes)
     }
 
-    /// Whether something is still to come of it: a load that runs or waits for its turn.
+    /// Whether no load of it runs or waits for its turn.
     pub(crate) fn is_settled(&self) -> bool {
         self.job.is_none()
             && !matches!(self.phase, Phase::Waiting | Phase::Evicted { wanted: true })
@@ -192,7 +190,7 @@ impl Version {
 pub(crate) struct Model {
     /// The contract in force.
     pub terms: Terms,
-    /// The contract on disk, where it is another.
+    /// The contract on disk, if it is another.
     pub on_disk: Terms,
     /// The reason that the contract on disk was refused.
     pub refused: Option<Reason>,
@@ -251,7 +249,7 @@ impl Model {
         }
     }
 
-    /// Takes the contract on disk where nothing answers that it could harm.
+    /// Accepts the contract on disk if no version answers that it could harm.
     fn accept(&mut self) {
         self.terms = self.on_disk.clone();
         self.refused = None;
@@ -286,7 +284,7 @@ impl Model {
         Some((numbers, decided))
     }
 
-    /// Accepts or refuses the candidate where that can be told.
+    /// Accepts or refuses the candidate as soon as that can be decided.
     fn decide(&mut self) {
         if self.candidate().is_none() {
             return;
@@ -404,7 +402,7 @@ impl Book {
         self.models.get_mut(name)?.versions.get_mut(&version)
     }
 
-    /// A model's directory is as `seen`; or is gone. `later` when that is not what the server started with.
+    /// A model's directory is as `seen`, or is gone. `later` unless the server started with it.
     pub(crate) fn seen(&mut self, name: &str, seen: Option<Seen>, later: bool) {
         let Some(Seen { terms, versions }) = seen else {
             self.models.remove(name);
@@ -503,7 +501,7 @@ impl Book {
         true
     }
 
-    /// A call waits for a version that rests.
+    /// A call waits for an evicted version.
     pub(crate) fn want(&mut self, name: &str, number: u64) {
         if let Some(version) = self.version(name, number)
             && let Phase::Evicted { wanted } = &mut version.phase
@@ -512,7 +510,7 @@ impl Book {
         }
     }
 
-    /// A version was put to rest.
+    /// A version was evicted.
     pub(crate) fn rested(&mut self, name: &str, number: u64) {
         if let Some(version) = self.version(name, number)
             && let Phase::Ready(_) = version.phase
@@ -557,7 +555,7 @@ impl Book {
         model.decide();
     }
 
-    /// Bytes of what serves.
+    /// Bytes of the graphs that serve.
     pub(crate) fn held_bytes(&self) -> u64 {
         self.serving().map(|(_, _, load)| load.bytes).sum()
     }
@@ -571,7 +569,7 @@ impl Book {
         })
     }
 
-    /// Every load the book still knows; others are to be dropped.
+    /// Whether the book still knows a load; others are to be dropped.
     pub(crate) fn knows(&self, id: u64) -> bool {
         let versions = self
             .models

@@ -44,12 +44,12 @@ fn pinned(seen: Option<Seen>) -> Option<Seen> {
     })
 }
 
-/// A book with whoever performs it: loads succeed unless the graph's or the contract's stamp is in `broken`.
+/// A book with a simulated performer: loads succeed unless the graph's or the contract's stamp is in `broken`.
 struct Room {
     book: Book,
     now_ms: u64,
     broken: BTreeSet<u64>,
-    /// What a load turns out to hold, where that is not its files' size.
+    /// The measured memory of a load, if it differs from its files' size.
     measured: Option<u64>,
     used: BTreeMap<(String, u64), Usage>,
     running: Vec<(String, u64, Job)>,
@@ -242,7 +242,7 @@ fn a_contract_is_taken_by_all_versions_at_once_or_by_none() {
                 "lower versions are not tried for nothing"
             );
         }
-        // Whatever is in memory is known; what was tried for nothing is not.
+        // Every graph in memory is known to the book; the results of useless tries are not.
         let known = (1..room.next_id).filter(|id| room.book.knows(*id)).count();
         assert_eq!(known, after.matches('/').count());
     }
@@ -541,7 +541,7 @@ fn whatever_happens_what_answers_goes_on_answering_and_the_budget_holds() {
                 let now = model
                     .filter(|model| model.answers())
                     .and_then(Model::default_version);
-                // What was put to rest and cannot be brought back has failed: its files changed or its room went.
+                // An evicted version that cannot be loaded again has failed: its files changed or its room is gone.
                 let fell = model.is_some_and(|model| {
                     // It may have got another contract by that: there is nothing left to protect.
                     !model.versions[&before.unwrap()].phase.answers()
@@ -552,7 +552,7 @@ fn whatever_happens_what_answers_goes_on_answering_and_the_budget_holds() {
                 );
             }
         }
-        // Left alone, it comes to rest, within its budget but for what is pinned.
+        // Without calls it becomes stable, within its budget except for pinned models.
         room.used.clear();
         room.now_ms += 100_000;
         room.settle();

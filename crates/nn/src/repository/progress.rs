@@ -71,7 +71,7 @@ impl Progress {
         self.lock().stage
     }
 
-    /// The graph is loaded; what runs from here on can be interrupted.
+    /// The graph is loaded; runs from here on can be interrupted.
     pub fn compiled(&self, model: &Model) {
         let mut inner = self.lock();
         inner.model = Some(model.clone());

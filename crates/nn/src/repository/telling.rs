@@ -1,4 +1,4 @@
-//! Decides what is reported of versions, so that nothing is said twice.
+//! Decides on the reports about versions, so that nothing is reported twice.
 
 use super::event::{Event, EventKind};
 use super::perform::{Inner, OVER_BUDGET, fault};

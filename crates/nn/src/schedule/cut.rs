@@ -4,8 +4,8 @@ use super::limits::Limits;
 use super::queue::{CallId, Class, Nanos, Queue, Waiting};
 use crate::schedule::pace::Pace;
 
-/// Calls looked at when a run is put together. It bounds the work under the model's lock where the queue is long
-/// and its calls are of many shapes.
+/// Most calls that are looked at for a run. It bounds the work under the model's lock if the queue is long and its
+/// calls have many shapes.
 pub const MAX_SCAN: usize = 1024;
 
 /// The facts that a cut depends on beside the queue.
@@ -13,7 +13,7 @@ pub const MAX_SCAN: usize = 1024;
 pub struct Situation<'a> {
     /// The time.
     pub now: Nanos,
-    /// Items of the runs that go on.
+    /// Items of the runs under way.
     pub running_items: u64,
     /// The queue delay: how long the first call may wait for others.
     pub queue_delay: Nanos,
@@ -28,7 +28,7 @@ pub struct Situation<'a> {
 pub enum Cut {
     /// Run these, in this order, in one run.
     Run(Vec<CallId>),
-    /// Wait until then for others to join.
+    /// Wait until then for more calls.
     Hold(Nanos),
 }
 

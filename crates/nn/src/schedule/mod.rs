@@ -1,18 +1,18 @@
-//! Decides which calls of a model run when, and which together. Pure: time comes in as nanoseconds since the
-//! model was loaded, calls as what the decision needs to know of them, and what comes out is what to run, whom
-//! to refuse and when to look again. [`crate::model`] does it.
+//! Decides when the calls of a model run, and which calls run together. Pure: time is given as nanoseconds since the
+//! model was loaded, and calls as the facts that the decision needs. The result is the runs to begin, the calls to
+//! refuse, and the time to look again. [`crate::model`] carries it out.
 //!
 //! Decisions:
 //!
-//! - **A free instance never waits for work that is there**, except while a batch is held for calls that are likely
-//!   to come ([`tempo`]); a call that is alone is never held.
-//! - **The queue is bounded, and a place in it has a price.** One call too many is refused at once, or takes the
-//!   place of the newest call of a lower priority.
-//! - **A call that cannot make its deadline is refused when it arrives**, not after it has waited: the calls
-//!   before it and what runs take at present say when it would be done. Where an instance is free it runs whatever
-//!   the estimate, so that a mistaken estimate is put right.
-//! - **Order is kept.** Within a priority, the oldest call leads the next run; calls that can share its run join
-//!   it in their own order. A call is overtaken only by calls that join a run led by an older one.
+//! - **A free instance never waits if there is work**, except for the queue delay of a batch that is likely to grow
+//!   ([`tempo`]). A call that is alone has no queue delay.
+//! - **The queue is bounded.** A call beyond the bound is refused at once, or replaces the newest call of a lower
+//!   priority.
+//! - **A call that cannot meet its deadline is refused when it arrives**, not after it has waited: the calls before it
+//!   and the present run times give the time at which it would be done. If an instance is free the call runs whatever
+//!   the estimate, so that a wrong estimate is corrected.
+//! - **Order is kept.** Within a priority, the oldest call leads the next run; calls that can share its run are added
+//!   in their own order. A call is overtaken only by calls in a run led by an older one.
 
 pub mod cut;
 pub mod isolate;
@@ -51,7 +51,7 @@ pub enum QueueRefusal {
 pub struct Todo<T> {
     /// Calls whose deadline passed while they waited.
     pub late: Vec<Waiting<T>>,
-    /// Runs to begin, each on an instance of its own.
+    /// Runs to begin, each on its own instance.
     pub runs: Vec<(RunId, Vec<Waiting<T>>)>,
     /// The time to ask again, even if no call arrives and no run ends before.
     pub wake: Option<Nanos>,
@@ -60,7 +60,7 @@ pub struct Todo<T> {
 /// The end of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Finished {
-    /// The time it took; none where it failed or was cut short, so that nothing is learnt from it.
+    /// The time it took; `None` if it failed or was cut short, so that nothing is learnt from it.
     pub took: Option<Nanos>,
     /// Bytes of its inputs, filling included.
     pub bytes: u64,
@@ -138,7 +138,7 @@ impl<T> Scheduler<T> {
         self.queue.len()
     }
 
-    /// Runs that go on.
+    /// The number of runs under way.
     pub fn running(&self) -> usize {
         self.runs.len()
     }
@@ -173,11 +173,11 @@ impl<T> Scheduler<T> {
         Some((call, run))
     }
 
-    /// Puts a call in the queue. [`Scheduler::next`] says what follows from it.
+    /// Puts a call in the queue. Call [`Scheduler::next`] afterwards.
     ///
     /// # Errors
     ///
-    /// The payload, with why it may not wait.
+    /// The payload, with the reason that it may not wait.
     pub fn enter(
         &mut self,
         ask: Ask,

@@ -14,7 +14,7 @@ pub struct CallId(pub u64);
 pub enum Class {
     /// None: it runs by itself.
     Alone,
-    /// Those whose tensors have these lengths beside the items and the filled axis.
+    /// Calls whose tensors have these lengths, apart from the items and the padded axis.
     Like(Box<[u32]>),
 }
 
@@ -27,7 +27,7 @@ pub struct Ask {
     pub class: Class,
     /// Items it brings.
     pub items: u32,
-    /// Its length along the axis that is filled; 1 where none is.
+    /// Its length along the padded axis; 1 without one.
     pub length: u32,
     /// Bytes of its inputs.
     pub bytes: u64,

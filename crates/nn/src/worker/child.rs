@@ -26,8 +26,8 @@ use crate::backend::{Backend, GraphSource, Instance, Interrupt, LoadOptions, Ses
 use crate::error::NnError;
 use crate::tensor::NnTensor;
 
-/// Private memory a process may map beyond what the load took and runs may take: stacks, the allocator's reserves, and
-/// what a runtime keeps for shapes it prepares itself for.
+/// Private memory that a process may map beyond its load and its runs: stacks, the allocator's reserves, and data that
+/// a runtime keeps for prepared shapes.
 const SLACK_BYTES: u64 = 1 << 30;
 
 /// The longest an instance's thread sleeps before it looks again.
@@ -52,14 +52,14 @@ pub fn run(find: &Find) -> ExitCode {
     unsafe { libc::_exit(0) }
 }
 
-/// Cuts the process down to what it needs, and takes the socket.
+/// Reduces the process to its needs, and takes the socket.
 fn prepare() -> io::Result<Control> {
     // SAFETY: each call changes this process alone, and none takes a pointer that outlives it.
     unsafe {
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             libc::signal(signal, libc::SIG_IGN);
         }
-        // Rust's own handlers are there to tell of overflown stacks. Here the signal itself is to be told.
+        // Rust's own handlers report stack overflows. Here the server must see the signal itself.
         for signal in [libc::SIGSEGV, libc::SIGBUS] {
             libc::signal(signal, libc::SIG_DFL);
         }
@@ -95,7 +95,7 @@ fn prepare() -> io::Result<Control> {
 #[derive(Default)]
 struct Ending {
     interrupt: Option<Arc<dyn Interrupt>>,
-    /// The run that goes on.
+    /// The run under way.
     run: Option<u32>,
 }
 
@@ -107,7 +107,7 @@ fn lock(ending: &Endings) -> MutexGuard<'_, Ending> {
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Nothing where the server is gone, or sent what it never sends.
+/// Serves until the server is gone. `None` also if the server sent a message that it never sends.
 fn serve(control: &Control, find: &Find) -> Option<()> {
     let (note, fds) = control.receive().ok()??;
     if note.kind != Kind::Open {
@@ -230,7 +230,7 @@ fn allowance(options: &LoadOptions) -> Option<u64> {
     }
     let a_run = u64::try_from(options.working_bytes?).ok()?;
     let instances = u64::try_from(options.instance_count()).ok()?;
-    // Twice: a runtime may hold what a run gave back beside what the next one takes.
+    // Twice: a runtime may still hold the memory of one run while the next takes its own.
     Some(
         a_run
             .saturating_mul(2 * instances)
@@ -260,7 +260,7 @@ fn attend(session: &dyn Session, segments: &[Arc<Segment>], ending: &Endings) {
         return;
     };
     let header = Header::of(calls);
-    // Numbers go on where the server's are: an instance outlives the process that ran it before.
+    // Numbers continue from the server's: an instance outlives the process that ran it before.
     let mut seen = header.call.load(Ordering::SeqCst);
     let mut instance = None;
     let looks = Looks::default();
@@ -328,7 +328,7 @@ fn run_one(
     })
 }
 
-/// From here on the run can be interrupted; at once where it was before it began.
+/// From here on the run can be interrupted; it is interrupted at once if that was asked before it began.
 fn begin(ending: &Endings, run: u32, interrupted: &AtomicU32) {
     let mut ending = lock(ending);
     ending.run = Some(run);

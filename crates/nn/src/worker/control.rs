@@ -10,7 +10,7 @@ pub const MAX_FDS: usize = 8;
 /// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Load a graph. With the mailbox that says how, and with the graph where it is no file.
+    /// Load a graph. With the mailbox of the load's options, and with the graph unless it is a file.
     Open = 1,
     /// The graph was loaded or was not; the mailbox says it.
     Opened = 2,
@@ -158,7 +158,7 @@ impl Control {
         Ok(())
     }
 
-    /// Waits for a message; none where the other end is closed, or sent what is no message.
+    /// Waits for a message; `None` if the other end is closed, or sent something that is not a message.
     pub fn receive(&self) -> io::Result<Option<(Note, Vec<OwnedFd>)>> {
         let mut bytes = [0u8; NOTE_BYTES];
         let mut part = libc::iovec {

@@ -127,7 +127,7 @@ impl IsolatedInstance {
         Ok(call)
     }
 
-    /// Waits for the answer to a call; none where it did not come in time.
+    /// Waits for the answer to a call; `None` if it did not come in time.
     pub(super) fn finish(
         &mut self,
         call: u32,

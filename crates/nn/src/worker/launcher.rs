@@ -10,7 +10,7 @@ pub struct Launcher {
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// Variables beside those that every child gets.
+    /// Variables in addition to those that every child gets.
     pub environment: Vec<(OsString, OsString)>,
 }
 

@@ -21,8 +21,8 @@ use std::time::{Duration, Instant, SystemTime};
 /// Segments for an instance's answers. All but one may be lent to callers at a time.
 pub(super) const ANSWERS: usize = 3;
 
-/// The longest wait for a restart that a call takes part in. Where the next start is further away the call is refused
-/// at once, and told when to come back.
+/// The longest wait of a call for a restart. If the next start is further away the call is refused at once, with the
+/// time to retry.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The longest an instance may take to be made.
@@ -45,7 +45,7 @@ pub(super) struct Running {
     pub(super) opened: Opened,
 }
 
-/// Names, sizes and times of the files beside a graph, which are read when the child is started again.
+/// Names, sizes and times of the files in a graph's folder that are read when the child is started again.
 pub(super) type Stamp = Vec<(PathBuf, u64, Option<SystemTime>)>;
 
 impl Start {
@@ -272,7 +272,7 @@ impl Process {
         }
     }
 
-    /// Starts the child again, as often as it takes. None where the model was unloaded.
+    /// Starts the child again, as often as necessary. `None` if the model was unloaded.
     pub(super) fn bring_back(
         &self,
         restarts: &mut Restarts,
@@ -369,7 +369,7 @@ impl Process {
         self.changed.notify_all();
     }
 
-    /// Ends the child for what one of its instances does.
+    /// Ends the child because of the behaviour of one of its instances.
     pub(super) fn end(&self, why: String) {
         let mut state = self.lock();
         if !state.kill() {

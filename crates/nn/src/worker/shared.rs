@@ -1,8 +1,8 @@
-//! Memory that server and child share, and how one wakes the other.
+//! Memory that server and child share, and the way one wakes the other.
 //!
 //! A [`Segment`] is a file in memory (`memfd`) that both map. The mapping reserves addresses for [`RESERVED`] bytes, so
-//! that the file can grow without being mapped anew. The file is sealed against shrinking: a child that shortened it
-//! would end the server with SIGBUS.
+//! that the file can grow without a new mapping. The file is sealed against shrinking: a child that shortened it would
+//! end the server with SIGBUS.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -134,15 +134,15 @@ impl Segment {
         bytes <= self.size.load(Ordering::Relaxed) || self.look().is_ok_and(|size| bytes <= size)
     }
 
-    /// A copy of bytes that the other process may still write to; `None` where the segment does not hold them.
+    /// A copy of bytes that the other process may still write to; `None` if the segment does not hold them.
     pub fn copy(&self, at: usize, len: usize) -> Option<Vec<u8>> {
         let end = at.checked_add(len)?;
         if !self.holds(end) {
             return None;
         }
         let mut bytes = Vec::with_capacity(len);
-        // SAFETY: within the segment, which cannot shrink, and within the capacity. Bytes that change meanwhile come as
-        // they were before or after.
+        // SAFETY: within the segment, which cannot shrink, and within the capacity. Bytes that change during the copy
+        // have their old or their new value.
         unsafe {
             ptr::copy_nonoverlapping(self.base.as_ptr().add(at), bytes.as_mut_ptr(), len);
             bytes.set_len(len);
@@ -163,7 +163,7 @@ impl Segment {
     #[allow(clippy::mut_from_ref)] // the memory is not the segment's own
     pub unsafe fn bytes_mut(&self, len: usize) -> &mut [u8] {
         let len = len.min(self.size.load(Ordering::Relaxed));
-        // SAFETY: within the file, and the caller answers for the rest.
+        // SAFETY: within the file, and the caller guarantees the rest.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), len) }
     }
 
@@ -172,7 +172,7 @@ impl Segment {
         if used <= KEPT {
             return;
         }
-        // SAFETY: the descriptor is open; the hole is behind what is kept. A failure costs memory and nothing else.
+        // SAFETY: the descriptor is open; the hole is behind the kept bytes. A failure costs only memory.
         unsafe {
             libc::fallocate(
                 self.file.as_raw_fd(),
@@ -199,7 +199,7 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// `len` bytes at `at`; none where the segment does not hold them.
+    /// `len` bytes at `at`; `None` if the segment does not hold them.
     pub fn of(segment: &Arc<Segment>, at: usize, len: usize) -> Option<Self> {
         let end = at.checked_add(len)?;
         segment.holds(end).then(|| Self {
@@ -282,15 +282,15 @@ pub fn wake(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
-/// Decides whether a thread looks for a change before it sleeps. A side whose changes come later than [`SPIN`] would
-/// only take time from the other process, so it stops after some looks in vain, and tries again now and then.
+/// Decides whether a thread spins before it sleeps. If the other side's changes come later than [`SPIN`], spinning
+/// would only take processor time from it. So the thread stops after some useless tries, and tries again now and then.
 #[derive(Debug, Default)]
 pub struct Looks {
     in_vain: AtomicU32,
 }
 
 impl Looks {
-    /// Looks in vain after which a thread sleeps at once.
+    /// Useless spins after which a thread sleeps at once.
     const MOST_IN_VAIN: u32 = 4;
 
     /// A thread that sleeps at once looks again every so many waits: what that costs is below one part in a hundred of
@@ -352,7 +352,7 @@ pub fn await_change(
     there
 }
 
-/// Says that `word` has changed, and wakes the other side where it sleeps.
+/// Announces that `word` has changed, and wakes the other side if it sleeps.
 pub fn announce(word: &AtomicU32, value: u32, sleeps: &AtomicU32) {
     word.store(value, Ordering::SeqCst);
     if sleeps.load(Ordering::SeqCst) != 0 {

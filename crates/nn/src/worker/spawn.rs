@@ -1,4 +1,4 @@
-//! Starts a child process with what it needs and no more.
+//! Starts a child process with minimal rights.
 
 use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
-/// Variables that a child is given where the server has them: what native runtimes read, and no secret.
+/// Variables that a child inherits from the server: those that native runtimes read, and no secret.
 pub(super) const VARIABLES: [&str; 12] = [
     "HOME",
     "LANG",

@@ -1,8 +1,8 @@
-//! What server and child write to each other. Pure.
+//! The messages between server and child. Pure.
 //!
-//! Tensors travel as a list of descriptions with their bytes behind it, in memory that both see ([`super::shared`]).
-//! What is written once a load (how to load, what was loaded) is JSON. What one side reads may be anything that a
-//! broken process left behind, so every length is checked.
+//! Tensors travel as a list of descriptions followed by their bytes, in memory that both see ([`super::shared`]).
+//! Messages that are written once for a load (its options, its result) are JSON. A broken process may leave any bytes
+//! behind, so every length is checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -78,7 +78,7 @@ pub fn tensors_size(tensors: &[NnTensor]) -> usize {
     })
 }
 
-/// Writes `tensors`, which take [`tensors_size`] bytes. False where there is no room.
+/// Writes `tensors`, which take [`tensors_size`] bytes. False if there is no room.
 pub fn put_tensors(tensors: &[NnTensor], to: &mut [u8]) -> bool {
     let mut head = Vec::with_capacity(8 + tensors.len() * 48);
     head.extend((Kind::Tensors as u32).to_le_bytes());
@@ -129,8 +129,8 @@ pub const START: usize = 8;
 /// The longest text of an error that is read. Longer ones are cut.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
-/// An upper bound for the bytes before the tensors of a message that starts like this; for all of an error. `None`
-/// where it is no message.
+/// An upper bound for the bytes before the tensors of a message with this start; for an error, the bound of the whole
+/// message. `None` if it is not a message.
 pub fn head_len(start: [u8; START]) -> Option<usize> {
     let [kind, count] = [0, 4].map(|at| start.split_at(at).1.first_chunk::<4>());
     let kind = u32::from_le_bytes(*kind?);
@@ -142,8 +142,8 @@ pub fn head_len(start: [u8; START]) -> Option<usize> {
     whole.then_some(START + count * (TENSOR_HEAD + 4 * MAX_RANK))
 }
 
-/// Reads a message of `message_len` bytes from its head, which is at least as long as [`head_len`] says, or the whole
-/// message; `None` where it is no message. Every place lies within `message_len`.
+/// Reads a message of `message_len` bytes from its head, which has at least [`head_len`] bytes, or from the whole
+/// message; `None` if it is not a message. Every place lies within `message_len`.
 pub fn read(head: &[u8], message_len: usize) -> Option<Message> {
     let mut reader = Reader(head);
     let kind = reader.u32()?;
@@ -218,7 +218,7 @@ fn code_of(name: &str) -> ErrorCode {
 pub struct Open {
     /// The backend's name.
     pub backend: String,
-    /// The backend's library, where it has one.
+    /// The backend's library, if it has one.
     pub library: Option<PathBuf>,
     /// The graph's file; none where its bytes come as a descriptor.
     pub path: Option<PathBuf>,
@@ -226,7 +226,7 @@ pub struct Open {
     pub graph_bytes: u64,
     /// The options of the load.
     pub options: LoadOptions,
-    /// Bytes of private memory that the process may map; none leaves it to what the load took and a run may take.
+    /// Bytes of private memory that the process may map; `None` derives it from the load and the run limits.
     pub process_bytes: Option<u64>,
 }
 
@@ -366,7 +366,7 @@ pub fn opened_to_json(opened: &Result<Opened, NnError>) -> String {
     .to_string()
 }
 
-/// From text; none where it is no answer.
+/// Reads it from text; `None` if the text is not an answer.
 pub fn opened_from_json(text: &[u8]) -> Option<Result<Opened, NnError>> {
     let value: Value = serde_json::from_slice(text).ok()?;
     if let Some(error) = value.get("error") {
@@ -424,7 +424,7 @@ fn of_port(value: &Value) -> Option<Port> {
     })
 }
 
-/// The type of a port by its name, which is what it is displayed as.
+/// The type of a port by its displayed name.
 fn port_type(name: &str) -> PortType {
     let mut known = TensorType::ALL.into_iter().map(PortType::Tensor);
     let found = known.find(|ty| ty.to_string() == name);

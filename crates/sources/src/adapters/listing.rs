@@ -25,9 +25,9 @@ pub struct Item {
     pub path: String,
     /// The file's place.
     pub place: Place,
-    /// Its size, where the source states it.
+    /// Its size, if the source states it.
     pub bytes: Option<u64>,
-    /// Its sum, where the source states it.
+    /// Its checksum, if the source states it.
     pub sha256: Option<Digest>,
     /// The source's own name for the file's state, such as an entity tag.
     pub validator: Option<String>,
@@ -44,7 +44,7 @@ pub struct Listing {
     pub items: Vec<Item>,
     /// Its commit or digest, for people.
     pub identity: Option<String>,
-    /// Its sum, where the source states one.
+    /// Its checksum, if the source states one.
     pub pin: Option<Digest>,
     /// Whether it is one file, whose own sum is the pin and which is unpacked if it is an archive.
     pub single: bool,

@@ -34,7 +34,7 @@ pub fn list(path: &Path, limits: Limits) -> Result<Listing, Error> {
     })
 }
 
-/// The snapshot of `main` where a folder is a repository in the cache of huggingface_hub.
+/// The snapshot of `main` if a folder is a repository in the cache of huggingface_hub.
 fn snapshot(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
     if !name.starts_with("models--") {

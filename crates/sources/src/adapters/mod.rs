@@ -1,4 +1,4 @@
-//! Sources as they answer: each lists what it has, and opens one file of it.
+//! The kinds of sources: each adapter lists a source's files, and opens one of them.
 
 mod hub;
 mod listing;

@@ -16,7 +16,7 @@ use url::Url;
 const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
                          application/vnd.docker.distribution.manifest.v2+json, \
                          application/vnd.docker.distribution.manifest.list.v2+json";
-/// A token, with what is said beside it.
+/// Most bytes of a token's response.
 const MAX_TOKEN_BYTES: usize = 64 << 10;
 /// The annotations that name a layer's file, of ORAS and of ModelPack.
 const TITLE: &str = "org.opencontainers.image.title";
@@ -88,7 +88,7 @@ impl Adapter<'_> {
         Ok((url, registry, repository))
     }
 
-    /// Asks a registry, and shows it what it wants to see. Credentials go to the registry, and to the realm that it names.
+    /// Asks a registry, and answers its challenge. Credentials go to the registry, and to the realm that it names.
     async fn ask_registry(
         &mut self,
         url: &Url,

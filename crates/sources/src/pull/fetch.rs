@@ -71,7 +71,8 @@ impl Pull<'_> {
         };
         let mut missing = Vec::new();
         self.have.clear();
-        // The download of an archive is not kept, and what came out of it is. So it need not come again where nothing changed.
+        // The download of an archive is not kept, but its files are. So it need not be downloaded again if nothing
+        // changed.
         let all: Option<Vec<&Downloaded>> = listing.items.iter().map(same).collect();
         if let Some(all) = all.filter(|all| whole && !all.is_empty()) {
             self.have = all.into_iter().cloned().enumerate().collect();

@@ -24,8 +24,8 @@ pub struct Puller {
 }
 
 impl Puller {
-    /// A puller into `models`. Relative paths of the settings are in `folder`; the cache is in `default_cache` where the
-    /// settings name no other.
+    /// A puller into `models`. Relative paths of the settings start from `folder`; the cache is in `default_cache` if
+    /// the settings name no other.
     pub fn new(
         models: &Path,
         default_cache: &Path,

@@ -34,7 +34,7 @@ pub struct Pull<'a> {
     /// Blobs that were hashed in this pull.
     pub hashed: BTreeSet<Digest>,
     pub fetched_bytes: u64,
-    /// Whether what is installed or cached may serve while the source is away.
+    /// Whether installed or cached files may serve while the source is away.
     pub has_substitute: bool,
 }
 
@@ -84,7 +84,7 @@ impl<'a> Pull<'a> {
         Ok(())
     }
 
-    /// Asks the source, until the time for that is over; what was pulled before may serve even then.
+    /// Asks the source until the time for that is over. An earlier pull may serve even then.
     pub async fn in_time<T>(
         &mut self,
         work: impl AsyncFnOnce(&mut Self) -> Result<T, Error>,

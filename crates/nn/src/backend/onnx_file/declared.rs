@@ -68,7 +68,7 @@ impl Declared {
 /// Metadata of a file.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Facts {
-    /// The version of the file format; 0 where the file does not say.
+    /// The version of the file format; 0 if the file does not name one.
     pub ir_version: u64,
     /// The version of each set of operators, by domain; ONNX's own is `""`.
     pub opsets: BTreeMap<String, u64>,

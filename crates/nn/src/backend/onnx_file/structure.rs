@@ -15,7 +15,7 @@ use crate::tensor::TensorType;
 /// Most integers of one attribute or shape that are read. Axes are a handful.
 const MAX_INTEGERS: usize = 64;
 
-/// A graph's operators and what is known of its values.
+/// A graph's operators and the known facts about its values.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Structure {
     /// The version of ONNX's own operators.
@@ -35,7 +35,7 @@ pub(crate) struct Structure {
 pub(crate) struct Value {
     pub ty: PortType,
     pub dims: Option<Vec<Option<u64>>>,
-    /// The first element of a constant: an integer, or a number in FP32. `None` where it is not in the file.
+    /// The first element of a constant: an integer, or a number in FP32. `None` if it is not in the file.
     pub first: Option<f64>,
 }
 
@@ -64,7 +64,7 @@ impl Operator {
         self.integers.get(name)?.first().copied()
     }
 
-    /// The name of the input number `index`, where it is given.
+    /// The name of the input number `index`, if it is given.
     pub fn input(&self, index: usize) -> Option<&str> {
         let name = self.inputs.get(index)?;
         (!name.is_empty()).then_some(name)
@@ -79,7 +79,7 @@ impl Operator {
     }
 }
 
-/// Reads the structure of a graph that was examined before; `None` where it cannot be read.
+/// Reads the structure of a graph that was examined before; `None` if it cannot be read.
 pub(crate) fn structure(graph: &GraphSource) -> Option<Structure> {
     match graph {
         GraphSource::File(path) => read(BufReader::new(File::open(path).ok()?)),
@@ -221,7 +221,7 @@ impl<R: BufRead + Seek> Wire<R> {
                                 value = Some(self.constant(until)?.1);
                             }
                             (field::ATTRIBUTE_TEXT, Item::Until(until)) => {
-                                // A text of another kind is none of ONNX's own attributes'.
+                                // ONNX's own attributes have no text of another kind.
                                 text = self
                                     .bytes(until)?
                                     .and_then(|raw| String::from_utf8(raw).ok());
@@ -253,7 +253,7 @@ impl<R: BufRead + Seek> Wire<R> {
         Ok(())
     }
 
-    /// Type and shape of a tensor in the file, and its name where it has one.
+    /// Type and shape of a tensor in the file, and its name if it has one.
     fn constant(&mut self, end: u64) -> Walked<(Option<String>, Value)> {
         let (mut name, mut dims, mut ty) = (None, Vec::new(), port_type(0));
         let (mut float, mut integers, mut raw) = (None, Vec::new(), None);

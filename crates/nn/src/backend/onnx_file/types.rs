@@ -9,7 +9,7 @@ use crate::backend::port::{Dim, Port, PortType};
 use crate::tensor::TensorType;
 
 impl<R: BufRead + Seek> Wire<R> {
-    /// An input or output, and its parts where it is a sequence or a map.
+    /// An input or output, and its parts if it is a sequence or a map.
     pub fn port(&mut self, end: u64) -> Walked<(Port, Option<Composed>)> {
         let mut port = Port {
             name: String::new(),

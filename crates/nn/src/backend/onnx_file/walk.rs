@@ -133,7 +133,7 @@ impl<R: BufRead + Seek> Walk<R> {
         Ok(function)
     }
 
-    /// A graph; `initialized` is where the outermost one's initializers are noted, and tells it from the others.
+    /// Reads a graph. `initialized` is given for the outermost graph only, and collects the names of its initializers.
     fn graph(
         &mut self,
         end: u64,
@@ -346,8 +346,8 @@ impl<R: BufRead + Seek> Walk<R> {
         Ok((name, initial))
     }
 
-    /// A tensor; returns its name, its shape and few elements, and notes the file it is kept in. Whether the tensor
-    /// also says that it is kept in a file is not asked: runtimes differ in what they ask.
+    /// Reads a tensor. Returns its name, its shape and few elements, and notes the file that holds it. The flag for
+    /// external data is ignored, because runtimes differ in whether they check it.
     fn tensor(&mut self, end: u64) -> Walked<(Option<String>, Initial)> {
         let mut name = None;
         let (mut dims, mut element): (Vec<i64>, u64) = (Vec::new(), 0);

@@ -68,7 +68,7 @@ impl<R: BufRead + Seek> Wire<R> {
         let mut value = 0u64;
         for shift in (0..70).step_by(7) {
             let byte = self.byte()?;
-            // The tenth byte has one bit that counts; what is above it is dropped, as other readers do.
+            // Only one bit of the tenth byte counts. The bits above it are dropped, as other readers do.
             value |= u64::from(byte & 0x7F).checked_shl(shift).unwrap_or(0);
             if byte < 0x80 {
                 return Ok(value);
@@ -115,7 +115,7 @@ impl<R: BufRead + Seek> Wire<R> {
         Ok(())
     }
 
-    /// Whole numbers one after the other; `None`, and skipped, where they are many.
+    /// Whole numbers one after the other; `None`, and skipped, if they are many.
     pub fn numbers(&mut self, end: u64) -> Walked<Option<Vec<i64>>> {
         // A number has ten bytes at most.
         if end - self.at > 10 * MAX_NUMBERS as u64 {
@@ -132,7 +132,7 @@ impl<R: BufRead + Seek> Wire<R> {
         }
     }
 
-    /// The bytes up to a place; `None`, and skipped, where they are many.
+    /// The bytes up to `end`; `None`, and skipped, if they are many.
     pub fn bytes(&mut self, end: u64) -> Walked<Option<Vec<u8>>> {
         let length = end - self.at;
         // An element has eight bytes at most.
@@ -146,7 +146,7 @@ impl<R: BufRead + Seek> Wire<R> {
         Ok(Some(bytes))
     }
 
-    /// The version of ONNX's own operators; `None` where the set belongs to another domain.
+    /// The version of ONNX's own operators; `None` if the set belongs to another domain.
     pub fn opset(&mut self, end: u64) -> Walked<Option<i64>> {
         let (domain, version) = self.operators_of(end)?;
         Ok(domain.is_empty().then_some(version.cast_signed()))

@@ -24,7 +24,7 @@ unsafe impl Sync for CpuMemory {}
 /// Makes a description of the processor's memory. It is never released.
 pub fn cpu_memory(kind: sys::OrtAllocatorType) -> Result<*const sys::OrtMemoryInfo, String> {
     let mut info = ptr::null_mut();
-    // SAFETY: the call writes one pointer to where it is told.
+    // SAFETY: the call writes one pointer to the given place.
     let status = ortsys![unsafe CreateCpuMemoryInfo(
         kind,
         sys::OrtMemType::OrtMemTypeDefault,

@@ -23,7 +23,8 @@ pub struct AskedProvider {
     options: Vec<(&'static str, String)>,
 }
 
-/// The providers a contract asks for, the first to take what it can; none is the processor.
+/// The providers that a contract asks for, in the order in which they take operators; an empty list means the
+/// processor.
 pub fn asked_providers(options: &LoadOptions) -> Result<Vec<AskedProvider>, NnError> {
     let number = || -> Result<String, NnError> {
         let device = options.device.as_deref().unwrap_or("0");
@@ -43,7 +44,7 @@ pub fn asked_providers(options: &LoadOptions) -> Result<Vec<AskedProvider>, NnEr
         name: "CUDAExecutionProvider",
         options: vec![
             ("device_id", device),
-            // Its default is to double what it holds each time; models share the device.
+            // The default doubles the held memory each time, and models share the device.
             ("arena_extend_strategy", "kSameAsRequested".into()),
             // Its default tries every algorithm for each new shape, and batches come in all sizes.
             ("cudnn_conv_algo_search", "HEURISTIC".into()),
@@ -111,7 +112,7 @@ impl AskedProvider {
             Provider::Tensorrt => with(ep::TensorRT::default(), &self.options).build(),
             Provider::Openvino => with(ep::OpenVINO::default(), &self.options).build(),
         };
-        // `ort`'s default is to go on without it.
+        // By default `ort` would go on without it.
         dispatch.error_on_failure()
     }
 

@@ -95,7 +95,7 @@ unsafe impl Sync for Run {}
 impl Run {
     fn new() -> Result<Self, NnError> {
         let mut options = ptr::null_mut();
-        // SAFETY: the call writes one pointer to where it is told.
+        // SAFETY: the call writes one pointer to the given place.
         check(ortsys![unsafe CreateRunOptions(&mut options)])?;
         Ok(Self { options })
     }
@@ -133,7 +133,7 @@ impl Instance for OrtInstance {
         let mut copies: Vec<Vec<u64>> = Vec::new();
         let mut parts: Vec<Value> = Vec::new();
         let mut values: Vec<Value> = Vec::with_capacity(inputs.len());
-        // The names of what is sent, where that is not everything.
+        // The names of the inputs that are sent, if some are left out.
         let mut names: Option<Vec<*const c_char>> = None;
         let mut rest = inputs;
         for (index, entry) in shared.entries.iter().enumerate() {

@@ -21,7 +21,7 @@ use crate::backend::port::{Dim, Port, PortType};
 use crate::error::{NnError, listed, quoted};
 use crate::tensor::{BYTES_PREFIX_BYTES, MAX_RANK, NnTensor, Strings, TensorType, push_string};
 
-/// Most tensors of a sequence, in or out. Each is a value of ONNX Runtime with some hundred bytes of its own.
+/// Most tensors of a sequence, in or out. Each is a value of ONNX Runtime that takes some hundred bytes.
 pub const MAX_SEQUENCE: usize = 65_536;
 
 /// Most maps of a sequence: rows of a batch. Each costs three values of ONNX Runtime to read.
@@ -45,7 +45,7 @@ pub enum Kind {
 impl Kind {
     /// The kind of a type of `ort`, optional values included; `None` for types that no tensors carry.
     pub fn of(ty: &ValueType) -> Option<Self> {
-        // A sequence's elements are copied as they lie in memory, and those of less than a byte lie packed.
+        // A sequence's elements are copied as they lie in memory, and elements of less than a byte are packed there.
         let carried = |ty: &TensorElementType| {
             let ty = port_type(*ty).carried_as();
             ty.filter(|ty| ty.packed_bits().is_none())
@@ -80,7 +80,7 @@ impl Kind {
         }
     }
 
-    /// The ports that carry an input or output called `name`, where it is no single tensor.
+    /// The ports that carry an input or output called `name`, if it is not a single tensor.
     pub fn ports(&self, name: &str, labels: Option<&[String]>) -> Vec<Port> {
         let open = || Dim::Symbolic(String::new());
         let port = |name: String, ty, dims| Port {
@@ -141,8 +141,8 @@ pub fn strings(dims: &[u32], data: &[u8]) -> Result<Value, NnError> {
     let value = Value(value);
     for (index, element) in Strings::new(data).enumerate() {
         let mut buffer: *mut c_char = ptr::null_mut();
-        // SAFETY: the value is a live string tensor; the call makes the element so long and tells where it is. It fails
-        // for an index beyond the shape.
+        // SAFETY: the value is a live string tensor. The call gives the element this length and returns its address. It
+        // fails for an index beyond the shape.
         check(ortsys![unsafe GetResizedStringTensorElementBuffer(
             value.0,
             index,
@@ -175,7 +175,7 @@ pub fn read_strings(value: &Value, elements: usize, most: usize) -> Result<Vec<u
     }
     let mut text = vec![0u8; len];
     let mut offsets = vec![0usize; elements];
-    // SAFETY: both are as long as the call is told; the offsets are one an element.
+    // SAFETY: both buffers have the length that the call is told; there is one offset for each element.
     check(ortsys![unsafe GetStringTensorContent(
         value.0,
         text.as_mut_ptr().cast::<c_void>(),
@@ -194,8 +194,8 @@ pub fn read_strings(value: &Value, elements: usize, most: usize) -> Result<Vec<u
     Ok(data)
 }
 
-/// The shapes of a sequence's tensors, and where the elements of each begin and end. `elements` are what there are in
-/// all.
+/// The shapes of a sequence's tensors, and the range of each tensor's elements. `elements` is the number of all
+/// elements.
 fn shapes_of(shapes: &NnTensor, elements: usize) -> Result<Vec<Vec<u32>>, NnError> {
     let wrong = |what: String| {
         NnError::invalid(format!(
@@ -277,7 +277,7 @@ pub fn parts(values: &NnTensor, shapes: &NnTensor) -> Result<Vec<NnTensor>, NnEr
 /// A sequence value of the values of its tensors.
 pub fn sequence(parts: &[Value]) -> Result<Value, NnError> {
     let mut value = ptr::null_mut();
-    // SAFETY: `Value` is one pointer to a live value; the call reads as many as it is told.
+    // SAFETY: `Value` is one pointer to a live value; the call reads the number that it is told.
     check(ortsys![unsafe CreateValue(
         parts.as_ptr().cast::<*const sys::OrtValue>(),
         parts.len(),

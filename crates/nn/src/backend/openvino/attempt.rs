@@ -1,4 +1,4 @@
-//! The library's error messages: told to a caller only where they must be about that caller's own attempt.
+//! The library's error messages. A caller gets one only if it must belong to the caller's own attempt.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -30,7 +30,7 @@ impl Attempt {
 
     /// The reason of a failure, in words fit for a caller.
     pub fn reason(&self, status: Status) -> String {
-        // SAFETY: the library hands out a copy of its own, or null.
+        // SAFETY: the library returns a copy or null.
         let message = unsafe { take_text(ov::ov_get_last_err_msg().cast_mut()) };
         // In this order: what began after the message was read did not write it.
         let alone = self.began_alone && BEGUN.load(Ordering::SeqCst) == self.number;

@@ -26,8 +26,8 @@ pub const DEFAULT_DEVICE: &str = "CPU";
 pub fn properties(device: &str, options: &LoadOptions) -> Vec<(CString, CString)> {
     let instances = options.instance_count();
     let mode = match options.precision {
-        // The CPU plugin then also leaves activations as they are beside 8-bit weights (DYNAMIC_QUANTIZATION_GROUP_SIZE
-        // 0) and key-value caches in FP32; INFERENCE_PRECISION_HINT = f32 alone does neither.
+        // The CPU plugin then also leaves activations of 8-bit weights unchanged (DYNAMIC_QUANTIZATION_GROUP_SIZE 0)
+        // and keeps key-value caches in FP32; INFERENCE_PRECISION_HINT = f32 alone does neither.
         Precision::Exact => c"ACCURACY",
         Precision::Fast => c"PERFORMANCE",
     };
@@ -70,7 +70,7 @@ pub struct Graph {
     /// The compiled model that new runs use. It exists from the load on.
     pub current: Mutex<Option<Arc<Compiled>>>,
     pub inputs: Vec<Port>,
-    /// Indices that are held against lengths before OpenVINO sees them.
+    /// Indices that are checked against lengths before OpenVINO sees them.
     pub guards: Vec<Guard>,
     pub outputs: Vec<Port>,
     pub elements: Vec<Element>,
@@ -90,7 +90,7 @@ pub struct Compiled {
     pub model: CompiledModel,
     /// The time that compiling took.
     pub took: Duration,
-    /// Whether a run on it ended badly, so that it is to be used no more.
+    /// Whether a run on it failed or was cancelled, so that it must not be used any more.
     pub spoilt: AtomicBool,
     /// Runs begun on it so far, and those under way.
     pub begun: AtomicU64,
@@ -172,7 +172,7 @@ impl Graph {
             .ok_or_else(|| NnError::runtime("the graph is not compiled"))
     }
 
-    /// Compiles the graph anew, unless another call already did.
+    /// Compiles the graph again, unless another call already did.
     pub fn renew(&self, spoilt: &Arc<Compiled>) -> Result<(), NnError> {
         let Some(model) = &self.model else {
             return Ok(());

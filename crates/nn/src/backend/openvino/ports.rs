@@ -46,8 +46,8 @@ impl Found {
 }
 
 impl Ports {
-    /// Holds what the library found against what the file declares. The library drops the names of open dimensions
-    /// and may give two ports one name, so the file's description is the one that is used; both count alike.
+    /// Compares the library's ports with the file's. The library drops the names of open dimensions and may give two
+    /// ports one name, so the file's description is used. The numbers of ports must be equal.
     pub fn agree(&self, what: &str, declared: &[Port]) -> Result<(), NnError> {
         let moved = |(index, port): (usize, &Port)| {
             let named = declared.iter().position(|other| other.name == port.name);
@@ -77,8 +77,8 @@ fn describe(port: &ConstPort) -> Result<Port, Status> {
         rank: ov::ov_dimension_t { min: 0, max: 0 },
         dims: ptr::null_mut(),
     };
-    // SAFETY: the port is live; each call writes where it is told. The element type is read as the number it is,
-    // because a newer library may have one that the enumeration lacks. What is handed out is freed.
+    // SAFETY: the port is live; each call writes to the given place. The element type is read as a number, because a
+    // newer library may have one that the enumeration lacks. Everything that the calls return is freed.
     unsafe {
         check(ov::ov_port_get_element_type(
             port.0,

@@ -19,8 +19,8 @@ use crate::backend::session::{Instance, Interrupt, Session};
 use crate::error::{ErrorCode, NnError};
 use crate::tensor::NnTensor;
 
-/// Outputs beyond which an instance's request is made anew, so that what one large run took is given back. Making one
-/// takes about a millisecond, and computing so many bytes far longer.
+/// Bytes of outputs above which an instance makes a new request, so that the memory of one large run is given back.
+/// Making one takes about a millisecond, and computing so many bytes far longer.
 const KEPT_OUTPUT_BYTES: usize = 32 << 20;
 
 /// The number of times a call is run if other calls spoil the compiled model it runs on. Each try is on a new one. To
@@ -62,7 +62,7 @@ impl Session for OvSession {
 }
 
 struct OvInstance {
-    /// Before what it was made from, so that it goes first.
+    /// Declared before the compiled model, so that it is dropped first.
     request: Request,
     compiled: Arc<Compiled>,
     graph: Arc<Graph>,
@@ -88,7 +88,7 @@ enum Progress {
     Ended,
 }
 
-// SAFETY: the pointer is used under the switch's lock alone, while the instance waits for what it leads to.
+// SAFETY: the pointer is used only under the switch's lock, while the instance waits for the request.
 unsafe impl Send for Progress {}
 
 impl Interrupt for Switch {
@@ -180,8 +180,8 @@ impl Instance for OvInstance {
                                 read(&self.request, *index, port, graph.most_bytes, &mut left)
                             })
                             .collect();
-                    // A request holds its outputs until its next run, and the CPU plugin what it computed them
-                    // from for as long as the compiled model is there.
+                    // A request holds its outputs until its next run. The CPU plugin holds the run's intermediate
+                    // values as long as the compiled model exists.
                     if outputs.is_err() && graph.open_shapes {
                         graph.renew(&self.compiled)?;
                         self.compiled = graph.current()?;
@@ -258,8 +258,8 @@ impl OvInstance {
             })
             .map_err(refused)?;
             let made = Tensor(made);
-            // SAFETY: both handles are live; the request keeps a reference of its own. After the run it still points
-            // at these bytes, and looks at them again only in a run, which sets every input anew.
+            // SAFETY: both handles are live; the request keeps its own reference. After the run it still points at
+            // these bytes, and reads them again only in a run, which sets every input again.
             check(unsafe {
                 ov::ov_infer_request_set_input_tensor_by_index(self.request.0, index, made.0)
             })
@@ -286,7 +286,7 @@ impl OvInstance {
                 _ => *progress = Progress::Started(self.request.0),
             }
         }
-        // SAFETY: the request is live and was started; whatever comes of it, it is idle again afterwards.
+        // SAFETY: the request is live and was started; with every result it is idle again afterwards.
         check(unsafe { ov::ov_infer_request_wait(self.request.0) }).map_err(failed)
     }
 }

@@ -47,7 +47,7 @@ pub fn within_32_bits(tensor: &NnTensor, port: &Port) -> Result<(), NnError> {
 
 /// Copies an output out of its request.
 ///
-/// `left` is what the outputs may still take of `most` bytes in all.
+/// `left` is the part of the `most` bytes that the outputs may still take.
 pub fn read(
     request: &Request,
     index: usize,
@@ -74,9 +74,9 @@ pub fn read(
         dims: ptr::null_mut(),
     };
     let (mut len, mut data) = (0usize, ptr::null_mut());
-    // SAFETY: the tensor is live; each call writes where it is told (the element type as the number it is, see
-    // `describe`). The shape has `rank` lengths and is freed; the data is `len` bytes and lives with the request,
-    // whose instance is borrowed for this call.
+    // SAFETY: the tensor is live; each call writes to the given place (the element type as a number, see `describe` in
+    // `ports`). The shape has `rank` lengths and is freed; the data is `len` bytes and lives with the request, whose
+    // instance is borrowed for this call.
     unsafe {
         check(ov::ov_tensor_get_element_type(
             tensor.0,
@@ -125,8 +125,8 @@ pub fn read(
     }
 }
 
-/// Whether an output of INT64 has an element that OpenVINO could not hold. It converts what is beyond 32 bits to the
-/// least number of 32 bits, which is hardly ever an answer.
+/// Whether an output of INT64 has an element that OpenVINO could not hold. It replaces numbers beyond 32 bits by the
+/// smallest 32-bit number, which is hardly ever an answer.
 fn saturated(tensor: &NnTensor) -> bool {
     let least = i64::from(i32::MIN).to_le_bytes();
     tensor.ty == TensorType::I64 && tensor.data.as_chunks::<8>().0.contains(&least)

@@ -5,7 +5,7 @@ use super::walk::{Operation, Walk};
 use crate::backend::cost::{Attribute, Initial};
 
 impl Walk<'_> {
-    /// Whole numbers computed of whole numbers; `None` where it is not that.
+    /// Whole numbers computed from whole numbers; `None` for everything else.
     pub(super) fn arithmetic(&mut self, operation: &Operation<'_>) -> Case<Option<Value>> {
         let op = operation.node.op.as_str();
         if op == "Shape" {
@@ -164,7 +164,7 @@ impl Walk<'_> {
                 ("Sub", [a, b]) => a.checked_sub(*b),
                 ("Mul", [a, b]) => a.checked_mul(*b),
                 ("Div", [a, b]) => a.checked_div(*b),
-                // The sign of the rest depends on an attribute.
+                // The sign of the remainder depends on an attribute.
                 ("Mod", [a, b]) if *a >= 0 && *b > 0 => Some(a % b),
                 ("Max", all) => all.iter().max().copied(),
                 ("Min", all) => all.iter().min().copied(),

@@ -4,7 +4,7 @@ use super::value::{Case, ITEMS, Items, Length, UNKNOWN, Value, no};
 use super::walk::{Operation, Walk};
 
 impl Walk<'_> {
-    /// Trees, linear models and what prepares data for them. Rows are items where the input has two axes.
+    /// Trees, linear models and their preprocessing. Rows are items if the input has two axes.
     pub(super) fn classical(&mut self, operation: &Operation<'_>) -> Case<Vec<Value>> {
         let x = operation.input(0)?;
         let op = operation.node.op.as_str();

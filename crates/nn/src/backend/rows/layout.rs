@@ -1,4 +1,4 @@
-//! Operators that arrange the axes of a value anew.
+//! Operators that rearrange the axes of a value.
 
 use super::reductions::reduced;
 use super::value::{Case, Items, Length, Value, from_front, no};

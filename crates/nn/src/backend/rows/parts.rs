@@ -1,4 +1,4 @@
-//! Operators that join values, or take parts of them.
+//! Operators that concatenate values, or take parts of them.
 
 use super::value::{ALONG, Case, ITEMS, Items, Length, Place, Value, WHOLE_AXIS, from_front, no};
 use super::walk::{Operation, Walk};
@@ -99,7 +99,7 @@ impl Walk<'_> {
                 let depth = depth.map_err(|_| "has indices of unknown length")?;
                 let shared = operation.int("batch_dims", 0)?;
                 let sound = match (x.axis(), at.axis()) {
-                    // Each item takes of its own row.
+                    // Each item takes elements of its own row.
                     (Some(0), Some(axis)) if at.place == Place::First => {
                         shared == 0
                             && axis + 1 < at.rank()?

@@ -56,7 +56,7 @@ impl Length {
         (names.len() <= MAX_NAMES).then_some(Self { factor, names })
     }
 
-    /// The quotient, where there is one without a rest whatever the names stand for.
+    /// The quotient, if the division has no remainder for any lengths.
     pub(super) fn over(&self, other: &Self) -> Option<Self> {
         if other.factor == 0 || self.factor % other.factor != 0 {
             return None;
@@ -108,7 +108,7 @@ pub(super) struct Value {
     pub(super) dims: Option<Vec<Length>>,
     /// The axis of the items; `None` for a value that is the same whatever items are in the run.
     pub(super) items: Option<Items>,
-    /// Its elements in order, where it is a whole number or a list of some.
+    /// Its elements in order, if it is a whole number or a list of some.
     pub(super) numbers: Option<Vec<Length>>,
     /// Whether it is a list of floating-point numbers that begins with 1, as scales of `Resize` do.
     pub(super) begins_with_one: bool,
@@ -207,7 +207,7 @@ impl Value {
         self.items.as_ref().map(|items| items.axis)
     }
 
-    /// The whole numbers, where all are known.
+    /// The whole numbers, if all are known.
     pub(super) fn known(&self) -> Option<Vec<i64>> {
         self.numbers.as_ref()?.iter().map(Length::known).collect()
     }

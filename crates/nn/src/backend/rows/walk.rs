@@ -93,7 +93,7 @@ impl Operation<'_> {
         }
     }
 
-    /// Axes from an input or from an attribute; `None` where neither is there.
+    /// Axes from an input or from an attribute; `None` without either.
     pub(super) fn axes(&self, input: usize) -> Case<Option<Vec<i64>>> {
         if let Some(value) = self.get(input) {
             let known = value.known();
@@ -426,7 +426,7 @@ impl Operation<'_> {
     }
 }
 
-/// Whether it is known here what becomes of places in an operator.
+/// Whether the rules here know the result of an operator on places.
 pub(super) fn may_hold_places(op: &str) -> bool {
     is_elementwise(op)
         || matches!(

@@ -1,9 +1,9 @@
-//! How much memory a run on tract takes, found out before it takes it.
+//! The memory of a run on tract, computed before the run takes it.
 //!
 //! Decisions:
 //!
-//! - **tract allocates from the process' allocator, which must not fail**, so a run is bounded by what its values will
-//!   take, not by what it took.
+//! - **tract allocates from the process' allocator, which must not fail.** So a run is bounded by the memory that its
+//!   values will take, not by the memory it took.
 //! - **Most graphs are judged once for each set of input shapes.** The sizes of their values follow from those shapes
 //!   ([`needed`]).
 //! - **Graphs whose sizes follow from values are judged at each node** ([`run`]): `Range` makes as many numbers as its
@@ -176,7 +176,7 @@ impl Alive {
     }
 }
 
-/// Bytes a node is about to make: from what is declared of its outputs, or from its inputs where those decide.
+/// Bytes that a node is about to make: from the declaration of its outputs, or from its inputs if those decide.
 fn expected(node: &TypedNode, inputs: &[TValue], symbols: &SymbolValues) -> usize {
     (node.outputs.iter())
         .map(|output| {
@@ -197,7 +197,7 @@ fn expected(node: &TypedNode, inputs: &[TValue], symbols: &SymbolValues) -> usiz
         .fold(0, usize::saturating_add)
 }
 
-/// Bytes of a tensor of this shape; `None` where a dimension is not known.
+/// Bytes of a tensor of this shape; `None` if a dimension is not known.
 fn bytes_of<'a>(
     dims: impl Iterator<Item = &'a TDim>,
     element: usize,

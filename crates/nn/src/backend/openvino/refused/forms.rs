@@ -1,5 +1,5 @@
 //! Forms of operators that OpenVINO answers wrong although it loads them. Each was found by ONNX's operator tests
-//! (`scripts/operators`) and seen again in OpenVINO's own Python package, 2026.4.1, beside ONNX Runtime 1.32.
+//! (`scripts/operators`) and confirmed in OpenVINO's own Python package, 2026.4.1, against ONNX Runtime 1.32.
 
 use std::collections::{HashMap, HashSet};
 
@@ -46,7 +46,7 @@ fn fault<'s>(
     }
 }
 
-/// With past keys, OpenVINO aligns the causal mask with the last query, and ONNX with the first. They agree where there
+/// With past keys, OpenVINO aligns the causal mask with the last query, and ONNX with the first. They agree if there
 /// are as many new keys as queries, as in a decoder.
 fn attention(
     structure: &Structure,
@@ -124,7 +124,7 @@ fn overlap(structure: &Structure, operator: &Operator) -> Option<&'static str> {
         .then_some("drops boxes whose overlap is the threshold, which is 0 here or is not known")
 }
 
-/// OpenVINO answers memory that was never written where all of four repeats are above 1 and not constant.
+/// OpenVINO returns memory that was never written if all of four repeats are above 1 and not constant.
 fn tile<'s>(
     structure: &'s Structure,
     shapes: &Shapes<'s>,
@@ -140,8 +140,8 @@ fn tile<'s>(
     Some("returns memory that was never written if four repeats are not constant")
 }
 
-/// Among equal elements OpenVINO takes others than the first. Indices that pick something else are left alone: what
-/// they pick is as good.
+/// Among equal elements OpenVINO does not take the first. Indices that pick something else are accepted: they pick an
+/// equal value.
 fn top_k<'s>(
     structure: &'s Structure,
     producers: &HashMap<&'s str, &'s Operator>,

@@ -32,7 +32,7 @@ impl<'s> Shapes<'s> {
         self.get(operator.inputs.get(index)?)
     }
 
-    /// Notes the shape of an operator's outputs, where it follows from its inputs.
+    /// Notes the shape of an operator's outputs, if it follows from its inputs.
     pub(super) fn infer(&mut self, operator: &'s Operator) {
         if !matches!(&*operator.domain, "" | "ai.onnx") {
             return;
