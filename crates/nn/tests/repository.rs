@@ -254,7 +254,7 @@ fn what_is_wrong_with_one_model_is_its_state_and_stops_no_other() {
         (
             "other",
             &[
-                "not what model.toml says",
+                "does not match model.toml",
                 "no input \"z\"",
                 "write datatype = \"FP32\"",
                 "input \"x\" (FP32 [N,2])",

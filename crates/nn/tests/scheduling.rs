@@ -317,7 +317,7 @@ async fn an_answer_with_another_number_of_outputs_is_an_error() {
         .await
         .expect_err("one output is missing");
     assert!(
-        error.message.contains("0 outputs where the graph has 1"),
+        error.message.contains("0 outputs and the graph has 1"),
         "{error}"
     );
 }

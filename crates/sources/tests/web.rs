@@ -525,7 +525,7 @@ fn a_folder_is_signed_by_its_list_of_sums() {
     write("SHA256SUMS.minisig", SUMS_SIGNATURE);
     assert!(place.pull(&signed).signed);
     write("config.json", "[]");
-    refused("config.json is not what SHA256SUMS says");
+    refused("config.json does not match SHA256SUMS");
     write("config.json", "{}");
     write("more.json", "{}");
     refused("more.json is not in SHA256SUMS");
