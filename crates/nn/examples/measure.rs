@@ -46,7 +46,7 @@ fn sample(port: &Port, lengths: &Lengths) -> Result<NnTensor, NnError> {
     NnTensor::new(ty, dims, data)
 }
 
-/// What the command line says about lengths: of axes by name, and whole shapes of inputs by name.
+/// The lengths on the command line: of axes by name, and whole shapes of inputs by name.
 #[derive(Clone, Default)]
 struct Lengths {
     axes: HashMap<String, u32>,
@@ -180,7 +180,7 @@ fn measure(
     runtime.block_on(model.infer(inputs))
 }
 
-/// What one instance takes with so many threads, and what two instances of one thread do together.
+/// The time of one instance with so many threads, and of two instances with one thread each.
 fn compare(
     backend: &str,
     backends: &Backends,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// Whether calls share runs.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Joins {
+pub enum SharedRuns {
     /// They do not, and why.
     No(String),
     /// They do. The value is the difference between answers alone and together in the trials, as a part of the largest
@@ -16,7 +16,7 @@ pub enum Joins {
     Yes(Option<f64>),
 }
 
-impl fmt::Display for Joins {
+impl fmt::Display for SharedRuns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::No(reason) => write!(f, "calls run one by one: {reason}"),

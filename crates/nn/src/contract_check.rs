@@ -142,14 +142,14 @@ pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
         priority_levels: contract.batching.priority_levels,
         default_priority: contract.batching.default_priority,
         #[cfg(feature = "native")]
-        joining: joining(contract),
+        batching: batching(contract),
         working_bytes: Some(RUN_MEMORY_BYTES),
     }
 }
 
 /// The options of dynamic batching that a contract asks for, or the reason that calls do not share runs.
 #[cfg(feature = "native")]
-fn joining(contract: &Contract) -> Result<DynamicBatching, String> {
+fn batching(contract: &Contract) -> Result<DynamicBatching, String> {
     let batching = &contract.batching;
     if contract.engine.first_run == FirstRun::Skip {
         return Err("model.toml has first_run = \"skip\", so shared runs were not tried".into());

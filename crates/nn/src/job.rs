@@ -17,11 +17,11 @@ pub(crate) struct Slot {
     /// The time that the run took before `Inner::execute` began.
     pub(crate) ahead: Nanos,
     /// The inputs of a run of several calls, if they were put together before `Inner::execute` began.
-    pub(crate) joined: Option<Joined>,
+    pub(crate) batch: Option<Batch>,
 }
 
 /// Inputs of several calls, put together for one run.
-pub(crate) struct Joined {
+pub(crate) struct Batch {
     pub(crate) inputs: Vec<NnTensor>,
     /// The time that putting them together took.
     pub(crate) took: Nanos,
@@ -33,7 +33,7 @@ impl Slot {
             interrupt: instance.interrupt(),
             instance: Some(instance),
             ahead: 0,
-            joined: None,
+            batch: None,
         }
     }
 
@@ -42,7 +42,7 @@ impl Slot {
             instance: None,
             interrupt: None,
             ahead: 0,
-            joined: None,
+            batch: None,
         }
     }
 }
@@ -64,13 +64,13 @@ pub(crate) struct Start {
     /// Whether it may happen on a server thread.
     pub(crate) quick: bool,
     /// The shapes of its inputs, if it is of several calls.
-    pub(crate) joined: Option<Vec<Vec<u32>>>,
+    pub(crate) batch: Option<Vec<Vec<u32>>>,
 }
 
 impl Start {
     pub(crate) fn shapes(&self) -> Shapes<'_> {
-        match &self.joined {
-            Some(shapes) => Shapes::Joined(shapes.iter()),
+        match &self.batch {
+            Some(shapes) => Shapes::Batch(shapes.iter()),
             None => Shapes::One(self.calls[0].payload.inputs.iter()),
         }
     }
@@ -80,7 +80,7 @@ impl Start {
 #[derive(Clone)]
 pub(crate) enum Shapes<'a> {
     One(std::slice::Iter<'a, NnTensor>),
-    Joined(std::slice::Iter<'a, Vec<u32>>),
+    Batch(std::slice::Iter<'a, Vec<u32>>),
 }
 
 impl<'a> Iterator for Shapes<'a> {
@@ -89,7 +89,7 @@ impl<'a> Iterator for Shapes<'a> {
     fn next(&mut self) -> Option<&'a [u32]> {
         match self {
             Self::One(tensors) => tensors.next().map(|tensor| &tensor.dims[..]),
-            Self::Joined(shapes) => shapes.next().map(|shape| &shape[..]),
+            Self::Batch(shapes) => shapes.next().map(|shape| &shape[..]),
         }
     }
 }

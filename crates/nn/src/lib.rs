@@ -7,7 +7,7 @@
 //! - [`backend`]: one trait, and its implementations on ONNX Runtime, OpenVINO and tract.
 //! - [`layout`]: the layout of a models directory.
 //! - [`schedule`]: decides when calls run, and which calls run together; pure.
-//! - [`batching`]: the options of dynamic batching; [`join`]: puts the tensors of several calls into one run, and
+//! - [`batching`]: the options of dynamic batching; [`batch`]: puts the tensors of several calls into one run, and
 //!   splits the outputs.
 //! - [`model`]: a loaded model, which carries the schedule out on its instances. [`stats`]: its counters.
 //! - [`overdue`]: the threads that models run on, and runs that do not end in time.
@@ -29,6 +29,10 @@ pub mod agreement;
 mod allocation;
 pub mod backend;
 #[cfg(feature = "native")]
+pub mod batch;
+#[cfg(feature = "native")]
+mod batch_trials;
+#[cfg(feature = "native")]
 pub mod batching;
 mod call;
 #[cfg(feature = "native")]
@@ -45,10 +49,6 @@ pub mod histogram;
 mod index_bounds;
 #[cfg(feature = "native")]
 mod job;
-#[cfg(feature = "native")]
-pub mod join;
-#[cfg(feature = "native")]
-mod join_trials;
 mod kept;
 pub mod layout;
 #[cfg(feature = "native")]
@@ -92,7 +92,7 @@ pub use call::for_wasi_nn;
 pub use error::{EngineRefusal, ErrorCode, NnError};
 pub use layout::Unavailable;
 #[cfg(feature = "native")]
-pub use model::{CallOptions, Joins, Model, Stats};
+pub use model::{CallOptions, Model, SharedRuns, Stats};
 #[cfg(feature = "native")]
 pub use repository::{Handle, Lease, Repository, Settings, Snapshot, State};
 pub use tensor::{NnTensor, TensorType};

@@ -4,7 +4,7 @@
 //! Decisions:
 //!
 //! - **Instances.** A model makes at most as many runs at once as it has instances. While all are busy, calls wait, and
-//!   calls that fit together share the next run ([`crate::join`]).
+//!   calls that fit together share the next run ([`crate::batch`]).
 //! - **Short runs stay on the task.** Handing a run to another thread and back costs more than the run of a small
 //!   model. A run qualifies if it cannot take long, whatever its inputs contain ([`crate::schedule::quick`]), and if
 //!   recent runs predict at most [`INLINE_BUDGET`]. If it begins when its call arrives, it happens on the caller's
@@ -30,14 +30,14 @@ use tokio::time::Instant;
 
 use crate::agreement::Agreement;
 use crate::backend::{Backend, Cost, Dim, Graph, GraphSource, LoadOptions, Port, Rows};
+use crate::batch::Plan;
 use crate::batching::DynamicBatching;
 use crate::call;
-pub use crate::call_options::{CallOptions, Joins};
+pub use crate::call_options::{CallOptions, SharedRuns};
 use crate::error::{EngineRefusal, NnError};
 pub use crate::histogram::Histogram;
 use crate::index_bounds::IndexBounds;
 use crate::job::{CallResult, Job, Slot, nanos};
-use crate::join::Plan;
 use crate::model_state::{Inner, Overdue, State};
 use crate::overdue::LONGEST_CALL;
 pub use crate::schedule::pace::INLINE_BUDGET;
@@ -105,12 +105,12 @@ impl Model {
                 .and_then(|dims| dims.first())
                 .is_some_and(|dim| matches!(dim, Dim::Symbolic(_)))
         };
-        let plan = match &options.joining {
+        let plan = match &options.batching {
             Err(reason) => Err(reason.clone()),
             Ok(_) if rules.has_optional() => Err("calls may leave inputs out".into()),
-            Ok(joining) => Plan::new(joining, session.inputs(), session.outputs()),
+            Ok(batching) => Plan::new(batching, session.inputs(), session.outputs()),
         };
-        let asked = options.joining.as_ref().ok();
+        let asked = options.batching.as_ref().ok();
         let is_exact = asked.as_ref().is_some_and(|asked| asked.exact);
         let most_moved = if is_exact { 0.0 } else { MAX_DIFFERENCE };
         let allows_dependent_rows = asked.is_some_and(|asked| asked.allow_dependent_rows);
@@ -119,14 +119,18 @@ impl Model {
             Ok(_) if allows_dependent_rows => Rows::Independent,
             Ok(_) => session.rows(),
         };
-        let joins = match (&rows, asked.is_some_and(|asked| asked.shares)) {
-            (Rows::Independent, true) => Joins::Yes(None),
+        let shared_runs = match (&rows, asked.is_some_and(|asked| asked.shares)) {
+            (Rows::Independent, true) => SharedRuns::Yes(None),
             (Rows::Independent, false) => {
-                Joins::No("model.toml has batching.enabled = false".into())
+                SharedRuns::No("model.toml has batching.enabled = false".into())
             }
-            (Rows::Dependent(reason), _) => Joins::No(reason.clone()),
+            (Rows::Dependent(reason), _) => SharedRuns::No(reason.clone()),
         };
-        let limits = limits(options, instance_count, matches!(joins, Joins::Yes(_)));
+        let limits = limits(
+            options,
+            instance_count,
+            matches!(shared_runs, SharedRuns::Yes(_)),
+        );
         let last_level = limits.levels - 1;
         let quick = Quick::new(&session.cost(), session.is_elsewhere());
         let described = match graph {
@@ -162,7 +166,7 @@ impl Model {
                 given_up: false,
                 wake: None,
                 stats: Stats::default(),
-                joins,
+                shared_runs,
                 rows,
                 quick,
                 shadows: VecDeque::new(),
@@ -200,7 +204,7 @@ impl Model {
         self.0.session.outputs()
     }
 
-    /// Runs at once.
+    /// The number of instances, and so of concurrent runs.
     pub fn instances(&self) -> usize {
         self.0.instance_count
     }
@@ -236,8 +240,8 @@ impl Model {
     }
 
     /// Whether calls share runs.
-    pub fn joins(&self) -> Joins {
-        self.0.lock().joins.clone()
+    pub fn shared_runs(&self) -> SharedRuns {
+        self.0.lock().shared_runs.clone()
     }
 
     /// The present time of a run, from recent runs; zero before the first.
@@ -275,7 +279,7 @@ impl Model {
         self.0.watch_interrupted(state);
     }
 
-    /// Ends runs of [`Model::warm_up`] and [`Model::try_joining`] on another thread, and keeps them from beginning
+    /// Ends runs of [`Model::warm_up`] and [`Model::try_batching`] on another thread, and keeps them from beginning
     /// more. A run on a backend that cannot be interrupted goes on; a run in a separate process is ended with the
     /// process when this is called again.
     pub fn give_up_loading(&self) {
@@ -301,7 +305,7 @@ impl Model {
     /// # Errors
     ///
     /// - `InvalidArgument` when a name, type, shape or length does not fit the model.
-    /// - A [`EngineRefusal::QueueFull`] when the queue is full.
+    /// - An [`EngineRefusal::QueueFull`] when the queue is full.
     /// - The backend's error, without paths; `RuntimeError` when it panics.
     ///
     /// # Cancellation
@@ -314,7 +318,7 @@ impl Model {
         self.infer_with(inputs, CallOptions::default()).await
     }
 
-    /// As [`Model::infer`], and gives up at `deadline` with a [`EngineRefusal::Deadline`].
+    /// As [`Model::infer`], and gives up at `deadline` with an [`EngineRefusal::Deadline`].
     pub async fn infer_by(
         &self,
         inputs: Vec<(String, NnTensor)>,
@@ -377,9 +381,9 @@ impl Model {
 }
 
 /// The scheduler's limits for a model loaded with these options.
-fn limits(options: &LoadOptions, instances: usize, joins: bool) -> Limits {
-    let joining = match &options.joining {
-        Ok(joining) if joins => joining.clone(),
+fn limits(options: &LoadOptions, instances: usize, shared_runs: bool) -> Limits {
+    let batching = match &options.batching {
+        Ok(batching) if shared_runs => batching.clone(),
         _ => DynamicBatching {
             max_items: 1,
             ..DynamicBatching::default()
@@ -389,12 +393,12 @@ fn limits(options: &LoadOptions, instances: usize, joins: bool) -> Limits {
         instances,
         queue_max: options.queue_max,
         levels: options.priority_levels.max(1),
-        max_items: joining.max_items.max(1),
-        max_bytes: joining.max_bytes,
-        max_tokens: joining.padding.map(|padding| padding.max_tokens),
-        preferred: joining.preferred,
-        max_queue_delay: nanos(joining.max_queue_delay),
-        target: joining.target.map(nanos),
+        max_items: batching.max_items.max(1),
+        max_bytes: batching.max_bytes,
+        max_tokens: batching.padding.map(|padding| padding.max_tokens),
+        preferred: batching.preferred,
+        max_queue_delay: nanos(batching.max_queue_delay),
+        target: batching.target.map(nanos),
     }
 }
 

@@ -10,12 +10,12 @@ use tokio::time::Instant;
 
 use crate::agreement::Agreement;
 use crate::backend::{Interrupt, Rows, Session};
+use crate::batch::{Part, Plan};
 use crate::call;
-use crate::call_options::{CallOptions, Joins};
+use crate::call_options::{CallOptions, SharedRuns};
 use crate::error::{NnError, quoted};
 use crate::index_bounds::IndexBounds;
 use crate::job::{Job, ShadowRun, Slot, Start, nanos, total_bytes};
-use crate::join::{Part, Plan};
 use crate::outcome::Outcome;
 use crate::overdue::{self, GRACE, MAX_LOST_OF_MODEL};
 use crate::schedule::pace::INLINE_BUDGET;
@@ -65,7 +65,7 @@ pub(crate) struct State {
     /// The time at which the queue will be looked at next.
     pub(crate) wake: Option<Nanos>,
     pub(crate) stats: Stats,
-    pub(crate) joins: Joins,
+    pub(crate) shared_runs: SharedRuns,
     /// Whether rows depend on each other.
     pub(crate) rows: Rows,
     /// The runs that may happen on a server thread.
@@ -91,9 +91,9 @@ pub(crate) struct Going {
 
 /// The state of a run that exceeds its time; see [`crate::overdue`].
 pub(crate) enum Overdue {
-    /// It is not.
+    /// The run is in time.
     No,
-    /// It was interrupted.
+    /// The run was interrupted.
     Interrupted,
     /// It went on for the grace, and keeps its instance because too many are lost.
     Stuck,
@@ -137,7 +137,7 @@ impl State {
         let mut start = Start {
             run,
             slot,
-            joined: inner.joined_shapes(&calls),
+            batch: inner.batch_shapes(&calls),
             quick: false,
             calls,
         };
@@ -218,9 +218,9 @@ impl State {
     }
 
     pub(crate) fn rows_depend(&mut self, reason: String) {
-        self.scheduler.stop_joining();
+        self.scheduler.stop_batching();
         self.rows = Rows::Dependent(reason.clone());
-        self.joins = Joins::No(reason);
+        self.shared_runs = SharedRuns::No(reason);
     }
 }
 
@@ -346,7 +346,7 @@ impl Inner {
     }
 
     /// The shapes of a run of several calls.
-    fn joined_shapes(&self, calls: &[Waiting<Job>]) -> Option<Vec<Vec<u32>>> {
+    fn batch_shapes(&self, calls: &[Waiting<Job>]) -> Option<Vec<Vec<u32>>> {
         let plan = self.plan.as_ref().ok().filter(|_| calls.len() > 1)?;
         let tensors: Vec<&[NnTensor]> = calls.iter().map(|call| &call.payload.inputs[..]).collect();
         let longest = calls.iter().map(|call| call.ask.length).max().unwrap_or(1);

@@ -19,7 +19,7 @@ pub(crate) struct Outcome {
     pub(crate) items: u32,
     pub(crate) bytes: u64,
     /// The reason that calls of this model must not share runs, if the run showed one.
-    pub(crate) unjoinable: Option<String>,
+    pub(crate) unshareable: Option<String>,
 }
 
 impl Outcome {
@@ -38,7 +38,7 @@ impl Outcome {
             sound: true,
             items: calls.iter().map(|call| call.ask.items).sum(),
             bytes: calls.iter().map(|call| call.ask.bytes).sum(),
-            unjoinable: None,
+            unshareable: None,
         }
     }
 }

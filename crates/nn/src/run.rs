@@ -1,6 +1,6 @@
 //! Runs calls of a model on its instances, as its schedule says.
 
-use super::job::{Job, Joined, Slot, Start};
+use super::job::{Batch, Job, Slot, Start};
 use super::outcome::Outcome;
 use crate::backend::panic_text;
 use crate::error::{EngineRefusal, NnError, quoted};
@@ -27,10 +27,10 @@ impl Inner {
             (Some(_), _) if !self.session.is_elsewhere() => true,
             (Some(instance), calls) => {
                 // A panic occurs again, and is handled, when the run puts the inputs together itself.
-                let joined = catch_unwind(AssertUnwindSafe(|| self.joined(calls.iter())));
-                slot.joined = joined.ok().flatten();
-                match &slot.joined {
-                    Some(joined) => instance.begin(&joined.inputs, INLINE_BUDGET),
+                let batch = catch_unwind(AssertUnwindSafe(|| self.batch(calls.iter())));
+                slot.batch = batch.ok().flatten();
+                match &slot.batch {
+                    Some(batch) => instance.begin(&batch.inputs, INLINE_BUDGET),
                     None => false,
                 }
             }
@@ -42,18 +42,18 @@ impl Inner {
     }
 
     /// Puts the inputs of several calls together. `None` if the model has no plan for that.
-    pub(crate) fn joined<'a>(
+    pub(crate) fn batch<'a>(
         &self,
         calls: impl Iterator<Item = &'a Waiting<Job>> + Clone,
-    ) -> Option<Joined> {
+    ) -> Option<Batch> {
         let plan = self.plan.as_ref().ok()?;
         let began = Instant::now();
         let tensors: Vec<&[NnTensor]> = (calls.clone())
             .map(|call| &call.payload.inputs[..])
             .collect();
         let longest = calls.map(|call| call.ask.length).max().unwrap_or(1);
-        Some(Joined {
-            inputs: plan.join(&tensors, longest),
+        Some(Batch {
+            inputs: plan.concat(&tensors, longest),
             took: nanos(began.elapsed()),
         })
     }
@@ -121,7 +121,7 @@ impl Inner {
                 items: outcome.items,
             },
         );
-        if let Some(reason) = outcome.unjoinable.take() {
+        if let Some(reason) = outcome.unshareable.take() {
             state.rows_depend(reason);
         }
         let shadow = (state.shadow_runs.iter()).position(|shadow| shadow.run == run);
@@ -239,21 +239,21 @@ impl Inner {
                     .collect();
                 let longest = shares.iter().map(|(_, length)| *length).max().unwrap_or(1);
                 // Only the first attempt, which is of all calls, finds them put together.
-                let before = slot.joined.take();
-                let Some(joined) = before.or_else(|| self.joined(calls.iter().copied())) else {
+                let before = slot.batch.take();
+                let Some(batch) = before.or_else(|| self.batch(calls.iter().copied())) else {
                     return Err(NnError::runtime("the model has no plan for batches"));
                 };
-                outcome.bytes = outcome.bytes.max(total_bytes(&joined.inputs));
-                spent.compute_input_ns = joined.took;
-                let outputs = self.on_instance(slot, &joined.inputs);
+                outcome.bytes = outcome.bytes.max(total_bytes(&batch.inputs));
+                spent.compute_input_ns = batch.took;
+                let outputs = self.on_instance(slot, &batch.inputs);
                 let ran = ahead + nanos(started.elapsed());
-                spent.compute_infer_ns = ran.saturating_sub(joined.took);
+                spent.compute_infer_ns = ran.saturating_sub(batch.took);
                 outputs.and_then(|outputs| {
                     let split = plan.split(&outputs, &shares, longest);
                     spent.compute_output_ns =
                         (ahead + nanos(started.elapsed())).saturating_sub(ran);
                     if let Err(error) = &split {
-                        outcome.unjoinable = Some(error.message.clone());
+                        outcome.unshareable = Some(error.message.clone());
                     }
                     split
                 })
@@ -282,7 +282,7 @@ impl Inner {
                     instance: Some(instance),
                     interrupt: None,
                     ahead: 0,
-                    joined: None,
+                    batch: None,
                 },
                 None => Slot::of(self.session.instance()?),
             };

@@ -73,7 +73,7 @@ pub struct Stats {
     pub queue: Histogram,
     /// The time of their runs in the backend.
     pub compute: Histogram,
-    /// From arrival to answer.
+    /// The time from arrival to answer.
     pub total: Histogram,
     /// Time spent putting inputs together, by run.
     pub compute_input_ns: u64,

@@ -2,11 +2,11 @@
 
 use super::job::{Shapes, Slot};
 use super::outcome::differences;
+use crate::batch::Part;
 use crate::call;
 use crate::error::NnError;
 use crate::job::{nanos, total_bytes};
-use crate::join::Part;
-use crate::model::{Joins, MAX_DIFFERENCE, Model, Named};
+use crate::model::{MAX_DIFFERENCE, Model, Named, SharedRuns};
 use crate::schedule::{Class, Nanos};
 use crate::tensor::NnTensor;
 use tokio::time::Instant;
@@ -72,7 +72,7 @@ impl Model {
     /// # Errors
     ///
     /// When one of the calls fails by itself, which proves nothing about shared runs; nothing is changed then.
-    pub fn try_joining(&self, first: Named, second: Named) -> Result<Joins, NnError> {
+    pub fn try_batching(&self, first: Named, second: Named) -> Result<SharedRuns, NnError> {
         let alone = [
             self.try_alone(first.clone())?,
             self.try_alone(second.clone())?,
@@ -84,9 +84,9 @@ impl Model {
                 let largest = pairs.map(|(a, b)| differences(a, b)).fold(0.0, f64::max);
                 self.settle_rows(Ok(largest), "of another call");
             }
-            Err(error) => self.cannot_join(&error),
+            Err(error) => self.cannot_share_runs(&error),
         }
-        Ok(self.joins())
+        Ok(self.shared_runs())
     }
 
     /// Runs one call before the model serves. Blocks; counts nothing.
@@ -125,8 +125,8 @@ impl Model {
         let shares: Vec<(u32, u32)> = parts.iter().map(|part| (part.items, part.length)).collect();
         let longest = parts.iter().map(|part| part.length).max().unwrap_or(1);
         let tensors: Vec<&[NnTensor]> = calls.iter().map(|call| &call[..]).collect();
-        let joined = plan.join(&tensors, longest);
-        let outputs = self.with_slot(|slot| inner.trial(slot, &joined))?;
+        let batch = plan.concat(&tensors, longest);
+        let outputs = self.with_slot(|slot| inner.trial(slot, &batch))?;
         plan.split(&outputs, &shares, longest).map(Some)
     }
 
@@ -152,7 +152,7 @@ impl Model {
         let allowed = self.0.allows_dependent_rows;
         let most = self.0.most_moved;
         if difference <= most || allowed {
-            if let Joins::Yes(before) = &mut state.joins {
+            if let SharedRuns::Yes(before) = &mut state.shared_runs {
                 *before = Some(before.unwrap_or(0.0).max(difference));
             }
             return;
@@ -171,7 +171,7 @@ impl Model {
     }
 
     /// Notes that calls fail together that do not fail alone.
-    pub(crate) fn cannot_join(&self, error: &NnError) {
+    pub(crate) fn cannot_share_runs(&self, error: &NnError) {
         self.0
             .lock()
             .rows_depend(format!("calls fail together: {}", error.message));

@@ -1,5 +1,5 @@
-//! One suite, every backend: what a model must do whichever runtime it is loaded on. Where a backend cannot, the
-//! suite says so by name.
+//! One suite for every backend: the behaviour of a model on every runtime. The suite names the backends that lack
+//! something.
 
 mod support;
 
@@ -60,7 +60,7 @@ const TYPES: [(u64, TensorType); 14] = [
     (onnx_type::STRING, TensorType::Bytes),
 ];
 
-/// Known limitations: what a backend refuses, and must refuse at load.
+/// Known limitations: types that a backend refuses, and must refuse at load.
 fn refuses(backend: &dyn Backend, ty: TensorType) -> bool {
     match backend.name() {
         tract::NAME => matches!(ty, TensorType::Bf16 | TensorType::Bytes),
@@ -900,13 +900,13 @@ fn a_graph_may_keep_weights_in_its_own_folder_and_nowhere_else() {
     }
 }
 
-/// How many products the long graph chains. With matrices of [`LONG_SIDE`] it runs for most of a second on one
-/// thread, with [`LONGER_SIDE`] for several.
+/// The number of products in the long graph. With matrices of [`LONG_SIDE`] it runs for most of a second on one thread,
+/// with [`LONGER_SIDE`] for several seconds.
 const LONG_CHAIN: usize = 200;
 const LONG_SIDE: u32 = 512;
 const LONGER_SIDE: u32 = 1024;
 
-/// `y = x · x · x · …`: long where x is large, quick where it is small, and many operators either way.
+/// `y = x · x · x · …`: long if x is large, quick if it is small, and many operators in both cases.
 fn long_graph(side: D) -> GraphSource {
     let names: Vec<&'static str> = (0..LONG_CHAIN)
         .map(|index| &*format!("v{index}").leak())
@@ -939,7 +939,7 @@ fn a_run_that_is_interrupted_ends_early_and_the_next_one_does_not_feel_it() {
         ..LoadOptions::default()
     };
     for backend in every_backend_both_ways() {
-        // What is run, and what is run after it; the whole of the first is never waited for where shapes are open.
+        // The first and the second run. If shapes are open, the first is never waited for to its end.
         for (side, long, next) in [
             (D::S("N"), unit(LONGER_SIDE), unit(4)),
             (D::N(LONG_SIDE.into()), unit(LONG_SIDE), unit(LONG_SIDE)),
@@ -950,7 +950,7 @@ fn a_run_that_is_interrupted_ends_early_and_the_next_one_does_not_feel_it() {
                 assert_eq!(backend.name(), tract::NAME, "only tract cannot");
                 continue;
             };
-            // One that comes just before the run is meant for it; one that is forgotten is felt by nobody.
+            // An interrupt just before the run is meant for it; an interrupt that was reset has no effect.
             interrupt.interrupt();
             let error = instance
                 .run(std::slice::from_ref(&next))

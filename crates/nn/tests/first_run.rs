@@ -1,5 +1,5 @@
-//! What a model is run on before it serves, and what is said of one that runs on nothing; which graphs a backend is too
-//! old for; and indices outside of a table.
+//! The runs of a model before it serves, and the messages about a model that runs on no input; graphs that a backend is
+//! too old for; and indices outside of a table.
 
 #![allow(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! Loads that take long or never end: what is said of them, what they keep back, and what remains of them.
+//! Loads that take long or never end: the messages about them, their effect on other loads, and their remains.
 
 mod support;
 
@@ -32,7 +32,7 @@ lanes = 1
 /// Longer than any test waits.
 const FOR_EVER: Duration = Duration::from_secs(60);
 
-/// Does what a graph's bytes say.
+/// A backend that follows the instructions in a graph's bytes.
 struct Told;
 
 impl Backend for Told {

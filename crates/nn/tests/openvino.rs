@@ -1,5 +1,5 @@
-//! What is OpenVINO's alone: its own format, and where its arithmetic is narrower than a graph's types. What it has
-//! in common with the other backends is in every_backend.rs, its library in library.rs.
+//! Tests for OpenVINO alone: its own format, and types that it computes in less precision. Tests in common with the
+//! other backends are in every_backend.rs, those of its library in library.rs.
 
 mod support;
 

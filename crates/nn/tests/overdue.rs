@@ -1,5 +1,4 @@
-//! Runs that take longer than anybody waits: who is held up by them, what becomes of their instances, and what ends
-//! them.
+//! Runs that take longer than their callers wait: their effect on other calls, on their instances, and their end.
 
 mod support;
 
@@ -25,7 +24,7 @@ fn load(backend: &dyn Backend, graph: Vec<u8>, instances: usize) -> Model {
     Model::load("m", "1", backend, &graph, &options).expect("it loads")
 }
 
-/// Answers with its input; holds its instance for as many milliseconds as the input says, whatever it is told.
+/// Answers with its input. Keeps its instance for as many milliseconds as the input says, and ignores interrupts.
 fn deaf() -> Scripted {
     Scripted::new(|_, inputs| match as_fp32(&inputs[0])[0] {
         0.0 => Step::Echo,
@@ -196,7 +195,7 @@ fn rounds(times: i64) -> Vec<(String, NnTensor)> {
     vec![("times".into(), times), ("x".into(), fp32(&[1], &[0.5]))]
 }
 
-/// Two server threads, as the smallest machine has: what runs on them would stop everything else.
+/// Two server threads, as on the smallest machine: a run on them would stop everything else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loop_over_a_value_holds_up_nobody_and_ends_at_its_deadline() {
     let model = load(&*onnxruntime(), graphs::counting_loop(), 2);

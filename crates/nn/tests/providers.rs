@@ -1,5 +1,5 @@
-//! What a contract asks to compute on and this machine does not have: always an error of the load that says what there
-//! is, never another device in its place. Machines with such devices are not among those these tests run on.
+//! Devices that a contract asks for and this machine lacks: always an error of the load that lists the existing ones,
+//! never another device in its place. The machines of these tests have no such devices.
 
 mod support;
 

@@ -403,7 +403,7 @@ struct Live {
     runtime: tokio::runtime::Runtime,
 }
 
-/// Short, so that tests are; and still several times what a look takes.
+/// Short, for short tests; and still several times the time of a scan.
 const POLL: Duration = Duration::from_millis(20);
 
 impl Live {
@@ -596,7 +596,7 @@ fn guests_see_a_contract_when_the_engine_has_taken_it_and_requests_under_way_kee
     let serving = live.runtime.block_on(under_way.model()).ok().unwrap();
     let instances = serving.instances();
     drop(serving);
-    // What the graph is not: refused, whatever the text says.
+    // A contract that the graph does not meet is refused, whatever its text is.
     live.models
         .file("m/model.toml", VECTOR.replace("FP32", "INT64"));
     live.until("refused", |_| live.entry("m", 1).reason.is_some());
@@ -609,7 +609,7 @@ fn guests_see_a_contract_when_the_engine_has_taken_it_and_requests_under_way_kee
     });
     assert_eq!(text(&live.repository), VECTOR);
     assert_eq!(live.infer(&under_way).unwrap(), "1");
-    // What it is: taken, and the instances of the old catalogue go on under the old contract.
+    // A contract that the graph meets is accepted; the instances of the old catalogue continue under the old contract.
     let three = VECTOR.replace("lanes = 1", "lanes = 3");
     live.models.file("m/model.toml", &three);
     live.until("taken", |r| text(r) == three);
@@ -630,7 +630,7 @@ fn guests_see_a_contract_when_the_engine_has_taken_it_and_requests_under_way_kee
     drop(old);
     assert!(!path.exists(), "the last instance that saw it is gone");
     live.until("let go", |_| instances_of(&under_way) == 3);
-    // The same where the version itself goes: whoever saw it is answered, everybody else is not.
+    // The same if the version itself is removed: requests that saw it are answered, all others are not.
     let old = live.repository.snapshot().unwrap();
     std::fs::remove_dir_all(live.models.0.join("m")).unwrap();
     live.until("gone", |r| r.handle("m", None).is_err());

@@ -1,5 +1,5 @@
-//! What one run may take: a small request must not make the process grow by gigabytes, nor stay large after it. The
-//! numbers are the operating system's, so these tests have a process of their own and run one after another.
+//! The memory of one run: a small request must not make the process grow by gigabytes, nor stay large after it. The
+//! numbers are the operating system's, so these tests have their own process and run one after another.
 
 mod support;
 
@@ -14,10 +14,10 @@ use support::*;
 
 const MIB: usize = 1 << 20;
 
-/// What a run may take here.
+/// The memory limit of a run here.
 const LIMIT: usize = 256 * MIB;
 
-/// What may stay behind after runs: what allocators keep.
+/// Memory that may stay after runs: the allocators' reserves.
 const SLACK: usize = 96 * MIB;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -75,7 +75,7 @@ fn number(value: i64, dims: &[u32]) -> NnTensor {
 struct Case {
     name: &'static str,
     graph: GraphSource,
-    /// What makes about so many elements, of four or eight bytes.
+    /// Inputs that make about so many elements, of four or eight bytes.
     inputs: fn(elements: i64) -> Vec<(&'static str, NnTensor)>,
 }
 

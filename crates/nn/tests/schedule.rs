@@ -43,19 +43,19 @@ enum End {
     QueueRefusal,
 }
 
-/// What the test knows of a call.
+/// The test's knowledge of a call.
 struct Fate {
     bad: bool,
     end: Option<End>,
     ran: usize,
-    /// Nobody waits for it any more, though it runs.
+    /// Its caller has left, though it runs.
     gone: bool,
 }
 
-/// One model version, and what the test knows about its scheduler.
+/// One model version, and the test's model of its scheduler.
 struct Version {
     scheduler: Scheduler<usize>,
-    /// Runs that go on: when they end, and what is in them.
+    /// Runs under way: their ends, and their calls.
     runs: BTreeMap<RunId, (Nanos, Nanos, Vec<Waiting<usize>>)>,
     waiting: BTreeMap<CallId, (usize, Ask, Nanos)>,
     running: BTreeMap<CallId, usize>,
@@ -69,7 +69,7 @@ struct World {
     now: Nanos,
     versions: Vec<Version>,
     fates: Vec<Fate>,
-    joined: usize,
+    shared: usize,
     held: usize,
 }
 
@@ -102,7 +102,7 @@ impl World {
             now: 1,
             versions: vec![first],
             fates: Vec::new(),
-            joined: 0,
+            shared: 0,
             held: 0,
         }
     }
@@ -252,7 +252,7 @@ impl World {
         assert!(version.waiting.len() <= limits.queue_max.max(1));
     }
 
-    /// Whether a run may be what it is, with the calls of it still among those that wait.
+    /// Checks whether a run is allowed, with its calls still among the waiting ones.
     fn check_cut(&mut self, at: usize, calls: &[Waiting<usize>]) {
         let version = &self.versions[at];
         let limits = version.scheduler.limits();
@@ -272,7 +272,7 @@ impl World {
         if calls.len() == 1 {
             return;
         }
-        self.joined += 1;
+        self.shared += 1;
         assert!(calls.iter().all(|call| call.ask.class == leader.ask.class));
         assert_ne!(leader.ask.class, Class::Alone);
         let ranks: Vec<_> = calls.iter().map(|call| rank(call.id, &call.ask)).collect();
@@ -361,7 +361,7 @@ impl World {
         self.look(at);
     }
 
-    /// Somebody hangs up.
+    /// A caller hangs up.
     fn leave(&mut self) {
         let at = self.random.below(self.versions.len() as u64) as usize;
         let version = &mut self.versions[at];
@@ -397,7 +397,7 @@ impl World {
         self.look(at);
     }
 
-    /// A new version takes over; the old one ends what it has.
+    /// A new version takes over; the old one finishes its calls.
     fn reload(&mut self) {
         let old = self.versions.last_mut().expect("there is always one");
         old.scheduler.close();
@@ -523,7 +523,7 @@ fn every_call_ends_once_in_order_within_the_bounds_whatever_happens() {
         Some(seed) => seed..seed + 1,
         None => 0..many.unwrap_or(SCHEDULES),
     };
-    let (mut ends, mut joined, mut held) = (BTreeMap::new(), 0, 0);
+    let (mut ends, mut shared, mut held) = (BTreeMap::new(), 0, 0);
     for seed in seeds {
         let played = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
@@ -534,13 +534,13 @@ fn every_call_ends_once_in_order_within_the_bounds_whatever_happens() {
         for fate in &world.fates {
             *ends.entry(format!("{:?}", fate.end)).or_insert(0usize) += 1;
         }
-        joined += world.joined;
+        shared += world.shared;
         held += world.held;
     }
-    println!("{ends:?}, {joined} runs shared, {held} times held");
+    println!("{ends:?}, {shared} runs shared, {held} times held");
     if one.is_none() {
         // A simulation in which one of these never happens proves little.
         assert_eq!(ends.len(), 6, "{ends:?}");
-        assert!(joined > 0 && held > 0);
+        assert!(shared > 0 && held > 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Who runs when: instances, the line before them, deadlines, cancelling, and what a broken backend costs.
+//! The order of runs: instances, their queue, deadlines, cancellation, and the cost of a broken backend.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Runs that nobody waits for: that they are compared and counted apart, and that they are in nobody's way.
+//! Shadow runs: they are compared and counted separately, and they delay no call.
 
 mod support;
 
@@ -139,7 +139,7 @@ async fn no_shadow_run_begins_while_somebody_waits() {
     let held = Arc::new(());
     let runs = call();
     until("one runs", || model.stats().in_flight == 1).await;
-    // An instance is busy and nobody waits: it waits for the instance.
+    // An instance is busy and no call waits: the shadow run waits for the instance.
     shadow(&model, -1.0, -1.0, &held);
     assert_eq!(model.stats().shadow.in_flight, 1);
     assert_eq!(model.stats().waiting, 0, "it takes no place in the line");

@@ -1,5 +1,5 @@
-//! Engines in processes of their own: what their ends cost, and what they leave behind. The tests end, stop and bloat
-//! children from outside; no graph here makes a runtime crash.
+//! Engines in separate processes: the cost of their ends, and their remains. The tests end, stop and bloat children
+//! from outside; no graph here makes a runtime crash.
 
 mod support;
 
@@ -27,7 +27,7 @@ async fn a_crash_costs_the_calls_that_ran_and_those_that_wait_are_answered() {
         let model = model.clone();
         async move { ask(&model, asks::SIGSEGV).await }
     });
-    // It may be over before anybody looks.
+    // The call may be over before the first check.
     until("the call runs", || {
         model.stats().running == 1 || crashing.is_finished()
     })
@@ -60,7 +60,7 @@ async fn a_crash_costs_the_calls_that_ran_and_those_that_wait_are_answered() {
 async fn calls_that_share_a_run_all_fail_with_it_and_it_is_not_tried_again() {
     let model = load_with(LoadOptions {
         instances: Some(1),
-        joining: Ok(penstock_nn::batching::DynamicBatching {
+        batching: Ok(penstock_nn::batching::DynamicBatching {
             max_items: 16,
             ..Default::default()
         }),
@@ -302,7 +302,7 @@ async fn many_callers_get_their_own_answers() {
 async fn callers_that_share_runs_get_their_own_answers() {
     let model = load_with(LoadOptions {
         instances: Some(1),
-        joining: Ok(penstock_nn::batching::DynamicBatching {
+        batching: Ok(penstock_nn::batching::DynamicBatching {
             max_items: 16,
             ..Default::default()
         }),

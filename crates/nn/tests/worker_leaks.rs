@@ -1,5 +1,5 @@
-//! What processes of models leave behind in the server: nothing. Alone in its file, because it counts what the whole
-//! process holds.
+//! Processes of models leave nothing behind in the server. The test is alone in its file, because it counts everything
+//! that the process holds.
 
 mod support;
 

@@ -175,7 +175,7 @@ fn without_a_network_what_is_installed_or_cached_serves() {
     let again = place.pull(&from);
     assert!(again.cached && again.offline.is_some());
     assert_eq!(place.read("m/1/model.onnx"), body);
-    // What is pinned is not even asked for.
+    // A pinned model is installed again without a request.
     std::fs::remove_dir_all(place.path("m")).unwrap();
     let before = web.requests().len();
     let pinned = Source {
@@ -415,12 +415,12 @@ fn archives_become_models_and_an_edited_contract_is_kept() {
     );
     assert_eq!(place.read("m/model.toml"), b"two");
     assert_eq!(place.read("m/2/model.onnx"), place.read("m/1/model.onnx"));
-    // What somebody edited stays.
+    // Edited files stay.
     std::fs::write(place.path("m/model.toml"), "mine").unwrap();
     std::fs::remove_dir_all(place.path("m/2")).unwrap();
     assert_eq!(place.pull(&two).installed.unwrap().kept, ["model.toml"]);
     assert_eq!(place.read("m/model.toml"), b"mine");
-    // A version that nobody pulled is not overwritten.
+    // A version that was not pulled is not overwritten.
     std::fs::create_dir_all(place.path("m/3")).unwrap();
     let said = place.try_pull(&Source { version: 3, ..two }).unwrap_err();
     assert!(said.contains("was not pulled"), "{said}");
@@ -500,7 +500,7 @@ fn a_file_is_installed_only_with_a_good_signature_where_a_key_is_given() {
     )
     .unwrap();
     assert!(place.pull(&signed("model.onnx", "k.pub")).signed);
-    // What was signed by one key is not taken for what another signed.
+    // A file that one key signed is not taken for a file that another signed.
     assert!(place.try_pull(&signed("model.onnx", OTHER_KEY)).is_err());
 }
 

@@ -62,7 +62,7 @@ pub struct LoadOptions {
     pub default_priority: Option<u8>,
     /// The options of dynamic batching, or the reason that calls do not share runs.
     #[cfg(feature = "native")]
-    pub joining: Result<crate::batching::DynamicBatching, String>,
+    pub batching: Result<crate::batching::DynamicBatching, String>,
     /// Bytes that one run may hold together, outputs and the values between its operators, weights and inputs not
     /// counted; `None` for as many as it takes. A run that needs more fails with `TooLarge`. ONNX Runtime and tract
     /// refuse before they take the memory; OpenVINO can only look at its outputs afterwards.
@@ -96,7 +96,7 @@ impl Default for LoadOptions {
             priority_levels: 1,
             default_priority: None,
             #[cfg(feature = "native")]
-            joining: Err("it was not asked for".into()),
+            batching: Err("it was not asked for".into()),
             working_bytes: Some(RUN_MEMORY_BYTES),
         }
     }

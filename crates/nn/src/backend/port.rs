@@ -35,7 +35,7 @@ impl fmt::Display for PortType {
 /// One dimension of a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dim {
-    /// This many, always.
+    /// The same length in every call.
     Fixed(u32),
     /// A length that each call chooses. The graph's name for it, empty without a name.
     Symbolic(String),

@@ -59,7 +59,7 @@ fn every_port_is_in_the_contract_as_the_graph_has_it() {
         (&["a", "3"], &["b", "2"], "[a, 3]", "[b, 2]", false),
         (&[], &[], "[]", "[]", false),
     ];
-    for (input, output, in_contract, out_contract, joins) in cases {
+    for (input, output, in_contract, out_contract, shared_runs) in cases {
         let (contract, derived) =
             shapes(vec![port("x", FP32, input)], vec![port("y", FP32, output)]);
         assert_eq!(
@@ -74,7 +74,12 @@ fn every_port_is_in_the_contract_as_the_graph_has_it() {
             "{}",
             derived.text
         );
-        assert_eq!(contract.batch_axis().is_some(), joins, "{}", derived.text);
+        assert_eq!(
+            contract.batch_axis().is_some(),
+            shared_runs,
+            "{}",
+            derived.text
+        );
         assert!(derived.obstacles.is_empty());
     }
 }

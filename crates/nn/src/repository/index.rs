@@ -9,9 +9,9 @@ use crate::model::Model;
 /// The state of a version.
 #[derive(Clone)]
 pub enum State {
-    /// Not ready yet.
+    /// The version is being loaded.
     Loading,
-    /// Answers.
+    /// The version answers.
     Ready(Model),
     /// Unloaded; calls that were there before are still running.
     Draining,

@@ -7,9 +7,9 @@ use super::scan;
 use super::settings::Settings;
 use crate::agreement::{self, Agreement, Compare, Compared};
 use crate::backend::{Backend, Graph, GraphSource, LoadOptions, panic_text};
+use crate::batch_trials::try_rows;
 use crate::error::{NnError, listed, quoted};
 use crate::held::{self, Meter};
-use crate::join_trials::try_rows;
 use crate::kept::{self, Run};
 use crate::layout;
 use crate::model::Model;
@@ -112,7 +112,7 @@ impl Core {
             if let Some(remark) = remark {
                 self.lock().say(name, version, EventKind::Noted, remark);
             }
-            progress.at(Stage::TryingJoins);
+            progress.at(Stage::TryingBatches);
             try_rows(&model, contract);
             layout::rows_agree(contract, version, &model.rows())?;
             if self.settings.compare != Compare::Off {
@@ -201,7 +201,7 @@ impl Core {
             instances: Some(1),
             provider: Provider::Cpu,
             device: None,
-            joining: Err("it is compared with".into()),
+            batching: Err("it is compared with".into()),
             ..options.clone()
         };
         let mut why = "this server has one backend for it".to_owned();

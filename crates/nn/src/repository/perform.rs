@@ -90,7 +90,7 @@ impl Drop for Lease {
     }
 }
 
-/// From names to cells.
+/// The cells of all versions, by model.
 #[derive(Default)]
 pub(super) struct Table {
     pub models: BTreeMap<String, TableModel>,

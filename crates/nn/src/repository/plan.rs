@@ -98,15 +98,15 @@ impl Job {
 /// The state of a version for its callers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Nothing yet.
+    /// The first load has not ended yet.
     Waiting,
-    /// Answers.
+    /// The version answers.
     Ready(Load),
     /// Evicted for the budget; `wanted` when a call waits for it.
     Evicted { wanted: bool },
-    /// Unloaded by request.
+    /// Unloaded on request.
     Unloaded,
-    /// Nothing, and why.
+    /// Every load failed; with the reason.
     Failed(Reason),
 }
 

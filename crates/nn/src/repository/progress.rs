@@ -17,7 +17,7 @@ pub enum Stage {
     /// Every instance runs once.
     WarmingUp,
     /// Two calls run alone and together.
-    TryingJoins,
+    TryingBatches,
     /// Another backend loads the graph and runs the same calls.
     Comparing,
 }
@@ -28,7 +28,7 @@ impl fmt::Display for Stage {
             Self::Reading => "reading its files",
             Self::Compiling => "compiling the graph",
             Self::WarmingUp => "warming up (the first runs)",
-            Self::TryingJoins => "trying batches (several calls in one run)",
+            Self::TryingBatches => "trying batches (several calls in one run)",
             Self::Comparing => "comparing with another backend (models.compare)",
         })
     }

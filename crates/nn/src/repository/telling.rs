@@ -128,17 +128,17 @@ impl Inner {
                             let text = match self.loads.get(id) {
                                 Some(loaded) => {
                                     let model = &loaded.model;
-                                    let (on, joins) = (model.backend(), model.joins());
+                                    let (on, shared_runs) = (model.backend(), model.shared_runs());
                                     let agreement = model.agreement();
                                     match agreement
                                         .filter(|a| !matches!(a, Agreement::Differs { .. }))
                                     {
                                         Some(agreement) => {
                                             format!(
-                                                "ready on {on} in {ms} ms; {joins}; {agreement}"
+                                                "ready on {on} in {ms} ms; {shared_runs}; {agreement}"
                                             )
                                         }
-                                        None => format!("ready on {on} in {ms} ms; {joins}"),
+                                        None => format!("ready on {on} in {ms} ms; {shared_runs}"),
                                     }
                                 }
                                 None => format!("ready in {ms} ms"),

@@ -29,7 +29,7 @@ pub enum Cut {
     /// Run these, in this order, in one run.
     Run(Vec<CallId>),
     /// Wait until then for more calls.
-    Hold(Nanos),
+    Delay(Nanos),
 }
 
 /// The sums over the calls chosen so far.
@@ -37,7 +37,7 @@ struct Share {
     calls: Vec<CallId>,
     items: u32,
     longest: u32,
-    /// Inputs at one item and one element of the filled axis, in bytes, of whichever call has most.
+    /// Inputs at one item and one element of the filled axis, in bytes, of the call with the most.
     unit: f64,
     /// The first deadline among them.
     deadline: Option<Nanos>,
@@ -141,7 +141,7 @@ pub fn cut<T>(queue: &Queue<T>, limits: &Limits, situation: &Situation<'_>) -> C
     if until <= situation.now {
         Cut::Run(share.calls)
     } else {
-        Cut::Hold(until)
+        Cut::Delay(until)
     }
 }
 
@@ -210,7 +210,7 @@ mod tests {
         change(&mut situation);
         match cut(scheduler.queue(), limits, &situation) {
             Cut::Run(ids) => Ok(ids.into_iter().map(|id| id.0).collect()),
-            Cut::Hold(until) => Err(until),
+            Cut::Delay(until) => Err(until),
         }
     }
 

@@ -154,7 +154,7 @@ impl<T> Scheduler<T> {
     }
 
     /// From now on every call runs by itself.
-    pub fn stop_joining(&mut self) {
+    pub fn stop_batching(&mut self) {
         self.limits.max_items = 1;
         self.tempo = Tempo::new(&self.limits);
     }
@@ -162,9 +162,9 @@ impl<T> Scheduler<T> {
     /// Begins a run of one call at once, if an instance is free, no call waits, and no others are expected. The usual
     /// case, and the cheapest.
     pub fn start_alone(&mut self, ask: &Ask, now: Nanos) -> Option<(CallId, RunId)> {
-        let joinable = matches!(ask.class, Class::Like(_)) && ask.items < self.limits.max_items;
+        let shareable = matches!(ask.class, Class::Like(_)) && ask.items < self.limits.max_items;
         let free = self.runs.len() < self.limits.instances && self.queue.is_empty();
-        let delayed = joinable && !self.runs.is_empty() && self.tempo.queue_delay(&self.pace) > 0;
+        let delayed = shareable && !self.runs.is_empty() && self.tempo.queue_delay(&self.pace) > 0;
         if self.closed || !free || delayed || ask.deadline.is_some_and(|deadline| deadline <= now) {
             return None;
         }
@@ -244,7 +244,7 @@ impl<T> Scheduler<T> {
                 pace: &self.pace,
             };
             match cut(&self.queue, &self.limits, &situation) {
-                Cut::Hold(until) => {
+                Cut::Delay(until) => {
                     self.tempo.delay_begins(self.queue.len());
                     todo.wake = Some(until);
                     break;

@@ -32,7 +32,7 @@ const SOON: u32 = 4;
 /// Most shapes that are remembered if a longer shape covers a shorter one.
 const MAX_SHAPES: usize = 4;
 
-/// Most shapes that are remembered if each counts for itself: as many as a shared run has items (`join::MAX_ITEMS`).
+/// Most shapes that are remembered if each counts for itself: as many as a shared run has items (`batching::MAX_ITEMS`).
 /// tract remembers far more shapes that it is prepared for.
 const MAX_SAME_SHAPES: usize = 32;
 

@@ -71,7 +71,7 @@ impl Note {
 pub struct Control(OwnedFd);
 
 impl Control {
-    /// Both ends.
+    /// Makes both ends.
     pub fn pair() -> io::Result<(Self, Self)> {
         let mut ends: [RawFd; 2] = [-1; 2];
         // Packets: a message comes whole, with its descriptors, or not at all.

@@ -33,7 +33,7 @@ pub(super) struct Start {
     pub(super) launcher: Launcher,
     pub(super) open: Open,
     pub(super) bytes: Option<Bytes>,
-    /// Of the runtime.
+    /// The runtime's version.
     pub(super) version: String,
     pub(super) load_timeout: Duration,
 }

@@ -231,7 +231,7 @@ pub struct Open {
 }
 
 impl Open {
-    /// As text.
+    /// Writes it as JSON.
     pub fn to_json(&self) -> String {
         // Field by field: a backend reads the options, so a new one must not get lost on its way to the child.
         let LoadOptions {
@@ -249,7 +249,7 @@ impl Open {
             queue_max: _,
             priority_levels: _,
             default_priority: _,
-            joining: _,
+            batching: _,
             working_bytes,
             precision,
             non_finite,
@@ -275,7 +275,7 @@ impl Open {
         .to_string()
     }
 
-    /// From text.
+    /// Reads it from JSON.
     pub fn from_json(text: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(text).ok()?;
         let path = |name: &str| value[name].as_str().map(PathBuf::from);
@@ -342,7 +342,7 @@ pub struct Opened {
     pub memory_bytes: Option<u64>,
 }
 
-/// As text.
+/// Writes the answer to a load as JSON.
 pub fn opened_to_json(opened: &Result<Opened, NnError>) -> String {
     match opened {
         Ok(opened) => json!({

@@ -84,7 +84,7 @@ enum Progress {
     Begun,
     /// The library runs this request, which lives until the instance says that it is idle.
     Started(*mut ov::ov_infer_request_t),
-    /// It is to end.
+    /// The run is to end.
     Ended,
 }
 
@@ -112,9 +112,9 @@ impl Interrupt for Switch {
 
 /// The stage at which a run failed.
 enum RunError {
-    /// Before it was started.
+    /// The run was not started.
     Refused(NnError),
-    /// While it ran.
+    /// The run failed under way.
     Failed(NnError),
 }
 

@@ -131,9 +131,9 @@ pub fn run(
 
 /// The memory of the values that are still needed.
 struct Alive {
-    /// By node.
+    /// Bytes of each node's values.
     bytes: Vec<usize>,
-    /// The step after which a node's values are wanted no more.
+    /// The step after which a node's values are not needed any more.
     last_use: Vec<usize>,
     step: usize,
     total: usize,

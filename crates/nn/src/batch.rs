@@ -124,7 +124,7 @@ impl Plan {
     }
 
     /// One run's inputs of several calls'.
-    pub(crate) fn join(&self, calls: &[&[NnTensor]], longest: u32) -> Vec<NnTensor> {
+    pub(crate) fn concat(&self, calls: &[&[NnTensor]], longest: u32) -> Vec<NnTensor> {
         (self.inputs.iter().enumerate())
             .map(|(input, filled)| {
                 let parts = || calls.iter().map(|call| &call[input]);
@@ -279,12 +279,12 @@ mod tests {
             outputs: BTreeMap::from([("y".into(), 1)]),
             max_tokens: 100,
         };
-        let joining = DynamicBatching {
+        let batching = DynamicBatching {
             padding: Some(padding),
             ..DynamicBatching::default()
         };
         Plan::new(
-            &joining,
+            &batching,
             &[port("x", &[None, None, Some(2)])],
             &[port("y", &[None, None, Some(2)]), port("z", &[None])],
         )
@@ -295,7 +295,7 @@ mod tests {
     fn calls_that_agree_are_of_one_class_and_others_are_not() {
         let inputs = [port("x", &[None, Some(2)]), port("h", &[None, None])];
         let plan =
-            Plan::new(&DynamicBatching::default(), &inputs, &[port("y", &[None])]).expect("joins");
+            Plan::new(&DynamicBatching::default(), &inputs, &[port("y", &[None])]).expect("a plan");
         let part = |items: u32, free: u32| {
             let data = vec![0; (items * free) as usize];
             plan.part(&[
@@ -336,19 +336,19 @@ mod tests {
         let short = bytes(&[1, 1, 2], &[1, 2]);
         let long = bytes(&[2, 2, 2], &[3, 4, 5, 6, 7, 8, 9, 10]);
         assert_eq!(plan.part(std::slice::from_ref(&short)).length, 1);
-        let joined = plan.join(
+        let batch = plan.concat(
             &[std::slice::from_ref(&short), std::slice::from_ref(&long)],
             2,
         );
         assert_eq!(
-            joined[0],
+            batch[0],
             bytes(&[3, 2, 2], &[1, 2, 9, 9, 3, 4, 5, 6, 7, 8, 9, 10])
         );
         let calls = [std::slice::from_ref(&short), std::slice::from_ref(&long)];
         assert_eq!(plan.shapes(&calls, 2), [vec![3, 2, 2]]);
         let per_item = bytes(&[3], &[20, 21, 22]);
         let split = plan
-            .split(&[joined[0].clone(), per_item], &[(1, 1), (2, 2)], 2)
+            .split(&[batch[0].clone(), per_item], &[(1, 1), (2, 2)], 2)
             .expect("as long as it should be");
         assert_eq!(split[0], [short, bytes(&[1], &[20])]);
         assert_eq!(split[1], [long, bytes(&[2], &[21, 22])]);

@@ -1,9 +1,9 @@
-//! What the engine makes of a model's throughput when many call at once: items a second through [`Model::infer`],
-//! calls joined and not, beside the runtime called directly with its best batch size on as many threads. Ratios
-//! of one run are what is compared; nothing is asserted.
+//! The engine's throughput with many concurrent callers: items a second through [`Model::infer`], with shared runs and
+//! without, compared with the runtime called directly with its best batch size on as many threads. Compare the ratios
+//! of one run; nothing is asserted.
 //!
 //! ```text
-//! PENSTOCK_ONNXRUNTIME=… cargo bench -p penstock-nn --bench joining [-- seconds]
+//! PENSTOCK_ONNXRUNTIME=… cargo bench -p penstock-nn --bench batching [-- seconds]
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -226,16 +226,16 @@ fn main() {
             floors[1].0,
             floors[1].1,
         );
-        for (instances, joins) in [(2, false), (2, true), (1, true)] {
-            let joining = DynamicBatching {
+        for (instances, shared_runs) in [(2, false), (2, true), (1, true)] {
+            let batching = DynamicBatching {
                 padding: case.padding.clone(),
                 ..DynamicBatching::default()
             };
             let options = LoadOptions {
                 instances: Some(instances),
                 intra_op_threads: 2 / instances,
-                joining: if joins {
-                    Ok(joining)
+                batching: if shared_runs {
+                    Ok(batching)
                 } else {
                     Err("measured without".into())
                 },
@@ -251,7 +251,7 @@ fn main() {
                     "  {} instances {} {callers:>2} callers {:>8.0}/s = {:.2} of directly, p50 {:>9.1?} p99 {:>9.1?}, \
                      {:.1} items a run, queue delay {:.1?}",
                     instances,
-                    if joins { "joined" } else { "alone " },
+                    if shared_runs { "shared" } else { "alone " },
                     row.rate,
                     row.rate / floor,
                     row.p50,
@@ -260,8 +260,8 @@ fn main() {
                     row.queue_delay,
                 );
             }
-            if joins {
-                let tried = model.try_joining((case.inputs)(1, 1), (case.inputs)(1, 5));
+            if shared_runs {
+                let tried = model.try_batching((case.inputs)(1, 1), (case.inputs)(1, 5));
                 println!("  together and alone differ by {tried:?}");
             }
         }

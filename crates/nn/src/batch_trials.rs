@@ -12,7 +12,7 @@ use penstock_tensor::contract::Contract;
 use crate::backend::Rows;
 use crate::contract_check::{self, Elements, LARGE_ELEMENT};
 use crate::error::{ErrorCode, NnError};
-use crate::model::{Joins, Model, Named};
+use crate::model::{Model, Named, SharedRuns};
 use crate::outcome::differences;
 use crate::tensor::NnTensor;
 
@@ -70,7 +70,7 @@ pub fn try_rows(model: &Model, contract: &Contract) {
         // up.
         let least = || contract_check::example(contract);
         let tried = least().and_then(|first| Ok((first, least()?)));
-        let _ = tried.and_then(|(first, second)| model.try_joining(first, second));
+        let _ = tried.and_then(|(first, second)| model.try_batching(first, second));
     }
 }
 
@@ -97,7 +97,7 @@ impl Tries<'_> {
                 break;
             }
         }
-        if made > 0 && self.model.joins() == Joins::Yes(None) {
+        if made > 0 && self.model.shared_runs() == SharedRuns::Yes(None) {
             self.model.settle_rows(Ok(0.0), "");
         }
         made
@@ -165,13 +165,13 @@ impl Tries<'_> {
                 let before = rows.len();
                 rows.retain(|(kind, _, _)| self.alone(*kind).is_some());
                 if rows.len() == before {
-                    self.model.cannot_join(&error);
+                    self.model.cannot_share_runs(&error);
                     return true;
                 }
                 match self.together(&rows) {
                     None => return false,
                     Some(Ok(largest)) => self.model.settle_rows(Ok(largest), trial.beside),
-                    Some(Err(error)) => self.model.cannot_join(&error),
+                    Some(Err(error)) => self.model.cannot_share_runs(&error),
                 }
                 true
             }
