@@ -169,7 +169,7 @@ pub(crate) struct Batch {
 /// The storage below the overlay. It is a trait so that tests can have a disk that is slow or fails.
 pub(crate) trait Disk: Send + Sync + 'static {
     fn get(&self, name: &str) -> Result<Option<Value>, String>;
-    /// Whole or not at all, and on the disk when it returns.
+    /// Writes a batch whole or not at all. It is on the disk when this returns.
     fn commit(&self, batch: &Batch) -> Result<(), String>;
     /// Names after this one, in order.
     fn names<'a>(
@@ -180,7 +180,7 @@ pub(crate) trait Disk: Send + Sync + 'static {
     fn used(&self) -> Result<u64, String>;
     /// Bytes the disk has left.
     fn free(&self) -> Result<u64, String>;
-    /// Gives back what deleted entries take, as far as there is room to. May take long.
+    /// Gives the room of deleted entries back, as far as free space allows. May take long.
     fn reclaim(&self) -> Result<(), String>;
 }
 
@@ -222,7 +222,7 @@ impl FjallDisk {
     }
 }
 
-/// Stands in front of every name: the database takes no empty one, and a store does.
+/// Prefix of every stored name: a store takes an empty name, and the database does not.
 pub(crate) const NAME_PREFIX: u8 = b'e';
 
 /// The key that is removed to settle the database. No entry has it, because it is not a valid name.
@@ -324,7 +324,7 @@ pub(crate) fn free_bytes(directory: &Path) -> Result<u64, String> {
     Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
-/// Not asked elsewhere: a full disk then fails a commit, and with it the store.
+/// Other systems are not asked. A full disk there fails a commit, and with it the store.
 #[cfg(not(unix))]
 pub(crate) fn free_bytes(_directory: &Path) -> Result<u64, String> {
     Ok(u64::MAX)

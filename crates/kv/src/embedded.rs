@@ -58,7 +58,7 @@ const SHARDS: usize = 256;
 /// Interval at which the free space on the disk is checked while no write comes.
 const ROOM_EVERY: Duration = Duration::from_millis(500);
 
-/// The pause between two of these.
+/// The pause between two tries to give room back.
 const RECLAIM_EVERY: Duration = Duration::from_secs(2);
 
 /// Listings waiting for their thread; a further one waits asynchronously.
@@ -118,7 +118,7 @@ struct Inner {
 enum NotDone {
     /// The batch is full; try again when it was taken.
     Wait,
-    /// For good.
+    /// The operation failed for good.
     Error(StoreError),
 }
 
@@ -360,7 +360,7 @@ impl Inner {
         let mut disk = self.disk.names(after).peekable();
         let mut names: Vec<String> = Vec::new();
         loop {
-            // One from each side; on both, the overlay knows better.
+            // A name from the overlay and one from the disk. If a name is on both, the overlay is right.
             let from_disk = match disk.peek() {
                 Some(Ok(name)) => Some(name.as_str()),
                 Some(Err(message)) => return Err(StoreError::Unavailable(message.clone())),
@@ -403,7 +403,7 @@ impl Inner {
         loop {
             // The check takes microseconds, little beside a sync, and a fast disk can fill the reserve in a second.
             self.look_for_room();
-            // The database merges when much was written, and into a full store little is.
+            // The database merges after many writes, and a full store gets few.
             if reclaims > 0
                 && self.is_full.load(Ordering::Relaxed)
                 && reclaimed.is_none_or(|at| at.elapsed() >= RECLAIM_EVERY)
@@ -465,7 +465,7 @@ impl Inner {
                 "the disk has {free} bytes left, and {} are kept free",
                 self.settings.min_free_disk_bytes
             )),
-            // Not known: the disk itself will tell.
+            // Unknown: a commit on a full disk will fail.
             _ => None,
         };
         let mut full = self.full.lock();
@@ -519,7 +519,7 @@ impl EmbeddedStore {
     fn over(settings: EmbeddedSettings, disk: Box<dyn Disk>) -> Result<Self, OpenError> {
         let directory = settings.directory.clone();
         let inner = Arc::new(Inner::new(settings, disk));
-        // Before the first write, not some time after it.
+        // Check before the first write.
         inner.look_for_room();
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let failed = |error: std::io::Error| OpenError::Failed {

@@ -385,7 +385,7 @@ impl Store for MemoryStore {
         Reply::ready(self.page(cursor))
     }
 
-    /// Always the same place: nothing here becomes more durable than it is.
+    /// Always the same position: no entry here becomes durable.
     fn position(&self) -> Position {
         Position::default()
     }

@@ -70,7 +70,7 @@ const PIPELINE: usize = 256;
 /// The page size that SCAN is asked for. The server may send some more, so a page stops short of its limit.
 const SCAN_COUNT: usize = 100;
 
-/// Most SCANs for a page. Where others' keys are many, a page may be empty and yet not the last.
+/// Most SCANs for a page. If other applications have many keys, a page may be empty although it is not the last.
 const SCANS_A_PAGE: usize = 50;
 
 /// Prefix of this store's cursors.
@@ -151,7 +151,7 @@ pub enum ConnectError {
     },
 }
 
-/// The connection, as operations find it.
+/// The connection's state for operations.
 enum Link {
     Up {
         connection: MultiplexedConnection,
@@ -248,7 +248,7 @@ impl Shared {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Failed::Redis(error, generation)),
             Err(_) => {
-                // Whatever holds it up, the answers behind it are late as well.
+                // Whatever the cause of the delay, the answers behind it are late as well.
                 self.found_broken(generation);
                 Err(Failed::Store(self.unavailable(&late)))
             }
@@ -370,7 +370,7 @@ impl Shared {
             command.arg("COUNT").arg(SCAN_COUNT);
             let (next, keys): (u64, Vec<Vec<u8>>) = self.ask(0, command).await?;
             place = next;
-            // Others may have made keys of this form that are no names; those are not ours.
+            // Other applications may have made keys of this form that are not names. They are not ours.
             names.extend(keys.into_iter().filter_map(|key| {
                 let key = String::from_utf8(key).ok()?;
                 key.strip_prefix(&self.key_prefix).map(str::to_owned)
@@ -444,7 +444,7 @@ async fn keep(
                 delay = (delay * 2).min(settings.max_reconnect_delay);
             }
         }
-        // Between half and the whole: a server that comes back is not met by all machines at once.
+        // Between half and the whole delay, so that machines do not all reconnect at once.
         let random = RandomState::new().build_hasher().finish();
         sleep(delay / 2 + (delay / 2).mul_f64(random as f64 / u64::MAX as f64)).await;
     }
@@ -467,7 +467,7 @@ async fn watch(shared: &Shared, mut connection: MultiplexedConnection, generatio
                 );
                 match answer.await {
                     Ok(Ok(_)) => {}
-                    // An answer all the same: loading, say, or not permitted.
+                    // This is an answer all the same: loading, for example, or not permitted.
                     Ok(Err(error)) if !error.is_io_error() && !error.is_unrecoverable_error() => {}
                     Ok(Err(error)) => return error.to_string(),
                     Err(_) => return format!("no answer within {:?}", shared.command_timeout),

@@ -71,22 +71,22 @@ pub struct Page {
     pub cursor: Option<String>,
 }
 
-/// An answer that is there, or comes later. A store in memory answers at once, and a request must not
+/// An answer that is ready or comes later. A store in memory answers at once, and a request must not
 /// pay an allocation for that.
 pub enum Reply<'a, T> {
-    /// It is there; taken out when polled.
+    /// The answer. It is taken out when polled.
     Ready(Option<Result<T, StoreError>>),
-    /// It comes.
+    /// The pending answer.
     Later(Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>),
 }
 
 impl<'a, T> Reply<'a, T> {
-    /// An answer that is there.
+    /// An answer that is ready.
     pub fn ready(answer: Result<T, StoreError>) -> Self {
         Self::Ready(Some(answer))
     }
 
-    /// An answer that comes.
+    /// An answer that comes later.
     pub fn later(answer: impl Future<Output = Result<T, StoreError>> + Send + 'a) -> Self {
         Self::Later(Box::pin(answer))
     }

@@ -80,7 +80,7 @@ impl Out<'_, '_> {
                 "the archive has a file `{shown}`, which is not accepted: {fault}"
             )));
         }
-        // File systems that do not tell cases apart would let one overwrite the other.
+        // On a case-insensitive file system one would overwrite the other.
         if !self.seen.insert(path.to_lowercase()) {
             return Err(Error::refused(format!("the archive has `{shown}` twice")));
         }

@@ -146,7 +146,7 @@ impl Cache {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-                // Of an archive whose checksum is wrong, too.
+                // This covers an archive with a wrong checksum, too.
                 Err(e) => return Err(Error::refused(format!("a file cannot be read: {e}"))),
             };
             hasher.update(&buffer[..count]);
@@ -174,7 +174,7 @@ impl Cache {
         let cannot = |e| Error::io(format!("write {}", to.display()), e);
         let folder = to.parent().unwrap_or(&self.root);
         std::fs::create_dir_all(folder).map_err(cannot)?;
-        // Versions share it: what changes one would change all.
+        // Versions share the file, so a change to one would change all.
         std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o444)).map_err(cannot)?;
         std::fs::rename(file, &to).map_err(cannot)?;
         sync_folder(folder).map_err(cannot)

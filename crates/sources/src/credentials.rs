@@ -13,7 +13,7 @@ const MAX_BYTES: u64 = 64 << 10;
 /// Reads environment variables; a parameter, so that tests need not set any.
 pub type Environment = dyn Fn(&str) -> Option<String> + Send + Sync;
 
-/// Credentials, which never show themselves.
+/// Credentials. Their debug form does not show them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 /// The kind of a failure. It decides whether the cache may serve instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The source could not be reached, or is out of order. What was pulled before may serve.
+    /// The source could not be reached, or has failed. An earlier pull may serve.
     Unreachable,
     /// The source answered, and its answer or its data is not acceptable.
     Refused,
-    /// This machine: its disk, its settings.
+    /// The fault is on this machine: its disk or its settings.
     Local,
 }
 
@@ -40,7 +40,7 @@ impl Error {
         Self::new(Kind::Unreachable, message.into())
     }
 
-    /// The source sent something that is not taken.
+    /// The source sent something that is not accepted.
     pub fn refused(message: impl Into<String>) -> Self {
         Self::new(Kind::Refused, message.into())
     }

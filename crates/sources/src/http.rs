@@ -30,14 +30,14 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use url::{Host, Url};
 
-/// Bytes of the headers of an answer.
+/// Most bytes of a response's headers.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 /// Redirects of one request; hubs need two, and a loop needs an end.
 const MAX_REDIRECTS: usize = 8;
-/// For a connection and its TLS handshake.
+/// Time limit of a connection with its TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Asks servers.
+/// An HTTP client for downloads.
 #[derive(Clone)]
 pub struct Client {
     tls: Arc<ClientConfig>,
@@ -104,7 +104,7 @@ impl Response {
         }
     }
 
-    /// Whether it is a page for people, which a model never is.
+    /// Whether it is a web page, which a model never is.
     pub fn is_page(&self) -> bool {
         self.header(&CONTENT_TYPE)
             .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
@@ -184,7 +184,7 @@ impl Client {
         })
     }
 
-    /// Refuses a URL that may not be asked.
+    /// Refuses a URL that downloads may not use.
     pub fn allowed(&self, url: &Url) -> Result<(), Error> {
         match url.scheme() {
             "https" => Ok(()),
@@ -263,7 +263,7 @@ impl Client {
             .await
             .map_err(late)?;
         let stream = stream.map_err(|e| away(&e))?;
-        // Small requests and large answers: nothing is gained by waiting.
+        // Requests are small and responses large, so delaying packets gains nothing.
         let _ = stream.set_nodelay(true);
         let target = match url.query() {
             Some(query) => format!("{}?{query}", url.path()),
@@ -276,7 +276,7 @@ impl Client {
         let mut request = http::Request::get(target)
             .header(HOST, authority)
             .header(USER_AGENT, concat!("penstock/", env!("CARGO_PKG_VERSION")))
-            // Sums are of the bytes as they are kept.
+            // Checksums are those of the uncompressed bytes.
             .header(ACCEPT_ENCODING, "identity");
         for (name, value) in headers {
             request = request.header(name, value);

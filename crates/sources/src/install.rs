@@ -28,7 +28,7 @@ const MAX_RECORD_BYTES: u64 = 64 << 20;
 pub struct Record {
     /// Its address, without secrets.
     pub from: String,
-    /// Under which key the cache knows the source.
+    /// The source's key in the cache.
     pub source: String,
     /// Its sum.
     pub sha256: Digest,
@@ -49,7 +49,7 @@ pub struct Record {
 /// The result of an installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Installed {
-    /// Whether a version of that number was there.
+    /// Whether it replaced a version of that number.
     pub replaced: bool,
     /// Files of the model's folder that were changed since they were pulled, or are the operator's own, and were kept.
     pub kept: Vec<String>,
@@ -166,7 +166,7 @@ pub fn install(
         installed.replaced = true;
         let swapped = rustix::fs::renameat_with(CWD, &stage, CWD, &place, RenameFlags::EXCHANGE);
         if swapped.is_err() {
-            // File systems without an exchange: for a moment there is no such version, and never half of one.
+            // On file systems without an exchange the version is missing for a moment. It is never half there.
             let old = folder.join(format!("{STAGE}{version}-old"));
             remove(&old)?;
             std::fs::rename(&place, &old).map_err(cannot("move", &place))?;

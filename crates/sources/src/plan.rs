@@ -32,11 +32,11 @@ pub struct Held {
 /// The source's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remote {
-    /// It was not asked.
+    /// The source was not asked.
     NotAsked,
-    /// It could not be reached, and why.
+    /// The source could not be reached, with the reason.
     Unreachable(String),
-    /// It refused, and why.
+    /// The source refused, with the reason.
     Refused(String),
     /// The list of its files.
     Listed {
@@ -82,7 +82,7 @@ pub enum Step {
     Make,
     /// Install the files that were made.
     Install,
-    /// Give up, and say why.
+    /// Give up, with the reason.
     GiveUp(String),
 }
 

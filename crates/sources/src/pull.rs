@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 use task::{Pull, stopped};
 
-/// Steps of one plan; six are the most that are needed, and a fault in the cache starts it again.
+/// Most steps of one plan. At most six are needed, and a fault in the cache starts the plan again.
 const MAX_STEPS: usize = 16;
 
 /// The largest small text that is read to arrange files.
@@ -41,7 +41,7 @@ pub struct Outcome {
     pub kept: Option<Kept>,
     /// The result of the installation, if there was one.
     pub installed: Option<Installed>,
-    /// Whether it came from the cache, without a look at the source.
+    /// Whether it came from the cache without asking the source.
     pub cached: bool,
     /// The reason that the source could not be asked, if so.
     pub offline: Option<String>,
@@ -81,7 +81,7 @@ impl Pull<'_> {
         let record = install::record(models, name, version);
         let installed = record.as_ref().map(|record| Held {
             pin: record.sha256,
-            // The record of another source says nothing of this one, and a pin says everything.
+            // A record of another source proves nothing for this one, and a pin proves everything.
             whole: (record.source == self.key || wanted.pin.is_some())
                 && install::whole(models, name, version, record),
             signed: self.is_signed(record.signed_by.as_deref()),

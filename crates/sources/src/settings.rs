@@ -1,4 +1,4 @@
-//! What the operator says of sources: `[[models.sources]]` and `[models.pull]`.
+//! The operator's settings for sources: `[[models.sources]]` and `[models.pull]`.
 
 use crate::address::Address;
 use crate::digest::Digest;
@@ -39,7 +39,7 @@ pub struct SourceSettings {
     pub region: Option<String>,
 }
 
-/// `[models.pull]`: what pulling may cost, and whom it trusts.
+/// `[models.pull]`: the limits and the trust of pulls.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PullSettings {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// The list of checksums that is signed if a model has several files.
 pub const SUMS: &str = "SHA256SUMS";
-/// Its signature.
+/// The file with the signature of [`SUMS`].
 pub const SUMS_SIGNATURE: &str = "SHA256SUMS.minisig";
 /// The suffix of a signature's file name.
 pub const ENDING: &str = ".minisig";

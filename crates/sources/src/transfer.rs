@@ -3,14 +3,14 @@
 use crate::retry::LONGEST_ASKED;
 use std::time::{Duration, SystemTime};
 
-/// The part of a file that is there.
+/// The part of a file that was downloaded before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part {
     /// Its bytes.
     pub bytes: u64,
     /// The server's own name for the file's state: a strong entity tag, or a time of change.
     pub validator: Option<String>,
-    /// Whether the address stands for one content for ever, so that a part needs no validator.
+    /// Whether the address always has the same content, so that a part needs no validator.
     pub immutable: bool,
 }
 
@@ -33,7 +33,7 @@ pub fn conditions(part: &Part, cached: Option<&str>) -> Conditions {
     Conditions {
         from: resumes.then_some(part.bytes),
         if_range: if_range.filter(|_| resumes),
-        // Both together would answer 304 for the state in the cache and leave the part unfinished: harmless, and wanted.
+        // With both, a server answers 304 if the cached state is current. The part then stays unfinished, which is harmless.
         if_none_match: cached.filter(|tag| tag.ends_with('"')).map(str::to_owned),
     }
 }
@@ -77,7 +77,7 @@ pub enum Action {
     Forget,
     /// Ask again later.
     Retry,
-    /// It will not be had.
+    /// The file cannot be downloaded.
     Refused,
 }
 

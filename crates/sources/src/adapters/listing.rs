@@ -31,9 +31,9 @@ pub struct Item {
     pub sha256: Option<Digest>,
     /// The source's own name for the file's state, such as an entity tag.
     pub validator: Option<String>,
-    /// Whether its place stands for one content for ever.
+    /// Whether its place always has the same content.
     pub immutable: bool,
-    /// Whether it is an archive whose files are meant.
+    /// Whether it is an archive that must be unpacked.
     pub archive: bool,
 }
 

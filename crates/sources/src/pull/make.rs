@@ -40,7 +40,7 @@ impl Pull<'_> {
         let single = items.first().filter(|_| listing.single).cloned();
         let mut signed_by = None;
         if let (Some(one), Some(key)) = (&single, &self.signature_key) {
-            // Before anything reads it.
+            // The signature is checked before the archive is read.
             let key = key.clone();
             let blob = self.cache().blob(one.blob.sha256);
             if !blob.is_file() {
@@ -237,7 +237,7 @@ impl Pull<'_> {
     }
 }
 
-/// The sum of several files: of the lines that `sha256sum` prints for them, sorted by path.
+/// The checksum of several files: that of the lines that `sha256sum` prints for them, sorted by path.
 pub fn sum_of(files: &BTreeMap<String, Blob>) -> Digest {
     let lines: String = files
         .iter()

@@ -50,9 +50,9 @@ impl Puller {
         &self.cache
     }
 
-    /// Under which key the cache knows a source.
+    /// The key of a source in the cache.
     pub fn key(source: &Source) -> String {
-        // With the query: another signature of a URL may mean another file.
+        // The query is part of the key: another signature of a URL may mean another file.
         let address = match &source.from {
             Address::Web(url) => url.to_string(),
             other => other.to_string(),
