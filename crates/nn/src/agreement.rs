@@ -18,9 +18,9 @@ pub enum Compare {
     /// Nothing is compared.
     #[default]
     Off,
-    /// It serves, and the log, the index and `/ready` say so.
+    /// The model serves, and the log, the index and `/ready` report the difference.
     Warn,
-    /// It is not served.
+    /// The model does not serve.
     Refuse,
 }
 
@@ -36,22 +36,22 @@ const ABSOLUTE: f64 = 1e-6;
 /// The result of a comparison with another backend.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Agreement {
-    /// No backend could be compared with, and why.
+    /// No other backend could be compared, with the reason.
     Unknown(String),
-    /// Another answers the same.
+    /// Another backend answers the same.
     Agrees {
         /// The other backend.
         with: &'static str,
-        /// Made-up calls that both answered.
+        /// The number of made-up calls that both answered.
         calls: usize,
         /// The largest difference, as a part of the output's largest element.
         largest: f64,
     },
-    /// Another answers differently.
+    /// Another backend answers differently.
     Differs {
         /// The other backend.
         with: &'static str,
-        /// In which output and by how much.
+        /// The output that differs, and the difference.
         what: String,
     },
 }
@@ -80,9 +80,9 @@ impl fmt::Display for Agreement {
 /// The result of comparing two answers to one call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Compared {
-    /// They are the same but for this part of the largest element.
+    /// The answers differ by at most this part of the largest element.
     Same(f64),
-    /// They are not: the output, and how.
+    /// The answers differ: the output, and the difference.
     Other(String),
 }
 
@@ -117,7 +117,7 @@ pub fn compare(
     Compared::Same(largest)
 }
 
-/// By how much two tensors of one type and shape differ, as a part of the largest element.
+/// The difference of two tensors of one type and shape, as a part of the largest element.
 fn one(served: &NnTensor, other: &NnTensor, tolerance: f64) -> Result<f64, String> {
     let whole = !served.ty.is_float();
     if served.data == other.data {
@@ -187,8 +187,8 @@ enum Kind {
 /// The size of floating-point elements that have no range, in a call of extremes.
 const FAR: f64 = 1e4;
 
-/// The size of wider integers that have no range, in a call of extremes: a sum of two is beyond 32 bits. Most
-/// models that take such numbers take places in a table and refuse these, which says nothing.
+/// The size of wider integers that have no range, in a call of extremes: a sum of two is beyond 32 bits. Most models
+/// with such inputs use them as places in a table and refuse these numbers, which proves nothing.
 const LARGE: f64 = 2e9;
 
 /// The calls that both backends are given: the least, noise of several sizes, a longer one, and extremes. The same ones
@@ -275,7 +275,7 @@ fn fill(spec: &TensorSpec, kind: Kind, count: usize, random: &mut dyn FnMut() ->
     data
 }
 
-/// Between which numbers the elements of an input lie.
+/// The range of the elements of an input.
 fn bounds(spec: &TensorSpec, kind: Kind) -> (f64, f64) {
     if spec.has_range() {
         let (low, high) = range(spec);

@@ -1,8 +1,8 @@
-//! Decides which calls of a model may share a run, and makes one call's tensors of several, and back.
+//! Decides which calls of a model may share a run, puts their tensors together, and splits the outputs.
 //!
 //! Two calls may share a run when the model counts items along the first axis of every input and output, and
-//! their tensors agree in every other axis but the one that is filled ([`Padding`](crate::batching::Padding)). Outputs
-//! are handed out as slices of the run's own; only where an axis was filled are they copied, to take the filling off.
+//! their tensors agree in every other axis except the padded one ([`Padding`](crate::batching::Padding)). Outputs
+//! are handed out as slices of the run's own; they are copied only if an axis was padded, to remove the padding.
 
 use bytes::Bytes;
 

@@ -16,9 +16,9 @@ use std::fmt;
 /// The property that the time of a run depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cost {
-    /// From the shapes of the inputs. A run on shorter inputs takes no longer.
+    /// On the shapes of the inputs. A run on shorter inputs takes no longer.
     Shapes,
-    /// From the shapes of the inputs, and the backend prepares itself for each new set of shapes, which takes long.
+    /// On the shapes of the inputs, and the backend prepares itself for each new set of shapes, which takes long.
     EachShape,
     /// On values in the inputs as well, or it is not known; with the reason.
     Values(String),
@@ -92,8 +92,8 @@ pub(crate) struct Function {
     pub opset: Option<i64>,
 }
 
-/// Most operators that are looked at. Functions may call functions, so a small file can stand for a graph without
-/// end. The largest exported graphs have some ten thousand operators.
+/// Most operators that are looked at. Functions may call functions, so a small file can describe an endless graph. The
+/// largest exported graphs have some ten thousand operators.
 const MAX_STEPS: usize = 1 << 18;
 
 /// Most functions that may be inside one another.
@@ -314,7 +314,7 @@ fn shaped_at_run_time(node: &Node) -> Option<(usize, usize)> {
 }
 
 /// The values whose shapes follow from values that callers send, and not from shapes alone. A run with made-up values
-/// says nothing about these shapes. `known` are the names of the initializers.
+/// proves nothing about these shapes. `known` are the names of the initializers.
 pub(crate) fn open_shapes<'n>(
     nodes: &'n [Node],
     known: &'n HashSet<String>,

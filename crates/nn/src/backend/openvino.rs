@@ -140,7 +140,7 @@ impl OpenVino {
         Ok(runtime)
     }
 
-    /// The devices there are, as a contract names them.
+    /// The existing devices, by the names that a contract uses.
     pub fn devices(&self) -> &[String] {
         &self.devices
     }
@@ -215,7 +215,7 @@ impl OpenVino {
             }
         };
         if all_outputs.is_empty() {
-            // The library reads a description of nothing as a graph of nothing.
+            // The library reads an empty description as an empty graph.
             return Err(NnError::new(
                 ErrorCode::InvalidEncoding,
                 "OpenVINO cannot load the graph: it has no output",

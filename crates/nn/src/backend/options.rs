@@ -37,13 +37,13 @@ pub struct LoadOptions {
     pub provider: Provider,
     /// The device, in the backend's own words; the backend's first device if none is named.
     pub device: Option<String>,
-    /// Whether the runtime may compute in fewer bits than the graph says.
+    /// Whether the runtime may compute in fewer bits than the graph has.
     pub precision: Precision,
     /// Whether inputs may hold NaN and infinity. A backend that would answer those with confident numbers refuses the
     /// graph then.
     pub non_finite: bool,
-    /// Outputs to compute, by name; `None` for all. What is left out is neither computed nor checked, which
-    /// lets a graph be served that also has outputs no tensor carries.
+    /// Outputs to compute, by name; `None` for all. Other outputs are neither computed nor checked, so a graph can be
+    /// served although no tensor carries some of its outputs.
     pub outputs: Option<Vec<String>>,
     /// Inputs, by name, that a call may leave out because the graph has a value for them.
     pub optional_inputs: Vec<String>,

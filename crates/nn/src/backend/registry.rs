@@ -86,8 +86,8 @@ impl Backends {
     ///
     /// # Errors
     ///
-    /// `NotFound` when the named backend is not here. There is no falling back to another: numbers may differ
-    /// between backends, so which one answers is the operator's decision.
+    /// `NotFound` when the named backend is not here. No other backend takes its place: numbers may differ between
+    /// backends, so the operator decides which one answers.
     pub fn choose(&self, asked: &str) -> Result<Arc<dyn Backend>, NnError> {
         let names = || self.present.iter().map(|backend| backend.name());
         let found = if asked == AUTO {

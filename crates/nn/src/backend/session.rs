@@ -99,13 +99,13 @@ pub trait Session: Send + Sync {
     }
 }
 
-/// The right to run one call at a time.
+/// An instance of a loaded graph. It runs one call at a time.
 pub trait Instance: Send {
     /// Runs the graph. Blocks.
     ///
-    /// `inputs` are one a port, in the port's order, of the port's type and rank, and true to their own
-    /// length; the model has checked that. One that is absent belongs to an input with a default. The answer has one
-    /// tensor an output port, in that order; an absent one for an optional output without a value.
+    /// `inputs` has one tensor for each port, in the ports' order, of the port's type and rank, and with as many bytes
+    /// as its shape needs; the model has checked that. An absent tensor belongs to an input with a default. The answer
+    /// has one tensor for each output port, in that order, and an absent tensor for an optional output without a value.
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError>;
 
     /// Hands a run to its process, and waits for at most `at_most`. True if [`Instance::run`] on the same inputs, which
@@ -116,7 +116,8 @@ pub trait Instance: Send {
         true
     }
 
-    /// Whether the last run waited for its process to be started again, so that its time says nothing of the model.
+    /// Whether the last run waited for its process to be started again, so that its time proves nothing about the
+    /// model.
     fn waited(&self) -> bool {
         false
     }
@@ -148,7 +149,7 @@ pub trait Interrupt: Send + Sync {
 #[cfg(feature = "native")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessStats {
-    /// Its number, while there is one.
+    /// The process number, while there is a process.
     pub pid: Option<u32>,
     /// The reason that no process answers at the moment.
     pub down: Option<String>,

@@ -50,8 +50,8 @@ mod refused;
 /// The name `model.toml` knows the backend by.
 pub const NAME: &str = "tract";
 
-/// Plans kept for a model that needs one a shape. A plan holds its own copy of the weights in the worst case,
-/// so this is also how many times over a model may be in memory.
+/// Most plans of a model that needs one for each shape. In the worst case a plan holds its own copy of the weights, so
+/// a model may be in memory as many times.
 pub const MAX_PLANS: usize = 8;
 
 /// Sets of input shapes remembered as vetted, by which a model with one plan avoids inferring shapes for each
@@ -166,7 +166,7 @@ enum Plans {
     Fixed(Plan),
     /// One plan for every shape, and the shapes known to make sense.
     Symbolic(Plan, Mutex<HashSet<Shapes>>),
-    /// A plan a shape, the last used last.
+    /// One plan for each shape, the last used last.
     PerShape(Mutex<Vec<(Shapes, Plan)>>),
 }
 
@@ -521,7 +521,7 @@ fn plans_of(model: &InferenceModel, inputs: &[Port]) -> Result<Plans, NnError> {
             Ok(Ok(plan)) => Some(plan),
             Ok(Err(error)) if fixed => return Err(unsupported(error)),
             Err(panic) if fixed => std::panic::resume_unwind(panic),
-            // Perhaps with numbers; the warm-up run finds out before the model is ready.
+            // It may work with numbers. The warm-up run shows that before the model is ready.
             Ok(Err(_)) | Err(_) => None,
         }
     } else {

@@ -34,7 +34,7 @@ pub(super) struct IsolatedInstance {
 }
 
 impl IsolatedInstance {
-    /// Sees to it that the child that serves has this instance. Waits for a child that is started again.
+    /// Makes sure that the serving child has this instance. Waits for a child that is started again.
     pub(super) fn attach(&mut self) -> Result<(), NnError> {
         let shared = self.shared.clone();
         let process = &shared.process;

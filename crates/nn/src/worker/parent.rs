@@ -1,4 +1,4 @@
-//! The server's side: starts a child for each graph, hands it calls, and sees to what happens when it ends.
+//! The server's side: starts a child for each graph, hands it calls, and handles its end.
 
 use super::instance::IsolatedInstance;
 use super::process::{

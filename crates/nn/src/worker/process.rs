@@ -161,7 +161,7 @@ impl Start {
     }
 }
 
-/// A graph's child, whichever it is at the moment.
+/// A graph's current child.
 pub(super) struct Process {
     /// Model and version, for messages.
     pub(super) label: String,
@@ -212,7 +212,8 @@ impl State {
         }
     }
 
-    /// Ends the child, unless it has ended. Its number is not another's: it is given back under this lock.
+    /// Ends the child, unless it has ended. Its number belongs to no other process, because it is released under this
+    /// lock.
     pub(super) fn kill(&mut self) -> bool {
         let Phase::Up { pid, .. } = &self.phase else {
             return false;
@@ -360,7 +361,7 @@ impl Process {
         Ok(running)
     }
 
-    /// Lets go of the child for good.
+    /// Gives the child up for good.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.kill();
@@ -378,7 +379,7 @@ impl Process {
         self.up.store(0, Ordering::SeqCst);
         state.ended = Instant::now();
         state.phase = Phase::Down {
-            // The thread that waits for the child says it better in a moment.
+            // The thread that waits for the child gives the exact reason soon.
             until: Instant::now() + FIRST_WAIT,
             reason: format!("its process was ended because {why}"),
         };

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-/// The wait before the first start after one that went well for long.
+/// The wait before the first restart of a process that was healthy for long.
 pub const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// The longest wait. A model that ends its process again and again costs one load in so long.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// A process that lived so long was well: the next wait is the first again.
+/// A process that lived so long counts as healthy: the next wait is the first again.
 pub const STEADY: Duration = Duration::from_secs(60);
 
 /// The number of times that a process ended soon after it began.

@@ -97,7 +97,7 @@ impl Segment {
         self.file.as_fd()
     }
 
-    /// Takes note of how far the other process has grown the file.
+    /// Notes the size to which the other process has grown the file.
     fn look(&self) -> io::Result<usize> {
         // SAFETY: zeroes are a valid `stat`, which the call fills.
         let mut stat: libc::stat = unsafe { std::mem::zeroed() };

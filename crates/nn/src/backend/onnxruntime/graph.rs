@@ -13,7 +13,7 @@ use crate::backend::cost::Cost;
 use crate::backend::port::{Dim, Port, PortType};
 use crate::backend::rows::Rows;
 
-/// A session and what every call on it needs.
+/// A session with the data that every call on it needs.
 pub struct Shared {
     pub session: ort::session::Session,
     pub inputs: Vec<Port>,
@@ -69,7 +69,7 @@ impl Entry {
             Some(Kind::Tensor) => {
                 let mut port = port(name, inner, has_shape);
                 if optional {
-                    // ONNX Runtime tells no shape of what an optional holds.
+                    // ONNX Runtime gives no shape for the value of an optional.
                     port.dims = None;
                 }
                 (Kind::Tensor, vec![port])

@@ -129,7 +129,7 @@ impl Instance for OrtInstance {
                 inputs.len()
             )));
         }
-        // Aligned copies of what lies badly, and the tensors of sequences; they must outlive the values.
+        // Aligned copies of unaligned inputs, and the tensors of sequences. They must outlive the values.
         let mut copies: Vec<Vec<u64>> = Vec::new();
         let mut parts: Vec<Value> = Vec::new();
         let mut values: Vec<Value> = Vec::with_capacity(inputs.len());

@@ -32,7 +32,7 @@ impl Attempt {
     pub fn reason(&self, status: Status) -> String {
         // SAFETY: the library returns a copy or null.
         let message = unsafe { take_text(ov::ov_get_last_err_msg().cast_mut()) };
-        // In this order: what began after the message was read did not write it.
+        // In this order: a call that began after the message was read did not write it.
         let alone = self.began_alone && BEGUN.load(Ordering::SeqCst) == self.number;
         let told = if alone {
             plain(&message)

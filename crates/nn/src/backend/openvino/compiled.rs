@@ -33,7 +33,7 @@ pub fn properties(device: &str, options: &LoadOptions) -> Vec<(CString, CString)
     };
     let mut properties = vec![(c"EXECUTION_MODE_HINT".to_owned(), mode.to_owned())];
     let mut set = |key: &CStr, value: String| {
-        // A number or a word of ours has no zero byte.
+        // Our numbers and words have no zero byte.
         properties.push((key.to_owned(), CString::new(value).unwrap_or_default()));
     };
     if device == DEFAULT_DEVICE {
@@ -57,7 +57,7 @@ pub fn properties(device: &str, options: &LoadOptions) -> Vec<(CString, CString)
     properties
 }
 
-/// A graph and what every call on it needs.
+/// A graph with the data that every call on it needs.
 pub struct Graph {
     pub core: Core,
     pub device: CString,
@@ -76,7 +76,7 @@ pub struct Graph {
     pub elements: Vec<Element>,
     /// The position of each of `outputs` among all outputs of the graph.
     pub output_at: Vec<usize>,
-    /// Bytes that the outputs of a run may have together. What is between the operators cannot be bounded here.
+    /// Bytes that the outputs of a run may have together. The values between operators cannot be bounded here.
     pub most_bytes: usize,
     pub cost: Cost,
     pub rows: Rows,

@@ -8,7 +8,7 @@ use openvino_sys::ov_status_e as Status;
 
 use crate::error::NnError;
 
-/// Handles of the library's, released when they go.
+/// The library's handles, released when they are dropped.
 macro_rules! owned {
     ($($name:ident($handle:ty), $free:path;)+) => {$(
         pub struct $name(pub *mut $handle);

@@ -73,7 +73,7 @@ struct OvInstance {
 // ov::InferRequest allows while it runs; see `Progress`.
 unsafe impl Send for OvInstance {}
 
-/// Through this an instance's run is ended early.
+/// The switch that ends an instance's run early.
 struct Switch(Mutex<Progress>);
 
 /// The progress of an instance's run.
@@ -216,7 +216,7 @@ impl OvInstance {
             )
         };
         let refused = |status: Status| RunError::Refused(wrong(status));
-        // Aligned copies of what lies badly; they and the inputs outlive the run, which is waited for below.
+        // Aligned copies of unaligned inputs. They and the inputs outlive the run, which is waited for below.
         let mut copies: Vec<Vec<u64>> = Vec::new();
         let ports = (self.graph.inputs.iter()).zip(&self.graph.elements);
         for (index, (tensor, (port, element))) in inputs.iter().zip(ports).enumerate() {

@@ -13,10 +13,10 @@ use crate::backend::port::Port;
 use crate::error::{NnError, quoted};
 use crate::tensor::{NnTensor, TensorType};
 
-/// Outputs may have more dimensions than inputs may, but not without end.
+/// Most dimensions of an output. Inputs may have fewer.
 const MAX_OUTPUT_RANK: i64 = 64;
 
-/// Refuses what OpenVINO would cut to its lowest 32 bits without a word.
+/// Refuses numbers that OpenVINO would silently cut to their lowest 32 bits.
 pub fn within_32_bits(tensor: &NnTensor, port: &Port) -> Result<(), NnError> {
     fn beyond<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> i128) -> Option<i128> {
         let (elements, _) = data.as_chunks::<N>();
