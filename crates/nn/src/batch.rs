@@ -23,9 +23,9 @@ pub(crate) struct Part {
 /// The way the tensors of one model are put together.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// By input, in the graph's order: the axis that is filled and the element it is filled with.
+    /// The padded axis and its padding element, by input in the graph's order.
     inputs: Vec<Option<(usize, Vec<u8>)>>,
-    /// By output, in the graph's order: the axis that is filled.
+    /// The padded axis, by output in the graph's order.
     outputs: Vec<Option<usize>>,
     /// Axes that calls choose and must agree in: input and axis.
     free: Vec<(usize, usize)>,
@@ -109,7 +109,7 @@ impl Plan {
         }
     }
 
-    /// The shapes of one run's inputs of several calls'.
+    /// The shapes of the inputs of a run of several calls.
     pub(crate) fn shapes(&self, calls: &[&[NnTensor]], longest: u32) -> Vec<Vec<u32>> {
         (self.inputs.iter().enumerate())
             .map(|(input, filled)| {
@@ -123,7 +123,7 @@ impl Plan {
             .collect()
     }
 
-    /// One run's inputs of several calls'.
+    /// The inputs of a run of several calls.
     pub(crate) fn concat(&self, calls: &[&[NnTensor]], longest: u32) -> Vec<NnTensor> {
         (self.inputs.iter().enumerate())
             .map(|(input, filled)| {
@@ -209,7 +209,7 @@ fn tensor(like: &NnTensor, dims: Vec<u32>, data: Vec<u8>) -> NnTensor {
     }
 }
 
-/// Bytes of one element of `axis`: all that lies behind it.
+/// Bytes of one element of `axis`: the product of the axes after it.
 fn stride(tensor: &NnTensor, axis: usize) -> usize {
     let behind: usize = tensor.dims[axis + 1..]
         .iter()

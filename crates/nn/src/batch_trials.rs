@@ -36,7 +36,7 @@ const MOST_ROWS: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Lengths {
     Least,
-    /// The axis that is filled is longer than the least.
+    /// The padded axis is longer than the least.
     Filled,
     Usual,
 }
@@ -84,7 +84,7 @@ struct Tries<'a> {
 }
 
 impl Tries<'_> {
-    /// Makes all trials, as long as there is time and nothing was found; returns how many were made.
+    /// Makes all trials, until the time is over or a difference is found. Returns the number of trials.
     fn all(&mut self) -> usize {
         let mut made = 0;
         for (index, trial) in trials(self.contract).into_iter().enumerate() {
@@ -158,10 +158,10 @@ impl Tries<'_> {
                 self.model.settle_rows(Ok(largest), trial.beside);
                 true
             }
-            // A run may hold less than so many rows need; that is known of each run beforehand, and says nothing.
+            // The memory limit of a run may be too small for so many rows. That proves nothing about shared runs.
             Some(Err(error)) if error.code == ErrorCode::TooLarge => false,
             Some(Err(error)) => {
-                // One that fails alone as well is no neighbour that a run would have for long.
+                // A row that fails alone, too, would soon leave a shared run.
                 let before = rows.len();
                 rows.retain(|(kind, _, _)| self.alone(*kind).is_some());
                 if rows.len() == before {
@@ -198,7 +198,7 @@ impl Tries<'_> {
     }
 }
 
-/// The trials of a contract, the most telling first.
+/// The trials of a contract, the most conclusive first.
 fn trials(contract: &Contract) -> Vec<Trial> {
     use Elements::{All, Greatest, Least, Small, Spread, Usual};
     use Lengths::{Filled, Least as Short, Usual as Long};

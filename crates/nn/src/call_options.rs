@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// Whether calls share runs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SharedRuns {
-    /// They do not, and why.
+    /// They do not, with the reason.
     No(String),
     /// They do. The value is the difference between answers alone and together in the trials, as a part of the largest
     /// element; `None` if it was not tried.
@@ -39,9 +39,9 @@ pub struct CallOptions {
     /// Its priority; 1 runs first. Without one the model's default applies; a number beyond the model's levels means
     /// the last.
     pub priority: Option<u8>,
-    /// Set when the call leaves the queue and begins to run: from then on dropping it saves nothing unless every
-    /// other call of its run goes as well.
+    /// Set when the call leaves the queue and begins to run: from then on dropping it saves work only if every other
+    /// call of its run is dropped as well.
     pub begun: Option<Arc<AtomicBool>>,
-    /// Its rows are items of their own, put into one call to save runs: it is not run where rows depend on each other.
+    /// Its rows are separate items, put into one call to save runs. It is refused if rows depend on each other.
     pub is_joined: bool,
 }

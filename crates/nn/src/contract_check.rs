@@ -66,7 +66,7 @@ fn side(role: &str, specs: &[TensorSpec], ports: &[Port], faults: &mut Vec<Strin
 
 /// The difference between contract and graph in the shape of an output, with the remedy.
 pub fn output_shape(contract: &Contract, spec: &TensorSpec, port: &Port) -> Option<String> {
-    // An axis of outputs alone promises nothing about its length, so that a fixed one keeps the promise.
+    // An axis that only outputs have promises no length, so a fixed length meets it.
     let free = |symbol: &str| {
         let mut of_inputs = contract.inputs.iter().flat_map(|spec| &spec.shape);
         of_inputs.all(|axis| !matches!(axis, Axis::Symbol(name) if name == symbol))
@@ -133,7 +133,7 @@ pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
             .filter_map(|spec| Some((spec.name.clone(), spec.labels.clone()?)))
             .collect(),
         empty_inputs: contract.may_be_empty(),
-        // Their files are the server's to know.
+        // Only the server knows their files.
         operator_libraries: Vec::new(),
         queue_max: contract
             .engine
@@ -197,7 +197,7 @@ fn batching(contract: &Contract) -> Result<DynamicBatching, String> {
         max_queue_delay: batching.max_wait_ms.map_or(default.max_queue_delay, ms),
         preferred: batching.preferred_items.clone(),
         target: batching.latency_target_ms.map(ms),
-        // A filled axis is summed in another order, and the operator asked for it.
+        // A padded axis is summed in another order, and the operator asked for it.
         exact: padding.is_none() && !batching.is_required,
         padding,
         shares: batching.enabled,
@@ -214,7 +214,7 @@ pub(crate) const MAX_FILL_LIST: usize = 16;
 /// The elements of a made-up tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Fill {
-    /// The minimum, or zero, or the maximum where zero is above it.
+    /// The minimum; without one zero, or the maximum if that is below zero.
     Least,
     /// One, or the end of the range that is nearest to it.
     Ones,

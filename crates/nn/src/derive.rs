@@ -165,7 +165,7 @@ impl Description {
             (Some(Dim::Fixed(length)), Some(only)) if u64::from(*length) == only => {
                 Dim::Fixed(*length)
             }
-            // A name that an input has, too, and that is not as long there, says nothing.
+            // A name proves nothing if an input has it with another length.
             (Some(Dim::Symbolic(symbol)), _)
                 if !symbol.is_empty()
                     && !(self.inputs.iter().flat_map(|input| &input.dims).flatten())

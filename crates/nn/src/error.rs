@@ -53,7 +53,7 @@ impl fmt::Display for ErrorCode {
 /// The reason that the engine refused or dropped a sound call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EngineRefusal {
-    /// As many calls wait for the model as may wait. The host answers 503 with `Retry-After`.
+    /// The model's queue is full. The host answers 503 with `Retry-After`.
     QueueFull,
     /// The model is being unloaded, or the server stops: the call was not run. The host answers 503.
     NotReady,
@@ -61,7 +61,7 @@ pub enum EngineRefusal {
     Deadline,
     /// The queue before the call is too long for its deadline: not run. The host answers 503 with `Retry-After`.
     Shed,
-    /// The caller went away before the call ran.
+    /// The caller left before the call ran.
     Gone,
     /// The process that ran the call ended. The host answers 503 with `Retry-After`.
     Ended,
@@ -84,7 +84,7 @@ pub struct NnError {
 }
 
 impl NnError {
-    /// An error of `code` that is no refusal.
+    /// An error of `code` that is not a refusal.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -138,7 +138,7 @@ impl NnError {
         }
     }
 
-    /// The same error, with when to come back.
+    /// The same error, with the time to retry.
     #[cfg(feature = "native")]
     #[must_use]
     pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
@@ -158,7 +158,7 @@ impl std::error::Error for NnError {}
 /// The longest text from outside (a guest's tensor name, a backend's message) that an error repeats.
 const MAX_QUOTED_CHARS: usize = 80;
 
-/// `text` fit to stand in an error message: quoted, control characters escaped, cut at a bound, because the
+/// `text` for an error message: quoted, control characters escaped, cut at a bound, because the
 /// text may be a megabyte a guest made up.
 pub(crate) fn quoted(text: &str) -> String {
     match text.char_indices().nth(MAX_QUOTED_CHARS) {

@@ -22,12 +22,12 @@ use crate::tensor::NnTensor;
 /// Most inputs that are made up for one model.
 pub const MAX_TRIES: usize = 24;
 
-/// The largest tensor of a try beyond the first, which alone is as the contract demands. Activations take many times
-/// their input, and a try must not fill memory.
+/// The largest tensor of a try after the first. Only the first has exactly the contract's size. Activations take many
+/// times their input, and a try must not fill memory.
 const MAX_TRY_BYTES: usize = 16 << 20;
 
 /// After this time no further try begins. Tries that fail do so at once in most graphs, because shapes and indices are
-/// looked at early.
+/// checked early.
 pub const TIME_FOR_TRIES: Duration = Duration::from_secs(15);
 
 /// Lengths that are tried for symbolic axes if the least length does not run: powers of two up to the size of an image,
@@ -56,7 +56,7 @@ enum Use {
     Zeros,
     /// Any value that is 1: repeats, scales, steps, divisors, counts.
     Ones,
-    /// 1, whatever else is tried: integers divided by 0 end some runtimes.
+    /// 1 in every try: integers divided by 0 end some runtimes.
     Divisor,
     /// 2 in every element.
     Twos,

@@ -1,6 +1,6 @@
 //! Times, counted by size.
 
-/// Upper bounds of a histogram's buckets in nanoseconds; one more bucket is for what lies above. From a tenth of
+/// Upper bounds of a histogram's buckets in nanoseconds; one more bucket is for longer times. From a tenth of
 /// the quickest model's run to the longest a caller waits.
 pub const BOUNDS_NS: [u64; 20] = [
     20_000,

@@ -16,7 +16,7 @@ use crate::tensor::{NnTensor, TensorType};
 pub(crate) struct IndexBounds(Vec<(usize, u64)>);
 
 impl IndexBounds {
-    /// Those of `graph`, whose inputs stand in the order of `ports`.
+    /// The bounds of `graph`, whose inputs have the order of `ports`.
     pub fn of(graph: &Graph, ports: &[Port]) -> Self {
         let mut named: BTreeMap<&str, usize> = (ports.iter().enumerate())
             .map(|(index, port)| (port.name.as_str(), index))
@@ -114,7 +114,7 @@ impl IndexBounds {
         Ok(())
     }
 }
-/// The first element that is so, and its place.
+/// The first element outside of the table, and its place.
 fn first<const N: usize>(
     data: &[u8],
     read: impl Fn([u8; N]) -> i64,

@@ -40,7 +40,7 @@ impl Run {
         }
     }
 
-    /// The same with what came out of it.
+    /// The same with the run's outputs.
     pub(crate) fn gave(mut self, outputs: &[(String, NnTensor)]) -> Self {
         self.outputs = outputs
             .iter()
@@ -100,7 +100,7 @@ pub(crate) fn check(
     )))
 }
 
-/// The outputs that came otherwise than the contract says.
+/// The outputs that do not match the contract.
 #[cfg(feature = "native")]
 pub(crate) fn contradicted(
     contract: &Contract,
@@ -138,7 +138,7 @@ fn faults<'c>(
     // The last run is the longest. Only there can one item be told from an axis of one element.
     for run in runs.iter().rev() {
         faults = of_run(contract, open, run, undecided);
-        // Another run would say the same of the same outputs in other numbers.
+        // Another run would report the same outputs with other numbers.
         if !faults.is_empty() {
             return faults;
         }
@@ -292,7 +292,7 @@ mod tests {
             (&[None], &[1, 1], &[2, 1], &["[\"N\", 1]"]),
             // LightGBM: [1] is declared and [N] comes.
             (&[Some(1)], &[1], &[2], &["[\"N\"]"]),
-            // A graph that keeps its word.
+            // A graph with a true declaration.
             (&[None], &[1], &[2], &["[\"N\"]"]),
             (&[Some(1)], &[1], &[1], &["[1]"]),
             (

@@ -52,15 +52,15 @@ pub const MAX_CONTRACT_BYTES: u64 = 1 << 20;
 /// The reason that there is no model to call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unavailable {
-    /// No model of that name; the message names those there are.
+    /// There is no model of that name; the message names the existing ones.
     UnknownModel(String),
-    /// The model has no such version; the message names those there are.
+    /// The model has no such version; the message names the existing ones.
     UnknownVersion(String),
     /// It is being loaded; try again soon.
     Loading(String),
-    /// It could not be loaded; the message says why.
+    /// It could not be loaded; the message has the reason.
     Failed(String),
-    /// It was unloaded by request.
+    /// It was unloaded on request.
     Unloaded(String),
 }
 
@@ -272,7 +272,7 @@ pub(crate) fn no_graph(version: u64, format: Format) -> NnError {
     ))
 }
 
-/// Refuses a graph that is not what its contract says.
+/// Refuses a graph that does not match its contract.
 pub(crate) fn agrees(
     contract: &Contract,
     version: u64,

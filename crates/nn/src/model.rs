@@ -214,7 +214,7 @@ impl Model {
         self.0.session.cost()
     }
 
-    /// Bytes the loaded graph holds, where its runtime tells.
+    /// Bytes that the loaded graph holds, if its runtime tells.
     pub fn memory_bytes(&self) -> Option<u64> {
         self.0.session.memory_bytes()
     }
@@ -271,7 +271,7 @@ impl Model {
         }
     }
 
-    /// Takes no more calls. Those that wait or run are brought to their end; shadow runs are dropped.
+    /// Takes no more calls. Waiting and running calls are finished; shadow runs are dropped.
     pub fn close(&self) {
         let mut state = self.0.lock();
         state.scheduler.close();
@@ -402,7 +402,7 @@ fn limits(options: &LoadOptions, instances: usize, shared_runs: bool) -> Limits 
     }
 }
 
-/// A caller's side of a call. Dropped before the answer came, it takes the call back.
+/// The caller's side of a call. If it is dropped before the answer, the call is taken back.
 struct Waiter<'a> {
     pub(crate) inner: &'a Arc<Inner>,
     pub(crate) id: CallId,

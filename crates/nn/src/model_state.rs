@@ -40,10 +40,10 @@ pub(crate) struct Inner {
     pub(crate) default_level: u8,
     pub(crate) last_level: u8,
     pub(crate) plan: Result<Plan, String>,
-    /// Most items of a shared run, were there any.
+    /// Most items of a shared run.
     pub(crate) most_items: u32,
     pub(crate) allows_dependent_rows: bool,
-    /// By how much a shared run may move an answer.
+    /// The difference that a shared run may make to an answer.
     pub(crate) most_moved: f64,
     pub(crate) rules: call::Rules,
     pub(crate) epoch: Instant,
@@ -95,9 +95,9 @@ pub(crate) enum Overdue {
     No,
     /// The run was interrupted.
     Interrupted,
-    /// It went on for the grace, and keeps its instance because too many are lost.
+    /// The run continued beyond the grace, and keeps its instance because too many are lost.
     Stuck,
-    /// It went on, and its instance was given away.
+    /// The run continued, and its instance was given away.
     Lost { _place: overdue::Place },
 }
 
@@ -274,10 +274,10 @@ impl Inner {
             .unwrap_or(1)
     }
 
-    /// Begins a call or puts it in the queue. What is quick and can begin happens before this returns.
+    /// Begins a call or puts it in the queue. A quick run that can begin happens before this returns.
     pub(crate) fn submit(self: &Arc<Self>, ask: Ask, job: Job) -> Result<CallId, NnError> {
         let mut state = self.lock();
-        // Under the lock, so that to the scheduler time does not go back.
+        // Under the lock, so that the scheduler never sees time go back.
         let now = self.now();
         if let Some((id, run)) = state.scheduler.start_alone(&ask, now) {
             let start = state.start(self, run, vec![waiting(id, ask, now, job)]);
@@ -372,7 +372,7 @@ impl Inner {
                     let mut state = inner.lock();
                     match state.lose(run, &inner) {
                         Lost::Ended => return,
-                        // Another may end, and leave its place to this one.
+                        // Another lost run may end, and leave its place to this one.
                         Lost::Stays => continue,
                         Lost::GivenUp => {}
                     }

@@ -8,13 +8,13 @@ use crate::tensor::{NnTensor, TensorType, elements};
 
 /// The result of a run.
 pub(crate) struct Outcome {
-    /// One a call.
+    /// One answer for each call.
     pub(crate) answers: Vec<CallResult>,
     /// Runs of the graph that succeeded: items, and time spent.
     pub(crate) rows: Vec<(u32, BatchStats)>,
     pub(crate) spent: BatchStats,
     pub(crate) failed_executions: u64,
-    /// Whether it was one run that succeeded, so that its time says something.
+    /// Whether it was one run that succeeded, so that its time counts.
     pub(crate) sound: bool,
     pub(crate) items: u32,
     pub(crate) bytes: u64,

@@ -1,4 +1,4 @@
-//! Words for callers whose calls do not run.
+//! The errors for callers whose calls do not run.
 
 use crate::error::{EngineRefusal, NnError, quoted};
 use crate::model_state::{Inner, State};

@@ -1,4 +1,4 @@
-//! Runs calls of a model on its instances, as its schedule says.
+//! Runs calls of a model on its instances, as scheduled.
 
 use super::job::{Batch, Job, Slot, Start};
 use super::outcome::Outcome;
@@ -81,7 +81,7 @@ impl Inner {
         }
     }
 
-    /// Runs, answers, and says what to run next.
+    /// Makes a run, sends the answers, and returns the next run.
     pub(crate) fn perform(self: &Arc<Self>, start: Start) -> Vec<Start> {
         let mut start = start;
         let run = start.run;
@@ -139,8 +139,8 @@ impl Inner {
         ready
     }
 
-    /// Makes a run's instance before the run, so that the run can be interrupted. Where it cannot be made, the run
-    /// itself fails with the reason.
+    /// Makes a run's instance before the run, so that the run can be interrupted. If it cannot be made, the run itself
+    /// fails with the reason.
     pub(crate) fn make_instance(&self, slot: &mut Slot, run: RunId) {
         let made = catch_unwind(AssertUnwindSafe(|| self.session.instance()));
         let Ok(Ok(instance)) = made else { return };

@@ -22,7 +22,7 @@ pub(super) struct Cell {
     pub version: u64,
     pub(super) view: RwLock<View>,
     pub(super) last_used_ms: AtomicU64,
-    /// Calls that wait for it to come back.
+    /// Calls that wait for it to be loaded again.
     pub(super) waiters: AtomicUsize,
 }
 
@@ -108,7 +108,7 @@ impl Cell {
         }
     }
 
-    /// As the book says, without what only callers know.
+    /// Whether it equals the book's phase, apart from the callers' own data.
     pub(super) fn same(&self, phase: &Phase) -> bool {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         match (&view.now, phase) {
@@ -121,7 +121,7 @@ impl Cell {
         }
     }
 
-    /// Puts another state in place, and gives what served before.
+    /// Replaces the state, and returns the graph that served before.
     pub(super) fn put(&self, now: Now) -> Option<Arc<Loaded>> {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut view.now, now);

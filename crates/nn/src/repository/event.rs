@@ -16,11 +16,11 @@ pub struct Event {
 /// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
-    /// It answers, or something newer of it does.
+    /// It answers, or a newer graph or contract of it does.
     Ready,
     /// It does not answer.
     Failed,
-    /// Something new on disk could not be taken; what answered before does so still.
+    /// New files could not be used; the graph that answered before still does.
     Kept,
     /// Loading it takes long.
     Slow,
@@ -28,13 +28,13 @@ pub enum EventKind {
     Noted,
     /// It answers, and another backend answers differently.
     Differs,
-    /// It was unloaded by request.
+    /// It was unloaded on request.
     Unloaded,
     /// It was evicted for the memory budget.
     Evicted,
     /// A folder in its directory looks like a version, but its name is not valid.
     Skipped,
-    /// Its files are gone, and so is it.
+    /// Its files are gone, so it was removed.
     Removed,
     /// The files could not be read, or the catalogue could not be written; everything else continues as it was.
     Unseen,

@@ -17,7 +17,7 @@ pub enum State {
     Draining,
     /// Not in memory, with the reason: it was unloaded on request, or evicted until the next call.
     Unloaded(Arc<str>),
-    /// Will not answer, and why.
+    /// The version will not answer; with the reason.
     Failed(Arc<str>),
 }
 
@@ -56,10 +56,10 @@ pub struct IndexEntry {
     pub reason: Option<String>,
     /// Bytes it holds, as its runtime reports or else as its files have; 0 if it is not in memory.
     pub memory_bytes: u64,
-    /// Whether the budget leaves it alone.
+    /// Whether it is exempt from the memory budget.
     pub pinned: bool,
     /// The time since the last call; `None` without one.
     pub last_used: Option<Duration>,
-    /// Whether calls that name no version go to it.
+    /// Whether calls without a version go to it.
     pub is_default: bool,
 }

@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl Core {
-    /// Loads one version, holds it against its contract and runs it once on every instance. Returns it with the bytes
+    /// Loads one version, compares it with its contract and runs it once on every instance. Returns it with the bytes
     /// that it holds.
     pub(super) fn load(&self, start: &Start, progress: &Progress) -> Result<(Model, u64), NnError> {
         let (name, version) = (&start.name, start.version);
@@ -104,7 +104,7 @@ impl Core {
         )?;
         if contract.engine.first_run != FirstRun::Skip {
             if let Some(longer) = kept::longer(contract) {
-                // A run that fails on a made-up call of other lengths says nothing of the outputs.
+                // A run that fails on a made-up call of other lengths proves nothing about the outputs.
                 let second = Run::of(&longer, true);
                 runs.extend(model.try_run(longer).map(|outputs| second.gave(&outputs)));
             }
@@ -187,8 +187,8 @@ impl Core {
         }
     }
 
-    /// Runs made-up calls on the model and on the first other backend that loads its graph. Whatever goes wrong with
-    /// the other says nothing about the model.
+    /// Runs made-up calls on the model and on the first other backend that loads its graph. A failure of the other
+    /// proves nothing about the model.
     pub(super) fn compare(
         &self,
         model: &Model,
@@ -221,7 +221,7 @@ impl Core {
             progress.compiled(&other);
             let (with, mut calls, mut largest) = (backend.name(), 0, 0f64);
             for call in agreement::calls(contract) {
-                // A call that either refuses says nothing: it was made up.
+                // A call that either backend refuses proves nothing, because it was made up.
                 let Ok(served) = model.try_run(call.inputs.clone()) else {
                     continue;
                 };

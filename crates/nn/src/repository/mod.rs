@@ -88,7 +88,7 @@ pub struct Readiness {
     pub ready: usize,
     /// Versions still being loaded.
     pub loading: usize,
-    /// Versions that answer when they are called, and wait for that outside of memory.
+    /// Evicted versions: they are loaded and answer when they are called.
     pub evicted: usize,
     /// Versions that were unloaded on request.
     pub unloaded: usize,
@@ -203,8 +203,8 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// When the directory cannot be listed, or the first snapshot not be written. What is wrong with one model
-    /// becomes that model's state.
+    /// When the directory cannot be listed, or the first snapshot not be written. A fault of one model becomes that
+    /// model's state.
     pub fn open(root: &Path, backends: Backends, settings: Settings) -> Result<Self, NnError> {
         let core = Core::open(root.to_path_buf(), backends, settings)?;
         Ok(Self { core })
@@ -288,7 +288,7 @@ impl Repository {
                 && at <= Instant::now()
             {
                 let core = self.core.clone();
-                // A poll that panicked is the last one's affair; the next looks again.
+                // A poll that panicked does not matter; the next one scans again.
                 let _ = tokio::task::spawn_blocking(move || core.poll()).await;
                 due = Some(Instant::now() + every);
             }
@@ -301,7 +301,7 @@ impl Repository {
         self.core.events()
     }
 
-    /// The catalogue as guests are to see it, where [`Settings::publish`] is set.
+    /// The guests' view of the catalogue, if [`Settings::publish`] is set.
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.core.snapshot()
     }
@@ -341,7 +341,7 @@ impl Repository {
         let terms = snapshot.and_then(|snapshot| snapshot.terms(name));
         let cell = match self.core.find(name, version) {
             Ok(cell) => cell,
-            // It may have gone since the caller's catalogue was made.
+            // It may have been removed since the caller's catalogue was made.
             Err(unavailable) => {
                 (terms.and_then(|_| self.core.find_drained(name, version))).ok_or(unavailable)?
             }
@@ -512,7 +512,7 @@ impl Repository {
             .collect()
     }
 
-    /// Every version with what an operator may want to know of it, by name and version.
+    /// Every version with the facts for an operator, by name and version.
     pub fn index(&self) -> Vec<IndexEntry> {
         let now_ms = self.core.now_ms();
         let inner = self.core.lock();

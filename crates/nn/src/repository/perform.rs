@@ -534,7 +534,7 @@ impl Core {
         });
     }
 
-    /// Loads one version, whatever happens. Blocks.
+    /// Loads one version, and survives a panic. Blocks.
     fn perform(self: &Arc<Self>, start: &Start, progress: &Progress) {
         let began = Instant::now();
         let load = AssertUnwindSafe(|| self.load(start, progress));
@@ -792,7 +792,7 @@ impl Inner {
         reading.contract.clone()
     }
 
-    /// Whether a version that is loaded would answer no call now.
+    /// Whether a loaded version would refuse every call now.
     pub fn refuses(&self, name: &str, version: u64) -> bool {
         let now = self.cell(name, version).map(|cell| cell.now());
         matches!(now, Some(Now::Ready(loaded)) if loaded.model.refuses().is_some())

@@ -30,13 +30,13 @@ pub(crate) const MIN_STAY_MS: u64 = 1_000;
 /// does not keep the others back. Most models load faster. At this age the log reports a slow load.
 pub(crate) const SLOW_LOAD_MS: u64 = 5_000;
 
-/// Loads of that age. Each may hold about twice its graph, so their number is bounded as well.
+/// Most loads of that age. Each may hold about twice its graph, so their number is bounded as well.
 pub(crate) const MAX_SLOW_LOADS: usize = 4;
 
 /// A reason, in words for an operator.
 pub(crate) type Reason = Arc<str>;
 
-/// A digest of files' names, sizes and times of change: another one means another content.
+/// A digest of files' names, sizes and times of change: another digest means other contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Stamp(pub u64);
 
@@ -137,7 +137,7 @@ pub(crate) struct Version {
     pub job: Option<Job>,
     /// The memory that its graph held when it was last loaded.
     pub known_bytes: Option<u64>,
-    /// It came after the start and has not answered yet.
+    /// The version came after the start and has not answered yet.
     pub newcomer: bool,
     tried: Option<Tried>,
     trial: Option<Trial>,
@@ -195,7 +195,7 @@ pub(crate) struct Model {
     /// The reason that the contract on disk was refused.
     pub refused: Option<Reason>,
     pub versions: BTreeMap<u64, Version>,
-    /// Unloaded as a whole: versions that come later stay down as well.
+    /// Unloaded as a whole: later versions stay unloaded as well.
     down: bool,
 }
 

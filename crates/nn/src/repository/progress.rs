@@ -10,7 +10,7 @@ use crate::model::Model;
 /// The stage of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// It looks at the version's files.
+    /// The version's files are read.
     Reading,
     /// The backend reads and optimises the graph.
     Compiling,

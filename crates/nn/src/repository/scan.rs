@@ -47,7 +47,7 @@ pub(super) struct Look {
     pub(super) no_versions: BTreeSet<String>,
 }
 
-/// The most folders of a model that are said to be no versions.
+/// The most folders of a model that are reported as invalid versions.
 const MAX_NO_VERSIONS: usize = 8;
 
 /// Scans a models directory, and remembers the state for the next scan.
@@ -95,7 +95,7 @@ impl Looker {
 
     /// One model's directory now, taken as complete on request.
     pub(super) fn at_once(&mut self, root: &Path, name: &str) -> Option<Look> {
-        // A file system that takes `Cls` for `cls` would have two models of one folder.
+        // On a case-insensitive file system `Cls` and `cls` would be two models of one folder.
         let mut listed = std::fs::read_dir(root).ok()?.flatten();
         if !layout::is_model_name(name) || !listed.any(|item| item.file_name() == *name) {
             return None;

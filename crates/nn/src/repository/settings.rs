@@ -36,7 +36,7 @@ pub struct Settings {
     pub derive: bool,
     /// Whether a second backend must answer the same, and the treatment of a model if it does not.
     pub compare: Compare,
-    /// By how much it may differ, as a part of the output's largest element.
+    /// The difference that is allowed, as a part of the output's largest element.
     pub compare_tolerance: f64,
     /// Libraries of operators that contracts may ask for, by name.
     pub operators: BTreeMap<String, PathBuf>,
@@ -47,7 +47,7 @@ pub struct Settings {
     pub isolation: Option<Isolation>,
     /// Bytes of private memory that a model's process may map unless a contract sets another limit.
     pub process_memory_bytes: Option<u64>,
-    /// Starts processes for models; without it there are none.
+    /// Starts processes for models; without it all models run in the server.
     pub launcher: Option<Launcher>,
 }
 

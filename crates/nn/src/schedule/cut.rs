@@ -37,7 +37,7 @@ struct Share {
     calls: Vec<CallId>,
     items: u32,
     longest: u32,
-    /// Inputs at one item and one element of the filled axis, in bytes, of the call with the most.
+    /// Inputs at one item and one element of the padded axis, in bytes, of the call with the most.
     unit: f64,
     /// The first deadline among them.
     deadline: Option<Nanos>,
@@ -79,9 +79,9 @@ fn unit<T>(call: &Waiting<T>) -> f64 {
     call.ask.bytes as f64 / parts.max(1) as f64
 }
 
-/// Puts the next run together: the oldest call of the highest priority, and after it, in order, those that may
-/// share its run, while items, bytes, tokens and everybody's deadline allow, and no more than the instance's part of
-/// all there is. The queue must not be empty.
+/// Puts the next run together: the oldest call of the highest priority, and after it, in order, those that may share
+/// its run, while items, bytes, tokens and all deadlines allow, and no more than the instance's part of all calls. The
+/// queue must not be empty.
 pub fn cut<T>(queue: &Queue<T>, limits: &Limits, situation: &Situation<'_>) -> Cut {
     let Some(leader) = queue.calls().next() else {
         return Cut::Run(Vec::new());
@@ -102,7 +102,7 @@ pub fn cut<T>(queue: &Queue<T>, limits: &Limits, situation: &Situation<'_>) -> C
     let available: u64 = alike().map(|call| u64::from(call.ask.items)).sum();
     let goal = goal(available, most, limits, situation.running_items);
     let mut share = Share::of(leader);
-    // Whether the run can take no more, however many come.
+    // Whether the run can take no more calls.
     let mut full = false;
     for call in alike().skip(1) {
         if share.items >= goal {

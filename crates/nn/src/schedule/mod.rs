@@ -36,9 +36,9 @@ pub struct RunId(pub u64);
 /// The reason that a call may not wait in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueRefusal {
-    /// As many wait as may.
+    /// The queue is full.
     Full,
-    /// It would be done after its deadline.
+    /// The call would be done after its deadline.
     TooLate,
     /// The deadline had passed when it came.
     Expired,
@@ -62,7 +62,7 @@ pub struct Todo<T> {
 pub struct Finished {
     /// The time it took; `None` if it failed or was cut short, so that nothing is learnt from it.
     pub took: Option<Nanos>,
-    /// Bytes of its inputs, filling included.
+    /// Bytes of its inputs, padding included.
     pub bytes: u64,
     /// Its items.
     pub items: u32,

@@ -12,7 +12,7 @@ pub struct CallId(pub u64);
 /// The class of a call: calls of one class may share a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Class {
-    /// None: it runs by itself.
+    /// It runs by itself.
     Alone,
     /// Calls whose tensors have these lengths, apart from the items and the padded axis.
     Like(Box<[u32]>),
@@ -23,7 +23,7 @@ pub enum Class {
 pub struct Ask {
     /// Its priority from 0, the first to run.
     pub level: u8,
-    /// Whom it may share a run with.
+    /// The class of calls that it may share a run with.
     pub class: Class,
     /// Items it brings.
     pub items: u32,
