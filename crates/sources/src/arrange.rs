@@ -565,7 +565,7 @@ mod tests {
                 &["MLmodel", "x.onnx"],
                 None,
                 MLFLOW,
-                "model.onnx, which is not there",
+                "model.onnx, which does not exist",
             ),
             (
                 &["MLmodel", "x.onnx"],
