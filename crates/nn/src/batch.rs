@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_graph_with_a_port_that_does_not_count_items_is_not_joined() {
+    fn a_graph_with_a_port_that_does_not_count_items_shares_no_runs() {
         let fixed = port("y", &[Some(1), Some(2)]);
         let error =
             Plan::new(&DynamicBatching::default(), &[port("x", &[None])], &[fixed]).unwrap_err();
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_joined_is_filled_and_what_is_split_has_no_filling() {
+    fn inputs_of_a_batch_are_padded_and_split_outputs_have_no_padding() {
         let plan = padded();
         let short = bytes(&[1, 1, 2], &[1, 2]);
         let long = bytes(&[2, 2, 2], &[3, 4, 5, 6, 7, 8, 9, 10]);

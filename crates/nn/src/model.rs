@@ -324,11 +324,11 @@ impl Model {
         inputs: Vec<(String, NnTensor)>,
         deadline: Option<Instant>,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
-        let terms = CallOptions {
+        let options = CallOptions {
             deadline,
             ..CallOptions::default()
         };
-        self.infer_with(inputs, terms).await
+        self.infer_with(inputs, options).await
     }
 
     /// As [`Model::infer`], with options.
@@ -340,7 +340,7 @@ impl Model {
     pub async fn infer_with(
         &self,
         inputs: Vec<(String, NnTensor)>,
-        terms: CallOptions,
+        options: CallOptions,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
         let inner = &self.0;
         let inputs = call::bind(&inner.name, self.inputs(), &inner.rules, inputs)
@@ -349,25 +349,25 @@ impl Model {
                 Ok(inputs)
             })
             .inspect_err(|_| inner.lock().stats.refusals.invalid += 1)?;
-        if terms.is_joined
+        if options.is_joined
             && let Rows::Dependent(reason) = inner.lock().rows.clone()
         {
             return Err(NnError::refused(EngineRefusal::RowsDepend, reason));
         }
         // A task that only ever makes short calls would otherwise never give way to the others.
         tokio::task::consume_budget().await;
-        let terms = CallOptions {
-            deadline: terms
+        let options = CallOptions {
+            deadline: options
                 .deadline
                 .or_else(|| Some(Instant::now() + LONGEST_CALL)),
-            ..terms
+            ..options
         };
-        let ask = inner.ask(&inputs, &terms);
+        let ask = inner.ask(&inputs, &options);
         let (reply, answer) = oneshot::channel();
         let job = Job {
             inputs,
             reply,
-            begun: terms.begun,
+            begun: options.begun,
         };
         let id = inner.submit(ask, job)?;
         let waiter = Waiter {
@@ -376,7 +376,7 @@ impl Model {
             answer,
             open: true,
         };
-        call::label(self.outputs(), waiter.answered(terms.deadline).await?)
+        call::label(self.outputs(), waiter.answered(options.deadline).await?)
     }
 }
 

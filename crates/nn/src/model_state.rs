@@ -245,7 +245,7 @@ impl Inner {
         nanos(self.epoch.elapsed())
     }
 
-    pub(crate) fn ask(&self, inputs: &[NnTensor], terms: &CallOptions) -> Ask {
+    pub(crate) fn ask(&self, inputs: &[NnTensor], options: &CallOptions) -> Ask {
         let part = match &self.plan {
             Ok(plan) => plan.part(inputs),
             Err(_) => Part {
@@ -254,9 +254,9 @@ impl Inner {
                 length: 1,
             },
         };
-        let deadline = (terms.deadline).map(|at| nanos(at.saturating_duration_since(self.epoch)));
+        let deadline = (options.deadline).map(|at| nanos(at.saturating_duration_since(self.epoch)));
         Ask {
-            level: (terms.priority).map_or(self.default_level, |priority| {
+            level: (options.priority).map_or(self.default_level, |priority| {
                 priority.saturating_sub(1).min(self.last_level)
             }),
             class: part.class,

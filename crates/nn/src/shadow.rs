@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_all_hold_together_is_bounded_in_number_and_in_bytes_and_is_given_back() {
+    fn shadow_runs_are_bounded_in_number_and_in_bytes_and_give_their_share_back() {
         let held = Arc::new(Held::default());
         let shares: Vec<_> = (0..MAX_IN_ALL).map(|_| held.share(1).unwrap()).collect();
         assert!(held.share(1).is_none());

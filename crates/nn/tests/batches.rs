@@ -240,7 +240,7 @@ async fn a_caller_that_goes_or_runs_out_of_time_leaves_the_others_of_its_run_alo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_nobody_waits_for_any_more_is_ended_early_and_its_instance_is_good_again() {
+async fn an_abandoned_run_is_ended_early_and_its_instance_is_good_again() {
     let backend = Scripted::new(|_, inputs| match as_fp32(&inputs[0])[..] {
         [0.0] => Step::Echo,
         _ => Step::UntilInterrupted,
@@ -289,7 +289,7 @@ async fn a_run_is_not_ended_while_one_of_its_callers_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_the_line_would_make_late_is_shed_at_once_and_told_when_to_come_back() {
+async fn a_call_that_the_queue_would_make_late_is_shed_at_once_with_a_time_to_retry() {
     let gate = Gate::default();
     let backend = Scripted::new({
         let gate = gate.clone();
@@ -341,7 +341,7 @@ async fn a_call_the_line_would_make_late_is_shed_at_once_and_told_when_to_come_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_line_gives_a_place_of_the_last_to_a_call_that_goes_before_it() {
+async fn a_full_queue_gives_the_last_place_to_a_call_of_higher_priority() {
     let order = Arc::new(Mutex::new(Vec::new()));
     let (backend, gate, _) = gated({
         let order = order.clone();

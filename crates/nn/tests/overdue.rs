@@ -197,7 +197,7 @@ fn rounds(times: i64) -> Vec<(String, NnTensor)> {
 
 /// Two server threads, as on the smallest machine: a run on them would stop everything else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_loop_over_a_value_holds_up_nobody_and_ends_at_its_deadline() {
+async fn a_loop_over_a_value_delays_no_other_call_and_ends_at_its_deadline() {
     let model = load(&*onnxruntime(), graphs::counting_loop(), 2);
     assert!(
         matches!(model.cost(), Cost::Values(_)),

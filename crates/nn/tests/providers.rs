@@ -41,7 +41,7 @@ fn a_provider_the_library_was_built_without_is_an_error_that_says_what_it_has_an
 }
 
 #[test]
-fn a_device_that_nobody_would_use_is_an_error_and_not_passed_over() {
+fn a_device_that_no_backend_would_use_is_an_error_and_not_ignored() {
     let error = refused(&*onnxruntime(), Provider::Cpu, Some("0"));
     assert!(
         error.message.contains("device = \"0\" is requested"),

@@ -905,7 +905,7 @@ fn statistics_are_of_every_version_there_is_and_of_no_other() {
 }
 
 #[test]
-fn a_shadow_run_goes_to_what_is_in_memory_and_what_rests_is_not_brought_back() {
+fn a_shadow_run_uses_a_model_in_memory_and_loads_no_evicted_one() {
     let models = Models::new();
     models
         .file("double/model.toml", CONTRACT)

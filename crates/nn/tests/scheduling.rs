@@ -84,7 +84,7 @@ async fn sixty_four_callers_share_the_instances_and_each_gets_its_own_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_line_is_bounded_and_the_next_caller_is_refused_at_once() {
+async fn the_queue_is_bounded_and_the_next_caller_is_refused_at_once() {
     let gate = Gate::default();
     let backend = Scripted::new({
         let gate = gate.clone();
@@ -130,7 +130,7 @@ async fn the_line_is_bounded_and_the_next_caller_is_refused_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_goes_while_it_waits_leaves_its_place() {
+async fn a_caller_that_leaves_while_it_waits_gives_its_place_up() {
     let gate = Gate::default();
     let backend = Scripted::new({
         let gate = gate.clone();
@@ -163,7 +163,7 @@ async fn a_caller_that_goes_while_it_waits_leaves_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_goes_while_its_call_runs_gives_the_instance_back_when_the_run_ends() {
+async fn a_caller_that_leaves_while_its_call_runs_gives_the_instance_back_when_the_run_ends() {
     let gate = Gate::default();
     let backend = Scripted::new({
         let gate = gate.clone();
@@ -292,7 +292,7 @@ async fn a_panic_in_a_backend_costs_one_call_wherever_it_runs() {
 }
 
 #[tokio::test]
-async fn a_backends_error_reaches_its_caller_and_nobody_else() {
+async fn a_backends_error_reaches_only_its_caller() {
     let refusal = NnError::new(ErrorCode::UnsupportedOperation, "not today");
     let backend = Scripted::new({
         let refusal = refusal.clone();

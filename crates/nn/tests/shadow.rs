@@ -76,7 +76,7 @@ async fn a_shadow_run_is_compared_and_counted_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shadow_run_that_fails_or_panics_costs_nobody_anything() {
+async fn a_shadow_run_that_fails_or_panics_costs_no_call_anything() {
     let backend = Scripted::new(|_, inputs| match first(inputs) {
         -1.0 => Step::Fail(NnError::runtime("as the test asked")),
         -2.0 => Step::Panic("as the test asked"),
@@ -122,7 +122,7 @@ async fn a_call_that_has_to_wait_ends_the_shadow_run_before_it_and_drops_the_res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_shadow_run_begins_while_somebody_waits() {
+async fn no_shadow_run_begins_while_a_call_waits() {
     let gate = Gate::default();
     let backend = Scripted::new({
         let gate = gate.clone();
@@ -156,7 +156,7 @@ async fn no_shadow_run_begins_while_somebody_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_shadow_run_begins_while_somebody_waits_for_another_model() {
+async fn no_shadow_run_begins_while_a_call_waits_for_another_model() {
     let gated = || {
         let gate = Gate::default();
         let passed = gate.clone();

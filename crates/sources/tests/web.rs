@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 #[test]
-fn a_download_that_breaks_off_goes_on_where_it_ended() {
+fn a_download_that_breaks_off_resumes_where_it_ended() {
     let body = bytes(300_000, 1);
     let served = body.clone();
     let web = Web::start(move |before, request| {

@@ -14,7 +14,7 @@ use crate::kept::{self, Run};
 use crate::layout;
 use crate::model::Model;
 use crate::worker::restart::Restarts;
-use crate::worker::{Isolated, Terms};
+use crate::worker::{ChildOptions, Isolated};
 use crate::{contract_check, first_run};
 use penstock_tensor::contract::{Contract, FirstRun, Isolation, Provider};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -172,7 +172,7 @@ impl Core {
             (Isolation::Process, Some(launcher)) => Ok(Arc::new(Isolated::new(
                 backend,
                 launcher.clone(),
-                Terms {
+                ChildOptions {
                     model: name.to_owned(),
                     version: version.to_string(),
                     load_timeout: *load_timeout,

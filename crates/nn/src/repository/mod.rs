@@ -267,11 +267,7 @@ impl Repository {
         let mut turn = self.core.turn.subscribe();
         let mut due = poll.map(|every| Instant::now() + every);
         loop {
-            let tick = self
-                .core
-                .lock()
-                .is_restless()
-                .then(|| Instant::now() + TICK);
+            let tick = self.core.lock().has_work().then(|| Instant::now() + TICK);
             let until = [due, tick].into_iter().flatten().min();
             let sleep = async {
                 match until {

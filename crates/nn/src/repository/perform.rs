@@ -390,14 +390,14 @@ impl Core {
                 cell.map(|cell| cell.usage()).unwrap_or_default()
             });
             inner.again_soon = plan.again_soon;
-            let mut rested = false;
+            let mut evicted = false;
             for action in plan.actions {
                 match action {
                     Action::Evict {
                         name,
                         version,
                         busy,
-                    } => rested |= inner.evict(self, &name, version, busy),
+                    } => evicted |= inner.evict(self, &name, version, busy),
                     Action::Start { name, version, job } => {
                         let readings = inner.readings.get(&name).into_iter().flatten();
                         let contract = readings
@@ -412,7 +412,7 @@ impl Core {
                     }
                 }
             }
-            if !rested {
+            if !evicted {
                 break;
             }
         }
@@ -729,7 +729,7 @@ impl Inner {
         let Some(loaded) = cell.evict(busy) else {
             return false;
         };
-        self.book.rested(name, version);
+        self.book.evicted(name, version);
         self.loads.remove(&loaded.id);
         self.drain(cell, loaded, *core.generation.borrow());
         true
@@ -779,7 +779,7 @@ impl Inner {
     }
 
     /// Whether there is work before files change or a call comes.
-    pub fn is_restless(&self) -> bool {
+    pub fn has_work(&self) -> bool {
         self.again_soon || self.unpublished || !self.draining.is_empty()
     }
 

@@ -50,7 +50,7 @@ pub(crate) struct Graph {
 
 /// The parts of a model's contract that the plan needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Terms {
+pub(crate) struct ContractState {
     pub stamp: Stamp,
     /// Whether the model may not be evicted; or the reason that the contract cannot be read.
     pub pinned: Result<bool, Reason>,
@@ -59,7 +59,7 @@ pub(crate) struct Terms {
 /// A model's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
-    pub terms: Terms,
+    pub terms: ContractState,
     pub versions: BTreeMap<u64, Graph>,
 }
 
@@ -189,9 +189,9 @@ impl Version {
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     /// The contract in force.
-    pub terms: Terms,
+    pub terms: ContractState,
     /// The contract on disk, if it is another.
-    pub on_disk: Terms,
+    pub on_disk: ContractState,
     /// The reason that the contract on disk was refused.
     pub refused: Option<Reason>,
     pub versions: BTreeMap<u64, Version>,
@@ -231,7 +231,7 @@ impl Model {
     }
 
     /// Takes note of the contract on disk.
-    fn consider(&mut self, terms: Terms) {
+    fn consider(&mut self, terms: ContractState) {
         if terms != self.on_disk {
             self.on_disk = terms;
             self.refused = None;
@@ -354,7 +354,7 @@ pub(crate) enum Action {
         version: u64,
         job: Job,
     },
-    /// Evict a graph that is not in use; with `busy`, one in use as well. Report it with [`Book::rested`]. Running
+    /// Evict a graph that is not in use; with `busy`, one in use as well. Report it with [`Book::evicted`]. Running
     /// calls end first; the next ones wait for the reload.
     Evict {
         name: String,
@@ -381,7 +381,7 @@ pub(crate) struct Book {
 }
 
 /// A version that ought to be loaded.
-struct Wish {
+struct PendingLoad {
     name: String,
     version: u64,
     contract: Stamp,
@@ -511,7 +511,7 @@ impl Book {
     }
 
     /// A version was evicted.
-    pub(crate) fn rested(&mut self, name: &str, number: u64) {
+    pub(crate) fn evicted(&mut self, name: &str, number: u64) {
         if let Some(version) = self.version(name, number)
             && let Phase::Ready(_) = version.phase
         {
@@ -591,22 +591,22 @@ impl Book {
         let budget = self.budget_bytes.unwrap_or(u64::MAX);
         let over = self.held_bytes().saturating_sub(budget);
         if over > 0 {
-            let (resting, _) = self.victims(over, now_ms, &usage);
+            let (evictions, _) = self.victims(over, now_ms, &usage);
             plan.again_soon = true;
-            if !resting.is_empty() {
-                plan.actions = resting;
+            if !evictions.is_empty() {
+                plan.actions = evictions;
                 return plan;
             }
         }
-        for wish in self.wishes() {
+        for load in self.pending_loads() {
             if !self.may_load_one_more(now_ms) {
                 break;
             }
-            let model = &self.models[&wish.name];
-            let version = &model.versions[&wish.version];
+            let model = &self.models[&load.name];
+            let version = &model.versions[&load.version];
             let bytes = version.expected_bytes();
-            let fault = self.never_fits(model, wish.version, bytes);
-            if !wish.beside && fault.is_none() {
+            let fault = self.never_fits(model, load.version, bytes);
+            if !load.beside && fault.is_none() {
                 let reserved: u64 = self
                     .jobs()
                     .filter(|job| !job.beside)
@@ -618,11 +618,11 @@ impl Book {
                     .saturating_add(bytes);
                 let missing = wanted.saturating_sub(budget);
                 if missing > 0 && !model.pinned() {
-                    let (resting, enough) = self.victims(missing, now_ms, &usage);
+                    let (evictions, enough) = self.victims(missing, now_ms, &usage);
                     plan.again_soon = true;
                     if enough {
                         // The first in line gets the memory that this frees. The rest is planned when it is free.
-                        plan.actions.extend(resting);
+                        plan.actions.extend(evictions);
                         return plan;
                     }
                     continue;
@@ -632,24 +632,22 @@ impl Book {
             self.next_job += 1;
             let job = Job {
                 id,
-                contract: wish.contract,
+                contract: load.contract,
                 graph: version.graph.stamp,
                 bytes,
                 file_bytes: version.graph.bytes,
-                beside: wish.beside,
+                beside: load.beside,
                 began_ms: now_ms,
             };
-            self.version(&wish.name, wish.version)
-                .expect("wished for")
-                .job = Some(job);
+            self.version(&load.name, load.version).expect("planned").job = Some(job);
             if let Some(fault) = fault {
-                self.finished(&wish.name, wish.version, job, Err(fault), now_ms);
+                self.finished(&load.name, load.version, job, Err(fault), now_ms);
                 plan.again_soon = true;
                 continue;
             }
             plan.actions.push(Action::Start {
-                name: wish.name,
-                version: wish.version,
+                name: load.name,
+                version: load.version,
                 job,
             });
         }
@@ -696,8 +694,8 @@ impl Book {
 
     /// Versions that should be loaded and are not: first those that calls wait for, then by name, highest version
     /// first.
-    fn wishes(&self) -> Vec<Wish> {
-        let mut wishes: Vec<(bool, Wish)> = Vec::new();
+    fn pending_loads(&self) -> Vec<PendingLoad> {
+        let mut pending: Vec<(bool, PendingLoad)> = Vec::new();
         for (name, model) in &self.models {
             if model.terms.pinned.is_err() {
                 continue;
@@ -710,23 +708,23 @@ impl Book {
                 if version.job.is_some() {
                     continue;
                 }
-                let mut wish = |urgent, contract, beside| {
-                    let wish = Wish {
+                let mut add = |urgent, contract, beside| {
+                    let load = PendingLoad {
                         name: name.clone(),
                         version: *number,
                         contract,
                         beside,
                     };
-                    wishes.push((urgent, wish));
+                    pending.push((urgent, load));
                 };
                 let accepted = model.terms.stamp;
                 if version.phase == (Phase::Evicted { wanted: true }) {
-                    wish(true, accepted, false);
+                    add(true, accepted, false);
                     continue;
                 }
                 if let (Some(contract), Some(trial)) = (candidate, &trial) {
                     if trial.contains(number) && version.tried_under().is_none() {
-                        wish(false, contract, true);
+                        add(false, contract, true);
                     }
                     continue;
                 }
@@ -739,12 +737,12 @@ impl Book {
                     Phase::Evicted { .. } | Phase::Unloaded => false,
                 };
                 if missing {
-                    wish(false, accepted, matches!(version.phase, Phase::Ready(_)));
+                    add(false, accepted, matches!(version.phase, Phase::Ready(_)));
                 }
             }
         }
-        wishes.sort_by_key(|(urgent, _)| !urgent);
-        wishes.into_iter().map(|(_, wish)| wish).collect()
+        pending.sort_by_key(|(urgent, _)| !urgent);
+        pending.into_iter().map(|(_, load)| load).collect()
     }
 
     /// The graphs to evict for so many bytes, and whether that is enough. Idle graphs go first, least recently used

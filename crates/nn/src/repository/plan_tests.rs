@@ -13,7 +13,7 @@ fn sized(contract: u64, versions: &[(u64, u64)], bytes: u64) -> Option<Seen> {
         bytes,
     };
     Some(Seen {
-        terms: Terms {
+        terms: ContractState {
             stamp: Stamp(contract),
             pinned: Ok(false),
         },
@@ -26,7 +26,7 @@ fn sized(contract: u64, versions: &[(u64, u64)], bytes: u64) -> Option<Seen> {
 
 fn unreadable(contract: u64, versions: &[(u64, u64)]) -> Option<Seen> {
     seen(contract, versions).map(|seen| Seen {
-        terms: Terms {
+        terms: ContractState {
             pinned: Err("line 1".into()),
             ..seen.terms
         },
@@ -36,7 +36,7 @@ fn unreadable(contract: u64, versions: &[(u64, u64)]) -> Option<Seen> {
 
 fn pinned(seen: Option<Seen>) -> Option<Seen> {
     seen.map(|seen| Seen {
-        terms: Terms {
+        terms: ContractState {
             pinned: Ok(true),
             ..seen.terms
         },
@@ -89,7 +89,7 @@ impl Room {
                 } => {
                     assert_eq!(usage(&name, version).busy, busy, "{name} {version}");
                     assert!(!self.book.models[&name].pinned(), "{name} is pinned");
-                    self.book.rested(&name, version);
+                    self.book.evicted(&name, version);
                 }
                 Action::Start { name, version, job } => {
                     let same = |(n, v, _): &(String, u64, Job)| *n == name && *v == version;
@@ -150,7 +150,7 @@ impl Room {
             let state = match &version.phase {
                 Phase::Waiting => "waiting".to_owned(),
                 Phase::Ready(load) => format!("{}/{}", load.contract.0, load.graph.0),
-                Phase::Evicted { .. } => "resting".to_owned(),
+                Phase::Evicted { .. } => "evicted".to_owned(),
                 Phase::Unloaded => "down".to_owned(),
                 Phase::Failed(reason) => format!("failed({})", &reason[..reason.len().min(9)]),
             };
@@ -340,12 +340,12 @@ fn over_the_budget_the_least_recently_used_rests_and_comes_back_when_it_is_wante
     room.settle();
     assert_eq!(
         (room.states("a"), room.states("b"), room.states("c")),
-        ("1:1/11".into(), "1:resting".into(), "1:1/11".into())
+        ("1:1/11".into(), "1:evicted".into(), "1:1/11".into())
     );
     // `c` was never called: it goes before `a`.
     room.book.want("b", 1);
     room.settle();
-    assert_eq!(room.states("c"), "1:resting");
+    assert_eq!(room.states("c"), "1:evicted");
     assert_eq!(room.states("b"), "1:1/11");
     room.call("b", 1);
     // Both were called since they came up, and `b` has just come: it has its time first.
@@ -355,7 +355,7 @@ fn over_the_budget_the_least_recently_used_rests_and_comes_back_when_it_is_wante
     assert_eq!(room.states("b"), "1:1/11");
     room.now_ms += MIN_STAY_MS;
     room.settle();
-    assert_eq!(room.states("b"), "1:resting");
+    assert_eq!(room.states("b"), "1:evicted");
     assert_eq!(room.states("a"), "1:1/11", "it runs");
     assert!(room.book.held_bytes() <= 25);
 }
@@ -375,7 +375,7 @@ fn a_model_that_is_always_called_takes_turns_with_one_that_does_not_fit_beside_i
         room.book.want(comes, 1);
         room.now_ms += MIN_STAY_MS;
         room.settle();
-        assert_eq!(room.states(goes), "1:resting", "turn {turn}");
+        assert_eq!(room.states(goes), "1:evicted", "turn {turn}");
         assert_eq!(room.states(comes), "1:1/11", "turn {turn}");
         room.call(comes, 1);
         room.used.entry((comes.into(), 1)).or_default().busy = true;
@@ -438,7 +438,7 @@ impl Dice {
 }
 
 #[test]
-fn whatever_happens_what_answers_goes_on_answering_and_the_budget_holds() {
+fn a_version_that_answers_keeps_answering_and_the_budget_is_kept_in_every_history() {
     let first = std::env::var("PENSTOCK_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 
 use penstock_tensor::contract::{Contract, Format};
 
-use super::plan::{Graph, Reason, Seen, Stamp, Terms};
+use super::plan::{ContractState, Graph, Reason, Seen, Stamp};
 use crate::layout::{self, CONTRACT_FILE, GRAPH_FILE};
 
 /// Most files of one version's folder that are looked at; a graph has one file, or a handful with its weights.
@@ -279,7 +279,7 @@ pub(super) fn read(root: &Path, name: &str, look: Look, derive: bool) -> (Seen, 
         })
         .collect();
     let seen = Seen {
-        terms: Terms {
+        terms: ContractState {
             stamp: look.contract,
             pinned: parsed
                 .map(|contract| contract.engine.pinned)

@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_joins_who_would_make_another_late() {
+    fn a_call_is_left_out_of_a_batch_that_it_would_make_late() {
         let soon = |deadline| Ask {
             deadline: Some(deadline),
             ..ask(1)

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_only_by_the_byte_saves_nothing_when_it_is_joined() {
+    fn a_model_without_a_fixed_cost_saves_nothing_in_a_batch() {
         let mut pace = Pace::default();
         for round in 0..200u64 {
             let bytes = 1000 * (1 + round % 8);

@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_does_not_read_holds_nobody_up() {
+    fn a_child_that_does_not_read_blocks_no_sender() {
         let (ours, _theirs) = Control::pair().unwrap();
         let note = Note {
             kind: Kind::Interrupt,

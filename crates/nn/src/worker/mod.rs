@@ -42,7 +42,7 @@ mod wire;
 pub use crate::backend::ProcessStats;
 pub use child::{Find, run};
 pub use launcher::Launcher;
-pub use parent::{Isolated, Terms};
+pub use parent::{ChildOptions, Isolated};
 
 /// The backends that are built in or come from a library.
 ///

@@ -22,7 +22,7 @@ use crate::error::{NnError, quoted};
 
 /// The load that a child is started for.
 #[derive(Debug, Clone)]
-pub struct Terms {
+pub struct ChildOptions {
     /// The model, for messages.
     pub model: String,
     /// Its version.
@@ -39,16 +39,16 @@ pub struct Terms {
 pub struct Isolated {
     inner: Arc<dyn Backend>,
     launcher: Launcher,
-    terms: Terms,
+    child: ChildOptions,
 }
 
 impl Isolated {
     /// `inner`'s graphs, in processes that `launcher` starts.
-    pub fn new(inner: Arc<dyn Backend>, launcher: Launcher, terms: Terms) -> Self {
+    pub fn new(inner: Arc<dyn Backend>, launcher: Launcher, child: ChildOptions) -> Self {
         Self {
             inner,
             launcher,
-            terms,
+            child,
         }
     }
 }
@@ -88,11 +88,11 @@ impl Backend for Isolated {
                 graph_bytes: bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
                 path,
                 options: options.clone(),
-                process_bytes: self.terms.process_bytes,
+                process_bytes: self.child.process_bytes,
             },
             bytes,
             version: self.inner.version(),
-            load_timeout: self.terms.load_timeout,
+            load_timeout: self.child.load_timeout,
         };
         // Before the child reads them, so that a change meanwhile is not missed.
         let stamp = start.stamp();
@@ -103,8 +103,8 @@ impl Backend for Isolated {
         } = start.start()?;
         let label = format!(
             "model {} version {}",
-            quoted(&self.terms.model),
-            self.terms.version
+            quoted(&self.child.model),
+            self.child.version
         );
         tracing::info!("{label}: runs in process {}", child.id());
         let process = Arc::new(Process {
@@ -132,7 +132,7 @@ impl Backend for Isolated {
         let supervised = process.clone();
         let thread = std::thread::Builder::new().name("penstock-child".into());
         let pid = child.id();
-        let restarts = self.terms.restarts;
+        let restarts = self.child.restarts;
         let spawned = thread.spawn(move || supervised.supervise(child, restarts));
         if let Err(error) = spawned {
             process.close();

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_bound_and_begin_anew_after_a_long_life() {
+    fn waits_double_up_to_a_bound_and_start_over_after_a_long_life() {
         let mut restarts = Restarts::default();
         let mut last = Duration::ZERO;
         for _ in 0..8 {

@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_shorten_it() {
+    fn a_segment_cannot_be_shortened() {
         let segment = Segment::new().unwrap();
         // SAFETY: the descriptor is open.
         assert_eq!(unsafe { libc::ftruncate(segment.fd().as_raw_fd(), 0) }, -1);
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleeper_is_woken_and_one_that_nobody_wakes_comes_back() {
+    fn a_sleeper_is_woken_and_returns_after_its_time_without_a_wake_up() {
         let segment = Segment::new().unwrap();
         let header = Header::of(&segment);
         let long = Duration::from_secs(20);

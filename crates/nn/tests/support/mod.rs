@@ -15,7 +15,7 @@ use penstock_nn::backend::onnxruntime::OnnxRuntime;
 use penstock_nn::backend::openvino::OpenVino;
 use penstock_nn::backend::tract::Tract;
 use penstock_nn::worker::restart::Restarts;
-use penstock_nn::worker::{self, Find, Isolated, Launcher, Terms};
+use penstock_nn::worker::{self, ChildOptions, Find, Isolated, Launcher};
 use penstock_nn::{Backend, GraphSource, NnTensor, TensorType};
 
 /// ONNX's numbers for element types.
@@ -350,14 +350,14 @@ pub fn isolated(backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
 
 /// The same, started again after other waits.
 pub fn isolated_with(backend: Arc<dyn Backend>, restarts: Restarts) -> Arc<dyn Backend> {
-    let terms = Terms {
+    let child = ChildOptions {
         model: "m".into(),
         version: "1".into(),
         load_timeout: Duration::from_secs(60),
         process_bytes: None,
         restarts,
     };
-    Arc::new(Isolated::new(backend, launcher(), terms))
+    Arc::new(Isolated::new(backend, launcher(), child))
 }
 
 /// Every backend on threads of this process, and in processes of its own.
