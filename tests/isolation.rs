@@ -241,7 +241,11 @@ fn a_stopped_process_is_replaced_and_its_callers_are_told_in_time() {
         }
     });
     until("it answers again", || identity(&server).status == 200);
-    assert!(server.logged("nobody waited for it").contains("identity"));
+    assert!(
+        server
+            .logged("an abandoned run did not end")
+            .contains("identity")
+    );
     assert_eq!(process_stats(&server, "identity")["crashes"], 1);
     assert_eq!(process_stats(&server, "heavy")["crashes"], 0);
     let stats = server.get("/v2/models/identity/stats").json();

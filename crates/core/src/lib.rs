@@ -35,7 +35,7 @@ pub use grpc::GrpcStatus;
 pub use ids::{ModelName, ModelVersion, PredictionId, RequestId};
 pub use kv::{Kv, KvError};
 pub use negotiate::ErrorStyle;
-pub use nn_data::{GraphName, GraphTerms, NnData, NnWord, ShadowTensor};
+pub use nn_data::{GraphName, GraphOptions, NnData, NnWord, ShadowTensor};
 pub use problem::{Code, Problem};
 pub use route_kind::RouteKind;
 pub use violation::Violation;

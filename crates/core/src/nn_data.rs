@@ -99,7 +99,7 @@ impl fmt::Display for NnData<'_> {
 /// How calls of a graph are treated. `wasi:nn` has no place for it, so it is part of the graph's name, and only where it is
 /// asked for: other hosts know no such names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GraphTerms {
+pub struct GraphOptions {
     /// Which of the model's lines calls wait in, 1 the first to run.
     pub priority: Option<u8>,
     /// Milliseconds a call may take, where that is less than its request may.
@@ -127,7 +127,7 @@ pub struct GraphName<'a> {
     /// Its version; the highest that is ready where there is none.
     pub version: Option<&'a str>,
     /// How its calls are treated.
-    pub terms: GraphTerms,
+    pub terms: GraphOptions,
 }
 
 /// What stands before each of the terms, in their order.
@@ -144,10 +144,10 @@ impl<'a> GraphName<'a> {
             return Self {
                 model: name,
                 version: None,
-                terms: GraphTerms::default(),
+                terms: GraphOptions::default(),
             };
         };
-        let (version, terms) = terms(rest).unwrap_or((rest, GraphTerms::default()));
+        let (version, terms) = terms(rest).unwrap_or((rest, GraphOptions::default()));
         Self {
             model,
             version: Some(version),
@@ -156,9 +156,9 @@ impl<'a> GraphName<'a> {
     }
 
     /// Puts a name together.
-    pub fn write(model: &str, version: u64, terms: GraphTerms) -> String {
+    pub fn write(model: &str, version: u64, terms: GraphOptions) -> String {
         let mut name = format!("{model}@{version}");
-        let GraphTerms {
+        let GraphOptions {
             priority,
             timeout_ms,
             shadow,
@@ -183,7 +183,7 @@ impl<'a> GraphName<'a> {
 }
 
 /// A version and the terms behind it; `None` where something is behind it that is no terms.
-fn terms(text: &str) -> Option<(&str, GraphTerms)> {
+fn terms(text: &str) -> Option<(&str, GraphOptions)> {
     let (text, joined) = match text.strip_suffix(JOINED) {
         Some(text) => (text, true),
         None => (text, false),
@@ -200,7 +200,7 @@ fn terms(text: &str) -> Option<(&str, GraphTerms)> {
         Some((text, number)) => (text, Some(plain_number(number)?)),
         None => (text, None),
     };
-    let terms = GraphTerms {
+    let terms = GraphOptions {
         priority,
         timeout_ms,
         shadow,
@@ -319,7 +319,7 @@ mod tests {
                 for (shadow, joined) in [(false, false), (true, false), (false, true), (true, true)]
                 {
                     for version in [0, 3, 10, u64::MAX] {
-                        let terms = GraphTerms {
+                        let terms = GraphOptions {
                             priority,
                             timeout_ms,
                             shadow,
@@ -337,14 +337,14 @@ mod tests {
                 }
             }
         }
-        let all = GraphTerms {
+        let all = GraphOptions {
             priority: Some(2),
             timeout_ms: Some(50),
             shadow: true,
             joined: false,
         };
         assert_eq!(GraphName::write("m", 3, all), "m@3#2~50!shadow");
-        assert_eq!(GraphName::write("m", 3, GraphTerms::default()), "m@3");
+        assert_eq!(GraphName::write("m", 3, GraphOptions::default()), "m@3");
         assert_eq!(GraphName::parse("m").version, None);
     }
 
@@ -402,7 +402,7 @@ mod tests {
                 .collect();
             for text in &longer {
                 let read = GraphName::parse(text);
-                if read.terms == GraphTerms::default() {
+                if read.terms == GraphOptions::default() {
                     continue;
                 }
                 // What was read is all there was.

@@ -12,9 +12,9 @@ const MAX_FUNCTION_LINES: usize = 150;
 const MAX_FILE_LINES: usize = 900;
 
 /// The crates whose files may not import each other in a circle.
-const CHECKED_FOR_CIRCLES: [&str; 13] = [
+const CHECKED_FOR_CIRCLES: [&str; 14] = [
     "admin", "adapters", "app", "core", "gate", "guest", "host", "kv", "nn", "policy", "runtime",
-    "server", "tensor",
+    "server", "sources", "tensor",
 ];
 
 /// Groups of files that still import each other in a circle: the crate, and the files in the order of their names.
@@ -48,12 +48,8 @@ const LONG_FUNCTIONS: &[&str] = &[];
 
 /// Files that are still longer than [`MAX_FILE_LINES`].
 const LONG_FILES: &[&str] = &[
-    "nn/src/backend/onnx_file.rs",
-    "nn/src/backend/onnxruntime.rs",
-    "nn/src/backend/openvino.rs",
     "policy/src/auth/registry.rs",
     "policy/src/quota/rule.rs",
-    "sources/src/pull.rs",
     "tensor/src/contract.rs",
     "tensor/src/infer.rs",
 ];

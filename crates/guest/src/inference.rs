@@ -14,7 +14,7 @@ pub(crate) use gate::failure;
 #[cfg(feature = "inference")]
 mod component {
     use crate::types::{bulk_bytes, datatype_from_wit, tensor_to_wit, tensors};
-    use penstock_core::{GraphName, GraphTerms, NnData, NnWord, ShadowTensor};
+    use penstock_core::{GraphName, GraphOptions, NnData, NnWord, ShadowTensor};
     use penstock_tensor::{Datatype, Tensor};
     use std::cell::RefCell;
     use std::collections::BTreeMap;
@@ -51,7 +51,7 @@ mod component {
     }
 
     /// The key of an execution context: model, version and the terms of its calls.
-    type Opened = (String, u64, GraphTerms);
+    type Opened = (String, u64, GraphOptions);
 
     impl wit::Guest for Inference {
         fn infer(
@@ -65,7 +65,7 @@ mod component {
                 .into_iter()
                 .map(to_nn)
                 .collect::<Result<Vec<_>, _>>()?;
-            let terms = GraphTerms {
+            let terms = GraphOptions {
                 priority: terms.priority,
                 timeout_ms: terms.timeout_ms,
                 shadow: false,
@@ -95,16 +95,16 @@ mod component {
             let named = (inputs.into_iter().map(input))
                 .chain(expected.into_iter().map(answered))
                 .collect::<Result<Vec<_>, _>>()?;
-            let terms = GraphTerms {
+            let terms = GraphOptions {
                 shadow: true,
-                ..GraphTerms::default()
+                ..GraphOptions::default()
             };
             compute(model, version, terms, named).map(drop)
         }
 
         fn ready(model: String, version: u64) -> Result<(), wit::Failure> {
             // Do not use the kept contexts, because a model can stop being ready after it was opened.
-            load_by_name(&GraphName::write(&model, version, GraphTerms::default()))
+            load_by_name(&GraphName::write(&model, version, GraphOptions::default()))
                 .map(drop)
                 .map_err(failure)
         }
@@ -113,7 +113,7 @@ mod component {
     fn compute(
         model: String,
         version: u64,
-        terms: GraphTerms,
+        terms: GraphOptions,
         named: Vec<(String, NnTensor)>,
     ) -> Result<Vec<(String, NnTensor)>, wit::Failure> {
         let at = (model, version, terms);

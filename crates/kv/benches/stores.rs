@@ -24,7 +24,7 @@ fn row(what: &str, count: u64, unit: &str, from: Instant, note: &str) {
     println!("{what:<58} {rate:>12.0} {unit:<10} {note}");
 }
 
-/// An answer that is there, without a runtime: what a request pays.
+/// The value of a reply that is ready, without a runtime: the cost for a request.
 fn now<T>(mut reply: Reply<'_, T>) -> T {
     let mut context = Context::from_waker(Waker::noop());
     match std::pin::Pin::new(&mut reply).poll(&mut context) {
@@ -57,7 +57,7 @@ fn increments(store: &(impl Store + ?Sized), threads: usize, names: usize) -> u6
     })
 }
 
-/// What the disk does at best: appending a page and a sync, one after another.
+/// The disk's best rate: appending a page and a sync, one after another.
 fn raw_syncs(directory: &Path) -> u64 {
     let mut file = std::fs::File::create(directory.join("raw")).unwrap();
     let page = [7; 4096];

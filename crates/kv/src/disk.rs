@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 /// stalls for a second to fill it.
 pub const DEFAULT_MAX_PENDING_ENTRIES: usize = 65_536;
 
-/// Most bytes in a batch by default: some of the largest values, and what a slow disk still writes in
-/// well under a second.
+/// Most bytes in a batch by default: several of the largest values, and as much as a slow disk writes in well under a
+/// second.
 pub const DEFAULT_MAX_PENDING_BYTES: usize = 64 << 20;
 
-/// Most bytes on disk by default. The policies keep what they need bounded; this stops what they miss.
+/// Most bytes on disk by default. The policies bound the data they need; this limit stops the rest.
 pub const DEFAULT_MAX_DISK_BYTES: u64 = 8 << 30;
 
-/// Room left on the disk by default: for the two batches that may still come, for what is in the journal
-/// and not yet in tables, and for merging tables while entries are being deleted.
+/// Room left on the disk by default: for the two batches that may still come, for entries in the journal that are not
+/// in tables yet, and for merging tables while entries are deleted.
 pub const DEFAULT_MIN_FREE_DISK_BYTES: u64 = 512 << 20;
 
 /// Memory for blocks read from disk by default.
@@ -36,11 +36,11 @@ pub(crate) const DATABASE_THREADS: usize = 2;
 /// The longest that giving room back waits for the newest entries to reach a table.
 pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often giving room back is tried after the last entry was deleted from a full store: the first
-/// time may find merges under way that hold what it looks for.
+/// How often the store tries to give room back after the last entry was deleted from a full store. The first try may
+/// meet merges under way that still hold the room.
 pub(crate) const RECLAIMS: u32 = 5;
 
-/// Where an [`EmbeddedStore`](crate::embedded::EmbeddedStore) lives, and its bounds.
+/// Directory and bounds of an [`EmbeddedStore`](crate::embedded::EmbeddedStore).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbeddedSettings {
     /// The directory of the store, which is made if it is missing. One process at a time opens it.
@@ -72,7 +72,7 @@ impl EmbeddedSettings {
     }
 }
 
-/// Why a store could not be opened.
+/// The reason that a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another store, of this process or another, has the directory.
@@ -85,9 +85,9 @@ pub enum OpenError {
     /// The directory or a file in it cannot be made or read.
     #[error("cannot open the store in {}: {message}", .directory.display())]
     Failed {
-        /// Where.
+        /// The store's directory.
         directory: PathBuf,
-        /// What went wrong.
+        /// The error, for an operator.
         message: String,
     },
     /// A setting is out of range.
@@ -95,7 +95,7 @@ pub enum OpenError {
     Setting(&'static str),
 }
 
-/// What an entry holds. Stored with a tag, so 8 bytes that `set` wrote are no counter.
+/// The value of an entry. It is stored with a tag, so that 8 bytes written by `set` are not taken for a counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Counter(i64),
@@ -166,10 +166,10 @@ pub(crate) struct Batch {
     pub(crate) bytes: usize,
 }
 
-/// What lies below the overlay. A trait, so that tests can have a disk that is slow or fails.
+/// The storage below the overlay. It is a trait so that tests can have a disk that is slow or fails.
 pub(crate) trait Disk: Send + Sync + 'static {
     fn get(&self, name: &str) -> Result<Option<Value>, String>;
-    /// Whole or not at all, and on the disk when it returns.
+    /// Writes a batch whole or not at all. It is on the disk when this returns.
     fn commit(&self, batch: &Batch) -> Result<(), String>;
     /// Names after this one, in order.
     fn names<'a>(
@@ -180,7 +180,7 @@ pub(crate) trait Disk: Send + Sync + 'static {
     fn used(&self) -> Result<u64, String>;
     /// Bytes the disk has left.
     fn free(&self) -> Result<u64, String>;
-    /// Gives back what deleted entries take, as far as there is room to. May take long.
+    /// Gives the room of deleted entries back, as far as free space allows. May take long.
     fn reclaim(&self) -> Result<(), String>;
 }
 
@@ -222,10 +222,10 @@ impl FjallDisk {
     }
 }
 
-/// Stands in front of every name: the database takes no empty one, and a store does.
+/// Prefix of every stored name: a store takes an empty name, and the database does not.
 pub(crate) const NAME_PREFIX: u8 = b'e';
 
-/// What is removed, never having been there. Not a name.
+/// The key that is removed to settle the database. No entry has it, because it is not a valid name.
 pub(crate) const SETTLE_MARK: &[u8] = b"s";
 
 /// A name as it is stored.
@@ -288,8 +288,8 @@ impl Disk for FjallDisk {
 
     fn reclaim(&self) -> Result<(), String> {
         self.settle()?;
-        // Merging everything writes what is kept before it removes the rest. Without the room for that,
-        // the database's own smaller merges have to do.
+        // A full merge writes the kept entries before it removes the others. Without room for that, the database's own
+        // smaller merges must do.
         if self.free()? > self.used()? {
             self.entries
                 .major_compact()
@@ -301,8 +301,8 @@ impl Disk for FjallDisk {
 }
 
 impl FjallDisk {
-    /// Has the newest entries written to a table. With that the database lets go of journals, and of old
-    /// tables and versions of entries, which it otherwise does after much was written.
+    /// Has the newest entries written to a table. The database can then drop journals, old tables and old versions of
+    /// entries. Otherwise it does so only after many writes.
     pub(crate) fn settle(&self) -> Result<(), String> {
         let told = |error: fjall::Error| error.to_string();
         // It does nothing when there is nothing new.
@@ -324,7 +324,7 @@ pub(crate) fn free_bytes(directory: &Path) -> Result<u64, String> {
     Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
-/// Not asked elsewhere: a full disk then fails a commit, and with it the store.
+/// Other systems are not asked. A full disk there fails a commit, and with it the store.
 #[cfg(not(unix))]
 pub(crate) fn free_bytes(_directory: &Path) -> Result<u64, String> {
     Ok(u64::MAX)

@@ -1,33 +1,31 @@
-//! What one machine remembers through a crash, and when it may be called remembered.
+//! A durable store on one machine, with group commit.
 //!
-//! An operation is applied at once, to an overlay in memory over the database on disk, gets the next
-//! [`Position`], and joins the open batch; of several writes of one name a batch keeps the last. One
-//! thread takes the whole batch, commits it with one sync of the disk, moves the durable position on, and
-//! drops from the overlay what is not newer. While it waits for the disk the next batch fills, so the
-//! number of writes a commit carries grows with the load and nobody waits for more than two commits.
+//! An operation is applied at once, to an overlay in memory over the database on disk. It gets the next [`Position`]
+//! and enters the open batch; of several writes of one name a batch keeps the last. One thread takes the whole batch,
+//! commits it with one sync of the disk, moves the durable position on, and drops the batch's entries from the overlay.
+//! While the thread waits for the disk the next batch fills. So a commit carries more writes under load, and no write
+//! waits for more than two commits.
 //!
-//! **Order.** A write gets its position and its place in a batch under one lock, so a batch is all the
-//! writes between two positions; batches are committed one after another and each one whole or not at
-//! all. A crash therefore leaves exactly the writes up to some position, at or after the last one
-//! [`Store::durable`] spoke for.
+//! **Order.** A write gets its position and its place in a batch under one lock, so a batch is all the writes between
+//! two positions. Batches are committed one after another, each one whole or not at all. A crash therefore leaves
+//! exactly the writes up to some position, at or after the last one that [`Store::durable`] confirmed.
 //!
-//! **Back pressure.** When the open batch is full, writers wait, without holding a thread, until it is
-//! taken. Memory for what is not yet on disk is bounded by two batches.
+//! **Back pressure.** When the open batch is full, writers wait until it is taken; they hold no thread. Memory for
+//! writes that are not on disk yet is bounded by two batches.
 //!
-//! **A full disk.** Writes that grow the store are refused with [`StoreError::Full`] while it takes more
-//! than [`EmbeddedSettings::max_disk_bytes`] or less than
-//! [`EmbeddedSettings::min_free_disk_bytes`] is left; deleting goes on, and what it frees is given
-//! back in the background. The bounds are looked at before every commit, so they are passed by a batch
-//! or two: that is what the reserve is for. On a disk that others fill to the last byte a commit fails.
+//! **A full disk.** Writes that grow the store are refused with [`StoreError::Full`] while it takes more than
+//! [`EmbeddedSettings::max_disk_bytes`] or less than [`EmbeddedSettings::min_free_disk_bytes`] is left. Deleting still
+//! works, and the freed space is given back in the background. The bounds are checked before every commit, so a batch
+//! or two may pass them; the reserve is for that. If other programs fill the disk to the last byte, a commit fails.
 //!
-//! **A failed commit.** Nobody can say what reached the disk, and after a failed sync even the operating
-//! system cannot: trying again may report success over lost pages. So the store fails for good: every
-//! operation, and `durable` for every position not yet durable, gives [`StoreError::Unavailable`] until
-//! the process opens the directory afresh, which reads what the disk really holds.
+//! **A failed commit.** After a failed sync it is unknown which bytes reached the disk; even the operating system does
+//! not know. A second try may report success although pages are lost. So the store fails for good: every operation, and
+//! `durable` for every position that is not durable yet, returns [`StoreError::Unavailable`] until the process opens
+//! the directory again, which reads the true contents of the disk.
 //!
-//! **Reading.** What the overlay does not hold is read from the database on the calling thread: from
-//! memory in microseconds, and from disk when it was not used lately. Listing, which may touch many
-//! blocks, happens on a thread of its own.
+//! **Reading.** Entries that the overlay does not hold are read from the database on the calling thread: in
+//! microseconds from memory, and from disk if they were not used lately. Listing, which may touch many blocks, runs on
+//! its own thread.
 
 use crate::disk::{Batch, Disk, FjallDisk, RECLAIMS, Value, Write};
 pub use crate::disk::{
@@ -50,23 +48,23 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-/// What an entry of a batch costs beside its name and its value, counted so that tiny entries meet the
+/// Bytes that an entry of a batch costs beside its name and its value. They are counted so that tiny entries meet the
 /// bound on bytes as well.
 const PENDING_OVERHEAD_BYTES: usize = 128;
 
 /// Locks of the overlay. One is held during a read of the database, so there are many more than threads.
 const SHARDS: usize = 256;
 
-/// How often the room on the disk is looked at while nobody writes.
+/// Interval at which the free space on the disk is checked while no write comes.
 const ROOM_EVERY: Duration = Duration::from_millis(500);
 
-/// The pause between two of these.
+/// The pause between two tries to give room back.
 const RECLAIM_EVERY: Duration = Duration::from_secs(2);
 
 /// Listings waiting for their thread; a further one waits asynchronously.
 const LISTINGS_QUEUED: usize = 64;
 
-/// What starts a cursor of this store.
+/// Prefix of this store's cursors.
 const CURSOR_PREFIX: &str = "embedded:";
 
 /// A write the database does not have yet.
@@ -89,7 +87,7 @@ struct Open {
     closed: bool,
 }
 
-/// How far the disk is.
+/// The progress of writing to disk.
 #[derive(Clone)]
 struct Progress {
     durable: Position,
@@ -105,26 +103,26 @@ struct Inner {
     filled: Condvar,
     /// Wakes writers that wait for room in the batch.
     taken: Notify,
-    /// The last position, for those who only ask.
+    /// The last position, for reads that need no notification.
     last: AtomicU64,
     progress: watch::Sender<Progress>,
     /// Set once, together with `progress.failed`; for a cheap look at every operation.
     failed: OnceLock<StoreError>,
-    /// Why nothing may grow, if so.
+    /// The reason that writes may not grow the store, if there is one.
     full: Mutex<Option<String>>,
     is_full: AtomicBool,
     disk: Box<dyn Disk>,
 }
 
-/// Why an operation was not carried out this time.
-enum Refusal {
+/// The reason that an operation was not carried out at this attempt.
+enum NotDone {
     /// The batch is full; try again when it was taken.
     Wait,
-    /// For good.
+    /// The operation failed for good.
     Error(StoreError),
 }
 
-impl From<StoreError> for Refusal {
+impl From<StoreError> for NotDone {
     fn from(error: StoreError) -> Self {
         Self::Error(error)
     }
@@ -169,7 +167,7 @@ impl Inner {
 
     fn fail(&self, message: String) {
         let error = StoreError::Unavailable(format!(
-            "the disk failed, and the store with it until it is opened afresh: {message}"
+            "the disk failed, and the store is unavailable until it is opened again: {message}"
         ));
         if self.failed.set(error.clone()).is_ok() {
             tracing::error!(store = %self.settings.directory.display(), %error, "the store failed");
@@ -183,9 +181,8 @@ impl Inner {
         self.disk.get(name).map_err(StoreError::Unavailable)
     }
 
-    /// The value of an entry. Between the look at the overlay and the look at the disk the lock is
-    /// free: an entry leaves the overlay only once the disk has it, so what is read was current at some
-    /// moment since the call.
+    /// The value of an entry. The lock is free between the read of the overlay and the read of the disk. An entry
+    /// leaves the overlay only once the disk has it, so the returned value was current at some moment since the call.
     fn read(&self, kv_key: &str) -> Result<Option<Value>, StoreError> {
         check_kv_key(kv_key)?;
         self.check()?;
@@ -201,7 +198,7 @@ impl Inner {
         &self,
         kv_key: &str,
         change: impl Fn(Option<&Value>) -> Result<(T, Option<Write>), StoreError>,
-    ) -> Result<T, Refusal> {
+    ) -> Result<T, NotDone> {
         check_kv_key(kv_key)?;
         self.check()?;
         let mut shard = self.shard(kv_key).lock();
@@ -237,7 +234,7 @@ impl Inner {
     }
 
     /// Gives a write its position and its place in the open batch, both at once.
-    fn enqueue(&self, kv_key: &str, write: &Write) -> Result<(Arc<str>, Position), Refusal> {
+    fn enqueue(&self, kv_key: &str, write: &Write) -> Result<(Arc<str>, Position), NotDone> {
         let size = |write: &Write| write.as_ref().map_or(0, Value::len);
         let mut open = self.open.lock();
         if open.closed {
@@ -248,7 +245,7 @@ impl Inner {
         if open.batch.writes.len() >= self.settings.max_pending_entries
             || open.batch.bytes >= self.settings.max_pending_bytes
         {
-            return Err(Refusal::Wait);
+            return Err(NotDone::Wait);
         }
         let batch = &mut open.batch;
         let name = match batch.writes.get_key_value(kv_key) {
@@ -275,18 +272,18 @@ impl Inner {
     /// A write that waits for room in the batch, if there is none, without holding a thread.
     fn write_reply<'a, T: Send + 'a>(
         self: &'a Arc<Self>,
-        attempt: impl Fn(&Inner) -> Result<T, Refusal> + Send + 'a,
+        attempt: impl Fn(&Inner) -> Result<T, NotDone> + Send + 'a,
     ) -> Reply<'a, T> {
         match attempt(self) {
             Ok(answer) => Reply::ready(Ok(answer)),
-            Err(Refusal::Error(error)) => Reply::ready(Err(error)),
-            Err(Refusal::Wait) => Reply::later(self.write_patiently(attempt)),
+            Err(NotDone::Error(error)) => Reply::ready(Err(error)),
+            Err(NotDone::Wait) => Reply::later(self.write_patiently(attempt)),
         }
     }
 
     async fn write_patiently<T>(
         &self,
-        attempt: impl Fn(&Inner) -> Result<T, Refusal>,
+        attempt: impl Fn(&Inner) -> Result<T, NotDone>,
     ) -> Result<T, StoreError> {
         loop {
             // Listening starts before the attempt, so a batch taken in between is not missed.
@@ -294,23 +291,23 @@ impl Inner {
             taken.as_mut().enable();
             match attempt(self) {
                 Ok(answer) => return Ok(answer),
-                Err(Refusal::Error(error)) => return Err(error),
-                Err(Refusal::Wait) => taken.await,
+                Err(NotDone::Error(error)) => return Err(error),
+                Err(NotDone::Wait) => taken.await,
             }
         }
     }
 
-    fn put(&self, kv_key: &str, value: &[u8]) -> Result<(), Refusal> {
+    fn put(&self, kv_key: &str, value: &[u8]) -> Result<(), NotDone> {
         check_value(value)?;
         let value = Value::Bytes(value.into());
         self.write(kv_key, |_| Ok(((), Some(Some(value.clone())))))
     }
 
-    fn remove(&self, kv_key: &str) -> Result<(), Refusal> {
+    fn remove(&self, kv_key: &str) -> Result<(), NotDone> {
         self.write(kv_key, |current| Ok(((), current.map(|_| None))))
     }
 
-    fn add(&self, kv_key: &str, delta: i64) -> Result<i64, Refusal> {
+    fn add(&self, kv_key: &str, delta: i64) -> Result<i64, NotDone> {
         self.write(kv_key, |current| {
             let count = match current {
                 None => 0,
@@ -322,7 +319,7 @@ impl Inner {
         })
     }
 
-    fn swap(&self, kv_key: &str, expected: Option<&[u8]>, value: &[u8]) -> Result<Swap, Refusal> {
+    fn swap(&self, kv_key: &str, expected: Option<&[u8]>, value: &[u8]) -> Result<Swap, NotDone> {
         check_value(value)?;
         self.write(kv_key, |current| {
             let same = match (current, expected) {
@@ -338,8 +335,8 @@ impl Inner {
         })
     }
 
-    /// A page of names, by their order. The overlay is looked at before the disk: what has left it by
-    /// then is on the disk already, so nothing that exists throughout falls between.
+    /// A page of names, in order. The overlay is read before the disk: an entry that has left it by then is on the disk
+    /// already, so an entry that exists throughout is never missed.
     fn page(&self, cursor: Option<&str>) -> Result<Page, StoreError> {
         self.check()?;
         let after = match cursor {
@@ -363,7 +360,7 @@ impl Inner {
         let mut disk = self.disk.names(after).peekable();
         let mut names: Vec<String> = Vec::new();
         loop {
-            // One from each side; on both, the overlay knows better.
+            // A name from the overlay and one from the disk. If a name is on both, the overlay is right.
             let from_disk = match disk.peek() {
                 Some(Ok(name)) => Some(name.as_str()),
                 Some(Err(message)) => return Err(StoreError::Unavailable(message.clone())),
@@ -399,14 +396,14 @@ impl Inner {
         }
     }
 
-    /// What the writer thread does until the store is closed and everything is on disk.
+    /// The loop of the writer thread. It ends when the store is closed and everything is on disk.
     fn write_batches(&self, reclaim: &SyncSender<()>) {
         let mut reclaims = 0;
         let mut reclaimed: Option<Instant> = None;
         loop {
-            // Microseconds beside a sync, and a fast disk fills a reserve in a second.
+            // The check takes microseconds, little beside a sync, and a fast disk can fill the reserve in a second.
             self.look_for_room();
-            // The database merges when much was written, and into a full store little is.
+            // The database merges after many writes, and a full store gets few.
             if reclaims > 0
                 && self.is_full.load(Ordering::Relaxed)
                 && reclaimed.is_none_or(|at| at.elapsed() >= RECLAIM_EVERY)
@@ -422,7 +419,7 @@ impl Inner {
                         return;
                     }
                     open.writer_sleeps = true;
-                    // Woken now and then as well: room comes back without anybody writing.
+                    // Wake up at intervals as well: the disk may get free space without any write.
                     let woken = self.filled.wait_for(&mut open, ROOM_EVERY);
                     open.writer_sleeps = false;
                     if woken.timed_out() {
@@ -439,7 +436,8 @@ impl Inner {
                 reclaims = RECLAIMS;
             }
             if let Err(message) = self.disk.commit(&batch) {
-                // Failed first, closed second: who meets the closed batch finds the reason.
+                // Fail the store before the batch is closed, so that a caller that meets the closed batch finds the
+                // reason.
                 self.fail(message);
                 let mut open = self.open.lock();
                 open.closed = true;
@@ -467,7 +465,7 @@ impl Inner {
                 "the disk has {free} bytes left, and {} are kept free",
                 self.settings.min_free_disk_bytes
             )),
-            // Not known: the disk itself will tell.
+            // Unknown: a commit on a full disk will fail.
             _ => None,
         };
         let mut full = self.full.lock();
@@ -491,12 +489,12 @@ impl Inner {
     }
 }
 
-/// A listing somebody waits for.
+/// A listing that a caller waits for.
 type Listing = (Option<String>, oneshot::Sender<Result<Page, StoreError>>);
 
 /// A durable store in a directory of this machine.
 ///
-/// Dropping it writes what is pending and waits for the disk: a moment, but on the dropping thread.
+/// Dropping it writes the pending entries and waits for the disk. That takes a moment on the dropping thread.
 pub struct EmbeddedStore {
     inner: Arc<Inner>,
     listings: Option<mpsc::Sender<Listing>>,
@@ -521,7 +519,7 @@ impl EmbeddedStore {
     fn over(settings: EmbeddedSettings, disk: Box<dyn Disk>) -> Result<Self, OpenError> {
         let directory = settings.directory.clone();
         let inner = Arc::new(Inner::new(settings, disk));
-        // Before the first write, not some time after it.
+        // Check before the first write.
         inner.look_for_room();
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let failed = |error: std::io::Error| OpenError::Failed {
@@ -533,7 +531,7 @@ impl EmbeddedStore {
         let lister = thread("kv-list")
             .spawn(move || {
                 while let Some((cursor, answer)) = asked.blocking_recv() {
-                    // Whoever gave up waiting needs no answer.
+                    // A caller that stopped waiting needs no answer.
                     if !answer.is_closed() {
                         let _ = answer.send(lists.page(cursor.as_deref()));
                     }
@@ -581,8 +579,8 @@ impl EmbeddedStore {
         self.inner.progress.borrow().durable
     }
 
-    /// Writes what is pending, waits for the disk and gives the directory back. An error says that not
-    /// everything reached the disk. Blocks the calling thread for a moment.
+    /// Writes the pending entries, waits for the disk and releases the directory. An error means that not everything
+    /// reached the disk. Blocks the calling thread for a moment.
     pub fn close(mut self) -> Result<(), StoreError> {
         self.shut();
         self.inner.check()
@@ -638,8 +636,8 @@ impl Store for EmbeddedStore {
         for (index, (kv_key, value)) in entries.iter().enumerate() {
             match self.inner.put(kv_key, value) {
                 Ok(()) => {}
-                Err(Refusal::Error(error)) => return Reply::ready(Err(error)),
-                Err(Refusal::Wait) => {
+                Err(NotDone::Error(error)) => return Reply::ready(Err(error)),
+                Err(NotDone::Wait) => {
                     return Reply::later(async move {
                         for (kv_key, value) in &entries[index..] {
                             self.set(kv_key, value).await?;
@@ -660,8 +658,8 @@ impl Store for EmbeddedStore {
         for (index, kv_key) in kv_keys.iter().enumerate() {
             match self.inner.remove(kv_key) {
                 Ok(()) => {}
-                Err(Refusal::Error(error)) => return Reply::ready(Err(error)),
-                Err(Refusal::Wait) => {
+                Err(NotDone::Error(error)) => return Reply::ready(Err(error)),
+                Err(NotDone::Wait) => {
                     return Reply::later(async move {
                         for kv_key in &kv_keys[index..] {
                             self.delete(kv_key).await?;
@@ -711,7 +709,7 @@ impl Store for EmbeddedStore {
     }
 
     fn durable<'a>(&'a self, up_to: Position) -> Reply<'a, ()> {
-        // What was never written is not waited for.
+        // A position that was never written is not waited for.
         let up_to = up_to.min(self.position());
         let settled = move |progress: &Progress| -> Option<Result<(), StoreError>> {
             if progress.durable >= up_to {

@@ -1,11 +1,10 @@
-//! Native key-value stores behind one trait: where the state of every policy lives.
+//! Native key-value stores behind one trait: the state of every policy is kept here.
 //!
-//! A store applies each operation at once and atomically, so that everybody sees it in one order;
-//! when it will survive a crash is a second question, asked with [`Store::durable`]. That split is
-//! what makes a durable store fast: a request writes several entries, waits for the disk once, before
-//! its answer leaves, and shares that wait with every other request (group commit). An answer is never
-//! sent before all that the request wrote *or read* is durable, so a crash can only undo what nobody
-//! outside was told.
+//! A store applies each operation at once and atomically, so all callers see operations in one order. Whether an
+//! operation survives a crash is a separate question, asked with [`Store::durable`]. This separation makes a durable
+//! store fast: a request writes several entries and waits for the disk once, before its answer is sent. It shares that
+//! wait with every other request (group commit). An answer is never sent before everything that the request wrote *or
+//! read* is durable. So a crash can only undo operations that no client has seen.
 
 #[cfg(feature = "embedded")]
 mod disk;

@@ -1,10 +1,10 @@
-//! What is remembered only as long as the process lives, and how much of it.
+//! A bounded store in memory. Its entries are lost when the process ends.
 //!
-//! For state that may be lost at a crash (rate limit windows) and for tests. Names are spread over
-//! shards with a lock each, held for one operation and never across a wait, so every operation answers
-//! at once and allocates only when it creates something. Both the number of entries and their bytes are
-//! bounded; a write that would pass a bound is refused, while counting on, shrinking and deleting go
-//! through, so a full store still serves what it holds.
+//! It is for state that may be lost at a crash (rate limit windows) and for tests. Names are spread over shards with a
+//! lock each. A lock is held for one operation and never across a wait, so every operation answers at once and
+//! allocates only when it creates something. The number of entries and their bytes are both bounded. A write that would
+//! pass a bound is refused; increments of existing counters, shrinking and deleting still work, so a full store goes on
+//! serving its entries.
 
 use crate::store::{
     MAX_LIST_PAGE, Page, Position, Reply, Store, StoreError, Swap, check_kv_key, check_value,
@@ -19,18 +19,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// serves, and costs a few hundred megabytes at the very most.
 pub const DEFAULT_MAX_ENTRIES: u64 = 1_000_000;
 
-/// Most bytes by default: small beside what a model takes, room for a million counters.
+/// Most bytes by default: small compared with a model, and enough for a million counters.
 pub const DEFAULT_MAX_BYTES: u64 = 256 << 20;
 
-/// What an entry costs beside its name and its value: its slot, its share of free slots, and two
-/// allocations' headers. Counted, so that a flood of tiny entries meets the bound too.
+/// Bytes that an entry costs beside its name and its value: its slot, its share of free slots, and two allocation
+/// headers. They are counted so that a flood of tiny entries meets the bound too.
 pub const ENTRY_OVERHEAD_BYTES: u64 = 96;
 
 /// Locks. Many more than cores, so that two threads seldom meet; a page of a listing visits one shard,
 /// so many shards also keep a page short.
 const SHARDS: usize = 256;
 
-/// What starts a cursor of this store.
+/// Prefix of this store's cursors.
 const CURSOR_PREFIX: &str = "memory:";
 
 /// The bounds of a [`MemoryStore`].
@@ -51,7 +51,7 @@ impl Default for MemorySettings {
     }
 }
 
-/// What an entry holds. The two kinds are told apart, so 8 bytes that `set` wrote are no counter.
+/// The value of an entry. The two kinds are kept apart, so that 8 bytes written by `set` are not taken for a counter.
 enum Value {
     Counter(i64),
     Bytes(Box<[u8]>),
@@ -85,7 +85,7 @@ struct Slot {
     value: Value,
 }
 
-/// On a cache line of its own, so that two cores do not fight over neighbouring locks.
+/// Each shard has its own cache line, so that two cores do not compete for neighbouring locks.
 #[repr(align(128))]
 #[derive(Default)]
 struct Shard(Mutex<HashTable<Slot>>);
@@ -93,7 +93,7 @@ struct Shard(Mutex<HashTable<Slot>>);
 /// A store in the memory of this process.
 pub struct MemoryStore {
     settings: MemorySettings,
-    // Keyed at random: names are partly chosen by strangers, who must not be able to make them collide.
+    // The hash key is random. Callers choose a part of the names and must not be able to make them collide.
     hasher: RandomState,
     shards: Box<[Shard]>,
     entries: AtomicU64,
@@ -118,12 +118,12 @@ impl MemoryStore {
         }
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub fn entries(&self) -> u64 {
         self.entries.load(Ordering::Relaxed)
     }
 
-    /// What they take, as [`MemorySettings::max_bytes`] counts it.
+    /// Bytes of all entries, as [`MemorySettings::max_bytes`] counts them.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -216,7 +216,7 @@ impl MemoryStore {
         if let Ok(found) = table.find_entry(hash, |slot| *slot.name == *kv_key) {
             let (slot, _) = found.remove();
             self.shrink(1, cost(kv_key, &slot.value));
-            // What a flood of entries took is given back once they are gone.
+            // Give the memory of a flood of entries back once they are gone.
             if table.capacity() > 1024 && table.len() < table.capacity() / 8 {
                 let double = table.len() * 2;
                 table.shrink_to(double, |slot| self.hasher.hash_one(&*slot.name));
@@ -258,8 +258,8 @@ impl MemoryStore {
         })
     }
 
-    /// Names go shard by shard, in each by their order. A name never changes its shard, so what exists
-    /// throughout is met exactly once, whatever comes and goes meanwhile.
+    /// Names go shard by shard, in order within each. A name never changes its shard, so an entry that exists
+    /// throughout is met exactly once, whatever is added or removed during the listing.
     fn page(&self, cursor: Option<&str>) -> Result<Page, StoreError> {
         let (mut shard, mut after) = match cursor {
             None => (0, None),
@@ -385,7 +385,7 @@ impl Store for MemoryStore {
         Reply::ready(self.page(cursor))
     }
 
-    /// Always the same place: nothing here becomes more durable than it is.
+    /// Always the same position: no entry here becomes durable.
     fn position(&self) -> Position {
         Position::default()
     }

@@ -1,27 +1,27 @@
-//! What several machines remember together, in Redis or Valkey, and what is said while it is away.
+//! A store that several machines share, in Redis or Valkey.
 //!
-//! Every operation is one command on one key (several entries are several commands in one write), so
-//! the order everybody sees is the server's. Compare-and-swap is a script of the server's, which runs
-//! it alone. Names of a store start with `penstock:<label>:`, so stores and other users share a server.
+//! Every operation is one command on one key (several entries are several commands in one write), so the server defines
+//! the order that all machines see. Compare-and-swap is a script that the server runs without interruption. Names of a
+//! store start with `penstock:<label>:`, so several stores and other applications can share a server.
 //!
-//! **Away.** One task keeps one connection: it looks after it while it is quiet, and when it breaks
-//! makes another, at growing and jittered intervals. While there is none every operation fails at once
-//! with [`StoreError::Unavailable`]; nothing queues. While there is one, what is under way is bounded in
-//! number and bytes, and each operation in time, its wait for a place included.
+//! **Failures.** One task keeps one connection. It tests a quiet connection, and makes a new one when it breaks, at
+//! growing and jittered intervals. Without a connection every operation fails at once with [`StoreError::Unavailable`];
+//! nothing is queued. With a connection, the operations under way are bounded in number and bytes, and each operation
+//! is bounded in time, including its wait for a place.
 //!
-//! **Never twice.** No command is sent a second time by itself. One whose reply was lost gives
-//! [`StoreError::Unavailable`], and whether it was applied is not known: an increment may have counted,
-//! and only the caller knows whether counting again is right. (A script the server does not know has
-//! not run, and is sent again with its text.)
+//! **Never twice.** No command is sent a second time automatically. If a reply is lost, the operation returns
+//! [`StoreError::Unavailable`], and it is unknown whether it was applied: an increment may have counted, and only the
+//! caller knows whether counting again is right. (A script that the server does not know has not run, and is sent again
+//! with its text.)
 //!
-//! **Durability** is what the server is configured for: [`Store::durable`] is ready at once. With
-//! `appendonly yes` and `appendfsync always` it is as strong as on the embedded store.
+//! **Durability** depends on the server's configuration: [`Store::durable`] is ready at once. With `appendonly yes` and
+//! `appendfsync always` it is as strong as on the embedded store.
 //!
-//! **Counters** are decimal text here. A value that `set` wrote is told from a counter only if it does
-//! not read as a 64-bit number.
+//! **Counters** are decimal text here. A value that `set` wrote can be told from a counter only if it is not a 64-bit
+//! number.
 //!
-//! **Cluster.** No command touches two keys, so a proxy in front of a cluster serves this store; the
-//! redirections of a bare cluster are not followed.
+//! **Cluster.** No command touches two keys, so a proxy in front of a cluster serves this store. The redirections of a
+//! cluster without a proxy are not followed.
 
 use crate::store::{
     MAX_LIST_PAGE, Page, Position, Reply, Store, StoreError, Swap, check_kv_key, check_value,
@@ -37,8 +37,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout};
 
-/// The longest an operation takes by default, waiting for a place included. A healthy server answers
-/// within a millisecond; a request that waits longer than this had better be told.
+/// The longest time of an operation by default, including the wait for a place. A healthy server answers within a
+/// millisecond; a request that waits longer than this should get an error.
 pub const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The longest a connection takes to be made by default, names and TLS included.
@@ -48,7 +48,7 @@ pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// noticed at most.
 pub const DEFAULT_MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
-/// Most operations under way by default: what a fast server answers in some tens of milliseconds.
+/// Most operations under way by default: a fast server answers so many in some tens of milliseconds.
 pub const DEFAULT_MAX_IN_FLIGHT: usize = 4096;
 
 /// Longest label. It is part of every key.
@@ -57,7 +57,7 @@ pub const MAX_LABEL_BYTES: usize = 64;
 /// The first pause between two attempts to connect; each further one doubles.
 const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(20);
 
-/// How often a quiet connection is tried, so that a dead one is found before a request finds it.
+/// Interval at which a quiet connection is tested, so that a dead one is found before a request finds it.
 const PING_EVERY: Duration = Duration::from_secs(1);
 
 /// Each of these many bytes of an operation counts as a further operation under way, which bounds the
@@ -67,13 +67,13 @@ const BYTES_FOR_A_PLACE: usize = 16 << 10;
 /// Commands in one write. Longer lists of entries are sent in parts, so that others get their turn.
 const PIPELINE: usize = 256;
 
-/// What SCAN is asked for at a time. It may give some more, so a page stops short of its limit.
+/// The page size that SCAN is asked for. The server may send some more, so a page stops short of its limit.
 const SCAN_COUNT: usize = 100;
 
-/// Most SCANs for a page. Where others' keys are many, a page may be empty and yet not the last.
+/// Most SCANs for a page. If other applications have many keys, a page may be empty although it is not the last.
 const SCANS_A_PAGE: usize = 50;
 
-/// What starts a cursor of this store.
+/// Prefix of this store's cursors.
 const CURSOR_PREFIX: &str = "redis:";
 
 /// Says 1 if it wrote, nothing if the entry is absent and should not be, and else the entry as it is.
@@ -88,7 +88,7 @@ end
 redis.call('SET', KEYS[1], ARGV[3])
 return 1";
 
-/// Which server a [`RedisStore`] uses, and its bounds.
+/// The server of a [`RedisStore`], and the store's bounds.
 #[derive(Clone)]
 pub struct RedisSettings {
     /// `redis://[user:password@]host[:port][/number]`, or `rediss://` for TLS. It is never shown.
@@ -135,7 +135,7 @@ impl std::fmt::Debug for RedisSettings {
     }
 }
 
-/// Why a store could not be opened. No message holds a password.
+/// The reason that a store could not be opened. No message contains a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// A setting is out of range or not of its form.
@@ -144,14 +144,14 @@ pub enum ConnectError {
     /// The server did not answer, or not as one.
     #[error("cannot reach {server}: {message}")]
     Unreachable {
-        /// Which.
+        /// The server's address, without a password.
         server: String,
-        /// What went wrong.
+        /// The error, for an operator.
         message: String,
     },
 }
 
-/// The connection, as operations find it.
+/// The connection's state for operations.
 enum Link {
     Up {
         connection: MultiplexedConnection,
@@ -169,7 +169,7 @@ struct Shared {
     max_in_flight: usize,
     places: Semaphore,
     link: RwLock<Link>,
-    /// The youngest connection somebody found broken.
+    /// The generation of the youngest connection that a caller found broken.
     broken: AtomicU64,
     broken_found: Notify,
     swap_hash: String,
@@ -193,8 +193,7 @@ impl Shared {
         key
     }
 
-    /// What a caller is told of an error. An answer is one even if it is an error: only what lost an
-    /// answer takes the connection down.
+    /// The error for a caller. An error reply is a valid answer; only a lost reply takes the connection down.
     fn error(&self, error: &RedisError, generation: u64) -> StoreError {
         let away = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
         if away || error.is_unrecoverable_error() || error.is_io_error() {
@@ -249,7 +248,7 @@ impl Shared {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Failed::Redis(error, generation)),
             Err(_) => {
-                // Whatever holds it up, the answers behind it are late as well.
+                // Whatever the cause of the delay, the answers behind it are late as well.
                 self.found_broken(generation);
                 Err(Failed::Store(self.unavailable(&late)))
             }
@@ -371,7 +370,7 @@ impl Shared {
             command.arg("COUNT").arg(SCAN_COUNT);
             let (next, keys): (u64, Vec<Vec<u8>>) = self.ask(0, command).await?;
             place = next;
-            // Others may have made keys of this form that are no names; those are not ours.
+            // Other applications may have made keys of this form that are not names. They are not ours.
             names.extend(keys.into_iter().filter_map(|key| {
                 let key = String::from_utf8(key).ok()?;
                 key.strip_prefix(&self.key_prefix).map(str::to_owned)
@@ -389,11 +388,11 @@ impl Shared {
     }
 }
 
-/// Why an operation has no answer.
+/// The reason that an operation has no answer.
 enum Failed {
-    /// What the caller is told.
+    /// An error that is returned to the caller as it is.
     Store(StoreError),
-    /// What this connection's server or the library said.
+    /// An error of this connection's server or of the library, and the connection's generation.
     Redis(RedisError, u64),
 }
 
@@ -445,7 +444,7 @@ async fn keep(
                 delay = (delay * 2).min(settings.max_reconnect_delay);
             }
         }
-        // Between half and the whole: a server that comes back is not met by all machines at once.
+        // Between half and the whole delay, so that machines do not all reconnect at once.
         let random = RandomState::new().build_hasher().finish();
         sleep(delay / 2 + (delay / 2).mul_f64(random as f64 / u64::MAX as f64)).await;
     }
@@ -458,7 +457,7 @@ async fn watch(shared: &Shared, mut connection: MultiplexedConnection, generatio
             return "the connection was lost".into();
         }
         tokio::select! {
-            // A late word about an older connection is told by its number.
+            // The generation tells a late notice about an older connection.
             () = shared.broken_found.notified() => {}
             () = sleep(PING_EVERY) => {
                 let ping = client::cmd("PING");
@@ -468,7 +467,7 @@ async fn watch(shared: &Shared, mut connection: MultiplexedConnection, generatio
                 );
                 match answer.await {
                     Ok(Ok(_)) => {}
-                    // An answer all the same: loading, say, or not permitted.
+                    // This is an answer all the same: loading, for example, or not permitted.
                     Ok(Err(error)) if !error.is_io_error() && !error.is_unrecoverable_error() => {}
                     Ok(Err(error)) => return error.to_string(),
                     Err(_) => return format!("no answer within {:?}", shared.command_timeout),
@@ -572,7 +571,7 @@ fn prepare(
     if settings.command_timeout.is_zero() || settings.connect_timeout.is_zero() {
         return Err(setting("the timeouts of a Redis store must not be zero"));
     }
-    // What is wrong with it is not repeated: the message might repeat the password.
+    // The message does not repeat the URL, because the URL may contain a password.
     let wrong_url = || {
         setting(
             "the URL of a Redis store is not of the form \
@@ -602,7 +601,7 @@ fn prepare(
     secrets.retain(|secret| !secret.is_empty());
 
     let opened = if scheme == "rediss" {
-        // Which provider a process uses is for its first user to say; any will do.
+        // Any provider will do. An error means that the process has installed one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let trusted = client::TlsCertificates {
             client_tls: None,

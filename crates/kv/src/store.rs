@@ -1,4 +1,4 @@
-//! What every store offers.
+//! The interface of all stores.
 
 use std::fmt;
 use std::future::Future;
@@ -20,7 +20,7 @@ pub const MAX_LIST_PAGE: usize = 1000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub u64);
 
-/// Why a store did not do what it was asked.
+/// The reason that a store refused or failed an operation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The store cannot be reached, or its disk failed. Whether the operation was applied is not known.
@@ -48,7 +48,7 @@ pub enum StoreError {
     /// The cursor of a listing did not come from this store.
     #[error("the cursor is not one of this store's")]
     BadCursor,
-    /// A store that is more than entries did not do what it was asked; the words are for who asked.
+    /// A store that does more than keep entries refused an operation. The message is meant for the caller.
     #[error("{0}")]
     Refused(String),
 }
@@ -67,26 +67,26 @@ pub enum Swap {
 pub struct Page {
     /// At most [`MAX_LIST_PAGE`] names.
     pub names: Vec<String>,
-    /// Where to go on; `None` at the end.
+    /// The cursor of the next page; `None` at the end.
     pub cursor: Option<String>,
 }
 
-/// An answer that is there, or comes later. A store in memory answers at once, and a request must not
+/// An answer that is ready or comes later. A store in memory answers at once, and a request must not
 /// pay an allocation for that.
 pub enum Reply<'a, T> {
-    /// It is there; taken out when polled.
+    /// The answer. It is taken out when polled.
     Ready(Option<Result<T, StoreError>>),
-    /// It comes.
+    /// The pending answer.
     Later(Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>),
 }
 
 impl<'a, T> Reply<'a, T> {
-    /// An answer that is there.
+    /// An answer that is ready.
     pub fn ready(answer: Result<T, StoreError>) -> Self {
         Self::Ready(Some(answer))
     }
 
-    /// An answer that comes.
+    /// An answer that comes later.
     pub fn later(answer: impl Future<Output = Result<T, StoreError>> + Send + 'a) -> Self {
         Self::Later(Box::pin(answer))
     }
@@ -121,7 +121,7 @@ impl<T> fmt::Debug for Reply<'_, T> {
 /// (8 little-endian bytes here, decimal text on Redis): read it with `increment(name, 0)`, which does
 /// not create it, and never `set` one.
 pub trait Store: Send + Sync + 'static {
-    /// What the store is, for a log line: `embedded (/var/lib/penstock/default.kv)`.
+    /// The store's description for a log line, such as `embedded (/var/lib/penstock/default.kv)`.
     fn describe(&self) -> String;
 
     /// Whether [`Store::compare_and_swap`] is atomic. All stores here say so; it is asked because
@@ -164,7 +164,7 @@ pub trait Store: Send + Sync + 'static {
     fn durable<'a>(&'a self, up_to: Position) -> Reply<'a, ()>;
 }
 
-/// What every store checks of a name before anything else.
+/// The check of a name that every store makes first.
 pub fn check_kv_key(kv_key: &str) -> Result<(), StoreError> {
     if kv_key.len() > MAX_KV_KEY_BYTES {
         return Err(StoreError::TooLarge {
@@ -176,7 +176,7 @@ pub fn check_kv_key(kv_key: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What every store checks of a value before anything else.
+/// The check of a value that every store makes first.
 pub fn check_value(value: &[u8]) -> Result<(), StoreError> {
     if value.len() > MAX_VALUE_BYTES {
         return Err(StoreError::TooLarge {

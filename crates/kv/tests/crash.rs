@@ -1,9 +1,9 @@
-//! Kills the process that writes, at random moments, and looks at what is left: everything that was
-//! called durable, and of the rest exactly the writes up to some position.
+//! Kills the writing process at random moments, and checks the remaining entries: everything that was called durable,
+//! and of the rest exactly the writes up to some position.
 //!
-//! A killed process loses what it holds in memory, not what the operating system holds, so this tests
-//! the store's order and its word, and recovery from a journal cut short. That each commit is synced is
-//! tested by its cost: benches/stores.rs prints it beside the disk's own.
+//! A killed process loses its memory, but not the data that the operating system holds. So this tests the store's
+//! order, its promises, and the recovery from a journal that was cut short. That each commit is synced is tested by its
+//! cost: benches/stores.rs prints it next to the disk's own.
 
 use penstock_kv::{EmbeddedSettings, EmbeddedStore, Store};
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ const WRITERS: usize = 8;
 /// A number in steps of these is written between two words about durability.
 const TRAIL_STEPS: i64 = 50;
 
-/// Not a test by itself: what the parent runs and kills.
+/// Not a test by itself: the parent runs it as a child and kills it.
 #[test]
 fn child() {
     let Ok(directory) = std::env::var(DIRECTORY) else {
@@ -34,7 +34,7 @@ fn child() {
 
 fn tell(line: &str) {
     let mut out = std::io::stderr().lock();
-    // One write for each line, so that a line is told whole or not at all.
+    // One write for each line, so that a line is printed whole or not at all.
     out.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
@@ -82,7 +82,7 @@ async fn write_for_ever(directory: &Path) {
     tasks.join_all().await;
 }
 
-/// Runs the child for a while, kills it, and adds what it said last to what was said before.
+/// Runs the child for a while, kills it, and adds its last reports to the earlier ones.
 fn run_and_kill(directory: &Path, after: Duration, said: &mut BTreeMap<String, i64>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["child", "--exact", "--nocapture"])
@@ -118,8 +118,8 @@ fn run_and_kill(directory: &Path, after: Duration, said: &mut BTreeMap<String, i
     }
 }
 
-/// Holds what is left against what was said, and takes what is there as said from now on: a writer that
-/// is killed before it speaks twice in a row is two ahead of its word, and what was found once must stay.
+/// Compares the remaining entries with the reports, and takes them as reported from now on. A writer that is killed
+/// twice in a row before it reports is two ahead of its reports, and an entry that was found once must stay.
 async fn look(directory: &Path, said: &mut BTreeMap<String, i64>) {
     let store = EmbeddedStore::open(EmbeddedSettings::new(directory)).unwrap();
     for writer in 0..WRITERS {

@@ -44,7 +44,7 @@ async fn what_was_written_is_there_after_opening_again() {
     store.increment("counter", -5).await.unwrap();
     store.set("gone", b"").await.unwrap();
     store.delete("gone").await.unwrap();
-    // Closing writes what nobody waited for.
+    // Closing writes entries that no caller waited for.
     store.close().unwrap();
 
     let store = EmbeddedStore::open(settings.clone()).unwrap();
@@ -140,7 +140,7 @@ async fn deleting_makes_room_again() {
     let mut settings = EmbeddedSettings::new(directory.path());
     settings.max_disk_bytes = 96 << 20;
     let store = EmbeddedStore::open(settings).unwrap();
-    // What does not compress.
+    // Values that do not compress.
     let mut random = 88_172_645_463_325_252_u64;
     let mut value = || -> Vec<u8> {
         let mut next = || {
@@ -196,13 +196,13 @@ fn waiting_for_the_disk_holds_no_thread() {
         }
         tasks.join_all().await;
     });
-    // A place nobody ever wrote is not waited for.
+    // A position that was never written is not waited for.
     runtime
         .block_on(store.durable(penstock_kv::Position(u64::MAX)))
         .unwrap();
 }
 
-/// What is read while it is still on its way to the disk is the newest, whatever commits meanwhile.
+/// A read of an entry that is still on its way to the disk returns the newest value, whatever commits meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn reads_follow_writes_through_commits() {
     let directory = tempfile::tempdir().unwrap();

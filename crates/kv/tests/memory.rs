@@ -47,7 +47,7 @@ async fn entries_are_bounded() {
     assert!(!store.exists("c").await.unwrap());
     assert_eq!(store.bytes(), 2 * (1 + ENTRY_OVERHEAD_BYTES) + 8);
 
-    // What is there is served.
+    // Existing entries are served.
     assert_eq!(store.increment("b", 1).await.unwrap(), 2);
     store.set("a", b"longer").await.unwrap();
     assert_eq!(store.increment("c", 0).await.unwrap(), 0);

@@ -63,7 +63,7 @@ async fn stores_share_a_server_by_label() {
     assert_eq!(two.increment("counter", 1).await.unwrap(), 1);
     assert_eq!(again.increment("counter", 1).await.unwrap(), 2);
     assert_eq!(two.list(None).await.unwrap().names, ["counter"]);
-    // The form of the keys is a promise to who looks at the server.
+    // Operators who look at the server rely on the form of the keys.
     let answer = server.talk("GET penstock:one:counter").unwrap();
     assert_eq!(answer, "$1\r\n2\r\n");
 }
@@ -89,7 +89,7 @@ async fn a_foreign_kind_of_entry_is_no_counter() {
         assert_eq!(sum, Err(StoreError::NotACounter));
     }
     assert_unavailable(&store.get("list").await.unwrap_err());
-    // That was an answer: the connection is as good as before.
+    // That was an answer: the connection is still good.
     assert!(store.connected());
 }
 
@@ -129,8 +129,8 @@ async fn a_server_that_stops_is_unavailable_at_once_and_found_again() {
     assert_eq!(store.increment("counter", 0).await.unwrap(), 0);
 }
 
-/// Stops and starts the server under load. What was told to have counted can be lost by the server,
-/// which keeps nothing here, but between two stops every sum is told once: nothing is sent twice.
+/// Stops and starts the server under load. The server keeps nothing here, so it can lose counts that were confirmed.
+/// But between two stops every sum is returned once: nothing is sent twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn load_goes_on_after_every_stop() {
     let mut server = RedisServer::start();
@@ -176,8 +176,8 @@ async fn load_goes_on_after_every_stop() {
     assert!(slowest < 2000, "an operation took {slowest} ms");
 }
 
-/// A connection that is cut loses replies, not counts, and never counts twice: on a server that lives
-/// on, the sum is at least what was told and at most what was asked.
+/// A connection that is cut loses replies, not counts, and never counts twice. On a server that keeps running, the sum
+/// is at least the confirmed count and at most the requested count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_cut_connection_never_counts_twice() {
     let server = RedisServer::start();
@@ -275,7 +275,7 @@ async fn a_store_may_be_there_before_its_server() {
 
 #[tokio::test]
 async fn passwords_are_used_and_never_told() {
-    // In the URL the second one is escaped; neither form may be told.
+    // In the URL the second one is escaped. No message may contain either form.
     let server = RedisServer::start_with(&["--requirepass", "s3cr3t/word"]);
     let url = |password: &str| format!("redis://:{password}@127.0.0.1:{}/0", server.port());
     let mut settings = quick(&server);

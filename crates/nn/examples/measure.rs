@@ -1,8 +1,8 @@
 //! Prints what a graph costs on each backend: load, raw run, and the same run through [`Model::infer`].
 //!
 //! ```text
-//! PENSTOCK_ONNXRUNTIME=… PENSTOCK_OPENVINO=… cargo run --release -p penstock-nn --example measure -- model.onnx [axis=length | input=1x3x48x192 …]
-//! ```
+//! PENSTOCK_ONNXRUNTIME=… PENSTOCK_OPENVINO=… cargo run --release -p penstock-nn --example measure -- model.onnx
+//! [axis=length | input=1x3x48x192 …] ```
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -46,7 +46,7 @@ fn sample(port: &Port, lengths: &Lengths) -> Result<NnTensor, NnError> {
     NnTensor::new(ty, dims, data)
 }
 
-/// What the command line says about lengths: of axes by name, and whole shapes of inputs by name.
+/// The lengths on the command line: of axes by name, and whole shapes of inputs by name.
 #[derive(Clone, Default)]
 struct Lengths {
     axes: HashMap<String, u32>,
@@ -142,9 +142,9 @@ fn measure(
     let other = model.warm_up(other).map(|_| started.elapsed());
 
     let session = backend.load(&graph, &LoadOptions::default())?;
-    let mut lane = session.lane()?;
+    let mut instance = session.instance()?;
     let plain: Vec<NnTensor> = inputs.iter().map(|(_, tensor)| tensor.clone()).collect();
-    let raw = median(|| lane.run(&plain).map(drop))?;
+    let raw = median(|| instance.run(&plain).map(drop))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -170,17 +170,17 @@ fn measure(
         })?
     };
     println!(
-        "{:>12}: load {:.0?}, warm-up {:.0?} on {} lanes, +{grown:.0} MiB; run {raw:.1?}, through infer {through:.1?}; \
+        "{:>12}: load {:.0?}, warm-up {:.0?} on {} instances, +{grown:.0} MiB; run {raw:.1?}, through infer {through:.1?}; \
          first runs one longer {other:.1?}",
         backend.name(),
         loaded,
         warmed,
-        model.lanes(),
+        model.instances(),
     );
     runtime.block_on(model.infer(inputs))
 }
 
-/// What one lane takes with so many threads, and what two lanes of one thread do together.
+/// The time of one instance with so many threads, and of two instances with one thread each.
 fn compare(
     backend: &str,
     backends: &Backends,
@@ -189,9 +189,9 @@ fn compare(
 ) -> Result<(), NnError> {
     let backend = backends.choose(backend)?;
     let graph = GraphSource::from(path);
-    let load = |lanes, intra_op_threads| {
+    let load = |instances, intra_op_threads| {
         let options = LoadOptions {
-            lanes: Some(lanes),
+            instances: Some(instances),
             intra_op_threads,
             ..LoadOptions::default()
         };
@@ -203,37 +203,37 @@ fn compare(
         let inputs: Vec<NnTensor> = (session.inputs().iter())
             .map(|port| sample(port, lengths))
             .collect::<Result<_, _>>()?;
-        let mut lane = session.lane()?;
+        let mut instance = session.instance()?;
         for _ in 0..3 {
-            lane.run(&inputs)?;
+            instance.run(&inputs)?;
         }
-        latencies.push(median(|| lane.run(&inputs).map(drop))?);
+        latencies.push(median(|| instance.run(&inputs).map(drop))?);
     }
     let session = load(2, 1)?;
     let inputs: Vec<NnTensor> = (session.inputs().iter())
         .map(|port| sample(port, lengths))
         .collect::<Result<_, _>>()?;
     let runs: Result<Vec<u32>, NnError> = std::thread::scope(|scope| {
-        let lanes = [session.lane()?, session.lane()?].map(|mut lane| {
+        let instances = [session.instance()?, session.instance()?].map(|mut instance| {
             let inputs = &inputs;
             scope.spawn(move || {
-                lane.run(inputs)?;
+                instance.run(inputs)?;
                 let (started, mut runs) = (Instant::now(), 0);
                 while started.elapsed() < RUN_FOR {
-                    lane.run(inputs)?;
+                    instance.run(inputs)?;
                     runs += 1;
                 }
                 Ok(runs)
             })
         });
-        lanes
-            .map(|lane| lane.join().expect("the lane ran"))
+        instances
+            .map(|instance| instance.join().expect("the instance ran"))
             .into_iter()
             .collect()
     });
     let a_second = f64::from(runs?.iter().sum::<u32>()) / RUN_FOR.as_secs_f64();
     println!(
-        "{:>12}: one lane, 1 thread {:.2?}, 2 threads {:.2?}; two lanes of 1 thread {a_second:.0} runs/s",
+        "{:>12}: one instance, 1 thread {:.2?}, 2 threads {:.2?}; two instances of 1 thread {a_second:.0} runs/s",
         backend.name(),
         latencies[0],
         latencies[1],

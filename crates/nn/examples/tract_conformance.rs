@@ -5,10 +5,10 @@
 //! cargo run --release -p penstock-nn --example tract_conformance -- [--raw] FOLDER
 //! ```
 //!
-//! `FOLDER` holds the folders of the tests, each with a `model.onnx` and `test_data_set_*/{input,output}_*.pb`. Each test
-//! runs three times: with the lengths that the test declares (`fixed`); with every length of the inputs left open
-//! (`open`); and as real models are, with every input but the first a constant, and the first's lengths open (`weights`).
-//! With `--raw` graphs are loaded that the server refuses because tract gets them wrong.
+//! `FOLDER` holds the folders of the tests, each with a `model.onnx` and `test_data_set_*/{input,output}_*.pb`. Each
+//! test runs three times: with the lengths that the test declares (`fixed`); with every length of the inputs left open
+//! (`open`); and as real models are, with every input but the first a constant, and the first's lengths open
+//! (`weights`). With `--raw` graphs are loaded that the server refuses because tract gets them wrong.
 //!
 //! One line for each test: outcome, form, operator, version of the operator set, test, types and
 //! ranks of the inputs, attributes, message; separated by tabs. Outcomes:
@@ -273,7 +273,9 @@ fn run(raw: bool, form: &str, test: &Path) -> (&'static str, String) {
                 Err(reason) => return ("refused", format!("input {index}: {reason}")),
             }
         }
-        let ran = session.lane().and_then(|mut lane| lane.run(&inputs));
+        let ran = session
+            .instance()
+            .and_then(|mut instance| instance.run(&inputs));
         let outputs = match ran {
             Ok(outputs) => outputs,
             Err(error) => return ("failed", error.message),

@@ -1,6 +1,6 @@
-//! Whether a second backend answers the same: one runs what serves, another the same graph on the same made-up calls, and
-//! their outputs are compared. Two runtimes that were written apart hardly ever make the same mistake. What is compared
-//! and how is pure; [`crate::repository`] loads and runs.
+//! Compares a model with a second backend. The serving backend and another one run the same graph on the same made-up
+//! calls, and their outputs are compared. Two runtimes with separate code hardly ever make the same mistake. The choice
+//! of calls and the comparison are pure; [`crate::repository`] loads and runs.
 
 use std::fmt;
 
@@ -12,45 +12,46 @@ use crate::error::{NnError, quoted};
 use crate::kept;
 use crate::tensor::{NnTensor, Shape, Strings, TensorType, elements};
 
-/// What becomes of a model that another backend answers differently.
+/// The treatment of a model that another backend answers differently.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Compare {
     /// Nothing is compared.
     #[default]
     Off,
-    /// It serves, and the log, the index and `/ready` say so.
+    /// The model serves, and the log, the index and `/ready` report the difference.
     Warn,
-    /// It is not served.
+    /// The model does not serve.
     Refuse,
 }
 
-/// Default of the largest difference, as a part of the output's largest element. Two runtimes that compute an FP32 graph
-/// as it is are at most some 1e-5 apart, in orders of summation. Wrong operators are tenths apart. Graphs that quantise
-/// activations are up to some hundredths apart, because a rounding that falls the other way moves an element by a step.
+/// Default of the largest difference, as a part of the output's largest element. Two runtimes that compute an FP32
+/// graph as it is are at most some 1e-5 apart, in orders of summation. Wrong operators are tenths apart. Graphs that
+/// quantise activations are up to some hundredths apart, because a rounding that falls the other way moves an element
+/// by a step.
 pub const TOLERANCE: f64 = 1e-3;
 
-/// How far elements near zero may be apart, whatever the largest element is.
+/// The difference that is allowed near zero, whatever the largest element is.
 const ABSOLUTE: f64 = 1e-6;
 
-/// What came of comparing.
+/// The result of a comparison with another backend.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Agreement {
-    /// No backend could be compared with, and why.
+    /// No other backend could be compared, with the reason.
     Unknown(String),
-    /// Another answers the same.
+    /// Another backend answers the same.
     Agrees {
-        /// Which.
+        /// The other backend.
         with: &'static str,
-        /// Made-up calls that both answered.
+        /// The number of made-up calls that both answered.
         calls: usize,
         /// The largest difference, as a part of the output's largest element.
         largest: f64,
     },
-    /// Another answers differently.
+    /// Another backend answers differently.
     Differs {
-        /// Which.
+        /// The other backend.
         with: &'static str,
-        /// In which output and by how much.
+        /// The output that differs, and the difference.
         what: String,
     },
 }
@@ -58,7 +59,7 @@ pub enum Agreement {
 impl fmt::Display for Agreement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown(why) => write!(f, "no other backend could be compared with: {why}"),
+            Self::Unknown(why) => write!(f, "no other backend could be compared: {why}"),
             Self::Agrees {
                 with,
                 calls,
@@ -76,18 +77,18 @@ impl fmt::Display for Agreement {
     }
 }
 
-/// How two answers to one call compare.
+/// The result of comparing two answers to one call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Compared {
-    /// They are the same but for this part of the largest element.
+    /// The answers differ by at most this part of the largest element.
     Same(f64),
-    /// They are not: the output, and how.
+    /// The answers differ: the output, and the difference.
     Other(String),
 }
 
-/// Compares what serves with what another backend answered to the same call. Integers must be the same. A floating-point
-/// element may be apart by `tolerance` of the largest finite element of its output; NaN and infinity must be where they
-/// are in the other.
+/// Compares the serving backend's answer with another backend's answer to the same call. Integers must be the same. A
+/// floating-point element may differ by `tolerance` of the largest finite element of its output. NaN and infinity must
+/// be at the same places.
 pub fn compare(
     served: &[(String, NnTensor)],
     other: &[(String, NnTensor)],
@@ -96,7 +97,7 @@ pub fn compare(
     let mut largest = 0f64;
     for (name, served) in served {
         let Some((_, other)) = other.iter().find(|(other, _)| other == name) else {
-            return Compared::Other(format!("output {} does not come there", quoted(name)));
+            return Compared::Other(format!("the other backend has no output {}", quoted(name)));
         };
         if (served.ty, &served.dims) != (other.ty, &other.dims) {
             return Compared::Other(format!(
@@ -116,7 +117,7 @@ pub fn compare(
     Compared::Same(largest)
 }
 
-/// By how much two tensors of one type and shape differ, as a part of the largest element.
+/// The difference of two tensors of one type and shape, as a part of the largest element.
 fn one(served: &NnTensor, other: &NnTensor, tolerance: f64) -> Result<f64, String> {
     let whole = !served.ty.is_float();
     if served.data == other.data {
@@ -127,9 +128,7 @@ fn one(served: &NnTensor, other: &NnTensor, tolerance: f64) -> Result<f64, Strin
         let at = pairs
             .position(|(here, there)| here != there)
             .unwrap_or_default();
-        return Err(format!(
-            "holds another text here than there, at element {at}"
-        ));
+        return Err(format!("has different texts at element {at}"));
     }
     let (here, there) = (elements(served), elements(other));
     let at = |found: Option<usize>| found.unwrap_or_default();
@@ -172,7 +171,7 @@ fn one(served: &NnTensor, other: &NnTensor, tolerance: f64) -> Result<f64, Strin
 }
 
 /// A made-up call, and how it was made.
-pub(crate) struct Call {
+pub(crate) struct Probe {
     pub how: &'static str,
     pub inputs: Vec<(String, NnTensor)>,
 }
@@ -188,13 +187,13 @@ enum Kind {
 /// The size of floating-point elements that have no range, in a call of extremes.
 const FAR: f64 = 1e4;
 
-/// The size of wider integers that have no range, in a call of extremes: a sum of two is beyond 32 bits. Most
-/// models that take such numbers take places in a table and refuse these, which says nothing.
+/// The size of wider integers that have no range, in a call of extremes: a sum of two is beyond 32 bits. Most models
+/// with such inputs use them as places in a table and refuse these numbers, which proves nothing.
 const LARGE: f64 = 2e9;
 
 /// The calls that both backends are given: the least, noise of several sizes, a longer one, and extremes. The same ones
 /// for the same contract.
-pub(crate) fn calls(contract: &Contract) -> Vec<Call> {
+pub(crate) fn calls(contract: &Contract) -> Vec<Probe> {
     let least = |axis: &str| contract.axes.get(axis).map_or(1, |bounds| bounds.min);
     let longer = kept::longer(contract);
     let longer_length = |axis: &str| {
@@ -221,7 +220,7 @@ pub(crate) fn calls(contract: &Contract) -> Vec<Call> {
     ];
     let mut calls = Vec::new();
     if let Ok(inputs) = crate::contract_check::example(contract) {
-        calls.push(Call {
+        calls.push(Probe {
             how: "the least call",
             inputs,
         });
@@ -239,7 +238,7 @@ pub(crate) fn calls(contract: &Contract) -> Vec<Call> {
             Ok((spec.name.clone(), tensor))
         });
         if let Ok(inputs) = made.collect::<Result<Vec<_>, NnError>>() {
-            calls.push(Call { how, inputs });
+            calls.push(Probe { how, inputs });
         }
     }
     calls
@@ -276,7 +275,7 @@ fn fill(spec: &TensorSpec, kind: Kind, count: usize, random: &mut dyn FnMut() ->
     data
 }
 
-/// Between which numbers the elements of an input lie.
+/// The range of the elements of an input.
 fn bounds(spec: &TensorSpec, kind: Kind) -> (f64, f64) {
     if spec.has_range() {
         let (low, high) = range(spec);
@@ -419,7 +418,7 @@ mod tests {
             compare(&served, &[], TOLERANCE),
             Compared::Other(_)
         ));
-        // What only the other answers was not asked for.
+        // An output that only the other backend has was not asked for.
         assert_eq!(compare(&[], &served, TOLERANCE), Compared::Same(0.0));
     }
 

@@ -6,36 +6,36 @@ use std::time::Duration;
 /// Default of [`DynamicBatching::max_items`]. On a processor larger runs gain nothing and delay the calls in them.
 pub const MAX_ITEMS: u32 = 32;
 
-/// Default of [`DynamicBatching::max_wait`]. It is the most: how long a call is really held adapts, from nothing.
+/// Default of [`DynamicBatching::max_queue_delay`]. This is the maximum; the actual delay adapts, starting from none.
 pub const MAX_WAIT: Duration = Duration::from_millis(5);
 
-/// Default of [`DynamicBatching::max_bytes`]: what a run's inputs may add up to when several calls share it.
+/// Default of [`DynamicBatching::max_bytes`]: most bytes of the inputs of a run that several calls share.
 pub const MAX_BYTES: u64 = 64 << 20;
 
 /// Default of [`Padding::max_tokens`]: 32 sentences of 256 tokens.
 pub const MAX_TOKENS: u64 = 8192;
 
-/// How calls share runs.
+/// The options of dynamic batching.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DynamicBatching {
     /// Most items of a shared run.
     pub max_items: u32,
     /// Most bytes of a shared run's inputs.
     pub max_bytes: u64,
-    /// The longest a call is held for others.
-    pub max_wait: Duration,
-    /// Sizes a run is best ended at, ascending.
+    /// The longest queue delay.
+    pub max_queue_delay: Duration,
+    /// Preferred batch sizes, ascending.
     pub preferred: Vec<u32>,
-    /// What a run and the hold before it may take before runs are made smaller.
+    /// The latency target: batches shrink if a run and its queue delay take longer.
     pub target: Option<Duration>,
-    /// The axis calls may differ in.
+    /// The axis in which calls may differ in length.
     pub padding: Option<Padding>,
-    /// Whether calls share runs at all. Where they do not, what is known of the model's rows still decides about the
-    /// items of one call.
+    /// Whether calls share runs at all. If not, the facts about the model's rows still decide about the items of one
+    /// call.
     pub shares: bool,
     /// Whether runs may be shared although the answer to an item then depends on the others.
     pub allow_dependent_rows: bool,
-    /// Whether a shared run must give every answer to the last bit; where not, to within
+    /// Whether a shared run must give every answer to the last bit. Otherwise it may differ by
     /// [`crate::model::MAX_DIFFERENCE`].
     pub exact: bool,
 }
@@ -45,7 +45,7 @@ impl Default for DynamicBatching {
         Self {
             max_items: MAX_ITEMS,
             max_bytes: MAX_BYTES,
-            max_wait: MAX_WAIT,
+            max_queue_delay: MAX_WAIT,
             preferred: Vec::new(),
             target: None,
             padding: None,
@@ -56,12 +56,12 @@ impl Default for DynamicBatching {
     }
 }
 
-/// An axis that is filled up to the longest call of a run.
+/// An axis that is padded to the longest call of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Padding {
-    /// By input: which of its axes, and the element it is filled with, as it lies in memory.
+    /// The padded axis and the padding element as bytes, by input.
     pub inputs: BTreeMap<String, (usize, Vec<u8>)>,
-    /// By output: which of its axes.
+    /// The padded axis, by output.
     pub outputs: BTreeMap<String, usize>,
     /// Most elements along the axis in one run: items times the longest.
     pub max_tokens: u64,

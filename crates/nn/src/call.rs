@@ -1,6 +1,6 @@
-//! Decides what a call may hand to a graph and what it gets back: every port filled once, by a tensor of its
-//! type, rank and fixed lengths, true to its own length; outputs under their names. Every engine of this room
-//! asks here, so that a call is refused in the same words wherever it would have run.
+//! Checks a call's inputs and labels its outputs: every port is filled once, by a tensor of its type, rank and fixed
+//! lengths whose bytes have the right number. Every engine of this crate uses it, so that a call is refused in the same
+//! words wherever it would have run.
 
 use crate::backend::{Dim, LoadOptions, Port, PortType, Session};
 use crate::error::{NnError, listed, quoted};
@@ -28,14 +28,14 @@ pub(crate) fn carried(session: &dyn Session) -> Result<(), NnError> {
     )))
 }
 
-/// Most elements of one tensor of strings: more texts than any batch has. Runtimes take about 40 bytes for each, beside
-/// the bytes that were sent.
+/// Most elements of one tensor of strings: more texts than any batch has. Runtimes take about 40 bytes for each, in
+/// addition to its text.
 pub const MAX_STRINGS: usize = 1 << 20;
 
 /// Most bytes of one string: a long document. Runtimes copy it for each operator it goes through.
 pub const MAX_STRING_BYTES: usize = 8 << 20;
 
-/// What the inputs of a model's calls may be beyond what its ports say.
+/// The properties of inputs beyond their ports.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rules {
     /// By input: whether a call may leave it out.
@@ -131,7 +131,7 @@ pub(crate) fn label(
 ) -> Result<Vec<(String, NnTensor)>, NnError> {
     if outputs.len() != ports.len() {
         return Err(NnError::runtime(format!(
-            "the backend answered with {} outputs where the graph has {}",
+            "the backend returned {} outputs and the graph has {}",
             outputs.len(),
             ports.len()
         )));
@@ -144,7 +144,8 @@ pub(crate) fn label(
         .collect())
 }
 
-/// Gives bytes from `wasi:nn` the type of their port. `wasi:nn` has no BOOL and no INT8, so its callers send both as U8.
+/// Gives bytes from `wasi:nn` the type of their port. `wasi:nn` has no BOOL and no INT8, so its callers send both as
+/// U8.
 fn name_bytes(port: &Port, tensor: &mut NnTensor) {
     if let (PortType::Tensor(ty @ (TensorType::Bool | TensorType::I8)), TensorType::U8) =
         (port.ty, tensor.ty)

@@ -8,15 +8,15 @@ use tokio::time::Instant;
 
 /// Whether calls share runs.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Joins {
-    /// They do not, and why.
+pub enum SharedRuns {
+    /// They do not, with the reason.
     No(String),
-    /// They do. By how much answers differed between running alone and together when it was tried, as a part of
-    /// the largest element; none where it was not tried.
+    /// They do. The value is the difference between answers alone and together in the trials, as a part of the largest
+    /// element; `None` if it was not tried.
     Yes(Option<f64>),
 }
 
-impl fmt::Display for Joins {
+impl fmt::Display for SharedRuns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::No(reason) => write!(f, "calls run one by one: {reason}"),
@@ -31,17 +31,17 @@ impl fmt::Display for Joins {
     }
 }
 
-/// What a call asks beside its tensors.
+/// The options of a call.
 #[derive(Debug, Clone, Default)]
 pub struct CallOptions {
-    /// When its answer is no longer of use.
+    /// The time at which the answer is no longer of use.
     pub deadline: Option<Instant>,
-    /// Its priority, 1 the first to run; the model's own default where none is given, the last where there are
-    /// not as many.
+    /// Its priority; 1 runs first. Without one the model's default applies; a number beyond the model's levels means
+    /// the last.
     pub priority: Option<u8>,
-    /// Set when the call leaves the queue and begins to run: from then on dropping it saves nothing unless every
-    /// other call of its run goes as well.
+    /// Set when the call leaves the queue and begins to run: from then on dropping it saves work only if every other
+    /// call of its run is dropped as well.
     pub begun: Option<Arc<AtomicBool>>,
-    /// Its rows are items of their own, put into one call to save runs: it is not run where rows depend on each other.
+    /// Its rows are separate items, put into one call to save runs. It is refused if rows depend on each other.
     pub is_joined: bool,
 }

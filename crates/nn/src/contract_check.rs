@@ -1,5 +1,5 @@
-//! Whether a graph is what its `model.toml` says it is, and what the contract tells the engine: which outputs
-//! to compute, and what a harmless first call looks like. The only file of this room that knows contracts.
+//! Compares a graph with its `model.toml`, and derives from the contract the outputs to compute and a harmless first
+//! call. Only this file of the crate knows contracts.
 //!
 //! A contract may promise less than the graph can do (a fixed length where the graph takes any), never more.
 
@@ -16,10 +16,10 @@ use crate::batching::{DynamicBatching, MAX_TOKENS, Padding};
 use crate::error::{NnError, listed, quoted};
 use crate::tensor::{NnTensor, TensorType, push_string};
 
-/// Everything in which contract and graph differ, each with its remedy; empty when they agree. The shapes of outputs are
+/// All differences between contract and graph, each with its remedy; empty if they agree. The shapes of outputs are
 /// left out: runs decide about those ([`output_shape`]).
 ///
-/// `outputs` may leave out what the contract does not name.
+/// `outputs` may leave out outputs that the contract does not name.
 pub fn check(contract: &Contract, inputs: &[Port], outputs: &[Port]) -> Vec<String> {
     let mut faults = Vec::new();
     side("input", &contract.inputs, inputs, &mut faults);
@@ -64,9 +64,9 @@ fn side(role: &str, specs: &[TensorSpec], ports: &[Port], faults: &mut Vec<Strin
     }
 }
 
-/// How the shape of an output differs between contract and graph, with the remedy.
+/// The difference between contract and graph in the shape of an output, with the remedy.
 pub fn output_shape(contract: &Contract, spec: &TensorSpec, port: &Port) -> Option<String> {
-    // An axis of outputs alone promises nothing about its length, so that a fixed one keeps the promise.
+    // An axis that only outputs have promises no length, so a fixed length meets it.
     let free = |symbol: &str| {
         let mut of_inputs = contract.inputs.iter().flat_map(|spec| &spec.shape);
         of_inputs.all(|axis| !matches!(axis, Axis::Symbol(name) if name == symbol))
@@ -109,10 +109,10 @@ fn shape(
     }
 }
 
-/// How the contract wants its graph loaded.
+/// The load options that a contract asks for.
 pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
     LoadOptions {
-        lanes: contract.engine.lanes.map(usize::from),
+        instances: contract.engine.lanes.map(usize::from),
         intra_op_threads: contract.engine.intra_op_threads.map_or(1, usize::from),
         provider: contract.engine.provider.unwrap_or_default(),
         device: contract.engine.device.clone(),
@@ -133,7 +133,7 @@ pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
             .filter_map(|spec| Some((spec.name.clone(), spec.labels.clone()?)))
             .collect(),
         empty_inputs: contract.may_be_empty(),
-        // Their files are the server's to know.
+        // Only the server knows their files.
         operator_libraries: Vec::new(),
         queue_max: contract
             .engine
@@ -142,24 +142,25 @@ pub fn options(contract: &Contract, queue_max: usize) -> LoadOptions {
         priority_levels: contract.batching.priority_levels,
         default_priority: contract.batching.default_priority,
         #[cfg(feature = "native")]
-        joining: joining(contract),
+        batching: batching(contract),
         working_bytes: Some(RUN_MEMORY_BYTES),
     }
 }
 
-/// How the contract wants calls to share runs, or why they do not.
+/// The options of dynamic batching that a contract asks for, or the reason that calls do not share runs.
 #[cfg(feature = "native")]
-fn joining(contract: &Contract) -> Result<DynamicBatching, String> {
+fn batching(contract: &Contract) -> Result<DynamicBatching, String> {
     let batching = &contract.batching;
     if contract.engine.first_run == FirstRun::Skip {
-        return Err("model.toml has first_run = \"skip\", so that joining was not tried".into());
+        return Err("model.toml has first_run = \"skip\", so shared runs were not tried".into());
     }
     if contract.may_be_empty() {
         return Err("model.toml lets an axis be empty".into());
     }
     let Some(batch_axis) = contract.batch_axis() else {
         return Err(
-            "model.toml names no axis that begins every input and output and no other place".into(),
+            "model.toml names no axis that comes first in every input and output and nowhere else"
+                .into(),
         );
     };
     let axis_of = |spec: &TensorSpec, axis: &str| {
@@ -193,10 +194,10 @@ fn joining(contract: &Contract) -> Result<DynamicBatching, String> {
     Ok(DynamicBatching {
         max_items: batching.max_items.unwrap_or(default.max_items).min(most),
         max_bytes: default.max_bytes,
-        max_wait: batching.max_wait_ms.map_or(default.max_wait, ms),
+        max_queue_delay: batching.max_wait_ms.map_or(default.max_queue_delay, ms),
         preferred: batching.preferred_items.clone(),
         target: batching.latency_target_ms.map(ms),
-        // A filled axis is summed in another order, and the operator asked for it.
+        // A padded axis is summed in another order, and the operator asked for it.
         exact: padding.is_none() && !batching.is_required,
         padding,
         shares: batching.enabled,
@@ -213,22 +214,22 @@ pub(crate) const MAX_FILL_LIST: usize = 16;
 /// The elements of a made-up tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Fill {
-    /// The minimum, or zero, or the maximum where zero is above it.
+    /// The minimum; without one zero, or the maximum if that is below zero.
     Least,
     /// One, or the end of the range that is nearest to it.
     Ones,
-    /// The middle of the range, or what [`Fill::Ones`] gives where it has an end alone.
+    /// The middle of the range, or the value of [`Fill::Ones`] if the range has one end only.
     Middle,
-    /// 0, 1, 2, …, within the range, beginning anew after 100.
+    /// 0, 1, 2, …, within the range, starting over after 100.
     Ramp,
-    /// What looks random within the range, the same for the same seed.
+    /// Values that look random within the range, the same for the same seed.
     Random(u64),
     /// These numbers, repeated; or one number shared among all elements, see [`shared`].
     List(Vec<f64>),
 }
 
-/// The smallest call the contract allows: symbolic axes at their minimum, every element at its minimum, or
-/// zero where none is given.
+/// The smallest call that the contract allows: symbolic axes at their minimum, and every element at its minimum, or
+/// zero without one.
 ///
 /// # Errors
 ///
@@ -263,8 +264,8 @@ fn example_of(
     filled(contract, spec, length, &Fill::Least, MAX_EXAMPLE_BYTES)
 }
 
-/// A tensor of at most `most` bytes, of the lengths `length` gives symbolic axes, whose elements are within their
-/// bounds. The shapes of a sequence are those of its elements, whatever `fill` says.
+/// A tensor of at most `most` bytes whose elements are within their bounds. `length` gives the lengths of symbolic
+/// axes. The shapes of a sequence are those of its elements, whatever `fill` is.
 pub(crate) fn filled(
     contract: &Contract,
     spec: &TensorSpec,
@@ -325,7 +326,7 @@ pub(crate) fn filled(
             }),
         };
         match fill {
-            // One element is repeated without being made anew: the least input may be large.
+            // One element is repeated and not computed each time: the least input may be large.
             Fill::Least | Fill::Ones | Fill::Middle => {
                 encode(spec.datatype, element(0)).repeat(count)
             }
@@ -345,16 +346,16 @@ fn random(state: &mut u64) -> f64 {
     ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// What the elements of a made-up row are like.
+/// The pattern of the elements of a made-up row.
 #[cfg(feature = "native")]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Elements {
     /// As callers send them: random within their bounds. Inputs of zeros and ones are all ones, because most are masks,
     /// and a row that masks everything has no answer that means anything.
     Usual,
-    /// As usual, and a ten-thousandth of the size, where that is within the bounds.
+    /// Usual elements, and elements of a ten-thousandth of the size, if that is within the bounds.
     Small,
-    /// Of either sign and of sizes from a thousandth to a thousand, where that is within the bounds.
+    /// Elements of either sign and of sizes from a thousandth to a thousand, if that is within the bounds.
     Spread,
     /// Floating-point numbers are this, or the nearest that the bounds allow; others are as usual.
     All(f64),
@@ -364,8 +365,8 @@ pub enum Elements {
     Greatest,
 }
 
-/// A call the contract allows, of the least number of items, the same one for the same `seed`. `length` gives the length of each
-/// symbolic axis but the first. `None` where no input can have such elements.
+/// A call that the contract allows, of the least number of items; the same one for the same `seed`. `length` gives the
+/// length of each symbolic axis except the first. `None` if no input can have such elements.
 ///
 /// # Errors
 ///
@@ -438,8 +439,8 @@ pub fn row(
     rows.collect::<Result<_, _>>().map(Some)
 }
 
-/// The shapes of a sequence's tensors, where `spec` is the input that carries them (docs/TYPES.md): the first tensor has all
-/// elements, the others have none. Zeros would contradict the elements that are made up beside them.
+/// The shapes of a sequence's tensors, if `spec` is the input that carries them (docs/TYPES.md): the first tensor has
+/// all elements, the others have none. Zeros would contradict the made-up elements.
 pub(crate) fn sequence_shapes(
     contract: &Contract,
     spec: &TensorSpec,
@@ -472,15 +473,15 @@ pub(crate) fn sequence_shapes(
     }))
 }
 
-/// How large elements without bounds are made: as callers send them who forget to scale.
+/// The size of elements without bounds: values as they come from callers that forget to scale.
 #[cfg(feature = "native")]
 pub const LARGE_ELEMENT: f64 = 1e4;
 
-/// How far apart the elements of a row are where their bounds are far apart.
+/// The distance between the elements of a row if their bounds are far apart.
 const SAMPLE_WIDTH: f64 = 65_536.0;
 
-/// The least and the greatest value of a tensor's elements; the least is zero, or the greatest if that is less,
-/// where none is given.
+/// The least and the greatest value of a tensor's elements. Without a least value it is zero, or the greatest if that
+/// is less.
 pub(crate) fn range(spec: &TensorSpec) -> (f64, Option<f64>) {
     let high = spec.maximum.map(real);
     let low = (spec.minimum.map(real)).unwrap_or_else(|| high.map_or(0.0, |high| high.min(0.0)));
@@ -506,10 +507,7 @@ pub(crate) fn made(
     let too_large = || {
         NnError::new(
             crate::error::ErrorCode::TooLarge,
-            format!(
-                "the shape that input {} is to have is over {most} bytes",
-                name()
-            ),
+            format!("the shape of input {} takes more than {most} bytes", name()),
         )
     };
     let length = |axis: &Axis| match axis {
@@ -529,7 +527,7 @@ pub(crate) fn made(
 /// One element as it lies in memory. The bounds of a contract are values of its datatype, so that nothing is cut
 /// off here.
 pub(crate) fn encode(datatype: Datatype, value: f64) -> Vec<u8> {
-    // A made-up ramp goes beyond what a few bits hold.
+    // A made-up ramp exceeds types of a few bits.
     let value = match datatype.narrow_range() {
         Some((least, greatest)) => value.clamp(least.into(), greatest.into()),
         None => value,
@@ -597,7 +595,7 @@ pub fn tensor_type(datatype: Datatype) -> TensorType {
     }
 }
 
-/// The datatype that a contract has for a port; `None` where it has none.
+/// The datatype that a contract has for a port; `None` if it has none.
 pub fn datatype_of(ty: PortType) -> Option<Datatype> {
     let ty = ty.carried_as()?;
     (Datatype::ALL.iter())
@@ -605,7 +603,7 @@ pub fn datatype_of(ty: PortType) -> Option<Datatype> {
         .copied()
 }
 
-/// Stands at the end of a list whose first number is to be shared among all elements.
+/// The last entry of a list whose first number is to be shared among all elements.
 pub(crate) const SHARE: f64 = f64::NEG_INFINITY;
 
 /// Whether a list is a number to share among a tensor's elements; see [`SHARE`].

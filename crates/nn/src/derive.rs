@@ -1,20 +1,20 @@
-//! A contract made from a graph: what its ports say, and a question for all that a graph cannot say.
+//! A contract made from a graph: the facts about its ports, and questions about everything that a graph cannot state.
 //!
-//! Pure: a [`Description`] goes in, and text comes out. `penstock init` writes the text to `model.toml`, and a server with
-//! `[models] derive = true` serves a folder without a `model.toml` under it.
+//! Pure: a [`Description`] goes in, and text comes out. `penstock init` writes the text to `model.toml`, and a server
+//! with `[models] derive = true` serves a folder without a `model.toml` under it.
 //!
 //! Decisions:
 //!
-//! - **Nothing is invented.** A name, a type and a length stand in the contract as the graph has them. What follows from
-//!   the graph in another way is written too: an index may be as large as its table. All else is a question, a line that
-//!   begins with `# ?`.
-//! - **The first axis counts items** if the graph has it open in every input and every output under one name, or under
-//!   none. Else each keeps its own name, and a question says what one name would bring.
-//! - **Sequences and maps are written as the tensors that carry them** (docs/TYPES.md). The keys of the maps that `ZipMap`
-//!   makes are the output's labels.
+//! - **Nothing is invented.** A name, a type and a length stand in the contract as the graph has them. Other facts that
+//!   follow from the graph are written too: an index may be as large as its table. Everything else is a question, a
+//!   line that begins with `# ?`.
+//! - **The first axis counts items** if the graph has it open in every input and every output under one name, or
+//!   without a name. Otherwise each axis keeps its own name, and a question explains the use of one name.
+//! - **Sequences and maps are written as the tensors that carry them** (docs/TYPES.md). The keys of the maps that
+//!   `ZipMap` makes are the output's labels.
 //! - **Outputs that no tensor carries are left out**; an input that none carries makes the model impossible to serve.
-//! - **An answer outranks the graph.** Where a run shows other axes than the graph declares, [`Description::correct`]
-//!   writes those that came, and a question.
+//! - **A run outranks the graph.** If a run shows other axes than the graph declares, [`Description::correct`] writes
+//!   the axes of the run, and a question.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,41 +30,41 @@ const MAX_DESCRIPTION_CHARS: usize = 200;
 /// The input that holds the numbers of a text's tokens.
 const TOKENS: &str = "input_ids";
 
-/// Names that inputs have which say where a text ends: 1 for a token, 0 for padding.
+/// Names of inputs that mark the end of a text: 1 for a token, 0 for padding.
 const MASKS: [&str; 3] = ["attention_mask", "input_mask", "mask"];
 
-/// What is known of a graph.
+/// The facts about a graph.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Description {
     /// The format of its file.
     pub format: Format,
-    /// What it is and does, in its author's words; may be empty.
+    /// The author's description; may be empty.
     pub text: String,
-    /// Where it comes from, for a comment.
+    /// The origin, for a comment.
     pub origin: String,
-    /// What goes in.
+    /// The inputs.
     pub inputs: Vec<Port>,
-    /// What comes out.
+    /// The outputs.
     pub outputs: Vec<Port>,
     /// For inputs that are indices: the length of the table they lead into.
     pub tables: BTreeMap<String, u64>,
-    /// The number of axes of ports of which the graph does not say it, where it is known from elsewhere.
+    /// The number of axes of ports whose number the graph does not give, if it is known from elsewhere.
     pub ranks: BTreeMap<String, usize>,
-    /// The least length that ran, where the graph does not run on less.
+    /// The least length that ran, if the graph does not run on less.
     pub least: BTreeMap<String, u64>,
     /// Axes of the contract of which a longer call changes the number of axes of an answer: one element at most.
     pub single: BTreeSet<String>,
-    /// The longest text in tokens, where a configuration beside the graph says it.
+    /// The longest text in tokens, if a configuration in the graph's folder gives it.
     pub most_tokens: Option<u64>,
-    /// The names of the classes, where a configuration beside the graph says them.
+    /// The names of the classes, if a configuration in the graph's folder gives them.
     pub labels: Vec<String>,
-    /// By output that maps are carried in: the keys of the maps, where the graph says them.
+    /// The keys of maps, by the output that carries them, if the graph gives them.
     pub classes: BTreeMap<String, Vec<String>>,
     /// The ports whose first axis does not count items: those that carry a sequence.
     pub pieces: BTreeSet<String>,
-    /// By output: the shapes that came, where they contradict the graph.
+    /// The shapes that a run gave, by output, if they contradict the graph.
     pub came: BTreeMap<String, Vec<u64>>,
-    /// The adapter and its configuration's file, where there is evidence for one; or a question about it.
+    /// The adapter and its configuration's file, if there is evidence for one; or a question about it.
     pub adapter: Option<(String, String)>,
     /// Questions that arose elsewhere.
     pub questions: Vec<String>,
@@ -75,14 +75,14 @@ pub struct Description {
 pub struct Derived {
     /// The text of `model.toml`.
     pub text: String,
-    /// What the graph does not say, as it stands in the text.
+    /// Facts that the graph does not state, as the text asks for them.
     pub questions: Vec<String>,
-    /// Why it cannot be served, where it cannot.
+    /// Reasons that the graph cannot be served.
     pub obstacles: Vec<String>,
 }
 
 impl Description {
-    /// What an ONNX file says.
+    /// The facts of an ONNX file.
     pub fn of(graph: &Graph) -> Self {
         let (producer, version) = graph.producer();
         let opset = graph.opsets().get("").copied().unwrap_or_default();
@@ -165,7 +165,7 @@ impl Description {
             (Some(Dim::Fixed(length)), Some(only)) if u64::from(*length) == only => {
                 Dim::Fixed(*length)
             }
-            // A name that an input has, too, and that is not as long there, says nothing.
+            // A name proves nothing if an input has it with another length.
             (Some(Dim::Symbolic(symbol)), _)
                 if !symbol.is_empty()
                     && !(self.inputs.iter().flat_map(|input| &input.dims).flatten())
@@ -228,7 +228,7 @@ fn carried_by(port: &Port, graph: &Graph, pieces: &mut BTreeSet<String>) -> Vec<
                 dims.insert(0, Dim::Symbolic(String::new()));
             }
             let mut ports = vec![one("", value, dims)];
-            // The keys say what the columns mean where nothing else does.
+            // The keys give the columns' meaning if nothing else does.
             if classes.is_none() {
                 pieces.insert(format!("{name}.keys"));
                 ports.push(one(".keys", key, vec![columns]));
@@ -251,7 +251,7 @@ struct Axes {
     /// The graph's name to the contract's.
     names: BTreeMap<String, String>,
     taken: BTreeSet<String>,
-    /// The name of the axis that counts items, where there is one.
+    /// The name of the axis that counts items, if there is one.
     items: Option<String>,
 }
 
@@ -455,7 +455,7 @@ pub fn derive(description: &Description) -> Derived {
             ));
             if let Some(came) = description.came.get(&port.name) {
                 let question = format!(
-                    "The graph declares another shape for {shown}; {came:?} came. Are these its axes?"
+                    "The graph declares another shape for {shown}; a run gave {came:?}. Are these its axes?"
                 );
                 tables.push_str(&format!("# ? {question}\n"));
                 questions.push(question);
@@ -537,7 +537,7 @@ pub fn derive(description: &Description) -> Derived {
     }
 }
 
-/// The table `[axes]`: how long each open axis may be, with a question where nobody knows.
+/// The table `[axes]`: the bounds of each open axis, with a question if they are unknown.
 fn axis_bounds(
     description: &Description,
     axes: &Axes,
@@ -554,7 +554,7 @@ fn axis_bounds(
         match (is_items, least, tokens) {
             _ if description.single.contains(name) => {
                 let question = format!(
-                    "A call with more than one {name} is answered with another number of axes, which no contract can say: \
+                    "With more than one {name}, an output has another number of axes. No contract can describe that: \
                      correct the graph."
                 );
                 bounds.push_str(&format!("{name} = {{ min = 1, max = 1 }} # ? {question}\n"));

@@ -1,5 +1,5 @@
-//! Every way a call on the engine can end badly: wasi:nn's own error codes, so that the host hands them to a
-//! guest unchanged, and beside them the two refusals wasi:nn has no word for.
+//! The errors of the engine: wasi:nn's own error codes, so that the host hands them to a guest unchanged, and the
+//! refusals that wasi:nn has no code for.
 
 use std::fmt;
 use std::time::Duration;
@@ -50,10 +50,10 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// Why a call was turned away before or without an answer, where the caller did nothing wrong.
+/// The reason that the engine refused or dropped a sound call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Refusal {
-    /// As many calls wait for the model as may wait. The host answers 503 with `Retry-After`.
+pub enum EngineRefusal {
+    /// The model's queue is full. The host answers 503 with `Retry-After`.
     QueueFull,
     /// The model is being unloaded, or the server stops: the call was not run. The host answers 503.
     NotReady,
@@ -61,7 +61,7 @@ pub enum Refusal {
     Deadline,
     /// The queue before the call is too long for its deadline: not run. The host answers 503 with `Retry-After`.
     Shed,
-    /// The caller went away before the call ran.
+    /// The caller left before the call ran.
     Gone,
     /// The process that ran the call ended. The host answers 503 with `Retry-After`.
     Ended,
@@ -73,18 +73,18 @@ pub enum Refusal {
 /// A failed load or call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NnError {
-    /// What wasi:nn calls it.
+    /// The error code of wasi:nn.
     pub code: ErrorCode,
-    /// What was wrong, where, and what to do about it; fit to be shown to a caller.
+    /// The problem, its place and the remedy, in words fit for a caller.
     pub message: String,
     /// Set when the engine turned the call away and the call itself was sound.
-    pub refusal: Option<Refusal>,
-    /// When a refused call is likely to be taken, from what runs take at present.
+    pub refusal: Option<EngineRefusal>,
+    /// The time after which a refused call is likely to be accepted, from the present run times.
     pub retry_after: Option<Duration>,
 }
 
 impl NnError {
-    /// An error of `code` that is no refusal.
+    /// An error of `code` that is not a refusal.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -121,13 +121,14 @@ impl NnError {
 
     /// A refusal, under the wasi:nn code that comes nearest to it.
     #[cfg(feature = "native")]
-    pub(crate) fn refused(refusal: Refusal, message: impl Into<String>) -> Self {
+    pub(crate) fn refused(refusal: EngineRefusal, message: impl Into<String>) -> Self {
         let code = match refusal {
-            Refusal::QueueFull | Refusal::NotReady | Refusal::Shed | Refusal::Ended => {
-                ErrorCode::RuntimeError
-            }
-            Refusal::Deadline | Refusal::Gone => ErrorCode::Timeout,
-            Refusal::RowsDepend => ErrorCode::UnsupportedOperation,
+            EngineRefusal::QueueFull
+            | EngineRefusal::NotReady
+            | EngineRefusal::Shed
+            | EngineRefusal::Ended => ErrorCode::RuntimeError,
+            EngineRefusal::Deadline | EngineRefusal::Gone => ErrorCode::Timeout,
+            EngineRefusal::RowsDepend => ErrorCode::UnsupportedOperation,
         };
         Self {
             code,
@@ -137,7 +138,7 @@ impl NnError {
         }
     }
 
-    /// The same error, with when to come back.
+    /// The same error, with the time to retry.
     #[cfg(feature = "native")]
     #[must_use]
     pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
@@ -157,7 +158,7 @@ impl std::error::Error for NnError {}
 /// The longest text from outside (a guest's tensor name, a backend's message) that an error repeats.
 const MAX_QUOTED_CHARS: usize = 80;
 
-/// `text` fit to stand in an error message: quoted, control characters escaped, cut at a bound, because the
+/// `text` for an error message: quoted, control characters escaped, cut at a bound, because the
 /// text may be a megabyte a guest made up.
 pub(crate) fn quoted(text: &str) -> String {
     match text.char_indices().nth(MAX_QUOTED_CHARS) {

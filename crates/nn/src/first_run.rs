@@ -1,9 +1,8 @@
-//! The runs before a model serves: with samples where the contract has some, else with inputs that are made up.
+//! The runs before a model serves: with the contract's samples, or else with made-up inputs.
 //!
-//! A model need not bear every input that its contract allows: an input may be a shape, an index or a divisor, and a
-//! convolution wants a least length. So several inputs are made up and tried in turn until one runs. Which ones, and in
-//! which order, is decided here without running anything ([`tries`]); [`find`] runs them through a function that it is
-//! given.
+//! A model need not accept every input that its contract allows: an input may be a shape, an index or a divisor, and a
+//! convolution needs a least length. So several inputs are made up and tried in turn until one runs. [`tries`] decides
+//! which ones and in which order, without running anything. [`find`] runs them through a function that it is given.
 //!
 //! Both have bounds: [`MAX_TRIES`], [`MAX_TRY_BYTES`], and [`TIME_FOR_TRIES`].
 
@@ -16,22 +15,22 @@ use penstock_tensor::contract::{Contract, Dim as Axis, FirstRun, Sample, TensorS
 use crate::backend::cost::{Attribute, Node};
 use crate::backend::{Graph, SAME_VALUES};
 use crate::contract_check::{self, Fill, SHARE};
-use crate::error::{ErrorCode, NnError, Refusal};
+use crate::error::{EngineRefusal, ErrorCode, NnError};
 use crate::layout::{CONTRACT_FILE, SAMPLE_FILE};
 use crate::tensor::NnTensor;
 
 /// Most inputs that are made up for one model.
 pub const MAX_TRIES: usize = 24;
 
-/// The largest tensor of a try beyond the first, which alone is as the contract demands. Activations take many times
-/// their input, and a try must not fill memory.
+/// The largest tensor of a try after the first. Only the first has exactly the contract's size. Activations take many
+/// times their input, and a try must not fill memory.
 const MAX_TRY_BYTES: usize = 16 << 20;
 
 /// After this time no further try begins. Tries that fail do so at once in most graphs, because shapes and indices are
-/// looked at early.
+/// checked early.
 pub const TIME_FOR_TRIES: Duration = Duration::from_secs(15);
 
-/// Lengths that are tried for symbolic axes where the least does not run: powers of two up to the size of an image,
+/// Lengths that are tried for symbolic axes if the least length does not run: powers of two up to the size of an image,
 /// the usual side of an image, and a second of sound at 16 kHz.
 const LENGTHS: [u64; 11] = [2, 4, 8, 16, 32, 64, 128, 224, 512, 4096, 16_000];
 
@@ -44,20 +43,20 @@ pub type Inputs = Vec<(String, NnTensor)>;
 /// An input that is made up.
 #[derive(Debug)]
 pub struct Try {
-    /// What it is, for the message.
+    /// A description, for the message.
     pub what: String,
     /// The input, or why it cannot be made.
     pub inputs: Result<Inputs, NnError>,
 }
 
-/// What an operator does with one of its inputs, where not every value will do.
+/// The way an operator uses one of its inputs, if it does not accept every value.
 #[derive(Debug, Clone, PartialEq)]
 enum Use {
     /// Any value that is 0.
     Zeros,
     /// Any value that is 1: repeats, scales, steps, divisors, counts.
     Ones,
-    /// 1, whatever else is tried: integers divided by 0 end some runtimes.
+    /// 1 in every try: integers divided by 0 end some runtimes.
     Divisor,
     /// 2 in every element.
     Twos,
@@ -75,7 +74,7 @@ enum Use {
     Blocks(Window),
     /// The shape of which a pooling operator made the operator's input 0.
     Unpooled(Window),
-    /// The numbers of a fixed list, repeated: what the operator wants there.
+    /// The numbers of a fixed list that the operator needs, repeated.
     Of(&'static [f64]),
 }
 
@@ -104,7 +103,7 @@ impl Window {
         self.strides.get(axis).map_or(1.0, |stride| *stride as f64)
     }
 
-    /// What is added before and behind an axis, together.
+    /// The padding before and behind an axis, together.
     fn padding(&self, axis: usize) -> f64 {
         let behind = axis + self.pads.len() / 2;
         let at = |index| self.pads.get(index).map_or(0.0, |pad: &i64| *pad as f64);
@@ -112,8 +111,8 @@ impl Window {
     }
 }
 
-/// What an operator does with its input number `index`, by the ONNX specification. `None` where any value will do, or
-/// where nothing is known.
+/// The way an operator uses its input number `index`, by the ONNX specification. `None` if any value will do, or if
+/// nothing is known.
 fn use_of(node: &Node, index: usize) -> Option<Use> {
     let operator = node.op.as_str();
     Some(match (operator, index) {
@@ -171,7 +170,7 @@ fn use_of(node: &Node, index: usize) -> Option<Use> {
     })
 }
 
-/// What the graph does with each input, followed through operators that hand it on.
+/// The ways that a graph uses each input, followed through operators that pass it on.
 fn uses(graph: &Graph, contract: &Contract) -> BTreeMap<String, (Use, Option<String>)> {
     // The names under which each input's values go.
     let mut named: BTreeMap<&str, &str> = (contract.inputs.iter())
@@ -205,8 +204,8 @@ fn uses(graph: &Graph, contract: &Contract) -> BTreeMap<String, (Use, Option<Str
 /// Names that inputs have whose values are a shape, or a count, in graphs whose operators are not known.
 const SHAPE_NAMES: [&str; 4] = ["shape", "size", "sizes", "dims"];
 
-/// What is made up, in the order in which it is tried; at most [`MAX_TRIES`]. `graph` is none where its operators are not
-/// known.
+/// The made-up inputs, in the order in which they are tried; at most [`MAX_TRIES`]. `graph` is `None` if its operators
+/// are not known.
 pub fn tries(contract: &Contract, graph: Option<&Graph>) -> impl Iterator<Item = Try> {
     let mut plans: Vec<Plan> = Vec::new();
     let uses = graph.map(|graph| uses(graph, contract)).unwrap_or_default();
@@ -215,8 +214,8 @@ pub fn tries(contract: &Contract, graph: Option<&Graph>) -> impl Iterator<Item =
         values,
         lengths,
     };
-    // An operator may not bear any value: a division by zero among integers ends some runtimes. So values that suit come
-    // first where it is known which these are.
+    // An operator may not accept every value: a division by zero among integers ends some runtimes. So suitable values
+    // come first, if they are known.
     if !uses.is_empty() {
         plans.push(plan(
             "values that suit the operators which read them",
@@ -302,7 +301,7 @@ pub fn tries(contract: &Contract, graph: Option<&Graph>) -> impl Iterator<Item =
     })
 }
 
-/// How one try is made.
+/// The plan of one try.
 struct Plan {
     what: String,
     values: Values,
@@ -454,11 +453,11 @@ fn suited(used: &Use, data: Option<&[u64]>, last: bool) -> Vec<f64> {
     }
 }
 
-/// Runs a contract's samples, or what [`tries`] makes up until one runs. `elapsed` is the time since it began.
+/// Runs a contract's samples, or the inputs of [`tries`] until one runs. `elapsed` is the time since it began.
 ///
 /// # Errors
 ///
-/// When a sample fails, or every try does; the message says what was tried, why it failed and what to do.
+/// When a sample fails, or every try does; the message names the tries, the reason and the remedy.
 pub fn find(
     contract: &Contract,
     version: u64,
@@ -514,12 +513,12 @@ fn ends_tries(error: &NnError) -> bool {
     matches!(
         error.code,
         ErrorCode::Timeout | ErrorCode::Security | ErrorCode::NotFound
-    ) || error.refusal == Some(Refusal::Ended)
+    ) || error.refusal == Some(EngineRefusal::Ended)
         || error.message.contains("given up")
         || error.message.contains("does not implement")
 }
 
-/// What was tried, by what came of it.
+/// The tries, grouped by their result.
 #[derive(Default)]
 struct Failures(Vec<(Vec<String>, NnError)>);
 
@@ -572,7 +571,7 @@ impl Failures {
     }
 }
 
-/// A few of what was tried with the same outcome.
+/// A few of the tries that had the same outcome.
 fn shortened(tried: &[String]) -> String {
     match tried {
         [first, second, rest @ ..] if !rest.is_empty() => {
@@ -582,7 +581,7 @@ fn shortened(tried: &[String]) -> String {
     }
 }
 
-/// What helps against a failure that no other input mends; `None` where another input may.
+/// The remedy for a failure that no other input can avoid; `None` if another input may.
 fn remedy(error: &NnError) -> Option<&'static str> {
     match error.code {
         ErrorCode::TooLarge => Some("or write smaller least lengths of axes in model.toml"),

@@ -1,8 +1,8 @@
-//! What a load takes of this process' memory.
+//! The memory that a load takes of this process.
 //!
-//! Files say little about it: a graph of 23 MB with 8-bit weights takes 88 MB where a runtime unpacks them. Before a load,
-//! its weights as 32-bit numbers are the estimate ([`estimate`]). After it, the growth of the heap counts, as far as it can
-//! be told from other loads.
+//! File sizes are a poor measure: a graph of 23 MB with 8-bit weights takes 88 MB in a runtime that unpacks them.
+//! Before a load, its weights as 32-bit numbers are the estimate ([`estimate`]). After it, the growth of the heap
+//! counts, as far as it can be told from other loads.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +31,7 @@ impl Meter {
         }
     }
 
-    /// By how much the heap grew; none where that cannot be told.
+    /// The growth of the heap; `None` if it cannot be told.
     pub fn grown(&self) -> Option<u64> {
         let now = heap_bytes()?;
         (self.alone == Some(BEGAN.load(Ordering::SeqCst))).then_some(())?;
@@ -45,15 +45,15 @@ impl Drop for Meter {
     }
 }
 
-/// What a loaded graph is taken to hold. A growth of the heap that is much less than the files shows that something else was
-/// given back meanwhile.
+/// The memory that a loaded graph is taken to hold. If the heap grew much less than the files, other memory was given
+/// back meanwhile.
 pub(crate) fn held(grown: Option<u64>, estimate: u64) -> u64 {
     grown
         .filter(|grown| *grown >= estimate / 4)
         .unwrap_or(estimate)
 }
 
-/// What the graph at `path`, whose files have `file_bytes`, is expected to hold once it is loaded.
+/// The memory that the graph at `path`, whose files have `file_bytes`, is expected to hold once it is loaded.
 pub(crate) fn estimate(path: &Path, file_bytes: u64) -> u64 {
     let weights = Graph::of(path).map_or(0, |graph| graph.weight_bytes());
     file_bytes.max(weights)

@@ -1,6 +1,6 @@
 //! Times, counted by size.
 
-/// Upper bounds of a histogram's buckets in nanoseconds; one more bucket is for what lies above. From a tenth of
+/// Upper bounds of a histogram's buckets in nanoseconds; one more bucket is for longer times. From a tenth of
 /// the quickest model's run to the longest a caller waits.
 pub const BOUNDS_NS: [u64; 20] = [
     20_000,
@@ -28,11 +28,11 @@ pub const BOUNDS_NS: [u64; 20] = [
 /// Times, how often and in all, and by size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Histogram {
-    /// How many.
+    /// The number of observations.
     pub count: u64,
     /// Their sum in nanoseconds.
     pub sum_ns: u64,
-    /// How many in each bucket of [`BOUNDS_NS`], and above the last.
+    /// The number of observations in each bucket of [`BOUNDS_NS`], and above the last.
     pub buckets: [u64; BOUNDS_NS.len() + 1],
 }
 
@@ -53,8 +53,8 @@ impl Histogram {
         self.buckets[BOUNDS_NS.partition_point(|bound| *bound < ns)] += 1;
     }
 
-    /// The bound under which a part of the times lie (`0.99` of them), in nanoseconds; `u64::MAX` above the last
-    /// bucket, zero where there are none.
+    /// The bound below which a part of the times lie (`0.99` of them), in nanoseconds; `u64::MAX` above the last
+    /// bucket, zero without times.
     pub fn quantile_ns(&self, part: f64) -> u64 {
         let wanted = (self.count as f64 * part).ceil() as u64;
         if self.count == 0 {

@@ -1,8 +1,9 @@
-//! Which inputs a graph uses as indices into a table of its own, and how far these may go.
+//! Inputs that a graph uses as indices into its own tables, and the ranges of these indices.
 //!
-//! ONNX Runtime refuses an index outside of the table. tract panics, and OpenVINO answers with other numbers. So an input
-//! that goes straight into `Gather` and its like is held against the table before any backend sees it: every backend then
-//! refuses it in the same words, and nothing is logged. An index that the graph computes first is left to the backend.
+//! ONNX Runtime refuses an index outside of the table. tract panics, and OpenVINO answers with other numbers. So an
+//! input that goes straight into `Gather` or a similar operator is checked against the table before any backend sees
+//! it. Every backend then refuses it in the same words, and nothing is logged. An index that the graph computes first
+//! is left to the backend.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ use crate::tensor::{NnTensor, TensorType};
 pub(crate) struct IndexBounds(Vec<(usize, u64)>);
 
 impl IndexBounds {
-    /// Those of `graph`, whose inputs stand in the order of `ports`.
+    /// The bounds of `graph`, whose inputs have the order of `ports`.
     pub fn of(graph: &Graph, ports: &[Port]) -> Self {
         let mut named: BTreeMap<&str, usize> = (ports.iter().enumerate())
             .map(|(index, port)| (port.name.as_str(), index))
@@ -90,7 +91,7 @@ impl IndexBounds {
                     let read = |b| i64::try_from(u64::from_le_bytes(b)).unwrap_or(i64::MAX);
                     first(data, read, outside)
                 }
-                // A graph makes places of these in ways of its own.
+                // Graphs turn these types into places in several ways.
                 TensorType::Fp16
                 | TensorType::Bf16
                 | TensorType::Fp32
@@ -113,7 +114,7 @@ impl IndexBounds {
         Ok(())
     }
 }
-/// The first element that is so, and its place.
+/// The first element outside of the table, and its place.
 fn first<const N: usize>(
     data: &[u8],
     read: impl Fn([u8; N]) -> i64,

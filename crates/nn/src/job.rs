@@ -1,6 +1,6 @@
-//! A call that waits for its run, and the place in memory where it runs.
+//! A call that waits for its run, and the instance that runs it.
 
-use crate::backend::{Interrupt, Lane};
+use crate::backend::{Instance, Interrupt};
 use crate::error::NnError;
 use crate::schedule::{Nanos, RunId, Waiting};
 use crate::tensor::NnTensor;
@@ -10,67 +10,67 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// A place for a lane; empty where it has to be made anew before its next use.
+/// A place for an instance; empty if the instance must be made again before its next use.
 pub(crate) struct Slot {
-    pub(crate) lane: Option<Box<dyn Lane>>,
+    pub(crate) instance: Option<Box<dyn Instance>>,
     pub(crate) interrupt: Option<Arc<dyn Interrupt>>,
-    /// What the run has taken before `Inner::execute` began.
+    /// The time that the run took before `Inner::execute` began.
     pub(crate) ahead: Nanos,
-    /// The inputs of a run of several calls, where they were joined before `Inner::execute` began.
-    pub(crate) joined: Option<Joined>,
+    /// The inputs of a run of several calls, if they were put together before `Inner::execute` began.
+    pub(crate) batch: Option<Batch>,
 }
 
 /// Inputs of several calls, put together for one run.
-pub(crate) struct Joined {
+pub(crate) struct Batch {
     pub(crate) inputs: Vec<NnTensor>,
-    /// What putting them together took.
+    /// The time that putting them together took.
     pub(crate) took: Nanos,
 }
 
 impl Slot {
-    pub(crate) fn of(lane: Box<dyn Lane>) -> Self {
+    pub(crate) fn of(instance: Box<dyn Instance>) -> Self {
         Self {
-            interrupt: lane.interrupt(),
-            lane: Some(lane),
+            interrupt: instance.interrupt(),
+            instance: Some(instance),
             ahead: 0,
-            joined: None,
+            batch: None,
         }
     }
 
     pub(crate) fn empty() -> Self {
         Self {
-            lane: None,
+            instance: None,
             interrupt: None,
             ahead: 0,
-            joined: None,
+            batch: None,
         }
     }
 }
 
-/// What belongs to a call in the queue.
+/// The inputs of a call in the queue, and the channel for its answer.
 pub(crate) struct Job {
     pub(crate) inputs: Vec<NnTensor>,
-    pub(crate) reply: oneshot::Sender<Answer>,
+    pub(crate) reply: oneshot::Sender<CallResult>,
     pub(crate) begun: Option<Arc<AtomicBool>>,
 }
 
-pub(crate) type Answer = Result<Vec<NnTensor>, NnError>;
+pub(crate) type CallResult = Result<Vec<NnTensor>, NnError>;
 
-/// A run and the lane it is to happen on.
+/// A run and the instance it is to happen on.
 pub(crate) struct Start {
     pub(crate) run: RunId,
     pub(crate) calls: Vec<Waiting<Job>>,
     pub(crate) slot: Slot,
     /// Whether it may happen on a server thread.
     pub(crate) quick: bool,
-    /// The shapes of its inputs, where it is of several calls.
-    pub(crate) joined: Option<Vec<Vec<u32>>>,
+    /// The shapes of its inputs, if it is of several calls.
+    pub(crate) batch: Option<Vec<Vec<u32>>>,
 }
 
 impl Start {
     pub(crate) fn shapes(&self) -> Shapes<'_> {
-        match &self.joined {
-            Some(shapes) => Shapes::Joined(shapes.iter()),
+        match &self.batch {
+            Some(shapes) => Shapes::Batch(shapes.iter()),
             None => Shapes::One(self.calls[0].payload.inputs.iter()),
         }
     }
@@ -80,7 +80,7 @@ impl Start {
 #[derive(Clone)]
 pub(crate) enum Shapes<'a> {
     One(std::slice::Iter<'a, NnTensor>),
-    Joined(std::slice::Iter<'a, Vec<u32>>),
+    Batch(std::slice::Iter<'a, Vec<u32>>),
 }
 
 impl<'a> Iterator for Shapes<'a> {
@@ -89,16 +89,16 @@ impl<'a> Iterator for Shapes<'a> {
     fn next(&mut self) -> Option<&'a [u32]> {
         match self {
             Self::One(tensors) => tensors.next().map(|tensor| &tensor.dims[..]),
-            Self::Joined(shapes) => shapes.next().map(|shape| &shape[..]),
+            Self::Batch(shapes) => shapes.next().map(|shape| &shape[..]),
         }
     }
 }
 
-/// A shadow run that goes on.
+/// A shadow run under way.
 pub(crate) struct ShadowRun {
     pub(crate) run: RunId,
     pub(crate) began: Instant,
-    /// It was told to end.
+    /// Whether it was told to end.
     pub(crate) told: bool,
 }
 

@@ -1,9 +1,9 @@
-//! Whether what came out of a model's first runs is what its contract says. Graphs declare shapes that their own runs do
-//! not keep: CatBoost's regressors declare `[N]` and answer `[N,1]`, LightGBM's classifiers declare `[1]` and answer `[N]`.
-//! So for outputs a run decides, and the graph's declaration counts where no run contradicts it.
+//! Compares the outputs of a model's first runs with its contract. Graphs declare shapes that their own runs do not
+//! keep: CatBoost's regressors declare `[N]` and answer `[N,1]`, LightGBM's classifiers declare `[1]` and answer `[N]`.
+//! So a run decides about outputs, and the graph's declaration counts unless a run contradicts it.
 //!
-//! A run on made-up values decides nothing about an output whose shape follows from values, as that of `Slice` does with
-//! computed bounds: other values give other lengths. Only its number of axes counts.
+//! A run on made-up values decides nothing about an output whose shape follows from values, as that of `Slice` does
+//! with computed bounds: other values give other lengths. Only its number of axes counts.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// What is to be kept of a run with these inputs, which are about to go.
+    /// Keeps the shapes of a run's inputs before the inputs are dropped.
     pub(crate) fn of(inputs: &[(String, NnTensor)], made_up: bool) -> Self {
         Self {
             made_up,
@@ -40,7 +40,7 @@ impl Run {
         }
     }
 
-    /// The same with what came out of it.
+    /// The same with the run's outputs.
     pub(crate) fn gave(mut self, outputs: &[(String, NnTensor)]) -> Self {
         self.outputs = outputs
             .iter()
@@ -68,12 +68,12 @@ fn wide(dims: &[u32]) -> Vec<u64> {
     dims.iter().copied().map(u64::from).collect()
 }
 
-/// Refuses a version whose outputs are not what the contract says. `ports` are the graph's outputs, and `graph` is none
-/// where its operators are not known. Returns a remark on outputs that made-up runs could not decide about.
+/// Refuses a version whose outputs do not match the contract. `ports` are the graph's outputs, and `graph` is `None` if
+/// its operators are not known. Returns a remark on outputs that made-up runs could not decide about.
 ///
 /// # Errors
 ///
-/// `InvalidArgument`, naming each output, what was expected, what came and what to write.
+/// `InvalidArgument`, naming for each output the expected and the actual value, and the correction.
 pub(crate) fn check(
     contract: &Contract,
     version: u64,
@@ -87,7 +87,7 @@ pub(crate) fn check(
     if faults.is_empty() {
         return Ok((!undecided.is_empty()).then(|| {
             format!(
-                "the lengths of {} follow from values in the inputs, so the first run could not hold them against \
+                "the lengths of {} follow from values in the inputs, so the first run could not check them against \
                  {CONTRACT_FILE}; a call with other lengths fails with 500: name the axes that may have any length, or \
                  give an input in {SAMPLE_FILE}",
                 listed(undecided.into_iter())
@@ -95,12 +95,12 @@ pub(crate) fn check(
         }));
     }
     Err(NnError::invalid(format!(
-        "version {version} does not answer what {CONTRACT_FILE} says: {}",
+        "version {version} does not match {CONTRACT_FILE}: {}",
         faults.join("; ")
     )))
 }
 
-/// The outputs that came otherwise than the contract says.
+/// The outputs that do not match the contract.
 #[cfg(feature = "native")]
 pub(crate) fn contradicted(
     contract: &Contract,
@@ -135,10 +135,10 @@ fn faults<'c>(
     undecided: &mut BTreeSet<&'c str>,
 ) -> Vec<String> {
     let mut faults = Vec::new();
-    // The last is the longest: only there one item is told from an axis of one element.
+    // The last run is the longest. Only there can one item be told from an axis of one element.
     for run in runs.iter().rev() {
         faults = of_run(contract, open, run, undecided);
-        // Another run would say the same of the same outputs in other numbers.
+        // Another run would report the same outputs with other numbers.
         if !faults.is_empty() {
             return faults;
         }
@@ -159,7 +159,7 @@ fn faults<'c>(
     faults
 }
 
-/// What is wrong with the outputs of one run. Those of `open` may have any lengths in a run that is made up.
+/// The faults in the outputs of one run. Those of `open` may have any lengths in a run on made-up inputs.
 fn of_run<'c>(
     contract: &'c Contract,
     open: &[&str],
@@ -175,12 +175,12 @@ fn of_run<'c>(
             if spec.optional {
                 continue;
             }
-            faults.push(format!("output {} did not come", quoted(&spec.name)));
+            faults.push(format!("the run gave no output {}", quoted(&spec.name)));
             continue;
         };
         if contract_check::tensor_type(spec.datatype) != *ty {
             faults.push(format!(
-                "output {} came as {ty}, and it is {} there; correct the datatype, or the graph",
+                "output {} is {ty} in the run, and {} in {CONTRACT_FILE}; correct the datatype or the graph",
                 quoted(&spec.name),
                 spec.datatype
             ));
@@ -216,8 +216,8 @@ pub(crate) fn in_doubt(contract: &Contract, ports: &[Port]) -> bool {
     })
 }
 
-/// A call that is longer by one along every open axis that has room. It tells an output of one element from one of an
-/// element an item. `None` where no axis has room.
+/// A call that is longer by one along every open axis that has room. It tells an output of one element from an output
+/// of one element for each item. `None` if no axis has room.
 pub(crate) fn longer(contract: &Contract) -> Option<Vec<(String, NnTensor)>> {
     let batch = contract.batch_axis();
     let length = |axis: &str| {
@@ -292,7 +292,7 @@ mod tests {
             (&[None], &[1, 1], &[2, 1], &["[\"N\", 1]"]),
             // LightGBM: [1] is declared and [N] comes.
             (&[Some(1)], &[1], &[2], &["[\"N\"]"]),
-            // A graph that keeps its word.
+            // A graph with a true declaration.
             (&[None], &[1], &[2], &["[\"N\"]"]),
             (&[Some(1)], &[1], &[1], &["[1]"]),
             (

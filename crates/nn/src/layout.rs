@@ -1,13 +1,13 @@
-//! What a models directory looks like, and what is said of one that looks otherwise.
+//! The layout of a models directory, and messages about directories that do not have it.
 //!
 //! ```text
 //! models/<name>/model.toml
 //! models/<name>/<version>/model.onnx      version: 1, 2, 3, …
-//! models/<name>/<version>/model.xml       with model.bin, where the contract says format = "openvino"
+//! models/<name>/<version>/model.xml       with model.bin, if the contract has format = "openvino"
 //! ```
 //!
-//! Both engines of this room read it through here: the one that loads everything when a server starts and the
-//! one that opens what it is asked for. A name is checked before it becomes part of a path.
+//! Both engines of this crate read it through this module: the one that loads everything when a server starts, and the
+//! one that opens models on demand. A name is checked before it becomes part of a path.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,8 +24,8 @@ use crate::error::{ErrorCode, NnError, listed, quoted};
 /// The contract's file in a model's directory.
 pub const CONTRACT_FILE: &str = "model.toml";
 
-/// A file beside the contract with an input that is known to be valid, as a body of `:predict` or of the Open Inference
-/// Protocol.
+/// A file in the model's folder with an input that is known to be valid, as a body of `:predict` or of the Open
+/// Inference Protocol.
 pub const SAMPLE_FILE: &str = "sample.json";
 
 /// The largest sample that is read: an image as numbers fits.
@@ -34,8 +34,8 @@ pub const MAX_SAMPLE_BYTES: u64 = 16 << 20;
 /// The graph's file in a version's directory.
 pub const GRAPH_FILE: &str = "model.onnx";
 
-/// The graph's file in a version's directory, where it is in OpenVINO's own format; its weights are beside it in
-/// `model.bin`.
+/// The graph's file in a version's directory, in OpenVINO's own format; `model.bin` in the same directory has its
+/// weights.
 pub const OPENVINO_GRAPH_FILE: &str = "model.xml";
 
 /// The graph's file in a version's directory, for a graph in `format`.
@@ -46,21 +46,21 @@ pub const fn graph_file(format: Format) -> &'static str {
     }
 }
 
-/// The largest contract that is read. Real ones are a few KiB; long lists of labels are the rest.
+/// The largest contract that is read, in bytes. Real ones are a few KiB; the rest is for long lists of labels.
 pub const MAX_CONTRACT_BYTES: u64 = 1 << 20;
 
-/// Why there is no model to call.
+/// The reason that there is no model to call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unavailable {
-    /// No model of that name; the message names those there are.
+    /// There is no model of that name; the message names the existing ones.
     UnknownModel(String),
-    /// The model has no such version; the message names those there are.
+    /// The model has no such version; the message names the existing ones.
     UnknownVersion(String),
     /// It is being loaded; try again soon.
     Loading(String),
-    /// It could not be loaded; the message says why.
+    /// It could not be loaded; the message has the reason.
     Failed(String),
-    /// It was unloaded by request.
+    /// It was unloaded on request.
     Unloaded(String),
 }
 
@@ -98,7 +98,7 @@ impl From<Unavailable> for NnError {
 }
 
 impl Unavailable {
-    /// That there is no such model, with those there are.
+    /// An unknown model, with the models that exist.
     pub(crate) fn unknown_model<'a>(name: &str, there: impl Iterator<Item = &'a str>) -> Self {
         Self::UnknownModel(format!(
             "there is no model {}; there is {}",
@@ -107,7 +107,7 @@ impl Unavailable {
         ))
     }
 
-    /// That a model has no such version, with those it has.
+    /// An unknown version of a model, with the versions that exist.
     pub(crate) fn unknown_version(
         name: &str,
         version: &str,
@@ -122,7 +122,7 @@ impl Unavailable {
         ))
     }
 
-    /// That somebody unloaded a version.
+    /// A version that was unloaded on request.
     #[cfg(feature = "native")]
     pub(crate) fn unloaded(name: &str, version: u64) -> Self {
         Self::Unloaded(format!(
@@ -131,7 +131,7 @@ impl Unavailable {
         ))
     }
 
-    /// That a version's process is not there at the moment, and why.
+    /// A version whose process is away at the moment, with the reason.
     #[cfg(feature = "native")]
     pub(crate) fn down(name: &str, version: u64, reason: &str) -> Self {
         Self::Loading(format!(
@@ -140,7 +140,7 @@ impl Unavailable {
         ))
     }
 
-    /// That a version cannot answer, and why.
+    /// A version that cannot answer, with the reason.
     pub(crate) fn failed(name: &str, reason: &str) -> Self {
         Self::Failed(format!("model {} cannot answer: {reason}", quoted(name)))
     }
@@ -211,7 +211,7 @@ pub(crate) fn parsed(name: &str, text: &str) -> Result<Contract, String> {
     })
 }
 
-/// The sample in a model's directory, where there is one.
+/// The sample in a model's directory, if there is one.
 pub(crate) fn sample(contract: &Contract, dir: &Path) -> Result<Option<Sample>, NnError> {
     let wrong =
         |what: String| NnError::invalid(format!("its {SAMPLE_FILE} {what}; correct or remove it"));
@@ -264,7 +264,7 @@ pub(crate) fn readable(contract: &Contract) -> Result<(), NnError> {
     Ok(())
 }
 
-/// That a version's directory holds no graph.
+/// The error for a version's directory without a graph.
 pub(crate) fn no_graph(version: u64, format: Format) -> NnError {
     NnError::not_found(format!(
         "version {version} has no {}; put the graph there",
@@ -272,7 +272,7 @@ pub(crate) fn no_graph(version: u64, format: Format) -> NnError {
     ))
 }
 
-/// Refuses a graph that is not what its contract says.
+/// Refuses a graph that does not match its contract.
 pub(crate) fn agrees(
     contract: &Contract,
     version: u64,
@@ -284,7 +284,7 @@ pub(crate) fn agrees(
         return Ok(());
     }
     Err(NnError::invalid(format!(
-        "version {version} is not what {CONTRACT_FILE} says: {}",
+        "version {version} does not match {CONTRACT_FILE}: {}",
         faults.join("; ")
     )))
 }

@@ -1,32 +1,37 @@
 //! The native inference engine behind wasi:nn: loads the models of a directory on a backend, and runs them for
 //! many callers at once.
 //!
-//! What is where:
+//! The modules:
 //!
 //! - [`tensor`], [`error`]: the engine's border, in wasi:nn's own terms.
-//! - [`backend`]: one trait, and behind it ONNX Runtime, OpenVINO and tract.
-//! - [`layout`]: what a models directory looks like.
-//! - [`schedule`]: which calls run when, and which together; pure.
-//! - [`batching`]: the options of dynamic batching; [`join`]: joins the tensors of several calls into one run, and splits the outputs.
-//! - [`model`]: a loaded model; does what the schedule says, on lanes. [`stats`]: what is counted.
+//! - [`backend`]: one trait, and its implementations on ONNX Runtime, OpenVINO and tract.
+//! - [`layout`]: the layout of a models directory.
+//! - [`schedule`]: decides when calls run, and which calls run together; pure.
+//! - [`batching`]: the options of dynamic batching; [`batch`]: puts the tensors of several calls into one run, and
+//!   splits the outputs.
+//! - [`model`]: a loaded model, which carries the schedule out on its instances. [`stats`]: its counters.
 //! - [`overdue`]: the threads that models run on, and runs that do not end in time.
-//! - [`shadow`]: runs beside the served ones: when there may be one, and whether it agrees.
-//! - [`protocol`]: statistics and index as the Open Inference Protocol's extensions write them.
-//! - [`agreement`]: whether another backend answers the same.
-//! - [`repository`]: the models of a server; versions, loading and unloading, what changes on disk, the memory budget.
-//! - [`on_demand`]: the models of one component instance; opened when asked for, within bounds.
-//! - [`worker`]: engines in processes of their own.
-//! - [`contract_check`]: whether a graph is what its `model.toml` says; `kept`: whether its first runs are.
-//! - [`mod@derive`]: a contract made from a graph; [`trial`]: a model run once, outside of a server.
+//! - [`shadow`]: shadow runs: when there may be one, and whether it agrees.
+//! - [`protocol`]: statistics and index in the form of the Open Inference Protocol's extensions.
+//! - [`agreement`]: the comparison with another backend.
+//! - [`repository`]: the models of a server; versions, loading and unloading, changes on disk, the memory budget.
+//! - [`on_demand`]: the models of one component instance; opened at first use, within bounds.
+//! - [`worker`]: engines in separate processes.
+//! - [`contract_check`]: compares a graph with its `model.toml`; `kept`: compares its first runs with it.
+//! - [`mod@derive`]: a contract made from a graph; [`trial`]: one run of a model outside of a server.
 //! - [`first_run`]: the runs before a model serves, and the inputs that are made up for them.
 //!
 //! The engine knows no HTTP. It serves a native host's guests; without the feature `native` it is small enough to be
-//! compiled to WebAssembly itself, and then has tract and [`on_demand`] alone.
+//! compiled to WebAssembly itself, and then has only tract and [`on_demand`].
 
 #[cfg(feature = "native")]
 pub mod agreement;
 mod allocation;
 pub mod backend;
+#[cfg(feature = "native")]
+pub mod batch;
+#[cfg(feature = "native")]
+mod batch_trials;
 #[cfg(feature = "native")]
 pub mod batching;
 mod call;
@@ -44,16 +49,14 @@ pub mod histogram;
 mod index_bounds;
 #[cfg(feature = "native")]
 mod job;
-#[cfg(feature = "native")]
-pub mod join;
-#[cfg(feature = "native")]
-mod join_trials;
 mod kept;
 pub mod layout;
 #[cfg(feature = "native")]
 pub mod model;
 #[cfg(feature = "native")]
 mod model_shadow;
+#[cfg(feature = "native")]
+mod model_state;
 pub mod on_demand;
 #[cfg(feature = "native")]
 mod outcome;
@@ -82,14 +85,14 @@ mod trials;
 pub mod worker;
 
 pub use backend::{
-    Backend, Backends, Cost, Dim, Graph, GraphSource, Interrupt, Lane, LoadOptions, Port, PortType,
-    RUN_MEMORY_BYTES, Reads, Rows, Session,
+    Backend, Backends, Cost, Dim, Graph, GraphSource, Instance, Interrupt, LoadOptions, Port,
+    PortType, RUN_MEMORY_BYTES, Reads, Rows, Session,
 };
 pub use call::for_wasi_nn;
-pub use error::{ErrorCode, NnError, Refusal};
+pub use error::{EngineRefusal, ErrorCode, NnError};
 pub use layout::Unavailable;
 #[cfg(feature = "native")]
-pub use model::{CallOptions, Joins, Model, Stats};
+pub use model::{CallOptions, Model, SharedRuns, Stats};
 #[cfg(feature = "native")]
 pub use repository::{Handle, Lease, Repository, Settings, Snapshot, State};
 pub use tensor::{NnTensor, TensorType};

@@ -1,145 +1,64 @@
-//! A loaded model: checks what a call sends, asks [`crate::schedule`] when it runs and with whom, runs it where
+//! A loaded model: checks a call's inputs, asks [`crate::schedule`] when and with which calls it runs, runs it where
 //! that is cheapest, and counts.
 //!
 //! Decisions:
 //!
-//! - **Lanes.** A model runs at most as many runs at once as it has lanes. While all are busy, calls wait, and
-//!   those that agree share the next run ([`crate::join`]).
-//! - **Short runs stay on the task.** Handing a run to another thread and back costs more than a small model's
-//!   run. A run that cannot take long, whatever is in its inputs ([`crate::schedule::quick`]), and that recent runs
-//!   predict to take at most [`INLINE_BUDGET`], happens on the task that asked where it begins when a call arrives,
-//!   and on a task of its own where it begins when another ends. All others happen on threads for models
-//!   ([`crate::overdue`]), where a thread goes on with the next run of the queue as long as there is one.
-//! - **Every run has a bound.** One that nobody waits for any more is interrupted, and given up where that does not
-//!   help; its lane is made anew.
-//! - **Cancelling is safe at every point.** A caller that goes while it waits leaves the queue. One that goes
-//!   while its call runs leaves the others of that run alone; when nobody waits for a run any more it is ended
-//!   early.
-//! - **Shadow runs are nobody's.** They wait apart from the queue, begin where a lane would be idle, and make way
-//!   ([`crate::shadow`]); what they do is counted apart.
-//! - **One bad call fails alone.** A run of several that fails is tried again by halves
+//! - **Instances.** A model makes at most as many runs at once as it has instances. While all are busy, calls wait, and
+//!   calls that fit together share the next run ([`crate::batch`]).
+//! - **Short runs stay on the task.** Handing a run to another thread and back costs more than the run of a small
+//!   model. A run qualifies if it cannot take long, whatever its inputs contain ([`crate::schedule::quick`]), and if
+//!   recent runs predict at most [`INLINE_BUDGET`]. If it begins when its call arrives, it happens on the caller's
+//!   task. If it begins when another run ends, it happens on a new task. All other runs happen on threads for models
+//!   ([`crate::overdue`]), where a thread continues with the next run of the queue as long as there is one.
+//! - **Every run has a bound.** A run whose callers have all left is interrupted. If that does not help it is given up,
+//!   and a new instance is made.
+//! - **Cancellation is safe at every point.** A caller that leaves while it waits is removed from the queue. A caller
+//!   that leaves during its run does not disturb the other calls of the run. When all callers of a run have left, the
+//!   run is ended early.
+//! - **Shadow runs come last.** They wait apart from the queue, begin if an instance would be idle, and make way
+//!   ([`crate::shadow`]). They are counted separately.
+//! - **One bad call fails alone.** A run of several calls that fails is tried again by halves
 //!   ([`crate::schedule::isolate`]).
-//! - **A panic in a backend costs the run it happened in.** The lane is thrown away and made anew.
+//! - **A panic in a backend costs only its run.** The instance is dropped and made again.
 
-use super::job::{Answer, Job, ShadowRun, Slot, Start, nanos, total_bytes};
-use super::outcome::Outcome;
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::agreement::Agreement;
-use crate::backend::{
-    Backend, Cost, Dim, Graph, GraphSource, Interrupt, LoadOptions, Port, Rows, Session,
-};
+use crate::backend::{Backend, Cost, Dim, Graph, GraphSource, LoadOptions, Port, Rows};
+use crate::batch::Plan;
 use crate::batching::DynamicBatching;
 use crate::call;
-pub use crate::call_options::{CallOptions, Joins};
-use crate::error::{NnError, Refusal, quoted};
+pub use crate::call_options::{CallOptions, SharedRuns};
+use crate::error::{EngineRefusal, NnError};
 pub use crate::histogram::Histogram;
 use crate::index_bounds::IndexBounds;
-use crate::join::{Part, Plan};
-use crate::overdue::{self, GRACE, LONGEST_CALL, MAX_LOST_OF_MODEL};
+use crate::job::{CallResult, Job, Slot, nanos};
+use crate::model_state::{Inner, Overdue, State};
+use crate::overdue::LONGEST_CALL;
 pub use crate::schedule::pace::INLINE_BUDGET;
 use crate::schedule::quick::Quick;
-use crate::schedule::{
-    Ask, CallId, Class, Entered, Finished, Left, Limits, Nanos, RunId, Scheduler, Todo, Waiting,
-};
+use crate::schedule::{CallId, Left, Limits, Scheduler};
 use crate::shadow::{Held, ShadowStats, Waits};
 pub use crate::stats::{BatchStats, Refusals, Stats};
 use crate::tensor::NnTensor;
 use crate::worker::ProcessStats;
 
-/// How much an answer may depend on which calls share its run, as a part of the largest element, where the contract asks
-/// for shared runs or for a filled axis. Elsewhere every bit must be the same: many rows in FP32 are, but a product with
-/// a single column takes another kernel for one row than for several, and then an overflow may be NaN or infinity. Where
-/// an axis is filled, sums are added in another order, which moves them by about 1e-7. A processor that chooses another
-/// kernel for another size stays below 1e-6. One step of a quantised activation is 4e-3, and BF16 is 4e-3 too.
+/// The difference between an answer alone and an answer in a shared run that is allowed, as a part of the largest
+/// element, if the contract asks for shared runs or for a padded axis. Otherwise every bit must be the same. Many rows
+/// in FP32 are the same, but a product with a single column takes another kernel for one row than for several, and then
+/// an overflow may be NaN or infinity. On a padded axis, sums are added in another order, which moves them by about
+/// 1e-7. A processor that chooses another kernel for another size stays below 1e-6. One step of a quantised activation
+/// is 4e-3, and BF16 is 4e-3 too.
 pub const MAX_DIFFERENCE: f64 = 1e-5;
-
-/// The least a refused caller is told to wait.
-pub(crate) const LEAST_RETRY: Duration = Duration::from_millis(1);
 
 /// A model ready to run. Clones share one model.
 #[derive(Clone)]
 pub struct Model(pub(crate) Arc<Inner>);
-
-pub(crate) struct Inner {
-    pub(crate) name: String,
-    pub(crate) version: String,
-    pub(crate) backend: &'static str,
-    pub(crate) session: Arc<dyn Session>,
-    /// Which inputs are indices, and how far these may go.
-    pub(crate) index_bounds: IndexBounds,
-    /// Whether every input begins with a symbolic dimension, so that it counts the items of a call.
-    pub(crate) counts_items: bool,
-    pub(crate) lane_count: usize,
-    pub(crate) default_level: u8,
-    pub(crate) last_level: u8,
-    pub(crate) plan: Result<Plan, String>,
-    /// Most items of a shared run, were there any.
-    pub(crate) most_items: u32,
-    pub(crate) allows_dependent_rows: bool,
-    /// By how much a shared run may move an answer.
-    pub(crate) most_moved: f64,
-    pub(crate) rules: call::Rules,
-    pub(crate) epoch: Instant,
-    pub(crate) state: Mutex<State>,
-    /// How many runs of all models are lost.
-    pub(crate) lost: Arc<overdue::Count>,
-    /// What came of comparing it with another backend.
-    pub(crate) agreement: OnceLock<Agreement>,
-}
-
-pub(crate) struct State {
-    pub(crate) scheduler: Scheduler<Job>,
-    /// Free lanes: as many as the scheduler has.
-    pub(crate) lanes: Vec<Slot>,
-    /// The runs that go on, lost ones included.
-    pub(crate) going: Vec<Going>,
-    /// Nothing begins any more: loading was given up.
-    pub(crate) given_up: bool,
-    /// When somebody will look at the queue next.
-    pub(crate) wake: Option<Nanos>,
-    pub(crate) stats: Stats,
-    pub(crate) joins: Joins,
-    /// Whether rows depend on each other.
-    pub(crate) rows: Rows,
-    /// Which runs may happen on a server thread.
-    pub(crate) quick: Quick,
-    /// Shadow runs that have not begun, oldest first.
-    pub(crate) shadows: VecDeque<(Ask, Job)>,
-    /// Shadow runs that go on.
-    pub(crate) shadow_runs: Vec<ShadowRun>,
-    /// Runs that were interrupted and that nobody watches yet.
-    pub(crate) unwatched: Vec<RunId>,
-    /// Those who wait, here and for the other models.
-    pub(crate) waits: Waits,
-}
-
-/// A run that goes on.
-pub(crate) struct Going {
-    pub(crate) run: RunId,
-    pub(crate) began: Instant,
-    pub(crate) calls: usize,
-    pub(crate) interrupt: Option<Arc<dyn Interrupt>>,
-    pub(crate) overdue: Overdue,
-}
-
-/// How far a run is beyond its time; see [`crate::overdue`].
-pub(crate) enum Overdue {
-    /// It is not.
-    No,
-    /// It was interrupted.
-    Interrupted,
-    /// It went on for the grace, and keeps its lane because too many are lost.
-    Stuck,
-    /// It went on, and its lane was given away.
-    Lost { _place: overdue::Place },
-}
 
 /// Tensors by name, as a caller gives them.
 pub type Named = Vec<(String, NnTensor)>;
@@ -161,7 +80,7 @@ impl Model {
         Self::load_beside(name, version, backend, graph, options, &Arc::default())
     }
 
-    /// The same for one of several models, whose shadow runs make way for those who wait for any of them.
+    /// The same for one of several models. Its shadow runs make way for calls that wait for any of them.
     ///
     /// # Errors
     ///
@@ -177,21 +96,21 @@ impl Model {
         let session = backend.load(graph, options)?;
         call::carried(&*session)?;
         let rules = call::Rules::of(&*session, options)?;
-        let lane_count = options.lane_count();
-        let lanes = (0..lane_count)
-            .map(|_| session.lane().map(Slot::of))
+        let instance_count = options.instance_count();
+        let instances = (0..instance_count)
+            .map(|_| session.instance().map(Slot::of))
             .collect::<Result<Vec<_>, _>>()?;
         let starts_symbolic = |port: &Port| {
             (port.dims.as_ref())
                 .and_then(|dims| dims.first())
                 .is_some_and(|dim| matches!(dim, Dim::Symbolic(_)))
         };
-        let plan = match &options.joining {
+        let plan = match &options.batching {
             Err(reason) => Err(reason.clone()),
             Ok(_) if rules.has_optional() => Err("calls may leave inputs out".into()),
-            Ok(joining) => Plan::new(joining, session.inputs(), session.outputs()),
+            Ok(batching) => Plan::new(batching, session.inputs(), session.outputs()),
         };
-        let asked = options.joining.as_ref().ok();
+        let asked = options.batching.as_ref().ok();
         let is_exact = asked.as_ref().is_some_and(|asked| asked.exact);
         let most_moved = if is_exact { 0.0 } else { MAX_DIFFERENCE };
         let allows_dependent_rows = asked.is_some_and(|asked| asked.allow_dependent_rows);
@@ -200,14 +119,18 @@ impl Model {
             Ok(_) if allows_dependent_rows => Rows::Independent,
             Ok(_) => session.rows(),
         };
-        let joins = match (&rows, asked.is_some_and(|asked| asked.shares)) {
-            (Rows::Independent, true) => Joins::Yes(None),
+        let shared_runs = match (&rows, asked.is_some_and(|asked| asked.shares)) {
+            (Rows::Independent, true) => SharedRuns::Yes(None),
             (Rows::Independent, false) => {
-                Joins::No("model.toml has batching.enabled = false".into())
+                SharedRuns::No("model.toml has batching.enabled = false".into())
             }
-            (Rows::Dependent(reason), _) => Joins::No(reason.clone()),
+            (Rows::Dependent(reason), _) => SharedRuns::No(reason.clone()),
         };
-        let limits = limits(options, lane_count, matches!(joins, Joins::Yes(_)));
+        let limits = limits(
+            options,
+            instance_count,
+            matches!(shared_runs, SharedRuns::Yes(_)),
+        );
         let last_level = limits.levels - 1;
         let quick = Quick::new(&session.cost(), session.is_elsewhere());
         let described = match graph {
@@ -225,7 +148,7 @@ impl Model {
                 && session.inputs().iter().all(starts_symbolic),
             session,
             index_bounds,
-            lane_count,
+            instance_count,
             default_level: (options.default_priority).map_or(last_level, |priority| {
                 priority.saturating_sub(1).min(last_level)
             }),
@@ -238,12 +161,12 @@ impl Model {
             epoch: Instant::now(),
             state: Mutex::new(State {
                 scheduler: Scheduler::new(limits),
-                lanes,
+                instances,
                 going: Vec::new(),
                 given_up: false,
                 wake: None,
                 stats: Stats::default(),
-                joins,
+                shared_runs,
                 rows,
                 quick,
                 shadows: VecDeque::new(),
@@ -261,7 +184,7 @@ impl Model {
         &self.0.name
     }
 
-    /// The version that answers, a positive decimal number where a [`crate::repository::Repository`] loaded it.
+    /// The version that answers: a positive decimal number if a [`crate::repository::Repository`] loaded it.
     pub fn version(&self) -> &str {
         &self.0.version
     }
@@ -271,62 +194,62 @@ impl Model {
         self.0.backend
     }
 
-    /// What goes in, in the graph's order.
+    /// The inputs, in the graph's order.
     pub fn inputs(&self) -> &[Port] {
         self.0.session.inputs()
     }
 
-    /// What comes out, in the graph's order.
+    /// The outputs, in the graph's order.
     pub fn outputs(&self) -> &[Port] {
         self.0.session.outputs()
     }
 
-    /// Runs at once.
-    pub fn lanes(&self) -> usize {
-        self.0.lane_count
+    /// The number of instances, and so of concurrent runs.
+    pub fn instances(&self) -> usize {
+        self.0.instance_count
     }
 
-    /// What the time of a run follows from.
+    /// The property that the time of a run depends on.
     pub fn cost(&self) -> Cost {
         self.0.session.cost()
     }
 
-    /// Bytes the loaded graph holds, where its runtime tells.
+    /// Bytes that the loaded graph holds, if its runtime tells.
     pub fn memory_bytes(&self) -> Option<u64> {
         self.0.session.memory_bytes()
     }
 
-    /// Why no call would be answered now, where its process ended and is not back soon.
+    /// The reason that no call would be answered now, because the model's process ended and will not be back soon.
     pub fn refuses(&self) -> Option<String> {
         self.0.session.refuses()
     }
 
-    /// The process that runs it, where that is not this one.
+    /// The process that runs the model, if it is not this one.
     pub fn process(&self) -> Option<ProcessStats> {
         self.0.session.process()
     }
 
-    /// What came of comparing it with another backend; `None` where nothing was compared.
+    /// The result of the comparison with another backend; `None` if nothing was compared.
     pub fn agreement(&self) -> Option<&Agreement> {
         self.0.agreement.get()
     }
 
-    /// Notes what came of comparing it. The first note stays.
+    /// Notes the result of the comparison. The first note stays.
     pub(crate) fn note_agreement(&self, agreement: Agreement) {
         let _ = self.0.agreement.set(agreement);
     }
 
     /// Whether calls share runs.
-    pub fn joins(&self) -> Joins {
-        self.0.lock().joins.clone()
+    pub fn shared_runs(&self) -> SharedRuns {
+        self.0.lock().shared_runs.clone()
     }
 
-    /// What a run takes at present, from recent runs; zero before the first.
+    /// The present time of a run, from recent runs; zero before the first.
     pub fn service_time(&self) -> Duration {
         Duration::from_nanos(self.0.lock().scheduler.pace.mean())
     }
 
-    /// What was counted so far.
+    /// The statistics since the load.
     pub fn stats(&self) -> Stats {
         let process = self.0.session.process();
         let state = self.0.lock();
@@ -334,7 +257,7 @@ impl Model {
         Stats {
             running: scheduler.running().saturating_sub(state.shadow_runs.len()),
             waiting: scheduler.waiting(),
-            hold: Duration::from_nanos(scheduler.tempo.hold(&scheduler.pace)),
+            queue_delay: Duration::from_nanos(scheduler.tempo.queue_delay(&scheduler.pace)),
             most_items: scheduler.tempo.most_items(),
             overdue: (state.going.iter())
                 .filter(|going| matches!(going.overdue, Overdue::Stuck | Overdue::Lost { .. }))
@@ -348,7 +271,7 @@ impl Model {
         }
     }
 
-    /// Takes no more calls. Those that wait or run are brought to their end; shadow runs are dropped.
+    /// Takes no more calls. Waiting and running calls are finished; shadow runs are dropped.
     pub fn close(&self) {
         let mut state = self.0.lock();
         state.scheduler.close();
@@ -356,9 +279,9 @@ impl Model {
         self.0.watch_interrupted(state);
     }
 
-    /// Ends what [`Model::warm_up`] and [`Model::try_joining`] run on another thread, and lets them begin nothing
-    /// more. Where the backend cannot be interrupted, what runs goes on; in a process of its own it is ended with that
-    /// when this is called again.
+    /// Ends runs of [`Model::warm_up`] and [`Model::try_batching`] on another thread, and keeps them from beginning
+    /// more. A run on a backend that cannot be interrupted goes on; a run in a separate process is ended with the
+    /// process when this is called again.
     pub fn give_up_loading(&self) {
         let mut state = self.0.lock();
         let again = std::mem::replace(&mut state.given_up, true);
@@ -372,7 +295,7 @@ impl Model {
         }
     }
 
-    /// Whether rows depend on each other, by the graph's operators and by what was tried.
+    /// Whether rows depend on each other, by the graph's operators and by the trials.
     pub fn rows(&self) -> Rows {
         self.0.lock().rows.clone()
     }
@@ -381,9 +304,9 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// - `InvalidArgument` when a name, type, shape or length is not what the model takes.
-    /// - A [`Refusal::QueueFull`] when as many calls wait as may wait.
-    /// - What the backend reports, without paths; `RuntimeError` when it panics.
+    /// - `InvalidArgument` when a name, type, shape or length does not fit the model.
+    /// - An [`EngineRefusal::QueueFull`] when the queue is full.
+    /// - The backend's error, without paths; `RuntimeError` when it panics.
     ///
     /// # Cancellation
     ///
@@ -395,29 +318,29 @@ impl Model {
         self.infer_with(inputs, CallOptions::default()).await
     }
 
-    /// As [`Model::infer`], and gives up at `deadline` with a [`Refusal::Deadline`].
+    /// As [`Model::infer`], and gives up at `deadline` with an [`EngineRefusal::Deadline`].
     pub async fn infer_by(
         &self,
         inputs: Vec<(String, NnTensor)>,
         deadline: Option<Instant>,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
-        let terms = CallOptions {
+        let options = CallOptions {
             deadline,
             ..CallOptions::default()
         };
-        self.infer_with(inputs, terms).await
+        self.infer_with(inputs, options).await
     }
 
-    /// As [`Model::infer`], on terms.
+    /// As [`Model::infer`], with options.
     ///
     /// # Errors
     ///
-    /// Also a [`Refusal::Shed`] at once where the queue is too long for the deadline, and a
-    /// [`Refusal::Deadline`] when it passes. Refusals say when to come back.
+    /// Also an [`EngineRefusal::Shed`] at once if the queue is too long for the deadline, and an
+    /// [`EngineRefusal::Deadline`] when it passes. Refusals say when to retry.
     pub async fn infer_with(
         &self,
         inputs: Vec<(String, NnTensor)>,
-        terms: CallOptions,
+        options: CallOptions,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
         let inner = &self.0;
         let inputs = call::bind(&inner.name, self.inputs(), &inner.rules, inputs)
@@ -426,25 +349,25 @@ impl Model {
                 Ok(inputs)
             })
             .inspect_err(|_| inner.lock().stats.refusals.invalid += 1)?;
-        if terms.is_joined
+        if options.is_joined
             && let Rows::Dependent(reason) = inner.lock().rows.clone()
         {
-            return Err(NnError::refused(Refusal::RowsDepend, reason));
+            return Err(NnError::refused(EngineRefusal::RowsDepend, reason));
         }
         // A task that only ever makes short calls would otherwise never give way to the others.
         tokio::task::consume_budget().await;
-        let terms = CallOptions {
-            deadline: terms
+        let options = CallOptions {
+            deadline: options
                 .deadline
                 .or_else(|| Some(Instant::now() + LONGEST_CALL)),
-            ..terms
+            ..options
         };
-        let ask = inner.ask(&inputs, &terms);
+        let ask = inner.ask(&inputs, &options);
         let (reply, answer) = oneshot::channel();
         let job = Job {
             inputs,
             reply,
-            begun: terms.begun,
+            begun: options.begun,
         };
         let id = inner.submit(ask, job)?;
         let waiter = Waiter {
@@ -453,51 +376,42 @@ impl Model {
             answer,
             open: true,
         };
-        call::label(self.outputs(), waiter.answered(terms.deadline).await?)
+        call::label(self.outputs(), waiter.answered(options.deadline).await?)
     }
 }
 
-/// What the scheduler may do for a model loaded with these options.
-fn limits(options: &LoadOptions, lanes: usize, joins: bool) -> Limits {
-    let joining = match &options.joining {
-        Ok(joining) if joins => joining.clone(),
+/// The scheduler's limits for a model loaded with these options.
+fn limits(options: &LoadOptions, instances: usize, shared_runs: bool) -> Limits {
+    let batching = match &options.batching {
+        Ok(batching) if shared_runs => batching.clone(),
         _ => DynamicBatching {
             max_items: 1,
             ..DynamicBatching::default()
         },
     };
     Limits {
-        lanes,
+        instances,
         queue_max: options.queue_max,
         levels: options.priority_levels.max(1),
-        max_items: joining.max_items.max(1),
-        max_bytes: joining.max_bytes,
-        max_tokens: joining.padding.map(|padding| padding.max_tokens),
-        preferred: joining.preferred,
-        max_wait: nanos(joining.max_wait),
-        target: joining.target.map(nanos),
+        max_items: batching.max_items.max(1),
+        max_bytes: batching.max_bytes,
+        max_tokens: batching.padding.map(|padding| padding.max_tokens),
+        preferred: batching.preferred,
+        max_queue_delay: nanos(batching.max_queue_delay),
+        target: batching.target.map(nanos),
     }
 }
 
-pub(crate) fn waiting(id: CallId, ask: Ask, arrived: Nanos, payload: Job) -> Waiting<Job> {
-    Waiting {
-        id,
-        ask,
-        arrived,
-        payload,
-    }
-}
-
-/// A caller's side of a call. Dropped before the answer came, it takes the call back.
+/// The caller's side of a call. If it is dropped before the answer, the call is taken back.
 struct Waiter<'a> {
     pub(crate) inner: &'a Arc<Inner>,
     pub(crate) id: CallId,
-    pub(crate) answer: oneshot::Receiver<Answer>,
+    pub(crate) answer: oneshot::Receiver<CallResult>,
     pub(crate) open: bool,
 }
 
 impl Waiter<'_> {
-    async fn answered(mut self, deadline: Option<Instant>) -> Answer {
+    async fn answered(mut self, deadline: Option<Instant>) -> CallResult {
         // A run that happened on this task has answered already.
         let outcome = match self.answer.try_recv() {
             Ok(answer) => Ok(answer),
@@ -521,10 +435,10 @@ impl Waiter<'_> {
             },
         };
         self.open = false;
-        // What is left is a runtime that shuts down.
+        // The remaining cause is a runtime that shuts down.
         outcome.unwrap_or_else(|()| {
             Err(NnError::refused(
-                Refusal::NotReady,
+                EngineRefusal::NotReady,
                 "the server is shutting down and did not run the model",
             ))
         })
@@ -539,7 +453,7 @@ impl Waiter<'_> {
         let waiting = state.scheduler.waiting();
         state.waits.set(waiting);
         if let Left::Abandoned(run) = left {
-            // Under the lock: its lane cannot begin another run before it is told.
+            // Under the lock: the instance must not begin another run before it is told.
             state.interrupt(run);
         }
         self.inner.watch_interrupted(state);
@@ -554,344 +468,6 @@ impl Drop for Waiter<'_> {
             if let Left::Queue(_) = left {
                 self.inner.lock().stats.refusals.cancelled += 1;
             }
-        }
-    }
-}
-
-impl State {
-    /// Takes a lane for a run.
-    pub(crate) fn start(&mut self, inner: &Inner, run: RunId, calls: Vec<Waiting<Job>>) -> Start {
-        // The scheduler begins no more runs than there are lanes; a missing one is made.
-        let slot = self.lanes.pop().unwrap_or_else(Slot::empty);
-        if let Some(interrupt) = &slot.interrupt {
-            interrupt.reset();
-        }
-        self.going.push(Going {
-            run,
-            began: Instant::now(),
-            calls: calls.len(),
-            interrupt: slot.interrupt.clone(),
-            overdue: Overdue::No,
-        });
-        if !self.is_shadow(run) {
-            self.stats.in_flight += calls.len();
-        }
-        for call in &calls {
-            if let Some(begun) = &call.payload.begun {
-                begun.store(true, Ordering::SeqCst);
-            }
-        }
-        let bytes = calls.iter().map(|call| call.ask.bytes).sum();
-        let mut start = Start {
-            run,
-            slot,
-            joined: inner.joined_shapes(&calls),
-            quick: false,
-            calls,
-        };
-        start.quick = self.quick.allows(start.shapes())
-            && self.scheduler.pace.predict(bytes) <= nanos(INLINE_BUDGET);
-        start
-    }
-
-    /// Tells a run to end. Somebody has to watch whether it does: [`Inner::watch_interrupted`].
-    pub(crate) fn interrupt(&mut self, run: RunId) {
-        let Some(going) = self.going.iter_mut().find(|going| going.run == run) else {
-            return;
-        };
-        if let Some(interrupt) = &going.interrupt {
-            interrupt.interrupt();
-        }
-        if let Overdue::No = going.overdue {
-            going.overdue = Overdue::Interrupted;
-            self.unwatched.push(run);
-        }
-    }
-
-    /// Gives up a run that was interrupted and goes on, where there is a place for one more.
-    fn lose(&mut self, run: RunId, inner: &Inner) -> Lost {
-        let lost = |going: &&Going| matches!(going.overdue, Overdue::Lost { .. });
-        let of_model = self.going.iter().filter(lost).count();
-        let Some(going) = self.going.iter_mut().find(|going| going.run == run) else {
-            return Lost::Ended;
-        };
-        if (going.interrupt.as_ref()).is_some_and(|interrupt| interrupt.kill()) {
-            // Its calls fail now, and its lane comes back as after any run.
-            return Lost::Stays;
-        }
-        let place = (of_model < MAX_LOST_OF_MODEL)
-            .then(|| inner.lost.place())
-            .flatten();
-        let (name, version) = (quoted(&inner.name), &inner.version);
-        let ran_for = going.began.elapsed().as_millis();
-        let Some(place) = place else {
-            if !matches!(going.overdue, Overdue::Stuck) {
-                tracing::warn!(
-                    "model {name} version {version}: a run that nobody waits for goes on after {ran_for} ms and cannot \
-                     be interrupted; it keeps its lane, because {of_model} runs of this model are lost already, or \
-                     too many of all models; calls are refused while no lane is left"
-                );
-            }
-            going.overdue = Overdue::Stuck;
-            return Lost::Stays;
-        };
-        tracing::warn!(
-            "model {name} version {version}: a run that nobody waits for goes on after {ran_for} ms and cannot be \
-             interrupted; its thread is left to it, and its lane is made anew"
-        );
-        going.overdue = Overdue::Lost { _place: place };
-        let calls = going.calls;
-        match (self.shadow_runs.iter()).position(|shadow| shadow.run == run) {
-            Some(at) => {
-                self.shadow_runs.swap_remove(at);
-                self.stats.shadow.shed += 1;
-            }
-            None => {
-                self.stats.in_flight -= calls;
-                self.stats.failures += calls as u64;
-                self.stats.failed_executions += 1;
-            }
-        }
-        self.stats.lost += 1;
-        self.lanes.push(Slot::empty());
-        self.scheduler.finish(
-            run,
-            Finished {
-                took: None,
-                bytes: 0,
-                items: 0,
-            },
-        );
-        Lost::GivenUp
-    }
-
-    pub(crate) fn rows_depend(&mut self, reason: String) {
-        self.scheduler.stop_joining();
-        self.rows = Rows::Dependent(reason.clone());
-        self.joins = Joins::No(reason);
-    }
-}
-
-/// What became of a run that was to be given up.
-pub(crate) enum Lost {
-    /// It had ended.
-    Ended,
-    /// It goes on, and keeps its lane.
-    Stays,
-    /// It goes on, and its lane is free.
-    GivenUp,
-}
-
-impl Inner {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    pub(crate) fn now(&self) -> Nanos {
-        nanos(self.epoch.elapsed())
-    }
-
-    pub(crate) fn ask(&self, inputs: &[NnTensor], terms: &CallOptions) -> Ask {
-        let part = match &self.plan {
-            Ok(plan) => plan.part(inputs),
-            Err(_) => Part {
-                class: Class::Alone,
-                items: self.items(inputs),
-                length: 1,
-            },
-        };
-        let deadline = (terms.deadline).map(|at| nanos(at.saturating_duration_since(self.epoch)));
-        Ask {
-            level: (terms.priority).map_or(self.default_level, |priority| {
-                priority.saturating_sub(1).min(self.last_level)
-            }),
-            class: part.class,
-            items: part.items,
-            length: part.length,
-            bytes: total_bytes(inputs),
-            deadline,
-        }
-    }
-
-    pub(crate) fn items(&self, inputs: &[NnTensor]) -> u32 {
-        (inputs.first())
-            .filter(|_| self.counts_items)
-            .and_then(|tensor| tensor.dims.first().copied())
-            .unwrap_or(1)
-    }
-
-    /// Begins a call or puts it in the queue. What is quick and can begin happens before this returns.
-    fn submit(self: &Arc<Self>, ask: Ask, job: Job) -> Result<CallId, NnError> {
-        let mut state = self.lock();
-        // Under the lock, so that to the scheduler time does not go back.
-        let now = self.now();
-        if let Some((id, run)) = state.scheduler.start_alone(&ask, now) {
-            let start = state.start(self, run, vec![waiting(id, ask, now, job)]);
-            drop(state);
-            self.launch_here(start);
-            return Ok(id);
-        }
-        let stuck = |going: &&Going| matches!(going.overdue, Overdue::Stuck);
-        if state.going.iter().filter(stuck).count() >= self.lane_count {
-            return Err(self.without_a_lane(&mut state));
-        }
-        state.shed_shadows();
-        let Entered { id, displaced } = match state.scheduler.enter(ask, job, now) {
-            Ok(entered) => entered,
-            Err((refused, _)) => {
-                let error = self.refused(&mut state, refused, now);
-                self.watch_interrupted(state);
-                return Err(error);
-            }
-        };
-        let mut ready = self.look(&mut state, now);
-        let displaced = displaced.map(|call| (call, self.displaced(&mut state, now)));
-        self.watch_interrupted(state);
-        if let Some((call, error)) = displaced {
-            let _ = call.payload.reply.send(Err(error));
-        }
-        // One run may happen here: most likely it is the one of this call.
-        let here = ready.pop();
-        ready.into_iter().for_each(|start| self.launch(start));
-        if let Some(start) = here {
-            self.launch_here(start);
-        }
-        Ok(id)
-    }
-
-    /// Asks what there is to do, takes lanes for it, and sees to it that somebody looks again.
-    pub(crate) fn look(self: &Arc<Self>, state: &mut State, now: Nanos) -> Vec<Start> {
-        let Todo { late, runs, wake } = state.scheduler.next(now);
-        state.waits.set(state.scheduler.waiting());
-        for call in late {
-            state.stats.refusals.deadline += 1;
-            let error = self.late(state, "while the call waited for the model");
-            let _ = call.payload.reply.send(Err(error));
-        }
-        if let Some(wake) = wake
-            && state.wake.is_none_or(|planned| wake < planned)
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            state.wake = Some(wake);
-            let inner = self.clone();
-            runtime.spawn(async move {
-                tokio::time::sleep_until(inner.epoch + Duration::from_nanos(wake)).await;
-                let mut state = inner.lock();
-                if state.wake == Some(wake) {
-                    state.wake = None;
-                }
-                let now = inner.now();
-                let ready = inner.look(&mut state, now);
-                drop(state);
-                ready.into_iter().for_each(|start| inner.launch(start));
-            });
-        }
-        runs.into_iter()
-            .map(|(run, calls)| state.start(self, run, calls))
-            .collect()
-    }
-
-    /// The shapes of a run of several calls.
-    fn joined_shapes(&self, calls: &[Waiting<Job>]) -> Option<Vec<Vec<u32>>> {
-        let plan = self.plan.as_ref().ok().filter(|_| calls.len() > 1)?;
-        let tensors: Vec<&[NnTensor]> = calls.iter().map(|call| &call.payload.inputs[..]).collect();
-        let longest = calls.iter().map(|call| call.ask.length).max().unwrap_or(1);
-        Some(plan.shapes(&tensors, longest))
-    }
-
-    /// Lets go of the lock, and sees to it that runs that were interrupted end, or are given up.
-    pub(crate) fn watch_interrupted(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        if state.unwatched.is_empty() {
-            return;
-        }
-        let runs = std::mem::take(&mut state.unwatched);
-        drop(state);
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            // The process ends.
-            return;
-        };
-        for run in runs {
-            let inner = self.clone();
-            runtime.spawn(async move {
-                loop {
-                    tokio::time::sleep(GRACE).await;
-                    let mut state = inner.lock();
-                    match state.lose(run, &inner) {
-                        Lost::Ended => return,
-                        // Another may end, and leave its place to this one.
-                        Lost::Stays => continue,
-                        Lost::GivenUp => {}
-                    }
-                    let now = inner.now();
-                    let ready = inner.look(&mut state, now);
-                    drop(state);
-                    ready.into_iter().for_each(|start| inner.launch(start));
-                    return;
-                }
-            });
-        }
-    }
-
-    /// Runs on this task what is quick enough, and what is not elsewhere.
-    pub(crate) fn launch_here(self: &Arc<Self>, mut start: Start) {
-        start.quick = start.quick && self.begin(&mut start);
-        if start.quick {
-            let next = self.perform(start);
-            next.into_iter().for_each(|start| self.launch(start));
-        } else {
-            self.launch(start);
-        }
-    }
-}
-
-impl Stats {
-    /// Counts a run of calls that came to its end.
-    pub(crate) fn ran_calls(
-        &mut self,
-        calls: &[Waiting<Job>],
-        outcome: &Outcome,
-        began: Nanos,
-        now: Nanos,
-    ) {
-        self.in_flight -= calls.len();
-        self.failed_executions += outcome.failed_executions;
-        let spent = &outcome.spent;
-        self.compute_input_ns += spent.compute_input_ns;
-        self.compute_infer_ns += spent.compute_infer_ns;
-        self.compute_output_ns += spent.compute_output_ns;
-        for (items, batch) in &outcome.rows {
-            self.ran(*items, *batch);
-        }
-        for (call, answer) in calls.iter().zip(&outcome.answers) {
-            let total = now.saturating_sub(call.arrived);
-            self.queue.add(began.saturating_sub(call.arrived));
-            self.compute.add(spent.compute_infer_ns);
-            self.total.add(total);
-            self.calls_input_ns += spent.compute_input_ns;
-            self.calls_output_ns += spent.compute_output_ns;
-            if answer.is_ok() {
-                self.success += 1;
-                self.last_inference = Some(SystemTime::now());
-            } else {
-                self.failures += 1;
-                self.failures_ns += total;
-            }
-        }
-    }
-
-    /// Counts a shadow run that came to its end; `told` where it was told to make way.
-    pub(crate) fn ran_shadow(&mut self, outcome: &Outcome, told: bool) {
-        let shadow = &mut self.shadow;
-        if outcome.answers.iter().all(Result::is_ok) {
-            shadow.runs += 1;
-            shadow.compute.add(outcome.spent.compute_infer_ns);
-        } else if told {
-            shadow.shed += 1;
-        } else {
-            shadow.runs += 1;
-            shadow.failed += 1;
         }
     }
 }

@@ -4,7 +4,8 @@ use super::job::{Job, ShadowRun, Start};
 use crate::call;
 use crate::error::NnError;
 use crate::job::total_bytes;
-use crate::model::{Inner, Model, State, waiting};
+use crate::model::Model;
+use crate::model_state::{Inner, State, waiting};
 use crate::overdue::LONGEST_SHADOW;
 use crate::schedule::{Ask, Class, Nanos, RunId};
 use crate::shadow::{self, compare};
@@ -19,13 +20,13 @@ impl Model {
         self.0.lock().stats.shadow.shed += 1;
     }
 
-    /// Runs the model for nobody, and counts whether its outputs agree with those that were answered to the same
-    /// inputs. Returns at once; `held` is dropped when the run is over. One that comes while somebody waits for this
-    /// model or one beside it, or one too many, is dropped and counted as shed.
+    /// Makes a shadow run, and counts whether its outputs agree with those that were answered to the same inputs.
+    /// Returns at once; `held` is dropped when the run is over. The run is dropped and counted as shed if a call waits
+    /// for this model or one of the same repository, or if there are too many shadow runs.
     ///
     /// # Errors
     ///
-    /// `InvalidArgument`, and counted as a failure, where the inputs are not what the model takes.
+    /// `InvalidArgument`, and counted as a failure, if the inputs do not fit the model.
     pub fn shadow(
         &self,
         inputs: Vec<(String, NnTensor)>,
@@ -69,7 +70,7 @@ impl Model {
                     Err(_) => inner.end_long_shadows(),
                 }
             };
-            // It was counted where it failed or was dropped.
+            // The failure was counted when it happened.
             let Ok(Ok(outputs)) = outcome else {
                 return;
             };
@@ -94,7 +95,7 @@ impl State {
         self.shadow_runs.iter().any(|shadow| shadow.run == run)
     }
 
-    /// Takes lanes that would be idle for shadow runs.
+    /// Takes instances that would be idle for shadow runs.
     pub(crate) fn start_shadows(&mut self, inner: &Inner, now: Nanos) -> Vec<Start> {
         let mut starts = Vec::new();
         if self.waits.anybody() {
@@ -129,7 +130,7 @@ impl State {
         self.end_shadows(|_| true);
     }
 
-    /// Tells shadow runs to end. Under the lock, as where a caller gives up.
+    /// Tells shadow runs to end. Under the lock, as when a caller gives up.
     pub(crate) fn end_shadows(&mut self, which: impl Fn(&ShadowRun) -> bool) {
         let told: Vec<RunId> = (self.shadow_runs.iter_mut())
             .filter(|shadow| !shadow.told && which(shadow))

@@ -1,16 +1,16 @@
-//! Which models one component instance has open: each is read, checked and optimised when it is first asked for,
-//! and kept for the instance's life or until room is needed.
+//! The models that one component instance has open: each is read, checked and optimised at its first use, and kept for
+//! the instance's life or until room is needed.
 //!
-//! For engines that have one thread, no background and a memory that is bounded from outside: a component that
-//! implements wasi:nn. Decisions:
+//! This engine is for a component that implements wasi:nn: it has one thread, no background tasks, and a memory that is
+//! bounded from outside. Decisions:
 //!
-//! - **Nothing is opened ahead.** A host may make an instance for a single request, which then pays for the models
-//!   it names and no others.
-//! - **A version is held against its contract and run once** before it answers, as on a server, so that `ready`
-//!   means the same everywhere. What came of it is remembered, failures too.
-//! - **Everything has a bound** ([`Limits`]), because where memory ends an instance traps. Where a bound depends on
-//!   the host's own limit, the allocator is asked beforehand, which it can refuse without harm.
-//! - **The backend is tract.** A contract that asks for another by name is not ready: numbers may differ.
+//! - **Nothing is opened ahead.** A host may make an instance for a single request. That request then pays only for the
+//!   models that it names.
+//! - **A version is compared with its contract and run once** before it answers, as on a server, so that `ready` means
+//!   the same everywhere. The result is remembered, failures too.
+//! - **Everything has a bound** ([`Limits`]), because an instance without memory traps. If a bound depends on the
+//!   host's own limit, the allocator is asked beforehand; it can refuse without harm.
+//! - **The backend is tract.** A contract that names another backend is not ready: numbers may differ.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -27,7 +27,7 @@ use crate::kept::{self, Run};
 use crate::layout::{self, GRAPH_FILE, Unavailable, is_model_name, version_number};
 use crate::tensor::NnTensor;
 
-/// What the models and calls of one instance may take.
+/// The bounds of the models and calls of one instance.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// The largest graph that is opened, in bytes of its file. While it is optimised it is in memory
@@ -45,8 +45,8 @@ pub struct Limits {
     pub working_bytes: usize,
 }
 
-/// How many times a graph's bytes are in memory while it is opened: the file, its decoded form, the tensors made of
-/// it, and the weights as the operators want them laid out.
+/// The number of times a graph's bytes are in memory while it is opened: the file, its decoded form, the tensors made
+/// of it, and the weights in the operators' layout.
 pub const COPIES_WHILE_OPENING: u64 = 4;
 
 impl Default for Limits {
@@ -84,7 +84,7 @@ pub struct Opened {
     version: u64,
     graph_bytes: u64,
     session: Arc<dyn Session>,
-    /// Which inputs are indices, and how far these may go.
+    /// The inputs that are indices, and their ranges.
     index_bounds: IndexBounds,
     rows: Rows,
     rules: call::Rules,
@@ -106,12 +106,11 @@ impl OnDemand {
         }
     }
 
-    /// The version of a model to call, opened if it is not: of the given version, or of the highest where none is
-    /// given.
+    /// The version of a model to call, opened if it is not: the given version, or the highest without one.
     ///
     /// # Errors
     ///
-    /// Saying what there is instead, or why the version cannot answer.
+    /// The existing models or versions, or the reason that the version cannot answer.
     pub fn get(&mut self, model: &str, version: Option<&str>) -> Result<Rc<Opened>, Unavailable> {
         if let Some(number) = version.and_then(version_number)
             && let Some(at) = self.kept.iter().position(|kept| kept.is(model, number))
@@ -154,7 +153,7 @@ impl OnDemand {
         self.used(self.kept.len() - 1)
     }
 
-    /// What is kept at this place, which becomes the last used.
+    /// The model kept at this place, which becomes the last used.
     fn used(&mut self, at: usize) -> Result<Rc<Opened>, Unavailable> {
         self.kept[at..].rotate_left(1);
         let kept = &self.kept[self.kept.len() - 1];
@@ -164,7 +163,7 @@ impl OnDemand {
         }
     }
 
-    /// The models there are, for whoever asked for another.
+    /// The names of the models that exist, for an error about another.
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = (std::fs::read_dir(&self.root).into_iter().flatten())
             .flatten()
@@ -231,7 +230,7 @@ impl OnDemand {
             },
         )?;
         let ports = opened.session.outputs();
-        // Here every instance opens what it runs, so the second run is left out where it decides nothing.
+        // Here every instance opens the models that it runs, so the second run is left out if it decides nothing.
         if !runs.is_empty()
             && kept::in_doubt(&contract, ports)
             && let Some(longer) = kept::longer(&contract)
@@ -243,7 +242,7 @@ impl OnDemand {
         Ok(Rc::new(opened))
     }
 
-    /// Closes what was not used for longest until a graph of so many bytes may be opened.
+    /// Closes the least recently used models until a graph of so many bytes may be opened.
     fn make_room(&mut self, version: u64, graph_bytes: u64) -> Result<(), NnError> {
         if graph_bytes > self.limits.graph_bytes {
             return Err(NnError::too_large(format!(
@@ -288,8 +287,8 @@ impl Opened {
         self.version
     }
 
-    /// Whether rows depend on each other, by the graph's operators. Nothing is tried here: an instance may be made for one
-    /// request.
+    /// Whether rows depend on each other, by the graph's operators. Nothing is tried here: an instance may be made for
+    /// one request.
     pub fn rows(&self) -> &Rows {
         &self.rows
     }
@@ -298,8 +297,8 @@ impl Opened {
     ///
     /// # Errors
     ///
-    /// `InvalidArgument` when a name, type, shape or length is not what the model takes, `TooLarge` when inputs,
-    /// outputs or what is between them pass their limits, and what the backend reports.
+    /// `InvalidArgument` when a name, type, shape or length does not fit the model, `TooLarge` when inputs, outputs or
+    /// the values between operators pass their limits, and the backend's errors.
     pub fn infer(
         &self,
         inputs: Vec<(String, NnTensor)>,
@@ -314,7 +313,7 @@ impl Opened {
         }
         let inputs = call::bind(&self.model, self.session.inputs(), &self.rules, inputs)?;
         self.index_bounds.check(self.session.inputs(), &inputs)?;
-        let outputs = self.session.lane()?.run(&inputs)?;
+        let outputs = self.session.instance()?.run(&inputs)?;
         let bytes: usize = outputs.iter().map(|tensor| tensor.data.len()).sum();
         if bytes > self.output_bytes {
             return Err(NnError::too_large(format!(

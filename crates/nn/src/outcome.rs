@@ -1,30 +1,35 @@
-//! What became of a run, and whether two answers agree.
+//! The result of a run, and whether two answers agree.
 
-use super::job::{Answer, Job};
-use crate::error::{NnError, Refusal};
+use super::job::{CallResult, Job};
+use crate::error::{EngineRefusal, NnError};
 use crate::schedule::Waiting;
 use crate::stats::BatchStats;
 use crate::tensor::{NnTensor, TensorType, elements};
 
-/// What came of a run.
+/// The result of a run.
 pub(crate) struct Outcome {
-    /// One a call.
-    pub(crate) answers: Vec<Answer>,
+    /// One answer for each call.
+    pub(crate) answers: Vec<CallResult>,
     /// Runs of the graph that succeeded: items, and time spent.
     pub(crate) rows: Vec<(u32, BatchStats)>,
     pub(crate) spent: BatchStats,
     pub(crate) failed_executions: u64,
-    /// Whether it was one run that succeeded, so that its time says something.
+    /// Whether it was one run that succeeded, so that its time counts.
     pub(crate) sound: bool,
     pub(crate) items: u32,
     pub(crate) bytes: u64,
-    /// Why calls of this model must not share runs, where that came out.
-    pub(crate) unjoinable: Option<String>,
+    /// The reason that calls of this model must not share runs, if the run showed one.
+    pub(crate) unshareable: Option<String>,
 }
 
 impl Outcome {
     pub(crate) fn of(calls: &[Waiting<Job>]) -> Self {
-        let gone = || NnError::refused(Refusal::Gone, "the caller went away before the model ran");
+        let gone = || {
+            NnError::refused(
+                EngineRefusal::Gone,
+                "the caller went away before the model ran",
+            )
+        };
         Self {
             answers: calls.iter().map(|_| Err(gone())).collect(),
             rows: Vec::new(),
@@ -33,7 +38,7 @@ impl Outcome {
             sound: true,
             items: calls.iter().map(|call| call.ask.items).sum(),
             bytes: calls.iter().map(|call| call.ask.bytes).sum(),
-            unjoinable: None,
+            unshareable: None,
         }
     }
 }
@@ -47,8 +52,8 @@ pub(crate) fn differences(a: &[NnTensor], b: &[NnTensor]) -> f64 {
     pairs.map(|(a, b)| difference(a, b)).fold(0.0, f64::max)
 }
 
-/// The largest difference between two tensors' elements, as a part of the largest element; whole numbers are the same or
-/// differ without bound.
+/// The largest difference between two tensors' elements, as a part of the largest element; whole numbers are the same
+/// or differ without bound.
 pub(crate) fn difference(a: &NnTensor, b: &NnTensor) -> f64 {
     if a.dims != b.dims || a.ty != b.ty {
         return f64::INFINITY;

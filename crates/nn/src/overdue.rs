@@ -1,13 +1,13 @@
-//! Threads that models run on, and what happens to a run that does not end in time.
+//! The threads that models run on, and the treatment of runs that do not end in time.
 //!
-//! Models run on threads of their own ([`spawn`]). The threads of the server, and those that it reads files, resolves
-//! names and opens stores on, never wait for a model.
+//! Models run on their own threads ([`spawn`]). The threads of the server, and those that read files, resolve names and
+//! open stores, never wait for a model.
 //!
-//! A run is *overdue* when nobody waits for it any more: all its deadlines have passed, or its callers have left. It
-//! is then interrupted. Not every backend can be interrupted everywhere, so a run that goes on for [`GRACE`] after
-//! that is *lost*: its model gets another lane, and the thread is left to itself. A lost run still uses a core and
-//! memory, so their number is bounded, for each model and for all. Beyond the bound a run keeps its lane, and a
-//! model without a lane refuses calls until a run ends.
+//! A run is *overdue* when no caller waits for it any more: all its deadlines have passed, or its callers have left. It
+//! is then interrupted. Not every backend can be interrupted everywhere. A run that continues for [`GRACE`] after that
+//! is *lost*: its model gets another instance, and the run keeps its thread. A lost run still uses a core and memory,
+//! so the number of lost runs is bounded, for each model and for all. Beyond the bound a run keeps its instance, and a
+//! model without a free instance refuses calls until a run ends.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// How long a run may go on after it was interrupted. Backends look between two operators, and few operators take
+/// The time that a run may go on after it was interrupted. Backends check between two operators, and few operators take
 /// longer.
 pub const GRACE: Duration = Duration::from_secs(1);
 
@@ -23,17 +23,17 @@ pub const GRACE: Duration = Duration::from_secs(1);
 /// use up what all have.
 pub const MAX_LOST_OF_MODEL: usize = 2;
 
-/// Lost runs of all models of a repository. Each uses a core; with more, the rest of the server would crawl.
+/// Most lost runs of all models of a repository. Each uses a core; with more, the rest of the server would be slow.
 pub const MAX_LOST: usize = 8;
 
-/// The longest a call without a deadline of its own is waited for. Requests bring theirs.
+/// The longest wait for a call without a deadline. Requests have their own deadlines.
 pub const LONGEST_CALL: Duration = Duration::from_secs(3600);
 
-/// The longest a shadow run goes on, which nobody waits for: as long as a call may take by default.
+/// The longest time of a shadow run, which no caller waits for: the default limit of a call.
 pub const LONGEST_SHADOW: Duration = Duration::from_secs(30);
 
-/// Most threads that models run on. Each runs one lane or holds a lost run; models with more lanes in all wait for
-/// one another.
+/// Most threads that models run on. Each runs one instance or holds a lost run; models with more instances in all wait
+/// for one another.
 pub const MAX_THREADS: usize = 512;
 
 static AT_WORK: AtomicUsize = AtomicUsize::new(0);
@@ -59,12 +59,12 @@ impl Drop for Working {
     }
 }
 
-/// Does `work` on a thread for models; waits for one where all are busy.
+/// Runs `work` on a thread for models; waits for one if all are busy.
 pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) {
     static THREADS: OnceLock<Option<Runtime>> = OnceLock::new();
     let threads = THREADS.get_or_init(|| {
-        // A runtime of its own for its pool of threads alone: it is never driven, and never shut down, which would
-        // wait for runs that do not end.
+        // This runtime is only used for its pool of threads. It is never driven, and never shut down, because a
+        // shutdown would wait for runs that do not end.
         let mut builder = Builder::new_current_thread();
         builder.max_blocking_threads(MAX_THREADS);
         builder.thread_name("penstock-model");
@@ -80,7 +80,7 @@ pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// How many runs are lost, of all models of a repository.
+/// The number of lost runs, of all models of a repository.
 #[derive(Debug, Default)]
 pub(crate) struct Count(AtomicUsize);
 
@@ -89,11 +89,11 @@ pub(crate) struct Count(AtomicUsize);
 pub(crate) struct Place(Arc<Count>);
 
 impl Count {
-    /// A place for one more, where there is one.
+    /// A place for another lost run, if there is one.
     pub fn place(self: &Arc<Self>) -> Option<Place> {
         let place = Place(self.clone());
         let before = self.0.fetch_add(1, Ordering::SeqCst);
-        // Dropped, it gives back what was added.
+        // If the place is dropped, it gives its count back.
         (before < MAX_LOST).then_some(place)
     }
 }

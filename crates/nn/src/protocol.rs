@@ -1,10 +1,10 @@
-//! Decides how what is known of models is written for clients of the Open Inference Protocol: Triton's statistics and
-//! model repository extensions, member for member, and ours beside them. Pure.
+//! The statistics and the index of models for clients of the Open Inference Protocol: Triton's statistics and model
+//! repository extensions, member for member, with our own members added. Pure.
 //!
-//! What differs from Triton's: counts are since the version was loaded, not since the server started; a version that is
-//! not in memory is listed, with zeros; `fail` counts calls that failed when they ran, and `refusals` those that were
-//! turned away before; `queue`, `compute_input`, `compute_infer` and `compute_output` count all calls that ran. There
-//! is no cache in the engine, so nothing hits or misses it.
+//! Differences from Triton: counts start when the version is loaded, not when the server starts. A version that is not
+//! in memory is listed, with zeros. `fail` counts calls that failed when they ran, and `refusals` those that were
+//! refused before. `queue`, `compute_input`, `compute_infer` and `compute_output` count all calls that ran. The engine
+//! has no cache, so the cache counts are zero.
 
 use std::time::UNIX_EPOCH;
 
@@ -73,7 +73,7 @@ fn version_stats(version: &VersionStats) -> Value {
 
 fn process(process: &ProcessStats) -> Value {
     let ProcessStats {
-        // It is of use to the operator alone, who finds it in the log.
+        // Only the operator needs it, and the log has it.
         pid: _,
         down,
         crashes,

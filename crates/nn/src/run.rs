@@ -1,11 +1,11 @@
-//! Runs calls of a model on its lanes, as its schedule says.
+//! Runs calls of a model on its instances, as scheduled.
 
-use super::job::{Job, Joined, Slot, Start};
+use super::job::{Batch, Job, Slot, Start};
 use super::outcome::Outcome;
 use crate::backend::panic_text;
-use crate::error::{NnError, Refusal, quoted};
+use crate::error::{EngineRefusal, NnError, quoted};
 use crate::job::{nanos, total_bytes};
-use crate::model::{Going, Inner, Overdue};
+use crate::model_state::{Going, Inner, Overdue};
 use crate::overdue;
 use crate::schedule::isolate::Isolate;
 use crate::schedule::pace::INLINE_BUDGET;
@@ -17,20 +17,20 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 impl Inner {
-    /// Hands a run to its lane's process, where it has one, and waits as long as a server thread may. False where the
-    /// rest of it is to be waited for elsewhere.
+    /// Hands a run to its instance's process, if it has one, and waits as long as a server thread may. False if the
+    /// rest of the wait must happen elsewhere.
     pub(crate) fn begin(&self, start: &mut Start) -> bool {
         let began = Instant::now();
         let Start { slot, calls, .. } = start;
-        let ready = match (&mut slot.lane, &calls[..]) {
-            (Some(lane), [call]) => lane.begin(&call.payload.inputs, INLINE_BUDGET),
+        let ready = match (&mut slot.instance, &calls[..]) {
+            (Some(instance), [call]) => instance.begin(&call.payload.inputs, INLINE_BUDGET),
             (Some(_), _) if !self.session.is_elsewhere() => true,
-            (Some(lane), calls) => {
-                // A panic comes again, and is dealt with, where the run is made without this.
-                let joined = catch_unwind(AssertUnwindSafe(|| self.joined(calls.iter())));
-                slot.joined = joined.ok().flatten();
-                match &slot.joined {
-                    Some(joined) => lane.begin(&joined.inputs, INLINE_BUDGET),
+            (Some(instance), calls) => {
+                // A panic occurs again, and is handled, when the run puts the inputs together itself.
+                let batch = catch_unwind(AssertUnwindSafe(|| self.batch(calls.iter())));
+                slot.batch = batch.ok().flatten();
+                match &slot.batch {
+                    Some(batch) => instance.begin(&batch.inputs, INLINE_BUDGET),
                     None => false,
                 }
             }
@@ -41,19 +41,19 @@ impl Inner {
         ready
     }
 
-    /// Puts the inputs of several calls together. `None` where the model has no plan to.
-    pub(crate) fn joined<'a>(
+    /// Puts the inputs of several calls together. `None` if the model has no plan for that.
+    pub(crate) fn batch<'a>(
         &self,
         calls: impl Iterator<Item = &'a Waiting<Job>> + Clone,
-    ) -> Option<Joined> {
+    ) -> Option<Batch> {
         let plan = self.plan.as_ref().ok()?;
         let began = Instant::now();
         let tensors: Vec<&[NnTensor]> = (calls.clone())
             .map(|call| &call.payload.inputs[..])
             .collect();
         let longest = calls.map(|call| call.ask.length).max().unwrap_or(1);
-        Some(Joined {
-            inputs: plan.join(&tensors, longest),
+        Some(Batch {
+            inputs: plan.concat(&tensors, longest),
             took: nanos(began.elapsed()),
         })
     }
@@ -69,7 +69,7 @@ impl Inner {
             runtime.spawn(async move { inner.launch_here(start) });
         } else {
             overdue::spawn(move || {
-                // What follows from the run's end happens on the server's runtime.
+                // Work that follows from the run's end happens on the server's runtime.
                 let _server = runtime.enter();
                 let mut next = Some(start);
                 while let Some(start) = next.take() {
@@ -81,14 +81,14 @@ impl Inner {
         }
     }
 
-    /// Runs, answers, and says what to run next.
+    /// Makes a run, sends the answers, and returns the next run.
     pub(crate) fn perform(self: &Arc<Self>, start: Start) -> Vec<Start> {
         let mut start = start;
         let run = start.run;
         let mut slot = std::mem::replace(&mut start.slot, Slot::empty());
         let began = self.now().saturating_sub(slot.ahead);
-        if slot.lane.is_none() {
-            self.make_lane(&mut slot, run);
+        if slot.instance.is_none() {
+            self.make_instance(&mut slot, run);
         }
         let mut outcome = self.execute(&mut slot, &start.calls);
         let mut state = self.lock();
@@ -102,7 +102,7 @@ impl Inner {
             ..
         }) = &going
         {
-            // It was counted when it was given up, and its lane is another's; what it leaves is dropped.
+            // It was counted when it was given up, and another instance has its place; its result is dropped.
             drop(state);
             tracing::info!(
                 "model {} version {}: a run that was given up ended after {} ms",
@@ -112,7 +112,7 @@ impl Inner {
             );
             return Vec::new();
         }
-        state.lanes.push(slot);
+        state.instances.push(slot);
         state.scheduler.finish(
             run,
             Finished {
@@ -121,7 +121,7 @@ impl Inner {
                 items: outcome.items,
             },
         );
-        if let Some(reason) = outcome.unjoinable.take() {
+        if let Some(reason) = outcome.unshareable.take() {
             state.rows_depend(reason);
         }
         let shadow = (state.shadow_runs.iter()).position(|shadow| shadow.run == run);
@@ -139,16 +139,16 @@ impl Inner {
         ready
     }
 
-    /// Makes a run's lane before the run, so that the run can be interrupted. Where it cannot be made, the run itself
+    /// Makes a run's instance before the run, so that the run can be interrupted. If it cannot be made, the run itself
     /// fails with the reason.
-    pub(crate) fn make_lane(&self, slot: &mut Slot, run: RunId) {
-        let made = catch_unwind(AssertUnwindSafe(|| self.session.lane()));
-        let Ok(Ok(lane)) = made else { return };
-        *slot = Slot::of(lane);
+    pub(crate) fn make_instance(&self, slot: &mut Slot, run: RunId) {
+        let made = catch_unwind(AssertUnwindSafe(|| self.session.instance()));
+        let Ok(Ok(instance)) = made else { return };
+        *slot = Slot::of(instance);
         let mut state = self.lock();
         if let Some(going) = state.going.iter_mut().find(|going| going.run == run) {
             going.interrupt = slot.interrupt.clone();
-            // Nobody waits for it any more, since before there was anything to interrupt.
+            // Its callers left before there was anything to interrupt.
             if let (Some(interrupt), false) =
                 (&slot.interrupt, matches!(going.overdue, Overdue::No))
             {
@@ -157,7 +157,7 @@ impl Inner {
         }
     }
 
-    /// Runs calls together; where that fails, in parts.
+    /// Runs calls together; if that fails, in parts.
     pub(crate) fn execute(&self, slot: &mut Slot, calls: &[Waiting<Job>]) -> Outcome {
         let mut outcome = Outcome::of(calls);
         let mut isolate = Isolate::new(calls.len());
@@ -170,11 +170,12 @@ impl Inner {
                 continue;
             }
             let members: Vec<&Waiting<Job>> = live.iter().map(|at| &calls[*at]).collect();
-            // A lane's own panics are caught where they happen; whatever else may, the lane must come back.
+            // An instance's own panics are caught where they happen. After any other panic, too, the instance must come
+            // back.
             let attempt = AssertUnwindSafe(|| self.attempt(slot, &members, &mut outcome));
             let attempted = catch_unwind(attempt).unwrap_or_else(|panic| {
                 Err(NnError::runtime(format!(
-                    "joining the call with others panicked: {}",
+                    "putting the call into a batch panicked: {}",
                     panic_text(&*panic)
                 )))
             });
@@ -184,7 +185,7 @@ impl Inner {
                         outcome.answers[at] = Ok(answer);
                     }
                 }
-                Err(error) if error.refusal == Some(Refusal::Ended) => {
+                Err(error) if error.refusal == Some(EngineRefusal::Ended) => {
                     // Tried again by halves it would end the process again and again. Which call it was is not known.
                     outcome.sound = false;
                     outcome.failed_executions += 1;
@@ -201,7 +202,11 @@ impl Inner {
                 }
             }
         }
-        if slot.lane.as_ref().is_some_and(|lane| lane.waited()) {
+        if slot
+            .instance
+            .as_ref()
+            .is_some_and(|instance| instance.waited())
+        {
             outcome.sound = false;
         }
         outcome
@@ -223,7 +228,7 @@ impl Inner {
         };
         let ran = match (calls, &self.plan) {
             ([call], _) => {
-                let outputs = self.on_lane(slot, &call.payload.inputs);
+                let outputs = self.on_instance(slot, &call.payload.inputs);
                 spent.compute_infer_ns = ahead + nanos(started.elapsed());
                 outputs.map(|outputs| vec![outputs])
             }
@@ -234,21 +239,21 @@ impl Inner {
                     .collect();
                 let longest = shares.iter().map(|(_, length)| *length).max().unwrap_or(1);
                 // Only the first attempt, which is of all calls, finds them put together.
-                let before = slot.joined.take();
-                let Some(joined) = before.or_else(|| self.joined(calls.iter().copied())) else {
-                    return Err(NnError::runtime("the model has no plan to join calls"));
+                let before = slot.batch.take();
+                let Some(batch) = before.or_else(|| self.batch(calls.iter().copied())) else {
+                    return Err(NnError::runtime("the model has no plan for batches"));
                 };
-                outcome.bytes = outcome.bytes.max(total_bytes(&joined.inputs));
-                spent.compute_input_ns = joined.took;
-                let outputs = self.on_lane(slot, &joined.inputs);
+                outcome.bytes = outcome.bytes.max(total_bytes(&batch.inputs));
+                spent.compute_input_ns = batch.took;
+                let outputs = self.on_instance(slot, &batch.inputs);
                 let ran = ahead + nanos(started.elapsed());
-                spent.compute_infer_ns = ran.saturating_sub(joined.took);
+                spent.compute_infer_ns = ran.saturating_sub(batch.took);
                 outputs.and_then(|outputs| {
                     let split = plan.split(&outputs, &shares, longest);
                     spent.compute_output_ns =
                         (ahead + nanos(started.elapsed())).saturating_sub(ran);
                     if let Err(error) = &split {
-                        outcome.unjoinable = Some(error.message.clone());
+                        outcome.unshareable = Some(error.message.clone());
                     }
                     split
                 })
@@ -263,33 +268,33 @@ impl Inner {
         ran
     }
 
-    /// Runs on a lane, which is made first where there is none.
-    pub(crate) fn on_lane(
+    /// Runs on an instance; makes the instance first if there is none.
+    pub(crate) fn on_instance(
         &self,
         slot: &mut Slot,
         inputs: &[NnTensor],
     ) -> Result<Vec<NnTensor>, NnError> {
-        let lane = slot.lane.take();
+        let instance = slot.instance.take();
         // Everything that may panic is inside, so that the slot goes back whatever happens.
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            let mut fresh = match lane {
-                Some(lane) => Slot {
-                    lane: Some(lane),
+            let mut fresh = match instance {
+                Some(instance) => Slot {
+                    instance: Some(instance),
                     interrupt: None,
                     ahead: 0,
-                    joined: None,
+                    batch: None,
                 },
-                None => Slot::of(self.session.lane()?),
+                None => Slot::of(self.session.instance()?),
             };
-            let outcome = match &mut fresh.lane {
-                Some(lane) => lane.run(inputs),
-                None => Err(NnError::runtime("the model has no lane")),
+            let outcome = match &mut fresh.instance {
+                Some(instance) => instance.run(inputs),
+                None => Err(NnError::runtime("the model has no instance")),
             };
             Ok((fresh, outcome))
         }));
         match ran {
             Ok(Ok((fresh, outcome))) => {
-                slot.lane = fresh.lane;
+                slot.instance = fresh.instance;
                 if fresh.interrupt.is_some() {
                     slot.interrupt = fresh.interrupt;
                 }
@@ -297,7 +302,7 @@ impl Inner {
                 let expected = self.session.outputs().len();
                 if outputs.len() != expected {
                     return Err(NnError::runtime(format!(
-                        "the backend answered with {} outputs where the graph has {expected}",
+                        "the backend returned {} outputs and the graph has {expected}",
                         outputs.len()
                     )));
                 }
@@ -314,7 +319,7 @@ impl Inner {
         }
     }
 
-    /// Runs on a lane before the model serves, so that [`Model::give_up_loading`] can end it.
+    /// Runs on an instance before the model serves, so that [`Model::give_up_loading`] can end it.
     pub(crate) fn trial(
         &self,
         slot: &mut Slot,
@@ -338,7 +343,7 @@ impl Inner {
             overdue: Overdue::No,
         });
         drop(state);
-        let ran = self.on_lane(slot, inputs);
+        let ran = self.on_instance(slot, inputs);
         let mut state = self.lock();
         state.going.retain(|going| going.run != TRIAL);
         match state.given_up {

@@ -1,15 +1,15 @@
 //! Decides whether a shadow run's outputs agree with those that were answered, and how many shadow runs there may be.
 //!
-//! A shadow run is of a version that does not answer: it is given the inputs of a call that another version answered, and
-//! its outputs are compared and dropped. Nobody waits for it, so it comes after everybody who does:
+//! A shadow run is a run of a version that does not answer: it gets the inputs of a call that another version answered,
+//! and its outputs are compared and dropped. No caller waits for it, so it comes after all calls:
 //!
-//! - It begins only where a lane is free and nobody waits for any model of the repository; till then it waits apart from
-//!   the queue.
-//! - A call that has to wait drops its version's shadow runs that have not begun, and ends those that run where the backend
-//!   can end a run; elsewhere it waits for one run at most. Those of other versions that run go on; those that have not
-//!   begun are dropped when their turn comes, if somebody waits still.
-//! - At most [`MAX_OF_MODEL`] are there for a version and [`MAX_IN_ALL`] on the server, with at most [`MAX_BYTES`] of
-//!   tensors; one more is dropped when it comes.
+//! - It begins only if an instance is free and no call waits for any model of the repository. Until then it waits apart
+//!   from the queue.
+//! - A call that has to wait drops its version's shadow runs that have not begun, and ends the running ones if the
+//!   backend can end a run; otherwise it waits for one run at most. Running shadow runs of other versions continue;
+//!   those that have not begun are dropped when their turn comes, if calls still wait.
+//! - There are at most [`MAX_OF_MODEL`] for a version and [`MAX_IN_ALL`] on the server, with at most [`MAX_BYTES`] of
+//!   tensors; a further one is dropped at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::histogram::Histogram;
 use crate::tensor::{NnTensor, TensorType, elements};
 
-/// Shadow runs of one version at once, those that have not begun included: a burst of what one gate sends, and no more
-/// than are run in the time a caller waits for an answer.
+/// Most shadow runs of one version at once, those that have not begun included: a burst from one gate, and no more than
+/// can run in the time that a caller waits for an answer.
 pub const MAX_OF_MODEL: usize = 8;
 
 /// The same on the server.
@@ -28,18 +28,18 @@ pub const MAX_IN_ALL: usize = 32;
 /// outlive the request they came with, so no instance's limit counts them.
 pub const MAX_BYTES: u64 = 64 << 20;
 
-/// How far floating-point elements may be apart and still agree: this part of the element that was answered, …
+/// The relative difference at which floating-point elements still agree: this part of the element that was answered, …
 pub const RELATIVE: f64 = 1e-3;
 
-/// … and this much beside.
+/// … plus this absolute difference.
 pub const ABSOLUTE: f64 = 1e-5;
 
-/// What became of a version's shadow runs since it was loaded.
+/// The results of a version's shadow runs since it was loaded.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ShadowStats {
     /// Runs that came to their end.
     pub runs: u64,
-    /// Dropped before their end, because somebody waits or there are too many.
+    /// Dropped before their end, because calls wait or there are too many.
     pub shed: u64,
     /// Runs that failed, and inputs the version does not take.
     pub failed: u64,
@@ -47,13 +47,13 @@ pub struct ShadowStats {
     pub agreed: u64,
     /// Runs whose outputs do not.
     pub differed: u64,
-    /// Rows of outputs with two axes, where the largest element is what counts.
+    /// Rows of outputs with two axes. Their largest element counts.
     pub rows: u64,
-    /// Those of them whose largest element is in the same place as in what was answered.
+    /// Those of them whose largest element is at the same place as in the answer.
     pub rows_agreed: u64,
     /// The largest difference of two elements, of all runs. Infinite where shapes, types or names differ.
     pub largest_difference: f64,
-    /// How long the runs took in the backend.
+    /// The time that runs took in the backend.
     pub compute: Histogram,
     /// Those that run or have not begun.
     pub in_flight: usize,
@@ -72,12 +72,12 @@ impl ShadowStats {
     }
 }
 
-/// What two answers to the same inputs have in common.
+/// The comparison of two answers to the same inputs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Comparison {
     /// Whether all elements agree: integers are the same, floating-point numbers within [`RELATIVE`] and [`ABSOLUTE`].
     pub agrees: bool,
-    /// The largest difference of two elements; infinite where there is nothing to compare them with.
+    /// The largest difference of two elements; infinite if there is nothing to compare them with.
     pub largest_difference: f64,
     /// Rows of floating-point outputs with two axes, the second of more than one element: scores, one a class.
     pub rows: u64,
@@ -85,7 +85,7 @@ pub struct Comparison {
     pub rows_agreed: u64,
 }
 
-/// Compares what ran with what was answered. Outputs that were not answered are not looked at.
+/// Compares a shadow run's outputs with the answer. Outputs that were not answered are ignored.
 pub fn compare(expected: &[(String, NnTensor)], ran: &[(String, NnTensor)]) -> Comparison {
     let mut whole = Comparison {
         agrees: true,
@@ -127,14 +127,14 @@ fn one(expected: &NnTensor, ran: &NnTensor, whole: &mut Comparison) {
             _ => f64::INFINITY,
         };
         whole.largest_difference = whole.largest_difference.max(apart);
-        // What an infinite number allows is nothing.
+        // An infinite number allows no difference.
         let allowed = match (exact, expected.is_finite()) {
             (false, true) => RELATIVE * expected.abs() + ABSOLUTE,
             _ => 0.0,
         };
         whole.agrees &= apart <= allowed;
     }
-    // Integers beyond 2^53 can differ where the numbers made of them do not.
+    // Integers beyond 2^53 can differ although the floating-point numbers made of them do not.
     whole.agrees &= !exact;
     let row = match expected.dims[..] {
         [_, columns] if !exact && columns > 1 => columns as usize,
@@ -149,7 +149,7 @@ fn one(expected: &NnTensor, ran: &NnTensor, whole: &mut Comparison) {
     }
 }
 
-/// Where the largest element is, the first of several.
+/// The index of the largest element, the first of several.
 fn largest(row: &[f64]) -> Option<usize> {
     let numbers = row
         .iter()
@@ -160,7 +160,7 @@ fn largest(row: &[f64]) -> Option<usize> {
         .map(|(at, _)| at)
 }
 
-/// What all shadow runs of a repository hold together, and who waits meanwhile.
+/// The memory of all shadow runs of a repository, and the calls that wait meanwhile.
 #[derive(Debug, Default)]
 pub struct Held {
     runs: AtomicUsize,
@@ -196,7 +196,7 @@ impl Waits {
         self.own = own;
     }
 
-    /// Whether somebody waits for any model.
+    /// Whether a call waits for any model.
     pub fn anybody(&self) -> bool {
         self.held.waiting.load(Ordering::Relaxed) > 0
     }
@@ -216,7 +216,7 @@ pub struct Share {
 }
 
 impl Held {
-    /// A share for one more, where there is room.
+    /// A share for another run, if there is room.
     pub fn share(self: &Arc<Self>, bytes: u64) -> Option<Share> {
         let share = Share {
             held: self.clone(),
@@ -225,7 +225,7 @@ impl Held {
         let runs = self.runs.fetch_add(1, Ordering::SeqCst);
         let before = self.bytes.fetch_add(bytes, Ordering::SeqCst);
         let fits = runs < MAX_IN_ALL && before.saturating_add(bytes) <= MAX_BYTES;
-        // Dropped, it gives back what was added.
+        // If the share is dropped, it gives its count back.
         fits.then_some(share)
     }
 }
@@ -338,7 +338,7 @@ mod tests {
             assert!(!compared.agrees);
             assert_eq!(compared.largest_difference, f64::INFINITY);
         }
-        // Others beside those that were answered are nobody's affair.
+        // Elements beyond those that were answered are not compared.
         let mut more = expected();
         more.push(("z".to_owned(), floats(&[1], &[0.0])));
         assert!(compare(&expected(), &more).agrees);
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_all_hold_together_is_bounded_in_number_and_in_bytes_and_is_given_back() {
+    fn shadow_runs_are_bounded_in_number_and_in_bytes_and_give_their_share_back() {
         let held = Arc::new(Held::default());
         let shares: Vec<_> = (0..MAX_IN_ALL).map(|_| held.share(1).unwrap()).collect();
         assert!(held.share(1).is_none());

@@ -1,5 +1,5 @@
-//! Decides what is counted of a model version, in the terms of the Open Inference Protocol's statistics
-//! extension, and how times are gathered. Always on: a call costs a few additions under a lock it takes anyway.
+//! The counters of a model version, in the terms of the Open Inference Protocol's statistics extension, and the
+//! recording of times. Always on: a call costs a few additions under a lock that it takes anyway.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -28,7 +28,7 @@ pub struct BatchStats {
 /// Calls that did not run, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Refusals {
-    /// What they sent is not what the model takes.
+    /// Their inputs do not fit the model.
     pub invalid: u64,
     /// The queue was full.
     pub queue_full: u64,
@@ -51,8 +51,8 @@ impl Refusals {
     }
 }
 
-/// What is known of a model version since it was loaded. `inference_count` and `execution_count` mean what the
-/// statistics extension means by them: items that were inferred, and runs of the graph.
+/// The statistics of a model version since it was loaded. `inference_count` and `execution_count` have the meaning of
+/// the statistics extension: items that were inferred, and runs of the graph.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stats {
     /// Items inferred: a call's first dimension where every input begins with a symbolic one, else 1 a call.
@@ -65,15 +65,15 @@ pub struct Stats {
     pub failures: u64,
     /// From arrival to failure, those calls together.
     pub failures_ns: u64,
-    /// Runs that failed, those of several calls that were tried again in parts among them.
+    /// Runs that failed, including runs of several calls that were tried again in parts.
     pub failed_executions: u64,
     /// Calls that did not run, by reason.
     pub refusals: Refusals,
-    /// How long calls waited, for a lane or for others.
+    /// The time that calls waited, for an instance or for other calls.
     pub queue: Histogram,
-    /// How long their runs took in the backend.
+    /// The time of their runs in the backend.
     pub compute: Histogram,
-    /// From arrival to answer.
+    /// The time from arrival to answer.
     pub total: Histogram,
     /// Time spent putting inputs together, by run.
     pub compute_input_ns: u64,
@@ -87,25 +87,25 @@ pub struct Stats {
     pub calls_output_ns: u64,
     /// Runs that succeeded by their items; above 32 under the power of two above.
     pub batches: BTreeMap<u32, BatchStats>,
-    /// When the last call was answered.
+    /// The time of the last answer.
     pub last_inference: Option<SystemTime>,
-    /// Runs that go on.
+    /// Runs under way.
     pub running: usize,
     /// Calls in them.
     pub in_flight: usize,
     /// Calls that wait.
     pub waiting: usize,
-    /// How long a run may be held for others at present.
-    pub hold: Duration,
-    /// Most items of a joined run at present; 1 where calls are not joined.
+    /// The present queue delay.
+    pub queue_delay: Duration,
+    /// Most items of a shared run at present; 1 if calls do not share runs.
     pub most_items: u32,
-    /// Runs that did not end although they were interrupted, and whose lane another took; see [`crate::overdue`].
+    /// Runs that did not end although they were interrupted, and whose instance another took; see [`crate::overdue`].
     pub lost: u64,
-    /// Runs that do not end at present: lost ones, and those that keep their lane because too many are lost.
+    /// Runs that do not end at present: lost ones, and those that keep their instance because too many are lost.
     pub overdue: usize,
-    /// Runs that nobody waits for; none of the above counts them.
+    /// Shadow runs; the other counters leave them out.
     pub shadow: ShadowStats,
-    /// The process that the model runs in, where that is not the server's.
+    /// The process that the model runs in, if it is not the server's.
     pub process: Option<ProcessStats>,
 }
 
@@ -126,14 +126,14 @@ impl Stats {
     }
 }
 
-/// What is known of one version.
+/// The statistics of one version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VersionStats {
     /// The model.
     pub model: String,
     /// The version.
     pub version: u64,
-    /// What was counted; nothing where it is not in memory.
+    /// The counts; empty if the version is not in memory.
     pub stats: Stats,
 }
 

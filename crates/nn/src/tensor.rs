@@ -1,5 +1,5 @@
-//! What a tensor is at the engine's border: the element types of the Open Inference Protocol, dimensions as `u32`, and
-//! bytes, little endian and row-major. Nothing here knows a backend.
+//! A tensor at the engine's border: the element types of the Open Inference Protocol, dimensions as `u32`, and bytes,
+//! little endian and row-major. Nothing here knows a backend.
 
 use std::fmt;
 
@@ -47,13 +47,13 @@ pub enum TensorType {
     U64,
     /// Byte strings: each element is its length as 4 little-endian bytes, and then that many bytes.
     Bytes,
-    /// Signed 2 bit, in a byte of its own.
+    /// Signed 2 bit, one byte for each element.
     I2,
-    /// Unsigned 2 bit, in a byte of its own.
+    /// Unsigned 2 bit, one byte for each element.
     U2,
-    /// Signed 4 bit, in a byte of its own.
+    /// Signed 4 bit, one byte for each element.
     I4,
-    /// Unsigned 4 bit, in a byte of its own.
+    /// Unsigned 4 bit, one byte for each element.
     U4,
     /// 8-bit float, see [`Fp8::E4m3fn`].
     Fp8E4m3fn,
@@ -116,7 +116,7 @@ impl TensorType {
         }
     }
 
-    /// Bits of an element where several share a byte in a runtime's memory. In a tensor each has a byte of its own.
+    /// Bits of an element if several share a byte in a runtime's memory. In a tensor each element has one byte.
     pub const fn packed_bits(self) -> Option<u32> {
         match self {
             Self::I2 | Self::U2 => Some(2),
@@ -134,6 +134,11 @@ impl TensorType {
             Self::Fp8E5m2fnuz => Some(Fp8::E5m2fnuz),
             _ => None,
         }
+    }
+
+    /// Whether it is an integer of less than a byte or a float of one byte. Few runtimes compute with these.
+    pub const fn is_small(self) -> bool {
+        self.packed_bits().is_some() || self.fp8().is_some()
     }
 
     /// Whether every element takes [`TensorType::size`] bytes.
@@ -220,7 +225,7 @@ impl NnTensor {
         Ok(tensor)
     }
 
-    /// What stands for an optional input or output that is not there: no dimensions, and not even one element.
+    /// The tensor of an absent optional input or output: it has no dimensions and no element.
     pub const fn absent(ty: TensorType) -> Self {
         Self {
             ty,
@@ -350,8 +355,8 @@ impl fmt::Display for Shape<'_> {
     }
 }
 
-/// A tensor's elements as numbers; integers beyond 2^53 are rounded. A byte string becomes a number that two strings share
-/// only by accident, so that strings can be compared and nothing else.
+/// A tensor's elements as numbers; integers beyond 2^53 are rounded. A byte string becomes a number that two strings
+/// share only by accident, so that strings can be compared and nothing else.
 #[cfg(feature = "native")]
 pub(crate) fn elements(tensor: &NnTensor) -> Vec<f64> {
     fn each<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f64) -> Vec<f64> {

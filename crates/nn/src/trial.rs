@@ -22,30 +22,30 @@ use crate::tensor::NnTensor;
 pub struct Ran {
     /// The backend that ran it.
     pub backend: &'static str,
-    /// What went in.
+    /// The inputs.
     pub inputs: Vec<Tensor>,
-    /// What came out: name and lengths.
+    /// The outputs: name and lengths.
     pub outputs: Vec<(String, Vec<u32>)>,
-    /// How long the run took.
+    /// The time that the run took.
     pub took: Duration,
     /// Whether it ran on the least input that the contract allows.
     pub on_least: bool,
-    /// The shapes of this run, and of a longer one where there was one.
+    /// The shapes of this run, and of a longer one if there was one.
     pub shapes: Vec<Shapes>,
     /// The outputs that came otherwise than the contract says, and why a server would refuse the model for them.
     pub contradicted: Option<(Vec<String>, NnError)>,
 }
 
-/// Why a model could not be tried.
+/// The reason that a model could not be tried.
 #[derive(Debug)]
 pub struct Failed {
-    /// What a server would report.
+    /// The error that a server would report.
     pub error: NnError,
     /// Whether the graph was loaded, so that only the run failed.
     pub loaded: bool,
 }
 
-/// Loads the graph at `path` as a server would, and runs it once on a sample or on what is made up.
+/// Loads the graph at `path` as a server would, and runs it once on a sample or on made-up inputs.
 ///
 /// # Errors
 ///
@@ -88,7 +88,7 @@ fn tried(
         tries += 1;
         let bound = call::bind("it", session.inputs(), &rules, inputs.clone())?;
         let started = Instant::now();
-        let outputs = session.lane()?.run(&bound)?;
+        let outputs = session.instance()?.run(&bound)?;
         ran = Some((
             inputs,
             call::label(session.outputs(), outputs)?,
@@ -102,7 +102,7 @@ fn tried(
     if let Some(longer) = kept::longer(contract) {
         let second = Run::of(&longer, true);
         let ran = call::bind("it", session.inputs(), &rules, longer)
-            .and_then(|bound| session.lane()?.run(&bound))
+            .and_then(|bound| session.instance()?.run(&bound))
             .and_then(|outputs| call::label(session.outputs(), outputs));
         // A run that fails at made-up lengths says nothing of the outputs.
         runs.extend(ran.ok().map(|outputs| second.gave(&outputs)));

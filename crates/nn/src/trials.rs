@@ -2,29 +2,29 @@
 
 use super::job::{Shapes, Slot};
 use super::outcome::differences;
+use crate::batch::Part;
 use crate::call;
 use crate::error::NnError;
 use crate::job::{nanos, total_bytes};
-use crate::join::Part;
-use crate::model::{Joins, MAX_DIFFERENCE, Model, Named};
+use crate::model::{MAX_DIFFERENCE, Model, Named, SharedRuns};
 use crate::schedule::{Class, Nanos};
 use crate::tensor::NnTensor;
 use tokio::time::Instant;
 
 impl Model {
-    /// Runs every lane once on `inputs`, so that the first caller does not pay for what a backend does on a
-    /// first run, and so that the model's pace is known. Blocks; counts nothing. For use before the model
-    /// serves: lanes that are running meanwhile are left out. Returns what the last lane answered.
+    /// Runs every instance once on `inputs`, so that the first caller does not pay for a backend's work at a first run,
+    /// and so that the model's pace is known. Blocks; counts nothing. For use before the model serves: instances that
+    /// run meanwhile are left out. Returns the last instance's outputs.
     ///
     /// # Errors
     ///
-    /// What a call with these inputs would get.
+    /// The error of a call with these inputs.
     pub fn warm_up(
         &self,
         inputs: Vec<(String, NnTensor)>,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
         let inputs = call::bind(&self.0.name, self.inputs(), &self.0.rules, inputs)?;
-        let mut slots = std::mem::take(&mut self.0.lock().lanes);
+        let mut slots = std::mem::take(&mut self.0.lock().instances);
         let mut best = None;
         let ran = slots.iter_mut().try_fold(Vec::new(), |_, slot| {
             let started = Instant::now();
@@ -34,10 +34,10 @@ impl Model {
             call::label(self.outputs(), outputs)
         });
         let mut state = self.0.lock();
-        state.lanes.append(&mut slots);
+        state.instances.append(&mut slots);
         if let Some(best) = best {
             state.scheduler.pace.start(best, total_bytes(&inputs));
-            // The first run of a lane may take long for reasons of its own; the best of them tells of the model.
+            // The first run of an instance may take long for other reasons; the fastest of them represents the model.
             state
                 .quick
                 .ran(Shapes::One(inputs.iter()), best, ran.is_ok());
@@ -46,33 +46,33 @@ impl Model {
         ran
     }
 
-    /// Runs one lane once on `inputs`. Blocks; counts nothing. For use before the model serves.
+    /// Runs one instance once on `inputs`. Blocks; counts nothing. For use before the model serves.
     ///
     /// # Errors
     ///
-    /// What a call with these inputs would get, and `RuntimeError` where no lane is free.
+    /// The error of a call with these inputs, and `RuntimeError` if no instance is free.
     pub fn try_run(
         &self,
         inputs: Vec<(String, NnTensor)>,
     ) -> Result<Vec<(String, NnTensor)>, NnError> {
         let inputs = call::bind(&self.0.name, self.inputs(), &self.0.rules, inputs)?;
-        let slot = self.0.lock().lanes.pop();
+        let slot = self.0.lock().instances.pop();
         let Some(mut slot) = slot else {
-            return Err(NnError::runtime("no lane is free"));
+            return Err(NnError::runtime("no instance is free"));
         };
         let ran = self.0.trial(&mut slot, &inputs);
-        self.0.lock().lanes.push(slot);
+        self.0.lock().instances.push(slot);
         call::label(self.outputs(), ran?)
     }
 
-    /// Tries whether two calls may share a run: runs each alone and then both together, and compares. A model whose
-    /// answers depend on their company by more than [`MAX_DIFFERENCE`], or that cannot run them together, runs
-    /// every call by itself from then on. Blocks; counts nothing. For use before the model serves.
+    /// Tries whether two calls may share a run: runs each alone and then both together, and compares. If the answers
+    /// differ by more than [`MAX_DIFFERENCE`], or the model cannot run them together, every call runs by itself from
+    /// then on. Blocks; counts nothing. For use before the model serves.
     ///
     /// # Errors
     ///
-    /// When one of the calls fails by itself, which says nothing about joining; nothing is changed then.
-    pub fn try_joining(&self, first: Named, second: Named) -> Result<Joins, NnError> {
+    /// When one of the calls fails by itself, which proves nothing about shared runs; nothing is changed then.
+    pub fn try_batching(&self, first: Named, second: Named) -> Result<SharedRuns, NnError> {
         let alone = [
             self.try_alone(first.clone())?,
             self.try_alone(second.clone())?,
@@ -84,9 +84,9 @@ impl Model {
                 let largest = pairs.map(|(a, b)| differences(a, b)).fold(0.0, f64::max);
                 self.settle_rows(Ok(largest), "of another call");
             }
-            Err(error) => self.cannot_join(&error),
+            Err(error) => self.cannot_share_runs(&error),
         }
-        Ok(self.joins())
+        Ok(self.shared_runs())
     }
 
     /// Runs one call before the model serves. Blocks; counts nothing.
@@ -125,8 +125,8 @@ impl Model {
         let shares: Vec<(u32, u32)> = parts.iter().map(|part| (part.items, part.length)).collect();
         let longest = parts.iter().map(|part| part.length).max().unwrap_or(1);
         let tensors: Vec<&[NnTensor]> = calls.iter().map(|call| &call[..]).collect();
-        let joined = plan.join(&tensors, longest);
-        let outputs = self.with_slot(|slot| inner.trial(slot, &joined))?;
+        let batch = plan.concat(&tensors, longest);
+        let outputs = self.with_slot(|slot| inner.trial(slot, &batch))?;
         plan.split(&outputs, &shares, longest).map(Some)
     }
 
@@ -134,11 +134,11 @@ impl Model {
         &self,
         run: impl FnOnce(&mut Slot) -> Result<T, NnError>,
     ) -> Result<T, NnError> {
-        let Some(mut slot) = self.0.lock().lanes.pop() else {
-            return Err(NnError::runtime("all lanes of the model are busy"));
+        let Some(mut slot) = self.0.lock().instances.pop() else {
+            return Err(NnError::runtime("all instances of the model are busy"));
         };
         let ran = run(&mut slot);
-        self.0.lock().lanes.push(slot);
+        self.0.lock().instances.push(slot);
         ran
     }
 
@@ -152,7 +152,7 @@ impl Model {
         let allowed = self.0.allows_dependent_rows;
         let most = self.0.most_moved;
         if difference <= most || allowed {
-            if let Joins::Yes(before) = &mut state.joins {
+            if let SharedRuns::Yes(before) = &mut state.shared_runs {
                 *before = Some(before.unwrap_or(0.0).max(difference));
             }
             return;
@@ -171,7 +171,7 @@ impl Model {
     }
 
     /// Notes that calls fail together that do not fail alone.
-    pub(crate) fn cannot_join(&self, error: &NnError) {
+    pub(crate) fn cannot_share_runs(&self, error: &NnError) {
         self.0
             .lock()
             .rows_depend(format!("calls fail together: {}", error.message));

@@ -1,5 +1,5 @@
-//! One suite, every backend: what a model must do whichever runtime it is loaded on. Where a backend cannot, the
-//! suite says so by name.
+//! One suite for every backend: the behaviour of a model on every runtime. The suite names the backends that lack
+//! something.
 
 mod support;
 
@@ -24,7 +24,7 @@ fn load(backend: &dyn Backend, graph: &GraphSource) -> Result<Model, NnError> {
         backend,
         graph,
         &LoadOptions {
-            lanes: Some(2),
+            instances: Some(2),
             ..LoadOptions::default()
         },
     )
@@ -60,7 +60,7 @@ const TYPES: [(u64, TensorType); 14] = [
     (onnx_type::STRING, TensorType::Bytes),
 ];
 
-/// Known limitations: what a backend refuses, and must refuse at load.
+/// Known limitations: types that a backend refuses, and must refuse at load.
 fn refuses(backend: &dyn Backend, ty: TensorType) -> bool {
     match backend.name() {
         tract::NAME => matches!(ty, TensorType::Bf16 | TensorType::Bytes),
@@ -270,7 +270,7 @@ fn ports_are_described_as_the_graph_declares_them() {
             "{}",
             backend.name()
         );
-        assert_eq!(model.lanes(), 2);
+        assert_eq!(model.instances(), 2);
     }
 }
 
@@ -684,7 +684,7 @@ fn lengths_that_contradict_each_other_are_never_run() {
 }
 
 #[test]
-fn callers_on_several_lanes_of_one_graph_do_not_see_each_others_numbers() {
+fn callers_on_several_instances_of_one_graph_do_not_see_each_others_numbers() {
     let square = &[D::S("N"), D::S("N")];
     let graph = onnx(
         &[
@@ -701,7 +701,7 @@ fn callers_on_several_lanes_of_one_graph_do_not_see_each_others_numbers() {
         .expect("a runtime");
     for backend in every_backend_both_ways() {
         let options = LoadOptions {
-            lanes: Some(4),
+            instances: Some(4),
             ..LoadOptions::default()
         };
         let model = Model::load("m", "1", &*backend, &graph, &options).expect("loads");
@@ -900,13 +900,13 @@ fn a_graph_may_keep_weights_in_its_own_folder_and_nowhere_else() {
     }
 }
 
-/// How many products the long graph chains. With matrices of [`LONG_SIDE`] it runs for most of a second on one
-/// thread, with [`LONGER_SIDE`] for several.
+/// The number of products in the long graph. With matrices of [`LONG_SIDE`] it runs for most of a second on one thread,
+/// with [`LONGER_SIDE`] for several seconds.
 const LONG_CHAIN: usize = 200;
 const LONG_SIDE: u32 = 512;
 const LONGER_SIDE: u32 = 1024;
 
-/// `y = x · x · x · …`: long where x is large, quick where it is small, and many operators either way.
+/// `y = x · x · x · …`: long if x is large, quick if it is small, and many operators in both cases.
 fn long_graph(side: D) -> GraphSource {
     let names: Vec<&'static str> = (0..LONG_CHAIN)
         .map(|index| &*format!("v{index}").leak())
@@ -935,24 +935,26 @@ fn unit(n: u32) -> NnTensor {
 fn a_run_that_is_interrupted_ends_early_and_the_next_one_does_not_feel_it() {
     use std::time::{Duration, Instant};
     let options = LoadOptions {
-        lanes: Some(1),
+        instances: Some(1),
         ..LoadOptions::default()
     };
     for backend in every_backend_both_ways() {
-        // What is run, and what is run after it; the whole of the first is never waited for where shapes are open.
+        // The first and the second run. If shapes are open, the first is never waited for to its end.
         for (side, long, next) in [
             (D::S("N"), unit(LONGER_SIDE), unit(4)),
             (D::N(LONG_SIDE.into()), unit(LONG_SIDE), unit(LONG_SIDE)),
         ] {
             let session = backend.load(&long_graph(side), &options).expect("loads");
-            let mut lane = session.lane().expect("a lane");
-            let Some(interrupt) = lane.interrupt() else {
+            let mut instance = session.instance().expect("an instance");
+            let Some(interrupt) = instance.interrupt() else {
                 assert_eq!(backend.name(), tract::NAME, "only tract cannot");
                 continue;
             };
-            // One that comes just before the run is meant for it; one that is forgotten is felt by nobody.
+            // An interrupt just before the run is meant for it; an interrupt that was reset has no effect.
             interrupt.interrupt();
-            let error = lane.run(std::slice::from_ref(&next)).expect_err("ended");
+            let error = instance
+                .run(std::slice::from_ref(&next))
+                .expect_err("ended");
             assert_eq!(
                 error.message,
                 "the run was ended early",
@@ -960,7 +962,7 @@ fn a_run_that_is_interrupted_ends_early_and_the_next_one_does_not_feel_it() {
                 backend.name()
             );
             interrupt.reset();
-            let outputs = lane.run(std::slice::from_ref(&next)).expect("runs");
+            let outputs = instance.run(std::slice::from_ref(&next)).expect("runs");
             assert_eq!(outputs[0], next, "{}", backend.name());
             for _ in 0..2 {
                 let started = Instant::now();
@@ -969,7 +971,7 @@ fn a_run_that_is_interrupted_ends_early_and_the_next_one_does_not_feel_it() {
                         std::thread::sleep(Duration::from_millis(50));
                         interrupt.interrupt();
                     });
-                    lane.run(std::slice::from_ref(&long))
+                    instance.run(std::slice::from_ref(&long))
                 });
                 let took = started.elapsed();
                 // Only a run that was ended says so.
@@ -986,7 +988,7 @@ fn a_run_that_is_interrupted_ends_early_and_the_next_one_does_not_feel_it() {
                     backend.name()
                 );
                 interrupt.reset();
-                let outputs = lane.run(std::slice::from_ref(&next)).expect("runs");
+                let outputs = instance.run(std::slice::from_ref(&next)).expect("runs");
                 assert_eq!(outputs[0], next, "{}", backend.name());
             }
         }
@@ -998,14 +1000,14 @@ fn a_run_is_right_or_ended_whenever_it_is_interrupted() {
     use std::sync::atomic::{AtomicBool, Ordering};
     const SIDE: u32 = 48;
     let options = LoadOptions {
-        lanes: Some(1),
+        instances: Some(1),
         ..LoadOptions::default()
     };
     for backend in every_backend_both_ways() {
         let graph = long_graph(D::N(u64::from(SIDE)));
         let session = backend.load(&graph, &options).expect("loads");
-        let mut lane = session.lane().expect("a lane");
-        let Some(interrupt) = lane.interrupt() else {
+        let mut instance = session.instance().expect("an instance");
+        let Some(interrupt) = instance.interrupt() else {
             continue;
         };
         let (done, mut ended) = (AtomicBool::new(false), 0);
@@ -1020,7 +1022,7 @@ fn a_run_is_right_or_ended_whenever_it_is_interrupted() {
             });
             for _ in 0..300 {
                 interrupt.reset();
-                match lane.run(&[unit(SIDE)]) {
+                match instance.run(&[unit(SIDE)]) {
                     Ok(outputs) => assert_eq!(outputs, [unit(SIDE)], "{}", backend.name()),
                     Err(error) => {
                         assert_eq!(
@@ -1038,7 +1040,7 @@ fn a_run_is_right_or_ended_whenever_it_is_interrupted() {
         assert!(ended > 0, "{}: no run of 300 was ended", backend.name());
         // The last interrupt may have come after the last reset.
         interrupt.reset();
-        assert!(lane.run(&[unit(SIDE)]).is_ok(), "{}", backend.name());
+        assert!(instance.run(&[unit(SIDE)]).is_ok(), "{}", backend.name());
     }
 }
 
@@ -1062,19 +1064,19 @@ fn runs_that_fail_in_the_middle_of_a_graph_cost_no_other_call_its_answer() {
     );
     for backend in every_backend_both_ways() {
         let options = LoadOptions {
-            lanes: Some(2),
+            instances: Some(2),
             ..LoadOptions::default()
         };
         let session = backend.load(&graph, &options).expect("loads");
         std::thread::scope(|scope| {
             for caller in 0..2u32 {
-                let mut lane = session.lane().expect("a lane");
+                let mut instance = session.instance().expect("an instance");
                 let name = backend.name();
                 scope.spawn(move || {
                     for step in 0..40u32 {
                         let n = [4, 8, 5, 16][((step * 7 + caller) % 4) as usize];
                         let m = if (step + caller) % 3 == 0 { n + 3 } else { n };
-                        match lane.run(&[unit(n), unit(m)]) {
+                        match instance.run(&[unit(n), unit(m)]) {
                             Ok(outputs) => assert_eq!((m, outputs), (n, vec![unit(n)]), "{name}"),
                             Err(error) => assert_ne!(m, n, "{name} in step {step}: {error}"),
                         }

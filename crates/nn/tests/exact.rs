@@ -1,4 +1,4 @@
-//! An answer is what the model's contract says and what its graph computes, on every backend, or there is none.
+//! An answer agrees with the model's contract and with its graph on every backend, or there is none.
 
 mod support;
 
@@ -27,7 +27,7 @@ fn ints(name: &str, values: &[u64]) -> Vec<u8> {
     attribute
 }
 
-/// `y = x`, through a shape that no backend knows before a run: what is declared of `y` need not be so.
+/// `y = x`, through a shape that no backend knows before a run: the declaration of `y` need not be true.
 fn declares(x: &[u64], y: &[u64]) -> Vec<u8> {
     let nodes = [
         node("Shape", &["x"], &["s"], &[]),
@@ -50,7 +50,7 @@ fn declares(x: &[u64], y: &[u64]) -> Vec<u8> {
     file_of(&graph, 17)
 }
 
-/// What becomes of a model with this graph and contract.
+/// Serves a model with this graph and contract, and returns its state.
 fn served(backend: Arc<dyn Backend>, file: &[u8], contract: &str) -> Result<(), String> {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("m");
@@ -126,7 +126,7 @@ fn the_shape_that_comes_out_is_the_right_one_whatever_the_graph_declares() {
 
 fn options(precision: Precision, non_finite: bool) -> LoadOptions {
     LoadOptions {
-        lanes: Some(1),
+        instances: Some(1),
         precision,
         non_finite,
         ..LoadOptions::default()
@@ -273,7 +273,7 @@ fn a_number_that_openvino_cannot_hold_is_no_answer() {
     assert!(
         error
             .message
-            .contains("output \"y\" holds the least number"),
+            .contains("output \"y\" holds the smallest 32-bit number"),
         "{error}"
     );
 }

@@ -1,5 +1,5 @@
-//! What a model is run on before it serves, and what is said of one that runs on nothing; which graphs a backend is too
-//! old for; and indices outside of a table.
+//! The runs of a model before it serves, and the messages about a model that runs on no input; graphs that a backend is
+//! too old for; and indices outside of a table.
 
 #![allow(missing_docs)]
 
@@ -272,7 +272,7 @@ fn an_index_outside_of_its_table_is_the_callers_error_on_every_backend() {
     for graph in [table(10), quantised_table(10)] {
         std::fs::write(&path, graph).unwrap();
         let options = LoadOptions {
-            lanes: Some(1),
+            instances: Some(1),
             ..LoadOptions::default()
         };
         for backend in every_backend() {

@@ -1,6 +1,6 @@
-//! The same numbers from every runtime: real models on fixed inputs, ONNX Runtime against OpenVINO against tract. How
-//! far two may be apart is stated a model, from what was measured here, so that a runtime that begins to compute in
-//! another precision is noticed. (That tract in WebAssembly agrees with it is in tests/nn_component.rs.)
+//! The same numbers from every runtime: real models on fixed inputs, compared between ONNX Runtime, OpenVINO and tract.
+//! The allowed difference is given for each model, from measurements here, so that a runtime that begins to compute in
+//! another precision is noticed. (tests/nn_component.rs tests that tract in WebAssembly agrees.)
 
 mod support;
 
@@ -68,8 +68,8 @@ fn outputs(backend: &dyn Backend, name: &str, inputs: &[(&str, NnTensor)]) -> Ve
     };
     let bound: Vec<NnTensor> = session.inputs().iter().map(of).collect();
     let outputs = session
-        .lane()
-        .and_then(|mut lane| lane.run(&bound))
+        .instance()
+        .and_then(|mut instance| instance.run(&bound))
         .unwrap_or_else(|error| panic!("{name} on {}: {error}", backend.name()));
     outputs.iter().flat_map(as_fp32).collect()
 }
@@ -81,7 +81,7 @@ fn furthest(left: &[f32], right: &[f32]) -> f32 {
     apart.fold(0.0, f32::max)
 }
 
-/// What each backend answers, having checked that any two are as near as they should be.
+/// The answers of all backends, after a check that any two are near enough.
 fn agree(
     name: &str,
     inputs: &[(&str, NnTensor)],
@@ -172,10 +172,10 @@ fn minilm_gives_embeddings_that_mean_the_same_on_every_runtime() {
         ("token_type_ids", i64s(&dims, &vec![0; ROWS * COLUMNS])),
     ];
     // Measured here: 7.4e-5 on vectors of length about 6. Only the weights have 8 bits: the graph turns them into FP32
-    // (Cast, Mul), and every product is one of FP32. What differs is the order of sums through six layers. Activations of
-    // 8 bits would be off by more than ten times as much.
+    // (Cast, Mul), and every product is one of FP32. What differs is the order of sums through six layers. Activations
+    // of 8 bits would be off by more than ten times as much.
     let answers = agree("minilm", &inputs, &within(2e-4));
-    // What a caller makes of it: a sentence's embedding, of which the direction counts.
+    // A caller's use of it: a sentence's embedding, of which the direction counts.
     let embedding = |answer: &[f32], row: usize| -> Vec<f32> {
         let size = answer.len() / (ROWS * COLUMNS);
         let token = |column: usize| &answer[(row * COLUMNS + column) * size..][..size];

@@ -1,5 +1,5 @@
-//! The runtimes' shared libraries: what is wrong with one is an error that names its path, never a panic. One test a
-//! runtime, in a process of their own, because a process loads one library of each.
+//! The runtimes' shared libraries: every fault of one is an error that names its path, never a panic. Each runtime has
+//! one test, and this file its own process, because a process loads one library of each.
 
 mod support;
 

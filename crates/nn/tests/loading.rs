@@ -1,4 +1,4 @@
-//! Loads that take long or never end: what is said of them, what they keep back, and what remains of them.
+//! Loads that take long or never end: the messages about them, their effect on other loads, and their remains.
 
 mod support;
 
@@ -32,7 +32,7 @@ lanes = 1
 /// Longer than any test waits.
 const FOR_EVER: Duration = Duration::from_secs(60);
 
-/// Does what a graph's bytes say.
+/// A backend that follows the instructions in a graph's bytes.
 struct Told;
 
 impl Backend for Told {
@@ -139,7 +139,7 @@ fn a_load_that_never_ends_fails_with_its_stage_and_the_others_are_loaded() {
     for (name, stage) in [
         ("a", "is still compiling the graph"),
         ("b", "is still warming up"),
-        ("c", "is still trying joins"),
+        ("c", "is still trying batches"),
     ] {
         let reason = state(&repository, name).expect_err("it never ends");
         assert!(reason.contains(stage), "{reason}");
@@ -235,7 +235,7 @@ fn loads_that_were_given_up_are_bounded_and_the_next_one_says_so() {
     assert!((4..=5).contains(&count), "{reasons:?}");
     for reason in &reasons[count..] {
         assert!(
-            reason.contains("loads that were given up go on"),
+            reason.contains("loads that were given up are still running"),
             "{reasons:?}"
         );
     }

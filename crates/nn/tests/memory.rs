@@ -1,5 +1,5 @@
-//! That unloading gives memory back, as the operating system counts it. Alone in its process, so that nothing else
-//! is counted.
+//! Unloading gives memory back, as the operating system counts it. The test is alone in its process, so that nothing
+//! else is counted.
 
 mod support;
 
@@ -11,7 +11,7 @@ const MIB: usize = 1 << 20;
 /// Of the graph: large against everything else in the process.
 const SIZE: usize = 128 * MIB;
 
-/// What may stay behind: the runtimes themselves, and what their allocators keep.
+/// Memory that may stay: the runtimes themselves, and their allocators' reserves.
 const SLACK: usize = 48 * MIB;
 
 const CONTRACT: &str = r#"description = "Picks numbers out of a large table"

@@ -1,4 +1,4 @@
-//! Models opened when they are asked for: names, bounds, and what is remembered.
+//! Models opened on demand: names, bounds, and the results that are remembered.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! What is OpenVINO's alone: its own format, and where its arithmetic is narrower than a graph's types. What it has
-//! in common with the other backends is in every_backend.rs, its library in library.rs.
+//! Tests for OpenVINO alone: its own format, and types that it computes in less precision. Tests in common with the
+//! other backends are in every_backend.rs, those of its library in library.rs.
 
 mod support;
 
@@ -80,9 +80,9 @@ fn a_graph_in_openvinos_format_runs_with_a_batch_of_any_size() {
             Some(vec![Dim::Symbolic(String::new()), Dim::Fixed(4)])
         );
     }
-    let mut lane = session.lane().expect("a lane");
+    let mut instance = session.instance().expect("an instance");
     for rows in [1u32, 7, 2, 64] {
-        let outputs = lane
+        let outputs = instance
             .run(&[fp32(&[rows, 4], &vec![0.5; rows as usize * 4])])
             .expect("runs");
         assert_eq!(outputs[0].dims, [rows, 4]);
@@ -163,15 +163,15 @@ fn an_int64_it_would_cut_is_the_callers_error_and_fp64_the_graphs() {
     let session = runtime
         .load(&identity(onnx_type::INT64, &[D::S("N")]), &options)
         .expect("loads");
-    let mut lane = session.lane().expect("a lane");
+    let mut instance = session.instance().expect("an instance");
     let mut run = |value: i64| {
         let tensor = NnTensor::new(TensorType::I64, vec![1], value.to_le_bytes().to_vec());
-        lane.run(&[tensor.expect("sound")])
+        instance.run(&[tensor.expect("sound")])
     };
     let error = run(1 << 40).expect_err("more than 32 bits");
     assert_eq!(error.code, ErrorCode::InvalidArgument, "{error}");
     assert!(error.message.contains("1099511627776"), "{error}");
-    assert!(run(1 << 30).is_ok(), "the lane still answers");
+    assert!(run(1 << 30).is_ok(), "the instance still answers");
     let error = runtime
         .load(&identity(onnx_type::DOUBLE, &[D::S("N")]), &options)
         .err();
@@ -214,7 +214,7 @@ fn an_index_outside_of_what_it_leads_into_is_the_callers_error_or_the_graph_is_r
             NnTensor::new(TensorType::Fp32, vec![5, 3], data).unwrap(),
             NnTensor::new(TensorType::I64, dims, index).unwrap(),
         ];
-        session.lane().unwrap().run(&inputs)
+        session.instance().unwrap().run(&inputs)
     };
     let table = float("x", &[D::Open, D::N(3)]);
     let gather = [Node("Gather", vec!["x", "i"], vec!["y"])];

@@ -1,4 +1,4 @@
-//! Runs that take longer than anybody waits: who is held up by them, what becomes of their lanes, and what ends them.
+//! Runs that take longer than their callers wait: their effect on other calls, on their instances, and their end.
 
 mod support;
 
@@ -10,21 +10,21 @@ use penstock_nn::backend::scripted::{Scripted, Step};
 use penstock_nn::backend::tract::Tract;
 use penstock_nn::overdue::{GRACE, MAX_LOST_OF_MODEL, at_work};
 use penstock_nn::{
-    Backend, Cost, ErrorCode, GraphSource, LoadOptions, Model, NnTensor, Refusal, TensorType,
+    Backend, Cost, EngineRefusal, ErrorCode, GraphSource, LoadOptions, Model, NnTensor, TensorType,
 };
 use support::{as_fp32, fp32, graphs, onnxruntime, until};
 use tokio::time::Instant;
 
-fn load(backend: &dyn Backend, graph: Vec<u8>, lanes: usize) -> Model {
+fn load(backend: &dyn Backend, graph: Vec<u8>, instances: usize) -> Model {
     let options = LoadOptions {
-        lanes: Some(lanes),
+        instances: Some(instances),
         ..LoadOptions::default()
     };
     let graph = GraphSource::Bytes(graph.into());
     Model::load("m", "1", backend, &graph, &options).expect("it loads")
 }
 
-/// Answers with its input; holds its lane for as many milliseconds as the input says, whatever it is told.
+/// Answers with its input. Keeps its instance for as many milliseconds as the input says, and ignores interrupts.
 fn deaf() -> Scripted {
     Scripted::new(|_, inputs| match as_fp32(&inputs[0])[0] {
         0.0 => Step::Echo,
@@ -37,7 +37,7 @@ fn input(value: f32) -> Vec<(String, NnTensor)> {
 }
 
 /// A call that is waited for so long.
-async fn call(model: &Model, value: f32, wait: Duration) -> Result<f32, Option<Refusal>> {
+async fn call(model: &Model, value: f32, wait: Duration) -> Result<f32, Option<EngineRefusal>> {
     let deadline = Some(Instant::now() + wait);
     let answered = model.infer_by(input(value), deadline).await;
     answered
@@ -48,13 +48,13 @@ async fn call(model: &Model, value: f32, wait: Duration) -> Result<f32, Option<R
 const SOON: Duration = Duration::from_millis(100);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_cannot_be_ended_loses_its_lane_and_the_model_goes_on() {
+async fn a_run_that_cannot_be_ended_loses_its_instance_and_the_model_goes_on() {
     let model = load(&deaf(), vec![], 1);
     let began = Instant::now();
     let late = call(&model, 4000.0, SOON).await;
-    assert_eq!(late, Err(Some(Refusal::Deadline)));
+    assert_eq!(late, Err(Some(EngineRefusal::Deadline)));
     assert!(began.elapsed() < Duration::from_secs(1), "in time");
-    // One lane, and it is taken: this call waits until the run is given up.
+    // One instance, and it is taken: this call waits until the run is given up.
     let answer = call(&model, 0.0, 3 * GRACE).await;
     assert_eq!(answer, Ok(0.0));
     assert!(began.elapsed() >= GRACE && began.elapsed() < 3 * GRACE);
@@ -67,39 +67,45 @@ async fn a_run_that_cannot_be_ended_loses_its_lane_and_the_model_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_can_be_ended_is_and_keeps_its_lane() {
+async fn a_run_that_can_be_ended_is_and_keeps_its_instance() {
     let backend = Scripted::new(|_, inputs| match as_fp32(&inputs[0])[0] {
         0.0 => Step::Echo,
         _ => Step::UntilInterrupted,
     });
     let model = load(&backend, vec![], 1);
     let late = call(&model, 1.0, SOON).await;
-    assert_eq!(late, Err(Some(Refusal::Deadline)));
+    assert_eq!(late, Err(Some(EngineRefusal::Deadline)));
     assert_eq!(call(&model, 0.0, GRACE / 2).await, Ok(0.0));
     tokio::time::sleep(2 * GRACE).await;
     assert_eq!((model.stats().lost, model.stats().overdue), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn beyond_the_bound_a_run_keeps_its_lane_and_calls_are_refused_until_one_ends() {
+async fn beyond_the_bound_a_run_keeps_its_instance_and_calls_are_refused_until_one_ends() {
     let model = load(&deaf(), vec![], 1);
     for lost in 0..MAX_LOST_OF_MODEL {
         let late = call(&model, 9000.0, SOON).await;
-        assert_eq!(late, Err(Some(Refusal::Deadline)));
-        until("its lane is free", || model.stats().lost == 1 + lost as u64).await;
+        assert_eq!(late, Err(Some(EngineRefusal::Deadline)));
+        until("its instance is free", || {
+            model.stats().lost == 1 + lost as u64
+        })
+        .await;
     }
     let late = call(&model, 9000.0, SOON).await;
-    assert_eq!(late, Err(Some(Refusal::Deadline)));
+    assert_eq!(late, Err(Some(EngineRefusal::Deadline)));
     until("it is overdue", || {
         model.stats().overdue == MAX_LOST_OF_MODEL + 1
     })
     .await;
-    let error = model.infer(input(0.0)).await.expect_err("no lane is left");
-    assert_eq!(error.refusal, Some(Refusal::NotReady));
+    let error = model
+        .infer(input(0.0))
+        .await
+        .expect_err("no instance is left");
+    assert_eq!(error.refusal, Some(EngineRefusal::NotReady));
     assert!(error.retry_after.is_some());
-    assert!(error.message.contains("all 1 lanes"), "{error}");
+    assert!(error.message.contains("all 1 instances"), "{error}");
     // The first of them ends, and its place is the third's.
-    until("a lane is back", || {
+    until("an instance is back", || {
         model.stats().lost == 1 + MAX_LOST_OF_MODEL as u64
     })
     .await;
@@ -189,9 +195,9 @@ fn rounds(times: i64) -> Vec<(String, NnTensor)> {
     vec![("times".into(), times), ("x".into(), fp32(&[1], &[0.5]))]
 }
 
-/// Two server threads, as the smallest machine has: what runs on them would stop everything else.
+/// Two server threads, as on the smallest machine: a run on them would stop everything else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_loop_over_a_value_holds_up_nobody_and_ends_at_its_deadline() {
+async fn a_loop_over_a_value_delays_no_other_call_and_ends_at_its_deadline() {
     let model = load(&*onnxruntime(), graphs::counting_loop(), 2);
     assert!(
         matches!(model.cost(), Cost::Values(_)),
@@ -221,10 +227,10 @@ async fn a_loop_over_a_value_holds_up_nobody_and_ends_at_its_deadline() {
     }
     for call in heavy {
         let error = call.await.expect("no panic").expect_err("it takes an hour");
-        assert_eq!(error.refusal, Some(Refusal::Deadline));
+        assert_eq!(error.refusal, Some(EngineRefusal::Deadline));
     }
     assert!(began.elapsed() < wait + GRACE / 2, "{:?}", began.elapsed());
-    // ONNX Runtime ends a loop between two rounds: no lane is lost.
+    // ONNX Runtime ends a loop between two rounds: no instance is lost.
     assert_eq!(model.infer(rounds(3)).await.map(|_| ()), Ok(()));
     assert_eq!(model.stats().lost, 0);
 }
@@ -247,9 +253,12 @@ async fn a_scan_that_tract_cannot_end_is_given_up() {
         .infer_by(scan(rows), Some(began + SOON))
         .await
         .expect_err("it takes seconds");
-    assert_eq!(error.refusal, Some(Refusal::Deadline));
+    assert_eq!(error.refusal, Some(EngineRefusal::Deadline));
     assert!(began.elapsed() < 5 * SOON, "{:?}", began.elapsed());
-    model.infer(scan(1)).await.expect("on a lane made anew");
+    model
+        .infer(scan(1))
+        .await
+        .expect("on an instance made anew");
     assert_eq!(model.stats().lost, 1);
     assert!(at_work() > 0, "the lost run goes on");
     until("it ends", || model.stats().overdue == 0).await;
@@ -280,7 +289,7 @@ async fn tract_is_ended_between_two_operators() {
         .expect_err("too slow");
     assert_eq!(
         (error.refusal, error.code),
-        (Some(Refusal::Deadline), ErrorCode::Timeout)
+        (Some(EngineRefusal::Deadline), ErrorCode::Timeout)
     );
     until("it ended", || at_work() == 0 || model.stats().running == 0).await;
     assert!(began.elapsed() < SOON + GRACE, "{:?}", began.elapsed());

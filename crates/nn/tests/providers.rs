@@ -1,5 +1,5 @@
-//! What a contract asks to compute on and this machine does not have: always an error of the load that says what there
-//! is, never another device in its place. Machines with such devices are not among those these tests run on.
+//! Devices that a contract asks for and this machine lacks: always an error of the load that lists the existing ones,
+//! never another device in its place. The machines of these tests have no such devices.
 
 mod support;
 
@@ -41,22 +41,22 @@ fn a_provider_the_library_was_built_without_is_an_error_that_says_what_it_has_an
 }
 
 #[test]
-fn a_device_that_nobody_would_use_is_an_error_and_not_passed_over() {
+fn a_device_that_no_backend_would_use_is_an_error_and_not_ignored() {
     let error = refused(&*onnxruntime(), Provider::Cpu, Some("0"));
     assert!(
-        error.message.contains("device = \"0\" is asked for"),
+        error.message.contains("device = \"0\" is requested"),
         "{error}"
     );
     let error = refused(&*onnxruntime(), Provider::Cuda, Some("first"));
     assert!(error.message.contains("write its number"), "{error}");
     let error = refused(&Tract, Provider::Cpu, Some("GPU"));
     assert!(
-        error.message.contains("device = \"GPU\" is asked for"),
+        error.message.contains("device = \"GPU\" is requested"),
         "{error}"
     );
     let error = refused(&Tract, Provider::Cuda, None);
     assert!(
-        error.message.contains("provider = \"cuda\" is asked for"),
+        error.message.contains("provider = \"cuda\" is requested"),
         "{error}"
     );
 }

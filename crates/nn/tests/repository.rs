@@ -153,7 +153,7 @@ fn a_model_in_the_directory_answers_by_name_and_version() {
         ] {
             let model = repository.get("double", asked).expect("it is ready");
             assert_eq!(
-                (model.version(), model.backend(), model.lanes()),
+                (model.version(), model.backend(), model.instances()),
                 (answers, backend, 2)
             );
         }
@@ -254,7 +254,7 @@ fn what_is_wrong_with_one_model_is_its_state_and_stops_no_other() {
         (
             "other",
             &[
-                "not what model.toml says",
+                "does not match model.toml",
                 "no input \"z\"",
                 "write datatype = \"FP32\"",
                 "input \"x\" (FP32 [N,2])",
@@ -282,7 +282,7 @@ fn what_is_wrong_with_one_model_is_its_state_and_stops_no_other() {
 }
 
 #[test]
-fn a_model_is_ready_only_after_every_lane_has_run_the_least_call_its_contract_allows() {
+fn a_model_is_ready_only_after_every_instance_has_run_the_least_call_its_contract_allows() {
     let models = Models::new();
     // Trying whether rows depend on each other comes after, and makes runs of its own.
     models
@@ -314,7 +314,7 @@ fn a_model_is_ready_only_after_every_lane_has_run_the_least_call_its_contract_al
         "{:?}",
         repository.list()[0].versions
     );
-    assert!(backend.calls() >= 2, "one run a lane");
+    assert!(backend.calls() >= 2, "one run an instance");
 }
 
 #[test]
@@ -403,7 +403,7 @@ struct Live {
     runtime: tokio::runtime::Runtime,
 }
 
-/// Short, so that tests are; and still several times what a look takes.
+/// Short, for short tests; and still several times the time of a scan.
 const POLL: Duration = Duration::from_millis(20);
 
 impl Live {
@@ -594,9 +594,9 @@ fn guests_see_a_contract_when_the_engine_has_taken_it_and_requests_under_way_kee
         .handle_in(Some(&old), "m", Some("1"))
         .unwrap();
     let serving = live.runtime.block_on(under_way.model()).ok().unwrap();
-    let lanes = serving.lanes();
+    let instances = serving.instances();
     drop(serving);
-    // What the graph is not: refused, whatever the text says.
+    // A contract that the graph does not meet is refused, whatever its text is.
     live.models
         .file("m/model.toml", VECTOR.replace("FP32", "INT64"));
     live.until("refused", |_| live.entry("m", 1).reason.is_some());
@@ -609,19 +609,28 @@ fn guests_see_a_contract_when_the_engine_has_taken_it_and_requests_under_way_kee
     });
     assert_eq!(text(&live.repository), VECTOR);
     assert_eq!(live.infer(&under_way).unwrap(), "1");
-    // What it is: taken, and the instances of the old catalogue go on under the old contract.
+    // A contract that the graph meets is accepted; the instances of the old catalogue continue under the old contract.
     let three = VECTOR.replace("lanes = 1", "lanes = 3");
     live.models.file("m/model.toml", &three);
     live.until("taken", |r| text(r) == three);
     let new = live.repository.handle("m", None).unwrap();
-    let lanes_of = |handle: &Handle| live.runtime.block_on(handle.model()).ok().unwrap().lanes();
-    assert_eq!((lanes_of(&under_way), lanes_of(&new)), (lanes, 3));
+    let instances_of = |handle: &Handle| {
+        live.runtime
+            .block_on(handle.model())
+            .ok()
+            .unwrap()
+            .instances()
+    };
+    assert_eq!(
+        (instances_of(&under_way), instances_of(&new)),
+        (instances, 3)
+    );
     let path = old.path().to_path_buf();
     assert!(path.exists());
     drop(old);
     assert!(!path.exists(), "the last instance that saw it is gone");
-    live.until("let go", |_| lanes_of(&under_way) == 3);
-    // The same where the version itself goes: whoever saw it is answered, everybody else is not.
+    live.until("let go", |_| instances_of(&under_way) == 3);
+    // The same if the version itself is removed: requests that saw it are answered, all others are not.
     let old = live.repository.snapshot().unwrap();
     std::fs::remove_dir_all(live.models.0.join("m")).unwrap();
     live.until("gone", |r| r.handle("m", None).is_err());
@@ -896,7 +905,7 @@ fn statistics_are_of_every_version_there_is_and_of_no_other() {
 }
 
 #[test]
-fn a_shadow_run_goes_to_what_is_in_memory_and_what_rests_is_not_brought_back() {
+fn a_shadow_run_uses_a_model_in_memory_and_loads_no_evicted_one() {
     let models = Models::new();
     models
         .file("double/model.toml", CONTRACT)

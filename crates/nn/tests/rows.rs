@@ -1,5 +1,5 @@
-//! One caller's numbers never change another's answer: what the operators of a graph say of its rows is held against what
-//! every backend computes, alone and in every batch, and against what becomes of a model that is loaded.
+//! One caller's numbers never change another's answer: the verdict of a graph's operators about its rows is compared
+//! with the results of every backend, alone and in every batch, and with the behaviour of a loaded model.
 
 mod support;
 
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use penstock_nn::{
-    Backend, Backends, GraphSource, Joins, LoadOptions, NnTensor, Repository, Rows, Settings,
+    Backend, Backends, GraphSource, LoadOptions, NnTensor, Repository, Rows, Settings, SharedRuns,
     Unavailable,
 };
 use support::graphs::{FLOAT, file, graph, int, ints, list, node, reals, scalar, value};
@@ -84,7 +84,7 @@ impl Made {
     }
 }
 
-/// A made-up graph over `x`, `[N,4]`, whose output `y` has two axes; with its operators, to be told where it fails.
+/// A made-up graph over `x`, `[N,4]`, whose output `y` has two axes; with its operators, for the message of a failure.
 fn made_up(random: &mut Numbers) -> (Vec<u8>, String) {
     use L::{K, N};
     let mut made = Made {
@@ -140,7 +140,7 @@ fn made_up(random: &mut Numbers) -> (Vec<u8>, String) {
                 }
             }
             5 | 6 => {
-                // Keeps the axis, so that what follows divides by it.
+                // Keeps the axis, so that the next operator divides by it.
                 let mut kept = shape.clone();
                 kept[axis] = K(1);
                 let op = ["ReduceMax", "ReduceMean", "ReduceMin", "ReduceL2"][random.below(4)];
@@ -298,19 +298,19 @@ fn run(
     batches: &[Vec<[f32; 4]>],
 ) -> Option<(Rows, Vec<Vec<f32>>)> {
     let session = backend.load(graph, &LoadOptions::default()).ok()?;
-    let mut lane = session.lane().ok()?;
+    let mut instance = session.instance().ok()?;
     let mut answers = Vec::new();
     for batch in batches {
         let values: Vec<f32> = batch.iter().flatten().copied().collect();
         let input = fp32(&[batch.len() as u32, 4], &values);
-        let outputs: Vec<NnTensor> = lane.run(&[input]).ok()?;
+        let outputs: Vec<NnTensor> = instance.run(&[input]).ok()?;
         answers.push(as_fp32(&outputs[0]));
     }
     Some((session.rows(), answers))
 }
 
-/// Whether two numbers are the same but for the order of a sum. Sums of numbers of other sizes cancel, so that what is
-/// left is compared with the largest.
+/// Whether two numbers are the same except for the order of a sum. Sums of larger numbers cancel, so the difference is
+/// compared with the largest.
 fn same(a: &[f32], b: &[f32]) -> bool {
     let largest = a
         .iter()
@@ -496,7 +496,7 @@ fn models_whose_rows_depend_on_each_other_run_one_by_one_and_the_log_names_the_o
         for (name, _, op) in &cases {
             for name in [(*name).to_owned(), format!("{name}-off")] {
                 let model = get(&name).unwrap_or_else(|e| panic!("{name}: {e:?}"));
-                let said = model.joins().to_string();
+                let said = model.shared_runs().to_string();
                 assert!(
                     said.contains("one by one") && said.contains(op),
                     "{name}: {said}"
@@ -511,16 +511,21 @@ fn models_whose_rows_depend_on_each_other_run_one_by_one_and_the_log_names_the_o
             }
             let allowed = get(&format!("{name}-allowed")).expect("it is allowed");
             assert!(
-                matches!(allowed.joins(), Joins::Yes(_)),
+                matches!(allowed.shared_runs(), SharedRuns::Yes(_)),
                 "{:?}",
-                allowed.joins()
+                allowed.shared_runs()
             );
         }
         let plain = get("plain").expect("it loads");
-        assert_eq!(plain.joins(), Joins::Yes(Some(0.0)), "{}", backend.name());
+        assert_eq!(
+            plain.shared_runs(),
+            SharedRuns::Yes(Some(0.0)),
+            "{}",
+            backend.name()
+        );
         let off = get("plain-off").expect("it loads");
         assert_eq!(
-            (off.rows(), matches!(off.joins(), Joins::No(_))),
+            (off.rows(), matches!(off.shared_runs(), SharedRuns::No(_))),
             (Rows::Independent, true)
         );
     }
@@ -597,7 +602,7 @@ fn a_runtime_that_mixes_rows_on_its_own_account_is_found_out_by_trials() {
         let said = repository
             .get("m", None)
             .expect("it loads")
-            .joins()
+            .shared_runs()
             .to_string();
         assert!(
             said.contains("depend on what else is in the run") && said.contains(word),
@@ -622,17 +627,17 @@ fn the_models_that_are_shipped_share_runs_where_they_count_items() {
         let model = repository
             .get(name, None)
             .unwrap_or_else(|e| panic!("{name}: {e:?}"));
-        println!("{name}: {}", model.joins());
-        match model.joins() {
-            Joins::Yes(_) => {}
+        println!("{name}: {}", model.shared_runs());
+        match model.shared_runs() {
+            SharedRuns::Yes(_) => {}
             // Some processors take another kernel for one row than for several, which moves answers by some 1e-7.
-            Joins::No(reason) if name != "identity" => {
+            SharedRuns::No(reason) if name != "identity" => {
                 assert!(
                     reason.contains("with [batching] enabled = true"),
                     "{reason}"
                 );
             }
-            Joins::No(reason) => panic!("{name}: {reason}"),
+            SharedRuns::No(reason) => panic!("{name}: {reason}"),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What one run may take: a small request must not make the process grow by gigabytes, nor stay large after it. The
-//! numbers are the operating system's, so these tests have a process of their own and run one after another.
+//! The memory of one run: a small request must not make the process grow by gigabytes, nor stay large after it. The
+//! numbers are the operating system's, so these tests have their own process and run one after another.
 
 mod support;
 
@@ -14,10 +14,10 @@ use support::*;
 
 const MIB: usize = 1 << 20;
 
-/// What a run may take here.
+/// The memory limit of a run here.
 const LIMIT: usize = 256 * MIB;
 
-/// What may stay behind after runs: what allocators keep.
+/// Memory that may stay after runs: the allocators' reserves.
 const SLACK: usize = 96 * MIB;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -50,7 +50,7 @@ fn peak() -> usize {
 
 fn load(backend: &dyn Backend, graph: &GraphSource) -> Model {
     let options = LoadOptions {
-        lanes: Some(1),
+        instances: Some(1),
         working_bytes: Some(LIMIT),
         ..LoadOptions::default()
     };
@@ -75,7 +75,7 @@ fn number(value: i64, dims: &[u32]) -> NnTensor {
 struct Case {
     name: &'static str,
     graph: GraphSource,
-    /// What makes about so many elements, of four or eight bytes.
+    /// Inputs that make about so many elements, of four or eight bytes.
     inputs: fn(elements: i64) -> Vec<(&'static str, NnTensor)>,
 }
 
@@ -216,7 +216,7 @@ fn a_run_of_many_operator_threads_is_bounded_too() {
     let _alone = alone();
     let backend = onnxruntime();
     let options = LoadOptions {
-        lanes: Some(1),
+        instances: Some(1),
         intra_op_threads: 4,
         working_bytes: Some(LIMIT),
         ..LoadOptions::default()
@@ -273,7 +273,7 @@ fn runs_at_once_have_a_limit_each() {
     let backend = onnxruntime();
     let case = &cases()[0];
     let options = LoadOptions {
-        lanes: Some(4),
+        instances: Some(4),
         working_bytes: Some(LIMIT),
         ..LoadOptions::default()
     };

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_nn::schedule::isolate::Isolate;
 use penstock_nn::schedule::{
-    Ask, CallId, Class, Entered, Finished, Left, Limits, Nanos, Refused, RunId, Scheduler, Waiting,
+    Ask, CallId, Class, Entered, Finished, Left, Limits, Nanos, QueueRefusal, RunId, Scheduler,
+    Waiting,
 };
 
 const SCHEDULES: u64 = 10_000;
@@ -39,22 +40,22 @@ enum End {
     Late,
     Left,
     Displaced,
-    Refused,
+    QueueRefusal,
 }
 
-/// What the test knows of a call.
+/// The test's knowledge of a call.
 struct Fate {
     bad: bool,
     end: Option<End>,
     ran: usize,
-    /// Nobody waits for it any more, though it runs.
+    /// Its caller has left, though it runs.
     gone: bool,
 }
 
-/// One model version, and what the test knows about its scheduler.
+/// One model version, and the test's model of its scheduler.
 struct Version {
     scheduler: Scheduler<usize>,
-    /// Runs that go on: when they end, and what is in them.
+    /// Runs under way: their ends, and their calls.
     runs: BTreeMap<RunId, (Nanos, Nanos, Vec<Waiting<usize>>)>,
     waiting: BTreeMap<CallId, (usize, Ask, Nanos)>,
     running: BTreeMap<CallId, usize>,
@@ -68,7 +69,7 @@ struct World {
     now: Nanos,
     versions: Vec<Version>,
     fates: Vec<Fate>,
-    joined: usize,
+    shared: usize,
     held: usize,
 }
 
@@ -80,14 +81,14 @@ fn limits(random: &mut Random) -> Limits {
         _ => vec![],
     };
     Limits {
-        lanes: 1 + random.below(3) as usize,
+        instances: 1 + random.below(3) as usize,
         queue_max: [0, 1, 4, 16, 64][random.below(5) as usize],
         levels: 1 + random.below(3) as u8,
         max_items,
         max_bytes: [1 << 12, 1 << 30][random.below(2) as usize],
         max_tokens: [None, Some(64)][random.below(2) as usize],
         preferred,
-        max_wait: [0, 200, 5_000][random.below(3) as usize],
+        max_queue_delay: [0, 200, 5_000][random.below(3) as usize],
         target: [None, Some(2_000)][random.below(2) as usize],
     }
 }
@@ -101,7 +102,7 @@ impl World {
             now: 1,
             versions: vec![first],
             fates: Vec::new(),
-            joined: 0,
+            shared: 0,
             held: 0,
         }
     }
@@ -109,7 +110,10 @@ impl World {
     fn end(&mut self, call: usize, end: End) {
         let fate = &mut self.fates[call];
         assert_eq!(fate.end, None, "call {call} ends twice, now {end:?}");
-        if matches!(end, End::Refused | End::Late | End::Displaced | End::Left) {
+        if matches!(
+            end,
+            End::QueueRefusal | End::Late | End::Displaced | End::Left
+        ) {
             assert_eq!(fate.ran, 0, "call {call} is {end:?} and ran");
         }
         fate.end = Some(end);
@@ -146,7 +150,7 @@ impl World {
         });
         let at = self.versions.len() - 1;
         let (now, version) = (self.now, &mut self.versions[at]);
-        let free = version.scheduler.running() < version.scheduler.limits().lanes;
+        let free = version.scheduler.running() < version.scheduler.limits().instances;
         let empty = version.waiting.is_empty();
         if let Some((id, run)) = version.scheduler.start_alone(&ask, now) {
             assert!(free && empty, "it begins past those that wait");
@@ -184,17 +188,20 @@ impl World {
             }
             Err((refused, call)) => {
                 match refused {
-                    Refused::Expired => assert!(ask.deadline.is_some_and(|at| at <= now)),
-                    Refused::Full => {
+                    QueueRefusal::Expired => assert!(ask.deadline.is_some_and(|at| at <= now)),
+                    QueueRefusal::Full => {
                         assert!(version.waiting.len() >= version.scheduler.limits().queue_max);
                     }
-                    Refused::TooLate => {
+                    QueueRefusal::TooLate => {
                         assert!(ask.deadline.is_some());
-                        assert!(!(free && empty), "a free lane runs whatever the estimate");
+                        assert!(
+                            !(free && empty),
+                            "a free instance runs whatever the estimate"
+                        );
                     }
-                    Refused::Closed => panic!("the newest version takes calls"),
+                    QueueRefusal::Closed => panic!("the newest version takes calls"),
                 }
-                self.end(call, End::Refused);
+                self.end(call, End::QueueRefusal);
             }
         }
         self.look(at);
@@ -220,7 +227,7 @@ impl World {
             self.held += 1;
             assert!(wake > now, "it would look again at once");
         }
-        // No free lane waits longer than it may for work that is there.
+        // No free instance waits longer than it may for work that is there.
         let limits = version.scheduler.limits();
         let oldest = version
             .waiting
@@ -228,21 +235,24 @@ impl World {
             .map(|(_, _, arrived)| *arrived)
             .min();
         if let Some(oldest) = oldest
-            && version.scheduler.running() < limits.lanes
+            && version.scheduler.running() < limits.instances
         {
             let wake = todo
                 .wake
-                .expect("a free lane has work and nobody looks again");
+                .expect("a free instance has work and nobody looks again");
             let leader = version.leader();
-            assert!(wake <= leader + limits.max_wait, "held beyond the bound");
+            assert!(
+                wake <= leader + limits.max_queue_delay,
+                "held beyond the bound"
+            );
             assert!(oldest <= leader);
         }
-        assert!(version.scheduler.running() <= limits.lanes);
+        assert!(version.scheduler.running() <= limits.instances);
         assert_eq!(version.scheduler.waiting(), version.waiting.len());
         assert!(version.waiting.len() <= limits.queue_max.max(1));
     }
 
-    /// Whether a run may be what it is, with the calls of it still among those that wait.
+    /// Checks whether a run is allowed, with its calls still among the waiting ones.
     fn check_cut(&mut self, at: usize, calls: &[Waiting<usize>]) {
         let version = &self.versions[at];
         let limits = version.scheduler.limits();
@@ -262,7 +272,7 @@ impl World {
         if calls.len() == 1 {
             return;
         }
-        self.joined += 1;
+        self.shared += 1;
         assert!(calls.iter().all(|call| call.ask.class == leader.ask.class));
         assert_ne!(leader.ask.class, Class::Alone);
         let ranks: Vec<_> = calls.iter().map(|call| rank(call.id, &call.ask)).collect();
@@ -351,7 +361,7 @@ impl World {
         self.look(at);
     }
 
-    /// Somebody hangs up.
+    /// A caller hangs up.
     fn leave(&mut self) {
         let at = self.random.below(self.versions.len() as u64) as usize;
         let version = &mut self.versions[at];
@@ -387,7 +397,7 @@ impl World {
         self.look(at);
     }
 
-    /// A new version takes over; the old one ends what it has.
+    /// A new version takes over; the old one finishes its calls.
     fn reload(&mut self) {
         let old = self.versions.last_mut().expect("there is always one");
         old.scheduler.close();
@@ -402,7 +412,7 @@ impl World {
         assert!(old.scheduler.start_alone(&ask, self.now).is_none());
         assert!(matches!(
             old.scheduler.enter(ask, usize::MAX, self.now),
-            Err((Refused::Closed, usize::MAX))
+            Err((QueueRefusal::Closed, usize::MAX))
         ));
         let next = Version::new(&mut self.random);
         self.versions.push(next);
@@ -513,7 +523,7 @@ fn every_call_ends_once_in_order_within_the_bounds_whatever_happens() {
         Some(seed) => seed..seed + 1,
         None => 0..many.unwrap_or(SCHEDULES),
     };
-    let (mut ends, mut joined, mut held) = (BTreeMap::new(), 0, 0);
+    let (mut ends, mut shared, mut held) = (BTreeMap::new(), 0, 0);
     for seed in seeds {
         let played = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
@@ -524,13 +534,13 @@ fn every_call_ends_once_in_order_within_the_bounds_whatever_happens() {
         for fate in &world.fates {
             *ends.entry(format!("{:?}", fate.end)).or_insert(0usize) += 1;
         }
-        joined += world.joined;
+        shared += world.shared;
         held += world.held;
     }
-    println!("{ends:?}, {joined} runs shared, {held} times held");
+    println!("{ends:?}, {shared} runs shared, {held} times held");
     if one.is_none() {
         // A simulation in which one of these never happens proves little.
         assert_eq!(ends.len(), 6, "{ends:?}");
-        assert!(joined > 0 && held > 0);
+        assert!(shared > 0 && held > 0);
     }
 }

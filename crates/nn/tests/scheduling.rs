@@ -1,4 +1,4 @@
-//! Who runs when: lanes, the line before them, deadlines, cancelling, and what a broken backend costs.
+//! The order of runs: instances, their queue, deadlines, cancellation, and the cost of a broken backend.
 
 mod support;
 
@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use penstock_nn::backend::scripted::{Scripted, Step};
-use penstock_nn::{ErrorCode, GraphSource, LoadOptions, Model, NnError, NnTensor, Refusal};
+use penstock_nn::{EngineRefusal, ErrorCode, GraphSource, LoadOptions, Model, NnError, NnTensor};
 use support::{Gate, PATIENCE, as_fp32, fp32, until};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-fn model(backend: &Scripted, lanes: usize, queue_max: usize) -> Model {
+fn model(backend: &Scripted, instances: usize, queue_max: usize) -> Model {
     let options = LoadOptions {
-        lanes: Some(lanes),
+        instances: Some(instances),
         queue_max,
         ..LoadOptions::default()
     };
@@ -33,7 +33,7 @@ fn input(value: f32) -> Vec<(String, NnTensor)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sixty_four_callers_share_the_lanes_and_each_gets_its_own_answer() {
+async fn sixty_four_callers_share_the_instances_and_each_gets_its_own_answer() {
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let backend = Scripted::new({
         let (running, most) = (running.clone(), most.clone());
@@ -65,7 +65,7 @@ async fn sixty_four_callers_share_the_lanes_and_each_gets_its_own_answer() {
     assert_eq!(
         most.load(Ordering::SeqCst),
         3,
-        "all lanes were used and no more"
+        "all instances were used and no more"
     );
     let stats = model.stats();
     assert_eq!(
@@ -84,7 +84,7 @@ async fn sixty_four_callers_share_the_lanes_and_each_gets_its_own_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_line_is_bounded_and_the_next_caller_is_refused_at_once() {
+async fn the_queue_is_bounded_and_the_next_caller_is_refused_at_once() {
     let gate = Gate::default();
     let backend = Scripted::new({
         let gate = gate.clone();
@@ -107,7 +107,7 @@ async fn the_line_is_bounded_and_the_next_caller_is_refused_at_once() {
     let error = model.infer(input(1.0)).await.expect_err("the line is full");
     assert_eq!(
         (error.refusal, error.code),
-        (Some(Refusal::QueueFull), ErrorCode::RuntimeError)
+        (Some(EngineRefusal::QueueFull), ErrorCode::RuntimeError)
     );
     assert!(
         error
@@ -130,7 +130,7 @@ async fn the_line_is_bounded_and_the_next_caller_is_refused_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_goes_while_it_waits_leaves_its_place() {
+async fn a_caller_that_leaves_while_it_waits_gives_its_place_up() {
     let gate = Gate::default();
     let backend = Scripted::new({
         let gate = gate.clone();
@@ -163,7 +163,7 @@ async fn a_caller_that_goes_while_it_waits_leaves_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_goes_while_its_call_runs_gives_the_lane_back_when_the_run_ends() {
+async fn a_caller_that_leaves_while_its_call_runs_gives_the_instance_back_when_the_run_ends() {
     let gate = Gate::default();
     let backend = Scripted::new({
         let gate = gate.clone();
@@ -186,11 +186,14 @@ async fn a_caller_that_goes_while_its_call_runs_gives_the_lane_back_when_the_run
         let model = model.clone();
         async move { model.infer(input(2.0)).await }
     });
-    until("the next waits for the lane", || model.stats().waiting == 1).await;
+    until("the next waits for the instance", || {
+        model.stats().waiting == 1
+    })
+    .await;
     assert_eq!(
         model.stats().in_flight,
         1,
-        "the abandoned run holds its lane"
+        "the abandoned run holds its instance"
     );
     gate.open();
     assert_eq!(as_fp32(&next.await.unwrap().expect("served")[0].1), [2.0]);
@@ -216,7 +219,7 @@ async fn a_deadline_ends_waiting_and_running_alike() {
             .expect_err("too slow");
         assert_eq!(
             (error.refusal, error.code),
-            (Some(Refusal::Deadline), ErrorCode::Timeout)
+            (Some(EngineRefusal::Deadline), ErrorCode::Timeout)
         );
         assert!(error.message.contains(when), "{error}");
     }
@@ -235,7 +238,7 @@ async fn a_deadline_ends_waiting_and_running_alike() {
     model
         .infer_by(input(1.0), later)
         .await
-        .expect("the lane came back");
+        .expect("the instance came back");
     assert_eq!(
         backend.calls(),
         2,
@@ -289,7 +292,7 @@ async fn a_panic_in_a_backend_costs_one_call_wherever_it_runs() {
 }
 
 #[tokio::test]
-async fn a_backends_error_reaches_its_caller_and_nobody_else() {
+async fn a_backends_error_reaches_only_its_caller() {
     let refusal = NnError::new(ErrorCode::UnsupportedOperation, "not today");
     let backend = Scripted::new({
         let refusal = refusal.clone();
@@ -314,7 +317,7 @@ async fn an_answer_with_another_number_of_outputs_is_an_error() {
         .await
         .expect_err("one output is missing");
     assert!(
-        error.message.contains("0 outputs where the graph has 1"),
+        error.message.contains("0 outputs and the graph has 1"),
         "{error}"
     );
 }
@@ -386,7 +389,7 @@ async fn short_calls_in_a_loop_give_way_to_other_tasks() {
 }
 
 #[test]
-fn warming_up_runs_every_lane_once_and_counts_nothing() {
+fn warming_up_runs_every_instance_once_and_counts_nothing() {
     let backend = Scripted::echo();
     let model = model(&backend, 4, 4);
     model.warm_up(input(0.0)).expect("runs");

@@ -1,4 +1,4 @@
-//! Runs that nobody waits for: that they are compared and counted apart, and that they are in nobody's way.
+//! Shadow runs: they are compared and counted separately, and they delay no call.
 
 mod support;
 
@@ -12,14 +12,14 @@ use penstock_nn::{ErrorCode, GraphSource, LoadOptions, Model, NnError, NnTensor,
 use support::{Gate, as_fp32, fp32, until};
 use tokio::task::JoinSet;
 
-fn model(backend: &Scripted, lanes: usize) -> Model {
-    beside(backend, lanes, &Arc::default())
+fn model(backend: &Scripted, instances: usize) -> Model {
+    beside(backend, instances, &Arc::default())
 }
 
 /// One of the models that share what their shadow runs hold.
-fn beside(backend: &Scripted, lanes: usize, held: &Arc<Held>) -> Model {
+fn beside(backend: &Scripted, instances: usize, held: &Arc<Held>) -> Model {
     let options = LoadOptions {
-        lanes: Some(lanes),
+        instances: Some(instances),
         queue_max: 16,
         ..LoadOptions::default()
     };
@@ -76,7 +76,7 @@ async fn a_shadow_run_is_compared_and_counted_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shadow_run_that_fails_or_panics_costs_nobody_anything() {
+async fn a_shadow_run_that_fails_or_panics_costs_no_call_anything() {
     let backend = Scripted::new(|_, inputs| match first(inputs) {
         -1.0 => Step::Fail(NnError::runtime("as the test asked")),
         -2.0 => Step::Panic("as the test asked"),
@@ -92,7 +92,7 @@ async fn a_shadow_run_that_fails_or_panics_costs_nobody_anything() {
     assert_eq!(refused.unwrap_err().code, ErrorCode::InvalidArgument);
     let counted = model.stats().shadow;
     assert_eq!((counted.runs, counted.failed, counted.agreed), (2, 3, 0));
-    let outputs = model.infer(input(4.0)).await.expect("the lane is back");
+    let outputs = model.infer(input(4.0)).await.expect("the instance is back");
     assert_eq!(as_fp32(&outputs[0].1), [4.0]);
     let stats = model.stats();
     assert_eq!(
@@ -114,7 +114,7 @@ async fn a_call_that_has_to_wait_ends_the_shadow_run_before_it_and_drops_the_res
     }
     until("one runs", || backend.calls() == 1).await;
     assert_eq!(model.stats().shadow.in_flight, 3);
-    let outputs = model.infer(input(2.0)).await.expect("it has the lane");
+    let outputs = model.infer(input(2.0)).await.expect("it has the instance");
     assert_eq!(as_fp32(&outputs[0].1), [2.0]);
     let counted = over(&model, &held).await;
     assert_eq!((counted.shed, counted.runs, counted.failed), (3, 0, 0));
@@ -122,7 +122,7 @@ async fn a_call_that_has_to_wait_ends_the_shadow_run_before_it_and_drops_the_res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_shadow_run_begins_while_somebody_waits() {
+async fn no_shadow_run_begins_while_a_call_waits() {
     let gate = Gate::default();
     let backend = Scripted::new({
         let gate = gate.clone();
@@ -139,7 +139,7 @@ async fn no_shadow_run_begins_while_somebody_waits() {
     let held = Arc::new(());
     let runs = call();
     until("one runs", || model.stats().in_flight == 1).await;
-    // A lane is busy and nobody waits: it waits for the lane.
+    // An instance is busy and no call waits: the shadow run waits for the instance.
     shadow(&model, -1.0, -1.0, &held);
     assert_eq!(model.stats().shadow.in_flight, 1);
     assert_eq!(model.stats().waiting, 0, "it takes no place in the line");
@@ -156,7 +156,7 @@ async fn no_shadow_run_begins_while_somebody_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_shadow_run_begins_while_somebody_waits_for_another_model() {
+async fn no_shadow_run_begins_while_a_call_waits_for_another_model() {
     let gated = || {
         let gate = Gate::default();
         let passed = gate.clone();
@@ -177,7 +177,7 @@ async fn no_shadow_run_begins_while_somebody_waits_for_another_model() {
     };
     let held = Arc::new(());
     let own = call(&shadowed);
-    until("its lane is busy", || shadowed.stats().in_flight == 1).await;
+    until("its instance is busy", || shadowed.stats().in_flight == 1).await;
     shadow(&shadowed, -1.0, -1.0, &held);
     assert_eq!(shadowed.stats().shadow.in_flight, 1, "nobody waits yet");
     let runs = call(&serves);
@@ -220,7 +220,7 @@ async fn there_are_no_more_shadow_runs_than_their_bound_and_closing_drops_them()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burst_of_shadow_runs_is_worked_off_on_idle_lanes() {
+async fn a_burst_of_shadow_runs_is_worked_off_on_idle_instances() {
     let model = model(&Scripted::echo(), 2);
     let held = Arc::new(());
     for _ in 0..MAX_OF_MODEL {
@@ -238,7 +238,7 @@ async fn in_a_storm_every_call_gets_its_answer_and_every_shadow_run_is_accounted
         move |number, _| {
             assert!(
                 running.fetch_add(1, Ordering::SeqCst) < 2,
-                "more runs than lanes"
+                "more runs than instances"
             );
             std::thread::sleep(Duration::from_micros(number as u64 % 7 * 100));
             running.fetch_sub(1, Ordering::SeqCst);

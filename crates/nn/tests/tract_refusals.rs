@@ -1,4 +1,4 @@
-//! What tract gets wrong does not load on it, and what it gets right does.
+//! Graphs that tract answers wrong do not load on it, and graphs that it answers right do.
 
 mod support;
 
@@ -157,10 +157,10 @@ fn run(
     inputs: &[NnTensor],
 ) -> Result<Vec<NnTensor>, NnError> {
     let session = backend.load(graph, &LoadOptions::default())?;
-    session.lane()?.run(inputs)
+    session.instance()?.run(inputs)
 }
 
-/// That tract refuses the graph at load, and says everything that is needed to mend it.
+/// Checks that tract refuses the graph at load, with a message that says how to mend it.
 fn refused(graph: &GraphSource, operator: &str, form: &str) {
     let error = Tract
         .load(graph, &LoadOptions::default())

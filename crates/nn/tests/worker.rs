@@ -1,5 +1,5 @@
-//! Engines in processes of their own: what their ends cost, and what they leave behind. The tests end, stop and bloat
-//! children from outside; no graph here makes a runtime crash.
+//! Engines in separate processes: the cost of their ends, and their remains. The tests end, stop and bloat children
+//! from outside; no graph here makes a runtime crash.
 
 mod support;
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use penstock_nn::overdue::GRACE;
-use penstock_nn::{GraphSource, LoadOptions, Model, Refusal, TensorType};
+use penstock_nn::{EngineRefusal, GraphSource, LoadOptions, Model, TensorType};
 use support::child::*;
 use support::*;
 use tokio::time::Instant;
@@ -27,7 +27,7 @@ async fn a_crash_costs_the_calls_that_ran_and_those_that_wait_are_answered() {
         let model = model.clone();
         async move { ask(&model, asks::SIGSEGV).await }
     });
-    // It may be over before anybody looks.
+    // The call may be over before the first check.
     until("the call runs", || {
         model.stats().running == 1 || crashing.is_finished()
     })
@@ -39,7 +39,7 @@ async fn a_crash_costs_the_calls_that_ran_and_those_that_wait_are_answered() {
         })
         .collect();
     let error = crashing.await.unwrap().expect_err("its process ended");
-    assert_eq!(error.refusal, Some(Refusal::Ended), "{error}");
+    assert_eq!(error.refusal, Some(EngineRefusal::Ended), "{error}");
     assert!(error.message.contains("SIGSEGV (signal 11)"), "{error}");
     assert!(error.retry_after.is_some());
     for call in waiting {
@@ -59,8 +59,8 @@ async fn a_crash_costs_the_calls_that_ran_and_those_that_wait_are_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_share_a_run_all_fail_with_it_and_it_is_not_tried_again() {
     let model = load_with(LoadOptions {
-        lanes: Some(1),
-        joining: Ok(penstock_nn::batching::DynamicBatching {
+        instances: Some(1),
+        batching: Ok(penstock_nn::batching::DynamicBatching {
             max_items: 16,
             ..Default::default()
         }),
@@ -81,7 +81,7 @@ async fn calls_that_share_a_run_all_fail_with_it_and_it_is_not_tried_again() {
     slow.await.unwrap().expect("it is answered");
     for call in calls {
         let error = call.await.unwrap().expect_err("its process ended");
-        assert_eq!(error.refusal, Some(Refusal::Ended), "{error}");
+        assert_eq!(error.refusal, Some(EngineRefusal::Ended), "{error}");
     }
     until("it is back", || process(&model).down.is_none()).await;
     assert_eq!(process(&model).crashes, 1);
@@ -114,7 +114,7 @@ async fn a_stopped_process_is_ended_after_the_grace_and_the_model_goes_on() {
         .infer_by(input(asks::ECHO), deadline)
         .await
         .expect_err("nobody answers");
-    assert_eq!(error.refusal, Some(Refusal::Deadline), "{error}");
+    assert_eq!(error.refusal, Some(EngineRefusal::Deadline), "{error}");
     assert!(
         began.elapsed() < Duration::from_millis(900),
         "{:?}",
@@ -137,7 +137,7 @@ async fn a_run_that_does_not_hear_is_ended_and_one_that_hears_is_not() {
             .infer_by(input(value), deadline)
             .await
             .expect_err("too late");
-        assert_eq!(error.refusal, Some(Refusal::Deadline), "{error}");
+        assert_eq!(error.refusal, Some(EngineRefusal::Deadline), "{error}");
     };
     for _ in 0..3 {
         call(asks::UNTIL_INTERRUPTED).await;
@@ -151,14 +151,14 @@ async fn a_run_that_does_not_hear_is_ended_and_one_that_hears_is_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_takes_memory_without_end_is_stopped_by_its_limit() {
     let model = load_with(LoadOptions {
-        lanes: Some(1),
+        instances: Some(1),
         working_bytes: Some(64 << 20),
         ..LoadOptions::default()
     });
     let error = ask(&model, asks::BLOAT)
         .await
         .expect_err("256 GiB are more than it may take");
-    assert_eq!(error.refusal, Some(Refusal::Ended), "{error}");
+    assert_eq!(error.refusal, Some(EngineRefusal::Ended), "{error}");
     assert!(error.message.contains("SIGABRT"), "{error}");
     assert_eq!(ask(&model, asks::ECHO).await, Ok(asks::ECHO));
 }
@@ -204,8 +204,8 @@ async fn a_model_that_ends_its_process_again_and_again_is_refused_at_once() {
     for _ in 0..40 {
         let error = ask(&model, asks::SIGSEGV).await.expect_err("it crashes");
         match error.refusal {
-            Some(Refusal::Ended) => {}
-            Some(Refusal::NotReady) => {
+            Some(EngineRefusal::Ended) => {}
+            Some(EngineRefusal::NotReady) => {
                 refused = Some(error);
                 break;
             }
@@ -224,7 +224,7 @@ async fn a_model_that_ends_its_process_again_and_again_is_refused_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_child_is_given_is_little() {
     let model = load(1);
-    // Standard input, output and error, the socket, the segments of a lane, and the folder that is listed.
+    // Standard input, output and error, the socket, the segments of an instance, and the folder that is listed.
     let descriptors = ask(&model, asks::DESCRIPTORS).await.unwrap();
     assert!(descriptors <= 3.0 + 1.0 + 4.0 + 2.0, "{descriptors}");
     assert_eq!(ask(&model, asks::SECRETS).await, Ok(0.0));
@@ -301,8 +301,8 @@ async fn many_callers_get_their_own_answers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_share_runs_get_their_own_answers() {
     let model = load_with(LoadOptions {
-        lanes: Some(1),
-        joining: Ok(penstock_nn::batching::DynamicBatching {
+        instances: Some(1),
+        batching: Ok(penstock_nn::batching::DynamicBatching {
             max_items: 16,
             ..Default::default()
         }),

@@ -1,5 +1,5 @@
-//! What a process of its own costs a call, beside the same engine on a thread. Nothing is asserted about time: machines differ
-//! and are shared.
+//! What a process of its own costs a call, beside the same engine on a thread. Nothing is asserted about time: machines
+//! differ and are shared.
 //!
 //! ```text
 //! cargo test --release --test worker_cost -- --ignored --nocapture

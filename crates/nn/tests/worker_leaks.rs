@@ -1,11 +1,11 @@
-//! What processes of models leave behind in the server: nothing. Alone in its file, because it counts what the whole
-//! process holds.
+//! Processes of models leave nothing behind in the server. The test is alone in its file, because it counts everything
+//! that the process holds.
 
 mod support;
 
 use std::time::Duration;
 
-use penstock_nn::Refusal;
+use penstock_nn::EngineRefusal;
 use support::child::*;
 use support::*;
 
@@ -58,7 +58,7 @@ async fn neither_unloaded_models_nor_restarts_leave_anything() {
         let error = ask(&model, asks::SIGSEGV)
             .await
             .expect_err("its process ended");
-        assert_eq!(error.refusal, Some(Refusal::Ended), "{error}");
+        assert_eq!(error.refusal, Some(EngineRefusal::Ended), "{error}");
         assert_eq!(ask(&model, asks::ECHO).await, Ok(asks::ECHO));
         assert_eq!(process(&model).restarts, restart);
     }

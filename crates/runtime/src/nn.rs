@@ -20,9 +20,10 @@ use crate::held::{HeldBytes, OverLimit};
 use crate::request::RequestContext;
 use bytes::Bytes;
 use penstock_core::nn_data::MAX_RETRY_AFTER_MS;
-use penstock_core::{GraphName, GraphTerms, NnData, NnWord, ShadowTensor};
+use penstock_core::{GraphName, GraphOptions, NnData, NnWord, ShadowTensor};
 use penstock_nn::{
-    CallOptions, ErrorCode, Handle, NnError, NnTensor, Refusal, Repository, Snapshot, Unavailable,
+    CallOptions, EngineRefusal, ErrorCode, Handle, NnError, NnTensor, Repository, Snapshot,
+    Unavailable,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,9 +67,9 @@ const MAX_SHOWN_CHARS: usize = 80;
 /// A tensor a guest made or is given. What it says of itself is checked when it is used.
 pub struct Tensor(NnTensor);
 /// A model a guest opened, and how its calls are treated. It keeps nothing in memory: what serves is asked for at each call.
-pub struct Graph(Handle, GraphTerms);
+pub struct Graph(Handle, GraphOptions);
 /// A model a guest may run.
-pub struct Context(Handle, GraphTerms);
+pub struct Context(Handle, GraphOptions);
 /// An error on its way to a guest.
 pub struct Error {
     code: errors::ErrorCode,
@@ -191,10 +192,10 @@ impl From<NnError> for Error {
             Own::Unknown => Wit::Unknown,
         };
         let word = match error.refusal {
-            Some(Refusal::QueueFull | Refusal::Shed) => Some(NnWord::QueueFull),
-            Some(Refusal::NotReady | Refusal::Ended) => Some(NnWord::NotReady),
-            Some(Refusal::RowsDepend) => Some(NnWord::RowsDepend),
-            Some(Refusal::Deadline | Refusal::Gone) | None => None,
+            Some(EngineRefusal::QueueFull | EngineRefusal::Shed) => Some(NnWord::QueueFull),
+            Some(EngineRefusal::NotReady | EngineRefusal::Ended) => Some(NnWord::NotReady),
+            Some(EngineRefusal::RowsDepend) => Some(NnWord::RowsDepend),
+            Some(EngineRefusal::Deadline | EngineRefusal::Gone) | None => None,
         };
         // Rounded up: who comes back too early is refused again.
         let retry_after_ms = error.retry_after.map(|wait| {
@@ -440,7 +441,7 @@ fn shadow(handle: &Handle, tensors: Vec<(String, NnTensor)>) -> Result<(), NnErr
 async fn run(
     handle: &Handle,
     inputs: Vec<(String, NnTensor)>,
-    asked: GraphTerms,
+    asked: GraphOptions,
     request: Option<RequestContext>,
 ) -> Result<Vec<(String, NnTensor)>, Error> {
     let allowed =
@@ -497,7 +498,7 @@ fn still_loading() -> NnError {
         message:
             "the deadline passed while the model was brought back into memory; allow more time"
                 .to_owned(),
-        refusal: Some(Refusal::Deadline),
+        refusal: Some(EngineRefusal::Deadline),
         retry_after: None,
     }
 }
@@ -506,7 +507,7 @@ fn gone() -> NnError {
     NnError {
         code: ErrorCode::Timeout,
         message: "the caller went away before the model answered; the call was given up".to_owned(),
-        refusal: Some(Refusal::Gone),
+        refusal: Some(EngineRefusal::Gone),
         retry_after: None,
     }
 }

@@ -1,4 +1,4 @@
-//! Where a model comes from, as it is written in `from`.
+//! The address of a model, as it is written in `from`.
 
 use crate::digest::Digest;
 use std::fmt;
@@ -25,7 +25,7 @@ pub enum Address {
         registry: String,
         /// The repository.
         repository: String,
-        /// A tag; `latest` where neither tag nor digest is given.
+        /// A tag; `latest` without a tag and a digest.
         tag: Option<String>,
         /// The digest of the manifest.
         digest: Option<Digest>,
@@ -42,11 +42,11 @@ pub enum Address {
 /// The longest address; servers refuse longer URLs.
 const MAX_ADDRESS_BYTES: usize = 4096;
 
-/// What addresses look like, for messages.
+/// The forms of addresses, for messages.
 const FORMS: &str = "a folder or file, https://…, s3://bucket/key, oci://registry/repository:tag or hf://owner/name@revision";
 
 impl Address {
-    /// Reads an address; the error says what is wrong with it, without repeating a secret in it.
+    /// Reads an address. The error names the fault without repeating a secret.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.len() > MAX_ADDRESS_BYTES || text.contains(char::is_control) {
             return Err(format!(
@@ -71,7 +71,7 @@ impl Address {
                 }
                 if !url.username().is_empty() || url.password().is_some() {
                     return Err(
-                        "has a user's name or password in it; give them by credentials_env or credentials_file"
+                        "contains a user name or password; give them by credentials_env or credentials_file"
                             .to_owned(),
                     );
                 }
@@ -96,7 +96,7 @@ impl Address {
         }
     }
 
-    /// The name a model gets where none is given.
+    /// A model name for sources without one.
     pub fn suggested_name(&self) -> Option<String> {
         let last = match self {
             Self::Path(path) => {
@@ -122,7 +122,7 @@ impl Address {
     }
 }
 
-/// The address without what may be secret: the query of a presigned URL.
+/// The address without the part that may be secret: the query of a presigned URL.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -191,7 +191,7 @@ fn oci(rest: &str) -> Result<Address, String> {
     };
     if !repository.split('/').all(part) {
         return wrong(
-            "has a repository that is none: it has lower-case letters, digits, `.`, `_`, `-` and `/`",
+            "has an invalid repository name; it may contain lower-case letters, digits, `.`, `_`, `-` and `/`",
         );
     }
     let is_tag = |tag: &str| {
@@ -199,7 +199,7 @@ fn oci(rest: &str) -> Result<Address, String> {
         (1..=128).contains(&tag.len()) && tag.bytes().all(plain)
     };
     if tag.is_some_and(|tag| !is_tag(tag)) {
-        return wrong("has a tag that is none");
+        return wrong("has an invalid tag");
     }
     let tag = match (tag, digest) {
         (None, None) => Some("latest"),
@@ -226,7 +226,7 @@ fn hub(rest: &str) -> Result<Address, String> {
         );
     }
     if !revision.split('/').all(plain) {
-        return Err("has a revision that is none; write a branch, tag or commit".to_owned());
+        return Err("has an invalid revision; write a branch, tag or commit".to_owned());
     }
     Ok(Address::Hub {
         repository: repository.to_owned(),

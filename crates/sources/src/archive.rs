@@ -1,7 +1,7 @@
-//! Archives: tar, tar.gz and zip, from anybody.
+//! Untrusted archives: tar, tar.gz and zip.
 //!
-//! Files come out of them and nothing else. A path that leads out, a link, a device, a path that comes twice, too many files
-//! or too many bytes end the pull; nothing of the archive is used then.
+//! Only plain files are unpacked. A path that leads out, a link, a device, a path that comes twice, too many files or
+//! too many bytes end the pull; nothing of the archive is used then.
 
 use crate::adapters::{Limits, too_large, too_many};
 use crate::arrange::path_fault;
@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// What an archive is.
+/// The format of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// A tar archive.
@@ -22,7 +22,7 @@ pub enum Form {
     Zip,
 }
 
-/// Bytes of a tar archive that are none of a file's: headers and padding, for each file.
+/// Bytes of a tar archive for headers and padding of each file.
 const TAR_OVERHEAD: u64 = 4096;
 
 /// Whether a file is an archive, by its first bytes.
@@ -38,7 +38,7 @@ pub fn form(path: &Path) -> std::io::Result<Option<Form>> {
     })
 }
 
-/// Takes what comes out: a path, and the bytes.
+/// Takes each unpacked file: its path and its bytes.
 pub type Sink<'a> = dyn FnMut(&str, &mut dyn Read) -> Result<u64, Error> + 'a;
 
 /// Gives each file to `sink`, which says how many bytes it read.
@@ -80,7 +80,7 @@ impl Out<'_, '_> {
                 "the archive has a file `{shown}`, which is not accepted: {fault}"
             )));
         }
-        // File systems that do not tell cases apart would let one overwrite the other.
+        // On a case-insensitive file system one would overwrite the other.
         if !self.seen.insert(path.to_lowercase()) {
             return Err(Error::refused(format!("the archive has `{shown}` twice")));
         }
@@ -102,7 +102,7 @@ fn broken(e: impl std::fmt::Display) -> Error {
 }
 
 fn tar(from: impl Read, out: &mut Out<'_, '_>) -> Result<(), Error> {
-    // What is skipped costs time, too.
+    // Skipping entries costs time, too.
     let overhead = TAR_OVERHEAD.saturating_mul(out.limits.files as u64 + 16);
     let most = out.limits.bytes.saturating_add(overhead);
     let mut archive = ::tar::Archive::new(from.take(most));
@@ -148,7 +148,7 @@ fn zip(mut file: File, out: &mut Out<'_, '_>) -> Result<(), Error> {
         if entry.is_dir() {
             continue;
         }
-        // The upper half of the mode says what kind of file it is; 0 where the archive does not say.
+        // The upper half of the mode is the kind of file; 0 if the archive does not give it.
         let kind = entry.unix_mode().unwrap_or(0) & 0o170_000;
         if kind != 0 && kind != 0o100_000 {
             return Err(Error::refused(format!(
@@ -195,7 +195,7 @@ mod tests {
         Ok(files)
     }
 
-    /// A tar archive whose names nobody has checked, as an attacker writes it.
+    /// A tar archive with unchecked names, as an attacker writes it.
     fn tar_of(entries: &[(&[u8], ::tar::EntryType, &[u8])]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (name, kind, body) in entries {

@@ -1,7 +1,7 @@
-//! Which of the files of a source become what of a model: a pure function of their paths.
+//! Decides which files of a source become which files of a model: a pure function of their paths.
 //!
 //! ```text
-//! model.toml, 1/model.onnx, …                 a folder as `models/` has it
+//! model.toml, 1/model.onnx, …                 a folder with the layout of `models/`
 //! model.toml, model.onnx, …                   the same without folders for versions
 //! MLmodel, model.onnx, …                      an MLflow model
 //! onnx/model.onnx, config.json, …             a Hugging Face repository
@@ -21,7 +21,7 @@ const MAX_NAME_BYTES: usize = 255;
 /// Folders within folders.
 const MAX_DEPTH: usize = 16;
 
-/// Where files go.
+/// The place of each file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Arrangement {
     /// Files of the model's folder, by name there; the path in the source is the value.
@@ -50,7 +50,7 @@ pub fn path_fault(path: &str) -> Option<&'static str> {
     })
 }
 
-/// The files that are worth downloading, where a source has more than a model needs.
+/// The files that are worth downloading, if a source has more than a model needs.
 pub fn choose<'a>(paths: &[&'a str], graph: Option<&str>) -> Result<BTreeSet<&'a str>, String> {
     if paths.contains(&CONTRACT) {
         return Ok(paths
@@ -69,14 +69,14 @@ pub fn choose<'a>(paths: &[&'a str], graph: Option<&str>) -> Result<BTreeSet<&'a
     Ok(chosen.collect())
 }
 
-/// Where each file goes. `text` reads a small file.
+/// Decides the place of each file. `text` reads a small file.
 pub fn arrange(
     paths: &[&str],
     version: u64,
     graph: Option<&str>,
     text: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Arrangement, String> {
-    // What tools hide; and a record of ours comes from nobody else.
+    // Tools hide such files, and only this server writes records.
     let is_hidden = |path: &&str| path.split('/').any(|name| name.starts_with('.'));
     let paths: Vec<&str> = paths
         .iter()
@@ -89,7 +89,7 @@ pub fn arrange(
         && !only.contains('/')
         && !only.ends_with(".xml")
     {
-        // A download may be called anything; what is no graph fails its load with a message of its own.
+        // A download may have any name. A file that is not a graph fails its load with its own message.
         let version = BTreeMap::from([(ONNX.to_owned(), (*only).to_owned())]);
         return Ok(Arrangement {
             version,
@@ -120,7 +120,7 @@ pub fn arrange(
         });
         bare(
             &stripped,
-            Some(&named.ok_or_else(|| format!("its MLmodel names {data}, which is not there"))?),
+            Some(&named.ok_or_else(|| format!("its MLmodel names {data}, which does not exist"))?),
         )?
     } else {
         bare(&stripped, graph)?
@@ -141,7 +141,7 @@ pub fn arrange(
     Ok(arranged)
 }
 
-/// The folder that everything is in, with its slash, as archives often have it; empty where there is none.
+/// The folder that all files are in, with its slash, as archives often have it; empty without one.
 fn top_folder<'a>(paths: &[&'a str]) -> &'a str {
     let Some(first) = paths
         .first()
@@ -245,7 +245,7 @@ fn bare(paths: &[&str], graph: Option<&str>) -> Result<Arrangement, String> {
     }
     let graph = the_graph(paths, graph)?;
     let folder = graph.rsplit_once('/').map_or("", |(folder, _)| folder);
-    // A graph names its weights by their path beside it.
+    // A graph names its weights by their path relative to its folder.
     for path in paths.iter().filter(|path| belongs(path, &graph, folder)) {
         let inside = path[folder.len()..].trim_start_matches('/');
         version.insert(inside.to_owned(), (*path).to_owned());
@@ -325,7 +325,7 @@ fn the_openvino<'a>(paths: &[&'a str]) -> Option<&'a str> {
     }
 }
 
-/// The graph: the one that is named, else where it usually is, else the only one.
+/// The graph: the named one, else the one at the usual place, else the only one.
 fn the_graph(paths: &[&str], named: Option<&str>) -> Result<String, String> {
     if let Some(named) = named {
         return match paths.contains(&named) {
@@ -565,7 +565,7 @@ mod tests {
                 &["MLmodel", "x.onnx"],
                 None,
                 MLFLOW,
-                "model.onnx, which is not there",
+                "model.onnx, which does not exist",
             ),
             (
                 &["MLmodel", "x.onnx"],

@@ -1,9 +1,9 @@
-//! What was fetched, by content.
+//! Downloaded files, by content.
 //!
 //! ```text
 //! blobs/ab/ab12…       a file, by its SHA-256; read-only
-//! sources/<key>.json   what a source was made of, the last time
-//! partial/<key>.part   a download that is not finished; its state is in <key>.json
+//! sources/<key>.json   the files that a source was made of, the last time
+//! partial/<key>.part   an unfinished download; its state is in <key>.json
 //! locks/<key>          held by the process that pulls the source
 //! lock                 held for reading by pulls, and for writing by prune
 //! ```
@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 const CHECKPOINT_BYTES: u64 = 16 << 20;
 /// Bytes that are copied at once.
 const CHUNK_BYTES: usize = 256 << 10;
-/// After this time nobody goes on with a partial download.
+/// Age after which a partial download is not resumed.
 const PARTIAL_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A file by its content.
@@ -41,17 +41,17 @@ pub struct Blob {
 pub struct Downloaded {
     /// Its path.
     pub path: String,
-    /// What the server named its state.
+    /// The server's own name for the file's state.
     pub validator: Option<String>,
     /// Its content.
     #[serde(flatten)]
     pub blob: Blob,
 }
 
-/// What a source was made of.
+/// The files that a source was made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
-    /// Where it was.
+    /// The source's address.
     pub from: String,
     /// Its sum.
     pub pin: Digest,
@@ -59,9 +59,9 @@ pub struct Known {
     pub identity: Option<String>,
     /// The key that signed it.
     pub signed_by: Option<String>,
-    /// What was downloaded.
+    /// The downloads.
     pub items: Vec<Downloaded>,
-    /// What came out of it, by path.
+    /// The files that came out of them, by path.
     pub files: BTreeMap<String, Blob>,
 }
 
@@ -76,7 +76,7 @@ pub struct Guard {
     _files: Vec<File>,
 }
 
-/// What prune did.
+/// The result of a prune.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
     /// Files that went.
@@ -100,7 +100,7 @@ impl Cache {
         })
     }
 
-    /// Where a blob is.
+    /// The path of a blob.
     pub fn blob(&self, sha256: Digest) -> PathBuf {
         let name = sha256.to_string();
         self.root.join("blobs").join(&name[..2]).join(name)
@@ -134,7 +134,7 @@ impl Cache {
         let _ = std::fs::remove_file(self.blob(sha256));
     }
 
-    /// Keeps what is read, and says what it is.
+    /// Stores the bytes of a reader, and returns their checksum and size.
     pub fn keep(&self, from: &mut dyn Read) -> Result<Blob, Error> {
         let cannot = |e| Error::io("write to the cache", e);
         let mut file = tempfile::NamedTempFile::new_in(self.root.join("tmp")).map_err(cannot)?;
@@ -146,7 +146,7 @@ impl Cache {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-                // Of an archive whose checksum is wrong, too.
+                // This covers an archive with a wrong checksum, too.
                 Err(e) => return Err(Error::refused(format!("a file cannot be read: {e}"))),
             };
             hasher.update(&buffer[..count]);
@@ -174,7 +174,7 @@ impl Cache {
         let cannot = |e| Error::io(format!("write {}", to.display()), e);
         let folder = to.parent().unwrap_or(&self.root);
         std::fs::create_dir_all(folder).map_err(cannot)?;
-        // Versions share it: what changes one would change all.
+        // Versions share the file, so a change to one would change all.
         std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o444)).map_err(cannot)?;
         std::fs::rename(file, &to).map_err(cannot)?;
         sync_folder(folder).map_err(cannot)
@@ -185,12 +185,12 @@ impl Cache {
         self.root.join("sources").join(format!("{key}.json"))
     }
 
-    /// What a source was made of the last time.
+    /// The files that a source was made of the last time.
     pub fn known(&self, key: &str) -> Option<Known> {
         serde_json::from_slice(&std::fs::read(self.source(key)).ok()?).ok()
     }
 
-    /// Remembers what a source was made of.
+    /// Remembers the files that a source was made of.
     pub fn remember(&self, key: &str, known: &Known) -> Result<(), Error> {
         let text = serde_json::to_vec_pretty(known).map_err(|e| Error::local(e.to_string()))?;
         write_whole(&self.source(key), &text)
@@ -229,7 +229,8 @@ impl Cache {
         opened.map_err(|e| Error::io(format!("open {}", path.display()), e))
     }
 
-    /// Removes what no source in `keys` was made of and no sum in `used` names. `dry` only counts.
+    /// Removes entries that are neither part of a source in `keys` nor named by a checksum in `used`. `dry` only
+    /// counts.
     pub fn prune(
         &self,
         keys: &BTreeSet<String>,
@@ -261,7 +262,7 @@ impl Cache {
             use std::os::unix::fs::MetadataExt;
             let found = std::fs::metadata(path)?;
             pruned.files += 1;
-            // What a version still holds under another name takes no less room afterwards.
+            // A blob that a version still holds under another name frees no room.
             pruned.bytes += if found.nlink() > 1 { 0 } else { found.len() };
             if dry {
                 Ok(())
@@ -279,7 +280,7 @@ impl Cache {
                 }
             }
         }
-        // Nobody holds a lock, so nobody writes these.
+        // No process holds a lock, so no process writes these.
         for (path, _) in files(&self.root.join("tmp")).map_err(cannot)? {
             remove(&path).map_err(cannot)?;
         }
@@ -298,7 +299,7 @@ impl Cache {
         Ok(pruned)
     }
 
-    /// A download that goes on where it ended.
+    /// A download that resumes where it ended.
     pub fn partial(&self, key: &str) -> Result<Partial, Error> {
         Partial::open(&self.root.join("partial").join(format!("{key}.part")))
     }
@@ -352,7 +353,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     sync_folder(folder).map_err(cannot)
 }
 
-/// What is known of a partial download.
+/// The state of a partial download.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
     validator: Option<String>,
@@ -392,7 +393,7 @@ impl Partial {
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default();
         let length = partial.file.metadata().map_err(cannot)?.len();
-        // After a crash of the machine, what was not forced to the disk may be zeros.
+        // After a crash of the machine, bytes that were not synced to the disk may be zeros.
         let good = if state.boot == boot() {
             length
         } else {
@@ -424,17 +425,17 @@ impl Partial {
         self.bytes
     }
 
-    /// What the server named the state of the file.
+    /// The server's own name for the file's state.
     pub fn validator(&self) -> Option<&str> {
         self.state.validator.as_deref()
     }
 
-    /// The sum of what is there.
+    /// The checksum of the bytes so far.
     pub fn sum(&self) -> Digest {
         self.hasher.clone().finish()
     }
 
-    /// Forgets all of it; what comes next is of this state.
+    /// Drops all bytes; the next ones belong to this state of the file.
     pub fn start_over(&mut self, validator: Option<String>) -> Result<(), Error> {
         use std::io::Seek;
         let cannot = |e| Error::io("write to the cache", e);
@@ -447,7 +448,7 @@ impl Partial {
             synced: 0,
             boot: boot(),
         };
-        // Before its bytes: bytes of one state must not be taken for those of another.
+        // Saved before the bytes: bytes of one state must not be taken for those of another.
         self.save()
     }
 
@@ -464,7 +465,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Forces what is there to the disk.
+    /// Syncs the bytes so far to the disk.
     pub fn checkpoint(&mut self) -> Result<(), Error> {
         self.file
             .sync_data()
@@ -485,7 +486,7 @@ impl Partial {
     }
 }
 
-/// A name of this start of the machine; empty where there is none, which then never matches.
+/// An identifier of this start of the machine; empty without one, which then never matches.
 fn boot() -> String {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     id.map(|id| id.trim().to_owned())

@@ -13,7 +13,7 @@ const MAX_BYTES: u64 = 64 << 10;
 /// Reads environment variables; a parameter, so that tests need not set any.
 pub type Environment = dyn Fn(&str) -> Option<String> + Send + Sync;
 
-/// Credentials, which never show themselves.
+/// Credentials. Their debug form does not show them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -29,7 +29,7 @@ impl Secret {
         Self(text.trim().to_owned())
     }
 
-    /// User and password, where it has a colon.
+    /// User and password, if it has a colon.
     pub fn pair(&self) -> Option<(&str, &str)> {
         self.0.split_once(':')
     }
@@ -85,7 +85,7 @@ pub fn small_file(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// What `docker login` kept for a registry.
+/// The credentials that `docker login` kept for a registry.
 pub fn docker(registry: &str, environment: &Environment) -> Option<Secret> {
     let folder = environment("DOCKER_CONFIG")
         .map(std::path::PathBuf::from)

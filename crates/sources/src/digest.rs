@@ -79,7 +79,7 @@ impl From<Digest> for String {
     }
 }
 
-/// A sum that grows with what is written.
+/// A checksum that is updated with each write.
 #[derive(Clone, Default)]
 pub struct Hasher(sha2::Sha256);
 

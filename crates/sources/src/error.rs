@@ -1,16 +1,16 @@
-//! Why a model could not be had.
+//! The reason that a model could not be pulled.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What kind of failure it is; this decides whether the cache may answer instead.
+/// The kind of a failure. It decides whether the cache may serve instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The source could not be reached, or is out of order. What was pulled before may serve.
+    /// The source could not be reached, or has failed. An earlier pull may serve.
     Unreachable,
-    /// The source answered, and what it said or sent is not what was asked for.
+    /// The source answered, and its answer or its data is not acceptable.
     Refused,
-    /// This machine: its disk, its settings.
+    /// The fault is on this machine: its disk or its settings.
     Local,
 }
 
@@ -19,9 +19,9 @@ pub enum Kind {
 pub struct Error {
     /// Its kind.
     pub kind: Kind,
-    /// What was wrong, where, and what to do.
+    /// The problem, its place and the remedy.
     pub message: String,
-    /// How long the server asks to wait before the next try.
+    /// The wait that the server asks for before the next try.
     pub after: Option<Duration>,
 }
 
@@ -40,7 +40,7 @@ impl Error {
         Self::new(Kind::Unreachable, message.into())
     }
 
-    /// The source sent something that is not taken.
+    /// The source sent something that is not accepted.
     pub fn refused(message: impl Into<String>) -> Self {
         Self::new(Kind::Refused, message.into())
     }

@@ -1,9 +1,10 @@
-//! HTTP for downloads: TLS by the machine's authorities, redirects followed by hand, every wait bounded.
+//! HTTP for downloads: TLS with the machine's authorities, redirects followed here, every wait bounded.
 //!
 //! Decisions:
 //!
-//! - **Credentials go to the origin they are for** and not to where it redirects.
-//! - **No step down.** From https nothing leads to http, and http is for this machine's own addresses.
+//! - **Credentials go only to their own origin**, not to a redirect's target.
+//! - **No downgrade.** A redirect from https to http is refused, and http is allowed only for this machine's own
+//!   addresses.
 //! - **One connection for each file.** Models are few and large.
 
 use crate::address::redacted;
@@ -29,14 +30,14 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use url::{Host, Url};
 
-/// Bytes of the headers of an answer.
+/// Most bytes of a response's headers.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 /// Redirects of one request; hubs need two, and a loop needs an end.
 const MAX_REDIRECTS: usize = 8;
-/// For a connection and its TLS handshake.
+/// Time limit of a connection with its TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Asks servers.
+/// An HTTP client for downloads.
 #[derive(Clone)]
 pub struct Client {
     tls: Arc<ClientConfig>,
@@ -44,10 +45,10 @@ pub struct Client {
     idle: Duration,
 }
 
-/// What to ask for.
+/// A request.
 #[derive(Clone, Debug)]
 pub struct Get<'a> {
-    /// Where.
+    /// The address.
     pub url: &'a Url,
     /// The `Authorization` header, for the origin of `url` alone.
     pub authorization: Option<HeaderValue>,
@@ -67,7 +68,7 @@ impl<'a> Get<'a> {
 }
 
 /// An answer whose body has not been read.
-pub struct Answer {
+pub struct Response {
     /// Its status and headers.
     pub status: StatusCode,
     /// Its headers.
@@ -85,13 +86,13 @@ impl Drop for AbortOnDrop {
     }
 }
 
-impl Answer {
+impl Response {
     /// A header as text.
     pub fn header(&self, name: &HeaderName) -> Option<String> {
         Some(self.headers.get(name)?.to_str().ok()?.to_owned())
     }
 
-    /// What matters of it for a transfer.
+    /// The parts of it that matter for a transfer.
     pub fn head(&self) -> Head {
         Head {
             status: self.status.as_u16(),
@@ -103,7 +104,7 @@ impl Answer {
         }
     }
 
-    /// Whether it is a page for people, which a model never is.
+    /// Whether it is a web page, which a model never is.
     pub fn is_page(&self) -> bool {
         self.header(&CONTENT_TYPE)
             .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
@@ -183,14 +184,14 @@ impl Client {
         })
     }
 
-    /// Refuses a URL that may not be asked.
+    /// Refuses a URL that downloads may not use.
     pub fn allowed(&self, url: &Url) -> Result<(), Error> {
         match url.scheme() {
             "https" => Ok(()),
             "http" if self.allow_plain || is_loopback(url) => Ok(()),
             "http" => Err(Error::refused(format!(
-                "{} is plain http, which anybody on the way can change; use https, or set allow_plain_http = true in \
-                 [models.pull]",
+                "{} is plain http, which anyone on the network path can change; use https, or set \
+                 allow_plain_http = true in [models.pull]",
                 redacted(url)
             ))),
             other => Err(Error::refused(format!(
@@ -200,7 +201,7 @@ impl Client {
     }
 
     /// Asks, and follows redirects.
-    pub async fn get(&self, get: &Get<'_>) -> Result<Answer, Error> {
+    pub async fn get(&self, get: &Get<'_>) -> Result<Response, Error> {
         let mut url = get.url.clone();
         let mut authorization = get.authorization.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -215,7 +216,12 @@ impl Client {
             let next = to
                 .as_deref()
                 .and_then(|to| url.join(to).ok())
-                .ok_or_else(|| Error::refused(format!("{} redirects to no URL", redacted(&url))))?;
+                .ok_or_else(|| {
+                    Error::refused(format!(
+                        "{} redirects to an address that is not a URL",
+                        redacted(&url)
+                    ))
+                })?;
             if url.scheme() == "https" && next.scheme() != "https" {
                 return Err(Error::refused(format!(
                     "{} redirects to {}, which is not https; it was not followed",
@@ -239,7 +245,7 @@ impl Client {
         url: &Url,
         authorization: Option<&HeaderValue>,
         headers: &[(HeaderName, HeaderValue)],
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         let at = url.host_str().unwrap_or_default().to_owned();
         let port = url.port_or_known_default().unwrap_or(443);
         let away = |what: &dyn std::fmt::Display| {
@@ -257,7 +263,7 @@ impl Client {
             .await
             .map_err(late)?;
         let stream = stream.map_err(|e| away(&e))?;
-        // Small requests and large answers: nothing is gained by waiting.
+        // Requests are small and responses large, so delaying packets gains nothing.
         let _ = stream.set_nodelay(true);
         let target = match url.query() {
             Some(query) => format!("{}?{query}", url.path()),
@@ -270,7 +276,7 @@ impl Client {
         let mut request = http::Request::get(target)
             .header(HOST, authority)
             .header(USER_AGENT, concat!("penstock/", env!("CARGO_PKG_VERSION")))
-            // Sums are of the bytes as they are kept.
+            // Checksums are those of the uncompressed bytes.
             .header(ACCEPT_ENCODING, "identity");
         for (name, value) in headers {
             request = request.header(name, value);
@@ -302,7 +308,7 @@ impl Client {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         request: http::Request<Empty<Bytes>>,
         url: &Url,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         let failed = |e: &dyn std::fmt::Display| {
             Error::unreachable(format!("{} did not answer: {e}", redacted(url)))
         };
@@ -312,15 +318,20 @@ impl Client {
             .await
             .map_err(|e| failed(&e))?;
         let connection = AbortOnDrop(tokio::spawn(async move {
-            // How it ends is told where the body is read.
+            // Its end is noticed where the body is read.
             let _ = connection.await;
         }));
         let answer = tokio::time::timeout(self.idle, sender.send_request(request)).await;
         let answer = answer
-            .map_err(|_| failed(&format!("nothing came for {} s", self.idle.as_secs())))?
+            .map_err(|_| {
+                failed(&format!(
+                    "no response came within {} s",
+                    self.idle.as_secs()
+                ))
+            })?
             .map_err(|e| failed(&e))?;
         let (parts, body) = answer.into_parts();
-        Ok(Answer {
+        Ok(Response {
             status: parts.status,
             headers: parts.headers,
             body,

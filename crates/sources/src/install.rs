@@ -1,7 +1,8 @@
-//! How what was pulled becomes a version of a model, and whether it still is what was pulled.
+//! Turns a pull's files into a version of a model, and checks later whether the version is unchanged.
 //!
-//! A version's folder is made beside its place and appears there by a rename, with its record in it. Its large files share
-//! their bytes with the cache: as reflinks where the file system has them, else as hard links, else as copies.
+//! A version's folder is made under a temporary name and appears at its place by a rename, with its record in it. Its
+//! large files share their bytes with the cache: as reflinks if the file system has them, else as hard links, else as
+//! copies.
 
 use crate::arrange::Arrangement;
 use crate::cache::{Blob, Cache, sync_folder, write_whole};
@@ -15,19 +16,19 @@ use std::path::{Path, PathBuf};
 
 /// The record in a version's folder; models do not have hidden files.
 pub const RECORD: &str = ".penstock.json";
-/// What folders that are being made begin with; the server does not look at hidden folders.
+/// Prefix of folders that are being made. The server ignores hidden folders.
 const STAGE: &str = ".pull-";
 /// Files up to here are copied: people edit contracts and labels, and no other version must change with them.
 const COPIED_BYTES: u64 = 256 << 10;
 /// The largest record that is read.
 const MAX_RECORD_BYTES: u64 = 64 << 20;
 
-/// Where a version came from, and what it was.
+/// The origin and the contents of a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Its address, without secrets.
     pub from: String,
-    /// Under which key the cache knows the source.
+    /// The source's key in the cache.
     pub source: String,
     /// Its sum.
     pub sha256: Digest,
@@ -37,7 +38,7 @@ pub struct Record {
     /// The key that signed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<String>,
-    /// When it was pulled, in seconds since 1970.
+    /// The time of the pull, in seconds since 1970.
     pub pulled_s: u64,
     /// Files of the version's folder.
     pub files: BTreeMap<String, Blob>,
@@ -45,10 +46,10 @@ pub struct Record {
     pub beside: BTreeMap<String, Blob>,
 }
 
-/// What became of an installation.
+/// The result of an installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Installed {
-    /// Whether a version of that number was there.
+    /// Whether it replaced a version of that number.
     pub replaced: bool,
     /// Files of the model's folder that were changed since they were pulled, or are the operator's own, and were kept.
     pub kept: Vec<String>,
@@ -71,7 +72,7 @@ pub fn whole(models: &Path, name: &str, version: u64, record: &Record) -> bool {
     let there = |path: PathBuf, blob: &Blob| {
         std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == blob.bytes)
     };
-    // What lies beside may have been edited, but must be there.
+    // Files beside the version may have been edited, but must exist.
     record
         .files
         .iter()
@@ -108,7 +109,7 @@ pub fn install(
     let place = folder.join(&number);
     if place.exists() && self::record(models, name, version).is_none() {
         return Err(Error::local(format!(
-            "version {version} of model {name} is there and was not pulled; remove {}, or pull as another version",
+            "version {version} of model {name} exists and was not pulled; remove {}, or pull as another version",
             place.display()
         )));
     }
@@ -165,7 +166,7 @@ pub fn install(
         installed.replaced = true;
         let swapped = rustix::fs::renameat_with(CWD, &stage, CWD, &place, RenameFlags::EXCHANGE);
         if swapped.is_err() {
-            // File systems without an exchange: for a moment there is no such version, and never half of one.
+            // On file systems without an exchange the version is missing for a moment. It is never half there.
             let old = folder.join(format!("{STAGE}{version}-old"));
             remove(&old)?;
             std::fs::rename(&place, &old).map_err(cannot("move", &place))?;
@@ -180,7 +181,7 @@ pub fn install(
     Ok(installed)
 }
 
-/// What versions of a model put beside themselves when they were pulled.
+/// The files that versions of a model put beside themselves when they were pulled.
 fn pulled_beside(folder: &Path) -> Vec<(String, Digest)> {
     let versions = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let records = versions.filter_map(|entry| {
@@ -242,18 +243,18 @@ fn put_copy(cache: &Cache, blob: &Blob, to: &Path) -> Result<(), Error> {
     file.sync_all().map_err(cannot)
 }
 
-/// Whether a version is still what was pulled.
+/// The result of comparing a version with its pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The model.
     pub name: String,
     /// Its version.
     pub version: u64,
-    /// Where it came from.
+    /// The record of the pull.
     pub record: Record,
-    /// Files that are not what they were, and how.
+    /// Files that have changed, and how.
     pub faults: Vec<String>,
-    /// Files beside the versions that somebody edited; that is allowed.
+    /// Files beside the versions that were edited; that is allowed.
     pub edited: Vec<String>,
 }
 
@@ -315,7 +316,8 @@ pub fn verify(models: &Path, hash: bool) -> Result<Vec<Verdict>, Error> {
     Ok(verdicts)
 }
 
-/// Paths of the files below a folder. It was made from a bounded listing; what was added since is bounded by the disk.
+/// Paths of the files below a folder. The folder was made from a bounded listing; files added since are bounded by the
+/// disk.
 fn below(folder: &Path, prefix: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

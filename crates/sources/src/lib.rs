@@ -1,9 +1,9 @@
-//! Models from elsewhere: an address is resolved, downloaded, checked, unpacked and installed.
+//! Pulls models from other places: an address is resolved, downloaded, checked, unpacked and installed.
 //!
-//! * [`settings`], [`address`]: what the operator asks for;
-//! * [`plan`], [`transfer`], [`retry`], [`arrange`]: what to do next, as pure functions;
-//! * [`http`], [`adapters`]: how it is fetched; [`archive`]: how it is unpacked;
-//! * [`cache`]: what was fetched, by content; [`install`]: how it becomes a version of a model;
+//! * [`settings`], [`address`]: the operator's settings;
+//! * [`plan`], [`transfer`], [`retry`], [`arrange`]: the next steps, as pure functions;
+//! * [`http`], [`adapters`]: downloads; [`archive`]: unpacking;
+//! * [`cache`]: downloaded files, by content; [`install`]: making a version of a model;
 //! * [`pull`]: performs the plan.
 
 pub mod adapters;

@@ -1,15 +1,15 @@
-//! What to do next for one source: a pure function of what is wanted, what is held and what the source answered.
+//! The next step for one source: a pure function of the settings, the files on this machine and the source's answer.
 //!
 //! Decisions:
 //!
-//! - **A pin needs no network.** What is installed or cached under the pinned sum is what is wanted.
-//! - **Without a pin the source is asked every time**, and answers from before serve only while it cannot be reached.
-//! - **Nothing is installed that does not have the pinned sum and the required signature.** Only one step installs, and it
+//! - **A pin needs no network.** A file with the pinned checksum, installed or in the cache, is the wanted one.
+//! - **Without a pin the source is asked every time**, and earlier files serve only while it cannot be reached.
+//! - **Nothing is installed without the pinned checksum and the required signature.** Only one step installs, and it
 //!   follows that comparison.
 
 use crate::digest::Digest;
 
-/// What the operator asks for.
+/// The operator's wishes for a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The sum that it must have.
@@ -18,7 +18,7 @@ pub struct Wanted {
     pub signed: bool,
 }
 
-/// What is on this machine, installed or in the cache.
+/// Files on this machine, installed or in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     /// Its sum.
@@ -29,25 +29,25 @@ pub struct Held {
     pub whole: bool,
 }
 
-/// What the source answered.
+/// The source's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remote {
-    /// It was not asked.
+    /// The source was not asked.
     NotAsked,
-    /// It could not be reached, and why.
+    /// The source could not be reached, with the reason.
     Unreachable(String),
-    /// It refused, and why.
+    /// The source refused, with the reason.
     Refused(String),
-    /// What it has.
+    /// The list of its files.
     Listed {
-        /// Its sum, where the source states one.
+        /// Its checksum, if the source states one.
         pin: Option<Digest>,
         /// The files that are not in the cache, by their place in the listing.
         missing: Vec<usize>,
     },
 }
 
-/// What was made of the downloads.
+/// The files made of the downloads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Made {
     /// Its sum.
@@ -56,7 +56,7 @@ pub struct Made {
     pub signed: bool,
 }
 
-/// Why nothing is to be done.
+/// The reason that there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// It has the pinned sum.
@@ -70,19 +70,19 @@ pub enum Kept {
 /// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// What is installed stays.
+    /// Keep the installed files.
     Keep(Kept),
-    /// Install what is in the cache.
+    /// Install the files in the cache.
     InstallCached,
-    /// Ask the source what it has.
+    /// Ask the source for its files.
     Ask,
     /// Download these.
     Fetch(Vec<usize>),
     /// Unpack the downloads, and check signature and sum.
     Make,
-    /// Install what was made.
+    /// Install the files that were made.
     Install,
-    /// Give up, and say why.
+    /// Give up, with the reason.
     GiveUp(String),
 }
 
@@ -321,7 +321,7 @@ mod tests {
     }
 
     proptest! {
-        /// Performs the plan against a source that holds `offered`, or is away, and looks at what comes of it.
+        /// Performs the plan against a source that holds `offered`, or is away, and checks the result.
         #[test]
         fn a_plan_ends_and_never_installs_what_is_not_wanted(
             pin in proptest::option::of(0u8..3), signed in any::<bool>(), installed in helds(), cached in helds(),

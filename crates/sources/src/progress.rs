@@ -1,8 +1,8 @@
-//! How far a pull is.
+//! The progress of a pull.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Is told how far a pull is.
+/// Receives the progress of a pull.
 pub trait Progress: Send + Sync {
     /// A step begins.
     fn step(&self, text: &str);
@@ -16,7 +16,7 @@ pub trait Progress: Send + Sync {
     }
 }
 
-/// Tells nobody, and can be stopped.
+/// Reports nothing, and can be stopped.
 #[derive(Debug, Default)]
 pub struct Silent {
     stop: AtomicBool,

@@ -1,4 +1,4 @@
-//! How long to wait before a download is tried again, and when to stop trying.
+//! The waits before a download is tried again, and the end of trying.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(20);
 /// The longest wait that a server may ask for with Retry-After. One that asks for more is given up.
 pub const LONGEST_ASKED: Duration = Duration::from_secs(120);
-/// Tries in a row that bring nothing new.
+/// Most tries in a row without progress.
 pub const FRUITLESS_TRIES: u32 = 6;
 /// Tries of one download, fruitful or not: a connection that breaks every few bytes must end, too.
 pub const ALL_TRIES: u32 = 200;
 
-/// What has been tried of one download.
+/// The tries of one download so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tries {
-    /// All of them.
+    /// All tries.
     pub all: u32,
-    /// Those since something new last came.
+    /// Tries since the last progress.
     pub fruitless: u32,
 }
 
 impl Tries {
-    /// One more, which brought something or not.
+    /// The state after one more try.
     pub fn and(self, fruitful: bool) -> Self {
         Self {
             all: self.all + 1,
@@ -32,7 +32,7 @@ impl Tries {
     }
 }
 
-/// The wait before the next try, or `None` where there is none. `random` is from 0 to 1: full jitter, so that clients that
+/// The wait before the next try, or `None` if there is none. `random` is from 0 to 1: full jitter, so that clients that
 /// failed together do not come back together. `left` is the time until the deadline.
 pub fn pause(
     tries: Tries,
@@ -47,7 +47,7 @@ pub fn pause(
     let own = doubled.min(LONGEST).mul_f64(random.clamp(0.0, 1.0));
     let wait = match asked {
         Some(asked) if asked > LONGEST_ASKED => return None,
-        // Those that were asked to wait for the same time would come back together.
+        // Clients that were asked to wait for the same time would otherwise come back together.
         Some(asked) => asked + own.min(FIRST),
         None => own,
     };

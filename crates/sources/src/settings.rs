@@ -1,4 +1,4 @@
-//! What the operator says of sources: `[[models.sources]]` and `[models.pull]`.
+//! The operator's settings for sources: `[[models.sources]]` and `[models.pull]`.
 
 use crate::address::Address;
 use crate::digest::Digest;
@@ -14,20 +14,20 @@ use std::time::Duration;
 pub struct SourceSettings {
     /// The model that it becomes.
     pub name: String,
-    /// Where it is; `{version}` in it stands for the version's number.
+    /// The address; `{version}` in it stands for the version's number.
     pub from: String,
-    /// The version that it becomes; 1 where neither this nor `versions` is given.
+    /// The version that it becomes; 1 if neither this nor `versions` is given.
     pub version: Option<u64>,
     /// Several versions, each from its own address.
     #[serde(default)]
     pub versions: Vec<u64>,
     /// The SHA-256 that it must have.
     pub sha256: Option<Digest>,
-    /// The graph's file in it, where there are several.
+    /// The graph's file in it, if there are several.
     pub graph: Option<String>,
-    /// The minisign public key of who must have signed it: the key itself, or a file that holds it.
+    /// The minisign public key of the required signer: the key itself, or a file that holds it.
     pub signature_key: Option<String>,
-    /// Where its signature is, for a single file; without it, at the address with `.minisig` behind it.
+    /// The address of the signature of a single file; without it, the file's address with `.minisig` behind it.
     pub signature: Option<String>,
     /// The environment variable with the credentials.
     pub credentials_env: Option<String>,
@@ -39,7 +39,7 @@ pub struct SourceSettings {
     pub region: Option<String>,
 }
 
-/// `[models.pull]`: what pulling may cost, and whom it trusts.
+/// `[models.pull]`: the limits and the trust of pulls.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PullSettings {
@@ -70,7 +70,7 @@ impl Default for PullSettings {
             idle_timeout_ms: 30_000,
             // Several times the largest models that such a server holds in memory.
             max_bytes: 32 << 30,
-            // What the repository looks at in the folder of a version.
+            // The number of files that the repository looks at in the folder of a version.
             max_files: 4096,
             // More share one network, and each holds a core while it is hashed.
             at_once: 4,
@@ -90,7 +90,7 @@ const MAX_AT_ONCE: usize = 64;
 const MAX_FILES: usize = 100_000;
 
 impl PullSettings {
-    /// What is wrong with them: setting and message.
+    /// The faults: setting and message.
     pub fn faults(&self) -> Vec<(String, String)> {
         let Self {
             timeout_ms,
@@ -117,7 +117,7 @@ impl PullSettings {
         faults
     }
 
-    /// How long pulling one model may take.
+    /// The time limit for pulling one model.
     pub fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)
     }
@@ -130,7 +130,7 @@ pub struct Source {
     pub name: String,
     /// Its version.
     pub version: u64,
-    /// Where it is.
+    /// The address.
     pub from: Address,
     /// The sum it must have.
     pub sha256: Option<Digest>,
@@ -138,7 +138,7 @@ pub struct Source {
     pub graph: Option<String>,
     /// The minisign public key, or a file that holds it.
     pub signature_key: Option<String>,
-    /// Where its signature is.
+    /// The address of the signature.
     pub signature: Option<String>,
     /// The environment variable with the credentials.
     pub credentials_env: Option<String>,
@@ -161,7 +161,7 @@ impl SourceSettings {
             (Some(_), [_, ..]) => {
                 return Err((
                     "versions",
-                    "cannot stand beside version; write one of them".to_owned(),
+                    "cannot be used together with version; write one of them".to_owned(),
                 ));
             }
             (version, []) => vec![version.unwrap_or(1)],
@@ -189,7 +189,7 @@ impl SourceSettings {
             return Err((setting, message.to_owned()));
         }
         if self.credentials_env.is_some() && self.credentials_file.is_some() {
-            let message = "cannot stand beside credentials_env; write one of them";
+            let message = "cannot be used together with credentials_env; write one of them";
             return Err(("credentials_file", message.to_owned()));
         }
         if let Some(endpoint) = &self.endpoint
@@ -231,7 +231,7 @@ impl SourceSettings {
     }
 }
 
-/// What is wrong with a list of sources: entry, setting and message.
+/// The faults of a list of sources: entry, setting and message.
 pub fn faults(sources: &[SourceSettings]) -> Vec<(usize, &'static str, String)> {
     let mut faults = Vec::new();
     if sources.len() > MAX_SOURCES {

@@ -6,11 +6,11 @@ use minisign_verify::{PublicKey, Signature};
 use std::io::Read;
 use std::path::Path;
 
-/// The list of sums that is signed where a model is several files.
+/// The list of checksums that is signed if a model has several files.
 pub const SUMS: &str = "SHA256SUMS";
-/// Its signature.
+/// The file with the signature of [`SUMS`].
 pub const SUMS_SIGNATURE: &str = "SHA256SUMS.minisig";
-/// What is added to a file's name for its signature.
+/// The suffix of a signature's file name.
 pub const ENDING: &str = ".minisig";
 /// The largest signature that is read; real ones have some hundred bytes.
 pub const MAX_BYTES: usize = 16 << 10;
@@ -36,7 +36,7 @@ pub fn key(text: &str, folder: &Path) -> Result<PublicKey, Error> {
 pub fn check(key: &PublicKey, signature: &str, file: &Path) -> Result<(), Error> {
     let bad = |e: minisign_verify::Error| {
         Error::refused(format!(
-            "its signature is not good: {e}; nothing was installed"
+            "its signature is not valid: {e}; nothing was installed"
         ))
     };
     let signature = Signature::decode(signature).map_err(bad)?;

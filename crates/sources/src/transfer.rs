@@ -1,23 +1,23 @@
-//! How one file is asked for, and what an answer means for the part of it that is there.
+//! The request for one file, and the meaning of a response for the part of it that is there.
 
 use crate::retry::LONGEST_ASKED;
 use std::time::{Duration, SystemTime};
 
-/// The part of a file that is there.
+/// The part of a file that was downloaded before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part {
     /// Its bytes.
     pub bytes: u64,
-    /// What the server named its state: a strong entity tag, or a time of change.
+    /// The server's own name for the file's state: a strong entity tag, or a time of change.
     pub validator: Option<String>,
-    /// Whether the address stands for one content for ever, so that a part needs no validator.
+    /// Whether the address always has the same content, so that a part needs no validator.
     pub immutable: bool,
 }
 
-/// The headers of a request that depend on what is there.
+/// The headers of a request that depend on the downloaded part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
-    /// The first byte that is asked for, where it is not the first of the file.
+    /// The first byte of the requested range, unless it is the first of the file.
     pub from: Option<u64>,
     /// Send the whole file if it is no longer this.
     pub if_range: Option<String>,
@@ -25,14 +25,15 @@ pub struct Conditions {
     pub if_none_match: Option<String>,
 }
 
-/// What to ask for: the rest, where a part is there that can be told from another state of the file.
+/// The conditions of the next request: the rest of the file, if the part that is there can be told from another state
+/// of the file.
 pub fn conditions(part: &Part, cached: Option<&str>) -> Conditions {
     let if_range = part.validator.clone().filter(|tag| is_strong(tag));
     let resumes = part.bytes > 0 && (if_range.is_some() || part.immutable);
     Conditions {
         from: resumes.then_some(part.bytes),
         if_range: if_range.filter(|_| resumes),
-        // Both together would answer 304 for the state in the cache and leave the part unfinished: harmless, and wanted.
+        // With both, a server answers 304 if the cached state is current. The part then stays unfinished, which is harmless.
         if_none_match: cached.filter(|tag| tag.ends_with('"')).map(str::to_owned),
     }
 }
@@ -42,7 +43,7 @@ fn is_strong(tag: &str) -> bool {
     !tag.starts_with("W/")
 }
 
-/// What a server answered, as far as it matters here.
+/// The parts of a response that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// The status.
@@ -55,10 +56,10 @@ pub struct Head {
     pub validator: Option<String>,
 }
 
-/// What to do with an answer.
+/// The action that follows from a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// What is in the cache is what the server has.
+pub enum Action {
+    /// The file in the cache is the server's present one.
     Unchanged,
     /// The body follows the part; all of it will have so many bytes.
     Append {
@@ -76,33 +77,33 @@ pub enum Answer {
     Forget,
     /// Ask again later.
     Retry,
-    /// It will not be had.
+    /// The file cannot be downloaded.
     Refused,
 }
 
-/// What an answer means.
-pub fn judge(asked: &Conditions, part: &Part, head: &Head) -> Answer {
+/// Decides the action for a response.
+pub fn judge(asked: &Conditions, part: &Part, head: &Head) -> Action {
     match head.status {
-        200 => Answer::StartOver { total: head.length },
+        200 => Action::StartOver { total: head.length },
         206 => match (asked.from, head.range.as_deref().and_then(content_range)) {
             // A server that sends another range than the one asked for would leave a hole.
-            (Some(from), Some((first, total))) if first == from => Answer::Append { total },
-            (Some(_), _) => Answer::Forget,
-            (None, _) => Answer::Refused,
+            (Some(from), Some((first, total))) if first == from => Action::Append { total },
+            (Some(_), _) => Action::Forget,
+            (None, _) => Action::Refused,
         },
-        304 if asked.if_none_match.is_some() => Answer::Unchanged,
+        304 if asked.if_none_match.is_some() => Action::Unchanged,
         416 if asked.from.is_some() => {
             let total = head
                 .range
                 .as_deref()
                 .and_then(|r| r.strip_prefix("bytes */"));
             match total.and_then(|total| total.parse::<u64>().ok()) {
-                Some(total) if total == part.bytes => Answer::Complete,
-                _ => Answer::Forget,
+                Some(total) if total == part.bytes => Action::Complete,
+                _ => Action::Forget,
             }
         }
-        408 | 425 | 429 | 500 | 502 | 503 | 504 => Answer::Retry,
-        _ => Answer::Refused,
+        408 | 425 | 429 | 500 | 502 | 503 | 504 => Action::Retry,
+        _ => Action::Refused,
     }
 }
 
@@ -122,7 +123,7 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
 /// The wait that Retry-After asks for: seconds, or the time until a date.
 pub fn wait(text: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse::<u64>() {
-        // Beyond what is waited for, the number no longer matters, and adding to it must not overflow.
+        // Beyond the longest wait, the number no longer matters, and adding to it must not overflow.
         return Some(Duration::from_secs(
             seconds.min(LONGEST_ASKED.as_secs() + 1),
         ));
@@ -187,30 +188,30 @@ mod tests {
             (
                 &asked,
                 head(200, None),
-                Answer::StartOver { total: Some(10) },
+                Action::StartOver { total: Some(10) },
             ),
             (
                 &asked,
                 head(206, Some("bytes 5-9/10")),
-                Answer::Append { total: Some(10) },
+                Action::Append { total: Some(10) },
             ),
             (
                 &asked,
                 head(206, Some("bytes 5-9/*")),
-                Answer::Append { total: None },
+                Action::Append { total: None },
             ),
-            (&asked, head(206, Some("bytes 4-9/10")), Answer::Forget),
-            (&asked, head(206, Some("bytes 5-7/10")), Answer::Forget),
-            (&asked, head(206, None), Answer::Forget),
-            (&first, head(206, Some("bytes 0-9/10")), Answer::Refused),
-            (&asked, head(304, None), Answer::Unchanged),
-            (&first, head(304, None), Answer::Refused),
-            (&asked, head(416, Some("bytes */5")), Answer::Complete),
-            (&asked, head(416, Some("bytes */4")), Answer::Forget),
-            (&first, head(416, Some("bytes */4")), Answer::Refused),
-            (&asked, head(503, None), Answer::Retry),
-            (&asked, head(404, None), Answer::Refused),
-            (&asked, head(101, None), Answer::Refused),
+            (&asked, head(206, Some("bytes 4-9/10")), Action::Forget),
+            (&asked, head(206, Some("bytes 5-7/10")), Action::Forget),
+            (&asked, head(206, None), Action::Forget),
+            (&first, head(206, Some("bytes 0-9/10")), Action::Refused),
+            (&asked, head(304, None), Action::Unchanged),
+            (&first, head(304, None), Action::Refused),
+            (&asked, head(416, Some("bytes */5")), Action::Complete),
+            (&asked, head(416, Some("bytes */4")), Action::Forget),
+            (&first, head(416, Some("bytes */4")), Action::Refused),
+            (&asked, head(503, None), Action::Retry),
+            (&asked, head(404, None), Action::Refused),
+            (&asked, head(101, None), Action::Refused),
         ] {
             assert_eq!(judge(asked, &have, &head), expected, "{head:?}");
         }
@@ -225,7 +226,7 @@ mod tests {
     }
 
     proptest! {
-        /// A server that keeps to the rules and one that does not: what is appended always begins where the part ends.
+        /// A correct server and an incorrect one: appended bytes always begin where the part ends.
         #[test]
         fn nothing_is_appended_but_what_follows(
             bytes in 0u64..20, status in 100u16..600, range in "(bytes )?[0-9*]{1,3}(-[0-9]{1,3})?(/([0-9]{1,3}|\\*))?"
@@ -233,7 +234,7 @@ mod tests {
             let have = part(bytes, Some("\"a\""));
             let asked = conditions(&have, None);
             let head = Head { status, range: Some(range.clone()), ..Head::default() };
-            if let Answer::Append { .. } = judge(&asked, &have, &head) {
+            if let Action::Append { .. } = judge(&asked, &have, &head) {
                 let start = format!("bytes {bytes}-");
                 // Leading zeros are digits, too.
                 let first: u64 = range[6..].split('-').next().unwrap().parse().unwrap();

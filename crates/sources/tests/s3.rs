@@ -48,7 +48,7 @@ fn objects_and_prefixes_become_models() {
             "-master.volumeSizeLimitMB=64",
             // A disk with less than one percent free, its default, would make every volume read-only and every write an error 500.
             "-volume.minFreeSpace=1MiB",
-            // What listens on a fixed port, or reports to somebody, is left off.
+            // Services that listen on a fixed port, or report to another host, are switched off.
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             "-master.telemetry=false",

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 #[test]
-fn a_download_that_breaks_off_goes_on_where_it_ended() {
+fn a_download_that_breaks_off_resumes_where_it_ended() {
     let body = bytes(300_000, 1);
     let served = body.clone();
     let web = Web::start(move |before, request| {
@@ -175,7 +175,7 @@ fn without_a_network_what_is_installed_or_cached_serves() {
     let again = place.pull(&from);
     assert!(again.cached && again.offline.is_some());
     assert_eq!(place.read("m/1/model.onnx"), body);
-    // What is pinned is not even asked for.
+    // A pinned model is installed again without a request.
     std::fs::remove_dir_all(place.path("m")).unwrap();
     let before = web.requests().len();
     let pinned = Source {
@@ -339,7 +339,7 @@ fn what_is_no_model_says_what_it_is() {
         _ => Reply::new(200, &bytes(6_000, 1)),
     });
     for (path, words) in [
-        ("page", "a page for people"),
+        ("page", "a web page"),
         ("gone", "answered 404 (`no such file`)"),
         ("secret", "give credentials"),
         ("large", "more than 5000 bytes"),
@@ -415,12 +415,12 @@ fn archives_become_models_and_an_edited_contract_is_kept() {
     );
     assert_eq!(place.read("m/model.toml"), b"two");
     assert_eq!(place.read("m/2/model.onnx"), place.read("m/1/model.onnx"));
-    // What somebody edited stays.
+    // Edited files stay.
     std::fs::write(place.path("m/model.toml"), "mine").unwrap();
     std::fs::remove_dir_all(place.path("m/2")).unwrap();
     assert_eq!(place.pull(&two).installed.unwrap().kept, ["model.toml"]);
     assert_eq!(place.read("m/model.toml"), b"mine");
-    // A version that nobody pulled is not overwritten.
+    // A version that was not pulled is not overwritten.
     std::fs::create_dir_all(place.path("m/3")).unwrap();
     let said = place.try_pull(&Source { version: 3, ..two }).unwrap_err();
     assert!(said.contains("was not pulled"), "{said}");
@@ -476,8 +476,8 @@ fn a_file_is_installed_only_with_a_good_signature_where_a_key_is_given() {
         ..source(&web.url(path))
     };
     for (path, key, words) in [
-        ("tampered", KEY, "signature is not good"),
-        ("model.onnx", OTHER_KEY, "signature is not good"),
+        ("tampered", KEY, "signature is not valid"),
+        ("model.onnx", OTHER_KEY, "signature is not valid"),
         ("legacy", KEY, "minisign -H"),
         ("unsigned", KEY, "its signature answered 404"),
         (
@@ -500,7 +500,7 @@ fn a_file_is_installed_only_with_a_good_signature_where_a_key_is_given() {
     )
     .unwrap();
     assert!(place.pull(&signed("model.onnx", "k.pub")).signed);
-    // What was signed by one key is not taken for what another signed.
+    // A file that one key signed is not taken for a file that another signed.
     assert!(place.try_pull(&signed("model.onnx", OTHER_KEY)).is_err());
 }
 
@@ -525,13 +525,13 @@ fn a_folder_is_signed_by_its_list_of_sums() {
     write("SHA256SUMS.minisig", SUMS_SIGNATURE);
     assert!(place.pull(&signed).signed);
     write("config.json", "[]");
-    refused("config.json is not what SHA256SUMS says");
+    refused("config.json does not match SHA256SUMS");
     write("config.json", "{}");
     write("more.json", "{}");
     refused("more.json is not in SHA256SUMS");
     std::fs::remove_file(folder.join("more.json")).unwrap();
     write("SHA256SUMS", &format!("{SUMS}\n"));
-    refused("signature is not good");
+    refused("signature is not valid");
 }
 
 #[test]

@@ -99,7 +99,7 @@ async fn a_full_batch_makes_writers_wait_and_lets_them_go_on() {
     tokio::time::sleep(Duration::from_millis(30)).await;
     assert!(!waiting.is_finished());
     assert_eq!(store.pending(), 3, "the bound holds");
-    // Reading is not held up, nor is what changes nothing.
+    // Reads and writes that change nothing do not wait.
     assert!(store.exists("c").await.unwrap());
     assert_eq!(store.increment("counter", 0).await.unwrap(), 0);
 
@@ -150,7 +150,7 @@ async fn pages_are_right_across_overlay_and_disk() {
     control.held.store(false, Ordering::Release);
 }
 
-/// A store whose disk failed says so: to who waits, to who comes later, and about reading as well.
+/// A store whose disk failed reports it to waiting writes, to later writes, and to reads as well.
 #[tokio::test]
 async fn a_failed_commit_is_never_called_durable() {
     for panics in [false, true] {

@@ -1,26 +1,26 @@
 //! Decides from a graph's operators whether the time of a run follows from the shapes of its inputs alone. Pure.
 //!
-//! A run may happen on a server thread only if nothing that a caller writes into a tensor can make it long. So this
-//! is a list of operators that are known to be safe. Everything else counts as unsafe: control flow, operators whose
-//! output grows with a value, random numbers, sequences, text, operators of other domains, and operators that a
-//! later version of ONNX adds.
+//! A run may happen on a server thread only if no value in a caller's tensors can make it long. So this is a list of
+//! operators that are known to be safe. Everything else counts as unsafe: control flow, operators whose output grows
+//! with a value, random numbers, sequences, text, operators of other domains, and operators that a later version of
+//! ONNX adds.
 //!
 //! The values of a graph are of two kinds. *Known* values follow from constants and from shapes (an initializer, the
-//! output of `Shape`, arithmetic on both). All others are *data*. An operator such as `Reshape` or `Expand` is safe
-//! where the input that says the new shape is known. By induction every value then has a shape that follows from the
-//! shapes of the inputs, and so has every operator's work.
+//! output of `Shape`, arithmetic on both). All others are *data*. An operator such as `Reshape` or `Expand` is safe if
+//! the input with the new shape is known. By induction every value then has a shape that follows from the shapes of the
+//! inputs, and so has every operator's work.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
-/// What the time of a run follows from.
+/// The property that the time of a run depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cost {
-    /// From the shapes of the inputs. A run on shorter inputs takes no longer.
+    /// On the shapes of the inputs. A run on shorter inputs takes no longer.
     Shapes,
-    /// From the shapes of the inputs, and the backend prepares itself for each new set of shapes, which takes long.
+    /// On the shapes of the inputs, and the backend prepares itself for each new set of shapes, which takes long.
     EachShape,
-    /// From values in the inputs as well, or nobody can tell; with the reason.
+    /// On values in the inputs as well, or it is not known; with the reason.
     Values(String),
 }
 
@@ -70,7 +70,7 @@ pub(crate) enum Attribute {
     Other,
 }
 
-/// A constant: its shape, and its elements where they are few.
+/// A constant: its shape, and its elements if they are few.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Initial {
     pub dims: Vec<i64>,
@@ -88,18 +88,18 @@ pub(crate) struct Function {
     pub inputs: Vec<String>,
     pub outputs: Vec<String>,
     pub nodes: Vec<Node>,
-    /// The version of ONNX's own operators, where the function names one.
+    /// The version of ONNX's own operators, if the function names one.
     pub opset: Option<i64>,
 }
 
-/// Most operators that are looked at. Functions may call functions, so a small file can stand for a graph without
-/// end. The largest exported graphs have some ten thousand operators.
+/// Most operators that are looked at. Functions may call functions, so a small file can describe an endless graph. The
+/// largest exported graphs have some ten thousand operators.
 const MAX_STEPS: usize = 1 << 18;
 
 /// Most functions that may be inside one another.
 const MAX_FUNCTION_DEPTH: usize = 16;
 
-/// Which inputs of an operator decide the shape of its output, and so must be known.
+/// The inputs of an operator that decide the shape of its output, and so must be known.
 enum Shaped {
     /// None: the shapes of the inputs decide.
     Free,
@@ -238,7 +238,7 @@ const SHAPED: [&str; 127] = [
     "Xor",
 ];
 
-/// The inputs that must be known for an operator of ONNX to be safe; `None` where it never is.
+/// The inputs that must be known for an operator of ONNX to be safe; `None` if it never is.
 fn shaped(domain: &str, op: &str) -> Option<Shaped> {
     use Shaped::{By, Free};
     const ALL: usize = usize::MAX;
@@ -250,7 +250,7 @@ fn shaped(domain: &str, op: &str) -> Option<Shaped> {
             | "ReduceSum" | "ReduceSumSquare" | "Reshape" | "Split" | "Squeeze" | "TopK"
             | "Unsqueeze" | "Upsample" => By(1, 1),
             "Pad" | "Resize" | "Slice" | "Tile" => By(1, ALL),
-            // Safe where they work on constants and shapes, as exporters have them do.
+            // These are safe on constants and shapes, as exporters use them.
             "Compress" | "ConstantOfShape" | "NonZero" | "Range" => By(0, ALL),
             _ => return None,
         },
@@ -277,8 +277,8 @@ fn shaped(domain: &str, op: &str) -> Option<Shaped> {
     })
 }
 
-/// What the time of a run of a graph with these operators follows from. `known` are the names that have a value
-/// already: the initializers.
+/// The property that the time of a run depends on, for a graph with these operators. `known` are the names that have a
+/// value already: the initializers.
 pub(crate) fn cost(nodes: &[Node], known: HashSet<String>, functions: &[Function]) -> Cost {
     let mut walk = Walk {
         functions: functions
@@ -293,8 +293,8 @@ pub(crate) fn cost(nodes: &[Node], known: HashSet<String>, functions: &[Function
     }
 }
 
-/// Which inputs decide the shape of the output of an operator that [`shaped`] does not have; `None` where no input does,
-/// or where nothing is known of the operator.
+/// The inputs that decide the output's shape of an operator that [`shaped`] does not have. `None` if no input does, or
+/// if the operator is unknown.
 fn shaped_at_run_time(node: &Node) -> Option<(usize, usize)> {
     const ALL: usize = usize::MAX;
     if !matches!(node.domain.as_str(), "" | "ai.onnx") {
@@ -313,8 +313,8 @@ fn shaped_at_run_time(node: &Node) -> Option<(usize, usize)> {
     })
 }
 
-/// The values whose shapes follow from values that callers send, and not from shapes alone. A run with made-up values says
-/// nothing about these shapes. `known` are the names of the initializers.
+/// The values whose shapes follow from values that callers send, and not from shapes alone. A run with made-up values
+/// proves nothing about these shapes. `known` are the names of the initializers.
 pub(crate) fn open_shapes<'n>(
     nodes: &'n [Node],
     known: &'n HashSet<String>,
@@ -421,10 +421,10 @@ impl Walk<'_> {
     ) -> Result<Vec<bool>, String> {
         let depth = depth
             .checked_sub(1)
-            .ok_or_else(|| "the graph's functions are too deep inside one another".to_owned())?;
+            .ok_or_else(|| "the graph's functions are nested too deep".to_owned())?;
         let given = function.inputs.iter().enumerate();
         let known = given
-            // What a call leaves out has no value, like an input with an empty name.
+            // An input that a call leaves out has no value, like an input with an empty name.
             .filter(|(index, _)| arguments.get(*index).is_none_or(|is_known| *is_known))
             .map(|(_, name)| name.clone())
             .collect();

@@ -11,7 +11,7 @@ use super::options::GraphSource;
 use super::port::Port;
 use crate::error::NnError;
 
-/// What an ONNX file says of itself.
+/// The description of an ONNX file.
 #[derive(Debug)]
 pub struct Graph(Declared);
 
@@ -31,34 +31,34 @@ impl Graph {
         Self::read(path).ok()
     }
 
-    /// What goes in, initializers left out.
+    /// The graph's inputs, without initializers.
     pub fn inputs(&self) -> &[Port] {
         &self.0.inputs
     }
 
-    /// What comes out.
+    /// The graph's outputs.
     pub fn outputs(&self) -> &[Port] {
         &self.0.outputs
     }
 
-    /// What the input or output of this name consists of, where it is a sequence or a map.
+    /// The parts of the input or output of this name, if it is a sequence or a map.
     #[cfg(feature = "native")]
     pub(crate) fn composed(&self, name: &str) -> Option<Composed> {
         self.0.composed.get(name).copied()
     }
 
-    /// The keys of the maps in the output of this name, where the graph says them.
+    /// The keys of the maps in the output of this name, if the graph names them.
     #[cfg(feature = "native")]
     pub(crate) fn classes(&self, name: &str) -> Option<&[String]> {
         self.0.classes.get(name).map(Vec::as_slice)
     }
 
-    /// The files beside it that hold weights.
+    /// The other files in its folder that hold weights.
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.0.files.iter().map(String::as_str)
     }
 
-    /// The version of the file format; 0 where the file does not say.
+    /// The version of the file format; 0 if the file does not name one.
     pub fn ir_version(&self) -> u64 {
         self.0.facts.ir_version
     }
@@ -73,7 +73,7 @@ impl Graph {
         (&self.0.facts.producer, &self.0.facts.producer_version)
     }
 
-    /// What its author wrote about it.
+    /// The author's description.
     pub fn description(&self) -> &str {
         &self.0.facts.description
     }
@@ -93,8 +93,8 @@ impl Graph {
         &self.0.facts.operators
     }
 
-    /// Whether the shape of an output follows from values that callers send. The output of a sequence is two tensors, of
-    /// which the second has a name of its own.
+    /// Whether the shape of an output follows from values that callers send. A sequence is given out as two tensors,
+    /// and the second has its own name.
     pub(crate) fn has_open_shape(&self, output: &str) -> bool {
         let of_sequence = output.strip_suffix(".shapes").unwrap_or(output);
         [output, of_sequence]
@@ -112,7 +112,7 @@ impl Graph {
         self.0.axes.get(output).copied()
     }
 
-    /// Bytes of weights as 32-bit numbers: what a runtime holds that unpacks quantised weights.
+    /// Bytes of the weights as 32-bit numbers: the memory of a runtime that unpacks quantised weights.
     pub fn weight_bytes(&self) -> u64 {
         self.parameters().saturating_mul(4)
     }

@@ -2,7 +2,7 @@
 
 use crate::error::NnError;
 
-/// Why a run was ended that wanted to hold `wanted` bytes.
+/// The error of a run that was ended because it needed `wanted` bytes.
 pub(crate) fn too_much_memory(wanted: usize, most: usize) -> NnError {
     NnError::too_large(format!(
         "the model's run needs {wanted} bytes of memory and may use {most}: send fewer or smaller items, or ask the \
@@ -10,11 +10,11 @@ pub(crate) fn too_much_memory(wanted: usize, most: usize) -> NnError {
     ))
 }
 
-/// The longest message a backend may add to an error of ours. A longer one is cut in its middle: runtimes say where
-/// they were first and why they stopped last.
+/// The longest message that a backend may add to an error of ours. A longer one is cut in its middle: runtimes put the
+/// place first and the reason last.
 const MAX_BACKEND_MESSAGE_CHARS: usize = 480;
 
-/// How many of those are the message's beginning.
+/// Characters of those that are kept from the message's beginning.
 const MESSAGE_HEAD_CHARS: usize = 160;
 
 /// Bytes of a message that are looked at, from its beginning and from its end.
@@ -59,7 +59,7 @@ pub(crate) fn presentable(message: &str) -> String {
     cut_in_the_middle(text)
 }
 
-/// `text` without its middle where it is too long. Words stay whole, so that a number is never cut.
+/// `text` without its middle if it is too long. Words stay whole, so that a number is never cut.
 fn cut_in_the_middle(text: String) -> String {
     let chars = text.chars().count();
     if chars <= MAX_BACKEND_MESSAGE_CHARS {
@@ -96,7 +96,7 @@ pub(crate) fn blames_an_index(message: &str) -> bool {
     .any(|part| message.contains(part))
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&str>()

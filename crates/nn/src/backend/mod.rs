@@ -1,6 +1,6 @@
-//! What the engine asks of a runtime: load a graph, say what goes in and out of it, and run it. Everything a
-//! backend must not be trusted with (waiting, refusing, counting, catching its panics, checking what a guest
-//! sent) is done once, in [`crate::model`].
+//! The interface to a runtime: load a graph, describe its inputs and outputs, and run it. Tasks that a backend is not
+//! trusted with (waiting, refusing, counting, catching its panics, checking a guest's tensors) are done once, in
+//! [`crate::model`].
 
 pub(crate) mod cost;
 mod graph;
@@ -40,5 +40,5 @@ pub use registry::Backends;
 pub use rows::Rows;
 #[cfg(feature = "native")]
 pub use session::ProcessStats;
-pub use session::{Backend, Interrupt, Lane, Session};
+pub use session::{Backend, Instance, Interrupt, Session};
 pub use versions::Reads;

@@ -6,5 +6,5 @@ pub const ONNXRUNTIME: &str = "onnxruntime";
 /// The name `model.toml` knows OpenVINO by, whether it is built in or not.
 pub const OPENVINO: &str = "openvino";
 
-/// What `model.toml` writes when it leaves the choice to the server.
+/// The value in `model.toml` that leaves the choice to the server.
 pub const AUTO: &str = "auto";

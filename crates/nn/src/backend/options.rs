@@ -1,4 +1,4 @@
-//! What a graph is loaded from, and the options of a load. The checks of options that all backends share are here too.
+//! The source of a graph and the options of a load, with the checks of options that all backends share.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,11 @@ use penstock_tensor::contract::{Precision, Provider};
 use super::port::Port;
 use crate::error::{NnError, listed, quoted};
 
-/// Where a graph comes from.
+/// The source of a graph.
 #[derive(Debug, Clone)]
 pub enum GraphSource {
-    /// An ONNX file; weights it keeps in files beside it are found. Or, for OpenVINO, a file whose name ends in
-    /// `.xml`, with its weights in the `.bin` of the same name.
+    /// An ONNX file; its external weights are found in its folder. Or, for OpenVINO, a file whose name ends in `.xml`,
+    /// with its weights in the `.bin` of the same name.
     File(PathBuf),
     /// An ONNX file's bytes, weights included.
     Bytes(Bytes),
@@ -25,25 +25,25 @@ impl From<&Path> for GraphSource {
     }
 }
 
-/// How a graph is loaded.
+/// The options of a load.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// Calls that may run at once; `None` for the number of cores.
-    pub lanes: Option<usize>,
+    pub instances: Option<usize>,
     /// Threads one call may spread over inside one operator. ONNX Runtime and OpenVINO have them; tract runs a
     /// call on one thread.
     pub intra_op_threads: usize,
-    /// What ONNX Runtime computes on. One that is not there is an error of the load.
+    /// ONNX Runtime's execution provider. A missing one is an error of the load.
     pub provider: Provider,
-    /// Which device, in the backend's own words; its first where none is named.
+    /// The device, in the backend's own words; the backend's first device if none is named.
     pub device: Option<String>,
-    /// Whether the runtime may compute in fewer bits than the graph says.
+    /// Whether the runtime may compute in fewer bits than the graph has.
     pub precision: Precision,
     /// Whether inputs may hold NaN and infinity. A backend that would answer those with confident numbers refuses the
     /// graph then.
     pub non_finite: bool,
-    /// Outputs to compute, by name; `None` for all. What is left out is neither computed nor checked, which
-    /// lets a graph be served that also has outputs no tensor carries.
+    /// Outputs to compute, by name; `None` for all. Other outputs are neither computed nor checked, so a graph can be
+    /// served although no tensor carries some of its outputs.
     pub outputs: Option<Vec<String>>,
     /// Inputs, by name, that a call may leave out because the graph has a value for them.
     pub optional_inputs: Vec<String>,
@@ -51,26 +51,26 @@ pub struct LoadOptions {
     pub labels: BTreeMap<String, Vec<String>>,
     /// Whether a call may send tensors without elements.
     pub empty_inputs: bool,
-    /// Libraries of operators beside ONNX's own, for ONNX Runtime. Loading one runs its code, so paths come from the
-    /// operator of the server and never from a model.
+    /// Libraries of operators in addition to ONNX's own, for ONNX Runtime. Loading one runs its code, so paths come
+    /// from the operator of the server and never from a model.
     pub operator_libraries: Vec<PathBuf>,
-    /// Calls that may wait for a lane; the next is refused.
+    /// Calls that may wait for an instance; the next is refused.
     pub queue_max: usize,
     /// Levels of priority.
     pub priority_levels: u8,
-    /// The priority of a call that names none, 1 the first to run; the last where none is given.
+    /// The priority of a call that names none; 1 runs first. Without a value, calls get the last priority.
     pub default_priority: Option<u8>,
-    /// How calls share runs, or why they do not.
+    /// The options of dynamic batching, or the reason that calls do not share runs.
     #[cfg(feature = "native")]
-    pub joining: Result<crate::batching::DynamicBatching, String>,
+    pub batching: Result<crate::batching::DynamicBatching, String>,
     /// Bytes that one run may hold together, outputs and the values between its operators, weights and inputs not
     /// counted; `None` for as many as it takes. A run that needs more fails with `TooLarge`. ONNX Runtime and tract
     /// refuse before they take the memory; OpenVINO can only look at its outputs afterwards.
     pub working_bytes: Option<usize>,
 }
 
-/// Default of [`LoadOptions::queue_max`]: at a millisecond a call and two lanes the last in line waits an
-/// eighth of a second, which is about where a caller is better served by a refusal it can retry elsewhere.
+/// Default of [`LoadOptions::queue_max`]: with a millisecond for each call and two instances, the last call in the
+/// queue waits an eighth of a second. A longer wait is worse for a caller than a refusal that it can retry elsewhere.
 pub const QUEUE_MAX: usize = 256;
 
 /// Default of [`LoadOptions::working_bytes`]. The largest answer a guest may have is a quarter of its memory, 64 MiB by
@@ -81,7 +81,7 @@ pub const RUN_MEMORY_BYTES: usize = 1 << 30;
 impl Default for LoadOptions {
     fn default() -> Self {
         Self {
-            lanes: None,
+            instances: None,
             intra_op_threads: 1,
             provider: Provider::Cpu,
             device: None,
@@ -96,21 +96,21 @@ impl Default for LoadOptions {
             priority_levels: 1,
             default_priority: None,
             #[cfg(feature = "native")]
-            joining: Err("it was not asked for".into()),
+            batching: Err("it was not asked for".into()),
             working_bytes: Some(RUN_MEMORY_BYTES),
         }
     }
 }
 
 impl LoadOptions {
-    /// The number of lanes asked for, or one a core.
-    pub fn lane_count(&self) -> usize {
+    /// The number of instances asked for, or one a core.
+    pub fn instance_count(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        self.lanes.unwrap_or_else(cores).max(1)
+        self.instances.unwrap_or_else(cores).max(1)
     }
 }
 
-/// Leaves in `outputs` what the options ask for, in the graph's order.
+/// Keeps in `outputs` the outputs that the options ask for, in the graph's order.
 pub(crate) fn select_outputs(
     outputs: &mut Vec<Port>,
     options: &LoadOptions,
@@ -132,7 +132,7 @@ pub(crate) fn select_outputs(
     Ok(())
 }
 
-/// Refuses a device for a backend that computes on the processor: what is asked for must not be dropped in silence.
+/// Refuses a device for a backend that computes on the processor: a requested device must not be ignored silently.
 pub(crate) fn only_the_processor(backend: &str, options: &LoadOptions) -> Result<(), NnError> {
     let asked = match (options.provider, &options.device) {
         (Provider::Cpu, None) => return Ok(()),
@@ -140,7 +140,7 @@ pub(crate) fn only_the_processor(backend: &str, options: &LoadOptions) -> Result
         (provider, _) => format!("provider = {:?}", provider.as_str()),
     };
     Err(NnError::unsupported(format!(
-        "{asked} is asked for, and {backend} here computes on the processor alone; remove it, or choose the backend or \
+        "{asked} is requested, but {backend} computes only on the processor here; remove it, or choose the backend or \
          provider that has it"
     )))
 }

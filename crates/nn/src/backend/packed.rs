@@ -12,7 +12,7 @@ pub(super) fn pack(elements: &[u8], bits: u32) -> Vec<u8> {
     elements.chunks(each).map(byte).collect()
 }
 
-/// The elements of packed bytes, a byte each; `None` where there are fewer.
+/// The elements of packed bytes, a byte each; `None` if there are fewer.
 pub(super) fn unpack(packed: &[u8], bits: u32, count: usize, signed: bool) -> Option<Vec<u8>> {
     let each = (u8::BITS / bits) as usize;
     if packed.len() < count.div_ceil(each) {
@@ -21,7 +21,7 @@ pub(super) fn unpack(packed: &[u8], bits: u32, count: usize, signed: bool) -> Op
     let free = u8::BITS - bits;
     let element = |at: usize| {
         let byte = packed.get(at / each).copied().unwrap_or_default();
-        // To the top, and back down: with the sign where there is one.
+        // Shifted to the top and back down, which extends the sign if there is one.
         let top = byte << (free - (at % each) as u32 * bits);
         match signed {
             true => (top.cast_signed() >> free).cast_unsigned(),

@@ -14,7 +14,7 @@ pub enum PortType {
 }
 
 impl PortType {
-    /// The type that a tensor for this port has, or `None` where there is none.
+    /// The type of a tensor for this port; `None` if no tensor carries it.
     pub const fn carried_as(self) -> Option<TensorType> {
         match self {
             Self::Tensor(ty) => Some(ty),
@@ -35,9 +35,9 @@ impl fmt::Display for PortType {
 /// One dimension of a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dim {
-    /// This many, always.
+    /// The same length in every call.
     Fixed(u32),
-    /// Chosen by each call; the graph's name for it, empty where the graph gives none.
+    /// A length that each call chooses. The graph's name for it, empty without a name.
     Symbolic(String),
 }
 
@@ -58,7 +58,7 @@ pub struct Port {
     pub name: String,
     /// Element type.
     pub ty: PortType,
-    /// Dimensions, outermost first; `None` where the graph does not even say how many there are.
+    /// Dimensions, outermost first; `None` if the graph does not give their number.
     pub dims: Option<Vec<Dim>>,
 }
 

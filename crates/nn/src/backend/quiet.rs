@@ -1,5 +1,5 @@
-//! Panics of a runtime that are answered and not logged: a runtime in Rust panics over an index that a caller sent, and a
-//! caller must not be able to fill the log with backtraces.
+//! Panics of a runtime that are answered and not logged: a runtime in Rust panics over an index that a caller sent, and
+//! a caller must not be able to fill the log with backtraces.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -10,7 +10,7 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `run` and catches its panic, which no hook is told of.
+/// Runs `run` and catches its panic without calling a panic hook.
 pub fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
     static HOOKED: Once = Once::new();
     HOOKED.call_once(|| {

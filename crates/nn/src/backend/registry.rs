@@ -45,14 +45,14 @@ impl Backends {
         Self::with(Some(path), None)
     }
 
-    /// Every backend there is a library for, in the order `auto` prefers them: ONNX Runtime, which runs the most
-    /// graphs; OpenVINO; and tract, which needs no library.
+    /// Every backend that has a library, in `auto`'s order of preference: ONNX Runtime, which runs the most graphs;
+    /// OpenVINO; and tract, which needs no library.
     ///
     /// # Errors
     ///
     /// When a library cannot be loaded; see [`onnxruntime::OnnxRuntime::load`] and [`openvino::OpenVino::load`]. A
-    /// server told to use a library should stop there. One that may go on without it leaves it out and calls
-    /// [`Backends::explain`].
+    /// server that was told to use a library should stop there. A server that may go on without it leaves it out and
+    /// calls [`Backends::explain`].
     #[cfg(feature = "native")]
     pub fn with(onnxruntime: Option<&Path>, openvino: Option<&Path>) -> Result<Self, NnError> {
         let mut backends = Self::builtin();
@@ -86,8 +86,8 @@ impl Backends {
     ///
     /// # Errors
     ///
-    /// `NotFound` when the named backend is not here. There is no falling back to another: numbers may differ
-    /// between backends, so which one answers is the operator's decision.
+    /// `NotFound` when the named backend is not here. No other backend takes its place: numbers may differ between
+    /// backends, so the operator decides which one answers.
     pub fn choose(&self, asked: &str) -> Result<Arc<dyn Backend>, NnError> {
         let names = || self.present.iter().map(|backend| backend.name());
         let found = if asked == AUTO {
@@ -109,8 +109,8 @@ impl Backends {
         })
     }
 
-    /// The backend for a graph in `format`: as [`Backends::choose`], and OpenVINO where the graph is in OpenVINO's
-    /// own format and the choice is left to the server.
+    /// The backend for a graph in `format`: as [`Backends::choose`], and OpenVINO if the graph is in OpenVINO's own
+    /// format and the choice is left to the server.
     ///
     /// # Errors
     ///
@@ -126,14 +126,14 @@ impl Backends {
         }
     }
 
-    /// The backends that may load `graph`, the most preferred first: as [`Backends::choose_for`], without those that are
-    /// too old for it. Where the choice is left to the server there may be several. Returns with them why others, more
-    /// preferred, are left out.
+    /// The backends that may load `graph`, the most preferred first: as [`Backends::choose_for`], without those that
+    /// are too old for it. Where the choice is left to the server there may be several. Returns with them why others,
+    /// more preferred, are left out.
     ///
     /// # Errors
     ///
-    /// As [`Backends::choose_for`]; `UnsupportedOperation` when every one is too old for the graph, with the versions that
-    /// each reads.
+    /// As [`Backends::choose_for`]; `UnsupportedOperation` when every one is too old for the graph, with the versions
+    /// that each reads.
     pub fn choose_for_graph(
         &self,
         asked: &str,

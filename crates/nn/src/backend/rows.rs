@@ -45,7 +45,7 @@ use walk::{MAX_FUNCTION_DEPTH, Walk, shown};
 pub enum Rows {
     /// It does not, by the graph's operators.
     Independent,
-    /// It does, or nobody can tell; with the operator and the reason.
+    /// It does, or it is not known; with the operator and the reason.
     Dependent(String),
 }
 

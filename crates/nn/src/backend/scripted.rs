@@ -1,4 +1,4 @@
-//! A backend that does what a test tells it: answers, waits, fails or panics, call by call.
+//! A backend that follows a test's script: it answers, waits, fails or panics, call by call.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -8,18 +8,18 @@ use super::cost::Cost;
 use super::options::{GraphSource, LoadOptions};
 use super::port::{Dim, Port, PortType};
 use super::rows::Rows;
-use super::session::{Backend, Interrupt, Lane, Session};
+use super::session::{Backend, Instance, Interrupt, Session};
 use crate::error::NnError;
 use crate::tensor::{NnTensor, TensorType};
 
 /// The name of the backend.
 pub const NAME: &str = "scripted";
 
-/// What one call does.
+/// The behaviour of one call.
 pub enum Step {
     /// Answers with its inputs.
     Echo,
-    /// Holds its lane for so long, then goes on.
+    /// Keeps its instance busy for so long, then goes on.
     Delay(Duration, Box<Step>),
     /// Answers with these, one an output port.
     Answer(Vec<NnTensor>),
@@ -29,7 +29,7 @@ pub enum Step {
     Panic(&'static str),
     /// Runs until it is ended early, or for as long as [`PATIENCE`].
     UntilInterrupted,
-    /// Holds its lane for so long, whatever it is told, then fails.
+    /// Keeps its instance busy for so long without obeying interrupts, then fails.
     Deaf(Duration),
 }
 
@@ -52,7 +52,7 @@ pub struct Scripted {
 
 impl Scripted {
     /// One input `x` and one output `y`, both FP32 of shape `[N]`; `script` is given the number of the call
-    /// (from 0, warm-up included) and its inputs, and may itself block the lane.
+    /// (from 0, warm-up included) and its inputs, and may itself block the instance.
     pub fn new(script: impl Fn(usize, &[NnTensor]) -> Step + Send + Sync + 'static) -> Self {
         let port = |name: &str| Port {
             name: name.into(),
@@ -148,8 +148,8 @@ impl Session for Scripted {
         self.rows.clone()
     }
 
-    fn lane(&self) -> Result<Box<dyn Lane>, NnError> {
-        Ok(Box::new(ScriptedLane {
+    fn instance(&self) -> Result<Box<dyn Instance>, NnError> {
+        Ok(Box::new(ScriptedInstance {
             script: self.clone(),
             stop: Arc::default(),
         }))
@@ -171,12 +171,12 @@ impl Interrupt for Stop {
     }
 }
 
-struct ScriptedLane {
+struct ScriptedInstance {
     script: Scripted,
     stop: Arc<Stop>,
 }
 
-impl Lane for ScriptedLane {
+impl Instance for ScriptedInstance {
     fn interrupt(&self) -> Option<Arc<dyn Interrupt>> {
         Some(self.stop.clone())
     }

@@ -1,5 +1,5 @@
-//! The traits that a runtime implements: a [`Backend`] loads a graph, a [`Session`] is the loaded graph, and a [`Lane`] runs one
-//! call at a time.
+//! The traits that a runtime implements: a [`Backend`] loads a graph, a [`Session`] is the loaded graph, and an
+//! [`Instance`] runs one call at a time.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,38 +22,38 @@ pub trait Backend: Send + Sync {
     /// The runtime's own version.
     fn version(&self) -> String;
 
-    /// Which versions of ONNX it reads; none where it is for tests and reads what it is given. Asked only of graphs for
-    /// which [`versions::is_recent`] holds, because the answer may take time.
+    /// The versions of ONNX it reads; `None` for a test backend that reads every graph. Asked only of graphs for which
+    /// [`versions::is_recent`] holds, because the answer may take time.
     fn reads(&self) -> Option<Reads> {
         None
     }
 
-    /// Whether what it loads lies in the memory of this process, so that the process' own account tells what a load
-    /// takes.
+    /// Whether its graphs lie in the memory of this process, so that the process' own account shows the memory of a
+    /// load.
     fn loads_into_this_process(&self) -> bool {
         false
     }
 
-    /// The file the runtime comes from, where it is not built in.
+    /// The file of the runtime, if it is not built in.
     fn library(&self) -> Option<PathBuf> {
         None
     }
 
-    /// Reads and optimises a graph. Blocks, for seconds where the graph is large.
+    /// Reads and optimises a graph. Blocks, for seconds if the graph is large.
     ///
     /// # Errors
     ///
-    /// With what the runtime cannot do with this graph, and no path in it.
+    /// The reason that the runtime cannot load the graph, without a path.
     fn load(&self, graph: &GraphSource, options: &LoadOptions)
     -> Result<Arc<dyn Session>, NnError>;
 }
 
-/// A loaded graph: weights and plans, shared by every lane.
+/// A loaded graph: weights and plans, shared by every instance.
 pub trait Session: Send + Sync {
-    /// What goes in, in the graph's order.
+    /// The inputs, in the graph's order.
     fn inputs(&self) -> &[Port];
 
-    /// What comes out, in the graph's order, without what [`LoadOptions::outputs`] leaves out.
+    /// The outputs, in the graph's order, without those that [`LoadOptions::outputs`] leaves out.
     fn outputs(&self) -> &[Port];
 
     /// Whether the graph has a value for this input, so that a run may leave it out ([`NnTensor::is_absent`]).
@@ -61,22 +61,22 @@ pub trait Session: Send + Sync {
         false
     }
 
-    /// A lane of its own: whatever one call at a time needs beside the weights.
-    fn lane(&self) -> Result<Box<dyn Lane>, NnError>;
+    /// A new instance: the memory that one call at a time needs beside the weights.
+    fn instance(&self) -> Result<Box<dyn Instance>, NnError>;
 
-    /// What the time of a run follows from. Only where values have no part in it may short runs happen on a server
-    /// thread, in a guest's fiber. A run that can turn into something long and deep, such as compiling the graph
-    /// anew, must not.
+    /// The property that the time of a run depends on. Short runs may happen on a server thread, in a guest's fiber,
+    /// only if no values are part of it. A run that can become long and deep, such as compiling the graph again, must
+    /// not happen there.
     fn cost(&self) -> Cost {
         Cost::default()
     }
 
-    /// Whether the answer to an item depends on the other items of its run. Only where it does not may calls share one.
+    /// Whether the answer to an item depends on the other items of its run. Only independent rows may share a run.
     fn rows(&self) -> Rows {
         Rows::default()
     }
 
-    /// Bytes the loaded graph holds, where the runtime tells; else its file's size is taken for it.
+    /// Bytes that the loaded graph holds, if the runtime tells them; otherwise its file's size is used.
     fn memory_bytes(&self) -> Option<u64> {
         None
     }
@@ -86,74 +86,76 @@ pub trait Session: Send + Sync {
         false
     }
 
-    /// Why no call would be answered now, where the process that runs the graph ended and is not back soon.
+    /// The reason that no call would be answered now, because the process that runs the graph ended and will not be
+    /// back soon.
     fn refuses(&self) -> Option<String> {
         None
     }
 
-    /// The process that runs the graph, where it is not this one.
+    /// The process that runs the graph, if it is not this one.
     #[cfg(feature = "native")]
     fn process(&self) -> Option<ProcessStats> {
         None
     }
 }
 
-/// The right to run one call at a time.
-pub trait Lane: Send {
+/// An instance of a loaded graph. It runs one call at a time.
+pub trait Instance: Send {
     /// Runs the graph. Blocks.
     ///
-    /// `inputs` are one a port, in the port's order, of the port's type and rank, and true to their own
-    /// length; the model has checked that. One that is absent belongs to an input with a default. The answer has one
-    /// tensor an output port, in that order; an absent one for an optional output without a value.
+    /// `inputs` has one tensor for each port, in the ports' order, of the port's type and rank, and with as many bytes
+    /// as its shape needs; the model has checked that. An absent tensor belongs to an input with a default. The answer
+    /// has one tensor for each output port, in that order, and an absent tensor for an optional output without a value.
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError>;
 
-    /// Hands a run to the process it happens in, and waits for at most `at_most`. True where [`Lane::run`] on the same
-    /// inputs, which must be called next, comes back at once or runs on the calling thread; false where it waits for
-    /// another process. `run` need not be called next where this was false before anything was handed over.
+    /// Hands a run to its process, and waits for at most `at_most`. True if [`Instance::run`] on the same inputs, which
+    /// must be called next, returns at once or runs on the calling thread. False if it waits for another process. If
+    /// this was false before anything was handed over, `run` need not be called next.
     fn begin(&mut self, inputs: &[NnTensor], at_most: std::time::Duration) -> bool {
         let _ = (inputs, at_most);
         true
     }
 
-    /// Whether the last run waited for its process to be started again, so that its time says nothing of the model.
+    /// Whether the last run waited for its process to be started again, so that its time proves nothing about the
+    /// model.
     fn waited(&self) -> bool {
         false
     }
 
-    /// What ends a run of this lane from another thread, where the runtime has such a thing. Asked for once,
-    /// when the lane is made.
+    /// The handle that ends a run of this instance from another thread, if the runtime has one. Asked for once, when
+    /// the instance is made.
     fn interrupt(&self) -> Option<Arc<dyn Interrupt>> {
         None
     }
 }
 
-/// Ends a lane's run early.
+/// Ends an instance's run early.
 pub trait Interrupt: Send + Sync {
-    /// Makes the run of the lane that goes on, or is about to begin, end soon with an error. May come at any time.
+    /// Ends the instance's run that is under way or about to begin, with an error and soon. May come at any time.
     fn interrupt(&self);
 
     /// Forgets an interrupt that came too late for the run it was meant for. Called before each run that may be
     /// ended early; a run does not do it by itself, or it would forget one that came just before it.
     fn reset(&self);
 
-    /// Ends a run that goes on after [`Interrupt::interrupt`], at the cost of the process that it happens in. False
-    /// where that is this process, and nothing was done.
+    /// Ends a run that continues after [`Interrupt::interrupt`], at the cost of its process. False if that is this
+    /// process; then nothing was done.
     fn kill(&self) -> bool {
         false
     }
 }
 
-/// What is known of a process that runs a graph.
+/// The state of a process that runs a graph.
 #[cfg(feature = "native")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessStats {
-    /// Its number, while there is one.
+    /// The process number, while there is a process.
     pub pid: Option<u32>,
-    /// Why there is none that answers at the moment.
+    /// The reason that no process answers at the moment.
     pub down: Option<String>,
-    /// How often one ended that was not told to.
+    /// The number of times that a process ended unexpectedly.
     pub crashes: u64,
-    /// How often one was started again.
+    /// The number of times that a process was started again.
     pub restarts: u64,
     /// Private memory that it holds.
     pub resident_bytes: Option<u64>,

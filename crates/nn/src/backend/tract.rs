@@ -2,21 +2,21 @@
 //!
 //! Decisions:
 //!
-//! - **One plan for every shape where tract can make one.** Symbolic dimensions stay symbolic through
-//!   optimisation. Where tract cannot (an operator that needs numbers), a plan is made for each shape that is
-//!   asked for, and the [`MAX_PLANS`] last used are kept. Making one takes as long as loading did, so a caller
-//!   that sends a new shape each time pays for it in latency, on its own lane; memory stays bounded.
-//! - **A symbolic plan runs only shapes that were vetted.** tract checks inputs against their own declared
-//!   shapes and believes what it concluded from them: given `[N,K] × [L,M]` it concludes `K = L`, and runs a
-//!   call in which they differ, over memory that is not the tensor's. So the graph's shapes are inferred once
-//!   with the numbers of each new set of input shapes, and a contradiction is the caller's error.
-//! - **A fresh state a call.** A plan's state can carry values of recurrent operators from one run to the
-//!   next; two callers must never meet there.
-//! - **What a run takes is known before it runs** from the shapes of the plan's own values, so that a place with a
-//!   bounded memory ([`LoadOptions::working_bytes`]) refuses a call instead of ending in the middle of it. It is
-//!   counted once for each new set of input shapes.
-//! - **What tract has no type for is refused at load.** That is bfloat16, and strings, which its operators lack.
-//! - **What tract answers wrong is refused at load**: see [`refused`].
+//! - **One plan for every shape if tract can make one.** Symbolic dimensions stay symbolic through optimisation. If
+//!   tract cannot do that (an operator needs numbers), each new shape gets a plan, and the [`MAX_PLANS`] last used are
+//!   kept. Making a plan takes as long as loading. A caller that sends a new shape each time pays for it in latency, on
+//!   its own instance; memory stays bounded.
+//! - **A symbolic plan runs only shapes that were checked.** tract checks inputs against their own declared shapes and
+//!   trusts its conclusions: given `[N,K] × [L,M]` it concludes `K = L`, and runs a call in which they differ over
+//!   memory that is not the tensor's. So the graph's shapes are inferred once with the numbers of each new set of input
+//!   shapes, and a contradiction is the caller's error.
+//! - **A fresh state for each call.** A plan's state can carry values of recurrent operators from one run to the next;
+//!   it must never carry them between callers.
+//! - **The memory of a run is known before it starts** from the shapes of the plan's own values. So where memory is
+//!   bounded ([`LoadOptions::working_bytes`]), a call is refused instead of ending in the middle. It is counted once
+//!   for each new set of input shapes.
+//! - **Types that tract lacks are refused at load.** That is bfloat16, and strings, which its operators lack.
+//! - **Graphs that tract answers wrong are refused at load**: see [`refused`].
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +25,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as DimValue;
 use tract_onnx::pb::{self, type_proto};
 use tract_onnx::prelude::{
@@ -39,7 +38,7 @@ use super::message::{panic_text, presentable};
 use super::options::{GraphSource, LoadOptions};
 use super::port::{Dim, Port, PortType};
 use super::rows::Rows;
-use super::session::{Backend, Interrupt, Lane, Session};
+use super::session::{Backend, Instance, Interrupt, Session};
 use super::versions::Reads;
 use crate::allocation::can_allocate;
 use crate::error::{ErrorCode, NnError, listed, quoted};
@@ -51,8 +50,8 @@ mod refused;
 /// The name `model.toml` knows the backend by.
 pub const NAME: &str = "tract";
 
-/// Plans kept for a model that needs one a shape. A plan holds its own copy of the weights in the worst case,
-/// so this is also how many times over a model may be in memory.
+/// Most plans of a model that needs one for each shape. In the worst case a plan holds its own copy of the weights, so
+/// a model may be in memory as many times.
 pub const MAX_PLANS: usize = 8;
 
 /// Sets of input shapes remembered as vetted, by which a model with one plan avoids inferring shapes for each
@@ -63,11 +62,11 @@ pub const MAX_VETTED_SHAPES: usize = 1024;
 /// The release this crate is built with; tract does not export its own. A test compares it with Cargo.lock.
 pub const VERSION: &str = "0.23.9";
 
-/// The newest opset whose operators `scripts/tract-conformance` compares with the ONNX project's own results (onnx 1.23.2).
-/// tract itself reads any.
+/// The newest opset whose operators `scripts/tract-conformance` compares with the ONNX project's own results (onnx
+/// 1.23.2). tract itself reads any.
 pub const TESTED_OPSET: u64 = 28;
 
-/// The backend; it has no state of its own.
+/// The backend; it has no state.
 #[derive(Debug, Clone, Copy)]
 pub struct Tract;
 
@@ -101,7 +100,7 @@ impl Backend for Tract {
     }
 }
 
-/// tract without the refusals of what it gets wrong. For finding out what that is, and for nothing else.
+/// tract without the refusals of graphs that it answers wrong. Only for finding such graphs.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy)]
 pub struct AsItIs;
@@ -124,7 +123,7 @@ impl Backend for AsItIs {
     }
 }
 
-/// What is done about graphs that tract gets wrong.
+/// The treatment of graphs that tract answers wrong.
 #[derive(Clone, Copy, PartialEq)]
 enum Refusals {
     Act,
@@ -167,7 +166,7 @@ enum Plans {
     Fixed(Plan),
     /// One plan for every shape, and the shapes known to make sense.
     Symbolic(Plan, Mutex<HashSet<Shapes>>),
-    /// A plan a shape, the last used last.
+    /// One plan for each shape, the last used last.
     PerShape(Mutex<Vec<(Shapes, Plan)>>),
 }
 
@@ -193,12 +192,12 @@ impl Session for TractSession {
         self.0.cost.clone()
     }
 
-    fn lane(&self) -> Result<Box<dyn Lane>, NnError> {
-        Ok(Box::new(TractLane(self.0.clone(), Arc::default())))
+    fn instance(&self) -> Result<Box<dyn Instance>, NnError> {
+        Ok(Box::new(TractInstance(self.0.clone(), Arc::default())))
     }
 }
 
-struct TractLane(Arc<Graph>, Arc<Stop>);
+struct TractInstance(Arc<Graph>, Arc<Stop>);
 
 /// Ends a run between two operators of the plan. An operator itself, and the body of a `Scan`, run to their end.
 #[derive(Default)]
@@ -214,14 +213,14 @@ impl Interrupt for Stop {
     }
 }
 
-impl Lane for TractLane {
+impl Instance for TractInstance {
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError> {
         let graph = &*self.0;
         let plan = graph.plan_for(inputs)?;
         let values = (inputs.iter().zip(&graph.inputs))
             .map(|(tensor, port)| to_tract(tensor, port))
             .collect::<Result<TVec<TValue>, _>>()?;
-        // Where sizes follow from shapes, they were judged when the plan was chosen.
+        // If sizes follow from shapes, they were checked when the plan was chosen.
         let most = graph
             .working_bytes
             .filter(|_| !graph.sizes_follow_from_shapes);
@@ -288,7 +287,7 @@ impl Graph {
                 if let Some(plan) = known {
                     return Ok(plan);
                 }
-                // Made outside the lock: another lane with a known shape must not wait for it. Two lanes may
+                // Made outside the lock: another instance with a known shape must not wait for it. Two instances may
                 // make the same plan at once; the second replaces the first.
                 let plan = (self.with_shapes(&shapes))
                     .and_then(|model| model.into_optimized()?.into_runnable())
@@ -367,8 +366,8 @@ fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Resu
     super::options::only_the_processor(NAME, options)?;
     let declared = super::onnx_file::examine(source)?;
     let (rows, cost) = (declared.rows(options), declared.cost);
-    // What a file notes about the values between its nodes names open dimensions, and those would contradict the
-    // numbers of a call.
+    // The file's notes about values between nodes name open dimensions, and those would contradict the numbers of a
+    // call.
     let onnx = tract_onnx::onnx().with_ignore_value_info(true);
     let (proto, dir) = proto_of(&onnx, source)?;
     let declared = (proto.graph.as_ref())
@@ -404,14 +403,14 @@ fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Resu
             // Only graphs with an operator of the table come here.
             let model = analysed.get_or_insert_with(|| {
                 let mut model = parsed.model.clone();
-                // What was found until a fault is still right.
+                // Facts found before a fault are still right.
                 let _ = model.analyse(true);
                 model
             });
             known(&parsed.outlets_by_name, model, name)
         })?;
     }
-    // The weights have been copied out of it, and what comes next copies them again.
+    // The weights have been copied from it, and the next step copies them again.
     drop(proto);
     let mut model = parsed.model;
     if !parsed.unresolved_inputs.is_empty() {
@@ -522,7 +521,7 @@ fn plans_of(model: &InferenceModel, inputs: &[Port]) -> Result<Plans, NnError> {
             Ok(Ok(plan)) => Some(plan),
             Ok(Err(error)) if fixed => return Err(unsupported(error)),
             Err(panic) if fixed => std::panic::resume_unwind(panic),
-            // Perhaps with numbers; the warm-up run finds out before the model is ready.
+            // It may work with numbers. The warm-up run shows that before the model is ready.
             Ok(Err(_)) | Err(_) => None,
         }
     } else {
@@ -535,7 +534,7 @@ fn plans_of(model: &InferenceModel, inputs: &[Port]) -> Result<Plans, NnError> {
     })
 }
 
-/// What analysis found out about a value.
+/// The facts about a value that analysis found.
 fn known(
     outlets: &HashMap<String, OutletId>,
     model: &InferenceModel,
@@ -609,24 +608,7 @@ fn port(info: &pb::ValueInfoProto) -> Port {
 }
 
 fn port_type(element: i32) -> PortType {
-    match DataType::try_from(element) {
-        Ok(DataType::Float16) => PortType::Tensor(TensorType::Fp16),
-        Ok(DataType::Float) => PortType::Tensor(TensorType::Fp32),
-        Ok(DataType::Double) => PortType::Tensor(TensorType::Fp64),
-        Ok(DataType::Bfloat16) => PortType::Tensor(TensorType::Bf16),
-        Ok(DataType::Uint8) => PortType::Tensor(TensorType::U8),
-        Ok(DataType::Int32) => PortType::Tensor(TensorType::I32),
-        Ok(DataType::Int64) => PortType::Tensor(TensorType::I64),
-        Ok(DataType::Bool) => PortType::Tensor(TensorType::Bool),
-        Ok(DataType::Int8) => PortType::Tensor(TensorType::I8),
-        Ok(DataType::Uint16) => PortType::Tensor(TensorType::U16),
-        Ok(DataType::Int16) => PortType::Tensor(TensorType::I16),
-        Ok(DataType::Uint32) => PortType::Tensor(TensorType::U32),
-        Ok(DataType::Uint64) => PortType::Tensor(TensorType::U64),
-        Ok(DataType::String) => PortType::Tensor(TensorType::Bytes),
-        Ok(DataType::Complex64 | DataType::Complex128) => PortType::Other("a complex number"),
-        _ => super::onnx_file::port_type(u64::try_from(element).unwrap_or_default()),
-    }
+    super::onnx_file::port_type(u64::try_from(element).unwrap_or_default())
 }
 
 fn datum_type(ty: PortType) -> Option<DatumType> {
@@ -645,16 +627,8 @@ fn datum_type(ty: PortType) -> Option<DatumType> {
         PortType::Tensor(TensorType::U64) => Some(DatumType::U64),
         // tract's strings reach few operators, and none that this server has seen answer right.
         PortType::Tensor(TensorType::Bf16 | TensorType::Bytes) | PortType::Other(_) => None,
-        PortType::Tensor(
-            TensorType::I2
-            | TensorType::U2
-            | TensorType::I4
-            | TensorType::U4
-            | TensorType::Fp8E4m3fn
-            | TensorType::Fp8E4m3fnuz
-            | TensorType::Fp8E5m2
-            | TensorType::Fp8E5m2fnuz,
-        ) => None,
+        // The small types, which no operator of tract computes with.
+        PortType::Tensor(_) => None,
     }
 }
 
@@ -694,10 +668,11 @@ fn from_tract(value: &TValue, port: &Port) -> Result<NnTensor, NnError> {
             .map_err(|error| wrong(format!("is no {}: {}", port.ty, text_of(&error))))?;
         Bytes::copy_from_slice(cast.as_bytes())
     };
-    NnTensor::new(ty, dims, data).map_err(|_| wrong("is not as long as its shape says".into()))
+    NnTensor::new(ty, dims, data)
+        .map_err(|_| wrong("has a length that does not fit its shape".into()))
 }
 
-/// tract's errors are chains; the innermost says what was wrong and the outermost where.
+/// tract's errors are chains: the innermost has the reason and the outermost the place.
 fn text_of(error: &TractError) -> String {
     let root = error.root_cause().to_string();
     let top = error.to_string();

@@ -1,19 +1,20 @@
-//! Which versions of ONNX each backend reads, and what is said of a graph that is newer.
+//! The versions of ONNX that each backend reads, and the refusal of newer graphs.
 //!
-//! A graph names the version of the file format (IR) and, for each domain, of the set of operators (opset). ONNX Runtime
-//! refuses a version that it does not know. OpenVINO and tract read any, and would take an operator that has changed since
-//! for what it was. So a graph of a newer opset goes to them only if none of its operators has changed.
+//! A graph names the version of the file format (IR) and, for each domain, of the set of operators (opset). ONNX
+//! Runtime refuses a version that it does not know. OpenVINO and tract read any version, and would compute an operator
+//! that has changed since in the old way. So a graph of a newer opset goes to them only if none of its operators has
+//! changed.
 
 use super::graph::Graph;
 
-/// What a backend reads.
+/// The versions that a backend reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reads {
     /// The newest opset of ONNX's own operators.
     pub opset: u64,
     /// The newest version of the file format.
     pub ir: u64,
-    /// Whether it refuses what is newer, even where it would mean the same.
+    /// Whether it refuses newer graphs even if they would mean the same.
     pub strict: bool,
 }
 
@@ -22,8 +23,8 @@ pub const NEWEST_OPSET: u64 = 28;
 /// See [`NEWEST_OPSET`].
 pub const NEWEST_IR: u64 = 14;
 
-/// Opsets up to this one, and file formats up to [`ALWAYS_READ_IR`], are read by every version of every backend that this
-/// server takes. Nothing is asked for them.
+/// Opsets up to this one, and file formats up to [`ALWAYS_READ_IR`], are read by every version of every backend that
+/// this server takes. Nothing is asked for them.
 pub const ALWAYS_READ_OPSET: u64 = 21;
 /// See [`ALWAYS_READ_OPSET`].
 pub const ALWAYS_READ_IR: u64 = 10;
@@ -190,7 +191,7 @@ const CHANGED: [(u64, &[&str]); 7] = [
 ];
 
 impl Reads {
-    /// Why this backend cannot read a graph; none where it can.
+    /// The reason that this backend cannot read a graph; `None` if it can.
     pub fn refusal(&self, graph: &Graph) -> Option<String> {
         let ir = graph.ir_version();
         if ir > self.ir {

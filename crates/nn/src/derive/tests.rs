@@ -59,7 +59,7 @@ fn every_port_is_in_the_contract_as_the_graph_has_it() {
         (&["a", "3"], &["b", "2"], "[a, 3]", "[b, 2]", false),
         (&[], &[], "[]", "[]", false),
     ];
-    for (input, output, in_contract, out_contract, joins) in cases {
+    for (input, output, in_contract, out_contract, shared_runs) in cases {
         let (contract, derived) =
             shapes(vec![port("x", FP32, input)], vec![port("y", FP32, output)]);
         assert_eq!(
@@ -74,7 +74,12 @@ fn every_port_is_in_the_contract_as_the_graph_has_it() {
             "{}",
             derived.text
         );
-        assert_eq!(contract.batch_axis().is_some(), joins, "{}", derived.text);
+        assert_eq!(
+            contract.batch_axis().is_some(),
+            shared_runs,
+            "{}",
+            derived.text
+        );
         assert!(derived.obstacles.is_empty());
     }
 }
@@ -252,7 +257,7 @@ fn axes_that_came_outrank_those_that_the_graph_declares() {
         (&["N", "4"], &[], &[&[3], &[3]], "[3]"),
         // An axis of the input's name that is not as long; one run shows no axis to be fixed.
         (&["N", "4"], &["N"], &[&[4]], "[y_0]"),
-        // The graph is believed where it keeps its word.
+        // Without a contradiction the graph is believed.
         (
             &["N", "4"],
             &["N", "7", "z"],
@@ -284,7 +289,7 @@ fn axes_that_came_outrank_those_that_the_graph_declares() {
             .unwrap_or_else(|faults| panic!("{faults:?} in\n{}", derived.text));
         assert_eq!(contract.outputs[0].shape_text(), right, "{came:?}");
         assert!(
-            derived.text.contains("came. Are these its axes?"),
+            derived.text.contains("]. Are these its axes?"),
             "{}",
             derived.text
         );

@@ -1,4 +1,4 @@
-//! A version as callers see it: what serves it, and who still uses it.
+//! A version as callers see it: the graph that serves it, and the uses of that graph.
 
 use super::plan::{Phase, Reason, Stamp, Usage};
 use crate::error::quoted;
@@ -7,7 +7,7 @@ use crate::model::Model;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A graph in memory, with what tells when nobody uses it any more.
+/// A graph in memory, with a signal for the end of its last use.
 pub(super) struct Loaded {
     pub(super) id: u64,
     pub model: Model,
@@ -16,19 +16,19 @@ pub(super) struct Loaded {
     pub(super) retired: AtomicBool,
 }
 
-/// What callers see of a version.
+/// The part of a version that callers see.
 pub(super) struct Cell {
     pub name: String,
     pub version: u64,
     pub(super) view: RwLock<View>,
     pub(super) last_used_ms: AtomicU64,
-    /// Calls that wait for it to come back.
+    /// Calls that wait for it to be loaded again.
     pub(super) waiters: AtomicUsize,
 }
 
 pub(super) struct View {
     pub(super) now: Now,
-    /// What served before, for the requests that began under a catalogue that has it.
+    /// The graph that served before, for requests that began under a catalogue that has it.
     pub(super) previous: Option<Arc<Loaded>>,
 }
 
@@ -61,14 +61,14 @@ impl Cell {
         view.now.clone()
     }
 
-    /// What serves, under these terms where that is still to be had; with that it is in use.
+    /// The graph that serves, under this contract if that is still available. It counts as in use from then on.
     pub fn serving(&self, terms: Option<Stamp>, now_ms: u64) -> Option<Arc<Loaded>> {
         let serving = self.loaded(terms)?;
         self.last_used_ms.store(now_ms, Ordering::Relaxed);
         Some(serving)
     }
 
-    /// The same for a run that nobody asked for: it keeps nothing from resting.
+    /// The same for a shadow run: it does not keep the graph from being evicted.
     pub fn loaded(&self, terms: Option<Stamp>) -> Option<Arc<Loaded>> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let meant = |loaded: &&Arc<Loaded>| Some(loaded.contract) == terms;
@@ -93,7 +93,7 @@ impl Cell {
         }
     }
 
-    /// Why it does not answer.
+    /// The reason that the version does not answer.
     pub fn unavailable(&self) -> Unavailable {
         let (name, version) = (quoted(&self.name), self.version);
         match self.now() {
@@ -108,7 +108,7 @@ impl Cell {
         }
     }
 
-    /// As the book says, without what only callers know.
+    /// Whether it equals the book's phase, apart from the callers' own data.
     pub(super) fn same(&self, phase: &Phase) -> bool {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         match (&view.now, phase) {
@@ -121,7 +121,7 @@ impl Cell {
         }
     }
 
-    /// Puts another state in place, and gives what served before.
+    /// Replaces the state, and returns the graph that served before.
     pub(super) fn put(&self, now: Now) -> Option<Arc<Loaded>> {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut view.now, now);
@@ -129,8 +129,8 @@ impl Cell {
             return None;
         };
         old.retired.store(true, Ordering::SeqCst);
-        // Requests that began under the old catalogue are brought to their end under it: they were checked
-        // against its contract, and it told them that there is such a version.
+        // Requests that began under the old catalogue end under it: they were checked against its contract, and it told
+        // them that this version exists.
         let missed = match &view.now {
             Now::Ready(new) => new.contract != old.contract,
             Now::Failed(_) | Now::Gone => true,
@@ -143,7 +143,7 @@ impl Cell {
         Some(old)
     }
 
-    /// Puts it to rest, unless somebody uses it or waits for it and it may be rested only where nobody does.
+    /// Evicts the graph. Without `busy`, a graph that is in use or waited for stays.
     pub(super) fn evict(&self, busy: bool) -> Option<Arc<Loaded>> {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let idle = match &view.now {

@@ -1,41 +1,41 @@
-//! What a repository reports of its models while it runs.
+//! Events that a repository reports about its models while it runs.
 
 /// Something that happened to a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The model; empty where it is about all of them.
+    /// The model; empty for an event of all models.
     pub model: String,
-    /// Its version; 0 where it is about all of them.
+    /// Its version; 0 for an event of all versions.
     pub version: u64,
-    /// What happened.
+    /// The kind of event.
     pub kind: EventKind,
     /// The same in words, without model and version.
     pub text: String,
 }
 
-/// What happened.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
-    /// It answers, or something newer of it does.
+    /// It answers, or a newer graph or contract of it does.
     Ready,
     /// It does not answer.
     Failed,
-    /// Something new on disk could not be taken; what answered before does so still.
+    /// New files could not be used; the graph that answered before still does.
     Kept,
     /// Loading it takes long.
     Slow,
-    /// An operator should know something of what is loaded.
+    /// A remark about a loaded version for the operator.
     Noted,
     /// It answers, and another backend answers differently.
     Differs,
-    /// It was unloaded by request.
+    /// It was unloaded on request.
     Unloaded,
-    /// It was put to rest for the budget.
+    /// It was evicted for the memory budget.
     Evicted,
-    /// A folder in its directory is named like a version, and is none.
+    /// A folder in its directory looks like a version, but its name is not valid.
     Skipped,
-    /// Its files are gone, and so is it.
+    /// Its files are gone, so it was removed.
     Removed,
-    /// The files could not be looked at, or the catalogue not be written; everything goes on as it was.
+    /// The files could not be read, or the catalogue could not be written; everything else continues as it was.
     Unseen,
 }

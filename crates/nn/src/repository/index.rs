@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use crate::model::Model;
 
-/// What a version is doing.
+/// The state of a version.
 #[derive(Clone)]
 pub enum State {
-    /// Not ready yet.
+    /// The version is being loaded.
     Loading,
-    /// Answers.
+    /// The version answers.
     Ready(Model),
     /// Unloaded; calls that were there before are still running.
     Draining,
-    /// Not in memory, and why: somebody unloaded it, or the budget wants its place until the next call.
+    /// Not in memory, with the reason: it was unloaded on request, or evicted until the next call.
     Unloaded(Arc<str>),
-    /// Will not answer, and why.
+    /// The version will not answer; with the reason.
     Failed(Arc<str>),
 }
 
@@ -48,18 +48,18 @@ impl fmt::Debug for State {
 pub struct IndexEntry {
     /// The model.
     pub model: String,
-    /// The version; 0 for what is wrong with the model's directory as a whole.
+    /// The version; 0 for a fault of the model's directory as a whole.
     pub version: u64,
     /// The state in one word; see [`State::as_str`].
     pub state: &'static str,
-    /// Why it does not answer; or, where it does, why what is on disk does not.
+    /// The reason that the version does not answer. If it does, the reason that the files on disk do not serve.
     pub reason: Option<String>,
-    /// Bytes it holds, as its runtime says or else as its files have; 0 where it is not in memory.
+    /// Bytes it holds, as its runtime reports or else as its files have; 0 if it is not in memory.
     pub memory_bytes: u64,
-    /// Whether the budget leaves it alone.
+    /// Whether it is exempt from the memory budget.
     pub pinned: bool,
-    /// How long ago it was last called; `None` where it never was.
+    /// The time since the last call; `None` without one.
     pub last_used: Option<Duration>,
-    /// Whether calls that name no version go to it.
+    /// Whether calls without a version go to it.
     pub is_default: bool,
 }

@@ -7,14 +7,14 @@ use super::scan;
 use super::settings::Settings;
 use crate::agreement::{self, Agreement, Compare, Compared};
 use crate::backend::{Backend, Graph, GraphSource, LoadOptions, panic_text};
+use crate::batch_trials::try_rows;
 use crate::error::{NnError, listed, quoted};
 use crate::held::{self, Meter};
-use crate::join_trials::try_rows;
 use crate::kept::{self, Run};
 use crate::layout;
 use crate::model::Model;
 use crate::worker::restart::Restarts;
-use crate::worker::{Isolated, Terms};
+use crate::worker::{ChildOptions, Isolated};
 use crate::{contract_check, first_run};
 use penstock_tensor::contract::{Contract, FirstRun, Isolation, Provider};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,8 +23,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl Core {
-    /// Loads one version, holds it against its contract and runs it once on every lane. Returns it with the bytes that it
-    /// holds.
+    /// Loads one version, compares it with its contract and runs it once on every instance. Returns it with the bytes
+    /// that it holds.
     pub(super) fn load(&self, start: &Start, progress: &Progress) -> Result<(Model, u64), NnError> {
         let (name, version) = (&start.name, start.version);
         let contract = start.contract.as_deref().ok_or_else(|| {
@@ -33,8 +33,8 @@ impl Core {
         let abandoned = self.abandoned_loads.load(Ordering::SeqCst);
         if abandoned >= MAX_ABANDONED_LOADS {
             return Err(NnError::runtime(format!(
-                "version {version} was not loaded: {abandoned} loads that were given up go on, which is as many as \
-                 may; correct their graphs, and restart the server"
+                "version {version} was not loaded: {abandoned} loads that were given up are still running, which is \
+                 the maximum; correct their graphs, and restart the server"
             )));
         }
         let dir = self.root.join(name).join(version.to_string());
@@ -104,7 +104,7 @@ impl Core {
         )?;
         if contract.engine.first_run != FirstRun::Skip {
             if let Some(longer) = kept::longer(contract) {
-                // A run that fails on a made-up call of other lengths says nothing of the outputs.
+                // A run that fails on a made-up call of other lengths proves nothing about the outputs.
                 let second = Run::of(&longer, true);
                 runs.extend(model.try_run(longer).map(|outputs| second.gave(&outputs)));
             }
@@ -112,14 +112,14 @@ impl Core {
             if let Some(remark) = remark {
                 self.lock().say(name, version, EventKind::Noted, remark);
             }
-            progress.at(Stage::TryingJoins);
+            progress.at(Stage::TryingBatches);
             try_rows(&model, contract);
             layout::rows_agree(contract, version, &model.rows())?;
             if self.settings.compare != Compare::Off {
                 progress.at(Stage::Comparing);
                 let source = GraphSource::from(path.as_path());
                 let agreement = self.compare(&model, contract, &source, &options, progress);
-                // What runs from here on is the model's own again.
+                // From here on, runs are the model's own again.
                 progress.compiled(&model);
                 let differs = matches!(agreement, Agreement::Differs { .. });
                 if differs && self.settings.compare == Compare::Refuse {
@@ -133,7 +133,8 @@ impl Core {
         progress.at(Stage::Reading);
         if scan::graph(&dir).stamp != start.job.graph {
             return Err(NnError::runtime(format!(
-                "version {version}'s files changed while they were loaded; they are loaded again when they rest"
+                "version {version}'s files changed while they were loaded; they are loaded again when they stop \
+                 changing"
             )));
         }
         let bytes = match (model.memory_bytes(), backend.loads_into_this_process()) {
@@ -144,7 +145,7 @@ impl Core {
         Ok((model, bytes))
     }
 
-    /// The backend where it is to run: in this process, or in one of its own.
+    /// The backend with its isolation: in this process, or in a separate one.
     pub(super) fn placed(
         &self,
         backend: Arc<dyn Backend>,
@@ -162,7 +163,7 @@ impl Core {
         let engine = &contract.engine;
         let isolation = match engine.isolation.or(*isolation) {
             Some(asked) => asked,
-            // tract is memory-safe, and its panics are caught where they happen.
+            // tract is memory-safe, and its panics are caught.
             None if launcher.is_none() || backend.library().is_none() => Isolation::Thread,
             None => Isolation::Process,
         };
@@ -171,7 +172,7 @@ impl Core {
             (Isolation::Process, Some(launcher)) => Ok(Arc::new(Isolated::new(
                 backend,
                 launcher.clone(),
-                Terms {
+                ChildOptions {
                     model: name.to_owned(),
                     version: version.to_string(),
                     load_timeout: *load_timeout,
@@ -186,8 +187,8 @@ impl Core {
         }
     }
 
-    /// Runs made-up calls on the model and on the first other backend that loads its graph. Whatever goes wrong with the
-    /// other says nothing about the model.
+    /// Runs made-up calls on the model and on the first other backend that loads its graph. A failure of the other
+    /// proves nothing about the model.
     pub(super) fn compare(
         &self,
         model: &Model,
@@ -197,10 +198,10 @@ impl Core {
         progress: &Progress,
     ) -> Agreement {
         let alone = LoadOptions {
-            lanes: Some(1),
+            instances: Some(1),
             provider: Provider::Cpu,
             device: None,
-            joining: Err("it is compared with".into()),
+            batching: Err("it is compared with".into()),
             ..options.clone()
         };
         let mut why = "this server has one backend for it".to_owned();
@@ -220,7 +221,7 @@ impl Core {
             progress.compiled(&other);
             let (with, mut calls, mut largest) = (backend.name(), 0, 0f64);
             for call in agreement::calls(contract) {
-                // A call that either refuses says nothing: it was made up.
+                // A call that either backend refuses proves nothing, because it was made up.
                 let Ok(served) = model.try_run(call.inputs.clone()) else {
                     continue;
                 };

@@ -1,19 +1,19 @@
-//! The models of a server: which models and versions there are, which of them answer, and how that changes while
-//! the server runs.
+//! The models of a server: the models and versions that exist, the versions that answer, and their changes while the
+//! server runs.
 //!
 //! Decisions:
 //!
-//! - **Every directory is a model, and every model is listed.** One that cannot be loaded is `Failed` with the
-//!   reason; it neither stops the others nor is left out in silence.
-//! - **A model is ready when every lane has run once** on the least call its contract allows, so that a graph
-//!   that loads and cannot run is found at start and not by a caller.
-//! - **A call that names no version gets the highest that answers**, and where none does the failure of the highest.
-//!   A broken version never takes the place of a good one, at start as later; which one answered stands in every
-//!   answer, and what failed in the listing.
-//! - **A load has a deadline.** It says what it is doing when it takes long, and is given up when it takes longer than
-//!   [`Settings::load_timeout`]; meanwhile it keeps no other back.
-//! - **What is decided is apart from what is done**: [`plan`] is pure, [`perform`] acts, [`scan`] looks at files,
-//!   [`publish`] makes what guests see.
+//! - **Every directory is a model, and every model is listed.** A model that cannot be loaded is `Failed` with the
+//!   reason. It neither stops the others nor is left out silently.
+//! - **A model is ready when every instance has run once** on the least call that its contract allows. So a graph that
+//!   loads but cannot run is found at start and not by a caller.
+//! - **A call without a version gets the highest that answers.** If none answers, it gets the failure of the highest. A
+//!   broken version never replaces a good one, at start and later. Every answer names its version, and the listing
+//!   names the failures.
+//! - **A load has a deadline.** It reports its stage when it takes long, and is given up when it takes longer than
+//!   [`Settings::load_timeout`]. It does not keep other loads back.
+//! - **Decisions and actions are separate**: [`plan`] is pure, [`perform`] acts, [`scan`] reads files, [`publish`]
+//!   makes the guests' view.
 
 mod cell;
 mod event;
@@ -57,16 +57,16 @@ pub use progress::Stage;
 pub use publish::Snapshot;
 pub use settings::{LOAD_AT_ONCE, LOAD_TIMEOUT, Settings};
 
-/// What came of loading one version.
+/// The result of loading one version.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// The model.
     pub model: String,
-    /// Its version; 0 where the model has none that could be tried.
+    /// Its version; 0 if the model has no version that could be tried.
     pub version: u64,
-    /// What it is now.
+    /// The version's present state.
     pub state: State,
-    /// How long loading and warming up took.
+    /// The time that loading and warming up took.
     pub took: Duration,
 }
 
@@ -75,7 +75,7 @@ pub struct Report {
 pub struct ModelStatus {
     /// Its name.
     pub name: String,
-    /// The contract in force, where there is one.
+    /// The contract in force, if there is one.
     pub contract: Option<Arc<Contract>>,
     /// Its versions, lowest first. A model whose directory itself is at fault has version 0, failed.
     pub versions: Vec<(u64, State)>,
@@ -88,9 +88,9 @@ pub struct Readiness {
     pub ready: usize,
     /// Versions still being loaded.
     pub loading: usize,
-    /// Versions that answer when they are called, and wait for that outside of memory.
+    /// Evicted versions: they are loaded and answer when they are called.
     pub evicted: usize,
-    /// Versions that somebody unloaded.
+    /// Versions that were unloaded on request.
     pub unloaded: usize,
     /// Versions that will not answer.
     pub failed: usize,
@@ -120,17 +120,17 @@ pub struct Handle {
     name: String,
     version: Option<u64>,
     cell: Arc<Cell>,
-    /// The contract that its calls are checked against, where they are.
+    /// The contract that its calls are checked against, if they are.
     terms: Option<Stamp>,
 }
 
 impl Handle {
-    /// What serves now, in use for as long as it is held. Waits where it rests and has to be brought back: as
-    /// long as that takes, so the caller bounds it by its own time.
+    /// The model that serves now; it counts as in use as long as the lease is held. If the version is evicted, this
+    /// waits until it is loaded again. The caller bounds the wait.
     ///
     /// # Errors
     ///
-    /// Why it does not answer.
+    /// The reason that the version does not answer.
     pub async fn model(&self) -> Result<Lease, Unavailable> {
         let fast = self.version.is_some().then_some(&self.cell);
         if let Some(loaded) = fast.and_then(|cell| cell.serving(self.terms, self.core.now_ms())) {
@@ -140,7 +140,7 @@ impl Handle {
         // Not the handle's own: versions come and go.
         let cell = match self.core.find(&self.name, version.as_deref()) {
             Ok(cell) => cell,
-            // Gone from disk, and promised to those who began before.
+            // The version is gone from disk, and still promised to requests that began before.
             Err(gone) => {
                 let drains = self.cell.serving(self.terms, self.core.now_ms());
                 return drains.map(|loaded| self.core.lease(loaded)).ok_or(gone);
@@ -165,12 +165,13 @@ impl Handle {
 }
 
 impl Handle {
-    /// Runs what serves for nobody, and compares its outputs with those that were answered to the same inputs; see
-    /// [`crate::shadow`]. Returns at once. What rests is not brought back for it, and nothing is kept from resting.
+    /// Makes a shadow run on the model that serves, and compares its outputs with those that were answered to the same
+    /// inputs; see [`crate::shadow`]. Returns at once. An evicted model is not loaded for it, and the run keeps no
+    /// model from being evicted.
     ///
     /// # Errors
     ///
-    /// Why it does not answer, or that the inputs are not what it takes.
+    /// The reason that the version does not answer, or that it does not take the inputs.
     pub fn shadow(
         &self,
         inputs: Vec<(String, NnTensor)>,
@@ -202,8 +203,8 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// When the directory cannot be listed, or the first snapshot not be written. What is wrong with one model
-    /// becomes that model's state.
+    /// When the directory cannot be listed, or the first snapshot not be written. A fault of one model becomes that
+    /// model's state.
     pub fn open(root: &Path, backends: Backends, settings: Settings) -> Result<Self, NnError> {
         let core = Core::open(root.to_path_buf(), backends, settings)?;
         Ok(Self { core })
@@ -260,17 +261,13 @@ impl Repository {
         }
     }
 
-    /// Follows the files as they change, every `poll` where there is one, and looks after what has to wait: calls
-    /// that end, a budget that has no room yet. Never returns; to stop it, drop it.
+    /// Follows changes of the files, every `poll` if given, and handles everything that has to wait: calls that end, a
+    /// budget without room. Never returns; drop it to stop it.
     pub async fn run(&self, poll: Option<Duration>) {
         let mut turn = self.core.turn.subscribe();
         let mut due = poll.map(|every| Instant::now() + every);
         loop {
-            let tick = self
-                .core
-                .lock()
-                .is_restless()
-                .then(|| Instant::now() + TICK);
+            let tick = self.core.lock().has_work().then(|| Instant::now() + TICK);
             let until = [due, tick].into_iter().flatten().min();
             let sleep = async {
                 match until {
@@ -287,7 +284,7 @@ impl Repository {
                 && at <= Instant::now()
             {
                 let core = self.core.clone();
-                // A poll that panicked is the last one's affair; the next looks again.
+                // A poll that panicked does not matter; the next one scans again.
                 let _ = tokio::task::spawn_blocking(move || core.poll()).await;
                 due = Some(Instant::now() + every);
             }
@@ -295,12 +292,12 @@ impl Repository {
         }
     }
 
-    /// What happens from now on, as it happens. The last who asked is told.
+    /// A channel of all events from now on. Only the newest channel gets them.
     pub fn events(&self) -> mpsc::UnboundedReceiver<Event> {
         self.core.events()
     }
 
-    /// The catalogue as guests are to see it, where [`Settings::publish`] is set.
+    /// The guests' view of the catalogue, if [`Settings::publish`] is set.
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.core.snapshot()
     }
@@ -315,17 +312,18 @@ impl Repository {
         self.core.generation.subscribe()
     }
 
-    /// A handle for a model: for the given version, or for whichever is the default where none is given.
+    /// A handle for a model: for the given version, or for the default without one.
     ///
     /// # Errors
     ///
-    /// Saying what there is instead, that the model is being loaded, was unloaded, or why it could not be.
+    /// The existing models or versions, that the model is being loaded or was unloaded, or the reason that it could not
+    /// be loaded.
     pub fn handle(&self, name: &str, version: Option<&str>) -> Result<Handle, Unavailable> {
         self.handle_in(None, name, version)
     }
 
-    /// The same for calls that began under a snapshot: where the version has gone since or another contract is in
-    /// force, they get what served under theirs, for as long as anybody sees that snapshot.
+    /// The same for calls that began under a snapshot. If the version is gone since, or another contract is in force,
+    /// they get the model that served under theirs, as long as the snapshot is in use.
     ///
     /// # Errors
     ///
@@ -339,7 +337,7 @@ impl Repository {
         let terms = snapshot.and_then(|snapshot| snapshot.terms(name));
         let cell = match self.core.find(name, version) {
             Ok(cell) => cell,
-            // It may have gone since the caller's catalogue was made.
+            // It may have been removed since the caller's catalogue was made.
             Err(unavailable) => {
                 (terms.and_then(|_| self.core.find_drained(name, version))).ok_or(unavailable)?
             }
@@ -361,11 +359,11 @@ impl Repository {
         })
     }
 
-    /// The model in memory: of the given version, or of the default where none is given.
+    /// The model in memory: the given version, or the default without one.
     ///
     /// # Errors
     ///
-    /// As [`Repository::handle`]; also where it rests. To have it brought back, take a handle.
+    /// As [`Repository::handle`]; also if it is evicted. To have it loaded again, take a handle.
     pub fn get(&self, name: &str, version: Option<&str>) -> Result<Model, Unavailable> {
         let cell = self.core.find(name, version)?;
         match cell.now() {
@@ -374,12 +372,12 @@ impl Repository {
         }
     }
 
-    /// Loads a model's files as they are now, and what was unloaded of it; returns when that is done. What is
-    /// loaded already and did not change is left alone.
+    /// Loads a model's files as they are now, and its unloaded versions; returns when that is done. A loaded version
+    /// that did not change stays as it is.
     ///
     /// # Errors
     ///
-    /// Why a version cannot answer as it is on disk; what answered before does so still.
+    /// The reason that a version cannot answer as it is on disk; a version that answered before still does.
     pub async fn load(&self, name: &str) -> Result<(), Unavailable> {
         self.load_some(name, None).await
     }
@@ -413,7 +411,7 @@ impl Repository {
         }
     }
 
-    /// What came of loading; `None` while it is under way.
+    /// The result of loading; `None` while it is under way.
     fn outcome(&self, name: &str, only: Option<u64>) -> Option<Result<(), Unavailable>> {
         let inner = self.core.lock();
         let model = inner.book.models.get(name)?;
@@ -429,7 +427,7 @@ impl Repository {
             }
             let fault = match &version.phase {
                 Phase::Failed(reason) => Some(Unavailable::failed(name, reason)),
-                // Somebody unloaded it meanwhile.
+                // It was unloaded on request meanwhile.
                 Phase::Unloaded => Some(Unavailable::unloaded(name, *number)),
                 _ => (version.kept_because()).map(|reason| Unavailable::failed(name, reason)),
             };
@@ -482,7 +480,7 @@ impl Repository {
         }
     }
 
-    /// The contract in force of a model, where there is one.
+    /// The contract in force of a model, if there is one.
     pub fn contract(&self, name: &str) -> Option<Arc<Contract>> {
         self.core.lock().contract(name)
     }
@@ -510,7 +508,7 @@ impl Repository {
             .collect()
     }
 
-    /// Every version with what an operator may want to know of it, by name and version.
+    /// Every version with the facts for an operator, by name and version.
     pub fn index(&self) -> Vec<IndexEntry> {
         let now_ms = self.core.now_ms();
         let inner = self.core.lock();
@@ -564,8 +562,8 @@ impl Repository {
         index
     }
 
-    /// What was counted of every version, by name and version, or of those of one model, or of one version of it; what is
-    /// not in memory has counted nothing.
+    /// The statistics of every version by name and version, or of one model, or of one version. A version that is not
+    /// in memory has no counts.
     ///
     /// # Errors
     ///
@@ -611,7 +609,7 @@ impl Repository {
         self.core.lock().book.held_bytes()
     }
 
-    /// How many versions are in which state.
+    /// The number of versions in each state.
     pub fn readiness(&self) -> Readiness {
         let mut readiness = Readiness::default();
         let inner = self.core.lock();

@@ -1,9 +1,9 @@
-//! Performs what [`super::plan`] decides: looks at files, loads graphs on threads of their own, hands what serves to
-//! callers, and lets go of what does not.
+//! Performs the decisions of [`super::plan`]: reads files, loads graphs on their own threads, gives callers the graphs
+//! that serve, and drops the others.
 //!
-//! One lock holds the book and everything that goes with it; it is held for decisions and never while a graph is
-//! loaded or run. Callers do not take it: each version has a [`Cell`] they read, and the lookup from names to
-//! cells is replaced whole when it changes.
+//! One lock guards the book and everything that belongs to it. It is held for decisions and never while a graph is
+//! loaded or run. Callers do not take it: they read a [`Cell`] for each version, and the lookup from names to cells is
+//! replaced as a whole when it changes.
 
 use super::cell::{Cell, Loaded, Now};
 use super::said::Told;
@@ -30,28 +30,29 @@ use crate::model::Model;
 use crate::overdue::Working;
 use crate::shadow::Held;
 
-/// How often somebody who waits for time to pass looks again. Changes wake everybody at once; this is for what no
-/// change announces, and bounds how late it is noticed.
+/// Interval at which time-dependent waits look again. Changes wake all of them at once; the interval bounds how late
+/// they notice a time that no change announces.
 pub(super) const TICK: Duration = Duration::from_millis(50);
 
-/// How often the log tells again of a load that takes long.
+/// Interval at which the log repeats that a load takes long.
 const TELL_AGAIN: Duration = Duration::from_secs(30);
 
-/// How often a load that was given up is told to end.
+/// Interval at which a load that was given up is told to end.
 const END_AGAIN: Duration = Duration::from_secs(1);
 
-/// While so many loads that were given up go on, no load begins: each uses a core and up to twice its graph in memory,
-/// for nobody. Those that had begun may be given up as well, so there are fewer than this and those at once together.
+/// While so many loads that were given up still run, no load begins: each uses a core and up to twice its graph in
+/// memory. Loads that have begun may be given up as well, so their number is at most the sum of this and the number of
+/// loads at once.
 pub(super) const MAX_ABANDONED_LOADS: usize = 4;
 
-/// What the reason of a load that was given up has in it.
+/// The text in the reason of a load that was given up.
 pub const LOAD_GIVEN_UP: &str = "the load was given up";
 
-/// The longest that what was replaced or unloaded is waited for: longer than any request may take by default.
-/// After it, its memory comes back when the last of its calls ends, and nobody waits for that.
+/// The longest wait for the calls of a graph that was replaced or unloaded: longer than any request may take by
+/// default. After it, the memory comes back when the last of the calls ends, without a wait.
 pub const DRAIN_MAX: Duration = Duration::from_secs(35);
 
-/// A call that waits for a version to come back; as good as one that runs, as to being put to rest.
+/// A call that waits for a version to be loaded again. For eviction it counts like a running call.
 pub(super) struct Waits(pub(super) Arc<Cell>);
 
 impl Waits {
@@ -89,20 +90,20 @@ impl Drop for Lease {
     }
 }
 
-/// From names to cells.
+/// The cells of all versions, by model.
 #[derive(Default)]
 pub(super) struct Table {
     pub models: BTreeMap<String, TableModel>,
 }
 
 pub(super) struct TableModel {
-    /// What is wrong with the directory itself.
+    /// The fault of the directory itself.
     pub(super) fault: Option<Reason>,
     pub(super) default: Option<u64>,
     pub versions: BTreeMap<u64, Arc<Cell>>,
 }
 
-/// What was replaced or unloaded and may still be in use.
+/// A graph that was replaced or unloaded and may still be in use.
 pub(super) struct Draining {
     pub(super) cell: Arc<Cell>,
     pub(super) loaded: Arc<Loaded>,
@@ -121,7 +122,7 @@ pub(super) struct Inner {
     pub(super) told: BTreeMap<(String, u64), Told>,
     pub(super) told_refused: BTreeMap<String, Reason>,
     pub(super) told_fault: Option<String>,
-    /// The folders of each model that are named like versions and are none, now and as they were told.
+    /// The folders of each model that look like versions but have no valid name, now and as last reported.
     pub(super) no_versions: BTreeMap<String, BTreeSet<String>>,
     pub(super) told_no_versions: BTreeMap<String, BTreeSet<String>>,
     pub(super) events: Option<mpsc::UnboundedSender<Event>>,
@@ -139,15 +140,15 @@ pub(super) struct Core {
     pub(super) looker: Mutex<Looker>,
     pub(super) inner: Mutex<Inner>,
     pub(super) table: RwLock<Arc<Table>>,
-    /// Changes whenever anything does that somebody may wait for.
+    /// Changes with every change that a task may wait for.
     pub turn: watch::Sender<u64>,
     pub(super) driven_ms: AtomicU64,
     pub started: AtomicBool,
     /// Batches of graphs that are being given back.
     pub discarding: AtomicUsize,
-    /// Loads that were given up and go on.
+    /// Loads that were given up and still run.
     pub(super) abandoned_loads: AtomicUsize,
-    /// What shadow runs hold together, and who waits meanwhile.
+    /// The memory of shadow runs, and the calls that wait meanwhile.
     pub shadows: Arc<Held>,
     pub(super) published: RwLock<Option<Arc<Snapshot>>>,
     pub generation: watch::Sender<u64>,
@@ -256,7 +257,7 @@ impl Core {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut inner = self.lock();
         inner.events = Some(sender);
-        // What was found wrong with the files when they were first looked at was told to nobody.
+        // Faults of the files at the first look were not reported then.
         inner.told.retain(|(_, number), _| *number > 0);
         inner.told_no_versions.clear();
         inner.tell();
@@ -301,7 +302,7 @@ impl Core {
         meant.max_by_key(|cell| cell.version).cloned()
     }
 
-    /// A call waits for a version that rests.
+    /// A call waits for an evicted version.
     pub fn want(self: &Arc<Self>, cell: &Cell) {
         let mut inner = self.lock();
         let model = inner.book.models.get(&cell.name);
@@ -318,7 +319,7 @@ impl Core {
         }
     }
 
-    /// Looks at the files, and acts on what has come to rest. Blocks.
+    /// Reads the files, and acts on changes that are complete. Blocks.
     pub fn poll(self: &Arc<Self>) {
         let mut looker = self.looker.lock().unwrap_or_else(PoisonError::into_inner);
         match looker.settled(&self.root) {
@@ -342,7 +343,7 @@ impl Core {
         self.drive();
     }
 
-    /// Looks at one model's files, and takes them for what they are to be. Blocks.
+    /// Reads one model's files, and takes them as complete. Blocks.
     pub fn look_at_once(self: &Arc<Self>, name: &str) {
         let mut looker = self.looker.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(look) = looker.at_once(&self.root, name) {
@@ -350,7 +351,7 @@ impl Core {
         }
     }
 
-    /// Tells the book what is on disk. The looker is locked meanwhile, so that news come in order.
+    /// Puts the state of the disk into the book. The scanner is locked meanwhile, so that changes come in order.
     fn learn(&self, news: Vec<(String, Option<Look>)>, later: bool) {
         for (name, look) in news {
             let no_versions = look.as_ref().map(|look| look.no_versions.clone());
@@ -372,7 +373,8 @@ impl Core {
         }
     }
 
-    /// Does what is to be done now; returns at once, loads go on by themselves. Wants a runtime around it.
+    /// Carries out the present plan; returns at once, and loads continue in the background. Must be called within a
+    /// runtime.
     pub fn drive(self: &Arc<Self>) {
         if !self.started.load(Ordering::SeqCst) {
             return;
@@ -388,14 +390,14 @@ impl Core {
                 cell.map(|cell| cell.usage()).unwrap_or_default()
             });
             inner.again_soon = plan.again_soon;
-            let mut rested = false;
+            let mut evicted = false;
             for action in plan.actions {
                 match action {
                     Action::Evict {
                         name,
                         version,
                         busy,
-                    } => rested |= inner.evict(self, &name, version, busy),
+                    } => evicted |= inner.evict(self, &name, version, busy),
                     Action::Start { name, version, job } => {
                         let readings = inner.readings.get(&name).into_iter().flatten();
                         let contract = readings
@@ -410,7 +412,7 @@ impl Core {
                     }
                 }
             }
-            if !rested {
+            if !evicted {
                 break;
             }
         }
@@ -422,7 +424,7 @@ impl Core {
         }
     }
 
-    /// Begins a load on a thread of its own: one that never ends must not take a thread that others need.
+    /// Begins a load on a new thread: a load that never ends must not take a thread that others need.
     pub(super) fn begin(self: &Arc<Self>, start: Start) {
         let (name, version, job) = (start.name.clone(), start.version, start.job);
         let progress = Arc::new(Progress::new());
@@ -447,7 +449,7 @@ impl Core {
         }
     }
 
-    /// Says what a load that takes long is doing, and gives it up when its time is over.
+    /// Reports the stage of a slow load, and gives it up when its time is over.
     async fn watch(self: &Arc<Self>, name: &str, version: u64, job: Job, progress: &Progress) {
         let began = Instant::now();
         let limit = self.settings.load_timeout;
@@ -502,8 +504,8 @@ impl Core {
         }
     }
 
-    /// Writes down what came of a load and shows it to callers before anybody else can read the book. A load that the book
-    /// calls done and callers cannot use would make "loaded" a lie for a moment.
+    /// Writes down the result of a load and shows it to callers before any task can read the book. A load that the book
+    /// calls done and callers cannot use would make "loaded" false for a moment.
     fn finish(
         self: &Arc<Self>,
         mut inner: MutexGuard<'_, Inner>,
@@ -519,7 +521,7 @@ impl Core {
         self.discard(trash);
     }
 
-    /// Lets go of graphs where it holds nobody up: giving back gigabytes takes long.
+    /// Drops graphs on a thread of their own, because freeing gigabytes takes long.
     fn discard(self: &Arc<Self>, trash: Vec<Arc<Loaded>>) {
         if trash.is_empty() {
             return;
@@ -532,7 +534,7 @@ impl Core {
         });
     }
 
-    /// Loads one version, whatever happens. Blocks.
+    /// Loads one version, and survives a panic. Blocks.
     fn perform(self: &Arc<Self>, start: &Start, progress: &Progress) {
         let began = Instant::now();
         let load = AssertUnwindSafe(|| self.load(start, progress));
@@ -578,8 +580,8 @@ impl Core {
         self.drive();
     }
 
-    /// Makes everything that callers and guests see agree with the book. Returns what nobody uses any more, to
-    /// be dropped when the lock is not held.
+    /// Makes the callers' and guests' view agree with the book. Returns the graphs that are no longer in use, to be
+    /// dropped without the lock.
     fn sync(&self, inner: &mut Inner) -> Vec<Arc<Loaded>> {
         let generation = *self.generation.borrow();
         let mut changed = false;
@@ -648,7 +650,8 @@ impl Core {
             self.turn.send_modify(|turn| *turn += 1);
         }
         if !trash.is_empty() {
-            // Counted before the lock is let go, so that nobody sees it drained and not yet given back.
+            // Counted before the lock is released, so that no observer sees it drained and its memory not yet given
+            // back.
             self.discarding.fetch_add(1, Ordering::SeqCst);
         }
         trash
@@ -708,7 +711,7 @@ impl Core {
     }
 }
 
-/// What is wrong with a model's directory itself.
+/// The fault of a model's directory itself.
 pub(super) fn fault(model: &super::plan::Model) -> Option<Reason> {
     match &model.terms.pinned {
         Err(reason) => Some(reason.clone()),
@@ -718,7 +721,7 @@ pub(super) fn fault(model: &super::plan::Model) -> Option<Reason> {
 }
 
 impl Inner {
-    /// Puts a version to rest, unless it is in use after all.
+    /// Evicts a version, unless it is in use after all.
     fn evict(&mut self, core: &Core, name: &str, version: u64, busy: bool) -> bool {
         let Some(cell) = self.cells.get(&(name.to_owned(), version)).cloned() else {
             return false;
@@ -726,7 +729,7 @@ impl Inner {
         let Some(loaded) = cell.evict(busy) else {
             return false;
         };
-        self.book.rested(name, version);
+        self.book.evicted(name, version);
         self.loads.remove(&loaded.id);
         self.drain(cell, loaded, *core.generation.borrow());
         true
@@ -742,7 +745,7 @@ impl Inner {
         });
     }
 
-    /// Lets go of what has drained, or has had its time for it.
+    /// Drops graphs whose calls have ended, or whose time for that is over.
     fn sweep(&mut self, trash: &mut Vec<Arc<Loaded>>) -> bool {
         let snapshots = &self.snapshots;
         let seen = |generation| {
@@ -775,8 +778,8 @@ impl Inner {
         })
     }
 
-    /// Whether there is anything to look after before files change or somebody calls.
-    pub fn is_restless(&self) -> bool {
+    /// Whether there is work before files change or a call comes.
+    pub fn has_work(&self) -> bool {
         self.again_soon || self.unpublished || !self.draining.is_empty()
     }
 
@@ -789,7 +792,7 @@ impl Inner {
         reading.contract.clone()
     }
 
-    /// Whether a version that is loaded would answer no call now.
+    /// Whether a loaded version would refuse every call now.
     pub fn refuses(&self, name: &str, version: u64) -> bool {
         let now = self.cell(name, version).map(|cell| cell.now());
         matches!(now, Some(Now::Ready(loaded)) if loaded.model.refuses().is_some())
@@ -800,8 +803,8 @@ impl Inner {
     }
 }
 
-/// Why a version rests.
-pub(super) const OVER_BUDGET: &str = "over the memory budget; the next call brings it back";
+/// The reason of an eviction.
+pub(super) const OVER_BUDGET: &str = "over the memory budget; the next call loads it again";
 
 #[cfg(test)]
 mod tests {

@@ -1,48 +1,46 @@
-//! What a repository does next, as a pure function of what is on disk, what is loaded, what was asked for, the
+//! The next actions of a repository, as a pure function of the files on disk, the loaded graphs, the requests, the
 //! budget and the times of use. Nothing here touches a file, a thread or a clock; [`super::perform`] does.
 //!
 //! Decisions:
 //!
-//! - **Level, not edge.** Events only change the [`Book`]; [`Book::plan`] looks at all of it and says what is
-//!   missing. An event that is lost, doubled or late therefore changes when something happens and not what.
-//! - **One load of a version at a time.** A load that is under way is in its version's `job`, and a version with
-//!   a job is given no other. What becomes of its result is decided when it arrives: a result that nobody
-//!   wants any more is dropped.
-//! - **What answers goes on answering.** A changed graph is loaded beside the one that serves and takes its place
-//!   only when it is warm. A changed contract is tried on the highest version that answers and on those above it
-//!   first; if none of them runs under it, it is refused and nothing changes. Else every version is tried, and all
-//!   of them change at once.
-//! - **The budget is of what serves.** While a version is replaced, the old and the new one are both in memory; that
-//!   overlap is bounded by the number of loads at once and does not count, because a model larger than half of
-//!   the budget could never be replaced otherwise.
-//! - **A load that takes long keeps no other back.** After [`SLOW_LOAD_MS`] it no longer counts among the loads at once;
+//! - **Level, not edge.** Events only change the [`Book`]; [`Book::plan`] looks at all of it and finds what is missing.
+//!   So an event that is lost, doubled or late changes the time of an action, and not the action.
+//! - **One load of a version at a time.** A load under way is its version's `job`, and a version with a job gets no
+//!   other. The use of its result is decided when it arrives: a result that is not needed any more is dropped.
+//! - **A version that answers keeps answering.** A changed graph is loaded while the old one serves, and replaces it
+//!   only when it is warm. A changed contract is first tried on the highest version that answers and on those above it.
+//!   If none of them runs under it, it is refused and nothing changes. Otherwise every version is tried, and all of
+//!   them change at once.
+//! - **The budget counts the graphs that serve.** While a version is replaced, the old and the new graph are both in
+//!   memory. This overlap is bounded by the number of loads at once. It does not count, because otherwise a model
+//!   larger than half of the budget could never be replaced.
+//! - **A slow load does not keep others back.** After [`SLOW_LOAD_MS`] it no longer counts among the loads at once;
 //!   [`super::perform`] gives it up when its time is over.
-//! - **No thrashing.** A version that was called since it came up stays [`MIN_STAY_MS`] at least; calls of another
-//!   that needs its place wait so long. So with two models that do not fit side by side, one load a second is the
-//!   most there is.
+//! - **No thrashing.** A version that was called since it was loaded stays at least [`MIN_STAY_MS`]; calls of another
+//!   version that needs its place wait so long. So two models that do not fit together cause at most one load a second.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The least time a version that is called stays once it was brought up: long against a call, short against what a
-/// caller waits for, and with loads of tens of milliseconds a few percent of the machine.
+/// The least time that a called version stays after it was loaded. It is long compared with a call and short compared
+/// with a caller's patience. With loads of tens of milliseconds, swapping costs a few percent of the machine.
 pub(crate) const MIN_STAY_MS: u64 = 1_000;
 
-/// From this age on a load no longer counts among those that go on at once, so that one that takes long, or never
-/// ends, does not keep the others back. Most models are loaded in less; it is also when the log says that one is slow.
+/// The age from which a load no longer counts among the loads at once, so that a load that takes long, or never ends,
+/// does not keep the others back. Most models load faster. At this age the log reports a slow load.
 pub(crate) const SLOW_LOAD_MS: u64 = 5_000;
 
-/// Loads of that age. Each may hold about twice its graph, so their number is bounded as well.
+/// Most loads of that age. Each may hold about twice its graph, so their number is bounded as well.
 pub(crate) const MAX_SLOW_LOADS: usize = 4;
 
-/// Why something is as it is, in words for an operator.
+/// A reason, in words for an operator.
 pub(crate) type Reason = Arc<str>;
 
-/// A digest of files' names, sizes and times of change: another one means another content.
+/// A digest of files' names, sizes and times of change: another digest means other contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Stamp(pub u64);
 
-/// What a version's folder holds.
+/// The contents of a version's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Graph {
     pub stamp: Stamp,
@@ -50,18 +48,18 @@ pub(crate) struct Graph {
     pub bytes: u64,
 }
 
-/// What a model's contract means to the plan.
+/// The parts of a model's contract that the plan needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Terms {
+pub(crate) struct ContractState {
     pub stamp: Stamp,
-    /// Whether the model may be put to rest; or why the contract cannot be read.
+    /// Whether the model may not be evicted; or the reason that the contract cannot be read.
     pub pinned: Result<bool, Reason>,
 }
 
 /// A model's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
-    pub terms: Terms,
+    pub terms: ContractState,
     pub versions: BTreeMap<u64, Graph>,
 }
 
@@ -81,34 +79,34 @@ pub(crate) struct Job {
     pub id: u64,
     pub contract: Stamp,
     pub graph: Stamp,
-    /// What it is expected to hold, until it says itself.
+    /// The memory that it is expected to hold, until the loaded graph is measured.
     bytes: u64,
     /// Bytes of its files.
     file_bytes: u64,
-    /// Whether it takes the place of what serves.
+    /// Whether it replaces a graph that serves.
     beside: bool,
     began_ms: u64,
 }
 
 impl Job {
-    /// What it is taken to hold where the runtime does not tell.
+    /// The memory that it is taken to hold if the runtime does not tell.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.file_bytes
     }
 }
 
-/// What callers of a version get.
+/// The state of a version for its callers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Nothing yet.
+    /// The first load has not ended yet.
     Waiting,
-    /// Answers.
+    /// The version answers.
     Ready(Load),
-    /// Put to rest for the budget; `wanted` when a call waits for it.
+    /// Evicted for the budget; `wanted` when a call waits for it.
     Evicted { wanted: bool },
-    /// Unloaded by request.
+    /// Unloaded on request.
     Unloaded,
-    /// Nothing, and why.
+    /// Every load failed; with the reason.
     Failed(Reason),
 }
 
@@ -118,7 +116,7 @@ impl Phase {
     }
 }
 
-/// What came of trying a version under a contract that is not accepted yet.
+/// The result of trying a version under a contract that is not accepted yet.
 #[derive(Clone, Debug)]
 struct Trial {
     graph: Stamp,
@@ -137,9 +135,9 @@ pub(crate) struct Version {
     pub graph: Graph,
     pub phase: Phase,
     pub job: Option<Job>,
-    /// What its graph held when it was last in memory.
+    /// The memory that its graph held when it was last loaded.
     pub known_bytes: Option<u64>,
-    /// It came after the start and has not answered yet.
+    /// The version came after the start and has not answered yet.
     pub newcomer: bool,
     tried: Option<Tried>,
     trial: Option<Trial>,
@@ -158,7 +156,7 @@ impl Version {
         }
     }
 
-    /// Why what is on disk does not serve, where something older does.
+    /// The reason that the files on disk do not serve while an older graph does.
     pub(crate) fn kept_because(&self) -> Option<&Reason> {
         let tried = self.tried.as_ref().filter(|_| self.phase.answers())?;
         (tried.graph == self.graph.stamp).then_some(&tried.reason)
@@ -181,7 +179,7 @@ impl Version {
         self.known_bytes.unwrap_or(self.graph.bytes)
     }
 
-    /// Whether something is still to come of it: a load that runs or waits for its turn.
+    /// Whether no load of it runs or waits for its turn.
     pub(crate) fn is_settled(&self) -> bool {
         self.job.is_none()
             && !matches!(self.phase, Phase::Waiting | Phase::Evicted { wanted: true })
@@ -191,13 +189,13 @@ impl Version {
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     /// The contract in force.
-    pub terms: Terms,
-    /// The contract on disk, where it is another.
-    pub on_disk: Terms,
-    /// Why the one on disk is not in force and will not be.
+    pub terms: ContractState,
+    /// The contract on disk, if it is another.
+    pub on_disk: ContractState,
+    /// The reason that the contract on disk was refused.
     pub refused: Option<Reason>,
     pub versions: BTreeMap<u64, Version>,
-    /// Unloaded as a whole: versions that come later stay down as well.
+    /// Unloaded as a whole: later versions stay unloaded as well.
     down: bool,
 }
 
@@ -233,7 +231,7 @@ impl Model {
     }
 
     /// Takes note of the contract on disk.
-    fn consider(&mut self, terms: Terms) {
+    fn consider(&mut self, terms: ContractState) {
         if terms != self.on_disk {
             self.on_disk = terms;
             self.refused = None;
@@ -251,7 +249,7 @@ impl Model {
         }
     }
 
-    /// Takes the contract on disk where nothing answers that it could harm.
+    /// Accepts the contract on disk if no version answers that it could harm.
     fn accept(&mut self) {
         self.terms = self.on_disk.clone();
         self.refused = None;
@@ -269,7 +267,7 @@ impl Model {
         let answering =
             |(number, version): (&u64, &Version)| version.phase.answers().then_some(*number);
         let protected = self.versions.iter().rev().find_map(answering)?;
-        // What rests below it comes back under the new contract, or does not, when it is called.
+        // Evicted versions below it come back under the new contract when they are called, or fail then.
         let concerned = |(number, version): &(&u64, &Version)| match version.phase {
             Phase::Unloaded => false,
             Phase::Evicted { .. } => **number >= protected,
@@ -286,7 +284,7 @@ impl Model {
         Some((numbers, decided))
     }
 
-    /// Accepts or refuses the candidate where that can be told.
+    /// Accepts or refuses the candidate as soon as that can be decided.
     fn decide(&mut self) {
         if self.candidate().is_none() {
             return;
@@ -338,16 +336,16 @@ impl Version {
     }
 }
 
-/// How a version is being used.
+/// The use of a version.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
-    /// When it was last called; 0 where it never was.
+    /// The time of the last call; 0 without one.
     pub last_used_ms: u64,
     /// Whether calls of it run or wait.
     pub busy: bool,
 }
 
-/// What to do.
+/// An action of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Load a version; it has a job for that now.
@@ -356,8 +354,8 @@ pub(crate) enum Action {
         version: u64,
         job: Job,
     },
-    /// Put it to rest, if nobody uses it or `busy` says that it must make way all the same, and say so with
-    /// [`Book::rested`]. Calls that run then come to their end; the next ones wait for its turn.
+    /// Evict a graph that is not in use; with `busy`, one in use as well. Report it with [`Book::evicted`]. Running
+    /// calls end first; the next ones wait for the reload.
     Evict {
         name: String,
         version: u64,
@@ -383,7 +381,7 @@ pub(crate) struct Book {
 }
 
 /// A version that ought to be loaded.
-struct Wish {
+struct PendingLoad {
     name: String,
     version: u64,
     contract: Stamp,
@@ -404,7 +402,7 @@ impl Book {
         self.models.get_mut(name)?.versions.get_mut(&version)
     }
 
-    /// A model's directory is as `seen`; or is gone. `later` when that is not what the server started with.
+    /// A model's directory is as `seen`, or is gone. `later` unless the server started with it.
     pub(crate) fn seen(&mut self, name: &str, seen: Option<Seen>, later: bool) {
         let Some(Seen { terms, versions }) = seen else {
             self.models.remove(name);
@@ -437,8 +435,8 @@ impl Book {
         model.consider(terms);
     }
 
-    /// What came of a job: what it loaded and how large that is, or why it could not. Returns whether anything
-    /// was made of it; what is loaded and not taken is to be dropped.
+    /// Records the result of a job: the loaded graph and its size, or the reason of its failure. Returns whether the
+    /// result was used; a loaded graph that is not used is to be dropped.
     pub(crate) fn finished(
         &mut self,
         name: &str,
@@ -503,7 +501,7 @@ impl Book {
         true
     }
 
-    /// A call waits for a version that rests.
+    /// A call waits for an evicted version.
     pub(crate) fn want(&mut self, name: &str, number: u64) {
         if let Some(version) = self.version(name, number)
             && let Phase::Evicted { wanted } = &mut version.phase
@@ -512,8 +510,8 @@ impl Book {
         }
     }
 
-    /// A version was put to rest.
-    pub(crate) fn rested(&mut self, name: &str, number: u64) {
+    /// A version was evicted.
+    pub(crate) fn evicted(&mut self, name: &str, number: u64) {
         if let Some(version) = self.version(name, number)
             && let Phase::Ready(_) = version.phase
         {
@@ -521,8 +519,8 @@ impl Book {
         }
     }
 
-    /// Somebody asks for a version, or for all: what was unloaded, rests or failed is loaded, and what was
-    /// refused is tried again.
+    /// Handles a request to load a version, or all: unloaded, evicted and failed versions are loaded, and refused
+    /// contracts are tried again.
     pub(crate) fn load(&mut self, name: &str, only: Option<u64>) {
         let Some(model) = self.models.get_mut(name) else {
             return;
@@ -542,7 +540,7 @@ impl Book {
         model.consider(on_disk);
     }
 
-    /// Somebody wants a version, or all, out of memory.
+    /// Handles a request to unload a version, or all.
     pub(crate) fn unload(&mut self, name: &str, only: Option<u64>) {
         let Some(model) = self.models.get_mut(name) else {
             return;
@@ -557,7 +555,7 @@ impl Book {
         model.decide();
     }
 
-    /// Bytes of what serves.
+    /// Bytes of the graphs that serve.
     pub(crate) fn held_bytes(&self) -> u64 {
         self.serving().map(|(_, _, load)| load.bytes).sum()
     }
@@ -571,7 +569,7 @@ impl Book {
         })
     }
 
-    /// Every load the book still knows; others are to be dropped.
+    /// Whether the book still knows a load; others are to be dropped.
     pub(crate) fn knows(&self, id: u64) -> bool {
         let versions = self
             .models
@@ -584,7 +582,7 @@ impl Book {
         })
     }
 
-    /// What to do now. What it says to start has a job from here on.
+    /// The actions to take now. Loads that it starts are jobs from here on.
     pub(crate) fn plan(&mut self, now_ms: u64, usage: impl Fn(&str, u64) -> Usage) -> Plan {
         let mut plan = Plan::default();
         for model in self.models.values_mut() {
@@ -593,22 +591,22 @@ impl Book {
         let budget = self.budget_bytes.unwrap_or(u64::MAX);
         let over = self.held_bytes().saturating_sub(budget);
         if over > 0 {
-            let (resting, _) = self.victims(over, now_ms, &usage);
+            let (evictions, _) = self.victims(over, now_ms, &usage);
             plan.again_soon = true;
-            if !resting.is_empty() {
-                plan.actions = resting;
+            if !evictions.is_empty() {
+                plan.actions = evictions;
                 return plan;
             }
         }
-        for wish in self.wishes() {
+        for load in self.pending_loads() {
             if !self.may_load_one_more(now_ms) {
                 break;
             }
-            let model = &self.models[&wish.name];
-            let version = &model.versions[&wish.version];
+            let model = &self.models[&load.name];
+            let version = &model.versions[&load.version];
             let bytes = version.expected_bytes();
-            let fault = self.never_fits(model, wish.version, bytes);
-            if !wish.beside && fault.is_none() {
+            let fault = self.never_fits(model, load.version, bytes);
+            if !load.beside && fault.is_none() {
                 let reserved: u64 = self
                     .jobs()
                     .filter(|job| !job.beside)
@@ -620,11 +618,11 @@ impl Book {
                     .saturating_add(bytes);
                 let missing = wanted.saturating_sub(budget);
                 if missing > 0 && !model.pinned() {
-                    let (resting, enough) = self.victims(missing, now_ms, &usage);
+                    let (evictions, enough) = self.victims(missing, now_ms, &usage);
                     plan.again_soon = true;
                     if enough {
-                        // Whoever waited first gets what this frees: the rest is planned when it is free.
-                        plan.actions.extend(resting);
+                        // The first in line gets the memory that this frees. The rest is planned when it is free.
+                        plan.actions.extend(evictions);
                         return plan;
                     }
                     continue;
@@ -634,24 +632,22 @@ impl Book {
             self.next_job += 1;
             let job = Job {
                 id,
-                contract: wish.contract,
+                contract: load.contract,
                 graph: version.graph.stamp,
                 bytes,
                 file_bytes: version.graph.bytes,
-                beside: wish.beside,
+                beside: load.beside,
                 began_ms: now_ms,
             };
-            self.version(&wish.name, wish.version)
-                .expect("wished for")
-                .job = Some(job);
+            self.version(&load.name, load.version).expect("planned").job = Some(job);
             if let Some(fault) = fault {
-                self.finished(&wish.name, wish.version, job, Err(fault), now_ms);
+                self.finished(&load.name, load.version, job, Err(fault), now_ms);
                 plan.again_soon = true;
                 continue;
             }
             plan.actions.push(Action::Start {
-                name: wish.name,
-                version: wish.version,
+                name: load.name,
+                version: load.version,
                 job,
             });
         }
@@ -672,7 +668,7 @@ impl Book {
         versions.filter_map(|version| version.job)
     }
 
-    /// Why a version has no place, whatever is put to rest for it.
+    /// The reason that a version has no place, whatever is evicted for it.
     fn never_fits(&self, model: &Model, number: u64, bytes: u64) -> Option<Reason> {
         let budget = self.budget_bytes?;
         if bytes > budget {
@@ -689,16 +685,17 @@ impl Book {
             .sum();
         (bytes.saturating_add(held) > budget).then(|| {
             format!(
-                "version {number} takes about {bytes} bytes, and pinned models hold {held} of the {budget} there are; \
+                "version {number} takes about {bytes} bytes, and pinned models hold {held} of {budget}; \
                  raise models.memory_budget_bytes, or pin less"
             )
             .into()
         })
     }
 
-    /// What ought to be loaded and is not: first what calls wait for, then by name, highest version first.
-    fn wishes(&self) -> Vec<Wish> {
-        let mut wishes: Vec<(bool, Wish)> = Vec::new();
+    /// Versions that should be loaded and are not: first those that calls wait for, then by name, highest version
+    /// first.
+    fn pending_loads(&self) -> Vec<PendingLoad> {
+        let mut pending: Vec<(bool, PendingLoad)> = Vec::new();
         for (name, model) in &self.models {
             if model.terms.pinned.is_err() {
                 continue;
@@ -711,23 +708,23 @@ impl Book {
                 if version.job.is_some() {
                     continue;
                 }
-                let mut wish = |urgent, contract, beside| {
-                    let wish = Wish {
+                let mut add = |urgent, contract, beside| {
+                    let load = PendingLoad {
                         name: name.clone(),
                         version: *number,
                         contract,
                         beside,
                     };
-                    wishes.push((urgent, wish));
+                    pending.push((urgent, load));
                 };
                 let accepted = model.terms.stamp;
                 if version.phase == (Phase::Evicted { wanted: true }) {
-                    wish(true, accepted, false);
+                    add(true, accepted, false);
                     continue;
                 }
                 if let (Some(contract), Some(trial)) = (candidate, &trial) {
                     if trial.contains(number) && version.tried_under().is_none() {
-                        wish(false, contract, true);
+                        add(false, contract, true);
                     }
                     continue;
                 }
@@ -740,17 +737,17 @@ impl Book {
                     Phase::Evicted { .. } | Phase::Unloaded => false,
                 };
                 if missing {
-                    wish(false, accepted, matches!(version.phase, Phase::Ready(_)));
+                    add(false, accepted, matches!(version.phase, Phase::Ready(_)));
                 }
             }
         }
-        wishes.sort_by_key(|(urgent, _)| !urgent);
-        wishes.into_iter().map(|(_, wish)| wish).collect()
+        pending.sort_by_key(|(urgent, _)| !urgent);
+        pending.into_iter().map(|(_, load)| load).collect()
     }
 
-    /// What to put to rest for so many bytes; and whether that is enough. First what nobody uses, least recently
-    /// used first. What is in use makes way only where the others could never be enough, or a model that is
-    /// always called would keep another out for good; and only after its stay, so that they take turns.
+    /// The graphs to evict for so many bytes, and whether that is enough. Idle graphs go first, least recently used
+    /// first. A graph in use makes way only if the idle ones could never be enough, or a busy model would keep another
+    /// out for good. It makes way only after its stay, so that models take turns.
     fn victims(
         &self,
         bytes: u64,
@@ -758,7 +755,7 @@ impl Book {
         usage: impl Fn(&str, u64) -> Usage,
     ) -> (Vec<Action>, bool) {
         let mut able: Vec<(bool, u64, u64, &str, u64, u64)> = Vec::new();
-        // What could be put to rest without disturbing anybody, now or when it has had its stay.
+        // Bytes of graphs that could be evicted without disturbing a call, now or after their stay.
         let mut undisturbed = 0u64;
         for (name, number, load) in self.serving() {
             let model = &self.models[name];

@@ -13,7 +13,7 @@ fn sized(contract: u64, versions: &[(u64, u64)], bytes: u64) -> Option<Seen> {
         bytes,
     };
     Some(Seen {
-        terms: Terms {
+        terms: ContractState {
             stamp: Stamp(contract),
             pinned: Ok(false),
         },
@@ -26,7 +26,7 @@ fn sized(contract: u64, versions: &[(u64, u64)], bytes: u64) -> Option<Seen> {
 
 fn unreadable(contract: u64, versions: &[(u64, u64)]) -> Option<Seen> {
     seen(contract, versions).map(|seen| Seen {
-        terms: Terms {
+        terms: ContractState {
             pinned: Err("line 1".into()),
             ..seen.terms
         },
@@ -36,7 +36,7 @@ fn unreadable(contract: u64, versions: &[(u64, u64)]) -> Option<Seen> {
 
 fn pinned(seen: Option<Seen>) -> Option<Seen> {
     seen.map(|seen| Seen {
-        terms: Terms {
+        terms: ContractState {
             pinned: Ok(true),
             ..seen.terms
         },
@@ -44,12 +44,12 @@ fn pinned(seen: Option<Seen>) -> Option<Seen> {
     })
 }
 
-/// A book with whoever performs it: loads succeed unless the graph's or the contract's stamp is in `broken`.
+/// A book with a simulated performer: loads succeed unless the graph's or the contract's stamp is in `broken`.
 struct Room {
     book: Book,
     now_ms: u64,
     broken: BTreeSet<u64>,
-    /// What a load turns out to hold, where that is not its files' size.
+    /// The measured memory of a load, if it differs from its files' size.
     measured: Option<u64>,
     used: BTreeMap<(String, u64), Usage>,
     running: Vec<(String, u64, Job)>,
@@ -89,7 +89,7 @@ impl Room {
                 } => {
                     assert_eq!(usage(&name, version).busy, busy, "{name} {version}");
                     assert!(!self.book.models[&name].pinned(), "{name} is pinned");
-                    self.book.rested(&name, version);
+                    self.book.evicted(&name, version);
                 }
                 Action::Start { name, version, job } => {
                     let same = |(n, v, _): &(String, u64, Job)| *n == name && *v == version;
@@ -150,7 +150,7 @@ impl Room {
             let state = match &version.phase {
                 Phase::Waiting => "waiting".to_owned(),
                 Phase::Ready(load) => format!("{}/{}", load.contract.0, load.graph.0),
-                Phase::Evicted { .. } => "resting".to_owned(),
+                Phase::Evicted { .. } => "evicted".to_owned(),
                 Phase::Unloaded => "down".to_owned(),
                 Phase::Failed(reason) => format!("failed({})", &reason[..reason.len().min(9)]),
             };
@@ -242,7 +242,7 @@ fn a_contract_is_taken_by_all_versions_at_once_or_by_none() {
                 "lower versions are not tried for nothing"
             );
         }
-        // Whatever is in memory is known; what was tried for nothing is not.
+        // Every graph in memory is known to the book; the results of useless tries are not.
         let known = (1..room.next_id).filter(|id| room.book.knows(*id)).count();
         assert_eq!(known, after.matches('/').count());
     }
@@ -340,12 +340,12 @@ fn over_the_budget_the_least_recently_used_rests_and_comes_back_when_it_is_wante
     room.settle();
     assert_eq!(
         (room.states("a"), room.states("b"), room.states("c")),
-        ("1:1/11".into(), "1:resting".into(), "1:1/11".into())
+        ("1:1/11".into(), "1:evicted".into(), "1:1/11".into())
     );
     // `c` was never called: it goes before `a`.
     room.book.want("b", 1);
     room.settle();
-    assert_eq!(room.states("c"), "1:resting");
+    assert_eq!(room.states("c"), "1:evicted");
     assert_eq!(room.states("b"), "1:1/11");
     room.call("b", 1);
     // Both were called since they came up, and `b` has just come: it has its time first.
@@ -355,7 +355,7 @@ fn over_the_budget_the_least_recently_used_rests_and_comes_back_when_it_is_wante
     assert_eq!(room.states("b"), "1:1/11");
     room.now_ms += MIN_STAY_MS;
     room.settle();
-    assert_eq!(room.states("b"), "1:resting");
+    assert_eq!(room.states("b"), "1:evicted");
     assert_eq!(room.states("a"), "1:1/11", "it runs");
     assert!(room.book.held_bytes() <= 25);
 }
@@ -375,7 +375,7 @@ fn a_model_that_is_always_called_takes_turns_with_one_that_does_not_fit_beside_i
         room.book.want(comes, 1);
         room.now_ms += MIN_STAY_MS;
         room.settle();
-        assert_eq!(room.states(goes), "1:resting", "turn {turn}");
+        assert_eq!(room.states(goes), "1:evicted", "turn {turn}");
         assert_eq!(room.states(comes), "1:1/11", "turn {turn}");
         room.call(comes, 1);
         room.used.entry((comes.into(), 1)).or_default().busy = true;
@@ -438,7 +438,7 @@ impl Dice {
 }
 
 #[test]
-fn whatever_happens_what_answers_goes_on_answering_and_the_budget_holds() {
+fn a_version_that_answers_keeps_answering_and_the_budget_is_kept_in_every_history() {
     let first = std::env::var("PENSTOCK_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());
@@ -541,7 +541,7 @@ fn whatever_happens_what_answers_goes_on_answering_and_the_budget_holds() {
                 let now = model
                     .filter(|model| model.answers())
                     .and_then(Model::default_version);
-                // What was put to rest and cannot be brought back has failed: its files changed or its room went.
+                // An evicted version that cannot be loaded again has failed: its files changed or its room is gone.
                 let fell = model.is_some_and(|model| {
                     // It may have got another contract by that: there is nothing left to protect.
                     !model.versions[&before.unwrap()].phase.answers()
@@ -552,7 +552,7 @@ fn whatever_happens_what_answers_goes_on_answering_and_the_budget_holds() {
                 );
             }
         }
-        // Left alone, it comes to rest, within its budget but for what is pinned.
+        // Without calls it becomes stable, within its budget except for pinned models.
         room.used.clear();
         room.now_ms += 100_000;
         room.settle();

@@ -1,4 +1,4 @@
-//! How far a load is, for the line that tells an operator what takes long, and what ends a load that takes too long.
+//! The progress of a load, for the log line about a slow load, and the end of a load that takes too long.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,17 +7,17 @@ use tokio::sync::watch;
 
 use crate::model::Model;
 
-/// What a load is doing.
+/// The stage of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// It looks at the version's files.
+    /// The version's files are read.
     Reading,
     /// The backend reads and optimises the graph.
     Compiling,
-    /// Every lane runs once.
+    /// Every instance runs once.
     WarmingUp,
     /// Two calls run alone and together.
-    TryingJoins,
+    TryingBatches,
     /// Another backend loads the graph and runs the same calls.
     Comparing,
 }
@@ -28,7 +28,7 @@ impl fmt::Display for Stage {
             Self::Reading => "reading its files",
             Self::Compiling => "compiling the graph",
             Self::WarmingUp => "warming up (the first runs)",
-            Self::TryingJoins => "trying joins (several calls in one run)",
+            Self::TryingBatches => "trying batches (several calls in one run)",
             Self::Comparing => "comparing with another backend (models.compare)",
         })
     }
@@ -71,7 +71,7 @@ impl Progress {
         self.lock().stage
     }
 
-    /// The graph is loaded; what runs from here on can be interrupted.
+    /// The graph is loaded; runs from here on can be interrupted.
     pub fn compiled(&self, model: &Model) {
         let mut inner = self.lock();
         inner.model = Some(model.clone());
@@ -80,7 +80,7 @@ impl Progress {
         }
     }
 
-    /// Nobody waits for the load any more.
+    /// Gives the load up: its result is no longer wanted.
     pub fn give_up(&self) {
         let mut inner = self.lock();
         inner.given_up = true;

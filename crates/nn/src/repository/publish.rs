@@ -1,9 +1,9 @@
-//! What guests see of the models: an immutable directory for each state of the catalogue.
+//! The guests' view of the models: an immutable directory for each state of the catalogue.
 //!
-//! Guests read contracts and version folders from files. Were these the operator's own, a guest could read a
-//! contract that the engine has not accepted and never will. So it reads a copy of what the engine accepted, which
-//! nobody writes to; when the catalogue changes there is another copy with a higher generation, and instances made
-//! under the old one are let go. A copy is removed when the last instance that sees it is gone.
+//! Guests read contracts and version folders from files. If these were the operator's own files, a guest could read a
+//! contract that the engine has not accepted and never will. So it reads a copy of the accepted state, which is never
+//! written to. When the catalogue changes there is another copy with a higher generation, and instances made under the
+//! old one are dropped. A copy is removed with the last instance that sees it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,7 +26,7 @@ pub(super) struct Listed {
     pub versions: Vec<(u64, bool)>,
 }
 
-/// What tells one state of the catalogue from another.
+/// The parts by which two states of the catalogue differ.
 pub(super) type Key = Vec<(String, Stamp, Vec<(u64, bool)>)>;
 
 pub(super) fn key(models: &[Listed]) -> Key {
@@ -51,12 +51,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Where the files are.
+    /// The folder of the files.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Higher than those of all snapshots before.
+    /// The generation; higher than those of all earlier snapshots.
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -66,7 +66,7 @@ impl Snapshot {
         self.terms.get(model).copied()
     }
 
-    /// The snapshot of a catalogue, after `last`, or `None` where nothing differs from that.
+    /// The snapshot of a catalogue after `last`, or `None` without a difference.
     pub(super) fn after(last: Option<&Self>, models: &[Listed]) -> io::Result<Option<Self>> {
         let key = key(models);
         if last.is_some_and(|last| last.key == key) {

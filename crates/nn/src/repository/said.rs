@@ -1,8 +1,8 @@
-//! What was last reported of a version.
+//! The last report about a version.
 
 use super::plan::Reason;
 
-/// What was last said of a version.
+/// The last report about a version.
 #[derive(Clone, PartialEq)]
 pub(super) struct Told {
     pub(super) phase: Said,

@@ -1,11 +1,12 @@
-//! What is on disk: the models directory as names, sizes and times of change, and when a change has come to rest.
+//! The state of the disk: the models directory as names, sizes and times of change, and the moment at which a change is
+//! complete.
 //!
 //! Decisions:
 //!
-//! - **Looking is cheap.** A look lists folders and asks for sizes and times; only a contract that changed is read.
+//! - **A scan is cheap.** It lists folders and asks for sizes and times; only a changed contract is read.
 //! - **Polled, not notified.** Notifications do not cross network file systems, nor the mounts of many containers.
-//! - **A change counts when two looks in a row see the same**, so that what is still being copied is left alone.
-//!   A copy that pauses for longer than that is loaded too early, fails, and is loaded again when it goes on.
+//! - **A change counts when two scans in a row see the same**, so that files are not read while they are copied. A copy
+//!   that pauses for longer than that is loaded too early, fails, and is loaded again when the copy continues.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,10 +17,10 @@ use std::time::SystemTime;
 
 use penstock_tensor::contract::{Contract, Format};
 
-use super::plan::{Graph, Reason, Seen, Stamp, Terms};
+use super::plan::{ContractState, Graph, Reason, Seen, Stamp};
 use crate::layout::{self, CONTRACT_FILE, GRAPH_FILE};
 
-/// Files of one version's folder that are looked at; a graph has one, or a handful with its weights beside it.
+/// Most files of one version's folder that are looked at; a graph has one file, or a handful with its weights.
 const MAX_GRAPH_FILES: usize = 4096;
 
 /// The largest configuration of an adapter that is taken; what guests read of one file.
@@ -29,9 +30,9 @@ const MAX_CONFIG_BYTES: u64 = penstock_tensor::contract::MAX_ADAPTER_FILE_BYTES;
 #[derive(Clone)]
 pub(super) struct Reading {
     pub stamp: Stamp,
-    /// The contract, where it could be parsed.
+    /// The contract, if it could be parsed.
     pub contract: Option<Arc<Contract>>,
-    /// Its text, where there is one, for guests to read as it is.
+    /// Its text, if there is one, for guests to read unchanged.
     pub text: Option<Arc<[u8]>>,
     /// The adapter's configuration: name and content.
     pub files: Vec<(String, Arc<[u8]>)>,
@@ -42,24 +43,24 @@ pub(super) struct Reading {
 pub(super) struct Look {
     contract: Stamp,
     versions: BTreeMap<u64, Graph>,
-    /// Folders that are named like versions and are none, a few of them.
+    /// Folders that look like versions but have no valid name, a few of them.
     pub(super) no_versions: BTreeSet<String>,
 }
 
-/// The most folders of a model that are said to be no versions.
+/// The most folders of a model that are reported as invalid versions.
 const MAX_NO_VERSIONS: usize = 8;
 
-/// Looks at a models directory, and remembers what it takes to look again.
+/// Scans a models directory, and remembers the state for the next scan.
 #[derive(Default)]
 pub(super) struct Looker {
-    /// Which files beside a contract belong to it, by the contract's own stamp.
+    /// The files beside a contract that belong to it, by the contract's own stamp.
     configs: BTreeMap<String, (Stamp, Vec<String>)>,
     last: BTreeMap<String, Look>,
     told: BTreeMap<String, Look>,
 }
 
 impl Looker {
-    /// Every model's directory now, and what in them is new, without waiting for it to come to rest.
+    /// Every model's directory now, and the changes in them, without waiting for them to be complete.
     pub(super) fn first(&mut self, root: &Path) -> io::Result<Vec<(String, Option<Look>)>> {
         let looks = self.look(root)?;
         self.last = looks.clone();
@@ -70,7 +71,7 @@ impl Looker {
             .collect())
     }
 
-    /// What has changed and come to rest since it was last told; `None` is a directory that is gone.
+    /// Models whose files have changed since the last report and are stable now; `None` is a directory that is gone.
     pub(super) fn settled(&mut self, root: &Path) -> io::Result<Vec<(String, Option<Look>)>> {
         let looks = self.look(root)?;
         let mut news = Vec::new();
@@ -92,9 +93,9 @@ impl Looker {
         Ok(news)
     }
 
-    /// One model's directory now, taken for what it is to be: somebody said so.
+    /// One model's directory now, taken as complete on request.
     pub(super) fn at_once(&mut self, root: &Path, name: &str) -> Option<Look> {
-        // A file system that takes `Cls` for `cls` would have two models of one folder.
+        // On a case-insensitive file system `Cls` and `cls` would be two models of one folder.
         let mut listed = std::fs::read_dir(root).ok()?.flatten();
         if !layout::is_model_name(name) || !listed.any(|item| item.file_name() == *name) {
             return None;
@@ -110,7 +111,7 @@ impl Looker {
         for item in std::fs::read_dir(root)? {
             let item = item?;
             let name = item.file_name().to_string_lossy().into_owned();
-            // A file beside the models (a README) is none; nor is what tools hide (.git, .cache).
+            // Files in the models directory (a README) are not models; nor are hidden folders of tools (.git, .cache).
             if name.starts_with('.') || !item.path().is_dir() {
                 continue;
             }
@@ -143,7 +144,7 @@ impl Looker {
                 _ => {}
             }
         }
-        // A sample is tried before the model serves, so that a new one is as good as a new contract.
+        // A sample is tried before the model serves, so a new sample has the effect of a new contract.
         let own = digest(
             ([CONTRACT_FILE, layout::SAMPLE_FILE].into_iter())
                 .filter_map(|name| file_of(&dir.join(name), name)),
@@ -194,12 +195,12 @@ fn file_names(contract: &Contract) -> Vec<String> {
         .collect()
 }
 
-/// What a version's folder holds, by names, sizes and times.
+/// The contents of a version's folder, by names, sizes and times.
 pub(super) fn graph(dir: &Path) -> Graph {
     let mut files: Vec<File> = (std::fs::read_dir(dir).into_iter().flatten().flatten())
         .take(MAX_GRAPH_FILES)
         .filter_map(|item| item.file_name().into_string().ok())
-        // What a copy in progress is called by the tools that rename it at the end.
+        // Copying tools give an unfinished file such a name and rename it at the end.
         .filter(|name| !name.starts_with('.'))
         .filter_map(|name| file_of(&dir.join(&name), &name))
         .collect();
@@ -234,7 +235,7 @@ fn digest(files: impl Iterator<Item = File>) -> Stamp {
     Stamp(hasher.finish())
 }
 
-/// Reads what a look found.
+/// Reads the files that a scan found.
 ///
 /// With `derive`, a folder without a contract has one that is derived from the graph of its highest version.
 pub(super) fn read(root: &Path, name: &str, look: Look, derive: bool) -> (Seen, Reading) {
@@ -266,7 +267,7 @@ pub(super) fn read(root: &Path, name: &str, look: Look, derive: bool) -> (Seen, 
         },
         files,
     };
-    // Only now are the graphs looked into: what they will hold decides what has a place beside them.
+    // The graphs are read only now: their expected memory decides which models have room together.
     let format = contract_format(parsed.as_ref().ok());
     let versions = (look.versions.into_iter())
         .map(|(number, graph)| {
@@ -278,7 +279,7 @@ pub(super) fn read(root: &Path, name: &str, look: Look, derive: bool) -> (Seen, 
         })
         .collect();
     let seen = Seen {
-        terms: Terms {
+        terms: ContractState {
             stamp: look.contract,
             pinned: parsed
                 .map(|contract| contract.engine.pinned)
@@ -312,7 +313,7 @@ fn contract_format(contract: Option<&Contract>) -> Format {
     contract.map(|contract| contract.format).unwrap_or_default()
 }
 
-/// What is said of a model without versions.
+/// The message for a model without versions.
 pub(super) fn no_version() -> String {
     format!("it has no version; put the graph at 1/{GRAPH_FILE} in its directory")
 }

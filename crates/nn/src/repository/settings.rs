@@ -18,36 +18,36 @@ pub const LOAD_AT_ONCE: usize = 2;
 /// one; engines for TensorRT are built for minutes, and need more.
 pub const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How the repository treats its models.
+/// The settings of a repository.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Calls that may wait for one model; the next is refused.
     pub queue_max: usize,
     /// Models loaded at the same time.
     pub load_at_once: usize,
-    /// How long a version may take until it has run for the first time; then it has failed.
+    /// The longest time until a version has run for the first time. After it, the version has failed.
     pub load_timeout: Duration,
-    /// Bytes that loaded models may hold together; without it, all that is there is loaded. What is pinned or in
-    /// use stays even so, and what replaces a version is in memory beside it for a moment.
+    /// Bytes that loaded models may hold together; without it, all models are loaded. Pinned models and models in use
+    /// stay even beyond it. A replaced graph and its replacement are both in memory for a moment.
     pub memory_budget_bytes: Option<u64>,
-    /// Bytes that one run may hold where a contract says nothing else. See [`crate::LoadOptions::working_bytes`].
+    /// Bytes that one run may hold unless a contract sets another limit. See [`crate::LoadOptions::working_bytes`].
     pub run_memory_bytes: usize,
     /// Whether a folder with a graph and without a contract serves under a contract that is derived from the graph.
     pub derive: bool,
-    /// Whether a second backend must answer the same, and what becomes of a model where it does not.
+    /// Whether a second backend must answer the same, and the treatment of a model if it does not.
     pub compare: Compare,
-    /// By how much it may differ, as a part of the output's largest element.
+    /// The difference that is allowed, as a part of the output's largest element.
     pub compare_tolerance: f64,
     /// Libraries of operators that contracts may ask for, by name.
     pub operators: BTreeMap<String, PathBuf>,
     /// Whether to keep a [`Snapshot`](super::Snapshot) of the catalogue for guests.
     pub publish: bool,
-    /// Where runtimes run where a contract says nothing else; without it, native ones in processes of their own where
-    /// `launcher` can start them, and tract on threads.
+    /// The default isolation of runtimes. Without it, native runtimes have processes of their own if `launcher` can
+    /// start them, and tract runs on threads.
     pub isolation: Option<Isolation>,
-    /// Bytes of private memory that a model's process may map where a contract says nothing else.
+    /// Bytes of private memory that a model's process may map unless a contract sets another limit.
     pub process_memory_bytes: Option<u64>,
-    /// Starts processes for models; without it there are none.
+    /// Starts processes for models; without it all models run in the server.
     pub launcher: Option<Launcher>,
 }
 

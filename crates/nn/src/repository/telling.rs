@@ -1,4 +1,4 @@
-//! Decides what is reported of versions, so that nothing is said twice.
+//! Decides on the reports about versions, so that nothing is reported twice.
 
 use super::event::{Event, EventKind};
 use super::perform::{Inner, OVER_BUDGET, fault};
@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 impl Inner {
     /// The catalogue as guests are to see it.
     pub(super) fn listing(&self) -> Vec<Listed> {
-        // One whose name is no model's is an empty folder there, so that `/ready` can say that it is skipped. Longer names than
-        // this were not read as they are, and may not be written as they are.
+        // One whose name is no model's is an empty folder there, so that `/ready` can say that it is skipped. Longer
+        // names than this were not read as they are, and may not be written as they are.
         const MAX_SKIPPED_NAME_BYTES: usize = 200;
         let listed = self.book.models.iter();
         let listed = listed.filter(|(name, _)| name.len() <= MAX_SKIPPED_NAME_BYTES);
@@ -31,8 +31,8 @@ impl Inner {
             let reading = readings
                 .clone()
                 .find(|reading| reading.stamp == model.terms.stamp);
-            // A version that came later and has not answered yet is nobody's affair but the operator's: what
-            // guests see is what was there and works.
+            // A version that came later and has not answered yet concerns only the operator: guests see the version
+            // that was there and works.
             let versions = (model.versions.iter())
                 .filter(|(_, version)| !(version.newcomer && model.answers()))
                 .map(|(number, version)| (*number, version.phase.answers()));
@@ -65,7 +65,7 @@ impl Inner {
         }
     }
 
-    /// Says what became of each version, once.
+    /// Reports the result of each version, once.
     pub(super) fn tell(&mut self) -> bool {
         let mut told = BTreeMap::new();
         let mut refused = BTreeMap::new();
@@ -128,17 +128,17 @@ impl Inner {
                             let text = match self.loads.get(id) {
                                 Some(loaded) => {
                                     let model = &loaded.model;
-                                    let (on, joins) = (model.backend(), model.joins());
+                                    let (on, shared_runs) = (model.backend(), model.shared_runs());
                                     let agreement = model.agreement();
                                     match agreement
                                         .filter(|a| !matches!(a, Agreement::Differs { .. }))
                                     {
                                         Some(agreement) => {
                                             format!(
-                                                "ready on {on} in {ms} ms; {joins}; {agreement}"
+                                                "ready on {on} in {ms} ms; {shared_runs}; {agreement}"
                                             )
                                         }
-                                        None => format!("ready on {on} in {ms} ms; {joins}"),
+                                        None => format!("ready on {on} in {ms} ms; {shared_runs}"),
                                     }
                                 }
                                 None => format!("ready in {ms} ms"),

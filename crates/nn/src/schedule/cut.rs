@@ -4,40 +4,40 @@ use super::limits::Limits;
 use super::queue::{CallId, Class, Nanos, Queue, Waiting};
 use crate::schedule::pace::Pace;
 
-/// Calls looked at when a run is put together. It bounds the work under the model's lock where the queue is long
-/// and its calls are of many shapes.
+/// Most calls that are looked at for a run. It bounds the work under the model's lock if the queue is long and its
+/// calls have many shapes.
 pub const MAX_SCAN: usize = 1024;
 
-/// What a cut depends on beside the queue.
+/// The facts that a cut depends on beside the queue.
 #[derive(Debug)]
 pub struct Situation<'a> {
     /// The time.
     pub now: Nanos,
-    /// Items of the runs that go on.
+    /// Items of the runs under way.
     pub running_items: u64,
-    /// How long the first call may be held for others.
-    pub hold: Nanos,
+    /// The queue delay: how long the first call may wait for others.
+    pub queue_delay: Nanos,
     /// Most items of a run at present, at most [`Limits::max_items`].
     pub most_items: u32,
-    /// What runs take.
+    /// The predicted run times.
     pub pace: &'a Pace,
 }
 
-/// What to do with the queue.
+/// The decision about the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cut {
     /// Run these, in this order, in one run.
     Run(Vec<CallId>),
-    /// Wait until then for others to join.
-    Hold(Nanos),
+    /// Wait until then for more calls.
+    Delay(Nanos),
 }
 
-/// What the calls chosen so far add up to.
+/// The sums over the calls chosen so far.
 struct Share {
     calls: Vec<CallId>,
     items: u32,
     longest: u32,
-    /// Inputs at one item and one element of the filled axis, in bytes, of whichever call has most.
+    /// Inputs at one item and one element of the padded axis, in bytes, of the call with the most.
     unit: f64,
     /// The first deadline among them.
     deadline: Option<Nanos>,
@@ -79,9 +79,9 @@ fn unit<T>(call: &Waiting<T>) -> f64 {
     call.ask.bytes as f64 / parts.max(1) as f64
 }
 
-/// Puts the next run together: the oldest call of the highest priority, and after it, in order, those that may
-/// share its run, while items, bytes, tokens and everybody's deadline allow, and no more than the lane's part of
-/// all there is. The queue must not be empty.
+/// Puts the next run together: the oldest call of the highest priority, and after it, in order, those that may share
+/// its run, while items, bytes, tokens and all deadlines allow, and no more than the instance's part of all calls. The
+/// queue must not be empty.
 pub fn cut<T>(queue: &Queue<T>, limits: &Limits, situation: &Situation<'_>) -> Cut {
     let Some(leader) = queue.calls().next() else {
         return Cut::Run(Vec::new());
@@ -102,7 +102,7 @@ pub fn cut<T>(queue: &Queue<T>, limits: &Limits, situation: &Situation<'_>) -> C
     let available: u64 = alike().map(|call| u64::from(call.ask.items)).sum();
     let goal = goal(available, most, limits, situation.running_items);
     let mut share = Share::of(leader);
-    // Whether the run can take no more, however many come.
+    // Whether the run can take no more calls.
     let mut full = false;
     for call in alike().skip(1) {
         if share.items >= goal {
@@ -133,25 +133,25 @@ pub fn cut<T>(queue: &Queue<T>, limits: &Limits, situation: &Situation<'_>) -> C
     if full || share.items >= ideal {
         return Cut::Run(share.calls);
     }
-    // Held for as long as the oldest may be, and not so long that somebody's time runs out.
-    let mut until = leader.arrived.saturating_add(situation.hold);
+    // The delay lasts as long as the oldest call may wait, and not beyond any call's deadline.
+    let mut until = leader.arrived.saturating_add(situation.queue_delay);
     if let Some(deadline) = share.deadline {
         until = until.min(deadline.saturating_sub(situation.pace.predict(share.bytes())));
     }
     if until <= situation.now {
         Cut::Run(share.calls)
     } else {
-        Cut::Hold(until)
+        Cut::Delay(until)
     }
 }
 
-/// How many items a run should have, of those available: a lane's part of all that wait and run, and a preferred
-/// size where there is one. A lane that took all would be at it for long while another went on with the few calls
-/// that came after, in small runs.
+/// The number of items that a run should have, of those available: an instance's part of all that wait and run, and a
+/// preferred size if there is one. An instance that took all would be busy for long, while another served the calls
+/// that come later in small runs.
 fn goal(available: u64, most: u32, limits: &Limits, running: u64) -> u32 {
-    let lanes = limits.lanes.max(1) as u64;
+    let instances = limits.instances.max(1) as u64;
     let most = u64::from(most).min(available.max(1));
-    let part = (available + running).div_ceil(lanes).clamp(1, most);
+    let part = (available + running).div_ceil(instances).clamp(1, most);
     let reachable = || (limits.preferred.iter().copied()).filter(|size| u64::from(*size) <= most);
     (reachable().find(|size| u64::from(*size) >= part))
         .or_else(|| reachable().next_back())
@@ -165,14 +165,14 @@ mod tests {
 
     fn limits() -> Limits {
         Limits {
-            lanes: 1,
+            instances: 1,
             queue_max: 1000,
             levels: 2,
             max_items: 8,
             max_bytes: 1 << 20,
             max_tokens: None,
             preferred: vec![],
-            max_wait: 0,
+            max_queue_delay: 0,
             target: None,
         }
     }
@@ -188,7 +188,7 @@ mod tests {
         }
     }
 
-    /// What is cut of a queue of these calls, by their place in it from 1.
+    /// The calls chosen from a queue of these calls, by their place in it from 1.
     fn chosen(
         limits: &Limits,
         calls: Vec<Ask>,
@@ -203,14 +203,14 @@ mod tests {
         let mut situation = Situation {
             now: 0,
             running_items: 0,
-            hold: 0,
+            queue_delay: 0,
             most_items: limits.max_items,
             pace: &pace,
         };
         change(&mut situation);
         match cut(scheduler.queue(), limits, &situation) {
             Cut::Run(ids) => Ok(ids.into_iter().map(|id| id.0).collect()),
-            Cut::Hold(until) => Err(until),
+            Cut::Delay(until) => Err(until),
         }
     }
 
@@ -249,9 +249,9 @@ mod tests {
     }
 
     #[test]
-    fn every_lane_takes_its_part_of_what_waits_and_runs() {
+    fn every_instance_takes_its_part_of_what_waits_and_runs() {
         let two = Limits {
-            lanes: 2,
+            instances: 2,
             ..limits()
         };
         let calls = || vec![ask(1); 6];
@@ -296,26 +296,34 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_held_until_it_is_full_or_its_time_is_up() {
-        let hold = |calls: Vec<Ask>, now: Nanos| {
+    fn a_run_is_delayed_until_it_is_full_or_its_time_is_up() {
+        let queue_delay = |calls: Vec<Ask>, now: Nanos| {
             chosen(&limits(), calls, |situation| {
-                (situation.hold, situation.now) = (500, now);
+                (situation.queue_delay, situation.now) = (500, now);
             })
         };
-        assert_eq!(hold(vec![ask(1); 3], 0), Err(500));
-        assert_eq!(hold(vec![ask(1); 3], 499), Err(500));
-        assert_eq!(hold(vec![ask(1); 3], 500), Ok(vec![1, 2, 3]));
-        assert_eq!(hold(vec![ask(1); 8], 0), Ok((1..=8).collect()));
-        assert_eq!(hold(vec![ask(5), ask(4)], 0), Ok(vec![1]), "no more fit");
+        assert_eq!(queue_delay(vec![ask(1); 3], 0), Err(500));
+        assert_eq!(queue_delay(vec![ask(1); 3], 499), Err(500));
+        assert_eq!(queue_delay(vec![ask(1); 3], 500), Ok(vec![1, 2, 3]));
+        assert_eq!(queue_delay(vec![ask(1); 8], 0), Ok((1..=8).collect()));
+        assert_eq!(
+            queue_delay(vec![ask(5), ask(4)], 0),
+            Ok(vec![1]),
+            "no more fit"
+        );
         let soon = Ask {
             deadline: Some(2_300),
             ..ask(1)
         };
-        assert_eq!(hold(vec![ask(1), soon], 0), Err(300), "two take 2,000");
+        assert_eq!(
+            queue_delay(vec![ask(1), soon], 0),
+            Err(300),
+            "two take 2,000"
+        );
     }
 
     #[test]
-    fn nobody_joins_who_would_make_another_late() {
+    fn a_call_is_left_out_of_a_batch_that_it_would_make_late() {
         let soon = |deadline| Ask {
             deadline: Some(deadline),
             ..ask(1)

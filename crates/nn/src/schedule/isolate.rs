@@ -23,7 +23,7 @@ impl Isolate {
         self.parts.pop()
     }
 
-    /// Notes that a part failed; true where it is tried again in two, false where it was one call and has failed.
+    /// Notes that a part failed. True if it is tried again in two halves; false if it was one call, which has failed.
     pub fn failed(&mut self, part: Range<usize>) -> bool {
         if part.len() < 2 {
             return false;

@@ -2,25 +2,25 @@
 
 use super::queue::Nanos;
 
-/// What the scheduler may do.
+/// The limits of a scheduler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Runs at once.
-    pub lanes: usize,
+    /// The number of instances.
+    pub instances: usize,
     /// Calls that may wait.
     pub queue_max: usize,
     /// Levels of priority.
     pub levels: u8,
     /// Most items of a run that several calls share.
     pub max_items: u32,
-    /// Most bytes of such a run's inputs, filling included.
+    /// Most bytes of such a run's inputs, padding included.
     pub max_bytes: u64,
-    /// Most elements along the filled axis of such a run: items times the longest.
+    /// Most elements along the padded axis of such a run: items times the longest.
     pub max_tokens: Option<u64>,
-    /// Sizes a run is best ended at, ascending.
+    /// Preferred batch sizes, ascending.
     pub preferred: Vec<u32>,
-    /// The longest a call is held for others.
-    pub max_wait: Nanos,
-    /// What a run and the hold before it may take together, before runs are made smaller.
+    /// The longest queue delay, in nanoseconds.
+    pub max_queue_delay: Nanos,
+    /// The latency target: batches shrink when a run and its queue delay take longer.
     pub target: Option<Nanos>,
 }

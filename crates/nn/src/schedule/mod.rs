@@ -1,18 +1,18 @@
-//! Decides which calls of a model run when, and which together. Pure: time comes in as nanoseconds since the
-//! model was loaded, calls as what the decision needs to know of them, and what comes out is what to run, whom
-//! to refuse and when to look again. [`crate::model`] does it.
+//! Decides when the calls of a model run, and which calls run together. Pure: time is given as nanoseconds since the
+//! model was loaded, and calls as the facts that the decision needs. The result is the runs to begin, the calls to
+//! refuse, and the time to look again. [`crate::model`] carries it out.
 //!
 //! Decisions:
 //!
-//! - **A free lane never waits for work that is there**, except while a batch is held for calls that are likely
-//!   to come ([`tempo`]); a call that is alone is never held.
-//! - **The queue is bounded, and a place in it has a price.** One call too many is refused at once, or takes the
-//!   place of the newest call of a lower priority.
-//! - **A call that cannot make its deadline is refused when it arrives**, not after it has waited: the calls
-//!   before it and what runs take at present say when it would be done. Where a lane is free it runs whatever
-//!   the estimate, so that a mistaken estimate is put right.
-//! - **Order is kept.** Within a priority, the oldest call leads the next run; calls that can share its run join
-//!   it in their own order. A call is overtaken only by calls that join a run led by an older one.
+//! - **A free instance never waits if there is work**, except for the queue delay of a batch that is likely to grow
+//!   ([`tempo`]). A call that is alone has no queue delay.
+//! - **The queue is bounded.** A call beyond the bound is refused at once, or replaces the newest call of a lower
+//!   priority.
+//! - **A call that cannot meet its deadline is refused when it arrives**, not after it has waited: the calls before it
+//!   and the present run times give the time at which it would be done. If an instance is free the call runs whatever
+//!   the estimate, so that a wrong estimate is corrected.
+//! - **Order is kept.** Within a priority, the oldest call leads the next run; calls that can share its run are added
+//!   in their own order. A call is overtaken only by calls in a run led by an older one.
 
 pub mod cut;
 pub mod isolate;
@@ -33,12 +33,12 @@ use tempo::Tempo;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub u64);
 
-/// Why a call may not wait.
+/// The reason that a call may not wait in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// As many wait as may.
+pub enum QueueRefusal {
+    /// The queue is full.
     Full,
-    /// It would be done after its deadline.
+    /// The call would be done after its deadline.
     TooLate,
     /// The deadline had passed when it came.
     Expired,
@@ -46,23 +46,23 @@ pub enum Refused {
     Closed,
 }
 
-/// What there is to do.
+/// Work for the engine.
 #[derive(Debug)]
 pub struct Todo<T> {
     /// Calls whose deadline passed while they waited.
     pub late: Vec<Waiting<T>>,
-    /// Runs to begin, each on a lane of its own.
+    /// Runs to begin, each on its own instance.
     pub runs: Vec<(RunId, Vec<Waiting<T>>)>,
-    /// When to ask again, although nothing arrives or ends before.
+    /// The time to ask again, even if no call arrives and no run ends before.
     pub wake: Option<Nanos>,
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Finished {
-    /// The time it took; none where it failed or was cut short, so that nothing is learnt from it.
+    /// The time it took; `None` if it failed or was cut short, so that nothing is learnt from it.
     pub took: Option<Nanos>,
-    /// Bytes of its inputs, filling included.
+    /// Bytes of its inputs, padding included.
     pub bytes: u64,
     /// Its items.
     pub items: u32,
@@ -72,28 +72,28 @@ pub struct Finished {
 struct Run {
     id: RunId,
     calls: Vec<CallId>,
-    /// Of those, the ones nobody waits for any more.
+    /// The number of those whose callers have left.
     gone: usize,
     began: Nanos,
-    /// How long it was held.
-    held: Nanos,
+    /// Its queue delay.
+    queue_delay: Nanos,
     items: u64,
 }
 
-/// What became of a call that its caller gave up.
+/// The state of a call that its caller gave up.
 #[derive(Debug)]
 pub enum Left<T> {
     /// It had not begun and is out of the queue.
     Queue(Waiting<T>),
     /// It runs, and others of its run are still waited for.
     Shared,
-    /// It runs, and nobody waits for anything of that run any more.
+    /// It runs, and no caller waits for any result of that run any more.
     Abandoned(RunId),
     /// It had ended.
     Ended,
 }
 
-/// The queue before a model and its lanes.
+/// The queue before a model and its instances.
 #[derive(Debug)]
 pub struct Scheduler<T> {
     limits: Limits,
@@ -102,14 +102,14 @@ pub struct Scheduler<T> {
     next_call: u64,
     next_run: u64,
     closed: bool,
-    /// What runs take.
+    /// The predicted run times.
     pub pace: Pace,
-    /// How long runs are held and how large they may be.
+    /// The queue delay and the batch size.
     pub tempo: Tempo,
 }
 
 impl<T> Scheduler<T> {
-    /// A model nobody has called yet.
+    /// A scheduler of a model without calls.
     pub fn new(limits: Limits) -> Self {
         Self {
             queue: Queue::new(limits.levels),
@@ -123,7 +123,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// What it may do.
+    /// The limits.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -138,7 +138,7 @@ impl<T> Scheduler<T> {
         self.queue.len()
     }
 
-    /// Runs that go on.
+    /// The number of runs under way.
     pub fn running(&self) -> usize {
         self.runs.len()
     }
@@ -154,18 +154,18 @@ impl<T> Scheduler<T> {
     }
 
     /// From now on every call runs by itself.
-    pub fn stop_joining(&mut self) {
+    pub fn stop_batching(&mut self) {
         self.limits.max_items = 1;
         self.tempo = Tempo::new(&self.limits);
     }
 
-    /// Begins a run of one call at once, where nothing speaks against it: a lane is free, nobody waits, and
-    /// there is no reason to expect others. The usual case, and the cheapest.
+    /// Begins a run of one call at once, if an instance is free, no call waits, and no others are expected. The usual
+    /// case, and the cheapest.
     pub fn start_alone(&mut self, ask: &Ask, now: Nanos) -> Option<(CallId, RunId)> {
-        let joinable = matches!(ask.class, Class::Like(_)) && ask.items < self.limits.max_items;
-        let free = self.runs.len() < self.limits.lanes && self.queue.is_empty();
-        let hold = joinable && !self.runs.is_empty() && self.tempo.hold(&self.pace) > 0;
-        if self.closed || !free || hold || ask.deadline.is_some_and(|deadline| deadline <= now) {
+        let shareable = matches!(ask.class, Class::Like(_)) && ask.items < self.limits.max_items;
+        let free = self.runs.len() < self.limits.instances && self.queue.is_empty();
+        let delayed = shareable && !self.runs.is_empty() && self.tempo.queue_delay(&self.pace) > 0;
+        if self.closed || !free || delayed || ask.deadline.is_some_and(|deadline| deadline <= now) {
             return None;
         }
         let call = self.call_id();
@@ -173,30 +173,35 @@ impl<T> Scheduler<T> {
         Some((call, run))
     }
 
-    /// Puts a call in the queue. [`Scheduler::next`] says what follows from it.
+    /// Puts a call in the queue. Call [`Scheduler::next`] afterwards.
     ///
     /// # Errors
     ///
-    /// The payload, with why it may not wait.
-    pub fn enter(&mut self, ask: Ask, payload: T, now: Nanos) -> Result<Entered<T>, (Refused, T)> {
+    /// The payload, with the reason that it may not wait.
+    pub fn enter(
+        &mut self,
+        ask: Ask,
+        payload: T,
+        now: Nanos,
+    ) -> Result<Entered<T>, (QueueRefusal, T)> {
         if self.closed {
-            return Err((Refused::Closed, payload));
+            return Err((QueueRefusal::Closed, payload));
         }
         if ask.deadline.is_some_and(|deadline| deadline <= now) {
-            return Err((Refused::Expired, payload));
+            return Err((QueueRefusal::Expired, payload));
         }
-        let lane_is_free = self.runs.len() < self.limits.lanes && self.queue.is_empty();
+        let instance_is_free = self.runs.len() < self.limits.instances && self.queue.is_empty();
         if let Some(deadline) = ask.deadline
-            && !lane_is_free
+            && !instance_is_free
             && now.saturating_add(self.done_in(&ask, now)) > deadline
         {
-            return Err((Refused::TooLate, payload));
+            return Err((QueueRefusal::TooLate, payload));
         }
         let mut displaced = None;
-        if self.queue.len() >= self.limits.queue_max && !lane_is_free {
+        if self.queue.len() >= self.limits.queue_max && !instance_is_free {
             displaced = self.queue.displace(ask.level);
             if displaced.is_none() {
-                return Err((Refused::Full, payload));
+                return Err((QueueRefusal::Full, payload));
             }
         }
         let id = self.call_id();
@@ -209,7 +214,7 @@ impl<T> Scheduler<T> {
         Ok(Entered { id, displaced })
     }
 
-    /// What there is to do now: to be asked after a call entered, after a run ended, and when it said to.
+    /// The work to do now. Ask after a call entered, after a run ended, and at the time that the last answer gave.
     pub fn next(&mut self, now: Nanos) -> Todo<T> {
         let mut todo = Todo {
             late: if self.queue.is_empty() {
@@ -221,17 +226,17 @@ impl<T> Scheduler<T> {
             wake: None,
         };
         if self.queue.is_empty() {
-            self.tempo.forget_hold();
+            self.tempo.forget_delay();
         }
-        while !self.queue.is_empty() && self.runs.len() < self.limits.lanes {
+        while !self.queue.is_empty() && self.runs.len() < self.limits.instances {
             let others =
                 self.queue.len() + self.runs.iter().map(|run| run.calls.len()).sum::<usize>();
             let situation = Situation {
                 now,
                 running_items: self.runs.iter().map(|run| run.items).sum(),
-                // Who is alone waits for nobody.
-                hold: if others > 1 {
-                    self.tempo.hold(&self.pace)
+                // A call that is alone has no queue delay.
+                queue_delay: if others > 1 {
+                    self.tempo.queue_delay(&self.pace)
                 } else {
                     0
                 },
@@ -239,8 +244,8 @@ impl<T> Scheduler<T> {
                 pace: &self.pace,
             };
             match cut(&self.queue, &self.limits, &situation) {
-                Cut::Hold(until) => {
-                    self.tempo.holds(self.queue.len());
+                Cut::Delay(until) => {
+                    self.tempo.delay_begins(self.queue.len());
                     todo.wake = Some(until);
                     break;
                 }
@@ -251,8 +256,8 @@ impl<T> Scheduler<T> {
                         .collect();
                     let items: u64 = calls.iter().map(|call| u64::from(call.ask.items)).sum();
                     let full = items >= u64::from(self.tempo.most_items());
-                    let held = self.tempo.cut(waited, calls.len(), full, &self.pace);
-                    let held = if held {
+                    let was_delayed = self.tempo.cut(waited, calls.len(), full, &self.pace);
+                    let queue_delay = if was_delayed {
                         calls
                             .first()
                             .map_or(0, |call| now.saturating_sub(call.arrived))
@@ -260,7 +265,7 @@ impl<T> Scheduler<T> {
                         0
                     };
                     let ids = calls.iter().map(|call| call.id).collect();
-                    let run = self.begin(ids, now, held, items);
+                    let run = self.begin(ids, now, queue_delay, items);
                     todo.runs.push((run, calls));
                 }
             }
@@ -268,14 +273,14 @@ impl<T> Scheduler<T> {
         todo
     }
 
-    /// Notes that a run was told to end: who comes does not wait for what it would have taken.
+    /// Notes that a run was told to end, so that its expected time no longer counts for new calls.
     pub fn ends_soon(&mut self, run: RunId) {
         if let Some(run) = self.runs.iter_mut().find(|running| running.id == run) {
             run.began = 0;
         }
     }
 
-    /// Notes that a run ended; its lane is free.
+    /// Notes that a run ended; its instance is free.
     pub fn finish(&mut self, run: RunId, finished: Finished) {
         let Some(at) = self.runs.iter().position(|running| running.id == run) else {
             return;
@@ -284,15 +289,15 @@ impl<T> Scheduler<T> {
         if let Some(took) = finished.took {
             self.pace.observe(took, finished.bytes);
             self.tempo
-                .ran(took.saturating_add(run.held), finished.items);
+                .ran(took.saturating_add(run.queue_delay), finished.items);
         }
     }
 
-    /// Takes back a call that nobody waits for any more.
+    /// Takes back a call whose caller has left.
     pub fn leave(&mut self, id: CallId) -> Left<T> {
         if let Some(call) = self.queue.remove(id) {
             if self.queue.is_empty() {
-                self.tempo.forget_hold();
+                self.tempo.forget_delay();
             }
             return Left::Queue(call);
         }
@@ -307,9 +312,9 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// How long a call that comes now and may wait would wait for a lane, from what runs take at present.
+    /// The estimated wait of a new call for an instance, from the present run times.
     pub fn wait_estimate(&self, now: Nanos) -> Nanos {
-        let lanes = self.limits.lanes.max(1) as u64;
+        let instances = self.limits.instances.max(1) as u64;
         let mean = self.pace.mean();
         let running: Nanos = (self.runs.iter())
             .map(|run| mean.saturating_sub(now.saturating_sub(run.began)))
@@ -322,13 +327,13 @@ impl<T> Scheduler<T> {
             self.queue.len() as u64
         };
         let queue = self.pace.predict_runs(runs, self.queue.bytes);
-        if self.runs.len() < self.limits.lanes && self.queue.is_empty() {
+        if self.runs.len() < self.limits.instances && self.queue.is_empty() {
             return 0;
         }
-        running.saturating_add(queue) / lanes
+        running.saturating_add(queue) / instances
     }
 
-    /// When a call that comes now would be done.
+    /// The estimated time until a new call would be done.
     fn done_in(&self, ask: &Ask, now: Nanos) -> Nanos {
         if self.pace.mean() == 0 {
             // Nothing has run yet, so nothing is known against it.
@@ -343,7 +348,7 @@ impl<T> Scheduler<T> {
         CallId(self.next_call)
     }
 
-    fn begin(&mut self, calls: Vec<CallId>, now: Nanos, held: Nanos, items: u64) -> RunId {
+    fn begin(&mut self, calls: Vec<CallId>, now: Nanos, queue_delay: Nanos, items: u64) -> RunId {
         self.next_run += 1;
         let id = RunId(self.next_run);
         self.runs.push(Run {
@@ -351,7 +356,7 @@ impl<T> Scheduler<T> {
             calls,
             gone: 0,
             began: now,
-            held,
+            queue_delay,
             items,
         });
         id
@@ -361,7 +366,7 @@ impl<T> Scheduler<T> {
 /// A call that got a place in the queue.
 #[derive(Debug)]
 pub struct Entered<T> {
-    /// Which it is.
+    /// The call's number.
     pub id: CallId,
     /// The call of a lower priority whose place it took.
     pub displaced: Option<Waiting<T>>,

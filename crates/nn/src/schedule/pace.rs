@@ -1,15 +1,14 @@
-//! What runs of a model take, learnt from recent ones: a part every run costs, and a part for each byte of its
-//! inputs. From it come whether a run is short enough for the task that asked, when a call would be done, and
-//! what joining two runs saves.
+//! Run times of a model, learnt from recent runs: a fixed cost of every run, and a cost for each byte of its inputs.
+//! They decide whether a run is short enough for the caller's task, when a call would be done, and how much time a
+//! shared run saves.
 
 use std::time::Duration;
 
 use super::queue::Nanos;
 
-/// The longest a run is expected to take and still runs on the task that asked. A hop to the blocking pool and
-/// back costs 10 to 20 µs between busy threads, and 100 µs and more where the other thread sleeps on a virtual
-/// machine; holding a server thread this long delays the other requests on it by no more than parsing one large
-/// body does.
+/// The longest predicted time of a run on the caller's task. A hop to the blocking pool and back costs 10 to 20 µs
+/// between busy threads, and 100 µs and more if the other thread sleeps on a virtual machine. A run of this length
+/// delays the other requests on a server thread by no more than parsing one large body.
 pub const INLINE_BUDGET: Duration = Duration::from_millis(1);
 
 /// A new run counts for one part in so many of the averages.
@@ -20,7 +19,7 @@ const AVERAGE_OVER: f64 = 8.0;
 const MOST_ABOVE_NS: f64 = INLINE_BUDGET.as_nanos() as f64 * AVERAGE_OVER / 2.0;
 const MOST_TIMES: f64 = 4.0;
 
-/// Sizes must have differed by this part of the average before the two parts of the cost are told apart.
+/// The part of the average by which sizes must have differed before the two costs are told apart.
 const LEAST_SPREAD: f64 = 0.05;
 
 /// Recent runs, averaged.
@@ -57,12 +56,12 @@ impl Pace {
         self.covariance = (1.0 - part) * (self.covariance + part * size * time);
     }
 
-    /// What a run takes; zero before the first.
+    /// The mean time of a run; zero before the first.
     pub fn mean(&self) -> Nanos {
         self.time as Nanos
     }
 
-    /// What a run of so many bytes will take. Endless before the first run.
+    /// The predicted time of a run with so many bytes; unbounded before the first run.
     pub fn predict(&self, bytes: u64) -> Nanos {
         if self.time == 0.0 {
             return Nanos::MAX;
@@ -70,13 +69,13 @@ impl Pace {
         let bytes = bytes as f64;
         match self.parts() {
             Some((fixed, each)) => fixed + each * bytes,
-            // In proportion where it is larger than recent ones, and as they were where it is smaller.
+            // In proportion if it is larger than recent runs, and like them if it is smaller.
             None => self.time * (bytes / self.bytes).max(1.0),
         }
         .max(1.0) as Nanos
     }
 
-    /// What so many runs of so many bytes in all will take.
+    /// The predicted time of so many runs with so many bytes in all.
     pub fn predict_runs(&self, runs: u64, bytes: u64) -> Nanos {
         let (fixed, each) = self
             .parts()
@@ -84,7 +83,7 @@ impl Pace {
         (fixed * runs as f64 + each * bytes as f64) as Nanos
     }
 
-    /// What every run costs whatever its size, which is what joining two saves; zero until sizes have differed.
+    /// The fixed cost of a run, which sharing a run saves; zero until sizes have differed.
     pub fn fixed(&self) -> Nanos {
         self.parts().map_or(0, |(fixed, _)| fixed as Nanos)
     }
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_only_by_the_byte_saves_nothing_when_it_is_joined() {
+    fn a_model_without_a_fixed_cost_saves_nothing_in_a_batch() {
         let mut pace = Pace::default();
         for round in 0..200u64 {
             let bytes = 1000 * (1 + round % 8);

@@ -9,42 +9,42 @@ pub type Nanos = u64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 
-/// Which calls may share a run.
+/// The class of a call: calls of one class may share a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Class {
-    /// None: it runs by itself.
+    /// It runs by itself.
     Alone,
-    /// Those whose tensors have these lengths beside the items and the filled axis.
+    /// Calls whose tensors have these lengths, apart from the items and the padded axis.
     Like(Box<[u32]>),
 }
 
-/// What the scheduler knows of a call.
+/// The facts about a call that the scheduler needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
     /// Its priority from 0, the first to run.
     pub level: u8,
-    /// Whom it may share a run with.
+    /// The class of calls that it may share a run with.
     pub class: Class,
     /// Items it brings.
     pub items: u32,
-    /// Its length along the axis that is filled; 1 where none is.
+    /// Its length along the padded axis; 1 without one.
     pub length: u32,
     /// Bytes of its inputs.
     pub bytes: u64,
-    /// When its answer is no longer of use.
+    /// The time at which the answer is no longer of use.
     pub deadline: Option<Nanos>,
 }
 
 /// A call in the queue.
 #[derive(Debug)]
 pub struct Waiting<T> {
-    /// Which.
+    /// The call's number.
     pub id: CallId,
-    /// What it asks.
+    /// The call's needs.
     pub ask: Ask,
-    /// When it came.
+    /// The time of arrival.
     pub arrived: Nanos,
-    /// What belongs to it.
+    /// The data that the caller keeps with it.
     pub payload: T,
 }
 
@@ -72,7 +72,7 @@ impl<T> Queue<T> {
         self.len
     }
 
-    /// Whether nobody waits.
+    /// Whether no call waits.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -110,7 +110,7 @@ impl<T> Queue<T> {
 
     pub(super) fn remove_late(&mut self, now: Nanos) -> Vec<Waiting<T>> {
         let late = |call: &Waiting<T>| call.ask.deadline.is_some_and(|deadline| deadline <= now);
-        // Nearly always nobody is, and the queue is not touched.
+        // Nearly always no call is late. The queue is not touched then.
         if !self.calls().any(late) {
             return Vec::new();
         }

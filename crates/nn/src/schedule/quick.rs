@@ -1,17 +1,17 @@
 //! Decides whether a run may happen on a server thread. Pure.
 //!
-//! A run on a server thread cannot be interrupted and holds up every request on that thread, health checks included.
-//! So three things must be true:
+//! A run on a server thread cannot be interrupted and delays every request on that thread, health checks included. So
+//! three conditions must hold:
 //!
 //! - The time of a run follows from the shapes of its inputs ([`Cost`]), so that no value can make it long.
-//! - A run on inputs that are at least as long in every dimension was measured, and was short. How time grows with a
-//!   shape is not guessed: a call with half the bytes can cost a thousand times as much (`x · xᵀ` of a column and of
+//! - A run on inputs that are at least as long in every dimension was measured, and was short. The growth of time with
+//!   a shape is not guessed: a call with half the bytes can cost a thousand times as much (`x · xᵀ` of a column and of
 //!   a row).
 //! - The last runs were all short. One long run takes the model off the server threads.
 //!
-//! A model comes back after a number of short runs elsewhere. The number doubles when the next long run comes soon
-//! after its return, so a model whose time varies is on server threads less and less. It halves again when the long
-//! run came late: the operating system may have interrupted it.
+//! A model returns after a number of short runs elsewhere. The number doubles if the next long run comes soon after the
+//! return, so a model whose time varies is on server threads less and less. It halves again if the long run came late:
+//! the operating system may have interrupted it.
 
 use super::pace::INLINE_BUDGET;
 use super::queue::Nanos;
@@ -29,17 +29,17 @@ pub const MOST_COME_BACK_RUNS: u32 = 4096;
 /// A long run comes soon after a return when fewer runs than so many times the required number were between.
 const SOON: u32 = 4;
 
-/// Shapes that are remembered where a shorter one is as good as a longer one.
+/// Most shapes that are remembered if a longer shape covers a shorter one.
 const MAX_SHAPES: usize = 4;
 
-/// Shapes that are remembered where each counts for itself: as many as a shared run has items (`join::MAX_ITEMS`).
-/// tract remembers far more that it is prepared for.
+/// Most shapes that are remembered if each counts for itself: as many as a shared run has items (`batching::MAX_ITEMS`).
+/// tract remembers far more shapes that it is prepared for.
 const MAX_SAME_SHAPES: usize = 32;
 
 /// Shape by shape, one for each input.
 type Shapes = Vec<Vec<u32>>;
 
-/// How a run may compare with a measured one.
+/// The relation of a run to a measured one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Like {
     /// No run may happen on a server thread.
@@ -50,7 +50,7 @@ enum Like {
     Same,
 }
 
-/// What is known of a model's runs.
+/// The measurements of a model's runs.
 #[derive(Debug, Clone)]
 pub struct Quick {
     like: Like,
@@ -67,7 +67,7 @@ pub struct Quick {
 }
 
 impl Quick {
-    /// A model that has not run. `bounded` where a server thread waits at most [`INLINE_BUDGET`] for a run.
+    /// A model that has not run. `bounded` if a server thread waits at most [`INLINE_BUDGET`] for a run.
     pub fn new(cost: &Cost, bounded: bool) -> Self {
         Self {
             bounded,
@@ -91,8 +91,8 @@ impl Quick {
             && (self.short.iter()).any(|known| self.covers(known, shapes.clone()))
     }
 
-    /// Takes note of a run, wherever it happened. `sound` where it came to its end without an error: one that failed
-    /// at once says nothing of the time its shapes take.
+    /// Records a run, on whatever thread it happened. `sound` if it ended without an error: a run that failed at once
+    /// proves nothing about the time of its shapes.
     pub fn ran<'a>(
         &mut self,
         shapes: impl Iterator<Item = &'a [u32]> + Clone,

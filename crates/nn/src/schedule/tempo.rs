@@ -1,111 +1,112 @@
-//! Decides how long a run is held for calls that may come, and how large it may be. Both adapt as Clipper's batch
-//! sizes do: a little more while it pays, much less as soon as it does not.
+//! Decides the queue delay and the batch size. Both adapt as Clipper's batch sizes do: they grow slowly while that
+//! pays, and shrink fast as soon as it does not.
 //!
-//! - **A hold pays where a call joined meanwhile.** It is never longer than the setting, and never longer than
-//!   what every run costs whatever its size: that is all that joining two runs can save. A model whose runs cost
-//!   in proportion to their items is never held.
-//! - **A run may be as large as keeps it within the latency target**; without a target, as large as the setting.
+//! - **A queue delay pays if a call arrives during it.** It is never longer than the setting, and never longer than the
+//!   fixed cost of a run, because one shared run saves no more than that. A model without a fixed cost has no queue
+//!   delay.
+//! - **A batch is as large as the latency target allows.** Without a target it is as large as the setting allows.
 
 use super::limits::Limits;
 use super::pace::Pace;
 use super::queue::Nanos;
 
-/// A hold grows by one part in so many of the longest.
+/// The queue delay grows in steps of this part of its maximum.
 const STEPS: u64 = 16;
-/// Runs of several calls without a hold, until one is tried.
+/// Batches of several calls without a queue delay, after which one is tried.
 const PROBE_EVERY: u32 = 16;
-/// A run that took too long makes the next ones smaller by one part in so many.
+/// A batch that took too long makes the next ones smaller by this part.
 const SHRINK_BY: u32 = 10;
 
-/// What has been learnt.
+/// The queue delay and batch size learnt from the runs so far.
 #[derive(Debug, Clone)]
 pub struct Tempo {
-    max_wait: Nanos,
+    max_queue_delay: Nanos,
     max_items: u32,
     target: Option<Nanos>,
-    hold: Nanos,
+    queue_delay: Nanos,
     most_items: u32,
-    /// Calls in the queue when the hold began, while there is one.
-    holding: Option<usize>,
-    unheld: u32,
+    /// Calls in the queue when the present delay began; `None` without a delay.
+    delayed_calls: Option<usize>,
+    /// Batches of several calls since the last delay.
+    undelayed: u32,
 }
 
 impl Tempo {
-    /// Nothing learnt yet: no hold, runs as large as they may be.
+    /// Nothing is learnt yet: there is no queue delay, and batches have the largest size.
     pub fn new(limits: &Limits) -> Self {
         Self {
-            max_wait: limits.max_wait,
+            max_queue_delay: limits.max_queue_delay,
             max_items: limits.max_items.max(1),
             target: limits.target,
-            hold: 0,
+            queue_delay: 0,
             most_items: limits.max_items.max(1),
-            holding: None,
-            unheld: 0,
+            delayed_calls: None,
+            undelayed: 0,
         }
     }
 
-    /// How long a run may be held now.
-    pub fn hold(&self, pace: &Pace) -> Nanos {
-        self.hold.min(self.longest(pace))
+    /// The queue delay of the next run.
+    pub fn queue_delay(&self, pace: &Pace) -> Nanos {
+        self.queue_delay.min(self.longest(pace))
     }
 
-    /// Most items of a run now.
+    /// The most items of the next run.
     pub fn most_items(&self) -> u32 {
         self.most_items
     }
 
-    /// Notes that the queue is held with so many calls in it.
-    pub fn holds(&mut self, calls: usize) {
-        self.holding.get_or_insert(calls);
+    /// Notes that a delay begins while so many calls wait.
+    pub fn delay_begins(&mut self, calls: usize) {
+        self.delayed_calls.get_or_insert(calls);
     }
 
-    /// Notes that those it was held for are gone: it says nothing about the next run.
-    pub fn forget_hold(&mut self) {
-        self.holding = None;
+    /// Drops a delay whose calls are gone, because it says nothing about the next run.
+    pub fn forget_delay(&mut self) {
+        self.delayed_calls = None;
     }
 
-    /// Learns from a run that begins, with so many of those that waited; says whether it had been held.
+    /// Learns from a run that begins with `calls` of the `waited` calls in the queue. Returns whether it was delayed.
     pub fn cut(&mut self, waited: usize, calls: usize, full: bool, pace: &Pace) -> bool {
-        let step = (self.max_wait / STEPS).max(1);
-        let Some(before) = self.holding.take() else {
-            // It could have been held, and nobody knows whether that would have paid.
-            if calls > 1 && !full && self.hold < step {
-                self.unheld += 1;
-                if self.unheld >= PROBE_EVERY {
-                    self.unheld = 0;
-                    self.hold = step.min(self.max_wait);
+        let step = (self.max_queue_delay / STEPS).max(1);
+        let Some(before) = self.delayed_calls.take() else {
+            // A delay might have paid. Only a trial can tell.
+            if calls > 1 && !full && self.queue_delay < step {
+                self.undelayed += 1;
+                if self.undelayed >= PROBE_EVERY {
+                    self.undelayed = 0;
+                    self.queue_delay = step.min(self.max_queue_delay);
                 }
             }
             return false;
         };
         if waited > before {
-            self.hold = (self.hold + step).min(self.longest(pace));
+            self.queue_delay = (self.queue_delay + step).min(self.longest(pace));
         } else {
             self.shorten(step);
         }
         true
     }
 
-    /// Learns from a run that ended, with what it and the hold before it took.
+    /// Learns from a run that ended. `took` includes its queue delay.
     pub fn ran(&mut self, took: Nanos, items: u32) {
         let Some(target) = self.target else { return };
         if took > target {
             self.most_items = (self.most_items - self.most_items.div_ceil(SHRINK_BY)).max(1);
-            self.shorten((self.max_wait / STEPS).max(1));
+            self.shorten((self.max_queue_delay / STEPS).max(1));
         } else if items >= self.most_items {
             self.most_items = (self.most_items + 1).min(self.max_items);
         }
     }
 
     fn shorten(&mut self, step: Nanos) {
-        self.hold /= 2;
-        if self.hold < step {
-            self.hold = 0;
+        self.queue_delay /= 2;
+        if self.queue_delay < step {
+            self.queue_delay = 0;
         }
     }
 
     fn longest(&self, pace: &Pace) -> Nanos {
-        self.max_wait.min(pace.fixed())
+        self.max_queue_delay.min(pace.fixed())
     }
 }
 
@@ -115,14 +116,14 @@ mod tests {
 
     fn limits(target: Option<Nanos>) -> Limits {
         Limits {
-            lanes: 1,
+            instances: 1,
             queue_max: 8,
             levels: 1,
             max_items: 32,
             max_bytes: u64::MAX,
             max_tokens: None,
             preferred: vec![],
-            max_wait: 1_600_000,
+            max_queue_delay: 1_600_000,
             target,
         }
     }
@@ -138,41 +139,44 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_is_tried_now_and_then_grows_while_it_pays_and_halves_when_it_does_not() {
+    fn a_queue_delay_is_tried_now_and_then_grows_while_it_pays_and_halves_when_it_does_not() {
         let (mut tempo, pace) = (Tempo::new(&limits(None)), pace());
-        assert_eq!(tempo.hold(&pace), 0);
+        assert_eq!(tempo.queue_delay(&pace), 0);
         for _ in 0..PROBE_EVERY {
             assert!(!tempo.cut(4, 4, false, &pace));
         }
-        assert_eq!(tempo.hold(&pace), 100_000);
+        assert_eq!(tempo.queue_delay(&pace), 100_000);
         for round in 2..=5 {
-            tempo.holds(3);
+            tempo.delay_begins(3);
             assert!(tempo.cut(4, 4, false, &pace));
-            assert_eq!(tempo.hold(&pace), round * 100_000);
+            assert_eq!(tempo.queue_delay(&pace), round * 100_000);
         }
-        tempo.holds(3);
+        tempo.delay_begins(3);
         tempo.cut(3, 3, false, &pace);
-        assert_eq!(tempo.hold(&pace), 250_000);
+        assert_eq!(tempo.queue_delay(&pace), 250_000);
         for _ in 0..2 {
-            tempo.holds(3);
+            tempo.delay_begins(3);
             tempo.cut(3, 3, false, &pace);
         }
-        assert_eq!(tempo.hold(&pace), 0);
+        assert_eq!(tempo.queue_delay(&pace), 0);
     }
 
     #[test]
-    fn a_hold_is_never_longer_than_what_it_can_save() {
+    fn a_queue_delay_is_never_longer_than_what_it_can_save() {
         let (mut tempo, pace) = (Tempo::new(&limits(None)), pace());
         for _ in 0..PROBE_EVERY {
             tempo.cut(4, 4, false, &pace);
         }
         for _ in 0..100 {
-            tempo.holds(1);
+            tempo.delay_begins(1);
             tempo.cut(2, 2, false, &pace);
         }
-        let hold = tempo.hold(&pace);
-        assert!((900_000..=1_100_000).contains(&hold), "{hold}");
-        assert_eq!(tempo.hold(&Pace::default()), 0);
+        let queue_delay = tempo.queue_delay(&pace);
+        assert!(
+            (900_000..=1_100_000).contains(&queue_delay),
+            "{queue_delay}"
+        );
+        assert_eq!(tempo.queue_delay(&Pace::default()), 0);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Reads what a child answered. The child may be broken, and may write to the memory while it is read.
+//! Reads a child's answer. The child may be broken, and may write to the memory while it is read.
 //!
-//! So what decides (types, shapes, places, the lengths of strings) is copied before it is checked, and nothing that was
-//! checked is read again from shared memory. Only elements of a fixed size are lent: whatever they become, they are as
-//! many numbers as the shape says.
+//! So types, shapes, places and the lengths of strings are copied before they are checked, and nothing that was checked
+//! is read again from shared memory. Only elements of a fixed size are lent: if they change, their number still fits
+//! the shape.
 
 use std::sync::Arc;
 
@@ -19,8 +19,8 @@ const LEND_BYTES: usize = 64 * 1024;
 /// The largest answer that is lent: a larger one is copied, and its memory goes back to the system.
 pub const LEND_AT_MOST: usize = 16 << 20;
 
-/// The outputs, or the error, in an answer of `len` bytes; `None` where it is no answer. `lends` where outputs may stay
-/// where they are until the caller drops them.
+/// The outputs, or the error, in an answer of `len` bytes; `None` if it is not an answer. `lends` if outputs may stay
+/// in the segment until the caller drops them.
 pub fn read(
     segment: &Arc<Segment>,
     len: usize,
@@ -74,7 +74,7 @@ mod tests {
     fn put(segment: &Segment, tensors: &[NnTensor]) -> usize {
         let size = wire::tensors_size(tensors);
         segment.grow(size).unwrap();
-        // SAFETY: nobody else reads or writes the segment.
+        // SAFETY: no other thread or process reads or writes the segment.
         assert!(wire::put_tensors(tensors, unsafe {
             segment.bytes_mut(size)
         }));
@@ -96,7 +96,7 @@ mod tests {
         NnTensor::new(TensorType::Bytes, vec![elements as u32], bytes).unwrap()
     }
 
-    /// Where the bytes of each tensor lie: in the segment or not.
+    /// Whether the bytes of each tensor lie in the segment.
     fn lent(segment: &Segment, tensors: &[NnTensor]) -> Vec<bool> {
         let base = segment.base() as usize;
         let of = |tensor: &NnTensor| tensor.data.as_ptr() as usize;
@@ -131,7 +131,7 @@ mod tests {
         let segment = Segment::new().unwrap();
         let bytes = wire::error(&NnError::runtime("x".repeat(1 << 20)));
         segment.grow(bytes.len()).unwrap();
-        // SAFETY: nobody else reads or writes the segment.
+        // SAFETY: no other thread or process reads or writes the segment.
         unsafe { segment.bytes_mut(bytes.len()) }.copy_from_slice(&bytes);
         let error = read(&segment, bytes.len(), true).unwrap().unwrap_err();
         assert!((60_000..70_000).contains(&error.message.len()));
@@ -164,7 +164,7 @@ mod tests {
                     let value = random(&mut seed) as u8;
                     let before = std::mem::replace(&mut whole[at], value);
                     for byte in [value, before] {
-                        // SAFETY: within the segment. That it is read meanwhile is what is tried.
+                        // SAFETY: within the segment. The test writes it while it is read on purpose.
                         unsafe { theirs.base().add(at).write_volatile(byte) };
                         std::thread::yield_now();
                     }

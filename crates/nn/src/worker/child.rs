@@ -1,8 +1,8 @@
 //! The child: loads one graph and runs it for the server that started it.
 //!
-//! Its standard input is the socket to the server. It ends when that closes, and by signal when the server dies. Signals
-//! that a terminal or a service manager sends to all processes of a server are ignored: the server decides when its
-//! children end.
+//! Its standard input is the socket to the server. It ends when that closes, and by signal when the server dies.
+//! Signals that a terminal or a service manager sends to all processes of a server are ignored: the server decides when
+//! its children end.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,15 +22,15 @@ use super::control::{Control, Kind, Note};
 use super::shared::{self, BODY, Header, Looks, Segment, Slice};
 use super::status::mapped_bytes;
 use super::wire::{self, Message, Open, Opened};
-use crate::backend::{Backend, GraphSource, Interrupt, Lane, LoadOptions, Session, panic_text};
+use crate::backend::{Backend, GraphSource, Instance, Interrupt, LoadOptions, Session, panic_text};
 use crate::error::NnError;
 use crate::tensor::NnTensor;
 
-/// Private memory a process may map beyond what the load took and runs may take: stacks, the allocator's reserves, and
-/// what a runtime keeps for shapes it prepares itself for.
+/// Private memory that a process may map beyond its load and its runs: stacks, the allocator's reserves, and data that
+/// a runtime keeps for prepared shapes.
 const SLACK_BYTES: u64 = 1 << 30;
 
-/// The longest a lane's thread sleeps before it looks again.
+/// The longest an instance's thread sleeps before it looks again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Finds the backend of a name, with its library.
@@ -52,14 +52,14 @@ pub fn run(find: &Find) -> ExitCode {
     unsafe { libc::_exit(0) }
 }
 
-/// Cuts the process down to what it needs, and takes the socket.
+/// Reduces the process to its needs, and takes the socket.
 fn prepare() -> io::Result<Control> {
     // SAFETY: each call changes this process alone, and none takes a pointer that outlives it.
     unsafe {
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             libc::signal(signal, libc::SIG_IGN);
         }
-        // Rust's own handlers are there to tell of overflown stacks. Here the signal itself is to be told.
+        // Rust's own handlers report stack overflows. Here the server must see the signal itself.
         for signal in [libc::SIGSEGV, libc::SIGBUS] {
             libc::signal(signal, libc::SIG_DFL);
         }
@@ -74,9 +74,9 @@ fn prepare() -> io::Result<Control> {
         // Native libraries of the server may hold files open without the flag that closes them here.
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
     }
-    // When memory runs out, this process is to go before the server.
+    // If memory runs out, the kernel should end this process before the server.
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");
-    // SAFETY: the descriptor is duplicated; the new one is nobody else's.
+    // SAFETY: the descriptor is duplicated, and only this code owns the new one.
     let socket = unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3) };
     if socket < 0 {
         return Err(io::Error::last_os_error());
@@ -91,11 +91,11 @@ fn prepare() -> io::Result<Control> {
     Ok(Control::of(socket))
 }
 
-/// A lane's interrupt and the run it is in.
+/// An instance's interrupt and the run it is in.
 #[derive(Default)]
 struct Ending {
     interrupt: Option<Arc<dyn Interrupt>>,
-    /// The run that goes on.
+    /// The run under way.
     run: Option<u32>,
 }
 
@@ -107,7 +107,7 @@ fn lock(ending: &Endings) -> MutexGuard<'_, Ending> {
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Nothing where the server is gone, or sent what it never sends.
+/// Serves until the server is gone. `None` also if the server sent a message that it never sends.
 fn serve(control: &Control, find: &Find) -> Option<()> {
     let (note, fds) = control.receive().ok()??;
     if note.kind != Kind::Open {
@@ -141,11 +141,11 @@ fn serve(control: &Control, find: &Find) -> Option<()> {
     control.send(answer, &[]).ok()?;
     drop(mailbox);
     let session = session?;
-    let mut lanes: HashMap<u32, (Arc<Endings>, Arc<Segment>)> = HashMap::new();
+    let mut instances: HashMap<u32, (Arc<Endings>, Arc<Segment>)> = HashMap::new();
     loop {
         let (note, fds) = control.receive().ok()??;
         match note.kind {
-            Kind::Lane => {
+            Kind::Instance => {
                 let segments: Vec<Arc<Segment>> = fds
                     .into_iter()
                     .map(Segment::of)
@@ -153,15 +153,15 @@ fn serve(control: &Control, find: &Find) -> Option<()> {
                     .ok()?;
                 let first = segments.first()?.clone();
                 let ending: Arc<Endings> = Arc::default();
-                lanes.insert(note.number, (ending.clone(), first));
+                instances.insert(note.number, (ending.clone(), first));
                 let session = session.clone();
                 std::thread::Builder::new()
-                    .name(format!("lane-{}", note.number))
+                    .name(format!("instance-{}", note.number))
                     .spawn(move || attend(&*session, &segments, &ending))
                     .ok()?;
             }
             Kind::Interrupt => {
-                if let Some((ending, _)) = lanes.get(&note.number) {
+                if let Some((ending, _)) = instances.get(&note.number) {
                     let ending = lock(ending);
                     if let (Some(run), Some(interrupt)) = (ending.run, &ending.interrupt)
                         && run == note.run
@@ -171,7 +171,7 @@ fn serve(control: &Control, find: &Find) -> Option<()> {
                 }
             }
             Kind::Drop => {
-                if let Some((_, segment)) = lanes.remove(&note.number) {
+                if let Some((_, segment)) = instances.remove(&note.number) {
                     let header = Header::of(&segment);
                     header.end.store(1, Ordering::SeqCst);
                     header.call.fetch_add(1, Ordering::SeqCst);
@@ -195,7 +195,7 @@ fn load(
     let source = match (&open.path, graph) {
         (Some(path), _) => GraphSource::File(path.clone()),
         (None, Some(graph)) => {
-            let unreadable = || NnError::runtime("the graph's bytes did not come whole");
+            let unreadable = || NnError::runtime("the graph's bytes are incomplete");
             let segment = Segment::of(graph).map_err(|_| unreadable())?;
             let len = usize::try_from(open.graph_bytes).map_err(|_| unreadable())?;
             let slice = Slice::of(&segment, 0, len).ok_or_else(unreadable)?;
@@ -223,15 +223,19 @@ fn load(
     Ok((opened, session))
 }
 
-/// What runs may map beyond the load; none where a device's driver maps far more than it uses.
+/// Memory that runs may map beyond the load; `None` for devices whose driver maps far more than it uses.
 fn allowance(options: &LoadOptions) -> Option<u64> {
     if options.provider != Provider::Cpu || options.device.is_some() {
         return None;
     }
     let a_run = u64::try_from(options.working_bytes?).ok()?;
-    let lanes = u64::try_from(options.lane_count()).ok()?;
-    // Twice: a runtime may hold what a run gave back beside what the next one takes.
-    Some(a_run.saturating_mul(2 * lanes).saturating_add(SLACK_BYTES))
+    let instances = u64::try_from(options.instance_count()).ok()?;
+    // Twice: a runtime may still hold the memory of one run while the next takes its own.
+    Some(
+        a_run
+            .saturating_mul(2 * instances)
+            .saturating_add(SLACK_BYTES),
+    )
 }
 
 /// Bounds the private memory that can be written to. An allocation beyond it fails, which some runtimes report as an
@@ -250,18 +254,18 @@ fn limit_memory(bytes: u64) {
     }
 }
 
-/// Runs one lane's calls.
+/// Runs one instance's calls.
 fn attend(session: &dyn Session, segments: &[Arc<Segment>], ending: &Endings) {
     let Some((calls, answers)) = segments.split_first() else {
         return;
     };
     let header = Header::of(calls);
-    // Numbers go on where the server's are: a lane outlives the process that ran it before.
+    // Numbers continue from the server's: an instance outlives the process that ran it before.
     let mut seen = header.call.load(Ordering::SeqCst);
-    let mut lane = None;
+    let mut instance = None;
     let looks = Looks::default();
-    // The first answer is whether there is a lane.
-    let made = make(session, &mut lane, ending);
+    // The first answer is whether there is an instance.
+    let made = make(session, &mut instance, ending);
     answer(header, answers, made.map(|()| Vec::new()), seen);
     loop {
         let call = &header.call;
@@ -275,20 +279,20 @@ fn attend(session: &dyn Session, segments: &[Arc<Segment>], ending: &Endings) {
             return;
         }
         seen = call.load(Ordering::Acquire);
-        let ran = run_one(session, &mut lane, header, calls, ending);
+        let ran = run_one(session, &mut instance, header, calls, ending);
         answer(header, answers, ran, seen);
     }
 }
 
 fn make(
     session: &dyn Session,
-    lane: &mut Option<Box<dyn Lane>>,
+    instance: &mut Option<Box<dyn Instance>>,
     ending: &Endings,
 ) -> Result<(), NnError> {
-    let made = catch_unwind(AssertUnwindSafe(|| session.lane()));
+    let made = catch_unwind(AssertUnwindSafe(|| session.instance()));
     let made = made.unwrap_or_else(|panic| Err(panicked(&*panic)))?;
     lock(ending).interrupt = made.interrupt();
-    *lane = Some(made);
+    *instance = Some(made);
     Ok(())
 }
 
@@ -301,30 +305,30 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> NnError {
 
 fn run_one(
     session: &dyn Session,
-    lane: &mut Option<Box<dyn Lane>>,
+    instance: &mut Option<Box<dyn Instance>>,
     header: &Header,
     calls: &Arc<Segment>,
     ending: &Endings,
 ) -> Result<Vec<NnTensor>, NnError> {
-    if lane.is_none() {
-        make(session, lane, ending)?;
+    if instance.is_none() {
+        make(session, instance, ending)?;
     }
     let inputs = inputs(header, calls)
-        .ok_or_else(|| NnError::runtime("the call did not reach the model's process whole"))?;
+        .ok_or_else(|| NnError::runtime("the call reached the model's process incomplete"))?;
     let run = header.run.load(Ordering::SeqCst);
     begin(ending, run, &header.interrupted);
-    let ran = catch_unwind(AssertUnwindSafe(|| match lane.as_mut() {
-        Some(lane) => lane.run(&inputs),
-        None => Err(NnError::runtime("the model has no lane")),
+    let ran = catch_unwind(AssertUnwindSafe(|| match instance.as_mut() {
+        Some(instance) => instance.run(&inputs),
+        None => Err(NnError::runtime("the model has no instance")),
     }));
     lock(ending).run = None;
     ran.unwrap_or_else(|panic| {
-        *lane = None;
+        *instance = None;
         Err(panicked(&*panic))
     })
 }
 
-/// From here on the run can be interrupted; at once where it was before it began.
+/// From here on the run can be interrupted; it is interrupted at once if that was asked before it began.
 fn begin(ending: &Endings, run: u32, interrupted: &AtomicU32) {
     let mut ending = lock(ending);
     ending.run = Some(run);
@@ -353,7 +357,7 @@ fn inputs(header: &Header, calls: &Arc<Segment>) -> Option<Vec<NnTensor>> {
     tensors.collect()
 }
 
-/// Writes what came of a call, and says so.
+/// Writes the result of a call, and announces it.
 fn answer(
     header: &Header,
     answers: &[Arc<Segment>],

@@ -4,32 +4,32 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-/// Most descriptors in one message: the segments of a lane.
+/// Most descriptors in one message: the segments of an instance.
 pub const MAX_FDS: usize = 8;
 
-/// What a message is about.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Load a graph. With the mailbox that says how, and with the graph where it is no file.
+    /// Load a graph. With the mailbox of the load's options, and with the graph unless it is a file.
     Open = 1,
     /// The graph was loaded or was not; the mailbox says it.
     Opened = 2,
-    /// Make a lane. With its segments.
-    Lane = 3,
-    /// Interrupt a lane's run.
+    /// Make an instance. With its segments.
+    Instance = 3,
+    /// Interrupt an instance's run.
     Interrupt = 4,
-    /// A lane is not needed any more.
+    /// An instance is not needed any more.
     Drop = 5,
 }
 
 /// A message without its descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// What it is about.
+    /// The message's kind.
     pub kind: Kind,
-    /// Which lane, or how many bytes are in the mailbox.
+    /// The number of the instance, or the bytes in the mailbox.
     pub number: u32,
-    /// Which run.
+    /// The number of the run.
     pub run: u32,
 }
 
@@ -55,7 +55,7 @@ impl Note {
         let kinds = [
             Kind::Open,
             Kind::Opened,
-            Kind::Lane,
+            Kind::Instance,
             Kind::Interrupt,
             Kind::Drop,
         ];
@@ -71,7 +71,7 @@ impl Note {
 pub struct Control(OwnedFd);
 
 impl Control {
-    /// Both ends.
+    /// Makes both ends.
     pub fn pair() -> io::Result<(Self, Self)> {
         let mut ends: [RawFd; 2] = [-1; 2];
         // Packets: a message comes whole, with its descriptors, or not at all.
@@ -80,7 +80,7 @@ impl Control {
         if unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: both were just made and are nobody else's.
+        // SAFETY: both were just made, and only this code owns them.
         let [ours, theirs] = ends.map(|end| Self(unsafe { OwnedFd::from_raw_fd(end) }));
         Ok((ours, theirs))
     }
@@ -95,7 +95,7 @@ impl Control {
         self.0
     }
 
-    /// How long [`Control::receive`] waits; without end where none is given.
+    /// The longest wait of [`Control::receive`]; without a bound for `None`.
     pub fn patience(&self, at_most: Option<Duration>) -> io::Result<()> {
         let at_most = at_most.unwrap_or_default();
         let time = libc::timeval {
@@ -158,7 +158,7 @@ impl Control {
         Ok(())
     }
 
-    /// Waits for a message; none where the other end is closed, or sent what is no message.
+    /// Waits for a message; `None` if the other end is closed, or sent something that is not a message.
     pub fn receive(&self) -> io::Result<Option<(Note, Vec<OwnedFd>)>> {
         let mut bytes = [0u8; NOTE_BYTES];
         let mut part = libc::iovec {
@@ -212,7 +212,7 @@ mod tests {
     fn a_message_comes_whole_with_its_descriptors_and_the_end_is_seen() {
         let (ours, theirs) = Control::pair().unwrap();
         let note = Note {
-            kind: Kind::Lane,
+            kind: Kind::Instance,
             number: 3,
             run: u32::MAX,
         };
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_does_not_read_holds_nobody_up() {
+    fn a_child_that_does_not_read_blocks_no_sender() {
         let (ours, _theirs) = Control::pair().unwrap();
         let note = Note {
             kind: Kind::Interrupt,

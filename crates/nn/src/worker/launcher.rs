@@ -1,16 +1,16 @@
-//! How a child process is started.
+//! The way a child process is started.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// How a child is started.
+/// The command that starts a child.
 #[derive(Debug, Clone)]
 pub struct Launcher {
     /// The program.
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// Variables beside those that every child gets.
+    /// Variables in addition to those that every child gets.
     pub environment: Vec<(OsString, OsString)>,
 }
 

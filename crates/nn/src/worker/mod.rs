@@ -1,23 +1,23 @@
-//! Models whose engines run in processes of their own, so that a crash, a hang or a memory leak of a native runtime costs
-//! the calls of one model version and nothing else.
+//! Models whose engines run in separate processes, so that a crash, a hang or a memory leak of a native runtime costs
+//! only the calls of one model version.
 //!
 //! Decisions:
 //!
 //! - **One child for each loaded version.** [`Isolated`] wraps a backend. Its `load` starts this program again
 //!   ([`Launcher`]) and has the child load the graph. Queues, shared runs, deadlines and counts stay in the server.
-//! - **Tensors go through shared memory** ([`shared`]), and a call is announced by a word in it. Large outputs are lent to
-//!   the caller where the child wrote them.
-//! - **A thread of the server waits for each child.** When a child ends, the calls that it ran fail at once with
-//!   [`Refusal::Ended`](crate::Refusal::Ended). The child is started again after a wait that doubles
-//!   ([`restart`]), and calls that wait meanwhile run then.
+//! - **Tensors go through shared memory** ([`shared`]), and a word in it announces a call. Large outputs are lent to
+//!   the caller from the place where the child wrote them.
+//! - **A thread of the server waits for each child.** When a child ends, its running calls fail at once with
+//!   [`EngineRefusal::Ended`](crate::EngineRefusal::Ended). The child is started again after a wait that doubles
+//!   ([`restart`]), and calls that waited meanwhile run then.
 //! - **A run that does not end is ended with its process**, so no thread is lost to it.
-//! - **A short run is waited for on the server's thread**, for at most [`crate::model::INLINE_BUDGET`]. After that the
-//!   wait goes on elsewhere. So even a stopped child holds a server thread no longer than that.
+//! - **The server's thread waits for a short run itself**, for at most [`crate::model::INLINE_BUDGET`]. After that
+//!   another thread waits. So even a stopped child blocks a server thread no longer than that.
 //! - **The child is bound to its server**: it is sent SIGKILL when the server dies, and ends when its socket closes. It
-//!   is in a process group of its own and ignores SIGINT, SIGTERM and SIGHUP, so that a signal for all processes of the
-//!   server does not end it before the server has drained.
-//! - **The child has what it needs and no more**: a cut-down environment, no descriptors but the socket, no new
-//!   privileges, no core dump, a limit on its private memory.
+//!   has its own process group and ignores SIGINT, SIGTERM and SIGHUP, so that a signal for all processes of the server
+//!   does not end it before the server has drained.
+//! - **The child has minimal rights**: a reduced environment, no descriptors except the socket, no new privileges, no
+//!   core dump, a limit on its private memory.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -29,7 +29,7 @@ use crate::error::NnError;
 mod answers;
 mod child;
 mod control;
-mod lane;
+mod instance;
 mod launcher;
 mod parent;
 mod process;
@@ -42,7 +42,7 @@ mod wire;
 pub use crate::backend::ProcessStats;
 pub use child::{Find, run};
 pub use launcher::Launcher;
-pub use parent::{Isolated, Terms};
+pub use parent::{ChildOptions, Isolated};
 
 /// The backends that are built in or come from a library.
 ///

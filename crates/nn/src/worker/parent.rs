@@ -1,8 +1,8 @@
-//! The server's side: starts a child for each graph, hands it calls, and sees to what happens when it ends.
+//! The server's side: starts a child for each graph, hands it calls, and handles its end.
 
-use super::lane::IsolatedLane;
+use super::instance::IsolatedInstance;
 use super::process::{
-    ANSWERS, LaneShared, PATIENCE, Phase, Process, Running, Start, State, await_end,
+    ANSWERS, InstanceShared, PATIENCE, Phase, Process, Running, Start, State, await_end,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,13 +16,13 @@ use super::shared::{Header, Looks, Segment};
 use super::status::status_bytes;
 use super::wire::Open;
 use crate::backend::{
-    Backend, Cost, GraphSource, Lane, LoadOptions, Port, ProcessStats, Rows, Session,
+    Backend, Cost, GraphSource, Instance, LoadOptions, Port, ProcessStats, Rows, Session,
 };
 use crate::error::{NnError, quoted};
 
-/// What a child is started for.
+/// The load that a child is started for.
 #[derive(Debug, Clone)]
-pub struct Terms {
+pub struct ChildOptions {
     /// The model, for messages.
     pub model: String,
     /// Its version.
@@ -31,7 +31,7 @@ pub struct Terms {
     pub load_timeout: Duration,
     /// Bytes of private memory that the process may map; none leaves it to what the load took and runs may take.
     pub process_bytes: Option<u64>,
-    /// When a process that ended is started again.
+    /// The times at which a process that ended is started again.
     pub restarts: Restarts,
 }
 
@@ -39,16 +39,16 @@ pub struct Terms {
 pub struct Isolated {
     inner: Arc<dyn Backend>,
     launcher: Launcher,
-    terms: Terms,
+    child: ChildOptions,
 }
 
 impl Isolated {
     /// `inner`'s graphs, in processes that `launcher` starts.
-    pub fn new(inner: Arc<dyn Backend>, launcher: Launcher, terms: Terms) -> Self {
+    pub fn new(inner: Arc<dyn Backend>, launcher: Launcher, child: ChildOptions) -> Self {
         Self {
             inner,
             launcher,
-            terms,
+            child,
         }
     }
 }
@@ -88,11 +88,11 @@ impl Backend for Isolated {
                 graph_bytes: bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
                 path,
                 options: options.clone(),
-                process_bytes: self.terms.process_bytes,
+                process_bytes: self.child.process_bytes,
             },
             bytes,
             version: self.inner.version(),
-            load_timeout: self.terms.load_timeout,
+            load_timeout: self.child.load_timeout,
         };
         // Before the child reads them, so that a change meanwhile is not missed.
         let stamp = start.stamp();
@@ -103,8 +103,8 @@ impl Backend for Isolated {
         } = start.start()?;
         let label = format!(
             "model {} version {}",
-            quoted(&self.terms.model),
-            self.terms.version
+            quoted(&self.child.model),
+            self.child.version
         );
         tracing::info!("{label}: runs in process {}", child.id());
         let process = Arc::new(Process {
@@ -121,8 +121,8 @@ impl Backend for Isolated {
                 since: Instant::now(),
                 ended: Instant::now(),
                 incarnation: 1,
-                lanes: BTreeMap::new(),
-                next_lane: 0,
+                instances: BTreeMap::new(),
+                next_instance: 0,
                 killed: None,
                 crashes: 0,
                 restarts: 0,
@@ -132,7 +132,7 @@ impl Backend for Isolated {
         let supervised = process.clone();
         let thread = std::thread::Builder::new().name("penstock-child".into());
         let pid = child.id();
-        let restarts = self.terms.restarts;
+        let restarts = self.child.restarts;
         let spawned = thread.spawn(move || supervised.supervise(child, restarts));
         if let Err(error) = spawned {
             process.close();
@@ -166,9 +166,9 @@ impl Session for IsolatedSession {
         self.0.opened.defaults.get(input) == Some(&true)
     }
 
-    fn lane(&self) -> Result<Box<dyn Lane>, NnError> {
+    fn instance(&self) -> Result<Box<dyn Instance>, NnError> {
         let failed = |error: std::io::Error| {
-            NnError::runtime(format!("no shared memory for a lane: {error}"))
+            NnError::runtime(format!("no shared memory for an instance: {error}"))
         };
         let calls = Segment::new().map_err(failed)?;
         let header = Header::of(&calls);
@@ -177,27 +177,29 @@ impl Session for IsolatedSession {
         let answers = (0..ANSWERS).map(|_| Segment::new());
         let answers = answers.collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let mut state = self.0.lock();
-        let number = state.next_lane;
-        state.next_lane = state.next_lane.wrapping_add(1);
-        let shared = Arc::new(LaneShared {
+        let number = state.next_instance;
+        state.next_instance = state.next_instance.wrapping_add(1);
+        let shared = Arc::new(InstanceShared {
             number,
             calls,
             answers,
             gone: AtomicU32::new(0),
             process: self.0.clone(),
         });
-        state.lanes.retain(|_, lane| lane.strong_count() > 0);
-        state.lanes.insert(number, Arc::downgrade(&shared));
+        state
+            .instances
+            .retain(|_, instance| instance.strong_count() > 0);
+        state.instances.insert(number, Arc::downgrade(&shared));
         drop(state);
-        let mut lane = IsolatedLane {
+        let mut instance = IsolatedInstance {
             shared,
             attached: 0,
             begun: None,
             waited: false,
             looks: Looks::default(),
         };
-        lane.attach()?;
-        Ok(Box::new(lane))
+        instance.attach()?;
+        Ok(Box::new(instance))
     }
 
     fn cost(&self) -> Cost {

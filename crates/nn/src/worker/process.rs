@@ -7,7 +7,7 @@ use super::shared::{self, GONE, Header, Segment, Slice};
 use super::spawn::{Reaped, how, is_for_children, spawn};
 use super::wire::{self, Open, Opened};
 use crate::backend::Interrupt;
-use crate::error::{NnError, Refusal};
+use crate::error::{EngineRefusal, NnError};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -18,22 +18,22 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Segments for a lane's answers. All but one may be lent to callers at a time.
+/// Segments for an instance's answers. All but one may be lent to callers at a time.
 pub(super) const ANSWERS: usize = 3;
 
-/// The longest wait for a restart that a call takes part in. Where the next start is further away the call is refused
-/// at once, and told when to come back.
+/// The longest wait of a call for a restart. If the next start is further away the call is refused at once, with the
+/// time to retry.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The longest a lane may take to be made.
-pub(super) const LANE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest an instance may take to be made.
+pub(super) const INSTANCE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How a graph's child is started, and started again.
+/// The data to start a graph's child, and to start it again.
 pub(super) struct Start {
     pub(super) launcher: Launcher,
     pub(super) open: Open,
     pub(super) bytes: Option<Bytes>,
-    /// Of the runtime.
+    /// The runtime's version.
     pub(super) version: String,
     pub(super) load_timeout: Duration,
 }
@@ -45,7 +45,7 @@ pub(super) struct Running {
     pub(super) opened: Opened,
 }
 
-/// Names, sizes and times of the files beside a graph, which are read when the child is started again.
+/// Names, sizes and times of the files in a graph's folder that are read when the child is started again.
 pub(super) type Stamp = Vec<(PathBuf, u64, Option<SystemTime>)>;
 
 impl Start {
@@ -161,14 +161,14 @@ impl Start {
     }
 }
 
-/// A graph's child, whichever it is at the moment.
+/// A graph's current child.
 pub(super) struct Process {
     /// Model and version, for messages.
     pub(super) label: String,
     pub(super) start: Start,
     pub(super) stamp: Stamp,
     pub(super) opened: Opened,
-    /// Which child serves, counted from 1; 0 where none does.
+    /// The number of the child that serves, counted from 1; 0 without one.
     pub(super) up: AtomicU32,
     pub(super) state: Mutex<State>,
     pub(super) changed: Condvar,
@@ -176,15 +176,15 @@ pub(super) struct Process {
 
 pub(super) struct State {
     pub(super) phase: Phase,
-    /// When the child that served last was ready.
+    /// The time at which the last child that served was ready.
     pub(super) since: Instant,
-    /// When it ended.
+    /// The time at which it ended.
     pub(super) ended: Instant,
     /// Children that were started.
     pub(super) incarnation: u32,
-    pub(super) lanes: BTreeMap<u32, Weak<LaneShared>>,
-    pub(super) next_lane: u32,
-    /// Why the child was ended by this side.
+    pub(super) instances: BTreeMap<u32, Weak<InstanceShared>>,
+    pub(super) next_instance: u32,
+    /// The reason that this side ended the child.
     pub(super) killed: Option<String>,
     pub(super) crashes: u64,
     pub(super) restarts: u64,
@@ -204,21 +204,22 @@ pub(super) enum Phase {
 impl State {
     /// Ends every call that the child runs.
     pub(super) fn all_gone(&self) {
-        for lane in self.lanes.values().filter_map(Weak::upgrade) {
-            let header = Header::of(&lane.calls);
-            lane.gone.store(self.incarnation, Ordering::SeqCst);
+        for instance in self.instances.values().filter_map(Weak::upgrade) {
+            let header = Header::of(&instance.calls);
+            instance.gone.store(self.incarnation, Ordering::SeqCst);
             header.done.store(GONE, Ordering::SeqCst);
             shared::wake(&header.done);
         }
     }
 
-    /// Ends the child, unless it has ended. Its number is not another's: it is given back under this lock.
+    /// Ends the child, unless it has ended. Its number belongs to no other process, because it is released under this
+    /// lock.
     pub(super) fn kill(&mut self) -> bool {
         let Phase::Up { pid, .. } = &self.phase else {
             return false;
         };
         if let Ok(pid) = libc::pid_t::try_from(*pid) {
-            // SAFETY: sends a signal to a child of this process that nobody has waited for.
+            // SAFETY: sends a signal to a child of this process that has not been waited for.
             unsafe { libc::kill(pid, libc::SIGKILL) };
         }
         true
@@ -272,7 +273,7 @@ impl Process {
         }
     }
 
-    /// Starts the child again, as often as it takes. None where the model was unloaded.
+    /// Starts the child again, as often as necessary. `None` if the model was unloaded.
     pub(super) fn bring_back(
         &self,
         restarts: &mut Restarts,
@@ -360,7 +361,7 @@ impl Process {
         Ok(running)
     }
 
-    /// Lets go of the child for good.
+    /// Gives the child up for good.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.kill();
@@ -369,7 +370,7 @@ impl Process {
         self.changed.notify_all();
     }
 
-    /// Ends the child for what one of its lanes does.
+    /// Ends the child because of the behaviour of one of its instances.
     pub(super) fn end(&self, why: String) {
         let mut state = self.lock();
         if !state.kill() {
@@ -378,7 +379,7 @@ impl Process {
         self.up.store(0, Ordering::SeqCst);
         state.ended = Instant::now();
         state.phase = Phase::Down {
-            // The thread that waits for the child says it better in a moment.
+            // The thread that waits for the child gives the exact reason soon.
             until: Instant::now() + FIRST_WAIT,
             reason: format!("its process was ended because {why}"),
         };
@@ -388,7 +389,7 @@ impl Process {
         self.changed.notify_all();
     }
 
-    /// What a call is told whose child ended under it.
+    /// The error for a call whose child ended during the run.
     pub(super) fn ended(&self) -> NnError {
         let state = self.lock();
         let (reason, wait) = match &state.phase {
@@ -401,7 +402,7 @@ impl Process {
             Phase::Closed => ("it is being unloaded", FIRST_WAIT),
         };
         NnError::refused(
-            Refusal::Ended,
+            EngineRefusal::Ended,
             format!(
                 "{} did not answer: {reason} while it ran this call; it is started again: try again later, and if the \
                  same call fails again, report it to the operator",
@@ -436,18 +437,18 @@ pub(super) fn chance() -> f64 {
     f64::from(mixed) / f64::from(u32::MAX)
 }
 
-/// What a lane, its interrupt and its process's thread share.
-pub(super) struct LaneShared {
+/// The state that an instance, its interrupt and its process's thread share.
+pub(super) struct InstanceShared {
     pub(super) number: u32,
     /// The header, and the inputs of a call.
     pub(super) calls: Arc<Segment>,
     pub(super) answers: Vec<Arc<Segment>>,
-    /// The last child of this lane that ended.
+    /// The last child of this instance that ended.
     pub(super) gone: AtomicU32,
     pub(super) process: Arc<Process>,
 }
 
-impl LaneShared {
+impl InstanceShared {
     pub(super) fn header(&self) -> &Header {
         Header::of(&self.calls)
     }
@@ -465,7 +466,7 @@ impl LaneShared {
     }
 }
 
-impl Interrupt for LaneShared {
+impl Interrupt for InstanceShared {
     fn interrupt(&self) {
         let header = self.header();
         let run = header.run.load(Ordering::SeqCst);
@@ -493,10 +494,8 @@ impl Interrupt for LaneShared {
     }
 
     fn kill(&self) -> bool {
-        self.process.end(
-            "a run went on after nobody waited for it, and did not end when it was told to end"
-                .into(),
-        );
+        self.process
+            .end("an abandoned run did not end when it was told to".into());
         true
     }
 }

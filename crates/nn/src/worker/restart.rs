@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-/// The wait before the first start after one that went well for long.
+/// The wait before the first restart of a process that was healthy for long.
 pub const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// The longest wait. A model that ends its process again and again costs one load in so long.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// A process that lived so long was well: the next wait is the first again.
+/// A process that lived so long counts as healthy: the next wait is the first again.
 pub const STEADY: Duration = Duration::from_secs(60);
 
-/// How often a process ended soon after it began.
+/// The number of times that a process ended soon after it began.
 #[derive(Debug, Clone, Copy)]
 pub struct Restarts {
     in_a_row: u32,
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_bound_and_begin_anew_after_a_long_life() {
+    fn waits_double_up_to_a_bound_and_start_over_after_a_long_life() {
         let mut restarts = Restarts::default();
         let mut last = Duration::ZERO;
         for _ in 0..8 {

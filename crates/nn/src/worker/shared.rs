@@ -1,8 +1,8 @@
-//! Memory that server and child share, and how one wakes the other.
+//! Memory that server and child share, and the way one wakes the other.
 //!
 //! A [`Segment`] is a file in memory (`memfd`) that both map. The mapping reserves addresses for [`RESERVED`] bytes, so
-//! that the file can grow without being mapped anew. The file is sealed against shrinking: a child that shortened it
-//! would end the server with SIGBUS.
+//! that the file can grow without a new mapping. The file is sealed against shrinking: a child that shortened it would
+//! end the server with SIGBUS.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -17,7 +17,7 @@ pub const RESERVED: usize = 1 << 32;
 /// Files grow in steps of this size, so that calls of similar size do not grow them one by one.
 const STEP: usize = 64 * 1024;
 
-/// What a segment keeps after a large call; the rest goes back to the system.
+/// Bytes that a segment keeps after a large call; the rest goes back to the system.
 const KEPT: usize = 16 << 20;
 
 /// Memory that two processes share.
@@ -47,7 +47,7 @@ impl Segment {
         if file < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor was just made and is nobody else's.
+        // SAFETY: the descriptor was just made, and only this code owns it.
         let file = unsafe { OwnedFd::from_raw_fd(file) };
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
         // SAFETY: the descriptor is open.
@@ -97,7 +97,7 @@ impl Segment {
         self.file.as_fd()
     }
 
-    /// Takes note of how far the other process has grown the file.
+    /// Notes the size to which the other process has grown the file.
     fn look(&self) -> io::Result<usize> {
         // SAFETY: zeroes are a valid `stat`, which the call fills.
         let mut stat: libc::stat = unsafe { std::mem::zeroed() };
@@ -134,15 +134,15 @@ impl Segment {
         bytes <= self.size.load(Ordering::Relaxed) || self.look().is_ok_and(|size| bytes <= size)
     }
 
-    /// A copy of bytes that the other process may still write to; `None` where the segment does not hold them.
+    /// A copy of bytes that the other process may still write to; `None` if the segment does not hold them.
     pub fn copy(&self, at: usize, len: usize) -> Option<Vec<u8>> {
         let end = at.checked_add(len)?;
         if !self.holds(end) {
             return None;
         }
         let mut bytes = Vec::with_capacity(len);
-        // SAFETY: within the segment, which cannot shrink, and within the capacity. Bytes that change meanwhile come as
-        // they were before or after.
+        // SAFETY: within the segment, which cannot shrink, and within the capacity. Bytes that change during the copy
+        // have their old or their new value.
         unsafe {
             ptr::copy_nonoverlapping(self.base.as_ptr().add(at), bytes.as_mut_ptr(), len);
             bytes.set_len(len);
@@ -150,7 +150,7 @@ impl Segment {
         Some(bytes)
     }
 
-    /// Where the bytes begin.
+    /// The address of the first byte.
     pub fn base(&self) -> *mut u8 {
         self.base.as_ptr()
     }
@@ -159,11 +159,11 @@ impl Segment {
     ///
     /// # Safety
     ///
-    /// Nobody else may read or write them while the slice lives.
+    /// No other thread or process may read or write them while the slice lives.
     #[allow(clippy::mut_from_ref)] // the memory is not the segment's own
     pub unsafe fn bytes_mut(&self, len: usize) -> &mut [u8] {
         let len = len.min(self.size.load(Ordering::Relaxed));
-        // SAFETY: within the file, and the caller answers for the rest.
+        // SAFETY: within the file, and the caller guarantees the rest.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), len) }
     }
 
@@ -172,7 +172,7 @@ impl Segment {
         if used <= KEPT {
             return;
         }
-        // SAFETY: the descriptor is open; the hole is behind what is kept. A failure costs memory and nothing else.
+        // SAFETY: the descriptor is open; the hole is behind the kept bytes. A failure costs only memory.
         unsafe {
             libc::fallocate(
                 self.file.as_raw_fd(),
@@ -199,7 +199,7 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// `len` bytes at `at`; none where the segment does not hold them.
+    /// `len` bytes at `at`; `None` if the segment does not hold them.
     pub fn of(segment: &Arc<Segment>, at: usize, len: usize) -> Option<Self> {
         let end = at.checked_add(len)?;
         segment.holds(end).then(|| Self {
@@ -218,10 +218,10 @@ impl AsRef<[u8]> for Slice {
     }
 }
 
-/// Where tensors begin in a lane's first segment; before it is the [`Header`].
+/// Offset of tensors in an instance's first segment; before it is the [`Header`].
 pub const BODY: usize = 4096;
 
-/// The words by which the two sides of a lane talk, at the beginning of its first segment.
+/// The words by which the two sides of an instance talk, at the beginning of its first segment.
 #[repr(C)]
 pub struct Header {
     /// The number of the last call. The server writes, the child waits for a change.
@@ -236,21 +236,21 @@ pub struct Header {
     pub call_bytes: AtomicU64,
     /// Bytes of the answer.
     pub answer_bytes: AtomicU64,
-    /// Which segment the answer is to be in.
+    /// The number of the segment that the answer is to be in.
     pub answer_in: AtomicU32,
     /// Whether the server sleeps until `done` changes.
     pub server_sleeps: AtomicU32,
     /// Whether the child sleeps until `call` changes.
     pub child_sleeps: AtomicU32,
-    /// The lane is not needed any more.
+    /// The instance is not needed any more.
     pub end: AtomicU32,
 }
 
-/// What `done` holds when the child is gone. No call has this number.
+/// The value of `done` when the child is gone. No call has this number.
 pub const GONE: u32 = 0;
 
 impl Header {
-    /// The header of a lane's first segment.
+    /// The header of an instance's first segment.
     pub fn of(segment: &Segment) -> &Self {
         // SAFETY: the segment is mapped at a page's beginning and holds at least one step; atomics may be shared, and
         // every bit pattern is a valid one.
@@ -282,15 +282,15 @@ pub fn wake(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
-/// Decides whether a thread looks for a change before it sleeps. A side whose changes come later than [`SPIN`] would only
-/// take time from the other process, so it stops after some looks in vain, and tries again now and then.
+/// Decides whether a thread spins before it sleeps. If the other side's changes come later than [`SPIN`], spinning
+/// would only take processor time from it. So the thread stops after some useless tries, and tries again now and then.
 #[derive(Debug, Default)]
 pub struct Looks {
     in_vain: AtomicU32,
 }
 
 impl Looks {
-    /// Looks in vain after which a thread sleeps at once.
+    /// Useless spins after which a thread sleeps at once.
     const MOST_IN_VAIN: u32 = 4;
 
     /// A thread that sleeps at once looks again every so many waits: what that costs is below one part in a hundred of
@@ -352,7 +352,7 @@ pub fn await_change(
     there
 }
 
-/// Says that `word` has changed, and wakes the other side where it sleeps.
+/// Announces that `word` has changed, and wakes the other side if it sleeps.
 pub fn announce(word: &AtomicU32, value: u32, sleeps: &AtomicU32) {
     word.store(value, Ordering::SeqCst);
     if sleeps.load(Ordering::SeqCst) != 0 {
@@ -360,8 +360,8 @@ pub fn announce(word: &AtomicU32, value: u32, sleeps: &AtomicU32) {
     }
 }
 
-/// How long a thread looks for a change before it sleeps. The run of a very small model is over by then, and the wake-up
-/// of a sleeping thread is saved.
+/// The time that a thread spins before it sleeps. The run of a very small model is over by then, and the wake-up of a
+/// sleeping thread is saved.
 pub(crate) const SPIN: Duration = Duration::from_micros(20);
 
 #[cfg(test)]
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_shorten_it() {
+    fn a_segment_cannot_be_shortened() {
         let segment = Segment::new().unwrap();
         // SAFETY: the descriptor is open.
         assert_eq!(unsafe { libc::ftruncate(segment.fd().as_raw_fd(), 0) }, -1);
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleeper_is_woken_and_one_that_nobody_wakes_comes_back() {
+    fn a_sleeper_is_woken_and_returns_after_its_time_without_a_wake_up() {
         let segment = Segment::new().unwrap();
         let header = Header::of(&segment);
         let long = Duration::from_secs(20);

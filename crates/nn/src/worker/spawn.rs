@@ -1,4 +1,4 @@
-//! Starts a child process with what it needs and no more.
+//! Starts a child process with minimal rights.
 
 use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
-/// Variables that a child is given where the server has them: what native runtimes read, and no secret.
+/// Variables that a child inherits from the server: those that native runtimes read, and no secret.
 pub(super) const VARIABLES: [&str; 12] = [
     "HOME",
     "LANG",
@@ -22,7 +22,7 @@ pub(super) const VARIABLES: [&str; 12] = [
     "SSL_CERT_DIR",
 ];
 
-/// What the names of further such variables begin with.
+/// Prefixes of further such variables.
 pub(super) const VARIABLES_OF: [&str; 8] = [
     "CUDA_",
     "KMP_",
@@ -40,7 +40,7 @@ pub(super) struct Reaped(pub(super) Option<Child>);
 impl Reaped {
     pub(super) fn end(&mut self) -> Option<ExitStatus> {
         let mut child = self.0.take()?;
-        // What ended by itself keeps its own status.
+        // A process that ended by itself keeps its own status.
         let by_itself = Instant::now() + Duration::from_millis(500);
         while Instant::now() < by_itself {
             if let Ok(Some(status)) = child.try_wait() {
@@ -83,14 +83,14 @@ pub(super) fn spawn(command: Command) -> std::io::Result<Child> {
         });
         spawned.is_ok().then_some(orders)
     });
-    let gone = || std::io::Error::other("the thread that starts processes is gone");
+    let gone = || std::io::Error::other("the thread that starts processes has ended");
     let (reply, answer) = mpsc::channel();
     let starter = starter.as_ref().ok_or_else(gone)?;
     starter.send((command, reply)).map_err(|_| gone())?;
     answer.recv().map_err(|_| gone())?
 }
 
-/// How a process ended, in words that follow its name.
+/// The end of a process, in words that follow its name.
 pub(super) fn how(status: Option<ExitStatus>) -> String {
     let Some(status) = status else {
         return "ended".into();

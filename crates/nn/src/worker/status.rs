@@ -1,4 +1,4 @@
-//! What the kernel says of the memory of a process.
+//! The kernel's account of a process's memory.
 
 /// A number of kilobytes in a process's status, in bytes.
 pub(super) fn status_bytes(pid: Option<u32>, field: &str) -> Option<u64> {

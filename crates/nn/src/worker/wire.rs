@@ -1,8 +1,8 @@
-//! What server and child write to each other. Pure.
+//! The messages between server and child. Pure.
 //!
-//! Tensors travel as a list of descriptions with their bytes behind it, in memory that both see ([`super::shared`]).
-//! What is written once a load (how to load, what was loaded) is JSON. What one side reads may be anything that a broken
-//! process left behind, so every length is checked.
+//! Tensors travel as a list of descriptions followed by their bytes, in memory that both see ([`super::shared`]).
+//! Messages that are written once for a load (its options, its result) are JSON. A broken process may leave any bytes
+//! behind, so every length is checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ fn of_number(number: u32) -> Option<TensorType> {
     TensorType::ALL.get(usize::try_from(number).ok()?).copied()
 }
 
-/// What a message begins with.
+/// The header of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Kind {
@@ -45,16 +45,16 @@ pub enum Kind {
     Error = 2,
 }
 
-/// Where a tensor's bytes are in a message.
+/// The place of a tensor's bytes in a message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Placed {
     /// Element type.
     pub ty: TensorType,
     /// Dimensions.
     pub dims: Vec<u32>,
-    /// Where its bytes begin.
+    /// The offset of its bytes.
     pub at: usize,
-    /// How many there are.
+    /// The number of its bytes.
     pub len: usize,
 }
 
@@ -63,7 +63,7 @@ pub struct Placed {
 pub enum Message {
     /// Tensors, each with the place of its bytes.
     Tensors(Vec<Placed>),
-    /// What went wrong.
+    /// The call failed.
     Error(NnError),
 }
 
@@ -78,7 +78,7 @@ pub fn tensors_size(tensors: &[NnTensor]) -> usize {
     })
 }
 
-/// Writes `tensors`, which take [`tensors_size`] bytes. False where there is no room.
+/// Writes `tensors`, which take [`tensors_size`] bytes. False if there is no room.
 pub fn put_tensors(tensors: &[NnTensor], to: &mut [u8]) -> bool {
     let mut head = Vec::with_capacity(8 + tensors.len() * 48);
     head.extend((Kind::Tensors as u32).to_le_bytes());
@@ -129,8 +129,8 @@ pub const START: usize = 8;
 /// The longest text of an error that is read. Longer ones are cut.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
-/// An upper bound for the bytes before the tensors of a message that starts like this; for all of an error. `None` where
-/// it is no message.
+/// An upper bound for the bytes before the tensors of a message with this start; for an error, the bound of the whole
+/// message. `None` if it is not a message.
 pub fn head_len(start: [u8; START]) -> Option<usize> {
     let [kind, count] = [0, 4].map(|at| start.split_at(at).1.first_chunk::<4>());
     let kind = u32::from_le_bytes(*kind?);
@@ -142,8 +142,8 @@ pub fn head_len(start: [u8; START]) -> Option<usize> {
     whole.then_some(START + count * (TENSOR_HEAD + 4 * MAX_RANK))
 }
 
-/// Reads a message of `message_len` bytes from its head, which is at least as long as [`head_len`] says, or the whole message;
-/// `None` where it is no message. Every place lies within `message_len`.
+/// Reads a message of `message_len` bytes from its head, which has at least [`head_len`] bytes, or from the whole
+/// message; `None` if it is not a message. Every place lies within `message_len`.
 pub fn read(head: &[u8], message_len: usize) -> Option<Message> {
     let mut reader = Reader(head);
     let kind = reader.u32()?;
@@ -213,29 +213,29 @@ fn code_of(name: &str) -> ErrorCode {
     found.unwrap_or(E::Unknown)
 }
 
-/// What a child is to load.
+/// The load that a child is to make.
 #[derive(Debug, Clone)]
 pub struct Open {
     /// The backend's name.
     pub backend: String,
-    /// The backend's library, where it has one.
+    /// The backend's library, if it has one.
     pub library: Option<PathBuf>,
     /// The graph's file; none where its bytes come as a descriptor.
     pub path: Option<PathBuf>,
-    /// How many bytes those are.
+    /// The number of those bytes.
     pub graph_bytes: u64,
-    /// How it is loaded.
+    /// The options of the load.
     pub options: LoadOptions,
-    /// Bytes of private memory that the process may map; none leaves it to what the load took and a run may take.
+    /// Bytes of private memory that the process may map; `None` derives it from the load and the run limits.
     pub process_bytes: Option<u64>,
 }
 
 impl Open {
-    /// As text.
+    /// Writes it as JSON.
     pub fn to_json(&self) -> String {
         // Field by field: a backend reads the options, so a new one must not get lost on its way to the child.
         let LoadOptions {
-            lanes,
+            instances,
             intra_op_threads,
             provider,
             device,
@@ -243,13 +243,13 @@ impl Open {
             labels,
             operator_libraries,
             optional_inputs,
-            // What calls may leave empty is decided in the server.
+            // The server decides which inputs calls may leave empty.
             empty_inputs: _,
             // These say how calls wait and share runs, which happens in the server.
             queue_max: _,
             priority_levels: _,
             default_priority: _,
-            joining: _,
+            batching: _,
             working_bytes,
             precision,
             non_finite,
@@ -260,7 +260,7 @@ impl Open {
             "path": self.path,
             "graph_bytes": self.graph_bytes,
             "process_bytes": self.process_bytes,
-            "lanes": lanes,
+            "instances": instances,
             "intra_op_threads": intra_op_threads,
             "provider": provider.as_str(),
             "device": device,
@@ -275,7 +275,7 @@ impl Open {
         .to_string()
     }
 
-    /// From text.
+    /// Reads it from JSON.
     pub fn from_json(text: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(text).ok()?;
         let path = |name: &str| value[name].as_str().map(PathBuf::from);
@@ -302,7 +302,7 @@ impl Open {
             graph_bytes: value["graph_bytes"].as_u64()?,
             process_bytes: value["process_bytes"].as_u64(),
             options: LoadOptions {
-                lanes: size("lanes"),
+                instances: size("instances"),
                 intra_op_threads: size("intra_op_threads")?,
                 provider: *Provider::ALL
                     .iter()
@@ -323,18 +323,18 @@ impl Open {
     }
 }
 
-/// What a child has loaded.
+/// The graph that a child has loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
     /// The version of the runtime.
     pub version: String,
-    /// What goes in.
+    /// The inputs.
     pub inputs: Vec<Port>,
     /// By input: whether the graph has a value for it.
     pub defaults: Vec<bool>,
-    /// What comes out.
+    /// The outputs.
     pub outputs: Vec<Port>,
-    /// What the time of a run follows from.
+    /// The property that the time of a run depends on.
     pub cost: Cost,
     /// Whether rows of a shared run depend on each other.
     pub rows: Rows,
@@ -342,7 +342,7 @@ pub struct Opened {
     pub memory_bytes: Option<u64>,
 }
 
-/// As text.
+/// Writes the answer to a load as JSON.
 pub fn opened_to_json(opened: &Result<Opened, NnError>) -> String {
     match opened {
         Ok(opened) => json!({
@@ -366,7 +366,7 @@ pub fn opened_to_json(opened: &Result<Opened, NnError>) -> String {
     .to_string()
 }
 
-/// From text; none where it is no answer.
+/// Reads it from text; `None` if the text is not an answer.
 pub fn opened_from_json(text: &[u8]) -> Option<Result<Opened, NnError>> {
     let value: Value = serde_json::from_slice(text).ok()?;
     if let Some(error) = value.get("error") {
@@ -424,7 +424,7 @@ fn of_port(value: &Value) -> Option<Port> {
     })
 }
 
-/// The type of a port by its name, which is what it is displayed as.
+/// The type of a port by its displayed name.
 fn port_type(name: &str) -> PortType {
     let mut known = TensorType::ALL.into_iter().map(PortType::Tensor);
     let found = known.find(|ty| ty.to_string() == name);
@@ -552,7 +552,7 @@ mod tests {
             path: None,
             graph_bytes: 12,
             options: LoadOptions {
-                lanes: Some(3),
+                instances: Some(3),
                 intra_op_threads: 2,
                 provider: Provider::Openvino,
                 device: Some("GPU.1".into()),

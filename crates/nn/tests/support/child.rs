@@ -1,4 +1,4 @@
-//! A scripted backend in a process of its own, which does what the first element of a call says.
+//! A scripted backend in a child process. The first element of a call selects its behaviour.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{as_fp32, fp32, isolated, isolated_with};
 
-/// What the scripted child does with a call whose first element is this.
+/// The behaviour of the scripted child, by the first element of a call.
 pub mod asks {
     pub const ECHO: f32 = 0.0;
     /// Its own process's number.
@@ -22,12 +22,12 @@ pub mod asks {
     /// Takes memory without end.
     pub const BLOAT: f32 = 4.0;
     pub const UNTIL_INTERRUPTED: f32 = 5.0;
-    /// Goes on for long, whatever it is told.
+    /// Runs for long and ignores interrupts.
     pub const DEAF: f32 = 6.0;
     pub const PANIC: f32 = 7.0;
-    /// How many descriptors its process has.
+    /// Answers with the number of descriptors of its process.
     pub const DESCRIPTORS: f32 = 8.0;
-    /// How many variables its environment has that begin with `PENSTOCK_` or `SPIN_`.
+    /// Answers with the number of variables in its environment that begin with `PENSTOCK_` or `SPIN_`.
     pub const SECRETS: f32 = 9.0;
     /// Whether it can gain no privileges.
     pub const NO_NEW_PRIVILEGES: f32 = 11.0;
@@ -107,7 +107,7 @@ pub fn load_that_comes_back_at_once() -> Model {
     load_on(
         &*backend,
         LoadOptions {
-            lanes: Some(1),
+            instances: Some(1),
             ..LoadOptions::default()
         },
     )
@@ -118,9 +118,9 @@ fn load_on(backend: &dyn Backend, options: LoadOptions) -> Model {
     Model::load("m", "1", backend, &graph, &options).expect("it loads")
 }
 
-pub fn load(lanes: usize) -> Model {
+pub fn load(instances: usize) -> Model {
     load_with(LoadOptions {
-        lanes: Some(lanes),
+        instances: Some(instances),
         ..LoadOptions::default()
     })
 }

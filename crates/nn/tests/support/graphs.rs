@@ -178,8 +178,8 @@ pub fn endless_loop() -> Vec<u8> {
     ))
 }
 
-/// A `Scan` with some matrix products a step: `x` and `y` FP32 `[rows, 1]`, of any number of rows where it is 0. What it
-/// multiplies is carried from step to step, so that a backend cannot compute it once for all.
+/// A `Scan` with some matrix products a step: `x` and `y` FP32 `[rows, 1]`, of any number of rows if it is 0. The
+/// product is carried from step to step, so that a backend cannot compute it once for all.
 pub fn slow_scan(rows: u64) -> Vec<u8> {
     let mut names: Vec<String> = (0..PRODUCTS).map(|index| format!("m{index}")).collect();
     names.push("next".into());

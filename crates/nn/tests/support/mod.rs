@@ -1,4 +1,4 @@
-//! What the suites share: ONNX graphs written by hand, so that no binary file has to be kept or trusted, and the
+//! Helpers of all suites: ONNX graphs written by hand, so that no binary file has to be kept or trusted, and the
 //! backends to run them on.
 
 #![allow(dead_code)] // each suite uses its own part
@@ -15,7 +15,7 @@ use penstock_nn::backend::onnxruntime::OnnxRuntime;
 use penstock_nn::backend::openvino::OpenVino;
 use penstock_nn::backend::tract::Tract;
 use penstock_nn::worker::restart::Restarts;
-use penstock_nn::worker::{self, Find, Isolated, Launcher, Terms};
+use penstock_nn::worker::{self, ChildOptions, Find, Isolated, Launcher};
 use penstock_nn::{Backend, GraphSource, NnTensor, TensorType};
 
 /// ONNX's numbers for element types.
@@ -270,7 +270,7 @@ pub fn there_and_back(ty: u64, dims: &[D]) -> Bytes {
     )
 }
 
-/// Where ONNX Runtime's library is on this machine.
+/// The path of ONNX Runtime's library on this machine.
 pub fn onnxruntime_path() -> PathBuf {
     if let Some(path) = std::env::var_os("PENSTOCK_ONNXRUNTIME").filter(|path| !path.is_empty()) {
         return path.into();
@@ -289,8 +289,8 @@ pub fn onnxruntime() -> Arc<dyn Backend> {
     OnnxRuntime::load(&onnxruntime_path()).expect("ONNX Runtime loads")
 }
 
-/// Where OpenVINO's library is on this machine; `None` where the environment says to test without it, which is for
-/// machines OpenVINO is not published for.
+/// The path of OpenVINO's library on this machine. `None` if the environment says to test without it, which is for
+/// machines that OpenVINO is not published for.
 pub fn openvino_path() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("PENSTOCK_OPENVINO").filter(|path| !path.is_empty()) {
         return Some(path.into());
@@ -336,7 +336,7 @@ pub fn launcher() -> Launcher {
     launcher
 }
 
-/// What the test `worker_process` does: nothing, unless this is a child.
+/// The body of the test `worker_process`: it does nothing unless this is a child.
 pub fn serve_as_child(find: &Find) {
     if std::env::var_os(CHILD).is_some() {
         worker::run(find);
@@ -350,14 +350,14 @@ pub fn isolated(backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
 
 /// The same, started again after other waits.
 pub fn isolated_with(backend: Arc<dyn Backend>, restarts: Restarts) -> Arc<dyn Backend> {
-    let terms = Terms {
+    let child = ChildOptions {
         model: "m".into(),
         version: "1".into(),
         load_timeout: Duration::from_secs(60),
         process_bytes: None,
         restarts,
     };
-    Arc::new(Isolated::new(backend, launcher(), terms))
+    Arc::new(Isolated::new(backend, launcher(), child))
 }
 
 /// Every backend on threads of this process, and in processes of its own.
@@ -384,7 +384,7 @@ pub fn as_fp32(tensor: &NnTensor) -> Vec<f32> {
         .collect()
 }
 
-/// Picks numbers out of a table of so many FP32 elements, which is what is in memory: `y = w[x]`.
+/// Picks numbers from a table of so many FP32 elements, which is the memory of the model: `y = w[x]`.
 pub fn table(elements: u32) -> Bytes {
     looks_up(vec![], vec![weights(elements as usize)])
 }

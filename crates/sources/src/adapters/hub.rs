@@ -65,9 +65,8 @@ impl Adapter<'_> {
             ..Get::new(&about)
         };
         let text = self.document(&get).await?;
-        let info: Info = serde_json::from_slice(&text).map_err(|e| {
-            Error::refused(format!("{endpoint} does not answer as a hub does: {e}"))
-        })?;
+        let info: Info = serde_json::from_slice(&text)
+            .map_err(|e| Error::refused(format!("{endpoint} does not answer like a hub: {e}")))?;
         let paths: Vec<&str> = info
             .siblings
             .iter()

@@ -1,14 +1,14 @@
 //! A file or folder on this machine. The operator wrote it down, so links to files are followed; links to folders are not,
 //! because they may lead round in a circle.
 
-use super::{Item, Limits, Listing, Place, too_many};
+use super::listing::{Item, Limits, Listing, Place, too_many};
 use crate::error::Error;
 use std::path::{Path, PathBuf};
 
 /// Folders within folders.
 const MAX_DEPTH: usize = 8;
 
-/// What is there.
+/// Lists a file or a folder.
 pub fn list(path: &Path, limits: Limits) -> Result<Listing, Error> {
     let unreadable = |e| Error::io(format!("read {}", path.display()), e);
     let path = path.canonicalize().map_err(unreadable)?;
@@ -34,7 +34,7 @@ pub fn list(path: &Path, limits: Limits) -> Result<Listing, Error> {
     })
 }
 
-/// The snapshot of `main` where a folder is a repository in the cache of huggingface_hub.
+/// The snapshot of `main` if a folder is a repository in the cache of huggingface_hub.
 fn snapshot(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
     if !name.starts_with("models--") {
@@ -64,7 +64,7 @@ fn walk(
                 entry.path().display()
             )));
         };
-        // What tools hide (.git, .cache).
+        // Tools hide folders such as .git and .cache.
         if name.starts_with('.') {
             continue;
         }

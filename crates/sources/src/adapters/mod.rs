@@ -1,79 +1,26 @@
-//! Sources as they answer: each lists what it has, and opens one file of it.
+//! The kinds of sources: each adapter lists a source's files, and opens one of them.
 
 mod hub;
+mod listing;
 pub mod local;
 mod oci;
 mod s3;
 
+pub use listing::{Item, Limits, Listing, Place, too_large, too_many};
+
 use crate::address::{Address, redacted};
 use crate::credentials::{self, Environment, Secret};
-use crate::digest::Digest;
 use crate::error::Error;
-use crate::http::{Answer, Client, Get};
+use crate::http::{Client, Get, Response};
 use crate::settings::Source;
 use crate::transfer::{self, Conditions};
 use http::header::{IF_NONE_MATCH, IF_RANGE, RANGE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue};
-use std::path::PathBuf;
 use std::time::SystemTime;
 use url::Url;
 
 /// Bytes of a document that describes a source: a manifest, a list of files.
 const MAX_DOCUMENT_BYTES: usize = 8 << 20;
-
-/// Where a file is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// On this machine.
-    Local(PathBuf),
-    /// Behind a URL.
-    Web(Url),
-    /// The key of an object.
-    Object(String),
-    /// A blob of the registry.
-    Blob(Digest),
-}
-
-/// A file that a source has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
-    /// Its path in the model, with `/`.
-    pub path: String,
-    /// Where it is.
-    pub place: Place,
-    /// Its size, where the source states it.
-    pub bytes: Option<u64>,
-    /// Its sum, where the source states it.
-    pub sha256: Option<Digest>,
-    /// What the source names its state, where it does.
-    pub validator: Option<String>,
-    /// Whether its place stands for one content for ever.
-    pub immutable: bool,
-    /// Whether it is an archive whose files are meant.
-    pub archive: bool,
-}
-
-/// What a source has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listing {
-    /// Its files.
-    pub items: Vec<Item>,
-    /// Its commit or digest, for people.
-    pub identity: Option<String>,
-    /// Its sum, where the source states one.
-    pub pin: Option<Digest>,
-    /// Whether it is one file, whose own sum is the pin and which is unpacked if it is an archive.
-    pub single: bool,
-}
-
-/// Most files and most bytes of one model.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Bytes, downloaded and unpacked.
-    pub bytes: u64,
-    /// Files.
-    pub files: usize,
-}
 
 /// Asks one source.
 pub struct Adapter<'a> {
@@ -104,7 +51,7 @@ impl<'a> Adapter<'a> {
         })
     }
 
-    /// What the source has now.
+    /// Asks the source for its present contents.
     pub async fn list(&mut self) -> Result<Listing, Error> {
         let listing = match &self.source.from {
             Address::Path(path) => local::list(path, self.limits)?,
@@ -136,7 +83,11 @@ impl<'a> Adapter<'a> {
     }
 
     /// Asks for a file.
-    pub async fn open(&mut self, place: &Place, conditions: &Conditions) -> Result<Answer, Error> {
+    pub async fn open(
+        &mut self,
+        place: &Place,
+        conditions: &Conditions,
+    ) -> Result<Response, Error> {
         let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
         let mut add = |name: HeaderName, value: String| {
             if let Ok(value) = HeaderValue::try_from(value) {
@@ -190,24 +141,8 @@ impl<'a> Adapter<'a> {
     }
 }
 
-/// That a model is too large.
-pub fn too_large(limits: Limits) -> Error {
-    Error::refused(format!(
-        "it has more than {} bytes; raise max_bytes in [models.pull] if it is to",
-        limits.bytes
-    ))
-}
-
-/// That a model has too many files.
-pub fn too_many(limits: Limits) -> Error {
-    Error::refused(format!(
-        "it has more than {} files; raise max_files in [models.pull] if it is to",
-        limits.files
-    ))
-}
-
-/// What an answer that is no success says.
-pub async fn refusal(what: &str, answer: Answer) -> Error {
+/// The error for a response that is not a success.
+pub async fn refusal(what: &str, answer: Response) -> Error {
     let status = answer.status.as_u16();
     let after = answer.header(&RETRY_AFTER);
     let after = after.and_then(|text| transfer::wait(&text, SystemTime::now()));

@@ -5,20 +5,20 @@ use crate::address::Address;
 use crate::credentials;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::http::{Answer, Get};
+use crate::http::{Get, Response};
 use http::header::{ACCEPT, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use url::Url;
 
-/// What a manifest may be.
+/// The accepted types of a manifest.
 const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
                          application/vnd.docker.distribution.manifest.v2+json, \
                          application/vnd.docker.distribution.manifest.list.v2+json";
-/// A token, with what is said beside it.
+/// Most bytes of a token's response.
 const MAX_TOKEN_BYTES: usize = 64 << 10;
-/// Where an artifact says what file a layer is: ORAS, and ModelPack.
+/// The annotations that name a layer's file, of ORAS and of ModelPack.
 const TITLE: &str = "org.opencontainers.image.title";
 const FILE_PATH: &str = "org.cncf.model.filepath";
 const MODEL_FILE_PATH: &str = "org.cnai.model.filepath";
@@ -58,7 +58,7 @@ struct Layer {
     annotations: BTreeMap<String, String>,
 }
 
-/// What a registry asks for before it answers.
+/// The challenge of a registry that asks for authorization.
 #[derive(Debug, PartialEq, Eq)]
 enum Challenge {
     Basic,
@@ -88,12 +88,12 @@ impl Adapter<'_> {
         Ok((url, registry, repository))
     }
 
-    /// Asks a registry, and shows it what it wants to see. Credentials go to the registry, and to the realm that it names.
+    /// Asks a registry, and answers its challenge. Credentials go to the registry, and to the realm that it names.
     async fn ask_registry(
         &mut self,
         url: &Url,
         headers: &[(HeaderName, HeaderValue)],
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         for again in [false, true] {
             let authorization = self.bearer.clone();
             let get = Get {
@@ -138,7 +138,7 @@ impl Adapter<'_> {
             };
         }
         Err(Error::refused(
-            "the registry wants other credentials each time",
+            "the registry asks for other credentials each time",
         ))
     }
 
@@ -186,7 +186,7 @@ impl Adapter<'_> {
             token.ok_or_else(|| Error::refused("the registry's realm gave an empty token"))?;
         let value = HeaderValue::try_from(format!("Bearer {token}"));
         let mut value =
-            value.map_err(|_| Error::refused("the registry's token fits in no header"))?;
+            value.map_err(|_| Error::refused("the registry's token does not fit in a header"))?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -260,7 +260,7 @@ impl Adapter<'_> {
         &mut self,
         digest: Digest,
         headers: Vec<(HeaderName, HeaderValue)>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         let (base, ..) = self.registry()?;
         let url = base.join(&format!("blobs/sha256:{digest}"));
         let url = url.map_err(|e| Error::local(format!("{digest} is not a digest: {e}")))?;

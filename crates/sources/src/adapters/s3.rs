@@ -1,4 +1,4 @@
-//! S3 and what speaks like it. Requests are signed in the URL, so a signature is good for one object and some minutes.
+//! S3 and compatible servers. Requests are signed in the URL, so a signature is good for one object and some minutes.
 
 use super::{Adapter, Item, Listing, MAX_DOCUMENT_BYTES, Place, refusal, too_many};
 use crate::address::Address;
@@ -9,7 +9,7 @@ use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use std::time::Duration;
 use url::Url;
 
-/// How long a signed URL is good; it is used at once, and clocks differ.
+/// The lifetime of a signed URL. It is used at once, but clocks differ.
 const SIGNED_FOR: Duration = Duration::from_secs(900);
 /// Pages of a list, of a thousand objects each.
 const MAX_PAGES: usize = 100;
@@ -29,7 +29,7 @@ impl Adapter<'_> {
         let region = region.unwrap_or_else(|| "us-east-1".to_owned());
         let endpoint = self.source.endpoint.clone();
         let endpoint = endpoint.or_else(|| variable(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]));
-        // Names with dots fit no wildcard certificate; other servers know no names of hosts for buckets.
+        // No wildcard certificate covers names with dots, and other servers have no host names for buckets.
         let style = match endpoint.is_some() || bucket.contains('.') {
             true => UrlStyle::Path,
             false => UrlStyle::VirtualHost,
@@ -104,7 +104,7 @@ impl Adapter<'_> {
             }
             let url = action.sign(SIGNED_FOR);
             let answer = self.client.get(&Get::new(&url)).await?;
-            // One may read an object without being allowed to list.
+            // A caller may be allowed to read an object and not to list.
             if answer.status == http::StatusCode::FORBIDDEN
                 && !key.is_empty()
                 && !key.ends_with('/')

@@ -1,4 +1,4 @@
-//! Servers for tests: one of our own that does as it is told, and real ones.
+//! Servers for tests: a scripted one, and real ones.
 
 #![allow(dead_code, missing_docs)]
 
@@ -33,7 +33,7 @@ impl Request {
     }
 }
 
-/// What to answer.
+/// A scripted answer.
 #[derive(Clone, Debug, Default)]
 pub struct Reply {
     pub status: u16,
@@ -87,7 +87,7 @@ pub struct Web {
 }
 
 impl Web {
-    /// Answers each request as `answer` says; it is told how many came before.
+    /// Answers each request by `answer`, which gets the number of earlier requests.
     pub fn start(answer: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -155,7 +155,7 @@ fn serve(
     Ok(())
 }
 
-/// Remembers what was said.
+/// Collects the reports.
 #[derive(Default)]
 pub struct Heard(pub Mutex<Vec<String>>);
 

@@ -1,19 +1,21 @@
-//! What an ONNX file's operators are joined up to: a second walk over the file, for rules about forms of operators that
-//! a runtime answers wrong. Weights are skipped here too.
+//! The structure of an ONNX file's operators: a second walk over the file, for rules about forms of operators that a
+//! runtime answers wrong. Weights are skipped here too.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Read, Seek};
+use std::io::{BufRead, BufReader, Cursor, Seek};
 
-use super::{Dim, Item, MAX_DEPTH, Malformed, Walk, Walked, field, port_type};
+use super::field;
+use super::types::port_type;
+use super::wire::{Item, MAX_DEPTH, Malformed, Walked, Wire};
 use crate::backend::options::GraphSource;
-use crate::backend::port::PortType;
+use crate::backend::port::{Dim, PortType};
 use crate::tensor::TensorType;
 
 /// Most integers of one attribute or shape that are read. Axes are a handful.
 const MAX_INTEGERS: usize = 64;
 
-/// A graph's operators and what is known of its values.
+/// A graph's operators and the known facts about its values.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Structure {
     /// The version of ONNX's own operators.
@@ -22,18 +24,18 @@ pub(crate) struct Structure {
     pub operators: Vec<Operator>,
     /// Types and shapes of the values that the file declares, constants included.
     pub values: HashMap<String, Value>,
-    /// What callers send.
+    /// The names of the inputs that callers send.
     pub inputs: HashSet<String>,
-    /// What comes out.
+    /// The names of the outputs.
     pub outputs: Vec<String>,
 }
 
-/// What a file says of a value; lengths that it leaves open are `None`.
+/// The declaration of a value. Lengths that the file leaves open are `None`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Value {
     pub ty: PortType,
     pub dims: Option<Vec<Option<u64>>>,
-    /// The first element of a constant: an integer, or a number in FP32. `None` where it is not in the file.
+    /// The first element of a constant: an integer, or a number in FP32. `None` if it is not in the file.
     pub first: Option<f64>,
 }
 
@@ -62,13 +64,13 @@ impl Operator {
         self.integers.get(name)?.first().copied()
     }
 
-    /// The name of the input number `index`, where it is given.
+    /// The name of the input number `index`, if it is given.
     pub fn input(&self, index: usize) -> Option<&str> {
         let name = self.inputs.get(index)?;
         (!name.is_empty()).then_some(name)
     }
 
-    /// Where it is in the graph, for messages.
+    /// A name for its place in the graph, for messages.
     pub fn place(&self) -> &str {
         match self.name.is_empty() {
             true => self.outputs.first().map_or("", String::as_str),
@@ -77,7 +79,7 @@ impl Operator {
     }
 }
 
-/// Reads the structure of a graph that was examined before; `None` where it cannot be read.
+/// Reads the structure of a graph that was examined before; `None` if it cannot be read.
 pub(crate) fn structure(graph: &GraphSource) -> Option<Structure> {
     match graph {
         GraphSource::File(path) => read(BufReader::new(File::open(path).ok()?)),
@@ -86,10 +88,10 @@ pub(crate) fn structure(graph: &GraphSource) -> Option<Structure> {
 }
 
 fn read(source: impl BufRead + Seek) -> Option<Structure> {
-    let mut walk = Walk::at_start(source);
+    let mut wire = Wire::new(source);
     let mut structure = Structure::default();
-    let end = walk.length().ok()?;
-    walk.structure(end, &mut structure).ok()?;
+    let end = wire.length().ok()?;
+    wire.structure(end, &mut structure).ok()?;
     Some(structure)
 }
 
@@ -107,7 +109,7 @@ mod more {
     pub const TENSOR_TYPE: u64 = 2;
 }
 
-impl<R: BufRead + Read + Seek> Walk<R> {
+impl<R: BufRead + Seek> Wire<R> {
     fn structure(&mut self, end: u64, into: &mut Structure) -> Walked<()> {
         while let Some((field, item)) = self.next(end)? {
             let Item::Until(until) = item else { continue };
@@ -155,7 +157,7 @@ impl<R: BufRead + Read + Seek> Walk<R> {
     ) -> Walked<()> {
         let depth = depth
             .checked_sub(1)
-            .ok_or(Malformed("its graphs lie too deep"))?;
+            .ok_or(Malformed("its graphs are nested too deep"))?;
         while let Some((field, item)) = self.next(end)? {
             let Item::Until(until) = item else { continue };
             match field {
@@ -167,7 +169,7 @@ impl<R: BufRead + Read + Seek> Walk<R> {
                     }
                 }
                 field::GRAPH_INPUT | field::GRAPH_OUTPUT | more::GRAPH_VALUE => {
-                    let port = self.port(until)?;
+                    let (port, _) = self.port(until)?;
                     if outermost && field == field::GRAPH_OUTPUT {
                         into.outputs.push(port.name.clone());
                     }
@@ -219,7 +221,7 @@ impl<R: BufRead + Read + Seek> Walk<R> {
                                 value = Some(self.constant(until)?.1);
                             }
                             (field::ATTRIBUTE_TEXT, Item::Until(until)) => {
-                                // A text of another kind is none of ONNX's own attributes'.
+                                // ONNX's own attributes have no text of another kind.
                                 text = self
                                     .bytes(until)?
                                     .and_then(|raw| String::from_utf8(raw).ok());
@@ -251,7 +253,7 @@ impl<R: BufRead + Read + Seek> Walk<R> {
         Ok(())
     }
 
-    /// Type and shape of a tensor in the file, and its name where it has one.
+    /// Type and shape of a tensor in the file, and its name if it has one.
     fn constant(&mut self, end: u64) -> Walked<(Option<String>, Value)> {
         let (mut name, mut dims, mut ty) = (None, Vec::new(), port_type(0));
         let (mut float, mut integers, mut raw) = (None, Vec::new(), None);

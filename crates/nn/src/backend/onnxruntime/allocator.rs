@@ -2,19 +2,19 @@
 //!
 //! Decisions:
 //!
-//! - **One allocator of our own, for all sessions.** ONNX Runtime's default is an arena in each session. It has no bound,
-//!   and it never gives back what one large run made it take. This allocator is registered with the environment, and
-//!   sessions are told to use it (`session.use_env_allocators`).
+//! - **One allocator for all sessions.** ONNX Runtime's default is an arena in each session. It has no bound, and it
+//!   never gives back memory that one large run needed. This allocator is registered with the environment, and sessions
+//!   are told to use it (`session.use_env_allocators`).
 //! - **The account of a run belongs to its thread.** `Run` allocates outputs and the values between operators on the
-//!   thread that called it. The threads of an operator (`intra_op_threads`) take only small working memory of their own;
-//!   an error there would end the process, so they have no account and no bound. Memory that a session takes while it
-//!   loads has none either: weights are not part of a run.
-//! - **Beyond the bound the allocator throws.** ONNX Runtime never looks whether an allocator returned null, and it
+//!   calling thread. The threads of an operator (`intra_op_threads`) take only small working memory. An error there
+//!   would end the process, so they have no account and no bound. Memory that a session takes while it loads has none
+//!   either: weights are not part of a run.
+//! - **Beyond the bound the allocator throws.** ONNX Runtime never checks whether an allocator returned null, and it
 //!   catches C++ exceptions, which is how its own allocators fail. So [`alloc`] calls the C++ library's
 //!   `std::__throw_bad_alloc`, which the runtime itself imports, and the run ends with an error.
-//! - **The system's allocator keeps what is used often.** It answers small and middle-sized requests from memory that is
-//!   still mapped, and gives blocks of more than 32 MiB back to the system when they are freed (glibc's largest dynamic
-//!   `M_MMAP_THRESHOLD`), so that one large run does not stay in the process.
+//! - **The system's allocator keeps often used memory.** It answers small and medium requests from memory that is still
+//!   mapped. It gives blocks of more than 32 MiB back to the system when they are freed (glibc's largest dynamic
+//!   `M_MMAP_THRESHOLD`). So one large run does not keep its memory in the process.
 
 use std::alloc::Layout;
 use std::cell::Cell;
@@ -35,13 +35,13 @@ const OVERRUN: usize = 64;
 /// Alignment that is asked of the system, which it has for nothing.
 const SYSTEM_ALIGN: usize = 16;
 
-/// What is asked for beyond a block's own bytes: its header, room to align it, and the overrun.
+/// Bytes that are allocated beyond a block's own: its header, room to align it, and the overrun.
 const EXTRA: usize = size_of::<Header>() + ALIGN + OVERRUN;
 
-/// What lies directly before each block.
+/// The header directly before each block.
 #[derive(Clone, Copy)]
 struct Header {
-    /// Where the system's block begins.
+    /// The beginning of the system's block.
     base: *mut u8,
     /// Bytes of the system's block.
     total: usize,
@@ -51,15 +51,15 @@ struct Header {
     run: u64,
 }
 
-/// The run that goes on in a thread.
+/// The run under way on a thread.
 #[derive(Clone, Copy)]
 struct Account {
-    /// Zero where no run goes on.
+    /// Zero without a run.
     run: u64,
     limit: usize,
     used: usize,
     peak: usize,
-    /// Where the run passed its limit: the bytes it then wanted to hold. Else zero.
+    /// The bytes that the run wanted to hold when it passed its limit; zero if it did not.
     wanted: usize,
 }
 
@@ -75,12 +75,12 @@ thread_local! {
     static ACCOUNT: Cell<Account> = const { Cell::new(NO_RUN) };
 }
 
-/// What a run took.
+/// The memory that a run took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Bytes held together at the worst moment.
     pub peak: usize,
-    /// Where the run passed its limit: the bytes it then wanted to hold.
+    /// The bytes that the run wanted to hold when it passed its limit.
     pub wanted: Option<usize>,
 }
 
@@ -108,7 +108,7 @@ pub fn metered<T>(limit: usize, run: impl FnOnce() -> T) -> (T, Usage) {
     (done, usage)
 }
 
-/// What the C functions get as `this`.
+/// The allocator that the C functions get as `this`.
 #[repr(C)]
 struct Counting {
     /// First, because ONNX Runtime's pointer to it is also one to the whole.
@@ -117,19 +117,19 @@ struct Counting {
     throw: unsafe extern "C-unwind" fn(),
 }
 
-/// The allocator's functions, to be registered once with the environment; they live as long as the process.
+/// The allocator's functions, to be registered once with the environment. They live as long as the process.
 ///
-/// `info` describes memory of the processor of the kind `OrtDeviceAllocator`. `None` where the library at `path` has no
+/// `info` describes memory of the processor of the kind `OrtDeviceAllocator`. `None` if the library at `path` has no
 /// C++ library with which an allocator could report a failure.
 pub fn make(path: &Path, info: *const sys::OrtMemoryInfo) -> Option<*mut sys::OrtAllocator> {
     // SAFETY: the library is loaded already; this only counts one more use of it.
     let library = unsafe { libloading::Library::new(path) }.ok()?;
     // SAFETY: the C++ libraries of GCC and LLVM export `void std::__throw_bad_alloc()` under this name. The lookup goes
-    // through what the library at `path` was linked with.
+    // through the libraries that `path` was linked with.
     let throw =
         *unsafe { library.get::<unsafe extern "C-unwind" fn()>(b"_ZSt17__throw_bad_allocv\0") }
             .ok()?;
-    // The function must stay where it is.
+    // Keep the library loaded, so that the function stays valid.
     std::mem::forget(library);
     let functions = sys::OrtAllocator {
         version: sys::ORT_API_VERSION,
@@ -161,8 +161,8 @@ pub fn make(path: &Path, info: *const sys::OrtMemoryInfo) -> Option<*mut sys::Or
     Some(Box::into_raw(counting).cast())
 }
 
-/// `OrtAllocator::Alloc`. Throws a C++ exception where it cannot give the memory; no value with a destructor may be
-/// alive here then.
+/// `OrtAllocator::Alloc`. Throws a C++ exception if it cannot give the memory; no value with a destructor may be alive
+/// here then.
 unsafe extern "C-unwind" fn alloc(this: *mut sys::OrtAllocator, size: usize) -> *mut c_void {
     if size == 0 {
         return ptr::null_mut();
@@ -220,7 +220,7 @@ unsafe extern "system" fn free(_: *mut sys::OrtAllocator, block: *mut c_void) {
     }
 }
 
-/// A block of `size` bytes, aligned, with its header before it; null where the system has none.
+/// A block of `size` bytes, aligned, with its header before it; null if the system has no memory.
 fn take(size: usize, run: u64) -> *mut u8 {
     let Some(total) = size.checked_add(EXTRA) else {
         return ptr::null_mut();
@@ -228,7 +228,7 @@ fn take(size: usize, run: u64) -> *mut u8 {
     let Ok(layout) = Layout::from_size_align(total, SYSTEM_ALIGN) else {
         return ptr::null_mut();
     };
-    // SAFETY: the size is not zero. The header and the block lie within what was asked for: the block begins at most
+    // SAFETY: the size is not zero. The header and the block lie within the allocation: the block begins at most
     // `size_of::<Header>() + ALIGN - 1` bytes after `base`.
     unsafe {
         let base = std::alloc::alloc(layout);

@@ -11,10 +11,10 @@ use crate::backend::port::PortType;
 use crate::error::{ErrorCode, NnError};
 use crate::tensor::TensorType;
 
-/// Outputs may have more dimensions than inputs may, but not without end.
+/// Most dimensions of an output. Inputs may have fewer.
 pub(super) const MAX_OUTPUT_RANK: usize = 64;
 
-/// An OrtValue that is released when it goes.
+/// An OrtValue that is released when it is dropped.
 pub(super) struct Value(pub(super) *mut sys::OrtValue);
 
 impl Drop for Value {

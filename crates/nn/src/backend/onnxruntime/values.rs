@@ -3,10 +3,11 @@
 //!
 //! - A **string** tensor is a `BYTES` tensor: each element is its length and its bytes.
 //! - A **sequence** of tensors `s` is two tensors. `s` has the elements of all, one after another, with one axis.
-//!   `s.shapes` is INT64 of shape `[tensors, axes]` and has the shape of each. A tensor with fewer axes than the others has
-//!   −1 in the places it does not use, at the end.
-//! - A **map**, or a sequence of them, as classifiers make of their probabilities: `m` has the values, a row for each map,
-//!   and `m.keys` the keys of the columns. Where the contract gives the output labels, columns come in the labels' order.
+//!   `s.shapes` is INT64 of shape `[tensors, axes]` and has the shape of each. A tensor with fewer axes than the others
+//!   has −1 in the places it does not use, at the end.
+//! - A **map**, or a sequence of them, as classifiers make of their probabilities: `m` has the values, a row for each
+//!   map, and `m.keys` the keys of the columns. Where the contract gives the output labels, columns come in the labels'
+//!   order.
 
 use std::ffi::{c_char, c_void};
 use std::ptr;
@@ -20,13 +21,13 @@ use crate::backend::port::{Dim, Port, PortType};
 use crate::error::{NnError, listed, quoted};
 use crate::tensor::{BYTES_PREFIX_BYTES, MAX_RANK, NnTensor, Strings, TensorType, push_string};
 
-/// Most tensors of a sequence, in or out. Each is a value of ONNX Runtime with some hundred bytes of its own.
+/// Most tensors of a sequence, in or out. Each is a value of ONNX Runtime that takes some hundred bytes.
 pub const MAX_SEQUENCE: usize = 65_536;
 
 /// Most maps of a sequence: rows of a batch. Each costs three values of ONNX Runtime to read.
 const MAX_MAPS: usize = 1 << 20;
 
-/// What an input or output of the graph is.
+/// The kind of an input or output of the graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// One tensor, which the port describes.
@@ -42,9 +43,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What a type of `ort` is here, optional values included; `None` for what no tensors carry.
+    /// The kind of a type of `ort`, optional values included; `None` for types that no tensors carry.
     pub fn of(ty: &ValueType) -> Option<Self> {
-        // A sequence's elements are copied as they lie in memory, and those of less than a byte lie packed.
+        // A sequence's elements are copied as they lie in memory, and elements of less than a byte are packed there.
         let carried = |ty: &TensorElementType| {
             let ty = port_type(*ty).carried_as();
             ty.filter(|ty| ty.packed_bits().is_none())
@@ -71,7 +72,7 @@ impl Kind {
         }
     }
 
-    /// How many ports carry it.
+    /// The number of ports that carry it.
     pub fn width(&self) -> usize {
         match self {
             Self::Tensor => 1,
@@ -79,7 +80,7 @@ impl Kind {
         }
     }
 
-    /// The ports that carry an input or output called `name`, where it is no single tensor.
+    /// The ports that carry an input or output called `name`, if it is not a single tensor.
     pub fn ports(&self, name: &str, labels: Option<&[String]>) -> Vec<Port> {
         let open = || Dim::Symbolic(String::new());
         let port = |name: String, ty, dims| Port {
@@ -140,8 +141,8 @@ pub fn strings(dims: &[u32], data: &[u8]) -> Result<Value, NnError> {
     let value = Value(value);
     for (index, element) in Strings::new(data).enumerate() {
         let mut buffer: *mut c_char = ptr::null_mut();
-        // SAFETY: the value is a live string tensor; the call makes the element so long and tells where it is. It fails
-        // for an index beyond the shape.
+        // SAFETY: the value is a live string tensor. The call gives the element this length and returns its address. It
+        // fails for an index beyond the shape.
         check(ortsys![unsafe GetResizedStringTensorElementBuffer(
             value.0,
             index,
@@ -174,7 +175,7 @@ pub fn read_strings(value: &Value, elements: usize, most: usize) -> Result<Vec<u
     }
     let mut text = vec![0u8; len];
     let mut offsets = vec![0usize; elements];
-    // SAFETY: both are as long as the call is told; the offsets are one an element.
+    // SAFETY: both buffers have the length that the call is told; there is one offset for each element.
     check(ortsys![unsafe GetStringTensorContent(
         value.0,
         text.as_mut_ptr().cast::<c_void>(),
@@ -187,21 +188,23 @@ pub fn read_strings(value: &Value, elements: usize, most: usize) -> Result<Vec<u
         let to = offsets.get(index + 1).copied().unwrap_or(len);
         let element = text
             .get(*from..to)
-            .ok_or_else(|| NnError::runtime("ONNX Runtime's strings lie outside of themselves"))?;
+            .ok_or_else(|| NnError::runtime("ONNX Runtime returned offsets beyond its strings"))?;
         push_string(&mut data, element)?;
     }
     Ok(data)
 }
 
-/// The shapes of a sequence's tensors, and where the elements of each begin and end. `elements` are what there are in all.
+/// The shapes of a sequence's tensors, and the range of each tensor's elements. `elements` is the number of all
+/// elements.
 fn shapes_of(shapes: &NnTensor, elements: usize) -> Result<Vec<Vec<u32>>, NnError> {
     let wrong = |what: String| {
         NnError::invalid(format!(
-            "the sequence's .shapes {what}; send one row a tensor, its lengths and then -1 for axes it does not have"
+            "the sequence's .shapes {what}; send one row for each tensor: its lengths, and then -1 for axes that it \
+             does not have"
         ))
     };
     let [tensors, axes] = shapes.dims[..] else {
-        return Err(wrong("has other than two axes".into()));
+        return Err(wrong("does not have two axes".into()));
     };
     let (tensors, axes) = (tensors as usize, axes as usize);
     if tensors > MAX_SEQUENCE || axes > MAX_RANK {
@@ -274,7 +277,7 @@ pub fn parts(values: &NnTensor, shapes: &NnTensor) -> Result<Vec<NnTensor>, NnEr
 /// A sequence value of the values of its tensors.
 pub fn sequence(parts: &[Value]) -> Result<Value, NnError> {
     let mut value = ptr::null_mut();
-    // SAFETY: `Value` is one pointer to a live value; the call reads as many as it is told.
+    // SAFETY: `Value` is one pointer to a live value; the call reads the number that it is told.
     check(ortsys![unsafe CreateValue(
         parts.as_ptr().cast::<*const sys::OrtValue>(),
         parts.len(),
@@ -349,7 +352,7 @@ pub fn read_sequence(value: &Value, ty: TensorType, most: usize) -> Result<Vec<N
     let tensors = count(value)?;
     if tensors > MAX_SEQUENCE {
         return Err(NnError::too_large(format!(
-            "the sequence has {tensors} tensors; at most {MAX_SEQUENCE} are given out"
+            "the sequence has {tensors} tensors; at most {MAX_SEQUENCE} are returned"
         )));
     }
     let mut data = Vec::new();
@@ -408,10 +411,10 @@ pub fn read_maps(
     let maps = if list { count(value)? } else { 1 };
     if maps > MAX_MAPS {
         return Err(NnError::too_large(format!(
-            "the output has {maps} maps; at most {MAX_MAPS} are given out"
+            "the output has {maps} maps; at most {MAX_MAPS} are returned"
         )));
     }
-    // Which element of each map goes into which column; the same for all maps that a classifier makes.
+    // The order of each map's elements in the columns. It is the same for all maps that a classifier makes.
     let mut columns: Vec<Vec<u8>> = Vec::new();
     let mut order: Vec<usize> = Vec::new();
     let mut data = Vec::new();
@@ -471,7 +474,7 @@ pub fn read_maps(
     Ok(vec![NnTensor::new(of, dims, data)?, keys])
 }
 
-/// Which key stands for each label.
+/// The key for each label.
 fn in_order(ty: TensorType, keys: &[Vec<u8>], labels: &[String]) -> Result<Vec<usize>, NnError> {
     let texts: Vec<String> = keys.iter().map(|key| key_text(ty, key)).collect();
     let order: Option<Vec<usize>> = (labels.iter())

@@ -1,14 +1,13 @@
-//! Which graphs OpenVINO's CPU plugin would answer wrong, from their structure. Measured with OpenVINO 2026.4.1 against
-//! ONNX Runtime 1.32; docs/decisions/0029 has the list. Pure.
+//! Graphs that OpenVINO's CPU plugin would answer wrong, found from their structure. Measured with OpenVINO 2026.4.1
+//! against ONNX Runtime 1.32; docs/decisions/0029 has the list. Pure.
 //!
-//! - `Softmax` before opset 13 is over everything from its axis on. OpenVINO takes it along the axis alone, which is the
-//!   same only where nothing longer than 1 follows the axis. Where the rank is not known, an axis that is written is taken
-//!   for the last.
-//! - INT64 is computed in 32 bits, and sums of INT32 go through FP32. An output of such a type must not be arithmetic on
-//!   what callers send. Arithmetic on lengths and places (`Shape`, `ArgMax`) cannot grow so large.
+//! - `Softmax` before opset 13 covers all axes from its axis on. OpenVINO computes it along the axis alone. The two
+//!   agree only if every axis after it has length 1. If the rank is not known, a written axis counts as the last.
+//! - INT64 is computed in 32 bits, and sums of INT32 go through FP32. An output of such a type must not be arithmetic
+//!   on values that callers send. Arithmetic on lengths and places (`Shape`, `ArgMax`) cannot grow so large.
 //! - Arithmetic on 8-bit integers saturates instead of wrapping around.
 //! - NaN becomes a number in some operators; see [`LOSES_NAN`].
-//! - Forms of single operators: `forms`. Indices that nothing holds against a table: `indices`.
+//! - Forms of single operators: `forms`. Indices that are not checked against a table: `indices`.
 
 use std::collections::HashSet;
 
@@ -44,11 +43,12 @@ const LOSES_NAN: &[&str] = &[
     "Cast",
 ];
 
-/// Refuses what would be answered wrong. Returns what is to be checked in each call to a graph whose inputs are `ports`.
+/// Refuses graphs that would be answered wrong. Returns the checks to make in each call to a graph whose inputs are
+/// `ports`.
 ///
 /// # Errors
 ///
-/// `UnsupportedOperation`, naming the operator, the node, the fault and what to do.
+/// `UnsupportedOperation`, naming the operator, the node, the fault and the remedy.
 pub(super) fn check(
     structure: &Structure,
     ports: &[Port],
@@ -71,7 +71,7 @@ pub(super) fn check(
     if let Some(operator) = softmax(structure) {
         return refuse(
             operator,
-            "computes it along one axis, where opset 12 and before ask for everything from the axis on",
+            "computes it along one axis; up to opset 12 it covers all axes from that one on",
         );
     }
     for output in &structure.outputs {
@@ -118,7 +118,7 @@ fn softmax(structure: &Structure) -> Option<&Operator> {
     })
 }
 
-/// The arithmetic that an output of integers comes from, with what is wrong about it.
+/// The arithmetic that an output of integers comes from, with its fault.
 fn arithmetic<'s>(structure: &'s Structure, output: &str) -> Option<(&'s Operator, &'static str)> {
     let ty = structure.values.get(output)?.ty;
     let (operators, fault): (&[&str], _) = match ty {
@@ -298,7 +298,7 @@ mod tests {
         };
         assert!(with(flat(), softmax_of(None, "b")));
         assert!(!with(flat(), softmax_of(Some(0), "b")));
-        // Of what nobody knows, a written axis is the last.
+        // Without a known rank, a written axis counts as the last.
         let mystery = || vec![operator("Mystery", &["x"], "a")];
         assert!(with(mystery(), softmax_of(Some(1), "a")));
         assert!(!with(mystery(), softmax_of(Some(0), "a")));

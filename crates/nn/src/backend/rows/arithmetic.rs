@@ -1,15 +1,15 @@
 //! Whole numbers that a graph computes: shapes, axes, and indices.
 
 use super::value::{Case, Length, MAX_NUMBERS, Value};
-use super::walk::{Call, Walk};
+use super::walk::{Operation, Walk};
 use crate::backend::cost::{Attribute, Initial};
 
 impl Walk<'_> {
-    /// Whole numbers computed of whole numbers; `None` where it is not that.
-    pub(super) fn arithmetic(&mut self, call: &Call<'_>) -> Case<Option<Value>> {
-        let op = call.node.op.as_str();
+    /// Whole numbers computed from whole numbers; `None` for everything else.
+    pub(super) fn arithmetic(&mut self, operation: &Operation<'_>) -> Case<Option<Value>> {
+        let op = operation.node.op.as_str();
         if op == "Shape" {
-            let Some(dims) = call.input(0)?.dims.clone() else {
+            let Some(dims) = operation.input(0)?.dims.clone() else {
                 return Ok(None);
             };
             if dims.len() > MAX_NUMBERS {
@@ -20,20 +20,20 @@ impl Walk<'_> {
                 (if at < 0 { at + rank } else { at }).clamp(0, rank) as usize
             };
             let (start, end) = (
-                clamp(call.int("start", 0)?),
-                clamp(call.int("end", i64::MAX)?),
+                clamp(operation.int("start", 0)?),
+                clamp(operation.int("end", i64::MAX)?),
             );
             let numbers = dims.get(start..end).unwrap_or_default().to_vec();
             return Ok(Some(Value::numbers(numbers, true)));
         }
         if op == "Size" {
-            let dims = call.input(0)?.dims.as_ref();
+            let dims = operation.input(0)?.dims.as_ref();
             let size = dims.and_then(Length::product);
             return Ok(size.map(|size| Value::numbers(vec![size], false)));
         }
         if op == "ConstantOfShape" {
-            let wanted = call.input(0)?.known();
-            let value = match call.node.attributes.get("value") {
+            let wanted = operation.input(0)?.known();
+            let value = match operation.node.attributes.get("value") {
                 Some(Attribute::Tensor(Initial {
                     ints: Some(ints), ..
                 })) => ints.first().copied(),
@@ -48,14 +48,14 @@ impl Walk<'_> {
                 _ => None,
             });
         }
-        let lists: Option<Vec<&Vec<Length>>> = (call.inputs.iter())
+        let lists: Option<Vec<&Vec<Length>>> = (operation.inputs.iter())
             .map(|value| value.as_ref()?.numbers.as_ref())
             .collect();
         let Some(lists) = lists.filter(|lists| !lists.is_empty()) else {
             return Ok(None);
         };
-        let first = call.input(0)?;
-        let is_list = call.given().any(|value| value.rank() == Ok(1));
+        let first = operation.input(0)?;
+        let is_list = operation.given().any(|value| value.rank() == Ok(1));
         let all_known = || {
             let known = lists.iter().skip(1).map(|list| {
                 let numbers = list.iter().map(Length::known);
@@ -66,7 +66,7 @@ impl Walk<'_> {
         let numbers = match op {
             "Identity" => lists[0].clone(),
             // INT32 and INT64. What becomes a fraction is data.
-            "Cast" if matches!(call.int("to", 0)?, 6 | 7) => lists[0].clone(),
+            "Cast" if matches!(operation.int("to", 0)?, 6 | 7) => lists[0].clone(),
             "Squeeze" | "Unsqueeze" => {
                 let list = op == "Unsqueeze";
                 let fits = match list {
@@ -75,7 +75,7 @@ impl Walk<'_> {
                 };
                 return Ok(fits.then(|| Value::numbers(lists[0].clone(), list)));
             }
-            "Reshape" => match &call.input(1)?.known().as_deref() {
+            "Reshape" => match &operation.input(1)?.known().as_deref() {
                 Some([-1]) => return Ok(Some(Value::numbers(lists[0].clone(), true))),
                 Some([count]) if *count == lists[0].len() as i64 => {
                     return Ok(Some(Value::numbers(lists[0].clone(), true)));
@@ -96,10 +96,10 @@ impl Walk<'_> {
                     lists[0].get(usize::try_from(at).ok()?).cloned()
                 };
                 let taken: Option<Vec<Length>> = indices[0].iter().map(one).collect();
-                let is_list = call.input(1)?.rank()? == 1;
+                let is_list = operation.input(1)?.rank()? == 1;
                 return Ok(taken.map(|numbers| Value::numbers(numbers, is_list)));
             }
-            "Slice" if call.inputs.len() >= 3 => {
+            "Slice" if operation.inputs.len() >= 3 => {
                 let Some(rest) = all_known() else {
                     return Ok(None);
                 };
@@ -119,9 +119,9 @@ impl Walk<'_> {
                 let numbers = lists[0].get(at(start)..at(end)).unwrap_or_default();
                 return Ok(Some(Value::numbers(numbers.to_vec(), true)));
             }
-            "ReduceProd" if call.inputs.len() == 1 => {
+            "ReduceProd" if operation.inputs.len() == 1 => {
                 let product = Length::product(lists[0]);
-                let keeps = call.int("keepdims", 1)? != 0;
+                let keeps = operation.int("keepdims", 1)? != 0;
                 return Ok(product.map(|product| Value::numbers(vec![product], keeps)));
             }
             "Neg" | "Abs" | "Not" | "Add" | "Sub" | "Mul" | "Div" | "Mod" | "Max" | "Min"
@@ -164,7 +164,7 @@ impl Walk<'_> {
                 ("Sub", [a, b]) => a.checked_sub(*b),
                 ("Mul", [a, b]) => a.checked_mul(*b),
                 ("Div", [a, b]) => a.checked_div(*b),
-                // The sign of the rest depends on an attribute.
+                // The sign of the remainder depends on an attribute.
                 ("Mod", [a, b]) if *a >= 0 && *b > 0 => Some(a % b),
                 ("Max", all) => all.iter().max().copied(),
                 ("Min", all) => all.iter().min().copied(),

@@ -1,13 +1,13 @@
 //! Operators of classical models (`ai.onnx.ml`).
 
 use super::value::{Case, ITEMS, Items, Length, UNKNOWN, Value, no};
-use super::walk::{Call, Walk};
+use super::walk::{Operation, Walk};
 
 impl Walk<'_> {
-    /// Trees, linear models and what prepares data for them. Rows are items where the input has two axes.
-    pub(super) fn classical(&mut self, call: &Call<'_>) -> Case<Vec<Value>> {
-        let x = call.input(0)?;
-        let op = call.node.op.as_str();
+    /// Trees, linear models and their preprocessing. Rows are items if the input has two axes.
+    pub(super) fn classical(&mut self, operation: &Operation<'_>) -> Case<Vec<Value>> {
+        let x = operation.input(0)?;
+        let op = operation.node.op.as_str();
         let table = || -> Case<Length> {
             let dims = x.dims()?;
             match x.items == Some(Items::along(0)) && dims.len() == 2 {
@@ -32,9 +32,9 @@ impl Walk<'_> {
             }
             "LinearRegressor" | "SVMRegressor" | "TreeEnsemble" | "TreeEnsembleRegressor" => {
                 let targets = match op {
-                    "LinearRegressor" => call.int("targets", 1)?,
+                    "LinearRegressor" => operation.int("targets", 1)?,
                     "SVMRegressor" => 1,
-                    _ => call.int("n_targets", 0)?,
+                    _ => operation.int("n_targets", 0)?,
                 };
                 let targets = match targets {
                     0 => self.unknown(false),
@@ -49,7 +49,7 @@ impl Walk<'_> {
                 Ok(vec![Value::new(dims, x.items.clone())])
             }
             "FeatureVectorizer" => {
-                for value in call.given() {
+                for value in operation.given() {
                     let begins = value.items == Some(Items::along(0)) && value.rank()? == 2;
                     if !begins {
                         return no("has an input that is not one row for each item");
@@ -59,7 +59,7 @@ impl Walk<'_> {
                 Ok(vec![Value::new(dims, Some(Items::along(0)))])
             }
             "ArrayFeatureExtractor" => {
-                let at = call.input(1)?;
+                let at = operation.input(1)?;
                 let mut dims = x.dims()?.to_vec();
                 let last = dims
                     .len()

@@ -1,19 +1,19 @@
 //! Operators that work on each element by itself, and those that make values.
 
 use super::value::{Case, ITEMS, Items, Length, MAX_NUMBERS, Place, Value, from_front, no};
-use super::walk::{Call, Walk, is_elementwise};
+use super::walk::{Operation, Walk, is_elementwise};
 use crate::backend::cost::Attribute;
 
 impl Walk<'_> {
     /// The operators of this file; `None` for another.
-    pub(super) fn elementwise(&mut self, call: &Call<'_>) -> Case<Option<Vec<Value>>> {
-        let op = call.node.op.as_str();
+    pub(super) fn elementwise(&mut self, operation: &Operation<'_>) -> Case<Option<Vec<Value>>> {
+        let op = operation.node.op.as_str();
         let one = |value: Value| Ok(Some(vec![value]));
         match op {
             "Constant" => {
                 let value = match (
-                    call.node.attributes.iter().next(),
-                    call.node.attributes.len(),
+                    operation.node.attributes.iter().next(),
+                    operation.node.attributes.len(),
                 ) {
                     (Some((_, Attribute::Tensor(initial))), 1) => Value::of(initial),
                     (Some((_, Attribute::Int(value))), 1) => {
@@ -37,51 +37,51 @@ impl Walk<'_> {
             | "LeakyRelu" | "Log" | "Mish" | "Neg" | "Not" | "Reciprocal" | "Relu" | "Round"
             | "Selu" | "Shrink" | "Sigmoid" | "Sign" | "Sin" | "Sinh" | "Softplus" | "Softsign"
             | "Sqrt" | "Swish" | "Tan" | "Tanh" | "ThresholdedRelu" => {
-                let x = call.input(0)?;
+                let x = operation.input(0)?;
                 one(x.clone())
             }
             op if is_elementwise(op) => {
                 // Before opset 7 these two attributes said along which axis.
                 if ["axis", "broadcast"]
                     .iter()
-                    .any(|name| call.node.attributes.contains_key(*name))
+                    .any(|name| operation.node.attributes.contains_key(*name))
                 {
                     return no("has an attribute that opset 7 removed");
                 }
-                let all: Vec<&Value> = call.given().collect();
+                let all: Vec<&Value> = operation.given().collect();
                 one(self.broadcast(&all)?)
             }
             "Clip" => {
-                if call.given().skip(1).any(|bound| !bound.is_single()) {
+                if operation.given().skip(1).any(|bound| !bound.is_single()) {
                     return no("has bounds of more than one element");
                 }
-                call.constant(1)?;
-                one(call.input(0)?.clone())
+                operation.constant(1)?;
+                one(operation.input(0)?.clone())
             }
             "Dropout" => {
-                let training = match call.get(2) {
+                let training = match operation.get(2) {
                     None => false,
                     Some(value) => value.known() != Some(vec![0]),
                 };
-                if training || call.node.attributes.contains_key("is_test") {
+                if training || operation.node.attributes.contains_key("is_test") {
                     return no("may draw random numbers");
                 }
-                let x = call.input(0)?.clone();
-                Ok(Some(vec![x; call.node.outputs.len()]))
+                let x = operation.input(0)?.clone();
+                Ok(Some(vec![x; operation.node.outputs.len()]))
             }
             "ConstantOfShape" => {
-                let Some(shape) = call.input(0)?.numbers.clone() else {
-                    call.constant(0)?;
+                let Some(shape) = operation.input(0)?.numbers.clone() else {
+                    operation.constant(0)?;
                     return one(Value::constant(None));
                 };
                 one(self.expanded(&Value::new(Vec::new(), None), &shape)?)
             }
             "Range" => {
-                call.constant(0)?;
-                let limit = match call.get(1).and_then(|limit| limit.numbers.as_deref()) {
+                operation.constant(0)?;
+                let limit = match operation.get(1).and_then(|limit| limit.numbers.as_deref()) {
                     Some([limit])
-                        if call.input(0)?.known() == Some(vec![0])
-                            && call.input(2)?.known() == Some(vec![1]) =>
+                        if operation.input(0)?.known() == Some(vec![0])
+                            && operation.input(2)?.known() == Some(vec![1]) =>
                     {
                         Some(limit.clone())
                     }
@@ -92,7 +92,7 @@ impl Walk<'_> {
                     places.place = Place::Index;
                     return one(places);
                 }
-                if self.counts_items(call.input(1)?) {
+                if self.counts_items(operation.input(1)?) {
                     return no("computes with the number of items in the run");
                 }
                 let length = match limit {
@@ -102,13 +102,13 @@ impl Walk<'_> {
                 one(Value::new(vec![length], None))
             }
             "OneHot" => {
-                let x = call.input(0)?;
-                call.constant(1)?;
-                let axis = call.int("axis", -1)?;
+                let x = operation.input(0)?;
+                operation.constant(1)?;
+                let axis = operation.int("axis", -1)?;
                 let rank = x.rank()? + 1;
                 let at = from_front(axis, rank)?;
                 let mut dims = x.dims()?.to_vec();
-                let depth = call
+                let depth = operation
                     .get(1)
                     .and_then(|d| d.numbers.as_ref()?.first().cloned());
                 dims.insert(
@@ -125,7 +125,7 @@ impl Walk<'_> {
                 one(Value::new(dims, items))
             }
             "DynamicQuantizeLinear" => {
-                let x = call.input(0)?;
+                let x = operation.input(0)?;
                 if x.items.is_some() {
                     return no("takes one scale over all items of a run");
                 }
@@ -137,11 +137,11 @@ impl Walk<'_> {
                 ]))
             }
             "QuantizeLinear" | "DequantizeLinear" => {
-                let x = call.input(0)?;
-                call.constant(1)?;
-                let scale = call.input(1)?;
+                let x = operation.input(0)?;
+                operation.constant(1)?;
+                let scale = operation.input(1)?;
                 if let (Some(axis), false) = (x.axis(), scale.is_single()) {
-                    let own = from_front(call.int("axis", 1)?, x.rank()?)?;
+                    let own = from_front(operation.int("axis", 1)?, x.rank()?)?;
                     // A scale of several axes goes with blocks of the input.
                     if own == axis || scale.rank()? > 1 {
                         return no("has a scale for each item");

@@ -1,19 +1,19 @@
-//! Operators that arrange the axes of a value anew.
+//! Operators that rearrange the axes of a value.
 
 use super::reductions::reduced;
 use super::value::{Case, Items, Length, Value, from_front, no};
-use super::walk::{Call, Walk};
+use super::walk::{Operation, Walk};
 
 impl Walk<'_> {
     /// The operators of this file; `None` for another.
-    pub(super) fn layout(&mut self, call: &Call<'_>) -> Case<Option<Vec<Value>>> {
-        let op = call.node.op.as_str();
+    pub(super) fn layout(&mut self, operation: &Operation<'_>) -> Case<Option<Vec<Value>>> {
+        let op = operation.node.op.as_str();
         let one = |value: Value| Ok(Some(vec![value]));
         match op {
             "Transpose" => {
-                let x = call.input(0)?;
+                let x = operation.input(0)?;
                 let rank = x.rank()?;
-                let order: Vec<usize> = match call.ints("perm")? {
+                let order: Vec<usize> = match operation.ints("perm")? {
                     None => (0..rank).rev().collect(),
                     Some(order) => {
                         let order = order.iter().map(|axis| from_front(*axis, rank));
@@ -23,13 +23,13 @@ impl Walk<'_> {
                 one(transposed(x, &order)?)
             }
             "Reshape" => {
-                let x = call.input(0)?;
-                let zero = call.int("allowzero", 0)? != 0;
-                let given = call.ints("shape")?;
+                let x = operation.input(0)?;
+                let zero = operation.int("allowzero", 0)? != 0;
+                let given = operation.ints("shape")?;
                 let target = match given {
                     Some(shape) => shape.iter().copied().map(Length::number).collect(),
                     None => {
-                        let shape = call.input(1)?.numbers.clone();
+                        let shape = operation.input(1)?.numbers.clone();
                         shape.ok_or("has a shape that is computed from values")?
                     }
                 };
@@ -43,9 +43,9 @@ impl Walk<'_> {
                 one(self.reshaped(x, &target)?)
             }
             "Flatten" => {
-                let x = call.input(0)?;
+                let x = operation.input(0)?;
                 let dims = x.dims()?;
-                let axis = call.int("axis", 1)?;
+                let axis = operation.int("axis", 1)?;
                 let axis = match axis == dims.len() as i64 {
                     true => dims.len(),
                     false => from_front(axis, dims.len())?,
@@ -55,21 +55,21 @@ impl Walk<'_> {
                 one(self.reshaped(x, &[front, back])?)
             }
             "Squeeze" | "Unsqueeze" => {
-                let x = call.input(0)?;
-                let axes = call.axes(1)?;
+                let x = operation.input(0)?;
+                let axes = operation.axes(1)?;
                 one(match op {
                     "Squeeze" => squeezed(x, axes.as_deref())?,
                     _ => unsqueezed(x, &axes.ok_or("lacks its axes")?)?,
                 })
             }
             "Expand" => {
-                let shape = call.input(1)?.numbers.clone();
+                let shape = operation.input(1)?.numbers.clone();
                 let shape = shape.ok_or("has a shape that is computed from values")?;
-                one(self.expanded(call.input(0)?, &shape)?)
+                one(self.expanded(operation.input(0)?, &shape)?)
             }
             "Tile" => {
-                let x = call.input(0)?;
-                let times = call.input(1)?.numbers.clone();
+                let x = operation.input(0)?;
+                let times = operation.input(1)?.numbers.clone();
                 let times = times.ok_or("has a shape that is computed from values")?;
                 let mut dims = x.dims()?.to_vec();
                 let mut items = x.items.clone();
@@ -111,7 +111,7 @@ impl Walk<'_> {
             let is_explicit = (out.iter().enumerate()).any(|(i, l)| i != at && self.has_items(l));
             out[at] = match quotient {
                 Some(length) => length,
-                // Where another axis has all items, this one has none of them.
+                // If another axis has all items, this one has none of them.
                 None if is_explicit || value.items.is_none() => self.unknown(false),
                 None => return no("puts items into a shape that is not known"),
             };

@@ -1,69 +1,73 @@
 //! Operators that ONNX Runtime's optimiser writes into files (`com.microsoft`).
 
 use super::value::{ALONG, Case, Items, Length, UNKNOWN, Value, no};
-use super::walk::{Call, Walk};
+use super::walk::{Operation, Walk};
 
 impl Walk<'_> {
     /// Operators that ONNX Runtime's optimiser writes into files.
-    pub(super) fn microsoft(&mut self, call: &Call<'_>) -> Case<Vec<Value>> {
-        let op = call.node.op.as_str();
-        let x = call.input(0)?;
+    pub(super) fn microsoft(&mut self, operation: &Operation<'_>) -> Case<Vec<Value>> {
+        let op = operation.node.op.as_str();
+        let x = operation.input(0)?;
         match op {
             "Gelu" | "FastGelu" | "BiasGelu" | "QuickGelu" => {
-                let all: Vec<&Value> = call.given().collect();
+                let all: Vec<&Value> = operation.given().collect();
                 Ok(vec![self.broadcast(&all)?])
             }
             "FusedMatMul" => {
                 for name in ["transBatchA", "transBatchB"] {
-                    if call.int(name, 0)? != 0 {
+                    if operation.int(name, 0)? != 0 {
                         return no(UNKNOWN);
                     }
                 }
-                let a = Self::turned(x, call.int("transA", 0)? != 0)?;
-                let b = Self::turned(call.input(1)?, call.int("transB", 0)? != 0)?;
+                let a = Self::turned(x, operation.int("transA", 0)? != 0)?;
+                let b = Self::turned(operation.input(1)?, operation.int("transB", 0)? != 0)?;
                 Ok(vec![self.matmul(&a, &b)?])
             }
             "FusedGemm" => {
-                let a = Self::turned(x, call.int("transA", 0)? != 0)?;
-                let b = Self::turned(call.input(1)?, call.int("transB", 0)? != 0)?;
+                let a = Self::turned(x, operation.int("transA", 0)? != 0)?;
+                let b = Self::turned(operation.input(1)?, operation.int("transB", 0)? != 0)?;
                 let product = self.matmul(&a, &b)?;
-                Ok(vec![match call.get(2) {
+                Ok(vec![match operation.get(2) {
                     Some(c) => self.broadcast(&[&product, c])?,
                     None => product,
                 }])
             }
             "FusedConv" => {
-                let channels = call.get(1).and_then(|w| w.dims.as_ref()?.first().cloned());
+                let channels = operation
+                    .get(1)
+                    .and_then(|w| w.dims.as_ref()?.first().cloned());
                 let unknown = self.unknown(false);
-                Ok(vec![self.spatial(call, Some(channels.unwrap_or(unknown)))?])
+                Ok(vec![
+                    self.spatial(operation, Some(channels.unwrap_or(unknown)))?,
+                ])
             }
             "MatMulNBits" => {
-                call.constant(1)?;
+                operation.constant(1)?;
                 let rank = x.rank()?;
                 if x.axis() == Some(rank.saturating_sub(1)) {
                     return no("sums over the items of a run");
                 }
                 let mut dims = x.dims()?.to_vec();
                 if let Some(last) = dims.last_mut() {
-                    *last = Length::number(call.int("N", 0)?);
+                    *last = Length::number(operation.int("N", 0)?);
                 }
                 Ok(vec![Value::new(dims, x.items.clone())])
             }
             "MatMulIntegerToFloat" => {
-                call.constant(2)?;
+                operation.constant(2)?;
                 for at in [2, 4] {
-                    if call.get(at).is_some_and(|scale| !scale.is_single()) {
+                    if operation.get(at).is_some_and(|scale| !scale.is_single()) {
                         return no("has a scale or zero point for each row");
                     }
                 }
-                Ok(vec![self.matmul(x, call.input(1)?)?])
+                Ok(vec![self.matmul(x, operation.input(1)?)?])
             }
             "DynamicQuantizeMatMul" | "DynamicQuantizeLSTM" => {
                 no("takes one scale over all items of a run")
             }
             "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => {
-                call.constant(2)?;
-                let sum = self.broadcast(&[x, call.input(1)?])?;
+                operation.constant(2)?;
+                let sum = self.broadcast(&[x, operation.input(1)?])?;
                 let rank = sum.rank()?;
                 if sum.axis().is_some_and(|axis| axis + 1 >= rank) {
                     return no("normalises over the items of a run");
@@ -76,16 +80,16 @@ impl Walk<'_> {
             }
             "EmbedLayerNormalization" => {
                 let items = Some(Items::along(0));
-                let sizes = call.input(2)?.dims()?;
+                let sizes = operation.input(2)?.dims()?;
                 for at in [0, 1, 7] {
-                    if let Some(value) = call.get(at)
+                    if let Some(value) = operation.get(at)
                         && (value.items != items || value.dims()?[0] != x.dims()?[0])
                     {
                         return no(ALONG);
                     }
                 }
-                if (2..7).any(|at| call.get(at).is_some_and(|v| v.items.is_some()))
-                    || call.get(8).is_some()
+                if (2..7).any(|at| operation.get(at).is_some_and(|v| v.items.is_some()))
+                    || operation.get(8).is_some()
                     || x.rank()? != 2
                     || sizes.len() != 2
                 {
@@ -98,13 +102,13 @@ impl Walk<'_> {
             }
             "Attention" => {
                 let items = Some(Items::along(0));
-                call.constant_but(&[0, 3])?;
-                let sizes = call.input(1)?.dims()?.to_vec();
-                let mask_fits = match call.get(3) {
+                operation.constant_but(&[0, 3])?;
+                let sizes = operation.input(1)?.dims()?.to_vec();
+                let mask_fits = match operation.get(3) {
                     None => true,
                     Some(mask) => mask.items == items && mask.dims()?[0] == x.dims()?[0],
                 };
-                if x.items != items || x.rank()? != 3 || !mask_fits || call.inputs.len() > 4 {
+                if x.items != items || x.rank()? != 3 || !mask_fits || operation.inputs.len() > 4 {
                     return no(UNKNOWN);
                 }
                 let mut dims = x.dims()?.to_vec();
@@ -117,15 +121,15 @@ impl Walk<'_> {
             }
             "MultiHeadAttention" => {
                 let items = Some(Items::along(0));
-                call.constant_but(&[0, 1, 2, 4])?;
+                operation.constant_but(&[0, 1, 2, 4])?;
                 for at in [1, 2, 4] {
-                    if let Some(value) = call.get(at)
+                    if let Some(value) = operation.get(at)
                         && (value.items != items || value.dims()?[0] != x.dims()?[0])
                     {
                         return no(ALONG);
                     }
                 }
-                if x.items != items || x.rank()? != 3 || call.inputs.len() > 5 {
+                if x.items != items || x.rank()? != 3 || operation.inputs.len() > 5 {
                     return no(UNKNOWN);
                 }
                 let mut dims = x.dims()?.to_vec();

@@ -1,10 +1,10 @@
 //! ONNX's own operators, by family.
 
 use super::value::{Case, UNKNOWN, Value, no};
-use super::walk::{Call, Walk};
+use super::walk::{Operation, Walk};
 
 impl Walk<'_> {
-    pub(super) fn onnx(&mut self, call: &Call<'_>) -> Case<Vec<Value>> {
+    pub(super) fn onnx(&mut self, operation: &Operation<'_>) -> Case<Vec<Value>> {
         for family in [
             Self::elementwise,
             Self::products,
@@ -14,7 +14,7 @@ impl Walk<'_> {
             Self::parts,
             Self::recurrences,
         ] {
-            if let Some(values) = family(self, call)? {
+            if let Some(values) = family(self, operation)? {
                 return Ok(values);
             }
         }

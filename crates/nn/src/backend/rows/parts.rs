@@ -1,19 +1,19 @@
-//! Operators that join values, or take parts of them.
+//! Operators that concatenate values, or take parts of them.
 
 use super::value::{ALONG, Case, ITEMS, Items, Length, Place, Value, WHOLE_AXIS, from_front, no};
-use super::walk::{Call, Walk};
+use super::walk::{Operation, Walk};
 use crate::backend::cost::Attribute;
 
 impl Walk<'_> {
     /// The operators of this file; `None` for another.
-    pub(super) fn parts(&mut self, call: &Call<'_>) -> Case<Option<Vec<Value>>> {
-        let op = call.node.op.as_str();
+    pub(super) fn parts(&mut self, operation: &Operation<'_>) -> Case<Option<Vec<Value>>> {
+        let op = operation.node.op.as_str();
         let one = |value: Value| Ok(Some(vec![value]));
         match op {
             "Concat" => {
-                let all: Vec<&Value> = call.given().collect();
-                let first = call.input(0)?;
-                let axis = from_front(call.int("axis", 1)?, first.rank()?)?;
+                let all: Vec<&Value> = operation.given().collect();
+                let first = operation.input(0)?;
+                let axis = from_front(operation.int("axis", 1)?, first.rank()?)?;
                 if all.len() == 1 {
                     return one(first.clone());
                 }
@@ -41,23 +41,23 @@ impl Walk<'_> {
                 one(value)
             }
             "Split" => {
-                let x = call.input(0)?;
-                call.constant(1)?;
-                let axis = from_front(call.int("axis", 0)?, x.rank()?)?;
+                let x = operation.input(0)?;
+                operation.constant(1)?;
+                let axis = from_front(operation.int("axis", 0)?, x.rank()?)?;
                 if x.axis() == Some(axis) {
                     return no("takes the items of a run apart");
                 }
-                let count = call.node.outputs.len();
-                let given = match call.ints("split")? {
+                let count = operation.node.outputs.len();
+                let given = match operation.ints("split")? {
                     Some(parts) => Some(parts.iter().copied().map(Length::number).collect()),
-                    None => call.get(1).and_then(|parts| parts.numbers.clone()),
+                    None => operation.get(1).and_then(|parts| parts.numbers.clone()),
                 };
                 let length = x.dims()?[axis].over(&Length::number(count as i64));
                 let mut outputs = Vec::new();
                 for at in 0..count {
                     let part = match (&given, &length) {
                         (Some(parts), _) => parts.get(at).cloned(),
-                        (None, length) if call.get(1).is_none() => length.clone(),
+                        (None, length) if operation.get(1).is_none() => length.clone(),
                         _ => None,
                     };
                     let mut value = x.clone();
@@ -69,17 +69,17 @@ impl Walk<'_> {
                 }
                 Ok(Some(outputs))
             }
-            "Slice" => one(self.sliced(call)?),
-            "Pad" => one(self.padded(call)?),
-            "Gather" => one(gathered(call)?),
+            "Slice" => one(self.sliced(operation)?),
+            "Pad" => one(self.padded(operation)?),
+            "Gather" => one(gathered(operation)?),
             "GatherElements" | "ScatterElements" | "Scatter" => {
-                let x = call.input(0)?;
-                let axis = from_front(call.int("axis", 0)?, x.rank()?)?;
+                let x = operation.input(0)?;
+                let axis = from_front(operation.int("axis", 0)?, x.rank()?)?;
                 let (items, dims) = (&x.items, x.dims()?);
                 let place = items
                     .as_ref()
                     .ok_or("takes elements of a constant by place")?;
-                for value in call.given().skip(1) {
+                for value in operation.given().skip(1) {
                     if value.items != *items || value.dims()?[place.axis] != dims[place.axis] {
                         return no("takes elements by their place among the items");
                     }
@@ -88,18 +88,18 @@ impl Walk<'_> {
                     return no("takes elements by their place among the items");
                 }
                 one(match op {
-                    "GatherElements" => call.input(1)?.clone(),
+                    "GatherElements" => operation.input(1)?.clone(),
                     _ => x.clone(),
                 })
             }
             "GatherND" => {
-                let (x, at) = (call.input(0)?, call.input(1)?);
+                let (x, at) = (operation.input(0)?, operation.input(1)?);
                 let depth = at.dims()?.last().and_then(Length::known);
                 let depth = usize::try_from(depth.unwrap_or(-1));
                 let depth = depth.map_err(|_| "has indices of unknown length")?;
-                let shared = call.int("batch_dims", 0)?;
+                let shared = operation.int("batch_dims", 0)?;
                 let sound = match (x.axis(), at.axis()) {
-                    // Each item takes of its own row.
+                    // Each item takes elements of its own row.
                     (Some(0), Some(axis)) if at.place == Place::First => {
                         shared == 0
                             && axis + 1 < at.rank()?
@@ -122,9 +122,9 @@ impl Walk<'_> {
                 one(Value::new(dims, at.items.clone()))
             }
             "Compress" => {
-                let x = call.input(0)?;
-                call.constant(1)?;
-                let Some(Attribute::Int(axis)) = call.node.attributes.get("axis") else {
+                let x = operation.input(0)?;
+                operation.constant(1)?;
+                let Some(Attribute::Int(axis)) = operation.node.attributes.get("axis") else {
                     return no("takes elements by their place among the items");
                 };
                 let axis = from_front(*axis, x.rank()?)?;
@@ -136,9 +136,9 @@ impl Walk<'_> {
                 one(Value::new(dims, x.items.clone()))
             }
             "ReverseSequence" => {
-                let (x, lengths) = (call.input(0)?, call.input(1)?);
+                let (x, lengths) = (operation.input(0)?, operation.input(1)?);
                 let rank = x.rank()?;
-                let of_items = from_front(call.int("batch_axis", 1)?, rank)?;
+                let of_items = from_front(operation.int("batch_axis", 1)?, rank)?;
                 if x.axis() != Some(of_items)
                     || lengths.axis() != Some(0)
                     || lengths.dims()?[0] != x.dims()?[of_items]
@@ -154,21 +154,21 @@ impl Walk<'_> {
         }
     }
 
-    pub(super) fn sliced(&mut self, call: &Call<'_>) -> Case<Value> {
-        let x = call.input(0)?;
+    pub(super) fn sliced(&mut self, operation: &Operation<'_>) -> Case<Value> {
+        let x = operation.input(0)?;
         let rank = x.rank()?;
         let list = |at: usize, name: &str| -> Case<Option<Vec<Length>>> {
-            if let Some(value) = call.get(at) {
+            if let Some(value) = operation.get(at) {
                 if value.items.is_some() {
                     return no("takes a part that follows from items");
                 }
                 return Ok(value.numbers.clone());
             }
-            let attribute = call.ints(name)?;
+            let attribute = operation.ints(name)?;
             Ok(attribute.map(|list| list.iter().copied().map(Length::number).collect()))
         };
         let (starts, ends) = (list(1, "starts")?, list(2, "ends")?);
-        let has_axes = call.get(3).is_some() || call.ints("axes")?.is_some();
+        let has_axes = operation.get(3).is_some() || operation.ints("axes")?.is_some();
         let axes: Vec<usize> = match (list(3, "axes")?, has_axes) {
             (Some(axes), _) => {
                 let axes = axes.iter().map(|axis| match axis.known() {
@@ -183,7 +183,7 @@ impl Walk<'_> {
                 (0..count.min(rank)).collect()
             }
         };
-        let has_steps = call.get(4).is_some();
+        let has_steps = operation.get(4).is_some();
         let steps = list(4, "steps")?;
         let mut dims = x.dims()?.to_vec();
         for (index, axis) in axes.iter().enumerate() {
@@ -230,21 +230,21 @@ impl Walk<'_> {
         Ok(Value::new(dims, x.items.clone()))
     }
 
-    pub(super) fn padded(&mut self, call: &Call<'_>) -> Case<Value> {
-        let x = call.input(0)?;
-        call.constant(1)?;
+    pub(super) fn padded(&mut self, operation: &Operation<'_>) -> Case<Value> {
+        let x = operation.input(0)?;
+        operation.constant(1)?;
         let rank = x.rank()?;
-        let pads: Option<Vec<Length>> = match call.get(1) {
+        let pads: Option<Vec<Length>> = match operation.get(1) {
             Some(pads) => pads.numbers.clone(),
             None => {
-                let list = match call.ints("pads")? {
-                    None => call.ints("paddings")?,
+                let list = match operation.ints("pads")? {
+                    None => operation.ints("paddings")?,
                     list => list,
                 };
                 list.map(|list| list.iter().copied().map(Length::number).collect())
             }
         };
-        let axes: Vec<usize> = match call.get(3) {
+        let axes: Vec<usize> = match operation.get(3) {
             None => (0..rank).collect(),
             Some(axes) => {
                 let axes = axes.known().ok_or("has axes that are computed")?;
@@ -281,9 +281,9 @@ impl Walk<'_> {
     }
 }
 
-pub(super) fn gathered(call: &Call<'_>) -> Case<Value> {
-    let (x, at) = (call.input(0)?, call.input(1)?);
-    let axis = from_front(call.int("axis", 0)?, x.rank()?)?;
+pub(super) fn gathered(operation: &Operation<'_>) -> Case<Value> {
+    let (x, at) = (operation.input(0)?, operation.input(1)?);
+    let axis = from_front(operation.int("axis", 0)?, x.rank()?)?;
     let (dims, places) = (x.dims()?, at.dims()?);
     let out = [&dims[..axis], places, &dims[axis + 1..]].concat();
     let items = match (&x.items, &at.items) {

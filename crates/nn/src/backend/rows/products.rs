@@ -4,50 +4,50 @@ use std::collections::HashMap;
 
 use super::layout::transposed;
 use super::value::{ALONG, Case, Items, Length, UNKNOWN, Value, no};
-use super::walk::{Call, Walk};
+use super::walk::{Operation, Walk};
 
 impl Walk<'_> {
     /// The operators of this file; `None` for another.
-    pub(super) fn products(&mut self, call: &Call<'_>) -> Case<Option<Vec<Value>>> {
-        let op = call.node.op.as_str();
+    pub(super) fn products(&mut self, operation: &Operation<'_>) -> Case<Option<Vec<Value>>> {
+        let op = operation.node.op.as_str();
         let one = |value: Value| Ok(Some(vec![value]));
         match op {
-            "MatMul" => one(self.matmul(call.input(0)?, call.input(1)?)?),
+            "MatMul" => one(self.matmul(operation.input(0)?, operation.input(1)?)?),
             "MatMulInteger" | "QLinearMatMul" => {
                 let (b, zeros): (usize, &[usize]) = match op {
                     "MatMulInteger" => (1, &[2]),
                     _ => (3, &[1, 2, 6, 7]),
                 };
                 for at in zeros {
-                    if call.get(*at).is_some_and(|zero| !zero.is_single()) {
+                    if operation.get(*at).is_some_and(|zero| !zero.is_single()) {
                         return no("has a scale or zero point for each row");
                     }
                 }
-                let scales = (0..call.inputs.len()).filter(|at| *at != 0 && *at != b);
+                let scales = (0..operation.inputs.len()).filter(|at| *at != 0 && *at != b);
                 if scales
-                    .filter_map(|at| call.get(at))
+                    .filter_map(|at| operation.get(at))
                     .any(|v| v.items.is_some())
                 {
                     return no("has a scale or zero point that follows from items");
                 }
-                one(self.matmul(call.input(0)?, call.input(b)?)?)
+                one(self.matmul(operation.input(0)?, operation.input(b)?)?)
             }
             "Gemm" => {
-                let a = Self::turned(call.input(0)?, call.int("transA", 0)? != 0)?;
-                let b = Self::turned(call.input(1)?, call.int("transB", 0)? != 0)?;
+                let a = Self::turned(operation.input(0)?, operation.int("transA", 0)? != 0)?;
+                let b = Self::turned(operation.input(1)?, operation.int("transB", 0)? != 0)?;
                 if a.rank()? != 2 || b.rank()? != 2 {
                     return no("multiplies values of other than two axes");
                 }
                 let product = self.matmul(&a, &b)?;
-                match call.get(2) {
+                match operation.get(2) {
                     Some(c) => one(self.broadcast(&[&product, c])?),
                     None => one(product),
                 }
             }
-            "Einsum" => one(einsum(call)?),
+            "Einsum" => one(einsum(operation)?),
             "Trilu" => {
-                let x = call.input(0)?;
-                call.constant(1)?;
+                let x = operation.input(0)?;
+                operation.constant(1)?;
                 if x.axis()
                     .is_some_and(|axis| axis + 2 >= x.rank().unwrap_or(0))
                 {
@@ -56,7 +56,7 @@ impl Walk<'_> {
                 one(x.clone())
             }
             "Det" => {
-                let x = call.input(0)?;
+                let x = operation.input(0)?;
                 let kept = x.rank()?.saturating_sub(2);
                 if x.axis().is_some_and(|axis| axis >= kept) {
                     return no(ALONG);
@@ -123,20 +123,20 @@ impl Walk<'_> {
     }
 }
 
-pub(super) fn einsum(call: &Call<'_>) -> Case<Value> {
-    let equation: String = call.text("equation", "")?.split_whitespace().collect();
+pub(super) fn einsum(operation: &Operation<'_>) -> Case<Value> {
+    let equation: String = operation.text("equation", "")?.split_whitespace().collect();
     let Some((left, right)) = equation.split_once("->") else {
         return no("has an equation without a result");
     };
     let terms: Vec<&str> = left.split(',').collect();
-    if equation.contains('.') || terms.len() != call.inputs.len() || !equation.is_ascii() {
+    if equation.contains('.') || terms.len() != operation.inputs.len() || !equation.is_ascii() {
         return no("has an equation that cannot be read here");
     }
     let mut letter = None;
     let mut lengths: HashMap<char, Length> = HashMap::new();
     let mut outer = None;
     for (at, term) in terms.iter().enumerate() {
-        let value = call.input(at)?;
+        let value = operation.input(at)?;
         let dims = value.dims()?;
         if term.len() != dims.len() {
             return no("has an equation that does not fit its inputs");
@@ -167,7 +167,7 @@ pub(super) fn einsum(call: &Call<'_>) -> Case<Value> {
         return Ok(Value::new(out, None));
     };
     for (at, term) in terms.iter().enumerate() {
-        let value = call.input(at)?;
+        let value = operation.input(at)?;
         if value.items.is_none() && term.contains(letter) {
             return no("puts items beside a value that has a length of its own there");
         }

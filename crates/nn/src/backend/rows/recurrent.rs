@@ -1,20 +1,20 @@
 //! Recurrent operators.
 
 use super::value::{Case, Items, Length, Value, no};
-use super::walk::{Call, Walk};
+use super::walk::{Operation, Walk};
 
 impl Walk<'_> {
     /// The operators of this file; `None` for another.
-    pub(super) fn recurrences(&mut self, call: &Call<'_>) -> Case<Option<Vec<Value>>> {
-        match call.node.op.as_str() {
-            "LSTM" | "GRU" | "RNN" => self.recurrent(call).map(Some),
+    pub(super) fn recurrences(&mut self, operation: &Operation<'_>) -> Case<Option<Vec<Value>>> {
+        match operation.node.op.as_str() {
+            "LSTM" | "GRU" | "RNN" => self.recurrent(operation).map(Some),
             _ => Ok(None),
         }
     }
 
-    pub(super) fn recurrent(&mut self, call: &Call<'_>) -> Case<Vec<Value>> {
-        let x = call.input(0)?;
-        let layout = call.int("layout", 0)? != 0;
+    pub(super) fn recurrent(&mut self, operation: &Operation<'_>) -> Case<Vec<Value>> {
+        let x = operation.input(0)?;
+        let layout = operation.int("layout", 0)? != 0;
         let axis = if layout { 0 } else { 1 };
         if x.rank()? != 3 {
             return no("has an input of other than three axes");
@@ -25,7 +25,7 @@ impl Walk<'_> {
         if x.items != Some(Items::along(axis)) {
             return no("goes from one item of a run to the next");
         }
-        for (at, value) in call.inputs.iter().enumerate().skip(1) {
+        for (at, value) in operation.inputs.iter().enumerate().skip(1) {
             let Some(value) = value else { continue };
             let wanted = match at {
                 // Lengths of the sequences, and states.
@@ -44,9 +44,9 @@ impl Walk<'_> {
             }
         }
         let (count, length) = (x.dims()?[axis].clone(), x.dims()?[1 - axis].clone());
-        let both = call.text("direction", "forward")? == "bidirectional";
+        let both = operation.text("direction", "forward")? == "bidirectional";
         let directions = Length::number(if both { 2 } else { 1 });
-        let hidden = Length::number(call.int("hidden_size", 0)?);
+        let hidden = Length::number(operation.int("hidden_size", 0)?);
         let (all, last) = match layout {
             false => (
                 Value::new(

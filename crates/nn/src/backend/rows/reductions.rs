@@ -1,35 +1,35 @@
 //! Operators that reduce, normalise, sum up or sort along axes.
 
 use super::value::{Case, Length, Value, from_front, no};
-use super::walk::{Call, Walk};
+use super::walk::{Operation, Walk};
 use crate::backend::cost::Attribute;
 
 impl Walk<'_> {
     /// The operators of this file; `None` for another.
-    pub(super) fn reductions(&mut self, call: &Call<'_>) -> Case<Option<Vec<Value>>> {
-        let op = call.node.op.as_str();
+    pub(super) fn reductions(&mut self, operation: &Operation<'_>) -> Case<Option<Vec<Value>>> {
+        let op = operation.node.op.as_str();
         let one = |value: Value| Ok(Some(vec![value]));
         match op {
             "ReduceL1" | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceMax"
             | "ReduceMean" | "ReduceMin" | "ReduceProd" | "ReduceSum" | "ReduceSumSquare" => {
-                let x = call.input(0)?;
-                let axes = call.axes(1)?.filter(|axes| !axes.is_empty());
-                if axes.is_none() && call.int("noop_with_empty_axes", 0)? != 0 {
+                let x = operation.input(0)?;
+                let axes = operation.axes(1)?.filter(|axes| !axes.is_empty());
+                if axes.is_none() && operation.int("noop_with_empty_axes", 0)? != 0 {
                     return one(x.clone());
                 }
-                let keeps = call.int("keepdims", 1)? != 0;
+                let keeps = operation.int("keepdims", 1)? != 0;
                 one(reduced(x, axes.as_deref(), keeps)?)
             }
             "ArgMax" | "ArgMin" => {
-                let axis = call.int("axis", 0)?;
-                let keeps = call.int("keepdims", 1)? != 0;
-                one(reduced(call.input(0)?, Some(&[axis]), keeps)?)
+                let axis = operation.int("axis", 0)?;
+                let keeps = operation.int("keepdims", 1)? != 0;
+                one(reduced(operation.input(0)?, Some(&[axis]), keeps)?)
             }
             "Softmax" | "LogSoftmax" | "Hardmax" => {
-                let x = call.input(0)?;
+                let x = operation.input(0)?;
                 // Before opset 13 it normalises over this axis and all behind it.
-                let old = call.opset < 13;
-                let axis = from_front(call.int("axis", if old { 1 } else { -1 })?, x.rank()?)?;
+                let old = operation.opset < 13;
+                let axis = from_front(operation.int("axis", if old { 1 } else { -1 })?, x.rank()?)?;
                 let crosses = (x.axis()).is_some_and(|own| own == axis || (old && own > axis));
                 if crosses {
                     return no("normalises over the items of a run");
@@ -37,9 +37,9 @@ impl Walk<'_> {
                 one(x.clone())
             }
             "LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization" => {
-                let x = call.input(0)?;
-                call.constant(1)?;
-                let axis = from_front(call.int("axis", -1)?, x.rank()?)?;
+                let x = operation.input(0)?;
+                operation.constant(1)?;
+                let axis = from_front(operation.int("axis", -1)?, x.rank()?)?;
                 if x.axis().is_some_and(|own| own >= axis) {
                     return no("normalises over the items of a run");
                 }
@@ -54,22 +54,22 @@ impl Walk<'_> {
                 Ok(Some(vec![x.clone(), rest.clone(), rest]))
             }
             "LpNormalization" => {
-                let x = call.input(0)?;
-                let axis = from_front(call.int("axis", -1)?, x.rank()?)?;
+                let x = operation.input(0)?;
+                let axis = from_front(operation.int("axis", -1)?, x.rank()?)?;
                 if x.axis() == Some(axis) {
                     return no("normalises over the items of a run");
                 }
                 one(x.clone())
             }
             "MeanVarianceNormalization" => {
-                let x = call.input(0)?;
-                let axes = call.ints("axes")?.unwrap_or(&[0, 2, 3]).to_vec();
+                let x = operation.input(0)?;
+                let axes = operation.ints("axes")?.unwrap_or(&[0, 2, 3]).to_vec();
                 reduced(x, Some(&axes), true)?;
                 one(x.clone())
             }
             "CumSum" | "CumProd" => {
-                let x = call.input(0)?;
-                let axis = match call.input(1)?.known().as_deref() {
+                let x = operation.input(0)?;
+                let axis = match operation.input(1)?.known().as_deref() {
                     Some([axis]) => from_front(*axis, x.rank()?)?,
                     _ => return no("has an axis that is computed"),
                 };
@@ -79,16 +79,16 @@ impl Walk<'_> {
                 one(x.clone())
             }
             "TopK" => {
-                let x = call.input(0)?;
-                call.constant(1)?;
-                let axis = from_front(call.int("axis", -1)?, x.rank()?)?;
+                let x = operation.input(0)?;
+                operation.constant(1)?;
+                let axis = from_front(operation.int("axis", -1)?, x.rank()?)?;
                 if x.axis() == Some(axis) {
                     return no("sorts the items of a run");
                 }
                 let mut dims = x.dims()?.to_vec();
-                let count = match call.node.attributes.get("k") {
+                let count = match operation.node.attributes.get("k") {
                     Some(Attribute::Int(k)) => Some(Length::number(*k)),
-                    _ => call
+                    _ => operation
                         .get(1)
                         .and_then(|k| k.numbers.as_ref()?.first().cloned()),
                 };

@@ -1,26 +1,29 @@
 //! Operators on images and signals: convolutions, pools, and normalisation by channel.
 
 use super::value::{ALONG, Case, Items, Length, Value, from_front, no};
-use super::walk::{Call, Walk};
+use super::walk::{Operation, Walk};
 use crate::backend::cost::Attribute;
 
 impl Walk<'_> {
     /// The operators of this file; `None` for another.
-    pub(super) fn spatial_operators(&mut self, call: &Call<'_>) -> Case<Option<Vec<Value>>> {
-        let op = call.node.op.as_str();
+    pub(super) fn spatial_operators(
+        &mut self,
+        operation: &Operation<'_>,
+    ) -> Case<Option<Vec<Value>>> {
+        let op = operation.node.op.as_str();
         let one = |value: Value| Ok(Some(vec![value]));
         match op {
             "Conv" | "ConvInteger" | "QLinearConv" => {
                 let weights = if op == "QLinearConv" { 3 } else { 1 };
-                if op == "QLinearConv" && call.get(3).is_some_and(|w| w.items.is_some()) {
+                if op == "QLinearConv" && operation.get(3).is_some_and(|w| w.items.is_some()) {
                     return no("has weights that follow from items");
                 }
-                let channels = call
+                let channels = operation
                     .get(weights)
                     .and_then(|w| w.dims.as_ref()?.first().cloned());
                 let unknown = self.unknown(false);
-                let mut value = self.spatial(call, Some(channels.unwrap_or(unknown)))?;
-                if op == "QLinearConv" && call.ints("kernel_shape")?.is_none() {
+                let mut value = self.spatial(operation, Some(channels.unwrap_or(unknown)))?;
+                if op == "QLinearConv" && operation.ints("kernel_shape")?.is_none() {
                     for dim in value
                         .dims
                         .iter_mut()
@@ -33,11 +36,11 @@ impl Walk<'_> {
             }
             "ConvTranspose" => {
                 let channels = self.unknown(false);
-                one(self.spatial(call, Some(channels))?)
+                one(self.spatial(operation, Some(channels))?)
             }
             "AveragePool" | "MaxPool" | "LpPool" => {
                 // The second output counts elements of the whole input.
-                if call
+                if operation
                     .node
                     .outputs
                     .get(1)
@@ -45,10 +48,10 @@ impl Walk<'_> {
                 {
                     return no("gives places in the whole batch");
                 }
-                one(self.spatial(call, None)?)
+                one(self.spatial(operation, None)?)
             }
             "GlobalAveragePool" | "GlobalLpPool" | "GlobalMaxPool" => {
-                let mut value = self.first_is_batch(call)?;
+                let mut value = self.first_is_batch(operation)?;
                 for dim in value
                     .dims
                     .iter_mut()
@@ -59,10 +62,10 @@ impl Walk<'_> {
                 one(value)
             }
             "BatchNormalization" => {
-                let trains = call.int("training_mode", 0)? != 0
-                    || (call.opset < 7 && call.int("is_test", 0)? == 0);
+                let trains = operation.int("training_mode", 0)? != 0
+                    || (operation.opset < 7 && operation.int("is_test", 0)? == 0);
                 if trains
-                    || call
+                    || operation
                         .node
                         .outputs
                         .iter()
@@ -71,16 +74,16 @@ impl Walk<'_> {
                 {
                     return no("normalises over the items of a run");
                 }
-                one(self.first_is_batch(call)?)
+                one(self.first_is_batch(operation)?)
             }
             "InstanceNormalization" | "GroupNormalization" | "LRN" => {
-                if call.input(0)?.rank()? < 2 {
+                if operation.input(0)?.rank()? < 2 {
                     return no(ALONG);
                 }
-                one(self.first_is_batch(call)?)
+                one(self.first_is_batch(operation)?)
             }
             "DepthToSpace" | "SpaceToDepth" => {
-                let mut value = self.first_is_batch(call)?;
+                let mut value = self.first_is_batch(operation)?;
                 for dim in value
                     .dims
                     .iter_mut()
@@ -90,9 +93,9 @@ impl Walk<'_> {
                 }
                 one(value)
             }
-            "Resize" | "Upsample" => one(self.resized(call)?),
+            "Resize" | "Upsample" => one(self.resized(operation)?),
             "GridSample" => {
-                let (x, grid) = (call.input(0)?, call.input(1)?);
+                let (x, grid) = (operation.input(0)?, operation.input(1)?);
                 if x.items != Some(Items::along(0))
                     || x.items != grid.items
                     || x.dims()?[0] != grid.dims()?[0]
@@ -110,25 +113,29 @@ impl Walk<'_> {
     }
 
     /// An operator over images or signals, whose first axis is a batch.
-    pub(super) fn spatial(&mut self, call: &Call<'_>, channels: Option<Length>) -> Case<Value> {
-        let x = call.input(0)?;
-        call.constant(1)?;
+    pub(super) fn spatial(
+        &mut self,
+        operation: &Operation<'_>,
+        channels: Option<Length>,
+    ) -> Case<Value> {
+        let x = operation.input(0)?;
+        operation.constant(1)?;
         let rank = x.rank()?;
         if x.axis().is_some_and(|axis| axis != 0) {
             return no(ALONG);
         }
-        let kernel = match call.ints("kernel_shape")? {
+        let kernel = match operation.ints("kernel_shape")? {
             Some(kernel) => Some(kernel.to_vec()),
-            None => (call.get(1))
+            None => (operation.get(1))
                 .and_then(|w| w.dims.as_ref())
                 .and_then(|dims| dims.get(2..)?.iter().map(Length::known).collect()),
         };
-        let strides = call.ints("strides")?.map(<[i64]>::to_vec);
-        let pads = call.ints("pads")?.map(<[i64]>::to_vec);
-        let dilations = call.ints("dilations")?.map(<[i64]>::to_vec);
-        let auto = call.text("auto_pad", "NOTSET")?;
-        let ceil = call.int("ceil_mode", 0)? != 0;
-        let is_plain = call.node.op != "ConvTranspose";
+        let strides = operation.ints("strides")?.map(<[i64]>::to_vec);
+        let pads = operation.ints("pads")?.map(<[i64]>::to_vec);
+        let dilations = operation.ints("dilations")?.map(<[i64]>::to_vec);
+        let auto = operation.text("auto_pad", "NOTSET")?;
+        let ceil = operation.int("ceil_mode", 0)? != 0;
+        let is_plain = operation.node.op != "ConvTranspose";
         let mut dims = x.dims()?.to_vec();
         if let (Some(channels), true) = (channels, rank > 1) {
             dims[1] = channels;
@@ -154,7 +161,7 @@ impl Walk<'_> {
                     },
                 };
                 let left = length.checked_add(pad)?.checked_sub(span)?;
-                // Where a window hangs over the end, runtimes differ.
+                // Runtimes differ if a window extends over the end.
                 if left < 0 || (ceil && left % stride != 0) {
                     return None;
                 }
@@ -169,9 +176,9 @@ impl Walk<'_> {
     }
 
     /// An operator whose first input begins with the batch and whose others are constants; the shape stays.
-    pub(super) fn first_is_batch(&mut self, call: &Call<'_>) -> Case<Value> {
-        let x = call.input(0)?;
-        call.constant(1)?;
+    pub(super) fn first_is_batch(&mut self, operation: &Operation<'_>) -> Case<Value> {
+        let x = operation.input(0)?;
+        operation.constant(1)?;
         x.rank()?;
         if x.axis().is_some_and(|axis| axis != 0) {
             return no(ALONG);
@@ -179,15 +186,16 @@ impl Walk<'_> {
         Ok(x.clone())
     }
 
-    pub(super) fn resized(&mut self, call: &Call<'_>) -> Case<Value> {
-        let x = call.input(0)?;
+    pub(super) fn resized(&mut self, operation: &Operation<'_>) -> Case<Value> {
+        let x = operation.input(0)?;
         let rank = x.rank()?;
         if x.axis().is_some_and(|axis| axis != 0) {
             return no(ALONG);
         }
-        let given =
-            |at: usize| (call.get(at)).filter(|value| value.dims != Some(vec![Length::number(0)]));
-        let of_axes = call.ints("axes")?.map(<[i64]>::to_vec);
+        let given = |at: usize| {
+            (operation.get(at)).filter(|value| value.dims != Some(vec![Length::number(0)]))
+        };
+        let of_axes = operation.ints("axes")?.map(<[i64]>::to_vec);
         let is_whole = match &of_axes {
             None => false,
             Some(axes) => {
@@ -195,7 +203,7 @@ impl Walk<'_> {
                 !axes.collect::<Case<Vec<_>>>()?.contains(&0)
             }
         };
-        let (scales, sizes) = match (call.node.op.as_str(), call.opset < 11) {
+        let (scales, sizes) = match (operation.node.op.as_str(), operation.opset < 11) {
             ("Upsample", _) | (_, true) => (1, usize::MAX),
             _ => (2, 3),
         };
@@ -206,7 +214,7 @@ impl Walk<'_> {
                     of_axes.is_none() && first == Some(&x.dims()?[0])
                 }
                 (None, Some(scales)) => of_axes.is_none() && scales.begins_with_one,
-                (None, None) => match call.node.attributes.get("scales") {
+                (None, None) => match operation.node.attributes.get("scales") {
                     Some(Attribute::Floats(scales)) => {
                         scales.first().copied().map(f32::from_bits) == Some(1.0)
                     }

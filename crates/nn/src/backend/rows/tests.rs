@@ -396,13 +396,13 @@ fn a_function_of_the_file_is_judged_by_its_body() {
         opset: None,
     };
     let judged = |op: Node| {
-        let call = Node {
+        let operation = Node {
             domain: "own".into(),
             ..node("Own", &["x"], &["y"])
         };
         let functions = [function(op)];
         let graph = Graph {
-            nodes: &[call],
+            nodes: &[operation],
             initials: HashMap::new(),
             functions: &functions,
             opset: 17,

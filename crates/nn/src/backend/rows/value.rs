@@ -56,7 +56,7 @@ impl Length {
         (names.len() <= MAX_NAMES).then_some(Self { factor, names })
     }
 
-    /// The quotient, where there is one without a rest whatever the names stand for.
+    /// The quotient, if the division has no remainder for any lengths.
     pub(super) fn over(&self, other: &Self) -> Option<Self> {
         if other.factor == 0 || self.factor % other.factor != 0 {
             return None;
@@ -106,9 +106,9 @@ impl Items {
 pub(super) struct Value {
     /// The lengths of its axes; `None` where not even their number is known, which only constants may have.
     pub(super) dims: Option<Vec<Length>>,
-    /// Where the items are; `None` for a value that is the same whatever items are in the run.
+    /// The axis of the items; `None` for a value that is the same whatever items are in the run.
     pub(super) items: Option<Items>,
-    /// Its elements in order, where it is a whole number or a list of some.
+    /// Its elements in order, if it is a whole number or a list of some.
     pub(super) numbers: Option<Vec<Length>>,
     /// Whether it is a list of floating-point numbers that begins with 1, as scales of `Resize` do.
     pub(super) begins_with_one: bool,
@@ -116,8 +116,8 @@ pub(super) struct Value {
     pub(super) place: Place,
 }
 
-/// What the elements of a value have to do with the place of an item in its run. Exporters count the items to take each
-/// item's row of another input; everything else that is computed of a place depends on the other items.
+/// The relation of a value's elements to the place of an item in its run. Exporters count the items to take each item's
+/// row of another input; everything else that is computed from a place depends on the other items.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Place {
     #[default]
@@ -130,19 +130,19 @@ pub(super) enum Place {
     Other,
 }
 
-/// Why a value is not one of those.
+/// The reason that a value is not one of those.
 pub(super) type Reason = Rc<str>;
 
 pub(super) type Followed = Result<Rc<Value>, Reason>;
 
-/// What an operator's case says; the operator and the node are put before it.
+/// The result of an operator's case. The operator and the node are put before an error.
 pub(super) type Case<T> = Result<T, String>;
 
 pub(super) fn no<T>(why: &str) -> Case<T> {
     Err(why.to_owned())
 }
 
-/// What is said of an operator that works along the axis of items.
+/// The reason for an operator that works along the axis of items.
 pub(super) const ALONG: &str = "works along the axis that counts the items of a run";
 
 pub(super) const UNKNOWN: &str = "is not among those whose rows are known to be independent";
@@ -207,7 +207,7 @@ impl Value {
         self.items.as_ref().map(|items| items.axis)
     }
 
-    /// The whole numbers, where all are known.
+    /// The whole numbers, if all are known.
     pub(super) fn known(&self) -> Option<Vec<i64>> {
         self.numbers.as_ref()?.iter().map(Length::known).collect()
     }

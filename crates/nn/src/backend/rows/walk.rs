@@ -46,14 +46,14 @@ pub(super) struct Walk<'a> {
 }
 
 /// One operator with what goes into it.
-pub(super) struct Call<'a> {
+pub(super) struct Operation<'a> {
     pub(super) node: &'a Node,
     /// `None` for an input that is left out.
     pub(super) inputs: &'a [Option<Rc<Value>>],
     pub(super) opset: i64,
 }
 
-impl Call<'_> {
+impl Operation<'_> {
     pub(super) fn get(&self, index: usize) -> Option<&Value> {
         self.inputs.get(index)?.as_deref()
     }
@@ -93,7 +93,7 @@ impl Call<'_> {
         }
     }
 
-    /// Axes from an input or from an attribute; `None` where neither is there.
+    /// Axes from an input or from an attribute; `None` without either.
     pub(super) fn axes(&self, input: usize) -> Case<Option<Vec<i64>>> {
         if let Some(value) = self.get(input) {
             let known = value.known();
@@ -104,7 +104,7 @@ impl Call<'_> {
         Ok(self.ints("axes")?.map(<[i64]>::to_vec))
     }
 
-    /// That these inputs are the same whatever items are in the run.
+    /// Checks that these inputs are the same whatever items are in the run.
     pub(super) fn constant(&self, from: usize) -> Case<()> {
         let mut rest = self.inputs.iter().skip(from).flatten();
         match rest.all(|value| value.items.is_none()) {
@@ -115,7 +115,7 @@ impl Call<'_> {
 }
 
 impl Walk<'_> {
-    /// A name for a length that nobody knows.
+    /// A name for an unknown length.
     pub(super) fn unknown(&mut self, of_items: bool) -> Length {
         self.of_items.push(of_items);
         Length::name(self.of_items.len() as u32 - 1)
@@ -205,12 +205,12 @@ impl Walk<'_> {
                 (Some(reason), _) => vec![Err(reason); node.outputs.len()],
                 (None, Some(function)) => self.call(function, &inputs, opset, depth)?,
                 (None, None) => {
-                    let call = Call {
+                    let operation = Operation {
                         node,
                         inputs: &inputs,
                         opset,
                     };
-                    match self.operator(&call) {
+                    match self.operator(&operation) {
                         Ok(outputs) => outputs.into_iter().map(|v| Ok(Rc::new(v))).collect(),
                         Err(why) => {
                             let op: String = node.op.chars().take(MAX_SHOWN_CHARS).collect();
@@ -247,7 +247,7 @@ impl Walk<'_> {
     ) -> Result<Vec<Followed>, String> {
         let depth = depth
             .checked_sub(1)
-            .ok_or_else(|| "the graph's functions are too deep inside one another".to_owned())?;
+            .ok_or_else(|| "the graph's functions are nested too deep".to_owned())?;
         let given = function.inputs.iter().enumerate();
         let values = given
             .filter_map(|(index, name)| {
@@ -263,19 +263,19 @@ impl Walk<'_> {
             .collect())
     }
 
-    pub(super) fn operator(&mut self, call: &Call<'_>) -> Case<Vec<Value>> {
-        let Node { op, domain, .. } = call.node;
-        if call.node.has_graphs {
+    pub(super) fn operator(&mut self, operation: &Operation<'_>) -> Case<Vec<Value>> {
+        let Node { op, domain, .. } = operation.node;
+        if operation.node.has_graphs {
             return no("decides at run time what else is run");
         }
         let is_onnx = matches!(domain.as_str(), "" | "ai.onnx");
         if is_onnx && is_random(op) {
             return no("draws random numbers");
         }
-        if is_onnx && let Some(value) = self.arithmetic(call)? {
+        if is_onnx && let Some(value) = self.arithmetic(operation)? {
             return Ok(vec![value]);
         }
-        let places = call.given().any(|value| value.place != Place::None);
+        let places = operation.given().any(|value| value.place != Place::None);
         if places && !(is_onnx && may_hold_places(op)) {
             return no(OF_PLACE);
         }
@@ -287,38 +287,38 @@ impl Walk<'_> {
             (true, "Range") => 1..2,
             _ => 0..0,
         };
-        let data = call.inputs.iter().enumerate();
+        let data = operation.inputs.iter().enumerate();
         let mut data = data.filter(|(index, _)| !sizes.contains(index));
         if data.any(|(_, value)| value.as_ref().is_some_and(|v| self.counts_items(v))) {
             return no("computes with the number of items in the run");
         }
         let judged = match domain.as_str() {
-            "" | "ai.onnx" => self.onnx(call),
-            "ai.onnx.ml" => self.classical(call),
-            "com.microsoft" => self.microsoft(call),
+            "" | "ai.onnx" => self.onnx(operation),
+            "ai.onnx.ml" => self.classical(operation),
+            "com.microsoft" => self.microsoft(operation),
             _ => return no(UNKNOWN),
         };
         let values = match judged {
             // Of constants alone come constants, whatever the operator does; only their shape is not known.
             Err(_)
                 if is_onnx
-                    && call.given().all(|v| v.items.is_none())
-                    && !call.given().any(|v| self.counts_items(v)) =>
+                    && operation.given().all(|v| v.items.is_none())
+                    && !operation.given().any(|v| self.counts_items(v)) =>
             {
-                vec![Value::constant(None); call.node.outputs.len()]
+                vec![Value::constant(None); operation.node.outputs.len()]
             }
             judged => judged?,
         };
-        let is_constant = is_onnx && call.node.op == "Constant";
+        let is_constant = is_onnx && operation.node.op == "Constant";
         let mut values = values;
         for value in &mut values {
-            // What is computed of whole numbers came above. Others must not pass for what they were computed of.
+            // Values computed from whole numbers are handled above. Other values must not pass for them.
             if !is_constant {
                 value.numbers = None;
                 value.begins_with_one = false;
             }
             if places {
-                value.place = place_of(call, value)?;
+                value.place = place_of(operation, value)?;
             }
             let axis = value.axis();
             for (index, dim) in value.dims.iter().flatten().enumerate() {
@@ -334,7 +334,7 @@ impl Walk<'_> {
         Ok(values)
     }
 
-    /// What several values give element by element.
+    /// The result of several values element by element.
     pub(super) fn broadcast(&mut self, values: &[&Value]) -> Case<Value> {
         let Some(with_items) = values.iter().find(|value| value.items.is_some()) else {
             let ranks: Option<Vec<usize>> = values.iter().map(|v| v.rank().ok()).collect();
@@ -412,8 +412,8 @@ impl Walk<'_> {
     }
 }
 
-impl Call<'_> {
-    /// That all inputs but these are the same whatever items are in the run.
+impl Operation<'_> {
+    /// Checks that all inputs except these are the same whatever items are in the run.
     pub(super) fn constant_but(&self, but: &[usize]) -> Case<()> {
         let mut rest = self.inputs.iter().enumerate();
         let constant = |(at, value): (usize, &Option<Rc<Value>>)| {
@@ -426,7 +426,7 @@ impl Call<'_> {
     }
 }
 
-/// Whether it is known here what becomes of places in an operator.
+/// Whether the rules here know the result of an operator on places.
 pub(super) fn may_hold_places(op: &str) -> bool {
     is_elementwise(op)
         || matches!(
@@ -442,20 +442,20 @@ pub(super) fn may_hold_places(op: &str) -> bool {
         )
 }
 
-/// What an operator makes of places.
-pub(super) fn place_of(call: &Call<'_>, value: &Value) -> Case<Place> {
-    let first = call.input(0)?;
-    let mut others = call.given().skip(1);
-    Ok(match call.node.op.as_str() {
+/// The result of an operator on places.
+pub(super) fn place_of(operation: &Operation<'_>, value: &Value) -> Case<Place> {
+    let first = operation.input(0)?;
+    let mut others = operation.given().skip(1);
+    Ok(match operation.node.op.as_str() {
         "Identity" | "Squeeze" | "Unsqueeze" | "Expand" if first.place == Place::Index => {
             Place::Index
         }
-        "Cast" if first.place == Place::Index && matches!(call.int("to", 0)?, 6 | 7) => {
+        "Cast" if first.place == Place::Index && matches!(operation.int("to", 0)?, 6 | 7) => {
             Place::Index
         }
         "Concat" => {
             let last = value.rank()?.checked_sub(1).ok_or(OF_PLACE)?;
-            let axis = from_front(call.int("axis", 1)?, value.rank()?)?;
+            let axis = from_front(operation.int("axis", 1)?, value.rank()?)?;
             let is_first = first.place == Place::Index && first.dims()?[last].is(1);
             match axis == last && is_first && others.all(|other| other.place == Place::None) {
                 true => Place::First,

@@ -1,9 +1,9 @@
-//! How much memory a run on tract takes, found out before it takes it.
+//! The memory of a run on tract, computed before the run takes it.
 //!
 //! Decisions:
 //!
-//! - **tract allocates from the process' allocator, which must not fail**, so a run is bounded by what its values will
-//!   take, not by what it took.
+//! - **tract allocates from the process' allocator, which must not fail.** So a run is bounded by the memory that its
+//!   values will take, not by the memory it took.
 //! - **Most graphs are judged once for each set of input shapes.** The sizes of their values follow from those shapes
 //!   ([`needed`]).
 //! - **Graphs whose sizes follow from values are judged at each node** ([`run`]): `Range` makes as many numbers as its
@@ -22,7 +22,7 @@ use tract_onnx::tract_core::internal::{Symbol, TypedNode};
 use tract_onnx::tract_core::ops::array::{DynTile, Range};
 use tract_onnx::tract_core::plan::eval;
 
-/// Where a run wanted to hold more than it may.
+/// The error of a run that wanted to hold more than it may.
 #[derive(Debug)]
 pub struct TooMuch {
     /// The bytes it wanted to hold.
@@ -92,7 +92,7 @@ pub fn needed(plan: &TypedRunnableModel, shapes: &[Vec<u32>]) -> usize {
     most
 }
 
-/// What a run says that was ended early.
+/// The message of a run that was ended early.
 pub const ENDED_EARLY: &str = "the run was ended early";
 
 /// Runs a plan. It stops before the node that would make it hold more than `most` bytes, with a [`TooMuch`], and
@@ -129,11 +129,11 @@ pub fn run(
         })
 }
 
-/// What the values that are still wanted take.
+/// The memory of the values that are still needed.
 struct Alive {
-    /// By node.
+    /// Bytes of each node's values.
     bytes: Vec<usize>,
-    /// The step after which a node's values are wanted no more.
+    /// The step after which a node's values are not needed any more.
     last_use: Vec<usize>,
     step: usize,
     total: usize,
@@ -176,7 +176,7 @@ impl Alive {
     }
 }
 
-/// Bytes a node is about to make: from what is declared of its outputs, or from its inputs where those decide.
+/// Bytes that a node is about to make: from the declaration of its outputs, or from its inputs if those decide.
 fn expected(node: &TypedNode, inputs: &[TValue], symbols: &SymbolValues) -> usize {
     (node.outputs.iter())
         .map(|output| {
@@ -197,7 +197,7 @@ fn expected(node: &TypedNode, inputs: &[TValue], symbols: &SymbolValues) -> usiz
         .fold(0, usize::saturating_add)
 }
 
-/// Bytes of a tensor of this shape; `None` where a dimension is not known.
+/// Bytes of a tensor of this shape; `None` if a dimension is not known.
 fn bytes_of<'a>(
     dims: impl Iterator<Item = &'a TDim>,
     element: usize,

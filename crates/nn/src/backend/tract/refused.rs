@@ -1,12 +1,13 @@
-//! Which graphs tract would answer wrong: the forms of operators in `refused.txt`, looked for when a graph is loaded.
+//! Graphs that tract would answer wrong: the forms of operators in `refused.txt`, looked for when a graph is loaded.
 //!
 //! Decisions:
 //!
-//! - **A wrong answer is worse than none.** tract is what runs where there is no native library, and a graph that it gets
-//!   wrong runs on ONNX Runtime.
-//! - **A rule names a form, not an operator**: attributes, types and constants, so that what is right stays.
+//! - **A wrong answer is worse than none.** tract runs where there is no native library, and a graph that it gets wrong
+//!   runs on ONNX Runtime.
+//! - **A rule names a form, not an operator**: attributes, types and constants, so that correct uses stay allowed.
 //! - **Types are tract's own.** A sum of lengths is INT64 in ONNX and symbolic in tract, where it is right.
-//! - In the bodies of Scan, Loop and If the types of values are not known; rules that ask for one hold for none of them.
+//! - In the bodies of Scan, Loop and If the types of values are not known. Rules that ask for a type do not match
+//!   there.
 
 use std::sync::LazyLock;
 
@@ -119,7 +120,7 @@ fn condition(text: &'static str) -> Option<Condition> {
     })
 }
 
-/// What tract knows of a value: its type, and the value itself where it is a constant.
+/// The facts about a value that tract knows: its type, and the value itself if it is a constant.
 pub struct Known {
     /// Its element type.
     pub ty: Option<DatumType>,

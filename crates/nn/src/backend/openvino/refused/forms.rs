@@ -1,5 +1,5 @@
 //! Forms of operators that OpenVINO answers wrong although it loads them. Each was found by ONNX's operator tests
-//! (`scripts/operators`) and seen again in OpenVINO's own Python package, 2026.4.1, beside ONNX Runtime 1.32.
+//! (`scripts/operators`) and confirmed in OpenVINO's own Python package, 2026.4.1, against ONNX Runtime 1.32.
 
 use std::collections::{HashMap, HashSet};
 
@@ -29,14 +29,14 @@ fn fault<'s>(
     let is_set = |name: &str| operator.integer(name).is_some_and(|value| value != 0);
     match &*operator.op {
         "Attention" => attention(structure, shapes, operator),
-        "DFT" if is_set("onesided") => Some("answers a onesided transform in another shape"),
+        "DFT" if is_set("onesided") => Some("returns a onesided transform in another shape"),
         "DFT" if structure.opset >= 20 => dft(structure, shapes, operator),
         "LSTM" if operator.input(7).is_some() => Some("leaves the peephole weights out"),
         "MaxPool" => max_pool(shapes, operator),
         "NonMaxSuppression" => overlap(structure, operator),
         "Resize" => match operator.texts.get("keep_aspect_ratio_policy") {
             Some(policy) if policy != "stretch" => Some("ignores keep_aspect_ratio_policy"),
-            _ if is_set("antialias") => Some("computes antialias otherwise than ONNX"),
+            _ if is_set("antialias") => Some("computes antialias differently from ONNX"),
             _ if is_set("exclude_outside") => Some("ignores exclude_outside"),
             _ => None,
         },
@@ -46,7 +46,7 @@ fn fault<'s>(
     }
 }
 
-/// With past keys, OpenVINO aligns the causal mask with the last query, and ONNX with the first. They agree where there
+/// With past keys, OpenVINO aligns the causal mask with the last query, and ONNX with the first. They agree if there
 /// are as many new keys as queries, as in a decoder.
 fn attention(
     structure: &Structure,
@@ -67,7 +67,7 @@ fn attention(
             (operator.input(*index)).is_some_and(|name| !structure.inputs.contains(name))
         }),
     };
-    (!same).then_some("shifts the causal mask where new keys are more or fewer than queries")
+    (!same).then_some("shifts the causal mask if the numbers of new keys and of queries differ")
 }
 
 /// OpenVINO transforms axis 1 from opset 20 on, whatever the input `axis` says.
@@ -79,7 +79,7 @@ fn dft(structure: &Structure, shapes: &Shapes<'_>, operator: &Operator) -> Optio
             .input(operator, 0)
             .is_some_and(|dims| dims.len() == 3),
     };
-    (!is_axis_1).then_some("transforms axis 1, whatever the input axis says")
+    (!is_axis_1).then_some("transforms axis 1, whatever the input axis is")
 }
 
 /// With `ceil_mode`, ONNX leaves out a last window that begins in the padding.
@@ -124,7 +124,7 @@ fn overlap(structure: &Structure, operator: &Operator) -> Option<&'static str> {
         .then_some("drops boxes whose overlap is the threshold, which is 0 here or is not known")
 }
 
-/// OpenVINO answers memory that was never written where all of four repeats are above 1 and not constant.
+/// OpenVINO returns memory that was never written if all of four repeats are above 1 and not constant.
 fn tile<'s>(
     structure: &'s Structure,
     shapes: &Shapes<'s>,
@@ -137,11 +137,11 @@ fn tile<'s>(
     if is_short || !varies(structure, shapes, producers, operator.input(1)?) {
         return None;
     }
-    Some("answers memory that was never written where four repeats are not constant")
+    Some("returns memory that was never written if four repeats are not constant")
 }
 
-/// Among equal elements OpenVINO takes others than the first. Indices that pick something else are left alone: what they
-/// pick is as good.
+/// Among equal elements OpenVINO does not take the first. Indices that pick something else are accepted: they pick an
+/// equal value.
 fn top_k<'s>(
     structure: &'s Structure,
     producers: &HashMap<&'s str, &'s Operator>,
@@ -152,7 +152,7 @@ fn top_k<'s>(
     let mut values: Vec<&str> = structure.outputs.iter().map(String::as_str).collect();
     while let Some(value) = values.pop() {
         if value == indices {
-            return Some("answers the indices of others among equal elements than of the first");
+            return Some("returns the index of another of several equal elements than the first");
         }
         if !seen.insert(value) {
             continue;
@@ -215,8 +215,8 @@ mod tests {
 
     const FP32: PortType = PortType::Tensor(TensorType::Fp32);
 
-    /// A graph of one operator with the inputs `x` and `z`, the initializers `zero`, `half` and `one`, and the outputs `y`
-    /// and `i`.
+    /// A graph of one operator with the inputs `x` and `z`, the initializers `zero`, `half` and `one`, and the outputs
+    /// `y` and `i`.
     struct Form(Structure);
 
     fn form(op: &str, inputs: &[&str], dims: &[Option<u64>]) -> Form {

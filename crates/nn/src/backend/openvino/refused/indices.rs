@@ -1,9 +1,10 @@
-//! Indices outside of what they lead into. OpenVINO answers 0 for those of `Gather` and `GatherND`, where ONNX Runtime fails;
-//! of the other operators it fails itself. So an index that callers send is held against the lengths in each call, and a
-//! graph is refused where the index is computed from what they send, or leads into what the graph computes with a length that
-//! is not known.
+//! Indices outside of their tensor. OpenVINO answers 0 for those of `Gather` and `GatherND`, where ONNX Runtime fails;
+//! on the other operators OpenVINO fails too. So an index that callers send is checked against the lengths in each
+//! call. A graph is refused if it computes the index from values that callers send, or if the index points into a
+//! computed tensor of unknown length.
 //!
-//! `crate::index_bounds` holds indices of `Gather` against tables of the graph, for every backend; these are left out here.
+//! `crate::index_bounds` checks indices of `Gather` against tables of the graph, for every backend. They are left out
+//! here.
 
 use std::collections::HashMap;
 
@@ -19,14 +20,14 @@ const SAME_PLACES: &[&str] = &["Cast", "Identity"];
 /// Operators whose outputs a graph keeps within bounds by itself.
 const LIMITS: &[&str] = &["Clip", "Mod"];
 
-/// An index that is held against lengths in each call.
+/// An index that is checked against lengths in each call.
 #[derive(Debug, Clone, PartialEq)]
 pub(in super::super) struct Guard {
     /// The graph's input that is the index.
     index: usize,
-    /// What it leads into.
+    /// The tensor that the indices point into.
     data: Data,
-    /// Whether the numbers of its last axis are one index together, each into an axis of its own.
+    /// Whether the numbers of its last axis form one index together, each for a different axis.
     tuple: bool,
     /// The axis that the first number leads into.
     axis: i64,
@@ -40,8 +41,8 @@ enum Data {
     Lengths(Vec<u64>),
 }
 
-/// The guards of a graph whose inputs stand in the order of `ports`, or the operator whose index cannot be held against
-/// anything, with the fault.
+/// The guards of a graph whose inputs have the order of `ports`, or the operator whose index cannot be checked, with
+/// the fault.
 pub(in super::super) fn guards<'s>(
     structure: &'s Structure,
     ports: &[Port],

@@ -1,4 +1,4 @@
-//! What a graph says of the shapes of its values, as far as it can be followed without running it.
+//! The shapes of a graph's values, as far as they can be followed without running it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -32,7 +32,7 @@ impl<'s> Shapes<'s> {
         self.get(operator.inputs.get(index)?)
     }
 
-    /// Notes the shape of an operator's outputs, where it follows from its inputs.
+    /// Notes the shape of an operator's outputs, if it follows from its inputs.
     pub(super) fn infer(&mut self, operator: &'s Operator) {
         if !matches!(&*operator.domain, "" | "ai.onnx") {
             return;
@@ -165,8 +165,8 @@ pub(super) fn passed(operator: &Operator) -> impl Iterator<Item = &str> {
     inputs.iter().map(String::as_str)
 }
 
-/// Whether elements may be of any size: they come from what callers send, or from a number that was converted. The outputs
-/// of `limits` may not.
+/// Whether elements may be of any size: they come from what callers send, or from a number that was converted. The
+/// outputs of `limits` may not.
 pub(super) fn unbounded(
     structure: &Structure,
     producers: &HashMap<&str, &Operator>,

@@ -1,29 +1,30 @@
-//! A lane of a child: hands a call over, and waits for its answer.
+//! An instance of a child: hands a call over, and waits for its answer.
 
 use super::answers;
 use super::control::{Kind, Note};
-use super::process::{ANSWERS, LANE_TIMEOUT, LaneShared, PATIENCE, Phase};
+use super::process::{ANSWERS, INSTANCE_TIMEOUT, InstanceShared, PATIENCE, Phase};
 use super::restart::FIRST_WAIT;
 use super::shared::{self, BODY, Header, Looks};
 use super::wire;
-use crate::backend::{Interrupt, Lane};
-use crate::error::{NnError, Refusal};
+use crate::backend::{Instance, Interrupt};
+use crate::error::{EngineRefusal, NnError};
 use crate::tensor::NnTensor;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How often a waiting thread looks without being woken. Wake-ups are not lost; this bounds what a fault would cost.
+/// Interval at which a waiting thread checks without being woken. Wake-ups are not lost; this bounds the cost of a
+/// fault.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How often a call that waits for a restart looks whether it was interrupted: well within the grace after which its
+/// Interval at which a call that waits for a restart checks for an interrupt: well within the grace after which its
 /// process would be ended.
 pub(super) const LOOK_FOR_INTERRUPT: Duration = Duration::from_millis(100);
 
-pub(super) struct IsolatedLane {
-    pub(super) shared: Arc<LaneShared>,
-    /// The child that has this lane.
+pub(super) struct IsolatedInstance {
+    pub(super) shared: Arc<InstanceShared>,
+    /// The child that has this instance.
     pub(super) attached: u32,
     /// A call that was handed over.
     pub(super) begun: Option<Result<u32, NnError>>,
@@ -32,8 +33,8 @@ pub(super) struct IsolatedLane {
     pub(super) looks: Looks,
 }
 
-impl IsolatedLane {
-    /// Sees to it that the child that serves has this lane. Waits for a child that is started again.
+impl IsolatedInstance {
+    /// Makes sure that the serving child has this instance. Waits for a child that is started again.
     pub(super) fn attach(&mut self) -> Result<(), NnError> {
         let shared = self.shared.clone();
         let process = &shared.process;
@@ -49,7 +50,7 @@ impl IsolatedLane {
                 "{} cannot answer at the moment: {reason}; try again later",
                 process.label
             );
-            NnError::refused(Refusal::NotReady, text).retry_after(wait.max(FIRST_WAIT))
+            NnError::refused(EngineRefusal::NotReady, text).retry_after(wait.max(FIRST_WAIT))
         };
         let control = loop {
             match &state.phase {
@@ -76,7 +77,7 @@ impl IsolatedLane {
         let segments = std::iter::once(&shared.calls).chain(&shared.answers);
         let fds: Vec<BorrowedFd<'_>> = segments.map(|segment| segment.fd()).collect();
         let note = Note {
-            kind: Kind::Lane,
+            kind: Kind::Instance,
             number: shared.number,
             run: 0,
         };
@@ -85,10 +86,10 @@ impl IsolatedLane {
         if let Err(error) = sent {
             self.attached = 0;
             return Err(NnError::runtime(format!(
-                "the model's process does not take a lane: {error}"
+                "the model's process cannot make an instance: {error}"
             )));
         }
-        match self.finish(call, Some(LANE_TIMEOUT)) {
+        match self.finish(call, Some(INSTANCE_TIMEOUT)) {
             Some(Ok(_)) => Ok(()),
             Some(Err(error)) => {
                 self.attached = 0;
@@ -96,7 +97,7 @@ impl IsolatedLane {
             }
             None => {
                 self.attached = 0;
-                process.end("it did not make a lane in time".into());
+                process.end("it did not make an instance in time".into());
                 Err(process.ended())
             }
         }
@@ -109,7 +110,7 @@ impl IsolatedLane {
         let header = shared.header();
         let size = wire::tensors_size(inputs);
         let grown = shared.calls.grow(BODY + size);
-        // SAFETY: the child reads it when it is called, below; before that nobody does.
+        // SAFETY: the child reads it when it is called, below, and not before.
         let room = || unsafe { shared.calls.bytes_mut(BODY + size) };
         if grown.is_err() || !wire::put_tensors(inputs, &mut room()[BODY..]) {
             return Err(NnError::too_large(format!(
@@ -126,7 +127,7 @@ impl IsolatedLane {
         Ok(call)
     }
 
-    /// Waits for the answer to a call; none where it did not come in time.
+    /// Waits for the answer to a call; `None` if it did not come in time.
     pub(super) fn finish(
         &mut self,
         call: u32,
@@ -177,12 +178,12 @@ impl IsolatedLane {
     }
 }
 
-/// The number of the next call of a lane; never [`GONE`].
+/// The number of the next call of an instance; never [`GONE`].
 pub(super) fn next_call(header: &Header) -> u32 {
     header.call.load(Ordering::SeqCst).wrapping_add(1).max(1)
 }
 
-impl Lane for IsolatedLane {
+impl Instance for IsolatedInstance {
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError> {
         let call = match self.begun.take() {
             Some(begun) => begun?,
@@ -219,7 +220,7 @@ impl Lane for IsolatedLane {
     }
 }
 
-impl IsolatedLane {
+impl IsolatedInstance {
     /// Waits for an answer without taking it.
     pub(super) fn is_done(&self, call: u32, at_most: Duration) -> bool {
         let header = self.shared.header();
@@ -237,7 +238,7 @@ impl IsolatedLane {
     }
 }
 
-impl Drop for IsolatedLane {
+impl Drop for IsolatedInstance {
     fn drop(&mut self) {
         if let Some(control) = self.shared.control() {
             let note = Note {

@@ -1,9 +1,9 @@
-//! Tries at load, after the graph's operators allow it, whether an answer is the same whatever else is in its run.
+//! Tries at load, after the graph's operators allow it, whether an answer is the same whatever other rows its run has.
 //!
-//! The operators of a graph ([`crate::backend::Rows`]) say what it computes, not how a runtime does: one may choose
-//! another kernel for another size, or quantise on its own account. So a few rows are run alone and then beside rows that
-//! would show it: far larger, far smaller, at the ends of the contract's bounds, NaN and infinity, first, last and in
-//! between, in runs of several sizes, and of other lengths where an axis is filled.
+//! The operators of a graph ([`crate::backend::Rows`]) define the computation, and not a runtime's way to do it: a
+//! runtime may choose another kernel for another size, or quantise without being asked. So a few rows run alone and
+//! then together with rows that would reveal it: far larger, far smaller, at the ends of the contract's bounds, NaN and
+//! infinity, first, last and in between, in runs of several sizes, and of other lengths if an axis is filled.
 
 use std::time::{Duration, Instant};
 
@@ -12,30 +12,31 @@ use penstock_tensor::contract::Contract;
 use crate::backend::Rows;
 use crate::contract_check::{self, Elements, LARGE_ELEMENT};
 use crate::error::{ErrorCode, NnError};
-use crate::model::{Joins, Model, Named};
+use crate::model::{Model, Named, SharedRuns};
 use crate::outcome::differences;
 use crate::tensor::NnTensor;
 
-/// What trials may take of a load. The first is always made; others only where they are expected to end within it.
+/// Time that trials may add to a load. The first trial is always made; others only if they are expected to end within
+/// it.
 const MOST_TIME: Duration = Duration::from_secs(1);
 
 /// The most bytes of one row's inputs at other than the least lengths: usual lengths of images are megabytes.
 const MAX_ROW_BYTES: usize = 4 << 20;
 
-/// How much longer than the least a row of usual length is.
+/// The length of a usual row, beyond the least.
 const USUAL_LONGER: u64 = 24;
 
-/// How much longer than the least the longer of two rows is where an axis is filled.
+/// The length of the longer of two rows, beyond the least, if an axis is filled.
 const FILLED_LONGER: u64 = 7;
 
 /// The largest run that is tried: as many items as runs have by default.
 const MOST_ROWS: usize = 32;
 
-/// How long the symbolic axes of a row are.
+/// The lengths of the symbolic axes of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Lengths {
     Least,
-    /// The axis that is filled is longer than the least.
+    /// The padded axis is longer than the least.
     Filled,
     Usual,
 }
@@ -43,15 +44,15 @@ enum Lengths {
 /// A row: its elements, the seed they are made with, and its lengths.
 type Kind = (Elements, u64, Lengths);
 
-/// A run: rows that stay, and the words for what is beside them.
+/// A run: the watched rows, and a description of the other rows.
 struct Trial {
     rows: Vec<Kind>,
-    /// Which of them are compared with their answers alone.
+    /// The rows that are compared with their answers alone.
     watched: Vec<usize>,
     beside: &'static str,
 }
 
-/// Tries whether calls may share runs before any do, and notes what came of it with the model.
+/// Tries whether calls may share runs before any do, and notes the result with the model.
 pub fn try_rows(model: &Model, contract: &Contract) {
     if model.rows() != Rows::Independent {
         return;
@@ -65,11 +66,11 @@ pub fn try_rows(model: &Model, contract: &Contract) {
     };
     let made = tries.all();
     if made == 0 {
-        // Made-up elements are not what the model can bear. The least call has run before, and shows at least that
-        // shapes add up.
+        // The model may not accept made-up elements. The least call has run before, and shows at least that shapes add
+        // up.
         let least = || contract_check::example(contract);
         let tried = least().and_then(|first| Ok((first, least()?)));
-        let _ = tried.and_then(|(first, second)| model.try_joining(first, second));
+        let _ = tried.and_then(|(first, second)| model.try_batching(first, second));
     }
 }
 
@@ -78,12 +79,12 @@ struct Tries<'a> {
     contract: &'a Contract,
     began: Instant,
     a_row_takes: Duration,
-    /// Rows that were run alone, with what came of it.
+    /// Rows that were run alone, with their answers.
     alone: Vec<(Kind, Option<Vec<NnTensor>>)>,
 }
 
 impl Tries<'_> {
-    /// Makes all trials, as long as there is time and nothing was found; returns how many were made.
+    /// Makes all trials, until the time is over or a difference is found. Returns the number of trials.
     fn all(&mut self) -> usize {
         let mut made = 0;
         for (index, trial) in trials(self.contract).into_iter().enumerate() {
@@ -96,7 +97,7 @@ impl Tries<'_> {
                 break;
             }
         }
-        if made > 0 && self.model.joins() == Joins::Yes(None) {
+        if made > 0 && self.model.shared_runs() == SharedRuns::Yes(None) {
             self.model.settle_rows(Ok(0.0), "");
         }
         made
@@ -123,7 +124,7 @@ impl Tries<'_> {
         (lengths == Lengths::Least || bytes <= MAX_ROW_BYTES).then_some(row)
     }
 
-    /// What a row is answered alone; nothing where it fails, which says nothing about joining.
+    /// The answer to a row that runs alone; `None` if it fails, which proves nothing about shared runs.
     fn alone(&mut self, kind: Kind) -> Option<Vec<NnTensor>> {
         if let Some((_, answer)) = self.alone.iter().find(|(known, _)| *known == kind) {
             return answer.clone();
@@ -136,7 +137,7 @@ impl Tries<'_> {
         answer
     }
 
-    /// Makes a trial; whether anything came of it.
+    /// Makes a trial. Returns whether it had a result.
     fn run(&mut self, trial: &Trial) -> bool {
         let mut rows = Vec::new();
         for (at, kind) in trial.rows.iter().enumerate() {
@@ -157,27 +158,27 @@ impl Tries<'_> {
                 self.model.settle_rows(Ok(largest), trial.beside);
                 true
             }
-            // A run may hold less than so many rows need; that is known of each run beforehand, and says nothing.
+            // The memory limit of a run may be too small for so many rows. That proves nothing about shared runs.
             Some(Err(error)) if error.code == ErrorCode::TooLarge => false,
             Some(Err(error)) => {
-                // One that fails alone as well is no neighbour that a run would have for long.
+                // A row that fails alone, too, would soon leave a shared run.
                 let before = rows.len();
                 rows.retain(|(kind, _, _)| self.alone(*kind).is_some());
                 if rows.len() == before {
-                    self.model.cannot_join(&error);
+                    self.model.cannot_share_runs(&error);
                     return true;
                 }
                 match self.together(&rows) {
                     None => return false,
                     Some(Ok(largest)) => self.model.settle_rows(Ok(largest), trial.beside),
-                    Some(Err(error)) => self.model.cannot_join(&error),
+                    Some(Err(error)) => self.model.cannot_share_runs(&error),
                 }
                 true
             }
         }
     }
 
-    /// By how much the answers that are watched move; nothing where there is nothing to compare.
+    /// The largest move of the watched answers; `None` if there is nothing to compare.
     fn together(
         &self,
         rows: &[(Kind, Named, Option<Vec<NnTensor>>)],
@@ -197,7 +198,7 @@ impl Tries<'_> {
     }
 }
 
-/// The trials of a contract, the most telling first.
+/// The trials of a contract, the most conclusive first.
 fn trials(contract: &Contract) -> Vec<Trial> {
     use Elements::{All, Greatest, Least, Small, Spread, Usual};
     use Lengths::{Filled, Least as Short, Usual as Long};

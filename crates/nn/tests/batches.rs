@@ -1,4 +1,5 @@
-//! Calls that share runs: who joins whom, what each gets back, and what one bad or impatient call costs the rest.
+//! Calls that share runs: the calls that go together, the outputs that each gets back, and the cost of one bad or
+//! impatient call for the others.
 
 mod support;
 
@@ -9,16 +10,16 @@ use std::time::Duration;
 use penstock_nn::backend::scripted::{Scripted, Step};
 use penstock_nn::batching::{DynamicBatching, Padding};
 use penstock_nn::{
-    CallOptions, Dim, ErrorCode, GraphSource, Joins, LoadOptions, Model, NnError, NnTensor, Port,
-    PortType, Refusal, TensorType,
+    CallOptions, Dim, EngineRefusal, ErrorCode, GraphSource, LoadOptions, Model, NnError, NnTensor,
+    Port, PortType, SharedRuns, TensorType,
 };
 use support::{Gate, as_fp32, fp32, until};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-fn joining() -> DynamicBatching {
+fn batching() -> DynamicBatching {
     DynamicBatching {
-        max_wait: Duration::ZERO,
+        max_queue_delay: Duration::ZERO,
         ..DynamicBatching::default()
     }
 }
@@ -34,11 +35,11 @@ fn model_with(backend: &Scripted, options: LoadOptions) -> Model {
     .expect("a script loads")
 }
 
-fn model(backend: &Scripted, joining: DynamicBatching) -> Model {
+fn model(backend: &Scripted, batching: DynamicBatching) -> Model {
     let options = LoadOptions {
-        lanes: Some(1),
+        instances: Some(1),
         queue_max: 64,
-        joining: Ok(joining),
+        batching: Ok(batching),
         ..LoadOptions::default()
     };
     model_with(backend, options)
@@ -88,7 +89,7 @@ async fn behind_one(model: &Model, calls: &[&[f32]]) -> (Called, Vec<Called>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_wait_share_the_next_run_and_each_gets_its_own_part() {
     let (backend, gate, sizes) = gated(|_| Step::Echo);
-    let model = model(&backend, joining());
+    let model = model(&backend, batching());
     let (first, waiting) = behind_one(&model, &[&[1.0], &[2.0, 3.0], &[4.0]]).await;
     gate.open();
     first.await.unwrap().expect("answered");
@@ -118,11 +119,11 @@ async fn calls_that_wait_share_the_next_run_and_each_gets_its_own_part() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_takes_no_more_items_than_it_may_and_the_rest_follow() {
     let (backend, gate, sizes) = gated(|_| Step::Echo);
-    let joining = DynamicBatching {
+    let batching = DynamicBatching {
         max_items: 3,
-        ..joining()
+        ..batching()
     };
-    let model = model(&backend, joining);
+    let model = model(&backend, batching);
     let calls: [&[f32]; 5] = [&[1.0], &[2.0], &[3.0; 4], &[4.0], &[5.0]];
     let (first, waiting) = behind_one(&model, &calls).await;
     gate.open();
@@ -152,7 +153,7 @@ async fn one_bad_call_fails_alone_and_the_others_of_its_run_are_answered() {
                 Step::Fail(NnError::runtime("cannot bear it"))
             }
         });
-        let model = model(&backend, joining());
+        let model = model(&backend, batching());
         let calls: [&[f32]; 4] = [&[1.0], &[2.0], &[666.0], &[4.0]];
         let (first, waiting) = behind_one(&model, &calls).await;
         gate.open();
@@ -176,14 +177,14 @@ async fn one_bad_call_fails_alone_and_the_others_of_its_run_are_answered() {
             (4, 1, 3)
         );
         assert_eq!((stats.in_flight, stats.running, stats.waiting), (0, 0, 0));
-        assert!(matches!(model.joins(), Joins::Yes(_)));
+        assert!(matches!(model.shared_runs(), SharedRuns::Yes(_)));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_whose_outputs_are_not_one_part_an_item_stops_joining_and_still_answers() {
     let (backend, gate, sizes) = gated(|_| Step::Answer(vec![fp32(&[1], &[7.0])]));
-    let model = model(&backend, joining());
+    let model = model(&backend, batching());
     let (first, waiting) = behind_one(&model, &[&[1.0], &[2.0]]).await;
     gate.open();
     first.await.unwrap().expect("answered");
@@ -191,7 +192,7 @@ async fn a_model_whose_outputs_are_not_one_part_an_item_stops_joining_and_still_
         assert_eq!(as_fp32(&call.await.unwrap().expect("answered")[0].1), [7.0]);
     }
     assert_eq!(*sizes.lock().unwrap(), [1, 2, 1, 1]);
-    let Joins::No(reason) = model.joins() else {
+    let SharedRuns::No(reason) = model.shared_runs() else {
         panic!("it joins calls it cannot split");
     };
     assert!(
@@ -207,7 +208,7 @@ async fn a_caller_that_goes_or_runs_out_of_time_leaves_the_others_of_its_run_alo
         let wait = if inputs[0].dims[0] > 1 { 100 } else { 0 };
         Step::Delay(Duration::from_millis(wait), Box::new(Step::Echo))
     });
-    let model = model(&backend, joining());
+    let model = model(&backend, batching());
     let (first, mut waiting) = behind_one(&model, &[&[1.0], &[2.0], &[3.0]]).await;
     let begun = Arc::new(AtomicBool::new(false));
     let impatient = call(
@@ -239,12 +240,12 @@ async fn a_caller_that_goes_or_runs_out_of_time_leaves_the_others_of_its_run_alo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_nobody_waits_for_any_more_is_ended_early_and_its_lane_is_good_again() {
+async fn an_abandoned_run_is_ended_early_and_its_instance_is_good_again() {
     let backend = Scripted::new(|_, inputs| match as_fp32(&inputs[0])[..] {
         [0.0] => Step::Echo,
         _ => Step::UntilInterrupted,
     });
-    let model = model(&backend, joining());
+    let model = model(&backend, batching());
     // One whose caller goes, and one whose time runs out.
     let gone = call(&model, &[1.0], CallOptions::default());
     until("it runs", || model.stats().in_flight == 1).await;
@@ -258,10 +259,13 @@ async fn a_run_nobody_waits_for_any_more_is_ended_early_and_its_lane_is_good_aga
         .await
         .unwrap()
         .expect_err("too slow");
-    assert_eq!(error.refusal, Some(Refusal::Deadline));
+    assert_eq!(error.refusal, Some(EngineRefusal::Deadline));
     assert!(error.retry_after.is_some_and(|wait| wait > Duration::ZERO));
     until("its run ends", || model.stats().running == 0).await;
-    model.infer(input(&[0.0])).await.expect("the lane is good");
+    model
+        .infer(input(&[0.0]))
+        .await
+        .expect("the instance is good");
     assert_eq!(model.stats().refusals.deadline, 1);
 }
 
@@ -274,7 +278,7 @@ async fn a_run_is_not_ended_while_one_of_its_callers_waits() {
             Step::Echo
         }
     });
-    let model = model(&backend, joining());
+    let model = model(&backend, batching());
     let (first, mut waiting) = behind_one(&model, &[&[1.0], &[2.0]]).await;
     gate.open();
     first.await.unwrap().expect("answered");
@@ -285,7 +289,7 @@ async fn a_run_is_not_ended_while_one_of_its_callers_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_the_line_would_make_late_is_shed_at_once_and_told_when_to_come_back() {
+async fn a_call_that_the_queue_would_make_late_is_shed_at_once_with_a_time_to_retry() {
     let gate = Gate::default();
     let backend = Scripted::new({
         let gate = gate.clone();
@@ -298,7 +302,7 @@ async fn a_call_the_line_would_make_late_is_shed_at_once_and_told_when_to_come_b
         }
     });
     let options = LoadOptions {
-        lanes: Some(1),
+        instances: Some(1),
         queue_max: 64,
         ..LoadOptions::default()
     };
@@ -316,7 +320,7 @@ async fn a_call_the_line_would_make_late_is_shed_at_once_and_told_when_to_come_b
         .await
         .unwrap()
         .expect_err("no time");
-    assert_eq!(error.refusal, Some(Refusal::Shed));
+    assert_eq!(error.refusal, Some(EngineRefusal::Shed));
     assert!(
         asked.elapsed() < Duration::from_millis(90),
         "it was not let wait"
@@ -337,7 +341,7 @@ async fn a_call_the_line_would_make_late_is_shed_at_once_and_told_when_to_come_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_line_gives_a_place_of_the_last_to_a_call_that_goes_before_it() {
+async fn a_full_queue_gives_the_last_place_to_a_call_of_higher_priority() {
     let order = Arc::new(Mutex::new(Vec::new()));
     let (backend, gate, _) = gated({
         let order = order.clone();
@@ -347,7 +351,7 @@ async fn a_full_line_gives_a_place_of_the_last_to_a_call_that_goes_before_it() {
         }
     });
     let options = LoadOptions {
-        lanes: Some(1),
+        instances: Some(1),
         queue_max: 3,
         priority_levels: 3,
         default_priority: Some(2),
@@ -369,7 +373,7 @@ async fn a_full_line_gives_a_place_of_the_last_to_a_call_that_goes_before_it() {
         .await
         .unwrap()
         .expect_err("full");
-    assert_eq!(error.refusal, Some(Refusal::QueueFull));
+    assert_eq!(error.refusal, Some(EngineRefusal::QueueFull));
     let urgent = call(&model, &[5.0], of(Some(1)));
     let error = calls
         .pop()
@@ -377,7 +381,7 @@ async fn a_full_line_gives_a_place_of_the_last_to_a_call_that_goes_before_it() {
         .await
         .unwrap()
         .expect_err("the newest of the last");
-    assert_eq!(error.refusal, Some(Refusal::QueueFull));
+    assert_eq!(error.refusal, Some(EngineRefusal::QueueFull));
     assert!(error.message.contains("higher priority"), "{error}");
     gate.open();
     for call in [first, urgent].into_iter().chain(calls) {
@@ -412,7 +416,7 @@ fn padding() -> DynamicBatching {
             outputs: [("y".to_owned(), 1)].into(),
             max_tokens: 12,
         }),
-        ..joining()
+        ..batching()
     }
 }
 
@@ -477,20 +481,20 @@ fn a_model_that_mixes_its_items_is_found_out_and_its_calls_run_alone() {
             &vec![mean; values.len()],
         )])
     });
-    let mixed = model(&mixing, joining());
-    let joins = mixed
-        .try_joining(input(&[1.0]), input(&[2.0]))
+    let mixed = model(&mixing, batching());
+    let shared_runs = mixed
+        .try_batching(input(&[1.0]), input(&[2.0]))
         .expect("each runs alone");
-    let Joins::No(reason) = joins else {
-        panic!("{joins:?}");
+    let SharedRuns::No(reason) = shared_runs else {
+        panic!("{shared_runs:?}");
     };
     assert!(
         reason.contains("depend on what else is in the run"),
         "{reason}"
     );
     assert_eq!(
-        (mixed.joins(), mixed.stats().most_items),
-        (Joins::No(reason), 1)
+        (mixed.shared_runs(), mixed.stats().most_items),
+        (SharedRuns::No(reason), 1)
     );
 
     let slightly = Scripted::new(|_, inputs| {
@@ -500,10 +504,10 @@ fn a_model_that_mixes_its_items_is_found_out_and_its_calls_run_alone() {
         Step::Answer(vec![fp32(&[values.len() as u32], &moved)])
     });
     // Slightly is too much, unless the contract asks for shared runs.
-    let exact = model(&slightly, joining());
-    let joins = exact.try_joining(input(&[1.0]), input(&[2.0]));
-    let Ok(Joins::No(reason)) = joins else {
-        panic!("{joins:?}");
+    let exact = model(&slightly, batching());
+    let shared_runs = exact.try_batching(input(&[1.0]), input(&[2.0]));
+    let Ok(SharedRuns::No(reason)) = shared_runs else {
+        panic!("{shared_runs:?}");
     };
     assert!(
         reason.contains("with [batching] enabled = true"),
@@ -511,14 +515,14 @@ fn a_model_that_mixes_its_items_is_found_out_and_its_calls_run_alone() {
     );
     let asked = DynamicBatching {
         exact: false,
-        ..joining()
+        ..batching()
     };
     let model_ = model(&slightly, asked);
-    let Joins::Yes(Some(difference)) = model_
-        .try_joining(input(&[1.0]), input(&[2.0]))
+    let SharedRuns::Yes(Some(difference)) = model_
+        .try_batching(input(&[1.0]), input(&[2.0]))
         .expect("each runs alone")
     else {
-        panic!("{:?}", model_.joins());
+        panic!("{:?}", model_.shared_runs());
     };
     assert!((1e-7..1e-5).contains(&difference), "{difference}");
 
@@ -529,11 +533,11 @@ fn a_model_that_mixes_its_items_is_found_out_and_its_calls_run_alone() {
             Step::Echo
         }
     });
-    let model_ = model(&alone_only, joining());
-    let joins = model_
-        .try_joining(input(&[1.0]), input(&[2.0]))
+    let model_ = model(&alone_only, batching());
+    let shared_runs = model_
+        .try_batching(input(&[1.0]), input(&[2.0]))
         .expect("each runs alone");
-    assert!(matches!(joins, Joins::No(reason) if reason.contains("one at a time")));
+    assert!(matches!(shared_runs, SharedRuns::No(reason) if reason.contains("one at a time")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -550,12 +554,12 @@ async fn a_storm_of_callers_that_go_and_fail_and_run_late_leaves_nothing_behind(
         Step::Delay(Duration::from_micros(us), Box::new(Step::Echo))
     });
     let options = LoadOptions {
-        lanes: Some(2),
+        instances: Some(2),
         queue_max: 16,
         priority_levels: 2,
-        joining: Ok(DynamicBatching {
+        batching: Ok(DynamicBatching {
             max_items: 8,
-            max_wait: Duration::from_millis(2),
+            max_queue_delay: Duration::from_millis(2),
             ..DynamicBatching::default()
         }),
         ..LoadOptions::default()
@@ -602,7 +606,7 @@ async fn a_storm_of_callers_that_go_and_fail_and_run_late_leaves_nothing_behind(
             together.spawn(async move { model.infer(input(&[1.0])).await.is_ok() });
         }
         while let Some(answered) = together.join_next().await {
-            answered.expect("both lanes are there");
+            answered.expect("both instances are there");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Decides which calls of a model may share a run, and makes one call's tensors of several, and back.
+//! Decides which calls of a model may share a run, puts their tensors together, and splits the outputs.
 //!
 //! Two calls may share a run when the model counts items along the first axis of every input and output, and
-//! their tensors agree in every other axis but the one that is filled ([`Padding`](crate::batching::Padding)). Outputs are handed out as
-//! slices of the run's own; only where an axis was filled are they copied, to take the filling off.
+//! their tensors agree in every other axis except the padded one ([`Padding`](crate::batching::Padding)). Outputs
+//! are handed out as slices of the run's own; they are copied only if an axis was padded, to remove the padding.
 
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ use crate::error::{NnError, quoted};
 use crate::schedule::Class;
 use crate::tensor::{NnTensor, Shape, TensorType};
 
-/// What a call brings to a run.
+/// The part of a run that one call makes up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Part {
     pub class: Class,
@@ -20,19 +20,19 @@ pub(crate) struct Part {
     pub length: u32,
 }
 
-/// How the tensors of one model are joined.
+/// The way the tensors of one model are put together.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// By input, in the graph's order: the axis that is filled and the element it is filled with.
+    /// The padded axis and its padding element, by input in the graph's order.
     inputs: Vec<Option<(usize, Vec<u8>)>>,
-    /// By output, in the graph's order: the axis that is filled.
+    /// The padded axis, by output in the graph's order.
     outputs: Vec<Option<usize>>,
     /// Axes that calls choose and must agree in: input and axis.
     free: Vec<(usize, usize)>,
 }
 
 impl Plan {
-    /// How to join calls of a graph with these ports, or why they cannot be.
+    /// The plan for a graph with these ports, or the reason that its calls cannot share runs.
     pub(crate) fn new(
         options: &DynamicBatching,
         inputs: &[Port],
@@ -80,7 +80,7 @@ impl Plan {
         })
     }
 
-    /// What a call brings. Its tensors have been checked against the ports.
+    /// The part of a run that a call makes up. Its tensors have been checked against the ports.
     pub(crate) fn part(&self, tensors: &[NnTensor]) -> Part {
         let items = tensors[0].dims[0];
         let alone = Part {
@@ -109,7 +109,7 @@ impl Plan {
         }
     }
 
-    /// The shapes of one run's inputs of several calls'.
+    /// The shapes of the inputs of a run of several calls.
     pub(crate) fn shapes(&self, calls: &[&[NnTensor]], longest: u32) -> Vec<Vec<u32>> {
         (self.inputs.iter().enumerate())
             .map(|(input, filled)| {
@@ -123,8 +123,8 @@ impl Plan {
             .collect()
     }
 
-    /// One run's inputs of several calls'.
-    pub(crate) fn join(&self, calls: &[&[NnTensor]], longest: u32) -> Vec<NnTensor> {
+    /// The inputs of a run of several calls.
+    pub(crate) fn concat(&self, calls: &[&[NnTensor]], longest: u32) -> Vec<NnTensor> {
         (self.inputs.iter().enumerate())
             .map(|(input, filled)| {
                 let parts = || calls.iter().map(|call| &call[input]);
@@ -147,11 +147,11 @@ impl Plan {
             .collect()
     }
 
-    /// Each call's outputs of one run's; `shares` are the items and the length of each.
+    /// Splits a run's outputs among its calls; `shares` are the items and the length of each.
     ///
     /// # Errors
     ///
-    /// When an output is not as long as the run had items, so that nobody knows whose it is.
+    /// When an output is not as long as the run had items, so that its rows cannot be assigned.
     pub(crate) fn split(
         &self,
         outputs: &[NnTensor],
@@ -170,10 +170,10 @@ impl Plan {
                 ))
             };
             if output.dims.first().map(|dim| u64::from(*dim)) != Some(items) {
-                return Err(wrong("which is not one part an item"));
+                return Err(wrong("which is not one row for each item"));
             }
             if filled.is_some_and(|axis| output.dims.get(axis) != Some(&longest)) {
-                return Err(wrong("which is not as long as its inputs were made"));
+                return Err(wrong("which is not as long as its padded inputs"));
             }
             let row = output.data.len() / (items.max(1) as usize);
             let mut from = 0;
@@ -209,7 +209,7 @@ fn tensor(like: &NnTensor, dims: Vec<u32>, data: Vec<u8>) -> NnTensor {
     }
 }
 
-/// Bytes of one element of `axis`: all that lies behind it.
+/// Bytes of one element of `axis`: the product of the axes after it.
 fn stride(tensor: &NnTensor, axis: usize) -> usize {
     let behind: usize = tensor.dims[axis + 1..]
         .iter()
@@ -279,12 +279,12 @@ mod tests {
             outputs: BTreeMap::from([("y".into(), 1)]),
             max_tokens: 100,
         };
-        let joining = DynamicBatching {
+        let batching = DynamicBatching {
             padding: Some(padding),
             ..DynamicBatching::default()
         };
         Plan::new(
-            &joining,
+            &batching,
             &[port("x", &[None, None, Some(2)])],
             &[port("y", &[None, None, Some(2)]), port("z", &[None])],
         )
@@ -295,7 +295,7 @@ mod tests {
     fn calls_that_agree_are_of_one_class_and_others_are_not() {
         let inputs = [port("x", &[None, Some(2)]), port("h", &[None, None])];
         let plan =
-            Plan::new(&DynamicBatching::default(), &inputs, &[port("y", &[None])]).expect("joins");
+            Plan::new(&DynamicBatching::default(), &inputs, &[port("y", &[None])]).expect("a plan");
         let part = |items: u32, free: u32| {
             let data = vec![0; (items * free) as usize];
             plan.part(&[
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_graph_with_a_port_that_does_not_count_items_is_not_joined() {
+    fn a_graph_with_a_port_that_does_not_count_items_shares_no_runs() {
         let fixed = port("y", &[Some(1), Some(2)]);
         let error =
             Plan::new(&DynamicBatching::default(), &[port("x", &[None])], &[fixed]).unwrap_err();
@@ -331,24 +331,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_joined_is_filled_and_what_is_split_has_no_filling() {
+    fn inputs_of_a_batch_are_padded_and_split_outputs_have_no_padding() {
         let plan = padded();
         let short = bytes(&[1, 1, 2], &[1, 2]);
         let long = bytes(&[2, 2, 2], &[3, 4, 5, 6, 7, 8, 9, 10]);
         assert_eq!(plan.part(std::slice::from_ref(&short)).length, 1);
-        let joined = plan.join(
+        let batch = plan.concat(
             &[std::slice::from_ref(&short), std::slice::from_ref(&long)],
             2,
         );
         assert_eq!(
-            joined[0],
+            batch[0],
             bytes(&[3, 2, 2], &[1, 2, 9, 9, 3, 4, 5, 6, 7, 8, 9, 10])
         );
         let calls = [std::slice::from_ref(&short), std::slice::from_ref(&long)];
         assert_eq!(plan.shapes(&calls, 2), [vec![3, 2, 2]]);
         let per_item = bytes(&[3], &[20, 21, 22]);
         let split = plan
-            .split(&[joined[0].clone(), per_item], &[(1, 1), (2, 2)], 2)
+            .split(&[batch[0].clone(), per_item], &[(1, 1), (2, 2)], 2)
             .expect("as long as it should be");
         assert_eq!(split[0], [short, bytes(&[1], &[20])]);
         assert_eq!(split[1], [long, bytes(&[2], &[21, 22])]);

@@ -1,9 +1,9 @@
-//! What the engine makes of a model's throughput when many call at once: items a second through [`Model::infer`],
-//! calls joined and not, beside the runtime called directly with its best batch size on as many threads. Ratios
-//! of one run are what is compared; nothing is asserted.
+//! The engine's throughput with many concurrent callers: items a second through [`Model::infer`], with shared runs and
+//! without, compared with the runtime called directly with its best batch size on as many threads. Compare the ratios
+//! of one run; nothing is asserted.
 //!
 //! ```text
-//! PENSTOCK_ONNXRUNTIME=… cargo bench -p penstock-nn --bench joining [-- seconds]
+//! PENSTOCK_ONNXRUNTIME=… cargo bench -p penstock-nn --bench batching [-- seconds]
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -95,12 +95,12 @@ fn direct(
     backend: &dyn Backend,
     graph: &Path,
     case: &Case,
-    lanes: usize,
+    instances: usize,
     span: Duration,
 ) -> (f64, u32) {
     let options = LoadOptions {
-        lanes: Some(lanes),
-        intra_op_threads: 2 / lanes.min(2),
+        instances: Some(instances),
+        intra_op_threads: 2 / instances.min(2),
         ..LoadOptions::default()
     };
     let session = backend
@@ -113,17 +113,17 @@ fn direct(
             .map(|(_, t)| t)
             .collect();
         let run = || {
-            let mut lane = session.lane().expect("a lane");
-            lane.run(&inputs).expect("runs");
+            let mut instance = session.instance().expect("an instance");
+            instance.run(&inputs).expect("runs");
             let (started, mut runs) = (Instant::now(), 0u64);
             while started.elapsed() < span / 3 {
-                lane.run(&inputs).expect("runs");
+                instance.run(&inputs).expect("runs");
                 runs += 1;
             }
             runs as f64 * f64::from(batch) / started.elapsed().as_secs_f64()
         };
         let rate: f64 = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..lanes).map(|_| scope.spawn(run)).collect();
+            let threads: Vec<_> = (0..instances).map(|_| scope.spawn(run)).collect();
             threads.into_iter().map(|t| t.join().expect("runs")).sum()
         });
         if rate > best.0 {
@@ -138,7 +138,7 @@ struct Row {
     p50: Duration,
     p99: Duration,
     items_a_run: f64,
-    hold: Duration,
+    queue_delay: Duration,
 }
 
 fn through(
@@ -184,7 +184,7 @@ fn through(
         p50: latencies[latencies.len() / 2],
         p99: latencies[latencies.len() * 99 / 100],
         items_a_run: (after.inference_count - before.inference_count) as f64 / runs.max(1) as f64,
-        hold: after.hold,
+        queue_delay: after.queue_delay,
     }
 }
 
@@ -210,10 +210,10 @@ fn main() {
             println!("{}: no graph at {}", case.name, graph.display());
             continue;
         }
-        let floors = [1, 2].map(|lanes| direct(&*backend, &graph, &case, lanes, span));
+        let floors = [1, 2].map(|instances| direct(&*backend, &graph, &case, instances, span));
         let floor = floors[0].0.max(floors[1].0);
         println!(
-            "\n{}{}: directly {:.0} items/s (1 lane of 2 threads: {:.0} at {}; 2 lanes of 1: {:.0} at {})",
+            "\n{}{}: directly {:.0} items/s (1 instance of 2 threads: {:.0} at {}; 2 instances of 1: {:.0} at {})",
             case.name,
             if case.padding.is_some() {
                 ", lengths 16 to 48"
@@ -226,16 +226,16 @@ fn main() {
             floors[1].0,
             floors[1].1,
         );
-        for (lanes, joins) in [(2, false), (2, true), (1, true)] {
-            let joining = DynamicBatching {
+        for (instances, shared_runs) in [(2, false), (2, true), (1, true)] {
+            let batching = DynamicBatching {
                 padding: case.padding.clone(),
                 ..DynamicBatching::default()
             };
             let options = LoadOptions {
-                lanes: Some(lanes),
-                intra_op_threads: 2 / lanes,
-                joining: if joins {
-                    Ok(joining)
+                instances: Some(instances),
+                intra_op_threads: 2 / instances,
+                batching: if shared_runs {
+                    Ok(batching)
                 } else {
                     Err("measured without".into())
                 },
@@ -248,20 +248,20 @@ fn main() {
             for callers in CALLERS {
                 let row = through(&runtime, &model, &case, callers, span);
                 println!(
-                    "  {} lanes {} {callers:>2} callers {:>8.0}/s = {:.2} of directly, p50 {:>9.1?} p99 {:>9.1?}, \
-                     {:.1} items a run, hold {:.1?}",
-                    lanes,
-                    if joins { "joined" } else { "alone " },
+                    "  {} instances {} {callers:>2} callers {:>8.0}/s = {:.2} of directly, p50 {:>9.1?} p99 {:>9.1?}, \
+                     {:.1} items a run, queue delay {:.1?}",
+                    instances,
+                    if shared_runs { "shared" } else { "alone " },
                     row.rate,
                     row.rate / floor,
                     row.p50,
                     row.p99,
                     row.items_a_run,
-                    row.hold,
+                    row.queue_delay,
                 );
             }
-            if joins {
-                let tried = model.try_joining((case.inputs)(1, 1), (case.inputs)(1, 5));
+            if shared_runs {
+                let tried = model.try_batching((case.inputs)(1, 1), (case.inputs)(1, 5));
                 println!("  together and alone differ by {tried:?}");
             }
         }
