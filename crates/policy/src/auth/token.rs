@@ -4,6 +4,7 @@
 //! Only the arithmetic of signatures is a library's. Header, claims and key sets are read here, because a check is
 //! strict only if it knows every member that could change what the others mean (RFC 8725).
 
+mod excerpt;
 mod json;
 mod keys;
 
@@ -11,6 +12,7 @@ use super::scopes::{MAX_SCOPES, Scope};
 use super::settings::{Algorithm, Issuer, Tier, is_name};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use excerpt::excerpt;
 use json::{Json, Members};
 use keys::Key;
 use penstock_core::caller::ANONYMOUS;
@@ -24,9 +26,6 @@ pub const MAX_TOKEN_BYTES: usize = 8 << 10;
 const MAX_VALUES: usize = 1_024;
 /// The longest `sub`: RFC 9068 names no bound, OpenID Connect says 255.
 const MAX_SUBJECT_BYTES: usize = 255;
-/// How much of a stranger's text a message repeats.
-const SHOWN_CHARS: usize = 40;
-
 /// Header members that bring a key or say where one is. Who honours them lets the token choose what it is checked with
 /// (RFC 8725, 2.9 and 3.10).
 const BRINGS_KEY: [&str; 4] = ["jwk", "jku", "x5u", "x5c"];
@@ -86,15 +85,6 @@ pub struct Refusal {
 fn refuse<T>(fault: Fault, message: impl Into<String>) -> Result<T, Refusal> {
     let message = message.into();
     Err(Refusal { fault, message })
-}
-
-/// The beginning of a stranger's text, with nothing in it that a terminal or a log would obey.
-fn shown(text: &str) -> String {
-    let mut beginning: String = text.chars().take(SHOWN_CHARS).collect();
-    if beginning.len() < text.len() {
-        beginning.push('…');
-    }
-    beginning.escape_debug().to_string()
 }
 
 #[derive(Clone, Debug)]
@@ -164,7 +154,7 @@ impl Issuers {
     pub fn set_keys(&mut self, issuer_name: &str, jwks: &str) -> Result<(), String> {
         let known = self.known.iter_mut();
         let Some(known) = known.into_iter().find(|k| k.settings.name == issuer_name) else {
-            return Err(format!("there is no issuer `{}`", shown(issuer_name)));
+            return Err(format!("there is no issuer `{}`", excerpt(issuer_name)));
         };
         if known.settings.secret_variable.is_some() {
             return Err(format!(
@@ -231,7 +221,7 @@ impl Issuers {
                 Fault::Invalid,
                 format!(
                     "the token is from `{}`, an issuer that this server does not accept",
-                    shown(issuer)
+                    excerpt(issuer)
                 ),
             ),
         }
@@ -377,7 +367,7 @@ fn chosen_algorithm(header: &Members, allowed: &[Algorithm]) -> Result<Algorithm
             Fault::Invalid,
             format!(
                 "the token's `alg` is `{}`; its issuer may use only {}",
-                shown(name),
+                excerpt(name),
                 (allowed.iter().map(|a| a.as_str()).collect::<Vec<_>>()).join(", ")
             ),
         ),
@@ -424,7 +414,7 @@ fn chosen_key<'a>(
             Fault::Invalid,
             format!(
                 "the issuer's key `{}` is not for {}",
-                shown(kid),
+                excerpt(kid),
                 algorithm.as_str()
             ),
         ),
@@ -433,7 +423,7 @@ fn chosen_key<'a>(
                 issuer: issuer.clone(),
             },
             match kid {
-                Some(kid) => format!("the token's issuer has no key `{}`", shown(kid)),
+                Some(kid) => format!("the token's issuer has no key `{}`", excerpt(kid)),
                 None => format!("the token's issuer has no key for {}", algorithm.as_str()),
             },
         ),

@@ -3,9 +3,29 @@
 //! The zones are those of the IANA database, built into the crate (about 200 KB), because a component
 //! has no files. A rule that changes after the crate was built is learnt with its next version.
 
-use super::limits::Period;
 use jiff::Timestamp;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
+use serde::Deserialize;
+
+/// A period of the calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Period {
+    /// From midnight to midnight.
+    Day,
+    /// From the first of a month to the first of the next.
+    Month,
+}
+
+impl Period {
+    /// The name in the document.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Month => "month",
+        }
+    }
+}
 
 /// One period: what distinguishes it from others, and where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,7 +29,7 @@ pub fn decide(limit: u64, own: i64, before: i64, after: i64) -> (bool, u64) {
 pub fn matters_until_ms(lease_ms: u64, bucket: u64) -> u64 {
     (bucket + 2)
         .saturating_mul(lease_ms)
-        .saturating_add(super::CLOCK_SPREAD_MS)
+        .saturating_add(super::store::CLOCK_SPREAD_MS)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! [`Backoff::faults`], as pairs of the setting and a message that continues its name.
 
 use super::calendar;
+pub use super::calendar::Period;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
@@ -197,26 +198,6 @@ impl Unit {
         match self {
             Self::ComputeMs => "compute milliseconds",
             other => other.as_str(),
-        }
-    }
-}
-
-/// A period of the calendar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Period {
-    /// From midnight to midnight.
-    Day,
-    /// From the first of a month to the first of the next.
-    Month,
-}
-
-impl Period {
-    /// The name in the document.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Day => "day",
-            Self::Month => "month",
         }
     }
 }

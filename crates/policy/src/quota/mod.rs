@@ -50,6 +50,7 @@ mod register;
 pub mod rule;
 pub mod service;
 pub mod status;
+mod store;
 pub mod subject;
 pub mod swap;
 pub mod window;
@@ -58,6 +59,7 @@ pub mod words;
 pub use headers::headers;
 pub use limits::{Backoff, Limit, QuotaDocument};
 pub use status::{Refusal, Status, StoreFailures, Tally};
+pub use store::{Ask, CLOCK_SPREAD_MS, SETTLED_MS};
 pub use subject::Call;
 pub use words::RefusalKind;
 
@@ -70,46 +72,12 @@ use rule::{Charged, Over, Passed, REFUSED_FROM_MEMORY_MS, Receipt, Rule};
 use std::fmt;
 use swap::Verdict;
 
-/// How far clocks of two machines may differ, in milliseconds: each by two seconds from the true time,
-/// which is far beyond what any time service leaves.
-pub const CLOCK_SPREAD_MS: u64 = 4_000;
-
-/// After this time past its end nobody writes a window any more, in milliseconds: clocks that differ and
-/// operations that are slow. One that is slower is missed by whoever has read the counter by then.
-pub const SETTLED_MS: u64 = 30_000;
-
 /// Most compute time charged for one call, in milliseconds: a day, so that a wrong clock does not
 /// use up a quota for ever.
 pub const MAX_COMPUTE_MS: u64 = 86_400_000;
 
 /// What a caller waits for a store that does not answer, in seconds.
 pub const RETRY_STORE_S: u64 = 1;
-
-/// One question to the store: by whom, when, and a random number for what must not collide.
-#[derive(Debug)]
-pub struct Ask<'a, K> {
-    /// The store for counters.
-    pub kv: &'a K,
-    /// Milliseconds since the Unix epoch.
-    pub now_ms: u64,
-    /// Random bits, new for each call.
-    pub random: u64,
-}
-
-impl<K> Clone for Ask<'_, K> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<K> Copy for Ask<'_, K> {}
-
-impl<'a, K: Kv> Ask<'a, K> {
-    /// A question.
-    pub fn new(kv: &'a K, now_ms: u64, random: u64) -> Self {
-        Self { kv, now_ms, random }
-    }
-}
 
 /// What a call is known to cost before its body is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -648,7 +616,7 @@ impl Quota {
             let Some(minute) = minute else {
                 continue;
             };
-            match rule::read(ask.kv, &Self::refusals_name(who, minute)).await {
+            match store::read_counter(ask.kv, &Self::refusals_name(who, minute)).await {
                 Ok(count) => {
                     let count = u64::try_from(count).unwrap_or(0);
                     let until = backoff::blocked_until_ms(&self.backoff, minute, count);

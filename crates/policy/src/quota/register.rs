@@ -1,6 +1,6 @@
 //! Decides that every entry that is made is deleted again: see [`crate::sweep`].
 
-use super::Ask;
+use super::store::Ask;
 use crate::sweep::{DeleteNamed, Index};
 use penstock_core::{Kv, KvError};
 

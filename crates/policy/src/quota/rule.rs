@@ -5,15 +5,21 @@
 //! of what was not charged would admit more than the limit, a charge that stays admits less until its
 //! window has passed.
 
-use super::calendar::{self, Span};
-use super::gcra::{self, Bucket, Charge, Shape, State};
-use super::limits::{
-    Algorithm, DEFAULT_LEASE_S, DEFAULT_MAX_WAIT_MS, Dimension, Limit, Period, Unit,
-};
+mod buckets;
+mod counters;
+mod outcome;
+mod places;
+
+pub use outcome::{ChargeOutcome, Charged, Over, Passed, Receipt, Standing};
+
+use super::calendar::{self, Period, Span};
+use super::gcra::{Bucket, Shape};
+use super::limits::{Algorithm, DEFAULT_LEASE_S, DEFAULT_MAX_WAIT_MS, Dimension, Limit, Unit};
 use super::memory::{Local, Memory, Seen};
 use super::register::Register;
 use super::status::{Status, StoreFailures};
-use super::{Ask, CLOCK_SPREAD_MS, SETTLED_MS, concurrency, window};
+use super::store::{Ask, CLOCK_SPREAD_MS, read_counter};
+use super::window;
 use jiff::tz::TimeZone;
 use penstock_core::{Kv, KvError};
 use std::fmt::Write;
@@ -21,10 +27,6 @@ use std::fmt::Write;
 /// How long a refusal is given again from memory: a refund or a release elsewhere is noticed after
 /// this time at the latest, and a flood costs each instance one trip in it.
 pub const REFUSED_FROM_MEMORY_MS: u64 = 1_000;
-
-/// An instance takes ahead at most this part of what is left, so that what others leave unused weighs
-/// less the less there is.
-const LEASE_SHARE: u64 = 8;
 
 /// Shortest width of the index of a limit's entries: a sweep asks for every bucket in turn.
 const MIN_INDEX_WIDTH_MS: u64 = 120_000;
@@ -94,114 +96,6 @@ impl At {
         let faded = if self.sliding { self.width_ms() } else { 0 };
         self.span.end_ms + faded + CLOCK_SPREAD_MS
     }
-}
-
-/// What a limit says to a charge.
-#[derive(Debug)]
-pub struct ChargeOutcome {
-    /// What to give back later, or when to try again.
-    pub outcome: Result<Passed, Over>,
-    /// How the limit stands afterwards for another call of the same cost; `None` where the store did not
-    /// say.
-    pub standing: Option<Standing>,
-}
-
-/// How a limit stands at a moment, for a call of some cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Units left: a call of that cost passes, and one of more does not.
-    pub left: u64,
-    /// Milliseconds until a call of the cost passes if nobody else calls; 0 where it passes now. It passes from then
-    /// on, at every instance.
-    pub retry_ms: u64,
-    /// Milliseconds until the window ends or the bucket is full. Where a call of the cost passes only by units that
-    /// this instance took ahead, until it passes without them if that is later.
-    pub reset_ms: u64,
-}
-
-impl Standing {
-    /// What a client is told to wait: until the call passes, or, where it passes now, until the window
-    /// ends or the bucket is full.
-    pub fn told_ms(&self) -> u64 {
-        match self.retry_ms {
-            0 => self.reset_ms,
-            retry_ms => retry_ms,
-        }
-    }
-}
-
-/// A charge that passed.
-#[derive(Debug)]
-pub struct Passed {
-    /// How it is undone.
-    pub receipt: Option<Receipt>,
-    /// Milliseconds the call has to wait first.
-    pub wait_ms: u64,
-}
-
-/// A charge that did not pass, and was not made.
-#[derive(Clone, Copy, Debug)]
-pub struct Over {
-    /// Milliseconds until it has a chance.
-    pub retry_ms: u64,
-    /// Whether it never has one.
-    pub too_large: bool,
-    /// Whether the store was not asked.
-    pub from_memory: bool,
-}
-
-/// A charge, as far as its status is concerned.
-#[derive(Clone, Copy, Debug)]
-pub struct Charged {
-    /// Whose.
-    pub subject: u128,
-    /// Units.
-    pub amount: u64,
-    /// Whether the compare-and-swap was trusted.
-    pub sound: bool,
-}
-
-/// What was charged, so that it can be undone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Receipt {
-    /// Added to a counter.
-    Counter {
-        /// Whose.
-        subject: u128,
-        /// The window.
-        span: u64,
-        /// Units.
-        amount: u64,
-        /// When nobody reads the counter any more.
-        matters_until_ms: u64,
-    },
-    /// Taken from what the instance had leased.
-    Leased {
-        /// Whose.
-        subject: u128,
-        /// The window.
-        span: u64,
-        /// Units.
-        amount: u64,
-    },
-    /// Put into a bucket.
-    Bucket {
-        /// Whose.
-        subject: u128,
-        /// The generation of its value.
-        generation: u64,
-        /// What was put in.
-        charge: Charge,
-        /// When the bucket is full again in any case.
-        matters_until_ms: u64,
-    },
-    /// A place among running calls.
-    Place {
-        /// The counter.
-        name: String,
-        /// When the lease has ended for everybody.
-        matters_until_ms: u64,
-    },
 }
 
 impl Rule {
@@ -421,7 +315,7 @@ impl Rule {
                 let at = self.at(ask.now_ms);
                 self.memory.of(subject).turn(at.span.id);
                 Seen::Window {
-                    count: read(ask.kv, &self.name(subject, "", at.span.id)).await?,
+                    count: read_counter(ask.kv, &self.name(subject, "", at.span.id)).await?,
                     before: self.before(ask, subject, &at).await?,
                 }
             }
@@ -599,356 +493,6 @@ impl Rule {
         Ok(ChargeOutcome { outcome, standing })
     }
 
-    /// Charges a window, or says with `None` that it does not fit.
-    async fn charge_window<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        subject: u128,
-        cost: u64,
-        failures: &mut StoreFailures,
-    ) -> Result<Option<Passed>, KvError> {
-        let at = self.at(ask.now_ms);
-        let span = at.span.id;
-        let lease_tokens = self.limit.lease_tokens;
-        let local = self.memory.of(subject);
-        local.turn(span);
-        if local.tokens >= cost && lease_tokens > 0 {
-            local.tokens -= cost;
-            return Ok(Some(Passed {
-                receipt: Some(Receipt::Leased {
-                    subject,
-                    span,
-                    amount: cost,
-                }),
-                wait_ms: 0,
-            }));
-        }
-        let last_left = match local.seen {
-            Some(Seen::Window { before, count }) => {
-                let (elapsed_ms, width_ms) = (at.elapsed_ms(ask.now_ms), at.width_ms());
-                window::decide(at.limit, before, count, 0, elapsed_ms, width_ms).left
-            }
-            _ => 0,
-        };
-        // What is leased already pays first; it is counted.
-        let leased = local.tokens;
-        let missing = cost - leased;
-        let ahead = lease_tokens.min(last_left / LEASE_SHARE);
-        let taken = missing + ahead;
-        let name = self.name(subject, "", span);
-        let mut count = self.count(ask, subject, &name, taken, failures).await?;
-        let before = match self.before(ask, subject, &at).await {
-            Ok(before) => before,
-            Err(error) => {
-                // Known to be applied, so it can be taken back.
-                self.give_back(ask, &name, taken, failures).await;
-                return Err(error);
-            }
-        };
-        let (elapsed_ms, width_ms) = (at.elapsed_ms(ask.now_ms), at.width_ms());
-        let fits = |count: i64, part: u64| {
-            window::decide(at.limit, before, count, part, elapsed_ms, width_ms).fits
-        };
-        let mut kept = ahead;
-        let mut passes = fits(count, taken);
-        if !passes && ahead > 0 && fits(count - ahead as i64, missing) {
-            self.give_back(ask, &name, ahead, failures).await;
-            count -= ahead as i64;
-            kept = 0;
-            passes = true;
-        }
-        if !passes {
-            self.give_back(ask, &name, taken, failures).await;
-            count -= taken as i64;
-        }
-        self.saw(subject, Seen::Window { before, count }, ask.now_ms);
-        if !passes {
-            return Ok(None);
-        }
-        self.memory.of(subject).tokens = kept;
-        Ok(Some(Passed {
-            receipt: Some(Receipt::Counter {
-                subject,
-                span,
-                amount: cost,
-                matters_until_ms: at.matters_until_ms(),
-            }),
-            wait_ms: 0,
-        }))
-    }
-
-    /// Whether anything is left, for a cost that is known only afterwards.
-    async fn peek_window<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        subject: u128,
-    ) -> Result<Option<Passed>, KvError> {
-        let at = self.at(ask.now_ms);
-        self.memory.of(subject).turn(at.span.id);
-        let count = read(ask.kv, &self.name(subject, "", at.span.id)).await?;
-        let before = self.before(ask, subject, &at).await?;
-        self.saw(subject, Seen::Window { before, count }, ask.now_ms);
-        let (elapsed_ms, width_ms) = (at.elapsed_ms(ask.now_ms), at.width_ms());
-        let decision = window::peek(at.limit, before, count, elapsed_ms, width_ms);
-        Ok(decision.fits.then_some(Passed {
-            receipt: None,
-            wait_ms: 0,
-        }))
-    }
-
-    /// Charges compute time that was used, whatever is left.
-    pub async fn settle<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        subject: u128,
-        compute_ms: u64,
-        failures: &mut StoreFailures,
-    ) -> Result<(), KvError> {
-        let at = self.at(ask.now_ms);
-        self.memory.of(subject).turn(at.span.id);
-        let name = self.name(subject, "", at.span.id);
-        self.count(ask, subject, &name, compute_ms, failures)
-            .await?;
-        self.moved(
-            subject,
-            at.span.id,
-            i64::try_from(compute_ms).unwrap_or(i64::MAX),
-        );
-        Ok(())
-    }
-
-    /// Adds to a counter, and registers it if that made it.
-    async fn count<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        subject: u128,
-        name: &str,
-        amount: u64,
-        failures: &mut StoreFailures,
-    ) -> Result<i64, KvError> {
-        let count = match ask.kv.increment(name, amount as i64).await {
-            Ok(count) => count,
-            Err(error) => {
-                self.register.suspect(name.to_owned());
-                return Err(error);
-            }
-        };
-        let local = self.memory.of(subject);
-        if count == amount as i64 && !local.registered {
-            local.registered = true;
-            failures.registrations += self.register.add(ask, name.to_owned()).await;
-        }
-        Ok(count)
-    }
-
-    /// The counter of the window before, 0 where windows do not slide.
-    async fn before<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        subject: u128,
-        at: &At,
-    ) -> Result<i64, KvError> {
-        if !at.sliding || at.span.id == 0 {
-            return Ok(0);
-        }
-        if let Some(before) = self.memory.of(subject).before {
-            return Ok(before);
-        }
-        let before = read(ask.kv, &self.name(subject, "", at.span.id - 1)).await?;
-        if at.elapsed_ms(ask.now_ms) >= SETTLED_MS {
-            self.memory.of(subject).before = Some(before);
-        }
-        Ok(before)
-    }
-
-    /// Takes units off a counter; whether the store confirmed it.
-    async fn give_back<K: Kv>(
-        &self,
-        ask: Ask<'_, K>,
-        name: &str,
-        amount: u64,
-        failures: &mut StoreFailures,
-    ) -> bool {
-        let given = ask.kv.increment(name, -(amount as i64)).await.is_ok();
-        failures.refunds += u64::from(!given);
-        given
-    }
-
-    async fn take_place<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        subject: u128,
-        lease_ms: u64,
-        failures: &mut StoreFailures,
-    ) -> Result<ChargeOutcome, KvError> {
-        let bucket = concurrency::bucket(lease_ms, ask.now_ms);
-        self.memory.of(subject).turn(bucket);
-        let name = self.name(subject, "c", bucket);
-        let own = self.count(ask, subject, &name, 1, failures).await?;
-        let neighbours = async {
-            let before = match bucket.checked_sub(1) {
-                Some(before) => read(ask.kv, &self.name(subject, "c", before)).await?,
-                None => 0,
-            };
-            let after = read(ask.kv, &self.name(subject, "c", bucket + 1)).await?;
-            Ok::<_, KvError>((before, after))
-        };
-        let (before, after) = match neighbours.await {
-            Ok(neighbours) => neighbours,
-            Err(error) => {
-                self.give_back(ask, &name, 1, failures).await;
-                return Err(error);
-            }
-        };
-        let (fits, left) = concurrency::decide(self.limit.limit, own, before, after);
-        let standing = Some(Standing {
-            left,
-            // When a call ends is not known; a second is as good a guess as any.
-            retry_ms: if left == 0 { 1000 } else { 0 },
-            reset_ms: 1000,
-        });
-        let outcome = if fits {
-            Ok(Passed {
-                receipt: Some(Receipt::Place {
-                    name,
-                    matters_until_ms: concurrency::matters_until_ms(lease_ms, bucket),
-                }),
-                wait_ms: 0,
-            })
-        } else {
-            self.give_back(ask, &name, 1, failures).await;
-            Err(Over {
-                retry_ms: 1000,
-                too_large: false,
-                from_memory: false,
-            })
-        };
-        Ok(ChargeOutcome { outcome, standing })
-    }
-
-    async fn fill_bucket<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        bucket: Bucket,
-        subject: u128,
-        cost: u64,
-        failures: &mut StoreFailures,
-    ) -> Result<Option<Passed>, KvError> {
-        let mut generation = ask.now_ms / bucket.generation_ms();
-        for _ in 0..gcra::MAX_SWAPS {
-            let name = self.name(subject, "g", generation);
-            let (value, swap) = ask.kv.read_to_swap(&name).await?;
-            let (state, made) = match value {
-                Some(value) => (State::from_bytes(&value).unwrap_or_default(), false),
-                None => match self
-                    .begin(ask, bucket, subject, generation, failures)
-                    .await?
-                {
-                    Some(state) => (state, true),
-                    None => continue,
-                },
-            };
-            if state.closed {
-                // Somebody whose clock is ahead has begun the next.
-                generation += 1;
-                continue;
-            }
-            let decision = bucket.decide(state, ask.now_ms, cost);
-            let Ok((after, wait_ms)) = decision.outcome else {
-                self.saw(subject, Seen::Bucket(state), ask.now_ms);
-                return Ok(None);
-            };
-            let swapped = ask.kv.swap(swap, &after.to_bytes()).await;
-            if made && !matches!(swapped, Ok(false)) {
-                failures.registrations += self.register.add(ask, name).await;
-            }
-            if swapped? {
-                self.saw(subject, Seen::Bucket(after), ask.now_ms);
-                return Ok(Some(Passed {
-                    receipt: Some(Receipt::Bucket {
-                        subject,
-                        generation,
-                        charge: Charge { cost, after },
-                        matters_until_ms: ask.now_ms + decision.full_in_ms + CLOCK_SPREAD_MS,
-                    }),
-                    wait_ms,
-                }));
-            }
-        }
-        Err(KvError::new("other writers were faster on every try"))
-    }
-
-    /// A bucket's value, read and not changed.
-    async fn read_bucket<K: Kv>(
-        &self,
-        ask: Ask<'_, K>,
-        bucket: Bucket,
-        subject: u128,
-    ) -> Result<State, KvError> {
-        let generation = ask.now_ms / bucket.generation_ms();
-        let parsed = |value: Vec<u8>| State::from_bytes(&value).unwrap_or_default();
-        let read = async |generation| {
-            let value = ask.kv.get(&self.name(subject, "g", generation)).await?;
-            Ok::<_, KvError>(value.map(parsed))
-        };
-        let state = match read(generation).await? {
-            // A caller whose clock is ahead has begun the next.
-            Some(closed) if closed.closed => read(generation + 1).await?.unwrap_or(closed),
-            Some(state) => state,
-            None => match generation.checked_sub(1) {
-                Some(before) => read(before).await?.unwrap_or_default(),
-                None => State::default(),
-            },
-        };
-        Ok(State {
-            closed: false,
-            ..state
-        })
-    }
-
-    /// What a generation begins with: the value of the one before, closed to everybody else while some
-    /// may still be using it. `None` when it was changed meanwhile.
-    async fn begin<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        bucket: Bucket,
-        subject: u128,
-        generation: u64,
-        failures: &mut StoreFailures,
-    ) -> Result<Option<State>, KvError> {
-        let Some(before) = generation.checked_sub(1) else {
-            return Ok(Some(State::default()));
-        };
-        let name = self.name(subject, "g", before);
-        let opened = |state: State| State {
-            closed: false,
-            ..state
-        };
-        let parse = |value: Vec<u8>| State::from_bytes(&value).unwrap_or_default();
-        let into_ms = ask
-            .now_ms
-            .saturating_sub(generation * bucket.generation_ms());
-        if into_ms >= SETTLED_MS {
-            let value = ask.kv.get(&name).await?;
-            return Ok(Some(opened(value.map(parse).unwrap_or_default())));
-        }
-        let (value, swap) = ask.kv.read_to_swap(&name).await?;
-        let made = value.is_none();
-        let state = value.map(parse).unwrap_or_default();
-        if state.closed {
-            return Ok(Some(opened(state)));
-        }
-        let closed = State {
-            closed: true,
-            ..state
-        };
-        let swapped = ask.kv.swap(swap, &closed.to_bytes()).await;
-        if made && !matches!(swapped, Ok(false)) {
-            failures.registrations += self.register.add(ask, name).await;
-        }
-        Ok(swapped?.then_some(state))
-    }
-
     /// Undoes a charge, where that still means something.
     pub async fn refund<K: Kv>(
         &mut self,
@@ -1009,44 +553,6 @@ impl Rule {
                 }
             }
         }
-    }
-
-    async fn drain_bucket<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        bucket: Bucket,
-        subject: u128,
-        mut generation: u64,
-        charge: Charge,
-    ) -> Result<(), KvError> {
-        for _ in 0..gcra::MAX_SWAPS {
-            let name = self.name(subject, "g", generation);
-            let (value, swap) = ask.kv.read_to_swap(&name).await?;
-            let Some(state) = value.and_then(|v| State::from_bytes(&v)) else {
-                return Ok(());
-            };
-            if state.closed {
-                generation += 1;
-                continue;
-            }
-            let Some(refunded) = bucket.refund(state, charge) else {
-                return Ok(());
-            };
-            if ask.kv.swap(swap, &refunded.to_bytes()).await? {
-                self.saw(subject, Seen::Bucket(refunded), ask.now_ms);
-                return Ok(());
-            }
-        }
-        Err(KvError::new("other writers were faster on every try"))
-    }
-}
-
-/// The sum of a counter, which is not made by asking.
-pub async fn read<K: Kv>(kv: &K, name: &str) -> Result<i64, KvError> {
-    if kv.exists(name).await? {
-        kv.increment(name, 0).await
-    } else {
-        Ok(0)
     }
 }
 

@@ -4,8 +4,8 @@
 //! shows that the set is not what it should be (a private member, a shared secret, a weak or broken key) refuses all of
 //! it, so that somebody hears of it while the former set goes on.
 
+use super::excerpt::excerpt;
 use super::json::{self, Json, Members};
-use super::shown;
 use crate::auth::settings::Algorithm;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -214,7 +214,7 @@ pub(super) fn read_set(text: &str, algorithms: &[Algorithm]) -> Result<Vec<Key>,
             return Err(format!("keys[{at}] is not an object"));
         };
         let here = |message: String| match entry.get("kid").and_then(Json::text) {
-            Some(kid) => format!("keys[{at}] (`{}`) {message}", shown(kid)),
+            Some(kid) => format!("keys[{at}] (`{}`) {message}", excerpt(kid)),
             None => format!("keys[{at}] {message}"),
         };
         let Some(key) = read_key(entry).map_err(here)? else {
