@@ -9,7 +9,7 @@
 use crate::binary;
 use crate::check::{self, Role};
 use crate::contract::{Contract, TensorSpec};
-use crate::infer::{Asked, InferRequest, taken};
+use crate::infer::{InferRequest, RequestOptions, taken};
 use crate::json::{Kind, Names, Scan, Scanner};
 use crate::parameters::{self, Of, Unknown};
 use crate::predict::{Read, assemble};
@@ -52,7 +52,7 @@ fn read_body(
         return Ok(request);
     }
     let mut read: Vec<Read<'_>> = Vec::new();
-    let mut asked = Asked::default();
+    let mut asked = RequestOptions::default();
     let mut names = Names::default();
     let mut member = scanner.open_object(&mut names)?;
     while let Some(name) = member {
@@ -111,7 +111,7 @@ fn read_body(
 fn read_parameters<'c>(
     scanner: &mut Scanner<'_>,
     (contract, unknown): (&'c Contract, Unknown),
-    asked: &mut Asked,
+    asked: &mut RequestOptions,
     read: &mut Vec<Read<'c>>,
     sink: &mut Violations,
 ) -> Scan<()> {
@@ -145,7 +145,7 @@ fn read_parameter(
     scanner: &mut Scanner<'_>,
     (contract, unknown): (&Contract, Unknown),
     name: &str,
-    asked: &mut Asked,
+    asked: &mut RequestOptions,
     at: impl Fn() -> String + Copy,
     sink: &mut Violations,
 ) -> Scan<()> {

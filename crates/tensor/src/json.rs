@@ -47,12 +47,6 @@ impl std::error::Error for SyntaxError {}
 /// Boxed so that a result costs the hot loop one word.
 pub type Scan<T> = Result<T, Box<SyntaxError>>;
 
-impl From<Box<SyntaxError>> for crate::rejection::Rejection {
-    fn from(error: Box<SyntaxError>) -> Self {
-        (*error).into()
-    }
-}
-
 /// The type of a JSON value, as its first byte tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -44,6 +44,12 @@ impl From<SyntaxError> for Rejection {
     }
 }
 
+impl From<Box<SyntaxError>> for Rejection {
+    fn from(error: Box<SyntaxError>) -> Self {
+        (*error).into()
+    }
+}
+
 /// Which code a violation leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {

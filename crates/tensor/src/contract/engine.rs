@@ -1,7 +1,9 @@
 //! What `model.toml` tells the native engine: which runtime, how many runs at once, and how calls of several
 //! callers join one run. Other hosts ignore it.
 
-use super::{Contract, Dim, MAX_TENSORS, Reader};
+use super::Contract;
+use super::reader::Reader;
+use super::tensors::{Dim, MAX_TENSORS};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use toml::Spanned;
@@ -533,44 +535,5 @@ impl Reader<'_> {
     fn upto(&mut self, value: &Value<'_>, name: &str, greatest: u32) -> Option<u32> {
         let number = self.integer(value, name, (1, i64::from(greatest)))?;
         u32::try_from(number).ok()
-    }
-
-    pub(super) fn boolean(&mut self, value: &Value<'_>, name: &str) -> Option<bool> {
-        match value.get_ref() {
-            DeValue::Boolean(boolean) => Some(*boolean),
-            _ => {
-                self.wrong_type(value, name, "true or false");
-                None
-            }
-        }
-    }
-
-    /// A number, whole or not, within `least..=greatest`.
-    pub(super) fn number(
-        &mut self,
-        value: &Value<'_>,
-        name: &str,
-        (least, greatest): (f64, f64),
-    ) -> Option<f64> {
-        let number = match value.get_ref() {
-            DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-                .ok()
-                .map(|number| number as f64),
-            DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
-            _ => {
-                self.wrong_type(value, name, "a number");
-                return None;
-            }
-        };
-        let sound = number.filter(|number| (least..=greatest).contains(number));
-        if sound.is_none() {
-            let wanted = if least == f64::MIN {
-                "Write a finite number.".to_owned()
-            } else {
-                format!("Write a number from {least} to {greatest}.")
-            };
-            self.fault(value.span(), format!("{name} is out of range"), wanted);
-        }
-        sound
     }
 }

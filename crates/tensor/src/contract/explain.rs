@@ -1,9 +1,9 @@
 //! What `model.toml` says of explanations: which output is explained, which elements of the inputs count as one feature, and
 //! what stands in their place while they are hidden. Without the section the model explains nothing.
 
-use super::{
-    Bound, Contract, Dim, MAX_NAME_BYTES, MAX_TENSORS, Reader, TensorSpec, as_f64, round_to,
-};
+use super::Contract;
+use super::reader::{MAX_NAME_BYTES, Reader};
+use super::tensors::{Bound, Dim, MAX_TENSORS, TensorSpec, as_f64, round_to};
 use crate::datatype::Datatype;
 use crate::rejection::excerpt;
 use serde::Serialize;

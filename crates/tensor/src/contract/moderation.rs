@@ -1,6 +1,6 @@
 //! What a model's classes mean for `/v1/moderations`.
 
-use super::Reader;
+use super::reader::Reader;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use toml::Spanned;

@@ -1,6 +1,6 @@
 //! Which other models an adapter runs to answer one call.
 
-use super::Reader;
+use super::reader::{MAX_NAME_BYTES, Reader};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use toml::Spanned;
@@ -40,7 +40,7 @@ impl Reader<'_> {
                     .chars()
                     .next()
                     .is_some_and(|c| c.is_ascii_alphanumeric());
-                let is_name = begins && model.len() <= super::MAX_NAME_BYTES;
+                let is_name = begins && model.len() <= MAX_NAME_BYTES;
                 (is_name && model.chars().all(plain)).then(|| PipelineStep {
                     model: model.to_owned(),
                     version,

@@ -1,7 +1,9 @@
 //! Inputs that are known to be valid: `[[samples]]` in `model.toml`, or the file `sample.json` beside it. A server runs
 //! them before the model serves; without them it makes inputs up, which not every model can bear.
 
-use super::{Contract, Reader};
+use super::Contract;
+use super::reader::Reader;
+use super::tensors::MAX_RANK;
 use crate::parameters::Unknown;
 use crate::rejection::Rejection;
 use crate::tensor::Tensor;
@@ -13,7 +15,7 @@ use toml::de::DeValue;
 pub const MAX_SAMPLES: usize = 8;
 
 /// How deep the arrays of a sample may lie in one another: as many axes as a tensor has, and the list of inputs.
-const MAX_SAMPLE_DEPTH: usize = super::MAX_RANK + 2;
+const MAX_SAMPLE_DEPTH: usize = MAX_RANK + 2;
 
 /// One tensor for each input, in the contract's order.
 pub type Sample = Vec<Tensor>;
