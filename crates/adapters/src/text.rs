@@ -84,7 +84,7 @@ struct Config {
     truncation: Truncation,
     #[serde(default)]
     pooling: Pooling,
-    #[serde(default = "crate::tokenizer::yes")]
+    #[serde(default = "crate::tokenizer::chars::yes")]
     normalize: bool,
     dimensions: Option<usize>,
     #[serde(default)]
@@ -441,7 +441,7 @@ impl Text {
             self.tokenizer.encode(text).map_err(|e| match e {
                 Unencodable::TooLarge => (Some(part), RefusalKind::TooLong(format!(
                     "The text has more than {} characters; this model's maximum context length is {} tokens. Send it in pieces.",
-                    crate::tokenizer::MAX_TEXT_CHARS, self.max_tokens
+                    crate::tokenizer::chars::MAX_TEXT_CHARS, self.max_tokens
                 ))),
                 Unencodable::Unknown(message) => invalid(part, &format!("The text cannot be read: {message}.")),
             })

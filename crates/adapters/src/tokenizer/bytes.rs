@@ -1,6 +1,6 @@
 //! The alphabet of byte-level vocabularies (GPT-2): a printable character for each byte.
 
-use super::Ch;
+use super::chars::Ch;
 
 /// The character that stands for a byte.
 fn spelling(byte: u8) -> char {

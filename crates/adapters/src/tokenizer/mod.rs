@@ -5,34 +5,22 @@
 //! that a caller cannot end a text.
 
 mod bytes;
+pub(crate) mod chars;
 mod charsmap;
 mod model;
 pub(crate) mod normalize;
+mod pattern;
 mod split;
 
+use chars::{Ch, MAX_TEXT_CHARS, text_of};
 use model::{Model, ModelFile, Token};
 use normalize::{Normalizer, NormalizerFile, TooLarge};
 use serde::Deserialize;
 use split::{Splitter, SplitterFile};
 use std::collections::{BTreeMap, HashMap};
 
-/// The most characters of a text, before and after it is normalized: 12 bytes of memory each, several times over.
-/// Models read some thousands of tokens.
-pub(crate) const MAX_TEXT_CHARS: usize = 1 << 18;
 /// The most added tokens of a file. Those in use have some thousand.
 const MAX_ADDED_TOKENS: usize = 16_384;
-
-pub(crate) fn yes() -> bool {
-    true
-}
-
-/// A character, and the range of the caller's characters that it came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ch {
-    c: char,
-    start: u32,
-    end: u32,
-}
 
 /// A `tokenizer.json`. Members that change no number are not read.
 #[derive(Deserialize)]
@@ -84,11 +72,11 @@ enum PostFile {
     RobertaProcessing {
         sep: (String, u32),
         cls: (String, u32),
-        #[serde(default = "yes")]
+        #[serde(default = "chars::yes")]
         trim_offsets: bool,
     },
     ByteLevel {
-        #[serde(default = "yes")]
+        #[serde(default = "chars::yes")]
         trim_offsets: bool,
     },
     TemplateProcessing {
@@ -534,16 +522,6 @@ fn around(cls: u32, sep: u32, is_bert: bool) -> (Vec<Slot>, Vec<Slot>) {
     let kind = u32::from(is_bert);
     pair.extend([text(true, kind), special(sep, kind)]);
     (single, pair)
-}
-
-fn text_of(text: &str) -> Vec<Ch> {
-    let each = text.chars().zip(0u32..);
-    each.map(|(c, at)| Ch {
-        c,
-        start: at,
-        end: at + 1,
-    })
-    .collect()
 }
 
 /// A token in the place of some characters.

@@ -1,6 +1,6 @@
 //! Decides which numbers a piece of text becomes: WordPiece, BPE, Unigram or whole words.
 
-use super::Ch;
+use super::chars::Ch;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use std::cmp::Reverse;

@@ -1,9 +1,9 @@
 //! Decides what a text loses before it is split: the normalizers of a `tokenizer.json`. Every character keeps the
 //! range of characters of the caller's text that it came from.
 
+use super::chars::{Ch, MAX_TEXT_CHARS};
 use super::charsmap::Charsmap;
-use super::split::{Pattern, PatternFile};
-use super::{Ch, MAX_TEXT_CHARS};
+use super::pattern::{Pattern, PatternFile};
 use serde::Deserialize;
 use unicode_normalization::char::{
     canonical_combining_class, compose, decompose_canonical, decompose_compatible,
@@ -20,13 +20,13 @@ pub(super) enum NormalizerFile {
         normalizers: Vec<NormalizerFile>,
     },
     BertNormalizer {
-        #[serde(default = "super::yes")]
+        #[serde(default = "super::chars::yes")]
         clean_text: bool,
-        #[serde(default = "super::yes")]
+        #[serde(default = "super::chars::yes")]
         handle_chinese_chars: bool,
         #[serde(default)]
         strip_accents: Option<bool>,
-        #[serde(default = "super::yes")]
+        #[serde(default = "super::chars::yes")]
         lowercase: bool,
     },
     #[serde(rename = "NFC")]
@@ -41,9 +41,9 @@ pub(super) enum NormalizerFile {
     Lowercase,
     StripAccents,
     Strip {
-        #[serde(default = "super::yes")]
+        #[serde(default = "super::chars::yes")]
         strip_left: bool,
-        #[serde(default = "super::yes")]
+        #[serde(default = "super::chars::yes")]
         strip_right: bool,
     },
     Replace {
