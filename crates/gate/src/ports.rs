@@ -6,7 +6,7 @@ use penstock_core::ModelVersion;
 pub use penstock_core::headers::Headers;
 pub use penstock_policy::services::Services;
 pub use penstock_tensor::content::{
-    Answer as AdapterAnswer, Blob, Item, Part, Refusal, RefusalKind, Step,
+    AdapterAnswer, AdapterRefusal, Blob, Item, Part, RefusalKind, Step,
 };
 use penstock_tensor::{InferRequest, Rejection, Tensor, Unknown};
 
@@ -148,7 +148,7 @@ pub trait ContractPort {
 pub trait AdapterPort {
     /// Begins with some items, at least one; what it was doing before is forgotten. A text of more tokens than `cut_to`,
     /// or than the model can read, is cut where `cut_to` is given.
-    fn prepare(&self, items: &[Item<'_>], cut_to: Option<u32>) -> Result<Step, Refusal>;
+    fn prepare(&self, items: &[Item<'_>], cut_to: Option<u32>) -> Result<Step, AdapterRefusal>;
     /// Goes on with the outputs of the run it asked for; the error is a sentence for the operator.
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String>;
 }

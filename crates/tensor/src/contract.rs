@@ -1,8 +1,7 @@
-//! Decides what a model's contract may say: `models/<name>/model.toml`, parsed strictly, with every
-//! fault found in one reading and each with its line, its column and its remedy.
+//! The contract of a model, `models/<name>/model.toml`. It is parsed strictly. All faults are found at once, each with its
+//! line, its column and its remedy.
 //!
-//! Unknown members are faults, because a misspelt limit that is silently ignored is worse than a
-//! model that does not load.
+//! Unknown members are faults: a misspelt limit that is silently ignored is worse than a model that does not load.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -34,12 +33,12 @@ pub use tensors::{
 use reader::{Members, Reader};
 use tensors::{Placed, Role};
 
-/// Default of `limits.max_body_bytes`: a batch of images as numbers fits, a disk image does not.
+/// Default of `limits.max_body_bytes`. A batch of images as numbers fits into it.
 pub const DEFAULT_MAX_BODY_BYTES: u64 = 16 * 1024 * 1024;
-/// Default of `limits.max_items`: larger batches gain no throughput and hold the lane for long.
+/// Default of `limits.max_items`. Larger batches gain no throughput and occupy the instance for a long time.
 pub const DEFAULT_MAX_ITEMS: u64 = 256;
 
-/// What a model takes and gives, and how much of it.
+/// The contract of a model: its inputs, outputs and limits.
 ///
 /// ```
 /// use penstock_tensor::Contract;
@@ -64,35 +63,35 @@ pub const DEFAULT_MAX_ITEMS: u64 = 256;
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Contract {
-    /// What the model does, for people.
+    /// A description of the model, for readers.
     pub description: String,
     /// The format of the model's file.
     pub format: Format,
-    /// What it takes, in the file's order; none for a model without inputs, which says `inputs = []`.
+    /// The inputs, in the file's order. A model without inputs has `inputs = []`.
     pub inputs: Vec<TensorSpec>,
-    /// What it gives, in the file's order; at least one.
+    /// The outputs, in the file's order; at least one.
     pub outputs: Vec<TensorSpec>,
     /// Bounds of symbolic axes, by axis name.
     pub axes: BTreeMap<String, AxisBounds>,
-    /// The component that turns raw content into inputs, and outputs into an answer.
+    /// The adapter that turns content into inputs, and outputs into an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterSpec>,
-    /// Other models that its adapter runs, by the name of the step.
+    /// Other models that the adapter runs, by the name of the step.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub pipeline: BTreeMap<String, PipelineStep>,
-    /// What its classes mean for `/v1/moderations`; without it the model moderates nothing.
+    /// The meaning of its classes for `/v1/moderations`; `None` if the model cannot moderate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moderation: Option<Moderation>,
-    /// How its answers are explained; without it they are not.
+    /// How its answers are explained; `None` if they cannot be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explain: Option<Explain>,
-    /// How much one request may bring.
+    /// The limits of one request.
     pub limits: Limits,
-    /// What the native host does with the model.
+    /// How the native host runs the model.
     pub engine: Engine,
-    /// How the native host joins the calls of several callers.
+    /// How the native host batches the calls of several callers.
     pub batching: Batching,
-    /// Inputs that are known to be valid. A server runs them before the model serves.
+    /// Valid example inputs. A server runs them before the model serves.
     #[serde(skip)]
     pub samples: Vec<Sample>,
 }
@@ -118,10 +117,10 @@ impl Format {
     }
 }
 
-/// How much one request may bring.
+/// The limits of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Limits {
-    /// Largest body.
+    /// Largest body in bytes.
     pub max_body_bytes: u64,
     /// Longest batch axis.
     pub max_items: u64,
@@ -137,8 +136,7 @@ impl Default for Limits {
 }
 
 impl Contract {
-    /// Parses and checks a `model.toml`. Errors with everything wrong in it, in the order of the
-    /// file, at most [`MAX_FAULTS`].
+    /// Parses and checks a `model.toml`. Errors with all its faults in the order of the file, at most [`MAX_FAULTS`].
     pub fn parse(text: &str) -> Result<Contract, Vec<ContractFault>> {
         let mut reader = Reader {
             text,
@@ -164,10 +162,9 @@ impl Contract {
         }
     }
 
-    /// The symbolic axis that counts a request's items: the first axis of every input and every
-    /// output, and an axis of nothing else. None when there is no such axis; then a request is one
-    /// item, and items of several requests cannot be joined. An axis that may be empty counts no items, and a model without
-    /// inputs has none.
+    /// The batch axis, which counts a request's items: the symbolic axis that is the first axis of every input and output,
+    /// and no other axis of them. `None` if there is no such axis; then a request is one item, and requests cannot share a
+    /// run. An axis that may be empty is no batch axis, and a model without inputs has none.
     pub fn batch_axis(&self) -> Option<&str> {
         if self.inputs.is_empty() {
             return None;
@@ -195,7 +192,7 @@ impl Contract {
         (everywhere && !empty).then_some(axis.as_str())
     }
 
-    /// Whether a request may bring tensors without elements.
+    /// Whether a request may contain tensors without elements.
     pub fn may_be_empty(&self) -> bool {
         self.inputs.iter().any(|spec| spec.may_be_empty)
     }

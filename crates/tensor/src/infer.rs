@@ -2,16 +2,15 @@
 //! Request JSON Object"): inputs with a name, a shape, a datatype and their elements in row-major
 //! order, flat or nested.
 //!
-//! An input's members may come in any order. Its elements are read at once when its name came
-//! before them, as every client in use sends it; else they are skipped, checking their syntax, and
-//! read in a second pass when the name is known.
+//! The members of an input may come in any order. If its name comes before its elements, as every known client sends it,
+//! the elements are parsed at once. Otherwise they are skipped with a check of their syntax, and parsed in a second pass
+//! when the name is known.
 //!
-//! Of Triton's extensions, the ones about binary tensors, classification and scheduling are understood.
-//! An input whose elements stand behind the JSON says so in `binary_data_size`; everything about sizes is
-//! decided here, and nothing behind the JSON is looked at ([`crate::binary`] does that).
+//! Of Triton's extensions, binary tensors, classification and scheduling are supported. An input whose elements follow the
+//! JSON has the parameter `binary_data_size`. Sizes are checked here; [`crate::binary`] reads the bytes after the JSON.
 //!
-//! Clients send members and parameters that mean nothing here. They are ignored, or refused where the operator wants that
-//! ([`Unknown`]); [`crate::parameters`] has those that are always refused. `null` means that a member was left out.
+//! Clients send members and parameters that have no meaning here. They are ignored, or refused if the operator configures
+//! that ([`Unknown`]). [`crate::parameters`] lists those that are always refused. `null` means that a member is absent.
 
 mod inputs;
 mod options;
@@ -32,51 +31,50 @@ use options::each_parameter;
 /// An inference request that meets the contract.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InferRequest {
-    /// The caller's name for the request, repeated in the answer.
+    /// The caller's id of the request, repeated in the answer.
     pub id: Option<String>,
-    /// The model that the body names beside the path. The two must agree.
+    /// The model that the body names. It must agree with the path.
     pub model_name: Option<String>,
-    /// The version that is to answer, by number or alias, where the body names one.
+    /// The version number or alias that the body names.
     pub model_version: Option<String>,
-    /// One tensor for each input, in the contract's order. Those whose elements stand behind the JSON have no
-    /// data yet.
+    /// One tensor for each input, in the contract's order. Tensors whose elements follow the JSON have no data yet.
     pub inputs: Vec<Tensor>,
-    /// The inputs whose elements stand behind the JSON, in their order there.
+    /// The inputs whose elements follow the JSON, in the order of their bytes.
     pub binary: Vec<BinaryInput>,
-    /// The outputs asked for, in the body's order; empty for all.
+    /// The requested outputs, in the body's order; empty for all.
     pub outputs: Vec<OutputRequest>,
-    /// Whether outputs are wanted as bytes that no [`OutputRequest`] is about.
+    /// Whether outputs without an [`OutputRequest`] are returned as bytes.
     pub binary_outputs: bool,
-    /// Which of the model's lines the call waits in, 1 the first to run; `None` for the default.
+    /// The priority in the model's queue; 1 runs first. `None` for the default.
     pub priority: Option<u8>,
-    /// Microseconds the call may take; `None` for the default.
+    /// The timeout of the call in microseconds; `None` for the default.
     pub timeout_us: Option<u64>,
 }
 
-/// An input whose elements stand behind the JSON.
+/// An input whose elements follow the JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BinaryInput {
-    /// Which of [`InferRequest::inputs`] it is.
+    /// Its index in [`InferRequest::inputs`].
     pub input: usize,
-    /// Which of the body's `inputs` it is.
+    /// Its index in the body's `inputs`.
     pub index: usize,
-    /// Its bytes behind the JSON.
+    /// The number of its bytes after the JSON.
     pub bytes: u64,
 }
 
-/// An output that is asked for.
+/// A requested output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputRequest {
     /// Its name in the contract.
     pub name: String,
-    /// Whether its bytes are wanted behind the JSON.
+    /// Whether it is returned as bytes after the JSON.
     pub binary: bool,
-    /// How many classes are wanted in place of the numbers; 0 for the numbers.
+    /// The number of classes to return instead of the numbers; 0 for the numbers.
     pub classes: u32,
 }
 
 impl InferRequest {
-    /// The form an output is wanted in.
+    /// The requested form of an output: whether as bytes, and the number of classes.
     pub fn form_of(&self, output: &str) -> (bool, u32) {
         let asked = self.outputs.iter().find(|asked| asked.name == output);
         asked.map_or((self.binary_outputs, 0), |asked| {
@@ -94,12 +92,11 @@ const MEMBERS: [&str; 6] = [
     "model_version",
 ];
 
-/// Parses an inference request and checks it against the contract; `tail_bytes` bytes of tensors stand behind it.
-/// No memory is taken on the word of a claimed shape or size: only for elements that have arrived.
+/// Parses an inference request and checks it against the contract. `tail_bytes` bytes of tensors follow it. Memory is
+/// allocated only for elements that have arrived, never for a claimed shape or size.
 ///
-/// Errors with everything wrong at once: `MalformedJson` where it is not JSON, `InvalidBody` where
-/// its form is wrong, `NotSupported` where it asks for what is not done here, `InvalidInputs` where a tensor does not
-/// meet the contract.
+/// Errors with all violations at once: `MalformedJson` if the body is not JSON, `InvalidBody` if its form is wrong,
+/// `NotSupported` if it asks for an unsupported feature, `InvalidInputs` if a tensor does not meet the contract.
 pub fn parse_infer(
     body: &[u8],
     tail_bytes: u64,
@@ -131,13 +128,13 @@ struct Request<'a, 'c> {
     sink: &'c mut Violations,
 }
 
-/// What inputs claim of the bytes behind the JSON.
+/// The claims of inputs on the bytes after the JSON.
 struct Tail {
-    /// How many claim some, whatever else is wrong with them.
+    /// The number of inputs that claim bytes, with or without faults.
     claims: usize,
-    /// How many of these do not say how many bytes; that has been reported.
+    /// The number of these without a valid size; each is reported already.
     unsized_claims: usize,
-    /// The sum of what is claimed; `None` beyond `u64`.
+    /// The sum of the claimed sizes; `None` beyond `u64`.
     bytes: Option<u64>,
 }
 
@@ -162,10 +159,10 @@ impl<'a, 'c> Request<'a, 'c> {
                 "id" => request.id = read_id(&mut scanner, self.sink)?,
                 "parameters" => {
                     let at = || "/parameters".to_owned();
-                    let asked = self.parameters(&mut scanner, at)?;
-                    request.binary_outputs = asked.binary_outputs;
-                    request.priority = asked.priority;
-                    request.timeout_us = asked.timeout_us;
+                    let options = self.parameters(&mut scanner, at)?;
+                    request.binary_outputs = options.binary_outputs;
+                    request.priority = options.priority;
+                    request.timeout_us = options.timeout_us;
                 }
                 "model_name" => {
                     request.model_name = read_model_name(&mut scanner, self.sink)?;
@@ -189,7 +186,7 @@ impl<'a, 'c> Request<'a, 'c> {
             self.sink
                 .form(|| missing_member("", "inputs", "an array of inputs"));
         }
-        // What the request says of all outputs may stand behind them.
+        // The parameter for all outputs may follow the outputs.
         request.outputs = outputs
             .into_iter()
             .map(|(name, binary, classes)| OutputRequest {
@@ -201,13 +198,13 @@ impl<'a, 'c> Request<'a, 'c> {
         Ok(request)
     }
 
-    /// Reads the parameters of the whole request.
+    /// Parses the parameters of the whole request.
     fn parameters(
         &mut self,
         scanner: &mut Scanner<'a>,
         at: impl Fn() -> String + Copy,
     ) -> Scan<RequestOptions> {
-        let mut asked = RequestOptions::default();
+        let mut options = RequestOptions::default();
         let (contract, sink) = (self.contract, &mut *self.sink);
         each_parameter(
             scanner,
@@ -216,13 +213,13 @@ impl<'a, 'c> Request<'a, 'c> {
             self.unknown,
             at,
             |sink, name, value| {
-                asked.take(contract, sink, at, name, &value);
+                options.take(contract, sink, at, name, &value);
             },
         )?;
-        Ok(asked)
+        Ok(options)
     }
 
-    /// Passes over a member that this form has not, and reports it where the operator wants that.
+    /// Skips an unknown member, and reports it if the operator configures that.
     fn unknown_member(
         &mut self,
         scanner: &mut Scanner<'a>,

@@ -22,7 +22,7 @@ pub(super) fn text_of(text: &str) -> Vec<Ch> {
     .collect()
 }
 
-/// The default of members of a `tokenizer.json` that are true where they are left out.
+/// The default of members of a `tokenizer.json` that are true if absent.
 pub(crate) fn yes() -> bool {
     true
 }

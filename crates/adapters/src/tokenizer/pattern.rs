@@ -1,4 +1,4 @@
-//! Decides which parts of a text a regular expression of a `tokenizer.json` matches.
+//! The regular expressions of a `tokenizer.json`, and the parts of a text that they match.
 
 use super::chars::Ch;
 use regex::Regex;
@@ -18,7 +18,7 @@ pub(super) enum PatternFile {
 /// A regular expression that is matched in time linear in the text.
 pub(super) struct Pattern {
     regex: Regex,
-    /// Whether the group `trail` stands for `\s+(?!\S)`.
+    /// Whether the group `trail` replaces `\s+(?!\S)`.
     trails: bool,
 }
 
@@ -56,7 +56,7 @@ impl Pattern {
     pub fn find(&self, text: &[Ch]) -> Vec<(Range<usize>, bool)> {
         let plain: String = text.iter().map(|ch| ch.c).collect();
         let mut found = Vec::new();
-        // Where the last part ended, and where the search goes on, in bytes; and the first in characters.
+        // The end of the last part and the start of the search, in bytes; and the former in characters.
         let (mut last, mut at, mut chars) = (0, 0, 0);
         let mut push = |range: Range<usize>, is_match: bool| {
             if !range.is_empty() {
@@ -99,8 +99,8 @@ impl Pattern {
     }
 }
 
-/// An expression with `\w` as Oniguruma has it, which the package uses for the expressions of a file: the numbers of
-/// Latin-1 belong to words, and joiners do not.
+/// Adapts `\w` in an expression to Oniguruma, which the package uses for the expressions of a file: the digits of Latin-1
+/// belong to words, and joiners do not.
 fn as_oniguruma(source: &str) -> String {
     const WORD: &str = r"[\w--[\x{200C}\x{200D}]]\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE}";
     let mut out = String::with_capacity(source.len());

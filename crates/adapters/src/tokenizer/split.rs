@@ -1,4 +1,4 @@
-//! Decides where a text is split before its pieces are looked up: the pre-tokenizers of a `tokenizer.json`.
+//! The pre-tokenizers of a `tokenizer.json`, which split a text before its pieces are looked up.
 
 use super::bytes;
 use super::chars::Ch;
@@ -11,7 +11,7 @@ use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 /// GPT-2's pattern, which `ByteLevel` means.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
-/// What becomes of what a splitter matches.
+/// The treatment of matched parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub(super) enum Behavior {
     #[serde(alias = "removed")]
@@ -26,7 +26,7 @@ pub(super) enum Behavior {
     Contiguous,
 }
 
-/// When a blank is put before a text.
+/// When a blank is added before a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Scheme {
@@ -162,7 +162,7 @@ impl Splitter {
         })
     }
 
-    /// Splits a piece; empty ones are left out. `leads` says whether the piece begins the text.
+    /// Splits a piece, without empty parts. `leads` says whether the piece begins the text.
     fn split(&self, piece: Vec<Ch>, leads: bool) -> Vec<Vec<Ch>> {
         match self {
             Self::Sequence(all) => {
@@ -265,7 +265,7 @@ fn apart(piece: &[Ch], behavior: Behavior, is_match: impl Fn(char) -> bool) -> V
     cut(piece, found, behavior)
 }
 
-/// Cuts a piece into parts, and treats those that match as is wanted.
+/// Cuts a piece into parts, and applies the behavior to matched ones.
 fn cut(piece: &[Ch], found: Vec<(Range<usize>, bool)>, behavior: Behavior) -> Vec<Vec<Ch>> {
     let mut ranges: Vec<Range<usize>> = Vec::with_capacity(found.len());
     let mut before = None;

@@ -1,7 +1,7 @@
 //! Has an adapter prepare items, and checks the tensors it makes like those of any caller: the adapter is a component of its
 //! own.
 
-use crate::ports::{AdapterPort, Item, Refusal, Step};
+use crate::ports::{AdapterPort, AdapterRefusal, Item, Step};
 use crate::problem::{broken_adapter, content_refused};
 use penstock_core::{Code, Problem};
 use penstock_tensor::check::NOT_FINITE;
@@ -11,7 +11,7 @@ use penstock_tensor::{Contract, Tensor};
 /// Why items could not be prepared.
 pub(crate) enum Unprepared {
     /// The adapter refuses one of them.
-    Refused(Refusal),
+    Refused(AdapterRefusal),
     /// The adapter is broken.
     Broken(Problem),
 }

@@ -1,30 +1,30 @@
-//! Decides what a contract may say about the adapter of a model.
+//! The adapter of a model in its contract.
 
 use super::reader::Reader;
 use serde::Serialize;
 use toml::Spanned;
 use toml::de::DeValue;
 
-/// Largest file that an adapter reads: the tokenizer.json of a model of a hundred languages has 17 MB.
+/// Largest file that an adapter reads, in bytes. The tokenizer.json of a model for a hundred languages has 17 MB.
 pub const MAX_ADAPTER_FILE_BYTES: u64 = 20 << 20;
 
-/// Which adapter serves the model.
+/// The adapter that serves a model, and its files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AdapterSpec {
     /// The adapter component's name.
     pub name: String,
-    /// A file beside `model.toml` that is handed to it.
+    /// The configuration file beside `model.toml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
-    /// A `tokenizer.json` beside `model.toml`, handed to it as the member `tokenizer` of its configuration.
+    /// A `tokenizer.json` beside `model.toml`, which becomes the member `tokenizer` of its configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
-    /// A `config.json` as transformers writes it, handed to it as the member `model_config`.
+    /// A `config.json` of transformers, which becomes the member `model_config` of its configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_config: Option<String>,
-    /// What becomes of token ids in `/v1/embeddings`.
+    /// The treatment of token ids in `/v1/embeddings`.
     pub tokens: Tokens,
-    /// What becomes of a text with more tokens than the model can read.
+    /// The treatment of a text with more tokens than the model can read.
     pub too_long: TooLong,
 }
 
@@ -36,8 +36,8 @@ impl AdapterSpec {
     }
 }
 
-/// What becomes of token ids where a client sends them in place of a text. OpenAI's clients take a text apart by one of
-/// OpenAI's vocabularies, also for models they do not know; ids of another vocabulary give a wrong vector and no error.
+/// The treatment of token ids that a client sends instead of a text. OpenAI's clients tokenize a text with a vocabulary of
+/// OpenAI, even for models that they do not know. Ids of another vocabulary give a wrong vector without an error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tokens {
@@ -48,11 +48,11 @@ pub enum Tokens {
     Accept,
 }
 
-/// What becomes of a text with more tokens than the model can read.
+/// The treatment of a text with more tokens than the model can read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TooLong {
-    /// It is refused: the answer for its beginning would pass for one for the whole.
+    /// It is refused: an answer for its beginning would look like an answer for the whole text.
     #[default]
     Refuse,
     /// It is cut at its end.

@@ -1,4 +1,4 @@
-//! Which other models an adapter runs to answer one call.
+//! The other models that an adapter runs to answer one call.
 
 use super::reader::{MAX_NAME_BYTES, Reader};
 use serde::Serialize;
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::DeValue;
 
-/// Most steps of a pipeline beside the model itself. A call of any of them costs a run.
+/// Most steps of a pipeline, without the model itself. Each step costs a run.
 pub const MAX_STEPS: usize = 8;
 
 /// A model at one version.
@@ -14,7 +14,7 @@ pub const MAX_STEPS: usize = 8;
 pub struct PipelineStep {
     /// The model's name.
     pub model: String,
-    /// Its version: an answer of the pipeline comes from the same graphs every time.
+    /// Its version. It is fixed, so that answers always come from the same graphs.
     pub version: u64,
 }
 

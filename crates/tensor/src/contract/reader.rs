@@ -1,6 +1,6 @@
-//! Reads the values of a `model.toml`, and collects every fault with its line, its column and its remedy.
+//! Reads the values of a `model.toml`, and collects all faults with their line, column and remedy.
 
-use crate::rejection::excerpt;
+use crate::excerpt::excerpt;
 use std::fmt;
 use std::ops::Range;
 use toml::Spanned;
@@ -8,19 +8,19 @@ use toml::de::{DeTable, DeValue};
 
 /// Longest name of a symbolic axis, an adapter or a configuration file.
 pub const MAX_NAME_BYTES: usize = 64;
-/// Faults reported of one file; somebody who mends these reads it anew anyway.
+/// Most faults that are reported for one file.
 pub const MAX_FAULTS: usize = 100;
 
-/// One thing wrong with a `model.toml`.
+/// One fault of a `model.toml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContractFault {
     /// Line, from 1.
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// What is wrong.
+    /// The fault.
     pub message: String,
-    /// What to do about it.
+    /// How to correct it.
     pub remedy: String,
 }
 
@@ -36,11 +36,11 @@ impl fmt::Display for ContractFault {
 
 impl std::error::Error for ContractFault {}
 
-/// A table's members by name, the ones that were asked for struck off.
+/// The members of a table that were not read yet.
 pub(super) struct Members<'t, 'i> {
-    /// Where the table is, for a member that is missing.
+    /// The place of the table, for a missing member.
     span: Range<usize>,
-    /// How to call it in a message.
+    /// The name of the table in messages.
     what: &'static str,
     entries: Vec<(&'t str, Range<usize>, &'t Spanned<DeValue<'i>>)>,
     known: Vec<&'static str>,

@@ -1,10 +1,10 @@
-//! Decides what a contract may say about inputs and outputs: names, datatypes, shapes, ranges, axes and labels.
+//! The inputs and outputs of a contract: names, datatypes, shapes, ranges, axes and labels.
 
 use super::reader::{MAX_NAME_BYTES, Members, Reader};
 use crate::datatype::Datatype;
+use crate::excerpt::excerpt;
 use crate::fp8::Fp8;
 use crate::number::narrowed;
-use crate::rejection::excerpt;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,15 +12,15 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::DeValue;
 
-/// Most axes of one tensor; ONNX operators in use stop at eight or so.
+/// Most axes of one tensor. ONNX operators in use have about eight at most.
 pub const MAX_RANK: usize = 16;
-/// Most inputs, and most outputs. Models of tables have an input for each column, so 80 are usual. Names are looked up one
-/// by one, and a call is bounded by the square of this: 256 names of a few bytes are compared in some ten microseconds.
+/// Most inputs, and most outputs. Models of tables have an input for each column; 80 are usual. Names are compared one by
+/// one, so the cost of a call is bounded by the square of this, some ten microseconds.
 pub const MAX_TENSORS: usize = 256;
-/// Longest name of a tensor: it is repeated in messages, metrics and responses.
+/// Longest name of a tensor, in bytes. Messages, metrics and answers repeat it.
 pub const MAX_TENSOR_NAME_BYTES: usize = 256;
 
-/// Names `:predict` gives to what it derives from labels, so an output cannot have them too.
+/// Members that `:predict` derives from labels. An output cannot have these names.
 pub const DERIVED_MEMBERS: [&str; 3] = ["label", "confidence", "top"];
 
 /// One input or output.
@@ -41,14 +41,14 @@ pub struct TensorSpec {
     /// Inputs only: whether NaN and infinity may be sent. `minimum` and `maximum` then bound the finite elements.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub allow_non_finite: bool,
-    /// What it means, for people.
+    /// A description, for readers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Inputs: a call may leave it out, because the graph has a value for it. Outputs: an answer may be without it, because
-    /// the graph declares it as an optional.
+    /// Inputs: a call may omit it, because the graph has a default. Outputs: an answer may lack it, because the graph
+    /// declares it as optional.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
-    /// Whether one of its axes may be empty, as shape and `[axes]` say.
+    /// Whether one of its axes may be empty, by its shape and `[axes]`.
     #[serde(skip)]
     pub may_be_empty: bool,
     /// Outputs only: the name of each class along the last axis.
@@ -62,7 +62,7 @@ pub struct TensorSpec {
 pub enum Dim {
     /// Always this many elements; 0 for an axis that is always empty.
     Fixed(u64),
-    /// As many as a request brings; the same name means the same number within a request.
+    /// As many as a request has. The same name means the same length within a request.
     Symbol(String),
 }
 
@@ -94,21 +94,21 @@ impl fmt::Display for Bound {
     }
 }
 
-/// How long a symbolic axis may be.
+/// The bounds of a symbolic axis.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AxisBounds {
-    /// Least length, 1 where the contract does not say; 0 for an axis that may be empty.
+    /// Least length, 1 by default; 0 for an axis that may be empty.
     pub min: u64,
-    /// Greatest length; none when only the body's size bounds it.
+    /// Greatest length; `None` if only the size of the body bounds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<u64>,
-    /// What the axis is, for people.
+    /// A description of the axis, for readers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 }
 
 impl TensorSpec {
-    /// The shape as people write it, e.g. `[N, 2048]`.
+    /// The shape as text, e.g. `[N, 2048]`.
     pub fn shape_text(&self) -> String {
         let axes: Vec<String> = self.shape.iter().map(Dim::to_string).collect();
         format!("[{}]", axes.join(", "))
@@ -128,8 +128,8 @@ impl TensorSpec {
     }
 }
 
-/// A shape as the Open Inference Protocol carries it: a scalar is an axis of one element, because a model's configuration has no
-/// tensor without axes (Triton's `reshape`).
+/// A shape in the Open Inference Protocol. A scalar is an axis of one element there, because a model's configuration has no
+/// tensors without axes (Triton's `reshape`).
 pub fn wire_shape(shape: &[u64]) -> &[u64] {
     match shape {
         [] => &[1],
@@ -137,7 +137,7 @@ pub fn wire_shape(shape: &[u64]) -> &[u64] {
     }
 }
 
-/// The shape as the Open Inference Protocol's metadata gives it: `-1` for an axis of variable length, `[1]` for a scalar as in
+/// A shape in the metadata of the Open Inference Protocol: `-1` for an axis of variable length, `[1]` for a scalar as in
 /// [`wire_shape`].
 pub fn dims_oip(spec: &TensorSpec) -> Vec<i64> {
     let length = |dim: &Dim| match dim {
@@ -165,13 +165,13 @@ impl Role {
     }
 }
 
-/// Where the parts of a tensor's entry stand, for checks that span several of them.
+/// A tensor's entry with the places of its parts, for checks that span several parts.
 pub(super) struct Placed {
     pub(super) spec: TensorSpec,
     pub(super) name_span: Range<usize>,
     pub(super) dim_spans: Vec<Range<usize>>,
     pub(super) labels_span: Range<usize>,
-    /// False where a part was faulty and replaced, so that checks on the whole are left out.
+    /// False if a part had a fault and was replaced; then checks of the whole are skipped.
     pub(super) whole: bool,
 }
 
@@ -405,7 +405,7 @@ impl Reader<'_> {
             return None;
         }
         if let Some((least, greatest)) = datatype.integer_range() {
-            // TOML's integers end at 64 signed bits, so a bound of a UINT64 does too.
+            // TOML's integers have 64 signed bits, so a bound of a UINT64 does too.
             let least = i64::try_from(least).unwrap_or(i64::MIN);
             let greatest = i64::try_from(greatest).unwrap_or(i64::MAX);
             let label = format!("{name} for {datatype}");
@@ -507,7 +507,7 @@ impl Reader<'_> {
         axes
     }
 
-    /// What labels ask of outputs, apart from their axes.
+    /// Checks the labels of outputs, apart from their axes.
     pub(super) fn labels(&mut self, outputs: &[Placed]) {
         let mut labelled = outputs.iter().filter(|placed| placed.spec.labels.is_some());
         if labelled.next().is_none() {
@@ -533,7 +533,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Labels count along the last axis, and each item must have one row of them.
+    /// Checks the axes of labelled outputs: labels count along the last axis, and each item has one row of them.
     pub(super) fn labelled_axes(&mut self, batch_axis: Option<&str>, outputs: &[Placed]) {
         for placed in outputs {
             let Some(labels) = &placed.spec.labels else {

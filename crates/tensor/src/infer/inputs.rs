@@ -1,12 +1,13 @@
-//! Decides what the `inputs` of an inference request mean, and whether each meets the contract.
+//! Parses the `inputs` of an inference request, and checks each against the contract.
 
 use super::options::{each_parameter, whole};
 use super::{BinaryInput, Request, Tail};
 use crate::check::{self, Role, Shaped, shape_text};
 use crate::contract::{MAX_RANK, TensorSpec};
+use crate::excerpt::excerpt;
 use crate::json::{Kind, Names, Scan, Scanner};
 use crate::parameters::Of;
-use crate::rejection::{Mark, excerpt};
+use crate::rejection::Mark;
 use crate::tensor::{BYTES_PREFIX_BYTES, Tensor, elements};
 use crate::values::{self, Place, Values, missing_member, wrong_type};
 use penstock_core::Violation;
@@ -14,7 +15,7 @@ use std::borrow::Cow;
 
 const INPUT_MEMBERS: [&str; 5] = ["name", "shape", "datatype", "parameters", "data"];
 
-/// What is known of an input's elements.
+/// The elements of an input, as far as they are parsed.
 #[derive(Default)]
 enum Data {
     /// No such member yet.
@@ -23,11 +24,11 @@ enum Data {
     /// Skipped; they begin at this offset.
     At(usize),
     Read(Values),
-    /// Given but of no use; what is wrong has been reported.
+    /// Present but not usable; the fault is reported already.
     Useless,
 }
 
-/// The members of one input, as far as they are read.
+/// The members of one input, as far as they are parsed.
 #[derive(Default)]
 struct Members<'a, 'c> {
     has_name: bool,
@@ -36,41 +37,41 @@ struct Members<'a, 'c> {
     shape: Option<Vec<u64>>,
     has_datatype: bool,
     datatype: Option<Cow<'a, str>>,
-    /// Whether its datatype is not the contract's, or cannot be read; reported where it was met.
+    /// Whether its datatype differs from the contract's or is not valid; reported already.
     is_unusable: bool,
     data: Data,
     binary: Binary,
-    /// Where violations of the elements begin and end. They are withdrawn if the datatype turns out to be another.
+    /// The range of violations of the elements. They are withdrawn if the datatype turns out to be another.
     elements_mark: Option<(Mark, Mark)>,
 }
 
-/// Where an input states its bytes behind the JSON.
+/// The pointer to the size of an input's bytes after the JSON.
 fn binary_size_pointer(index: usize) -> String {
     format!("/inputs/{index}/parameters/binary_data_size")
 }
 
-/// An input that names one of the contract's.
+/// A parsed input of the contract.
 struct NamedInput<'c> {
     spec: &'c TensorSpec,
     shape: Vec<u64>,
     data: Vec<u8>,
-    /// Which of the body's inputs it is.
+    /// Its index in the body's inputs.
     index: usize,
-    /// Its bytes behind the JSON, where they stand there.
+    /// The number of its bytes after the JSON, if its elements are there.
     binary: Option<u64>,
     pointer: String,
     fits: bool,
 }
 
-/// Where an input's elements stand, as its parameters tell.
+/// The place of an input's elements by its parameters.
 #[derive(Default)]
 enum Binary {
-    /// Not behind the JSON.
+    /// Not after the JSON.
     #[default]
     Absent,
-    /// So many bytes behind it.
+    /// This many bytes after the JSON.
     Bytes(u64),
-    /// Said in a way that is of no use, which has been reported.
+    /// Not valid; reported already.
     Useless,
 }
 
@@ -118,7 +119,7 @@ impl<'a, 'c> Request<'a, 'c> {
         if self.sink.count() > 0 {
             return Ok((Vec::new(), Vec::new()));
         }
-        // All inputs but optional ones are there, each once, so below they have the contract's order.
+        // All required inputs are present, each once, so from here on they have the contract's order.
         let sent: Vec<&str> = (self.contract.inputs.iter())
             .map(|spec| spec.name.as_str())
             .filter(|name| read.iter().any(|one| one.spec.name == *name))
@@ -209,14 +210,14 @@ impl<'a, 'c> Request<'a, 'c> {
         Ok(())
     }
 
-    /// Reads `data`, where it is known by now which input it belongs to. Otherwise its place is kept.
+    /// Parses `data` if the input is known already. Otherwise keeps its offset.
     fn input_data(
         &mut self,
         scanner: &mut Scanner<'a>,
         index: usize,
         read: &mut Members<'a, 'c>,
     ) -> Scan<()> {
-        // As if it were not there; the elements stand behind the JSON, or are missing.
+        // Treated as absent: the elements follow the JSON, or are missing.
         if scanner.skip_null()? {
             return Ok(());
         }
@@ -251,7 +252,7 @@ impl<'a, 'c> Request<'a, 'c> {
         Ok(())
     }
 
-    /// Reports the members that an input lacks, and elements that it gives twice.
+    /// Reports missing members of an input, and elements that are given twice.
     fn missing_members(&mut self, index: usize, read: &mut Members<'a, 'c>) {
         let has_data = !matches!(read.data, Data::Absent);
         let is_binary = !matches!(read.binary, Binary::Absent);
@@ -288,7 +289,7 @@ impl<'a, 'c> Request<'a, 'c> {
         }
     }
 
-    /// Holds an input that was read against the contract; `None` where it cannot be used.
+    /// Checks a parsed input against the contract; `None` if it cannot be used.
     fn checked_input(
         &mut self,
         index: usize,
@@ -318,7 +319,7 @@ impl<'a, 'c> Request<'a, 'c> {
             });
         }
         let at_shape = || format!("{}/shape", here());
-        // A model's configuration has no scalars: there they are an axis of one element (Triton's `reshape`).
+        // A model's configuration has no scalars; they are an axis of one element (Triton's `reshape`).
         if spec.shape.is_empty() && shape.as_deref() == Some(&[1]) {
             shape = Some(Vec::new());
         }
@@ -365,7 +366,7 @@ impl<'a, 'c> Request<'a, 'c> {
         }))
     }
 
-    /// Reads an input's parameters: whether its elements stand behind the JSON.
+    /// Parses an input's parameters, which say whether its elements follow the JSON.
     fn input_parameters(&mut self, scanner: &mut Scanner<'a>, index: usize) -> Scan<Binary> {
         let at = || format!("/inputs/{index}/parameters");
         let mut binary = Binary::Absent;
@@ -394,7 +395,7 @@ impl<'a, 'c> Request<'a, 'c> {
         Ok(binary)
     }
 
-    /// Checks the size of an input that stands behind the JSON, as far as shape and datatype tell it.
+    /// Checks the size of an input's bytes after the JSON against its shape and datatype.
     fn binary_size(
         &mut self,
         bytes: u64,
@@ -404,7 +405,7 @@ impl<'a, 'c> Request<'a, 'c> {
     ) -> bool {
         let count = elements(shape);
         let fixed = spec.datatype.size_bytes();
-        // An element of BYTES has its length before it, at least.
+        // An element of BYTES takes at least the bytes of its length.
         let least = fixed.unwrap_or(BYTES_PREFIX_BYTES) as u64;
         let needed = count.and_then(|count| count.checked_mul(least));
         let agrees = match (fixed, needed) {
@@ -521,7 +522,7 @@ impl<'a, 'c> Request<'a, 'c> {
         Ok(usable.then_some(shape))
     }
 
-    /// Reads `data`: flat when its first element is no array.
+    /// Parses `data`. It is flat if its first element is not an array.
     fn elements(
         &mut self,
         scanner: &mut Scanner<'a>,
@@ -537,9 +538,9 @@ impl<'a, 'c> Request<'a, 'c> {
         }
     }
 
-    /// Checks that as many elements came as the shape says, nested as it says if nested.
+    /// Checks the number of elements against the shape, and their nesting if they are nested.
     fn count(&mut self, values: &Values, shape: &[u64], spec: &TensorSpec, index: usize) -> bool {
-        // Ragged or too deep: reported where it was met.
+        // Ragged or too deep; reported already.
         let Some(nested) = &values.shape else {
             return false;
         };
@@ -568,7 +569,7 @@ impl<'a, 'c> Request<'a, 'c> {
         agrees
     }
 
-    /// Checks that as many bytes stand behind the JSON as inputs claim.
+    /// Checks that the bytes after the JSON are as many as the inputs claim.
     fn check_tail(&mut self, tail_bytes: u64) {
         let Tail {
             claims,

@@ -1,14 +1,15 @@
-//! Decides what the parameters of an inference request ask for.
+//! Parses the parameters of an inference request.
 
 use crate::contract::Contract;
+use crate::excerpt::excerpt;
 use crate::json::{Kind, Names, Scan, Scanner};
 use crate::parameters::{self, Of, Unknown, Verdict};
-use crate::rejection::{Violations, excerpt};
+use crate::rejection::Violations;
 use crate::values::{ParameterValue, read_parameter, wrong_type};
 use penstock_core::Violation;
 use penstock_core::violation::escape_pointer_token;
 
-/// What the parameters of a whole request ask for.
+/// The options in the parameters of a whole request.
 #[derive(Default)]
 pub(crate) struct RequestOptions {
     pub(crate) binary_outputs: bool,
@@ -17,7 +18,7 @@ pub(crate) struct RequestOptions {
 }
 
 impl RequestOptions {
-    /// Takes one of the parameters that a request has.
+    /// Applies one parameter of the request.
     pub(crate) fn take(
         &mut self,
         contract: &Contract,
@@ -32,7 +33,7 @@ impl RequestOptions {
             }
             "priority" => {
                 let level = whole(sink, at, name, value, "a priority level; 1 runs first");
-                // As Triton does: 0 and a level the model has not are its default.
+                // As in Triton, 0 and an unknown level mean the model's default.
                 let levels = 1..=contract.batching.priority_levels;
                 let level = level.and_then(|level| u8::try_from(level).ok());
                 self.priority = level.filter(|level| levels.contains(level));
@@ -46,7 +47,7 @@ impl RequestOptions {
     }
 }
 
-/// Reads an object of parameters, and gives `take` each that is acted on there, with its value. `null` is no object.
+/// Parses an object of parameters, and calls `take` with each supported one. `null` counts as absent.
 pub(super) fn each_parameter(
     scanner: &mut Scanner<'_>,
     sink: &mut Violations,
@@ -74,7 +75,7 @@ pub(super) fn each_parameter(
     Ok(())
 }
 
-/// Reads the value of one parameter, and gives it where something acts on it. `at` is where the parameter's parent stands.
+/// Parses the value of one parameter, and returns it if the parameter is supported. `at` is the pointer to its parent.
 pub(crate) fn taken(
     scanner: &mut Scanner<'_>,
     sink: &mut Violations,
@@ -82,7 +83,7 @@ pub(crate) fn taken(
     (of, unknown): (Of, Unknown),
     at: impl Fn() -> String + Copy,
 ) -> Scan<Option<ParameterValue>> {
-    // What nothing here knows may have any value, and is passed over.
+    // An unknown parameter may have any value; skip it.
     if !parameters::is_known(name) {
         if unknown == Unknown::Refuse {
             sink.form(|| unknown_parameter(&at(), name, of));
@@ -135,7 +136,7 @@ fn parameter_pointer(parent: &str, name: &str) -> String {
     format!("{parent}/{}", escape_pointer_token(&excerpt(name)))
 }
 
-/// Takes a parameter that is true or false.
+/// Reads a parameter that is true or false.
 pub(super) fn truth(
     sink: &mut Violations,
     parent: impl Fn() -> String,
@@ -153,7 +154,7 @@ pub(super) fn truth(
     None
 }
 
-/// Takes a parameter that is a whole number, not negative.
+/// Reads a parameter that is a whole number of at least 0.
 pub(super) fn whole(
     sink: &mut Violations,
     parent: impl Fn() -> String,

@@ -1,4 +1,4 @@
-//! Decides which outputs an inference request asks for, and in which form.
+//! Parses the requested outputs of an inference request, and their form.
 
 use super::Request;
 use super::options::{each_parameter, truth, whole};
@@ -11,7 +11,7 @@ use penstock_core::Violation;
 
 const OUTPUT_MEMBERS: [&str; 2] = ["name", "parameters"];
 
-/// An output's name, whether its own parameters want it as bytes, and how many classes they want.
+/// An output's name, and its own parameters: whether as bytes, and the number of classes.
 pub(super) type RequestedOutput = (String, Option<bool>, u32);
 
 impl<'a> Request<'a, '_> {
@@ -120,7 +120,7 @@ impl<'a> Request<'a, '_> {
         Ok(Some((spec.name.clone(), binary, classes)))
     }
 
-    /// Reads an output's parameters: the form it is wanted in.
+    /// Parses an output's parameters, which say its form.
     fn output_parameters(
         &mut self,
         scanner: &mut Scanner<'a>,
