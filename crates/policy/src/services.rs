@@ -1,4 +1,4 @@
-//! The services of all policies, as the gate is given them. A new policy adds its service here, and its step to the gate's
+//! The services of all policies, as the gate gets them. A new policy adds its service here, and its step to the gate's
 //! pipeline.
 
 use crate::auth::service::AuthService;
@@ -11,7 +11,7 @@ use crate::usage::service::UsageService;
 
 /// Opens the policies. An error is a sentence for the operator.
 pub trait Services {
-    /// Who may call, by the policy.
+    /// The authentication of the policy.
     type Auth: AuthService;
     /// The limits of the policy.
     type Quota: QuotaService;
@@ -19,12 +19,12 @@ pub trait Services {
     type Idempotency: IdempotencyService;
     /// The usage counters of the policy.
     type Usage: UsageService;
-    /// The results that are kept.
+    /// The cache of results.
     type Cache: CacheService;
-    /// How calls are spread over versions.
+    /// The rollouts of model versions.
     type Rollouts: RolloutService;
 
-    /// Opens who may call.
+    /// Opens the authentication of a policy.
     fn open_auth(&self, policy: &str, environment: Environment) -> Result<Self::Auth, String>;
     /// Opens the limits of a policy.
     fn open_quota(&self, policy: &str) -> Result<Self::Quota, String>;
@@ -32,8 +32,8 @@ pub trait Services {
     fn open_idempotency(&self, policy: &str) -> Result<Self::Idempotency, String>;
     /// Opens the usage counters of a policy.
     fn open_usage(&self, policy: &str) -> Result<Self::Usage, String>;
-    /// Opens the cache. Which models have one is the gate's to know.
+    /// Opens the cache. The gate knows which models have one.
     fn open_cache(&self) -> Self::Cache;
-    /// Opens the rollouts. What they say changes while the server runs.
+    /// Opens the rollouts. They change while the server runs.
     fn open_rollouts(&self) -> Self::Rollouts;
 }

@@ -8,7 +8,7 @@ mod quota_common;
 use penstock_policy::quota::gcra;
 use penstock_policy::quota::limits::{Algorithm, Unit};
 use penstock_policy::quota::swap::Verdict;
-use penstock_policy::quota::{Ask, Cost, Limit, Quota, QuotaDocument, RefusalKind};
+use penstock_policy::quota::{Cost, Limit, Quota, QuotaDocument, RefusalKind, StoreAccess};
 use penstock_testkit::sim::Entry;
 use penstock_testkit::{Faults, Random, Sim};
 use quota_common::*;
@@ -189,7 +189,11 @@ async fn one_call(
         }
     };
     let admitted = quota
-        .admit(Ask::new(&kv, now, random.bits()), &call(&caller), cost)
+        .admit(
+            StoreAccess::new(&kv, now, random.bits()),
+            &call(&caller),
+            cost,
+        )
         .await;
     match admitted {
         Err(refusal) => {
@@ -201,9 +205,9 @@ async fn one_call(
             note(Unit::Requests, cost.requests, now);
             note(Unit::Bytes, cost.bytes, now);
             let now = clock(&sim);
-            let ask = Ask::new(&kv, now, random.bits());
+            let store = StoreAccess::new(&kv, now, random.bits());
             if quota
-                .charge_items(ask, &mut admission, items)
+                .charge_items(store, &mut admission, items)
                 .await
                 .is_err()
             {
@@ -218,11 +222,11 @@ async fn one_call(
                 log.borrow_mut().used.append(&mut used);
                 sim.sleep(random.below(4_000)).await;
                 drop(running);
-                let ask = Ask::new(&kv, clock(&sim), random.bits());
+                let store = StoreAccess::new(&kv, clock(&sim), random.bits());
                 if !ran {
-                    quota.refund_items(ask, &mut admission).await;
+                    quota.refund_items(store, &mut admission).await;
                 }
-                quota.settle(ask, admission, 0).await;
+                quota.settle(store, admission, 0).await;
             }
         }
     }
@@ -517,10 +521,10 @@ fn a_lying_store_is_never_trusted() {
                     let now = sim2.now_ms();
                     let probed = if lying {
                         let kv = LyingSwap(sim2.kv());
-                        quota.probe_swap(Ask::new(&kv, now, random)).await
+                        quota.probe_swap(StoreAccess::new(&kv, now, random)).await
                     } else {
                         let kv = sim2.kv();
-                        quota.probe_swap(Ask::new(&kv, now, random)).await
+                        quota.probe_swap(StoreAccess::new(&kv, now, random)).await
                     };
                     if probed.is_ok() {
                         let mut asked = asked.borrow_mut();

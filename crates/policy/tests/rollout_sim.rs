@@ -7,7 +7,7 @@
 #![allow(missing_docs)]
 
 use penstock_core::ModelVersion;
-use penstock_policy::rollout::edit::{Change, Surroundings};
+use penstock_policy::rollout::edit::{Change, Environment};
 use penstock_policy::rollout::judge::{
     self, Outcome, Verdict, counter, is_to_judge, judge, numbers,
 };
@@ -40,7 +40,7 @@ fn alias(text: &str) -> Alias {
 }
 
 fn change(rollouts: &mut Rollouts, change: Change, random: u64) {
-    let around = Surroundings {
+    let around = Environment {
         versions: &versions(),
         tripped: None,
         now_ms: NOON_MS,
@@ -491,7 +491,7 @@ async fn administrate(sim: Sim, kv: SimKv, told: Rc<RefCell<Told>>, skew_ms: u64
             "m",
             now_ms,
             |rollouts: &mut Rollouts, _: Option<&str>| {
-                let around = Surroundings {
+                let around = Environment {
                     versions: &versions(),
                     tripped: None,
                     now_ms,

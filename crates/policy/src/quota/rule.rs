@@ -1,9 +1,8 @@
-//! One limit at work: charges, refunds and releases against the store, by the decisions of
-//! [`super::window`], [`super::gcra`] and [`super::concurrency`].
+//! Applies one limit to the store: charges, refunds and releases, by the decisions of [`super::window`],
+//! [`super::gcra`] and [`super::concurrency`].
 //!
-//! An increment whose reply was lost may or may not have been applied. It is never refunded: a refund
-//! of what was not charged would admit more than the limit, a charge that stays admits less until its
-//! window has passed.
+//! An increment whose reply was lost may or may not have been applied. It is never refunded. A refund without a
+//! charge would admit more than the limit; a charge that stays admits less until its window has passed.
 
 mod buckets;
 mod counters;
@@ -18,31 +17,32 @@ use super::limits::{Algorithm, DEFAULT_LEASE_S, DEFAULT_MAX_WAIT_MS, Dimension, 
 use super::memory::{Local, Memory, Seen};
 use super::register::Register;
 use super::status::{Status, StoreFailures};
-use super::store::{Ask, CLOCK_SPREAD_MS, read_counter};
+use super::store::{CLOCK_SPREAD_MS, StoreAccess, read_counter};
 use super::window;
 use jiff::tz::TimeZone;
 use penstock_core::{Kv, KvError};
 use std::fmt::Write;
 
-/// How long a refusal is given again from memory: a refund or a release elsewhere is noticed after
-/// this time at the latest, and a flood costs each instance one trip in it.
+/// Time for which a refusal is repeated from memory. A refund or a release on another instance is noticed after this
+/// time at the latest, and a flood costs each instance one read of the store in this time.
 pub const REFUSED_FROM_MEMORY_MS: u64 = 1_000;
 
-/// Shortest width of the index of a limit's entries: a sweep asks for every bucket in turn.
+/// Shortest width of a limit's index, in milliseconds. A sweep reads every bucket in turn.
 const MIN_INDEX_WIDTH_MS: u64 = 120_000;
 
-/// Widths of the index for calendar periods: longer than the longest day and month (25 hours, 31 days
-/// and an hour), with room for a zone that changes its mind.
+/// Width of the index for calendar days: longer than the longest day (25 hours), with room for a change of the time
+/// zone's rules.
 const DAY_WIDTH_MS: u64 = 26 * 3_600_000;
+/// Width of the index for calendar months: longer than the longest month (31 days and an hour).
 const MONTH_WIDTH_MS: u64 = 32 * 86_400_000;
 
-/// One limit, and what an instance knows of it.
+/// One limit, and what an instance remembers about it.
 #[derive(Debug)]
 pub struct Rule {
-    /// What the operator asked for.
+    /// The configured limit.
     pub limit: Limit,
-    /// What distinguishes its counters from those of another limit, and from its own under other
-    /// settings, where they would mean something else.
+    /// Part of the names of its counters. It differs between limits, and between settings under which a counter means
+    /// something else.
     pub family: String,
     kind: Kind,
     register: Register,
@@ -55,7 +55,7 @@ enum Kind {
     Calendar {
         period: Period,
         zone: TimeZone,
-        /// The period last asked for: finding it is dearer than a trip to a store in memory.
+        /// The period that was looked up last. A lookup costs more than an operation of a store in memory.
         last: Option<Span>,
     },
     Bucket {
@@ -74,7 +74,7 @@ struct Window {
     sliding: bool,
 }
 
-/// A window at one moment.
+/// The window that contains a moment.
 #[derive(Clone, Copy, Debug)]
 struct At {
     span: Span,
@@ -91,7 +91,7 @@ impl At {
         now_ms.saturating_sub(self.span.start_ms)
     }
 
-    /// Until when anybody reads its counter.
+    /// The time after which no instance reads its counter.
     fn matters_until_ms(&self) -> u64 {
         let faded = if self.sliding { self.width_ms() } else { 0 };
         self.span.end_ms + faded + CLOCK_SPREAD_MS
@@ -99,7 +99,7 @@ impl At {
 }
 
 impl Rule {
-    /// A rule for a limit without faults, one of `count`; `None` for one with.
+    /// A rule for a limit, one of `count`; `None` for a limit with faults.
     pub fn new(limit: Limit, count: usize) -> Option<Self> {
         let kind = match limit.algorithm {
             Algorithm::SlidingWindow | Algorithm::FixedWindow => Kind::Window(Window {
@@ -141,8 +141,8 @@ impl Rule {
                 lease_ms: limit.lease_s.unwrap_or(DEFAULT_LEASE_S) * 1000,
             },
         };
-        // Entries in windows as wide as the index matter until the end of the window after theirs,
-        // which is when the index lets them go; others for twice as long as they are wide.
+        // If windows are as wide as the index, an entry matters until the end of the next window, when the index
+        // deletes it. Other entries matter for twice their width.
         let aligned = |width: u64| {
             if width < MIN_INDEX_WIDTH_MS / 2 {
                 MIN_INDEX_WIDTH_MS
@@ -157,7 +157,7 @@ impl Rule {
                 Period::Day => DAY_WIDTH_MS,
                 Period::Month => MONTH_WIDTH_MS,
             },
-            // Holds for the windows it falls back to as well, which are no longer.
+            // The windows of the fallback are no longer than this.
             Kind::Bucket { bucket, .. } => 2 * bucket.generation_ms(),
         };
         Some(Self {
@@ -169,7 +169,7 @@ impl Rule {
         })
     }
 
-    /// What it counts separately.
+    /// The dimensions that it counts separately.
     pub fn per(&self) -> &[Dimension] {
         &self.limit.per
     }
@@ -179,7 +179,7 @@ impl Rule {
         matches!(self.kind, Kind::Bucket { .. })
     }
 
-    /// How the limit stands, for the answer to a call.
+    /// The status of the limit for an answer.
     pub fn status(&mut self, standing: Standing, over: bool, sound: bool, now_ms: u64) -> Status {
         let (limit, window_ms) = self.extent(sound, now_ms);
         Status {
@@ -194,7 +194,7 @@ impl Rule {
         }
     }
 
-    /// Units and, where there is one, the window's length in milliseconds.
+    /// The units of the limit, and the length of its window in milliseconds if it has one.
     fn extent(&mut self, sound: bool, now_ms: u64) -> (u64, Option<u64>) {
         match &self.kind {
             Kind::Concurrency { .. } => (self.limit.limit, None),
@@ -212,7 +212,7 @@ impl Rule {
         }
     }
 
-    /// The bucket, where it counts as one.
+    /// The bucket, if the limit counts with one.
     fn bucket(&self, sound: bool) -> Option<Bucket> {
         match &self.kind {
             Kind::Bucket { bucket, .. } if sound => Some(*bucket),
@@ -220,7 +220,7 @@ impl Rule {
         }
     }
 
-    /// The most units a call may ever cost. `sound`: whether compare-and-swap can be trusted.
+    /// The most units that one call may ever cost. `sound`: whether compare-and-swap can be trusted.
     pub fn capacity(&mut self, sound: bool, now_ms: u64) -> u64 {
         match self.bucket(sound) {
             Some(bucket) => bucket.capacity(),
@@ -228,8 +228,8 @@ impl Rule {
         }
     }
 
-    /// How the limit stands for a call of `cost`, by what this instance last saw of it; `None` where it
-    /// saw nothing, and for calls at once, of which nobody knows when they end.
+    /// The standing of the limit for a call of `cost`, from this instance's memory. `None` where it remembers nothing,
+    /// and for concurrent calls, because their end is unknown.
     pub fn standing(
         &mut self,
         subject: u128,
@@ -263,7 +263,7 @@ impl Rule {
         };
         let leased = local.tokens;
         let (elapsed_ms, width_ms) = (at.elapsed_ms(now_ms), at.width_ms());
-        // What compute time a call takes is known afterwards; it passes while anything is left.
+        // The compute time of a call is known afterwards; a call passes while any is left.
         let (cost, free) = match self.limit.unit {
             Unit::ComputeMs => {
                 let left = window::peek(at.limit, before, count, elapsed_ms, width_ms).left;
@@ -275,7 +275,7 @@ impl Rule {
             }
         };
         let left = free.saturating_add(leased).min(at.limit);
-        // From when on the call passes without the units that were taken ahead.
+        // The wait until the call passes without the units that were taken ahead.
         let unleased_ms = match cost <= free {
             true => 0,
             false => window::retry_ms(
@@ -292,11 +292,11 @@ impl Rule {
         })
     }
 
-    /// How the limit stands for a call of `cost` that is not charged: from memory where the store was
-    /// asked within [`REFUSED_FROM_MEMORY_MS`], so that a flood of refusals costs no trips.
+    /// The standing of the limit for a call of `cost`, without a charge. It comes from memory if the store was read
+    /// within [`REFUSED_FROM_MEMORY_MS`], so that a flood of refusals does not load the store.
     pub async fn look<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         subject: u128,
         cost: u64,
         sound: bool,
@@ -304,24 +304,24 @@ impl Rule {
         let fresh = self
             .memory
             .known(subject)
-            .is_some_and(|l| ask.now_ms.abs_diff(l.seen_ms) < REFUSED_FROM_MEMORY_MS);
-        if fresh && let Some(standing) = self.standing(subject, cost, sound, ask.now_ms) {
+            .is_some_and(|l| store.now_ms.abs_diff(l.seen_ms) < REFUSED_FROM_MEMORY_MS);
+        if fresh && let Some(standing) = self.standing(subject, cost, sound, store.now_ms) {
             return Ok(Some(standing));
         }
         let seen = match self.bucket(sound) {
-            Some(bucket) => Seen::Bucket(self.read_bucket(ask, bucket, subject).await?),
+            Some(bucket) => Seen::Bucket(self.read_bucket(store, bucket, subject).await?),
             None if matches!(self.kind, Kind::Concurrency { .. }) => return Ok(None),
             None => {
-                let at = self.at(ask.now_ms);
+                let at = self.at(store.now_ms);
                 self.memory.of(subject).turn(at.span.id);
                 Seen::Window {
-                    count: read_counter(ask.kv, &self.name(subject, "", at.span.id)).await?,
-                    before: self.before(ask, subject, &at).await?,
+                    count: read_counter(store.kv, &self.name(subject, "", at.span.id)).await?,
+                    before: self.before(store, subject, &at).await?,
                 }
             }
         };
-        self.saw(subject, seen, ask.now_ms);
-        Ok(self.standing(subject, cost, sound, ask.now_ms))
+        self.saw(subject, seen, store.now_ms);
+        Ok(self.standing(subject, cost, sound, store.now_ms))
     }
 
     fn saw(&mut self, subject: u128, seen: Seen, now_ms: u64) {
@@ -330,7 +330,7 @@ impl Rule {
         local.seen_ms = now_ms;
     }
 
-    /// Notes a change this instance made to the counter of a window that it knows.
+    /// Applies a change that this instance made to the counter that it remembers.
     fn moved(&mut self, subject: u128, span: u64, by: i64) {
         if let Some(local) = self.memory.known(subject)
             && local.span == span
@@ -351,7 +351,7 @@ impl Rule {
         }
     }
 
-    /// Brings what was said of a charge that was given back to how the limit stands now.
+    /// Updates the status of a limit after its charge was refunded.
     pub fn restate(&mut self, statuses: &mut [Status], charge: Charged, now_ms: u64) {
         let Charged {
             subject,
@@ -376,7 +376,7 @@ impl Rule {
         format!("q/{}/{subject:032x}/{kind}{span}", self.limit.name)
     }
 
-    /// The window at a time; a bucket's is the one it falls back to.
+    /// The window at a time; for a bucket, the window of its fallback.
     fn at(&mut self, now_ms: u64) -> At {
         let (window, sliding) = match &mut self.kind {
             Kind::Window(window) => (*window, window.sliding),
@@ -427,19 +427,18 @@ impl Rule {
     /// be trusted.
     pub async fn charge<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         subject: u128,
         cost: u64,
         sound: bool,
         failures: &mut StoreFailures,
     ) -> Result<ChargeOutcome, KvError> {
         if let Kind::Concurrency { lease_ms } = self.kind {
-            return self.take_place(ask, subject, lease_ms, failures).await;
+            return self.take_place(store, subject, lease_ms, failures).await;
         }
-        if cost > self.capacity(sound, ask.now_ms) {
-            // Nothing is added for it, so that what is in flight stays far from overflowing. It is too
-            // large whether or not the store says how the limit stands.
-            let standing = self.look(ask, subject, cost, sound).await;
+        if cost > self.capacity(sound, store.now_ms) {
+            // Do not add it to the counter, which could overflow. The call is too large whether or not the store answers.
+            let standing = self.look(store, subject, cost, sound).await;
             return Ok(ChargeOutcome {
                 outcome: Err(Over {
                     retry_ms: 0,
@@ -447,7 +446,7 @@ impl Rule {
                     from_memory: false,
                 }),
                 standing: standing.unwrap_or(None).map(|standing| Standing {
-                    // It never passes.
+                    // A call that is too large never passes.
                     retry_ms: 0,
                     ..standing
                 }),
@@ -456,9 +455,9 @@ impl Rule {
         let denied = self
             .memory
             .known(subject)
-            .is_some_and(|l| ask.now_ms < l.denied_until_ms && cost >= l.denied_cost);
+            .is_some_and(|l| store.now_ms < l.denied_until_ms && cost >= l.denied_cost);
         if denied
-            && let Some(standing) = self.standing(subject, cost, sound, ask.now_ms)
+            && let Some(standing) = self.standing(subject, cost, sound, store.now_ms)
             && standing.retry_ms > 0
         {
             return Ok(ChargeOutcome {
@@ -472,17 +471,17 @@ impl Rule {
         }
         let passed = match self.bucket(sound) {
             Some(bucket) => {
-                self.fill_bucket(ask, bucket, subject, cost, failures)
+                self.fill_bucket(store, bucket, subject, cost, failures)
                     .await?
             }
-            None if self.limit.unit == Unit::ComputeMs => self.peek_window(ask, subject).await?,
-            None => self.charge_window(ask, subject, cost, failures).await?,
+            None if self.limit.unit == Unit::ComputeMs => self.peek_window(store, subject).await?,
+            None => self.charge_window(store, subject, cost, failures).await?,
         };
-        let standing = self.standing(subject, cost, sound, ask.now_ms);
+        let standing = self.standing(subject, cost, sound, store.now_ms);
         let outcome = passed.ok_or_else(|| {
             let retry_ms = standing.map_or(0, |standing| standing.retry_ms).max(1);
             let local = self.memory.of(subject);
-            local.denied_until_ms = ask.now_ms + retry_ms.min(REFUSED_FROM_MEMORY_MS);
+            local.denied_until_ms = store.now_ms + retry_ms.min(REFUSED_FROM_MEMORY_MS);
             local.denied_cost = cost;
             Over {
                 retry_ms,
@@ -493,10 +492,10 @@ impl Rule {
         Ok(ChargeOutcome { outcome, standing })
     }
 
-    /// Undoes a charge, where that still means something.
+    /// Undoes a charge, if its counter still matters.
     pub async fn refund<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         receipt: &Receipt,
         failures: &mut StoreFailures,
     ) {
@@ -507,10 +506,10 @@ impl Rule {
                 amount,
                 matters_until_ms,
             } => {
-                // A counter nobody reads may be gone, and would be made again.
-                if ask.now_ms < *matters_until_ms {
+                // The counter may be deleted already, and a refund would create it again.
+                if store.now_ms < *matters_until_ms {
                     let name = self.name(*subject, "", *span);
-                    if self.give_back(ask, &name, *amount, failures).await {
+                    if self.give_back(store, &name, *amount, failures).await {
                         let back = i64::try_from(*amount).unwrap_or(i64::MAX);
                         self.moved(*subject, *span, -back);
                     }
@@ -530,7 +529,7 @@ impl Rule {
                 name,
                 matters_until_ms,
             } => {
-                if ask.now_ms < *matters_until_ms && ask.kv.increment(name, -1).await.is_err() {
+                if store.now_ms < *matters_until_ms && store.kv.increment(name, -1).await.is_err() {
                     failures.releases += 1;
                 }
             }
@@ -543,9 +542,9 @@ impl Rule {
                 let Kind::Bucket { bucket, .. } = self.kind else {
                     return;
                 };
-                if ask.now_ms < *matters_until_ms
+                if store.now_ms < *matters_until_ms
                     && self
-                        .drain_bucket(ask, bucket, *subject, *generation, *charge)
+                        .drain_bucket(store, bucket, *subject, *generation, *charge)
                         .await
                         .is_err()
                 {
@@ -566,7 +565,7 @@ fn family(limit: &Limit) -> String {
         limit.period,
         limit.time_zone,
     );
-    // A bucket's value is measured in its rate; a counter is units under any limit.
+    // A bucket's value depends on its rate. A counter holds units, whatever the limit.
     if matches!(
         limit.algorithm,
         Algorithm::TokenBucket | Algorithm::LeakyBucket

@@ -1,6 +1,6 @@
 //! Names the entries of the registry, and reads and claims them.
 
-use super::outcomes::{Refused, Shown};
+use super::outcomes::{ListedKey, RegistryError};
 use crate::auth::record::{KeyRecord, decode, key_name, revoked_name, used_name};
 use crate::auth::settings::is_name;
 use penstock_core::Kv;
@@ -37,7 +37,7 @@ fn claim_name(what: &str, window: u64) -> String {
     format!("auth:claim:{what}:{window}")
 }
 
-/// What lists find at a slot.
+/// The entry of a slot, which lists read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slot {
@@ -45,30 +45,30 @@ pub struct Slot {
     pub v: u32,
     /// The key's id.
     pub id: String,
-    /// When the slot was given to it.
+    /// When the slot was given to the key.
     pub since_ms: u64,
-    /// How many keys had the slot before.
+    /// The number of keys that had the slot before.
     #[serde(default)]
     pub generation: i64,
-    /// The last of them.
+    /// The id of the last of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
 }
 
-pub(super) async fn shown<K: Kv>(kv: &K, id: &str) -> Result<Option<Shown>, Refused> {
+pub(super) async fn shown<K: Kv>(kv: &K, id: &str) -> Result<Option<ListedKey>, RegistryError> {
     let Some(record) = kv.get(&key_name(id)).await? else {
         return Ok(None);
     };
-    let record: KeyRecord = decode(&record).map_err(Refused::Store)?;
-    Ok(Some(Shown {
+    let record: KeyRecord = decode(&record).map_err(RegistryError::Store)?;
+    Ok(Some(ListedKey {
         record,
         revoked_ms: revoked_ms(kv, id).await?,
         last_used_ms: (kv.get(&used_name(id)).await?).and_then(|bytes| time(&bytes)),
     }))
 }
 
-/// When a key was taken back. What cannot be read counts as a beginning of time.
-pub(super) async fn revoked_ms<K: Kv>(kv: &K, id: &str) -> Result<Option<u64>, Refused> {
+/// When a key was revoked. An entry that cannot be parsed counts as the time 0.
+pub(super) async fn revoked_ms<K: Kv>(kv: &K, id: &str) -> Result<Option<u64>, RegistryError> {
     let entry = kv.get(&revoked_name(id)).await?;
     Ok(entry.map(|bytes| time(&bytes).unwrap_or(0)))
 }
@@ -81,20 +81,20 @@ pub(super) async fn listed<K: Kv>(
     kv: &K,
     tenant: &str,
     slot: u64,
-) -> Result<Option<Slot>, Refused> {
+) -> Result<Option<Slot>, RegistryError> {
     let entry = kv.get(&slot_name(tenant, slot)).await?;
     let read = entry.map(|bytes| decode::<Slot>(&bytes)).transpose();
-    read.map_err(Refused::Store)
+    read.map_err(RegistryError::Store)
 }
 
-/// Claims something for a window of time; the name of the claim.
+/// Claims an operation for a window of time. Returns the name of the claim's entry.
 pub(super) async fn claim<K: Kv>(
     kv: &K,
     what: &str,
     now_ms: u64,
     doing: impl Fn() -> String,
-) -> Result<String, Refused> {
-    let busy = || Refused::Busy {
+) -> Result<String, RegistryError> {
+    let busy = || RegistryError::Busy {
         doing: doing(),
         retry_after_s: (2 * CLAIM_WINDOW_MS / 1_000) as u32,
     };
@@ -110,15 +110,15 @@ pub(super) async fn claim<K: Kv>(
     Ok(own)
 }
 
-/// The tenant at a place; a name that is none is nobody's.
-pub(super) async fn named<K: Kv>(kv: &K, place: u64) -> Result<Option<String>, Refused> {
+/// The tenant at a place; `None` for a name that is not valid.
+pub(super) async fn named<K: Kv>(kv: &K, place: u64) -> Result<Option<String>, RegistryError> {
     let entry = kv.get(&tenant_at(place)).await?;
     let name = entry.and_then(|bytes| String::from_utf8(bytes).ok());
     Ok(name.filter(|name| is_name(name)))
 }
 
-/// A counter, without making it where it is not.
-pub(super) async fn count<K: Kv>(kv: &K, counter: &str) -> Result<u64, Refused> {
+/// The value of a counter; 0 where it does not exist. Does not create it.
+pub(super) async fn count<K: Kv>(kv: &K, counter: &str) -> Result<u64, RegistryError> {
     if !kv.exists(counter).await? {
         return Ok(0);
     }

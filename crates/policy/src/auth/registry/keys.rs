@@ -1,7 +1,9 @@
-//! Decides how keys are made, listed, rotated and revoked.
+//! Creates, lists, rotates and revokes keys.
 
 use super::entries::{DAY_MS, TENANTS, claim, count, listed, named, revoked_ms, shown, slots_name};
-use super::outcomes::{KeyState, Made, PAGE_STEPS, Page, PageToken, Refused, Shown};
+use super::outcomes::{
+    CreatedKey, KeyState, ListedKey, PAGE_STEPS, Page, PageToken, RegistryError,
+};
 use super::requests::NewKey;
 use super::slots::{MAX_KEYS_PER_TENANT, keep};
 use super::tenants::MAX_TENANTS;
@@ -10,31 +12,31 @@ use crate::auth::record::{KeyRecord, VERSION, encode, key_name, revoked_name, te
 use penstock_core::Kv;
 use penstock_core::violation::Violation;
 
-/// The longest time that a rotated key and its successor are good beside each other.
+/// The longest time for which a rotated key and its successor are both valid.
 pub const MAX_OVERLAP_MS: u64 = 30 * DAY_MS;
 
-/// Makes a key, without keeping it: for a store that this program cannot reach.
+/// Creates a key without storing it, for a store that this program cannot reach.
 ///
 /// # Errors
 ///
-/// [`Refused::Invalid`].
+/// [`RegistryError::Invalid`].
 pub fn new_key(
     pepper: &Pepper,
     new: &NewKey,
     now_ms: u64,
     random: impl FnMut(&mut [u8]),
-) -> Result<Made, Refused> {
+) -> Result<CreatedKey, RegistryError> {
     let faults = new.faults(now_ms);
     if !faults.is_empty() {
-        return Err(Refused::Invalid(faults));
+        return Err(RegistryError::Invalid(faults));
     }
     Ok(make(pepper, new, now_ms, random))
 }
 
-fn make(pepper: &Pepper, new: &NewKey, now_ms: u64, random: impl FnMut(&mut [u8])) -> Made {
+fn make(pepper: &Pepper, new: &NewKey, now_ms: u64, random: impl FnMut(&mut [u8])) -> CreatedKey {
     let text = api_key::generate(random);
     let id = api_key::parse(&text).expect("just generated").id.to_owned();
-    Made {
+    CreatedKey {
         signing_secret: new.signs.then(|| pepper.signing_secret(&id)),
         record: KeyRecord {
             v: VERSION,
@@ -54,55 +56,55 @@ fn make(pepper: &Pepper, new: &NewKey, now_ms: u64, random: impl FnMut(&mut [u8]
     }
 }
 
-/// Makes a key.
+/// Creates and stores a key.
 ///
 /// # Errors
 ///
-/// See [`Refused`].
+/// See [`RegistryError`].
 pub async fn create_key<K: Kv>(
     kv: &K,
     pepper: &Pepper,
     new: &NewKey,
     now_ms: u64,
     mut random: impl FnMut(&mut [u8]),
-) -> Result<Made, Refused> {
+) -> Result<CreatedKey, RegistryError> {
     let made = new_key(pepper, new, now_ms, &mut random)?;
     if kv.get(&tenant_name(&new.tenant)).await?.is_none() {
-        return Err(Refused::NoSuchTenant(new.tenant.clone()));
+        return Err(RegistryError::NoSuchTenant(new.tenant.clone()));
     }
     keep(kv, &made.record, now_ms, &mut random).await?;
     Ok(made)
 }
 
-/// One key.
+/// Returns one key.
 ///
 /// # Errors
 ///
-/// [`Refused::NoSuchKey`], [`Refused::Store`].
-pub async fn show_key<K: Kv>(kv: &K, id: &str) -> Result<Shown, Refused> {
+/// [`RegistryError::NoSuchKey`], [`RegistryError::Store`].
+pub async fn show_key<K: Kv>(kv: &K, id: &str) -> Result<ListedKey, RegistryError> {
     let found = match api_key::is_id(id) {
         true => shown(kv, id).await?,
         false => None,
     };
-    found.ok_or_else(|| Refused::NoSuchKey(id.to_owned()))
+    found.ok_or_else(|| RegistryError::NoSuchKey(id.to_owned()))
 }
 
-/// Some keys, of one tenant or of all, in the order in which their slots were first given out.
+/// Returns a page of the keys of one tenant or of all, in the order of their slots.
 ///
 /// # Errors
 ///
-/// [`Refused::NoSuchTenant`], [`Refused::Store`].
+/// [`RegistryError::NoSuchTenant`], [`RegistryError::Store`].
 pub async fn list_keys<K: Kv>(
     kv: &K,
     tenant: Option<&str>,
     from: Option<PageToken>,
-) -> Result<Page<Shown>, Refused> {
+) -> Result<Page<ListedKey>, RegistryError> {
     let from = from.unwrap_or(PageToken::START);
     let mut entries = Vec::new();
     let mut steps = PAGE_STEPS;
     if let Some(tenant) = tenant {
         if kv.get(&tenant_name(tenant)).await?.is_none() {
-            return Err(Refused::NoSuchTenant(tenant.to_owned()));
+            return Err(RegistryError::NoSuchTenant(tenant.to_owned()));
         }
         let rest = keys_of(kv, tenant, from.slot, &mut steps, &mut entries).await?;
         let next = rest.map(|slot| PageToken { tenant: 1, slot });
@@ -140,14 +142,14 @@ pub async fn list_keys<K: Kv>(
     })
 }
 
-/// The keys of a tenant from a slot on, and the slot to go on at when the steps are used up.
+/// Adds the keys of a tenant from a slot on. Returns the slot at which to continue if the steps are used up.
 async fn keys_of<K: Kv>(
     kv: &K,
     tenant: &str,
     from: u64,
     steps: &mut u64,
-    entries: &mut Vec<Shown>,
-) -> Result<Option<u64>, Refused> {
+    entries: &mut Vec<ListedKey>,
+) -> Result<Option<u64>, RegistryError> {
     let slots = count(kv, &slots_name(tenant))
         .await?
         .min(MAX_KEYS_PER_TENANT);
@@ -163,12 +165,12 @@ async fn keys_of<K: Kv>(
     Ok(None)
 }
 
-/// Takes a key back, for good; again, when it was already. What it was, and when it was taken back.
+/// Revokes a key for good. Revoking it again has no effect. Returns the key with the time of its revocation.
 ///
 /// # Errors
 ///
-/// [`Refused::NoSuchKey`], [`Refused::Store`].
-pub async fn revoke_key<K: Kv>(kv: &K, id: &str, now_ms: u64) -> Result<Shown, Refused> {
+/// [`RegistryError::NoSuchKey`], [`RegistryError::Store`].
+pub async fn revoke_key<K: Kv>(kv: &K, id: &str, now_ms: u64) -> Result<ListedKey, RegistryError> {
     let mut key = show_key(kv, id).await?;
     if key.revoked_ms.is_none() {
         let at = now_ms.to_string();
@@ -178,12 +180,12 @@ pub async fn revoke_key<K: Kv>(kv: &K, id: &str, now_ms: u64) -> Result<Shown, R
     Ok(key)
 }
 
-/// Makes a key that takes the place of another, which is good for a while longer. The new key lasts as long from now as
-/// the old one was made for.
+/// Creates a key that replaces another, which stays valid for a while. The lifetime of the new key is that of the old
+/// one.
 ///
 /// # Errors
 ///
-/// See [`Refused`].
+/// See [`RegistryError`].
 pub async fn rotate_key<K: Kv>(
     kv: &K,
     pepper: &Pepper,
@@ -191,9 +193,9 @@ pub async fn rotate_key<K: Kv>(
     overlap_ms: u64,
     now_ms: u64,
     mut random: impl FnMut(&mut [u8]),
-) -> Result<(Made, Shown), Refused> {
+) -> Result<(CreatedKey, ListedKey), RegistryError> {
     if overlap_ms > MAX_OVERLAP_MS {
-        return Err(Refused::Invalid(vec![Violation::new(
+        return Err(RegistryError::Invalid(vec![Violation::new(
             "/overlap_s",
             "out_of_range",
             format!("seconds from 0 to {}", MAX_OVERLAP_MS / 1_000),
@@ -203,7 +205,7 @@ pub async fn rotate_key<K: Kv>(
     rotatable(&show_key(kv, id).await?, now_ms)?;
     let doing = || format!("the key {id} is being rotated");
     let claim = claim(kv, &format!("rotate:{id}"), now_ms, doing).await?;
-    // Again: it may have been rotated before the claim was won.
+    // Check again: the key may have been rotated before the claim was granted.
     let old = show_key(kv, id).await?;
     rotatable(&old, now_ms)?;
     let lifetime_ms = (old.record.expires_ms)
@@ -228,19 +230,19 @@ pub async fn rotate_key<K: Kv>(
     );
     old.record.rotated_to = Some(made.record.id.clone());
     kv.set(&key_name(id), &encode(&old.record)).await?;
-    // Who took the old key back meanwhile did not mean it to have a successor.
+    // The old key was revoked in the meantime, so it must not have a successor.
     if revoked_ms(kv, id).await?.is_some() {
         revoke_key(kv, &made.record.id, now_ms).await?;
-        return Err(Refused::Ended(format!(
+        return Err(RegistryError::Ended(format!(
             "the key {id} was revoked in the meantime"
         )));
     }
-    // What is left of a claim is in nobody's way.
+    // A claim that stays behind lapses.
     let _ = kv.delete(&claim).await;
     Ok((made, old))
 }
 
-fn rotatable(key: &Shown, now_ms: u64) -> Result<(), Refused> {
+fn rotatable(key: &ListedKey, now_ms: u64) -> Result<(), RegistryError> {
     let id = &key.record.id;
     let why = match (key.state(now_ms), &key.record.rotated_to) {
         (KeyState::Active, None) => return Ok(()),
@@ -248,5 +250,5 @@ fn rotatable(key: &Shown, now_ms: u64) -> Result<(), Refused> {
         (_, Some(next)) => format!("the key {id} was rotated to {next}; rotate that one"),
         (KeyState::Expired, _) => format!("the key {id} has expired; create another"),
     };
-    Err(Refused::Ended(why))
+    Err(RegistryError::Ended(why))
 }

@@ -1,83 +1,83 @@
-//! Says how an operation of the registry ends: a key, a page of a list, or the reason why nothing was done.
+//! The results of the registry's operations: a key, a page of a list, or an error.
 
 use crate::auth::record::KeyRecord;
 use penstock_core::KvError;
 use penstock_core::violation::Violation;
 use std::fmt;
 
-/// Why something was not done.
+/// Why an operation was not performed.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Refused {
-    /// What was asked for cannot be: all that is wrong with it, with places in the request's body.
+pub enum RegistryError {
+    /// The request is invalid; lists every fault with its place in the body.
     Invalid(Vec<Violation>),
     /// There is no such tenant.
     NoSuchTenant(String),
     /// There is no such key.
     NoSuchKey(String),
-    /// The tenant is there already.
+    /// The tenant exists already.
     TenantExists(String),
-    /// Somebody else is at it, or died at it.
+    /// Another writer performs the operation, or died while it did.
     Busy {
-        /// What is being done, as in "the tenant `a` is being made".
+        /// The running operation, as in "the tenant `a` is being created".
         doing: String,
-        /// After how many seconds it can be tried again.
+        /// Seconds after which a retry can succeed.
         retry_after_s: u32,
     },
-    /// The key has come to its end, or has a successor: why it cannot be rotated.
+    /// The key cannot be rotated: it has ended or has a successor. The sentence says which.
     Ended(String),
-    /// There is no room for another: which bound, and what to do.
+    /// A bound is reached. The sentence names it and says what to do.
     Full(String),
-    /// The store failed. What was being done may or may not have been done.
+    /// The store failed. The operation may or may not have been performed.
     Store(String),
 }
 
-impl From<KvError> for Refused {
+impl From<KvError> for RegistryError {
     fn from(error: KvError) -> Self {
         Self::Store(error.message)
     }
 }
 
-/// A key that was made. Its secrets are told this once.
+/// A key that was created. Its secrets are returned only this once.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Made {
+pub struct CreatedKey {
     /// The whole key.
     pub api_key: String,
-    /// The secret that requests in its name are signed with, where they may be.
+    /// The secret for signing requests, if the key may sign.
     pub signing_secret: Option<String>,
-    /// What is kept of it.
+    /// The stored record.
     pub record: KeyRecord,
 }
 
-impl fmt::Debug for Made {
+impl fmt::Debug for CreatedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Made({:?})", self.record)
+        write!(f, "CreatedKey({:?})", self.record)
     }
 }
 
-/// A key as lists show it.
+/// A key as lists return it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// What is kept of it.
+pub struct ListedKey {
+    /// The stored record.
     pub record: KeyRecord,
-    /// When it was taken back.
+    /// When it was revoked.
     pub revoked_ms: Option<u64>,
-    /// When it was last used, as far as that is known.
+    /// When it was last used, if known.
     pub last_used_ms: Option<u64>,
 }
 
-/// Whether a key is good.
+/// The state of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// It is.
+    /// It can be used.
     Active,
-    /// Its time is over.
+    /// It has expired.
     Expired,
-    /// It was taken back.
+    /// It was revoked.
     Revoked,
 }
 
 impl KeyState {
-    /// In a word.
+    /// The name of the state.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -87,8 +87,8 @@ impl KeyState {
     }
 }
 
-impl Shown {
-    /// Whether it is good now, its tenant aside.
+impl ListedKey {
+    /// The state at a time, without regard to the tenant.
     pub fn state(&self, now_ms: u64) -> KeyState {
         match (self.revoked_ms, self.record.expires_ms) {
             (Some(_), _) => KeyState::Revoked,
@@ -97,7 +97,7 @@ impl Shown {
         }
     }
 
-    /// Since when it is no longer good, or until when it is.
+    /// When it ended or will end, if it does.
     pub(super) fn end_ms(&self) -> Option<u64> {
         match (self.revoked_ms, self.record.expires_ms) {
             (Some(one), Some(other)) => Some(one.min(other)),
@@ -106,10 +106,10 @@ impl Shown {
     }
 }
 
-/// Places looked at for one page of a list. A page may have fewer entries, or none, and still a next one.
+/// Places that are read for one page. A page may have fewer entries, or none, and still have a next page.
 pub const PAGE_STEPS: u64 = 100;
 
-/// Where a list goes on: a tenant's place and a slot, both counted from 1.
+/// The position at which a list continues: a tenant's place and a slot, both from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PageToken {
     pub(super) tenant: u64,
@@ -119,7 +119,7 @@ pub struct PageToken {
 impl PageToken {
     pub(super) const START: Self = Self { tenant: 1, slot: 1 };
 
-    /// Reads what [`fmt::Display`] wrote.
+    /// Parses the text that [`fmt::Display`] writes.
     pub fn parse(text: &str) -> Option<Self> {
         let (tenant, slot) = text.split_once('.')?;
         let number = |text: &str| {
@@ -139,11 +139,11 @@ impl fmt::Display for PageToken {
     }
 }
 
-/// Some entries of a list.
+/// One page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
-    /// The entries.
+    /// The entries of the page.
     pub entries: Vec<T>,
-    /// Where it goes on; `None` at the end.
+    /// The position of the next page; `None` at the end.
     pub next: Option<PageToken>,
 }

@@ -1,42 +1,42 @@
-//! Decides whether a key or a tenant may be made as requested: every fault of a request, with its place in the body.
+//! The requests for a new key or tenant, and their faults.
 
 use crate::auth::scopes::{MAX_SCOPES, Scope};
 use crate::auth::settings::{NAME_RULE, is_name};
 use penstock_core::caller::ANONYMOUS;
 use penstock_core::violation::Violation;
 
-/// The longest name of a key or description of a tenant: a line, for people.
+/// The longest name of a key and description of a tenant, in bytes: one line of text.
 pub const MAX_TEXT_BYTES: usize = 128;
-/// The latest time that is taken: the year 9999, as in RFC 3339.
+/// The latest accepted time: the end of the year 9999, as in RFC 3339.
 const MAX_TIME_MS: u64 = 253_402_300_799_999;
 
-/// A key to be made.
+/// A request for a new key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewKey {
-    /// Whose it is to be.
+    /// Its tenant.
     pub tenant: String,
-    /// What its callers may cost.
+    /// The tier of its callers.
     pub tier: String,
-    /// What its callers may do.
+    /// The scopes of its callers.
     pub scopes: Vec<Scope>,
-    /// What it is for, for people.
+    /// Its purpose, for operators.
     pub name: String,
-    /// From when on it is no longer good; without it, never.
+    /// When it expires; `None` for never.
     pub expires_ms: Option<u64>,
-    /// Whether requests may be signed in its name.
+    /// Whether it may sign requests.
     pub signs: bool,
 }
 
-/// A tenant to be made.
+/// A request for a new tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewTenant {
     /// Its name.
     pub tenant: String,
-    /// Who it is, for people.
+    /// A description, for operators.
     pub description: String,
 }
 
-/// What is wrong with the name of a tenant or tier.
+/// The fault of the name of a tenant or tier, if it has one.
 fn name_fault(pointer: &str, what: &str, name: &str) -> Option<Violation> {
     if !is_name(name) {
         return Some(Violation::new(
@@ -56,7 +56,7 @@ fn name_fault(pointer: &str, what: &str, name: &str) -> Option<Violation> {
     })
 }
 
-/// What is wrong with a line for people.
+/// The fault of a line of text, if it has one.
 fn text_fault(pointer: &str, text: &str) -> Option<Violation> {
     let fits = text.len() <= MAX_TEXT_BYTES && !text.chars().any(char::is_control);
     let expected = format!("at most {MAX_TEXT_BYTES} bytes without control characters");
@@ -71,7 +71,7 @@ fn text_fault(pointer: &str, text: &str) -> Option<Violation> {
 }
 
 impl NewKey {
-    /// What is wrong with it.
+    /// All faults of the request, each with its place in the body.
     pub fn faults(&self, now_ms: u64) -> Vec<Violation> {
         let mut faults: Vec<Violation> = [
             name_fault("/tenant", "tenant", &self.tenant),
@@ -109,7 +109,7 @@ impl NewKey {
 }
 
 impl NewTenant {
-    /// What is wrong with it.
+    /// All faults of the request, each with its place in the body.
     pub fn faults(&self) -> Vec<Violation> {
         [
             name_fault("/tenant", "tenant", &self.tenant),

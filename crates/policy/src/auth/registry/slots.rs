@@ -1,27 +1,27 @@
-//! Decides which slot of a tenant's list a new key gets: a new one, or the slot of a key that ended long ago.
+//! Gives a new key a slot in its tenant's list: a new slot, or that of a key that ended long ago.
 
 use super::entries::{
     DAY_MS, KEYS, Slot, count, listed, reused_name, shown, slot_name, slots_name,
 };
-use super::outcomes::Refused;
+use super::outcomes::RegistryError;
 use crate::auth::record::{KeyRecord, VERSION, encode, key_name, revoked_name, used_name};
 use penstock_core::Kv;
 
-/// The most keys of all tenants: what a store in one file lists without effort.
+/// The most keys of all tenants. A store in one file lists them easily.
 pub const MAX_KEYS: u64 = 100_000;
-/// The most keys of one tenant: all are looked through when one must make way.
+/// The most keys of one tenant. All are searched when a slot is to be reused.
 pub const MAX_KEYS_PER_TENANT: u64 = 1_000;
-/// How long a key is listed after its end before another may have its slot: longer than any checker remembers it, and
-/// long enough to ask what became of it.
+/// Time for which a key stays listed after its end, before its slot is reused. It is longer than any cache of keys, and
+/// long enough to look the key up.
 pub const RETENTION_MS: u64 = 30 * DAY_MS;
 
-/// Lists a new key and then keeps it.
+/// Lists a new key, and then stores its record.
 pub(super) async fn keep<K: Kv>(
     kv: &K,
     record: &KeyRecord,
     now_ms: u64,
     random: impl FnMut(&mut [u8]),
-) -> Result<(), Refused> {
+) -> Result<(), RegistryError> {
     let Place {
         slot,
         generation,
@@ -40,21 +40,21 @@ pub(super) async fn keep<K: Kv>(
     Ok(())
 }
 
-/// A slot that nobody else gets.
+/// A slot that belongs to one new key.
 struct Place {
     slot: u64,
     generation: i64,
     before: Option<String>,
 }
 
-/// Finds a slot that nobody else gets.
+/// Finds a slot for a new key.
 async fn slot<K: Kv>(
     kv: &K,
     tenant: &str,
     now_ms: u64,
     mut random: impl FnMut(&mut [u8]),
-) -> Result<Place, Refused> {
-    // Looked at before it is raised, so that refusals cost no slot.
+) -> Result<Place, RegistryError> {
+    // Read the counters before raising them, so that a refusal uses no slot.
     let room = count(kv, KEYS).await? < MAX_KEYS;
     if room && count(kv, &slots_name(tenant)).await? < MAX_KEYS_PER_TENANT {
         let own = kv.increment(&slots_name(tenant), 1).await?;
@@ -75,7 +75,7 @@ async fn slot<K: Kv>(
         .min(MAX_KEYS_PER_TENANT);
     let mut bytes = [0; 8];
     random(&mut bytes);
-    // From anywhere, so that two who look at once do not look at the same.
+    // Start at a random slot, so that two concurrent searches rarely meet.
     let start = u64::from_le_bytes(bytes);
     for step in 0..slots {
         let slot = 1 + (start % slots + step) % slots;
@@ -83,7 +83,7 @@ async fn slot<K: Kv>(
             return Ok(place);
         }
     }
-    Err(Refused::Full(match room {
+    Err(RegistryError::Full(match room {
         true => format!(
             "the tenant `{tenant}` has {MAX_KEYS_PER_TENANT} keys, the maximum; revoke some, they are removed after \
              {} days",
@@ -97,13 +97,13 @@ async fn slot<K: Kv>(
     }))
 }
 
-/// Takes a slot whose key came to its end long ago, and removes what was kept of that key.
+/// Takes the slot of a key that ended long ago, and deletes the entries of that key.
 async fn take_over<K: Kv>(
     kv: &K,
     tenant: &str,
     slot: u64,
     now_ms: u64,
-) -> Result<Option<Place>, Refused> {
+) -> Result<Option<Place>, RegistryError> {
     let Some(listed) = listed(kv, tenant, slot).await? else {
         return Ok(None);
     };
@@ -114,7 +114,7 @@ async fn take_over<K: Kv>(
         before,
         ..
     } = listed;
-    // Of a key that was never kept, the end is its beginning.
+    // A key without a record ended when it was listed.
     let end_ms = match shown(kv, &id).await? {
         Some(shown) => shown.end_ms(),
         None => Some(since_ms),

@@ -1,7 +1,7 @@
-//! Decides how tenants are made, listed, disabled and enabled.
+//! Creates, lists, disables and enables tenants.
 
 use super::entries::{TENANTS, claim, count, named, place_name, tenant_at, time};
-use super::outcomes::{PAGE_STEPS, Page, PageToken, Refused};
+use super::outcomes::{PAGE_STEPS, Page, PageToken, RegistryError};
 use super::requests::NewTenant;
 use crate::auth::record::{TenantRecord, VERSION, decode, encode, tenant_name};
 use crate::auth::settings::is_name;
@@ -10,37 +10,39 @@ use penstock_core::Kv;
 /// The most tenants.
 pub const MAX_TENANTS: u64 = 10_000;
 
-/// Makes a tenant. Of two who make the same one, one is told that it is there.
+/// Creates a tenant. If two requests create the same one, one of them gets [`RegistryError::TenantExists`] or
+/// [`RegistryError::Busy`].
 ///
 /// # Errors
 ///
-/// See [`Refused`].
+/// See [`RegistryError`].
 pub async fn create_tenant<K: Kv>(
     kv: &K,
     new: &NewTenant,
     now_ms: u64,
-) -> Result<TenantRecord, Refused> {
+) -> Result<TenantRecord, RegistryError> {
     let faults = new.faults();
     if !faults.is_empty() {
-        return Err(Refused::Invalid(faults));
+        return Err(RegistryError::Invalid(faults));
     }
     let tenant = new.tenant.as_str();
-    let there = || Refused::TenantExists(tenant.to_owned());
+    let there = || RegistryError::TenantExists(tenant.to_owned());
     if kv.get(&tenant_name(tenant)).await?.is_some() {
         return Err(there());
     }
-    let doing = || format!("the tenant `{tenant}` is being made");
+    let doing = || format!("the tenant `{tenant}` is being created");
     let claim = claim(kv, &format!("tenant:{tenant}"), now_ms, doing).await?;
-    // Again: it may have been made before the claim was won.
+    // Check again: the tenant may have been created before the claim was granted.
     if kv.get(&tenant_name(tenant)).await?.is_some() {
         return Err(there());
     }
-    // Who died at this left the place behind, and it is listed once.
+    // A writer that died here left its place behind. Use that place, so that the tenant is listed once.
     let before = kv.get(&place_name(tenant)).await?;
     let place = match before.and_then(|bytes| time(&bytes)) {
         Some(place) => place,
         None => {
-            let full = || Refused::Full(format!("there are {MAX_TENANTS} tenants, the maximum"));
+            let full =
+                || RegistryError::Full(format!("there are {MAX_TENANTS} tenants, the maximum"));
             if count(kv, TENANTS).await? >= MAX_TENANTS {
                 return Err(full());
             }
@@ -62,37 +64,37 @@ pub async fn create_tenant<K: Kv>(
         disabled_ms: None,
     };
     kv.set(&tenant_name(tenant), &encode(&record)).await?;
-    // What is left of these is in nobody's way.
+    // A place or claim that stays behind does no harm.
     let _ = kv.delete(&place_name(tenant)).await;
     let _ = kv.delete(&claim).await;
     Ok(record)
 }
 
-/// One tenant.
+/// Returns one tenant.
 ///
 /// # Errors
 ///
-/// [`Refused::NoSuchTenant`], [`Refused::Store`].
-pub async fn show_tenant<K: Kv>(kv: &K, tenant: &str) -> Result<TenantRecord, Refused> {
+/// [`RegistryError::NoSuchTenant`], [`RegistryError::Store`].
+pub async fn show_tenant<K: Kv>(kv: &K, tenant: &str) -> Result<TenantRecord, RegistryError> {
     let found = match is_name(tenant) {
         true => kv.get(&tenant_name(tenant)).await?,
         false => None,
     };
-    let found = found.ok_or_else(|| Refused::NoSuchTenant(tenant.to_owned()))?;
-    decode(&found).map_err(Refused::Store)
+    let found = found.ok_or_else(|| RegistryError::NoSuchTenant(tenant.to_owned()))?;
+    decode(&found).map_err(RegistryError::Store)
 }
 
-/// Refuses a tenant's callers, or admits them again; both as often as one likes.
+/// Disables or enables a tenant. Repeating it has no effect.
 ///
 /// # Errors
 ///
-/// [`Refused::NoSuchTenant`], [`Refused::Store`].
+/// [`RegistryError::NoSuchTenant`], [`RegistryError::Store`].
 pub async fn set_tenant<K: Kv>(
     kv: &K,
     tenant: &str,
     enabled: bool,
     now_ms: u64,
-) -> Result<TenantRecord, Refused> {
+) -> Result<TenantRecord, RegistryError> {
     let mut record = show_tenant(kv, tenant).await?;
     if record.disabled_ms.is_none() != enabled {
         record.disabled_ms = (!enabled).then_some(now_ms);
@@ -101,15 +103,15 @@ pub async fn set_tenant<K: Kv>(
     Ok(record)
 }
 
-/// Some tenants, in the order in which they were made.
+/// Returns a page of tenants, in the order of their creation.
 ///
 /// # Errors
 ///
-/// [`Refused::Store`].
+/// [`RegistryError::Store`].
 pub async fn list_tenants<K: Kv>(
     kv: &K,
     from: Option<PageToken>,
-) -> Result<Page<TenantRecord>, Refused> {
+) -> Result<Page<TenantRecord>, RegistryError> {
     let from = from.unwrap_or(PageToken::START).tenant;
     let tenants = count(kv, TENANTS).await?.min(MAX_TENANTS);
     let mut entries = Vec::new();
@@ -119,7 +121,7 @@ pub async fn list_tenants<K: Kv>(
             continue;
         };
         if let Some(bytes) = kv.get(&tenant_name(&tenant)).await? {
-            entries.push(decode(&bytes).map_err(Refused::Store)?);
+            entries.push(decode(&bytes).map_err(RegistryError::Store)?);
         }
     }
     let next = (end < tenants && from <= end).then_some(PageToken {

@@ -5,26 +5,26 @@ use super::outcome::{Passed, Receipt};
 use crate::quota::gcra::{self, Bucket, Charge, State};
 use crate::quota::memory::Seen;
 use crate::quota::status::StoreFailures;
-use crate::quota::store::{Ask, CLOCK_SPREAD_MS, SETTLED_MS};
+use crate::quota::store::{CLOCK_SPREAD_MS, SETTLED_MS, StoreAccess};
 use penstock_core::{Kv, KvError};
 
 impl Rule {
     pub(super) async fn fill_bucket<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         bucket: Bucket,
         subject: u128,
         cost: u64,
         failures: &mut StoreFailures,
     ) -> Result<Option<Passed>, KvError> {
-        let mut generation = ask.now_ms / bucket.generation_ms();
+        let mut generation = store.now_ms / bucket.generation_ms();
         for _ in 0..gcra::MAX_SWAPS {
             let name = self.name(subject, "g", generation);
-            let (value, swap) = ask.kv.read_to_swap(&name).await?;
+            let (value, swap) = store.kv.read_to_swap(&name).await?;
             let (state, made) = match value {
                 Some(value) => (State::from_bytes(&value).unwrap_or_default(), false),
                 None => match self
-                    .begin(ask, bucket, subject, generation, failures)
+                    .begin(store, bucket, subject, generation, failures)
                     .await?
                 {
                     Some(state) => (state, true),
@@ -32,27 +32,27 @@ impl Rule {
                 },
             };
             if state.closed {
-                // Somebody whose clock is ahead has begun the next.
+                // An instance whose clock is ahead has begun the next generation.
                 generation += 1;
                 continue;
             }
-            let decision = bucket.decide(state, ask.now_ms, cost);
+            let decision = bucket.decide(state, store.now_ms, cost);
             let Ok((after, wait_ms)) = decision.outcome else {
-                self.saw(subject, Seen::Bucket(state), ask.now_ms);
+                self.saw(subject, Seen::Bucket(state), store.now_ms);
                 return Ok(None);
             };
-            let swapped = ask.kv.swap(swap, &after.to_bytes()).await;
+            let swapped = store.kv.swap(swap, &after.to_bytes()).await;
             if made && !matches!(swapped, Ok(false)) {
-                failures.registrations += self.register.add(ask, name).await;
+                failures.registrations += self.register.add(store, name).await;
             }
             if swapped? {
-                self.saw(subject, Seen::Bucket(after), ask.now_ms);
+                self.saw(subject, Seen::Bucket(after), store.now_ms);
                 return Ok(Some(Passed {
                     receipt: Some(Receipt::Bucket {
                         subject,
                         generation,
                         charge: Charge { cost, after },
-                        matters_until_ms: ask.now_ms + decision.full_in_ms + CLOCK_SPREAD_MS,
+                        matters_until_ms: store.now_ms + decision.full_in_ms + CLOCK_SPREAD_MS,
                     }),
                     wait_ms,
                 }));
@@ -61,21 +61,21 @@ impl Rule {
         Err(KvError::new("other writers were faster on every try"))
     }
 
-    /// A bucket's value, read and not changed.
+    /// Reads the value of a bucket without a change.
     pub(super) async fn read_bucket<K: Kv>(
         &self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         bucket: Bucket,
         subject: u128,
     ) -> Result<State, KvError> {
-        let generation = ask.now_ms / bucket.generation_ms();
+        let generation = store.now_ms / bucket.generation_ms();
         let parsed = |value: Vec<u8>| State::from_bytes(&value).unwrap_or_default();
         let read = async |generation| {
-            let value = ask.kv.get(&self.name(subject, "g", generation)).await?;
+            let value = store.kv.get(&self.name(subject, "g", generation)).await?;
             Ok::<_, KvError>(value.map(parsed))
         };
         let state = match read(generation).await? {
-            // A caller whose clock is ahead has begun the next.
+            // An instance whose clock is ahead has begun the next generation.
             Some(closed) if closed.closed => read(generation + 1).await?.unwrap_or(closed),
             Some(state) => state,
             None => match generation.checked_sub(1) {
@@ -89,11 +89,11 @@ impl Rule {
         })
     }
 
-    /// What a generation begins with: the value of the one before, closed to everybody else while some
-    /// may still be using it. `None` when it was changed meanwhile.
+    /// The first value of a generation: that of the previous one, which is closed while other instances may still use
+    /// it. `None` if it changed in the meantime.
     async fn begin<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         bucket: Bucket,
         subject: u128,
         generation: u64,
@@ -108,14 +108,14 @@ impl Rule {
             ..state
         };
         let parse = |value: Vec<u8>| State::from_bytes(&value).unwrap_or_default();
-        let into_ms = ask
+        let into_ms = store
             .now_ms
             .saturating_sub(generation * bucket.generation_ms());
         if into_ms >= SETTLED_MS {
-            let value = ask.kv.get(&name).await?;
+            let value = store.kv.get(&name).await?;
             return Ok(Some(opened(value.map(parse).unwrap_or_default())));
         }
-        let (value, swap) = ask.kv.read_to_swap(&name).await?;
+        let (value, swap) = store.kv.read_to_swap(&name).await?;
         let made = value.is_none();
         let state = value.map(parse).unwrap_or_default();
         if state.closed {
@@ -125,16 +125,16 @@ impl Rule {
             closed: true,
             ..state
         };
-        let swapped = ask.kv.swap(swap, &closed.to_bytes()).await;
+        let swapped = store.kv.swap(swap, &closed.to_bytes()).await;
         if made && !matches!(swapped, Ok(false)) {
-            failures.registrations += self.register.add(ask, name).await;
+            failures.registrations += self.register.add(store, name).await;
         }
         Ok(swapped?.then_some(state))
     }
 
     pub(super) async fn drain_bucket<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         bucket: Bucket,
         subject: u128,
         mut generation: u64,
@@ -142,7 +142,7 @@ impl Rule {
     ) -> Result<(), KvError> {
         for _ in 0..gcra::MAX_SWAPS {
             let name = self.name(subject, "g", generation);
-            let (value, swap) = ask.kv.read_to_swap(&name).await?;
+            let (value, swap) = store.kv.read_to_swap(&name).await?;
             let Some(state) = value.and_then(|v| State::from_bytes(&v)) else {
                 return Ok(());
             };
@@ -153,8 +153,8 @@ impl Rule {
             let Some(refunded) = bucket.refund(state, charge) else {
                 return Ok(());
             };
-            if ask.kv.swap(swap, &refunded.to_bytes()).await? {
-                self.saw(subject, Seen::Bucket(refunded), ask.now_ms);
+            if store.kv.swap(swap, &refunded.to_bytes()).await? {
+                self.saw(subject, Seen::Bucket(refunded), store.now_ms);
                 return Ok(());
             }
         }

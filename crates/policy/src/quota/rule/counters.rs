@@ -1,27 +1,26 @@
-//! Charges windows: adds to a counter of the store, and takes back a charge that does not fit.
+//! Charges windows: adds to a counter of the store, and refunds a charge that does not fit.
 
 use super::outcome::{Passed, Receipt};
 use super::{At, Rule};
 use crate::quota::memory::Seen;
 use crate::quota::status::StoreFailures;
-use crate::quota::store::{Ask, SETTLED_MS, read_counter};
+use crate::quota::store::{SETTLED_MS, StoreAccess, read_counter};
 use crate::quota::window;
 use penstock_core::{Kv, KvError};
 
-/// An instance takes ahead at most this part of what is left, so that what others leave unused weighs
-/// less the less there is.
+/// An instance takes ahead at most one part in this many of the units left. The fewer are left, the fewer can stay unused.
 const LEASE_SHARE: u64 = 8;
 
 impl Rule {
-    /// Charges a window, or says with `None` that it does not fit.
+    /// Charges a window; `None` if the cost does not fit.
     pub(super) async fn charge_window<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         subject: u128,
         cost: u64,
         failures: &mut StoreFailures,
     ) -> Result<Option<Passed>, KvError> {
-        let at = self.at(ask.now_ms);
+        let at = self.at(store.now_ms);
         let span = at.span.id;
         let lease_tokens = self.limit.lease_tokens;
         let local = self.memory.of(subject);
@@ -39,43 +38,43 @@ impl Rule {
         }
         let last_left = match local.seen {
             Some(Seen::Window { before, count }) => {
-                let (elapsed_ms, width_ms) = (at.elapsed_ms(ask.now_ms), at.width_ms());
+                let (elapsed_ms, width_ms) = (at.elapsed_ms(store.now_ms), at.width_ms());
                 window::decide(at.limit, before, count, 0, elapsed_ms, width_ms).left
             }
             _ => 0,
         };
-        // What is leased already pays first; it is counted.
+        // Leased units pay first; they are counted already.
         let leased = local.tokens;
         let missing = cost - leased;
         let ahead = lease_tokens.min(last_left / LEASE_SHARE);
         let taken = missing + ahead;
         let name = self.name(subject, "", span);
-        let mut count = self.count(ask, subject, &name, taken, failures).await?;
-        let before = match self.before(ask, subject, &at).await {
+        let mut count = self.count(store, subject, &name, taken, failures).await?;
+        let before = match self.before(store, subject, &at).await {
             Ok(before) => before,
             Err(error) => {
-                // Known to be applied, so it can be taken back.
-                self.give_back(ask, &name, taken, failures).await;
+                // The charge was certainly applied, so it can be refunded.
+                self.give_back(store, &name, taken, failures).await;
                 return Err(error);
             }
         };
-        let (elapsed_ms, width_ms) = (at.elapsed_ms(ask.now_ms), at.width_ms());
+        let (elapsed_ms, width_ms) = (at.elapsed_ms(store.now_ms), at.width_ms());
         let fits = |count: i64, part: u64| {
             window::decide(at.limit, before, count, part, elapsed_ms, width_ms).fits
         };
         let mut kept = ahead;
         let mut passes = fits(count, taken);
         if !passes && ahead > 0 && fits(count - ahead as i64, missing) {
-            self.give_back(ask, &name, ahead, failures).await;
+            self.give_back(store, &name, ahead, failures).await;
             count -= ahead as i64;
             kept = 0;
             passes = true;
         }
         if !passes {
-            self.give_back(ask, &name, taken, failures).await;
+            self.give_back(store, &name, taken, failures).await;
             count -= taken as i64;
         }
-        self.saw(subject, Seen::Window { before, count }, ask.now_ms);
+        self.saw(subject, Seen::Window { before, count }, store.now_ms);
         if !passes {
             return Ok(None);
         }
@@ -91,18 +90,18 @@ impl Rule {
         }))
     }
 
-    /// Whether anything is left, for a cost that is known only afterwards.
+    /// Checks that units are left, for a cost that is known only afterwards.
     pub(super) async fn peek_window<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         subject: u128,
     ) -> Result<Option<Passed>, KvError> {
-        let at = self.at(ask.now_ms);
+        let at = self.at(store.now_ms);
         self.memory.of(subject).turn(at.span.id);
-        let count = read_counter(ask.kv, &self.name(subject, "", at.span.id)).await?;
-        let before = self.before(ask, subject, &at).await?;
-        self.saw(subject, Seen::Window { before, count }, ask.now_ms);
-        let (elapsed_ms, width_ms) = (at.elapsed_ms(ask.now_ms), at.width_ms());
+        let count = read_counter(store.kv, &self.name(subject, "", at.span.id)).await?;
+        let before = self.before(store, subject, &at).await?;
+        self.saw(subject, Seen::Window { before, count }, store.now_ms);
+        let (elapsed_ms, width_ms) = (at.elapsed_ms(store.now_ms), at.width_ms());
         let decision = window::peek(at.limit, before, count, elapsed_ms, width_ms);
         Ok(decision.fits.then_some(Passed {
             receipt: None,
@@ -110,18 +109,18 @@ impl Rule {
         }))
     }
 
-    /// Charges compute time that was used, whatever is left.
+    /// Charges compute time that was used, even beyond the limit.
     pub async fn settle<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         subject: u128,
         compute_ms: u64,
         failures: &mut StoreFailures,
     ) -> Result<(), KvError> {
-        let at = self.at(ask.now_ms);
+        let at = self.at(store.now_ms);
         self.memory.of(subject).turn(at.span.id);
         let name = self.name(subject, "", at.span.id);
-        self.count(ask, subject, &name, compute_ms, failures)
+        self.count(store, subject, &name, compute_ms, failures)
             .await?;
         self.moved(
             subject,
@@ -131,16 +130,16 @@ impl Rule {
         Ok(())
     }
 
-    /// Adds to a counter, and registers it if that made it.
+    /// Adds to a counter, and registers it if the addition created it.
     pub(super) async fn count<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         subject: u128,
         name: &str,
         amount: u64,
         failures: &mut StoreFailures,
     ) -> Result<i64, KvError> {
-        let count = match ask.kv.increment(name, amount as i64).await {
+        let count = match store.kv.increment(name, amount as i64).await {
             Ok(count) => count,
             Err(error) => {
                 self.register.suspect(name.to_owned());
@@ -150,15 +149,15 @@ impl Rule {
         let local = self.memory.of(subject);
         if count == amount as i64 && !local.registered {
             local.registered = true;
-            failures.registrations += self.register.add(ask, name.to_owned()).await;
+            failures.registrations += self.register.add(store, name.to_owned()).await;
         }
         Ok(count)
     }
 
-    /// The counter of the window before, 0 where windows do not slide.
+    /// The counter of the previous window; 0 for windows that do not slide.
     pub(super) async fn before<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         subject: u128,
         at: &At,
     ) -> Result<i64, KvError> {
@@ -168,22 +167,22 @@ impl Rule {
         if let Some(before) = self.memory.of(subject).before {
             return Ok(before);
         }
-        let before = read_counter(ask.kv, &self.name(subject, "", at.span.id - 1)).await?;
-        if at.elapsed_ms(ask.now_ms) >= SETTLED_MS {
+        let before = read_counter(store.kv, &self.name(subject, "", at.span.id - 1)).await?;
+        if at.elapsed_ms(store.now_ms) >= SETTLED_MS {
             self.memory.of(subject).before = Some(before);
         }
         Ok(before)
     }
 
-    /// Takes units off a counter; whether the store confirmed it.
+    /// Subtracts units from a counter. Returns whether the store confirmed it.
     pub(super) async fn give_back<K: Kv>(
         &self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         name: &str,
         amount: u64,
         failures: &mut StoreFailures,
     ) -> bool {
-        let given = ask.kv.increment(name, -(amount as i64)).await.is_ok();
+        let given = store.kv.increment(name, -(amount as i64)).await.is_ok();
         failures.refunds += u64::from(!given);
         given
     }

@@ -1,33 +1,32 @@
-//! Says what a charge leads to: how the limit stands, and the receipt by which the charge is undone.
+//! The results of a charge: the standing of the limit, and the receipt by which the charge is undone.
 
 use crate::quota::gcra::Charge;
 
-/// What a limit says to a charge.
+/// The result of a charge.
 #[derive(Debug)]
 pub struct ChargeOutcome {
-    /// What to give back later, or when to try again.
+    /// The charge, or when to retry.
     pub outcome: Result<Passed, Over>,
-    /// How the limit stands afterwards for another call of the same cost; `None` where the store did not
-    /// say.
+    /// The standing afterwards for another call of the same cost; `None` where the store did not tell.
     pub standing: Option<Standing>,
 }
 
-/// How a limit stands at a moment, for a call of some cost.
+/// The standing of a limit at one moment, for a call of a given cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Units left: a call of that cost passes, and one of more does not.
+    /// Units left. A call of that cost passes; a larger one does not.
     pub left: u64,
-    /// Milliseconds until a call of the cost passes if nobody else calls; 0 where it passes now. It passes from then
-    /// on, at every instance.
+    /// Milliseconds until a call of the cost passes, without other calls; 0 if it passes now. From then on it passes at
+    /// every instance.
     pub retry_ms: u64,
-    /// Milliseconds until the window ends or the bucket is full. Where a call of the cost passes only by units that
-    /// this instance took ahead, until it passes without them if that is later.
+    /// Milliseconds until the window ends or the bucket is full. If a call of the cost passes only with units that this
+    /// instance took ahead, it lasts until the call passes without them, where that is later.
     pub reset_ms: u64,
 }
 
 impl Standing {
-    /// What a client is told to wait: until the call passes, or, where it passes now, until the window
-    /// ends or the bucket is full.
+    /// The wait that a client is told: until the call passes, or, if it passes now, until the window ends or the bucket
+    /// is full.
     pub fn told_ms(&self) -> u64 {
         match self.retry_ms {
             0 => self.reset_ms,
@@ -39,73 +38,73 @@ impl Standing {
 /// A charge that passed.
 #[derive(Debug)]
 pub struct Passed {
-    /// How it is undone.
+    /// The receipt that undoes it.
     pub receipt: Option<Receipt>,
-    /// Milliseconds the call has to wait first.
+    /// Milliseconds that the call must wait before it goes on.
     pub wait_ms: u64,
 }
 
-/// A charge that did not pass, and was not made.
+/// A charge that did not pass. It changed no counter.
 #[derive(Clone, Copy, Debug)]
 pub struct Over {
-    /// Milliseconds until it has a chance.
+    /// Milliseconds until a retry can pass.
     pub retry_ms: u64,
-    /// Whether it never has one.
+    /// Whether a retry can never pass.
     pub too_large: bool,
-    /// Whether the store was not asked.
+    /// Whether the refusal came from memory, without the store.
     pub from_memory: bool,
 }
 
-/// A charge, as far as its status is concerned.
+/// The facts of a charge that its status depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Charged {
-    /// Whose.
+    /// The subject that was charged.
     pub subject: u128,
-    /// Units.
+    /// The units charged.
     pub amount: u64,
     /// Whether the compare-and-swap was trusted.
     pub sound: bool,
 }
 
-/// What was charged, so that it can be undone.
+/// A record of a charge, by which it can be undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Receipt {
     /// Added to a counter.
     Counter {
-        /// Whose.
+        /// The subject that was charged.
         subject: u128,
-        /// The window.
+        /// The id of the window.
         span: u64,
-        /// Units.
+        /// The units charged.
         amount: u64,
-        /// When nobody reads the counter any more.
+        /// The time after which no instance reads the counter.
         matters_until_ms: u64,
     },
-    /// Taken from what the instance had leased.
+    /// Taken from units that the instance had leased.
     Leased {
-        /// Whose.
+        /// The subject that was charged.
         subject: u128,
-        /// The window.
+        /// The id of the window.
         span: u64,
-        /// Units.
+        /// The units charged.
         amount: u64,
     },
     /// Put into a bucket.
     Bucket {
-        /// Whose.
+        /// The subject that was charged.
         subject: u128,
         /// The generation of its value.
         generation: u64,
-        /// What was put in.
+        /// The charge, as a refund needs it.
         charge: Charge,
-        /// When the bucket is full again in any case.
+        /// The time at which the bucket is full again in any case.
         matters_until_ms: u64,
     },
     /// A place among running calls.
     Place {
-        /// The counter.
+        /// The name of the counter.
         name: String,
-        /// When the lease has ended for everybody.
+        /// The time at which the lease has ended for all instances.
         matters_until_ms: u64,
     },
 }

@@ -4,40 +4,40 @@ use super::Rule;
 use super::outcome::{ChargeOutcome, Over, Passed, Receipt, Standing};
 use crate::quota::concurrency;
 use crate::quota::status::StoreFailures;
-use crate::quota::store::{Ask, read_counter};
+use crate::quota::store::{StoreAccess, read_counter};
 use penstock_core::{Kv, KvError};
 
 impl Rule {
     pub(super) async fn take_place<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         subject: u128,
         lease_ms: u64,
         failures: &mut StoreFailures,
     ) -> Result<ChargeOutcome, KvError> {
-        let bucket = concurrency::bucket(lease_ms, ask.now_ms);
+        let bucket = concurrency::bucket(lease_ms, store.now_ms);
         self.memory.of(subject).turn(bucket);
         let name = self.name(subject, "c", bucket);
-        let own = self.count(ask, subject, &name, 1, failures).await?;
+        let own = self.count(store, subject, &name, 1, failures).await?;
         let neighbours = async {
             let before = match bucket.checked_sub(1) {
-                Some(before) => read_counter(ask.kv, &self.name(subject, "c", before)).await?,
+                Some(before) => read_counter(store.kv, &self.name(subject, "c", before)).await?,
                 None => 0,
             };
-            let after = read_counter(ask.kv, &self.name(subject, "c", bucket + 1)).await?;
+            let after = read_counter(store.kv, &self.name(subject, "c", bucket + 1)).await?;
             Ok::<_, KvError>((before, after))
         };
         let (before, after) = match neighbours.await {
             Ok(neighbours) => neighbours,
             Err(error) => {
-                self.give_back(ask, &name, 1, failures).await;
+                self.give_back(store, &name, 1, failures).await;
                 return Err(error);
             }
         };
         let (fits, left) = concurrency::decide(self.limit.limit, own, before, after);
         let standing = Some(Standing {
             left,
-            // When a call ends is not known; a second is as good a guess as any.
+            // The end of the running calls is unknown, so guess a second.
             retry_ms: if left == 0 { 1000 } else { 0 },
             reset_ms: 1000,
         });
@@ -50,7 +50,7 @@ impl Rule {
                 wait_ms: 0,
             })
         } else {
-            self.give_back(ask, &name, 1, failures).await;
+            self.give_back(store, &name, 1, failures).await;
             Err(Over {
                 retry_ms: 1000,
                 too_large: false,
