@@ -523,10 +523,10 @@ async fn change(
             means.counters,
             model,
             now_ms,
-            |rollouts: &mut Rollouts, tripped: Option<&str>| {
+            |rollouts: &mut Rollouts, rolled_back: Option<&str>| {
                 let around = Environment {
                     versions: &numbers,
-                    tripped,
+                    rolled_back,
                     now_ms,
                     random: rand::random(),
                 };
@@ -596,7 +596,7 @@ async fn show(
         return Ok(body);
     };
     let failed = |error: penstock_core::KvError| problem(error.into());
-    if let Some(why) = store::tripped(means.kv, model, canary.id)
+    if let Some(why) = store::rolled_back(means.kv, model, canary.id)
         .await
         .map_err(failed)?
     {

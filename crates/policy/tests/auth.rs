@@ -1,4 +1,4 @@
-//! Who calls and whether they may: API keys, callers who show nothing, certificates, tenants, tiers, scopes, and a store
+//! Which caller a request is from, and whether it is allowed: API keys, callers without credentials, certificates, tenants, tiers, scopes, and a store
 //! that fails. Tokens and signatures have tables of their own.
 
 use penstock_core::kv::run_ready;

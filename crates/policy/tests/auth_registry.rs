@@ -270,7 +270,7 @@ fn revoking_is_for_good_and_can_be_repeated() {
         run_ready(revoke_key(&kv, "7Kx0aQ2mBv9Z", NOON_MS)),
         Err(RegistryError::NoSuchKey("7Kx0aQ2mBv9Z".into()))
     );
-    // What is no id is not looked for.
+    // A text that is not an id is not looked up.
     let before = kv.operations();
     assert!(run_ready(show_key(&kv, "../x")).is_err());
     assert_eq!(kv.operations(), before);
@@ -412,7 +412,7 @@ fn a_full_tenant_gets_the_slots_of_keys_that_ended_long_ago_and_no_others() {
         Err(RegistryError::NoSuchKey(ids[7].clone()))
     );
     full(later, 5_004);
-    // Who read the record just before it went still finds that it was taken back.
+    // A reader that read the record just before its deletion still finds the revocation.
     let is_revoked = |id: &str| run_ready(kv.exists(&revoked_name(id))).unwrap();
     assert!(is_revoked(&ids[7]));
     // The same slot, a second time.
@@ -439,7 +439,7 @@ fn a_store_that_fails_or_is_full_is_told() {
     }
 }
 
-/// What administrators of a simulation were told.
+/// The results that the administrators of a simulation got.
 #[derive(Default)]
 struct Told {
     made: Vec<KeyRecord>,
@@ -460,7 +460,7 @@ fn values(sim: &Sim, prefix: &str) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-/// What must hold at any time, whatever happened.
+/// Checks the invariants that hold at any time.
 fn check(sim: &Sim, told: &Told) {
     let slots: Vec<Slot> = values(sim, "auth:index:keys:")
         .iter()
@@ -568,7 +568,7 @@ fn schedule(seed: u64) -> (usize, usize, usize) {
         sim.spawn(NOON_MS, administrate(sim.clone(), sim.kv(), told.clone()));
     }
     sim.run(|sim| check(sim, &told.borrow()));
-    // Whoever died at what: later, everything can be done.
+    // Whatever died, all operations work later.
     sim.set_faults(Faults::NONE);
     let done = Rc::new(RefCell::new(false));
     sim.spawn(sim.now_ms() + 180_000, {

@@ -1,4 +1,4 @@
-//! What tokens prove and what they do not: a table for every rule, and the attacks of RFC 8725.
+//! Tokens: a table for every rule, and the attacks of RFC 8725.
 
 #![cfg(feature = "auth")]
 
@@ -65,7 +65,7 @@ fn b64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Made anew for each run of the tests from one seed.
+/// Keys of this run of the tests, generated from one seed.
 struct Keys {
     rsa: Signer,
     pss: Signer,
@@ -215,13 +215,13 @@ fn verify(token: &str) -> Result<Verified, TokenRefusal> {
     verdict
 }
 
-/// What comes of the usual token with other claims.
+/// Verifies the usual token with other claims.
 fn claiming(changes: Value) -> Result<Verified, TokenRefusal> {
     let ed = &KEYS.ed;
     verify(&ed.token(&ed.header(), &with(changes)))
 }
 
-/// What comes of the usual token with another header.
+/// Verifies the usual token with another header.
 fn headed(changes: Value) -> Result<Verified, TokenRefusal> {
     let ed = &KEYS.ed;
     verify(&ed.token(&merged(ed.header(), changes), &claims()))
@@ -1026,7 +1026,7 @@ fn extensions_that_are_not_understood_are_refused() {
             "{header}"
         );
     }
-    // What is not critical may be passed over.
+    // A member that is not critical may be ignored.
     assert!(headed(json!({"x5t": "AAAA", "cty": "x", "more": {"a": [1]}})).is_ok());
 }
 

@@ -377,7 +377,7 @@ fn what_is_stored_does_not_grow_with_time() {
 // ---------------------------------------------------------------------------------------------------
 // Simulation
 
-/// What callers did and were told, by period of a key's life.
+/// The actions and results of callers, by period of a key's life.
 #[derive(Default)]
 struct Ledger {
     executed: BTreeSet<(usize, u64, u64)>,

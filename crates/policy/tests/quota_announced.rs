@@ -1,4 +1,4 @@
-//! What a caller is told is true: a call that waits as long as was announced passes, and a call of what remains passes
+//! Announcements to callers are true: a call that waits as long as was announced passes, and a call of what remains passes
 //! while one of more does not. For every algorithm and unit, by the clock of one caller that is alone.
 
 mod quota_common;
@@ -12,7 +12,7 @@ use penstock_testkit::MemoryKv;
 use proptest::prelude::*;
 use quota_common::{START_MS, call, quota, tenant};
 
-/// What is counted.
+/// The unit that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
     Requests,
@@ -90,7 +90,7 @@ impl World {
     }
 }
 
-/// What a caller does next.
+/// The next action of a caller.
 #[derive(Clone, Debug)]
 enum Step {
     /// Calls, and goes on at once.

@@ -25,7 +25,7 @@ const WINDOWS: [(&str, &str); 3] = [
     ),
 ];
 
-/// All callers at once, each on an instance of its own; how many are admitted. Nobody settles.
+/// All callers at once, each on an instance of its own; how many are admitted. No call is settled.
 fn race(seed: u64, text: &str, racers: usize) -> (usize, Sim) {
     let sim = Sim::new(seed, START_MS + 10_000, Faults::NONE);
     let admitted = shared(0);
@@ -646,7 +646,7 @@ fn a_refused_flood_costs_no_trips() {
             admit(&mut quota, &sim, &b, ONE).await.is_ok(),
             "others are not meant"
         );
-        // The block ends by itself, although the caller never paused.
+        // The block ends, although the caller never paused.
         let ends = (sim.now_ms() / 60_000 + 2) * 60_000;
         sim.sleep(ends - sim.now_ms()).await;
         let refusal = admit(&mut quota, &sim, &a, ONE).await.unwrap_err();

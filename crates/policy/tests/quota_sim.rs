@@ -38,7 +38,7 @@ struct Log {
     ended: u64,
 }
 
-/// What one schedule is about.
+/// The parameters of one schedule.
 #[derive(Clone, Debug)]
 struct Plan {
     text: String,
@@ -287,7 +287,7 @@ fn bucket_of(limit: &Limit) -> Option<gcra::Bucket> {
     })
 }
 
-/// What was used under each limit and by each subject is within what the limit promises.
+/// Checks that the use of each limit by each subject stays within the bound of the limit.
 fn check_use(plan: &Plan, log: &Log) -> Result<(), String> {
     for (at, limit) in plan.limits.iter().enumerate() {
         for tenant in 0..=plan.tenants {
@@ -435,7 +435,7 @@ fn schedule(seed: u64, totals: &mut Totals) {
             } else {
                 1
             };
-            // Each limit by itself, so that none stands in the way of another.
+            // Each limit alone, so that none hides another.
             let mut quota = Quota::new(QuotaDocument {
                 limits: vec![limit.clone()],
                 ..QuotaDocument::default()
@@ -497,8 +497,8 @@ fn what_is_promised_holds_whatever_fails() {
     );
 }
 
-/// Whoever tries the store at the same time as others, and whatever gets lost, trusts a sound swap or
-/// nobody's; a store that lies is never trusted.
+/// Instances that try the store at the same time, with losses, trust a sound swap or none. A store that lies is never
+/// trusted.
 #[test]
 fn a_lying_store_is_never_trusted() {
     let text = "[[limits]]\nname = \"t\"\nalgorithm = \"token-bucket\"\nlimit = 5\nwindow_s = 60";

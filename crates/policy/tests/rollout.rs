@@ -38,7 +38,7 @@ struct Model {
     rollouts: Rollouts,
     versions: Vec<ModelVersion>,
     ready: Vec<u64>,
-    tripped: Option<String>,
+    rolled_back: Option<String>,
     now_ms: u64,
 }
 
@@ -48,7 +48,7 @@ impl Model {
             rollouts: Rollouts::new(),
             versions: versions(&[1, 2, 3]),
             ready: vec![1, 2, 3],
-            tripped: None,
+            rolled_back: None,
             now_ms: NOW_MS,
         }
     }
@@ -56,7 +56,7 @@ impl Model {
     fn try_change(&mut self, change: Change) -> Result<(), EditError> {
         let around = Environment {
             versions: &self.versions,
-            tripped: self.tripped.as_deref(),
+            rolled_back: self.rolled_back.as_deref(),
             now_ms: self.now_ms,
             random: 0x1234_5678_9abc_def0,
         };
@@ -106,7 +106,7 @@ impl Model {
                 header: &|name| header.filter(|_| name == "x-plan"),
                 versions: &self.versions,
                 ready: &|version| self.ready.contains(&version.get()),
-                tripped: &|_| self.tripped.is_some(),
+                rolled_back: &|_| self.rolled_back.is_some(),
                 now_ms: self.now_ms,
                 random: 7,
             },
@@ -243,7 +243,7 @@ fn what_others_rest_on_is_not_taken_away() {
 }
 
 #[test]
-fn a_canary_gets_its_callers_until_it_trips_and_is_promoted_or_rolled_back() {
+fn a_canary_gets_its_callers_until_it_is_promoted_or_rolled_back() {
     let mut model = Model::new();
     assert!(
         matches!(model.start(3, 10.0), Err(EditError::Conflict(why)) if why.contains("set the default")),
@@ -273,12 +273,12 @@ fn a_canary_gets_its_callers_until_it_trips_and_is_promoted_or_rolled_back() {
             }
             None => panic!("it belongs to the run"),
         }
-        // Who names a version gets that, and is not counted.
+        // A caller that names a version gets it, and is not counted.
         let pinned = model.ask(Some("stable"), &caller, None).unwrap();
         assert_eq!((pinned.version.get(), pinned.canary), (1, None));
     }
     assert!((180..320).contains(&arms[1]), "{arms:?}");
-    model.tripped = Some("it failed".into());
+    model.rolled_back = Some("it failed".into());
     for n in 0..100 {
         let chosen = model.ask(None, &format!("{n}"), None).unwrap();
         assert_eq!((chosen.version.get(), chosen.canary), (1, None));
@@ -297,7 +297,7 @@ fn a_canary_gets_its_callers_until_it_trips_and_is_promoted_or_rolled_back() {
     let ended = model.rollouts.of("m").unwrap().ended.clone().unwrap();
     assert_eq!(ended.how, "rolled back automatically: it failed");
     assert_eq!(model.rollouts.retired.len(), 1);
-    model.tripped = None;
+    model.rolled_back = None;
     model.start(2, 1.0).unwrap();
     model.change(Change::SetCanary {
         percent: Some(percent(100.0)),
@@ -578,7 +578,7 @@ fn a_deprecated_version_says_so_and_after_its_sunset_names_its_successor() {
             since_ms: NOW_MS + 10,
         })
     );
-    // Who named none goes on being answered.
+    // Callers that name no version still get answers.
     assert_eq!(model.says(None), said(2, "latest"));
     assert_eq!(model.ask(None, "", None).unwrap().notice, None);
     let Err(NoVersion::Unknown { available }) = model.ask(Some("9"), "", None) else {

@@ -186,7 +186,8 @@ fn remedy(spec: &TensorSpec, found: &[u64], lengths: &Lengths<'_>) -> String {
                 free.retain(|(name, _)| name != axis);
                 return format!("{axis:?}");
             }
-            // The length belongs to another axis. A length of one says nothing about the axis.
+            // The length differs from the contract's axis, so it is another axis. A length of one is rarely a
+            // coincidence: write it as a number.
             Some(Dim::Symbol(_)) if *length == 1 => return length.to_string(),
             Some(Dim::Symbol(axis)) => return format!("{:?}", format!("{axis}_{at}")),
             _ => {}

@@ -23,7 +23,7 @@ pub struct RolloutQuery<'a> {
     /// Whether a version is ready.
     pub ready: &'a dyn Fn(ModelVersion) -> bool,
     /// Whether the canary run of an id was rolled back.
-    pub tripped: &'a dyn Fn(u64) -> bool,
+    pub rolled_back: &'a dyn Fn(u64) -> bool,
     /// Milliseconds since the Unix epoch.
     pub now_ms: u64,
     /// Random bits, new for each call.
@@ -236,7 +236,7 @@ impl Choice<'_, '_> {
         let Some(version) = self.serves(canary.version) else {
             return stable;
         };
-        if (self.asked.tripped)(canary.id)
+        if (self.asked.rolled_back)(canary.id)
             || stable
                 .as_ref()
                 .is_ok_and(|stable| stable.version == version)

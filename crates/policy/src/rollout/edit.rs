@@ -104,7 +104,7 @@ pub struct Environment<'a> {
     /// The versions of the model, ascending.
     pub versions: &'a [ModelVersion],
     /// Why the current run was rolled back automatically, if it was.
-    pub tripped: Option<&'a str>,
+    pub rolled_back: Option<&'a str>,
     /// Milliseconds since the Unix epoch.
     pub now_ms: u64,
     /// Random bits for the id of a run.
@@ -234,13 +234,13 @@ impl Rollout {
             }
             Change::StopCanary => {
                 let how = environment
-                    .tripped
+                    .rolled_back
                     .map_or("stopped".to_owned(), automatically);
                 self.end(how, now_ms)?;
             }
             Change::Rollback => {
                 let how = environment
-                    .tripped
+                    .rolled_back
                     .map_or("rolled back".to_owned(), automatically);
                 self.end(how, now_ms)?;
             }
@@ -426,7 +426,7 @@ impl Rollout {
     /// The run in progress.
     fn running(&mut self, environment: &Environment<'_>) -> Result<&mut Canary, EditError> {
         let canary = self.canary.as_mut().ok_or_else(no_canary)?;
-        match environment.tripped {
+        match environment.rolled_back {
             None => Ok(canary),
             Some(why) => Err(EditError::Conflict(format!(
                 "the canary of version {} was rolled back automatically: {why}; start another",

@@ -143,7 +143,7 @@ pub enum Verdict {
     /// No bound is exceeded with certainty.
     Good,
     /// A bound is exceeded; the sentence says which.
-    Trip(String),
+    RollBack(String),
 }
 
 const fn bounds_ns() -> [u64; BUCKETS] {
@@ -299,7 +299,7 @@ pub fn judge(tallies: &[u64], bounds: &Bounds) -> Verdict {
         return Verdict::TooEarly;
     }
     let why = fails_more(&stable, &canary, bounds).or_else(|| is_slower(&stable, &canary, bounds));
-    why.map_or(Verdict::Good, Verdict::Trip)
+    why.map_or(Verdict::Good, Verdict::RollBack)
 }
 
 fn fails_more(stable: &Side<'_>, canary: &Side<'_>, bounds: &Bounds) -> Option<String> {
@@ -383,12 +383,12 @@ mod tests {
         let judged = |calls: &[_]| judge(&tallies(calls), &bounds);
         assert_eq!(judged(&[]), Verdict::TooEarly);
         assert_eq!(judged(&[(Canary, Failed, 0, 49)]), Verdict::TooEarly);
-        let trips = |calls: &[_], word: &str| match judged(calls) {
-            Verdict::Trip(why) => assert!(why.contains(word), "{why}"),
+        let rolls_back = |calls: &[_], word: &str| match judged(calls) {
+            Verdict::RollBack(why) => assert!(why.contains(word), "{why}"),
             other => panic!("{other:?}"),
         };
-        trips(&[(Canary, Failed, 0, 50)], "no call of another version");
-        trips(
+        rolls_back(&[(Canary, Failed, 0, 50)], "no call of another version");
+        rolls_back(
             &[(Stable, Served, ms, 950), (Canary, Failed, 0, 50)],
             "50 of its 50 calls failed (100.0 %)",
         );
@@ -402,7 +402,7 @@ mod tests {
             ]),
             Verdict::Good
         );
-        trips(
+        rolls_back(
             &[(Stable, Served, ms, 1_000), (Canary, Served, 10 * ms, 100)],
             "100 of its 100 answered calls took more than",
         );

@@ -64,10 +64,10 @@ impl<K: Kv> RolloutService for KvRollouts<K> {
     }
 
     fn roll_back(&self, model: &str, run: u64, why: &str) -> Result<bool, RolloutFailure> {
-        run_ready(store::trip(&self.kv, model, run, why)).map_err(failed)
+        run_ready(store::roll_back(&self.kv, model, run, why)).map_err(failed)
     }
 
     fn rolled_back(&self, model: &str, run: u64) -> Result<Option<String>, RolloutFailure> {
-        run_ready(store::tripped(&self.kv, model, run)).map_err(failed)
+        run_ready(store::rolled_back(&self.kv, model, run)).map_err(failed)
     }
 }

@@ -44,11 +44,11 @@ fn claim_name(window: u64) -> String {
     format!("rollouts:claim:{window}")
 }
 
-fn tripped_name(model: &str, id: u64) -> String {
+fn rolled_back_name(model: &str, id: u64) -> String {
     format!("rollouts:tripped:{model}:{id}")
 }
 
-fn trips_name(model: &str, id: u64) -> String {
+fn rollbacks_name(model: &str, id: u64) -> String {
     format!("rollouts:trips:{model}:{id}")
 }
 
@@ -158,7 +158,7 @@ async fn changed<K: Kv, C: Kv>(
         .of(model)
         .and_then(|rollout| rollout.canary.as_ref());
     let ended = match run.map(|canary| canary.id) {
-        Some(id) => tripped(kv, model, id).await?,
+        Some(id) => rolled_back(kv, model, id).await?,
         None => None,
     };
     change(&mut rollouts, ended.as_deref()).map_err(UpdateError::Change)?;
@@ -181,8 +181,8 @@ async fn sweep<K: Kv, C: Kv>(kv: &K, counters: &C, retired: &Retired) -> Result<
     for number in all_numbers(*id) {
         empty(counters, model, number).await?;
     }
-    kv.delete(&trips_name(model, *id)).await?;
-    kv.delete(&tripped_name(model, *id)).await
+    kv.delete(&rollbacks_name(model, *id)).await?;
+    kv.delete(&rolled_back_name(model, *id)).await
 }
 
 async fn empty<C: Kv>(counters: &C, model: &str, number: u64) -> Result<(), KvError> {
@@ -256,9 +256,9 @@ pub async fn tallies<C: Kv>(
 /// # Errors
 ///
 /// The error of the store. The run may or may not have been rolled back.
-pub async fn trip<K: Kv>(kv: &K, model: &str, id: u64, why: &str) -> Result<bool, KvError> {
-    let first = kv.increment(&trips_name(model, id), 1).await? == 1;
-    let name = tripped_name(model, id);
+pub async fn roll_back<K: Kv>(kv: &K, model: &str, id: u64, why: &str) -> Result<bool, KvError> {
+    let first = kv.increment(&rollbacks_name(model, id), 1).await? == 1;
+    let name = rolled_back_name(model, id);
     if first || kv.get(&name).await?.is_none() {
         let mut end = why.len().min(MAX_WHY_BYTES);
         while !why.is_char_boundary(end) {
@@ -274,7 +274,7 @@ pub async fn trip<K: Kv>(kv: &K, model: &str, id: u64, why: &str) -> Result<bool
 /// # Errors
 ///
 /// The error of the store.
-pub async fn tripped<K: Kv>(kv: &K, model: &str, id: u64) -> Result<Option<String>, KvError> {
-    let found = kv.get(&tripped_name(model, id)).await?;
+pub async fn rolled_back<K: Kv>(kv: &K, model: &str, id: u64) -> Result<Option<String>, KvError> {
+    let found = kv.get(&rolled_back_name(model, id)).await?;
     Ok(found.map(|why| String::from_utf8_lossy(&why).into_owned()))
 }
